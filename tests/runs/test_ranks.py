@@ -12,8 +12,9 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from groundup.runs.files import read_lines
+from groundup.runs.files import read_kept, read_lines
 from groundup.train.config import ENVIRONMENT
+from groundup.train.plan import TrainPlan
 
 ROOT = os.fspath(Path(__file__).parents[2])
 
@@ -80,7 +81,7 @@ def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage
     settings: dict[str, Any] = {"micro_rows": 1, "context": 64}
     if stage == "pretrain":  # of the size that 5 minutes have time for
         settings |= {"steps": 2, "width": None, "depth": None}
-    else:
+    else:  # rows enough for three a step, time for which the second process does not see
         settings |= {"steps": None, "minutes": 0.03, "rows": None}
     command = workshop.command(stage, tmp_path / "run", **settings)
     code, said = torchrun(2, [sys.executable, str(uneven), *command[3:]])
@@ -140,6 +141,22 @@ def test_what_no_process_has_a_gradient_of_takes_no_step(workshop: Any, tmp_path
     for name, moved in found[0].items():
         assert bool(moved.any()) == (not name.startswith("idle")), name
         assert_close(found[1][name], moved, rtol=1e-3, atol=1e-6)
+
+
+def test_each_process_has_a_part_of_a_step(workshop: Any, tmp_path: Path) -> None:
+    # Time for so little that one process would take a step of one row.
+    settings = {"rows": None, "micro_rows": None, "steps": None, "minutes": 0.005}
+    code, said = torchrun(2, workshop.command("sft", tmp_path / "run", **settings))
+    assert code == 0, said
+    plan = read_kept(tmp_path / "run" / "plan.json", TrainPlan.from_json)
+    assert plan.layout is not None and (plan.layout["rows"], plan.micro_rows) == (2, 1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["pretrain", "dpo", "kto", "reward", "ppo", "grpo"])
+def test_every_stage_runs_on_two_processes(workshop: Any, tmp_path: Path, stage: str) -> None:
+    code, said = torchrun(2, workshop.command(stage, tmp_path / "run", micro_rows=None))
+    assert code == 0, said
 
 
 def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from groundup.errors import UserError
 from groundup.lm import model as lm
 from groundup.runs.files import read_lines
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.config import TrainingConfig
 from groundup.train.pace import Pace
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import decided, read_rows
@@ -242,3 +243,12 @@ def test_replay_that_is_asked_for_and_cannot_be_had_is_refused(
     path = talks(tmp_path / "own.jsonl", 30)
     with pytest.raises(UserError):
         laid(workshop, path, replay=0.25, replay_data=(tmp_path / "nowhere.txt",))
+
+
+def test_each_process_has_a_row_and_a_pass_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "here"}.items():
+        monkeypatch.setenv(name, value)
+    assert rows_of_step(1, rows_in_time=1.0, steps=None)[0] == 3
+    for rows in range(3, 40):
+        config = TrainingConfig(out=Path("run"), rows=rows)
+        assert -(-rows // config.micro(256)) >= 3

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groundup.deprecated import current_settings
+from groundup.runs import ranks
 from groundup.train.ranges import (
     Epochs,
     Evaluations,
@@ -95,7 +96,8 @@ class TrainingConfig(StageConfig):
     rows: Rows = Field(16, description="rows of one context each in an optimizer step")
     micro_rows: Rows | None = Field(
         None,
-        description="rows in one forward and backward pass (default: those of 4096 tokens)",
+        description="rows in one forward and backward pass (default: those of 4096 tokens, and no "
+        "more than leave each of several processes a pass)",
     )
     optimizer: Literal["muon", "adamw"] = Field(
         "muon", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
@@ -148,9 +150,11 @@ class TrainingConfig(StageConfig):
 
     def micro(self, context: int) -> int:
         """Rows in one forward and backward pass."""
-        # Some 4,096 tokens at once: more are no faster on CPUs and only take memory.
-        fitting = max(1, 4096 // context)
-        return min(self.rows, fitting if self.micro_rows is None else self.micro_rows)
+        if self.micro_rows is not None:
+            return min(self.rows, self.micro_rows)
+        # Some 4,096 tokens at once: more are no faster on CPUs and only take memory. Each of the
+        # processes that share a step has a pass.
+        return max(1, min(self.rows // ranks.size(), 4096 // context))
 
     @model_validator(mode="after")
     def _phases_fit_into_the_run(self) -> Self:

@@ -18,6 +18,7 @@ from groundup.data.packs.manifest import mixture_groups
 from groundup.data.split import content
 from groundup.errors import UserError
 from groundup.lm.logprobs import spread
+from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.text.batches import ConversationStream
 from groundup.text.chat import encode_chat
@@ -224,7 +225,7 @@ def decided(
         in_time = None
         # A clock is only asked where its answer can matter.
         alone, _ = rows_of_step(rows_per_epoch, rows_in_time=None, steps=None)
-        if tokens_in_time is not None and alone > 1:
+        if tokens_in_time is not None and alone > ranks.size():
             in_time = tokens_in_time(data.stream) * rows_per_epoch / data.stream.counts.tokens
         rows, reasons["rows"] = rows_of_step(
             rows_per_epoch, rows_in_time=in_time, steps=config.steps

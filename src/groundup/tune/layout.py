@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from groundup.runs import ranks
 from groundup.runs.console import counted
 
 # Rows are no shorter than this where the model allows it: general text that is replayed, and the
@@ -65,6 +66,8 @@ def rows_of_step(
 ) -> tuple[int, str]:
     """Rows in an optimizer step, and why: so few that a pass and a run have steps enough.
 
+    Each of the processes that share a step has a row.
+
     `rows_in_time` is how many rows there is time to train on, where minutes are given, and `steps`
     how many steps are, where they are.
     """
@@ -72,7 +75,7 @@ def rows_of_step(
     if rows_in_time is not None and steps is None:
         wanted["the time"] = min(rows_in_time, MOST_SEEN * rows_per_epoch) / _LEAST_STEPS
     least = min(wanted, key=lambda name: wanted[name])
-    rows = max(1, min(MOST_ROWS, int(wanted[least])))
+    rows = max(ranks.size(), min(MOST_ROWS, int(wanted[least])))
     a_pass = counted(math.ceil(rows_per_epoch / rows), "step")
     reasons = {
         "a pass": f"so few that a pass over the data ({counted(rows_per_epoch, 'packed row')}) has "
