@@ -41,11 +41,13 @@ from groundup.lm.model import CausalLM
 from groundup.runs.files import file_hash
 from groundup.text.tokenizer import Tokenizer
 
-# What a model folder computes by; a card, a run's story and its logs change nothing.
+# What a model folder computes by, a guard's with its thresholds; a card, a run's story and its logs
+# change nothing.
 _FILES = (
     *(CONFIG, GENERATION_CONFIG, TOKENIZER, ADAPTER_CONFIG),
     *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
     *("model*.safetensors", "model*.safetensors.index.json", "adapter_model.safetensors"),
+    "guard.json",
 )
 
 

@@ -111,8 +111,13 @@ def test_a_model_is_known_by_what_it_computes_by(
     shutil.copytree(first, second)
     (second / "README.md").write_text("another card")
     (second / "run.json").write_text("{}")
+    for folder in (first, second):
+        (folder / "guard.json").write_text("{}")
     assert model_hash(first) == model_hash(second)
-    for name in ("config.json", "tokenizer.json", "generation_config.json", "model.safetensors"):
+    for name in (
+        *("config.json", "tokenizer.json", "generation_config.json", "model.safetensors"),
+        "guard.json",
+    ):
         kept = (second / name).read_bytes()
         (second / name).write_bytes(kept + b" ")
         assert model_hash(first) != model_hash(second), name
