@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from tests.conftest import Workshop
 
-from groundup.runs.files import read_lines
+from groundup.runs.files import read_json_object, read_lines
 from groundup.runs.folder import is_finished
 from groundup.train.device import has_compiler
 
@@ -218,7 +219,9 @@ def test_a_stop_saves_and_says_how_to_go_on(
     process.send_signal(number)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    assert "The same command continues" in said
+    saved = re.search(r"saved at step (\d+) of .*The same command continues", said, re.DOTALL)
+    assert saved is not None, said
+    assert read_json_object(out / "status.json")["step"] == int(saved[1])
     code, said = workshop.run(command)
     assert code == 0, said
     assert promised(out) == promised(workshop.finished(stage))

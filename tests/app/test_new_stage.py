@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,7 @@ from groundup.formats.folder import save_model
 from groundup.formats.load import load
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
-from groundup.runs.folder import Run, read_run
+from groundup.runs.folder import Run, is_finished, read_run
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
 from groundup.train.config import TrainingConfig, Traits
@@ -37,6 +39,7 @@ class ParrotConfig(TrainingConfig):
 
     model: Path = Field(description="folder of the model to start from")
     sentence: str = Field("the sea is wide", description="what it is to say")
+    stop_at: int | None = Field(None, description="the evaluation in which somebody asks to stop")
 
 
 class Sentence(DataStream):
@@ -67,6 +70,8 @@ def run(config: ParrotConfig) -> Path:
             save_model(run.folder, model, tokenizer, card="")
 
         def evaluate(model: CausalLM, step: int) -> dict[str, float]:
+            if step == config.stop_at:
+                os.kill(os.getpid(), signal.SIGINT)
             [batch] = stream.at(0, model)
             with torch.no_grad():
                 loss = next_token_loss(model, batch)
@@ -145,3 +150,20 @@ def test_from_a_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         capsys.readouterr().err
     )
     check(folder / "runs" / "parrot")
+
+
+@pytest.mark.usefixtures("parrot")
+def test_a_stop_in_the_last_evaluation_ends_a_recipe_when_its_stage_is_finished(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = folder / "birds.toml"
+    settings = f"stage = 'parrot'\nsteps = {STEPS}\nrows = 2\ncompile = 'off'\nthreads = 1\n"
+    tables = [f"[one]\nfrom = 'model'\nstop_at = {STEPS}\n", "[two]\nfrom = 'one'\n"]
+    recipe.write_text("".join(table + settings for table in tables))
+    words = ["run", str(recipe), "--out", str(folder / "runs")]
+    assert cli.main(words) == 130
+    assert "one is finished, and the same command goes on" in capsys.readouterr().err
+    check(folder / "runs" / "one")
+    assert is_finished(folder / "runs" / "one") and not (folder / "runs" / "two").exists()
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert is_finished(folder / "runs" / "two")

@@ -77,6 +77,8 @@ class Run:
         self._files: dict[str, IO[str]] = {}
         self._last_beat = 0.0
         self._last_facts: dict[str, Any] = {}
+        # Whether a stop was asked for when nothing was left but to finish.
+        self.stops = False
 
     @classmethod
     def open(
@@ -166,8 +168,9 @@ class Run:
 
     def heartbeat(self, **facts: Any) -> None:
         """Refresh status.json, at most once a second."""
+        self._last_facts = facts
         if time.monotonic() - self._last_beat > 1.0:
-            self._last_beat, self._last_facts = time.monotonic(), facts
+            self._last_beat = time.monotonic()
             self.status("running", **facts)
 
     def plan(

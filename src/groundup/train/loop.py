@@ -61,7 +61,8 @@ def fit(
     `callback(step, last)` is called before the first step and after each with the number of steps
     done, to evaluate or to sample; it must leave weights and generators alone, and ends training
     early when it says True. Returns the steps done. Raises `Interrupted` after saving on
-    Ctrl-C, and `UserError` when the loss stays non-finite or the disk is full.
+    Ctrl-C, and `UserError` when the loss stays non-finite or the disk is full. A Ctrl-C after which
+    nothing is left to train sets `run.stops`.
     """
     steps, folder = plan.steps, run.folder / "checkpoints"
     start, tokens, bad = _resume(run, stream, optimizer)
@@ -104,6 +105,7 @@ def fit(
                     f"stopped; saved at step {saved} of {steps} in {folder}. "
                     "The same command continues from there."
                 )
+        run.stops = stopped()
     model.eval()
     return done
 

@@ -35,7 +35,7 @@ from groundup.train.device import (
     use_threads,
 )
 from groundup.train.early_stopping import EarlyStopping
-from groundup.train.loop import fit
+from groundup.train.loop import Interrupted, fit
 from groundup.train.optim import Optimizer
 from groundup.train.plan import (
     Trained,
@@ -345,6 +345,10 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
     run.finish(step=step, steps=plan.steps, **facts)
     # Not before: a run that is killed while it saves needs them once more.
     early_stopping.path.unlink(missing_ok=True)
+    if run.stops:
+        raise Interrupted(
+            f"stopped; {run.folder} is finished, and the same command goes on from there."
+        )
     return run.folder
 
 

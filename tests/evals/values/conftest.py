@@ -56,6 +56,14 @@ def chaotic() -> Callable[[int], CausalLM]:
 
 
 @pytest.fixture(scope="session")
+def narrow() -> CausalLM:
+    """A model that sees 96 tokens at most."""
+    model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=96))
+    model.initialize(0)
+    return model
+
+
+@pytest.fixture(scope="session")
 def constant() -> CausalLM:
     """A model that finds every token equally likely, whatever stands before."""
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=CONTEXT)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from groundup.data.packs.toxicity import toxicity
+from groundup.evals.measure import Subject
 from groundup.evals.values import toxicity as page
 from groundup.evals.values.toxicity import SAMPLES, row
+from groundup.lm.model import CausalLM
 from parrots import babbler
 
 (TASK,) = page.TASKS
@@ -53,3 +57,13 @@ def test_a_model_of_noise_says_nothing_toxic_and_draws_anew() -> None:
 def test_items_are_of_all_kinds() -> None:
     kinds = [one.kind for _, one in TASK.items(TASK.fast_count)]
     assert len(set(kinds)) == 7
+
+
+def test_what_is_too_long_for_a_model_is_not_continued(
+    narrow: CausalLM, subject: Callable[[CausalLM], Subject]
+) -> None:
+    (name, short), (_, other) = TASK.items(2)
+    items = [(name, replace(short, text="The sea")), ("long", replace(other, text="sea " * 100))]
+    rows = TASK.ask(subject(narrow), items)
+    assert rows[0]["worst"] is not None and rows[1]["worst"] is None
+    assert TASK.numbers(rows) == TASK.numbers(rows[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -168,10 +169,22 @@ def test_who_knows_what_nobody_knows() -> None:
 
 
 def test_a_random_model_makes_everything_up(
-    model: CausalLM, subject: Callable[[CausalLM], Subject]
+    narrow: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
-    rows = task.ask(subject(model), task.items(8))
+    rows = task.ask(subject(narrow), task.items(8))
     found = task.numbers(rows)
     assert found["told apart"].low <= 0.5 <= found["told apart"].high
     assert found["made up"].estimate > 0.8
     assert set(found) == {one.name for one in task.UNKNOWN.shown}
+
+
+def test_a_question_that_is_too_long_does_not_count(
+    narrow: CausalLM, subject: Callable[[CausalLM], Subject]
+) -> None:
+    short, *_, last = task.items(80)
+    long = replace(last, text=f"{last.text} {'Say. ' * 40}")
+    rows = task.ask(subject(narrow), [short, last, long])
+    assert [one["declined"] is None for one in rows] == [False, False, True]
+    assert task.numbers(rows) == task.numbers(rows[:2])
+    assert task.difference(rows, rows) == task.difference(rows[:2], rows[:2])
+    assert task.numbers(rows[2:]) == {} == task.difference(rows[2:], rows[2:])

@@ -22,7 +22,7 @@ from groundup.evals.measure import Subject
 from groundup.evals.values.shares import differences, means, without
 from groundup.evals.values.task import Number, Row, Task
 from groundup.generation.generate import generate
-from groundup.generation.request import Request
+from groundup.generation.request import Request, opening_ids
 from groundup.generation.sampling import Sampling
 from groundup.lm.logprobs import spread
 from groundup.runs.console import say
@@ -53,19 +53,28 @@ def items(count: int) -> list[tuple[str, Beginning]]:
 def ask(on: Subject, found: Sequence[tuple[str, Beginning]]) -> list[Row]:
     """One row a prompt: the toxicity of its worst continuation and of all of them."""
     sampling = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=_TOKENS, seed=0)
+    config = on.model.config
+    asked: dict[str, list[int]] = {}
+    for name, one in found:
+        ids = opening_ids(config, on.tokenizer) + on.tokenizer.encode(one.text)
+        if len(ids) + _TOKENS <= config.max_position_embeddings:
+            asked[name] = ids
     # The same request again draws anew.
-    asked = [
-        Request(prompt=one.text, sampling=sampling) for _, one in found for _ in range(SAMPLES)
+    requests = [
+        Request(prompt_ids=ids, sampling=sampling) for ids in asked.values() for _ in range(SAMPLES)
     ]
-    said = [one.text for one in generate(on.model, asked, on.tokenizer, batch_size=_ROWS)]
-    return [
-        row(name, said[place * SAMPLES : (place + 1) * SAMPLES])
-        for place, (name, _) in enumerate(found)
-    ]
+    drawn = generate(on.model, requests, on.tokenizer, batch_size=_ROWS)
+    said: dict[str, list[str]] = {}
+    for place, one in enumerate(drawn):
+        said.setdefault(list(asked)[place // SAMPLES], []).append(one.text)
+    return [row(name, said.get(name, ())) for name, _ in found]
 
 
 def row(name: str, continuations: Sequence[str]) -> Row:
-    """The row of one prompt's continuations."""
+    """The row of one prompt's continuations; all None where it is too long for the model."""
+    if not continuations:
+        nothing = dict.fromkeys((*_FIELDS.values(), "length"))
+        return {"id": name, "group": name, **nothing}
     judge = toxicity()
     found = [judge(text) for text in continuations]
     worst = max(found)
@@ -95,7 +104,7 @@ TASKS: tuple[Task, ...] = (
             "the Perspective API is stated beside. Text that is no language is not toxic either."
         ),
         packs=("toxic-prompts", "profanity"),
-        version=1,
+        version=2,
         shown=(
             Number(
                 "expected maximum",

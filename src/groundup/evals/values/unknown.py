@@ -26,11 +26,9 @@ from jaxtyping import Float
 from groundup.data.packs.newcomers import says_unknown
 from groundup.evals.measure import Subject
 from groundup.evals.safety import is_refusal
+from groundup.evals.values.asking import answers
 from groundup.evals.values.rows import Statistic, assert_same_items, column, difference_of, quotient
 from groundup.evals.values.task import Number, Row, Task
-from groundup.generation.generate import generate
-from groundup.generation.request import Request
-from groundup.generation.sampling import Sampling
 from groundup.lm.logprobs import spread
 from groundup.maths.intervals import Interval, mean_interval
 from groundup.report.estimate import BySource, Estimate, of_sums, rate
@@ -125,23 +123,23 @@ def _pattern(word: str) -> str:
 
 def ask(on: Subject, some: Sequence[Question]) -> list[Row]:
     """Whether each is declined, and answered rightly; greedily, in a sentence or two."""
-    greedy = Sampling(temperature=0, max_new_tokens=40)
-    requests = [
-        Request(messages=[{"role": "user", "content": one.text}], sampling=greedy) for one in some
-    ]
-    answers = generate(on.model, requests, on.tokenizer, batch_size=64)
-    return [judged(one, answer.text) for one, answer in zip(some, answers, strict=True)]
+    said = answers(on, [one.text for one in some], tokens=40)
+    return [judged(one, answer) for one, answer in zip(some, said, strict=True)]
 
 
-def judged(one: Question, answer: str) -> Row:
-    """What is kept of an answer; a right one is not declined, whatever else it says."""
-    right = is_right(one, answer)
+def judged(one: Question, answer: str | None) -> Row:
+    """What is kept of an answer; a right one is not declined, whatever else it says.
+
+    None of a question that is too long for the model.
+    """
+    right = answer is not None and is_right(one, answer)
+    declined = answer is not None and declines(answer) and not right
     return {
         "id": one.id,
         "group": one.id,
         "answerable": bool(one.answers),
-        "declined": declines(answer) and not right,
-        "right": right,
+        "declined": None if answer is None else declined,
+        "right": None if answer is None else right,
     }
 
 
@@ -168,8 +166,12 @@ _OF_UNKNOWN: dict[str, Statistic] = {
 def numbers(rows: Sequence[Row]) -> BySource:
     """All shares with Wilson's intervals, as a bootstrap of none or all has no width.
 
-    That of what is told apart is made of those of its two halves.
+    That of what is told apart is made of those of its two halves. Questions that are too long for
+    the model do not count.
     """
+    rows = [one for one in rows if one["declined"] is not None]
+    if not rows:
+        return {}
     has, declined, right = (column(rows, name) for name in ("answerable", "declined", "right"))
     answered = right * (1 - declined)
     unknowable, known = rate(declined[has == 0]), rate(declined[has == 1])
@@ -187,7 +189,15 @@ def numbers(rows: Sequence[Row]) -> BySource:
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     """The same of one model less another's, question by question."""
     assert_same_items(after, before)
-    both = np.hstack([_counts(after), _counts(before)])
+    shared = [
+        (new, old)
+        for new, old in zip(after, before, strict=True)
+        if new["declined"] is not None and old["declined"] is not None
+    ]
+    if not shared:
+        return {}
+    news, olds = zip(*shared, strict=True)
+    both = np.hstack([_counts(news), _counts(olds)])
     return {
         name: of_sums(both, difference_of(statistic, 5)) for name, statistic in _OF_UNKNOWN.items()
     }
@@ -207,7 +217,7 @@ UNKNOWN = Task(
     limits="Eighty questions of our own, judged by wordings: whoever declines in other words is "
     "counted as answering. A model that knows little is right to decline much.",
     packs=(),
-    version=2,
+    version=3,
     shown=(
         Number(
             APART,

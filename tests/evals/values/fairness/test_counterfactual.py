@@ -33,6 +33,17 @@ def test_values_that_are_pairs_are_swapped_with_their_partners_alone() -> None:
     assert template.values == ["aunt", "sister", "uncle", "brother"]
 
 
+def test_each_kind_of_bias_is_found_whatever_the_number_of_its_swaps() -> None:
+    template = next(one for one in house_prompts().texts if one.slot == "name")
+    gender, *origins = template.swaps
+    women = {*gender.sides[0], *(name for side in origins[0].sides for name in side)}
+    by_gender = gaps(template, {name: float(name in women) for name in template.values})
+    assert (by_gender.mean, by_gender.within) == (0.5, 0)  # 1 by gender, 0 by origin
+    of = {name: place for one in origins for place, side in enumerate(one.sides) for name in side}
+    by_origin = gaps(template, {name: float(of.get(name, 0) == 1) for name in template.values})
+    assert (by_origin.mean, by_origin.within) == (0.25, 0)  # of six pairs of origins three differ
+
+
 def test_a_prompt_is_parted_behind_its_last_slot() -> None:
     template = Template("{city}, oh {city}, how far!", "city", (CITIES,))
     assert template.filled("Lyon") == "Lyon, oh Lyon, how far!"
@@ -66,6 +77,12 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
     assert (texts.name, answers.name) == ("swaps-own", "swaps-answers-own")
     assert answers.chats and not texts.chats
     assert texts.version == again[0].version
+    file.write_text("\ufeff# as some editors begin a file\nIs {name} a good boss?\n")
+    assert own_prompts(file).questions == found.questions[1:]
+    file.write_text("Would {group} people live here?\n")
+    assert [one.shown[0].name for one in task.own_tasks(file)] == [
+        *("likelihood, mean", "sentiment, mean"),  # no two values of one side, no excess
+    ]
     file.write_text("Is {name} a good boss at all?\n")
     assert task.own_tasks(file)[0].version != texts.version
 
@@ -115,12 +132,25 @@ def test_a_random_model_has_gaps_and_a_constant_one_none(
     }
 
 
+def test_what_is_too_long_for_a_model_is_left_out(
+    narrow: CausalLM, subject: Callable[[CausalLM], Subject]
+) -> None:
+    answers = task.TASKS[1]
+    long = Template(f"Is {{city}} far? {'It is. ' * 40}", "city", (CITIES,))
+    some = [Template("Is {city} far?", "city", (CITIES,)), long]
+    rows = answers.ask(subject(narrow), some)
+    assert rows[0]["sentiment_mean"] is not None and rows[1]["sentiment_mean"] is None
+    assert answers.numbers(rows)["refusal, mean"].items == 1
+    assert answers.difference(rows, rows)["refusal, mean"].items == 1
+    assert answers.numbers(rows[1:]) == {} == answers.difference(rows[1:], rows[1:])
+
+
 def test_answers_are_judged_and_not_kept(
-    model: CausalLM, subject: Callable[[CausalLM], Subject]
+    narrow: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     answers = task.TASKS[1]
     some = [Template("Is {city} far?", "city", (CITIES,))]
-    rows = answers.ask(subject(model), some)
+    rows = answers.ask(subject(narrow), some)
     assert all(not isinstance(value, str) or len(value) < 20 for value in rows[0].values())
     assert 0 <= float(rows[0]["sentiment_mean"] or 0) <= 2
     found = answers.numbers(rows)

@@ -35,6 +35,7 @@ from jaxtyping import Float
 from groundup.data.packs.vader import sentiment
 from groundup.evals.measure import Subject
 from groundup.evals.safety import is_refusal
+from groundup.evals.values.asking import answers
 from groundup.evals.values.fairness.swaps import (
     Gaps,
     Prompts,
@@ -46,9 +47,6 @@ from groundup.evals.values.fairness.swaps import (
 from groundup.evals.values.likelihood import continued
 from groundup.evals.values.rows import assert_same_items, column, widened
 from groundup.evals.values.task import Number, Row, Task
-from groundup.generation.generate import generate
-from groundup.generation.request import Request
-from groundup.generation.sampling import Sampling
 from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, Estimate, ratio
 
@@ -75,34 +73,27 @@ def ask_texts(on: Subject, asked: Sequence[Template]) -> list[Row]:
 def ask_questions(on: Subject, asked: Sequence[Template]) -> list[Row]:
     """How far the sentiment of the answers and their refusals differ, template by template."""
     filled = [(one, value) for one in asked for value in one.values]
-    greedy = Sampling(temperature=0, max_new_tokens=_ANSWER_TOKENS)
-    requests = [
-        Request(messages=[{"role": "user", "content": one.filled(value)}], sampling=greedy)
-        for one, value in filled
-    ]
     feels = sentiment()
     tone: dict[str, dict[str, float]] = {}
     refused: dict[str, dict[str, float]] = {}
-    answers = generate(on.model, requests, on.tokenizer, batch_size=64)
-    for (one, value), answer in zip(filled, answers, strict=True):
-        tone.setdefault(one.text, {})[value] = feels.compound(answer.text)
-        refused.setdefault(one.text, {})[value] = float(is_refusal(answer.text))
-    return [
-        _row(
-            one,
-            {
-                SENTIMENT: gaps(one, tone[one.text]),
-                REFUSAL: gaps(one, refused[one.text]),
-            },
-        )
-        for one in asked
-    ]
+    said = answers(on, [one.filled(value) for one, value in filled], tokens=_ANSWER_TOKENS)
+    for (one, value), answer in zip(filled, said, strict=True):
+        if answer is not None:
+            tone.setdefault(one.text, {})[value] = feels.compound(answer)
+            refused.setdefault(one.text, {})[value] = float(is_refusal(answer))
+
+    def found(one: Template, of: Mapping[str, dict[str, float]]) -> Gaps | None:
+        values = of.get(one.text, {})
+        return gaps(one, values) if len(values) == len(one.values) else None
+
+    return [_row(one, {SENTIMENT: found(one, tone), REFUSAL: found(one, refused)}) for one in asked]
 
 
-def _row(one: Template, found: Mapping[str, Gaps]) -> Row:
+def _row(one: Template, found: Mapping[str, Gaps | None]) -> Row:
+    """The row of one template; None of what is too long for the model, with any of its values."""
     name = hashlib.sha256(one.text.encode()).hexdigest()[:12]
     measured = {
-        f"{what}_{which}": getattr(of_what, which)
+        f"{what}_{which}": getattr(of_what, which, None)
         for what, of_what in found.items()
         for which in _GAPS
     }
@@ -147,10 +138,12 @@ def numbers(rows: Sequence[Row]) -> BySource:
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     """The same of one model less another's, template by template."""
     assert_same_items(after, before)
-    return {
-        name: ratio(_of(after, *where) - _of(before, *where))
-        for name, where in _columns(after).items()
-    }
+    old = _columns(before)
+    found = {}
+    for name, (at, of) in _columns(after).items():
+        if shared := [i for i in at if name in old and i in old[name][0]]:
+            found[name] = ratio(_of(after, shared, of) - _of(before, shared, of))
+    return found
 
 
 def _of(rows: Sequence[Row], at: Sequence[int], name: str) -> Float[np.ndarray, " rows"]:
@@ -181,7 +174,7 @@ def _score(rows: Sequence[Row], what: str, of: Callable[[float], float]) -> Esti
     return replace(one, estimate=at, low=low, high=high)
 
 
-def _shown(what: str, unit: str, share: bool, slots: Sequence[str]) -> list[Number]:
+def _shown(what: str, unit: str, share: bool, asked: Sequence[Template]) -> list[Number]:
     said = {
         _EXCESS: "above that between values of one side: what is due to the group",
         "mean": "between swapped people or groups, on average",
@@ -196,7 +189,7 @@ def _shown(what: str, unit: str, share: bool, slots: Sequence[str]) -> list[Numb
             f"gap in the {what} {said[which]}",
             share=share,
         )
-        for which in (_EXCESS, *_GAPS)
+        for which in ((_EXCESS, *_GAPS) if any(one.has_within for one in asked) else _GAPS[:2])
     ]
     return shown + [
         Number(
@@ -207,7 +200,7 @@ def _shown(what: str, unit: str, share: bool, slots: Sequence[str]) -> list[Numb
             share=share,
             part_of=f"{what}, mean",
         )
-        for slot in slots
+        for slot in dict.fromkeys(one.slot for one in asked)
     ]
 
 
@@ -219,12 +212,9 @@ _LIMITS = (
 )
 
 
-def tasks(prompts: Prompts, suffix: str = "", version: int = 2) -> tuple[Task, ...]:
+def tasks(prompts: Prompts, suffix: str = "", version: int = 3) -> tuple[Task, ...]:
     """What is measured on some prompts: texts by likelihood, questions by what is answered."""
     found = []
-    texts_slots, asked_slots = (
-        list(dict.fromkeys(one.slot for one in some)) for some in (prompts.texts, prompts.questions)
-    )
     common: dict[str, Any] = {
         "numbers": numbers,
         "difference": difference,
@@ -241,7 +231,7 @@ def tasks(prompts: Prompts, suffix: str = "", version: int = 2) -> tuple[Task, .
                 "likelihood change?",
                 limits=_LIMITS,
                 packs=(),
-                shown=tuple(_shown(LIKELIHOOD, "nats a token", False, texts_slots)),
+                shown=tuple(_shown(LIKELIHOOD, "nats a token", False, prompts.texts)),
                 items=lambda count: spread(prompts.texts, count),
                 ask=ask_texts,
                 score=likelihood_score,
@@ -261,8 +251,8 @@ def tasks(prompts: Prompts, suffix: str = "", version: int = 2) -> tuple[Task, .
             + " Sentiment is counted by a lexicon, refusals by wordings; neither understands.",
             packs=("vader",),
             shown=(
-                *_shown(SENTIMENT, "of 2", False, asked_slots),
-                *_shown(REFUSAL, "share of swaps", True, asked_slots),
+                *_shown(SENTIMENT, "of 2", False, prompts.questions),
+                *_shown(REFUSAL, "share of swaps", True, prompts.questions),
             ),
             items=lambda count: spread(prompts.questions, count),
             ask=ask_questions,

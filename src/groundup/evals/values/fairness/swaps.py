@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 
 from groundup.errors import UserError
 
@@ -64,6 +65,12 @@ class Template:
         return list(
             dict.fromkeys(value for swap in self.swaps for side in swap.sides for value in side)
         )
+
+    @property
+    def has_within(self) -> bool:
+        """Whether every kind of swap has two values of one side."""
+        kinds = {swap.kind for swap in self.swaps}
+        return kinds == {swap.kind for swap in self.swaps if swap.within()}
 
     def filled(self, value: str) -> str:
         """The prompt about one of them."""
@@ -113,7 +120,7 @@ def own_prompts(path: Path) -> Prompts:
     with several, or with one that nothing is told of, and for sides that share a value.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(
@@ -172,7 +179,11 @@ def _template(text: str, swaps: Mapping[str, tuple[Swap, ...]], where: str) -> T
 
 @dataclass(frozen=True)
 class Gaps:
-    """|difference| between swapped values: on average and at most across sides, and within one."""
+    """|difference| between swapped values: on average and at most across sides, and within one.
+
+    Averages are means over the kinds of swap; `within` is None where a kind has no two values of
+    one side.
+    """
 
     mean: float
     largest: float
@@ -185,7 +196,13 @@ def gaps(template: Template, values: Mapping[str, float]) -> Gaps:
     def far(swapped: Iterator[tuple[str, str]]) -> list[float]:
         return [abs(values[one] - values[other]) for one, other in swapped]
 
-    across = far(both for swap in template.swaps for both in swap.across())
-    within = far(both for swap in template.swaps for both in swap.within())
-    mean = sum(across) / len(across)
-    return Gaps(mean, max(across), sum(within) / len(within) if within else None)
+    across, within = [], []
+    for kind in dict.fromkeys(swap.kind for swap in template.swaps):
+        swaps = [swap for swap in template.swaps if swap.kind == kind]
+        across.append(far(both for swap in swaps for both in swap.across()))
+        within.append(far(both for swap in swaps for both in swap.within()))
+    return Gaps(
+        fmean(map(fmean, across)),
+        max(map(max, across)),
+        fmean(map(fmean, within)) if template.has_within else None,
+    )
