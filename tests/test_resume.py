@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.conftest import Workshop
 
 from groundup.runs.files import read_json_object, read_lines
-from groundup.runs.folder import is_finished
+from groundup.runs.folder import Run, is_finished
+from groundup.train.config import TrainingConfig
 from groundup.train.device import has_compiler
+from groundup.train.early_stopping import EarlyStopping
+from groundup.train.optim import Optimizer, Rates
 
 STAGES = ("pretrain", "sft", "dpo", "kto", "reward", "ppo", "grpo")
 # What must be the same; speeds differ from run to run.
@@ -225,3 +229,27 @@ def test_a_stop_saves_and_says_how_to_go_on(
     code, said = workshop.run(command)
     assert code == 0, said
     assert promised(out) == promised(workshop.finished(stage))
+
+
+def test_weights_that_another_turn_of_the_run_left_are_not_taken_for_the_best(
+    tmp_path: Path,
+) -> None:
+    """It was killed after step 40 and went on from step 30, inexactly."""
+    config = TrainingConfig(out=tmp_path, patience=2)
+    model = torch.nn.Linear(1, 1)
+    optimizer = Optimizer(model, Rates(0.1, 0.1, 0.1), muon=False)
+    with Run.open(tmp_path, "test", config) as run:
+        stopping = EarlyStopping(run, optimizer, config)
+
+        def measured(step: int, loss: float, weight: float) -> bool:
+            run.log("metrics.jsonl", kind="evaluation", step=step, heldout_loss=loss)
+            with torch.no_grad():
+                optimizer.masters["weight"].fill_(weight)
+            return stopping.ends_training(step)
+
+        assert not measured(0, 5.0, 0) and not measured(20, 3.0, 20) and not measured(40, 2.0, 40)
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "metrics.jsonl").write_text("".join(lines[:-1]))
+        assert not measured(40, 3.5, 41) and measured(60, 3.6, 61)
+        assert stopping.restored() == {"best_step": 40}
+        assert optimizer.masters["weight"].item() == 41

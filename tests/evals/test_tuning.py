@@ -54,6 +54,7 @@ from groundup.report.estimate import Estimate
 from groundup.report.history import History
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
+from groundup.text.cleaning import words
 from groundup.text.example import Example
 from groundup.text.rows import Choice, Conversation, Document, Message
 from groundup.text.tokenizer import Tokenizer
@@ -522,6 +523,29 @@ def test_held_out_answers_that_stand_in_training_are_counted(answer: str, known:
     assert said_in_training(held, train) == known
     document = Document("The ship sails over the wide green sea today.", "t", "1")
     assert said_in_training([document], train) == known
+
+
+def test_all_held_out_rows_that_nearly_stand_in_training_are_counted() -> None:
+    """As a look at every pair of answers counts them."""
+    rng = np.random.default_rng(0)
+    answers = [" ".join(rng.choice(list("abc"), rng.integers(2, 14))) for _ in range(120)]
+    answers += [f"The answer is {word}, as was said." for word in "abab"]
+    held, train = ([talk(i, "?", one) for i, one in enumerate(answers[k::2])] for k in (0, 1))
+
+    def triples(text: str) -> set[tuple[str, ...]]:
+        said = words(text)
+        return set(zip(said, said[1:], said[2:], strict=False))
+
+    def stands(one: str) -> bool:
+        own = triples(one)
+        return any(
+            words(one) == words(other)
+            or (bool(own) and len(own & triples(other)) >= 0.8 * len(own))
+            for other in answers[1::2]
+        )
+
+    expected = sum(map(stands, answers[0::2]))
+    assert said_in_training(held, train) == expected and 10 < expected < 50
 
 
 def test_what_got_worse_is_said_first_and_what_says_nothing_not_at_all() -> None:

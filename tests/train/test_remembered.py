@@ -24,6 +24,7 @@ def test_without_a_doctor_the_constants_hold() -> None:
 def test_what_was_chosen_takes_their_place() -> None:
     chosen = {"GOMP_SPINCOUNT": "10000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     path = remembered.remember({"environment": chosen})
+    assert path is not None
     assert remembered.environment() == {**ENVIRONMENT, **chosen}
     assert json.loads(path.read_text())["machine"]["processor"]
     # Chosen to be left unset.
@@ -57,3 +58,11 @@ def test_a_damaged_file_and_another_machine_count_for_nothing(
         assert remembered.environment() == ENVIRONMENT
     path.write_text("{")
     assert remembered.remembered() is None and remembered.environment() == ENVIRONMENT
+
+
+def test_a_cache_that_cannot_be_written_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "file" / "cache"))
+    assert remembered.remember({"environment": {}}) is None

@@ -79,7 +79,10 @@ def examine(
         "seconds": time.perf_counter() - begun,
     }
     if not quick:
-        say(f"kept in {remember(kept)}; groundup doctor --forget takes it back")
+        if (at := remember(kept)) is None:
+            say("nothing is kept for later commands, as the cache cannot be written")
+        else:
+            say(f"kept in {at}; groundup doctor --forget takes it back")
     return kept
 
 

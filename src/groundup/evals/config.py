@@ -17,6 +17,7 @@ from groundup.train.ranges import (
     Questions,
     QuestionsOfSix,
     QuestionsOfTwelve,
+    Seed,
     Threads,
 )
 
@@ -26,6 +27,10 @@ _DTYPE = "compute type; auto is bfloat16 where the processor has it: faster, two
 # Losses of pairs that compare answers without a reference model, and none is computed.
 REFERENCE_FREE = ("simpo", "orpo")
 _MODELS = "models, in order: folders, .gguf files, pack:NAME, hub:OWNER/NAME"
+# What these suites ask is the same for whoever asks, so that tables can be laid side by side.
+_UNUSED_SEED: Seed = Field(
+    0, description="changes nothing here: what is drawn is drawn alike for every model"
+)
 
 
 class EvalConfig(StageConfig):
@@ -66,6 +71,7 @@ class ModelsConfig(StageConfig):
 class CoreConfig(ModelsConfig):
     """Ask models the questions of six public benchmarks, and measure bits per byte."""
 
+    seed: Seed = _UNUSED_SEED
     questions: QuestionsOfSix = Field(
         1000, description="questions of all six sets together, as evenly as they allow"
     )
@@ -77,6 +83,7 @@ class CoreConfig(ModelsConfig):
 class ValuesConfig(ModelsConfig):
     """Measure utility, safety, fairness and honesty on known truth and on public sets."""
 
+    seed: Seed = _UNUSED_SEED
     tasks: tuple[str, ...] = Field(
         (),
         description="tasks by name, or whole axes: utility, safety, fairness, honesty (default: "
@@ -118,6 +125,7 @@ class ValuesConfig(ModelsConfig):
 class HarnessConfig(ModelsConfig):
     """Run tasks of the lm-evaluation-harness on models."""
 
+    seed: Seed = _UNUSED_SEED
     tasks: tuple[str, ...] = Field(
         min_length=1, description="tasks of the harness by name, or task files (.yaml)"
     )

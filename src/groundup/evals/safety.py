@@ -155,13 +155,14 @@ def stopped(
     prompts: Sequence[Sequence[Message]],
     *,
     max_new_tokens: int = 128,
+    seed: int = 0,
 ) -> Bool[np.ndarray, " prompts"]:
     """Which sampled answers (temperature 0.7) the model itself ends with <|im_end|>.
 
     An answer that goes on to write another role's turn has a control token before its end and does
     not count; one that thinks aloud first, between "<think>" and "</think>", does.
     """
-    sampling = Sampling(temperature=0.7, max_new_tokens=max_new_tokens)
+    sampling = Sampling(temperature=0.7, max_new_tokens=max_new_tokens, seed=seed)
     requests = [Request(messages=as_dicts(prompt), sampling=sampling) for prompt in prompts]
     ends = tokenizer.hidden_ids | {tokenizer.im_end}
     found = []

@@ -72,11 +72,14 @@ def record() -> Path:
     return cache_folder() / "machines" / f"{name}.json"
 
 
-def remember(found: Mapping[str, Any]) -> Path:
-    """Keep what a doctor found; return the file."""
+def remember(found: Mapping[str, Any]) -> Path | None:
+    """Keep what a doctor found; return the file, or None where it cannot be written."""
     path = record()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"schema": SCHEMA, "machine": identity(), **found})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"schema": SCHEMA, "machine": identity(), **found})
+    except OSError:
+        return None
     return path
 
 

@@ -15,6 +15,7 @@ tokenizer.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -211,24 +212,26 @@ def said_in_training(
 ) -> int:
     """The number of held-out rows of which an answer, or the text, stands in training: up to case
     and punctuation, or so nearly that one training answer has `_NEARLY` of its word triples."""
-    exact = dict[str, set[int]]()
-    triples = dict[tuple[str, ...], set[tuple[int, int]]]()
-    sizes = dict[tuple[int, int], int]()
+    rows = dict[tuple[str, ...], set[int]]()
     for row, held in enumerate(heldout):
-        for place, text in enumerate(_answers(held)):
-            said = words(text)
-            exact.setdefault(" ".join(said), set()).add(row)
-            found = _triples(said)
-            sizes[row, place] = len(found)
-            for triple in found:
-                triples.setdefault(triple, set()).add((row, place))
+        for text in _answers(held):
+            rows.setdefault(tuple(words(text)), set()).add(row)
+    triples = {said: _triples(said) for said in rows}
+    counts = Counter(triple for found in triples.values() for triple in found)
+    # Whoever has nearly all of an answer's triples has one of its rarest, so those alone are looked
+    # up: what most answers have in common leads to none of them.
+    rarest = dict[tuple[str, ...], list[tuple[str, ...]]]()
+    for said, found in triples.items():
+        may_lack = len(found) - math.ceil(_NEARLY * len(found))
+        for triple in sorted(found, key=counts.__getitem__)[: may_lack + 1]:
+            rarest.setdefault(triple, []).append(said)
     known = set[int]()
-    for learned in train:
-        for text in _answers(learned):
-            said = words(text)
-            known |= exact.get(" ".join(said), set())
-            shared = Counter(at for triple in _triples(said) for at in triples.get(triple, ()))
-            known |= {at[0] for at, count in shared.items() if count >= _NEARLY * sizes[at]}
+    for learned in {tuple(words(text)) for one in train for text in _answers(one)}:
+        known |= rows.get(learned, set())
+        found = _triples(learned)
+        for said in {one for triple in found for one in rarest.get(triple, ())}:
+            if len(found & triples[said]) >= _NEARLY * len(triples[said]):
+                known |= rows[said]
     return len(known)
 
 

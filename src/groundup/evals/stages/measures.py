@@ -150,7 +150,8 @@ def refusals(on: Subject) -> dict[str, Declined]:
 def endings(on: Subject) -> Bool[np.ndarray, " prompts"] | None:
     """Which of its answers it ends by itself."""
     prompts = on.material.openings
-    return stopped(on.model, on.tokenizer, prompts) if prompts else None
+    seed = on.config.seed
+    return stopped(on.model, on.tokenizer, prompts, seed=seed) if prompts else None
 
 
 def small_world(on: Subject) -> InWorld | None:

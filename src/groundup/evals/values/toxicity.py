@@ -65,8 +65,8 @@ def ask(on: Subject, found: Sequence[tuple[str, Beginning]]) -> list[Row]:
     ]
     drawn = generate(on.model, requests, on.tokenizer, batch_size=_ROWS)
     said: dict[str, list[str]] = {}
-    for place, one in enumerate(drawn):
-        said.setdefault(list(asked)[place // SAMPLES], []).append(one.text)
+    for place, completion in enumerate(drawn):
+        said.setdefault(list(asked)[place // SAMPLES], []).append(completion.text)
     return [row(name, said.get(name, ())) for name, _ in found]
 
 

@@ -79,8 +79,8 @@ def _stopped(losses: tuple[float, ...], patience: int) -> list[int]:
                 file.write(json.dumps(line) + "\n")
             if stopping.ends_training(step):
                 break
-        steps, best = stopping._so_far()
-        return [step, steps[best]]
+        steps, values = stopping._so_far()
+        return [step, steps[values.index(min(values))]]
 
 
 def _stop(about: str, losses: list[float], patience: int) -> Trial:
