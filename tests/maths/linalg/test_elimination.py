@@ -65,3 +65,8 @@ def test_determinant_of_large_and_small_scales() -> None:
     assert linalg.det(np.diag([-1e200, 1e200])) == -np.inf
     assert linalg.det(np.diag([1e200, 1e200, 0.0])) == 0
     assert linalg.det(np.roll(np.eye(4), 1, axis=0)) == -1
+    # A product of a thousand numbers below 1 would underflow.
+    assert linalg.det(np.eye(1100)) == 1
+    entries = np.ones(1060)
+    entries[:3] = 1.1, 1.3, 1.7
+    assert linalg.det(np.diag(entries)) == pytest.approx(2.431, rel=1e-15)

@@ -5,6 +5,8 @@ GVL: Golub and Van Loan (2013), "Matrix computations", 4th edition.
 
 from __future__ import annotations
 
+from math import frexp
+
 import numpy as np
 from jaxtyping import Float, Integer, Real
 
@@ -81,6 +83,11 @@ def det(a: Real[np.ndarray, "n n"]) -> float:
     """
     rows, _, u = lu(as_square(a))
     inversions = np.count_nonzero(np.triu(rows[:, None] > rows))  # odd for an odd number of swaps
-    mantissas, exponents = np.frexp(np.diag(u))  # a product such as 1e200 * 1e200 * 1e-300 is 1e100
+    # The exponent stands apart: 1e200 * 1e200 * 1e-300 is 1e100, and a thousand halves are no 0.
+    product, exponent = float((-1) ** inversions), 0
+    for pivot in np.diag(u):
+        mantissa, power = frexp(pivot)
+        product, carried = frexp(product * mantissa)
+        exponent += power + carried
     with np.errstate(over="ignore"):
-        return float((-1) ** inversions * np.ldexp(np.prod(mantissas), exponents.sum()))
+        return float(np.ldexp(product, exponent))
