@@ -214,6 +214,15 @@ def test_measures_of_gaussians_are_torchs(p, q):
     np.testing.assert_allclose(p.log_prob(x), tp.log_prob(torch.tensor(x)).numpy(), rtol=1e-9)
 
 
+def test_the_divergence_of_gaussians_at_scales_far_apart():
+    assert Gaussian(0.0, 1.0).kl(Gaussian(0.0, 1e-160)) == inf
+    assert Gaussian(1e200, 1.0).kl(Gaussian(-1e200, 1e-200)) == inf
+    # log(1e400) - 1/2, where the ratio of the scales is below all numbers.
+    narrow, wide = Gaussian(0.0, 1e-200), Gaussian(0.0, 1e200)
+    assert narrow.kl(wide) == pytest.approx(400 * log(10) - 0.5)
+    assert narrow.kl(narrow) == 0
+
+
 def test_gaussian_measures_are_their_integrals():
     p, q = Gaussian(1.0, 0.7), Gaussian(-0.5, 1.3)
     x, step = np.linspace(-20, 20, 100_001, retstep=True)
