@@ -287,3 +287,10 @@ def test_an_order_is_that_of_the_last_errors() -> None:
     points = np.column_stack([errors, np.zeros(6)])
     way = Trajectory(points, errors, errors, True)
     assert way.order(ORIGIN) == pytest.approx(1.5)
+
+
+def test_errors_that_stay_equal_have_no_order() -> None:
+    way = minimize(lambda x: (x**2).sum(), [1.0], GradientDescent(1.0), steps=5)
+    assert way.errors(np.zeros(1)).tolist() == [1] * 6
+    with pytest.raises(ValueError, match=r"an order needs errors that change, .* are 1;"):
+        way.order(np.zeros(1))
