@@ -57,6 +57,15 @@ def test_rms_norm(inner: Any, eps: float | None) -> None:
     agree(ours, torch.nn.RMSNorm(inner, eps), normal(2, 3, 4) * 1e-2)
 
 
+def test_the_default_eps_of_rms_norm_is_that_of_the_inputs_dtype() -> None:
+    ours, theirs = nn.RMSNorm(4), torch.nn.RMSNorm(4)
+    for dtype in ("float32", "float64"):
+        x = np.full((1, 4), 1e-5, dtype)
+        ours.to(dtype), theirs.to(getattr(torch, dtype))
+        expected = theirs(torch.from_numpy(x)).detach().numpy()
+        np.testing.assert_allclose(ours(Tensor(x)).data, expected, rtol=1e-5)
+
+
 def _shaken(layer: nn.Module) -> None:
     """Weights other than the ones and zeros that they begin with."""
     for parameter in layer.parameters():

@@ -155,7 +155,7 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """Mean square 1 over the last dimensions, then a weight: `rms_norm`.
 
-    `eps` is by default the machine epsilon of `dtype`, as in torch.
+    `eps` is by default the machine epsilon of the input's dtype, as in torch.
     """
 
     def __init__(
@@ -165,12 +165,13 @@ class RMSNorm(Module):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.normalized_shape = _as_shape(normalized_shape)
-        self.eps = float(np.finfo(dtype).eps) if eps is None else eps
+        self.eps = eps
         self.weight = Tensor(np.ones(self.normalized_shape, dtype))
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         _ends_in(x, self.normalized_shape)
-        return rms_norm(x, self.weight, self.eps)
+        eps = float(np.finfo(x.dtype).eps) if self.eps is None else self.eps
+        return rms_norm(x, self.weight, eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}"
