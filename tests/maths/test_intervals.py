@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from math import comb, sqrt
 from statistics import NormalDist
 
@@ -182,6 +183,30 @@ def test_large_data_is_drawn_in_parts():
     interval = bootstrap_interval(values, samples=20)
     assert interval.low < interval.estimate < interval.high
     assert interval.high - interval.low < 6 / sqrt(len(values))
+
+
+def test_what_is_drawn_in_parts_is_what_would_be_drawn_at_once() -> None:
+    n, samples = 20_000, 400
+    at_once = 8 * n * samples  # bytes
+    # Whole numbers, whose sums are exact in any order.
+    values = np.random.default_rng(10).integers(1, 9, size=(n, 2)).astype(float)
+
+    def ratio(sums: np.ndarray) -> np.ndarray:
+        return sums[:, 0] / sums[:, 1]
+
+    tracemalloc.start()
+    sums = bootstrap_sums(values, ratio, samples=samples, seed=1)
+    means = bootstrap_interval(values[:, 0], np.mean, samples=samples, seed=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.8 * at_once
+
+    counts = np.random.default_rng(1).multinomial(n, np.full(n, 1 / n), size=samples)
+    low, high = np.quantile(ratio(counts @ values), [0.025, 0.975])
+    assert (sums.low, sums.high) == (low, high)
+    drawn = np.random.default_rng(1).integers(n, size=(samples, n))
+    low, high = np.quantile([values[row, 0].mean() for row in drawn], [0.025, 0.975])
+    assert (means.low, means.high) == (low, high)
 
 
 def test_what_is_refused():

@@ -18,7 +18,9 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-DRAWS_AT_ONCE = 1 << 21  # indices drawn in one go: 16 MiB, whatever the size of the data
+DRAWS_AT_ONCE = 1 << 21  # indices drawn in one go: some 16 MiB, whatever the size of the data
+# Rows that matrix products compute together: pieces of whole such blocks give the same last bits.
+BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def bootstrap_interval(
     random = np.random.default_rng(seed)
     replicates = [
         float(statistic(np.concatenate([by_group[g] for g in drawn])))
-        for drawn in random.integers(len(by_group), size=(samples, len(by_group)))
+        for rows in _pieces(samples, len(by_group))
+        for drawn in random.integers(len(by_group), size=(rows, len(by_group)))
     ]
     return _percentiles(float(statistic(values)), np.array(replicates), confidence)
 
@@ -196,9 +199,8 @@ def bootstrap_ratio(
     a, b = np.bincount(group, weights=a), np.bincount(group, weights=b)
     random = np.random.default_rng(seed)
     replicates = []
-    rows = max(1, DRAWS_AT_ONCE // len(a))
-    for first in range(0, samples, rows):
-        drawn = random.integers(len(a), size=(min(rows, samples - first), len(a)))
+    for rows in _pieces(samples, len(a)):
+        drawn = random.integers(len(a), size=(rows, len(a)))
         top, bottom = a[drawn].sum(axis=1), b[drawn].sum(axis=1)
         # A sample of nothing but weightless groups has no ratio and is left out.
         replicates.append(top[bottom > 0] / bottom[bottom > 0])
@@ -239,7 +241,11 @@ def bootstrap_sums(
     random = np.random.default_rng(seed)
     # How often each cluster is drawn: the sums of a sample are these counts times the sums.
     evenly = np.full(len(sums), 1 / len(sums))
-    replicates = statistic(random.multinomial(len(sums), evenly, size=samples) @ sums)
+    drawn = [
+        random.multinomial(len(sums), evenly, size=rows) @ sums
+        for rows in _pieces(samples, len(sums), BLOCK)
+    ]
+    replicates = statistic(np.concatenate(drawn))
     replicates = replicates[~np.isnan(replicates)]
     if not centered:
         return _percentiles(estimate, replicates, confidence)
@@ -292,6 +298,13 @@ def _group_numbers(n: int, clusters: Iterable[Hashable] | None) -> Integer[np.nd
     if len(result) != n:
         raise ValueError(f"{n} values with {len(result)} cluster names; give one for each")
     return result
+
+
+def _pieces(samples: int, groups: int, block: int = 1) -> list[int]:
+    """Splits samples of so many groups into whole blocks, with what is left over in the last."""
+    size = max(1, DRAWS_AT_ONCE // (groups * block)) * block
+    whole, rest = divmod(samples, size)
+    return [size] * (whole - 1) + [size + rest] if whole else [rest]
 
 
 def _percentiles(
