@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,10 @@ def test_no_position_sees_the_future() -> None:
         ({"vocab_size": 0}, "vocab_size=0 must be a whole number from 1"),
         ({"num_key_value_heads": 0}, "num_key_value_heads=0 must be a whole number from 1"),
         ({"rope_parameters": [1]}, "cannot be read"),
+        ({"rope_parameters": None, "rope_theta": "x"}, "rope_theta='x' must be a finite number"),
+        ({"rope_parameters": None, "rope_theta": None}, "rope_theta=None must be a finite number"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta=0 must be a finite number above 0"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps=inf must be a finite number above 0"),
     ],
 )
 def test_a_config_of_something_else_is_refused(
@@ -153,9 +158,13 @@ def test_what_a_config_leaves_out_means_what_qwen3_means(tmp_path: Path) -> None
     model = shaken(GPT(config(tie_word_embeddings=False, head_dim=128)))
     model.save_pretrained(tmp_path)
     described = json.loads((tmp_path / "config.json").read_text())
-    del described["tie_word_embeddings"], described["head_dim"]
+    left_out = ("tie_word_embeddings", "head_dim", "max_position_embeddings")
+    for name in left_out:
+        del described[name]
     (tmp_path / "config.json").write_text(json.dumps(described))
-    assert GPT.from_pretrained(tmp_path).config == model.config
+    found, theirs = GPT.from_pretrained(tmp_path).config, transformers.Qwen3Config()
+    assert [getattr(found, name) for name in left_out] == [getattr(theirs, n) for n in left_out]
+    assert replace(found, max_position_embeddings=32) == model.config
     described.pop("vocab_size")
     (tmp_path / "config.json").write_text(json.dumps(described))
     with pytest.raises(UserError, match="lacks a size"):
@@ -198,6 +207,9 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(described))
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+        GPT.from_pretrained(tmp_path)
+    save_file({}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"missing: model\.embed_tokens\.weight, "):
         GPT.from_pretrained(tmp_path)
     state = {**model.state_dict(), "extra": np.zeros(1, np.float32)}
     save_file(state, tmp_path / "model.safetensors")

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -65,6 +65,8 @@ class GPTConfig:
             value = getattr(self, field.name)
             if field.type == "int" and not (isinstance(value, int) and value >= 1):
                 raise UserError(f"{field.name}={value!r} must be a whole number from 1")
+            if field.type == "float" and not (isinstance(value, int | float) and 0 < value < inf):
+                raise UserError(f"{field.name}={value!r} must be a finite number above 0")
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"num_key_value_heads={self.num_key_value_heads} does not divide "
@@ -300,7 +302,9 @@ class GPT(Module):
         arrays = _read_weights(folder / WEIGHTS)
         if config.tie_word_embeddings:
             arrays.pop("lm_head.weight", None)
-        model = cls(config, dtype=next(iter(arrays.values())).dtype if dtype is None else dtype)
+        if dtype is None:
+            dtype = next((array.dtype for array in arrays.values()), np.float32)
+        model = cls(config, dtype=dtype)
         model.load_state_dict(arrays)
         return model
 
@@ -314,7 +318,8 @@ def _read_config(path: Path) -> GPTConfig:
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}); give a model folder") from None
     # What Qwen3's own config means by leaving something out.
-    described = {"head_dim": 128, "tie_word_embeddings": False, **QWEN3, **described}
+    left_out = {"head_dim": 128, "tie_word_embeddings": False, "max_position_embeddings": 32768}
+    described = {**left_out, **QWEN3, **described}
     other = [name for name, value in QWEN3.items() if described[name] != value]
     other += ["use_sliding_window"] if described.get("use_sliding_window") else []
     other += ["rope_parameters"] if kind != "default" else []
