@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from groundup.app.cli import app
@@ -128,6 +129,24 @@ def test_the_commands_that_a_part_is_used_by_are_there() -> None:
     assert "label" in named and all(word in app for word in named)
     said = re.match("every reply: (.+) and", used["sampling"])
     assert said is not None and all(word in app for word in said.group(1).split(", "))
+
+
+def test_the_spreads_in_the_lesson_on_initialization_are_what_is_measured() -> None:
+    exercise = find("initialization")
+    spreads, text = exercise.page("solution").spreads, lesson_of(exercise).idea
+    for std, row in ((0.01, r"0\.01"), (0.088, r"√\(2/256\) = 0\.088"), (0.2, r"0\.2")):
+        told = re.search(rf"^ *{row} +([\d.]+) +([\d.]+) +([\d.]+)(…| million)?", text, re.M)
+        assert told is not None
+        runs = []
+        for seed in range(5):
+            random = np.random.default_rng(seed)
+            weights = [random.normal(0, std, (256, 256)) for _ in range(20)]
+            runs.append(np.array(spreads(random.normal(size=(500, 256)), weights))[[0, 4, 19]])
+        million = 1e6 if told[4] == " million" else 1
+        numbers = np.array([float(told[1]), float(told[2]), float(told[3]) * million])
+        shown = numbers > 0  # not 0.000…
+        ratios = (numbers / np.mean(runs, axis=0))[shown]
+        assert np.abs(np.log(ratios)).max() < np.log(1.4)
 
 
 def test_numbers_and_names_are_unique() -> None:
