@@ -69,6 +69,29 @@ def test_a_loop_that_swallows_everything_is_ended_too(tmp_path: Path) -> None:
     assert "was ended" in text
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("import os\nos._exit(3)", "exit status 3: "),
+        ("import os\nos._exit(0)", "exit status 0: "),
+        ("import ctypes\nctypes.string_at(0)", "signal 11, a crash: "),
+    ],
+)
+def test_a_part_that_ends_its_process_is_told_how(tmp_path: Path, body: str, told: str) -> None:
+    text = said(graded(tmp_path, body))
+    assert told in text and "180 s" not in text
+
+
+def test_an_operation_that_torch_lacks_is_not_a_part_that_is_not_written(tmp_path: Path) -> None:
+    exercise = find("nf4")
+    path = tmp_path / "nf4.py"
+    code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
+    path.write_text(code.replace("(packed >> 4, packed & 15)", "(packed / 16 & 15, packed & 15)"))
+    verdict = grade(exercise, path)
+    assert verdict.state == "differs"
+    assert "NotImplementedError" in said(verdict) and "packed / 16 & 15" in said(verdict)
+
+
 def test_too_much_memory_is_a_sentence(tmp_path: Path) -> None:
     body = "return np.ones((10**9, 40))"
     text = said(graded(tmp_path, body, memory_bytes=1 << 28))

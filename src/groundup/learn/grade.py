@@ -18,6 +18,8 @@ SECONDS = 10.0
 MEMORY = 2 << 30
 # Loading torch on a busy laptop takes its time, and wrong answers are tried too.
 _WALL = 180.0
+# By SIGKILL the system ends what takes too much memory.
+_KILLED = -9
 
 
 def grade(
@@ -48,13 +50,25 @@ def grade(
         found = sandbox.ask(question)
     finally:
         sandbox.close()
-    if found is None:
+    if found is not None:
+        return _verdict(found)
+    status = sandbox.exit_status
+    if status is None or status == _KILLED:
         line = (
             f"The part took longer than {wall_seconds:.0f} s or more memory than it may have, and "
             "was ended: look for a loop that does not end, or an array far larger than the inputs."
         )
-        return Verdict("differs", lines=(line,))
-    return _verdict(found)
+    elif status < 0:
+        line = (
+            f"The part's process was ended by signal {-status}, a crash: look for an array far "
+            "larger than the inputs, or a library called with what it does not take."
+        )
+    else:
+        line = (
+            f"The part ended its process with exit status {status}: look for os._exit; a function "
+            "returns instead."
+        )
+    return Verdict("differs", lines=(line,))
 
 
 def _verdict(found: dict[str, Any]) -> Verdict:

@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,12 +53,15 @@ class Sandbox:
         self._script, self._limits = script, limits
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
+        self.exit_status: int | None = None
+        """Of a process that ended without an answer, below 0 a signal; None where time was up."""
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
         """Send one line and read one; None where the process died or stayed silent."""
         with self._lock:
             process = self._running()
             assert process.stdin is not None and process.stdout is not None
+            begun = time.monotonic()
             alarm = threading.Timer(self._limits.wall_seconds, _kill, [process])
             alarm.start()
             # What the code may write into the pipe by itself is no answer.
@@ -70,12 +74,14 @@ class Sandbox:
                 line = ""
             finally:
                 alarm.cancel()
+            in_time = time.monotonic() - begun < self._limits.wall_seconds
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 found = json.loads(line)
                 if line.endswith("\n") and found["id"] == id:
                     answer: dict[str, Any] = found["answer"]
                     return answer
             self.close()
+            self.exit_status = process.returncode if in_time else None
             return None
 
     def _running(self) -> subprocess.Popen[str]:
