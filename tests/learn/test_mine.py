@@ -220,6 +220,9 @@ def test_the_road_of_a_learner(
     assert main(["learn", "solution"]) == 2 and "no try" in capsys.readouterr().err
     assert main(["learn", "predict", "1.4", "z"]) == 2
     assert main(["learn", "predict", "1.4", "b", "--sure", "80"]) == 0
+    for words in (["learn"], ["learn", "status"]):  # it may still be changed, so it is not judged
+        capsys.readouterr()
+        assert main(words) == 0 and "Predictions:" not in capsys.readouterr().out
     assert main(["learn", "check"]) == 1
     assert "Not written yet: rotation, after, moved, area_factor." in capsys.readouterr().out
     for number in range(1, 5):
@@ -233,8 +236,34 @@ def test_the_road_of_a_learner(
     assert main(["learn", "predict", "1.4", "a"]) == 2
     assert main(["learn"]) == 0 and "✓ 1.4" in capsys.readouterr().out
     assert main(["learn", "status"]) == 0 and "Brier score 0.64" in capsys.readouterr().out
+    # Who has seen the answer has seen it, though the part passes no more.
+    for again in (["learn", "reset", "1.4"], ["learn", "check", "1.4"]):
+        assert main(again) == ("check" in again)
+        assert main(["learn", "predict", "1.4", "a"]) == 2
+        capsys.readouterr()
+        assert main(["learn", "status"]) == 0
+        shown = capsys.readouterr().out
+        assert "predicted b, wrong" in shown and "Brier score 0.64" in shown
     assert main(["learn", "--tutor"]) == 0 and "Never write the answer" in capsys.readouterr().out
     assert main(["learn", "3.99"]) == 2
+
+
+def test_damaged_progress_is_told_what_to_do(own: Own) -> None:
+    path = own.folder / "progress.json"
+    for content in (b"", b"{", b"\xff", b"[1]", b'{"exercises": 1}', b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"progress\.json is damaged .* your files stay"):
+            own.progress()
+
+
+def test_a_notebook_or_page_is_of_a_named_exercise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for option in ("--notebook", "--page"):
+        assert main(["learn", option]) == 2
+        said = capsys.readouterr()
+        assert f"groundup learn 1.2 {option}" in said.err and not said.out
 
 
 def test_what_is_still_to_be_done_is_told(own: Own, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) ->
         )
     else:
         say(f"Next:        groundup learn {following.number}{own.option}   ({following.title})")
-    made = [one.prediction for one in records.values() if one.prediction is not None]
+    made = [one.judged for one in records.values() if one.judged is not None]
     if made:
         say(calibration(made).sentence)
 
@@ -178,9 +178,8 @@ def show_status(folder: Path) -> None:
         facts += ["solution seen"] if record.solution_seen else []
         if record.prediction is not None:
             said = "right" if record.prediction.right else "wrong"
-            facts.append(
-                f"predicted {record.prediction.choice}" + f", {said}" * bool(record.passed)
-            )
+            facts.append(f"predicted {record.prediction.choice}")
+            facts += [said] if record.judged is not None else []
         say(f"{one.number}  {one.title:<44} {', '.join(facts)}")
     _show_calibrations(own)
 
@@ -203,7 +202,7 @@ def _show_passed(own: Own, exercise: Exercise, verdict: Verdict, record: Record)
     if all(one in done for one in step):
         say(f"\nStep {exercise.step}, {TITLES[exercise.step - 1]}, is done.")
         records = own.progress().exercises
-        made = [records[one.name].prediction for one in step if one.name in records]
+        made = [records[one.name].judged for one in step if one.name in records]
         say(calibration(one for one in made if one is not None).sentence)
     following = after(exercise)
     if following is not None:
@@ -221,7 +220,7 @@ def _show_prediction(exercise: Exercise, record: Record) -> None:
 def _show_calibrations(own: Own) -> None:
     records = own.progress().exercises
     for step, title in enumerate(TITLES, start=1):
-        made = [records[one.name].prediction for one in of_step(step) if one.name in records]
+        made = [records[one.name].judged for one in of_step(step) if one.name in records]
         given = [one for one in made if one is not None]
         if given:
             say(f"{title}. {calibration(given).sentence}")
@@ -261,7 +260,7 @@ def _keep_prediction(own: Own, exercise: Exercise, choice: str, confidence: floa
             f"{', '.join(question.letters)}"
         )
     record = own.record(exercise)
-    if record.passed is not None and record.prediction is not None:
+    if record.judged is not None:
         raise UserError(
             f"{exercise} has passed and its answer was shown; a prediction comes before that"
         )

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from groundup.errors import UserError
 from groundup.learn.exercise import Exercise
-from groundup.runs.files import file_hash, read_json_object, write_json
+from groundup.runs.files import file_hash, write_json
 
 FOLDER = Path("my_groundup")
 _VERSIONED = ("groundup", "numpy", "torch")
@@ -48,6 +48,19 @@ class Record(BaseModel):
     hints: int = 0
     solution_seen: bool = False
     prediction: Prediction | None = None
+    answer_shown: bool = False
+    """Whether an earlier pass of the part showed the answer to the prediction."""
+
+    @property
+    def judged(self) -> Prediction | None:
+        """The prediction that counts: after a pass its answer is shown, and it stays as it is."""
+        return self.prediction if self.answer_shown or self.passed is not None else None
+
+    def passes(self, sha256: str | None) -> None:
+        """Take down that a part of this hash passes now; None for that it does not."""
+        self.answer_shown = self.judged is not None
+        self.sha256 = sha256
+        self.passed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if sha256 else None
 
 
 class Progress(BaseModel):
@@ -129,7 +142,7 @@ class Own:
             )
             self.file(exercise).rename(kept)
         record = self.record(exercise)
-        record.sha256 = record.passed = None
+        record.passes(None)
         self.keep(exercise, record)
         self.open(exercise)
         return kept
@@ -140,12 +153,16 @@ class Own:
         if not path.exists():
             return Progress()
         try:
-            return Progress.model_validate(read_json_object(path))
+            return Progress.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise UserError(
                 f"{path} is damaged ({error.errors()[0]['msg']}); move it away to begin a new one: "
                 f"your files stay, and groundup learn check{self.option} finds out again what "
                 "passes"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}); check who may read it"
             ) from None
 
     def record(self, exercise: Exercise) -> Record:
@@ -164,8 +181,7 @@ class Own:
         """Write down that a part of this hash was checked, and how that went."""
         record = self.record(exercise)
         record.tries += 1
-        record.sha256 = sha256 if passed else None
-        record.passed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if passed else None
+        record.passes(sha256 if passed else None)
         record.versions = {"python": platform.python_version()}
         record.versions |= {name: version(name) for name in _VERSIONED}
         self.keep(exercise, record)

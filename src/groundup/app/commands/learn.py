@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from groundup.app.commands.options import checked
+from groundup.errors import UserError
 from groundup.learn.own import FOLDER
 from groundup.train import ranges
 
@@ -64,6 +65,11 @@ def learn(
 
     if tutor:
         pages.show_tutor()
+    elif which is None and (notebook or page):
+        option = "--notebook" if notebook else "--page"
+        raise UserError(
+            f"{option} is of one exercise, which must be named; try groundup learn 1.2 {option}"
+        )
     elif which is None:
         pages.show_road(folder)
     elif which in ("1", "2", "3", "4", "5") and not (notebook or page):
