@@ -121,6 +121,15 @@ def test_a_prediction_covers_what_runs_come_to() -> None:
 def test_too_little_to_tell_five_numbers() -> None:
     with pytest.raises(UserError, match="3 sizes"):
         fit_law(Runs.of([1e6, 2e6] * 4, np.geomspace(1e7, 1e8, 8).tolist(), [3.0] * 8))
+    # The same where a run that diverged was the only one of its size.
+    n, d = np.repeat([1e6, 1e7, 1e8], [10, 10, 1]), [*np.geomspace(1e8, 1e10, 10)] * 2 + [1e9]
+    runs = Runs.of(n.tolist(), d, TRUE.loss(n, np.array(d)).tolist())
+    assert fit_law(runs, bootstraps=1).kept.all()
+    runs.losses[-1] *= 4
+    for highest in (None, 1):
+        with pytest.raises(UserError, match=r"20 runs of 2 sizes .*N=1e\+08, .* --drop 0$"):
+            fit_law(runs, bootstraps=0, highest_left_out=highest)
+    assert fit_law(runs, bootstraps=1, highest_left_out=0).kept.all()
 
 
 # IsoFLOP.

@@ -152,17 +152,18 @@ def fit_law(
     `highest_left_out` leaves out so many runs of the highest loss, as Besiroglu et al. did; without
     it those are left out that lie far off the fit. Raises `UserError` for too few runs.
     """
-    _require_enough(runs)
+    _require_enough(runs, np.ones(len(runs), bool))
     if highest_left_out is not None:
         order = np.argsort(runs.losses)
         kept = np.ones(len(runs), bool)
         kept[order[max(0, len(runs) - highest_left_out) :]] = False
-        _require_enough(runs.chosen(kept))
+        _require_enough(runs, kept)
         law = _fitted(runs.chosen(kept))
     else:
         law = _fitted(runs)
         kept = _near(_residuals(law, runs))
         if not kept.all():
+            _require_enough(runs, kept)
             law = _fitted(runs.chosen(kept))
     used = runs.chosen(kept)
     generator = np.random.default_rng(seed)
@@ -173,13 +174,21 @@ def fit_law(
     return LawFit(law, tuple(drawn), runs, kept, _residuals(law, runs))
 
 
-def _require_enough(runs: Runs) -> None:
-    sizes, lengths = len(np.unique(runs.parameters)), len(np.unique(runs.tokens))
-    if len(runs) < _LEAST_RUNS or min(sizes, lengths) < 3:
-        raise UserError(
-            f"{len(runs)} runs of {sizes} sizes and {lengths} numbers of tokens cannot tell a law "
-            f"of five numbers; give at least {_LEAST_RUNS} runs of 3 sizes and 3 numbers of tokens"
-        )
+def _require_enough(runs: Runs, kept: Bool[np.ndarray, " runs"]) -> None:
+    used, lost = runs.chosen(kept), runs.chosen(~kept)
+    sizes, lengths = len(np.unique(used.parameters)), len(np.unique(used.tokens))
+    if len(used) >= _LEAST_RUNS and min(sizes, lengths) >= 3:
+        return
+    left_out, remedy = "", ""
+    if len(lost):
+        first = f"N={lost.parameters[0]:.4g}, D={lost.tokens[0]:.4g}, loss={lost.losses[0]:.4g}"
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        left_out, remedy = f" (left out: {first}{more})", ", or leave out none with --drop 0"
+    raise UserError(
+        f"{len(used)} runs of {sizes} sizes and {lengths} numbers of tokens cannot tell a law of "
+        f"five numbers{left_out}; give at least {_LEAST_RUNS} runs of 3 sizes and 3 numbers of "
+        f"tokens{remedy}"
+    )
 
 
 def _drawn(runs: Runs, generator: np.random.Generator) -> Runs:
