@@ -63,6 +63,12 @@ def test_two_of_three_sizes_are_enough(tmp_path: Path) -> None:
     assert found.runs.parameters.tolist() == [10, 5] and found.lines == (1, 3)
     plain = read_table(written(tmp_path / "b.tsv", "n\td\tloss\n2\t3\t4\n"))
     assert plain.runs.flops.tolist() == [36]
+    # In each row, too.
+    rows = "N,D,C,loss\n2,3,40,4\n2,3,,4\n2,,36,4\n ,3,36,4\n2,,,4\n2,3,x,4\n2,3,36,\n"
+    each = read_table(written(tmp_path / "c.csv", rows))
+    assert each.runs.parameters.tolist() == [2] * 4 and each.runs.tokens.tolist() == [3] * 4
+    assert each.runs.flops.tolist() == [40, 36, 36, 36] and each.lines == (2, 3, 4, 5)
+    assert [one.split(": ")[1].split("=")[0] for one in each.bad] == ["D", "C", "loss"]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,31 @@ def test_units_stand_in_the_head_or_beside_the_number(tmp_path: Path, head: str,
     path = written(tmp_path / "t.csv", f"\r\r{head};Tokens (billions);loss\r{size};2;3\r")
     runs = read_table(path).runs
     assert (runs.parameters.tolist(), runs.tokens.tolist()) == ([7e6], [2e9])
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [
+        *(("in millions", 1e6), ("mn", 1e6), ("MM", 1e6), ("M FLOP", 1e6), ("C, M", 1e6)),
+        *(("bn", 1e9), ("in B", 1e9), ("GFLOPs", 1e9), ("tn", 1e12), ("trillions of tokens", 1e12)),
+        *(("1e18", 1e18), ("x 10^18", 1e18), ("×10**18", 1e18), ("EFLOPs", 1e18), ("K", 1e3)),
+        *(("1,000", 1e3), ("1000s", 1e3), ("C", 1), ("FLOPs", 1), ("6 N D", 1), ("total", 1)),
+    ],
+)
+def test_units_in_brackets(tmp_path: Path, unit: str, factor: float) -> None:
+    rows = {f"Training FLOP ({unit})": 7, "D [1e3]": 2, "loss (nats/token)": 3}
+    table = read_table(written(tmp_path / "t.json", json.dumps([rows])))
+    found = table.runs.flops[0], table.runs.tokens[0], table.runs.losses[0]
+    assert found == pytest.approx((7 * factor, 2e3, 3))
+
+
+@pytest.mark.parametrize("unit", ["per layer", "7e3", "10¹⁸", "dozens", "E", "%"])
+def test_a_unit_that_is_not_known_is_refused(tmp_path: Path, unit: str) -> None:
+    path = written(tmp_path / "t.csv", f"n ({unit}),d,loss,own\n1,2,3,4\n")
+    with pytest.raises(UserError, match=r"unit in 'n \(.*' must be one such as \(M\)"):
+        read_table(path)
+    # A column that is not used may have any.
+    assert len(read_table(path, {"parameters": "own"}).runs) == 1
 
 
 def test_rows_that_are_no_runs_are_set_aside_and_said(tmp_path: Path) -> None:

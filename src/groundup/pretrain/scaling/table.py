@@ -3,8 +3,9 @@
 CSV, TSV, JSON Lines and a JSON array of objects are read, with the column names of the published
 tables: `Model Size`, `Training Tokens`, `loss`, `Training FLOP` (Besiroglu et al. 2024), `n`, `d`,
 `l`, `compute_budget`, `final_loss` and their like, in any spelling. Of parameters, tokens and FLOPs
-two are enough, since C = 6 N D. In a table whose columns are parted by semicolons the comma is the
-decimal sign, 3,12; elsewhere it parts thousands, 1,400.
+two are enough in each row, since C = 6 N D. Units stand in brackets, Params (in millions), Tokens
+(bn), FLOPs (1e18), or behind the number, 70M. In a table whose columns are parted by semicolons the
+comma is the decimal sign, 3,12; elsewhere it parts thousands, 1,400.
 """
 
 from __future__ import annotations
@@ -47,9 +48,18 @@ _NAMES: dict[str, tuple[str, ...]] = {
 # 1,400 and 1,400,000.5e3, but not 3,12; and the same where the comma is the decimal sign.
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 _THOUSANDS_BY_DOTS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+,\d*(e[+-]?\d+)?", re.IGNORECASE)
-_UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_UNITS = _SUFFIXES | {"mn": 1e6, "mm": 1e6, "bn": 1e9, "tn": 1e12, "p": 1e15, "e": 1e18, "z": 1e21}
 _UNITS |= {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
-_UNIT = re.compile(rf"\(({'|'.join(_UNITS)})s?\)")
+# In millions, B tokens, TFLOPs, x 10^18, 1e18, 1,000.
+_UNIT = re.compile(
+    r"(?:in )?(?:[x×*] ?)?(?:([kmbgt]|[mbt]n|mm|thousand|(?:m|b|tr)illion|[pez](?=flop))|"
+    r"1((?:,?000)+)|(?:1e\+?|10(?:\^|\*\*))(\d\d?))s?(?: of)? ?"
+    r"(?:flops?|params|parameters|tokens)?"
+)
+_BRACKETS = re.compile(r"[(\[](.*?)[)\]]")
+# What brackets say of a size beside its unit and its names.
+_NO_UNITS = ("total", "training", "nonembedding", "6nd")
 _MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
 _LARGEST = 1e40
 _SHOWN = 3
@@ -109,11 +119,16 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable
         raise UserError(f"{path} has no rows; give one training run a row, under a line of names")
     names = {name: None for _, row in rows for name in row}
     found = _columns(path, list(names), columns or {})
+    factors = {name: _factor(path, name, column) for name, column in found.items()}
     runs, lines, bad = list[tuple[float, ...]](), list[int](), list[str]()
     for line, row in rows:
+        # Of the three sizes one may be blank.
+        blank = [name for name in factors if name != "loss" and _blank(row.get(found[name]))]
+        left = blank if len(found) - len(blank) == 3 else []
         values = {
-            name: _number(row.get(column), column, decimal_comma=decimal_comma)
+            name: _number(row.get(column), factors[name], decimal_comma=decimal_comma)
             for name, column in found.items()
+            if name not in left
         }
         fault = next((name for name, value in values.items() if value is None), None)
         if fault is None:
@@ -181,17 +196,39 @@ def _columns(path: Path, names: Sequence[str], asked: Mapping[str, str]) -> dict
 
 def _plain(name: str) -> str:
     """A column's name without capitals, units in brackets, spaces and signs."""
-    return re.sub(r"[^a-z0-9]", "", re.sub(r"\(.*?\)", "", name.lower()))
+    return re.sub(r"[^a-z0-9]", "", _BRACKETS.sub("", name.lower()))
 
 
-def _number(value: object, column: str, *, decimal_comma: bool) -> float | None:
+def _factor(path: Path, name: str, column: str) -> float:
+    """What a column's numbers are multiplied by: the units in its brackets."""
+    factor = 1.0
+    if name == "loss":  # the law is in whatever unit it has
+        return factor
+    for said in _BRACKETS.findall(column.lower()):
+        for part in re.split(r"[,;](?!\d)", said):
+            if _plain(part) in (*_NAMES[name], *_NO_UNITS):
+                continue
+            unit = _UNIT.fullmatch(part.strip())
+            if unit is None:
+                raise UserError(
+                    f"{path}: the unit in {shorten(column)} must be one such as (M), (billions) or "
+                    "(1e18); rename the column in the table"
+                )
+            word, zeros, exponent = unit.groups(default="")
+            factor *= _UNITS.get(word) or float(f"1e{exponent or zeros.count('0')}")
+    return factor
+
+
+def _blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _number(value: object, factor: float, *, decimal_comma: bool) -> float | None:
     """A number above 0 as it stands in a table: 7e9, 1,400, 70M; in the unit of its column."""
-    unit = _UNIT.search(column.lower())
-    factor = _UNITS[unit[1]] if unit else 1.0
     if isinstance(value, str):
         written = value.strip().replace("_", "")
-        if written[-1:].lower() in _UNITS and len(written) > 1:
-            factor = _UNITS[written[-1].lower()]  # its own, whatever the column says
+        if written[-1:].lower() in _SUFFIXES and len(written) > 1:
+            factor = _SUFFIXES[written[-1].lower()]  # its own, whatever the column says
             written = written[:-1].strip()
         if decimal_comma:
             if _THOUSANDS_BY_DOTS.fullmatch(written):
