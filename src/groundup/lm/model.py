@@ -242,7 +242,8 @@ class Decoder(nn.Module):
         if self.config.position == "learned":
             x = x + self.embed_positions(position_ids)
         if self.config.position == "sinusoidal":
-            # Tokens are scaled so that both are of one size (Vaswani et al. 2017, section 3.4).
+            # Tokens are scaled by √width (Vaswani et al. 2017, section 3.4). Initial embeddings
+            # have a deviation of 0.02, so that tokens begin smaller than positions.
             width = self.config.hidden_size
             x = x * math.sqrt(width) + sinusoidal_embedding(position_ids, width, x.dtype)
         return x
