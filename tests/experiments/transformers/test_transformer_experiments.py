@@ -190,11 +190,27 @@ def test_a_stopped_experiment_goes_on_with_the_cells_that_it_has(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["recall", "copying", "positions", "attention-cost", "optimizers"])
+@pytest.mark.parametrize("name", ["recall", "copying", "positions", "optimizers"])
 def test_the_others_in_miniature(name: str, tmp_path: Path) -> None:
     stage = EXPERIMENTS[name]
     out = stage.run(stage.config(out=tmp_path / "out", quick=True, threads=1))
     check(out, name)
+
+
+@pytest.mark.long
+def test_attention_cost_in_miniature_times_with_the_threads_asked_for_after_a_resume(
+    tmp_path: Path,
+) -> None:
+    stage, before = EXPERIMENTS["attention-cost"], torch.get_num_threads()
+    config = stage.config(out=tmp_path / "out", quick=True, threads=1)
+    check(stage.run(config), "attention-cost")
+    (tmp_path / "out" / "status.json").unlink()  # killed before it was finished
+    try:
+        torch.set_num_threads(2)
+        check(stage.run(config), "attention-cost")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.long

@@ -46,6 +46,8 @@ from groundup.report.outcome import RESULT, write
 from groundup.report.plots import COLORS, panels
 from groundup.report.table import Table, short_number, text_table
 from groundup.train.batch import Batch
+from groundup.train.config import TrainingConfig
+from groundup.train.device import use_threads
 
 NAME = "attention-cost"
 QUESTION = "What does a smaller cache cost in loss, and what does it bring in speed?"
@@ -73,6 +75,8 @@ def _run(config: AttentionCostConfig) -> None:
         name: [trained(config, _cell(config, name, seed, text)) for seed in config.all_seeds]
         for name in architectures(text.vocab_size)
     }
+    # Where all cells were found done, none has set the threads.
+    use_threads(TrainingConfig(out=config.out, threads=config.threads))
     speeds = tokens_per_second(architectures(text.vocab_size), 2 if config.quick else _ROUNDS)
     claims = tested(found, speeds)
     write(
