@@ -162,3 +162,10 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     save_model(tmp_path / "small", quantize(deepcopy(model)), tokenizer, card="")
     with pytest.raises(UserError, match="few bits already"):
         run(QuantizationConfig(out=tmp_path / "no", model=tmp_path / "small", quick=True))
+    # An LSTM has none of the matrices that are quantised.
+    sizes = {"width": 64, "depth": 1, "vocab_size": VOCAB, "context": 64}
+    recurrent = CausalLM(ModelConfig.recurrent("lstm", **sizes))
+    recurrent.initialize(0)
+    save_model(tmp_path / "lstm", recurrent, tokenizer, card="")
+    with pytest.raises(UserError, match="no linear layer to quantise; give a transformer"):
+        run(QuantizationConfig(out=tmp_path / "no", model=tmp_path / "lstm", quick=True))

@@ -163,6 +163,11 @@ def run(config: QuantizationConfig) -> Path:
             f"{config.model} is stored in few bits already, so there is nothing in full to compare "
             "with; give the model that it was made from"
         )
+    if not linear_layers(model):
+        raise UserError(
+            f"{config.model} is an {model.config.model_type}, whose blocks have no linear layer to "
+            "quantise; give a transformer"
+        )
     if adapter_names(model):
         merge(model)
     model.float().eval()
