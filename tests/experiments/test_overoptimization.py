@@ -338,6 +338,7 @@ def test_proxies_are_smaller_than_the_model_and_have_its_own_body(
     ("words", "told"),
     [
         (["overoptimization", "m", "--data", "d", "--episodes", "2"], "4 minibatches of PPO"),
+        (["frontier", "m", "--episodes", "3"], "episodes=3 must be at least 4, to fill the 4 mini"),
         (["shortest-paths", "--episodes", "100"], "try episodes=96"),
         (["sentiment", "--kl-coef", "0"], "no price for DPO, which must be at least 1e-06"),
     ],
@@ -354,7 +355,7 @@ def test_settings_that_a_later_stage_would_refuse_are_refused_at_once(
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")
     (tmp_path / "d").mkdir()
-    assert main(["experiment", *words]) == 2
+    assert main(words if words[0] == "frontier" else ["experiment", *words]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and told in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "m"]

@@ -33,6 +33,16 @@ class ExperimentConfig(StageConfig):
     quick: bool = Field(False, description="a miniature in seconds, to see that it runs")
 
 
+def filling_minibatches(episodes: int) -> int:
+    """Refuse fewer episodes than PPO has minibatches."""
+    least = PPOConfig.model_fields["minibatches"].default
+    if episodes < least:
+        raise ValueError(
+            f"episodes={episodes} must be at least {least}, to fill the {least} minibatches of PPO"
+        )
+    return episodes
+
+
 class PerceptronConfig(ExperimentConfig):
     """A perceptron and a multi-layer network on moons, spirals and handwritten digits."""
 
@@ -182,15 +192,7 @@ class OveroptimizationConfig(ExperimentConfig):
             raise ValueError(f"labels={labels} are to rise; give {wanted}")
         return labels
 
-    @model_validator(mode="after")
-    def _minibatches_are_filled(self) -> Self:
-        least = PPOConfig.model_fields["minibatches"].default
-        if self.episodes < least:
-            raise ValueError(
-                f"episodes={self.episodes} do not fill the {least} minibatches of PPO; give at "
-                f"least {least}"
-            )
-        return self
+    _filled = field_validator("episodes")(filling_minibatches)
 
 
 class SentimentConfig(ExperimentConfig):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from groundup.experiments.config import ExperimentConfig
+from groundup.experiments.config import ExperimentConfig, filling_minibatches
 from groundup.train.ranges import (
     Bound,
     DialPoints,
@@ -77,3 +77,5 @@ class FrontierConfig(ExperimentConfig):
         None, description="folder of a guard (groundup guard): the model behind it is a point, too"
     )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+    _filled = field_validator("episodes")(filling_minibatches)
