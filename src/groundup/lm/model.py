@@ -243,7 +243,7 @@ class Decoder(nn.Module):
             x = x + self.embed_positions(position_ids)
         if self.config.position == "sinusoidal":
             # Tokens are scaled by √width (Vaswani et al. 2017, section 3.4). Initial embeddings
-            # have a deviation of 0.02, so that tokens begin smaller than positions.
+            # have a deviation of 0.02: below a width of 1,250 tokens begin smaller than positions.
             width = self.config.hidden_size
             x = x * math.sqrt(width) + sinusoidal_embedding(position_ids, width, x.dtype)
         return x
