@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch  # noqa: F401 (as experiments with models have it)
 
 from full_disks import small_disk
 from groundup.errors import UserError
@@ -61,7 +63,9 @@ def test_the_folder_is_complete(tmp_path: Path) -> None:
     assert sorted(found["files"]) == sorted(path.name for path in folder.iterdir())
     assert {"line.png", "line.svg", "report.html", "table.md"} < set(found["files"])
     assert found["config"] == {"out": str(folder), "seed": 3, "quick": False}
-    assert found["versions"].keys() == {"python", "groundup", "numpy"}
+    # Torch where it computed something: the experiments on NumPy alone do not load it.
+    assert found["versions"].keys() == {"python", "groundup", "numpy", "torch"}
+    assert found["versions"]["torch"] == version("torch")
     assert found["tables"][0]["rows"][1] == ["<b>tall</b>", "1.9\n1.8 to 2.0"]
     far = {"estimate": 1, "low": 0, "high": 2}
     assert found["data"] == {"mean": 1.7, "lost": None, "far": [None, far]}
@@ -95,6 +99,15 @@ def test_the_miniature_says_so(tmp_path: Path) -> None:
     assert "miniature" in (tmp_path / "quick" / "report.html").read_text(encoding="utf-8")
     page = (outcome(tmp_path / "full") / "report.html").read_text(encoding="utf-8")
     assert "miniature" not in page
+
+
+def test_what_the_clock_planned_is_not_promised_again(tmp_path: Path) -> None:
+    promise, clock = "give the same numbers, times apart", "The machine's speed decided"
+    for planned in (False, True):
+        folder = outcome(tmp_path / str(planned), planned_by_clock=planned)
+        page = (folder / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
+        assert (promise in page, clock in page) == (not planned, planned)
+        assert result(folder)["planned_by_clock"] is planned
 
 
 def test_markdown_rows_have_a_cell_for_each_column() -> None:

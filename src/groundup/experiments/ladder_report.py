@@ -98,6 +98,7 @@ def write_report(
         data={"results": [_numbers(result) for result in results]},
         texts={f"{one.name}, {one.vocabulary}": one.sample for one in results if one.sample},
         seconds=seconds,
+        planned_by_clock=config.steps is None and not config.quick,
     )
 
 

@@ -131,6 +131,7 @@ def _run(config: PlantedBiasConfig) -> None:
         data={f"{one.planted:g}": one.to_json() for one in found},
         pieces=("models", RESULT),
         seconds=perf_counter() - begun,
+        planned_by_clock=True,
     )
 
 

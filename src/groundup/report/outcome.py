@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
@@ -114,12 +115,14 @@ def write(
     texts: Mapping[str, str] | None = None,
     pieces: Collection[str] = (),
     seconds: float,
+    planned_by_clock: bool = False,
 ) -> Path:
     """Write the outcome into `config.out`, replacing an earlier one of the same experiment.
 
     `remarks` are the findings in words, `claims` what was tested, `data` every number behind the
     tables and plots, `texts` samples by the name of their model, and `seconds` what the experiment
-    took. Prints the tables. Raises `UserError` as `check_folder` does, with the same `pieces`.
+    took. `planned_by_clock` says that the machine's speed decided how long models were trained.
+    Prints the tables. Raises `UserError` as `check_folder` does, with the same `pieces`.
     """
     check_folder(config.out, name, pieces)
     images = {
@@ -127,15 +130,17 @@ def write(
         for plot in plots
         for format in ("png", "svg")
     }
+    packages = (*_VERSIONED, *(["torch"] if "torch" in sys.modules else []))
     content = {
         "schema": SCHEMA,
         "experiment": name,
         "question": question,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": seconds,
+        "planned_by_clock": planned_by_clock,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in _VERSIONED},
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "files": [RESULT, "table.md", "report.html", *images],
         "tables": [table.to_json() for table in tables],
@@ -192,9 +197,12 @@ def outcome_page(
         f"{content['machine']['system']}, {content['machine']['cores']} cores; "
         f"{content['seconds']:.0f} seconds; {content['created']}",
     ]
-    same = (
-        "The same settings with the same versions on the same kind of machine give the same "
-        "numbers, times apart. All of them are in `result.json`."
+    same = "All numbers are in `result.json`. " + (
+        "The machine's speed decided for how many steps models were trained, so that the same "
+        "settings give other numbers another time."
+        if content["planned_by_clock"]
+        else "The same settings with the same versions on the same kind of machine give the same "
+        "numbers, times apart."
     )
     again = Section("How to make it again", "again", [Listing("\n".join(lines)), Note(same)])
     return Page(

@@ -102,6 +102,7 @@ def run(config: ScalingLawConfig) -> Path:
         },
         pieces=_PIECES,
         seconds=perf_counter() - begun,
+        planned_by_clock=not config.quick,
     )
 
 

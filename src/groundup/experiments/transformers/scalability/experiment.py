@@ -120,6 +120,7 @@ def _run(config: ScalabilityConfig) -> None:
         },
         pieces=("cells", "text", STEPS_FILE, RESULT),
         seconds=perf_counter() - begun,
+        planned_by_clock=not config.quick,
     )
 
 
