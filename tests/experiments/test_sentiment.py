@@ -114,9 +114,14 @@ def test_the_whole_experiment_in_miniature_goes_on_where_it_was(
     config = SentimentConfig(out=out, model=folder, quick=True, threads=1, methods=("dpo",))
     run(config)
     kept = (out / "dpo" / "metrics.jsonl").read_bytes()
+    # Nothing is left to compute: what is there is shown again, whatever the threads.
+    run(config.model_copy(update={"threads": 2}))
+    assert json.loads((out / "result.json").read_text())["config"]["threads"] == 1
     (out / "result.json").unlink()  # as if it had been stopped after DPO
     for path in (*out.glob("*.md"), *out.glob("*.html"), *out.glob("*.png"), *out.glob("*.svg")):
         path.unlink()
+    with pytest.raises(UserError, match=r"begun with --threads 1, not with no --threads; give --"):
+        run(config.model_copy(update={"threads": None}))
     run(config.model_copy(update={"methods": ("ppo", "grpo", "dpo")}))
     assert (out / "dpo" / "metrics.jsonl").read_bytes() == kept
     result = json.loads((out / "result.json").read_text())

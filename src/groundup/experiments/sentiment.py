@@ -62,7 +62,7 @@ from groundup.lm.logprobs import score, spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, write
+from groundup.report.outcome import begun_threads, check_folder, write
 from groundup.report.plots import BASELINE, COLORS, panels
 from groundup.report.table import Table, text_table
 from groundup.runs.console import say
@@ -423,6 +423,8 @@ def run(config: SentimentConfig) -> Path:
     """
     pieces = (*_TRAINING, _POOL)  # also those that are not asked for this time
     check_folder(config.out, NAME, pieces)
+    threads = begun_threads(config.out, config.threads, (config.out / name for name in _TRAINING))
+    config = config.model_copy(update={"threads": threads})
     begun = perf_counter()
     use_threads(TrainingConfig(out=config.out, threads=config.threads))
     measuring = _measuring(config)

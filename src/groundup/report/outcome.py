@@ -13,7 +13,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
@@ -42,11 +42,13 @@ from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import (
     folder_aside,
+    is_kept,
     read_json_object,
     write_bytes,
     write_json,
     write_text,
 )
+from groundup.runs.folder import read_run
 
 SCHEMA = 1
 RESULT = "result.json"
@@ -100,6 +102,24 @@ def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> None:
         raise UserError(
             f"{folder} holds the experiment {there!r}, not {name!r}; choose another out"
         )
+
+
+def begun_threads(out: Path, threads: int | None, runs: Iterable[Path]) -> int | None:
+    """The threads to go on with: those that the first of the experiment's `runs` was trained with.
+
+    Others may be asked for where the outcome is there: nothing is left to compute. Raises
+    `UserError` where it is not.
+    """
+    there = next((run for run in runs if is_kept(run / "run.json")), None)
+    if there is None:
+        return threads
+    begun: int | None = read_run(there)["config"].get("threads")
+    if begun != threads and not (out / RESULT).is_file():
+        then, now = ("no --threads" if n is None else f"--threads {n}" for n in (begun, threads))
+        raise UserError(
+            f"{out} was begun with {then}, not with {now}; give {then}, or another --out"
+        )
+    return begun
 
 
 def write(

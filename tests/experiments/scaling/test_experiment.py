@@ -153,6 +153,9 @@ def test_before_a_run_its_kernels_are_compared_with_the_model(
     monkeypatch.setattr(faithful, "_right", asked)
     train(ScalingLawConfig(out=tmp_path, quick=True, threads=1), SOURCE, 0, SIZES[2], 1e9)
     assert list(asked.values()) == [True]
+    # What was begun with so many threads goes on with as many.
+    with pytest.raises(UserError, match=r"with --threads 1, not with --threads 2; give --"):
+        run(ScalingLawConfig(out=tmp_path, quick=True, threads=2))
 
 
 @pytest.mark.long
@@ -180,5 +183,8 @@ def test_the_whole_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "steps of" not in capsys.readouterr().out
     again = json.loads((folder / "result.json").read_text())["data"]
     assert [one["loss"] for one in again["runs"]] == [one["loss"] for one in data["runs"]]
+    # Nothing is left to compute: the number of threads does not matter.
+    run(config.model_copy(update={"threads": 2}))
+    assert json.loads((folder / "result.json").read_text())["config"]["threads"] == 1
     with pytest.raises(UserError, match="other minutes, seed or quick"):
         run(config.model_copy(update={"minutes": 3.0}))
