@@ -114,6 +114,7 @@ def test_the_whole_experiment_in_miniature_goes_on_where_it_was(
     config = SentimentConfig(out=out, model=folder, quick=True, threads=1, methods=("dpo",))
     run(config)
     kept = (out / "dpo" / "metrics.jsonl").read_bytes()
+    assert json.loads((out / "result.json").read_text())["seconds"] > 0
     # Nothing is left to compute: what is there is shown again, whatever the threads.
     run(config.model_copy(update={"threads": 2}))
     assert json.loads((out / "result.json").read_text())["config"]["threads"] == 1
@@ -125,6 +126,7 @@ def test_the_whole_experiment_in_miniature_goes_on_where_it_was(
     run(config.model_copy(update={"methods": ("ppo", "grpo", "dpo")}))
     assert (out / "dpo" / "metrics.jsonl").read_bytes() == kept
     result = json.loads((out / "result.json").read_text())
+    assert result["seconds"] is None  # DPO was trained in another start
     courses = result["data"]["methods"]
     assert list(courses) == ["ppo", "grpo", "dpo"]
     for name, course in courses.items():

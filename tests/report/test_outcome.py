@@ -17,7 +17,7 @@ from groundup.errors import UserError
 from groundup.experiments.config import ExperimentConfig
 from groundup.maths.intervals import Interval
 from groundup.report.figure import Plot, image
-from groundup.report.outcome import check_folder, over_seeds, write
+from groundup.report.outcome import begin, check_folder, over_seeds, write
 from groundup.report.plots import panels
 from groundup.report.table import markdown, number, percent, text_table
 
@@ -108,6 +108,26 @@ def test_what_the_clock_planned_is_not_promised_again(tmp_path: Path) -> None:
         page = (folder / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
         assert (promise in page, clock in page) == (not planned, planned)
         assert result(folder)["planned_by_clock"] is planned
+
+
+def test_no_time_is_claimed_where_another_start_took_a_part_of_it(tmp_path: Path) -> None:
+    for starts in (1, 2):
+        folder = tmp_path / str(starts)
+        folder.mkdir()
+        for _ in range(starts):
+            begin(folder, "heights")
+        outcome(folder)
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert result(folder)["seconds"] == (2.0 if starts == 1 else None)
+        assert ("2 seconds" in page, "in more than one start" in page) == (starts == 1, starts == 2)
+        # Killed behind the result, before the run was finished.
+        begin(folder, "heights")
+        outcome(folder)
+        assert result(folder)["seconds"] is None
+    assert check_folder(folder, "heights") and not check_folder(tmp_path / "new", "heights")
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "cells").mkdir()
+    assert check_folder(tmp_path / "left", "heights", ["cells"])
 
 
 def test_markdown_rows_have_a_cell_for_each_column() -> None:

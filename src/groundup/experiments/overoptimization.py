@@ -28,9 +28,8 @@ from groundup.experiments.config import OveroptimizationConfig
 from groundup.experiments.overoptimization_laws import by_choice, by_iteration
 from groundup.experiments.overoptimization_models import Proxy, Workshop
 from groundup.experiments.overoptimization_report import NAME, Cell, Found, write_outcome
-from groundup.report.outcome import RESULT, over_seeds
+from groundup.report.outcome import begin, over_seeds
 from groundup.runs.console import say
-from groundup.runs.files import write_json
 from groundup.runs.folder import Run
 
 T = TypeVar("T")
@@ -46,9 +45,7 @@ def run(config: OveroptimizationConfig) -> Path:
         if run.finished:
             return run.folder
         begun = perf_counter()
-        if not (config.out / RESULT).exists():
-            # The outcome is written into a folder of this experiment alone, and this is one.
-            write_json(config.out / RESULT, {"experiment": NAME})
+        begin(config.out, NAME)
         found = measured(Workshop(config))
         write_outcome(config, found, perf_counter() - begun)
         run.finish()

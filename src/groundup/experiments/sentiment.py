@@ -422,7 +422,7 @@ def run(config: SentimentConfig) -> Path:
     something else.
     """
     pieces = (*_TRAINING, _POOL)  # also those that are not asked for this time
-    check_folder(config.out, NAME, pieces)
+    resumed = check_folder(config.out, NAME, pieces)
     threads = begun_threads(config.out, config.threads, (config.out / name for name in _TRAINING))
     config = config.model_copy(update={"threads": threads})
     begun = perf_counter()
@@ -450,7 +450,7 @@ def run(config: SentimentConfig) -> Path:
         },
         texts=_texts(histories),
         pieces=pieces,
-        seconds=perf_counter() - begun,
+        seconds=None if resumed else perf_counter() - begun,
     )
 
 

@@ -78,19 +78,20 @@ def seeds(count: int) -> str:
     return f"{count} seed" if count == 1 else f"{count} seeds"
 
 
-def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> None:
+def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
     """Refuse, before any work, a folder that holds something else than this experiment.
 
-    `pieces` are the names of what one that was stopped may have left, to go on from. Raises
-    `UserError` for a file, another experiment's folder, and files that are not ours.
+    `pieces` are the names of what one that was stopped may have left, to go on from. Returns
+    whether anything of it is there. Raises `UserError` for a file, another experiment's folder, and
+    files that are not ours.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, but an experiment needs a folder; choose another out")
     if not folder.is_dir() or not any(folder.iterdir()):
-        return
+        return False
     there = _previous(folder).get("experiment")
     if there is None and {one.name for one in folder.iterdir()} <= set(pieces):
-        return
+        return True
     if isinstance(there, str):
         there = there.replace("isation", "ization")  # as earlier releases spelled it
     if there is None:
@@ -102,6 +103,16 @@ def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> None:
         raise UserError(
             f"{folder} holds the experiment {there!r}, not {name!r}; choose another out"
         )
+    return True
+
+
+def begin(folder: Path, name: str) -> None:
+    """Say in `folder`, a run of this experiment alone, that its outcome will be written there.
+
+    Said again, the experiment was stopped and goes on: what it took in all is not known.
+    """
+    resumed = (folder / RESULT).exists()
+    write_json(folder / RESULT, {**_previous(folder), "experiment": name, "resumed": resumed})
 
 
 def begun_threads(out: Path, threads: int | None, runs: Iterable[Path]) -> int | None:
@@ -134,15 +145,15 @@ def write(
     claims: Sequence[Claim] = (),
     texts: Mapping[str, str] | None = None,
     pieces: Collection[str] = (),
-    seconds: float,
+    seconds: float | None,
     planned_by_clock: bool = False,
 ) -> Path:
     """Write the outcome into `config.out`, replacing an earlier one of the same experiment.
 
     `remarks` are the findings in words, `claims` what was tested, `data` every number behind the
     tables and plots, `texts` samples by the name of their model, and `seconds` what the experiment
-    took. `planned_by_clock` says that the machine's speed decided how long models were trained.
-    Prints the tables. Raises `UserError` as `check_folder` does, with the same `pieces`.
+    took, None where a part of it was not seen. `planned_by_clock` says that the machine's speed
+    decided how long models were trained. Prints the tables. Raises `UserError` as `check_folder` does, with the same `pieces`.
     """
     check_folder(config.out, name, pieces)
     images = {
@@ -156,7 +167,7 @@ def write(
         "experiment": name,
         "question": question,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": seconds,
+        "seconds": None if _previous(config.out).get("resumed") else seconds,
         "planned_by_clock": planned_by_clock,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
@@ -215,7 +226,7 @@ def outcome_page(
         ", ".join(f"{package} {version}" for package, version in content["versions"].items()),
         "",
         f"{content['machine']['system']}, {content['machine']['cores']} cores; "
-        f"{content['seconds']:.0f} seconds; {content['created']}",
+        f"{took(content['seconds'])}; {content['created']}",
     ]
     same = "All numbers are in `result.json`. " + (
         "The machine's speed decided for how many steps models were trained, so that the same "
@@ -232,6 +243,11 @@ def outcome_page(
         opening=opening,
         sections=[*sections, again],
     )
+
+
+def took(seconds: float | None) -> str:
+    """What an experiment took, in words."""
+    return "in more than one start" if seconds is None else f"{seconds:.0f} seconds"
 
 
 def _previous(folder: Path) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from groundup.experiments.frontier.trade import (
 )
 from groundup.report.figure import Plot, image
 from groundup.report.outcome import seeds as counted
+from groundup.report.outcome import took
 from groundup.report.page import (
     PAGE,
     Box,
@@ -56,7 +57,7 @@ FRONTIER = "frontier.json"
 _SCHEMA = 2
 
 
-def write_report(config: FrontierConfig, points: Sequence[Point], seconds: float) -> None:
+def write_report(config: FrontierConfig, points: Sequence[Point], seconds: float | None) -> None:
     """Write the numbers, the pictures and the page; print the table and the findings."""
     found = standings(points)
     table, plots, said = (
@@ -84,7 +85,7 @@ def _content(
     points: Sequence[Point],
     found: Sequence[Standing],
     said: Sequence[str],
-    seconds: float,
+    seconds: float | None,
 ) -> dict[str, Any]:
     packages = ("groundup", "torch", "numpy")
     return {
@@ -271,8 +272,8 @@ def _page(
         "",
         ", ".join(f"{package} {found}" for package, found in content["versions"].items()),
         f"{content['machine']['system']}, {content['machine']['cores']} cores; "
-        f"{content['seconds']:.0f} seconds, of which a point of the dial took "
-        f"{np.median(times):.0f}; {content['created']}",
+        f"{took(content['seconds'])}; a point of the dial took "
+        f"{np.median(times):.0f} seconds; {content['created']}",
     ]
     return Page(
         title="groundup frontier",

@@ -33,7 +33,7 @@ from groundup.experiments.frontier.report import NAME, write_report
 from groundup.experiments.frontier.trade import Point
 from groundup.generation.guarded import guarded
 from groundup.runs.console import say
-from groundup.runs.folder import Run, is_finished
+from groundup.runs.folder import Run, has_begun, is_finished
 
 # Prices of a nat, from where nothing is worth leaving the reference to where leaving it is cheap.
 _DEAREST, _CHEAPEST = 1.0, 0.005
@@ -57,6 +57,7 @@ def run(config: FrontierConfig) -> Path:
         parents["guard"] = config.guard
     if not is_finished(config.out):
         check_rewards(config)
+    resumed = has_begun(config.out)
     with Run.open(config.out, NAME, config, parents) as run:
         if run.finished:
             return run.folder
@@ -67,7 +68,7 @@ def run(config: FrontierConfig) -> Path:
             points += STRATEGIES[strategy](shop)
         if guard is not None:
             points += _guarded(shop, guard)
-        write_report(config, points, perf_counter() - begun)
+        write_report(config, points, None if resumed else perf_counter() - begun)
         run.finish()
         return run.folder
 

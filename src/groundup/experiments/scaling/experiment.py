@@ -61,7 +61,7 @@ def run(config: ScalingLawConfig) -> Path:
 
     Raises `UserError` for a folder of something else, or of other settings.
     """
-    check_folder(config.out, NAME, _PIECES)
+    resumed = check_folder(config.out, NAME, _PIECES)
     threads = begun_threads(config.out, config.threads, config.out.glob("runs/*"))
     config = config.model_copy(update={"threads": threads})
     begun = perf_counter()
@@ -103,7 +103,7 @@ def run(config: ScalingLawConfig) -> Path:
             "last": last.to_json(),
         },
         pieces=_PIECES,
-        seconds=perf_counter() - begun,
+        seconds=None if resumed else perf_counter() - begun,
         planned_by_clock=not config.quick,
     )
 

@@ -17,9 +17,9 @@ from groundup.experiments.config import ExperimentConfig
 from groundup.experiments.transformers.models import Architecture
 from groundup.formats.hf_config import config_to_hf
 from groundup.lm.model import CausalLM
-from groundup.report.outcome import RESULT
+from groundup.report.outcome import begin
 from groundup.runs.console import say
-from groundup.runs.files import read_lines, write_json
+from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 from groundup.train.batch import Batch, Stream
 from groundup.train.config import TrainingConfig
@@ -144,9 +144,7 @@ def experiment(config: ExperimentConfig, name: str, make: Callable[[], None]) ->
     with Run.open(config.out, name, config) as run:
         if run.finished:
             return run.folder
-        if not (config.out / RESULT).exists():
-            # The outcome is written into a folder of this experiment alone, and this is one.
-            write_json(config.out / RESULT, {"experiment": name})
+        begin(config.out, name)
         make()
         run.finish()
         return run.folder
