@@ -153,7 +153,8 @@ def write(
     `remarks` are the findings in words, `claims` what was tested, `data` every number behind the
     tables and plots, `texts` samples by the name of their model, and `seconds` what the experiment
     took, None where a part of it was not seen. `planned_by_clock` says that the machine's speed
-    decided how long models were trained. Prints the tables. Raises `UserError` as `check_folder` does, with the same `pieces`.
+    decided how long models were trained. Prints the tables. Raises `UserError` as `check_folder`
+    does, with the same `pieces`.
     """
     check_folder(config.out, name, pieces)
     images = {
