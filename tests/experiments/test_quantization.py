@@ -167,5 +167,5 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     recurrent = CausalLM(ModelConfig.recurrent("lstm", **sizes))
     recurrent.initialize(0)
     save_model(tmp_path / "lstm", recurrent, tokenizer, card="")
-    with pytest.raises(UserError, match="no linear layer to quantise; give a transformer"):
+    with pytest.raises(UserError, match="no linear layer to quantize; give a transformer"):
         run(QuantizationConfig(out=tmp_path / "no", model=tmp_path / "lstm", quick=True))

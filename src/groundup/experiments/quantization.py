@@ -165,8 +165,8 @@ def run(config: QuantizationConfig) -> Path:
         )
     if not linear_layers(model):
         raise UserError(
-            f"{config.model} is an {model.config.model_type}, whose blocks have no linear layer to "
-            "quantise; give a transformer"
+            f"{config.model} is a recurrent network ({model.config.model_type}), whose blocks have "
+            "no linear layer to quantize; give a transformer"
         )
     if adapter_names(model):
         merge(model)
