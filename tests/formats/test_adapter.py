@@ -18,6 +18,7 @@ from groundup.adapters.attach import active_adapter, adapter_names, add_lora, me
 from groundup.adapters.quantization import is_quantized, quantize
 from groundup.errors import UserError
 from groundup.formats.adapter import base_of, save_adapted, with_adapters
+from groundup.formats.export import export
 from groundup.formats.folder import save_model
 from groundup.formats.load import load, load_config, load_model, load_tokenizer, tokenizer_with
 from groundup.formats.locate import ADAPTER_CONFIG
@@ -332,7 +333,8 @@ def test_a_model_with_adapters_is_not_saved_as_a_whole(
 def test_a_head_of_its_own_stays_when_it_is_merged_into_a_tied_model(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    base = base_folder(tmp_path / "base", tie_word_embeddings=True)
+    base = base_folder(tmp_path / "base", tie_word_embeddings=True, vocab_size=320)
+    tokenizer.save(base)
     theirs = their_adapter(base, modules_to_save=["lm_head"])
     theirs.save_pretrained(tmp_path / "adapter")
     model = merge(load_model(tmp_path / "adapter"), reversible=False).eval()
@@ -341,6 +343,9 @@ def test_a_head_of_its_own_stays_when_it_is_merged_into_a_tied_model(
     assert_close(our_logits(load_model(tmp_path / "out")), expected, rtol=1e-5, atol=1e-5)
     read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert_close(their_logits(read), expected, rtol=1e-5, atol=1e-5)
+    for to in ("hf", "gguf"):
+        copy = load_model(export(tmp_path / "adapter", to, "f32"))
+        assert_close(our_logits(copy), expected, rtol=1e-5, atol=1e-5)
 
 
 # Several adapters, chosen at generation.

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from groundup.adapters import modules_to_save
 from groundup.adapters.attach import add_lora, merge
 from groundup.app import cli
 from groundup.errors import UserError
@@ -124,6 +125,22 @@ def test_adapters_of_one_base_are_averaged_by_what_they_add(
     for name, one in mixed.named_parameters():
         expected = whole[name] + 0.25 * updates[0][name] + 0.75 * updates[1][name]
         torch.testing.assert_close(one, expected)
+
+
+def test_a_head_that_an_adapter_brought_to_a_tied_base_is_averaged(
+    two: tuple[Path, Path], tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    base, adapter, other = two[0], tmp_path / "adapter", tmp_path / "other"
+    whole = load_model(base).lm_head.weight.detach()
+    for folder in (adapter, other):
+        model = add_lora(load_model(base), rank=4)
+        modules_to_save.add(model, "default", {"lm_head.weight": whole + 1})
+        save_adapted(folder, model, tokenizer, card="", base=base)
+    for models, share in (((adapter, other), 1.0), ((adapter, base), 0.5), ((base, adapter), 0.5)):
+        out = run(SoupConfig(out=tmp_path / f"{models[0].name}-{models[1].name}", models=models))
+        mixed = load_model(out)
+        torch.testing.assert_close(mixed.lm_head.weight, whole + share)
+        torch.testing.assert_close(mixed.model.embed_tokens.weight, whole)
 
 
 def test_other_shapes_and_tokenizers_are_refused(

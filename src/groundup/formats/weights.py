@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,13 @@ class _Undrawn(TorchFunctionMode):
 def model_of(
     config: ModelConfig, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu"
 ) -> CausalLM:
-    """The model with these very tensors as its parameters, not with copies of them."""
+    """The model with these very tensors as its parameters, not with copies of them.
+
+    A head among the tensors is the model's own, as an adapter may bring one to a tied model.
+    """
+    config = replace(
+        config, tie_word_embeddings=config.tie_word_embeddings and _HEAD not in tensors
+    )
     model = empty_model(config)
     model.load_state_dict(
         {name: tensor.to(device) for name, tensor in tensors.items()}, strict=False, assign=True

@@ -78,7 +78,10 @@ def soup(sources: Sequence[Path | str], weights: Sequence[float]) -> tuple[Causa
                 "different things; average models that were fine-tuned from one parent"
             )
     taken = [(one, weight) for one, weight in zip(models, weights, strict=True) if weight]
-    tensors = [dict(in_full(one.model(), torch.float32).named_parameters()) for one, _ in taken]
+    merged = [in_full(one.model(), torch.float32) for one, _ in taken]
+    # Where an adapter brought a head of its own to one, the tied heads are averaged with it.
+    tied = all(one.lm_head.weight is one.model.embed_tokens.weight for one in merged)
+    tensors = [dict(one.named_parameters(remove_duplicate=tied)) for one in merged]
     with torch.no_grad():
         mean = averaged(tensors, [weight for _, weight in taken])
     return model_of(first.config, {name: t.detach() for name, t in mean.items()}), tokenizer
