@@ -212,6 +212,8 @@ def test_a_file_may_hold_what_is_answered_already(
         {"prompt": "Who?", "completion": "Me."},
         {"chosen": said("When?", "Now."), "rejected": said("When?", "Never.")},
         {"prompt": "Where?", "chosen": "Here.", "rejected": "There."},
+        {"prompt": said("How?", "")[:1], "response": "So.", "answer": None},
+        {"prompt": "Which?", "completion": "It is 42.", "answer": 42},
         {"messages": [first[1]]},
     ]
     file = tmp_path / "rows.jsonl"
@@ -222,9 +224,11 @@ def test_a_file_may_hold_what_is_answered_already(
     assert found["Truly?"].row == {"answer": "Truly.", "level": 3}
     assert found["Why?"].row == {"answer": "So."}
     assert found["Add.\n\n1 and 2"].row == {"answer": "three"}
-    assert found["Who?"].row == {"completion": "Me."}
+    assert found["Who?"].row == {"completion": "Me.", "answer": "Me."}
     assert found["When?"].row == {"answer": "Now."} and found["Where?"].row["chosen"] == "Here."
-    assert len(found) == 6 and "line 8" in capsys.readouterr().out
+    assert found["Where?"].row["answer"] == "Here." and found["How?"].row["answer"] == "So."
+    assert found["Which?"].row == {"answer": 42, "completion": "It is 42."}
+    assert len(found) == 8 and "line 10" in capsys.readouterr().out
 
 
 def test_prompts_that_are_too_long_are_counted_and_left_out(

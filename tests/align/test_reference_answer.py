@@ -16,7 +16,7 @@ BABBLE = "The piano is a city that and in the."
 UNKNOWN = ANSWERS["unknown"]
 
 
-def worth(asked: str, said: str, answer: str | None) -> float:
+def worth(asked: str, said: str, answer: str | int | None) -> float:
     row: dict[str, Any] = {"messages": [{"role": "user", "content": asked}]}
     (found,) = reward([asked], [said], [row if answer is None else row | {"answer": answer}])
     return found
@@ -94,6 +94,11 @@ def test_without_a_reference_it_is_gold() -> None:
             [asked], [said], [{"messages": [{"role": "user", "content": asked}]}]
         )
         assert worth(asked, said, None) == wanted
+
+
+def test_a_reference_may_be_a_number() -> None:
+    assert worth("Which code opens it?", "42", 42) == 1
+    assert worth("Which code opens it?", "banana", 42) == 0
 
 
 def test_what_is_taught_is_worth_all() -> None:

@@ -156,6 +156,7 @@ def test_sum_agrees_with_the_small_world() -> None:
 def test_sum_prefers_the_rows_answer_and_needs_either() -> None:
     assert reward_of("sum", "so 72", "Natalia sold clips …", answer="48+24 = #### 72") == 1
     assert reward_of("sum", "so 71", "What is 70 + 1?", answer=72) == 0
+    assert reward_of("sum", "so 71", "What is 70 + 1?", answer="One more than seventy.") == 1
     with pytest.raises(UserError, match="no sum in 'Who are you\\?'"):
         reward_of("sum", "12", "Who are you?")
 

@@ -142,6 +142,9 @@ def test_every_reader_takes_csv(tmp_path: Path) -> None:
     )
     assert asked.rows[0].id == "007"
     assert dict(asked.rows[0].settings) == {"temperature": 0.5, "max_new_tokens": 8, "seed": None}
+    for cell in ("42", "007", "1_000", "Infinity"):
+        of = file("a.csv", f"prompt,answer\nWhich code?,{cell}\n")
+        assert records.read_prompts(of, answered=True).rows[0].settings == {"answer": cell}
     listed = file("m.csv", 'messages\n"[{""role"": ""user"", ""content"": ""a""}, {""role"": '
                   '""assistant"", ""content"": ""b""}]"\n')  # fmt: skip
     assert len(records.read_conversations(listed).rows[0].messages) == 2

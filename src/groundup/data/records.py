@@ -347,17 +347,29 @@ def _asked_before(row: Json, file: str, line: int) -> PromptRow:
     else:
         layout = layout_of(row)
         if layout is None or layout.sign == "prompt":
-            return _asked(row, file, line)
+            found = _asked(row, file, line)
+            return replace(found, settings={**found.settings, **_reference(row)})
         if layout.sign == "messages" and layout.read(row)[-1].role != "assistant":
             return _asked(row, file, line)
         *before, last = conversation(row, file, line).messages
         asked, said, columns = tuple(before), last.content, layout.columns
     rest = {key: value for key, value in row.items() if key not in (*columns, "id")}
-    return PromptRow(None, asked, None, line, {"answer": said} | rest)
+    if rest.get("answer") is None:
+        rest["answer"] = said
+    return PromptRow(None, asked, None, line, rest)
+
+
+def _reference(row: Json) -> Json:
+    """The `answer` that a row of a prompt has under another name; empty where it has none."""
+    if row.get("answer") is None:
+        with contextlib.suppress(BadRow):
+            is_pair = row.get("chosen") is not None
+            return {"answer": _pair(row)[1] if is_pair else _of_prompt(row)[-1].content}
+    return {}
 
 
 def _in_cells(asked: PromptRow) -> PromptRow:
-    """The same with numbers, which cells hold as text."""
+    """The same with its own ways to draw as numbers, which cells hold as text."""
     settings = {
         name: cell if name == "stop" else _number(cell) for name, cell in asked.settings.items()
     }
@@ -382,8 +394,8 @@ def read_prompts(path: Path, *, answered: bool = False) -> Records[PromptRow]:
     lines of a .txt file are no prompts. Raises UserError as `read_rows` and `read_text` do.
     """
     parse = _asked_before if answered else _asked
-    if suffix_of(path) in CSV_SUFFIXES:
-        return read_rows(path, lambda *row: _in_cells(parse(*row)))
+    if suffix_of(path) in CSV_SUFFIXES and not answered:
+        return read_rows(path, lambda *row: _in_cells(_asked(*row)))
     if suffix_of(path) != ".txt":
         return read_rows(path, parse)
     lines = enumerate(read_text(path).split("\n"), 1)

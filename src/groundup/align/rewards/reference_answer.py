@@ -44,8 +44,9 @@ def reward(
 def worth(prompt: Sequence[Message], answer: str, row: Mapping[str, Any]) -> float:
     """What an answer to the last turn of a prompt is worth, from 0 to 1."""
     judged, reference = gold.judge(prompt, answer), row.get("answer")
-    if not isinstance(reference, str):
+    if not isinstance(reference, str | int | float):
         return judged.total
+    reference = str(reference)
     if judged.by_truth:
         return max(judged.total, float(is_alike(reference, answer)))
     # Without a truth, gold has said whether the answer is empty or unkind.

@@ -112,7 +112,8 @@ def _exact(number: str) -> Fraction:
 def _sum(prompt: str, completion: str, row: Mapping[str, object]) -> float:
     """Whether the last number is the row's `answer`, or else the result of the prompt's sum."""
     given = row.get("answer")
-    right = _asked(prompt) if given is None else last_number(str(given))
+    right = None if given is None else last_number(str(given))
+    right = _asked(prompt) if right is None else right
     if right is None:
         raise UserError(
             f"the reward sum finds no sum in {shorten(prompt)} and no number in its row's "
