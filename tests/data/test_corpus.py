@@ -111,6 +111,12 @@ def test_a_name_alone_parts_no_sides(tmp_path: Path) -> None:
     }
 
 
+def test_pieces_of_one_paragraph_are_joined_as_they_stood() -> None:
+    for between in (" ", "\n", "", " " * 3_000):
+        pieces = split.cut(text := between.join(f"word{n}and" for n in range(8_000)))
+        assert all(piece in text and len(piece) <= 8192 for piece in pieces)
+
+
 def test_a_text_without_blank_lines_is_cut_in_linear_time() -> None:
     begun = time.process_time()
     pieces = split.cut("many words " * 1_500_000)

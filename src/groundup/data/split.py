@@ -203,26 +203,28 @@ def cut(text: str) -> list[str]:
     """
     goal = min(_PIECE_BYTES, max(1, len(text.encode()) // 10))
     pieces: list[str] = []
-    current: list[str] = []
-    size = 0
+    current, size = "", 0
     for paragraph in text.split("\n\n"):
-        for part in _short_enough(paragraph.strip("\n")):
-            length = len(part.encode())
+        for place, (blanks, part) in enumerate(_short_enough(paragraph.strip("\n"))):
+            length = len((blanks + part).encode())
             if current and size + length > _LONGEST_PIECE_BYTES:
-                pieces.append("\n\n".join(current))
-                current, size = [], 0
-            current.append(part)
+                pieces.append(current)
+                current, size = "", 0
+            between = blanks if place else "\n\n"
+            current += between + part if current else part
             size += length
             if size >= goal:
-                pieces.append("\n\n".join(current))
-                current, size = [], 0
+                pieces.append(current)
+                current, size = "", 0
     if current:
-        pieces.append("\n\n".join(current))
+        pieces.append(current)
     return [piece for piece in pieces if piece.strip()]
 
 
-def _short_enough(paragraph: str) -> list[str]:
+def _short_enough(paragraph: str) -> list[tuple[str, str]]:
+    """The parts of a paragraph, each with the blanks between it and the one before."""
     parts = []
+    blanks = ""
     # A character is at most four bytes, so a part of this many characters always fits.
     limit = _LONGEST_PIECE_BYTES // 4
     start, left = 0, len(paragraph.encode())
@@ -231,9 +233,10 @@ def _short_enough(paragraph: str) -> list[str]:
         within = (start + 1, start + limit)
         end = max(paragraph.rfind("\n", *within), 0) or max(paragraph.rfind(" ", *within), 0)
         end = end or start + limit
-        parts.append(paragraph[start:end])
-        left -= len(parts[-1].encode())
+        parts.append((blanks, paragraph[start:end]))
+        left -= len(paragraph[start:end].encode())
         start = end
         while paragraph[start : start + 1] in ("\n", " "):
             start, left = start + 1, left - 1
-    return [*parts, paragraph[start:]] if start < len(paragraph) else parts
+        blanks = paragraph[end:start]
+    return [*parts, (blanks, paragraph[start:])] if start < len(paragraph) else parts
