@@ -58,6 +58,18 @@ def test_both_spellings_of_rope_are_read_alike(scaling: dict[str, float]) -> Non
     assert rope_from_hf({"rope_theta": 1e5, "rope_scaling": oldest}) == now
 
 
+@pytest.mark.parametrize("scaling", SCALINGS[2:], ids=lambda scaling: scaling["rope_type"])
+def test_the_context_before_scaling_may_stand_outside_and_then_counts(
+    scaling: dict[str, float],
+) -> None:
+    for inside in ({**scaling}, scaling | {"original_max_position_embeddings": None}):
+        described = {"rope_scaling": inside, "original_max_position_embeddings": 16}
+        assert rope_from_hf(described).original_max_position_embeddings == 16
+        theirs = LlamaConfig(**described)
+        theirs.standardize_rope_params()  # as every model of theirs does
+        assert theirs.rope_parameters["original_max_position_embeddings"] == 16
+
+
 def test_no_scaling_is_null_in_old_files() -> None:
     assert rope_from_hf({"rope_theta": 1e6, "rope_scaling": None}) == Rope(theta=1e6)
 

@@ -175,6 +175,10 @@ def rope_from_hf(config: Mapping[str, Any]) -> Rope:
                 f"{name}={shorten(given)} must be an object; download config.json again"
             )
         settings |= given
+    # Where it stands outside as well, transformers takes that one.
+    outside = config.get("original_max_position_embeddings")
+    if outside is not None:
+        settings["original_max_position_embeddings"] = outside
     named = settings.get("rope_type", settings.get("type", "default"))
     kind = next((one for one in _SCALING_FIELDS if one == named), None)
     if kind is None:
