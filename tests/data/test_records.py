@@ -223,10 +223,16 @@ def test_labels_are_true_and_false_or_1_and_0(tmp_path: Path) -> None:
 
 def test_an_answer_that_is_labelled_false_is_no_example(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{n}", "completion": "c", "label": True} for n in range(20)]
-    path = _lines(tmp_path / "a.jsonl", *rows, {"prompt": "q", "completion": "d", "label": False})
-    found = records.read_rows(path, records.conversation_or_document)
-    assert len(found.rows) == 20 and "groundup kto learns from" in found.bad[0].reason
-    assert len(records.read_unpaired_preferences(path).rows) == 21
+    rows[0]["label"] = 1
+    for label in (False, 0, 0.0):
+        bad = {"prompt": "q", "completion": "d", "label": label}
+        path = _lines(tmp_path / "a.jsonl", *rows, bad)
+        found = records.read_rows(path, records.conversation_or_document)
+        assert len(found.rows) == 20 and "groundup kto learns from" in found.bad[0].reason
+        assert len(records.read_unpaired_preferences(path).rows) == 21
+    (tmp_path / "a.csv").write_text("prompt,completion,label\np,c,1\np,d,0\n")
+    found = records.read_rows(tmp_path / "a.csv", records.conversation_or_document)
+    assert [row.messages[-1].content for row in found.rows] == ["c"]
 
 
 @pytest.mark.parametrize("indent", [None, 2])

@@ -233,7 +233,7 @@ def conversation_or_document(row: Json, file: str, line: int) -> Conversation | 
     """Reads a row as a conversation, or as a document where it is none. Raises BadRow."""
     if layout_of(row) is None and "text" in row:
         return document(row, file, line)
-    if str(row.get("label")).strip().lower() == "false":
+    if str(row.get("label")).strip().lower() in ("false", "0", "0.0"):
         raise BadRow("this answer is labelled false, which groundup kto learns from; leave it out")
     return conversation(row, file, line)
 
