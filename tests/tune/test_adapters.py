@@ -257,6 +257,26 @@ def test_an_epoch_beside_replay_is_one_pass_over_what_the_context_holds(
     assert data.counts["tokens"] == pytest.approx(2 * 20 * 64, rel=0.1)
 
 
+def test_heldout_rows_that_the_template_refuses_are_set_aside(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from groundup.text.template import CHATML
+    from groundup.text.tokenizer import Tokenizer
+    from groundup.tune.data import read_data
+
+    plain = Tokenizer.load(workshop.tokenizer)
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
+    tokenizer = Tokenizer(dict(plain.content), {"chat_template": strict + CHATML})
+    folder = talks(tmp_path / "rows" / "train.jsonl").parent
+    row = {"prompt": "Sea?", "completion": "Blue.", "system": "Be brief."}
+    (folder / "validation.jsonl").write_text(json.dumps(row))
+    config = SFTConfig(out=tmp_path / "unused", model=tmp_path, data=(folder,), replay=0.0)
+    assert not read_data(config, tokenizer, 64).heldout
+    assert "No system!" in capsys.readouterr().out
+    with pytest.raises(UserError, match="patience=1 needs held-out data"):
+        read_data(config.model_copy(update={"patience": 1}), tokenizer, 64)
+
+
 def test_a_start_that_failed_may_be_corrected_in_the_same_folder(
     workshop: Any, tmp_path: Path
 ) -> None:

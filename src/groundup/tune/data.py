@@ -95,11 +95,6 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
             "<|im_end|> to make one of, so it cannot learn conversations; take a model that has "
             "them, or give texts ({text})"
         )
-    if config.patience is not None and not any(read.heldout for read in found):
-        raise UserError(
-            f"patience={config.patience} needs held-out data to judge by, and none is held out; "
-            "give a --validation above 0, or leave patience out"
-        )
     wanted = None
     if config.steps is not None:
         wanted = config.steps * (config.rows or MOST_ROWS) * context
@@ -112,7 +107,16 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
         sources[name], without = _encoded(name, tokenizer, rows, context)
         refused += without
         if read.heldout:
-            heldout += encode_rows(tokenizer, spread(read.heldout, _CURVE_ITEMS), context).items
+            some = spread(read.heldout, _CURVE_ITEMS)
+            try:
+                heldout += _encoded(f"{name}, held out", tokenizer, some, context)[0]
+            except UserError as reason:
+                say(f"{name}: no row that is held out can be read, and all are set aside: {reason}")
+    if config.patience is not None and not heldout:
+        raise UserError(
+            f"patience={config.patience} needs held-out data to judge by, and none is held out; "
+            "give a --validation above 0, or leave patience out"
+        )
     trained = sum(len(read.train) for read in found)
     counts = {
         "bad_lines": sum(len(read.bad) for read in found),
