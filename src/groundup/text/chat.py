@@ -26,8 +26,8 @@ from groundup.text.tokenizer import After, Tokenizer
 # A message as rows hold it, or as people write it: {"role": …, "content": …}.
 AnyMessage = Message | Mapping[str, Any]
 _KEYS = ("role", "content", "weight")
-# Conversations whose texts are encoded together: at first few, then many.
-_FEW, _MANY = 100, 2_000
+# Conversations whose texts are encoded together.
+_MANY = 2_000
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,8 @@ def encode_chats(
 
     The texts of some thousands are encoded together, which takes a fraction of the time.
     """
-    start, count = 0, _FEW  # a template that refuses all is soon known
-    while start < len(conversations):
-        yield from _together(tokenizer, conversations[start : start + count], generation_prompt)
-        start, count = start + count, _MANY
+    for start in range(0, len(conversations), _MANY):
+        yield from _together(tokenizer, conversations[start : start + _MANY], generation_prompt)
 
 
 def _together(

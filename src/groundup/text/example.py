@@ -14,9 +14,6 @@ from groundup.text.chat import ChatTokens, encode_chat, encode_chats
 from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 
-# A template that has refused so many rows and taken none will take none.
-_TRIES = 100
-
 
 @dataclass(frozen=True)
 class Example:
@@ -116,7 +113,7 @@ def encode_rows(
                 items = [conversation_item(tokenizer, row, tokens)]
         except UserError as reason:
             found.refused.append((place, str(reason)))
-            if not found.items and len(found.refused) in (_TRIES, len(rows)):
+            if len(found.refused) == len(rows):
                 raise UserError(found.refused[0][1]) from None
             continue
         found.items.extend(items)
