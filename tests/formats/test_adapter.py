@@ -23,6 +23,7 @@ from groundup.formats.folder import save_model
 from groundup.formats.load import load, load_config, load_model, load_tokenizer, tokenizer_with
 from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
+from groundup.formats.verify import verify
 from groundup.formats.weights import weights_hash
 from groundup.generation.engine import Engine
 from groundup.generation.generate import generate, reference_generate, stream
@@ -272,6 +273,7 @@ def test_gpt2_has_adapters_of_its_own_and_none_of_peft(
     save_model(tmp_path / "base", tiny_model(**GPT2), tokenizer, card=CARD)
     model = write(tmp_path / "adapter", tmp_path / "base", tokenizer)
     assert torch.equal(logits(load_model(tmp_path / "adapter")), logits(model))
+    assert any("PEFT has none of the layers" in one.about for one in verify(tmp_path / "adapter"))
     their_adapter(tmp_path / "base", target_modules=["c_attn"]).save_pretrained(tmp_path / "theirs")
     with pytest.raises(UserError, match=r"fan_in_fan_out=True, which is not supported; merge it"):
         load_model(tmp_path / "theirs")
@@ -346,6 +348,10 @@ def test_a_head_of_its_own_stays_when_it_is_merged_into_a_tied_model(
     for to in ("hf", "gguf"):
         copy = load_model(export(tmp_path / "adapter", to, "f32"))
         assert_close(our_logits(copy), expected, rtol=1e-5, atol=1e-5)
+    # PEFT wrote no tokenizer beside its adapter.
+    checks = verify(tmp_path / "adapter")
+    assert {one.status for one in checks} <= {"same", "not checked"}
+    assert "ids as transformers makes them" in [one.name for one in checks]
 
 
 # Several adapters, chosen at generation.

@@ -107,6 +107,15 @@ def test_weights_in_4_bits_are_written_whole(
             assert torch.equal(again.get_submodule(path).weight, weight.to(dtype)), path
 
 
+@pytest.mark.parametrize("card", ["# Küste\n".encode("latin-1"), b"---\ndate: 2024-13-45\n---\n"])
+def test_a_card_in_another_encoding_or_with_no_date_stops_no_export(
+    folder: Path, card: bytes
+) -> None:
+    (folder / "README.md").write_bytes(card)
+    for to in ("hf", "gguf"):
+        assert (export(folder, to) / "README.md").is_file()
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

@@ -267,7 +267,9 @@ def test_heldout_rows_that_the_template_refuses_are_set_aside(
     plain = Tokenizer.load(workshop.tokenizer)
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
     tokenizer = Tokenizer(dict(plain.content), {"chat_template": strict + CHATML})
-    folder = talks(tmp_path / "rows" / "train.jsonl").parent
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    talks(folder / "train.jsonl")
     row = {"prompt": "Sea?", "completion": "Blue.", "system": "Be brief."}
     (folder / "validation.jsonl").write_text(json.dumps(row))
     config = SFTConfig(out=tmp_path / "unused", model=tmp_path, data=(folder,), replay=0.0)

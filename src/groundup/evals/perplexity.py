@@ -49,10 +49,9 @@ class Bits:
 
     def per_byte_by_source(self) -> dict[str, float]:
         """Bits per byte of each source, for a log; `measured` has the intervals."""
-        names = np.asarray(self.sources)
+        places = _places(self.sources)
         return {
-            name: float(self.bits[names == name].sum() / self.bytes[names == name].sum())
-            for name in sorted(set(self.sources))
+            name: float(self.bits[at].sum() / self.bytes[at].sum()) for name, at in places.items()
         }
 
     def measured(self) -> BySource:
@@ -112,14 +111,21 @@ def heldout_documents(shard: Shard, bytes_per_source: int) -> list[int]:
     whatever the tokenizer.
     """
     chosen: list[int] = []
-    for source in sorted(set(shard.sources)):
-        documents = [i for i, name in enumerate(shard.sources) if name == source]
+    for documents in _places(shard.sources).values():
         sizes = shard.document_bytes[documents]
         stride = max(1, -(-int(sizes.sum()) // bytes_per_source))
         while stride < len(documents) and sizes[::stride].sum() > bytes_per_source:
             stride += 1
         chosen += documents[::stride]
     return chosen
+
+
+def _places(sources: Sequence[str]) -> dict[str, list[int]]:
+    """Where each source stands, by its name, in the order of names."""
+    found: dict[str, list[int]] = {source: [] for source in sorted(set(sources))}
+    for place, source in enumerate(sources):
+        found[source].append(place)
+    return found
 
 
 def windows(ids: Sequence[int], context: int) -> Iterator[Example]:
@@ -154,8 +160,7 @@ def _blocks(
     bits: list[float] = []
     sizes: list[float] = []
     sources: list[str] = []
-    for source in sorted({shard.sources[document] for document in documents}):
-        mine = [n for n, document in enumerate(documents) if shard.sources[document] == source]
+    for source, mine in _places([shard.sources[document] for document in documents]).items():
         cost = np.concatenate([logprobs[n] for n in mine]) / -np.log(2)
         size = np.concatenate([_sizes(shard, documents[n], lengths) for n in mine])
         block = ((np.cumsum(size) - size) // BLOCK_BYTES).astype(np.int64)

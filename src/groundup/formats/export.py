@@ -143,7 +143,7 @@ def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[C
 def _card(found: StoredModel, name: str) -> str:
     """The model's own card, or what a GGUF file says of itself."""
     if (found.path / CARD).is_file():
-        return (found.path / CARD).read_text(encoding="utf-8")
+        return (found.path / CARD).read_text(encoding="utf-8", errors="replace")
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     if (license := _license(found)) is not None:
         front["license"] = license
@@ -162,7 +162,8 @@ def _license(found: StoredModel) -> str | None:
         license = found.file.metadata.get(Keys.General.LICENSE)
     elif card.is_file():
         pieces = card.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
-        with contextlib.suppress(yaml.YAMLError):  # a card without front matter, or a broken one
+        # A card without front matter, or a broken one; a date that is none is a ValueError.
+        with contextlib.suppress(yaml.YAMLError, ValueError):
             front = yaml.safe_load(pieces[1]) if len(pieces) == 3 and not pieces[0] else None
             license = front.get("license") if isinstance(front, dict) else None
     return license if isinstance(license, str) else None

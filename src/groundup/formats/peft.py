@@ -1,5 +1,7 @@
 """Adapters on disk, in PEFT's format: what either of us writes, the other reads.
 
+Only of GPT-2, whose q, k and v are one layer there, neither reads the other's.
+
     adapter_config.json          what it is (see `peft_config`); written last, it seals the folder
     adapter_model.safetensors    A and B of each layer, and what the adapter replaces as a whole
 
@@ -252,7 +254,7 @@ def save_adapter(
     base_sha256: str | None = None,
     quantization: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write one adapter of the model, in float32, as PEFT would.
+    """Write one adapter of the model, in float32, as PEFT would (of GPT-2 for us alone).
 
     `base` is the path of its base, or a name (`pack:…`, `hub:…`). The same adapter always gives the
     same bytes. A process that is killed leaves a whole adapter, or a folder without

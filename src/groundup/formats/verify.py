@@ -41,7 +41,7 @@ from groundup.formats.checks import (
     prompts_for,
 )
 from groundup.formats.compare import compared_with_folder, compared_with_gguf
-from groundup.formats.folder import ModelFolder, StoredModel
+from groundup.formats.folder import TOKENIZER, ModelFolder, StoredModel
 from groundup.formats.gguf.model import GGUFModel
 from groundup.formats.gguf.write import GGUFType, save_gguf
 from groundup.formats.load import load, open_model
@@ -202,6 +202,8 @@ def _why_not_in_transformers(found: StoredModel, model: CausalLM) -> str | None:
         return "of weights in 4 bits bitsandbytes computes the products in bfloat16"
     if isinstance(found, AdapterFolder):
         needed.append("peft")
+        if model.config.model_type == "gpt2":
+            return "PEFT has none of the layers that an adapter of ours changes in GPT-2"
         if not isinstance(found.base, ModelFolder):
             return "the adapter's base is no folder of a model that PEFT could read"
         if read_origin(found.path).quantization is not None:
@@ -216,6 +218,10 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
     if (why := _why_not_in_transformers(found, model)) is not None:
         return [Check("logits and ids as transformers makes them", "not checked", why)]
     tokenizer = found.tokenizer
+    # PEFT writes an adapter without a tokenizer; then its base's is meant.
+    at = found.path
+    if isinstance(found, AdapterFolder) and not (at / TOKENIZER).is_file():
+        at = found.base.path
     prompts = prompts_for(model, tokenizer)
     with _quiet_transformers() as transformers:
         base = found.base if isinstance(found, AdapterFolder) else found
@@ -229,7 +235,7 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
         theirs.eval()
         with torch.inference_mode():
             logits = [theirs(torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
-        written = transformers.AutoTokenizer.from_pretrained(found.path, local_files_only=True)
+        written = transformers.AutoTokenizer.from_pretrained(at, local_files_only=True)
         their_ids = [
             written(text, add_special_tokens=False, split_special_tokens=True).input_ids
             for text in HARD_TEXTS

@@ -140,11 +140,12 @@ def encode(
     tokens = np.concatenate(chunks) if chunks else np.empty(0, kind)
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
     names = sorted({document.source for document in texts})
+    places = {name: place for place, name in enumerate(names)}
     facts |= {
         "documents": len(texts),
         "tokens": len(tokens),
         "sources": names,
-        "document_sources": [names.index(document.source) for document in texts],
+        "document_sources": [places[document.source] for document in texts],
         "document_bytes": [len(document.text.encode()) for document in texts],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
