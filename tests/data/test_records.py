@@ -272,6 +272,21 @@ def test_parquet(tmp_path: Path) -> None:
         records.read_preferences(path)
 
 
+def test_a_column_of_parquet_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    for column in (
+        arrow.array([10**18], arrow.timestamp("us")),
+        arrow.array([b"\xff"], arrow.binary()).view(arrow.string()),
+        arrow.array([1], arrow.timestamp("s", tz="Europe/Nowhere")),
+    ):
+        parquet.write_table(arrow.table({"text": ["a"], "odd": column}), path)
+        with pytest.raises(UserError, match="values in the column 'odd' that cannot be read"):
+            records.read_documents(path)
+
+
 def test_parquet_without_pyarrow_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from groundup.errors import UserError, installing
 from groundup.runs.files import written_aside
@@ -109,12 +110,25 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
+                columns = {name: _values(batch, name, path) for name in batch.schema.names}
+                for values in zip(*columns.values(), strict=True):
                     number += 1
-                    yield number, row
+                    yield number, dict(zip(columns, values, strict=True))
     except (ArrowException, OSError) as error:
         raise UserError(
             f"{str(path)!r} cannot be read as Parquet after row {number} ({error}); write it anew"
+        ) from error
+
+
+def _values(batch: Any, name: str, path: Path) -> list[Any]:
+    """A column of a Parquet file; raises UserError where Python has no such values."""
+    try:
+        values: list[Any] = batch.column(name).to_pylist()
+        return values
+    except (ValueError, OverflowError, LookupError) as error:
+        raise UserError(
+            f"{str(path)!r} has values in the column {name!r} that cannot be read ({error}); leave "
+            "the column out, or write it as UTF-8 text"
         ) from error
 
 
