@@ -145,6 +145,9 @@ def test_every_reader_takes_csv(tmp_path: Path) -> None:
     for cell in ("42", "007", "1_000", "Infinity"):
         of = file("a.csv", f"prompt,answer\nWhich code?,{cell}\n")
         assert records.read_prompts(of, answered=True).rows[0].settings == {"answer": cell}
+    of = file("a.csv", "prompt,completion,label,target\nWhich?,This.,1,3\nWhich?,That.,0,3\n")
+    right, wrong = (one.settings for one in records.read_prompts(of, answered=True).rows)
+    assert (right["answer"], right["target"]) == ("This.", 3) and "answer" not in wrong
     listed = file("m.csv", 'messages\n"[{""role"": ""user"", ""content"": ""a""}, {""role"": '
                   '""assistant"", ""content"": ""b""}]"\n')  # fmt: skip
     assert len(records.read_conversations(listed).rows[0].messages) == 2

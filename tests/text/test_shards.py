@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from groundup.errors import UserError
-from groundup.evals.perplexity import heldout_documents
 from groundup.text import shards
 from groundup.text.rows import Document
 
@@ -54,14 +52,6 @@ def test_a_shard_is_reused_only_for_the_same_text_and_tokenizer(tmp_path: Path) 
     assert shards.encode(texts, ByteTokenizer(end_of_text=1), path).tokens[0] == 1
     wide = shards.encode(texts, ByteTokenizer(vocab_size=70_000, hash="wide"), path)
     assert wide.tokens.dtype == np.uint32 and wide.tokenizer_hash == "wide"
-
-
-def test_as_many_sources_as_documents_take_linear_time(tmp_path: Path) -> None:
-    documents = [Document("a", f"https://example.org/{n:06}", str(n)) for n in range(20_000)]
-    start = time.process_time()
-    shard = shards.encode(documents, ByteTokenizer(), tmp_path / "many")
-    assert heldout_documents(shard, 100) == list(range(20_000))
-    assert time.process_time() - start < 4
 
 
 def test_shards_that_do_not_say_their_end_of_text_have_0(tmp_path: Path) -> None:

@@ -229,11 +229,15 @@ def document(row: Json, file: str, line: int) -> Document:
     return Document(text(row, "text"), label(row, "source", file), label(row, "id", str(line)))
 
 
+def _is_labelled_false(row: Json) -> bool:
+    return str(row.get("label")).strip().lower() in ("false", "0", "0.0")
+
+
 def conversation_or_document(row: Json, file: str, line: int) -> Conversation | Document:
     """Reads a row as a conversation, or as a document where it is none. Raises BadRow."""
     if layout_of(row) is None and "text" in row:
         return document(row, file, line)
-    if str(row.get("label")).strip().lower() in ("false", "0", "0.0"):
+    if _is_labelled_false(row):
         raise BadRow("this answer is labelled false, which groundup kto learns from; leave it out")
     return conversation(row, file, line)
 
@@ -360,8 +364,11 @@ def _asked_before(row: Json, file: str, line: int) -> PromptRow:
 
 
 def _reference(row: Json) -> Json:
-    """The `answer` that a row of a prompt has under another name; empty where it has none."""
-    if row.get("answer") is None:
+    """The `answer` that a row of a prompt has under another name; empty where it has none.
+
+    One that is labelled false is none to hold others against.
+    """
+    if row.get("answer") is None and not _is_labelled_false(row):
         with contextlib.suppress(BadRow):
             is_pair = row.get("chosen") is not None
             return {"answer": _pair(row)[1] if is_pair else _of_prompt(row)[-1].content}
@@ -369,9 +376,10 @@ def _reference(row: Json) -> Json:
 
 
 def _in_cells(asked: PromptRow) -> PromptRow:
-    """The same with its own ways to draw as numbers, which cells hold as text."""
+    """The same with numbers, which cells hold as text; what ends or is an answer stays one."""
     settings = {
-        name: cell if name == "stop" else _number(cell) for name, cell in asked.settings.items()
+        name: cell if name in ("stop", "answer") else _number(cell)
+        for name, cell in asked.settings.items()
     }
     return replace(asked, settings=settings)
 
@@ -394,8 +402,8 @@ def read_prompts(path: Path, *, answered: bool = False) -> Records[PromptRow]:
     lines of a .txt file are no prompts. Raises UserError as `read_rows` and `read_text` do.
     """
     parse = _asked_before if answered else _asked
-    if suffix_of(path) in CSV_SUFFIXES and not answered:
-        return read_rows(path, lambda *row: _in_cells(_asked(*row)))
+    if suffix_of(path) in CSV_SUFFIXES:
+        return read_rows(path, lambda *row: _in_cells(parse(*row)))
     if suffix_of(path) != ".txt":
         return read_rows(path, parse)
     lines = enumerate(read_text(path).split("\n"), 1)

@@ -14,6 +14,9 @@ from groundup.text.chat import ChatTokens, encode_chat, encode_chats
 from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 
+# A template that takes none of so many rows will take none.
+_TRIES = 100
+
 
 @dataclass(frozen=True)
 class Example:
@@ -100,8 +103,12 @@ def encode_rows(
     """Every row as items. A row that the chat template or the tokenizer refuses is set aside.
 
     `progress` hears how many rows are done. Raises `UserError` with the first reason where every
-    row is refused: then it is not the rows.
+    row is refused, or of many rows a hundred that are spread over all: then it is not the rows.
     """
+    some = rows[:: max(1, len(rows) // _TRIES)]
+    tried = [tokens for _, tokens in _with_tokens(tokenizer, some)] if len(rows) > _TRIES else []
+    if tried and all(isinstance(one, UserError) for one in tried):
+        raise UserError(str(tried[0]))
     found = Encoded([], [], [])
     for place, (row, tokens) in enumerate(_with_tokens(tokenizer, rows)):
         try:
