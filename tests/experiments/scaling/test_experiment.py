@@ -14,7 +14,13 @@ import torch
 from groundup.errors import UserError
 from groundup.experiments.config import ScalingLawConfig
 from groundup.experiments.scaling import experiment
-from groundup.experiments.scaling.experiment import fitted, left_out, run
+from groundup.experiments.scaling.experiment import (
+    fitted,
+    left_out,
+    on_plateau,
+    past_plateau,
+    run,
+)
 from groundup.experiments.scaling.runs import (
     PER_BUDGET,
     SIZES,
@@ -71,6 +77,7 @@ def test_the_chain_stays_as_it_is() -> None:
     of_one = np.einsum("ab,abc->bc", pairs, table) / pairs.sum(1)[:, None]
     single = -(pairs.sum(1) * (of_one * np.log(of_one)).sum(1)).sum()
     assert single > SOURCE.entropy + 0.1
+    assert SOURCE.of_one_token == pytest.approx(single)
 
 
 def test_a_model_that_knows_the_source_has_its_entropy() -> None:
@@ -141,6 +148,21 @@ def test_a_run_far_off_is_left_out_of_both_fits_and_said(tmp_path: Path) -> None
     one = trials[2]
     [said] = left_out(fit, trials)
     assert f"1 of 20 runs: {one.depth} x {one.width} of 1e+12 FLOPs (+" in said
+
+
+def test_runs_that_have_not_begun_to_fall_are_left_out_and_said(tmp_path: Path) -> None:
+    trials = budgets_by(Law(SOURCE.entropy, 40.0, 300.0, 0.7, 0.7))
+    law, _ = fitted(ScalingLawConfig(out=tmp_path, quick=True), trials)
+    waiting = [0, 4, 8]
+    for place in waiting:
+        trials[place] = replace(trials[place], loss=SOURCE.of_one_token + 0.02)
+    used = past_plateau(trials, SOURCE)
+    assert [one for one in trials if one not in used] == [trials[place] for place in waiting]
+    fit, _ = fitted(ScalingLawConfig(out=tmp_path, quick=True), used)
+    assert fit.law.loss(1e6, 1e7) == pytest.approx(law.law.loss(1e6, 1e7), rel=1e-3)
+    [said] = on_plateau([trials[0]], len(trials), SOURCE)
+    assert "without 1 of 20 runs that had not found" in said and "2 x 32 of 1e+12" in said
+    assert on_plateau([], 20, SOURCE) == []
 
 
 @pytest.mark.skipif(

@@ -8,6 +8,9 @@ text is hardly ever put to:
                         down, before the run begins
     E and the truth     E is what no model gets below; of this source it is known
 
+A run stays at the loss of one token until its attention finds the token before it, and then falls
+off a cliff. No power law knows that, so the law is of the runs that have begun to fall.
+
     RUN/plan.json         the budgets          RUN/prediction.json    what was predicted, and when
     RUN/runs              the runs, from which a stopped experiment goes on
 """
@@ -54,6 +57,8 @@ NAME = "scaling-law"
 QUESTION = "What do size, data and compute buy, and can a loss be told before the run?"
 _PIECES = ("plan.json", "prediction.json", "runs")
 _BOOTSTRAPS, _QUICK_BOOTSTRAPS = 500, 10
+# The share of what the token before the last tells below which a run has not begun to learn it.
+_BEGUN = 0.1
 
 
 def run(config: ScalingLawConfig) -> Path:
@@ -75,12 +80,18 @@ def run(config: ScalingLawConfig) -> Path:
         found += trials
         best = min(trials, key=lambda one: one.loss)
         say(f"{budget:.2g} FLOPs: best {best.depth} x {best.width}, loss {best.loss:.4f}")
-    fit, isoflop = fitted(config, found)
+    used = past_plateau(found, source)
+    try:
+        fit, isoflop = fitted(config, used)
+    except UserError:  # too few are left
+        used = found
+        fit, isoflop = fitted(config, used)
     size = best_size(fit, flops[-1])
     predicted = _predicted(config, fit, size, flops[-1])
     say(f"predicted for {flops[-1]:.2g} FLOPs, before it is run: {_words(predicted)}")
     last = train(config, source, len(flops) - 1, size, flops[-1])
-    said = remarks(fit, isoflop, predicted, last, source) + left_out(fit, found)
+    said = remarks(fit, isoflop, predicted, last, source) + left_out(fit, used)
+    said += on_plateau([one for one in found if one not in used], len(found), source)
     tables = [tests_table(fit, predicted, last, source), law_table(fit, isoflop)]
     plots = [fit_plot(fit), frontier_plot(fit, isoflop)]
     if isoflop is not None:
@@ -95,6 +106,7 @@ def run(config: ScalingLawConfig) -> Path:
         remarks=said,
         data={
             "entropy": source.entropy,
+            "of_one_token": source.of_one_token,
             "budgets": flops,
             "runs": [one.to_json() for one in found],
             "fit": fit.to_json(),
@@ -121,6 +133,22 @@ def _planned(config: ScalingLawConfig, source: Source) -> list[float]:
             "--out"
         )
     return [float(one) for one in plan["flops"]]
+
+
+def past_plateau(trials: list[Trial], source: Source) -> list[Trial]:
+    """The runs that have begun to use the token before the last."""
+    limit = _BEGUN * source.entropy + (1 - _BEGUN) * source.of_one_token
+    return [one for one in trials if one.loss < limit]
+
+
+def on_plateau(waiting: list[Trial], count: int, source: Source) -> list[str]:
+    """Which of so many runs the law is not of, as they have not begun, in a sentence if any."""
+    named = [f"{one.depth} x {one.width} of {one.flops:.2g} FLOPs" for one in waiting]
+    return [
+        f"The law is without {len(named)} of {count} runs that had not found the token before the "
+        f"last, for they stand at the loss of one token, {source.of_one_token:.3f}: "
+        f"{', '.join(named)}."
+    ] * bool(named)
 
 
 def fitted(config: ScalingLawConfig, trials: list[Trial]) -> tuple[LawFit, IsoFlop | None]:

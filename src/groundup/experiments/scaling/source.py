@@ -81,9 +81,13 @@ class Source:
     def entropy(self) -> float:
         """Nats a target of a row, of which the first is told by one token and not by two."""
         each = -(self.chances * np.log(self.chances)).sum(1)
+        return (self.of_one_token + (CONTEXT - 1) * float(self.pairs @ each)) / CONTEXT
+
+    @property
+    def of_one_token(self) -> float:
+        """Nats a target for whoever knows the last token alone, which is also a row's first."""
         together = self.pairs.reshape(VOCABULARY, VOCABULARY)
-        first = -float((together * np.log(self._opening)).sum())
-        return (first + (CONTEXT - 1) * float(self.pairs @ each)) / CONTEXT
+        return -float((together * np.log(self._opening)).sum())
 
     def nats(self, rows: Int[np.ndarray, "count tokens"]) -> Float[np.ndarray, " count"]:
         """Mean nats a target of each row by the source's own chances: nothing predicts better."""

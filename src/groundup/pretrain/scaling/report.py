@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from groundup.errors import UserError
 from groundup.maths.intervals import Interval
@@ -284,6 +285,7 @@ def isoflop_plot(fit: LawFit, isoflop: IsoFlop) -> Plot:
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain_numbers(axes.yaxis)
+    _short_numbers(axes.xaxis, runs.parameters)
     axes.set_xlabel("parameters")
     axes.set_ylabel("loss")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
@@ -299,6 +301,16 @@ def _plain_numbers(*axes: Any) -> None:
         axis.set_major_locator(MaxNLocator(5))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axis.set_minor_formatter(NullFormatter())
+
+
+def _short_numbers(axis: Any, values: Float[np.ndarray, " runs"]) -> None:
+    """Sizes of few powers of ten: ticks at 1, 2 and 5 of each, as 20 k."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    within = (1.0, 2.0, 5.0) if values.max() < 1_000 * values.min() else (1.0,)
+    axis.set_major_locator(LogLocator(10, within))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _page(
