@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.conftest import Workshop
 
 from groundup.runs.files import read_json_object, read_lines
@@ -253,3 +254,7 @@ def test_weights_that_another_turn_of_the_run_left_are_not_taken_for_the_best(
         assert not measured(40, 3.5, 41) and measured(60, 3.6, 61)
         assert stopping.restored() == {"best_step": 40}
         assert optimizer.masters["weight"].item() == 41
+        # Earlier versions did not write down whose weights they are: those of the best.
+        save_file(load_file(stopping.path), stopping.path)
+        assert stopping.restored() == {"best_step": 20} and measured(80, 3.1, 81)
+        assert stopping.restored() == {"best_step": 20}

@@ -226,6 +226,16 @@ def test_the_layout_changes_no_logprob() -> None:
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_each_process_has_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "here"}.items():
+        monkeypatch.setenv(name, value)
+    rollouts = sampled(small_policy())
+    rows = len(lay_out(rollouts, range(12), context=32, micro_rows=1, one_shape=False))
+    laid = lay_out(rollouts, range(12), context=32, micro_rows=16, one_shape=False)
+    assert rows >= 3 and len(laid) >= 3
+    assert sorted(i for one in laid for i in one.members) == list(range(12))
+
+
 def test_what_stands_in_padding_changes_nothing() -> None:
     model = small_policy()
     rollouts = sampled(model)

@@ -148,6 +148,10 @@ def test_every_reader_takes_csv(tmp_path: Path) -> None:
     of = file("a.csv", "prompt,completion,label,target\nWhich?,This.,1,3\nWhich?,That.,0,3\n")
     right, wrong = (one.settings for one in records.read_prompts(of, answered=True).rows)
     assert (right["answer"], right["target"]) == ("This.", 3) and "answer" not in wrong
+    pairs = file("p.csv", "prompt,chosen,rejected,label\nHi?,Yes,No,0\n")
+    assert records.read_prompts(pairs, answered=True).rows[0].settings["answer"] == "Yes"
+    of = file("w.jsonl", '{"instruction": "q", "output": "bad", "label": false}\n')
+    assert "answer" not in records.read_prompts(of, answered=True).rows[0].settings
     listed = file("m.csv", 'messages\n"[{""role"": ""user"", ""content"": ""a""}, {""role"": '
                   '""assistant"", ""content"": ""b""}]"\n')  # fmt: skip
     assert len(records.read_conversations(listed).rows[0].messages) == 2

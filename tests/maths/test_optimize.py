@@ -294,3 +294,6 @@ def test_errors_that_stay_equal_have_no_order() -> None:
     assert way.errors(np.zeros(1)).tolist() == [1] * 6
     with pytest.raises(ValueError, match=r"an order needs errors that change, .* are 1;"):
         way.order(np.zeros(1))
+    errors = np.array([4.0, 2.0, 2.0])
+    with pytest.raises(ValueError, match="two in a row are 2;"):
+        Trajectory(errors[:, None], errors, errors, True).order(np.zeros(1))

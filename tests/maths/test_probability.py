@@ -203,6 +203,12 @@ def test_certain_bernoullis():
     assert Bernoulli(0.5).kl(Bernoulli(0.0)) == inf
 
 
+def test_the_kl_of_gaussians_that_are_nearly_alike_is_not_below_zero():
+    for std in (1e-8, 3e-3, 1.0, 1e8):
+        for ratio in (1 - 1e-7, 1 + 1e-7, 1 - 3e-8, 1 + 3e-8):
+            assert Gaussian(0.0, std).kl(Gaussian(0.0, std * ratio)) >= -2e-16
+
+
 @given(gaussians, gaussians)
 @settings(deadline=None)
 def test_measures_of_gaussians_are_torchs(p, q):

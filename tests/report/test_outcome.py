@@ -124,6 +124,14 @@ def test_no_time_is_claimed_where_another_start_took_a_part_of_it(tmp_path: Path
         begin(folder, "heights")
         outcome(folder)
         assert result(folder)["seconds"] is None
+    # What is shown again took what it took, unless something was added.
+    again = outcome(tmp_path / "again")
+    outcome(again, seconds=None)
+    assert result(again)["seconds"] == 2.0
+    more = ExperimentConfig(out=again, seed=4)
+    facts: dict[str, Any] = {"tables": [TABLE], "plots": [], "remarks": [], "data": {}}
+    write(more, "heights", "How tall?", **facts, seconds=None)
+    assert result(again)["seconds"] is None
     assert check_folder(folder, "heights") and not check_folder(tmp_path / "new", "heights")
     (tmp_path / "left").mkdir()
     (tmp_path / "left" / "cells").mkdir()

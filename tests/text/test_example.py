@@ -142,6 +142,8 @@ def test_rows_that_the_template_refuses_are_set_aside_with_the_reason(workshop: 
     assert place == 1 and "No system!" in reason
     with pytest.raises(UserError, match="No system!"):
         encode_rows(tokenizer, [bad, bad], 64)
-    assert encode_rows(tokenizer, [*[bad] * 120, good], 64).row == [120]
+    assert encode_rows(tokenizer, [*[bad] * 99, good], 64).row == [99]
+    assert encode_rows(tokenizer, [bad, bad, good] * 100, 64).row == [*range(2, 300, 3)]
+    assert encode_rows(tokenizer, [*[bad] * 120, *[good] * 80], 64).row == [*range(120, 200)]
     with pytest.raises(UserError, match="no chat template"):
         encode_rows(Tokenizer(dict(plain.content), {}), [good] * 300, 64)

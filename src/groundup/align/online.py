@@ -48,7 +48,6 @@ from groundup.generation.kernel import kernel_number
 from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
-from groundup.runs import ranks
 from groundup.runs.console import counted, say
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
@@ -123,10 +122,9 @@ class Online:
 
     @property
     def micro_rows(self) -> int:
-        """Rows in one pass: those of 4,096 tokens, and no more than a minibatch fills, or each
-        of the processes that share it has."""
-        rows = -(-self.tokens_per_step // self.context)
-        return self.config.micro_rows or max(1, min(rows // ranks.size(), 4096 // self.context))
+        """Rows in one pass: those of 4,096 tokens, and no more than a minibatch fills."""
+        most = max(1, 4096 // self.context)
+        return self.config.micro_rows or min(most, -(-self.tokens_per_step // self.context))
 
     def sampled(self, policy: CausalLM, iteration: int, copies: int = 1) -> Sampled:
         """Sample and score the answers of an iteration, `copies` to each prompt."""

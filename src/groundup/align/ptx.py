@@ -155,7 +155,13 @@ def _items(sources: Sequence[Path], tokenizer: Tokenizer, context: int, seed: in
     tokens = refused = 0
     for start in range(0, len(order), _ROWS_AT_A_TIME):
         rows = [read.train[i] for i in order[start : start + _ROWS_AT_A_TIME]]
-        found = encode_rows(tokenizer, rows, context)
+        try:
+            found = encode_rows(tokenizer, rows, context)
+        except UserError:  # of the rows that are left, every one is refused
+            if not items:
+                raise
+            refused += len(rows)
+            continue
         items += found.items
         refused += len(found.refused)
         tokens += sum(cut_to(item, context).inputs for item in found.items)

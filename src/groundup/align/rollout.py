@@ -37,6 +37,7 @@ from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.logprobs import entropy, target_logprobs
 from groundup.lm.model import CausalLM
+from groundup.runs import ranks
 from groundup.text.batches import pack, packed_batch
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
@@ -148,15 +149,16 @@ def lay_out(
 ) -> list[Laid]:
     """Pack these members of the rollouts into micro-batches of at most `micro_rows` rows.
 
+    They are as many at least as there are processes to share them, where there are rows enough.
     With `one_shape` the last one is filled up with empty rows: a compiled model is compiled anew
     for any other.
     """
     examples = {i: rollouts[i].example for i in members}
     packed = pack([examples[i].inputs for i in members], context)
     rows = [[members[place] for place in row] for row in packed]
-    laid = []
-    for start in range(0, len(rows), micro_rows):
-        some = rows[start : start + micro_rows]
+    laid, most = [], max(1, min(micro_rows, len(rows) // ranks.size()))
+    for start in range(0, len(rows), most):
+        some = rows[start : start + most]
         empty: list[list[int]] = [[]] * (micro_rows - len(some)) if one_shape else []
         batch = packed_batch([[examples[i] for i in row] for row in [*some, *empty]], context)
         laid.append(Laid(batch, tuple(i for row in some for i in row)))

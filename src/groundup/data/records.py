@@ -230,7 +230,10 @@ def document(row: Json, file: str, line: int) -> Document:
 
 
 def _is_labelled_false(row: Json) -> bool:
-    return str(row.get("label")).strip().lower() in ("false", "0", "0.0")
+    """Whether a row is an answer that KTO is to make less likely: a label of 0 may mean a class,
+    and means that beside a completion alone."""
+    label = str(row.get("label")).strip().lower()
+    return label == "false" or (label in ("0", "0.0") and row.get("completion") is not None)
 
 
 def conversation_or_document(row: Json, file: str, line: int) -> Conversation | Document:
@@ -358,7 +361,7 @@ def _asked_before(row: Json, file: str, line: int) -> PromptRow:
         *before, last = conversation(row, file, line).messages
         asked, said, columns = tuple(before), last.content, layout.columns
     rest = {key: value for key, value in row.items() if key not in (*columns, "id")}
-    if rest.get("answer") is None:
+    if rest.get("answer") is None and not _is_labelled_false(row):
         rest["answer"] = said
     return PromptRow(None, asked, None, line, rest)
 

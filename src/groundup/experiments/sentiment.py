@@ -67,7 +67,7 @@ from groundup.report.plots import BASELINE, COLORS, panels
 from groundup.report.table import Table, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, read_lines, write_json
-from groundup.runs.folder import Run
+from groundup.runs.folder import Run, is_finished
 from groundup.text.example import Example, cut_to
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
@@ -423,7 +423,9 @@ def run(config: SentimentConfig) -> Path:
     """
     pieces = (*_TRAINING, _POOL)  # also those that are not asked for this time
     resumed = check_folder(config.out, NAME, pieces)
-    threads = begun_threads(config.out, config.threads, (config.out / name for name in _TRAINING))
+    runs = [config.out / name for name in _TRAINING]
+    finished = all(is_finished(config.out / name) for name in config.methods)
+    threads = begun_threads(config.out, config.threads, runs, finished=finished)
     config = config.model_copy(update={"threads": threads})
     begun = perf_counter()
     use_threads(TrainingConfig(out=config.out, threads=config.threads))

@@ -233,14 +233,14 @@ class Trajectory:
         """q where errors fall as e ← c e^q: 1 for all gradient methods, 2 for Newton's.
 
         From the last three errors above rounding. Errors: `ValueError` where there are fewer, or
-        where the first two of them are equal.
+        where two of them in a row are equal.
         """
         errors = self.errors(minimum)
         visible = errors[errors > 1e-13 * max(1.0, float(np.linalg.norm(minimum)))]
         if len(visible) < 3:
             raise ValueError("an order needs three errors above 1e-13; start further away")
         last = [log(float(error)) for error in visible[-3:]]
-        if last[0] == last[1]:
+        if last[1] in (last[0], last[2]):
             raise ValueError(
                 f"an order needs errors that change, and two in a row are {visible[-2]:.3g}; "
                 "try another step size or start"

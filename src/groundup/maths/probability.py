@@ -280,8 +280,9 @@ class Gaussian:
     def kl(self, other: Gaussian) -> float:
         """Gives log(s_q / s_p) + (s_p^2 + (m_p - m_q)^2) / (2 s_q^2) - 1/2 in nats."""
         ratio, shift = self.std / other.std, (self.mean - other.mean) / other.std
-        # ** would raise where * gives inf, and the ratio may round to 0, which has no logarithm.
-        return 0.5 * (ratio * ratio + shift * shift - 1) - (log(self.std) - log(other.std))
+        # A ratio that rounds to 0 or inf has no logarithm, and ** would raise where * gives inf.
+        logs = log(ratio) if 0 < ratio < inf else log(self.std) - log(other.std)
+        return 0.5 * (ratio * ratio + shift * shift - 1) - logs
 
     @staticmethod
     def fit(values: Float[np.ndarray, "n"]) -> Gaussian:

@@ -43,6 +43,7 @@ from groundup.runs.console import console, say
 from groundup.runs.files import (
     folder_aside,
     is_kept,
+    is_number,
     read_json_object,
     write_bytes,
     write_json,
@@ -115,17 +116,19 @@ def begin(folder: Path, name: str) -> None:
     write_json(folder / RESULT, {**_previous(folder), "experiment": name, "resumed": resumed})
 
 
-def begun_threads(out: Path, threads: int | None, runs: Iterable[Path]) -> int | None:
+def begun_threads(
+    out: Path, threads: int | None, runs: Iterable[Path], *, finished: bool
+) -> int | None:
     """The threads to go on with: those that the first of the experiment's `runs` was trained with.
 
-    Others may be asked for where the outcome is there: nothing is left to compute. Raises
+    Others may be asked for where all is `finished` and nothing is left to compute. Raises
     `UserError` where it is not.
     """
     there = next((run for run in runs if is_kept(run / "run.json")), None)
     if there is None:
         return threads
     begun: int | None = read_run(there)["config"].get("threads")
-    if begun != threads and not (out / RESULT).is_file():
+    if begun != threads and not finished:
         then, now = ("no --threads" if n is None else f"--threads {n}" for n in (begun, threads))
         raise UserError(
             f"{out} was begun with {then}, not with {now}; give {then}, or another --out"
@@ -168,7 +171,7 @@ def write(
         "experiment": name,
         "question": question,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": None if _previous(config.out).get("resumed") else seconds,
+        "seconds": _whole_seconds(config, seconds),
         "planned_by_clock": planned_by_clock,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
@@ -244,6 +247,15 @@ def outcome_page(
         opening=opening,
         sections=[*sections, again],
     )
+
+
+def _whole_seconds(config: Settings, seconds: float | None) -> float | None:
+    """What all of it took, where one start saw that: this one, or one that is shown again."""
+    before = _previous(config.out)
+    if seconds is None and before.get("config") == config.model_dump(mode="json"):
+        found = before.get("seconds")
+        return found if is_number(found) else None
+    return None if before.get("resumed") else seconds
 
 
 def took(seconds: float | None) -> str:

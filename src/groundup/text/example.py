@@ -6,6 +6,7 @@ thing to a stream, so that a model can go on pre-training, be fine-tuned, or bot
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from groundup.text.chat import ChatTokens, encode_chat, encode_chats
 from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 
-# A template that takes none of so many rows will take none.
+# A template that takes none of so many rows takes next to none.
 _TRIES = 100
 
 
@@ -103,10 +104,10 @@ def encode_rows(
     """Every row as items. A row that the chat template or the tokenizer refuses is set aside.
 
     `progress` hears how many rows are done. Raises `UserError` with the first reason where every
-    row is refused, or of many rows a hundred that are spread over all: then it is not the rows.
+    row is refused, or each of a hundred that are drawn from more: then it is not the rows.
     """
-    some = rows[:: max(1, len(rows) // _TRIES)]
-    tried = [tokens for _, tokens in _with_tokens(tokenizer, some)] if len(rows) > _TRIES else []
+    some = random.Random(0).sample(rows, _TRIES) if len(rows) > _TRIES else ()
+    tried = [tokens for _, tokens in _with_tokens(tokenizer, some)]
     if tried and all(isinstance(one, UserError) for one in tried):
         raise UserError(str(tried[0]))
     found = Encoded([], [], [])

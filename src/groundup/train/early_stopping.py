@@ -37,7 +37,7 @@ class EarlyStopping:
         steps, values = self._so_far()
         if steps[-1] != step:  # it does not count: what is judged was not trained yet
             return False
-        kept = self._kept(steps, values)
+        kept = self._kept(steps[:-1], values[:-1])
         if kept is None or values[-1] < values[kept]:
             facts = {"step": str(step), "measure": repr(values[-1])}
             checkpoint.write_tensors(self.path, self.optimizer.masters, facts)
@@ -65,9 +65,12 @@ class EarlyStopping:
         """Return the index of the evaluation whose weights are kept, if it is one of these."""
         try:
             with safe_open(self.path, framework="pt") as file:
-                facts = file.metadata() or {}
+                facts = file.metadata()
         except (SafetensorError, OSError):
             return None
+        if facts is None and values:  # of a run that an earlier version began: the best
+            return values.index(min(values))
+        facts = facts or {}
         found = [(str(step), repr(value)) for step, value in zip(steps, values, strict=True)]
         measured = facts.get("step", ""), facts.get("measure", "")
         return found.index(measured) if measured in found else None

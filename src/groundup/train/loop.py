@@ -105,7 +105,7 @@ def fit(
                     f"stopped; saved at step {saved} of {steps} in {folder}. "
                     "The same command continues from there."
                 )
-        run.stops = stopped()
+        run.stops = ranks.any_of(stopped())
     model.eval()
     return done
 

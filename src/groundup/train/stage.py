@@ -327,7 +327,12 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
     stream, begun = job.stream(plan.steps), time.perf_counter()
     step = fit(model, stream, job.loss, optimizer, run, plan, after_step, seed=config.seed)
     ranks.destroy()
+    stop = Interrupted(
+        f"stopped; {run.folder} is finished, and the same command goes on from there."
+    )
     if not run.writes:
+        if run.stops:
+            raise stop
         return run.folder
     facts: dict[str, Any] = {
         "peak_memory_bytes": peak_memory(plan.compute.device),
@@ -346,9 +351,7 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
     # Not before: a run that is killed while it saves needs them once more.
     early_stopping.path.unlink(missing_ok=True)
     if run.stops:
-        raise Interrupted(
-            f"stopped; {run.folder} is finished, and the same command goes on from there."
-        )
+        raise stop
     return run.folder
 
 

@@ -225,8 +225,11 @@ def said_in_training(
         may_lack = len(found) - math.ceil(_NEARLY * len(found))
         for triple in sorted(found, key=counts.__getitem__)[: may_lack + 1]:
             rarest.setdefault(triple, []).append(said)
-    known = set[int]()
-    for learned in {tuple(words(text)) for one in train for text in _answers(one)}:
+    known, seen = set[int](), set[int]()
+    for learned in (tuple(words(text)) for one in train for text in _answers(one)):
+        if hash(learned) in seen:
+            continue
+        seen.add(hash(learned))
         known |= rows.get(learned, set())
         found = _triples(learned)
         for said in {one for triple in found for one in rarest.get(triple, ())}:

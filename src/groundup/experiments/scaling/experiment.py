@@ -48,7 +48,7 @@ from groundup.pretrain.scaling.report import (
     law_table,
 )
 from groundup.pretrain.scaling.table import Runs
-from groundup.report.outcome import begun_threads, check_folder, write
+from groundup.report.outcome import RESULT, begun_threads, check_folder, write
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
@@ -67,7 +67,8 @@ def run(config: ScalingLawConfig) -> Path:
     Raises `UserError` for a folder of something else, or of other settings.
     """
     resumed = check_folder(config.out, NAME, _PIECES)
-    threads = begun_threads(config.out, config.threads, config.out.glob("runs/*"))
+    runs, finished = config.out.glob("runs/*"), (config.out / RESULT).is_file()
+    threads = begun_threads(config.out, config.threads, runs, finished=finished)
     config = config.model_copy(update={"threads": threads})
     begun = perf_counter()
     config.out.mkdir(parents=True, exist_ok=True)

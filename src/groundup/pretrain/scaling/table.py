@@ -58,8 +58,8 @@ _UNIT = re.compile(
     r"(?:flops?|params|parameters|tokens)?"
 )
 _BRACKETS = re.compile(r"[(\[](.*?)[)\]]")
-# What brackets say of a size beside its unit and its names.
-_NO_UNITS = ("total", "training", "nonembedding", "6nd")
+# What may be a unit that is not known; (active), (excl. embeddings) and their like are none.
+_LIKE_UNITS = re.compile(r"\d|thousand|illion|\b([kmbgt]|[mbt]n|mm)\b")
 _MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
 _LARGEST = 1e40
 _SHOWN = 3
@@ -201,22 +201,23 @@ def _plain(name: str) -> str:
 
 def _factor(path: Path, name: str, column: str) -> float:
     """What a column's numbers are multiplied by: the units in its brackets."""
-    factor = 1.0
     if name == "loss":  # the law is in whatever unit it has
-        return factor
+        return 1.0
+    factors = set[float]()
     for said in _BRACKETS.findall(column.lower()):
         for part in re.split(r"[,;](?!\d)", said):
-            if _plain(part) in (*_NAMES[name], *_NO_UNITS):
-                continue
             unit = _UNIT.fullmatch(part.strip())
-            if unit is None:
-                raise UserError(
-                    f"{path}: the unit in {shorten(column)} must be one such as (M), (billions) or "
-                    "(1e18); rename the column in the table"
-                )
-            word, zeros, exponent = unit.groups(default="")
-            factor *= _UNITS.get(word) or float(f"1e{exponent or zeros.count('0')}")
-    return factor
+            if unit is not None:
+                word, zeros, exponent = unit.groups(default="")
+                factors.add(_UNITS.get(word) or float(f"1e{exponent or zeros.count('0')}"))
+            elif _LIKE_UNITS.search(part) and _plain(part) not in (*_NAMES[name], "6nd"):
+                factors.add(math.nan)
+    if len(factors) > 1 or math.nan in factors:
+        raise UserError(
+            f"{path}: the unit in {shorten(column)} must be one such as (M), (billions) or "
+            "(1e18); rename the column in the table"
+        )
+    return factors.pop() if factors else 1.0
 
 
 def _blank(value: object) -> bool:

@@ -73,7 +73,11 @@ def write_card(model: Path, report: Path) -> Path:
         raise UserError(f"{model} is a single file; a card stands in a model's folder")
     path = model / CARD
     with naming(path):
-        before = path.read_text(encoding="utf-8") if path.is_file() else f"# {model.name}\n"
+        kept = path.read_bytes() if path.is_file() else f"# {model.name}\n".encode()
+    try:
+        before = kept.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} must be UTF-8 text for a card to be added; save it so") from None
     write_text(path, with_section(before, section, path))
     return path
 
