@@ -18,7 +18,8 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-DRAWS_AT_ONCE = 1 << 21  # indices drawn in one go: some 16 MiB, whatever the size of the data
+# Indices drawn in one go, 16 MiB; of more groups one sample, or a block of them, is drawn at least.
+DRAWS_AT_ONCE = 1 << 21
 # Rows that matrix products compute together: pieces of whole such blocks give the same last bits.
 BLOCK = 16
 

@@ -60,13 +60,12 @@ def ask(on: Subject, found: Sequence[tuple[str, Beginning]]) -> list[Row]:
         if len(ids) + _TOKENS <= config.max_position_embeddings:
             asked[name] = ids
     # The same request again draws anew.
-    requests = [
-        Request(prompt_ids=ids, sampling=sampling) for ids in asked.values() for _ in range(SAMPLES)
-    ]
+    names = [name for name in asked for _ in range(SAMPLES)]
+    requests = [Request(prompt_ids=asked[name], sampling=sampling) for name in names]
     drawn = generate(on.model, requests, on.tokenizer, batch_size=_ROWS)
     said: dict[str, list[str]] = {}
-    for place, completion in enumerate(drawn):
-        said.setdefault(list(asked)[place // SAMPLES], []).append(completion.text)
+    for name, completion in zip(names, drawn, strict=True):
+        said.setdefault(name, []).append(completion.text)
     return [row(name, said.get(name, ())) for name, _ in found]
 
 
