@@ -233,7 +233,7 @@ def test_a_stop_saves_and_says_how_to_go_on(
 
 
 def test_weights_that_another_turn_of_the_run_left_are_not_taken_for_the_best(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was killed after step 40 and went on from step 30, inexactly."""
     config = TrainingConfig(out=tmp_path, patience=2)
@@ -253,6 +253,7 @@ def test_weights_that_another_turn_of_the_run_left_are_not_taken_for_the_best(
         (tmp_path / "metrics.jsonl").write_text("".join(lines[:-1]))
         assert not measured(40, 3.5, 41) and measured(60, 3.6, 61)
         assert stopping.restored() == {"best_step": 40}
+        assert "better ones were lost" in " ".join(capsys.readouterr().out.split())
         assert optimizer.masters["weight"].item() == 41
         # Earlier versions did not write down whose weights they are: those of the best.
         save_file(load_file(stopping.path), stopping.path)

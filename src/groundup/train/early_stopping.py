@@ -58,7 +58,11 @@ class EarlyStopping:
                 f"{self.path} held the best weights and is damaged or gone ({error}); start the "
                 "run anew with another --out"
             ) from None
-        say(f"{self.run.stage}: keeps the weights of step {steps[kept]}, the best on held-out data")
+        lost = "" if values[kept] == min(values) else "; better ones were lost when it was resumed"
+        say(
+            f"{self.run.stage}: keeps the weights of step {steps[kept]}, the best on held-out data "
+            f"that it has{lost}"
+        )
         return {"best_step": steps[kept]}
 
     def _kept(self, steps: list[int], values: list[float]) -> int | None:
