@@ -191,6 +191,19 @@ def test_of_a_handful_of_groups_nothing_is_told() -> None:
     assert Claim("it is so", enough, "bits", "below").outcome == "worse"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (1.0, 0.75, "1.000 → 0.750 (-0.250 a second, interval -0.500 to +0.250)"),
+        (250.0, 125.0, "250.0 → 125.0 (-125.0 a second, interval -250.0 to +125.0)"),
+        (33_666.2, 25_742.2, "33,666 → 25,742 (-7,924 a second, interval -15,848 to +7,924)"),
+    ],
+)
+def test_large_numbers_have_fewer_digits(before: float, after: float, shown: str) -> None:
+    change = Estimate(after - before, 2 * (after - before), before - after, 9, 9)
+    assert Claim("", change, "a second", "below", values=(before, after)).change == shown
+
+
 def test_babble_is_folded_and_an_answer_is_not() -> None:
     assert why_folded("Hello! How can I help you?", chat=True, chats=True) is None
     assert why_folded("The sea is wide", chat=True, chats=False)

@@ -20,6 +20,12 @@ OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "cannot be told")
 FEWEST_GROUPS = 6
 
 
+def digits_of(*values: float) -> int:
+    """How many digits behind the point two compared numbers are shown with: 25,742 has none."""
+    largest = max(map(abs, values))
+    return 3 if largest < 100 else 1 if largest < 1_000 else 0
+
+
 def mark_of(measured: Estimate, wanted: Better, level: float = 0.0) -> Mark:
     """Whether an interval lies on the wanted side of `level`, on the other, or on both."""
     lower, higher = measured.high < level, measured.low > level
@@ -84,8 +90,10 @@ class Claim:
     def change(self) -> str:
         """From which number to which, and by how much with the interval."""
         digits, scale, unit = (1, 100, " points") if self.share else (3, 1, f" {self.unit}")
+        if not self.share and self.values is not None:
+            digits = digits_of(*self.values)
         low, high, change = (
-            f"{scale * (value - self.level):+.{digits}f}"
+            f"{scale * (value - self.level):+,.{digits}f}"
             for value in (self.measured.low, self.measured.high, self.measured.estimate)
         )
         known = isfinite(self.measured.low) and isfinite(self.measured.high)
@@ -93,7 +101,9 @@ class Claim:
         between = f"{change}{unit}, {interval}"
         if self.values is None:
             return between
-        before, after = (f"{scale * v:.{digits}f}{' %' if self.share else ''}" for v in self.values)
+        before, after = (
+            f"{scale * v:,.{digits}f}{' %' if self.share else ''}" for v in self.values
+        )
         return f"{before} → {after} ({between})"
 
     def to_json(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from groundup.app.stages import EXPERIMENTS
 from groundup.errors import UserError
-from groundup.experiments.transformers.cells import Cell, trained
+from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import ScalabilityConfig
 from groundup.experiments.transformers.language import WindowStream
 from groundup.experiments.transformers.models import Architecture, recurrent, transformer
@@ -215,6 +215,16 @@ def test_a_look_is_the_end_of_a_shorter_run(tmp_path: Path) -> None:
     assert [line["step"] for line in long.measured] == [2, 5, 8]
     short = trained(config, cell("short", 5, ()))
     assert short.end["weight"] == long.measured[1]["weight"]
+
+
+def test_a_slow_minute_of_one_seed_is_no_property_of_its_curve() -> None:
+    """All seeds of a size use as many seconds a step: the median over all of them."""
+    looks = [{"step": 2, "loss": 3.0}, {"step": 4, "loss": 2.0}]
+    paces = (0.5, 0.5, 2.0)
+    histories = [History(looks, [{"seconds": pace}] * 4) for pace in paces]
+    make = recurrent("lstm", width=16, depth=1, vocab_size=64, context=8)
+    curves = runs.Run("LSTM", "world", make, histories).curves_by("s")
+    assert [curve.used for curve in curves] == [[1.0, 2.0]] * len(paces)
 
 
 @pytest.mark.long

@@ -197,7 +197,7 @@ def sizes_table(found: Found) -> Table:
                 short_number(float(f"{one.parameters:.3g}")),
                 short_number(one.histories[0].end["step"] * ROWS * CONTEXT),
                 short_number(one.curves_by("FLOPs")[0].used[-1]),
-                number_cell([curve.used[-1] for curve in one.curves_by("s")], 1),
+                f"{one.curves_by('s')[0].used[-1]:.1f}",
                 number_cell([history.end["loss"] for history in one.histories]),
             )
             for one in every
@@ -205,8 +205,9 @@ def sizes_table(found: Found) -> Table:
         (
             "Parameters without embeddings. All were to train for as long, by the pace measured "
             f"before, in steps of {ROWS} windows of {CONTEXT} tokens (with more windows at once an "
-            "LSTM has more to do side by side, and trains faster); the rate rises and then stays, "
-            "so that every look is the end of a shorter run. "
+            "LSTM has more to do side by side, and trains faster); their seconds are those of the "
+            "median step of all seeds. The rate rises and then stays, so that every look is the "
+            "end of a shorter run. "
             f"{intervals(len(every[0].histories))}",
         ),
     )

@@ -55,7 +55,7 @@ SIZES: Mapping[Kind, tuple[tuple[int, int], ...]] = {
     "GPT": ((2, 32), (2, 64), (3, 96), (3, 160)),
 }
 RATES: Mapping[Kind, tuple[float, ...]] = {
-    "LSTM": (0.01, 0.02, 0.04),
+    "LSTM": (0.005, 0.01, 0.02),
     "GPT": (0.0025, 0.005, 0.01),
 }
 _EMBEDDING_RATE = 0.006
@@ -87,20 +87,23 @@ class Run:
         return inner_parameters(self.make)
 
     def curves_by(self, unit: Unit) -> list[Curve]:
-        """The looks of each seed by the FLOPs or seconds of all steps until then."""
+        """The looks of each seed by the FLOPs or seconds of all steps until then.
+
+        A step takes as long whatever the seed is, so that it counts as the median step of all
+        seeds: what else the machine did during one run is no property of its seed.
+        """
         if unit == "FLOPs":
-            flops = ROWS * CONTEXT * self.make.shape.flops_per_token(CONTEXT)
-            per_step = [float(flops)] * len(self.histories)
-        else:  # the median step's, as now and then one waits for what else the machine does
-            per_step = [
-                float(np.median([line["seconds"] for line in one.steps])) for one in self.histories
-            ]
+            each = float(ROWS * CONTEXT * self.make.shape.flops_per_token(CONTEXT))
+        else:
+            each = float(
+                np.median([line["seconds"] for one in self.histories for line in one.steps])
+            )
         return [
             Curve(
                 [line["step"] * each for line in history.measured],
                 [line["loss"] for line in history.measured],
             )
-            for history, each in zip(self.histories, per_step, strict=True)
+            for history in self.histories
         ]
 
 
