@@ -150,8 +150,8 @@ def text_table(
 
 def number(value: Interval, digits: int = 3) -> Cell:
     """A number with its interval."""
-    low, high = (f"{end:.{digits}f}" for end in (value.low, value.high))
-    return Cell(f"{value.estimate:.{digits}f}", f"{low} to {high}")
+    low, high = (f"{end:,.{digits}f}" for end in (value.low, value.high))
+    return Cell(f"{value.estimate:,.{digits}f}", f"{low} to {high}")
 
 
 def percent(share: Interval) -> Cell:

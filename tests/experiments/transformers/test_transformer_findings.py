@@ -26,8 +26,10 @@ def test_a_difference_is_told_apart_where_its_interval_leaves_zero_out() -> None
     near = compared("less", ("a", [1.0, 1.4, 0.9]), ("b", [1.2, 1.3, 1.1]), "below")
     wrong = compared("less", ("a", [3.0, 3.1, 3.2]), ("b", [1.0, 1.1, 1.2]), "below")
     assert [one.mark for one in (far, near, wrong)] == ["yes", "open", "no"]
-    said = conclusions([far, near, wrong])
-    assert said[1].startswith("Not told apart") and "contrary" in said[2]
+    held, contrary, apart = conclusions([near, far, near, wrong])
+    assert held.startswith("Less: a against b, 3.033 → 1.000 (")
+    assert contrary.startswith("Not so, but the contrary: less: a against b, ")
+    assert apart == "Not told apart: less; less."
     assert far.values == pytest.approx((3.0333, 1.0), abs=1e-3)
 
 

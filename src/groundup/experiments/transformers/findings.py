@@ -64,14 +64,21 @@ def compared(
 
 
 def conclusions(claims: Sequence[Claim]) -> list[str]:
-    """What came out of each claim, in a sentence."""
-    said = {"yes": "", "no": "Not so, but the contrary: ", "open": "Not told apart: "}
-    return [
-        f"{said[one.mark]}{one.claim}: {one.shown}."
-        if np.isfinite(one.measured.high)
-        else f"Of one seed nothing can be told: {one.claim}."
-        for one in claims
-    ]
+    """A sentence for what came out of each claim; one for all that nothing came out of.
+
+    Their numbers stand with the others, where the page lists what was tested.
+    """
+    said = {"yes": "", "no": "Not so, but the contrary: "}
+    sentences = [f"{said[one.mark]}{one.claim}: {one.shown}." for one in claims if one.mark in said]
+    several, single = [], []
+    for one in claims:
+        if one.mark == "open":
+            (several if np.isfinite(one.measured.high) else single).append(one.claim)
+    if several:
+        sentences.append(f"Not told apart: {'; '.join(several)}.")
+    if single:
+        sentences.append(f"Of one seed nothing can be told: {'; '.join(single)}.")
+    return [one[0].upper() + one[1:] for one in sentences]
 
 
 def share_cell(values: Sequence[float]) -> Cell:

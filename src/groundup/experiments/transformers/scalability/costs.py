@@ -117,30 +117,31 @@ def tested(speeds: Timed, writing: Timed) -> list[Claim]:
     for name in speeds:
         claims += [
             compared(
-                f"the {name} trains on fewer tokens a second in windows of {long} than of {short}",
-                (f"{name}, {long}", speeds[name][long]),
-                (f"{name}, {short}", speeds[name][short]),
+                f"the {name} trains on fewer tokens a second in windows of {long:,} than of "
+                f"{short:,}",
+                (f"{name}, {long:,}", speeds[name][long]),
+                (f"{name}, {short:,}", speeds[name][short]),
                 "below",
                 unit="tokens a second",
             ),
             compared(
-                f"the {name} takes longer for a token after {last} tokens than after {first}",
-                (f"{name}, {last}", writing[name][last]),
-                (f"{name}, {first}", writing[name][first]),
+                f"the {name} takes longer for a token after {last:,} tokens than after {first:,}",
+                (f"{name}, {last:,}", writing[name][last]),
+                (f"{name}, {first:,}", writing[name][first]),
                 "above",
                 unit="ms",
             ),
         ]
     claims += [
         compared(
-            f"in windows of {long} the GPT trains on more tokens a second than the LSTM",
+            f"in windows of {long:,} the GPT trains on more tokens a second than the LSTM",
             ("GPT", speeds["GPT"][long]),
             ("LSTM", speeds["LSTM"][long]),
             "above",
             unit="tokens a second",
         ),
         compared(
-            f"after {last} tokens the GPT takes longer for a token than the LSTM",
+            f"after {last:,} tokens the GPT takes longer for a token than the LSTM",
             ("GPT", writing["GPT"][last]),
             ("LSTM", writing["LSTM"][last]),
             "above",

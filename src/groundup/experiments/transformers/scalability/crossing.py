@@ -129,17 +129,17 @@ def told(race: Race) -> str:
     between = f"from {race.shown(race.budgets[0])} to {race.shown(race.budgets[-1])}"
     if len(set(winners)) == 1 and not found:
         return (
-            f"{race.text}: no crossing in this budget, {between} the best {winner} is ahead"
-            f"{' with every seed' if seeds > 1 else ''}."
+            f"On {race.text} there is no crossing in this budget: {between} the best {winner} is "
+            f"ahead{' with every seed' if seeds > 1 else ''}."
         )
     if len(set(winners)) == 1 and len(found) == seeds:
         other = "LSTM" if winner == "GPT" else "GPT"
         return (
-            f"{race.text}: from {where(race)} on the best {winner} is ahead of the best {other}; "
+            f"On {race.text} the best {winner} is ahead of the best {other} from {where(race)} on; "
             f"looked at {between}."
         )
     return (
-        f"{race.text}: {between} the lead changes with {len(found)} of {seeds} seeds, and at the "
+        f"On {race.text} the lead changes with {len(found)} of {seeds} seeds {between}, and at the "
         f"end the GPT is ahead with {winners.count('GPT')}: where they cross cannot be told."
     )
 
@@ -159,8 +159,8 @@ def tested(race: Race) -> list[Claim]:
     """Who is ahead with the least of the budget, and with the most."""
     return [
         compared(
-            f"{race.text}: after {race.shown(race.budgets[place])} the best GPT's loss is below "
-            "the best LSTM's",
+            f"on {race.text} the best GPT's loss is below the best LSTM's after "
+            f"{race.shown(race.budgets[place])}",
             ("GPT", race.gpt[:, place].tolist()),
             ("LSTM", race.lstm[:, place].tolist()),
             "below",

@@ -133,8 +133,8 @@ def tested(found: Compared) -> list[Claim]:
     after = found.title(last)
     claims = [
         Claim(
-            f"{found.text}: with {after} tokens read the largest GPT predicts better than the "
-            "largest LSTM",
+            f"on {found.text} the largest GPT predicts better than the largest LSTM with {after} "
+            "tokens read",
             difference(found, {("GPT", last): 1, ("LSTM", last): -1}),
             "nats",
             "below",
@@ -143,8 +143,8 @@ def tested(found: Compared) -> list[Claim]:
             values=(float(mean["LSTM"][last]), float(mean["GPT"][last])),
         ),
         Claim(
-            f"{found.text}: from {found.title(early)} to {after} tokens read the GPT's loss falls "
-            "by more than the LSTM's",
+            f"on {found.text} the GPT's loss falls by more than the LSTM's from "
+            f"{found.title(early)} to {after} tokens read",
             difference(
                 found,
                 {
@@ -167,7 +167,7 @@ def tested(found: Compared) -> list[Claim]:
     for kind in ("LSTM", "GPT"):
         claims.append(
             Claim(
-                f"{found.text}: the {kind}'s loss still falls from {found.title(last - 1)} to "
+                f"on {found.text} the {kind}'s loss still falls from {found.title(last - 1)} to "
                 f"{after} tokens read",
                 difference(found, {(kind, last): 1, (kind, last - 1): -1}),
                 "nats",
