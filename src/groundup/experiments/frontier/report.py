@@ -211,7 +211,9 @@ def _changes(after: Point, before: Point, tests: int) -> str:
         else:
             open_.append(axis)
     if open_:
-        told.append(f"{' and '.join(open_)} cannot be told apart")
+        *firsts, last = open_
+        named = f"{', '.join(firsts)} and {last}" if firsts else last
+        told.append(f"{named} cannot be told apart")
     return "; ".join(told)
 
 
