@@ -70,7 +70,7 @@ def conclusions(claims: Sequence[Claim]) -> list[str]:
     """
     said = {"yes": "", "no": "Not so, but the contrary: "}
     sentences = [f"{said[one.mark]}{one.claim}: {one.shown}." for one in claims if one.mark in said]
-    several, single = [], []
+    several, single = list[str](), list[str]()
     for one in claims:
         if one.mark == "open":
             (several if np.isfinite(one.measured.high) else single).append(one.claim)
