@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,3 +96,21 @@ def test_it_reads_the_last_message_and_ids_as_text(
     assert SENTENCE not in [one.text for one in found]
     with pytest.raises(UserError, match="prompt_ids need a tokenizer"):
         generate(tiny_model(), requests[1:], guard=guard)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "must be a list of at least one"),
+        ("hello", "messages='hello' must be a list"),
+        ([{"content": "hi"}], "message 1 has the role None; use one of system"),
+        ([{"role": "user"}], "has a content of type NoneType; it must be text"),
+    ],
+)
+def test_what_are_no_messages_is_refused_as_without_a_guard(
+    tiny_model: TinyModel, tokenizer: Tokenizer, messages: Any, message: str
+) -> None:
+    for guard in (None, Words("bad")):
+        with pytest.raises(UserError, match=message):
+            generate(tiny_model(), [Request(messages=messages)], tokenizer, guard=guard)

@@ -25,6 +25,7 @@ from jaxtyping import Bool
 from groundup.errors import UserError
 from groundup.generation.request import Completion, Request
 from groundup.lm.model import CausalLM
+from groundup.text.chat import check_messages
 from groundup.text.tokenizer import Tokenizer
 
 # It declines as the small world does and as larger assistants do, so that either way to count
@@ -99,11 +100,12 @@ def stopped_completion() -> Completion:
 def asked_of(request: Request, tokenizer: Tokenizer | None) -> str:
     """The text of a request that a guard reads: its last message, or all that is to go on.
 
-    Raises `UserError` for ids without a tokenizer.
+    Raises `UserError` for ids without a tokenizer and for malformed messages.
     """
     if request.messages is not None:
-        said = [one for one in request.messages if one["role"] == "user"] or request.messages
-        return str(said[-1]["content"])
+        messages = check_messages(request.messages)
+        said = [one for one in messages if one.role == "user"] or messages
+        return said[-1].content
     if request.prompt is not None:
         return request.prompt
     assert request.prompt_ids is not None
