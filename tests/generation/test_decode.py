@@ -23,6 +23,7 @@ from groundup.generation.library import library
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.cache import KVCache
+from groundup.lm.config import Rope
 from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
 
@@ -40,6 +41,10 @@ SHAPES = {
         "num_key_value_heads": 4,
         "attention_bias": True,
         "mlp_bias": True,
+    },
+    "no positions, but YaRN's factor": {
+        "position_embedding_type": "none",
+        "rope": Rope(type="yarn", factor=32.0, attention_factor=1.35),
     },
     "odd sizes": {"intermediate_size": 97, "vocab_size": 323},
     "five queries for a key": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 38},

@@ -73,9 +73,9 @@ class Kernel:
             return
         config, self._slots = self._config, cache.slots
         frequencies = inverse_frequencies(config.rope, config.head_dim, torch.device("cpu"))
-        if config.position != "rope":
-            frequencies = torch.zeros_like(frequencies)  # turned by nothing
         positions, scale = torch.arange(cache.slots), config.rope.attention_factor
+        if config.position != "rope":
+            frequencies, scale = torch.zeros_like(frequencies), 1.0  # turned by nothing
         self._turns = torch.stack(rotation(frequencies, positions, torch.float32, scale), 1)
         self._model.slots, self._model.turns = cache.slots, self._turns.data_ptr()
         heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
