@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -101,6 +102,20 @@ def test_the_same_request_again_is_answered_anew_and_a_seed_repeats_it(model: Ca
     assert_same(generate(model, [request]), four[:1])
     other = replace(request, sampling=replace(request.sampling, seed=4))
     assert generate(model, [other])[0].ids != four[0].ids
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_ids_are_the_same_prompt_in_whatever_they_stand(model: CausalLM) -> None:
+    requests = [
+        Request(ids, sampling=replace(DRAWN, temperature=20.0, ignore_eos=True))  # type: ignore[arg-type]
+        for ids in ([5, 6, 7], (5, 6, 7), np.array([5, 6, 7]), torch.tensor([5, 6, 7]))
+    ]
+    first, *others = [generate(model, [request])[0] for request in requests]
+    assert all(other.ids == first.ids for other in others)
+    # Together they are one request asked four times.
+    together = generate(model, requests)
+    assert len({tuple(one.ids) for one in together}) == 4
+    assert_same(together, generate(model, requests[:1] * 4))
 
 
 def test_a_shorter_limit_gives_the_beginning_of_a_longer_one(tiny_model) -> None:  # type: ignore[no-untyped-def]
@@ -314,3 +329,6 @@ def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: To
     for single in ("hi", Request(prompt="hi")):
         with pytest.raises(UserError, match="pass a list of it"):
             generate(model, single, tokenizer)  # type: ignore[arg-type]
+    for ids in ([5, 6.5], "56", torch.tensor([[5, 6]])):
+        with pytest.raises(UserError, match=r"prompt_ids=.*5.* must be a list of whole numbers"):
+            generate(model, [Request(ids)])  # type: ignore[arg-type]

@@ -11,13 +11,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Literal
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
 from groundup.text.chat import encode_chat
@@ -243,10 +244,17 @@ class InputProcessor:
 def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | None) -> list[int]:
     """The tokens of a request's prompt.
 
-    Raises `UserError` for an empty prompt, one longer than the context, and unknown ids.
+    Raises `UserError` for an empty prompt, one longer than the context, and ids that are
+    unknown or no whole numbers.
     """
     if request.prompt_ids is not None:
-        ids = list(request.prompt_ids)
+        try:
+            ids = [index(id) for id in request.prompt_ids]  # the seed follows from how they print
+        except TypeError:
+            raise UserError(
+                f"prompt_ids={shorten(request.prompt_ids)} must be a list of whole numbers; "
+                "give it what tokenizer.encode returns"
+            ) from None
         if request.sampling.stop and tokenizer is None:
             raise UserError("stop strings need a tokenizer; pass it to generate, or stop by ids")
     elif tokenizer is None:
