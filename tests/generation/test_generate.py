@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -125,6 +127,24 @@ def test_a_shorter_limit_gives_the_beginning_of_a_longer_one(tiny_model) -> None
         for n in (40, 10)
     )
     assert long.ids[:10] == short.ids
+
+
+def test_random_numbers_are_kept_of_running_requests_alone(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    limit, kept = 100_003, list[int]()
+    model = tiny_model(eos_token_ids=tuple(range(320)), max_position_embeddings=2 * limit)
+
+    def length(one: object) -> int:
+        if type(one) is torch.Tensor:
+            return one.numel()
+        return len(one) if type(one) is list else 0
+
+    def look(ids: Sequence[int]) -> None:
+        kept.append(sum(length(one) == limit for one in gc.get_objects()))
+
+    sampling = replace(DRAWN, max_new_tokens=limit)
+    requests = [Request([5 + n], sampling=sampling, mask=look) for n in range(6)]
+    generate(model, requests, batch_size=2)
+    assert len(kept) == 6 and max(kept) <= 2, kept
 
 
 # Ends that are not taken.

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from operator import index
 from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from groundup.errors import UserError, shorten
@@ -110,7 +111,7 @@ class SequenceState:
             ends = frozenset()
         self._stop_ids = ends | frozenset(self.sampling.stop_ids)
         self._seed = _seed(self.sampling.seed, prompt, copy)
-        self._uniforms: list[float] = []
+        self._uniforms: Float32[np.ndarray, " limit"] | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -129,10 +130,10 @@ class SequenceState:
 
     def uniform(self) -> float:
         """Returns the random number of the next token. All are drawn when the first is needed."""
-        if not self._uniforms:
+        if self._uniforms is None:
             generator = torch.Generator().manual_seed(self._seed)
-            self._uniforms = torch.rand(self.limit, generator=generator).tolist()
-        return self._uniforms[len(self.ids)]
+            self._uniforms = torch.rand(self.limit, generator=generator).numpy()
+        return float(self._uniforms[len(self.ids)])
 
     def allowed(self, vocab: int) -> Bool[Tensor, " vocab"] | None:
         """Returns which tokens may come next: what the mask allows, no end before `min_new_tokens`.
@@ -186,13 +187,13 @@ class SequenceState:
         if self.finish_reason is None and len(self.ids) == self.limit:
             self.finish_reason = "length"
         if self.finish_reason is not None:
-            shown += self._rest()
+            shown += self._finish()
         self.pieces.append(shown)
         return shown
 
     def cancel(self) -> None:
         self.finish_reason = "cancelled"
-        self.pieces.append(self._rest())
+        self.pieces.append(self._finish())
 
     def completion(self) -> Completion:
         assert self.finish_reason is not None
@@ -200,7 +201,9 @@ class SequenceState:
         text = "".join(self.pieces)
         return Completion(text, self.ids, self.logprobs, self.finish_reason, top)
 
-    def _rest(self) -> str:
+    def _finish(self) -> str:
+        """Returns the text that was held, and drops the random numbers."""
+        self._uniforms = None
         return "" if self._text is None else self._text.finish()
 
 
