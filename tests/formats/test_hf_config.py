@@ -115,6 +115,8 @@ QWEN2 = {
         ({**GPT2, "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ({**QWEN2, "layer_types": ["full_attention"]}, "one kind for each of 24 layers"),
         ({**QWEN2, "layer_types": ["chunked_attention"] * 24}, "chunked_attention"),
+        ({**QWEN2, "layer_types": None, "max_window_layers": "1"}, "max_window_layers='1', which"),
+        ({**QWEN2, "layer_types": None, "max_window_layers": -1}, "max_window_layers=-1, which"),
     ],
 )
 def test_what_cannot_be_read_is_refused(config: dict[str, object], message: str) -> None:
@@ -146,6 +148,10 @@ def test_what_a_config_leaves_out_is_what_its_family_means() -> None:
         (MistralConfig(num_hidden_layers=2, sliding_window=None).to_dict(), (None, None)),
         ({**QWEN2, "num_hidden_layers": 3, "layer_types": None, "max_window_layers": 1},
          (None, 8, 8)),
+        ({**QWEN2, "num_hidden_layers": 3, "layer_types": None, "max_window_layers": 1.0},
+         (None, 8, 8)),
+        ({**QWEN2, "num_hidden_layers": 3, "layer_types": None, "max_window_layers": None},
+         (None, None, None)),
         ({**QWEN2, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
          (8, None)),
         ({**QWEN2, "use_sliding_window": False}, (None,) * 24),

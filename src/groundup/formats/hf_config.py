@@ -126,8 +126,8 @@ def _windows(
     layers = range(read.int_("num_hidden_layers"))
     kinds = config.get("layer_types")
     if kinds is None:
-        first = read.values.get("max_window_layers", 28)  # Qwen's default
-        chosen = [n for n in layers if isinstance(first, int) and n >= first]
+        read.values.setdefault("max_window_layers", 28)  # Qwen's default
+        chosen = [*layers[read.int_("max_window_layers", 0, MOST["num_hidden_layers"]) :]]
     elif isinstance(kinds, list) and len(kinds) == len(layers):
         other = sorted({str(kind) for kind in kinds} - {"full_attention", "sliding_attention"})
         if other:

@@ -75,11 +75,14 @@ def own_from_hf(config: Mapping[str, Any], base: ModelConfig) -> ModelConfig:
             f"config.json says position_embedding_type={shorten(position)}, which must be one of "
             f"{', '.join(POSITION_EMBEDDINGS)}"
         )
-    layers = config.get("windowed_layers")
+    layers, depth = config.get("windowed_layers"), base.num_hidden_layers
     if layers is not None and not (
-        isinstance(layers, list) and all(isinstance(one, int) for one in layers)
+        isinstance(layers, list) and all(type(one) is int and 0 <= one < depth for one in layers)
     ):
-        raise UserError(f"config.json says windowed_layers={shorten(layers)}, no list of layers")
+        raise UserError(
+            f"config.json says windowed_layers={shorten(layers)}, which must be a list of layers "
+            f"from 0 to {depth - 1}; download it again"
+        )
     window = config.get("sliding_window")
     return replace(
         base,
