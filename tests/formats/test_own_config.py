@@ -115,6 +115,7 @@ def test_what_every_family_has_keeps_its_name(kind: Any) -> None:
         ({"sliding_window": -1}, "sliding_window=-1"),
         ({"windowed_layers": "all"}, "windowed_layers='all', which must be a list of layers"),
         ({"windowed_layers": [7]}, r"windowed_layers=\[7\], which .* layers from 0 to 1"),
+        ({"windowed_layers": [0], "sliding_window": None}, "needs a sliding_window"),
         ({"windowed_layers": [True]}, r"windowed_layers=\[True\], which must be a list of layers"),
         ({"num_experts": [4]}, "num_experts="),
     ],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +39,39 @@ def test_impossible_shapes_name_value_rule_and_remedy(
     shape = {"width": 256, "depth": 2, "vocab_size": 512, "context": 128} | changes
     with pytest.raises(UserError, match=message):
         ModelConfig.of(**shape)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"model_type": "phi"}, "model_type='phi' must be one of 'qwen3', .*; try 'qwen3'"),
+        ({"hidden_act": "swish"}, "hidden_act='swish' must be one of 'silu', .*; try 'silu'"),
+        ({"hidden_act": None}, "hidden_act=None must be one of 'silu'"),
+        (
+            {"position_embedding_type": "rotary"},
+            "position_embedding_type='rotary' must be one of 'rope', .*'none', None; try 'rope'",
+        ),
+        (
+            {"sliding_window": 8, "windowed_layers": (0, 2)},
+            r"windowed_layers=\(0, 2\) must be layers from 0 to 1; leave out",
+        ),
+        ({"windowed_layers": (0,)}, r"windowed_layers=\(0,\) needs a sliding_window; give one"),
+        (
+            {"sliding_window": 8, "windowed_layers": (-1,)},
+            r"windowed_layers=\(-1,\) must be layers from 0 to 1",
+        ),
+    ],
+)
+def test_switches_that_no_model_has_are_refused(switches: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ModelConfig.of(width=64, depth=2, vocab_size=64, context=32, **switches)
+
+
+def test_a_window_in_no_layer_may_be_said() -> None:
+    shape = ModelConfig.of(width=64, depth=2, vocab_size=64, context=32)
+    assert replace(shape, windowed_layers=()).windows == (None, None)
+    assert replace(shape, windowed_layers=(), sliding_window=8).windows == (None, None)
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "qwen2", "llama", "mistral", "gpt2"])

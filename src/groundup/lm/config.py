@@ -139,10 +139,30 @@ class ModelConfig:
     pad_token_id: int | None = 0
 
     def __post_init__(self) -> None:
+        words: dict[str, tuple[str | None, ...]] = {
+            "model_type": tuple(FAMILIES),
+            "hidden_act": ACTIVATIONS,
+            "position_embedding_type": (*POSITION_EMBEDDINGS, None),
+        }
+        for name, known in words.items():
+            if (word := getattr(self, name)) not in known:
+                choices = ", ".join(map(repr, known))
+                raise UserError(f"{name}={word!r} must be one of {choices}; try {known[0]!r}")
         for name, most in MOST.items():
             value = getattr(self, name, None)
             if value is not None and not 1 <= value <= most:
                 raise UserError(f"{name}={value} must be from 1 to {most:,}; check config.json")
+        windowed, depth = self.windowed_layers or (), self.num_hidden_layers
+        if not all(0 <= layer < depth for layer in windowed):
+            raise UserError(
+                f"windowed_layers={windowed} must be layers from 0 to {depth - 1}; "
+                "leave out those that the model does not have"
+            )
+        if windowed and self.sliding_window is None:
+            raise UserError(
+                f"windowed_layers={windowed} needs a sliding_window; "
+                "give one, or leave out the layers"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"num_key_value_heads={self.num_key_value_heads} does not divide "
