@@ -114,7 +114,11 @@ class Rows(DataStream):
 def loss(model, batch):
     x = batch.input_ids.float()
     x = model["used"](x) + (model["second"](x) if x[0, 0] else 0)
-    return Loss(x.square().sum(), batch.weight, {})
+    total = x.square().sum()
+    # Each batch has the loss, and a metric of its own beside it; the second has one more.
+    own = ("second", "more") if batch.input_ids[0, 0] else ("first",)
+    metrics = {name: (float(total), batch.weight) for name in ("loss", *own)}
+    return Loss(total, batch.weight, metrics)
 
 torch.manual_seed(0)
 model = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("used", "second", "idle")})
@@ -130,17 +134,29 @@ with Run.open(folder, "test", TrainingConfig(out=folder)) as run:
 
 
 def test_what_no_process_has_a_gradient_of_takes_no_step(workshop: Any, tmp_path: Path) -> None:
-    script, found = tmp_path / "idle.py", []
+    script, found, logged = tmp_path / "idle.py", [], []
     script.write_text(IDLE)
     for processes in (1, 2):
         words = [os.fspath(script), ROOT, os.fspath(tmp_path / str(processes))]
         command = [sys.executable, *words]
         code, said = workshop.run(command) if processes == 1 else torchrun(2, command)
         assert code == 0, said
-        found.append(load_file(tmp_path / str(processes) / "moved.safetensors"))
+        folder = tmp_path / str(processes)
+        found.append(load_file(folder / "moved.safetensors"))
+        logged.append(read_lines(folder / "metrics.jsonl"))
     for name, moved in found[0].items():
         assert bool(moved.any()) == (not name.startswith("idle")), name
         assert_close(found[1][name], moved, rtol=1e-3, atol=1e-6)
+    # What one process alone has a metric of is a mean over its own.
+    names = {"loss", "first", "second", "more"}
+    assert len(logged[0]) == len(logged[1]) == 3
+    for alone, shared in zip(*logged, strict=True):
+        assert names <= alone.keys() == shared.keys()
+        assert {name: shared[name] for name in names} == pytest.approx(
+            {name: alone[name] for name in names}, rel=1e-3
+        )
+        assert alone["loss"] == pytest.approx((alone["first"] + alone["second"]) / 2)
+        assert alone["second"] == alone["more"] != pytest.approx(alone["first"], rel=0.01)
 
 
 def test_each_process_has_a_part_of_a_step(workshop: Any, tmp_path: Path) -> None:
@@ -153,10 +169,21 @@ def test_each_process_has_a_part_of_a_step(workshop: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("stage", ["pretrain", "dpo", "kto", "reward", "ppo", "grpo"])
-def test_every_stage_runs_on_two_processes(workshop: Any, tmp_path: Path, stage: str) -> None:
-    code, said = torchrun(2, workshop.command(stage, tmp_path / "run", micro_rows=None))
+@pytest.mark.parametrize(
+    ("stage", "ptx"),
+    [
+        *((stage, 0.0) for stage in ("pretrain", "dpo", "kto", "reward", "ppo", "grpo")),
+        *((stage, 0.3) for stage in ("dpo", "ppo")),
+    ],
+)
+def test_every_stage_runs_on_two_processes(
+    workshop: Any, tmp_path: Path, stage: str, ptx: float
+) -> None:
+    more = {"ptx": ptx} if ptx else {}
+    code, said = torchrun(2, workshop.command(stage, tmp_path / "run", micro_rows=None, **more))
     assert code == 0, said
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert any("ptx_loss" in line for line in lines) == bool(ptx)
 
 
 def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ Without torchrun there is one rank, and nothing here does anything. No torch is 
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -85,6 +86,24 @@ def any_of(flag: bool) -> bool:
     told = torch.tensor([float(flag)])
     all_reduce([told])
     return bool(told.item() > 0)
+
+
+def union(names: Iterable[str]) -> list[str]:
+    """Returns the names that any rank has, sorted."""
+    if size() == 1:
+        return sorted(set(names))
+    import torch
+
+    told = json.dumps(sorted(set(names))).encode()
+    lengths = torch.zeros(size(), dtype=torch.int64)
+    lengths[rank()] = len(told)
+    all_reduce([lengths])
+    # Each rank fills its own row, and a sum with zeros changes none.
+    table = torch.zeros(size(), int(lengths.max()), dtype=torch.uint8)
+    table[rank(), : len(told)] = torch.frombuffer(bytearray(told), dtype=torch.uint8)
+    all_reduce([table])
+    rows = zip(table, lengths.tolist(), strict=True)
+    return sorted({name for row, end in rows for name in json.loads(bytes(row[:end].tolist()))})
 
 
 def broadcast(value: float) -> float:

@@ -182,8 +182,10 @@ def _summed(
         if master.grad is None and processes:
             master.grad = torch.zeros_like(master)
     ranks.all_reduce([master.grad for master in masters if master.grad is not None])
-    names = sorted(sums)
-    table = torch.tensor([sums[name] for name in names], dtype=torch.float64, device=device)
+    # Batches of different kinds have different metrics, and a rank may lack one of the kinds.
+    names = ranks.union(sums)
+    rows = [sums.get(name, (0.0, 0.0)) for name in names]
+    table = torch.tensor(rows, dtype=torch.float64, device=device)
     ranks.all_reduce([table])
     return {name: (row[0], row[1]) for name, row in zip(names, table.tolist(), strict=True)}
 
