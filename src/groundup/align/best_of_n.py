@@ -322,22 +322,27 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple
 
 
 def _heldout_groups(pools: Sequence[Pool], share: float) -> set[str]:
-    """About this share of the groups, by their hashes, which are the same beside other prompts.
+    """About this share of the groups, by a hash of their own, the same beside other prompts.
 
-    Of few groups chance may hold none out: then it is the first that a larger share would, of every
+    Data are split by the plain hash already, and what is left of them to ask has no low ones. Of
+    few groups chance may hold none out: then it is the first that a larger share would, of every
     source where one is to be expected, and of all together.
     """
     groups: dict[str, set[str]] = {}
     for pool in pools:
         groups.setdefault(pool.source, set()).add(_group(pool))
     every = set().union(*groups.values())
-    found = {group for group in every if split_hash(group) < share}
+    found = {group for group in every if _place(group) < share}
     for own in groups.values():
         if share * len(own) >= 1 and not own & found:
-            found.add(min(own, key=split_hash))
+            found.add(min(own, key=_place))
     if share and not found and len(every) > 1:
-        found.add(min(every, key=split_hash))
+        found.add(min(every, key=_place))
     return found
+
+
+def _place(group: str) -> float:
+    return split_hash(f"best-of-n {group}")
 
 
 def _is_learned(pool: Pool, min_reward: float | None) -> bool:
