@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.align.best_of_n import kl_bound
+from groundup.align.prompts import load_prompts
 from groundup.app.cli import main
 from groundup.errors import UserError
 from groundup.experiments.config import (
@@ -156,6 +157,22 @@ def test_a_proxy_that_knows_nothing_gains_nothing_and_its_opposite_loses() -> No
     )
 
 
+def test_prompts_of_one_group_are_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    scores, gold = rng.random((2, 10, 16)), rng.random((10, 16))
+    # Five copies of each prompt say no more than one.
+    copies = np.repeat(scores, 5, axis=1), np.repeat(gold, 5, axis=0)
+    groups = [f"group {i // 5}" for i in range(50)]
+    once, grouped, alone = by_choice(scores, gold), by_choice(*copies, groups), by_choice(*copies)
+    for name in ("alpha", "beta", "peak", "rise"):
+        truth, found = getattr(once.fitted, name), getattr(grouped.fitted, name)
+        assert (found.low, found.high) == pytest.approx((truth.low, truth.high))
+    wide, narrow = once.fitted.alpha, alone.fitted.alpha
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+    # Of one group alone nothing could be drawn.
+    assert by_choice(*copies, ["all"] * 50).fitted.alpha == alone.fitted.alpha
+
+
 def rollout(kl: float, gold: float, reward: float) -> dict[str, Any]:
     return {"exact_kl": kl, "gold": gold, "reward": reward}
 
@@ -282,6 +299,39 @@ def test_plots_have_a_column_for_each_size_with_the_raw_points() -> None:
 
 
 # The experiment.
+
+
+def test_prompts_are_kept_with_their_answers_and_groups(workshop: Any, tmp_path: Path) -> None:
+    shop = Workshop(
+        OveroptimizationConfig(
+            out=tmp_path,
+            model=workshop.finished("sft"),
+            data=workshop.data,
+            sources=("colours",),
+            max_new_tokens=8,
+        )
+    )
+    shop.ask()
+    sides = load_prompts(workshop.data, shop.tokenizer, longest=shop.longest)
+    for name, side in zip(("asked.jsonl", "heldout.jsonl"), sides, strict=True):
+        read = load_prompts(tmp_path / name, shop.tokenizer, longest=shop.longest)
+        found = {one.ids: one for some in read for one in some}
+        assert len(found) == len(side) and all(one.row["answer"] for one in side)
+        for one in side:
+            kept = found[one.ids]
+            assert (kept.messages, kept.source, kept.group) == (
+                one.messages,
+                one.source,
+                one.group,
+            )
+            assert kept.row["answer"] == one.row["answer"]
+    # An earlier version kept none of these.
+    last = tmp_path / "heldout.jsonl"
+    kept_rows = map(json.loads, last.read_text().splitlines())
+    rows = [{"messages": row["messages"], "source": row["source"]} for row in kept_rows]
+    last.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"heldout.jsonl does not say .* choose another --out"):
+        shop.ask()
 
 
 def test_a_proxys_draw_of_the_labels(workshop: Any, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def _cell(
     proxies = [Proxy(size, labels, seed) for seed in range(shop.sizes.seeds)]
     scores = np.stack([shop.scores(one, pool) for one in proxies])
     gold = np.stack([_gold(one) for one in pool])
+    groups = [one.group for one in pool]
     accuracy = over_seeds([shop.accuracy(one) for one in proxies])
     say(f"{NAME}  {size}, {labels:,} labels: {accuracy.estimate:.1%} of held-out pairs in order")
     first, course = proxies[0], None
@@ -102,8 +103,8 @@ def _cell(
         labels,
         shop.parameters(size),
         accuracy,
-        by_choice(scores, gold),
-        by_choice(conservative(scores)[None], gold),
+        by_choice(scores, gold, groups),
+        by_choice(conservative(scores)[None], gold, groups),
         course,
     )
 

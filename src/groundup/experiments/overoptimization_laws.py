@@ -13,7 +13,7 @@ worth its name if what it learned nearby foretells what comes further away.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from typing import Any
@@ -238,8 +238,15 @@ def counts(most: int) -> list[int]:
     return sorted({n for n in found if n <= most} | {most})
 
 
-def by_choice(scores: Scores, gold: Float[np.ndarray, "prompts n"]) -> Curve:
-    """Best of n by each seed's scores; its intervals draw seeds and prompts anew."""
+def by_choice(
+    scores: Scores,
+    gold: Float[np.ndarray, "prompts n"],
+    groups: Sequence[Hashable] | None = None,
+) -> Curve:
+    """Best of n by each seed's scores; its intervals draw seeds and groups of prompts anew.
+
+    Without `groups`, and where all are of one, every prompt stands for itself.
+    """
     some = counts(gold.shape[1])
     worth = np.array(
         [
@@ -253,9 +260,16 @@ def by_choice(scores: Scores, gold: Float[np.ndarray, "prompts n"]) -> Curve:
     # [seeds, prompts, gold or proxy, n]
     gained = worth - worth[..., :1]
     d = np.array([sqrt(kl_bound(n)) for n in some])
+    if groups is None or len(set(groups)) == 1:
+        groups = range(len(gold))
+    members: dict[Hashable, list[int]] = {}
+    for prompt, group in enumerate(groups):
+        members.setdefault(group, []).append(prompt)
+    whole = list(members.values())
 
     def redraw(rng: np.random.Generator) -> tuple[Points, Points]:
-        seeds, prompts = (rng.integers(0, size, size) for size in gained.shape[:2])
+        seeds, drawn = (rng.integers(0, size, size) for size in (len(gained), len(whole)))
+        prompts = [prompt for group in drawn for prompt in whole[group]]
         return d, gained[seeds][:, prompts, 0].mean((0, 1))
 
     means = gained.mean((0, 1))

@@ -27,7 +27,7 @@ from groundup.align.config import BestOfNConfig, PPOConfig, RewardConfig
 from groundup.align.prompts import load_prompts
 from groundup.align.reward import answered_ids
 from groundup.align.rewards.model import load_reward_model, read_at_end, scores_of
-from groundup.data.files import write_json_lines
+from groundup.data.files import rows_of, write_json_lines
 from groundup.data.records import read_conversations, read_preferences
 from groundup.errors import UserError
 from groundup.experiments.config import OveroptimizationConfig
@@ -39,7 +39,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_json_object, read_lines, write_bytes, write_json
 from groundup.text.example import Example
-from groundup.text.rows import Message, Preference
+from groundup.text.rows import BadRow, Message, Preference
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
 
@@ -125,6 +125,12 @@ class Workshop:
         """Write the prompts of the data's two sides, and the conversations that they are from."""
         last = self.out / "heldout.jsonl"
         if last.exists():
+            kept = [row for _, row in rows_of(last)]
+            if any(not isinstance(row, BadRow) and "group" not in row for row in kept):
+                raise UserError(
+                    f"{last} does not say which prompts are of one group, as an earlier version "
+                    "wrote it; choose another --out"
+                )
             return
         config = self.config
         if not (config.data / "conversations").is_dir():
@@ -148,7 +154,12 @@ class Workshop:
         ]
         write_json_lines(self.out / "demonstrations.jsonl", talks)
         for name, prompts in zip(("asked.jsonl", last.name), sides, strict=True):
-            rows = [{"messages": _turns(one.messages), "source": one.source} for one in prompts]
+            rows = [
+                # The reward may compare with the `answer` of its row.
+                {**one.row, "messages": _turns(one.messages)}
+                | {"source": one.source, "group": one.group}
+                for one in prompts
+            ]
             write_json_lines(self.out / name, rows)
 
     def labels(self) -> list[Pool]:

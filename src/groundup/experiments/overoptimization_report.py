@@ -171,7 +171,7 @@ def _how(found: Found, way: Way) -> str:
         )
     return (
         f"Means over {seeds(found.seeds)} and {found.prompts} held-out prompts with {found.n} "
-        "answers each; intervals draw both anew."
+        "answers each; intervals draw seeds and groups of prompts anew."
     )
 
 
