@@ -7,10 +7,14 @@ import re
 import subprocess
 import sys
 import time
+from datetime import datetime
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
+import pyarrow as arrow
 import pytest
+from pyarrow import parquet
 
 from groundup.align.prompts import Prompt
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
@@ -22,6 +26,7 @@ from groundup.align.rewards.verifiers import (
     rewards,
 )
 from groundup.align.rollout import Rollout
+from groundup.data.records import read_prompts
 from groundup.errors import UserError
 from groundup.text.rows import Message
 from groundup.world import gold, questions
@@ -295,6 +300,9 @@ def dies(prompts, completions):
 def leaves(prompts, completions):
     raise SystemExit
 
+def texts_of(prompts, completions, rows):
+    return [float(row["when"] == "2026-05-01 12:30:00" and row["price"] == "1.50") for row in rows]
+
 def nothing(prompts, completions):
     pass
 
@@ -333,6 +341,20 @@ def asked(spec: str, reward: Reward | None = None) -> list[float]:
 def test_ones_own_function(own: Path) -> None:
     assert asked("mine:words") == [2, 3] and asked("mine:answers") == [1, 0]
     assert asked("mine:keywords") == [3, 5] and asked("mine:noisy") == [1, 1]
+
+
+def test_columns_that_json_does_not_know_are_text(own: Path) -> None:
+    table = arrow.table(
+        {
+            "prompt": ["p"],
+            "when": [datetime(2026, 5, 1, 12, 30)],
+            "price": [Decimal("1.50")],
+            "bytes": [b"\xff"],
+        }
+    )
+    parquet.write_table(table, own / "prompts.parquet")
+    [row] = read_prompts(own / "prompts.parquet").rows
+    assert rewards(open_reward("mine:texts_of"), [row.text], ["c"], [row.settings]) == [1]
 
 
 @pytest.mark.parametrize(

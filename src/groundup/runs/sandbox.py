@@ -57,7 +57,10 @@ class Sandbox:
         """Of a process that ended without an answer, below 0 a signal; None where time was up."""
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Send one line and read one; None where the process died or stayed silent."""
+        """Send one line and read one; None where the process died or stayed silent.
+
+        What JSON does not know, such as a date from Parquet, is sent as text.
+        """
         with self._lock:
             process = self._running()
             assert process.stdin is not None and process.stdout is not None
@@ -67,7 +70,8 @@ class Sandbox:
             # What the code may write into the pipe by itself is no answer.
             id = secrets.token_hex()
             try:
-                process.stdin.write(json.dumps({"id": id, "question": question}) + "\n")
+                written = json.dumps({"id": id, "question": question}, default=str)
+                process.stdin.write(written + "\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
             except OSError:
