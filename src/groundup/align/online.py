@@ -214,7 +214,8 @@ class Online:
                 "samples.jsonl", step=step + 1, prompt=asked, text=one.text, reward=float(reward)
             )
         if self.watch is not None:
-            told_apart = more.get("groups_with_signal", float(sampled.rewards.std()))
+            # Not by their deviation, which rounding keeps from 0.
+            told_apart = more.get("groups_with_signal", float(np.ptp(sampled.rewards)))
             self.watch.iteration(kl=kl, entropy=entropy, ended=ended, told_apart=told_apart > 0)
 
     def stream(
