@@ -65,7 +65,7 @@ def slow(folder: Path, side: str, tokenizer: Tokenizer, patterns: Sequence[str])
     ]
 
 
-@pytest.mark.parametrize("patterns", [(), ("nobody", "col*")])
+@pytest.mark.parametrize("patterns", [(), ("colours", "col*")])
 def test_a_data_stage_is_read_at_once_and_in_full_alike(
     workshop: Any, patterns: tuple[str, ...]
 ) -> None:
@@ -162,6 +162,14 @@ def test_prompts_of_a_file_keep_their_group(workshop: Any, tmp_path: Path) -> No
     assert {one.group for one in sides[0]}.isdisjoint(one.group for one in sides[1])
     found = {one.messages[0].content: one.group for side in sides for one in side}
     assert found == {row["prompt"]: row["group"] for row in rows} | {"Alone?": "alone"}
+
+
+def test_each_pattern_of_sources_must_match(workshop: Any) -> None:
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    with pytest.raises(
+        UserError, match=r"^sources=moon match no prompt of .*; there are 'colours'"
+    ):
+        load_prompts(workshop.data, tokenizer, longest=100, sources=("col*", "moon"))
 
 
 @pytest.mark.parametrize("layout", ["prompt", "whole", "votes"])

@@ -64,10 +64,10 @@ def load_prompts(
 ) -> tuple[list[Prompt], list[Prompt]]:
     """The prompts to train on and the held-out ones, each of at most `longest` tokens.
 
-    `sources` are patterns of the sources that are taken, all if there are none. Of a file about
-    every twentieth group is held out, by its hash; without one, prompts that begin with the same
-    text are a group. Longer prompts are left out and counted. Raises `UserError` where none is
-    left.
+    `sources` are patterns of the sources that are taken, all if there are none; each must match
+    one. Of a file about every twentieth group is held out, by its hash; without one, prompts that
+    begin with the same text are a group. Longer prompts are left out and counted. Raises
+    `UserError` where none is left.
     """
     if longest < 1:
         raise UserError(
@@ -78,9 +78,10 @@ def load_prompts(
     if sources:
         taken = {name for name in known if any(fnmatch(name, one) for one in sources)}
         sides = [[one for one in side if one.source in taken] for side in sides]
-        if not sides[0]:
+        idle = [one for one in sources if not any(fnmatch(name, one) for name in known)]
+        if idle or not sides[0]:
             raise UserError(
-                f"sources={' '.join(sources)} match no prompt of {path}; there are "
+                f"sources={' '.join(idle or sources)} match no prompt of {path}; there are "
                 f"{shorten(', '.join(known))}"
             )
     chosen = [[one.asked() for one in spread(side, _MOST)] for side in sides]
