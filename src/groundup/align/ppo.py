@@ -57,7 +57,7 @@ from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import whole_share
 
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole:
-# a tenth of DPO's, for its gradients come from samples.
+# a sixth of DPO's, for its gradients come from samples.
 RATES = (0.0001, 0.0001)
 # Iterations in which the critic alone learns, where nobody says.
 _CRITIC_WARMUP = 5

@@ -45,7 +45,7 @@ from groundup.tune.config import SoupConfig
 
 # Of the iterations of PPO these many at most teach the critic alone.
 _CRITIC_WARMUP = 3
-# A tenth of DPO's: gradients come from samples. As in the recipe `alignment`.
+# Half of DPO's: gradients come from samples. As in the recipe `alignment`.
 _PPO_RATE = 0.0003
 # Harm is a share of the answers, far below 1, and iterations are few: at a slow rate the price
 # would still be rising when training ends (at 0.5 it came from 1 to 1.7 in seven iterations).
