@@ -128,8 +128,8 @@ class Workshop:
             kept = [row for _, row in rows_of(last)]
             if any(not isinstance(row, BadRow) and "group" not in row for row in kept):
                 raise UserError(
-                    f"{last} does not say which prompts are of one group, as an earlier version "
-                    "wrote it; choose another --out"
+                    f"{last} is of an earlier version and does not say which prompts are of one "
+                    "group; choose another --out"
                 )
             return
         config = self.config
