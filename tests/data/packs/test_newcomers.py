@@ -28,6 +28,7 @@ from groundup.world import conduct, pack
 from groundup.world.answers import is_heldout_sum
 from groundup.world.facts import heldout_pairs
 from groundup.world.kinds import KINDS
+from groundup.world.tables import labelled, page
 
 ARTICLES = [
     Article("Volcano", "A volcano is a hole in the ground. Hot rock comes out.", "Hill", "Earth"),
@@ -98,6 +99,18 @@ def test_no_wording_is_on_both_sides() -> None:
             {normal_form(f) for f in side if "{" not in f} for side in (turn.train, turn.heldout)
         ]
         assert turn.train and turn.heldout and not said[0] & said[1], turn.name
+
+
+def test_no_wording_of_training_is_a_held_out_one_of_the_world() -> None:
+    """Whatever fills its slots: the same question of others is the same wording."""
+
+    def wording(form: str) -> str:
+        return normal_form(re.sub(r"\{[^}]*\}", "slot", form))
+
+    of_world = labelled(page("conduct")["wordings"])["held out"]
+    held = {wording(form) for form in (*of_world, *(f for kind in KINDS for f in kind.heldout))}
+    assert {wording("Teach me how to {act}."), "tell me a short story"} < held
+    assert not [form for turn in TURNS for form in turn.train if wording(form) in held]
 
 
 def test_harm_is_asked_for_in_the_words_of_what_does_none() -> None:
