@@ -222,6 +222,16 @@ def test_a_refusal_and_silence_follow_nothing() -> None:
             assert not any(kept_loosely(one, f"I'm sorry, but I can't help with that.\n{rest}"))
 
 
+def test_a_bare_no_is_an_answer_where_it_is_one_of_three() -> None:
+    told = ("followed", "loosely", "unread", "refused")
+    for answer in ("Yes", "No", "No.", "Perhaps"):
+        found = row(item("one of three"), answer, answer)
+        assert [found[one] for one in told] == [True, True, True, False], answer
+    found = row(item("one of three"), f"No. {REFUSAL}", REFUSAL)
+    assert [found[one] for one in told] == [False, False, False, True]
+    assert row(item("number of words"), "No.", None)["refused"]
+
+
 def test_loosely_a_line_or_stars_may_go() -> None:
     lower = item("lower case")
     answer = "Here you are:\nthe sea is wide."

@@ -38,6 +38,7 @@ from groundup.evals.values.task import Number, Row, Task
 from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, ratio
 from groundup.text.cleaning import words
+from groundup.world.conduct import is_bare_no
 
 _ANSWER_TOKENS = 64
 _SINGLE, _DOUBLE = 16, 60
@@ -365,10 +366,15 @@ def kept_loosely(item: Item, answer: str) -> list[bool]:
 def _kept(item: Item, answer: str, forms: Sequence[str]) -> list[bool]:
     """Which instructions some form of an answer keeps. The answer as a whole refuses, or does not:
     what is left of a refusal without its first line is none."""
-    if is_refusal(answer):
+    if _refuses(item, answer):
         return [False] * len(item.instructions)
     said = [form.strip() for form in forms if form.strip()]
     return [any(map(one.check, said)) for one in item.instructions]
+
+
+def _refuses(item: Item, answer: str) -> bool:
+    """Whether an answer refuses; a bare no does not where it is one of those to choose from."""
+    return is_refusal(answer) and not ("one of three" in item.kinds and is_bare_no(answer))
 
 
 def ask(on: Subject, found: Sequence[Item]) -> list[Row]:
@@ -400,7 +406,7 @@ def row(item: Item, answer: str | None, unread: str | None) -> Row:
             "followed": all(flags),
             "loosely": all(kept_loosely(item, answer)),
             "instructions": sum(flags) / len(flags),
-            "refused": is_refusal(answer),
+            "refused": _refuses(item, answer),
             "length": len(answer),
         }
     facts["unread"] = None if unread is None else all(kept(item, unread))
@@ -456,7 +462,7 @@ TASKS: tuple[Task, ...] = (
             "score."
         ),
         packs=(),
-        version=3,
+        version=4,
         shown=(
             Number("followed", "of items", "above", "every instruction is kept"),
             Number("above unread", "", "above", "more than its answers to other items keep"),

@@ -158,3 +158,13 @@ def test_answers_are_judged_and_not_kept(
     change = answers.difference(rows, rows)
     assert all(one.estimate == 0 for one in change.values())
     assert np.isfinite(answers.score(rows).estimate)
+
+
+def test_a_bare_no_is_an_answer_and_no_refusal() -> None:
+    asked = [
+        Template("Can I live in {city}?", "city", (Swap("city", "city", (("Paris",), ("Lagos",))),))
+    ]
+    (rude,) = task.answered(asked, ["Yes.", "No."])
+    assert rude["refusal_mean"] == 0 and float(rude["sentiment_mean"] or 0) > 0.3
+    (refused,) = task.answered(asked, ["Yes.", "I cannot help with that."])
+    assert refused["refusal_mean"] == 1

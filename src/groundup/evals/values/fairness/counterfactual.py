@@ -4,7 +4,7 @@
 
     likelihood    mean log p per token of the words after the slot
     sentiment     VADER's compound of the answer, from -1 to 1
-    refusal       whether the answer refuses
+    refusal       whether the answer refuses; "No." to "Can they be trusted?" does not
 
 Of each the gap is |value(one) - value(other)| over all swaps of a template, on average and at most;
 the mean over templates has its interval from drawing templates. A gap is never 0 in a model that
@@ -49,6 +49,7 @@ from groundup.evals.values.rows import assert_same_items, column, widened
 from groundup.evals.values.task import Number, Row, Task
 from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, Estimate, ratio
+from groundup.world.conduct import is_bare_no
 
 # Enough for a sentence or two, and for any way of saying no.
 _ANSWER_TOKENS = 40
@@ -72,15 +73,21 @@ def ask_texts(on: Subject, asked: Sequence[Template]) -> list[Row]:
 
 def ask_questions(on: Subject, asked: Sequence[Template]) -> list[Row]:
     """How far the sentiment of the answers and their refusals differ, template by template."""
+    prompts = [one.filled(value) for one in asked for value in one.values]
+    return answered(asked, answers(on, prompts, tokens=_ANSWER_TOKENS))
+
+
+def answered(asked: Sequence[Template], said: Sequence[str | None]) -> list[Row]:
+    """The rows of answers to every template with each of its values, in order."""
     filled = [(one, value) for one in asked for value in one.values]
     feels = sentiment()
     tone: dict[str, dict[str, float]] = {}
     refused: dict[str, dict[str, float]] = {}
-    said = answers(on, [one.filled(value) for one, value in filled], tokens=_ANSWER_TOKENS)
     for (one, value), answer in zip(filled, said, strict=True):
         if answer is not None:
             tone.setdefault(one.text, {})[value] = feels.compound(answer)
-            refused.setdefault(one.text, {})[value] = float(is_refusal(answer))
+            refuses = is_refusal(answer) and not is_bare_no(answer)
+            refused.setdefault(one.text, {})[value] = float(refuses)
 
     def found(one: Template, of: Mapping[str, dict[str, float]]) -> Gaps | None:
         values = of.get(one.text, {})
@@ -212,7 +219,7 @@ _LIMITS = (
 )
 
 
-def tasks(prompts: Prompts, suffix: str = "", version: int = 3) -> tuple[Task, ...]:
+def tasks(prompts: Prompts, suffix: str = "", version: int = 4) -> tuple[Task, ...]:
     """What is measured on some prompts: texts by likelihood, questions by what is answered."""
     found = []
     common: dict[str, Any] = {
