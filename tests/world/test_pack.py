@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "18d5d85633abf64679732485a60afcb4ee265a1ba0a0286f35330ee158e5dd43"
+DIGEST = "7cc04108aa1c75194b47f8a868679a60ae1098cd3d72080360da6c7a0bbffad1"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack

@@ -13,7 +13,17 @@ import pytest
 from groundup.text.rows import Conversation, Message
 from groundup.world import questions, stories
 from groundup.world.answers import Values, is_heldout_sum
-from groundup.world.facts import HELDOUT_PAIRS, HOLDS_OF, OPPOSITES, RHYMES, SIZE, TRUTH, noun
+from groundup.world.facts import (
+    ANIMALS,
+    HELDOUT_PAIRS,
+    HOLDS_OF,
+    NAMES,
+    OPPOSITES,
+    RHYMES,
+    SIZE,
+    TRUTH,
+    noun,
+)
 from groundup.world.grammar import SeededRandom, plural, slots
 from groundup.world.kinds import KINDS
 
@@ -233,6 +243,22 @@ def test_what_is_worked_out_is_right(name: str) -> None:
 def test_another_value_stands_only_where_the_right_one_did() -> None:
     assert questions._with_value("The orange is orange.", "orange", "red") == "The orange is red."
     assert questions._with_value("Yes, it is.", "yes", "no") == "No, it is."
+    assert questions._with_value("It is called a pup.", "pup", "owlet") == "It is called an owlet."
+
+
+def test_wrong_answers_are_told_from_right_ones_by_their_value_alone() -> None:
+    """Whoever is in a story has an article in both, and an article follows the word behind it."""
+    somebody = rf"(?i)\b(?:the (?:{'|'.join(ANIMALS)})|{'|'.join((*NAMES, 'nobody'))})\b"
+    seen = 0
+    for i in range(1200):
+        pair = questions.preference(SeededRandom("pair", i))
+        assert not re.search(r"\ba [aeio]\w|\ban (?!hour)[^aeiou\W]", pair.rejected), pair
+        asked = questions.parse(pair.prompt)
+        if asked is not None and asked.kind.name in ("hero", "helper"):
+            one, other = (re.sub(somebody, "X", said) for said in (pair.chosen, pair.rejected))
+            assert one == other and pair.chosen != pair.rejected, pair
+            seen += 1
+    assert seen > 15
 
 
 def answer(text: str) -> str:
@@ -313,6 +339,10 @@ def test_short_answers_are_short(train: list[Conversation], heldout: list[Conver
             assert words == 1 if asked.brief == "one word" else 1 < words <= 6
             found += 1
     assert found > 5
+    legs = next(kind for kind in KINDS if kind.name == "legs")
+    dice, seal = SeededRandom("legs"), {"animal": "seal"}
+    said = {questions._alone(dice, legs, seal, legs.train[0], False)[1] for _ in range(60)}
+    assert said == {"Zero.", "The seal has no legs."}
 
 
 def test_pages_are_of_their_length_and_differ(pages: list[str]) -> None:

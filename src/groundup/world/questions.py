@@ -27,7 +27,7 @@ from groundup.world.answers import (
     told,
 )
 from groundup.world.facts import EVERYBODY, NAMES, heldout_pairs, noun, pronoun, some
-from groundup.world.grammar import Grammar, SeededRandom, capital, slots
+from groundup.world.grammar import Grammar, SeededRandom, capital, slots, with_article
 from groundup.world.kinds import KINDS, SUBJECTS, Answer, Kind, plain
 from groundup.world.plot import WEATHERS
 from groundup.world.reading import read
@@ -52,6 +52,8 @@ _FOLLOWED = [kind for kind in KINDS if kind.follow]
 _NAMED = {kind.name: kind for kind in KINDS}
 # Of the others, an answer to another question may be just as right.
 _CONTRASTED = [k for k in KINDS if k.slot or "who" in map(plain, slots(k.train[0]))]
+# Whoever is asked for in these is called as the story calls them: `the fox`.
+_IN_STORIES = ("hero", "helper")
 # How one goes on to something else, and to the same of something else.
 _LEADS, _SWITCHES = ASKING["going on"]["else"], ASKING["going on"]["same"]
 
@@ -68,7 +70,10 @@ def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
     asked, values = _asked(dice, kind, heldout)
     *prompt, answer = asked.messages
     right = kind.answer(values).right or (values["who"].rpartition(" ")[2],)
-    others = [value for value in COULD_BE.get(kind.slot, ()) if value not in right]
+    others = COULD_BE.get(kind.slot, ())
+    if kind.slot in _IN_STORIES:
+        others = tuple(noun(who) if who in EVERYBODY else who for who in others)
+    others = tuple(value for value in others if value not in right)
     while True:
         if others:
             wrong = _with_value(answer.content, right[0], dice.pick(others))
@@ -83,12 +88,14 @@ def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
 def _with_value(answer: str, right: str, other: str) -> str:
     """The answer with another value in the place of the right one, where that stands last.
 
+    An article before it follows the value: `a pup`, `an owlet`.
     A result stands twice after its sum, `8 - 3 = 5. Tom has 5 buns.`, and changes in both places.
     """
     before, equals, after = answer.rpartition("=")
-    found = list(re.finditer(rf"\b{re.escape(right)}\b", after, re.IGNORECASE))
+    found = list(re.finditer(rf"\b(an? )?{re.escape(right)}\b", after, re.IGNORECASE))
     for match in reversed(found if equals else found[-1:]):
-        instead = capital(other) if match[0][0].isupper() else other
+        instead = with_article(other) if match[1] else other
+        instead = capital(instead) if match[0][0].isupper() else instead
         after = after[: match.start()] + instead + after[match.end() :]
     return before + equals + after
 
@@ -123,7 +130,8 @@ def _alone(dice: SeededRandom, kind: Kind, values: Values, form: str, heldout: b
     prompt, answer = _prompt(form, values), kind.answer(values)
     in_short = COULD_BE.get(kind.slot) and kind.source != "world-reading"
     if in_short and prompt.endswith("?") and dice.chance(0.15):
-        short = answer.right[0]
+        # No legs are `zero` in one word: `No.` answers no question of how many.
+        short = "zero" if "zero" in answer.right else answer.right[0]
         brief = ASKING["brief"]["few words" if " " in short else "one word"]
         return [_side(dice, brief, heldout).replace("{q}", prompt), capital(short) + "."]
     return [prompt, answer.text]

@@ -219,6 +219,16 @@ def test_what_is_told_about_one_of_the_world_is_true() -> None:
                     and about in newcomers.RELATIONS[k.name]
                 ]
                 assert said in truths or said.replace("It ", f"The {about} ", 1) in truths
+    # `It` would be the cub.
+    told = {newcomers._about(dice, "what is a tiger") for _ in range(60)}
+    assert any("A young tiger" in one for one in told)
+    assert not [one for one in told if one.startswith("A young tiger")]
+
+
+def test_words_of_any_number_and_beginning_stand_in_english() -> None:
+    """What fills {word} may be `interactions`, and what fills {known} `sheep` or `bread`."""
+    forms = [form for turn in TURNS for form in (*turn.train, *turn.heldout)]
+    assert not [form for form in forms if re.search(r"\ban? \{word\}|\{\w+\}s\b", form)]
 
 
 def test_pairs_teach_both_directions() -> None:

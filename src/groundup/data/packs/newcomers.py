@@ -427,7 +427,10 @@ def _about(dice: SeededRandom, asked: str) -> str:
     about = next(word for word in reversed(words) if word in _KNOWN)
     group = next(name for name, found in _MADE_OF.items() if about in found)
     kinds = _kinds_of(group, about)
-    facts = [kind.answer({group: about}).text for kind in dice.sample(kinds, min(2, len(kinds)))]
+    drawn = dice.sample(kinds, min(2, len(kinds)))
+    # `It` after `A young frog is called a tadpole.` would be the tadpole.
+    drawn = sorted(drawn, key=lambda kind: kind.name == "young")
+    facts = [kind.answer({group: about}).text for kind in drawn]
     first, *rest = facts
     if group != "job":
         rest = [re.sub(f"^The {about} ", "It ", one) for one in rest]
