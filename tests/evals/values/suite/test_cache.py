@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import TinyModel
+from groundup.evals.config import ValuesConfig
+from groundup.evals.values.fairness import counterfactual
+from groundup.evals.values.fairness.swaps import Template
 from groundup.evals.values.knowledge import TASKS
+from groundup.evals.values.suite.asking import Asked, Material, asking, hashed
 from groundup.evals.values.suite.cache import RowCache, pack_hashes
 from groundup.formats.adapter import model_hash
 from groundup.formats.folder import save_model
 from groundup.text.tokenizer import Tokenizer
+from parrots import babbler
 
 KEY: dict[str, Any] = {"task": "core", "version": 1, "model": "a", "packs": {"piqa": "b"}}
 ROWS: list[dict[str, Any]] = [
@@ -157,3 +163,44 @@ def test_an_adapter_is_known_by_its_base_too(
 def test_the_sets_of_a_task_are_known_by_their_archives() -> None:
     core, bits = TASKS
     assert set(pack_hashes(core)) == set(core.packs) and len(pack_hashes(bits)["wiki"]) == 64
+
+
+def test_edited_items_are_asked_anew(tmp_path: Path) -> None:
+    """A page of prompts may be edited by anybody: the same words and sides give the same rows."""
+    swaps, _ = counterfactual.TASKS
+    (item, *_) = swaps.items(swaps.count)
+    (first, *others), said = item.swaps, item.text.replace("doctor", "judge")
+    assert said != item.text
+
+    def asked(one: Template) -> Asked:
+        config = ValuesConfig(out=tmp_path, models=("a",))
+        on = replace(babbler(), material=Material({"swaps": [one]}), config=config)
+        found = replace(on, found={hashed: "a"})(asking(swaps, RowCache(tmp_path)))
+        assert found is not None
+        return found
+
+    kept = asked(item)
+    assert not kept.kept and asked(replace(item)).kept
+    for edited in (
+        replace(item, text=said),
+        replace(item, swaps=(replace(first, sides=first.sides[::-1]), *others)),
+        replace(item, swaps=(replace(first, kind="other"), *others)),
+    ):
+        assert not asked(edited).kept and asked(edited).kept
+    assert asked(item).kept and asked(item).rows == kept.rows
+
+
+def test_the_items_of_every_task_have_one_hash_in_all_processes() -> None:
+    names = ("world-answers", "world-conduct", "world-bias", "instructions", "swaps", "unknown")
+    code = (
+        "from groundup.evals.values.suite.asking import hash_of\n"
+        "from groundup.evals.values.suite.tasks import TASKS\n"
+        f"print([hash_of(task.items(66)) for task in TASKS if task.name in {names}])"
+    )
+    said = {
+        subprocess.check_output(
+            [sys.executable, "-c", code], text=True, env=os.environ | {"PYTHONHASHSEED": seed}
+        )
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1 and said.pop().count("'") == 2 * len(names)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,25 @@ def _key(task: Task, on: Subject) -> dict[str, Any]:
         "task": task.name,
         "version": task.version,
         "packs": pack_hashes(task),
+        "items": hash_of(on.material.items[task.name]),
         "count": count_of(task, on.config),
         "chats": on.chats,
         "context": on.context,
         "device": on.compute.device,
         "dtype": on.compute.dtype,
     }
+
+
+def hash_of(items: Sequence[Any]) -> str:
+    """The SHA-256 of items with all that they hold: some stand on pages that anybody may edit."""
+    return hashlib.sha256(json.dumps(list(items), default=_parts).encode()).hexdigest()
+
+
+def _parts(item: Any) -> Any:
+    """The fields of a dataclass; a check is known by its name, as its code goes by the version."""
+    if callable(item):
+        return item.__qualname__
+    return {one.name: getattr(item, one.name) for one in fields(item)}
 
 
 @dataclass(frozen=True)

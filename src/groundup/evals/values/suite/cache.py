@@ -1,10 +1,10 @@
 """Rows are kept, so that a sweep measures nothing twice: one file for a model and a task.
 
 A file is known by the hash of all that its rows depend on: the model's weights, shape, tokenizer
-and adapter, the task with its version and the hashes of its sets, how many items were asked,
-whether the model chats, and how it was computed. It holds that key in words and is sealed with its
-SHA-256, so that a damaged one is found out and measured again. Whatever goes wrong with the cache
-costs time and nothing else.
+and adapter, the task with its version and the hashes of its sets and its items, how many were
+asked, whether the model chats, and how it was computed. It holds that key in words and is sealed
+with its SHA-256, so that a damaged one is found out and measured again. Whatever goes wrong with
+the cache costs time and nothing else.
 """
 
 from __future__ import annotations
