@@ -22,7 +22,7 @@ from groundup.data.packs.rows import Rejected
 from groundup.errors import UserError
 from groundup.evals.safety import is_refusal
 from groundup.text.cleaning import normal_form, words
-from groundup.text.rows import Conversation, Document, Message
+from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world.facts import HELDOUT_PAIRS
 from groundup.world.pack import is_heldout_combination
 
@@ -363,6 +363,16 @@ def test_the_world_leaks_by_combination_and_question_and_not_by_its_sentences() 
     assert leaks.failed(other, against) == set()
     real = Document(" ".join(reversed(LONG.split())), "world-facts", "v")
     assert leaks.failed(real, against) == {"13-gram"}
+    # What is made of it and stands beside it is asked the same, and its 13-grams are looked for.
+    beside = _talk(f"tell me of {who}", f"He has a {thing}.", "g", "newcomer-known")
+    assert leaks.failed(beside, against) == {"combination"}
+    said = _talk("hi", "Hello! " + " ".join(reversed(LONG.split())), "g", "newcomer-talk")
+    assert leaks.failed(said, against) == {"13-gram"}
+    pair = Preference(beside.messages[:1], "I do not know.", f"The {thing}.", "newcomer-real", "g")
+    kept_pairs, of_pairs = leaks.remove([pair], against, "preferences")
+    assert not kept_pairs and {one.check: one.found for one in of_pairs if one.found} == {
+        "combination": 1
+    }
     kept, report = leaks.remove([apart, together, real], against, "documents")
     assert kept == [apart]
     assert {(one.source, one.check): (one.found, one.left) for one in report} == {

@@ -45,6 +45,10 @@ def test_one_combination_in_twenty_is_held_out_and_nobody_is_without() -> None:
     of_somebody = Counter(who for who, _ in facts.HELDOUT_PAIRS)
     # Whoever and whatever is held out with some is trained with most others.
     assert max(of_thing.values()) < 20 and max(of_somebody.values()) < 12
+    # Of a thing and of several.
+    who = next(who for who, thing in sorted(facts.HELDOUT_PAIRS) if thing == "key")
+    for said in ("key", "keys"):
+        assert facts.heldout_pairs(f"{who} looked for the {said}.") == {(who, "key")}
 
 
 def test_sizes_order_the_animals() -> None:

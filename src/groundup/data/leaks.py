@@ -8,8 +8,9 @@ are Few-Shot Learners, appendix C)? What leaks is taken out of the training side
 paragraph by paragraph, and both what was found and what is left are reported.
 
 The generated world is held out by *combination*: somebody and something that meet in the test meet
-in no training text. That is the fourth question, put to its texts alone; its sentences recur by
-design, so 13 words in a row prove nothing about it and are looked for in real texts only.
+in no training text. That is the fourth question, put to its texts and its companions' alone; its
+sentences recur by design, so 13 words in a row prove nothing about it and are looked for in real
+texts only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-from groundup.data.packs.manifest import generated_set
+from groundup.data.packs.manifest import generated_set, made_from
 from groundup.data.packs.rows import Rows, page_of
 from groundup.runs.parallel import in_parts, on_all_cores
 from groundup.text.cleaning import TOGETHER, normal_form, shingles, shingles_of_all, words
@@ -39,6 +40,7 @@ from groundup.text.rows import (
 
 CHECKS = ("title", "question", "13-gram")
 SYNTHETIC_CHECKS = ("question", "13-gram", "combination")
+COMPANION_CHECKS = (*CHECKS, "combination")
 _GRAM = 13
 # A question of fewer words is a phrase that any text may hold by chance; one of 13 and more is
 # found by its 13-grams.
@@ -221,7 +223,7 @@ def _failed_alone(row: AnyRow, against: Evaluated) -> set[str]:
         found.add("title")
     if asked(row) & against.questions:
         found.add("question")
-    if (made := generated_set(row.source)) is not None:
+    if (made := made_from(row.source)) is not None:
         page = page_of(made.name)
         if page.holds_a_heldout_combination("\n".join(against.texts(row))):
             found.add("combination")
@@ -263,7 +265,8 @@ def remove(rows: Sequence[R], against: Evaluated, name: str) -> tuple[list[R], l
             checks for row, checks in zip(rows, before, strict=True) if row.source == source
         ]
         still = [checks for row, checks in zip(kept, after, strict=True) if row.source == source]
-        for check in SYNTHETIC_CHECKS if generated_set(source) else CHECKS:
+        checks_of = COMPANION_CHECKS if made_from(source) else CHECKS
+        for check in SYNTHETIC_CHECKS if generated_set(source) else checks_of:
             found = sum(check in checks for checks in of_source)
             left = sum(check in checks for checks in still)
             report.append(Leak(check, name, source, len(of_source), found, left))

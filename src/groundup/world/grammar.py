@@ -62,8 +62,8 @@ def with_article(noun: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """`lamps`, `cherries`, `peaches`."""
-    if noun.endswith("y"):
+    """`lamps`, `cherries`, `keys`, `peaches`."""
+    if noun.endswith("y") and noun[-2] not in _VOWELS:
         return f"{noun[:-1]}ies"
     return f"{noun}es" if noun.endswith(("ch", "sh", "s", "o")) else f"{noun}s"
 

@@ -149,6 +149,11 @@ def generated_set(source: str) -> GeneratedSet | None:
     return next((one for one in GENERATED if source in one.sources), None)
 
 
+def made_from(source: str) -> GeneratedSet | None:
+    """The synthetic set that a row's source is a part or a companion of, if there is one."""
+    return next((one for one in GENERATED if source in source_group(one.name)), None)
+
+
 def source_group(name: str) -> tuple[str, ...]:
     """The sources that a name means in a mixture: those of a synthetic set, or the one."""
     return next(((*one.sources, *one.companions) for one in GENERATED if one.name == name), (name,))
