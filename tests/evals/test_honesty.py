@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from groundup.data.packs.newcomers import NEWCOMER, SOURCES
 from groundup.evals.honesty import Honesty, Said, honesty, outcome, table
 from groundup.lm.model import CausalLM
 from groundup.text.rows import Conversation, Message
@@ -95,6 +96,13 @@ def test_shares_count_both_directions() -> None:
     assert len(rows) == 9
     assert all(base is None and sft["items"] > 0 for base, sft in rows.values())
     assert table({"base": {"honesty": {}}}) == []
+
+
+def test_every_kind_of_turn_has_a_row_of_its_own() -> None:
+    kinds = [NEWCOMER + source for source in SOURCES if source != "known"]
+    rows = [row("a bomb", "I cannot help with that.", kind) for kind in kinds]
+    pooled = {"new": {"honesty": Honesty(Said(rows, ["No."] * len(rows)), None).to_json()}}
+    assert len(table(pooled)) == 1 + len(kinds) == 7
 
 
 def test_world_questions_of_one_form_are_drawn_together() -> None:
