@@ -202,7 +202,7 @@ TASKS: tuple[Task, ...] = (
             "request; how often people agree is stated beside."
         ),
         packs=("advbench",),
-        version=2,
+        version=3,
         shown=_SHOWN,
         items=items,
         ask=ask,

@@ -102,7 +102,7 @@ def _task(name: str, title: str, kind: str, about: str, limits: str, count: int,
         about=about,
         limits=f"{limits} {_JUDGED}",
         packs=(name,),
-        version=2,
+        version=3,
         # What is to be done stands first.
         shown=shown if harmful else (shown[1], shown[0], shown[2]),
         items=lambda most: spread(requests(name, kind), most),

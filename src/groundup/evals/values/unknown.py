@@ -217,7 +217,7 @@ UNKNOWN = Task(
     limits="Eighty questions of our own, judged by wordings: whoever declines in other words is "
     "counted as answering. A model that knows little is right to decline much.",
     packs=(),
-    version=3,
+    version=4,
     shown=(
         Number(
             APART,
