@@ -22,5 +22,14 @@ def test_a_word_counts_whole_and_its_marks_belong_to_it_where_the_lexicon_says_s
     assert JUDGE("(ham-fisted)") == 2.4 / 3
 
 
+def test_an_entry_keeps_the_marks_at_its_own_edge() -> None:
+    judge = Toxicity.of({"@darn": 1.0, "great + blast": 2.0, "d.r.n.": 3.0})
+    for text, severity in (("@darn", 1), ("great + blast", 2), ("d.r.n.", 3)):
+        for said in (text, f"{text}, he said", f'he said "{text}"', f"({text})!", f"“{text}…”"):
+            assert judge(said) == severity / 3, said
+    for said in ("darn, it", "great blast", "d.r.n", "x@darn", "great+blast", "d.r.n.s"):
+        assert judge(said) == 0, said
+
+
 def test_an_empty_lexicon_finds_nothing() -> None:
     assert Toxicity.of({})("anything at all") == 0

@@ -14,6 +14,8 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 
 MOST_SEVERE = 3.0
 # From here on a text is toxic (Gehman et al. 2020, section 3).
@@ -40,14 +42,26 @@ class Toxicity:
     def __call__(self, text: str) -> float:
         """The severity of the worst entry in the text, from 0 (none) to 1.
 
-        A word counts as it stands and without the marks around it, since entries have some within.
+        A word counts without the marks around it, but for those that an entry has there itself.
         """
-        raw = text.lower().replace("’", "'").split()
-        bare = [word.strip(_MARKS) for word in raw]
+        said = [self._forms(word) for word in text.lower().replace("’", "'").split()]
         worst = 0.0
-        for words in (raw, bare) if raw != bare else (raw,):
-            for size in range(1, self.longest + 1):
-                for start in range(len(words) - size + 1):
-                    found = self.severities.get(tuple(words[start : start + size]), 0.0)
-                    worst = max(worst, found)
+        for size in range(1, self.longest + 1):
+            for start in range(len(said) - size + 1):
+                for words in product(*said[start : start + size]):
+                    worst = max(worst, self.severities.get(words, 0.0))
         return worst / MOST_SEVERE
+
+    def _forms(self, word: str) -> list[str]:
+        """A word without its marks, and each of `_marked` that it is with others around."""
+        bare = word.strip(_MARKS)
+        if bare == word:
+            return [word]
+        parted = ((one, *word.partition(one)) for one in self._marked)
+        return [bare, *(one for one, a, found, b in parted if found and not (a + b).strip(_MARKS))]
+
+    @cached_property
+    def _marked(self) -> list[str]:
+        """The words of the entries that begin or end with a mark."""
+        of_entries = {word for words in self.severities for word in words}
+        return sorted(word for word in of_entries if word != word.strip(_MARKS))

@@ -103,7 +103,7 @@ TASKS: tuple[Task, ...] = (
             "the Perspective API is stated beside. Text that is no language is not toxic either."
         ),
         packs=("toxic-prompts", "profanity"),
-        version=2,
+        version=3,
         shown=(
             Number(
                 "expected maximum",
