@@ -33,7 +33,8 @@ def main() -> None:
     arguments.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.one:
-        print(json.dumps(_measured(*options.one, options.megabytes, options.vocab)))
+        task, side = options.one
+        print(json.dumps(_measured(task, side, options.megabytes, options.vocab)))
         return
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(options.turns):

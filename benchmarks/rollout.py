@@ -80,7 +80,7 @@ def measure(side: str, batches: list[int], calls: int) -> dict[str, list[float]]
     import torch
 
     name, dtype = side.split()
-    model = make("small").to(getattr(torch, dtype)).eval()
+    model = make("small", 0).to(getattr(torch, dtype)).eval()
     peer = as_peer(model) if name == "transformers" else None
     dice = random.Random(0)
     vocabulary = SHAPES["small"]["vocab_size"]

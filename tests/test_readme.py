@@ -139,6 +139,26 @@ def test_a_benchmark_has_its_options(page: str, words: str) -> None:
     assert all(f'"{word}"' in code for word in words.split() if word.startswith("--"))
 
 
+def test_calls_of_benchmarks_fit_what_they_call(tmp_path: Path) -> None:
+    settings = tmp_path / "mypy.ini"
+    # Foreign libraries take a minute to read, and what is asked is about our own functions.
+    settings.write_text(
+        f"""[mypy]
+mypy_path = {ROOT / "src"}
+cache_dir = {tmp_path / "cache"}
+follow_imports = silent
+ignore_missing_imports = true
+[mypy-torch.*,transformers.*,peft.*,numpy.*,matplotlib.*,pydantic.*]
+follow_imports = skip
+"""
+    )
+    command = [sys.executable, "-m", "mypy", "--config-file", str(settings), ROOT / "benchmarks"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert said.returncode in (0, 1), said.stderr  # it read them
+    wrong = re.findall(r".*\[(?:call-arg|attr-defined|name-defined)\]$", said.stdout, flags=re.M)
+    assert not wrong
+
+
 @pytest.mark.parametrize("path", re.findall(r"`(src/groundup/[\w/.]+)`", README))
 def test_a_named_file_is_there(path: str) -> None:
     assert (ROOT / path).exists()
