@@ -10,9 +10,11 @@ a peak of resident memory of its own (of the whole process: Python and torch tak
 
     lora, qlora, full    groundup as `groundup sft` computes here: bf16 with fp32 masters, by its
                          kernels where the processor has them, else compiled
-    …-eager              the same without compiling;  …-checkpointed: with gradient checkpointing
+    …-eager              the same by PyTorch alone, without kernels and without compiling
+    …-checkpointed       with gradient checkpointing
     peft-eager           transformers + peft: fp32 weights under bf16 autocast
     peft-compiled        the same under torch.compile
+    peft-bfloat16-eager, peft-bfloat16-compiled    the base in bf16, the adapter in fp32, autocast
     bnb-eager            transformers + peft + bitsandbytes: nf4, double quantisation, autocast
     full-transformers, full-transformers-compiled    all weights, fp32, autocast, AdamW in fp32
 
@@ -29,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from groundup.train.config import ENVIRONMENT
@@ -45,11 +48,18 @@ SHAPE = {
     "tie_word_embeddings": True,
 }
 OURS = ("lora", "qlora", "full", "lora-eager", "qlora-eager", "lora-checkpointed")
-PEERS = ("peft-eager", "peft-compiled", "bnb-eager", "full-transformers")
+PEERS = (
+    "peft-eager",
+    "peft-compiled",
+    "peft-bfloat16-eager",
+    "peft-bfloat16-compiled",
+    "bnb-eager",
+    "full-transformers",
+)
 MORE = ("full-eager", "full-checkpointed", "qlora-checkpointed", "full-transformers-compiled")
 # What each of ours is held against.
 AGAINST = {
-    "lora": ("peft-eager", "peft-compiled"),
+    "lora": ("peft-eager", "peft-compiled", "peft-bfloat16-eager", "peft-bfloat16-compiled"),
     "qlora": ("bnb-eager", "lora"),
     "full": ("full-transformers", "full-transformers-compiled"),
     "lora-checkpointed": ("lora",),
@@ -188,9 +198,10 @@ def groundup_step(name: str, tokens: Any) -> Step:
         quantize(model)
     if method != "full":
         add_lora(model, RANK, 2.0 * RANK)
-    compile = "off" if way == "eager" else "auto"
-    prepare(model, resolve(TrainingConfig(out="unused", compile=compile), compile_by_default=True))
-    model.set_gradient_checkpointing(way == "checkpointed")
+    compute = resolve(TrainingConfig(out="unused"), compile_by_default=True)
+    if way == "eager":
+        compute = replace(compute, compile=False, kernels="none")
+    prepare(model, compute, gradient_checkpointing=way == "checkpointed")
     model.train()
     rate = 1e-3
     optimizer = Optimizer(model, Rates(rate, rate, rate), muon=False)
@@ -213,20 +224,27 @@ def groundup_step(name: str, tokens: Any) -> Step:
     return step
 
 
-def peer_step(name: str, tokens: Any) -> Step:
-    import torch
+def peer_model(name: str) -> Any:
     import transformers
 
     config = transformers.LlamaConfig(**SHAPE, use_cache=False)
     model: Any = transformers.LlamaForCausalLM(config)
     if name == "bnb-eager":
         model = in_four_bits(model)
+    if name.startswith("peft-bfloat16"):
+        model = model.bfloat16()  # peft keeps its own matrices in fp32
     if not name.startswith("full"):
         import peft
 
         lora = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
         model = peft.get_peft_model(model, lora)
-    model.train()
+    return model.train()
+
+
+def peer_step(name: str, tokens: Any) -> Step:
+    import torch
+
+    model = peer_model(name)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
     forward = torch.compile(model) if name.endswith("compiled") else model

@@ -8,6 +8,7 @@ for a step there.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import re
@@ -17,11 +18,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from groundup.app.cli import app, main, words_to_parse
+from groundup.kernels import library
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -157,6 +160,44 @@ follow_imports = skip
     assert said.returncode in (0, 1), said.stderr  # it read them
     wrong = re.findall(r".*\[(?:call-arg|attr-defined|name-defined)\]$", said.stdout, flags=re.M)
     assert not wrong
+
+
+def opened(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sides_of_the_fine_tuning_benchmark_are_what_they_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finetune = opened("finetune")
+    small = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 128}
+    small |= {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
+    monkeypatch.setattr(finetune, "SHAPE", finetune.SHAPE | small)
+    # The base is frozen in bfloat16, and the adapter is trained in float32.
+    parameters = finetune.peer_model("peft-bfloat16-eager").parameters()
+    found = {(one.requires_grad, one.dtype) for one in parameters}
+    assert found == {(False, torch.bfloat16), (True, torch.float32)}
+    threads = torch.get_num_threads()
+    tokens = torch.arange(3, 36)[None]
+    try:
+        for step in (
+            finetune.peer_step("peft-bfloat16-eager", tokens),
+            finetune.groundup_step("lora-eager", tokens),
+        ):
+            assert 0 < step() < 10
+    finally:
+        torch.set_num_threads(threads)
+    assert library.dtype() is None  # neither kernels nor compiled
+
+
+def test_the_rate_of_bpe_is_of_the_text_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    bpe = opened("bpe")
+    monkeypatch.setattr(bpe, "_texts", lambda megabytes: ["The sea is blüe. " * 1_000] * 2)
+    assert bpe._measured("train", "groundup", 1, 300)["megabytes"] == pytest.approx(0.036)
 
 
 @pytest.mark.parametrize("path", re.findall(r"`(src/groundup/[\w/.]+)`", README))
