@@ -152,6 +152,17 @@ def test_a_folders_hash_sees_every_file_that_is_read(tmp_path: Path, name: str) 
     assert len(hashes) == 4
 
 
+def test_a_folder_may_be_called_like_a_file_and_a_link_lead_nowhere(tmp_path: Path) -> None:
+    chapter = tmp_path / "chapter.txt"
+    chapter.mkdir()
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    hashes = {folder_hash(tmp_path)}
+    for contents in ("one", "two"):
+        (chapter / "1.txt").write_text(contents)
+        hashes.add(folder_hash(tmp_path))
+    assert data_files(tmp_path).train == [chapter / "1.txt"] and len(hashes) == 3
+
+
 def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")

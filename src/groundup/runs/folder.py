@@ -298,7 +298,8 @@ def folder_hash(folder: Path) -> str:
             continue
         parts = path.relative_to(folder).parts
         content = path.suffix.lower() in _CONTENT or path.name == "tokenizer.json"
-        if content and path.name not in _LOGS and not _ASIDE.intersection(parts):
+        kept = path.name not in _LOGS and not _ASIDE.intersection(parts)
+        if content and kept and path.is_file():
             whole.update(f"{'/'.join(parts)} {file_hash(path)}\n".encode())
     return whole.hexdigest()
 
