@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.align.config import GRPOConfig, PPOConfig
+from groundup.app.cli import main
 from groundup.app.journey import run_recipe
 from groundup.app.recipe import Recipe, read_recipe, shipped
 from groundup.app.recipe_folder import find_model
@@ -383,6 +384,16 @@ def test_a_recipe_runs_once_and_goes_on_where_it_stopped(
     assert "again (sft): begun before" in capsys.readouterr().out
     assert (out / "again" / "model.safetensors").read_bytes() == weights
     assert find_model(out) == out / "again"
+
+
+def test_a_recipe_of_ones_own_may_be_called_quickstart(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "quickstart.toml").write_text(RECIPE.partition("[base]")[0])
+    assert main(["run", str(folder / "quickstart.toml"), "--out", str(folder / "out")]) == 0
+    # Planned for no minutes that nobody asked for.
+    assert not (folder / "out" / "plan.json").exists()
+    assert "15 minutes" not in capsys.readouterr().err
 
 
 def test_another_recipe_or_foreign_files_are_left_alone(folder: Path) -> None:

@@ -49,6 +49,6 @@ def run(
 def _journey(source: str, out: Path | None, minutes: float | None) -> None:
     recipe = read_recipe(source)
     out = Path(recipe.name) if out is None else out
-    if minutes is None and recipe.name == "quickstart" and not is_kept(out / "plan.json"):
+    if minutes is None and source == "quickstart" and not is_kept(out / "plan.json"):
         minutes = QUICKSTART_MINUTES
     run_recipe(recipe, out, minutes)
