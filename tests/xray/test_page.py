@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,51 @@ def test_a_run_has_its_steps_and_an_ablation_its_sentence(
     assert f"from {seen.loss:.3f} to {removed.loss:.3f}" in page.shown
     named = {int(id) for id in page.data["vocabulary"]}
     assert set(removed.lens.ids.ravel().tolist()) <= named
+
+
+# As much of a browser as the script asks for: any element, and a canvas that draws nothing.
+BROWSER = """
+const fs = require("fs"), [data, code] = JSON.parse(fs.readFileSync(0, "utf8")), made = {};
+const image = (w, h) => ({ data: new Uint8ClampedArray(4 * w * h) });
+const canvas = { createImageData: image, measureText: () => ({ width: 5 }) };
+const context = new Proxy(canvas, { get: (o, k) => o[k] ?? (() => {}), set: () => true });
+const element = text => ({
+  children: [], style: { setProperty() {} }, textContent: text, clientWidth: 300,
+  nextElementSibling: {}, append(...more) { this.children.push(...more); },
+  replaceChildren(...all) { this.children = all; }, setAttribute() {}, addEventListener() {},
+  remove() {}, getContext: () => context,
+});
+const document = {
+  getElementById: id => (made[id] ??= element(id === "data" ? data : "")),
+  createElement: () => element(""), createElementNS: () => element(""),
+  createTextNode: element, body: element(""), documentElement: element(""),
+};
+const getComputedStyle = () => ({ color: "rgb(1, 2, 3)", getPropertyValue: () => "#000" });
+const location = { hash: "" }, matchMedia = () => ({ addEventListener() {} });
+const addEventListener = () => {}, devicePixelRatio = 1, innerWidth = 800;
+const requestAnimationFrame = draw => draw();
+const choose = eval(code.replace('"use strict";', "") + ";choose");
+const charts = () => made["by-step"].children.map(chart => chart.children.length > 0);
+for (const [view, head] of [[0, 0], [1, 1]]) {
+  choose({ view, layer: head, head });
+  console.log(JSON.stringify(charts()));
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_a_head_that_the_run_has_not_leaves_out_its_chart(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    ids = [5, 6, 7, 8, 5, 6, 7, 8, 9]
+    own = xray(tiny_model(num_hidden_layers=1), ids)
+    larger = xray(tiny_model(num_hidden_layers=3), ids, answer=int(own.answers[-1]))
+    views = [View("run", own), View("larger", larger), View("step 1", own, 1)]
+    page = written([*views, View("step 2", own, 2)], None)
+    said = subprocess.run(
+        ["node", "-e", BROWSER], input=json.dumps(page.scripts), capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    shown, without = map(json.loads, said.stdout.splitlines())
+    assert shown == [True] * 4 and without == [True, True, False, True]
 
 
 def test_a_token_alone_has_a_page(model: CausalLM) -> None:

@@ -394,7 +394,7 @@ function drawTime() {
   fill("by-step",
     chart("Loss in nats a token", "step", xs, [{ name: "this text", values: views.map(v => v.loss), color: COLORS[0] }], options),
     chart("Highest score of each kind of head", "step", xs, D.kinds.map((kind, k) => ({ name: kind, values: views.map(v => highest(v.scores[k])), color: COLORS[k] })), { ...options, from: 0, to: 1 }),
-    chart(`Scores of head ${layer}.${head}`, "step", xs, D.kinds.map((kind, k) => ({ name: kind, values: views.map(v => v.scores[k][layer][head]), color: COLORS[k] })), { ...options, from: 0, to: 1 }),
+    chart(`Scores of head ${layer}.${head}`, "step", xs, D.kinds.map((kind, k) => ({ name: kind, values: views.map(v => hasHead(v, layer, head) ? v.scores[k][layer][head] : null), color: COLORS[k] })), { ...options, from: 0, to: 1 }),
     chart(`Probability after “${visible(D.tokens[place]).trim()}”`, "step", xs, [{ name: `“${visible(name(D.views[0].answers[place])).trim()}”`, values: views.map(answer), color: COLORS[0] }], { ...options, from: 0, to: 1 }),
   );
 }
