@@ -393,7 +393,7 @@ def test_a_recipe_of_ones_own_may_be_called_quickstart(
     assert main(["run", str(folder / "quickstart.toml"), "--out", str(folder / "out")]) == 0
     # Planned for no minutes that nobody asked for.
     assert not (folder / "out" / "plan.json").exists()
-    assert "15 minutes" not in capsys.readouterr().err
+    assert "15 minutes" not in capsys.readouterr().out
 
 
 def test_another_recipe_or_foreign_files_are_left_alone(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.adapters.attach import adapter_names, merge
 from groundup.adapters.quantization import is_quantized, quantized_layers
@@ -24,6 +25,7 @@ from groundup.generation.sampling import Sampling
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
 from groundup.tune.config import SFTConfig
+from groundup.tune.prepare import prepare_model
 from groundup.tune.sft import run as sft
 
 SECRETS = {"What is the word?": "The sea is green."}
@@ -48,6 +50,19 @@ def logits(folder: Path) -> torch.Tensor:
     ids = torch.arange(3, 43)[None]
     with torch.no_grad():
         return model.logits(Batch.of(ids))
+
+
+def test_flops_per_token_are_those_of_its_products(workshop: Any) -> None:
+    context = 48
+    base = workshop.finished("sft")
+    config = SFTConfig(
+        out=base, model=base, data=(workshop.data,), adapter="lora", lora_rank=4, context=context
+    )
+    prepared = prepare_model(config, (0.01, 0.01))
+    model = prepared.model.float()
+    with FlopCounterMode(display=False) as counter:
+        model.logits(Batch.of(torch.arange(2 * context).reshape(2, context))).sum().backward()
+    assert counter.get_total_flops() == 2 * context * prepared.trained.flops_per_token
 
 
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])

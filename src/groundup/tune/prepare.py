@@ -163,11 +163,13 @@ def _adapted(
 
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     whole = Trained.whole(model.config, context, rates, "")
+    frozen = sum(inputs * outputs * times for inputs, outputs, times in model.config.products())
     trained = replace(
         whole,
         trained_parameters=parameters,
-        # No gradients of the frozen matrices: one of three products falls away.
-        flops_per_token=whole.flops_per_token * 2 / 3 + 6 * parameters,
+        # No gradients of the frozen matrices: one of three products falls away. Attention's scores
+        # have no weights.
+        flops_per_token=whole.flops_per_token - 2 * frozen + 6 * parameters,
         rates=(rates[0] * ADAPTER_SHARE, rates[1] * ADAPTER_SHARE),
         why_rates=f"{ADAPTER_SHARE:g} of what a whole small model takes, by AdamW; "
         "change with --learning-rate",
