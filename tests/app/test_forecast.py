@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from groundup.app.cli import main
-from groundup.app.forecast import PlanRequest, plan_run, read_law
+from groundup.app.forecast import PlanRequest, _named, plan_run, read_law
 from groundup.errors import UserError
 from groundup.kernels.library import best_kernels
 from groundup.lm.config import ModelConfig
@@ -155,6 +155,8 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     request = PlanRequest("pretrain", steps=100, depth=2)
     estimate = plan_run(request, machine=file, law=None)
     assert estimate.training_seconds == pytest.approx(estimate.flops / 1e11)
+    timed = plan_run(PlanRequest("pretrain", minutes=5), machine=file, law=None)
+    assert "GFLOP/s (50% of the machine's peak)" in timed.reasons["depth"]
     # A recurrent network waits for itself at every token, and its width is what is asked for.
     request = PlanRequest("pretrain", parameters=1e7, settings=("arch=lstm",))
     estimate = plan_run(request, machine=file, law=None)
@@ -169,6 +171,12 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
         file.write_text(json.dumps(content))
         with pytest.raises(UserError, match=r"says nothing of how fast .* without --quick"):
             plan_run(request, machine=file, law=None)
+
+
+def test_dotted_settings_are_one_table(tmp_path: Path) -> None:
+    found = _named(["mixture.world-conduct=[0.5, 0.1]", "mixture.speeches=[0.2,0.2]", "lora-rank=4"])
+    shares = {"world-conduct": [0.5, 0.1], "speeches": [0.2, 0.2]}
+    assert found == {"mixture": shares, "lora_rank": 4}
 
 
 @pytest.mark.parametrize(
@@ -192,6 +200,10 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
         (["--depth", "2", "--set", "out=there"], "--set out=…: nothing is written"),
         (["--depth", "2", "--set", f"rows={'9' * 5_000}"], "rows"),
         (["--depth", "2", "--tokenizer", "/nowhere"], "/nowhere"),
+        (["--params", "1e10"], "--params=1e+10 must be at most 4,8"),
+        (["--params", "1e10", "--set", "arch=lstm"], "must be at most 1,"),
+        (["--depth", "2", "--set", "rows=4", "rows=8"], "--set rows=… is there twice"),
+        (["--set", "mixture.a=[1,1]", "mixture.a=[0,1]"], "--set mixture.a=… is there twice"),
     ],
 )
 def test_what_cannot_be_planned(
@@ -213,7 +225,9 @@ def test_the_benchmark_without_kernels_runs_without_them(monkeypatch: pytest.Mon
 
 
 @pytest.mark.long
-def test_a_run_on_its_own_data_is_planned_as_it_is_run(tmp_path: Path) -> None:
+def test_a_run_on_its_own_data_is_planned_as_it_is_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = tmp_path / "text.txt"
     lines = [f"The sea is wide and number {n} is a number." for n in range(400)]
     text.write_text("\n\n".join(lines))
@@ -237,6 +251,9 @@ def test_a_run_on_its_own_data_is_planned_as_it_is_run(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "The sea", "completion": " is wide."}\n' * 40)
     words = ["--stage", "sft", "--model", str(out), "--data", str(rows), "--steps", "4"]
+    assert "The loss is unknown" in capsys.readouterr().out
     assert main(["plan", *words, "--set", "adapter=lora", "--json", str(file), "--force"]) == 0
     estimate = json.loads(file.read_text())
     assert estimate["trained_parameters"] < estimate["parameters"]
+    told = capsys.readouterr().out  # a law is of the loss of a new model
+    assert "What it would take" in told and "The loss is unknown" not in told

@@ -132,7 +132,7 @@ def plan_run(
         _, warning = passes(estimate.passes)
         if warning:
             say(f"Warning: {warning}")
-    if estimate.loss is None:
+    if estimate.loss is None and _is_new(_stage(request)):
         say(
             "The loss is unknown, as it depends on the text: train a few small models on it, put "
             "parameters, tokens and loss in a table, and give --law the folder of groundup "
@@ -257,14 +257,27 @@ def _settings(request: PlanRequest, config: type[BaseModel]) -> dict[str, Any]:
 
 
 def _named(settings: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE as in a recipe, where quotes may be left out."""
+    """NAME=VALUE as in a recipe, where quotes may be left out; names of one table are joined.
+
+    Raises `UserError` for a name that is there twice.
+    """
     found: dict[str, Any] = {}
     for one in settings:
         name, _, value = one.partition("=")
-        try:
-            found.update(tomllib.loads(f"{name.replace('-', '_')} = {value}"))
-        except ValueError:
-            found[name.replace("-", "_")] = value
+        # Behind a dot stands what a person named, such as a source.
+        setting, dot, inside = name.partition(".")
+        name = f"{setting.replace('-', '_')}{dot}{inside}"
+        read: dict[str, Any] = {name: value}
+        with contextlib.suppress(ValueError):
+            read = tomllib.loads(f"{name} = {value}")
+        for key, new in read.items():
+            old = found.get(key)
+            if isinstance(old, dict) and isinstance(new, dict) and not old.keys() & new.keys():
+                found[key] = old | new
+            elif key in found:
+                raise UserError(f"--set {name}=… is there twice; give it once")
+            else:
+                found[key] = new
     return found
 
 

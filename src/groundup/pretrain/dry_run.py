@@ -45,7 +45,7 @@ def sized(
 
     A transformer of more parameters is deeper, a recurrent network wider. Where nothing says how
     long it is, a model reads as many tokens as suit its size. Raises `UserError` where nothing says
-    how large it is either.
+    how large it is either, and where it is larger than any that is tried.
     """
     if parameters is not None:
         wanted = parameters
@@ -53,10 +53,14 @@ def sized(
             sizes = [{"depth": depth} for depth in range(1, _DEEPEST + 1)]
         else:
             sizes = [{"width": 64 * number} for number in range(1, _WIDEST + 1)]
-        config = min(
-            (config.model_copy(update=size) for size in sizes),
-            key=lambda one: abs(model_shape(one, vocab_size, 1.0)[0].parameters - wanted),
-        )
+        tried = [config.model_copy(update=size) for size in sizes]
+        counts = [model_shape(one, vocab_size, 1.0)[0].parameters for one in tried]
+        if wanted > counts[-1]:
+            raise UserError(
+                f"--params={wanted:g} must be at most {counts[-1]:,}, the largest that is tried; "
+                "give fewer, or the size itself with --width and --depth"
+            )
+        config = min(zip(counts, tried, strict=True), key=lambda one: abs(one[0] - wanted))[1]
     if config.steps is not None or config.minutes is not None:
         return config
     if tokens is None:

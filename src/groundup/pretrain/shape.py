@@ -88,7 +88,7 @@ def _why(config: PretrainConfig, what: str, peak_flops: float, share: float, opt
     return (
         f"the {what} that sees {TOKENS_PER_PARAMETER:g} tokens a parameter in "
         f"{duration(60 * _minutes(config))} at {peak_flops * share / 1e9:,.0f} "
-        f"GFLOP/s ({share:.0%} of the peak measured here); change with {option}"
+        f"GFLOP/s ({share:.0%} of the machine's peak); change with {option}"
     )
 
 
