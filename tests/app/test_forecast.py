@@ -173,8 +173,10 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
             plan_run(request, machine=file, law=None)
 
 
-def test_dotted_settings_are_one_table(tmp_path: Path) -> None:
-    found = _named(["mixture.world-conduct=[0.5, 0.1]", "mixture.speeches=[0.2,0.2]", "lora-rank=4"])
+def test_dotted_settings_are_one_table() -> None:
+    found = _named(
+        ["mixture.world-conduct=[0.5, 0.1]", "mixture.speeches=[0.2,0.2]", "lora-rank=4"]
+    )
     shares = {"world-conduct": [0.5, 0.1], "speeches": [0.2, 0.2]}
     assert found == {"mixture": shares, "lora_rank": 4}
 
