@@ -11,10 +11,10 @@ def test_what_a_model_says_steers_no_terminal() -> None:
 
 
 def test_times_are_said_in_the_unit_that_a_person_would_take() -> None:
-    said = [duration(seconds) for seconds in (0.21, 56.3, 89, 91, 725, 9_000, 1e6)]
+    said = [duration(seconds) for seconds in (0.21, 56.3, 89, 91, 725, 9_000, 1e6, 1e8)]
     assert said == [
         *("0.21 seconds", "56 seconds", "89 seconds", "1.52 minutes"),
-        *("12.1 minutes", "2.5 hours", "11.6 days"),
+        *("12.1 minutes", "2.5 hours", "11.6 days", "1,157 days"),
     ]
 
 

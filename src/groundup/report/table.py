@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from groundup.maths.intervals import Interval
 from groundup.report.estimate import BySource, Estimate
+from groundup.runs.console import three_digits
 
 Mark = Literal["", "yes", "no", "open"]
 """How a test came out: for the better, for the worse, or open where the data does not tell."""
@@ -174,8 +175,9 @@ def plain(value: float, as_percent: bool) -> Cell:
 def short_number(value: float) -> str:
     """1500000 as 1.5 M."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {letter}"
+        # What would round to a thousand of a unit is one of the next.
+        if abs(value) >= 0.9995 * size:
+            return f"{three_digits(value / size)} {letter}"
     return f"{value:.3g}"
 
 

@@ -38,11 +38,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def three_digits(value: float) -> str:
+    """12.1 or 1,234: three digits, and more where so many stand before the point."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
 def duration(seconds: float) -> str:
     """So many seconds in the unit that a person would say them in: 42 seconds, 12.5 minutes."""
     for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 1.5 * length:
-            return f"{seconds / length:,.3g} {unit}"
+            return f"{three_digits(seconds / length)} {unit}"
     return f"{seconds:.2g} seconds"
 
 
