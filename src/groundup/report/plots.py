@@ -44,7 +44,7 @@ def titled(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
     """A figure of one panel with a title; `height` in inches."""
     figure, [[axes]] = panels(height=height)
     with rc_context(STYLE):
-        axes.set_title(title)
+        axes.set_title(_as_text(title))
     return figure, axes
 
 
@@ -70,7 +70,7 @@ def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
         above = number == 0
         axes.axhline(level, color=color, linestyle="--", linewidth=1.2)
         axes.annotate(
-            f"{name}  {level:.3f}",
+            f"{_as_text(name)}  {level:.3f}",
             (1.0, level),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3 if above else -3),
@@ -79,11 +79,13 @@ def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
             va="bottom" if above else "top",
             color=color,
         )
-    # The first evaluation of a long run would squeeze all that follows into a corner.
-    lowest = min([*curve.values.tolist(), *levels.values()])
-    highest = max([*curve.values[len(curve.values) // 4 :].tolist(), *levels.values()])
-    room = max(0.02, 0.15 * (highest - lowest))
-    axes.set_ylim(lowest - room, max(highest + room, min(float(curve.values.max()), 2 * highest)))
+    values, late = _finite(curve.values), _finite(curve.values[len(curve.values) // 4 :])
+    if shown := [*values.tolist(), *levels.values()]:
+        # The first evaluation of a long run would squeeze all that follows into a corner.
+        lowest, highest = min(shown), max([*late.tolist(), *levels.values()], default=max(shown))
+        room = max(0.02, 0.15 * (highest - lowest))
+        top = max(highest + room, min(float(values.max(initial=-np.inf)), 2 * highest))
+        axes.set_ylim(lowest - room, top)
     log_x(axes, "training tokens")
     axes.set_ylabel(curve.name)
     return Plot(_name(title), f"{title}: {curve.name} over the tokens read in training.", figure)
@@ -94,7 +96,7 @@ def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
     figure, axes = titled(title)
     for number, (name, curve) in enumerate(curves.items()):
         color = COLORS[number % len(COLORS)]
-        axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4, label=name)
+        axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4, label=_as_text(name))
     axes.axhline(0.5, linestyle=":", color=GREY, label="guessing")
     axes.set_ylim(0, 1)
     log_x(axes, "training tokens")
@@ -110,11 +112,12 @@ def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
     axes.plot(loss.tokens, loss.values, color=COLORS[0], alpha=0.22, linewidth=0.8)
     axes.plot(loss.tokens, smoothed(loss.values), color=COLORS[0], label="training, smoothed")
     if heldout is not None:
-        axes.plot(
-            heldout.tokens, heldout.values, "o", color=COLORS[1], markersize=5, label=heldout.name
-        )
+        # A logarithmic axis has no 0: what was measured before training stands at its left end.
+        at = np.maximum(heldout.tokens, loss.tokens[0])
+        axes.plot(at, heldout.values, "o", color=COLORS[1], markersize=5, label=heldout.name)
     # The first few steps are a cliff; the story is what comes after them.
-    axes.set_ylim(*_limits(loss.values, heldout))
+    if len(_finite(loss.values)):
+        axes.set_ylim(*_limits(loss.values, heldout))
     log_x(axes, "training tokens")
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
@@ -126,7 +129,7 @@ def rate_plot(rates: Mapping[str, Curve]) -> Plot:
     figure, axes = titled("Learning rate of the matrices")
     for number, (name, curve) in enumerate(rates.items()):
         course = 100 * curve.tokens / curve.tokens[-1]
-        axes.plot(course, curve.values, color=COLORS[number % len(COLORS)], label=name)
+        axes.plot(course, curve.values, color=COLORS[number % len(COLORS)], label=_as_text(name))
     axes.set_xlabel("% of the stage's tokens")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
@@ -153,11 +156,11 @@ def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: b
             fmt="o",
             markersize=4,
             color=COLORS[number % len(COLORS)],
-            label=name,
+            label=_as_text(name),
         )
     if chance:
         _mark_chance(axes, sources, next(iter(rows.values())))
-    axes.set_yticks(range(len(sources)), [source.replace(" (", "\n(") for source in sources])
+    axes.set_yticks(range(len(sources)), [_as_text(one.replace(" (", "\n(")) for one in sources])
     axes.set_ylim(len(sources) - 0.5, -0.5)
     axes.set_xlabel(unit)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -171,7 +174,7 @@ def calibration_plot(title: str, curves: Mapping[str, Sequence[ReliabilityBin]])
     left = min(one.confidence for curve in curves.values() for one in curve)
     axes.plot([left, 1], [left, 1], ":", color=GREY, label="perfectly calibrated")
     for number, (name, curve) in enumerate(curves.items()):
-        draw_reliability(axes, curve, label=name, color=COLORS[number % len(COLORS)])
+        draw_reliability(axes, curve, label=_as_text(name), color=COLORS[number % len(COLORS)])
     axes.set_ylim(0, 1)
     axes.set_xlabel("how sure the model is of its choice")
     axes.set_ylabel("share of right choices")
@@ -203,10 +206,10 @@ def leaning_plot(
             markersize=4,
             alpha=0.85,
             color=COLORS[number % len(COLORS)],
-            label=name,
+            label=_as_text(name),
         )
     axes.axvline(0.5, linestyle=":", color=GREY, label="fair")
-    axes.set_yticks(at, subjects, fontsize=8)
+    axes.set_yticks(at, [_as_text(one) for one in subjects], fontsize=8)
     axes.set_ylim(-0.7, len(subjects) - 0.3)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(unit)
@@ -228,7 +231,7 @@ def trade_plot(
     figure, axes = titled(title)
     axes.axhline(0, color=GREY, linestyle=":", linewidth=1)
     axes.axvline(0, color=GREY, linestyle=":", linewidth=1)
-    axes.plot(0, 0, "o", color=COLORS[0], markersize=5, label=start)
+    axes.plot(0, 0, "o", color=COLORS[0], markersize=5, label=_as_text(start))
     for number, (name, point) in enumerate(points.items(), start=1):
         if point is None:
             continue
@@ -241,7 +244,7 @@ def trade_plot(
             fmt="o",
             color=COLORS[number % len(COLORS)],
             capsize=3,
-            label=name,
+            label=_as_text(name),
         )
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
@@ -261,7 +264,7 @@ def triangle_plot(
     another model and its shares, drawn as an outline.
     """
     figure, axes = titled("", height=4.2 if before else 3.9)
-    axes.set_title(title, loc="center")
+    axes.set_title(_as_text(title), loc="center")
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set_xlim(-1.45, 1.45)
@@ -278,8 +281,8 @@ def triangle_plot(
         axes.plot([0, spoke[0]], [0, spoke[1]], color="#cccccc", linewidth=0.7)
         _corner(axes, name, spoke, corners[name])
     if before is not None:
-        _surface(axes, spokes, before[1], color=GREY, linestyle="--", label=before[0])
-    _surface(axes, spokes, corners, color=COLORS[0], alpha=0.25, label=title)
+        _surface(axes, spokes, before[1], color=GREY, linestyle="--", label=_as_text(before[0]))
+    _surface(axes, spokes, corners, color=COLORS[0], alpha=0.25, label=_as_text(title))
     if before is not None:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
     dashed = "" if before is None else f"; dashed: {before[0]}"
@@ -348,7 +351,7 @@ def learning_plot(title: str, runs: Mapping[str, tuple[Curve, Curve | None] | No
         axes.plot(loss.tokens, smoothed(loss.values), color=color, alpha=0.35, linewidth=1)
         if heldout is not None:
             axes.plot(heldout.tokens, heldout.values, "o-", color=color, markersize=4)
-        axes.plot([], [], "o-", color=color, markersize=4, label=name)
+        axes.plot([], [], "o-", color=color, markersize=4, label=_as_text(name))
     axes.plot([], [], color=GREY, alpha=0.5, linewidth=1, label="thin: training loss")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.set_xlabel("training tokens")
@@ -356,6 +359,12 @@ def learning_plot(title: str, runs: Mapping[str, tuple[Curve, Curve | None] | No
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     caption = "Held-out and training loss of every run over the tokens read."
     return Plot(_name(title), caption, figure)
+
+
+def _as_text(name: str) -> str:
+    """A name for matplotlib: no formula between dollars, and no `_` that legends leave out."""
+    shown = name.replace("$", r"\$")
+    return f"\u200b{shown}" if shown.startswith("_") else shown
 
 
 def _name(title: str) -> str:
@@ -381,20 +390,34 @@ def log_x(axes: Axes, label: str) -> None:
 
 
 def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
-    """Exponential mean over about a fiftieth of the run, without a bias at its start."""
+    """Exponential mean over about a fiftieth of the run, without a bias at its start.
+
+    It has a gap where a value is not finite.
+    """
     keep = 1 - 1 / max(1.0, len(values) / 50)
     total, weight = 0.0, 0.0
-    smooth = np.empty(len(values))
+    smooth = np.full(len(values), np.nan)
     for i, value in enumerate(values):
-        total, weight = keep * total + value, keep * weight + 1
-        smooth[i] = total / weight
+        if np.isfinite(value):
+            total, weight = keep * total + value, keep * weight + 1
+            smooth[i] = total / weight
     return smooth
 
 
+def _finite(values: Float[np.ndarray, " some"]) -> Float[np.ndarray, " fewer"]:
+    """Those that can be drawn: of a diverged model a loss is infinite."""
+    kept: Float[np.ndarray, " fewer"] = values[np.isfinite(values)]
+    return kept
+
+
 def _limits(values: Float[np.ndarray, " steps"], heldout: Curve | None) -> tuple[float, float]:
-    shown = values[len(values) // 50 :]
+    shown = _finite(values[len(values) // 50 :])
+    shown = shown if len(shown) else _finite(values)
     low, high = np.quantile(shown, [0.002, 0.998])
     if heldout is not None:
-        low, high = min(low, heldout.values.min()), max(high, heldout.values[1:].max(initial=0))
+        # Before the first step it is what fine-tuning began from; the first on the way is a cliff.
+        late = heldout.values[int(heldout.tokens[0] > 0) :]
+        low = min(low, _finite(heldout.values).min(initial=np.inf))
+        high = max(high, _finite(late).max(initial=0))
     room = 0.05 * (high - low) + 1e-3
     return float(low - room), float(high + room)
