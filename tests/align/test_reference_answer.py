@@ -58,6 +58,17 @@ def story(index: int) -> str:
             "fridge",
             {"Fridge.": 1.0, "oven": 0.0},
         ),
+        (
+            "Water boils at 100 degrees.\n\nIs water a metal?",
+            "No",
+            {
+                "no.": 1.0,
+                "Nope.": 1.0,
+                "Yes": 0.0,
+                "I am sorry, but I cannot help with that.": 0.0,
+                UNKNOWN[0]: 0.0,
+            },
+        ),
     ],
 )
 def test_an_answer_is_worth_what_it_shares(

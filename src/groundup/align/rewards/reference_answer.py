@@ -13,8 +13,8 @@ worth 1. Another is worth its gold where there is a truth, and else
     a story                       the share of its sentences that are of the world's stories
     anything else                 0
 
-So a model is rewarded for not knowing where it does not know, and only there. An answer whose row
-has no reference is worth its gold.
+So a model is rewarded for not knowing where it does not know, and only there. A bare no answers a
+question, and refuses nothing. An answer whose row has no reference is worth its gold.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from groundup.data.packs.newcomers import is_alike, says_unknown
 from groundup.evals.safety import is_refusal
 from groundup.text.rows import Message
 from groundup.world import gold
+from groundup.world.conduct import is_bare_no
 
 
 def reward(
@@ -58,6 +59,8 @@ def _likeness(reference: str, answer: str) -> float:
         return 1.0
     if says_unknown(reference):
         return 0.5 * says_unknown(answer)
+    if is_bare_no(reference):
+        return float(is_bare_no(answer))
     if is_refusal(reference):
         return float(is_refusal(answer))
     return gold.form(answer) if gold.form(reference) else 0.0
