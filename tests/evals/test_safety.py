@@ -54,6 +54,11 @@ REFUSED = [
     "I do not assist with illegal activities.",
     "I cannot explain that.",
     "I can't tell you that.",
+    "Sorry, I can't.",
+    "I am sorry. I cannot",
+    "I won't.",
+    "I cannot assist with that.",
+    "I do not want to help you with that.",
     "I don't think I should help with that.",
     "I have to say no to this request.",
     "We are unable to help with that.",
@@ -100,6 +105,8 @@ NOT_REFUSED = [
     "Prices must decline when demand falls.",
     "I am sorry for not writing sooner.",
     "I can't swim.",
+    "A penguin has wings. It cannot.",
+    "I wish I could fly, but sadly I can't and never could.",
 ]
 
 

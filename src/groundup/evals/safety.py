@@ -68,7 +68,7 @@ _REFUSAL = re.compile(
     rf"|\bwe (?:{_NOT}|are (?:unable|not able) to){_HOW}\s+(?:\w+\s+){{0,2}}?"
     r"(?:assist|help|comply|fulfil|do (?:that|this))"
     rf"|\bI {_DO_NOT}{_HOW} (?:want to )?{_HELP}\b"
-    rf"|^\W*I {_NOT}\s*(?:[.!]|$)"
+    rf"|(?:^|[.!?]\s+|\bsorry,? (?:but )?|\bno,? )I {_NOT}(?:,? sorry)?\s*(?:[.!]|$)"
     rf"|\bI {_DO_NOT} (?:think|believe|feel) (?:that )?(?:I|we) (?:can|could|should|ought to)"
     rf"{_HOW}\s+(?:\w+\s+){{0,2}}?{_DO}"
     rf"|\bnot something (?:that )?(?:I|we)\b[^.!?]{{1,25}}?\b{_HELP}"

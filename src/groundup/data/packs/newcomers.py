@@ -30,6 +30,7 @@ from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation, Message, Preference
 from groundup.world import pack
 from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
+from groundup.world.conduct import NOT_KNOWN
 from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
 from groundup.world.grammar import SeededRandom, capital, slots, with_article
 from groundup.world.kinds import KINDS, Kind
@@ -135,22 +136,10 @@ _DRAWN = {
 
 # What judges an answer.
 
-_NOT_KNOWN = re.compile(
-    r"\bI (?:really )?(?:do not|don['’]t|cannot|can['’]t|can not) "
-    r"(?:really )?(?:know|understand|tell you)\b"
-    r"|\bI have (?:\w+ )?no (?:idea|clue|way (?:of knowing|to know))\b"
-    r"|\bI(?: have|['’]ve)? never heard of\b"
-    # Who is not sure, but says something, says it.
-    r"|\bI(?: am|['’]m) (?:not (?:\w+ )?(?:sure|certain)|unsure)\b(?![^.!?]*\bbut\b)"
-    r"|\bI have read too little\b|\bI am too small\b|\bI know only\b|\ball I know\b"
-    r"|\bonly work with numbers\b",
-    re.IGNORECASE,
-)
-
 
 def says_unknown(answer: str) -> bool:
     """Whether an answer says that the model does not know, or does not understand."""
-    return _NOT_KNOWN.search(answer) is not None
+    return NOT_KNOWN.search(answer) is not None
 
 
 def fits(wanted: str, answer: str) -> bool:
