@@ -149,6 +149,23 @@ def test_a_sum_must_be_exact(judged: list[tuple[Conversation, Reward]]) -> None:
         ("Which number is bigger, 15 or 19?", "Fifteen is smaller than nineteen.", 1.0),
         ("Which number is bigger, 15 or 19?", "19 is smaller, so 15.", 0.0),
         ("Which number is bigger, 15 or 19?", "19 is smaller.", 0.0),
+        ("Which number is bigger, 15 or 19?", "19 is not bigger.", 0.0),
+        ("Which is bigger, the goat or the ant?", "The goat is not bigger.", 0.0),
+        ("Which is bigger, the goat or the ant?", "The ant isn't bigger than the goat.", 1.0),
+        ("Which is bigger, the goat or the ant?", "The ant is not as big as the goat.", 1.0),
+        ("Is it true that the fox lives in the cave?", "No, the fox lives in the sea.", 0.0),
+        ("Is it true that the fox lives in the cave?", "No, not in the cave.", 1.0),
+        ("Is it true that the fox lives in the cave?", "No, it is false that it is the cave.", 1.0),
+        ("Is it true that the fox lives in the forest?", "Yes, the fox lives in the cave.", 0.0),
+        (
+            "Is it true that the fox lives in the forest?",
+            "Yes, it does not live in the forest.",
+            0.0,
+        ),
+        ("Is it true that the fox lives in the forest?", "Yes and no.", 0.0),
+        ("What colour is the orange?", "Orange.", 1.0),
+        ("What colour is the orange?", "The orange.", 0.0),
+        ("What colour is the orange?", "The orange tastes sweet.", 0.0),
     ],
 )
 def test_answers(prompt: str, answer: str, correct: float) -> None:
@@ -268,6 +285,16 @@ def test_a_story_keeps_what_was_asked_for() -> None:
     assert judge(prompt, snow).instruction == 0.75
     for poor in ("The fox lamp.", "A fox has a lamp and it rains.", "I do not know that."):
         assert (judge(prompt, poor).instruction or 0.0) <= 0.5
+
+
+def test_only_the_problem_of_the_story_is_its_problem() -> None:
+    for index in range(60):
+        story = stories.story(SeededRandom("problem", index), short=True)
+        right = stories.asked(story.record)["obstacle"]
+        prompt = f"{story.text}\n\nWhat was the problem?"
+        assert judge(prompt, f"The problem was that {right}.").correct == 1.0
+        other = "it was too high" if right == "it was lost" else "it was lost"
+        assert judge(prompt, f"The problem was that {other} and {right}.").correct == 0.0
 
 
 def test_the_rest_of_a_story_is_its_rest() -> None:

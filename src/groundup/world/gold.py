@@ -18,8 +18,9 @@ from typing import Any
 from groundup.text.rows import Message
 from groundup.world import conduct, questions
 from groundup.world.answers import COULD_BE, right
-from groundup.world.facts import NUMBERS
+from groundup.world.facts import HOLDS_OF, NUMBERS
 from groundup.world.kinds import TALK
+from groundup.world.plot import OBSTACLES
 from groundup.world.questions import ParsedQuestion
 from groundup.world.reading import read
 
@@ -33,7 +34,7 @@ _IN_FULL = {"won't": "will not", "can't": "cannot", "n't": " not", "can not": "c
 _PLACED = ("home", "kept", "works", "lives", "place")
 _OPENING = re.compile(r"^[^,.!:]*[!:] ")  # `Sure!` or `Here they are:` before a list
 _CLAUSE_ENDS = re.compile(r"[,.;!?]|\bbut\b|\bbecause\b")
-_NOT = re.compile(r"\b(?:not|never|cannot)\b")
+_NOT = re.compile(r"\b(?:not|never|cannot|(?:false|wrong) that)\b")
 # How one says yes and no to a claim in other words, without articles and short forms.
 _AGREES = re.compile(
     r"(?:yeah|yep|indeed|(?:(?:that's|that is|it's|it is) )?(?:right|true|correct))\b"
@@ -45,7 +46,14 @@ _DISAGREES = re.compile(
 )
 _YES_OR_NO = re.compile(r"\b(?:yes|no)\b")
 _SIGNS = {"sum": "+", "rest": "-"}  # of what a question asks to add or take away
-_SMALLER = re.compile(r"(\S+) is smaller(?: than (\S+))?")
+_SMALLER = re.compile(
+    r"(\S+) is (?:smaller|less|not (?:bigger|larger|greater|as big|as large))"
+    r"(?: (?:than|as) (\S+))?"
+)
+# What may stand in the way in any story, `{he}` being its hero.
+_PROBLEMS = tuple(
+    one.reason for one in OBSTACLES.values() if not one.reason.startswith(("{C}", "{weather}"))
+)
 _NOT_KNOWN = re.compile(rf"{conduct.NOT_KNOWN.pattern}|\bnobody knows\b", re.IGNORECASE)
 _UNTOLD = re.compile(
     rf"{_NOT_KNOWN.pattern}|\byou(?:(?: have|['’]ve)? (?:not|never)| haven['’]t) told me\b"
@@ -164,7 +172,7 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
     repeated; and of a place its name is enough. A claim needs no yes or no where the truth is told.
     """
     truth = asked.answer
-    if asked.kind.slot.startswith("is ") and not _YES_OR_NO.search(_plain(answer)):
+    if "yes" in truth.values:
         return _of_claim(asked, answer)
     if not truth.right:
         return None
@@ -173,7 +181,10 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
         same = [one == other for one, other in zip(want, got, strict=False)]
         return (*same, False).index(False) / max(len(want), len(got), 1)
     rights = {_plain(value) for value in truth.right}
-    stated, denied = _stated(_in_other_words(asked, answer), (*truth.values, *truth.right))
+    could_be = (*truth.values, *truth.right)
+    if asked.kind.slot == "obstacle":
+        could_be += tuple(one.replace("{he}", asked.values["he"]) for one in _PROBLEMS)
+    stated, denied = _stated(_in_other_words(asked, answer), could_be)
     names = {value.partition(" ")[2] for value in rights if asked.kind.slot in _PLACED}
     if denied & rights or _plain(answer) in names:
         return float(not denied)
@@ -183,28 +194,32 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
 
 
 def _of_claim(asked: ParsedQuestion, answer: str) -> float:
-    """1 if an answer without a yes or no to `Is it true that …?` comes to the right one; else 0.
+    """1 if an answer to a yes/no question comes to the right one; else 0.
 
-    It agrees, or says what is true; or it disagrees, or denies what was claimed.
+    Of `Is it true that …?` it says yes, agrees or says what is true; or it says no, disagrees or
+    denies what was claimed; and what it states is true. Else it says yes or no.
     """
-    slot = asked.kind.slot.removeprefix("is ")
-    (truth, *_), claimed = right(slot, asked.values), _plain(asked.values[f"{slot}2"])
-    truth, is_so = _plain(truth), asked.answer.right[0] == "yes"
-    stated, denied = _stated(answer, COULD_BE[slot])
-    if truth in denied or not set(stated) <= {truth}:
-        return 0.0
-    opening = _plain(_CLAUSE_ENDS.split(answer)[0])
-    if _AGREES.match(opening):
-        return float(is_so)
-    if _DISAGREES.match(opening) or (claimed in denied and not stated):
-        return float(not is_so)
-    return float(bool(stated))
+    slot, is_right = asked.kind.slot.removeprefix("is "), asked.answer.right[0]
+    found = set(_YES_OR_NO.findall(_plain(answer)))
+    if slot in HOLDS_OF:
+        (truth, *_), claimed = right(slot, asked.values), _plain(asked.values[f"{slot}2"])
+        truth = _plain(truth)
+        stated, denied = _stated(_in_other_words(asked, answer), COULD_BE[slot])
+        if truth in denied or not set(stated) <= {truth}:
+            return 0.0
+        opening = _plain(_CLAUSE_ENDS.split(answer)[0])
+        found |= {"yes"} if _AGREES.match(opening) else set()
+        found |= {"no"} if _DISAGREES.match(opening) or claimed in denied else set()
+        if stated and not found:
+            return 1.0
+    return float(found == {is_right})
 
 
 def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     """What stands after the last `=`, or before the question's own sum: `10` of `10 = 15 - 5`.
 
-    `The ant is smaller` is turned round, and to have no idea or not to be told is not to know.
+    `The ant is smaller` is turned round, to have no idea or not to be told is not to know, and the
+    subject of a fact is no value: of the orange, `The orange tastes sweet` tells no colour.
     """
     before, equals, after = answer.rpartition("=")
     slot, values = asked.kind.slot, asked.values
@@ -217,6 +232,8 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     if slot in ("bigger", "more"):
         clauses = map(_plain, _CLAUSE_ENDS.split(answer))
         return ". ".join(_SMALLER.sub(lambda found: _turned(found, asked), one) for one in clauses)
+    if about := HOLDS_OF.get(slot.removeprefix("is ")):
+        return re.sub(rf"\bthe {values[about]}\b", "it", after, flags=re.IGNORECASE)
     return after
 
 
