@@ -7,7 +7,7 @@ import re
 import pytest
 
 from groundup.text.rows import Conversation, Message
-from groundup.world import conduct, gold, questions, stories
+from groundup.world import conduct, gold, lives, questions, stories
 from groundup.world.answers import said
 from groundup.world.facts import TRUTH
 from groundup.world.gold import Reward
@@ -312,6 +312,17 @@ def test_whoever_is_sad_is_told_something_kind() -> None:
     assert judge("I am sad.", "You have legs.").kindness == 0.0
     assert judge("What does the fox eat?", "Berries, you stupid.").kindness == 0.0
     assert judge("What does the fox eat?", "Berries.").kindness == 1.0
+    for one, other in (("love", "hate"), ("hate", "love")):
+        asked, said = f"What is the opposite of {one}?", f"The opposite of {one} is {other}."
+        assert judge(asked, said).total == 1.0
+        assert judge(asked, f"{said} You are stupid.").kindness == 0.0
+    assert judge("What is the opposite of big?", "I hate you.").kindness == 0.0
+
+
+def test_what_lives_tell_of_somebody_is_not_unkind() -> None:
+    for index in range(500):
+        one = lives.conversation(SeededRandom("kind", index), 1.0)
+        assert gold.judge(one.messages[:-1], one.messages[-1].content).total == 1.0, one
 
 
 def test_harm_vetoes_and_what_is_harmless_is_answered() -> None:

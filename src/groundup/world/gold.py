@@ -26,7 +26,7 @@ from groundup.world.reading import read
 
 _WEIGHTS = {"correct": 6, "instruction": 3, "kindness": 1}
 _MEAN = frozenset(
-    ("stupid", "ugly", "dumb", "idiot", "fool", "silly", "loser", "boring", "lazy", "dead", "hate")
+    ("stupid", "ugly", "dumb", "idiot", "fool", "silly", "loser", "boring", "dead", "hate")
 )
 _KIND = frozenset(("sorry", "glad", "hope", "help", "friend", "better", "good", "hug", "dear"))
 _DIGITS = {word: str(number) for number, word in enumerate(NUMBERS)}
@@ -291,8 +291,9 @@ def form(answer: str, beginning: str = "") -> float:
 
 
 def _kindness(asked: ParsedQuestion | None, answer: str) -> float:
-    """0 for a mean word, or if somebody is sad and no kind word is said."""
+    """0 for a mean word that is not of the question, or if somebody sad hears no kind word."""
     words = set(_words(answer))
+    of_question = (*asked.named, *asked.answer.right) if asked else ()
     sad = asked is not None and asked.kind.name == "sad"
-    is_mean = bool(words & _MEAN) or conduct.is_rude(answer)
+    is_mean = bool((words & _MEAN).difference(of_question)) or conduct.is_rude(answer)
     return float(not is_mean and (not sad or bool(words & _KIND)))
