@@ -10,6 +10,7 @@ from groundup.data.packs.rows import Rejected
 from groundup.data.packs.wiki import Article, articles
 from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation
+from groundup.world import gold
 
 
 def _asked(found: list[Conversation]) -> set[str]:
@@ -62,6 +63,16 @@ def test_the_model_says_what_it_is() -> None:
     answers = " ".join(m.content for one in found for m in one.messages if m.role == "assistant")
     for truth in ("small language model", "trained", "often wrong", "cannot go online"):
         assert truth in answers
+
+
+def test_what_the_model_says_of_itself_is_right_by_gold() -> None:
+    judged = [
+        (one, gold.judge(one.messages[:-1], one.messages[-1].content).correct)
+        for declines in (True, False)
+        for one in own.about_itself(declines=declines)
+    ]
+    assert not [one for one, correct in judged if correct not in (None, 1.0)]
+    assert sum(correct == 1.0 for _, correct in judged) > 100
 
 
 def test_dialogues_of_a_robot_do_not_contradict_it() -> None:
