@@ -9,7 +9,7 @@ import pytest
 from groundup.text.rows import Conversation, Message
 from groundup.world import conduct, gold, lives, questions, stories
 from groundup.world.answers import said
-from groundup.world.facts import TRUTH
+from groundup.world.facts import TRUTH, noun, pronoun
 from groundup.world.gold import Reward
 from groundup.world.grammar import SeededRandom
 from groundup.world.kinds import KINDS, Kind
@@ -163,6 +163,30 @@ def test_a_sum_must_be_exact(judged: list[tuple[Conversation, Reward]]) -> None:
             0.0,
         ),
         ("Is it true that the fox lives in the forest?", "Yes and no.", 0.0),
+        ("What is 10 - 5?", "10 - 5 is 5.", 1.0),
+        ("What is 10 - 5?", "10 minus 5 is 5.", 1.0),
+        ("What is 10 - 5?", "10 - 5 is 10.", 0.0),
+        ("What is 0 + 5?", "0 + 5 is 5.", 1.0),
+        ("How many legs does the seal have?", "None.", 1.0),
+        ("How many legs does the seal have?", "The seal doesn't have any legs.", 1.0),
+        ("How many legs does the fox have?", "None.", 0.0),
+        ("Which number is bigger, 15 or 19?", "15 is less than 19.", 1.0),
+        ("Where is the home of the fox?", "The home of the fox is the forest.", 1.0),
+        ("Where is the home of the fox?", "The home of the fox is the cave.", 0.0),
+        ("Where is the home of the fox?", "The home of the fox is not the forest.", 0.0),
+        ("Count from 3 to 6.", "3, 4, 5 and 6.", 1.0),
+        (
+            "Put these animals in order, the smallest first: bear, mouse, dog.",
+            "Mouse, then dog and then bear.",
+            1.0,
+        ),
+        ("Does cat rhyme with hat?", "They rhyme.", 1.0),
+        ("Does cat rhyme with hat?", "Cat rhymes with hat.", 1.0),
+        ("Does cat rhyme with hat?", "Cat does not rhyme with hat.", 0.0),
+        ("Does cat rhyme with hat?", "Cat rhymes with dog.", 0.0),
+        ("Does cat rhyme with dog?", "They do not rhyme.", 1.0),
+        ("Does cat rhyme with dog?", "Cat rhymes with dog.", 0.0),
+        ("Where does Zworb live?", "I don’t know.", 1.0),
         ("What colour is the orange?", "Orange.", 1.0),
         ("What colour is the orange?", "The orange.", 0.0),
         ("What colour is the orange?", "The orange tastes sweet.", 0.0),
@@ -288,13 +312,57 @@ def test_a_story_keeps_what_was_asked_for() -> None:
 
 
 def test_only_the_problem_of_the_story_is_its_problem() -> None:
+    named = 0
     for index in range(60):
         story = stories.story(SeededRandom("problem", index), short=True)
         right = stories.asked(story.record)["obstacle"]
         prompt = f"{story.text}\n\nWhat was the problem?"
         assert judge(prompt, f"The problem was that {right}.").correct == 1.0
+        hero, he = noun(story.record.hero), pronoun(story.record.hero, "he")
+        if right in (f"{he} did not know the way", f"{he} had no money"):
+            named += 1
+            assert judge(prompt, f"{right.replace(he, hero, 1).capitalize()}.").correct == 1.0
         other = "it was too high" if right == "it was lost" else "it was lost"
         assert judge(prompt, f"The problem was that {other} and {right}.").correct == 0.0
+    assert named > 0
+
+
+def test_a_story_is_answered_in_other_words() -> None:
+    seen = set()
+    for index in range(60):
+        story = stories.story(SeededRandom("words", index), short=True, weather="rains")
+        record = story.record
+        hero, he = noun(record.hero), pronoun(record.hero, "he")
+        got, helped = record.ending == "got", bool(record.helped and record.helper)
+        seen.add((got, helped))
+        cases = {
+            "What was the weather like?": {
+                "It was rainy.": True,
+                "It was a rainy day.": True,
+                "It was raining.": True,
+                "It was not rainy.": False,
+                "It was snowy.": False,
+            },
+            f"Did somebody help {hero}?": {
+                "No.": not helped,
+                f"No one helped {hero}.": not helped,
+                f"No, nobody helped {hero}.": not helped,
+                f"No, {noun(record.helper or 'fox')} helped.": False,
+            },
+            f"Did {hero} get what {he} wanted?": {
+                f"{hero} got what {he} wanted.": got,
+                f"{hero} did not get what {he} wanted.": not got,
+                f"{he} did.".capitalize(): got,
+                f"{he} did not.".capitalize(): not got,
+                f"Yes, {hero} did not get what {he} wanted.": False,
+                f"No, {hero} did not get what {he} wanted.": not got,
+            },
+        }
+        for asked, answers in cases.items():
+            for said_so, is_right in answers.items():
+                correct = judge(f"{story.text}\n\n{asked}", said_so).correct
+                assert correct == float(is_right), (story.text, asked, said_so)
+    assert len(seen) == 3
 
 
 def test_the_rest_of_a_story_is_its_rest() -> None:

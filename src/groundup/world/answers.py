@@ -46,7 +46,7 @@ def right(slot: str, values: Values) -> tuple[str, ...]:
         return (_yes(values[f"{claimed}2"] == right(claimed, values)[0]),)
     if slot in HOLDS_OF:
         found = RELATIONS[slot][values[HOLDS_OF[slot]]]
-        return (found, "zero") if found == "no" else (found,)
+        return (found, "zero", "none", "not have any") if found == "no" else (found,)
     if slot in _WORKED_OUT:
         return (str(_WORKED_OUT[slot](values)),)
     if slot == "rhymed":

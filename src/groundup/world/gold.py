@@ -20,7 +20,7 @@ from groundup.world import conduct, questions
 from groundup.world.answers import COULD_BE, right
 from groundup.world.facts import HOLDS_OF, NUMBERS
 from groundup.world.kinds import TALK
-from groundup.world.plot import OBSTACLES
+from groundup.world.plot import OBSTACLES, WEATHERS
 from groundup.world.questions import ParsedQuestion
 from groundup.world.reading import read
 
@@ -38,18 +38,30 @@ _NOT = re.compile(r"\b(?:not|never|cannot|(?:false|wrong) that)\b")
 # How one says yes and no to a claim in other words, without articles and short forms.
 _AGREES = re.compile(
     r"(?:yeah|yep|indeed|(?:(?:that's|that is|it's|it is) )?(?:right|true|correct))\b"
-    r"|(?:it|he|she) (?:is|does|has)$|i (?:do|think so)$"
+    r"|(?:it|he|she|they) (?:is|does|has|did|do)$|i (?:do|think so)$"
 )
 _DISAGREES = re.compile(
     r"(?:nope|(?:(?:that's|that is|it's|it is) )?(?:wrong|false|not (?:right|true|correct|so)))\b"
-    r"|(?:it|he|she) (?:is|does|has) not$"
+    r"|(?:it|he|she|they) (?:is|does|has|did|do) not$"
 )
 _YES_OR_NO = re.compile(r"\b(?:yes|no)\b")
-_SIGNS = {"sum": "+", "rest": "-"}  # of what a question asks to add or take away
+# Signs of what a question asks to add or take away, and what stands after such a sum.
+_SIGNS = {"sum": r"(?:\+|plus|and)", "rest": "(?:-|minus)"}
+_EQUALS = r"(?:=|(?:is|are|makes|equals)\b)"
 _SMALLER = re.compile(
     r"(\S+) is (?:smaller|less|not (?:bigger|larger|greater|as big|as large))"
     r"(?: (?:than|as) (\S+))?"
 )
+_NO_ONE = re.compile(r"^\W*no(?: one)?\b|\bno[ -]one\b", re.IGNORECASE)
+_WEATHER = {adjective: clause for clause, adjective, _ in WEATHERS.values()}
+_WEATHERY = re.compile(
+    rf"(?:\b(?:it|the weather) was (?:a )?)?\b({'|'.join(_WEATHER)})\b", re.IGNORECASE
+)
+# What a yes or no says of other claims than facts.
+_CLAIMED = {
+    "rhyming": ("rhyme", "rhymes with {rhyme}", "rhymes with {rhyme2}"),
+    "got": ("get what {he} wanted", "got what {he} wanted"),
+}
 # What may stand in the way in any story, `{he}` being its hero.
 _PROBLEMS = tuple(
     one.reason for one in OBSTACLES.values() if not one.reason.startswith(("{C}", "{weather}"))
@@ -150,7 +162,7 @@ def _turns(
 
 def _words(text: str) -> list[str]:
     """In lower case, without articles, punctuation and short forms, numbers as digits."""
-    text = text.lower()
+    text = text.lower().replace("’", "'")
     for short, full in _IN_FULL.items():
         text = text.replace(short, full)
     found = re.findall(r"[a-z0-9']+(?:-[a-z]+)*", text)
@@ -177,7 +189,11 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
     if not truth.right:
         return None
     if not truth.values:
-        want, got = _words(truth.right[0]), _words(_OPENING.sub("", answer))
+        # A list may end in `and 6` or go on with `then`.
+        want, got = (
+            [word for word in _words(text) if word not in ("and", "then")]
+            for text in (truth.right[0], _OPENING.sub("", answer))
+        )
         same = [one == other for one, other in zip(want, got, strict=False)]
         return (*same, False).index(False) / max(len(want), len(got), 1)
     rights = {_plain(value) for value in truth.right}
@@ -186,7 +202,7 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
         could_be += tuple(one.replace("{he}", asked.values["he"]) for one in _PROBLEMS)
     stated, denied = _stated(_in_other_words(asked, answer), could_be)
     names = {value.partition(" ")[2] for value in rights if asked.kind.slot in _PLACED}
-    if denied & rights or _plain(answer) in names:
+    if denied & rights or _plain(answer).rpartition(" is ")[2] in names:
         return float(not denied)
     in_question = {_plain(value) for value in asked.named}
     new = [value for value in stated if value not in in_question]
@@ -197,44 +213,58 @@ def _of_claim(asked: ParsedQuestion, answer: str) -> float:
     """1 if an answer to a yes/no question comes to the right one; else 0.
 
     Of `Is it true that …?` it says yes, agrees or says what is true; or it says no, disagrees or
-    denies what was claimed; and what it states is true. Else it says yes or no.
+    denies what was claimed; and what it states is true. Else it says yes or no, or the same in
+    other words: that they do not rhyme, or that she got what she wanted.
     """
     slot, is_right = asked.kind.slot.removeprefix("is "), asked.answer.right[0]
+    opening = _plain(_CLAUSE_ENDS.split(answer)[0])
     found = set(_YES_OR_NO.findall(_plain(answer)))
+    found |= {"yes"} if _AGREES.match(opening) else set()
+    found |= {"no"} if _DISAGREES.match(opening) else set()
     if slot in HOLDS_OF:
         (truth, *_), claimed = right(slot, asked.values), _plain(asked.values[f"{slot}2"])
         truth = _plain(truth)
         stated, denied = _stated(_in_other_words(asked, answer), COULD_BE[slot])
         if truth in denied or not set(stated) <= {truth}:
             return 0.0
-        opening = _plain(_CLAUSE_ENDS.split(answer)[0])
-        found |= {"yes"} if _AGREES.match(opening) else set()
-        found |= {"no"} if _DISAGREES.match(opening) or claimed in denied else set()
-        if stated and not found:
+        if stated and not found and claimed not in denied:
             return 1.0
+        found |= {"no"} if claimed in denied else set()
+    else:
+        stated, denied = _stated(answer, [one.format(**asked.values) for one in _CLAIMED[slot]])
+        found |= {"yes"} if stated else set()
+        found |= {"no"} if denied else set()
     return float(found == {is_right})
 
 
 def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     """What stands after the last `=`, or before the question's own sum: `10` of `10 = 15 - 5`.
 
-    `The ant is smaller` is turned round, to have no idea or not to be told is not to know, and the
+    `The ant is smaller` is turned round, to have no idea or not to be told is not to know, a rainy
+    day is one on which it was raining, no one is nobody, and the hero of a story may be named. The
     subject of a fact is no value: of the orange, `The orange tastes sweet` tells no colour.
     """
-    before, equals, after = answer.rpartition("=")
     slot, values = asked.kind.slot, asked.values
     if slot in _SIGNS:
-        own_sum = f"{values['n']}{_SIGNS[slot]}{values['n2']}"
-        return before if equals and re.sub(r"[\s.]", "", after) == own_sum else after
+        own_sum = rf"\b{values['n']}\s*{_SIGNS[slot]}\s*{values['n2']}\b"
+        before, equals, after = re.sub(rf"{own_sum}\s*{_EQUALS}", "=", answer).rpartition("=")
+        return before if equals and re.fullmatch(own_sum, after.strip(" .")) else after
     if asked.kind.source == "world-unknown":
         unknown = _UNTOLD if asked.kind.name == "you" else _NOT_KNOWN
         return unknown.sub("I do not know", answer, count=1)
     if slot in ("bigger", "more"):
         clauses = map(_plain, _CLAUSE_ENDS.split(answer))
         return ". ".join(_SMALLER.sub(lambda found: _turned(found, asked), one) for one in clauses)
-    if about := HOLDS_OF.get(slot.removeprefix("is ")):
-        return re.sub(rf"\bthe {values[about]}\b", "it", after, flags=re.IGNORECASE)
-    return after
+    if slot == "helper":
+        return _NO_ONE.sub("nobody", answer)
+    if slot == "weather":
+        return _WEATHERY.sub(lambda found: _WEATHER[found[1].lower()], answer)
+    about = HOLDS_OF.get(slot.removeprefix("is "))
+    subject = values["A"] if slot == "obstacle" else f"the {values[about]}" if about else ""
+    if subject:
+        instead = values.get("he", "it")
+        answer = re.sub(rf"\b{subject}\b", instead, answer, flags=re.IGNORECASE)
+    return answer.rpartition("=")[2]
 
 
 def _turned(found: re.Match[str], asked: ParsedQuestion) -> str:
