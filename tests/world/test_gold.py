@@ -323,7 +323,7 @@ def test_only_the_problem_of_the_story_is_its_problem() -> None:
             named += 1
             assert judge(prompt, f"{right.replace(he, hero, 1).capitalize()}.").correct == 1.0
         other = "it was too high" if right == "it was lost" else "it was lost"
-        assert judge(prompt, f"The problem was that {other} and {right}.").correct == 0.0
+        assert judge(prompt, f"The problem was that {right} and {other}.").correct == 0.0
     assert named > 0
 
 

@@ -259,12 +259,13 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
         return _NO_ONE.sub("nobody", answer)
     if slot == "weather":
         return _WEATHERY.sub(lambda found: _WEATHER[found[1].lower()], answer)
-    about = HOLDS_OF.get(slot.removeprefix("is "))
-    subject = values["A"] if slot == "obstacle" else f"the {values[about]}" if about else ""
-    if subject:
-        instead = values.get("he", "it")
-        answer = re.sub(rf"\b{subject}\b", instead, answer, flags=re.IGNORECASE)
-    return answer.rpartition("=")[2]
+    if slot == "obstacle":
+        hero = re.compile(rf"\b{values['A']}\b", re.IGNORECASE)
+        return hero.sub(values["he"], answer).replace(" and ", ". ")
+    answer = answer.rpartition("=")[2]
+    if about := HOLDS_OF.get(slot.removeprefix("is ")):
+        return re.sub(rf"\bthe {values[about]}\b", "it", answer, flags=re.IGNORECASE)
+    return answer
 
 
 def _turned(found: re.Match[str], asked: ParsedQuestion) -> str:
