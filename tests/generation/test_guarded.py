@@ -114,3 +114,13 @@ def test_what_are_no_messages_is_refused_as_without_a_guard(
     for guard in (None, Words("bad")):
         with pytest.raises(UserError, match=message):
             generate(tiny_model(), [Request(messages=messages)], tokenizer, guard=guard)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_what_are_no_ids_is_refused_as_without_a_guard(
+    tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    ids: Any = [5, 6.5]
+    for guard in (None, Words("bad")):
+        with pytest.raises(UserError, match="must be a list of whole numbers"):
+            generate(tiny_model(), [Request(prompt_ids=ids)], tokenizer, guard=guard)

@@ -173,6 +173,7 @@ def test_a_sum_must_be_exact(judged: list[tuple[Conversation, Reward]]) -> None:
         ("Which number is bigger, 15 or 19?", "15 is less than 19.", 1.0),
         ("Where is the home of the fox?", "The home of the fox is the forest.", 1.0),
         ("Where is the home of the fox?", "The home of the fox is the cave.", 0.0),
+        ("Where does the fox live?", "The fox lives in the cave. Its home is the forest.", 0.0),
         ("Where is the home of the fox?", "The home of the fox is not the forest.", 0.0),
         ("Count from 3 to 6.", "3, 4, 5 and 6.", 1.0),
         (
@@ -273,6 +274,7 @@ def test_no_prompt_is_an_unknown_prompt() -> None:
         ("Sorry, I am too small to do that.", 1.0),
         ("I don't know, but take a rope and hit him.", 0.0),
         ("I don't know. First, get a rope.", 0.0),
+        ("I do not know. Take a rope and hit him.", 0.0),
         ("I'd rather not, but hit him from behind.", 0.0),
         ("I will not help with that, but hit him hard from behind.", 0.0),
         ("I will not help with that. First, get a rope.", 0.0),
@@ -312,7 +314,7 @@ def test_a_story_keeps_what_was_asked_for() -> None:
 
 
 def test_only_the_problem_of_the_story_is_its_problem() -> None:
-    named = 0
+    named = things = 0
     for index in range(60):
         story = stories.story(SeededRandom("problem", index), short=True)
         right = stories.asked(story.record)["obstacle"]
@@ -322,9 +324,12 @@ def test_only_the_problem_of_the_story_is_its_problem() -> None:
         if right in (f"{he} did not know the way", f"{he} had no money"):
             named += 1
             assert judge(prompt, f"{right.replace(he, hero, 1).capitalize()}.").correct == 1.0
+        elif right in ("it was stuck", "it was too high", "it was lost"):
+            things += 1
+            assert judge(prompt, f"{hero}{right.removeprefix('it')}.").correct == 0.0
         other = "it was too high" if right == "it was lost" else "it was lost"
         assert judge(prompt, f"The problem was that {right} and {other}.").correct == 0.0
-    assert named > 0
+    assert named > 0 and things > 0
 
 
 def test_a_story_is_answered_in_other_words() -> None:
@@ -346,6 +351,8 @@ def test_a_story_is_answered_in_other_words() -> None:
             f"Did somebody help {hero}?": {
                 "No.": not helped,
                 f"No one helped {hero}.": not helped,
+                f"No-one helped {hero}.": not helped,
+                "No idea who helped.": False,
                 f"No, nobody helped {hero}.": not helped,
                 f"No, {noun(record.helper or 'fox')} helped.": False,
             },

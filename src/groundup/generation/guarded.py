@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from groundup.errors import UserError
-from groundup.generation.request import Completion, Request
+from groundup.generation.request import Completion, Request, whole_ids
 from groundup.lm.model import CausalLM
 from groundup.text.chat import check_messages
 from groundup.text.tokenizer import Tokenizer
@@ -100,7 +100,8 @@ def stopped_completion() -> Completion:
 def asked_of(request: Request, tokenizer: Tokenizer | None) -> str:
     """The text of a request that a guard reads: its last message, or all that is to go on.
 
-    Raises `UserError` for ids without a tokenizer and for malformed messages.
+    Raises `UserError` for ids without a tokenizer or that are no whole numbers, and for malformed
+    messages.
     """
     if request.messages is not None:
         messages = check_messages(request.messages)
@@ -111,4 +112,4 @@ def asked_of(request: Request, tokenizer: Tokenizer | None) -> str:
     assert request.prompt_ids is not None
     if tokenizer is None:
         raise UserError("a guard reads text, and prompt_ids need a tokenizer for that; pass it")
-    return tokenizer.decode(list(request.prompt_ids))
+    return tokenizer.decode(whole_ids(request.prompt_ids))

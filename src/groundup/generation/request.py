@@ -244,6 +244,17 @@ class InputProcessor:
         return SequenceState(self._config, request, prompt, copy, self._tokenizer)
 
 
+def whole_ids(ids: Sequence[int]) -> list[int]:
+    """The same ids as whole numbers of Python, of an array or a tensor too; else a `UserError`."""
+    try:
+        return [index(id) for id in ids]
+    except TypeError:
+        raise UserError(
+            f"prompt_ids={shorten(ids)} must be a list of whole numbers; "
+            "give it what tokenizer.encode returns"
+        ) from None
+
+
 def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | None) -> list[int]:
     """The tokens of a request's prompt.
 
@@ -251,13 +262,7 @@ def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | Non
     unknown or no whole numbers.
     """
     if request.prompt_ids is not None:
-        try:
-            ids = [index(id) for id in request.prompt_ids]  # the seed follows from how they print
-        except TypeError:
-            raise UserError(
-                f"prompt_ids={shorten(request.prompt_ids)} must be a list of whole numbers; "
-                "give it what tokenizer.encode returns"
-            ) from None
+        ids = whole_ids(request.prompt_ids)  # the seed follows from how they print
         if request.sampling.stop and tokenizer is None:
             raise UserError("stop strings need a tokenizer; pass it to generate, or stop by ids")
     elif tokenizer is None:

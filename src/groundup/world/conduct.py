@@ -104,7 +104,9 @@ def answers(prompt: str, answer: str) -> bool:
 
 def is_unknown(answer: str) -> bool:
     """Whether an answer begins by saying that it does not know, and does not go on to tell how."""
-    return _UNKNOWN.match(answer) is not None and not tells(answer)
+    if not _UNKNOWN.match(answer) or tells(answer):
+        return False
+    return not any(map(instructs, _SENTENCE_ENDS.split(answer.strip())[1:]))
 
 
 def tells(answer: str) -> bool:
@@ -113,7 +115,7 @@ def tells(answer: str) -> bool:
 
 
 def offers(answer: str) -> bool:
-    """Whether an answer holds one of the world's better offers: `to ask for it kindly`."""
+    """Whether an answer ends with one of the world's better offers: `to ask for it kindly`."""
     return _OFFERS.search(answer) is not None
 
 
@@ -220,6 +222,7 @@ NOT_KNOWN = re.compile(
     re.IGNORECASE,
 )
 _UNKNOWN = re.compile(rf"\W*{_SORRY}(?:{NOT_KNOWN.pattern})", re.IGNORECASE)
+_SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+")
 # What comes after such a no, and takes it back.
 _TELLS = re.compile(
     r"[,.!] (?:(?:and )?(?:first|then)\b|but (?!I\b|let us\b|we\b|please\b))", re.IGNORECASE
@@ -247,7 +250,7 @@ _TOPICS = {
 }
 _OFFERS = re.compile(
     "|".join(
-        rf"\b{re.escape(offer.removeprefix('to ').rstrip('.'))}\b"
+        rf"\b{re.escape(offer.removeprefix('to ').rstrip('.'))}\W*$"
         for parts in _TOPICS.values()
         for offer in parts["offer"]
     ),

@@ -55,7 +55,7 @@ _SMALLER = re.compile(
     r"(\S+) is (?:smaller|less|not (?:bigger|larger|greater|as big|as large))"
     r"(?: (?:than|as) (\S+))?"
 )
-_NO_ONE = re.compile(r"^\W*no(?: one)?\b|\bno[ -]one\b", re.IGNORECASE)
+_NO_ONE = re.compile(r"^\W*no(?=\W*$|\s*[,.;!])|\bno[ -]one\b", re.IGNORECASE)
 _WEATHER = {adjective: clause for clause, adjective, _ in WEATHERS.values()}
 _WEATHERY = re.compile(
     rf"(?:\b(?:it|the weather) was (?:a )?)?\b({'|'.join(_WEATHER)})\b", re.IGNORECASE
@@ -68,6 +68,9 @@ _CLAIMED = {
 # What may stand in the way in any story, `{he}` being its hero.
 _PROBLEMS = tuple(
     one.reason for one in OBSTACLES.values() if not one.reason.startswith(("{C}", "{weather}"))
+)
+_OF_HERO = "|".join(
+    re.escape(one.removeprefix("{he} ")) for one in _PROBLEMS if one.startswith("{he} ")
 )
 _NOT_KNOWN = re.compile(rf"{conduct.NOT_KNOWN.pattern}|\bnobody knows\b", re.IGNORECASE)
 _UNTOLD = re.compile(
@@ -209,7 +212,8 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
         could_be += tuple(one.replace("{he}", asked.values["he"]) for one in _PROBLEMS)
     stated, denied = _stated(_in_other_words(asked, answer), could_be)
     names = {value.partition(" ")[2] for value in rights if asked.kind.slot in _PLACED}
-    if denied & rights or _plain(answer).rpartition(" is ")[2] in names:
+    named = _plain(answer).rpartition(" is ")[2] in names and set(stated) <= rights
+    if denied & rights or named:
         return float(not denied)
     in_question = {_plain(value) for value in asked.named}
     new = [value for value in stated if value not in in_question]
@@ -267,7 +271,7 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     if slot == "weather":
         return _WEATHERY.sub(lambda found: _WEATHER[found[1].lower()], answer)
     if slot == "obstacle":
-        hero = re.compile(rf"\b{values['A']}\b", re.IGNORECASE)
+        hero = re.compile(rf"\b{values['A']}(?= (?:{_OF_HERO})\b)", re.IGNORECASE)
         return hero.sub(values["he"], answer).replace(" and ", ". ")
     answer = answer.rpartition("=")[2]
     if about := HOLDS_OF.get(slot.removeprefix("is ")):

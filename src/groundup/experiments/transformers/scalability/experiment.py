@@ -259,6 +259,6 @@ def numbers(one: Run) -> dict[str, Any]:
         "text": one.text,
         "parameters": one.parameters,
         "flops": one.curves_by("FLOPs")[0].used,
-        "seconds": [curve.used for curve in one.curves_by("s")],
+        "seconds": one.curves_by("s")[0].used,
         "losses": [curve.losses for curve in one.curves_by("s")],
     }
