@@ -33,7 +33,7 @@ from groundup.nn.training import minibatches, train
 from groundup.report.figure import Plot
 from groundup.report.outcome import check_folder, over_seeds, seeds, write
 from groundup.report.plots import BASELINE, COLORS, panels
-from groundup.report.table import Cell, Table, number, percent, text_table
+from groundup.report.table import Cell, Table, listing, number, percent, text_table
 from groundup.runs.console import say
 
 NAME = "optimizer-race"
@@ -311,7 +311,7 @@ def remarks(sweeps: Sequence[Sweep]) -> list[str]:
     told = [
         f"At the best rates {first.name} comes furthest down the training loss, to "
         f"{loss[first.name].estimate:.4f}"
-        + (f"; by the spread of the seeds it cannot be told from {_listed(tied)}." if tied else ".")
+        + (f"; by the spread of the seeds it cannot be told from {listing(tied)}." if tied else ".")
         + f" {last.name} comes least far, to {loss[last.name].estimate:.4f}.",
         f"The test accuracy of {first.name} less that of {last.name} is "
         f"{100 * gap.estimate:+.1f} points (95 % interval {100 * gap.low:+.1f} to "
@@ -322,17 +322,13 @@ def remarks(sweeps: Sequence[Sweep]) -> list[str]:
             else "no difference that so many images could show."
         ),
         f"The widest range of good rates covers a factor of {max(ranges.values()):.2g}: "
-        f"{_listed([name for name, factor in ranges.items() if factor == max(ranges.values())])}. "
+        f"{listing([name for name, factor in ranges.items() if factor == max(ranges.values())])}. "
         f"The narrowest covers {min(ranges.values()):.2g}.",
     ]
     edge = [sweep.name for sweep in sweeps if sweep.at_the_edge]
     if edge:
-        told.append(f"At the edge of the rates tried, and perhaps better beyond: {_listed(edge)}.")
+        told.append(f"At the edge of the rates tried, and perhaps better beyond: {listing(edge)}.")
     return told
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
 def course_plot(sweeps: Sequence[Sweep]) -> Plot:

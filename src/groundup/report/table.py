@@ -149,6 +149,12 @@ def text_table(
 # Cells.
 
 
+def listing(names: Sequence[str]) -> str:
+    """Names in a sentence: `utility, safety and fairness`."""
+    *firsts, last = names
+    return f"{', '.join(firsts)} and {last}" if firsts else last
+
+
 def number(value: Interval, digits: int = 3) -> Cell:
     """A number with its interval."""
     low, high = (f"{end:,.{digits}f}" for end in (value.low, value.high))

@@ -47,7 +47,7 @@ from groundup.report.page import (
     Section,
     write_page,
 )
-from groundup.report.table import Cell, Column, Row, Table, number, percent
+from groundup.report.table import Cell, Column, Row, Table, listing, number, percent
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import write_bytes, write_json
@@ -211,9 +211,7 @@ def _changes(after: Point, before: Point, tests: int) -> str:
         else:
             open_.append(axis)
     if open_:
-        *firsts, last = open_
-        named = f"{', '.join(firsts)} and {last}" if firsts else last
-        told.append(f"{named} cannot be told apart")
+        told.append(f"{listing(open_)} cannot be told apart")
     return "; ".join(told)
 
 
