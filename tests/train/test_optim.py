@@ -140,6 +140,26 @@ def test_all_of_a_critic_has_its_rate(muon: bool) -> None:
         assert_close(moved, torch.full_like(moved, 0.5 * 0.004), rtol=1e-3, atol=1e-6)
 
 
+def test_what_trains_later_warms_up_from_there_on() -> None:
+    model = Tiny()
+    model.critic = Tiny()
+    optimizer = Optimizer(model, Rates(0.03, 0.02, 0.01), muon=False)
+    rising = {"critic.gain": [0.25, 0.5, 0.75, 1, 1, 1], "gain": [0, 0, 0, 0.25, 0.5, 0.75]}
+    rising |= {"critic.embed_tokens.weight": rising["critic.gain"]}
+    rates = {"critic.gain": 0.01, "gain": 0.01, "critic.embed_tokens.weight": 0.02}
+    parameters = dict(model.named_parameters())
+    for step in range(6):
+        trains = [name for name in parameters if step >= 3 or name.startswith("critic.")]
+        before = {name: p.detach().clone() for name, p in parameters.items()}
+        for name in trains:
+            optimizer.masters[name].grad = torch.ones_like(parameters[name])
+        optimizer.step(min((step + 1) / 4, 1.0), warmup_steps=4)
+        for name, scales in rising.items():
+            moved = before[name] - parameters[name].detach()
+            wanted = torch.full_like(moved, scales[step] * rates[name])
+            assert_close(moved, wanted, rtol=1e-3, atol=1e-6)
+
+
 def test_orthogonalize_keeps_directions_and_levels_their_sizes() -> None:
     matrices = torch.randn(5, 24, 64, generator=torch.Generator().manual_seed(1))
     for given in (matrices, matrices.mT):

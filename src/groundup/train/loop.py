@@ -149,7 +149,7 @@ def _update(
         raise _Bad(f"the gradient norm is {float(norm)}")
     optimizer.clip(norm, plan.gradient_clip)
     scale = plan.schedule(step)
-    optimizer.step(scale)
+    optimizer.step(scale, plan.warmup_steps)
     return {
         **{name: total / max(count, 1e-9) for name, (total, count) in sums.items()},
         "learning_rate": optimizer.rates.matrices * scale,

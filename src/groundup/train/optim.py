@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -128,8 +129,14 @@ class Optimizer:
 
     def _adamw_groups(self) -> Iterator[tuple[list[str], float]]:
         rest = {n: p for n, p in self.masters.items() if n not in self.momenta}
-        critic = [n for n in rest if self._has_critics_rate(n)]
-        rest = {n: p for n, p in rest.items() if n not in {*critic}}
+        critic = {n: p for n, p in rest.items() if n.startswith("critic.")}
+        yield from self._by_kind({n: p for n, p in rest.items() if n not in critic})
+        if self.rates.critic is None:
+            yield from self._by_kind(critic)
+        else:
+            yield [*critic], self.rates.critic
+
+    def _by_kind(self, rest: Mapping[str, Tensor]) -> Iterator[tuple[list[str], float]]:
         matrices = [n for n, p in rest.items() if _is_block_matrix(n, p)]
         embeddings = [n for n in rest if _is_embedding(n)]
         adapters = [n for n in rest if _is_adapter(n)]
@@ -143,7 +150,6 @@ class Optimizer:
         yield [n for n in adapters if n not in ups], self.rates.matrices
         yield ups, self.rates.matrices * self.rates.lora_plus
         yield heads, self.rates.matrices if self.rates.head is None else self.rates.head
-        yield critic, self.rates.critic or 0.0
 
     def _collector(self, name: str) -> Callable[[Tensor], None]:
         master = self.masters[name]
@@ -168,17 +174,27 @@ class Optimizer:
         """Scale all gradients so that their common norm is at most `limit`."""
         torch.nn.utils.clip_grads_with_norm_(list(self.masters.values()), limit, norm)
 
-    def step(self, scale: float) -> None:
-        """Update masters with all rates times `scale`, hand them to the model, clear gradients."""
+    def step(self, scale: float, warmup_steps: int = 0) -> None:
+        """Update masters with all rates times `scale`, hand them to the model, clear gradients.
+
+        What AdamW gets its first gradient of later than the rest warms up from there on: the policy
+        of PPO, for which the critic trains alone at first.
+        """
         with torch.no_grad():
             self._muon_step(self.rates.matrices * scale)
             for group in self.adamw.param_groups:
-                group["lr"] = group["base"] * scale
+                rising = (self._steps_of(group) + 1) / warmup_steps if warmup_steps else 1.0
+                group["lr"] = group["base"] * min(scale, rising)
             self.adamw.step()
             for name, parameter in self.parameters.items():
                 if parameter is not self.masters[name]:
                     parameter.copy_(self.masters[name])
         self.clear()
+
+    def _steps_of(self, group: Mapping[str, Any]) -> int:
+        """How many steps its parameters have taken."""
+        taken = (self.adamw.state[p]["step"] for p in group["params"] if p in self.adamw.state)
+        return max((int(one) for one in taken), default=0)
 
     def step_at_rest(self) -> None:
         """Do the work of a step at a rate of zero: weights and gradients stay."""
