@@ -98,6 +98,8 @@ def _relinked(text: str, home: dict[str, str]) -> str:
         words, target = found.groups()
         if target.startswith("#"):
             return f"[{words}]({home.get(target[1:], 'index.md')})"
+        if target.startswith("docs/pages/"):
+            return f"[{words}](../{target.removeprefix('docs/pages/')})"
         # A file of the repository is named, not linked: the site stands alone.
         return found.group() if "://" in target else words
 

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("readme")
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "".join(
+    (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/pages/measured.md")
+)
 # What takes a quarter of an hour or a network; tests of their own run these in miniature.
 ONLY_PARSED = (
     *("groundup quickstart", "groundup run ", "groundup chat hub:"),

@@ -55,7 +55,7 @@ Name = Literal["adamw", "muon"]
 TITLES: Mapping[Name, str] = {"adamw": "AdamW", "muon": "Muon"}
 RATES: Mapping[Name, tuple[float, ...]] = {
     "adamw": (0.001, 0.002, 0.004, 0.008),
-    "muon": (0.005, 0.01, 0.02, 0.04),
+    "muon": (0.0025, 0.005, 0.01, 0.02),
 }
 _EMBEDDING_RATE = 0.006
 _VOCAB, _WIDTH, _LAYERS, _HEADS, _CONTEXT, _ROWS = 512, 128, 4, 4, 128, 24
