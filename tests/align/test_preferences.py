@@ -101,8 +101,8 @@ def test_a_step_reads_its_rows_and_the_steps_of_one_pass_every_pair_once(
         for batch in batches[: max(0, pairs.packing.batches_per_epoch - read)]:
             seen.update(int(reference[0]) // 2 for reference in batch.reference)
     assert seen == Counter(range(200))
-    assert pairs.read_by(steps).tolist() == list(range(200))
-    assert len(pairs.read_by(steps - 1)) < 200
+    assert pairs.packing.read_by(steps).tolist() == list(range(200))
+    assert len(pairs.packing.read_by(steps - 1)) < 200
 
 
 def check_pair(batch: PairBatch, chosen: int, rejected: int, lengths: list[tuple[int, int]]) -> int:
@@ -148,7 +148,7 @@ def test_what_some_steps_read_is_known_beforehand(
         for batch in pairs.at(step, torch.nn.Identity())
         for reference in batch.reference
     }
-    assert pairs.read_by(steps).tolist() == sorted(read)
+    assert pairs.packing.read_by(steps).tolist() == sorted(read)
 
 
 def test_no_pairs_are_refused() -> None:

@@ -45,7 +45,6 @@ from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs, spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED, Estimate, rate
-from groundup.runs import ranks
 from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
 from groundup.text.rows import BadLine
@@ -231,12 +230,8 @@ def _pairs(
     )
     if config.loss in REFERENCE_FREE:
         return stream, heldout, None
-    # Of many pairs a few steps read few.
-    read = stream.read_by(config.steps) if config.steps else np.arange(len(trained))
-    needed = np.concatenate([read, np.arange(len(trained), len(reference))])
-    path = run.folder / "reference.safetensors"
-    with ranks.rank_zero_first():
-        fill_reference(reference, path, prepared.model, everything, needed, context)
+    packing, steps = stream.packing, config.steps
+    fill_reference(reference, run.folder, prepared.model, everything, packing, steps)
     return stream, heldout, reference[len(trained) :]
 
 

@@ -50,7 +50,6 @@ from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs, spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED
-from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
@@ -341,12 +340,8 @@ def _answers(
         micro_rows=config.micro(context),
         seed=config.seed,
     )
-    # Of many answers a few steps read few.
-    read = stream.packing.read_by(config.steps) if config.steps else np.arange(len(trained))
-    needed = np.concatenate([read, np.arange(len(trained), len(reference))])
-    path = run.folder / "reference.safetensors"
-    with ranks.rank_zero_first():
-        fill_reference(reference, path, prepared.model, everything, needed, context)
+    packing, steps = stream.packing, config.steps
+    fill_reference(reference, run.folder, prepared.model, everything, packing, steps)
     return stream, heldout, reference[len(trained) :]
 
 

@@ -105,7 +105,6 @@ class PairStream(DataStream):
             seed=seed,
         )
         self.rows_per_epoch = self.packing.rows_per_epoch
-        self.read_by = self.packing.read_by
 
     def at(self, step: int, model: nn.Module) -> list[PairBatch]:
         return [self._batch(rows) for rows in self.packing.at(step)]

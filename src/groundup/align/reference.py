@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
+from groundup.align.preferences import TwinPacking
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
+from groundup.runs import ranks
 from groundup.text.example import Example
 from groundup.train.checkpoint import write_tensors
 
@@ -33,26 +35,31 @@ def answer_logprobs(
 
 def fill_reference(
     reference: Float[np.ndarray, "items 2"],
-    path: Path,
+    folder: Path,
     model: CausalLM,
     twins: Sequence[tuple[Example, Example]],
-    needed: Int[np.ndarray, " needed"],
-    context: int,
+    packing: TwinPacking,
+    steps: int | None,
 ) -> None:
     """Fill in the reference's log-probabilities: computed once, read by every later start.
 
-    What is not `needed` stays NaN. A later start may need more: then that alone is computed.
+    The items of `packing` come first, those held out behind them. Of many items a few `steps` read
+    few, and the others stay NaN. A later start may need more: then that alone is computed.
     """
-    if path.is_file():
-        with contextlib.suppress(SafetensorError, OSError):  # damaged: computed anew
-            found = _kept(path)
-            if found is not None and found.shape == reference.shape:
-                reference[:] = found
-    missing = needed[np.isnan(reference[needed]).any(1)]
-    if not len(missing):
-        return
-    reference[missing] = answer_logprobs(model, [twins[i] for i in missing], context)
-    write_tensors(path, {"logprobs": torch.from_numpy(reference)}, {"sha256": _hash(reference)})
+    path, trained = folder / "reference.safetensors", len(packing.inputs)
+    read = packing.read_by(steps) if steps else np.arange(trained)
+    needed = np.concatenate([read, np.arange(trained, len(reference))])
+    with ranks.rank_zero_first():
+        if path.is_file():
+            with contextlib.suppress(SafetensorError, OSError):  # damaged: computed anew
+                found = _kept(path)
+                if found is not None and found.shape == reference.shape:
+                    reference[:] = found
+        missing = needed[np.isnan(reference[needed]).any(1)]
+        if not len(missing):
+            return
+        reference[missing] = answer_logprobs(model, [twins[i] for i in missing], packing.context)
+        write_tensors(path, {"logprobs": torch.from_numpy(reference)}, {"sha256": _hash(reference)})
 
 
 def _kept(path: Path) -> Float[np.ndarray, "items 2"] | None:
