@@ -52,6 +52,7 @@ from groundup.runs.console import console, say
 from groundup.runs.files import read_lines, write_bytes, write_json
 from groundup.runs.folder import Run
 from groundup.text.cleaning import split_hash
+from groundup.text.rows import as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.loop import step_seed
 
@@ -192,7 +193,7 @@ def _others(prompts: Sequence[Prompt], exclude: Path | None) -> list[Prompt]:
             f"exclude={exclude} holds no {_ANSWERS}; give a folder that groundup best-of-n wrote"
         )
     known = {json.dumps(line.get("prompt")) for line in read_lines(answers)}
-    others = [one for one in prompts if json.dumps(_turns(one)) not in known]
+    others = [one for one in prompts if json.dumps(as_dicts(one.messages)) not in known]
     if not others:
         raise UserError(f"exclude={exclude} has asked every prompt; give more prompts, or leave it")
     return others
@@ -212,10 +213,6 @@ def _mixed(prompts: Sequence[Prompt], questions: int, mixture: Mapping[str, floa
         taken += spread(own, min(round(share * questions), questions - len(taken)))
     taken += spread(rest, questions - len(taken))
     return [one for _, one in sorted(taken, key=lambda one: one[0])]
-
-
-def _turns(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
 
 
 def _answered(
@@ -275,7 +272,7 @@ def _chunk(
     for i, prompt in enumerate(some):
         part = slice(i * config.n, (i + 1) * config.n)
         line: dict[str, Any] = {
-            "prompt": _turns(prompt),
+            "prompt": as_dicts(prompt.messages),
             "source": prompt.source,
             "group": prompt.group,
             "texts": [one.text for one in rollouts[part]],

@@ -34,7 +34,7 @@ from groundup.lm.model import CausalLM
 from groundup.runs.console import printable, say
 from groundup.runs.files import file_hash, files_of, read_json_object
 from groundup.runs.resumable_jsonl import resumable_lines, write
-from groundup.text.rows import BadLine, PromptRow
+from groundup.text.rows import BadLine, PromptRow, as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.ranges import TopLogprobs, check
 
@@ -244,7 +244,7 @@ def _jobs(
 def _request(asked: PromptRow, ways: _Ways) -> Request:
     sampling = replace(ways.sampling, **_settings(asked.settings))
     if ways.as_messages or asked.messages:
-        messages = [{"role": one.role, "content": one.content} for one in asked.asked]
+        messages = as_dicts(asked.asked)
         return Request(messages=messages, sampling=sampling, top_logprobs=ways.top_logprobs)
     if asked.system is not None:
         raise UserError("'system' is said before messages, and this prompt is a text; pass --chat")
@@ -346,7 +346,7 @@ def _line(job: _Job, completion: Completion, with_logprobs: bool) -> dict[str, A
     if asked.text is not None:
         line["prompt"] = asked.text
     else:
-        line["messages"] = [{"role": one.role, "content": one.content} for one in asked.messages]
+        line["messages"] = as_dicts(asked.messages)
     line |= {
         "text": completion.text,
         "finish_reason": completion.finish_reason,

@@ -44,7 +44,7 @@ from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted
 from groundup.runs.files import files_of
 from groundup.runs.resumable_jsonl import write
-from groundup.text.rows import BadLine, BadRow, Message, PromptRow
+from groundup.text.rows import BadLine, BadRow, Message, PromptRow, as_dicts
 from groundup.text.tokenizer import Tokenizer
 
 # Pairs of answers drawn at a time: the first few soon, then as many as make a batch worth it.
@@ -182,7 +182,7 @@ def _asked(
         turns = row.asked
         try:
             check_order(turns)
-            prompt({"prompt": [{"role": turn.role, "content": turn.content} for turn in turns]})
+            prompt({"prompt": as_dicts(turns)})
             asked.append((row.line, turns))
         except BadRow as reason:
             bad.append(BadLine(str(file), row.line, str(reason)))
@@ -218,10 +218,9 @@ def _unanswerable(
 
 
 def _row(candidate: Candidate, asked: Comparison, place: int) -> SequenceState:
-    messages = [{"role": turn.role, "content": turn.content} for turn in asked.prompt]
     sampling = replace(candidate.sampling, seed=asked.seeds[place])
     processor = InputProcessor(candidate.model.config, candidate.tokenizer)
-    return processor.process(Request(messages=messages, sampling=sampling))
+    return processor.process(Request(messages=as_dicts(asked.prompt), sampling=sampling))
 
 
 class AnswersAhead:

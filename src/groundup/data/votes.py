@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from groundup.data.fields import check_order, excerpt, label, opening, prompt, text
-from groundup.text.rows import BadRow, Json, Message, Preference
+from groundup.text.rows import BadRow, Json, Message, Preference, as_dicts
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Vote:
         return self.hashes or self.models
 
     def to_json(self) -> dict[str, object]:
-        turns = [{"role": turn.role, "content": turn.content} for turn in self.prompt]
+        turns = as_dicts(self.prompt)
         is_plain = len(turns) == 1 and turns[0]["role"] == "user"
         return {
             "prompt": turns[0]["content"] if is_plain else turns,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +24,8 @@ from groundup.lm.model import CausalLM
 from groundup.report.estimate import BySource
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example, conversation_item, cut_to
-from groundup.text.rows import Conversation, Message
+from groundup.text.rows import Conversation, Message, as_dicts
 from groundup.text.tokenizer import Tokenizer
-
-
-def as_dicts(messages: Sequence[Message]) -> list[Mapping[str, str]]:
-    """Messages as the chat template reads them."""
-    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def tokenize_answer(

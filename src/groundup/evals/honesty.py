@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 
 from groundup.data.packs.newcomers import NEWCOMER, SOURCES, fits, says_unknown
-from groundup.evals.answers import as_dicts
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, rate
 from groundup.text.cleaning import sentences, words
-from groundup.text.rows import Conversation
+from groundup.text.rows import Conversation, as_dicts
 from groundup.text.tokenizer import Tokenizer
 
 _ANSWER_TOKENS = 48

@@ -16,12 +16,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from groundup.evals.answers import as_dicts
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.text.rows import Message, RefusalPrompt
+from groundup.text.rows import Message, RefusalPrompt, as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.world.conduct import is_bare_no
 

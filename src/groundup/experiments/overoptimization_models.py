@@ -39,7 +39,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_json_object, read_lines, write_bytes, write_json
 from groundup.text.example import Example
-from groundup.text.rows import BadRow, Message, Preference
+from groundup.text.rows import BadRow, Message, Preference, as_dicts
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
 
@@ -148,7 +148,7 @@ class Workshop:
             )
         taken = {prompt.messages for prompt in sides[0]}
         talks = [
-            {"messages": _turns(row.messages), "source": row.source}
+            {"messages": as_dicts(row.messages), "source": row.source}
             for row in read_conversations(config.data / "conversations" / "train.jsonl").rows
             if row.messages[:-1] in taken
         ]
@@ -156,7 +156,7 @@ class Workshop:
         for name, prompts in zip(("asked.jsonl", last.name), sides, strict=True):
             rows = [
                 # The reward may compare with the `answer` of its row.
-                {**one.row, "messages": _turns(one.messages)}
+                {**one.row, "messages": as_dicts(one.messages)}
                 | {"source": one.source, "group": one.group}
                 for one in prompts
             ]
@@ -363,7 +363,3 @@ class Workshop:
         """The reward of all seeds' proxies together."""
         members = [Proxy(size, labels, seed) for seed in range(self.sizes.seeds)]
         return "ensemble:" + ",".join(str(self.proxy(one)) for one in members)
-
-
-def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in messages]

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from groundup.errors import UserError
-from groundup.text.rows import ROLES, Message
+from groundup.text.rows import ROLES, Message, as_dicts
 from groundup.text.template import Renderings, TemplateFailed, render
 from groundup.text.tokenizer import After, Tokenizer
 
@@ -284,7 +284,7 @@ def _render(
     variables = tokenizer.template_variables
     variables |= {"generation_start": marks.start, "generation_end": marks.end}
     try:
-        plain = [{"role": one.role, "content": one.content} for one in broken]
+        plain = as_dicts(broken)
         breaks = (_control_strings(tokenizer).anywhere.pattern, marks.break_)
         return render(tokenizer.chat_template, Renderings(plain, cuts, variables, breaks))
     except TemplateFailed as failure:

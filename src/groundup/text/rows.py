@@ -24,6 +24,11 @@ class Message:
     weight: int = field(default=1, repr=False, metadata={"omit_default": True})
 
 
+def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages as chat templates and JSON files read them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
 @dataclass(frozen=True)
 class Document:
     """A text to pre-train on or to be tested on."""

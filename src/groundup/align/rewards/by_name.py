@@ -21,6 +21,7 @@ from groundup.align.rewards.model import RewardModel, load_reward_model, score_r
 from groundup.align.rewards.verifiers import Reward, is_verifier, open_reward, rewards
 from groundup.align.rollout import Rollout, RolloutReward
 from groundup.errors import UserError
+from groundup.text.rows import as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import compute_dtype
 
@@ -93,10 +94,7 @@ def _of_texts(reward: Reward, rollouts: Sequence[Rollout]) -> list[float]:
     """The reward of what was said; a row holds all turns of its prompt as `messages`."""
     prompts = [one.prompt.messages for one in rollouts]
     rows = [
-        {
-            **one.prompt.row,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
-        }
+        {**one.prompt.row, "messages": as_dicts(turns)}
         for one, turns in zip(rollouts, prompts, strict=True)
     ]
     asked = [turns[-1].content if turns else "" for turns in prompts]

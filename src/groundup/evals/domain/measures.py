@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from groundup.errors import UserError
-from groundup.evals.answers import AssistantLoss, as_dicts, assistant_loss
+from groundup.evals.answers import AssistantLoss, assistant_loss
 from groundup.evals.benchmarks import ALL, Answers, answered, guessing
 from groundup.evals.contamination import Contamination, contamination
 from groundup.evals.continuations import Pair, continuation_logprobs
@@ -35,7 +35,7 @@ from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED, BySource, Estimate, rate, ratio
 from groundup.report.table import says_nothing
 from groundup.text.chat import encode_chat
-from groundup.text.rows import Message
+from groundup.text.rows import Message, as_dicts
 from groundup.text.tokenizer import Tokenizer
 
 SAMPLE_TOKENS = 40

@@ -18,7 +18,7 @@ from groundup.data.records import (
     read_refusals,
 )
 from groundup.errors import UserError
-from groundup.evals.answers import Conversations, as_dicts, ready_conversations
+from groundup.evals.answers import Conversations, ready_conversations
 from groundup.evals.choice import Choices, ready_choices
 from groundup.evals.config import EvalConfig
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
@@ -38,6 +38,7 @@ from groundup.text.rows import (
     Message,
     Preference,
     RefusalPrompt,
+    as_dicts,
 )
 from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from groundup.data.packs.rows import HELDOUT_SEED
-from groundup.evals.answers import as_dicts
 from groundup.evals.fairness import ANSWER, TEXT, leanings
 from groundup.evals.measure import Subject
 from groundup.evals.safety import ANSWER_TOKENS
@@ -43,7 +42,7 @@ from groundup.lm.logprobs import spread
 from groundup.report.claim import Better
 from groundup.report.estimate import BySource, rate, ratio
 from groundup.text.chat import encode_chat
-from groundup.text.rows import Conversation, Message, RefusalPrompt
+from groundup.text.rows import Conversation, Message, RefusalPrompt, as_dicts
 from groundup.world import conduct, gold, pack
 from groundup.world.lives import Probe, probes
 

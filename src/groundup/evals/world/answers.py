@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from groundup.evals.answers import as_dicts
 from groundup.evals.safety import is_refusal, refused
 from groundup.evals.world.stories import STORIES, STORY_TOKENS, Stories, continued, told
 from groundup.generation.generate import generate
@@ -27,7 +26,7 @@ from groundup.generation.sampling import Sampling
 from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED, BySource, Estimate, rate, ratio
-from groundup.text.rows import Conversation, RefusalPrompt
+from groundup.text.rows import Conversation, RefusalPrompt, as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.world import conduct, gold
 from groundup.world.questions import parse

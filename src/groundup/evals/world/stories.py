@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from groundup.evals.answers import as_dicts
 from groundup.generation.generate import generate
 from groundup.generation.request import Completion, Request
 from groundup.generation.sampling import Sampling
@@ -25,7 +24,7 @@ from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.maths.intervals import bootstrap_interval
 from groundup.report.estimate import Estimate, rate, ratio
-from groundup.text.rows import Message
+from groundup.text.rows import Message, as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.world.reading import read
 

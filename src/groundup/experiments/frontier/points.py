@@ -25,7 +25,6 @@ from groundup.align.rewards.by_name import open_rollout_reward
 from groundup.align.rollout import Rollout, rewards_of
 from groundup.data.files import write_json_lines
 from groundup.errors import UserError
-from groundup.evals.answers import as_dicts
 from groundup.evals.config import ModelsConfig
 from groundup.evals.measure import Subject
 from groundup.evals.models import compute_of
@@ -39,6 +38,7 @@ from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
 from groundup.runs.folder import folder_hash
 from groundup.text.chat import encode_chat
+from groundup.text.rows import as_dicts
 from groundup.train.device import prepare
 from groundup.tune import soup
 from groundup.tune.config import SoupConfig
