@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple, TypeGuard, TypeVar
+from typing import NamedTuple, TypeGuard
 
 from groundup.data.fields import label, opening
 from groundup.data.files import rows_of
-from groundup.data.records import Records, read_conversations, read_preferences, read_prompts
+from groundup.data.records import good_rows, read_conversations, read_preferences, read_prompts
 from groundup.data.split import OWN_HELDOUT
 from groundup.errors import UserError, shorten
 from groundup.lm.logprobs import spread
@@ -26,7 +26,6 @@ from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadRow, Json, Message, PromptRow
 from groundup.text.tokenizer import Tokenizer
 
-T = TypeVar("T")
 # More than a run of a day answers; to encode them takes a few seconds.
 _MOST = 20_000
 _KINDS = ("conversations", "preferences")
@@ -168,7 +167,7 @@ def _read_conversations(path: Path) -> list[_Row]:
     """What the conversations of any file ask: all but their last answer."""
     return [
         _Row(_turns(row.messages[:-1]), {"answer": row.messages[-1].content}, row.source, row.group)
-        for row in _said(read_conversations(path))
+        for row in good_rows(read_conversations(path))
         if len(row.messages) > 1
     ]
 
@@ -177,15 +176,8 @@ def _read_preferences(path: Path) -> list[_Row]:
     """What the preferences of any file ask."""
     return [
         _Row(_turns(row.prompt), {"answer": row.chosen}, row.source, row.group)
-        for row in _said(read_preferences(path))
+        for row in good_rows(read_preferences(path))
     ]
-
-
-def _said(records: Records[T]) -> Sequence[T]:
-    """The good rows of a file; its bad lines are said."""
-    for line in records.bad:
-        say(str(line))
-    return records.rows
 
 
 def _turns(messages: Iterable[Message]) -> Turns:
@@ -249,7 +241,7 @@ def _holds(path: Path) -> bool:
 
 
 def _file(path: Path) -> list[list[_Row]]:
-    found = _new(_of_row(row, path.name) for row in _said(read_prompts(path, answered=True)))
+    found = _new(_of_row(row, path.name) for row in good_rows(read_prompts(path, answered=True)))
     hashes = [split_hash(one.group) for one in found]
     train = [one for one, place in zip(found, hashes, strict=True) if place >= OWN_HELDOUT]
     heldout = [one for one, place in zip(found, hashes, strict=True) if place < OWN_HELDOUT]

@@ -47,6 +47,7 @@ from groundup.data.fields import (
 )
 from groundup.data.files import CSV_SUFFIXES, read_text, rows_of, suffix_of
 from groundup.errors import UserError
+from groundup.runs.console import say
 from groundup.text.rows import (
     BadLine,
     BadRow,
@@ -395,6 +396,18 @@ def _number(cell: object) -> object:
 
 
 # Reading a file.
+
+
+def good_rows(records: Records[T]) -> tuple[T, ...]:
+    """The good rows of a file; its bad lines are said."""
+    for line in records.bad:
+        say(str(line))
+    return records.rows
+
+
+def rows_in(path: Path, read: Callable[[Path], Records[T]]) -> tuple[T, ...]:
+    """The good rows of a file of a data folder; none where it has no such file or an empty one."""
+    return good_rows(read(path)) if path.is_file() and path.stat().st_size > 0 else ()
 
 
 def read_prompts(path: Path, *, answered: bool = False) -> Records[PromptRow]:

@@ -17,30 +17,29 @@ learned: by it the thresholds are set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from groundup.data.fields import excerpt, label, optional, text
 from groundup.data.records import (
-    Records,
+    good_rows,
     read_conversations,
     read_preferences,
     read_refusals,
     read_rows,
+    rows_in,
 )
 from groundup.errors import UserError
 from groundup.evals.safety import is_refusal
 from groundup.lm.logprobs import spread
-from groundup.runs.console import say
 from groundup.text.cleaning import split_hash
-from groundup.text.rows import BadRow, Conversation, Json, Message, Preference, RefusalPrompt
+from groundup.text.rows import BadRow, Conversation, Json, Message, Preference
 from groundup.world import conduct, gold
 
 Use = Literal["message", "answer"]
 USES: tuple[Use, ...] = ("message", "answer")
-R = TypeVar("R", Conversation, Preference, RefusalPrompt)
 # Shares of the groups: what sets thresholds, and what of a file of one's own is held out.
 # The small world has few acts, and a threshold for 5 % needs benign rows of 19 groups.
 _CALIBRATION, _OWN_HELDOUT = 0.25, 0.2
@@ -115,11 +114,11 @@ def _limited(rows: Iterable[Labelled], most: int) -> list[Labelled]:
 def _of_folder(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
     sides = []
     for side in ("train", "heldout"):
-        talks = _rows(folder / "conversations" / f"{side}.jsonl", read_conversations)
-        pairs = _rows(folder / "preferences" / f"{side}.jsonl", read_preferences)
+        talks = rows_in(folder / "conversations" / f"{side}.jsonl", read_conversations)
+        pairs = rows_in(folder / "preferences" / f"{side}.jsonl", read_preferences)
         found = [one for row in talks for one in of_conversation(row)]
         sides.append(found + [one for row in pairs for one in of_preference(row)])
-    asked = _rows(folder / "refusals" / "heldout.jsonl", read_refusals)
+    asked = rows_in(folder / "refusals" / "heldout.jsonl", read_refusals)
     # What is held out to be declined or answered is labelled; what its conversations are, is told.
     known = {row.prompt for row in asked}
     heldout = [one for one in sides[1] if one.use == "answer" or one.message not in known]
@@ -127,15 +126,6 @@ def _of_folder(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
         Labelled(row.prompt, None, row.kind == "harmful", row.source, row.group) for row in asked
     ]
     return sides[0], heldout
-
-
-def _rows(path: Path, read: Callable[[Path], Records[R]]) -> Sequence[R]:
-    if not path.is_file() or path.stat().st_size == 0:
-        return ()
-    records = read(path)
-    for line in records.bad:
-        say(str(line))
-    return records.rows
 
 
 def of_conversation(row: Conversation) -> list[Labelled]:
@@ -184,11 +174,8 @@ def _asked(messages: Sequence[Message]) -> str:
 
 
 def _of_file(path: Path) -> tuple[list[Labelled], list[Labelled]]:
-    records = read_rows(path, labelled)
-    for line in records.bad:
-        say(str(line))
     sides: list[list[Labelled]] = [[], []]
-    for row in records.rows:
+    for row in good_rows(read_rows(path, labelled)):
         sides[split_hash(row.group) < _OWN_HELDOUT].append(row)
     return sides[0], sides[1]
 

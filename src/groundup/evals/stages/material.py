@@ -11,11 +11,11 @@ from typing import TypeVar
 from groundup.data.corpus import Documents, documents
 from groundup.data.packs.manifest import generated_set
 from groundup.data.records import (
-    Records,
     read_choices,
     read_conversations,
     read_preferences,
     read_refusals,
+    rows_in,
 )
 from groundup.errors import UserError
 from groundup.evals.answers import Conversations, ready_conversations
@@ -60,21 +60,22 @@ class HeldOut:
     @staticmethod
     def read(config: EvalConfig, documents: Documents) -> HeldOut:
         """Text of a person's own has documents only; all else is then empty."""
-        refusals = _rows(config.data / "refusals" / "heldout.jsonl", read_refusals)
-        conversations = _rows(config.data / "conversations" / "heldout.jsonl", read_conversations)
+        refusals = rows_in(config.data / "refusals" / "heldout.jsonl", read_refusals)
+        conversations = rows_in(config.data / "conversations" / "heldout.jsonl", read_conversations)
         real = [row for row in refusals if not generated_set(row.source)]
         return HeldOut(
             documents,
             limit_per_source(conversations, config.conversations),
             limit_per_source(
-                _rows(config.data / "choices" / "heldout.jsonl", read_choices), config.questions
+                rows_in(config.data / "choices" / "heldout.jsonl", read_choices), config.questions
             ),
             limit_per_source(
-                _rows(config.data / "preferences" / "heldout.jsonl", read_preferences), config.pairs
+                rows_in(config.data / "preferences" / "heldout.jsonl", read_preferences),
+                config.pairs,
             ),
             limit_per_source(real, config.refusal_prompts, by=attrgetter("kind")),
             limit_per_source(
-                _rows(config.data / "unknown" / "heldout.jsonl", read_conversations),
+                rows_in(config.data / "unknown" / "heldout.jsonl", read_conversations),
                 config.questions,
             ),
             _world(config, documents, conversations, refusals),
@@ -250,13 +251,3 @@ def limit_per_source(
         for source in sources
         for row in spread([one for one in rows if by(one) == source], limit)
     ]
-
-
-def _rows(path: Path, read: Callable[[Path], Records[T]]) -> Sequence[T]:
-    """The rows of a file; none where a data folder has none of that kind."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return ()
-    records = read(path)
-    for line in records.bad:
-        say(str(line))
-    return records.rows
