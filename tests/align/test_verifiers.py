@@ -18,13 +18,7 @@ from pyarrow import parquet
 
 from groundup.align.prompts import Prompt
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
-from groundup.align.rewards.verifiers import (
-    OwnReward,
-    Reward,
-    last_number,
-    open_reward,
-    rewards,
-)
+from groundup.align.rewards.verifiers import OwnReward, Reward, last_number, open_reward
 from groundup.align.rollout import Rollout
 from groundup.data.records import read_prompts
 from groundup.errors import UserError
@@ -35,7 +29,7 @@ from rollouts import byte_tokenizer
 
 
 def reward_of(spec: str, completion: str, prompt: str = "?", **row: object) -> float:
-    [found] = rewards(open_reward(spec), [prompt], [completion], [row])
+    [found] = open_reward(spec)([prompt], [completion], [row])
     return found
 
 
@@ -335,7 +329,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(spec: str, reward: Reward | None = None) -> list[float]:
     reward = reward or open_reward(spec)
     rows: list[dict[str, object]] = [{"answer": "a b"}, {"answer": "d"}]
-    return rewards(reward, ["p", "q"], ["a b", "c — 本"], rows)
+    return reward(["p", "q"], ["a b", "c — 本"], rows)
 
 
 def test_ones_own_function(own: Path) -> None:
@@ -354,7 +348,7 @@ def test_columns_that_json_does_not_know_are_text(own: Path) -> None:
     )
     parquet.write_table(table, own / "prompts.parquet")
     [row] = read_prompts(own / "prompts.parquet").rows
-    assert rewards(open_reward("mine:texts_of"), [row.text], ["c"], [row.settings]) == [1]
+    assert open_reward("mine:texts_of")([row.text], ["c"], [row.settings]) == [1]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 
 from groundup.align.rewards.model import RewardModel, load_reward_model, score_rollouts
-from groundup.align.rewards.verifiers import Reward, is_verifier, open_reward, rewards
+from groundup.align.rewards.verifiers import Reward, is_verifier, open_reward
 from groundup.align.rollout import Rollout, RolloutReward
 from groundup.errors import UserError
 from groundup.text.rows import as_dicts
@@ -98,4 +98,4 @@ def _of_texts(reward: Reward, rollouts: Sequence[Rollout]) -> list[float]:
         for one, turns in zip(rollouts, prompts, strict=True)
     ]
     asked = [turns[-1].content if turns else "" for turns in prompts]
-    return rewards(reward, asked, [one.text for one in rollouts], rows)
+    return reward(asked, [one.text for one in rollouts], rows)

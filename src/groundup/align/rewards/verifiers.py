@@ -55,29 +55,6 @@ class Verifier:
         return [self.check(*one) for one in zip(prompts, completions, rows, strict=True)]
 
 
-def rewards(
-    reward: Reward, prompts: Sequence[str], completions: Sequence[str], rows: Rows | None = None
-) -> list[float]:
-    """The reward of each completion, checked: as many as there are, and all of them finite.
-
-    Raises `UserError` that names the reward and the value.
-    """
-    rows = [{}] * len(prompts) if rows is None else rows
-    found = reward(prompts, completions, rows)
-    if len(found) != len(completions):
-        raise UserError(
-            f"the reward {reward.name} gave {len(found)} values for {len(completions)} "
-            "completions; return one for each"
-        )
-    for place, value in enumerate(found):
-        if not math.isfinite(value):
-            raise UserError(
-                f"the reward {reward.name} gave {value} for the completion "
-                f"{shorten(completions[place])}; return a finite number"
-            )
-    return found
-
-
 # The checks.
 
 # As people write one: thousands apart or not, .5, -$5, 1e-3. A sign belongs to what follows it
@@ -321,13 +298,24 @@ class OwnReward:
                 "f(prompts, completions) or f(prompts, completions, rows), lists of equal length, "
                 "and must return one number for each completion"
             )
-        return [self._number(value) for value in found["values"]]
+        if len(found["values"]) != len(completions):
+            raise UserError(
+                f"the reward {self.name} gave {len(found['values'])} values for "
+                f"{len(completions)} completions; return one for each"
+            )
+        return [self._number(*one) for one in zip(found["values"], completions, strict=True)]
 
-    def _number(self, value: str) -> float:
+    def _number(self, value: str, completion: str) -> float:
         try:
-            return float(value)
+            number = float(value)
         except ValueError:
             raise UserError(
                 f"the reward {self.name} gave {value[:80]}, which is no number; "
                 "return one number for each completion"
             ) from None
+        if not math.isfinite(number):
+            raise UserError(
+                f"the reward {self.name} gave {number} for the completion {shorten(completion)}; "
+                "return a finite number"
+            )
+        return number
