@@ -28,9 +28,8 @@ from groundup.experiments.config import OveroptimizationConfig
 from groundup.experiments.overoptimization_laws import by_choice, by_iteration
 from groundup.experiments.overoptimization_models import Proxy, Workshop
 from groundup.experiments.overoptimization_report import NAME, Cell, Found, write_outcome
-from groundup.report.outcome import begin, over_seeds
+from groundup.report.outcome import experiment, over_seeds
 from groundup.runs.console import say
-from groundup.runs.folder import Run
 
 T = TypeVar("T")
 
@@ -41,15 +40,12 @@ def run(config: OveroptimizationConfig) -> Path:
     Raises `UserError` for settings, data, a gold or a folder that cannot be used.
     """
     parents = {"model": config.model, "data": config.data}
-    with Run.open(config.out, NAME, config, parents) as run:
-        if run.finished:
-            return run.folder
+
+    def make() -> None:
         begun = perf_counter()
-        begin(config.out, NAME)
-        found = measured(Workshop(config))
-        write_outcome(config, found, perf_counter() - begun)
-        run.finish()
-        return run.folder
+        write_outcome(config, measured(Workshop(config)), perf_counter() - begun)
+
+    return experiment(config.out, NAME, config, make, parents)
 
 
 def measured(shop: Workshop) -> Found:

@@ -30,7 +30,6 @@ from groundup.data import tokenizer as vocabulary
 from groundup.data.config import DataConfig, TokenizerConfig
 from groundup.evals.fairness import ANSWER, TEXT, Leanings, leanings
 from groundup.experiments.config import PlantedBiasConfig
-from groundup.experiments.transformers.cells import experiment
 from groundup.formats.load import load
 from groundup.maths.correlation import rank_correlation
 from groundup.maths.intervals import Interval
@@ -38,7 +37,7 @@ from groundup.pretrain import stage as pretrain
 from groundup.pretrain.config import PretrainConfig
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import BASELINE, COLORS, panels
 from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
@@ -108,7 +107,7 @@ def run(config: PlantedBiasConfig) -> Path:
     Stopped, it goes on from there. Raises `UserError` for a folder of something else, or of other
     settings.
     """
-    return experiment(config, NAME, partial(_run, config))
+    return experiment(config.out, NAME, config, partial(_run, config))
 
 
 def _run(config: PlantedBiasConfig) -> None:

@@ -13,11 +13,13 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel
 
 from groundup.errors import UserError
 from groundup.maths.intervals import Interval
@@ -49,7 +51,7 @@ from groundup.runs.files import (
     write_json,
     write_text,
 )
-from groundup.runs.folder import read_run
+from groundup.runs.folder import Run, read_run
 
 SCHEMA = 1
 RESULT = "result.json"
@@ -114,6 +116,26 @@ def begin(folder: Path, name: str) -> None:
     """
     resumed = (folder / RESULT).exists()
     write_json(folder / RESULT, {**_previous(folder), "experiment": name, "resumed": resumed})
+
+
+def experiment(
+    out: Path,
+    name: str,
+    config: BaseModel,
+    make: Callable[[], None],
+    parents: Mapping[str, Path] | None = None,
+) -> Path:
+    """Let `make` write the outcome, unless it is there; an experiment that was stopped goes on.
+
+    Raises `UserError` for a folder of something else, or of other settings.
+    """
+    with Run.open(out, name, config, parents) as run:
+        if run.finished:
+            return run.folder
+        begin(out, name)
+        make()
+        run.finish()
+        return run.folder
 
 
 def begun_threads(

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.experiments.transformers.cells import Cell, History, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import AttentionCostConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -42,7 +42,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import COLORS, panels
 from groundup.report.table import Table, short_number, text_table
 from groundup.train.batch import Batch
@@ -63,7 +63,7 @@ def run(config: AttentionCostConfig) -> Path:
 
     Raises `UserError` for a folder of something else.
     """
-    return experiment(config, NAME, partial(_run, config))
+    return experiment(config.out, NAME, config, partial(_run, config))
 
 
 def _run(config: AttentionCostConfig) -> None:

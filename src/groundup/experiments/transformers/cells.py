@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
-from groundup.experiments.config import ExperimentConfig
+from groundup.experiments.transformers.config import TransformerExperimentConfig
 from groundup.experiments.transformers.models import Architecture
 from groundup.formats.hf_config import config_to_hf
 from groundup.lm.model import CausalLM
-from groundup.report.outcome import begin
 from groundup.runs.console import say
 from groundup.runs.files import read_lines
-from groundup.runs.folder import Run
 from groundup.train.batch import Batch, Stream
 from groundup.train.config import TrainingConfig
 from groundup.train.loss import next_token_loss
@@ -28,16 +25,6 @@ from groundup.train.plan import Trained
 from groundup.train.stage import Job, run_stage
 
 Measured = dict[str, Any]
-
-
-@runtime_checkable  # the tests' import hook checks arguments
-class Threaded(Protocol):
-    """Settings of an experiment that trains on so many threads."""
-
-    @property
-    def out(self) -> Path: ...
-    @property
-    def threads(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +74,7 @@ class History:
         return float(sum(line["seconds"] for line in self.steps))
 
 
-def trained(config: Threaded, cell: Cell) -> History:
+def trained(config: TransformerExperimentConfig, cell: Cell) -> History:
     """Train a cell and measure it, or find it done."""
     folder = config.out / "cells" / cell.name
     shape = cell.make.shape
@@ -134,17 +121,3 @@ def trained(config: Threaded, cell: Cell) -> History:
     )
     say(f"{cell.name}: {perf_counter() - begun:.0f} s")
     return history
-
-
-def experiment(config: ExperimentConfig, name: str, make: Callable[[], None]) -> Path:
-    """Let `make` train all cells and write the outcome, unless it is there; stopped, it goes on.
-
-    Raises `UserError` for a folder of something else, or of other settings.
-    """
-    with Run.open(config.out, name, config) as run:
-        if run.finished:
-            return run.folder
-        begin(config.out, name)
-        make()
-        run.finish()
-        return run.folder

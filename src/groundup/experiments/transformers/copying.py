@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.experiments.transformers.cells import Cell, History, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import CopyingConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -37,7 +37,7 @@ from groundup.experiments.transformers.models import Architecture, recurrent, tr
 from groundup.experiments.transformers.tasks import Copying, TaskStream, test_batch
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
-from groundup.report.outcome import RESULT, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.table import Cell as Shown
 from groundup.report.table import Table, short_number, text_table
 
@@ -57,7 +57,7 @@ def run(config: CopyingConfig) -> Path:
 
     Raises `UserError` for a folder of something else.
     """
-    return experiment(config, NAME, partial(_run, config))
+    return experiment(config.out, NAME, config, partial(_run, config))
 
 
 def _run(config: CopyingConfig) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from groundup.experiments.transformers.cells import Cell, History, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import InductionConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -40,7 +40,7 @@ from groundup.experiments.transformers.tasks import TEST_SEED, Repetition, TaskS
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.outcome import RESULT, experiment, seeds, write
 from groundup.report.plots import panels
 from groundup.report.table import Table, text_table
 from groundup.train.batch import Batch
@@ -63,7 +63,7 @@ def run(config: InductionConfig) -> Path:
 
     Stopped, it goes on from there. Raises `UserError` for a folder of something else.
     """
-    return experiment(config, NAME, partial(_run, config))
+    return experiment(config.out, NAME, config, partial(_run, config))
 
 
 def _run(config: InductionConfig) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from groundup.experiments.transformers.cells import Cell, History, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import OptimizersConfig
 from groundup.experiments.transformers.findings import (
     FEWEST_SEEDS,
@@ -45,7 +45,7 @@ from groundup.experiments.transformers.models import Architecture, transformer
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import COLORS, panels
 from groundup.report.table import Table, text_table
 
@@ -97,7 +97,7 @@ def run(config: OptimizersConfig) -> Path:
 
     Raises `UserError` for a folder of something else.
     """
-    return experiment(config, NAME, partial(_run, config))
+    return experiment(config.out, NAME, config, partial(_run, config))
 
 
 def _run(config: OptimizersConfig) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.experiments.transformers.cells import Cell, History, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import PositionsConfig
 from groundup.experiments.transformers.copying import CONTEXT, LETTERS, LONGEST, TASK
 from groundup.experiments.transformers.copying import measured as copied
@@ -50,7 +50,7 @@ from groundup.lm.config import POSITION_EMBEDDINGS, PositionEmbedding
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.table import Cell as Shown
 from groundup.report.table import Table, text_table
 
@@ -76,7 +76,7 @@ def run(config: PositionsConfig) -> Path:
 
     Stopped, it goes on from there. Raises `UserError` for a folder of something else.
     """
-    return experiment(config, NAME, partial(_run, config))
+    return experiment(config.out, NAME, config, partial(_run, config))
 
 
 def _run(config: PositionsConfig) -> None:

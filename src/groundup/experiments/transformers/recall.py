@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.experiments.transformers.cells import Cell, History, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import RecallConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -38,7 +38,7 @@ from groundup.experiments.transformers.models import Architecture, attention_onl
 from groundup.experiments.transformers.tasks import TEST_SEED, Recall, TaskStream
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
-from groundup.report.outcome import RESULT, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.table import Table, short_number, text_table
 
 NAME = "recall"
@@ -74,7 +74,7 @@ def run(config: RecallConfig) -> Path:
 
     Raises `UserError` for a folder of something else.
     """
-    return experiment(config, NAME, partial(_run, config))
+    return experiment(config.out, NAME, config, partial(_run, config))
 
 
 def _run(config: RecallConfig) -> None:

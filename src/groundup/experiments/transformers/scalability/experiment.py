@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from groundup.experiments.transformers.cells import experiment
 from groundup.experiments.transformers.config import ScalabilityConfig
 from groundup.experiments.transformers.findings import conclusions, intervals, number_cell
 from groundup.experiments.transformers.language import Material, Text, material
@@ -47,7 +46,7 @@ from groundup.experiments.transformers.scalability.runs import (
     tried,
 )
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import COLORS, log_x, panels
 from groundup.report.table import Table, short_number, text_table
 
@@ -62,7 +61,7 @@ def run(config: ScalabilityConfig) -> Path:
 
     Raises `UserError` for a folder of something else, and where Wikipedia cannot be downloaded.
     """
-    return experiment(config, NAME, partial(_run, config))
+    return experiment(config.out, NAME, config, partial(_run, config))
 
 
 def _run(config: ScalabilityConfig) -> None:
