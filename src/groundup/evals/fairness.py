@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.answers import tokenize_answer, without_controls
+from groundup.evals.continuations import opening_of
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
@@ -134,8 +135,7 @@ def _chosen(
 
 
 def _as_text(tokenizer: Tokenizer, model: CausalLM, probe: Probe) -> Options:
-    opening = model.config.bos_token_id
-    opening = tokenizer.end_of_text if opening is None else opening
+    opening = opening_of(model, tokenizer)
     first, second = ([opening, *tokenizer.encode(probe.start + one)] for one in probe.options)
     return _apart(Example(first, [True] * len(first)), Example(second, [True] * len(second)))
 

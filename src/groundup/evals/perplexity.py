@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from groundup.evals.by_source import by_source, source_groups
+from groundup.evals.continuations import opening_of
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.maths.ngram import KneserNey
@@ -75,8 +76,7 @@ def bits_per_byte(
     """What the model pays for up to `bytes_per_source` of each source's held-out documents."""
     chosen = heldout_documents(shard, bytes_per_source)
     # The end of a text opens a document in a shard; a foreign model may know another id.
-    opening = model.config.bos_token_id
-    opening = tokenizer.end_of_text if opening is None else opening
+    opening = opening_of(model, tokenizer)
     items: list[Example] = []
     lengths = []
     for document in chosen:

@@ -33,6 +33,7 @@ from groundup.adapters.layers import dense, linear_layers
 from groundup.adapters.quantization import bits_per_weight, is_quantized, quantize
 from groundup.errors import UserError
 from groundup.evals.benchmarks import heldout_texts
+from groundup.evals.continuations import opening_of
 from groundup.evals.domain.material import pieces
 from groundup.experiments.config import QuantizationConfig
 from groundup.formats.gguf.model import read_gguf
@@ -194,8 +195,7 @@ def texts(
     """Pieces of held-out text as tokens, all but the first to be predicted, and their bytes."""
     limit = _QUICK_BYTES if config.quick else config.bytes_per_source
     context = min(model.config.max_position_embeddings, CONTEXT)
-    bos = model.config.bos_token_id
-    opening = tokenizer.end_of_text if bos is None else bos
+    opening = opening_of(model, tokenizer)
     items, sizes = [], []
     for text in _chosen(pieces(heldout_texts()), limit):
         ids = [opening, *tokenizer.encode(text)]
