@@ -572,7 +572,7 @@ def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Evaluate
 def test_notes_tell_unequal_budgets_other_parents_and_what_was_not_held_out(tmp_path: Path) -> None:
     def child(name: str, tokens: int, **settings: Any) -> Evaluated:
         path = write_run(tmp_path / name, settings)
-        seen = Contamination(name, "sft", {}, f"{name} (sft) was trained on own.jsonl, unknown")
+        seen = Contamination(name, "sft", {}, f"{name} (sft)", "own.jsonl, unknown")
         made = but(tuned(name, contamination=[seen]), took=replace(costs(path), tokens=tokens))
         return replace(made, history=History.of(path))
 

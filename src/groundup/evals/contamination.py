@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,23 @@ _SOURCES = ("data", "replay", "prompts", "ptx")
 
 @dataclass(frozen=True)
 class Contamination:
-    """A run that trained on rows of sets of the suite, by set; without any, what is not known."""
+    """A run that trained on rows of sets of the suite, by set; without any, what is not known.
+
+    `called` is the run in words, `what` it was trained on with what follows from that.
+    """
 
     run: str
     stage: str
     rows: dict[str, int]
-    message: str
+    called: str
+    what: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.called} was trained on {self.what}"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in ("run", "stage", "rows", "message")}
 
 
 def contamination(model: Path) -> list[Contamination]:
@@ -105,24 +113,27 @@ def _of_run(history: History) -> Iterator[Contamination]:
     for one in sets:
         # A pack's rows are its own: of one that is no set of the suite none is in it.
         if one.startswith(HUB) or one.removeprefix(PACK) in CORE_SETS:
-            yield _unknown(history, f"was trained on {one}, of which no data folder is left")
+            yield _unknown(history, f"{one}, of which no data folder is left")
     if not found and not sets:
-        yield _unknown(history, "was trained on data that it does not name")
+        yield _unknown(history, "data that it does not name")
 
 
-def _unknown(history: History, why: str) -> Contamination:
-    message = f"{called(history)} {why}: whether questions of the suite are in there is not known"
-    return Contamination(history.folder.resolve().name, history.stage, {}, message)
+def _unknown(history: History, what: str) -> Contamination:
+    return _found(history, {}, f"{what}: whether questions of the suite are in there is not known")
+
+
+def _found(history: History, rows: dict[str, int], what: str) -> Contamination:
+    name = history.folder.resolve().name
+    return Contamination(name, history.stage, rows, called(history), what)
 
 
 def _of_source(history: History, name: str, path: Path) -> Iterator[Contamination]:
-    run, stage = history.folder.resolve().name, history.stage
     kinds, patterns = kinds_of(history, name), asked_of(history, name)
     if patterns is None or len(set(kinds)) < len(kinds):  # with ptx, all of a kind is learned
         patterns = ("*",)
     rows = _training_rows(path, tuple(dict.fromkeys(kinds)))
     if rows is None:
-        yield _unknown(history, f"was trained on {path}, which says nothing of its sources")
+        yield _unknown(history, f"{path}, which says nothing of its sources")
         return
     # As documents, BoolQ's passages are articles of Wikipedia; none is of a test question.
     found = {
@@ -139,17 +150,17 @@ def _of_source(history: History, name: str, path: Path) -> Iterator[Contaminatio
             for part in (list(halves)[:-1], list(halves)[-1:])
             if part
         )
-        message = (
-            f"{called(history)} was trained on the other half of the test questions of {titles}: "
-            "not comparable with published numbers"
+        what = (
+            f"the other half of the test questions of {titles}: not comparable with published "
+            "numbers"
         )
-        yield Contamination(run, stage, halves, message)
+        yield _found(history, halves, what)
     if "boolq" in found:
-        message = (
-            f"{called(history)} was trained on BoolQ's own training questions: compare with "
-            "published fine-tuned numbers, not with zero-shot ones"
+        what = (
+            "BoolQ's own training questions: compare with published fine-tuned numbers, not with "
+            "zero-shot ones"
         )
-        yield Contamination(run, stage, {"boolq": found["boolq"]}, message)
+        yield _found(history, {"boolq": found["boolq"]}, what)
 
 
 def _training_rows(data: Path, kinds: tuple[str, ...]) -> Counter[str] | None:

@@ -247,11 +247,10 @@ def _replayed(model: Evaluated) -> float:
 def _contamination(models: Sequence[Evaluated]) -> list[str]:
     """What runs have trained on of the suite's own questions; alike runs are told of together."""
     runs: dict[str, list[str]] = {}
-    for message in dict.fromkeys(one.message for model in models for one in model(seen_before)):
-        run, was, rest = message.partition(" was trained on ")
-        assert was, message
-        runs.setdefault(rest, []).append(run)
+    seen = ((one.called, one.what) for model in models for one in model(seen_before))
+    for run, what in dict.fromkeys(seen):
+        runs.setdefault(what, []).append(run)
     return [
-        f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} trained on {rest}"
-        for rest, names in runs.items()
+        f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} trained on {what}"
+        for what, names in runs.items()
     ]
