@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from groundup.data.dataset import Dataset
 from groundup.errors import UserError
 from groundup.evals.answers import assistant_loss, ready_conversations
-from groundup.evals.benchmarks import Answers
+from groundup.evals.benchmarks import Answers, seen_before
 from groundup.evals.config import TuningReportConfig
 from groundup.evals.contamination import Contamination
 from groundup.evals.domain import measures
@@ -199,7 +199,7 @@ def tuned(
         measures.general_text: blocks(bits),
         measures.general_questions: answers or Answers(rows, [np.array([-1.0, -2.0])] * 4),
         measures.samples: (),
-        measures.seen_before: contamination,
+        seen_before: contamination,
         measures.took: costs(Path("nowhere")),
     }
     return Evaluated(name, name, Path("nowhere"), None, 100, 256, None, found)

@@ -23,8 +23,10 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.runs.files import read_lines
+from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.tune.config import SFTConfig
+from groundup.tune.data import TuningData, decided, read_rows
 from groundup.tune.prepare import prepare_model
 from groundup.tune.sft import run as sft
 
@@ -37,6 +39,13 @@ QUICK: dict[str, Any] = {
     "threads": 1,
     "validation": 0.0,
 }
+
+
+def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningData:
+    """All that `config` names in rows of `context`, without a model or a clock to decide by."""
+    found = read_rows(config, tokenizer, context)
+    config = config.model_copy(update={"context": context, "replay": config.replay or 0.0})
+    return decided(config, found, longest=context, parameters=0)[0]
 
 
 def talks(path: Path) -> Path:
@@ -188,9 +197,6 @@ def test_documents_are_pre_training_gone_on(workshop: Any, tmp_path: Path) -> No
 
 
 def test_replay_brings_the_wanted_share_of_general_text(workshop: Any, tmp_path: Path) -> None:
-    from groundup.text.tokenizer import Tokenizer
-    from groundup.tune.data import read_data
-
     general = tmp_path / "general.txt"
     general.write_text("\n\n".join(f"Grass is green, says page {i}. " * 20 for i in range(60)))
     rows = [{"prompt": f"What is {i} and {i}?", "completion": f"It is {2 * i}."} for i in range(90)]
@@ -210,9 +216,6 @@ def test_replay_brings_the_wanted_share_of_general_text(workshop: Any, tmp_path:
 
 
 def test_replay_leaves_ones_own_mixture_as_it_is(workshop: Any, tmp_path: Path) -> None:
-    from groundup.text.tokenizer import Tokenizer
-    from groundup.tune.data import read_data
-
     (tmp_path / "general.txt").write_text("\n\n".join("Grass is green. " * 20 for _ in range(60)))
     rows = [
         {
@@ -249,9 +252,6 @@ def test_an_epoch_beside_replay_is_one_pass_over_what_the_context_holds(
     workshop: Any, tmp_path: Path
 ) -> None:
     """Not over the tail that is cut off a long row, of which nothing is ever read."""
-    from groundup.text.tokenizer import Tokenizer
-    from groundup.tune.data import read_data
-
     rows = [
         {"prompt": f"Count to {i}.", "completion": f"{i} is the sea, the grass, the sun. " * 60}
         for i in range(20)
@@ -276,8 +276,6 @@ def test_heldout_rows_that_the_template_refuses_are_set_aside(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from groundup.text.template import CHATML
-    from groundup.text.tokenizer import Tokenizer
-    from groundup.tune.data import read_data
 
     plain = Tokenizer.load(workshop.tokenizer)
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system!') }}{% endif %}"

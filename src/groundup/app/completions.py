@@ -32,7 +32,7 @@ from groundup.generation.request import Completion, InputProcessor, Request, Seq
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.runs.console import printable, say
-from groundup.runs.files import file_hash, files_of, read_json_object
+from groundup.runs.files import file_hash, files_of, is_number, read_json_object
 from groundup.runs.resumable_jsonl import resumable_lines, write
 from groundup.text.rows import BadLine, PromptRow, as_dicts
 from groundup.text.tokenizer import Tokenizer
@@ -78,10 +78,6 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
                     "value here"
                 ) from None
     return Sampling(**settings | given)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # Prompts from the command line.
@@ -266,7 +262,7 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
         value = given.get(name)
         if value is None:
             continue
-        if not _is_number(value) or (name in _WHOLE and not isinstance(value, int)):
+        if not is_number(value) or (name in _WHOLE and not isinstance(value, int)):
             raise UserError(
                 f"{name}={excerpt(value)} must be a {'whole ' * (name in _WHOLE)}number"
             )

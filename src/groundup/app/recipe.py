@@ -23,9 +23,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from groundup.app.recipe_folder import find_model, runs_of
+from groundup.app.recipe_folder import MOST_SEEDS, find_model, runs_of
 from groundup.app.settings import configured, known_names
-from groundup.app.stages import INPUTS, REWARDS, STAGES, VERIFIERS, Stage
+from groundup.app.stages import INPUTS, REWARDS, STAGES, Stage
 from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
 from groundup.formats.locate import (
@@ -37,8 +37,6 @@ from groundup.formats.locate import (
 from groundup.train.config import StageConfig
 from groundup.train.ranges import check_text
 
-# As many repetitions as any experiment makes.
-_MOST_SEEDS = 100
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -168,9 +166,9 @@ def _runs(title: str, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if "seeds" not in values:
         return {title: dict(values)}
     seeds = values["seeds"]
-    if type(seeds) is not int or not 2 <= seeds <= _MOST_SEEDS:
+    if type(seeds) is not int or not 2 <= seeds <= MOST_SEEDS:
         raise UserError(
-            f"[{title}] seeds={seeds!r} must be a whole number from 2 to {_MOST_SEEDS}, the number "
+            f"[{title}] seeds={seeds!r} must be a whole number from 2 to {MOST_SEEDS}, the number "
             "of runs; one run needs none"
         )
     if "seed" in values:
@@ -189,6 +187,9 @@ def _table(
     folder: Path,
 ) -> list[Table]:
     """Return the checked table, after those that its packs stand for."""
+    # Late: every start of the command loads this page.
+    from groundup.align.rewards.verifiers import is_verifier
+
     if not _TABLE_NAME.fullmatch(title):
         raise UserError(
             f"[{title}] cannot name a folder; use letters, digits, '-' and '_', such as [base]"
@@ -205,7 +206,7 @@ def _table(
                 f"[{title}] {field}={named!r}: a recipe names one reward model; give its table or "
                 f"folder, and train with several by groundup {stage.command} --{field} {named}"
             )
-        checks = isinstance(named, str) and (":" in named or named in VERIFIERS)
+        checks = isinstance(named, str) and (":" in named or is_verifier(named))
         tables = (*earlier, *groups, *later, title)
         if checks and named not in tables and not os.path.exists(folder / named):
             del inputs[field]

@@ -14,6 +14,8 @@ from groundup.train.ranges import check_text
 
 FILE = "recipe.toml"
 COPY = f".{FILE}.copy"
+# As many repetitions as any experiment makes.
+MOST_SEEDS = 100
 
 
 def is_begun(out: Path) -> bool:
@@ -45,7 +47,7 @@ def runs_of(title: str, table: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a table's runs: its own or, with `seeds`, one for each seed from 0 on."""
     seeds = table.get("seeds")
     # What is wrong with it is said where a recipe is read; a folder's copy may hold anything.
-    if isinstance(seeds, int) and 2 <= seeds <= 100:
+    if isinstance(seeds, int) and 2 <= seeds <= MOST_SEEDS:
         return tuple(f"{title}-{seed}" for seed in range(seeds))
     return (title,)
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from groundup.train.config import StageConfig
 
 REWARDS, GUARDS = ("reward",), ("guard",)
-# Rewards that are known by name alone; the others have a colon, as a function has.
-VERIFIERS = ("sum", "unit-test", "sentiment", "json")
 # The fields that name folders to read, and what may lie in such a folder.
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "data": ("data",),

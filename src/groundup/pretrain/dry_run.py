@@ -6,7 +6,6 @@ the time and memory of real ones. `groundup plan` takes the plan and leaves the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import TOKENS_PER_PARAMETER, model_shape
 from groundup.pretrain.stage import RATES, fresh
 from groundup.runs.folder import Run
-from groundup.train.batch import Batch, Stream
+from groundup.train.batch import Batch, DataStream, Stream
 from groundup.train.device import matmul_peak, resolve
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import random_batches
@@ -78,7 +77,7 @@ def sized(
 
 
 @dataclass(frozen=True)
-class _Noise:
+class _Noise(DataStream):
     """A stream of random tokens: what is computed does not depend on what they are."""
 
     vocab_size: int
@@ -89,15 +88,6 @@ class _Noise:
     def at(self, step: int, model: nn.Module) -> list[Batch]:
         batches = random_batches(self.vocab_size, context=self.context, rows=self.micro_rows)
         return [next(batches) for _ in range(-(-self.rows // self.micro_rows))]
-
-    def can_save(self, step: int) -> bool:
-        return True
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        pass
 
 
 def pretrain_on_noise(config: PretrainConfig, vocab_size: int) -> Path:

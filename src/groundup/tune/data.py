@@ -242,13 +242,6 @@ def decided(
     return data, layout, reasons
 
 
-def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningData:
-    """All that `config` names in rows of `context`, without a model or a clock to decide by."""
-    found = read_rows(config, tokenizer, context)
-    config = config.model_copy(update={"context": context, "replay": config.replay or 0.0})
-    return decided(config, found, longest=context, parameters=0)[0]
-
-
 def _few(heldout: Sequence[Example]) -> Sequence[Example]:
     """Some of the held-out items, evenly spaced, of about as many tokens as may be."""
     tokens = sum(item.inputs for item in heldout)

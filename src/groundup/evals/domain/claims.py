@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from groundup.evals.benchmarks import seen_before
 from groundup.evals.domain.costs import METHODS, held_out
 from groundup.evals.domain.material import Domain
 from groundup.evals.domain.measures import (
@@ -18,7 +19,6 @@ from groundup.evals.domain.measures import (
     LEAST_ROWS,
     LOSS,
     perplexity,
-    seen_before,
     told,
     too_few,
     took,

@@ -22,7 +22,6 @@ import numpy as np
 from groundup.errors import UserError
 from groundup.evals.answers import AssistantLoss, assistant_loss
 from groundup.evals.benchmarks import ALL, Answers, answered, guessing
-from groundup.evals.contamination import Contamination, contamination
 from groundup.evals.continuations import Pair, continuation_logprobs
 from groundup.evals.domain.costs import Costs, costs
 from groundup.evals.domain.material import CONTEXT, Domain, Prompt, Reply
@@ -78,11 +77,6 @@ def general_questions(on: Subject) -> Answers:
 def samples(on: Subject) -> list[str]:
     """What the model says to each of the domain's prompts."""
     return continued(on.model, on.tokenizer, on.material.domain.prompts)
-
-
-def seen_before(on: Subject) -> list[Contamination]:
-    """What the runs that led to the model trained on of the core suite's questions."""
-    return contamination(on.folder)
 
 
 def took(on: Subject) -> Costs:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from groundup.evals.benchmarks import LONGEST_CONTEXT
+from groundup.evals.benchmarks import LONGEST_CONTEXT, seen_before
 from groundup.evals.config import TuningReportConfig
 from groundup.evals.domain.claims import claims, notes
 from groundup.evals.domain.material import prepare
@@ -20,7 +20,6 @@ from groundup.evals.domain.measures import (
     general_text,
     perplexity,
     samples,
-    seen_before,
     told,
     too_few,
     took,

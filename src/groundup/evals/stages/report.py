@@ -19,7 +19,6 @@ from groundup.evals.stages.measures import (
     MEASURES,
     assistant_words,
     choices,
-    counting,
     ended,
     endings,
     implicit_reward,
@@ -116,16 +115,6 @@ def report_json(
         "passed_counting": {
             name: {f"{order}-gram": when for order, when in orders.items()}
             for name, orders in passing(models, tested).items()
-        },
-        "first_below_counting": {
-            model.name: {
-                counting(order): None
-                if model.history is None
-                else model.history.passed(counted.on_the_way)
-                for order, counted in sorted(model.material.ngrams.items())
-            }
-            for model in models
-            if not model.chats
         },
         "headlines": [number.to_json() for number in numbers],
         "measures": _measures_json(models),

@@ -29,7 +29,7 @@ from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.estimate import BySource, Estimate
 
 # The axes in the order of the tasks: utility, safety, fairness.
-AXES = {task.axis: task for task in TASKS}
+AXES: Mapping[str, Task] = {task.axis: task for task in TASKS}
 LOOK_ALIKES = "look-alikes"
 # What two points are compared by, each the better the more is gained of it.
 _COMPARED: Mapping[str, tuple[Task, Number]] = {
@@ -95,11 +95,11 @@ def _joined(seeds: Sequence[Rows]) -> Rows:
 
 
 def _score(rows: Rows, axis: str) -> Estimate:
-    return next(task.score(rows[task.name]) for name, task in AXES.items() if name == axis)
+    return AXES[axis].score(rows[AXES[axis].name])
 
 
 def _axes(rows: Rows) -> dict[str, float]:
-    return {str(axis): _score(rows, axis).estimate for axis in AXES}
+    return {axis: _score(rows, axis).estimate for axis in AXES}
 
 
 def gained(after: Point, before: Point) -> dict[str, Estimate]:
