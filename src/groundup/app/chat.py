@@ -10,13 +10,12 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from groundup.adapters.attach import active_adapter, adapter_names, use_adapter
+from groundup.adapters.attach import active_adapter, adapter_names
+from groundup.app.completions import opened, opened_guard
 from groundup.app.conversation import Conversation
 from groundup.app.settings import known_names
 from groundup.app.terminal import Wrapped, messages, tell, width
 from groundup.errors import UserError
-from groundup.formats.adapter import with_adapters
-from groundup.formats.load import load, tokenizer_with
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.report.history import History, lineage
@@ -63,16 +62,9 @@ def converse(
     `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
     first answers, until /adapter names another. A `guard` stops messages and answers.
     """
-    model, tokenizer = load(folder, keep_quantized=not adapters)
-    if adapters:
-        use_adapter(model, with_adapters(model, adapters, base=folder)[0])
-        tokenizer = tokenizer_with(adapters[0], folder)
+    model, tokenizer = opened(folder, adapters)
     talk = Conversation(model, tokenizer, sampling)
-    if guard is not None:
-        # Seldom asked for, and what trains one is loaded with it.
-        from groundup.align.guards.model import load_guard
-
-        talk.guard = load_guard(guard)
+    talk.guard = opened_guard(guard)
     tell(introduction(name, folder, model))
     if guard is not None:
         tell(

@@ -83,13 +83,12 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
 # Prompts from the command line.
 
 
-def opened(folder: Path, adapter: Path | None) -> tuple[CausalLM, Tokenizer]:
-    """Load the model and its tokenizer, with an adapter if one is named."""
-    model, tokenizer = load(folder, keep_quantized=adapter is None)
-    if adapter is not None:
-        [name] = with_adapters(model, [adapter], base=folder)
-        use_adapter(model, name)
-        tokenizer = tokenizer_with(adapter, folder)
+def opened(folder: Path, adapters: Sequence[Path]) -> tuple[CausalLM, Tokenizer]:
+    """Load the model and its tokenizer; of several `adapters` on it the first one answers."""
+    model, tokenizer = load(folder, keep_quantized=not adapters)
+    if adapters:
+        use_adapter(model, with_adapters(model, adapters, base=folder)[0])
+        tokenizer = tokenizer_with(adapters[0], folder)
     return model, tokenizer
 
 
@@ -103,13 +102,13 @@ def write_completions(
     guard: Path | None = None,
 ) -> None:
     """Write the completion of each prompt to standard output."""
-    reader = _opened_guard(guard)
-    model, tokenizer = opened(folder, adapter)
+    reader = opened_guard(guard)
+    model, tokenizer = opened(folder, [adapter] if adapter else [])
     with guarding(model, reader):
         _write_completions(model, tokenizer, prompts, sampling, as_messages=as_messages)
 
 
-def _opened_guard(folder: Path | None) -> Guard | None:
+def opened_guard(folder: Path | None) -> Guard | None:
     if folder is None:
         return None
     # Seldom asked for, and what trains one is loaded with it.
@@ -181,12 +180,12 @@ def complete_file(
         **asdict(sampling),
     }
     inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
-    reader = _opened_guard(guard)
+    reader = opened_guard(guard)
     with resumable_lines(out, json.loads(json.dumps(begun_with)), inputs=inputs, force=force) as (
         write_line,
         finished,
     ):
-        model, tokenizer = opened(folder, adapter)
+        model, tokenizer = opened(folder, [adapter] if adapter else [])
         jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records.rows, str(prompts), ways)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)
