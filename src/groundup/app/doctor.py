@@ -26,7 +26,7 @@ from groundup.pretrain.trials import (
     trial_flops,
     trials,
 )
-from groundup.report.table import DASH, Cell, Mark, Table, text_table
+from groundup.report.table import DASH, Cell, Column, Mark, Table, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.train.machine import busy_cores, machine_facts, machine_speeds
@@ -150,7 +150,7 @@ def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
         ("disk, written", giga(speeds["disk_bandwidth"], "GB/s")),
     ]
     table = text_table("This machine", ("", ""), rows)
-    return Table([type(table.columns[0])("", words=True)], table.rows, title=table.title)
+    return Table([Column("", words=True)], table.rows, title=table.title)
 
 
 # Words.

@@ -40,7 +40,7 @@ from groundup.pretrain.scaling.flops import kaplan_flops
 from groundup.pretrain.scaling.law import Law, predicted
 from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import RATES, passes
-from groundup.report.table import Cell, Table, short_number, text_table
+from groundup.report.table import Cell, Column, Table, short_number, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, duration, say
 from groundup.runs.files import is_number, read_json_object, write_json
@@ -430,7 +430,7 @@ def table(estimate: RunEstimate) -> Table:
         ("loss at the end", loss),
     ]
     plain = text_table("What it would take", ("", ""), rows)
-    return Table([type(plain.columns[0])("", words=True)], plain.rows, title=plain.title)
+    return Table([Column("", words=True)], plain.rows, title=plain.title)
 
 
 @contextlib.contextmanager
