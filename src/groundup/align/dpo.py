@@ -14,7 +14,7 @@ over its tokens (Pang et al. 2024, Iterative Reasoning Preference Optimization, 
 
 Where a share of the labels is wrong, the loss of the pair the other way round has that share of the
 weight (Mitchell 2023, A note on DPO with noisy preferences, equation 3: conservative DPO). The
-losses of ipo, hinge, simpo and orpo each have a page of their own, and everything else from here.
+losses ipo, hinge, simpo and orpo are in `pair_losses`, and have everything else from here.
 """
 
 from __future__ import annotations

@@ -10,10 +10,9 @@ so that no critic is needed:
 Two later papers found flaws, and each is a setting. Dividing by the deviation favors prompts that
 are nearly always or nearly never answered rightly, and the mean over each answer's own tokens
 favors long wrong answers: `scale_rewards` off and `loss_type` dr_grpo are Liu et al. 2025 (Dr.
-GRPO).
-`loss_type` dapo is one mean over all tokens, and `clip_range_high` lets rare tokens rise further
-(Yu et al. 2025, DAPO). A group whose answers are all worth the same teaches nothing; the share of
-those that teach is logged.
+GRPO). `loss_type` dapo is one mean over all tokens, and `clip_range_high` lets rare tokens rise
+further (Yu et al. 2025, DAPO). A group whose answers are all worth the same teaches nothing; the
+share of those that teach is logged.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ _SHOWN = 2
 
 @dataclass(frozen=True)
 class Sampled:
-    """An iteration's rollouts and their rewards, the missing ends paid for."""
+    """An iteration's rollouts with their rewards, after the missing-EOS penalty."""
 
     rollouts: list[Rollout]
     rewards: Float[np.ndarray, " rollouts"]
@@ -98,7 +98,7 @@ class Online:
     gold: RolloutReward | None
     reference: Reference
     context: int
-    # Answers are continuations of a given length, which owe nothing for not ending.
+    # Answers are continuations of a given length: no missing-EOS penalty.
     continues: bool = False
     # What answers cost, of a method that keeps that within a limit.
     cost: RolloutReward | None = None

@@ -136,9 +136,9 @@ def micro_sizes(rows: int, micro_rows: int, least: int) -> list[int]:
 class TwinPacking:
     """Micro-batches of rows of sequences, two of which belong together and are never parted.
 
-    Sequences 2i and 2i + 1 are those of item i, of so many `inputs`. A step of `rows` has
-    micro-batches of these `sizes` (see `micro_sizes`). With `apart`, the second ones have rows of
-    their own, as many as the first, behind them. The order of an epoch is a pure function of
+    Item i has the sequences 2i and 2i + 1, which are `inputs[i]` tokens long. A step of `rows` has
+    micro-batches of these `sizes` (see `micro_sizes`). With `apart`, the second sequences have rows
+    of their own, as many as the first, behind them. The order of an epoch is a pure function of
     (seed, epoch).
     """
 

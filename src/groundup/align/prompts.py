@@ -1,8 +1,8 @@
 """Prompts for reinforcement learning: from files or a data-stage folder to tokens.
 
 Any row that asks something will do: prompts, conversations (all but their last answer) and
-preferences (without their answers). A row's other fields go along, for
-verifiers that compare with a right answer.
+preferences (without their answers). A row's other fields go along, for verifiers that compare with
+a right answer.
 """
 
 from __future__ import annotations

@@ -342,11 +342,11 @@ def _frozen_like(policy: CausalLM, model: CausalLM) -> CausalLM:
 class RolloutStream:
     """Rollouts of the live policy, each iteration's read `epochs` times in minibatches.
 
-        iteration:  roll(iteration, model) -> minibatches;  then every minibatch once an epoch
+        iteration:  roll(iteration, step, model) -> minibatches;  then each once an epoch
 
     `roll` samples, scores and lays out. A run can be saved between iterations only, and resumes by
-    rolling anew: the same weights and the same seeds give the same rollouts. `ended(step)` may end
-    an iteration early (the policy has moved too far), and new rollouts are made the sooner.
+    rolling anew: the same weights and the same seeds give the same rollouts. Where `ended()` is
+    true, an iteration ends early (the policy has moved too far), and new rollouts are made.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The ladder's text: a real corpus, two ways to cut it into tokens, and the part that is held out.
 
-Token 0 opens every document and, seen as the next token, ends the one before, as in `text.corpus`.
+Token 0 opens every document and, seen as the next token, ends the one before, as in `text.shards`.
 It writes nothing, so that it counts as no text: all that is compared is bits per *byte*, which is
 the same unit for characters, for BPE tokens and for a model that only counts.
 """
@@ -55,7 +55,7 @@ class Uniform:
 
 
 def corpus(source: Path | None) -> Documents:
-    """The documents at `source`, split as `text.corpus` splits them; None is the pack `sotu`.
+    """The documents at `source`, split as `data.corpus` splits them; None is the pack `sotu`.
 
     The pack is split by document: of 138 addresses of presidents, one of each of 14 eras is held
     out. Errors: `UserError` for a source that cannot be read, and for a pack that is neither in the
