@@ -232,11 +232,21 @@ def test_a_run_that_was_stopped_says_so_and_where(tmp_path: Path) -> None:
     assert (status["state"], status["step"]) == ("stopped", 7)
 
 
-def test_the_plan_is_written_once(tmp_path: Path) -> None:
+def test_a_plan_is_read_by_later_starts_and_one_that_is_lost_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open_run(tmp_path) as run:
-        assert run.plan({"steps": 10})["steps"] == 10
+        assert run.resolved(dict) is None
+        run.plan({"steps": 10})
         assert run.planned
-        assert run.plan({"steps": 99})["steps"] == 10
+    with open_run(tmp_path) as run:
+        assert run.resolved(dict) == {"schema": 1, "steps": 10}
+        for name in ("plan.json", ".plan.json.copy"):
+            (tmp_path / name).write_text("{")
+        assert run.resolved(dict) is None and run.resolved(dict) is None
+        run.plan({"steps": 20})
+        assert run.resolved(dict) == {"schema": 1, "steps": 20}
+    assert capsys.readouterr().out.count("plan.json is damaged") == 1
 
 
 def test_lines_are_there_at_once(tmp_path: Path) -> None:

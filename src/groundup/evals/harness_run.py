@@ -44,7 +44,8 @@ def run(config: HarnessConfig) -> Path:
             return run.folder
         begun = time.monotonic()
         compute = compute_of(config)
-        run.plan({"compute": compute.to_json()})
+        if run.resolved(dict) is None:
+            run.plan({"compute": compute.to_json()})
         include = [] if config.include is None else [config.include]
         local = [task for task in config.tasks if task.removeprefix(PREFIX) in CORE_SETS]
         if local:

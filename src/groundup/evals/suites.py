@@ -78,7 +78,8 @@ def run_suite(suite: Suite, config: EvalConfig | ModelsConfig) -> Path:
         begun = time.monotonic()
         compute = compute_of(config)
         prepared = suite.prepare(config, list(folders.values()), compute)
-        run.plan({"compute": compute.to_json(), **prepared.plan})
+        if run.resolved(dict) is None:
+            run.plan({"compute": compute.to_json(), **prepared.plan})
         found = [measured(suite, config, model, prepared, compute) for model in models]
         seconds = time.monotonic() - begun
         conclude = suite.write(run.folder, config, found, compute, seconds)

@@ -77,6 +77,7 @@ class Run:
         self._files: dict[str, IO[str]] = {}
         self._last_beat = 0.0
         self._last_facts: dict[str, Any] = {}
+        self._lost_its_plan = False
         # Whether a stop was asked for when nothing was left but to finish.
         self.stops = False
 
@@ -173,21 +174,10 @@ class Run:
             self._last_beat = time.monotonic()
             self.status("running", **facts)
 
-    def plan(
-        self, fresh: Mapping[str, Any], check: Callable[[dict[str, Any]], object] = dict
-    ) -> Mapping[str, Any]:
-        """Write the plan on the first start; on every later one, return what was written."""
-
-        def checked(found: dict[str, Any]) -> dict[str, Any]:
-            check(found)
-            return found
-
-        found = self.resolved(checked)
-        if found is not None:
-            return found
+    def plan(self, plan: Mapping[str, Any]) -> None:
+        """Write the plan; later starts read it with `resolved`."""
         if self.writes:
-            write_kept(self.folder / "plan.json", {"schema": SCHEMA, **fresh})
-        return {"schema": SCHEMA, **fresh}
+            write_kept(self.folder / "plan.json", {"schema": SCHEMA, **plan})
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file of these values into the folder."""
@@ -214,7 +204,9 @@ class Run:
                     f"{error}; what was trained by this plan cannot be continued without it: put "
                     "the file back, or choose another --out"
                 ) from None
-            say(f"{path} is damaged, and nothing is kept that was done by it: it is made anew")
+            if not self._lost_its_plan:
+                say(f"{path} is damaged, and nothing is kept that was done by it: it is made anew")
+            self._lost_its_plan = True
             return None
 
     def log(self, file: str, **values: Any) -> None:

@@ -283,7 +283,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             replays=job.replays,
             reasons=reasons,
         )
-        run.plan(plan.to_json() | {"model": job.model_config}, TrainPlan.from_json)
+        run.plan(plan.to_json() | {"model": job.model_config})
         print_plan(run.stage, plan)
         return plan
 

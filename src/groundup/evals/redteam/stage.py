@@ -47,7 +47,9 @@ def run(config: RedTeamConfig, guard: Guard | None = None) -> Path:
         if run.finished:
             return run.folder
         begun = time.monotonic()
-        run.plan({"compute": compute_of(config).to_json()})
+        compute = compute_of(config)
+        if run.resolved(dict) is None:
+            run.plan({"compute": compute.to_json()})
         requests = harmful_requests(config.requests)
         log = Log.open(run)
         found = [_attacked(config, run, log, one, requests, guard) for one in models]
