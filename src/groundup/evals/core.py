@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from groundup.report.table import (
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import write_json
+from groundup.runs.folder import utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 1
@@ -87,7 +87,7 @@ def core_json(
     return {
         "schema": SCHEMA,
         "suite": "core",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now(),
         "seconds": seconds,
         "compute": compute.to_json(),
         "settings": config.model_dump(mode="json"),

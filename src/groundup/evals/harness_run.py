@@ -25,7 +25,7 @@ from groundup.report.table import Cell, Column, Row, Table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import write_json, write_text
-from groundup.runs.folder import Run
+from groundup.runs.folder import Run, utc_now
 from groundup.text.rows import Choice
 from groundup.train.device import prepare
 
@@ -114,7 +114,7 @@ def _write(
     content = {
         "schema": SCHEMA,
         "suite": "lm-eval",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now(),
         "seconds": seconds,
         "compute": compute,
         "settings": config.model_dump(mode="json"),

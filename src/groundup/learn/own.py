@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import platform
 import shlex
-import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from groundup.errors import UserError
 from groundup.learn.exercise import Exercise
 from groundup.runs.files import file_hash, write_json
+from groundup.runs.folder import environment_facts, utc_now
 
 FOLDER = Path("my_groundup")
 _VERSIONED = ("groundup", "numpy", "torch")
@@ -60,7 +58,7 @@ class Record(BaseModel):
         """Take down that a part of this hash passes now; None for that it does not."""
         self.answer_shown = self.judged is not None
         self.sha256 = sha256
-        self.passed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if sha256 else None
+        self.passed = utc_now() if sha256 else None
 
 
 class Progress(BaseModel):
@@ -182,8 +180,7 @@ class Own:
         record = self.record(exercise)
         record.tries += 1
         record.passes(sha256 if passed else None)
-        record.versions = {"python": platform.python_version()}
-        record.versions |= {name: version(name) for name in _VERSIONED}
+        record.versions = environment_facts(_VERSIONED)["versions"]
         self.keep(exercise, record)
         return record
 

@@ -8,13 +8,9 @@ report.html     all of it on one page that needs nothing but itself
 
 from __future__ import annotations
 
-import os
-import platform
 import re
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -51,7 +47,7 @@ from groundup.runs.files import (
     write_json,
     write_text,
 )
-from groundup.runs.folder import Run, read_run
+from groundup.runs.folder import Run, environment_facts, read_run, utc_now
 
 SCHEMA = 1
 RESULT = "result.json"
@@ -192,13 +188,12 @@ def write(
         "schema": SCHEMA,
         "experiment": name,
         "question": question,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now(),
         "seconds": _whole_seconds(config, seconds),
         "planned_by_clock": planned_by_clock,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        **environment_facts(packages),
         "files": [RESULT, "table.md", "report.html", *images],
         "tables": [table.to_json() for table in tables],
         "plots": [{"name": plot.name, "caption": plot.caption} for plot in plots],

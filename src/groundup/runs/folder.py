@@ -19,7 +19,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
@@ -163,8 +163,7 @@ class Run:
     def status(self, state: str, **facts: Any) -> None:
         if not self.writes:
             return
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": now, **facts}
+        line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": utc_now(), **facts}
         write_json(self.folder / "status.json", line, sync=state == "finished")
 
     def heartbeat(self, **facts: Any) -> None:
@@ -375,12 +374,24 @@ def _description(
             name: {"path": str(path), "sha256": _content_hash(name, path)}
             for name, path in parents.items()
         },
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in _VERSIONED},
+        **environment_facts(_VERSIONED),
         "git": _git_revision(),
-        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "started": utc_now(),
         # Only where there are any, so that a run without them is described as ever.
         **({"mine": dict(parts)} if (parts := parts_of_ones_own.get()) else {}),
+    }
+
+
+def utc_now() -> str:
+    """The time in UTC, to the second, as ISO 8601 writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def environment_facts(packages: Iterable[str]) -> dict[str, Any]:
+    """The versions of Python and of these packages, and the machine."""
+    return {
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +32,7 @@ from groundup.report.page import (
     write_page,
 )
 from groundup.runs.files import write_json
-from groundup.runs.folder import read_run
+from groundup.runs.folder import read_run, utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 1
@@ -109,7 +108,7 @@ def tuning_json(
     return {
         "schema": SCHEMA,
         "suite": "tuning",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now(),
         "seconds": seconds,
         "compute": compute.to_json(),
         "settings": config.model_dump(mode="json"),

@@ -8,7 +8,6 @@ together for the intervals; models, and the two searches, are compared request b
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ from groundup.report.plots import COLORS, panels
 from groundup.report.table import Cell, Column, Part, Row, Table, percent, points
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console
-from groundup.runs.folder import Run
+from groundup.runs.folder import Run, utc_now
 
 SCHEMA = 1
 RESULT = "redteam.json"
@@ -143,7 +142,7 @@ def to_json(config: RedTeamConfig, found: Found, seconds: float) -> dict[str, An
     first = found.models[0]
     return {
         "schema": SCHEMA,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now(),
         "seconds": seconds,
         "settings": config.model_dump(mode="json"),
         "requests": len(found.requests),

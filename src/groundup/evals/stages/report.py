@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from groundup.report.history import History
 from groundup.report.page import PAGE, Headline, write_page
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
+from groundup.runs.folder import utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 1
@@ -105,7 +105,7 @@ def report_json(
     """Every number of the report; intervals are 95 %, clustered where items share a group."""
     return {
         "schema": SCHEMA,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now(),
         "seconds": seconds,
         "compute": compute.to_json(),
         "settings": config.model_dump(mode="json"),

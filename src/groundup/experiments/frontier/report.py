@@ -7,11 +7,7 @@ report.html     all of it on one page
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -51,6 +47,7 @@ from groundup.report.table import Cell, Column, Row, Table, listing, number, per
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import write_bytes, write_json
+from groundup.runs.folder import environment_facts, utc_now
 
 NAME = "frontier"
 FRONTIER = "frontier.json"
@@ -87,14 +84,12 @@ def _content(
     said: Sequence[str],
     seconds: float | None,
 ) -> dict[str, Any]:
-    packages = ("groundup", "torch", "numpy")
     return {
         "schema": _SCHEMA,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now(),
         "seconds": seconds,
         "config": config.model_dump(mode="json"),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        **environment_facts(("groundup", "torch", "numpy")),
         "tasks": {task.name: {"axis": task.axis, "version": task.version} for task in TASKS},
         "findings": list(said),
         "comparisons": comparisons(len(points)),

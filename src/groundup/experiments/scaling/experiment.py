@@ -17,7 +17,6 @@ off a cliff. No power law knows that, so the law is of the runs that have begun 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -52,6 +51,7 @@ from groundup.report.outcome import RESULT, begun_threads, check_folder, write
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
+from groundup.runs.folder import utc_now
 
 NAME = "scaling-law"
 QUESTION = "What do size, data and compute buy, and can a loss be told before the run?"
@@ -198,7 +198,7 @@ def _predicted(
         content: dict[str, Any] = {
             "size": list(size),
             "flops": flops,
-            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "written": utc_now(),
         }
         write_json(path, {**content, **vars(found)})
     kept = read_json_object(path)

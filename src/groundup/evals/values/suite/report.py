@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,7 @@ from groundup.report.estimate import BySource
 from groundup.report.page import PAGE, write_page
 from groundup.runs.cache import cache_folder
 from groundup.runs.files import write_json
+from groundup.runs.folder import utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 1
@@ -158,7 +158,7 @@ def values_json(
     return {
         "schema": SCHEMA,
         "suite": "values",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now(),
         "seconds": seconds,
         "compute": compute.to_json(),
         "settings": settings,
