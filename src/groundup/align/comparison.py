@@ -44,11 +44,10 @@ from groundup.lm.logprobs import score, spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, rate, ratio
 from groundup.report.history import History
-from groundup.report.outcome import seeds
 from groundup.report.page import PAGE, Page, Section, write_page
 from groundup.report.table import Table, text_table
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console, say
+from groundup.runs.console import console, counted, say
 from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.loop import step_seed
@@ -491,7 +490,7 @@ def cost_table(first: Answered, grouped: Sequence[Method]) -> Table:
 
 
 def _title(one: Method) -> str:
-    return one.name if len(one.runs) == 1 else f"{one.name}\n{seeds(len(one.runs))}"
+    return one.name if len(one.runs) == 1 else f"{one.name}\n{counted(len(one.runs), 'seed')}"
 
 
 def _interval(found: Estimate, percent: bool = False, signed: bool = False) -> str:

@@ -29,9 +29,10 @@ from groundup.nn.init import LayerStatistics, activation_statistics
 from groundup.nn.layers import Linear
 from groundup.nn.module import Module, Sequential
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, over_seeds, seeds, write
+from groundup.report.outcome import check_folder, over_seeds, write
 from groundup.report.plots import BASELINE, COLORS, panels
 from groundup.report.table import Table, text_table
+from groundup.runs.console import counted
 
 NAME = "initialization"
 QUESTION = (
@@ -172,8 +173,8 @@ def table(measured: Sequence[Depths], width: int) -> Table:
         rows,
         (
             f"{LAYERS} layers of width {width}, {ROWS} standard normal inputs. The mean over "
-            f"{seeds(len(measured[0].seeds))}, and the least and greatest. The gradient begins "
-            "with standard deviation 1 at the output.",
+            f"{counted(len(measured[0].seeds), 'seed')}, and the least and greatest. The gradient "
+            "begins with standard deviation 1 at the output.",
             "Too small is N(0, 0.01²) and too large N(0, 1). Flat: the share of the last layer's "
             f"outputs where the activation's slope is below {init.FLAT:g}, which for ReLU is half "
             "by design. Dead: the share of its units that are flat for every input.",

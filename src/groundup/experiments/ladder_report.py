@@ -21,9 +21,10 @@ from groundup.experiments.config import LadderConfig
 from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.figure import Plot
-from groundup.report.outcome import over_seeds, seeds, write
+from groundup.report.outcome import over_seeds, write
 from groundup.report.plots import BASELINE, COLORS, GREY, panels
 from groundup.report.table import Table, number, text_table
+from groundup.runs.console import counted
 
 _QUESTION = (
     "Which language model predicts held-out text best, if every network may train for the same "
@@ -140,8 +141,9 @@ def table(results: Sequence[Result]) -> Table:
         remarks=(
             f"Measured on {size:,} bytes from {documents} documents that no rung has seen; the "
             "intervals come from drawing whole documents. A network is trained on windows from "
-            f"random places, and its row is the mean of {seeds(len(networks[0].bits))}. A counting "
-            "model reads its text once, and its parameters are the different n-grams in it.",
+            f"random places, and its row is the mean of {counted(len(networks[0].bits), 'seed')}. "
+            "A counting model reads its text once, and its parameters are the different n-grams in "
+            "it.",
             f"One training of a network took {min(took):.1f} to {max(took):.1f} s. Its steps are "
             "counted out beforehand, by the time that a few of them take, so on a busy machine the "
             "times are less equal than they should be.",

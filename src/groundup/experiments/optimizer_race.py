@@ -31,10 +31,10 @@ from groundup.nn.module import Sequential
 from groundup.nn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from groundup.nn.training import minibatches, train
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, over_seeds, seeds, write
+from groundup.report.outcome import check_folder, over_seeds, write
 from groundup.report.plots import BASELINE, COLORS, panels
 from groundup.report.table import Cell, Table, listing, number, percent, text_table
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 
 NAME = "optimizer-race"
 QUESTION = (
@@ -246,7 +246,7 @@ class Sweep:
 
 def swept(name: str, make: Make, data: Digits, plan: Plan, config: OptimizerRaceConfig) -> Sweep:
     """Try every rate with every seed."""
-    say(f"{name}: {len(plan.rates)} learning rates, {seeds(config.seeds)}")
+    say(f"{name}: {len(plan.rates)} learning rates, {counted(config.seeds, 'seed')}")
     return Sweep(
         name, [Rate(rate, list(heats(make, rate, data, plan, config))) for rate in plan.rates]
     )
@@ -289,8 +289,8 @@ def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
         (
             f"The best rate has the highest validation accuracy of {len(tried)} from "
             f"{tried[0]:.2g} to {tried[-1]:.2g}; all other settings are defaults, and the momentum "
-            f"is 0.9. Means over {seeds(len(heats))} with the least and the greatest; for the test "
-            f"accuracy Wilson's 95 % interval for {len(heats[0].correct)} images.",
+            f"is 0.9. Means over {counted(len(heats), 'seed')} with the least and the greatest; "
+            f"for the test accuracy Wilson's 95 % interval for {len(heats[0].correct)} images.",
             "Good rates are those around the best whose validation accuracy is within "
             f"{100 * NEAR:.0f} points of the optimizer's highest: the wider their range, the less "
             "it matters to know the rate. A step is timed in the optimizer's fastest heat, and "

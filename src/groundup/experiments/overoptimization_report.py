@@ -13,10 +13,11 @@ from groundup.experiments.config import OveroptimizationConfig
 from groundup.experiments.overoptimization_laws import Curve, block_length
 from groundup.maths.intervals import Interval
 from groundup.report.figure import Plot
-from groundup.report.outcome import seeds, write
+from groundup.report.outcome import write
 from groundup.report.plots import BASELINE, COLORS, GREY, panels
 from groundup.report.table import Cell as TableCell
 from groundup.report.table import Table, percent, short_number, text_table
+from groundup.runs.console import counted
 
 NAME = "overoptimization"
 QUESTION = (
@@ -138,9 +139,9 @@ def table(found: Found, way: Way) -> Table:
         (
             "What proxy and gold gained over the fine-tuned model, whose gold is "
             f"{found.base:.3f}. In order: the share of held-out pairs that the proxy has in gold's "
-            f"order, the mean over {seeds(found.seeds)} with the least and the greatest. The most "
-            "gold and its place are those of the law that fits all points, with a 95 % interval; – "
-            "where it does not fall again.",
+            f"order, the mean over {counted(found.seeds, 'seed')} with the least and the greatest. "
+            "The most gold and its place are those of the law that fits all points, with a 95 % "
+            "interval; – where it does not fall again.",
             "Errors are of predicting the further half of the way (by √nats) from the nearer one, "
             "root mean squares: by the law, and by saying that gold stays where it was.",
             _how(found, way),
@@ -170,8 +171,8 @@ def _how(found: Found, way: Way) -> str:
             "that one seed anew, and say nothing of other seeds."
         )
     return (
-        f"Means over {seeds(found.seeds)} and {found.prompts} held-out prompts with {found.n} "
-        "answers each; intervals draw seeds and groups of prompts anew."
+        f"Means over {counted(found.seeds, 'seed')} and {found.prompts} held-out prompts with "
+        f"{found.n} answers each; intervals draw seeds and groups of prompts anew."
     )
 
 

@@ -23,10 +23,10 @@ from groundup.nn.layers import Linear
 from groundup.nn.module import Sequential
 from groundup.nn.optim import Adam
 from groundup.report.figure import Plot
-from groundup.report.outcome import over_seeds, seeds
+from groundup.report.outcome import over_seeds
 from groundup.report.plots import COLORS, frame_of_picture, panels
 from groundup.report.table import Cell, Table, percent, text_table
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def watch(
     config: PerceptronConfig,
 ) -> Plane:
     """Let both models learn new points for each seed, and look at them at every frame."""
-    say(f"{name}: {schedule.points} points, {seeds(config.seeds)}")
+    say(f"{name}: {schedule.points} points, {counted(config.seeds, 'seed')}")
     generators = [np.random.default_rng([config.seed, turn, 1]) for turn in range(config.seeds)]
     drawn = [draw(schedule.points, rng) for rng in generators]
     window = _window(drawn[0])
@@ -197,7 +197,7 @@ def plane_table(planes: Sequence[Plane]) -> Table:
     rows: list[list[str | Cell]] = [["guessing", *("50.0 %" for _ in parts)]]
     for model in (PERCEPTRON, NETWORK):
         rows.append([model, *(percent(plane.last(model, part)) for plane, part in parts)])
-    turns = seeds(len(planes[0].models[NETWORK]))
+    turns = counted(len(planes[0].models[NETWORK]), "seed")
     return text_table(
         "Points in the plane",
         columns,

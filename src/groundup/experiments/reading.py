@@ -26,10 +26,10 @@ from groundup.maths.intervals import Interval, wilson_interval
 from groundup.nn.optim import AdamW
 from groundup.nn.schedule import cosine
 from groundup.report.figure import Plot
-from groundup.report.outcome import over_seeds, seeds
+from groundup.report.outcome import over_seeds
 from groundup.report.plots import COLORS, GREY, frame_of_picture, panels
 from groundup.report.table import Table, number, percent, text_table
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 
 GOAL = 0.97  # of the digits that were not trained on
 _ERRORS = LinearSegmentedColormap.from_list("errors", ("white", COLORS[1]))
@@ -142,9 +142,10 @@ def digits_table(readings: Sequence[Reading], data: Digits) -> Table:
         ("", "test accuracy", "over seeds", "calibration error"),
         rows,
         (
-            f"The mean over {seeds(len(readings[-1].seeds))} on the same {len(test.labels)} test "
-            f"images, with Wilson's 95 % interval for so many images, and the least and greatest "
-            f"of the seeds. Learned from {learned:,} images. The same people wrote both.",
+            f"The mean over {counted(len(readings[-1].seeds), 'seed')} on the same "
+            f"{len(test.labels)} test images, with Wilson's 95 % interval for so many images, and "
+            f"the least and greatest of the seeds. Learned from {learned:,} images. The same "
+            "people wrote both.",
             "Calibration error: the expected distance between how sure a model is of its answer "
             "and how often it is right; its small numbers are the least and greatest of the seeds. "
             "A network that is perfectly honest would show "

@@ -37,10 +37,10 @@ from groundup.formats.hf_config import config_to_hf
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, seeds, write
+from groundup.report.outcome import check_folder, write
 from groundup.report.plots import BASELINE, COLORS, panels
 from groundup.report.table import Table, text_table
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
@@ -419,7 +419,7 @@ def remarks(found: Sequence[Graphed], config: ShortestPathsConfig) -> list[str]:
     held = sum(float(one.dear.kl.max()) < _HELD_NATS for one in found)
     said.append(
         f"At a price of {_DEAR:g} a nat the policy stays within {most:.3f} nats of the model of "
-        f"random walks; below {_HELD_NATS:g} in {held} of {seeds(len(found))}."
+        f"random walks; below {_HELD_NATS:g} in {held} of {counted(len(found), 'seed')}."
     )
     return said
 

@@ -72,11 +72,6 @@ def over_seeds(values: Sequence[float]) -> Interval:
     return Interval(sum(values) / len(values), min(values), max(values))
 
 
-def seeds(count: int) -> str:
-    """How many, for a remark: "1 seed", "3 seeds"."""
-    return f"{count} seed" if count == 1 else f"{count} seeds"
-
-
 def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
     """Refuse, before any work, a folder that holds something else than this experiment.
 

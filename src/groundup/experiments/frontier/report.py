@@ -31,7 +31,6 @@ from groundup.experiments.frontier.trade import (
     standings,
 )
 from groundup.report.figure import Plot, image
-from groundup.report.outcome import seeds as counted
 from groundup.report.outcome import took
 from groundup.report.page import (
     PAGE,
@@ -45,7 +44,7 @@ from groundup.report.page import (
 )
 from groundup.report.table import Cell, Column, Row, Table, listing, number, percent
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console, say
+from groundup.runs.console import console, counted, say
 from groundup.runs.files import write_bytes, write_json
 from groundup.runs.folder import environment_facts, utc_now
 
@@ -142,11 +141,11 @@ def points_table(
         title="All points",
         corner="point",
         remarks=(
-            f"Means of {counted(config.seeds)}, with 95 % intervals over the held-out items. "
-            "Dominated: another point is at least as good on all axes and in look-alikes, and "
-            "better somewhere; what none dominates is the frontier. Beaten, or dominated beyond "
-            "chance: that point is somewhere better beyond chance, on the same items, and nowhere "
-            "worse beyond chance.",
+            f"Means of {counted(config.seeds, 'seed')}, with 95 % intervals over the held-out "
+            "items. Dominated: another point is at least as good on all axes and in look-alikes, "
+            "and better somewhere; what none dominates is the frontier. Beaten, or dominated "
+            "beyond chance: that point is somewhere better beyond chance, on the same items, and "
+            "nowhere worse beyond chance.",
             _certainty(config, points),
         ),
     )

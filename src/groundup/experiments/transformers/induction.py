@@ -40,9 +40,10 @@ from groundup.experiments.transformers.tasks import TEST_SEED, Repetition, TaskS
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, experiment, seeds, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import panels
 from groundup.report.table import Table, text_table
+from groundup.runs.console import counted
 from groundup.train.batch import Batch
 from groundup.train.loss import next_token_loss
 from groundup.xray.heads import THRESHOLD, on_diagonal
@@ -245,7 +246,7 @@ def cliffs(found: dict[int, list[History]]) -> list[str]:
                 )
         heads = "1 layer" if depth == 1 else f"{depth} layers"
         said.append(
-            f"{heads}: a cliff with {len(falls)} of {seeds(len(of))}"
+            f"{heads}: a cliff with {len(falls)} of {counted(len(of), 'seed')}"
             + (f" ({'; '.join(falls)})." if falls else ".")
         )
     return said
