@@ -24,9 +24,9 @@ from groundup.app.commands import (
     stages,
     xray,
 )
-from groundup.app.settings import configured, known_names
+from groundup.app.settings import configured
 from groundup.app.stages import STAGES
-from groundup.errors import UserError
+from groundup.errors import UserError, known_names
 from groundup.experiments import config as experiments
 from groundup.experiments.transformers import config as with_transformers
 from groundup.generation.sampling import Sampling

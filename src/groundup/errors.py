@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Iterable
 
 
 class UserError(Exception):
@@ -24,6 +25,23 @@ def shorten(value: object) -> str:
     """A value as a message shows it: a stranger's may be endless."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like an unknown one, if any is."""
+    # Late: every start of the command loads this page.
+    import difflib
+
+    others = [one for one in known if one != name]
+    return next(iter(difflib.get_close_matches(name, others, n=1, cutoff=0.5)), None)
+
+
+def known_names(name: str, known: Collection[str], introduction: str) -> str:
+    """Return a hint for an unknown name: the nearest known one, and all of them."""
+    everything = f"{introduction} {', '.join(known) or 'none'}"
+    if (near := nearest(name, known)) is None:
+        return everything
+    return f"did you mean {near!r}? {everything[0].upper()}{everything[1:]}"
 
 
 def installing(extra: str) -> str:

@@ -13,9 +13,8 @@ from pathlib import Path
 from groundup.adapters.attach import active_adapter, adapter_names
 from groundup.app.completions import opened, opened_guard
 from groundup.app.conversation import Conversation
-from groundup.app.settings import known_names
 from groundup.app.terminal import Wrapped, messages, tell, width
-from groundup.errors import UserError
+from groundup.errors import UserError, known_names
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.report.history import History, lineage

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from groundup.app.recipe_folder import MOST_SEEDS, find_model, runs_of
-from groundup.app.settings import configured, known_names
+from groundup.app.settings import configured
 from groundup.app.stages import INPUTS, REWARDS, STAGES, Stage
 from groundup.data.packs.manifest import find_set
-from groundup.errors import UserError
+from groundup.errors import UserError, known_names
 from groundup.formats.locate import (
     HUB,
     PACK,

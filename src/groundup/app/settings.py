@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from groundup.errors import UserError
+from groundup.errors import UserError, known_names
 from groundup.train.ranges import check_text, ranges
 
 C = TypeVar("C", bound=BaseModel)
@@ -38,16 +37,6 @@ def configured(
     except ValidationError as error:
         lines = [_fault(config, dict(fault), spelled) for fault in error.errors()]
         raise UserError("\n".join(lines)) from None
-
-
-def known_names(name: str, known: Collection[str], introduction: str) -> str:
-    """Return a hint for an unknown name: the nearest known one, and all of them."""
-    names = [one for one in known if one != name]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    everything = f"{introduction} {', '.join(known)}"
-    if not near:
-        return everything
-    return f"did you mean {near[0]!r}? {everything[0].upper()}{everything[1:]}"
 
 
 _RULES = {

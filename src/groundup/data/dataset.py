@@ -14,7 +14,6 @@ again are taken out of it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +49,7 @@ from groundup.data.split import (
     split,
     text_documents,
 )
-from groundup.errors import UserError
+from groundup.errors import UserError, known_names
 from groundup.runs.console import say
 from groundup.text.rows import BadLine, Json, TrainingRow
 
@@ -275,11 +274,9 @@ class Reader:
         """Raises UserError for a mapping to a column that no file had."""
         for ours, theirs in self.columns.items():
             if theirs not in self._seen:
-                near = difflib.get_close_matches(theirs, self._seen, n=1)
-                known = f"did you mean {near[0]!r}? There are" if near else "there are"
+                known = known_names(theirs, self._seen, "there are:")
                 raise UserError(
-                    f"--columns {ours}={theirs}: no row has a column {theirs!r}; {known}: "
-                    f"{', '.join(self._seen) or 'none'}"
+                    f"--columns {ours}={theirs}: no row has a column {theirs!r}; {known}"
                 )
 
     def _own(self, path: Path, source: str) -> Part:

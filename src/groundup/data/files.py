@@ -7,14 +7,13 @@ number, or why there is none at that number.
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import UserError, installing
+from groundup.errors import UserError, installing, nearest
 from groundup.runs.files import written_aside
 from groundup.text.rows import BadRow, Json
 
@@ -296,8 +295,8 @@ def check_there(path: Path) -> None:
         raise UserError(
             f"{str(path)[:200]!r} cannot be read ({error.strerror}); check the path"
         ) from error
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "check the path"
+    near = nearest(path.name, beside)
+    hint = "check the path" if near is None else f"did you mean {near!r}?"
     raise UserError(f"there is no file {str(path)!r}; {hint}")
 
 

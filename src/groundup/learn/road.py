@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from functools import cache
 
-from groundup.errors import UserError, shorten
+from groundup.errors import UserError, nearest, shorten
 from groundup.learn.exercise import STEPS, Exercise
 
 
@@ -38,8 +37,8 @@ def find(which: str) -> Exercise:
             f"{shorten(which)} is no exercise; step {step[0].step} has {step[0].number} to "
             f"{step[-1].number}, and groundup learn {step[0].step} shows them"
         )
-    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]} ({known[near[0]].title})? " if near else ""
+    near = nearest(wanted, known)
+    hint = "" if near is None else f"did you mean {near} ({known[near].title})? "
     raise UserError(f"{shorten(which)} is no exercise; {hint}groundup learn shows all of them")
 
 

@@ -6,14 +6,13 @@ gets and opens them, `rows.py` asks their pages for rows.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from groundup.errors import UserError
+from groundup.errors import UserError, known_names
 
 
 @dataclass(frozen=True)
@@ -175,18 +174,12 @@ def find_pack(name: str) -> Pack:
 
     Raises UserError for an unknown one, with the nearest known one.
     """
-    of_data = (*every_set(), *IMAGES, *LEXICONS)
-    everything: tuple[Pack, ...] = (*of_data, *MODELS)
+    everything: tuple[Pack, ...] = (*every_set(), *IMAGES, *LEXICONS, *MODELS)
     for one in everything:
         if one.name == name:
             return one
-    sets, models = [one.name for one in of_data], [one.name for one in MODELS]
-    near = difflib.get_close_matches(name, [*sets, *models], n=1, cutoff=0.5)
-    known = f"did you mean {near[0]!r}? The sets are" if near else "the sets are"
-    raise UserError(
-        f"unknown data set {name!r}; {known}: {', '.join(sets)}; "
-        f"and the models: {', '.join(models)}"
-    )
+    known = known_names(name, [one.name for one in everything], "the sets and models are")
+    raise UserError(f"unknown data set {name!r}; {known}")
 
 
 def find_set(name: str) -> DataSet:

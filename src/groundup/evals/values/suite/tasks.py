@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from groundup.errors import UserError
+from groundup.errors import UserError, known_names
 from groundup.evals.contamination import sources_of
 from groundup.evals.values import (
     calibration,
@@ -73,7 +72,8 @@ def chosen(names: Sequence[str], *, noncommercial: bool) -> list[Task]:
             wanted |= family
             continue
         if name not in by_name:
-            raise UserError(_unknown(name, [*by_name, *AXES]))
+            known = known_names(name, [*by_name, *AXES], "the tasks are")
+            raise UserError(f"--tasks={name} is no task of the values suite; {known}")
         if by_name[name] not in free:
             raise UserError(
                 f"--tasks={name}: the license of its set forbids commercial use; "
@@ -86,12 +86,6 @@ def chosen(names: Sequence[str], *, noncommercial: bool) -> list[Task]:
 def named(task: Task, names: Sequence[str]) -> bool:
     """Whether a task is one of these names, or of a family that is."""
     return any(task.name == name or task.name.startswith(f"{name}-") for name in names)
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? The" if near else "the"
-    return f"--tasks={name} is no task of the values suite; {hint} tasks are {', '.join(known)}"
 
 
 def judge_of(task: Task) -> str | None:
