@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import groundup
-from groundup.errors import installing
+from groundup.errors import installing, shorten
 
 PROJECT = Path(__file__).resolve().parents[1]
 SOURCE = Path(groundup.__file__).parent
@@ -21,6 +21,14 @@ NAMED = {
     for path in SOURCE.rglob("*.py")
     for name in re.findall(r"installing\([\"'](.+?)[\"']\)", path.read_text(encoding="utf-8"))
 }
+
+
+def test_a_value_is_shown_in_a_hundred_and_twenty_characters_whatever_it_is() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert shorten(deep) == "a list without end" and shorten(10**5_000) == "a int without end"
+    assert shorten("x" * 118) == f"'{'x' * 118}'" and shorten("x" * 119) == f"'{'x' * 118}…"
 
 
 def test_every_extra_that_an_error_names_is_there_and_none_is_spelled_by_hand() -> None:

@@ -237,7 +237,7 @@ NAMES: dict[str, str] = {
     "recording": "set_grad_enabled",
     "resolved": "resolve_plan",
     "show": "print_plan",
-    "shown": "excerpt",
+    "shown": "shorten",
     "shown_tokens": "view_tokens",
     "start": "prepare_model",
     "verdicts": "claims",

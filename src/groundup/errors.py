@@ -23,8 +23,11 @@ class CheckFailed(Exception):
 
 def shorten(value: object) -> str:
     """A value as a message shows it: a stranger's may be endless."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested deeply, or a number of thousands of digits
+        return f"a {type(value).__name__} without end"
+    return text if len(text) <= 120 else f"{text[:119]}…"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

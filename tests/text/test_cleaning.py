@@ -85,11 +85,11 @@ def test_sentences_of_hard_prose() -> None:
 
 
 @given(st.text(), st.integers(1, 50))
-def test_shorten_is_a_prefix_within_the_limit(text: str, limit: int) -> None:
-    short = cleaning.shorten(text, limit)
+def test_cut_to_sentences_is_a_prefix_within_the_limit(text: str, limit: int) -> None:
+    short = cleaning.cut_to_sentences(text, limit)
     assert text.startswith(short) and len(short) <= max(limit, 0)
 
 
-def test_shorten_ends_with_a_sentence_where_it_can() -> None:
-    assert cleaning.shorten("One two. Three four. Five six.", 24) == "One two. Three four."
-    assert cleaning.shorten("One two three four", 9) == "One two"
+def test_cut_to_sentences_ends_with_a_sentence_where_it_can() -> None:
+    assert cleaning.cut_to_sentences("One two. Three four. Five six.", 24) == "One two. Three four."
+    assert cleaning.cut_to_sentences("One two three four", 9) == "One two"

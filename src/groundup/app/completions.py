@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from groundup.adapters.attach import use_adapter
-from groundup.data.fields import excerpt
 from groundup.data.records import read_prompts
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.formats.adapter import base_of, model_hash, with_adapters
 from groundup.formats.folder import GENERATION_CONFIG
 from groundup.formats.load import load, tokenizer_with
@@ -252,10 +251,10 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
     for name, ours in _OF_OTHERS.items():
         if given.get(name) is not None:
             remedy = f"write {ours}" if ours else "leave it out"
-            raise UserError(f"{name}={excerpt(given[name])} is no setting here; {remedy}")
+            raise UserError(f"{name}={shorten(given[name])} is no setting here; {remedy}")
     if (value := given.get("ignore_eos")) is not None:
         if not isinstance(value, bool):
-            raise UserError(f"ignore_eos={excerpt(value)} must be true or false")
+            raise UserError(f"ignore_eos={shorten(value)} must be true or false")
         found["ignore_eos"] = value
     for name in (*_NUMBERS, *_WHOLE):
         value = given.get(name)
@@ -263,7 +262,7 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
             continue
         if not is_number(value) or (name in _WHOLE and not isinstance(value, int)):
             raise UserError(
-                f"{name}={excerpt(value)} must be a {'whole ' * (name in _WHOLE)}number"
+                f"{name}={shorten(value)} must be a {'whole ' * (name in _WHOLE)}number"
             )
         found[name] = value
     for name, kind in (("stop", str), ("stop_ids", int)):
@@ -273,7 +272,7 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(one, kind) and not isinstance(one, bool) for one in values):
             word = "strings" if kind is str else "token ids"
-            raise UserError(f"{name}={excerpt(value)} must be a list of {word}")
+            raise UserError(f"{name}={shorten(value)} must be a list of {word}")
         found[name] = tuple(values)
     return found
 

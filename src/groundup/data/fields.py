@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
+from groundup.errors import shorten
 from groundup.text.cleaning import normal_form
 from groundup.text.rows import ROLES, BadRow, Json, Message
 
@@ -26,20 +27,11 @@ _ROLE_OF = {role: role for role in ROLES} | {
 _CALLS = ("function_call", "tool_call")
 
 
-def excerpt(value: object) -> str:
-    """A value or a list of names, short enough for a message."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # nested deeply, or a number of thousands of digits
-        return f"a {type(value).__name__} without end"
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
 def text(row: Json, name: str) -> str:
     """The field `name`, which must be a string that says something. Raises BadRow."""
     value = row.get(name)
     if name not in row:
-        raise BadRow(f"no {name!r}; it has {excerpt(sorted(row))}")
+        raise BadRow(f"no {name!r}; it has {shorten(sorted(row))}")
     if not isinstance(value, str | None):
         raise BadRow(f"{name!r} must be a string, not {type(value).__name__}")
     if value is None or not value.strip():
@@ -172,7 +164,7 @@ def _role(given: str) -> str:
     if lower in _CALLS:
         return "assistant"
     if lower not in _ROLE_OF:
-        raise BadRow(f"role {excerpt(given)} is none of {', '.join(ROLES)}")
+        raise BadRow(f"role {shorten(given)} is none of {', '.join(ROLES)}")
     return _ROLE_OF[lower]
 
 
@@ -185,7 +177,7 @@ def _joined(content: object) -> object:
         said = part.get("text") if isinstance(part, Mapping) else part
         if not isinstance(said, str):
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise BadRow(f"part {number} of its content is {excerpt(kind)}, and only text is read")
+            raise BadRow(f"part {number} of its content is {shorten(kind)}, and only text is read")
         parts.append(said)
     return "\n".join(parts)
 
@@ -211,7 +203,7 @@ def _call(call: object) -> str:
     if isinstance(call, Mapping) and isinstance(function, Mapping):
         call = function
     if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
-        raise BadRow(f"a call of a tool must be {{name, arguments}}, not {excerpt(call)}")
+        raise BadRow(f"a call of a tool must be {{name, arguments}}, not {shorten(call)}")
     arguments = call.get("arguments", {})
     arguments = _parsed(arguments) if isinstance(arguments, str) else arguments
     written = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False)

@@ -34,7 +34,6 @@ from typing import Generic, TypeVar
 from groundup.data.fields import (
     answer,
     check_order,
-    excerpt,
     is_missing,
     is_vote,
     label,
@@ -46,7 +45,7 @@ from groundup.data.fields import (
     with_system,
 )
 from groundup.data.files import CSV_SUFFIXES, read_text, rows_of, suffix_of
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.runs.console import say
 from groundup.text.rows import (
     BadLine,
@@ -207,7 +206,7 @@ def conversation(row: Json, file: str, line: int) -> Conversation:
     """The conversation that a row is, in whichever layout. Raises BadRow."""
     layout = layout_of(row)
     if layout is None:
-        raise BadRow(f"{UNKNOWN}: its columns are {excerpt(sorted(row))}; known are {KNOWN}")
+        raise BadRow(f"{UNKNOWN}: its columns are {shorten(sorted(row))}; known are {KNOWN}")
     turns = with_system(row, _answered(layout.read(row)))
     group = label(row, "group", "") or opening(turns)
     return Conversation(turns, label(row, "source", file), group)
@@ -289,10 +288,10 @@ def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]
             for answer, good in sides
         )
     if "label" not in row:
-        raise BadRow(f"no 'label', which says true or false; it has {excerpt(sorted(row))}")
+        raise BadRow(f"no 'label', which says true or false; it has {shorten(sorted(row))}")
     good = row["label"]
     if not isinstance(good, bool | int | float) or good not in (0, 1):
-        raise BadRow(f"'label' must be true or false, or 1 or 0, not {excerpt(good)}")
+        raise BadRow(f"'label' must be true or false, or 1 or 0, not {shorten(good)}")
     said = conversation(row, file, line)
     *asked, last = said.messages
     return (UnpairedPreference(tuple(asked), last.content, bool(good), said.source, said.group),)
@@ -311,7 +310,7 @@ def _choice(row: Json, file: str, line: int) -> Choice:
         raise BadRow("'options' must be a list of at least two strings")
     texts = tuple(text({"option": option}, "option") for option in options)
     if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(texts):
-        raise BadRow(f"'answer' must be an index from 0 to {len(texts) - 1}, not {excerpt(right)}")
+        raise BadRow(f"'answer' must be an index from 0 to {len(texts) - 1}, not {shorten(right)}")
     asked = text(row, "prompt")
     return Choice(asked, texts, right, label(row, "source", file), label(row, "group", asked))
 
@@ -319,14 +318,14 @@ def _choice(row: Json, file: str, line: int) -> Choice:
 def _refusal(row: Json, file: str, line: int) -> RefusalPrompt:
     asked, kind = text(row, "prompt"), text(row, "kind")
     if kind not in ("harmful", "benign"):
-        raise BadRow(f"'kind' must be harmful or benign, not {excerpt(kind)}")
+        raise BadRow(f"'kind' must be harmful or benign, not {shorten(kind)}")
     return RefusalPrompt(asked, kind, label(row, "source", file), label(row, "group", asked))
 
 
 def _asked(row: Json, file: str, line: int) -> PromptRow:
     # A table's rows have every column: null is as good as absent.
     if row.get("messages") is None and row.get("prompt") is None:
-        raise BadRow(f"needs 'prompt' or 'messages'; it has {excerpt(sorted(row))}")
+        raise BadRow(f"needs 'prompt' or 'messages'; it has {shorten(sorted(row))}")
     name = "prompt" if row.get("messages") is None else "messages"
     said, turns = None, tuple[Message, ...]()
     if name == "prompt" and not isinstance(row["prompt"], list):

@@ -10,7 +10,7 @@ from groundup.data.config import DataConfig
 from groundup.data.packs.manifest import GeneratedSet, find_set
 from groundup.data.packs.rows import Rejected, gather, page_of
 from groundup.errors import UserError
-from groundup.text.cleaning import shorten
+from groundup.text.cleaning import cut_to_sentences
 from groundup.text.rows import AnyRow, Conversation, Document, Message, Preference, RefusalPrompt
 
 # Enough of a long document to see what it is.
@@ -46,7 +46,7 @@ def samples(config: DataConfig, count: int, *, heldout: bool = False) -> list[An
 def lines(row: AnyRow) -> list[tuple[str, str]]:
     """A row as pairs of a label (who speaks, or what it is) and a text."""
     if isinstance(row, Document):
-        text = shorten(row.text, _LONGEST)
+        text = cut_to_sentences(row.text, _LONGEST)
         return [("text", text if text == row.text else f"{text} …")]
     if isinstance(row, Conversation):
         return _turns(row.messages)

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from groundup.data.fields import check_order, excerpt, label, opening, prompt, text
+from groundup.data.fields import check_order, label, opening, prompt, text
+from groundup.errors import shorten
 from groundup.text.rows import BadRow, Json, Message, Preference, as_dicts
 
 T = TypeVar("T")
@@ -69,10 +70,10 @@ def vote(row: Json, file: str, line: int) -> Vote:
     check_order(asked)
     choice = text(row, "choice")
     if choice not in CHOICES:
-        raise BadRow(f"'choice' must be one of {', '.join(CHOICES)}, not {excerpt(choice)}")
+        raise BadRow(f"'choice' must be one of {', '.join(CHOICES)}, not {shorten(choice)}")
     left = label(row, "left", "")
     if left not in (*DECIDED, ""):
-        raise BadRow(f"'left' must be a or b, not {excerpt(left)}")
+        raise BadRow(f"'left' must be a or b, not {shorten(left)}")
     return Vote(
         asked,
         _answer(row, "a"),
@@ -99,7 +100,7 @@ def _two(row: Json, name: str, kind: type[T]) -> tuple[T, ...]:
     if found in (None, []):
         return ()
     if not isinstance(found, list) or [type(one) for one in found] != [kind, kind]:
-        raise BadRow(f"{name!r} must be two values, one for each answer, not {excerpt(found)}")
+        raise BadRow(f"{name!r} must be two values, one for each answer, not {shorten(found)}")
     return tuple(found)
 
 

@@ -155,7 +155,7 @@ def sentences(text: str) -> list[str]:
     return [*found, rest] if rest else found
 
 
-def shorten(text: str, limit: int) -> str:
+def cut_to_sentences(text: str, limit: int) -> str:
     """As many whole sentences from the start as fit into `limit` characters; else whole words."""
     if len(text) <= limit:
         return text

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from groundup.data.fields import excerpt, label, optional, text
+from groundup.data.fields import label, optional, text
 from groundup.data.records import (
     good_rows,
     read_conversations,
@@ -31,7 +31,7 @@ from groundup.data.records import (
     read_rows,
     rows_in,
 )
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.evals.safety import is_refusal
 from groundup.lm.logprobs import spread
 from groundup.text.cleaning import split_hash
@@ -187,7 +187,7 @@ def labelled(row: Json, file: str, line: int) -> Labelled:
         raise BadRow("no 'label', which must be true (harmful) or false (benign)")
     cell = str(row.get("label")).strip().lower()
     if cell not in _LABELS:
-        raise BadRow(f"'label' must be true (harmful) or false (benign), not {excerpt(cell)}")
+        raise BadRow(f"'label' must be true (harmful) or false (benign), not {shorten(cell)}")
     said = (optional(row, name) for name in ("answer", "completion", "response"))
     answer = next((one for one in said if one is not None), None)
     source, group = label(row, "source", file), label(row, "group", message)

@@ -26,7 +26,14 @@ from groundup.data.packs.questions import (
 )
 from groundup.data.packs.rows import HELDOUT_SEED, Progress, Rejected, Rows
 from groundup.data.packs.wiki import title_is_heldout
-from groundup.text.cleaning import looks_garbled, normal_form, sentences, shorten, tidy, words
+from groundup.text.cleaning import (
+    cut_to_sentences,
+    looks_garbled,
+    normal_form,
+    sentences,
+    tidy,
+    words,
+)
 from groundup.text.rows import Conversation, Document
 
 # Enough held-out reading questions to measure by; all would be half of the held-out conversations.
@@ -76,7 +83,7 @@ def _read_and_answer(q: Question, seed: int) -> Conversation:
     """A yes/no question about a passage; one in three asks for the sentence that tells."""
     prompt, answer = choice_prompt(q.question, q.passage), q.options[q.answer]
     if random.Random(f"{seed} {q.passage} {q.question}").random() < 1 / 3:
-        passage = shorten(q.passage, LONGEST_PASSAGE)
+        passage = cut_to_sentences(q.passage, LONGEST_PASSAGE)
         told = _most_related(q.question, sentences(passage))
         return conversation(q, f"{prompt} Say why.", f"{answer}. The text says: {told}")
     return conversation(q, prompt, answer)

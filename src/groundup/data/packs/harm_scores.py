@@ -22,7 +22,7 @@ from groundup.data.config import DataConfig
 from groundup.data.packs.fetch import read_set
 from groundup.data.packs.manifest import find_set
 from groundup.data.packs.rows import Progress, Rejected, Rows
-from groundup.text.cleaning import normal_form, shorten, split_hash, tidy
+from groundup.text.cleaning import cut_to_sentences, normal_form, split_hash, tidy
 from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
 
 # Mean human scores: what may be preferred, and what is clearly worse.
@@ -122,7 +122,8 @@ def _is_benign(responses: Sequence[ScoredResponse]) -> bool:
 
 def _human_refusals(responses: Iterable[ScoredResponse]) -> list[str]:
     texts = (one.response for one in responses if one.score >= 0.5)
-    return [shorten(text, _LONGEST_RESPONSE).strip() for text in texts if _REFUSES.search(text)]
+    refusals = filter(_REFUSES.search, texts)
+    return [cut_to_sentences(text, _LONGEST_RESPONSE).strip() for text in refusals]
 
 
 # To learn: refusals and, against refusing everything, answers to benign prompts of that manner.
@@ -157,7 +158,7 @@ def to_learn(
 
 def _plain(text: str) -> str:
     """A long answer with its marks for bold taken off, cut at a sentence's end."""
-    return shorten(re.sub(r"\*\*|^#+ ", "", text, flags=re.MULTILINE), _LONGEST_RESPONSE)
+    return cut_to_sentences(re.sub(r"\*\*|^#+ ", "", text, flags=re.MULTILINE), _LONGEST_RESPONSE)
 
 
 def _asked_in_many_ways(
@@ -232,8 +233,8 @@ def _answers(scored: Sequence[ScoredResponse], heldout: bool) -> Iterator[Prefer
 
 def _pair(worse: ScoredResponse, better: str, source: str, group: str) -> Preference:
     prompt = (Message("user", worse.prompt),)
-    rejected = shorten(worse.response, _LONGEST_RESPONSE)
-    return Preference(prompt, shorten(better, _LONGEST_RESPONSE), rejected, source, group)
+    rejected = cut_to_sentences(worse.response, _LONGEST_RESPONSE)
+    return Preference(prompt, cut_to_sentences(better, _LONGEST_RESPONSE), rejected, source, group)
 
 
 # To test.

@@ -17,7 +17,7 @@ from groundup.data.config import DataConfig
 from groundup.data.packs.fetch import read_set
 from groundup.data.packs.manifest import find_set
 from groundup.data.packs.rows import HELDOUT_SEED, Progress, Rejected, Rows
-from groundup.text.cleaning import normal_form, shorten, split_hash, tidy
+from groundup.text.cleaning import cut_to_sentences, normal_form, split_hash, tidy
 from groundup.text.rows import Choice, Conversation, Message, Preference
 
 # Wrong options that each question's right one is preferred to: two teach more than one, but in
@@ -110,7 +110,7 @@ def json_lines(text: str, name: str, rejected: Rejected) -> Iterator[dict[str, o
 
 def choice_prompt(question: str, passage: str = "", options: Sequence[str] = ()) -> str:
     """Returns the user's turn: passage, cut at a sentence's end, question, and options if any."""
-    parts = [shorten(passage, LONGEST_PASSAGE)] if passage else []
+    parts = [cut_to_sentences(passage, LONGEST_PASSAGE)] if passage else []
     parts.append(question)
     if options:
         parts.append("Choose one:\n" + "\n".join(f"- {option}" for option in options))
