@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from groundup.maths.arrays import Array
+from groundup.maths.derivatives import jacobian
 from groundup.maths.forward import jvp
 from groundup.maths.ops import cat
 from groundup.maths.tensor import GradientError, Tensor, grad, set_grad_enabled
@@ -43,18 +44,19 @@ def gradcheck(
             raise GradientError(f"input {number} is {x.dtype}; a check needs float64")
     for number, x in _checked(inputs):
         truth = numerical_jacobian(function, inputs, number, eps)
-        found = {"gradient": _reverse(function, inputs, number)}
+        of_one = _of_one(function, inputs, number)
+        found = {"gradient": jacobian(of_one, x).data.reshape(truth.shape)}
         if forward:
-            found["tangent"] = _forward(function, inputs, number)
-        for kind, jacobian in found.items():
-            wrong = np.abs(jacobian - truth) - (atol + rtol * np.abs(truth))
+            found["tangent"] = _forward(of_one, x)
+        for kind, entries in found.items():
+            wrong = np.abs(entries - truth) - (atol + rtol * np.abs(truth))
             if not (wrong <= 0).all():  # NaN is wrong as well
                 row, column = np.unravel_index(
                     np.nan_to_num(wrong, nan=np.inf).argmax(), wrong.shape
                 )
                 raise GradientError(
                     f"the {kind} of output {row} by element {column} of input {number} "
-                    f"(shape {x.shape}) is {jacobian[row, column]:.6g}, and a small step says "
+                    f"(shape {x.shape}) is {entries[row, column]:.6g}, and a small step says "
                     f"{truth[row, column]:.6g}"
                 )
     return True
@@ -100,27 +102,17 @@ def numerical_jacobian(
     return np.stack(columns, axis=1) if columns else np.zeros((outputs, 0))
 
 
-def _reverse(function: Callable[..., Tensor], inputs: tuple[Any, ...], number: int) -> Array:
-    """The Jacobian by one backward sweep per element of the output."""
-    x = inputs[number]
-    output = function(*inputs)
-    rows = np.zeros((output.numel(), x.numel()))
-    if output.requires_grad:
-        for i, seed in enumerate(np.eye(output.numel())):
-            (gradient,) = grad(output, x, seed.reshape(output.shape), retain_graph=True)
-            rows[i] = gradient.data.reshape(-1)
-    return rows
+def _of_one(
+    function: Callable[..., Tensor], inputs: tuple[Any, ...], number: int
+) -> Callable[[Tensor], Tensor]:
+    """The function of one of its inputs, with the others as they are."""
+    return lambda value: function(*inputs[:number], value, *inputs[number + 1 :])
 
 
-def _forward(function: Callable[..., Tensor], inputs: tuple[Any, ...], number: int) -> Array:
+def _forward(function: Callable[[Tensor], Tensor], x: Tensor) -> Array:
     """The Jacobian by one run with dual numbers per element of the input."""
-    x = inputs[number]
-
-    def of_this(value: Tensor) -> Tensor:
-        return function(*inputs[:number], value, *inputs[number + 1 :])
-
     columns = [
-        jvp(of_this, x, direction.reshape(x.shape))[1].data.reshape(-1)
+        jvp(function, x, direction.reshape(x.shape))[1].data.reshape(-1)
         for direction in np.eye(x.numel())
     ]
-    return np.stack(columns, axis=1) if columns else np.zeros((function(*inputs).numel(), 0))
+    return np.stack(columns, axis=1) if columns else np.zeros((function(x).numel(), 0))
