@@ -73,6 +73,14 @@ def test_one_kind_alone_has_no_curve() -> None:
         roc_auc(np.zeros(3), np.ones(3, bool))
 
 
+def test_clusters_and_confidence_are_checked() -> None:
+    scores, positive = np.array([0.1, 0.9, 0.5]), np.array([True, False, True])
+    with pytest.raises(ValueError, match="confidence=95 is no probability"):
+        roc_auc_interval(scores, positive, confidence=95)
+    with pytest.raises(ValueError, match="3 values with 2 cluster names"):
+        roc_auc_interval(scores, positive, clusters=[0, 1])
+
+
 def test_labels_that_are_numbers_are_refused(unchecked_types: None) -> None:
     for measure in (roc_auc, roc_curve, roc_auc_interval):
         with pytest.raises(ValueError, match="positive is of int64; give truth values"):

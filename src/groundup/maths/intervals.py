@@ -164,7 +164,7 @@ def bootstrap_interval(
         )
     if weights is not None:
         raise ValueError("weights apply to the mean only; leave out weights or statistic")
-    group = _group_numbers(len(values), clusters)
+    group = group_numbers(len(values), clusters)
     by_group = np.split(
         values[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group))[:-1]
     )
@@ -174,7 +174,7 @@ def bootstrap_interval(
         for rows in _pieces(samples, len(by_group))
         for drawn in random.integers(len(by_group), size=(rows, len(by_group)))
     ]
-    return _percentiles(float(statistic(values)), np.array(replicates), confidence)
+    return percentile_interval(float(statistic(values)), np.array(replicates), confidence)
 
 
 def bootstrap_ratio(
@@ -194,7 +194,7 @@ def bootstrap_ratio(
     Errors: `ValueError` for no values, lengths that differ, denominators negative or all zero.
     """
     a, b = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
-    group = _group_numbers(len(_paired(a, b)), clusters)
+    group = group_numbers(len(_paired(a, b)), clusters)
     if b.min() < 0 or b.sum() == 0:
         raise ValueError(f"denominators sum to {b.sum()}, least {b.min()}: none may be below 0")
     a, b = np.bincount(group, weights=a), np.bincount(group, weights=b)
@@ -205,7 +205,7 @@ def bootstrap_ratio(
         top, bottom = a[drawn].sum(axis=1), b[drawn].sum(axis=1)
         # A sample of nothing but weightless groups has no ratio and is left out.
         replicates.append(top[bottom > 0] / bottom[bottom > 0])
-    return _percentiles(float(a.sum() / b.sum()), np.concatenate(replicates), confidence)
+    return percentile_interval(float(a.sum() / b.sum()), np.concatenate(replicates), confidence)
 
 
 def bootstrap_sums(
@@ -233,7 +233,7 @@ def bootstrap_sums(
     basic limits, less the bias of the draws.
     Errors: `ValueError` for no values, lengths that differ, a statistic that is NaN of all items.
     """
-    group = _group_numbers(len(values), clusters)
+    group = group_numbers(len(values), clusters)
     sums = np.zeros((int(group.max()) + 1, values.shape[1]))
     np.add.at(sums, group, np.asarray(values, dtype=float))
     estimate = float(statistic(sums.sum(axis=0, keepdims=True))[0])
@@ -249,8 +249,8 @@ def bootstrap_sums(
     replicates = statistic(np.concatenate(drawn))
     replicates = replicates[~np.isnan(replicates)]
     if not centered:
-        return _percentiles(estimate, replicates, confidence)
-    found = _percentiles(estimate, estimate + replicates.mean() - replicates, confidence)
+        return percentile_interval(estimate, replicates, confidence)
+    found = percentile_interval(estimate, estimate + replicates.mean() - replicates, confidence)
     return Interval(estimate, min(found.low, estimate), max(found.high, estimate))
 
 
@@ -288,7 +288,7 @@ def _paired(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return one
 
 
-def _group_numbers(n: int, clusters: Iterable[Hashable] | None) -> Integer[np.ndarray, "n"]:
+def group_numbers(n: int, clusters: Iterable[Hashable] | None) -> Integer[np.ndarray, "n"]:
     """Numbers the groups 0, 1, ... in order of appearance; without clusters each item is one."""
     if n == 0:
         raise ValueError("no values to bootstrap; give at least one")
@@ -308,9 +308,10 @@ def _pieces(samples: int, groups: int, block: int = 1) -> list[int]:
     return [size] * (whole - 1) + [size + rest] if whole else [rest]
 
 
-def _percentiles(
+def percentile_interval(
     estimate: float, replicates: Float[np.ndarray, "samples"], confidence: float
 ) -> Interval:
+    """Bounds an estimate by percentiles of what it was in samples drawn from the data."""
     tail = (1 - _checked(confidence)) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high))

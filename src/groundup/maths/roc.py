@@ -17,7 +17,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from groundup.maths.intervals import Interval
+from groundup.maths.intervals import Interval, group_numbers, percentile_interval
 
 
 def roc_curve(
@@ -60,23 +60,21 @@ def roc_auc_interval(
 
     A sample that holds one kind alone has no area and is left out. Where the kinds are fully apart,
     no sample shows any spread: both ends are 1 then, and few clusters prove less than that says.
-    Errors: `ValueError` where one of the two kinds is missing.
+    Errors: `ValueError` where one of the two kinds is missing, for another number of clusters than
+    of scores, or impossible confidence.
     """
     area = roc_auc(scores, positive)
-    names = list(range(len(scores))) if clusters is None else list(clusters)
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    group = np.array([numbers[name] for name in names])
+    group = group_numbers(len(scores), clusters)
+    groups = int(group.max()) + 1
     _, place = np.unique(scores, return_inverse=True)
     random = np.random.default_rng(seed)
     areas = []
     for _ in range(samples):
-        drawn = random.integers(len(numbers), size=len(numbers))
-        weights = np.bincount(drawn, minlength=len(numbers))[group].astype(float)
+        drawn = random.integers(groups, size=groups)
+        weights = np.bincount(drawn, minlength=groups)[group].astype(float)
         if weights[positive].any() and weights[~positive].any():
             areas.append(_area(place, positive, weights))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(areas, [tail, 1 - tail])
-    return Interval(area, float(low), float(high))
+    return percentile_interval(area, np.array(areas), confidence)
 
 
 def _area(
