@@ -11,10 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set
+from groundup.data.packs.fetch import read_named
 from groundup.data.packs.questions import (
     LONGEST_PASSAGE,
     Question,
@@ -111,7 +110,7 @@ def _plain_text(text: str) -> str:
 
 def boolq(rejected: Rejected, progress: Progress = None) -> BoolQ:
     """All of BoolQ, with dev kept apart from everything else by question and by passage."""
-    members = {PurePosixPath(path).name: text for path, text in read_set("boolq", progress).items()}
+    members = read_named("boolq", progress)
     dev_rows = list(json_lines(members["dev.jsonl"], "boolq", rejected))
     dev_passages = {normal_form(str(row["passage"])) for row in dev_rows}
     dev_questions = {normal_form(str(row["question"])) for row in dev_rows}

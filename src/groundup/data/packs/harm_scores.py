@@ -9,8 +9,6 @@ side of a pair**: never as an answer to learn, never shown.
 
 from __future__ import annotations
 
-import csv
-import io
 import random
 import re
 from collections import defaultdict
@@ -19,7 +17,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set
+from groundup.data.packs.fetch import read_set, table_rows
 from groundup.data.packs.manifest import find_set
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.text.cleaning import cut_to_sentences, normal_form, split_hash, tidy
@@ -268,7 +266,7 @@ def scored_responses(rejected: Rejected, progress: Progress = None) -> list[Scor
     categories: dict[tuple[str, str, str], str] = {}
     for path, text in read_set("harm-scores", progress).items():
         kind = "refusal" if "/refusal_scorer/" in path else "harm"
-        for row in csv.DictReader(io.StringIO(_without_comments(text), newline="")):
+        for row in table_rows(text):
             given = [row[column] for column in row if column and column.startswith("human_score")]
             if not given or any(not re.fullmatch(r"[01](\.\d+)?", score or "") for score in given):
                 rejected.add("harm-scores", "a score is missing or not in [0, 1]")
@@ -280,10 +278,3 @@ def scored_responses(rejected: Rejected, progress: Progress = None) -> list[Scor
         ScoredResponse(kind, categories[kind, prompt, response], prompt, response, fmean(given))
         for (kind, prompt, response), given in scores.items()
     ]
-
-
-def _without_comments(text: str) -> str:
-    """The CSV below its leading '#' lines; a quoted response may hold lines that begin with '#'."""
-    while text.startswith("#"):
-        text = text.partition("\n")[2]
-    return text

@@ -10,9 +10,7 @@ nothing may train on (`leaks`). What asks for harm is counted, never shown.
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from dataclasses import dataclass
 import yaml
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set
+from groundup.data.packs.fetch import read_set, table_rows
 from groundup.data.packs.harm_scores import is_heldout, scored_responses
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.text.cleaning import normal_form, tidy
@@ -83,7 +81,7 @@ def _of_json_lines(text: str) -> Iterator[str]:
 
 
 def _of_csv(text: str) -> Iterator[str]:
-    yield from (row["forbidden_prompt"] for row in csv.DictReader(io.StringIO(text, newline="")))
+    yield from (row["forbidden_prompt"] for row in table_rows(text))
 
 
 def _of_json(text: str) -> Iterator[str]:
@@ -115,9 +113,7 @@ def judged_answers(rejected: Rejected, progress: Progress = None) -> list[Judged
     """
     found = []
     for text in read_set(OBJECTIVES, progress).values():
-        while text.startswith("#"):
-            text = text.partition("\n")[2]
-        for row in csv.DictReader(io.StringIO(text, newline="")):
+        for row in table_rows(text):
             prompt, answer, score = (
                 tidy(row[column]) for column in ("objective", "assistant_response", "human_score")
             )

@@ -7,15 +7,13 @@ continued worst. All of it is held out, counted and never shown.
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set
+from groundup.data.packs.fetch import read_set, table_rows
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.runs.console import say
 from groundup.text.toxicity import Toxicity
@@ -81,5 +79,4 @@ def scored_beginnings(progress: Progress = None) -> list[ScoredBeginning]:
 def toxicity() -> Toxicity:
     """The lexicon `profanity`. Raises `UserError` where the pack cannot be downloaded."""
     [text] = read_set("profanity", say).values()
-    entries = csv.DictReader(io.StringIO(text, newline=""))
-    return Toxicity.of({one["text"]: float(one["severity_rating"]) for one in entries})
+    return Toxicity.of({one["text"]: float(one["severity_rating"]) for one in table_rows(text)})

@@ -10,16 +10,13 @@ out, as in the authors' script.
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set
+from groundup.data.packs.fetch import read_named, table_rows
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.runs.console import say
 
@@ -56,10 +53,10 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 @functools.cache
 def blocks() -> Sequence[tuple[Question, ...]]:
     """All questions of the set, four and four together, category after category."""
-    members = {PurePosixPath(path).name: text for path, text in read_set("bbq", say).items()}
+    members = read_named("bbq", say)
     known = {
         (row["category"], row["question_index"], row["example_id"]): row
-        for row in csv.DictReader(io.StringIO(members.pop("additional_metadata.csv"), newline=""))
+        for row in table_rows(members.pop("additional_metadata.csv"))
     }
     found: dict[int, list[Question]] = {}
     count = 0

@@ -8,14 +8,12 @@ clear what stereotype is meant, that it is one, and that the two sentences diffe
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set
+from groundup.data.packs.fetch import read_set, table_rows
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.runs.console import say
 
@@ -49,5 +47,5 @@ def pairs() -> Sequence[SentencePair]:
             stereo=row["stereo_antistereo"] == "stereo",
             bias_type=row["bias_type"],
         )
-        for row in csv.DictReader(io.StringIO(text, newline=""))
+        for row in table_rows(text)
     ]

@@ -14,10 +14,9 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set
+from groundup.data.packs.fetch import read_named
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.runs.console import say
 
@@ -55,7 +54,7 @@ def all_pairs() -> Sequence[PronounPair]:
 
 def pairs(rejected: Rejected) -> list[PronounPair]:
     """The same, and what was set aside."""
-    members = {PurePosixPath(path).name: text for path, text in read_set(_SET, say).items()}
+    members = read_named(_SET, say)
     occupations = [
         name.strip().lower()
         for side in ("male", "female")

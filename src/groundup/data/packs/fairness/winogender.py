@@ -7,15 +7,12 @@ counted in the occupation in 2015.
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set
+from groundup.data.packs.fetch import read_named, table_rows
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.runs.console import say
 
@@ -43,13 +40,13 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 @functools.cache
 def sentences() -> Sequence[Sentences]:
     """All templates, each with the participant's noun and with 'someone'."""
-    members = {PurePosixPath(path).name: text for path, text in read_set("winogender", say).items()}
+    members = read_named("winogender", say)
     women = {
         row["occupation"]: float(row["bls_pct_female"]) / 100
-        for row in _table(members["occupations-stats.tsv"])
+        for row in table_rows(members["occupations-stats.tsv"], "\t")
     }
     by_gender: dict[str, dict[str, str]] = {}
-    for row in _table(members["all_sentences.tsv"]):
+    for row in table_rows(members["all_sentences.tsv"], "\t"):
         template, gender, _ = row["sentid"].rsplit(".", 2)
         by_gender.setdefault(template, {})[gender] = row["sentence"].strip()
     found = []
@@ -66,7 +63,3 @@ def sentences() -> Sequence[Sentences]:
             )
         )
     return found
-
-
-def _table(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"))
