@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import hashlib
 import io
 import os
 import shutil
@@ -36,7 +35,7 @@ from groundup.data.packs.manifest import (
 )
 from groundup.errors import UserError
 from groundup.runs.cache import cache_folder
-from groundup.runs.files import OF_DISKS, naming, os_error
+from groundup.runs.files import OF_DISKS, file_hash, naming, os_error
 
 
 def is_cached(name: str) -> bool:
@@ -141,13 +140,8 @@ def read_members(name: str, progress: Callable[[str], None] | None = None) -> di
         return {path: archive.read(path) for path in paths}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_cached(path: Path, sha256: str) -> None:
-    found = _sha256(path)
+    found = file_hash(path)
     if found == sha256:
         return
     path.unlink(missing_ok=True)
@@ -158,7 +152,7 @@ def _check_cached(path: Path, sha256: str) -> None:
 
 
 def _check_downloaded(wheel: Path, archive: Archive) -> None:
-    found = _sha256(wheel)
+    found = file_hash(wheel)
     if found != archive.sha256:
         raise UserError(
             f"the download of {archive.package} {archive.version} has SHA-256 {found}, but the "
