@@ -12,7 +12,8 @@ QLoRA is the same with W in 4 bits (see `nf4`): `add_lora(quantize(model))`. Sma
     use_rslora    s = alpha / sqrt(r), so that large ranks learn as well (Kalajdzievski 2023)
     use_dora      y = m / |W + s B A| (W + s B A) x: the length of each row is trained apart, as m
                   (Liu et al. 2024, equation 5; |.| counts as a constant in backward, section 4.3)
-    LoRA+         B learns faster than A (Hayou et al. 2024); `lora_parameters` tells them apart
+    LoRA+         B learns faster than A, some 16 times: at a large width both then contribute alike
+                  (Hayou et al. 2024; see `train.optim`)
 """
 
 from __future__ import annotations
@@ -191,17 +192,6 @@ def _row_lengths(matrix: Float[Tensor, "out in"]) -> Float[Tensor, " out"]:
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     """The layers that have adapters, by path."""
     return {path: part for path, part in model.named_modules() if isinstance(part, LoRALinear)}
-
-
-def lora_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
-    """The names of all trained A (with DoRA's magnitudes) and of all trained B.
-
-    LoRA+ gives B a learning rate some 16 times that of A: at a large width both then contribute
-    alike (Hayou et al. 2024).
-    """
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    up = [name for name in trained if ".lora_B." in name]
-    return [name for name in trained if ".lora_" in name and name not in up], up
 
 
 if not TYPE_CHECKING:  # what stands in `attach` today
