@@ -26,13 +26,14 @@ from groundup.data.inspection import (
 )
 from groundup.data.inspection_report import (
     encoding_bar,
-    inspection_html,
+    inspection_page,
     say_inspection,
     shortened,
     write_inspection,
 )
 from groundup.data.records import UNKNOWN
 from groundup.errors import UserError
+from groundup.report.page import html as page_html
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example
@@ -292,7 +293,7 @@ def test_the_page_is_whole_and_holds_no_markup_of_the_data(
 def test_the_page_marks_trained_control_and_cut_tokens(
     tokenizer: Tokenizer, found: Inspection
 ) -> None:
-    page = inspection_html("my.jsonl", "a model", found)
+    page = page_html(inspection_page("my.jsonl", "a model", found))
     end = tokenizer.special_tokens["<|im_end|>"]
     assert f'<span class="t c" title="{end}">&lt;|im_end|&gt;</span>' in page
     assert f'<span class="m c" title="{end}">&lt;|im_end|&gt;</span>' in page
@@ -309,4 +310,4 @@ def test_data_of_bad_lines_alone_can_be_looked_at(tokenizer: Tokenizer, tmp_path
     )
     said = " ".join(printed(found).split())
     assert "There is nothing here to train on." in said and "line 2" in said
-    assert "nothing here to train on" in inspection_html("bad", "a model", found)
+    assert "nothing here to train on" in page_html(inspection_page("bad", "a model", found))

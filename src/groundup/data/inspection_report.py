@@ -29,7 +29,6 @@ from groundup.report.page import (
     Section,
     Span,
     Spans,
-    html,
     write_page,
 )
 from groundup.report.table import Cell, Column, Row, Table
@@ -59,11 +58,6 @@ def is_inspection(path: Path) -> bool:
     """Whether a file is such a page, and may be written anew."""
     with open(path, "rb") as file:
         return f'<meta name="generator" content="{_GENERATOR}">'.encode() in file.read(4096)
-
-
-def inspection_html(title: str, tokenizer: str, found: Inspection) -> str:
-    """The page: whole in itself, and nothing of the data in it but as text."""
-    return html(inspection_page(title, tokenizer, found))
 
 
 def inspection_page(title: str, tokenizer: str, found: Inspection) -> Page:

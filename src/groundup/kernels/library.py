@@ -187,11 +187,6 @@ def used() -> ctypes.CDLL:
     return _used
 
 
-def dtype() -> torch.dtype | None:
-    """The type of the numbers that the kernels in use compute with."""
-    return _dtype
-
-
 def take(x: Tensor) -> bool:
     """Whether kernels are in use that compute with tensors like x."""
     return _used is not None and x.dtype == _dtype and x.device.type == "cpu"

@@ -45,11 +45,11 @@ Rotation = tuple[Float[Tensor, "... time head_dim"], Float[Tensor, "... time hea
 
 
 def rotate(
-    x: Float[Tensor, "rows heads time head_dim"], cos_sin: Rotation, pairing: Pairing = "halves"
+    x: Float[Tensor, "rows heads time head_dim"], cos_sin: Rotation
 ) -> Float[Tensor, "rows heads time head_dim"]:
-    """Turn every pair of features: (a, b) → (a, b) cos + (-b, a) sin."""
+    """Turn every pair of features, i with i + d/2: (a, b) → (a, b) cos + (-b, a) sin."""
     cos, sin = cos_sin
-    return _rotated(x, cos[:, None], sin[:, None], pairing)
+    return _rotated(x, cos[:, None], sin[:, None], "halves")
 
 
 def _rotated(
