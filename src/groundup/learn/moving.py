@@ -1,8 +1,12 @@
-"""Six ideas of steps 1 and 2 as pages that move; what they show is computed by the product."""
+"""Six ideas of steps 1 and 2 as pages that move; what they show is computed by the product.
+
+A page is HTML that loads nothing, with sliders and pictures. `data` says which of the drawings in
+report/moving.js it has (`kind`), its `sliders`, and what is drawn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ from groundup.learn.exercise import Exercise
 from groundup.maths import Tensor, animate, linalg
 from groundup.maths.optimize import GradientDescent, HeavyBall, minimize
 from groundup.nn import Adam, Linear, Sequential, Tanh, binary_cross_entropy_with_logits
-from groundup.report.moving import moving_html
+from groundup.report.page import drawn_html
 
 
 def moving(exercise: Exercise) -> str:
@@ -58,7 +62,7 @@ def _gradient_descent() -> str:
             [walk(HeavyBall(rate, momentum)) for rate in rates.tolist()],
         ],
     }
-    return moving_html(
+    return _page(
         "Gradient descent in a valley",
         "f(x, y) = ½ (x² + 8 y²): a valley, eight times as steep across as along. Move the step "
         "size and watch the walk.",
@@ -113,7 +117,7 @@ def _layer() -> str:
         "points": np.column_stack([x.round(3), labels]).tolist(),
         "snapshots": snapshots,
     }
-    return moving_html(
+    return _page(
         "A layer bends the plane",
         "A heap under an arch: no straight line parts them. A hidden layer of two neurons turns, "
         "stretches and moves the plane and bends it with tanh; then one straight line is enough, "
@@ -140,7 +144,7 @@ def _softmax() -> str:
         "tokens": ["sea", "sky", "land", "soup", "xylo"],
         "logits": [2.0, 1.5, 0.5, -1.0, -3.0],
     }
-    return moving_html(
+    return _page(
         "Softmax and its temperature",
         "A model gives every token a logit; the softmax makes probabilities of them, and the "
         "temperature divides the logits first.",
@@ -163,7 +167,7 @@ def _svd() -> str:
         "s": _rounded(s),
         "vt": _rounded(vt),
     }
-    return moving_html(
+    return _page(
         "A picture as a sum of simple ones",
         "48 × 48 gray values, a matrix. Its singular value decomposition is a sum of terms of rank "
         "1, the largest first; here are the first few of them.",
@@ -216,7 +220,7 @@ def _overfitting() -> str:
         "heldout": np.column_stack([new_x, new_y]).round(4).tolist(),
         "fits": [[fit(degree, penalty) for degree in degrees] for penalty in penalties],
     }
-    return moving_html(
+    return _page(
         "Overfitting",
         "A polynomial is fitted to sixteen noisy points. With each degree it has one weight more; "
         "with sixteen it goes through every point.",
@@ -237,6 +241,11 @@ PAGES: dict[str, Callable[[], str]] = {
     "regularization": _overfitting,
 }
 """By the exercise that each belongs to."""
+
+
+def _page(title: str, lead: str, data: Mapping[str, Any], questions: Sequence[str]) -> str:
+    """A title, what is to be seen, the sliders with the pictures, and what to try."""
+    return drawn_html("moving.html.jinja", data, title=title, lead=lead, questions=questions)
 
 
 def _picture(side: int) -> np.ndarray:
