@@ -88,15 +88,15 @@ class Leak:
 
 
 def title(row: AnyRow) -> str | None:
-    """The key of the article that a row is from, where it is from one."""
+    """The normal form of the title of the article that a row is from, where it is from one."""
     if row.source not in _TITLED or isinstance(row, Preference | RefusalPrompt):
         return None
-    # A document's first line is its title; elsewhere the group is its key.
+    # A document's first line is its title; elsewhere the group is its normal form.
     return normal_form(row.text.partition("\n")[0]) if isinstance(row, Document) else row.group
 
 
 def asked(row: AnyRow) -> frozenset[str]:
-    """The keys of what a row asks: its whole prompt, and the group that the split goes by.
+    """The normal forms of what a row asks: its whole prompt, and the group that the split goes by.
 
     Of the generated world, whose groups are facts that both sides may ask about, the prompt alone.
     """
@@ -131,7 +131,7 @@ def texts(row: AnyRow) -> list[str]:
 def evaluated(
     rows: Iterable[AnyRow], more_texts: Iterable[str] = (), stock_answers: Iterable[str] = ()
 ) -> Evaluated:
-    """The keys and hashes of everything that is evaluated."""
+    """The normal forms and hashes of everything that is evaluated."""
     ignored = frozenset(stock_answers)
     titles: set[str] = set()
     questions: set[str] = set()

@@ -149,11 +149,11 @@ def hold_out(rows: Sequence[R], share: float) -> tuple[list[R], list[R]]:
     if len(set(groups)) < 2:
         # Everything answers one question: then the answers are told apart, or nothing could be.
         groups = [repr(content(row)) for row in rows]
-    split_hashs = {group: split_hash(group) for group in groups}
-    if len(split_hashs) < 2:
+    hashes = {group: split_hash(group) for group in groups}
+    if len(hashes) < 2:
         return list(rows), []
-    ordered = sorted(split_hashs, key=lambda group: split_hashs[group])
-    count = sum(where < share for where in split_hashs.values())
+    ordered = sorted(hashes, key=lambda group: hashes[group])
+    count = sum(one < share for one in hashes.values())
     out = set(ordered[: min(max(count, 1), len(ordered) - 1)])
     train = [row for row, group in zip(rows, groups, strict=True) if group not in out]
     return train, [row for row, group in zip(rows, groups, strict=True) if group in out]

@@ -1,9 +1,9 @@
 """Cleaning text, comparing texts, and deciding for ever which side of the split a text is on.
 
-Three ideas: a *key* is a text reduced to its words, so that case, punctuation and spacing do not
-make two of one; a *shingle* is a hash of n words in a row, so that texts that share passages are
-found by sorting numbers; a *place* is the hash of a key as a number in [0, 1), so that a split
-never depends on order, machine or seed.
+Three ideas: a *normal form* is a text reduced to its words, so that case, punctuation and spacing
+do not make two of one; a *shingle* is a hash of n words in a row, so that texts that share passages
+are found by sorting numbers; a *split hash* is the hash of a normal form as a number in [0, 1), so
+that a split never depends on order, machine or seed.
 
 Shingles for near-duplicates: Broder 1997, On the resemblance and containment of documents.
 """
@@ -53,14 +53,14 @@ def words(text: str) -> list[str]:
 def normal_form(text: str) -> str:
     """Returns the words of a text, which two spellings of one title or question have in common.
 
-    `Table (furniture)` and `table_(furniture)` are one key; a suffix in brackets stays, since it
-    tells two articles apart. A text without any word (`+`) is its own key.
+    `Table (furniture)` and `table_(furniture)` have the same; a suffix in brackets stays, since it
+    tells two articles apart. A text without any word (`+`) stays as it is.
     """
     return " ".join(words(text)) or text.strip()
 
 
 def split_hash(text: str) -> float:
-    """Where a key falls in [0, 1): uniform over keys and the same on every machine, for ever."""
+    """A normal form's hash in [0, 1): uniform, and the same on every machine, for ever."""
     digest = hashlib.sha256(f"groundup split: {text}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2.0**56
 

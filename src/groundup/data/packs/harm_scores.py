@@ -103,7 +103,7 @@ def is_heldout(prompt: str) -> bool:
 def _asked(
     scored: Iterable[ScoredResponse], kind: str, heldout: bool
 ) -> dict[str, list[ScoredResponse]]:
-    """Responses by the key of their prompt, of one kind and one side, long prompts left out."""
+    """Responses by their prompt's normal form, of one kind and one side, long prompts left out."""
     found: dict[str, list[ScoredResponse]] = defaultdict(list)
     for one in scored:
         fits = len(one.prompt) <= _LONGEST_PROMPT

@@ -59,7 +59,7 @@ def prompts(name: str, rejected: Rejected, progress: Progress = None) -> list[Re
 
 @functools.cache
 def _trained_on() -> frozenset[str]:
-    """The keys of the prompts of harm-scores that are not held out."""
+    """The normal forms of the prompts of harm-scores that are not held out."""
     found = {one.prompt for one in scored_responses(Rejected())}
     return frozenset(normal_form(prompt) for prompt in found if not is_heldout(prompt))
 
