@@ -10,7 +10,7 @@ from groundup.lm.config import MOST
 
 
 class ConfigReader:
-    """Values of a stranger's `config.json`, each of the type and size that it must have."""
+    """Reads values by name. Raises `UserError` for one of another type or size."""
 
     def __init__(
         self, values: dict[str, Any], whose: str, words: Mapping[str, str] | None = None

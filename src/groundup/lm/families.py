@@ -2,7 +2,7 @@
 
 Our own models are Qwen3-shaped and our parameters carry Qwen3's names. What another family has or
 lacks beside it, how its `config.json` spells a size, and under which name a file keeps a tensor
-stands here as tables; nothing else in groundup knows a family by name.
+stands here as tables; what GGUF calls it, in `formats.gguf.settings`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Calculus        tensor (the tape, backward and arithmetic: the page to begin with), ops, einsum,
                 forward, gradcheck, derivatives; graph shows a computation
 Linear algebra  linalg, transforms
-Probability     probability, kl, bayes, intervals, calibration, ngram
+Probability     probability, kl, bayes, intervals, correlation, calibration, roc, ngram, trie
 Optimization    optimize, landscapes
 
 Here are the names of calculus; the other pages are imported by their own.

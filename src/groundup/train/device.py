@@ -1,4 +1,4 @@
-"""All that groundup knows of hardware: what this machine is, how fast, and how to use it."""
+"""How a run computes, what it may take of this machine (threads, memory), and how fast that is."""
 
 from __future__ import annotations
 
