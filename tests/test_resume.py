@@ -18,7 +18,7 @@ from tests.conftest import Workshop
 from groundup.runs.files import read_json_object, read_lines
 from groundup.runs.folder import Run, is_finished
 from groundup.train.config import TrainingConfig
-from groundup.train.device import has_compiler
+from groundup.train.device import find_compiler
 from groundup.train.early_stopping import EarlyStopping
 from groundup.train.optim import Optimizer, Rates
 
@@ -163,7 +163,7 @@ def test_killed_many_times(workshop: Workshop, tmp_path: Path, stage: str) -> No
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_compiled_runs_resume_with_the_same_bits_and_learn_as_eager_ones_do(
     workshop: Workshop, tmp_path: Path
 ) -> None:

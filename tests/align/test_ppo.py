@@ -46,7 +46,7 @@ from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
 from groundup.train.batch import Batch
-from groundup.train.device import has_compiler
+from groundup.train.device import find_compiler
 from groundup.train.optim import Optimizer, Rates
 from rollouts import joined, length_reward, online, small_config, small_policy, train
 
@@ -259,7 +259,7 @@ def test_nothing_has_moved_at_the_first_minibatch() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_nothing_has_moved_where_the_policy_is_compiled() -> None:
     # A process of its own: what checks types in the tests cannot be compiled.
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])

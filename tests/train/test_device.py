@@ -18,8 +18,9 @@ from groundup.runs.folder import Run
 from groundup.train import device
 from groundup.train.batch import Batch, DataStream
 from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, has_compiler, refuse_inexact, require_memory, resolve
+from groundup.train.device import Compute, find_compiler, refuse_inexact, require_memory, resolve
 from groundup.train.loss import next_token_loss
+from groundup.train.machine import machine_facts
 from groundup.train.plan import Trained, expected_minutes, require_resources, resolve_plan
 from groundup.train.stage import Job, make_plan
 
@@ -44,14 +45,14 @@ def program(path: Path) -> None:
 def test_a_compiler_is_what_is_on_the_path_or_in_cxx(
     no_compiler: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not has_compiler()
+    assert find_compiler() is None
     program(no_compiler / "my-c++")
-    assert not has_compiler()
+    assert find_compiler() is None
     monkeypatch.setenv("CXX", "my-c++")
-    assert has_compiler()
+    assert find_compiler() == "my-c++" == machine_facts()["compiler"]
     monkeypatch.delenv("CXX")
     program(no_compiler / "clang++")
-    assert has_compiler()
+    assert find_compiler() == "clang++"
 
 
 def test_without_a_compiler_auto_is_eager_and_on_is_refused(no_compiler: Path) -> None:

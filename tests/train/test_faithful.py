@@ -21,7 +21,7 @@ from groundup.runs.folder import Run
 from groundup.train import device
 from groundup.train.batch import Batch, DataStream, Loss
 from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, compute_dtype, has_compiler
+from groundup.train.device import Compute, compute_dtype, find_compiler
 from groundup.train.faithful import right
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import random_batches
@@ -168,7 +168,7 @@ def test_a_run_whose_compiler_was_found_wrong_goes_on_eagerly(
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_a_model_is_compiled_right_here() -> None:
     # A process of its own: what checks types in the tests cannot be compiled.
     done = subprocess.run([sys.executable, "-c", HERE], capture_output=True, text=True)

@@ -24,7 +24,7 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.probe import Setup, Side
 from groundup.pretrain.shape import model_shape
 from groundup.train.config import ENVIRONMENT
-from groundup.train.device import compute_dtype, has_compiler, matmul_peak, usable_cores
+from groundup.train.device import compute_dtype, find_compiler, matmul_peak, usable_cores
 
 _VOCABULARY, _CONTEXT, _MICRO_TOKENS = 4_096, 256, 4_096
 # Turns of each pair, and of those beside a busy program; fewer where that would take so long.
@@ -114,7 +114,7 @@ def trials(setup: Setup) -> list[Trial]:
     found, kernels = list[Trial](), best_kernels(compute_dtype()) != "none"
     if kernels:
         found.append(Trial("no kernels", {"kernels": False}, {}, "GROUNDUP_KERNELS=none"))
-    if has_compiler():
+    if find_compiler() is not None:
         found.append(
             Trial("compiled, no kernels", {"kernels": False, "compile": True}, {}, "--compile on")
         )

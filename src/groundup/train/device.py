@@ -92,7 +92,7 @@ def resolve(
     compiles = config.compile == "on" or (config.compile == "auto" and compile_by_default)
     if planned is not None and planned.kernels == "none":
         compiles = compiles and planned.compile
-    if compiles and not has_compiler():
+    if compiles and find_compiler() is None:
         if config.compile == "on":
             raise UserError(
                 "compile='on' needs a C++ compiler and none is on the PATH; "
@@ -232,9 +232,10 @@ def compute_dtype(device: str = "cpu") -> torch.dtype:
     return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
 
 
-def has_compiler() -> bool:
-    chosen = os.environ.get("CXX")
-    return any(shutil.which(name) for name in (chosen, "g++", "clang++", "c++") if name)
+def find_compiler() -> str | None:
+    """The C++ compiler: that which CXX names, or the first that is on the PATH."""
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++")
+    return next((name for name in names if name and shutil.which(name)), None)
 
 
 def measure(seconds: float = 0.3, size: int = 1024) -> Machine:

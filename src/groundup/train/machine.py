@@ -16,7 +16,7 @@ from groundup.runs.cache import cache_folder
 from groundup.train.device import (
     available_memory,
     compute_dtype,
-    has_compiler,
+    find_compiler,
     has_fast_bfloat16,
     matmul_peak,
     resolve_device,
@@ -34,7 +34,6 @@ def machine_facts() -> dict[str, Any]:
     """What the machine has, by name."""
     memory, cache = psutil.virtual_memory(), cache_folder()
     place = next(one for one in (cache, *cache.parents) if one.exists())
-    compiler = next((one for one in ("g++", "clang++", "c++") if shutil.which(one)), None)
     return {
         "processor": processor(),
         "cores": usable_cores(),
@@ -44,7 +43,7 @@ def machine_facts() -> dict[str, Any]:
         "device": resolve_device("auto"),
         "fast_bfloat16": has_fast_bfloat16("cpu"),
         "kernels": best_kernels(compute_dtype()),
-        "compiler": compiler if has_compiler() else None,
+        "compiler": find_compiler(),
         "torch": torch.__version__,
         "torch_vectors": torch.backends.cpu.get_cpu_capability(),
         "onednn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]

@@ -22,7 +22,7 @@ from groundup.train.device import (
     EXPECTED_PEAK_SHARE,
     RECURRENT_PEAK_SHARE,
     Compute,
-    has_compiler,
+    find_compiler,
     matmul_peak,
     products_peak,
     require_memory,
@@ -380,7 +380,7 @@ def _why_eager(config: TrainingConfig, compute: Compute, shape: Shape) -> dict[s
         return {}
     if not shape.compiles:
         return {"compile": "eager, as the work of such layers depends on what they read"}
-    if not has_compiler():
+    if find_compiler() is None:
         return {"compile": "eager, as no C++ compiler is on the PATH; install g++ or clang"}
     why = f"eager, as compiling pays from {COMPILE_FROM_MINUTES:g} minutes on"
     return {"compile": f"{why}; change with --compile on"}

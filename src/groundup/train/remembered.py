@@ -30,7 +30,10 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 def identity() -> dict[str, Any]:
     """By what a machine is known again: processor, cores, memory to the gigabyte, torch."""
+    # Late: commands that train nothing do without.
     from importlib.metadata import PackageNotFoundError, version
+
+    import psutil
 
     try:
         torch = version("torch")
@@ -40,7 +43,7 @@ def identity() -> dict[str, Any]:
         "system": platform.system(),
         "processor": processor(),
         "cores": os.cpu_count() or 1,
-        "memory_gb": _memory_gb(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "python": platform.python_version(),
         "torch": torch,
     }
@@ -57,13 +60,6 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _memory_gb() -> int:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
-    except (AttributeError, ValueError, OSError):  # Windows
-        return 0
 
 
 def record() -> Path:
