@@ -31,7 +31,7 @@ from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.attention import attention, causal_mask
 from groundup.nn.layers import linear, rms_norm
 from groundup.nn.losses import cross_entropy
-from groundup.nn.module import Module
+from groundup.nn.module import Module, read_safetensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # The fields of config.json that are not sizes, for other readers of the folder.
@@ -299,7 +299,7 @@ class GPT(Module):
         """
         folder = Path(folder)
         config = _read_config(folder / CONFIG)
-        arrays = _read_weights(folder / WEIGHTS)
+        arrays = read_safetensors(folder / WEIGHTS)
         if config.tie_word_embeddings:
             arrays.pop("lm_head.weight", None)
         if dtype is None:
@@ -334,15 +334,3 @@ def _read_config(path: Path) -> GPTConfig:
         return GPTConfig(**{**found, "rope_theta": theta})
     except TypeError as error:
         raise UserError(f"{path} lacks a size ({error}); give a whole config.json") from None
-
-
-def _read_weights(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); give one whole file of float32 or float64 weights"
-        ) from None

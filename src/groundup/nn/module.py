@@ -187,17 +187,7 @@ class Module:
 
     def load(self, path: str | Path, strict: bool = True) -> None:
         """Read the state from a safetensors file; `UserError` as in `load_state_dict`."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            state = load_file(path)
-        # The last two are its words for a dtype that NumPy lacks, such as bfloat16.
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} cannot be read as a safetensors file ({error}); give one that save() wrote"
-            ) from None
-        self.load_state_dict(state, strict)
+        self.load_state_dict(read_safetensors(path), strict)
 
     # What training switches
 
@@ -281,6 +271,21 @@ class Sequential(Module):
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self._layers)
+
+
+def read_safetensors(path: str | Path) -> dict[str, Array]:
+    """The arrays of a safetensors file, by name; `UserError` where it cannot be read."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    # The last two are its words for a dtype that NumPy lacks, such as bfloat16.
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read as a safetensors file ({error}); give one whole file of "
+            "float32 or float64 weights"
+        ) from None
 
 
 def _joined(prefix: str, name: str) -> str:
