@@ -19,7 +19,8 @@ import pytest
 
 from groundup.app import process
 from groundup.app.cli import _set_environment, main
-from groundup.app.stages import STAGES
+from groundup.app.stages import EXPERIMENTS, STAGES
+from groundup.data.files import ROW_KINDS
 from groundup.data.packs.manifest import SETS
 from groundup.data.records import read_conversations
 from groundup.train.config import ENVIRONMENT
@@ -106,6 +107,20 @@ def test_every_setting_is_an_option_with_its_words(name: str) -> None:
         assert " ".join((info.description or "").split()) in text
         if isinstance(info.default, int | float) and not isinstance(info.default, bool):
             assert re.search(rf"[\[(]default: {re.escape(str(info.default))}[\])]", text)
+
+
+def test_help_lists_every_kind_of_file_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = [
+        field.description
+        for stage in (*STAGES.values(), *EXPERIMENTS.values())
+        for field in stage.config.model_fields.values()
+        if ".jsonl" in (field.description or "")
+    ]
+    assert len(listed) > 5
+    assert not [said for said in listed if ROW_KINDS not in str(said)]
+    for command in ("generate", "label"):
+        assert main([command, "--help"]) == 0
+        assert ROW_KINDS in " ".join(capsys.readouterr().out.split())
 
 
 def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from groundup.data.files import ROW_KINDS
 from groundup.train.config import StageConfig, Traits
 from groundup.train.ranges import (
     AnswersEach,
@@ -105,8 +106,8 @@ class DPOConfig(PreferenceConfig):
     traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.1)
 
     data: Path = Field(
-        description="a data-stage folder, that of groundup best-of-n, a .jsonl, .json, .csv or "
-        ".parquet file of pairs, or the votes of groundup label"
+        description=f"a data-stage folder, that of groundup best-of-n, a {ROW_KINDS} file of "
+        "pairs, or the votes of groundup label"
     )
     loss: Literal["sigmoid", "ipo", "hinge", "simpo", "orpo"] = Field(
         "sigmoid",
@@ -177,8 +178,8 @@ class KTOConfig(PreferenceConfig):
     traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.12, in_steps=0.75)
 
     data: Path = Field(
-        description="a data-stage folder, or a .jsonl, .csv or .parquet file of answers with a "
-        "label, true or false, or of pairs"
+        description=f"a data-stage folder, or a {ROW_KINDS} file of answers with a label, true or "
+        "false, or of pairs"
     )
     beta: Beta = Field(0.1, description="how dearly moving away from the reference is paid")
     desirable_weight: LossWeight = Field(
@@ -205,8 +206,8 @@ class RewardConfig(TuningConfig):
 
     model: Path = Field(description="folder of the fine-tuned model whose body it starts from")
     data: Path = Field(
-        description="a data-stage folder, that of groundup best-of-n, a .jsonl, .json, .csv or "
-        ".parquet file of pairs, or the votes of groundup label"
+        description=f"a data-stage folder, that of groundup best-of-n, a {ROW_KINDS} file of "
+        "pairs, or the votes of groundup label"
     )
     optimizer: Literal["muon", "adamw"] = Field(
         "adamw", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
@@ -243,7 +244,7 @@ class RolloutConfig(PtxConfig):
     )
     prompts: Path = Field(
         description="what is to be answered: a data-stage folder, or a file of prompts or of "
-        "conversations, whose last answers are left out (.txt, .jsonl, .csv, .parquet)"
+        f"conversations, whose last answers are left out (.txt, {ROW_KINDS})"
     )
     sources: tuple[str, ...] = Field(
         (), description="prompts of these sources alone, such as world-tell (default: all)"

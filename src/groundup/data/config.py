@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from groundup.data.files import ROW_KINDS
 from groundup.data.packs.manifest import ALL_SETS
 from groundup.train.config import StageConfig
 from groundup.train.ranges import MadeRows, Megabytes, Seed, Share, VocabSize, Wordings
@@ -96,8 +97,8 @@ class TokenizerConfig(StageConfig):
     """Settings of the tokenizer stage: byte-level BPE from the training split alone."""
 
     data: Path = Field(
-        description="a data-stage folder, a text file, a .jsonl, .json, .ndjson, .csv, .tsv or "
-        ".parquet file of {text}, or a folder of such files"
+        description=f"a data-stage folder, a text file, a {ROW_KINDS} file of {{text}}, or a "
+        "folder of such files"
     )
     vocab_size: VocabSize = Field(
         default=8192,

@@ -20,6 +20,8 @@ from groundup.text.rows import BadRow, Json
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
 ROW_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".parquet")
+# As help and messages list them.
+ROW_KINDS = f"{', '.join(ROW_SUFFIXES[:-1])} or {ROW_SUFFIXES[-1]}"
 TEXT_SUFFIXES = (".txt", ".md")
 SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES)
 
@@ -43,8 +45,7 @@ def rows_of(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
         return csv_rows(_bytes(path), path)
     if suffix not in JSON_SUFFIXES:
         raise UserError(
-            f"{str(path)!r} ends in {path.suffix!r}; records are read from "
-            f"{', '.join(ROW_SUFFIXES)}"
+            f"{str(path)!r} ends in {path.suffix!r}; records are read from {ROW_KINDS} files"
         )
     return _json_rows(path)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from groundup.data.config import OwnDataConfig
+from groundup.data.files import ROW_KINDS
 from groundup.train.config import Device, DType, StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
@@ -160,9 +161,9 @@ class TuningReportConfig(ModelsConfig, OwnDataConfig):
     )
     data: tuple[Path, ...] = Field(
         min_length=1,
-        description="the domain, as it was given to fine-tuning: .jsonl, .json, .csv or .parquet "
-        "files, texts, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME; its "
-        "held-out side is measured",
+        description=f"the domain, as it was given to fine-tuning: {ROW_KINDS} files, texts, "
+        "folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME; its held-out side is "
+        "measured",
     )
     validation: MeasuredShare | None = Field(
         None,

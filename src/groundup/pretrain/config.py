@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from groundup.data.files import ROW_KINDS
 from groundup.data.packs.manifest import GENERATED
 from groundup.lm.config import Activation, ModelConfig, PositionEmbedding
 from groundup.train.config import TrainingConfig, Traits
@@ -43,8 +44,8 @@ class PretrainConfig(TrainingConfig):
     traits: ClassVar[Traits] = Traits("documents", False, "bits_per_byte", 0.44)
 
     data: Path = Field(
-        description="a data-stage folder, a text file, a .jsonl, .json, .ndjson, .csv, .tsv or "
-        ".parquet file of {text}, or a folder of such files"
+        description=f"a data-stage folder, a text file, a {ROW_KINDS} file of {{text}}, or a "
+        "folder of such files"
     )
     tokenizer: Path = Field(description="folder of the tokenizer")
     arch: Literal["gpt", "lstm", "gru"] = Field(

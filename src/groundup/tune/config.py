@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from groundup.data.config import OwnDataConfig
+from groundup.data.files import ROW_KINDS
 from groundup.data.packs.manifest import GENERATED
 from groundup.train.config import StageConfig, TrainingConfig, Traits
 from groundup.train.ranges import (
@@ -49,7 +50,7 @@ class TuningConfig(TrainingConfig):
         "(default: every linear layer of the blocks)",
     )
     use_rslora: bool = Field(
-        False, description="scale by alpha / sqrt(rank), for large ranks (rank-stabilised LoRA)"
+        False, description="scale by alpha / sqrt(rank), for large ranks (rank-stabilized LoRA)"
     )
     use_dora: bool = Field(
         False, description="train the length of each row of a matrix apart (DoRA)"
@@ -94,9 +95,8 @@ class SFTConfig(TuningConfig, OwnDataConfig):
 
     data: tuple[Path, ...] = Field(
         min_length=1,
-        description="what to learn: .jsonl, .json, .csv or .parquet files of conversations or "
-        "texts, .txt or .md files, folders of them, a data-stage folder, pack:NAME or "
-        "hub:OWNER/NAME",
+        description=f"what to learn: {ROW_KINDS} files of conversations or texts, .txt or .md "
+        "files, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME",
     )
     weights: tuple[Weight, ...] | None = Field(
         None,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from groundup.data.files import ROW_KINDS
 from groundup.train.config import Traits
 from groundup.train.ranges import Questions, Share, ShareOfRows
 from groundup.tune.config import TuningConfig
@@ -19,8 +20,8 @@ class GuardConfig(TuningConfig):
 
     model: Path = Field(description="folder of the fine-tuned model whose body it starts from")
     data: Path = Field(
-        description="a data-stage folder, or a .jsonl, .csv or .parquet file of prompts, with or "
-        "without an answer, each with a label (true: harmful)"
+        description=f"a data-stage folder, or a {ROW_KINDS} file of prompts, with or without an "
+        "answer, each with a label (true: harmful)"
     )
     false_positives: ShareOfRows = Field(
         0.05,

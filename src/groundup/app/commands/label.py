@@ -17,6 +17,7 @@ from groundup.app.commands.options import (
     with_parts,
 )
 from groundup.app.recipe_folder import find_model
+from groundup.data.files import ROW_KINDS
 from groundup.errors import UserError
 from groundup.train import ranges
 
@@ -36,8 +37,8 @@ def label(
         Path,
         Parameter(
             group=_VOTES,
-            help="a .txt file with a prompt a line, or .jsonl, .csv or .parquet with rows of "
-            "prompt or messages",
+            help=f"a .txt file with a prompt a line, or a {ROW_KINDS} file with rows of prompt "
+            "or messages",
         ),
     ],
     out: Annotated[

@@ -21,6 +21,7 @@ from groundup.app.commands.options import (
     with_parts,
 )
 from groundup.app.recipe_folder import find_model
+from groundup.data.files import ROW_KINDS
 from groundup.errors import UserError
 from groundup.formats.locate import is_named
 from groundup.runs.console import say
@@ -40,8 +41,8 @@ def generate(
             name="--prompts",
             group=_FILES,
             help="complete every prompt of this file instead, as JSON Lines: a .txt file with a "
-            "prompt a line, or .jsonl, .csv or .parquet with rows of prompt or messages, and "
-            "of their own id, temperature, max_new_tokens, seed, stop …",
+            f"prompt a line, or a {ROW_KINDS} file with rows of prompt or messages, and of their "
+            "own id, temperature, max_new_tokens, seed, stop …",
         ),
     ] = None,
     out: Annotated[
