@@ -1,8 +1,8 @@
-"""Names of earlier releases: they work for one release more, and a warning says the new name.
+"""Names from before the first release: they still work, and a warning says the new name.
 
 `MODULES` says for each page that is gone where its contents stand today, `NAMES` what was renamed.
 A finder at the very end of Python's import path answers for those pages alone, so a module that
-exists costs nothing. Delete an entry, or this whole page, when its release is over.
+exists costs nothing.
 """
 
 from __future__ import annotations
@@ -394,6 +394,6 @@ def _warn(old: str, new: str, stacklevel: int = 3) -> None:
 
 
 def install() -> None:
-    """Let the pages of earlier releases be imported; a second call changes nothing."""
+    """Let pages be imported by their earlier names; a second call changes nothing."""
     if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
         sys.meta_path.append(_Moved())

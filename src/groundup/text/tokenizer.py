@@ -2,8 +2,8 @@
 
 A thin hand around the `tokenizers` library (fast, in Rust), written and read as Hugging Face's
 `tokenizer.json` and `tokenizer_config.json`. What it adds is one promise: `encode` treats
-"<|im_end|>" in a text as nine letters and signs. Control tokens enter a sequence by their ids
-alone, which `text/chat.py` puts where the chat template writes them.
+"<|im_end|>" in a text as ten characters. Control tokens enter a sequence by their ids alone, which
+`text/chat.py` puts where the chat template writes them.
 """
 
 from __future__ import annotations
