@@ -408,6 +408,16 @@ def test_one_model_at_temperature_zero_has_nothing_to_compare(voted: Voted) -> N
     assert "temperature=0" in said and "0.7" in said
 
 
+def test_help_says_that_answers_are_drawn_by_chance(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that does not ask for it is sampled here, and nowhere else."""
+    defaults = {"label": "else temperature 0.7)", "chat": "else the likeliest token)"}
+    for command, told in defaults.items():
+        assert main([command, "--help"]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert shown.count("How to draw (default: ") == 1 and told in shown
+        assert shown.index(told) < shown.index("--temperature") < shown.index("--seed")
+
+
 def test_prompts_are_not_optional(voted: Voted, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["label", "one", "two"]) == 2
     assert "--prompts is missing: a .txt file" in capsys.readouterr().err

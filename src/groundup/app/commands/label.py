@@ -9,7 +9,6 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from groundup.app.commands.options import (
-    SAMPLING,
     Mine,
     ModelFolder,
     SamplingOptions,
@@ -22,6 +21,10 @@ from groundup.errors import UserError
 from groundup.train import ranges
 
 _VOTES = Group("Prompts and votes", sort_key=5)
+_SAMPLING = Group(
+    "How to draw (default: as generation_config.json says if it samples, else temperature 0.7)",
+    sort_key=10,
+)
 
 
 @checked
@@ -58,9 +61,9 @@ def label(
             help="put the votes into a log that holds votes on other models, too",
         ),
     ] = False,
-    sampling: SamplingOptions,
+    sampling: Annotated[SamplingOptions, _SAMPLING],
     seed: Annotated[
-        ranges.Seed, Parameter(group=SAMPLING, help="draws the answers and their sides")
+        ranges.Seed, Parameter(group=_SAMPLING, help="draws the answers and their sides")
     ] = 0,
     mine: Mine = None,
 ) -> None:

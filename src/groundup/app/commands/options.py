@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, get_type_hints
+from typing import Annotated, Any, ParamSpec, get_args, get_type_hints
 
 from cyclopts import CoercionError, Group, Parameter, Token, convert
 from pydantic import BaseModel, ConfigDict, Field
@@ -96,22 +96,25 @@ class SamplingOptions(BaseModel):
 def checked(command: Callable[P, None]) -> Callable[P, None]:
     """Return the command with its numbers checked against the ranges that its signature names.
 
-    A parameter `sampling: SamplingOptions` becomes an option for each of its fields.
+    A parameter `sampling: SamplingOptions` becomes an option for each of its fields, in the group
+    `SAMPLING` or the one that it is annotated with.
     """
     types = get_type_hints(command, include_extras=True)
     parameters: dict[str, inspect.Parameter] = {}
+    gathers = False
     for name, one in inspect.signature(command).parameters.items():
-        if types[name] is not SamplingOptions:
+        kind, *groups = get_args(types[name]) or (types[name],)
+        if kind is not SamplingOptions:
             parameters[name] = one
             continue
+        gathers = True
         for field, info in SamplingOptions.model_fields.items():
-            option = Parameter(group=SAMPLING, help=info.description)
+            option = Parameter(group=groups[0] if groups else SAMPLING, help=info.description)
             types[field] = parsed(info, option)
             parameters[field] = inspect.Parameter(
                 field, inspect.Parameter.KEYWORD_ONLY, default=None
             )
     signature = inspect.Signature(list(parameters.values()))
-    gathers = SamplingOptions in types.values()
 
     @functools.wraps(command)
     def run(*args: P.args, **settings: P.kwargs) -> None:
