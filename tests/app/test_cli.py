@@ -23,7 +23,7 @@ from groundup.app.stages import EXPERIMENTS, STAGES
 from groundup.data.files import ROW_KINDS
 from groundup.data.packs.manifest import SETS
 from groundup.data.records import read_conversations
-from groundup.train.config import ENVIRONMENT
+from groundup.train.config import ENVIRONMENT, TrainingConfig
 from groundup.train.remembered import remember
 from miniature import write_miniature
 
@@ -107,6 +107,16 @@ def test_every_setting_is_an_option_with_its_words(name: str) -> None:
         assert " ".join((info.description or "").split()) in text
         if isinstance(info.default, int | float) and not isinstance(info.default, bool):
             assert re.search(rf"[\[(]default: {re.escape(str(info.default))}[\])]", text)
+
+
+def test_help_says_what_goes_on_after_a_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    training = [one.command for one in STAGES.values() if issubclass(one.config, TrainingConfig)]
+    assert "pretrain" in training
+    for command in ("quickstart", "run", *training):
+        assert main([*command.split(), "--help"]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "stop it at any moment: the same command goes on" in shown
+        assert ("Finished stages are skipped." in shown) == (command in ("quickstart", "run"))
 
 
 def test_help_lists_every_kind_of_file_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:

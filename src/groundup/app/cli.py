@@ -65,7 +65,7 @@ def build_app() -> App:
         "From downloaded text to a model that chats, with a report.",
         "Prepares data, trains a tokenizer, pre-trains a model, teaches it to answer, aligns it "
         "to preferences and measures it.",
-        RESUMES,
+        f"{RESUMES} Finished stages are skipped.",
     )
     _add(
         app,
@@ -73,7 +73,7 @@ def build_app() -> App:
         "run",
         _JOURNEYS,
         "Run a recipe: a journey of your own in a TOML file.",
-        RESUMES,
+        f"{RESUMES} Finished stages are skipped.",
     )
     data = App(name="data", help="List, fetch and build training data.", group=_STAGES, sort_key=0)
     app.command(data)

@@ -36,7 +36,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "comparison": ("report",),
     "guard": GUARDS,
 }
-RESUMES = "Stopped at any moment, the same command goes on from there; finished stages are skipped."
+RESUMES = "You can stop it at any moment: the same command goes on from there."
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ STAGES: dict[str, Stage] = {
             makes="model",
             start="tokenizer",
             help="Train a language model from nothing on documents.",
+            more=(RESUMES,),
         ),
         Stage(
             "sft",
