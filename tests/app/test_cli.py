@@ -119,6 +119,13 @@ def test_help_says_what_goes_on_after_a_stop(capsys: pytest.CaptureFixture[str])
         assert ("Finished stages are skipped." in shown) == (command in ("quickstart", "run"))
 
 
+def test_no_experiment_promises_how_long_it_takes_on_a_machine_that_nobody_has_seen() -> None:
+    for one in EXPERIMENTS.values():
+        said = " ".join(one.more)
+        assert "At most" not in said
+        assert "minutes" not in said or "About" in said or "about as long as" in said
+
+
 def test_help_lists_every_kind_of_file_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     listed = [
         field.description
