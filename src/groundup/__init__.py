@@ -1,8 +1,8 @@
 """groundup: build a language model from the ground up, on your own machine.
 
 From the first derivative to an aligned chat model: mathematics and neural networks on NumPy alone,
-then tokenizer, transformer, pre-training, fine-tuning and alignment on PyTorch. Every model folder
-is a Hugging Face folder.
+then tokenizer, transformer, pre-training, fine-tuning and alignment on PyTorch. The folder of a
+default model is a Hugging Face folder.
 
     model, tokenizer = groundup.load("runs/sft")
     groundup.generate(model, [groundup.Request(prompt="The sea")], tokenizer)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from groundup.formats.own_config import not_in_hugging_face
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import RECURRENT_PEAK_SHARE, TOKENS_PER_PARAMETER, model_shape
@@ -27,6 +28,17 @@ def test_what_is_given_is_kept() -> None:
 def test_depth_follows_from_width() -> None:
     shape, reasons = model_shape(config(width=320), 512, 1e12)
     assert shape.num_hidden_layers == 5 and "--depth" in reasons["depth"]
+
+
+def test_help_says_which_settings_transformers_does_not_load() -> None:
+    for name, field in PretrainConfig.model_fields.items():
+        if "(transformers loads " not in (field.description or ""):
+            continue
+        for value in get_args(field.annotation):
+            shape = config(**{name: value}).shape(width=64, depth=1, vocab_size=64)
+            assert (not_in_hugging_face(shape) is None) == (value == field.default)
+    for name in ("arch", "position", "norm", "activation"):
+        assert "(transformers loads " in str(PretrainConfig.model_fields[name].description)
 
 
 def test_the_vocabulary_is_rounded_up() -> None:

@@ -49,7 +49,9 @@ class PretrainConfig(TrainingConfig):
     )
     tokenizer: Path = Field(description="folder of the tokenizer")
     arch: Literal["gpt", "lstm", "gru"] = Field(
-        "gpt", description="a transformer, or a recurrent network with one of two kinds of gates"
+        "gpt",
+        description="a transformer, or a recurrent network with one of two kinds of gates "
+        "(transformers loads gpt alone)",
     )
     depth: Depth | None = Field(
         None, description="layers (default: from minutes; of a recurrent network 2)"
@@ -68,12 +70,17 @@ class PretrainConfig(TrainingConfig):
     attention_window: Window | None = Field(
         None, description="tokens back that attention may look (default: all)"
     )
-    position: PositionEmbedding = Field("rope", description="how attention is told the order")
+    position: PositionEmbedding = Field(
+        "rope", description="how attention is told the order (transformers loads only the default)"
+    )
     norm: Literal["before", "after"] = Field(
-        "before", description="norms before attention and mlp, or after what they are added to"
+        "before",
+        description="norms before attention and mlp, or after what they are added to "
+        "(transformers loads only the default)",
     )
     activation: Literal["swiglu", "gelu", "relu2"] = Field(
-        "swiglu", description="what is between the matrices of the mlp"
+        "swiglu",
+        description="what is between the matrices of the mlp (transformers loads only the default)",
     )
     experts: Experts | None = Field(
         None, description="experts in the place of each mlp (default: none, one mlp)"
