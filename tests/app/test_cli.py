@@ -19,6 +19,8 @@ import pytest
 
 from groundup.app import process
 from groundup.app.cli import _set_environment, main
+from groundup.app.journey import _print_farewell, farewell
+from groundup.app.recipe import read_recipe
 from groundup.app.stages import EXPERIMENTS, STAGES
 from groundup.data.files import ROW_KINDS
 from groundup.data.packs.manifest import SETS
@@ -445,6 +447,16 @@ def test_a_stage_takes_a_recipe_s_folder_as_its_model_and_says_what_comes_next(
 def test_a_journey_ends_with_how_to_talk_to_it(journey: Journey) -> None:
     last = journey.said.rstrip().splitlines()[-1]
     assert last.startswith("Talk to it:") and last.endswith(f"groundup chat {journey.folder}")
+
+
+def test_what_comes_along_ends_with_how_to_learn(
+    journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _print_farewell(read_recipe("quickstart"), tmp_path)
+    words = [line.partition(":")[0] for line in capsys.readouterr().out.split("\n") if line]
+    assert words == ["Report", "Learn how", "Talk to it"]
+    assert "Learn how" not in journey.said
+    assert re.match("Use it: .* ppo MODEL --reward", farewell(STAGES["reward"], tmp_path))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told before Python starts")

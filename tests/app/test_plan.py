@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from groundup.app import plan
+from groundup.app.cli import app
 from groundup.app.plan import plan_recipe, replan
 from groundup.app.recipe import Recipe, Table, read_recipe
 from groundup.data.config import DataConfig
@@ -163,6 +165,27 @@ from = "sft"
 data = "labels"
 """
 )
+
+
+@pytest.mark.parametrize("more", ["", "width = 64\n"])
+def test_a_plan_says_how_to_change_it_by_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: str
+) -> None:
+    """Neither `groundup run` nor `groundup quickstart` has the options of a stage."""
+    lengths(tmp_path, monkeypatch, COMPARED.replace("context = 32\n", f"context = 32\n{more}"), 1)
+    said = capsys.readouterr().out
+    assert "--depth" not in said and "--width" not in said
+    assert "set depth in the recipe" in said
+    assert ("set width in the recipe" in said) == (not more)
+    size = r"measuring how fast this machine trains a model of \d+ layers? of width \d+ "
+    assert re.search(size, said)
+    recipe = tmp_path / "mine.toml"
+    command = f"groundup run {recipe} --minutes 1 --out FOLDER"
+    assert f"To change a value, set it in {recipe} and run: {command}\n" in said
+    app.parse_args(command.split()[1:], print_error=False, exit_on_error=False)
+    told = plan._way_to_change(read_recipe("quickstart"), Path("quickstart"), 15)
+    assert told.startswith("To change a value, set it in a copy of quickstart/recipe.toml and run:")
+    assert told.endswith("groundup run COPY --minutes 15 --out FOLDER")
 
 
 def test_passes_over_pairs_of_its_own_take_what_the_pairs_take(

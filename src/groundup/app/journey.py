@@ -159,6 +159,8 @@ def _print_farewell(recipe: Recipe, out: Path) -> None:
     for table in recipe.tables:
         if table.stage.makes == "report":
             say(farewell(table.stage, out / table.name))
+    if recipe.file is None:  # somebody who begins with what comes along
+        say(f"Learn how:   {_program()} learn")
     models = [table.stage for table in recipe.tables if table.stage.makes == "model"]
     if recipe.chat_table is not None:
         say(farewell(recipe.chat_table.stage, out))
@@ -174,7 +176,7 @@ def farewell(stage: Stage, folder: Path) -> str:
     if stage.makes == "model":
         return f'Try it:      {_program()} generate {typed} "The history of"'
     if stage.makes in REWARDS:
-        return f"Raise it:    {_program()} ppo MODEL --reward {typed} --prompts DATA"
+        return f"Use it:      {_program()} ppo MODEL --reward {typed} --prompts DATA"
     if stage.makes == "report":
         return f"Report:      {folder / 'report.html'}"
     return f"Done:        {folder}"

@@ -10,6 +10,7 @@ the process that planned looks at the clock before each table and plans it anew 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Self, cast
 
 from groundup.align.config import RolloutConfig
 from groundup.app.recipe import Recipe, Table
+from groundup.app.recipe_folder import FILE
 from groundup.data.config import TokenizerConfig
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
@@ -24,7 +26,7 @@ from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import fresh
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.files import is_kept, is_number, read_json_object, read_kept, write_kept
 from groundup.train.config import NOTHING_TRAINED, TrainingConfig, Traits
 from groundup.train.device import (
@@ -115,6 +117,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
         },
     )
     _show(lines, machine, minutes)
+    say(_way_to_change(recipe, out, minutes))
     whole = sum(seconds.values())
     if whole > 1.1 * minutes * 60:
         say(
@@ -373,7 +376,7 @@ def _eval_scale(minutes: float) -> float:
 def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list[Line]:
     scale = _eval_scale(minutes)
     if table.stage.name == "data":
-        reason = "what training of these minutes can read of the small world, as far as memory goes"
+        reason = "as much of the small world as the training can read in this time"
         return [
             Line(table.name, name, value, reason)
             for name, value in (
@@ -385,7 +388,9 @@ def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list
         ]
     if table.stage.name == "best-of-n" and "questions" not in table.settings:
         seconds = _compared_seconds(table, sizes)
-        reason = f"whose answers are compared, in about {seconds:.0f} s; set it in the recipe"
+        reason = (
+            f"prompts whose answers are compared; takes about {seconds:.0f} s; set it in the recipe"
+        )
         return [Line(table.name, "questions", sizes.prompts, reason)]
     if table.stage.name == "tokenizer" and "vocab_size" not in table.settings:
         for least, vocab_size in _VOCABULARIES.items():
@@ -423,9 +428,9 @@ def _compute(table: Table, out: Path, minutes: float) -> Compute:
 
 def _compile_line(table: Table, compute: Compute) -> Line:
     if compute.compile:
-        reason = 'over 5 minutes and a C++ compiler is here; change with compile = "off"'
+        reason = 'over 5 minutes and a C++ compiler is here; set compile = "off" in the recipe'
     elif compute.kernels != "none":
-        reason = "our kernels have fused what compiling would"
+        reason = "groundup's own kernels are used, so compiling would gain nothing"
     else:
         reason = "it would not earn its time back, the layers are not fit for it, or no compiler"
     return Line(table.name, "compile", "on" if compute.compile else "off", reason)
@@ -444,14 +449,22 @@ def _model_lines(
     timed = config.model_copy(update={"minutes": seconds / 60})
     vocab_size = _vocab_size(recipe, out)
     shape, reasons = model_shape(timed, vocab_size, machine.peak(compute.dtype))
-    say("measuring this machine with a model of that size …")
+    say(
+        "measuring how fast this machine trains a model of "
+        f"{counted(shape.num_hidden_layers, 'layer')} of width {shape.hidden_size} …"
+    )
     speed = _speed(config, shape, compute, seconds)
     values = {"depth": shape.num_hidden_layers, "width": shape.hidden_size}
     return [
-        Line(table.name, name, value, reasons[name])
+        Line(table.name, name, value, _in_recipe(name, reasons[name]))
         for name, value in values.items()
         if name in reasons
     ], speed
+
+
+def _in_recipe(name: str, reason: str) -> str:
+    """The reason that `pretrain` gives; who runs a recipe has no options of that stage."""
+    return reason.replace(f"change with --{name}", f"set {name} in the recipe")
 
 
 def _speed(config: PretrainConfig, shape: ModelConfig, compute: Compute, seconds: float) -> float:
@@ -534,3 +547,12 @@ def _show(lines: list[Line], machine: Machine, minutes: float) -> None:
     for line in lines:
         say(f"  {line.table}.{line.setting} = {line.value}")
         say(f"      {line.reason}")
+
+
+def _way_to_change(recipe: Recipe, out: Path, minutes: float) -> str:
+    """How to set a value oneself: a recipe that comes with groundup is changed in a copy."""
+    place, file = f"a copy of {out / FILE}", "COPY"
+    if recipe.file is not None:
+        place, file = str(recipe.file), shlex.quote(str(recipe.file))
+    run = f"groundup run {file} --minutes {minutes:g} --out FOLDER"
+    return f"To change a value, set it in {place} and run: {run}"

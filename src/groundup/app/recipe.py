@@ -18,7 +18,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,15 @@ def _placed(out: Path, at: str) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that has been read and found sound; `text` is the file as it was written."""
+    """A recipe that has been read and found sound; `text` is the file as it was written.
+
+    `file` is where it was read from, None for one that comes with the package.
+    """
 
     name: str
     text: str
     tables: tuple[Table, ...]
+    file: Path | None = None
 
     @property
     def chat_table(self) -> Table | None:
@@ -105,7 +109,7 @@ def read_recipe(source: Path | str) -> Recipe:
             encoding="utf-8"
         )
         return _recipe(str(source), text, Path())
-    return _recipe(path.stem, _read(path), path.parent)
+    return replace(_recipe(path.stem, _read(path), path.parent), file=path)
 
 
 def _read(path: Path) -> str:
