@@ -26,6 +26,7 @@ from groundup.data.files import ROW_KINDS
 from groundup.data.packs.manifest import SETS
 from groundup.data.records import read_conversations
 from groundup.train.config import ENVIRONMENT, TrainingConfig
+from groundup.train.ranges import ranges
 from groundup.train.remembered import remember
 from miniature import write_miniature
 
@@ -109,6 +110,35 @@ def test_every_setting_is_an_option_with_its_words(name: str) -> None:
         assert " ".join((info.description or "").split()) in text
         if isinstance(info.default, int | float) and not isinstance(info.default, bool):
             assert re.search(rf"[\[(]default: {re.escape(str(info.default))}[\])]", text)
+
+
+def test_help_of_a_number_says_its_unit_and_what_it_is_by_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for stage in (*STAGES.values(), *EXPERIMENTS.values()):
+        for name, field in stage.config.model_fields.items():
+            said = field.description or ""
+            # A limit of cost goes with a cost, and has none.
+            if field.default is None and list(ranges(field)) and name != "cost_limit":
+                assert "(default: " in said or name in stage.config.unused, (stage.name, name)
+            if name == "minutes" and issubclass(stage.config, TrainingConfig):
+                assert said.startswith("minutes that training may take")
+            if name == "optimizer":
+                assert "always have AdamW" in said
+
+    def shown(*words: str) -> str:
+        assert main([*words, "--help"]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    sft, plan = shown("sft"), shown("plan").partition(" Parameters ")[2]
+    assert "share of the steps spent warming up [0 to 1] [default: 0.02]" in sft
+    assert sft.count("[0 to 1]") > 5 and "peak learning rate" in sft
+    assert "group [0 to 1] [default: 0.5]" in shown("data", "show")
+    assert "likeliest's probability [0 to 1]" in shown("chat")
+    assert "the same text (default: 0)" in shown("generate")
+    for option in ("minutes", "steps", "depth", "width", "context", "rows"):
+        told = plan.partition(f"--{option} ")[2].partition(" --")[0]
+        assert "(default: " in told, option
 
 
 def test_help_says_what_goes_on_after_a_stop(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from groundup.data.files import ROW_KINDS
-from groundup.train.config import StageConfig, Traits
+from groundup.train.config import OPTIMIZER, StageConfig, Traits
 from groundup.train.ranges import (
     AnswersEach,
     Beta,
@@ -75,9 +75,7 @@ class PreferenceConfig(PtxConfig):
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     # Muon follows every direction of a gradient equally far, and so forgets how to speak while it
     # learns to prefer; AdamW at a small rate does not.
-    optimizer: Literal["muon", "adamw"] = Field(
-        "adamw", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
-    )
+    optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.1, description="share of the steps spent warming up")
 
 
@@ -209,9 +207,7 @@ class RewardConfig(TuningConfig):
         description=f"a data-stage folder, that of groundup best-of-n, a {ROW_KINDS} file of "
         "pairs, or the votes of groundup label"
     )
-    optimizer: Literal["muon", "adamw"] = Field(
-        "adamw", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
-    )
+    optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
     decay: Share = Field(0.9, description="share of the steps spent decaying to zero")
     margin: LossWeight = Field(
@@ -269,9 +265,7 @@ class RolloutConfig(PtxConfig):
     rows: Rows | None = Field(  # type: ignore[assignment]  # None until the prompts are read
         None, description="rows of one context in an optimizer step: as many as its answers fill"
     )
-    optimizer: Literal["muon", "adamw"] = Field(
-        "adamw", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
-    )
+    optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
 
     steps: Steps | None = Field(None, description="optimizer steps (default: of the iterations)")
@@ -312,7 +306,9 @@ class PPOConfig(RolloutConfig):
 
     ppo_epochs: Steps = Field(2, description="passes over the answers of an iteration")
     kl_coef: LossWeight = Field(
-        0.05, description="price of each nat between policy and reference, taken off the reward"
+        0.05,
+        description="price of each nat (1.44 bits) between policy and reference, taken off the "
+        "reward",
     )
     kl_target: Nats | None = Field(
         None,
@@ -325,9 +321,11 @@ class PPOConfig(RolloutConfig):
         "many nats per token; the run has as many steps all the same (default: no end)",
     )
     clip_range: ClipRange = Field(
-        0.2, description="how far the ratio of new and old probability counts"
+        0.2, description="the ratio of new to old probability is clipped to 1 ± this"
     )
-    value_clip_range: ClipRange = Field(0.2, description="how far a value may move at once")
+    value_clip_range: ClipRange = Field(
+        0.2, description="a value estimate's change from the old one is clipped to ± this"
+    )
     value_coef: LossWeight = Field(0.1, description="weight of the values' loss")
     entropy_coef: LossWeight = Field(0.0, description="weight of the policy's entropy")
     gamma: Share = Field(1.0, description="discount of later rewards")
@@ -420,13 +418,13 @@ class GRPOConfig(RolloutConfig):
     minibatches: Minibatches = Field(1, description="optimizer steps in one pass over the answers")
     epochs_per_iteration: Steps = Field(1, description="passes over the answers of an iteration")
     kl_coef: LossWeight = Field(
-        0.0, description="price of each nat between policy and reference, in the loss"
+        0.0, description="price of each nat (1.44 bits) between policy and reference, in the loss"
     )
     clip_range: ClipRange = Field(
-        0.2, description="how far the ratio of new and old probability counts"
+        0.2, description="the ratio of new to old probability is clipped to 1 ± this"
     )
     clip_range_high: ClipRange | None = Field(
-        None, description="the same upwards, where it is larger (DAPO takes 0.28)"
+        None, description="the same upwards, where it is larger; DAPO takes 0.28 (default: as down)"
     )
     scale_rewards: bool = Field(
         True,
@@ -519,7 +517,8 @@ class ComparisonConfig(StageConfig):
     )
     best_of: GroupSize | None = Field(
         None,
-        description="also the best of so many answers of the first model, chosen by the reward",
+        description="also the best of so many answers of the first model, chosen by the reward "
+        "(default: none)",
     )
     prompts: Path = Field(
         description="what is to be answered: a data-stage folder, or a file of prompts"

@@ -75,12 +75,17 @@ def build_app() -> App:
         "Run a recipe: a journey of your own in a TOML file.",
         f"{RESUMES} Finished stages are skipped.",
     )
-    data = App(name="data", help="List, fetch and build training data.", group=_STAGES, sort_key=0)
+    data = App(
+        name="data",
+        help="Look at, fetch, build and inspect training data.",
+        group=_STAGES,
+        sort_key=0,
+    )
     app.command(data)
     _add_data(data)
     evaluation = App(
         name="eval",
-        help="Measure models: the report on a journey, benchmarks, what fine-tuning brought.",
+        help="Measure models: a journey's report, benchmarks, values, rewards, fine-tuning.",
         group=_STAGES,
         sort_key=100,
     )

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from groundup.data.config import OwnDataConfig
 from groundup.data.files import ROW_KINDS
-from groundup.train.config import Device, DType, StageConfig
+from groundup.train.config import DEVICE, Device, DType, StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
     Examples,
@@ -55,7 +55,7 @@ class EvalConfig(StageConfig):
     pairs: Questions = Field(500, description="held-out preference pairs per set, at most")
     conversations: Questions = Field(60, description="held-out conversations per set, at most")
     refusal_prompts: Questions = Field(60, description="prompts answered for each refusal rate")
-    device: Device = Field("auto", description="where to compute")
+    device: Device = Field("auto", description=DEVICE)
     dtype: DType = Field("float32", description=_DTYPE)
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
 
@@ -64,7 +64,7 @@ class ModelsConfig(StageConfig):
     """What the suites share that take models from anywhere."""
 
     models: tuple[str, ...] = Field(min_length=1, description=_MODELS)
-    device: Device = Field("auto", description="where to compute")
+    device: Device = Field("auto", description=DEVICE)
     dtype: DType = Field("float32", description=_DTYPE)
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
 

@@ -91,7 +91,7 @@ class PlantedBiasConfig(ExperimentConfig):
     """Models trained on a world with a planted bias, and what the fairness measure finds of it."""
 
     strengths: tuple[Share, ...] = Field(
-        (0.0, 0.25, 0.5, 0.75, 1.0), min_length=2, description="strengths to plant, 0 to 1"
+        (0.0, 0.25, 0.5, 0.75, 1.0), min_length=2, description="strengths to plant"
     )
     minutes: Minutes = Field(
         10.0, description="training time of all models together, in equal parts"

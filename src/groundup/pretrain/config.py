@@ -19,6 +19,7 @@ from groundup.train.ranges import (
     FreshContext,
     Heads,
     LossWeight,
+    Minutes,
     ShareBelowOne,
     WeightDecay,
     Width,
@@ -43,6 +44,11 @@ class PretrainConfig(TrainingConfig):
 
     traits: ClassVar[Traits] = Traits("documents", False, "bits_per_byte", 0.44)
 
+    minutes: Minutes | None = Field(
+        None,
+        description="minutes that training may take here, where steps do not say (default: no "
+        "limit, and a model as large as 5 minutes can feed)",
+    )
     data: Path = Field(
         description=f"a data-stage folder, a text file, a {ROW_KINDS} file of {{text}}, or a "
         "folder of such files"
@@ -58,8 +64,8 @@ class PretrainConfig(TrainingConfig):
     )
     width: Width | None = Field(
         None,
-        description="features per token (default: from depth, or of a recurrent network from "
-        "minutes)",
+        description="features per token, a multiple of 64 (default: 64 × depth; of a recurrent "
+        "network from minutes)",
     )
     heads: Heads | None = Field(None, description="attention heads (default: width / 64)")
     kv_heads: Heads | None = Field(

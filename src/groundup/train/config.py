@@ -27,6 +27,9 @@ from groundup.train.ranges import (
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16"]
+# How settings are told that several configs have.
+DEVICE = "where to compute (auto: cuda, else mps, else cpu)"
+OPTIMIZER = "optimizer of the weight matrices; embeddings, norms and adapters always have AdamW"
 
 # Read by the C library before Python starts, so the command line sets them and starts itself anew.
 ENVIRONMENT = {
@@ -87,21 +90,21 @@ class TrainingConfig(StageConfig):
 
     minutes: Minutes | None = Field(
         None,
-        description="how long training may take here; sets the steps when they are unset",
+        description="minutes that training may take here, where steps do not say (default: no "
+        "limit)",
     )
-    steps: Steps | None = Field(None, description="optimizer steps (default: from minutes)")
+    steps: Steps | None = Field(
+        None, description="optimizer steps (default: from minutes, else from epochs)"
+    )
     epochs: Epochs = Field(
         1.0, description="passes over the data when neither steps nor minutes say"
     )
     rows: Rows = Field(16, description="rows of one context each in an optimizer step")
     micro_rows: Rows | None = Field(
         None,
-        description="rows in one forward and backward pass (default: those of 4096 tokens, and no "
-        "more than leave each of several processes a pass)",
+        description="rows in one forward and backward pass (default: as many as hold 4,096 tokens)",
     )
-    optimizer: Literal["muon", "adamw"] = Field(
-        "muon", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
-    )
+    optimizer: Literal["muon", "adamw"] = Field("muon", description=OPTIMIZER)
     learning_rate: LearningRate | None = Field(
         None,
         description="peak learning rate of the matrices (default: by the stage, the model's size "
@@ -129,7 +132,7 @@ class TrainingConfig(StageConfig):
     save_every: Steps | None = Field(
         None, description="steps between checkpoints (default: about once a minute)"
     )
-    device: Device = Field("auto", description="where to compute")
+    device: Device = Field("auto", description=DEVICE)
     dtype: DType = Field("auto", description="compute type; bfloat16 where the processor has it")
     compile: Literal["auto", "on", "off"] = Field(
         "auto",

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from groundup.data.files import ROW_KINDS
-from groundup.train.config import Traits
+from groundup.train.config import OPTIMIZER, Traits
 from groundup.train.ranges import Questions, Share, ShareOfRows
 from groundup.tune.config import TuningConfig
 
@@ -33,8 +33,6 @@ class GuardConfig(TuningConfig):
         description="rows of each source and kind that are learned from, at most; a tenth of it of "
         "sources that hold nothing harmful",
     )
-    optimizer: Literal["muon", "adamw"] = Field(
-        "adamw", description="what trains the matrices; AdamW trains the rest either way"
-    )
+    optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
     decay: Share = Field(0.9, description="share of the steps spent decaying to zero")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from groundup.app.commands.options import RUNS, Force, checked, spelled
+from groundup.app.commands.options import RUNS, Force, checked, spelled, told
 from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured
 from groundup.data.config import DataConfig
@@ -105,9 +105,7 @@ def data_show(
         ranges.SamplesShown, Parameter(name=("--number", "-n"), help="how many samples")
     ] = 5,
     seed: Annotated[ranges.Seed, Parameter(help=_DATA["seed"].description)] = _DATA["seed"].default,
-    bias: Annotated[ranges.Share, Parameter(help=_DATA["bias"].description)] = _DATA[
-        "bias"
-    ].default,
+    bias: Annotated[ranges.Share, Parameter(help=told(_DATA["bias"]))] = _DATA["bias"].default,
     heldout: Annotated[
         bool, Parameter(negative="", show_default=False, help="what is held out to test by")
     ] = False,
@@ -152,7 +150,7 @@ def data_inspect(
         ),
     ] = (),
     validation: Annotated[
-        ranges.ShareBelowOne | None, Parameter(help=_SFT["validation"].description)
+        ranges.ShareBelowOne | None, Parameter(help=told(_SFT["validation"]))
     ] = None,
     examples: Annotated[ranges.Shown, Parameter(help="how many rows to show, token by token")] = 3,
     html: Annotated[Path | None, Parameter(help="write it into this file as a page, too")] = None,

@@ -50,22 +50,35 @@ def plan(
     stage: Annotated[
         str, Parameter(help="what is to be run: pretrain, sft, dpo, kto, reward or guard")
     ] = "pretrain",
-    minutes: Annotated[ranges.Minutes | None, Parameter(help="how long training may take")] = None,
-    steps: Annotated[ranges.Steps | None, Parameter(help="optimizer steps")] = None,
+    minutes: Annotated[
+        ranges.Minutes | None, Parameter(help="minutes that training may take (default: no limit)")
+    ] = None,
+    steps: Annotated[
+        ranges.Steps | None, Parameter(help="optimizer steps (default: as the stage)")
+    ] = None,
     tokens: Annotated[
         ranges.Amount | None,
         Parameter(help="tokens to read (default: from minutes, steps or the model's size)"),
     ] = None,
-    depth: Annotated[ranges.Depth | None, Parameter(help="layers of a new model")] = None,
-    width: Annotated[ranges.Width | None, Parameter(help="features of a new model")] = None,
+    depth: Annotated[
+        ranges.Depth | None, Parameter(help="layers of a new model (default: as the stage)")
+    ] = None,
+    width: Annotated[
+        ranges.Width | None,
+        Parameter(help="features per token of a new model (default: as the stage)"),
+    ] = None,
     params: Annotated[
         ranges.Amount | None, Parameter(help="parameters of a new model, nearly")
     ] = None,
     vocab_size: Annotated[
         ranges.VocabSize, Parameter(help="vocabulary of a new model, without --data")
     ] = 4_096,
-    context: Annotated[ranges.Context | None, Parameter(help="tokens of a row")] = None,
-    rows: Annotated[ranges.Rows | None, Parameter(help="rows of a step")] = None,
+    context: Annotated[
+        ranges.Context | None, Parameter(help="tokens of a row (default: as the stage)")
+    ] = None,
+    rows: Annotated[
+        ranges.Rows | None, Parameter(help="rows of a step (default: as the stage)")
+    ] = None,
     model: Annotated[Path | None, Parameter(help="the model that is to be trained on")] = None,
     data: Annotated[
         tuple[Path, ...],

@@ -79,7 +79,8 @@ def generate(
         Parameter(group=SAMPLING, negative="", show_default=False, help="end before this text"),
     ] = (),
     seed: Annotated[
-        ranges.Seed | None, Parameter(group=SAMPLING, help="the same seed draws the same text")
+        ranges.Seed | None,
+        Parameter(group=SAMPLING, help="the same seed draws the same text (default: 0)"),
     ] = None,
     mine: Mine = None,
 ) -> None:

@@ -109,7 +109,7 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
             continue
         gathers = True
         for field, info in SamplingOptions.model_fields.items():
-            option = Parameter(group=groups[0] if groups else SAMPLING, help=info.description)
+            option = Parameter(group=groups[0] if groups else SAMPLING, help=told(info))
             types[field] = parsed(info, option)
             parameters[field] = inspect.Parameter(
                 field, inspect.Parameter.KEYWORD_ONLY, default=None
@@ -168,6 +168,13 @@ def _of_whole_numbers(annotation: Any, tokens: Sequence[Token]) -> Any:
         if "." in token.value and not float(token.value).is_integer():
             raise CoercionError(token=token, target_type=int)
     return convert(annotation, tokens)
+
+
+def told(field: FieldInfo) -> str:
+    """Return what a setting is, with its bounds where it is a share."""
+    found = list(ranges.ranges(field))
+    is_share = bool(found) and all((one.least, one.most) == (0, 1) for one in found)
+    return f"{field.description} [0 to 1]" if is_share else field.description or ""
 
 
 def spelled(field: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
-from groundup.app.commands.options import RUNS, Mine, parsed, spelled, with_parts
+from groundup.app.commands.options import RUNS, Mine, parsed, spelled, told, with_parts
 from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, INPUTS, REWARDS, STAGES, Stage
@@ -84,7 +84,7 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
         group = _ADAPTERS
     default = inspect.Parameter.empty if field.is_required() else field.default
     option = Parameter(
-        help=field.description,
+        help=told(field),
         # What is on by default can be turned off: --no-….
         negative=None if default is True else "",
         group=group,
