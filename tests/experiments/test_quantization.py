@@ -61,10 +61,10 @@ def items() -> list[Example]:
 
 
 def test_loss_and_kl_are_those_of_the_full_logits(model: CausalLM, items: list[Example]) -> None:
-    """Each piece by itself, by torch's own functions, of a model quantised by its own call."""
+    """Each piece by itself, by torch's own functions, of a model quantized by its own call."""
     found = {one.name: one for one in outcomes(model, items, np.ones(len(items)))}
     copy = quantize(deepcopy(model), "nf4")
-    read = found["nf4, double quantised"].read
+    read = found["nf4, double quantized"].read
     for place, item in enumerate(items):
         ids = torch.tensor([item.ids])
         batch, targets = Batch.of(ids[:, :-1]), ids[0, 1:]
@@ -90,7 +90,7 @@ def test_bits_and_errors_are_those_of_the_formats(model: CausalLM, items: list[E
     assert (bits[FULL], bits["bf16"]) == (32, 16)
     assert (bits["GGUF Q8_0"], bits["GGUF Q4_1"], bits["GGUF Q4_0"]) == (8.5, 5, 4.5)
     assert bits["nf4, blocks of 64"] == bits["fp4, blocks of 64"] == 4.5
-    assert bits["nf4, blocks of 128"] == 4.25 and 4.1 < bits["nf4, double quantised"] < 4.5
+    assert bits["nf4, blocks of 128"] == 4.25 and 4.1 < bits["nf4, double quantized"] < 4.5
     error = {name: one.error for name, one in found.items()}
     assert error[FULL] == 0 and 0 < error["bf16"] < 2**-8
     assert error["bf16"] < error["GGUF Q8_0"] < error["int8, a scale a row"]
@@ -100,7 +100,7 @@ def test_bits_and_errors_are_those_of_the_formats(model: CausalLM, items: list[E
 
 
 def test_the_error_is_bitsandbytes(model: CausalLM) -> None:
-    """Of its own quantiser on the same matrices, which is not ours."""
+    """Of its own quantizer on the same matrices, which is not ours."""
     copy = quantize(deepcopy(model), "nf4", double_quant=False)
     weights = [layer.weight.detach() for layer in linear_layers(model).values()]
     theirs = []
@@ -162,7 +162,7 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     save_model(tmp_path / "small", quantize(deepcopy(model)), tokenizer, card="")
     with pytest.raises(UserError, match="few bits already"):
         run(QuantizationConfig(out=tmp_path / "no", model=tmp_path / "small", quick=True))
-    # An LSTM has none of the matrices that are quantised.
+    # An LSTM has none of the matrices that are quantized.
     sizes = {"width": 64, "depth": 1, "vocab_size": VOCAB, "context": 64}
     recurrent = CausalLM(ModelConfig.recurrent("lstm", **sizes))
     recurrent.initialize(0)

@@ -8,7 +8,7 @@
     unknown/        what a small model cannot know, and what people type who do not know it; only
                     where the settings decline it               heldout
     leaks.json      what of the evaluation was found in the training text, and what is left
-    data.json       what was kept and set aside in each step; licences, citations, hashes
+    data.json       what was kept and set aside in each step; licenses, citations, hashes
 
 In this order: read, clean, split, remove repeats, build, remove leaks, write. The split goes by
 hashes that are fixed in the manifest, so it is the same on every machine, whatever the seed. A set

@@ -123,7 +123,7 @@ def _set_json(name: str, found: Estimate) -> dict[str, Any]:
         "questions": found.items,
         "heldout": "the half that never trains" if one.half else "all of it",
         "guessing": found.chance,
-        "licence": pack.license,
+        "license": pack.license,
         "citation": pack.citation,
     }
 
@@ -154,7 +154,7 @@ def core_page(content: dict[str, Any]) -> Page:
     }
     sets = [
         Row(
-            one["title"], [Cell(one["task"]), Cell(one["licence"]), Cell("", one["citation"] + ".")]
+            one["title"], [Cell(one["task"]), Cell(one["license"]), Cell("", one["citation"] + ".")]
         )
         for one in content["sets"].values()
     ]

@@ -113,7 +113,7 @@ class QuantizationConfig(ExperimentConfig):
 
     model: Path = Field(
         Path("pack:smollm2"),
-        description="the model to quantise: a folder, a .gguf file, pack:NAME or hub:OWNER/NAME",
+        description="the model to quantize: a folder, a .gguf file, pack:NAME or hub:OWNER/NAME",
     )
     bytes_per_source: BytesPerSource = Field(
         12_000, description="held-out bytes of text read per source, at most"

@@ -1,12 +1,12 @@
 """How many bits does a weight need?
 
     error     sqrt(sum (Q(W) - W)^2 / sum W^2)            over all matrices of the blocks
-    KL        sum over tokens of p (log p - log q)        p: the model in full, q: quantised
+    KL        sum over tokens of p (log p - log q)        p: the model in full, q: quantized
 
 Every way to keep weights is put to the same model and the same text: bfloat16, 8 bits with a scale
 for each row (Dettmers et al. 2022, LLM.int8()), the 4 bits of QLoRA (Dettmers et al. 2023, sections
 2 and 3, whose table 2 compares NF4 with FP4), and llama.cpp's block formats. Only the matrices of
-the blocks are quantised, as QLoRA does; embeddings, norms and the head stay. All but bfloat16 is
+the blocks are quantized, as QLoRA does; embeddings, norms and the head stay. All but bfloat16 is
 computed in float32, so that what differs is the weights alone. The error of the weights is what a
 method can promise; KL is what the model makes of it, and is seen long before perplexity moves.
 """
@@ -79,7 +79,7 @@ def _bfloat16(model: CausalLM) -> float:
     return 16.0
 
 
-def _quantised(model: CausalLM, **settings: Any) -> float:
+def _quantized(model: CausalLM, **settings: Any) -> float:
     return bits_per_weight(quantize(model, **settings))
 
 
@@ -100,17 +100,17 @@ def _gguf(model: CausalLM, *, type: str) -> float:
 WAYS: tuple[Way, ...] = (
     Way(FULL, _whole),
     Way("bf16", _bfloat16),
-    Way("int8, a scale a row", partial(_quantised, kind="int8")),
+    Way("int8, a scale a row", partial(_quantized, kind="int8")),
     Way("GGUF Q8_0", partial(_gguf, type="Q8_0")),
     Way("GGUF Q4_1", partial(_gguf, type="Q4_1")),
     Way("GGUF Q4_0", partial(_gguf, type="Q4_0")),
-    Way("nf4, blocks of 64", partial(_quantised, kind="nf4", double_quant=False)),
-    Way("nf4, double quantised", partial(_quantised, kind="nf4")),
+    Way("nf4, blocks of 64", partial(_quantized, kind="nf4", double_quant=False)),
+    Way("nf4, double quantized", partial(_quantized, kind="nf4")),
     Way(
         "nf4, blocks of 128",
-        partial(_quantised, kind="nf4", block_size=128, double_quant=False),
+        partial(_quantized, kind="nf4", block_size=128, double_quant=False),
     ),
-    Way("fp4, blocks of 64", partial(_quantised, kind="fp4", double_quant=False)),
+    Way("fp4, blocks of 64", partial(_quantized, kind="fp4", double_quant=False)),
 )
 
 
@@ -299,7 +299,7 @@ def _compared(
 
 
 def shipped_types(path: Path) -> Counter[str]:
-    """How many matrices of a quantised GGUF file are of each type; none of any other model."""
+    """How many matrices of a quantized GGUF file are of each type; none of any other model."""
     if path.suffix != GGUF_SUFFIX:
         return Counter()
     matrices = [one for one in read_gguf(path).file.tensors.values() if len(one.shape) > 1]
@@ -308,10 +308,10 @@ def shipped_types(path: Path) -> Counter[str]:
 
 
 def origin(types: Counter[str]) -> str:
-    """What is to be known of a model whose weights were quantised before this began."""
+    """What is to be known of a model whose weights were quantized before this began."""
     listed = ", ".join(f"{name} {count} times" for name, count in types.most_common())
     return (
-        f"The model comes from a GGUF file whose matrices are quantised as shipped ({listed}). "
+        f"The model comes from a GGUF file whose matrices are quantized as shipped ({listed}). "
         f"{FULL} holds that error already and is what all others are compared with, so the error "
         "of the shipped format against the weights that were trained is not in this table; put "
         "to the format that they are in, weights find nothing left to round."
@@ -324,7 +324,7 @@ def remarks(found: Sequence[Outcome], types: Counter[str]) -> list[str]:
     nf4, fp4 = of["nf4, blocks of 64"], of["fp4, blocks of 64"]
     pairs = (
         (nf4, fp4, "quantiles of a bell instead of small floating-point numbers"),
-        (of["nf4, double quantised"], nf4, "scales in 8 bits instead of 32"),
+        (of["nf4, double quantized"], nf4, "scales in 8 bits instead of 32"),
         (of["nf4, blocks of 128"], nf4, "half as many scales"),
         (nf4, of["int8, a scale a row"], "4 bits instead of 8"),
     )

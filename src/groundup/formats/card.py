@@ -64,7 +64,7 @@ def model_card(
         "pipeline_tag": "text-generation",
         "language": ["en"],
         "tags": ["groundup"],
-        # Weights carry what their texts' licences ask for; the strictest of them is named here.
+        # Weights carry what their texts' licenses ask for; the strictest of them is named here.
         "license": "cc-by-sa-4.0" if any("SA" in s.license for s in data) else "other",
     }
     if parent is not None:

@@ -20,7 +20,7 @@ from groundup.tune.config import SFTConfig
 
 
 def data_list() -> None:
-    """Show every data set and model: what it is, how large, under which licence, whom to cite."""
+    """Show every data set and model: what it is, how large, under which license, whom to cite."""
     from groundup.data.packs.fetch import is_cached
     from groundup.data.packs.manifest import (
         DOMAINS,

@@ -101,7 +101,7 @@ def _adapter(adapter: dict[str, Any]) -> dict[str, Any]:
     names = {
         "r": "rank",
         "lora_alpha": "alpha",
-        "use_rslora": "rank-stabilised",
+        "use_rslora": "rank-stabilized",
         "use_dora": "DoRA",
     }
     return {shown: adapter[name] for name, shown in names.items() if adapter.get(name)}

@@ -49,7 +49,7 @@ class Number:
 class Task:
     """One set of items, how they are asked, and what is made of the rows.
 
-    `packs` are the sets of the manifest that are read, whose hash, licence and citation are theirs;
+    `packs` are the sets of the manifest that are read, whose hash, license and citation are theirs;
     `version` is raised whenever the same model would give other rows or be asked other items, so
     that rows kept of another version are never read. `items(count)` gives at most so many, always
     the same ones for a count. `ask` gives one row an item. `numbers` and `difference` give
@@ -76,7 +76,7 @@ class Task:
     chats: bool = False
     """Whether it asks for answers, which only a model that was taught to answer gives."""
     commercial: bool = True
-    """Whether the set's licence allows commercial use; those that forbid it are opt-in."""
+    """Whether the set's license allows commercial use; those that forbid it are opt-in."""
     distance: Callable[[Sequence[Row], Sequence[Row]], BySource] | None = None
     """How much further one model is than another from the ideal of each number that has one."""
     text: Callable[[Any], str] | None = None
