@@ -11,6 +11,7 @@ import pytest
 from groundup.app.cli import main
 from groundup.errors import UserError
 from groundup.pretrain.scaling.law import Law
+from groundup.pretrain.scaling.report import odd_flops
 from groundup.pretrain.scaling.table import read_table, told
 
 TRUE = Law(1.8, 400.0, 1200.0, 0.35, 0.35)
@@ -89,6 +90,9 @@ def test_units_stand_in_the_head_or_beside_the_number(tmp_path: Path, head: str,
         *(("1e18", 1e18), ("x 10^18", 1e18), ("×10**18", 1e18), ("EFLOPs", 1e18), ("K", 1e3)),
         *(("1,000", 1e3), ("1000s", 1e3), ("C", 1), ("FLOPs", 1), ("6 N D", 1), ("total", 1)),
         *(("approx.", 1), ("#", 1), ("excl. embeddings", 1), ("M, millions", 1e6)),
+        *(("exact", 1), ("petaFLOPs", 1e15), ("exaFLOP", 1e18), ("zettaFLOPs", 1e21)),
+        *(("PF-days", 8.64e19), ("petaflop/s-days", 8.64e19), ("Gtok", 1e9), ("M-toks", 1e6)),
+        *(("mio", 1e6), ("mln", 1e6), ("in bln", 1e9), ("megatokens", 1e6)),
     ],
 )
 def test_units_in_brackets(tmp_path: Path, unit: str, factor: float) -> None:
@@ -98,13 +102,55 @@ def test_units_in_brackets(tmp_path: Path, unit: str, factor: float) -> None:
     assert found == pytest.approx((7 * factor, 2e3, 3))
 
 
-@pytest.mark.parametrize("unit", ["7e3", "10¹⁸", "M x 2", "M; 1e9"])
+@pytest.mark.parametrize(
+    "unit", [*("7e3", "10¹⁸", "M x 2", "M; 1e9"), *("mil", "GPU-hours", "EF", "quadrillion")]
+)
 def test_a_unit_that_is_not_known_is_refused(tmp_path: Path, unit: str) -> None:
     path = written(tmp_path / "t.csv", f"n ({unit}),d,loss,own\n1,2,3,4\n")
     with pytest.raises(UserError, match=r"unit in 'n \(.*' must be one such as \(M\)"):
         read_table(path)
     # A column that is not used may have any.
     assert len(read_table(path, {"parameters": "own"}).runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "factor"),
+    [
+        *(("parameters", "params_M", 1e6), ("parameters", "numParamsB", 1e9)),
+        *(("parameters", "Model Size in billions", 1e9), ("parameters", "million_params", 1e6)),
+        *(("tokens", "train tokens-1e6", 1e6), ("tokens", "kTokens", 1e3)),
+        *(("flops", "train_GFLOPs", 1e9), ("flops", "compute_PF_days", 8.64e19)),
+        # Names without one.
+        *(("parameters", "n_active", 1), ("tokens", "T", 1), ("tokens", "tokens_1000", 1)),
+    ],
+)
+def test_units_behind_a_name(tmp_path: Path, name: str, column: str, factor: float) -> None:
+    row = {"n": 2, "d": 3, "loss": 4, column: 7}
+    table = read_table(written(tmp_path / "t.json", json.dumps([row])), {name: column})
+    assert getattr(table.runs, name)[0] == pytest.approx(7 * factor)
+
+
+@pytest.mark.parametrize("column", ["train_T", "params_mil", "active M", "gpu_hours", "at_1e9"])
+def test_what_may_be_a_unit_behind_a_name_is_refused(tmp_path: Path, column: str) -> None:
+    path = written(tmp_path / "t.csv", f"n,d,loss,{column}\n1,2,3,4\n")
+    with pytest.raises(UserError, match=f"unit in '{column}' must be one such as"):
+        read_table(path, {"tokens": column})
+
+
+def test_a_row_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    rows = ["7,8,9,0", "7,8,9,1", "7,8,9,0", "5,8,9,0"]
+    path = written(tmp_path / "t.csv", "\n".join(["n,d,loss,seed", *rows]))
+    found = read_table(path)
+    assert found.runs.parameters.tolist() == [7, 7, 5] and found.lines == (2, 3, 5)
+    assert found.bad == (f"{path}, line 4: the same in every column as line 2",)
+
+
+def test_flops_in_another_unit_than_parameters_and_tokens_are_told(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", "n,d,c,loss\n1e6,1e7,6e13,3\n2e6,1e7,6e14,2\n3e6,9,,4\n")
+    assert odd_flops(read_table(path)) == []
+    path = written(tmp_path / "t.csv", "n,d,c,loss\n1e6,1e7,6e13,3\n2e6,1e7,0.12,2\n")
+    [said] = odd_flops(read_table(path))
+    assert "FLOPs of 1 of 2 runs are far from 6 N D, as in line 3, 1e-15 times it;" in said
 
 
 def test_rows_that_are_no_runs_are_set_aside_and_said(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from groundup.report.page import PAGE, Box, Note, Page, Plots, Section, write_pa
 from groundup.report.plots import COLORS, GREY, titled
 from groundup.report.table import Cell, Table, number, short_number, text_table
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console, say
+from groundup.runs.console import console, counted, say
 from groundup.runs.files import folder_aside, read_json_object, write_json
 
 RESULT = "result.json"
@@ -32,6 +32,9 @@ _KIND = "scaling fit"
 _CURVES = 200
 # A term of the law that is so small a share of every loss is none.
 _NOTHING = 1e-6
+# FLOPs are in another unit than parameters and tokens where they are so many times 6 N D; scores,
+# a head and experts that rest make up for less.
+_ODD = 30.0
 
 
 def fit_table(
@@ -58,7 +61,7 @@ def fit_table(
     if isoflop is not None:
         tables.append(budget_table(isoflop))
         plots.append(isoflop_plot(fit, isoflop))
-    remarks = findings(fit, isoflop) + left_out(table, fit, highest_left_out)
+    remarks = findings(fit, isoflop) + odd_flops(table) + left_out(table, fit, highest_left_out)
     with folder_aside(out, first=RESULT) as aside:
         content = {
             "schema": 1,
@@ -145,6 +148,17 @@ def no_matter(fit: LawFit) -> list[str]:
     return [name for name, term in terms.items() if term <= least]
 
 
+def odd_flops(table: RunTable) -> list[str]:
+    """Of which runs the FLOPs cannot be those of their parameters and tokens, in a sentence."""
+    times = table.runs.flops / (6 * table.runs.parameters * table.runs.tokens)
+    rows = np.flatnonzero((times > _ODD) | (times < 1 / _ODD))
+    return [
+        f"Warning: FLOPs of {len(rows)} of {counted(len(times), 'run')} are far from 6 N D, as in "
+        f"line {table.lines[row]}, {times[row]:.2g} times it; check the units of the columns."
+        for row in rows[:1]
+    ]
+
+
 def left_out(table: RunTable, fit: LawFit, highest_left_out: int | None = None) -> list[str]:
     """Which runs were left out of the fit and which rows were no runs, in sentences."""
     said = []
@@ -159,7 +173,7 @@ def left_out(table: RunTable, fit: LawFit, highest_left_out: int | None = None) 
     else:
         said.append("No run was left out as an outlier.")
     if table.bad:
-        said.append(f"{len(table.bad)} rows are no runs and were set aside: {table.bad[0]}.")
+        said.append(f"{counted(len(table.bad), 'row')} set aside: {table.bad[0]}.")
     return said
 
 

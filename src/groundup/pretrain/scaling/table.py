@@ -4,8 +4,9 @@ CSV, TSV, JSON Lines and a JSON array of objects are read, with the column names
 tables: `Model Size`, `Training Tokens`, `loss`, `Training FLOP` (Besiroglu et al. 2024), `n`, `d`,
 `l`, `compute_budget`, `final_loss` and their like, in any spelling. Of parameters, tokens and FLOPs
 two are enough in each row, since C = 6 N D. Units stand in brackets, Params (in millions), Tokens
-(bn), FLOPs (1e18), or behind the number, 70M. In a table whose columns are parted by semicolons the
-comma is the decimal sign, 3,12; elsewhere it parts thousands, 1,400.
+(bn), FLOPs (1e18), Compute (PF-days), behind the name, params_M, or behind the number, 70M. In a
+table whose columns are parted by semicolons the comma is the decimal sign, 3,12; elsewhere it parts
+thousands, 1,400. A row that is there twice, the same in every column, counts once.
 """
 
 from __future__ import annotations
@@ -49,17 +50,27 @@ _NAMES: dict[str, tuple[str, ...]] = {
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 _THOUSANDS_BY_DOTS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+,\d*(e[+-]?\d+)?", re.IGNORECASE)
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-_UNITS = _SUFFIXES | {"mn": 1e6, "mm": 1e6, "bn": 1e9, "tn": 1e12, "p": 1e15, "e": 1e18, "z": 1e21}
+_PREFIXES = {"kilo": 1e3, "mega": 1e6, "giga": 1e9, "tera": 1e12, "peta": 1e15, "exa": 1e18}
+_PREFIXES |= {"zetta": 1e21, "yotta": 1e24}
+_UNITS = _SUFFIXES | _PREFIXES | {"p": 1e15, "e": 1e18, "z": 1e21, "y": 1e24}
+_UNITS |= {"mn": 1e6, "mm": 1e6, "mio": 1e6, "mln": 1e6, "bn": 1e9, "bln": 1e9, "tn": 1e12}
 _UNITS |= {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_LONG = "|".join(_PREFIXES)
 # In millions, B tokens, TFLOPs, x 10^18, 1e18, 1,000.
 _UNIT = re.compile(
-    r"(?:in )?(?:[x×*] ?)?(?:([kmbgt]|[mbt]n|mm|thousand|(?:m|b|tr)illion|[pez](?=flop))|"
-    r"1((?:,?000)+)|(?:1e\+?|10(?:\^|\*\*))(\d\d?))s?(?: of)? ?"
-    r"(?:flops?|params|parameters|tokens)?"
+    rf"(?:in )?(?:[x×*] ?)?(?:([kmbgt]|[mbt]n|mm|mio|[mb]ln|thousand|(?:m|b|tr)illion|{_LONG}|"
+    r"[pezy](?=[ -]?flop))|1((?:,?000)+)|(?:1e\+?|10(?:\^|\*\*))(\d\d?))s?(?: of)?[ -]?"
+    r"(flops?|params?|parameters|tok(?:en)?s?)?"
 )
+# PF-days, petaflop/s-days.
+_DAYS = re.compile(rf"(?:in )?([kmgtpezy]|{_LONG})[ -]?f(?:lops?)?(?:[/-]?s)?[ -]?days?")
 _BRACKETS = re.compile(r"[(\[](.*?)[)\]]")
 # What may be a unit that is not known; (active), (excl. embeddings) and their like are none.
-_LIKE_UNITS = re.compile(r"\d|thousand|illion|\b([kmbgt]|[mbt]n|mm)\b")
+_LIKE_WORDS = re.compile(
+    r"thousand|illion|\b(?:[kmbgt]|[mbt]n|mm|mil|bil|mrd|days?|hours?|seconds?)\b|"
+    rf"\b(?:[kmbgtpezy]-?(?:fs?\b|flop|tok|param)|(?:{_LONG})(?:\b|flop|tok|param))"
+)
+_LIKE_UNITS = re.compile(rf"\d|{_LIKE_WORDS.pattern}")
 _MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
 _LARGEST = 1e40
 _SHOWN = 3
@@ -111,8 +122,8 @@ class RunTable:
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable:
     """Read a table of runs; `columns` names those of parameters, tokens, loss and flops.
 
-    Rows that are no run are set aside and named in `bad`. Raises `UserError` for a file that is no
-    such table, and where no row is left.
+    Rows that are no run, or are there twice, are set aside and named in `bad`. Raises `UserError`
+    for a file that is no such table, and where no row is left.
     """
     rows, decimal_comma = _rows(path)
     if not rows:
@@ -121,6 +132,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable
     found = _columns(path, list(names), columns or {})
     factors = {name: _factor(path, name, column) for name, column in found.items()}
     runs, lines, bad = list[tuple[float, ...]](), list[int](), list[str]()
+    first = dict[str, int]()
     for line, row in rows:
         # Of the three sizes one may be blank.
         blank = [name for name in factors if name != "loss" and _blank(row.get(found[name]))]
@@ -131,16 +143,18 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable
             if name not in left
         }
         fault = next((name for name, value in values.items() if value is None), None)
-        if fault is None:
-            runs.append(_completed({name: value for name, value in values.items() if value}))
-            lines.append(line)
-        else:
+        if fault is not None:
             given = shorten(row.get(found[fault]))
             rule = "a number above 0"
             if "," in given:
                 sign = "is the decimal sign" if decimal_comma else "parts thousands, as in 1,400"
                 rule += f"; the comma {sign}"
             bad.append(f"{path}, line {line}: {found[fault]}={given} must be {rule}")
+        elif (same := first.setdefault(repr(sorted(row.items())), line)) != line:
+            bad.append(f"{path}, line {line}: the same in every column as line {same}")
+        else:
+            runs.append(_completed({name: value for name, value in values.items() if value}))
+            lines.append(line)
     if not runs:
         raise UserError(f"{bad[0]}; no row of {len(rows)} is a training run")
     table = np.array(runs).T
@@ -200,16 +214,14 @@ def _plain(name: str) -> str:
 
 
 def _factor(path: Path, name: str, column: str) -> float:
-    """What a column's numbers are multiplied by: the units in its brackets."""
+    """What a column's numbers are multiplied by: the units in its brackets and behind its name."""
     if name == "loss":  # the law is in whatever unit it has
         return 1.0
-    factors = set[float]()
+    factors = _behind(name, column)
     for said in _BRACKETS.findall(column.lower()):
         for part in re.split(r"[,;](?!\d)", said):
-            unit = _UNIT.fullmatch(part.strip())
-            if unit is not None:
-                word, zeros, exponent = unit.groups(default="")
-                factors.add(_UNITS.get(word) or float(f"1e{exponent or zeros.count('0')}"))
+            if (factor := _unit(part.strip())) is not None:
+                factors.add(factor)
             elif _LIKE_UNITS.search(part) and _plain(part) not in (*_NAMES[name], "6nd"):
                 factors.add(math.nan)
     if len(factors) > 1 or math.nan in factors:
@@ -218,6 +230,37 @@ def _factor(path: Path, name: str, column: str) -> float:
             "(1e18); rename the column in the table"
         )
     return factors.pop() if factors else 1.0
+
+
+def _unit(said: str) -> float | None:
+    """What a unit multiplies by; None for what is no unit that is known."""
+    if (days := _DAYS.fullmatch(said)) is not None:
+        return 86_400 * _UNITS[days[1]]
+    if (unit := _UNIT.fullmatch(said)) is None:
+        return None
+    word, zeros, exponent, _ = unit.groups(default="")
+    return _UNITS.get(word) or float(f"1e{exponent or zeros.count('0')}")
+
+
+def _behind(name: str, column: str) -> set[float]:
+    """The unit behind a name without brackets, as in params_M or tokensB; nan if it is not known.
+
+    A letter is one behind a known name alone: train_T may be tokens of training.
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _BRACKETS.sub("", column))
+    words = re.findall(r"[^\s_.-]+", spaced.lower())
+    for at in range(len(words)):
+        said = " ".join(words[at:])
+        if (factor := _unit(said)) is None or said.lstrip("x×* ").replace(",", "").isdigit():
+            continue  # tokens_1000 may be those of a step
+        if {_plain("".join(words[:at])), *words[max(0, at - 1) : at]} & {*_NAMES[name]}:
+            return {factor}
+        unit = _UNIT.fullmatch(said)
+        if not said[0].isdigit() and (unit is None or unit[4]):  # PF-days, GFLOPs, B tokens
+            return {factor}
+        if at:
+            return {math.nan}
+    return {math.nan} if len(words) > 1 and _LIKE_WORDS.search(words[-1]) else set()
 
 
 def _blank(value: object) -> bool:
