@@ -130,7 +130,8 @@ def test_a_model_without_data_is_timed(tmp_path: Path) -> None:
 def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
     drawn = [[2.0, 400.0, 1200.0, 0.3, 0.3], [2.1, 400.0, 1200.0, 0.3, 0.3]]
     law = {"E": 2.05, "A": 400.0, "B": 1200.0, "alpha": 0.3, "beta": 0.3}
-    result = {"fit": {"law": law, "drawn": drawn, "deviation": 0.005}}
+    fit = {"law": law, "drawn": drawn, "deviation": 0.005, "runs": 20, "left_out": [3]}
+    result = {"fit": fit}
     (tmp_path / "result.json").write_text(json.dumps(result))
     request = PlanRequest("pretrain", steps=10, depth=1, vocab_size=320, context=32, rows=4)
     estimate = plan_run(request, machine=None, law=tmp_path)
@@ -140,7 +141,7 @@ def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
     assert estimate.loss.low < estimate.loss.estimate < estimate.loss.high
     # The experiment keeps it among its data.
     (tmp_path / "result.json").write_text(json.dumps({"experiment": "scaling-law", "data": result}))
-    assert read_law(tmp_path)[0] == Law(**law)
+    assert read_law(tmp_path)[0] == Law(**law) and read_law(tmp_path)[2:] == (0.005, 19)
     contents: list[dict[str, Any]] = [{}, {"fit": None}, {"data": []}, {"data": {"fit": 3}}]
     for content in contents:
         (tmp_path / "result.json").write_text(json.dumps(content))

@@ -368,8 +368,8 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
 # The loss.
 
 
-def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float]:
-    """The law that `groundup scaling fit` wrote, what else it may be, and a run's deviation.
+def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float, int]:
+    """The law that `groundup scaling fit` wrote, what else it may be, a run's deviation, the runs.
 
     The experiment `scaling-law` wrote one as well, among its data.
     """
@@ -381,7 +381,7 @@ def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float]:
         drawn = tuple(Law(*(float(one) for one in row)) for row in fit["drawn"])
         if not 0 <= (deviation := float(fit["deviation"])) < math.inf:
             raise ValueError
-        return law, drawn, deviation
+        return law, drawn, deviation, int(fit["runs"]) - len(fit["left_out"])
     except (KeyError, TypeError, ValueError):
         raise UserError(
             f"--law={folder} holds no law; name a folder that groundup scaling fit wrote, or "

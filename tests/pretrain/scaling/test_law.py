@@ -9,10 +9,18 @@ import pytest
 
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
+from groundup.maths.intervals import student_quantile
 from groundup.pretrain.scaling.flops import kaplan_flops
 from groundup.pretrain.scaling.isoflop import fit_isoflop
-from groundup.pretrain.scaling.law import Law, LawFit, _nearest_start, _Table, fit_law
-from groundup.pretrain.scaling.report import findings, frontier_plot
+from groundup.pretrain.scaling.law import (
+    Law,
+    LawFit,
+    _nearest_start,
+    _Table,
+    fit_law,
+    predicted,
+)
+from groundup.pretrain.scaling.report import findings, frontier_plot, law_table
 from groundup.pretrain.scaling.table import Runs
 
 # Besiroglu et al. (2024), table 1.
@@ -116,6 +124,21 @@ def test_a_prediction_covers_what_runs_come_to() -> None:
     found = fit.predicted(n, d)
     assert found.low < TRUE.loss(n, d) < found.high
     assert 0.01 < (found.high - found.low) / found.estimate < 0.1
+
+
+def test_a_prediction_knows_that_few_runs_hardly_tell_their_noise() -> None:
+    generator, held = np.random.default_rng(0), []
+    for seed in range(1_000):
+        # Of eight runs, five of them for the numbers of the law.
+        deviation = 0.01 * float(np.sqrt(generator.chisquare(3) / 3))
+        found = predicted(TRUE, (), deviation, 8, 1e9, 2e10, seed=seed)
+        run = TRUE.loss(1e9, 2e10) * np.exp(generator.normal(0, 0.01))
+        held.append(found.low < run < found.high)
+    assert 0.93 < np.mean(held) < 0.97
+    fit = fit_law(table(0.005, runs=8), bootstraps=0)
+    found = fit.predicted(1e9, 2e10)
+    radius = student_quantile(0.95, 3) * fit.deviation
+    assert np.log(found.high / found.low) == pytest.approx(2 * radius, rel=0.15)
 
 
 def test_too_little_to_tell_five_numbers() -> None:

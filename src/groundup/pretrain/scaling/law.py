@@ -102,7 +102,13 @@ class LawFit:
 
     def predicted(self, parameters: float, tokens: float, *, seed: int = 0) -> Interval:
         """The loss of one more run: the law's uncertainty and the noise of a run together."""
-        return predicted(self.law, self.drawn, self.deviation, parameters, tokens, seed=seed)
+        known = self.law, self.drawn, self.deviation, int(self.kept.sum())
+        return predicted(*known, parameters, tokens, seed=seed)
+
+    @property
+    def used(self) -> Runs:
+        """The runs of the fit."""
+        return self.runs.chosen(self.kept)
 
     @property
     def deviation(self) -> float:
@@ -111,7 +117,7 @@ class LawFit:
         Five numbers were fitted, so that runs lie closer to this law than to the true one.
         """
         kept = self.residuals[self.kept]
-        return float(np.sqrt((kept**2).sum() / max(1, len(kept) - 5)))
+        return float(np.sqrt((kept**2).sum() / _freedom(len(kept))))
 
     def to_json(self) -> dict[str, Any]:
         names = ("E", "A", "B", "alpha", "beta", "a", "b")
@@ -125,22 +131,33 @@ class LawFit:
         }
 
 
+def _freedom(runs: int) -> int:
+    """The degrees of freedom of the deviation of so many runs about a law of five numbers."""
+    return max(1, runs - 5)
+
+
 def predicted(
     law: Law,
     drawn: tuple[Law, ...],
     deviation: float,
+    runs: int,
     parameters: float,
     tokens: float,
     *,
     seed: int = 0,
 ) -> Interval:
-    """The 95 % interval of a run's loss by a law, by what others it might be, and by noise."""
+    """The 95 % interval of a run's loss by a law, by what others it might be, and by noise.
+
+    The noise is Student's t, as its deviation was measured on so few `runs`.
+    """
     estimate = float(law.loss(parameters, tokens))
     laws = drawn or (law,)
     generator = np.random.default_rng(seed)
     picked = generator.integers(len(laws), size=4_000)
     means = np.array([one.loss(parameters, tokens) for one in laws])[picked]
-    low, high = np.percentile(means * np.exp(generator.normal(0, deviation, 4_000)), _ENDS)
+    noise = deviation * generator.standard_t(_freedom(runs), 4_000)
+    with np.errstate(over="ignore"):  # t of one degree has long tails
+        low, high = np.percentile(means * np.exp(noise), _ENDS)
     return Interval(estimate, float(low), float(high))
 
 
