@@ -40,7 +40,15 @@ from groundup.pretrain.scaling.flops import kaplan_flops
 from groundup.pretrain.scaling.law import Law, predicted
 from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import RATES, passes
-from groundup.report.table import Cell, Column, Table, short_number, text_table
+from groundup.report.table import (
+    Cell,
+    Column,
+    Table,
+    decimals,
+    number,
+    short_number,
+    text_table,
+)
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, duration, say
 from groundup.runs.files import is_number, read_json_object, write_json
@@ -404,8 +412,7 @@ def table(estimate: RunEstimate) -> Table:
     )
     loss: str | Cell = "unknown"
     if estimate.loss is not None:
-        ends = f"{estimate.loss.low:.3f} to {estimate.loss.high:.3f}"
-        loss = Cell(f"{estimate.loss.estimate:.3f}", ends)
+        loss = number(estimate.loss, decimals(estimate.loss.estimate))
     rows: list[tuple[str, str | Cell]] = [
         (
             "time",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import floor, inf, log10
 from typing import Any, Literal
 
 from groundup.maths.intervals import Interval
@@ -153,6 +154,11 @@ def listing(names: Sequence[str]) -> str:
     """Names in a sentence: `utility, safety and fairness`."""
     *firsts, last = names
     return f"{', '.join(firsts)} and {last}" if firsts else last
+
+
+def decimals(value: float) -> int:
+    """So many decimals that a small number has three significant digits; 3 at least."""
+    return max(3, 2 - floor(log10(value))) if 0 < value < inf else 3
 
 
 def number(value: Interval, digits: int = 3) -> Cell:

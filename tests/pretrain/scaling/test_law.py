@@ -118,6 +118,26 @@ def test_runs_far_off_are_left_out_and_do_no_harm() -> None:
     assert highest.runs.losses[~highest.kept].min() >= highest.runs.losses[highest.kept].max()
 
 
+def test_a_run_that_was_left_out_is_not_the_largest() -> None:
+    runs = table(0.002, runs=80)
+    row = int(runs.parameters.argmin())
+    for values in (runs.parameters, runs.flops):
+        values[row] *= 1e6
+    fit = LawFit(TRUE, (TRUE,), runs, np.arange(80) != row, np.zeros(80))
+    largest = float(np.delete(runs.flops, row).max())
+    assert f"At {largest:.2g} FLOPs, the most here," in " ".join(findings(fit, None))
+    assert frontier_plot(fit, None).figure.axes[0].get_xlim()[1] < 100 * largest
+
+
+def test_small_losses_have_digits_that_tell_something() -> None:
+    runs, law = grid(), Law(1.817e-4, 0.0482, 0.2085, 0.348, 0.366)
+    runs.losses[:] *= 1e-4
+    fit = LawFit(law, (law,), runs, np.ones(len(runs), bool), np.zeros(len(runs)))
+    said = " ".join(findings(fit, None))
+    assert "L = 0.000182 + " in said and "for a loss of 0.0002" in said
+    assert law_table(fit, None).lines[0][1] == "0.000182\n0.000182 to 0.000182"
+
+
 def test_a_prediction_covers_what_runs_come_to() -> None:
     fit = fit_law(table(0.005), bootstraps=40)
     n, d = TRUE.optimum(1e22)

@@ -22,7 +22,7 @@ from groundup.pretrain.scaling.table import RunTable, read_table, told
 from groundup.report.figure import Plot
 from groundup.report.page import PAGE, Box, Note, Page, Plots, Section, write_page
 from groundup.report.plots import COLORS, GREY, titled
-from groundup.report.table import Cell, Table, number, short_number, text_table
+from groundup.report.table import Cell, Table, decimals, number, short_number, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import folder_aside, read_json_object, write_json
@@ -56,7 +56,7 @@ def fit_table(
         say(line)
     say(f"{path}: {len(table.runs)} runs; columns {_listed(table.columns)}")
     fit = fit_law(table.runs, bootstraps=bootstraps, seed=seed, highest_left_out=highest_left_out)
-    isoflop = fit_isoflop(table.runs.chosen(fit.kept), bootstraps=bootstraps, seed=seed)
+    isoflop = fit_isoflop(fit.used, bootstraps=bootstraps, seed=seed)
     tables, plots = [law_table(fit, isoflop)], [fit_plot(fit), frontier_plot(fit, isoflop)]
     if isoflop is not None:
         tables.append(budget_table(isoflop))
@@ -102,17 +102,18 @@ def check_folder(out: Path) -> None:
 
 def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
     """What the numbers say, in sentences."""
-    law, k = fit.law, fit.runs.flops_per_weight
-    alpha = fit.interval("alpha")
+    law, k = fit.law, fit.used.flops_per_weight
+    alpha, digits = fit.interval("alpha"), decimals(float(fit.used.losses.min()))
     said = [
-        f"L = {law.E:.3f} + {short_number(law.A)} / N^{law.alpha:.3f} + {short_number(law.B)} / "
-        f"D^{law.beta:.3f}; a run lies off by {fit.deviation:.1%} of its loss on average.",
+        f"L = {law.E:.{digits}f} + {short_number(law.A)} / N^{law.alpha:.3f} + "
+        f"{short_number(law.B)} / D^{law.beta:.3f}; a run lies off by "
+        f"{fit.deviation:.1%} of its loss on average.",
         f"With more compute C the best size grows as C^{_words(fit.interval('a'))} and the best "
         f"number of tokens as C^{_words(fit.interval('b'))}.",
     ]
     idle = no_matter(fit)
     said += [f"By this table {one} does not matter, so that no size is best." for one in idle]
-    largest = float(fit.runs.flops.max())
+    largest = float(fit.used.flops.max())
     for flops in () if idle else (largest, 10 * largest):
         n, d = law.optimum(flops, k)
         if not (0 < n < np.inf and 0 < d < np.inf):
@@ -122,7 +123,7 @@ def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
         said.append(
             f"At {flops:.2g} FLOPs{', the most here,' if flops == largest else ''} the best model "
             f"has {short_number(n)} parameters and reads {short_number(d)} tokens "
-            f"({d / n:.3g} a parameter), for a loss of {loss:.3f}."
+            f"({d / n:.3g} a parameter), for a loss of {loss:.{digits}f}."
         )
     if alpha.high - alpha.low > 0.3:
         said.append(
@@ -139,7 +140,7 @@ def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
 
 def no_matter(fit: LawFit) -> list[str]:
     """Which of size and data lowers no run's loss by the law: there is no best share of them."""
-    law, runs = fit.law, fit.runs
+    law, runs = fit.law, fit.used
     least = _NOTHING * float(runs.losses.min())
     terms = {
         "size": law.A * runs.parameters.min() ** -law.alpha,
@@ -190,6 +191,7 @@ def _listed(columns: Mapping[str, str]) -> str:
 
 def law_table(fit: LawFit, isoflop: IsoFlop | None) -> Table:
     """The fitted numbers with their intervals, by both ways."""
+    digits = decimals(float(fit.used.losses.min()))
     rows: list[Sequence[str | Cell]] = []
     for name, meaning in (
         ("E", "no model gets below"),
@@ -200,7 +202,11 @@ def law_table(fit: LawFit, isoflop: IsoFlop | None) -> Table:
     ):
         other = None if isoflop is None else getattr(isoflop, name, None)
         rows.append(
-            (f"{name}\n{meaning}", number(fit.interval(name)), number(other) if other else "–")
+            (
+                f"{name}\n{meaning}",
+                number(fit.interval(name), digits if name == "E" else 3),
+                number(other) if other else "–",
+            )
         )
     for name in ("A", "B"):
         found = fit.interval(name)
@@ -219,7 +225,7 @@ def budget_table(isoflop: IsoFlop) -> Table:
             str(len(one.rows)),
             short_number(one.parameters),
             short_number(one.tokens),
-            f"{one.loss:.3f}",
+            f"{one.loss:.{decimals(one.loss)}f}",
         )
         for one in isoflop.budgets
     ]
@@ -250,7 +256,7 @@ def fit_plot(fit: LawFit) -> Plot:
 def frontier_plot(fit: LawFit, isoflop: IsoFlop | None) -> Plot:
     """The runs by compute and size, and the best size by the law and by the budgets' optima."""
     figure, axes = titled("The best size for every budget")
-    runs = fit.runs
+    runs = fit.used
     axes.loglog(
         runs.flops, runs.parameters, "o", color=GREY, markersize=2.5, alpha=0.5, label="runs"
     )
@@ -285,7 +291,7 @@ def frontier_plot(fit: LawFit, isoflop: IsoFlop | None) -> Plot:
 def isoflop_plot(fit: LawFit, isoflop: IsoFlop) -> Plot:
     """The losses of every budget over size, with parabolas, optima and the law."""
     figure, axes = titled("Runs of the same compute", height=4.2)
-    runs = fit.runs.chosen(fit.kept)
+    runs = fit.used
     for turn, one in enumerate(isoflop.budgets):
         color = COLORS[turn % len(COLORS)]
         sizes = runs.parameters[one.rows]
