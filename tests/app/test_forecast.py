@@ -162,6 +162,7 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     request = PlanRequest("pretrain", parameters=1e7, settings=("arch=lstm",))
     estimate = plan_run(request, machine=file, law=None)
     assert estimate.parameters == pytest.approx(1e7, rel=0.1)
+    assert estimate.reasons["parameters"].startswith(f"{estimate.parameters:,}, of the sizes")
     assert estimate.tokens == pytest.approx(1.5 * estimate.parameters, rel=0.001)
     assert estimate.training_seconds == pytest.approx(estimate.flops / 0.3e11)
     # As groundup doctor --quick writes it, and what no doctor wrote.
@@ -204,6 +205,8 @@ def test_dotted_settings_are_one_table() -> None:
         (["--depth", "2", "--set", f"rows={'9' * 5_000}"], "rows"),
         (["--depth", "2", "--tokenizer", "/nowhere"], "/nowhere"),
         (["--params", "1e10"], "--params=1e+10 must be at most 4,8"),
+        (["--params", "1e4"], "--params=10000 must be at least 3"),
+        (["--params", "1e4", "--set", "arch=lstm"], "--params=10000 must be at least 3"),
         (["--params", "1e10", "--set", "arch=lstm"], "must be at most 1,"),
         (["--depth", "2", "--set", "rows=4", "rows=8"], "--set rows=… is there twice"),
         (["--set", "mixture.a=[1,1]", "mixture.a=[0,1]"], "--set mixture.a=… is there twice"),

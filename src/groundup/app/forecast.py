@@ -129,6 +129,10 @@ def plan_run(
         )
     law_found = None if law is None else read_law(law)
     estimate = _elsewhere(request, machine) if machine is not None else _here(request)
+    if (wanted := request.parameters) is not None:
+        near = f"{estimate.parameters:,}, of the sizes that are tried the nearest to {wanted:,.0f}"
+        reason = f"{near}; give the size itself with --width and --depth"
+        estimate = replace(estimate, reasons={"parameters": reason, **estimate.reasons})
     if law_found is not None:
         estimate = replace(
             estimate, loss=predicted(*law_found, estimate.parameters, estimate.tokens)

@@ -44,7 +44,7 @@ def sized(
 
     A transformer of more parameters is deeper, a recurrent network wider. Where nothing says how
     long it is, a model reads as many tokens as suit its size. Raises `UserError` where nothing says
-    how large it is either, and where it is larger than any that is tried.
+    how large it is either, and where it is smaller or larger than any that is tried.
     """
     if parameters is not None:
         wanted = parameters
@@ -54,6 +54,11 @@ def sized(
             sizes = [{"width": 64 * number} for number in range(1, _WIDEST + 1)]
         tried = [config.model_copy(update=size) for size in sizes]
         counts = [model_shape(one, vocab_size, 1.0)[0].parameters for one in tried]
+        if wanted < counts[0]:
+            raise UserError(
+                f"--params={wanted:g} must be at least {counts[0]:,}, the smallest that is tried; "
+                "give more, or a smaller vocabulary or --width"
+            )
         if wanted > counts[-1]:
             raise UserError(
                 f"--params={wanted:g} must be at most {counts[-1]:,}, the largest that is tried; "
