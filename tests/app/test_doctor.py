@@ -143,6 +143,10 @@ def test_a_larger_micro_batch_is_advised_with_the_rows_that_it_had() -> None:
     assert own.how == "--micro-rows 256" and "rows" not in own.setup
 
 
+def test_its_speed_is_that_of_the_median_step() -> None:
+    assert Side(TINY, seconds=[1.0, 9.0, 2.0]).speed == TINY.tokens / 2
+
+
 @pytest.mark.long
 def test_a_larger_micro_batch_is_compared_in_steps_of_as_many_rows() -> None:
     # A step of 4 rows is no measure of what a step of 256 gains by itself.

@@ -156,6 +156,23 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     request = PlanRequest("pretrain", steps=100, depth=2)
     estimate = plan_run(request, machine=file, law=None)
     assert estimate.training_seconds == pytest.approx(estimate.flops / 1e11)
+    assert estimate.kaplan_flops is not None and 0 < estimate.kaplan_flops < estimate.flops
+    # The blocks are computed once more, the head is not.
+    checkpointed = replace(request, settings=("gradient_checkpointing=true",))
+    slower = plan_run(checkpointed, machine=file, law=None)
+    head = 6 * 4_096 * 128 * estimate.tokens
+    again = (estimate.flops - head) / 3
+    assert slower.flops == estimate.flops and slower.peak_memory < estimate.peak_memory
+    assert slower.training_seconds == pytest.approx((estimate.flops + again) / 1e11)
+    # Only what its trial did is known of it.
+    own = {"threads": "8", "dtype": "float32", "compile": "off", "device": "cpu"}
+    same = replace(request, settings=tuple(f"{name}={value}" for name, value in own.items()))
+    assert plan_run(same, machine=file, law=None) == estimate
+    other = {"threads": "1", "dtype": "bfloat16", "compile": "on", "device": "cuda"}
+    for name, value in other.items():
+        asked = replace(request, settings=(f"{name}={value}",))
+        with pytest.raises(UserError, match=f"--set {name}={value} must be {own[name]} with --mac"):
+            plan_run(asked, machine=file, law=None)
     timed = plan_run(PlanRequest("pretrain", minutes=5), machine=file, law=None)
     assert "GFLOP/s (50% of the machine's peak)" in timed.reasons["depth"]
     # A recurrent network waits for itself at every token, and its width is what is asked for.

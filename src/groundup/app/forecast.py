@@ -60,7 +60,13 @@ from groundup.train.device import (
     Compute,
     available_memory,
 )
-from groundup.train.plan import TRAINING_SHARE, Trained, training_disk, training_memory
+from groundup.train.plan import (
+    TRAINING_SHARE,
+    Shape,
+    Trained,
+    training_disk,
+    training_memory,
+)
 from groundup.train.stage import Forecast, forecast
 
 # What has an option of its own.
@@ -218,17 +224,13 @@ def _estimate(found: Forecast) -> RunEstimate:
     plan = found.plan
     tokens = float(plan.steps * plan.tokens_per_step)
     expected = plan.expected or {}
-    shape = found.trained.shape
-    kaplan = None
-    if isinstance(shape, ModelConfig) and not shape.family.recurrent and shape.experts is None:
-        kaplan = kaplan_flops(shape) * tokens
     return RunEstimate(
         parameters=plan.parameters,
         trained_parameters=plan.trained_parameters or plan.parameters,
         steps=plan.steps,
         tokens=tokens,
         flops=plan.flops_per_token * tokens,
-        kaplan_flops=kaplan,
+        kaplan_flops=_kaplan(found.trained.shape, tokens),
         seconds=found.seconds,
         training_seconds=found.training,
         preparing_seconds=found.preparing,
@@ -239,6 +241,13 @@ def _estimate(found: Forecast) -> RunEstimate:
         reasons=plan.reasons,
         how=f"{plan.compute.dtype} on {plan.compute.device}, {_by(plan.compute)}",
     )
+
+
+def _kaplan(shape: Shape, tokens: float) -> float | None:
+    """FLOPs without head and scores, of a plain transformer."""
+    if isinstance(shape, ModelConfig) and not shape.family.recurrent and shape.experts is None:
+        return kaplan_flops(shape) * tokens
+    return None
 
 
 def _by(compute: Compute) -> str:
@@ -347,12 +356,16 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         kernels=kernels,
     )
     peak = float(trial) / EXPECTED_PEAK_SHARE
+    _refuse_other_compute(config, compute, str(facts.get("device", "cpu")))
     shape, reasons = model_shape(config, _vocab_size(request), peak)
     trained = Trained.whole(shape, config.context, RATES, "")
     per_token = shape.flops_per_token(config.context)
     # The trial was a transformer's.
     share = RECURRENT_PEAK_SHARE if shape.family.recurrent else EXPECTED_PEAK_SHARE
-    speed = peak * share / per_token
+    computed = float(per_token)
+    if config.gradient_checkpointing:  # the blocks' forward pass again, a third of their FLOPs
+        computed += (per_token - 6 * shape.vocab_size * shape.hidden_size) / 3
+    speed = peak * share / computed
     per_step = config.rows * config.context
     steps = config.steps or max(
         1, round((config.minutes or 0.0) * 60 * TRAINING_SHARE * speed / per_step)
@@ -364,7 +377,7 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         steps=steps,
         tokens=float(steps * per_step),
         flops=float(per_token * steps * per_step),
-        kaplan_flops=None,
+        kaplan_flops=_kaplan(shape, steps * per_step),
         seconds=seconds / TRAINING_SHARE,
         training_seconds=seconds,
         preparing_seconds=0.0,
@@ -375,6 +388,17 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         reasons=reasons,
         how=f"{compute.dtype} on {facts.get('processor')}, as fast as its trial",
     )
+
+
+def _refuse_other_compute(config: PretrainConfig, compute: Compute, device: str) -> None:
+    """Refuse what would be computed in another way than the trial. Raises `UserError`."""
+    trial = {"threads": compute.threads, "dtype": compute.dtype, "device": device, "compile": "off"}
+    for name, own in trial.items():
+        if (asked := getattr(config, name)) not in (None, "auto", own):
+            raise UserError(
+                f"--set {name}={asked} must be {own} with --machine, for nothing is known of that "
+                "machine but its trial; leave it out"
+            )
 
 
 # The loss.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -76,6 +77,11 @@ class Side:
             raise
         self.seconds.clear()
         return self
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second: the median of the steps, as plans have it."""
+        return self.setup.tokens / statistics.median(self.seconds)
 
     def turn(self) -> float:
         """Take a step; return its seconds."""

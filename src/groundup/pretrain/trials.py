@@ -151,7 +151,7 @@ def compare(
             found.append(measure(base, trial, plain))
             said(found[-1])
         # A base that is alone with every other setting has been timed often enough by now.
-        return setup.tokens / min(base.seconds), found
+        return base.speed, found
 
 
 def measure(base: Side, trial: Trial, plain: Mapping[str, str]) -> TrialResult:
@@ -165,12 +165,14 @@ def measure(base: Side, trial: Trial, plain: Mapping[str, str]) -> TrialResult:
                 Side(setup, plain) as side,
             ):
                 ratios = _turns(wide, side, _TURNS)
-                return TrialResult(trial, ratios, own_base=setup.tokens / min(wide.seconds))
+                return TrialResult(trial, ratios, own_base=wide.speed)
         with Side(setup, {**plain, **trial.environment}) as side:
             found = TrialResult(trial, _turns(base, side, _TURNS))
             if trial.remembered and found.gains:
+                alone = len(base.seconds)
                 with _busy_neighbour():
-                    return replace(found, busy=_turns(base, side, _BUSY_TURNS))
+                    found = replace(found, busy=_turns(base, side, _BUSY_TURNS))
+                del base.seconds[alone:]  # they are not of its speed as it is
             return found
     except ChildProcessError as error:
         return TrialResult(trial, (), failed=str(error))
