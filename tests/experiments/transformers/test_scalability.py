@@ -13,6 +13,7 @@ from groundup.app.stages import EXPERIMENTS
 from groundup.errors import UserError
 from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import ScalabilityConfig
+from groundup.experiments.transformers.findings import conclusions, over
 from groundup.experiments.transformers.language import WindowStream
 from groundup.experiments.transformers.models import Architecture, recurrent, transformer
 from groundup.experiments.transformers.scalability import crossing, positions, runs
@@ -52,6 +53,7 @@ def test_lines_cross_where_their_equations_say() -> None:
     assert (race.budgets[0], race.budgets[-1]) == pytest.approx((1.0, 64.0))
     said = told(race)
     assert "9.49 s" in said and "GPT is ahead" in said  # exp(2.25)
+    assert "of the best LSTM with every seed, from 9.49 s (" in said
     # Student's t of one degree of freedom on 2 and 2.5.
     assert crossing.where(race).startswith("9.49 s (") and len(crossing.tested(race)) == 2
 
@@ -73,6 +75,13 @@ def test_seeds_that_disagree_tell_no_place() -> None:
     assert [one is None for one in race.crossings] == [False, True]
     assert race.winners == ["GPT", "LSTM"]
     assert "cannot be told" in told(race)
+
+
+def test_of_one_seed_no_lead_is_told() -> None:
+    for start, slope in ((4.0, 0.5), (3.5, 0.1)):  # one that crosses, and one that does not
+        race = race_of("text", "s", [[falling(3.0, 0.1)]], [[falling(start, slope)]])
+        said = told(race)
+        assert said.startswith("Of one seed nothing can be told") and "ahead" not in said
 
 
 def test_of_several_changes_the_last_one_counts() -> None:
@@ -146,6 +155,20 @@ def test_the_models_are_compared_document_by_document() -> None:
         found.nats("GPT").mean(0)[-1] - found.nats("LSTM").mean(0)[-1]
     )
     assert ahead.measured.groups == 40 and -0.25 < ahead.measured.low < ahead.measured.high < -0.19
+
+    # Another GPT is as far behind: documents agree, and seeds do not.
+    behind = {"sums": (2 * np.array(lstm["sums"]) - np.array(gpt["sums"])).tolist()}
+    behind["counts"] = counts.tolist()
+    mixed = Compared("text", [lstm] * 3, [gpt, gpt, behind])
+    ahead, *_ = positions.tested(mixed)
+    of_seeds = over((mixed.nats("GPT") - mixed.nats("LSTM"))[:, -1].tolist())
+    assert ahead.mark == "open" and ahead.measured.estimate < -0.05
+    assert (ahead.measured.low, ahead.measured.high) == pytest.approx((of_seeds.low, of_seeds.high))
+    # Of one model of each kind nothing is told, however many documents agree.
+    claims = positions.tested(Compared("text", [lstm], [gpt]))
+    assert {one.mark for one in claims} == {"open"}
+    [said] = conclusions(claims)
+    assert said.startswith("Of one seed nothing can be told: on text the largest GPT predicts")
 
 
 # What is kept.

@@ -20,7 +20,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from groundup.experiments.transformers.findings import compared, intervals, number_cell, over
+from groundup.experiments.transformers.findings import (
+    FEWEST_SEEDS,
+    compared,
+    intervals,
+    number_cell,
+    over,
+)
 from groundup.report.claim import Claim
 from groundup.report.table import Cell, Table, short_number, text_table
 
@@ -123,6 +129,11 @@ def last_change(budgets: Values, lead: Values) -> float | None:
 
 def told(race: Race) -> str:
     """Where the frontiers cross, or that they do not, in a sentence."""
+    if len(race.lstm) < FEWEST_SEEDS:
+        return (
+            "Of one seed nothing can be told: where the best GPT and the best LSTM cross on "
+            f"{race.text} by {race.unit}."
+        )
     found = [one for one in race.crossings if one is not None]
     seeds, winners = len(race.lstm), race.winners
     winner = winners[0]
@@ -130,13 +141,13 @@ def told(race: Race) -> str:
     if len(set(winners)) == 1 and not found:
         return (
             f"On {race.text} there is no crossing in this budget: {between} the best {winner} is "
-            f"ahead{' with every seed' if seeds > 1 else ''}."
+            "ahead with every seed."
         )
     if len(set(winners)) == 1 and len(found) == seeds:
         other = "LSTM" if winner == "GPT" else "GPT"
         return (
-            f"On {race.text} the best {winner} is ahead of the best {other} from {where(race)} on; "
-            f"looked at {between}."
+            f"On {race.text} the best {winner} is ahead of the best {other} with every seed, from "
+            f"{where(race)} on; looked at {between}."
         )
     return (
         f"On {race.text} the lead changes with {len(found)} of {seeds} seeds {between}, and at the "

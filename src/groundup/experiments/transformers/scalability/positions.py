@@ -6,8 +6,9 @@ are sorted by how many the model has read before it predicts them, in bins of do
 stops falling after about a hundred tokens, and a transformer's falls through the whole context.
 
 The two models read the very same tokens, so they are compared document by document: documents are
-drawn anew, whole (`maths.intervals.bootstrap_sums`), and the intervals are those of the text, for
-the models that were trained.
+drawn anew, whole (`maths.intervals.bootstrap_sums`). Other documents are one source of chance, and
+other seeds the other: the interval of a difference holds both the bootstrap's over documents and
+Student's over seeds. The table's intervals are over documents alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
-from groundup.experiments.transformers.findings import lines_plot
+from groundup.experiments.transformers.findings import lines_plot, over
 from groundup.experiments.transformers.language import Tokens
 from groundup.maths.intervals import Interval, bootstrap_ratio, bootstrap_sums
 from groundup.report.claim import Claim
@@ -107,7 +108,10 @@ class Compared:
 
 
 def difference(found: Compared, terms: Mapping[tuple[str, int], int]) -> Estimate:
-    """A sum of nats a token, each of a model and a bin with its sign, over documents."""
+    """A sum of nats a token, each of a model and a bin with its sign, over documents and seeds.
+
+    The interval is from the lower end to the higher one of both. Of one seed it has no ends.
+    """
     columns = [
         column
         for kind, place in terms
@@ -121,8 +125,11 @@ def difference(found: Compared, terms: Mapping[tuple[str, int], int]) -> Estimat
         return told
 
     one = bootstrap_sums(np.stack(columns, axis=1), statistic)
+    of_seeds = sum(sign * found.nats(kind)[:, place] for (kind, place), sign in terms.items())
+    other = over(np.asarray(of_seeds).tolist())
+    low, high = min(one.low, other.low), max(one.high, other.high)
     documents = int((found.counts.sum(1) > 0).sum())
-    return Estimate(one.estimate, one.low, one.high, int(found.counts.sum()), documents)
+    return Estimate(one.estimate, low, high, int(found.counts.sum()), documents)
 
 
 def tested(found: Compared) -> list[Claim]:
@@ -202,7 +209,9 @@ def table(found: Sequence[Compared]) -> Table:
             "Nats a token of the largest models after as many seconds of training. "
             + "; ".join(own)
             + ". A window begins anywhere, so that of what is read last little may be of the "
-            "token's own document. Means over seeds; 95 % intervals over documents.",
+            "token's own document. Means over seeds; 95 % intervals over documents. A difference "
+            "is told apart where zero lies outside its interval over documents and outside "
+            "Student's over seeds.",
         ),
     )
 
