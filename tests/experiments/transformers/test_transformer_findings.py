@@ -26,10 +26,14 @@ def test_a_difference_is_told_apart_where_its_interval_leaves_zero_out() -> None
     near = compared("less", ("a", [1.0, 1.4, 0.9]), ("b", [1.2, 1.3, 1.1]), "below")
     wrong = compared("less", ("a", [3.0, 3.1, 3.2]), ("b", [1.0, 1.1, 1.2]), "below")
     assert [one.mark for one in (far, near, wrong)] == ["yes", "open", "no"]
-    held, contrary, apart = conclusions([near, far, near, wrong])
+    held, contrary, apart, tests = conclusions([near, far, near, wrong])
     assert held.startswith("Less: a against b, 3.033 → 1.000 (")
     assert contrary.startswith("Not so, but the contrary: less: a against b, ")
     assert apart == "Not told apart: less; less."
+    assert tests.startswith("4 claims are tested, each at 95 % by itself: of twenty")
+    # One test needs no such word, and of one seed nothing is tested.
+    single = compared("less", ("a", [1.0]), ("b", [3.0]), "below")
+    assert len(conclusions([far, single])) == 2 and len(conclusions([single, single])) == 1
     assert far.values == pytest.approx((3.0333, 1.0), abs=1e-3)
 
 

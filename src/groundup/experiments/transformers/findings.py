@@ -66,7 +66,8 @@ def compared(
 def conclusions(claims: Sequence[Claim]) -> list[str]:
     """A sentence for what came out of each claim; one for all that nothing came out of.
 
-    Their numbers stand with the others, where the page lists what was tested.
+    Their numbers stand with the others, where the page lists what was tested. The last sentence
+    says how many claims were tested, as each is by itself, without a correction for the others.
     """
     said = {"yes": "", "no": "Not so, but the contrary: "}
     sentences = [f"{said[one.mark]}{one.claim}: {one.shown}." for one in claims if one.mark in said]
@@ -78,6 +79,11 @@ def conclusions(claims: Sequence[Claim]) -> list[str]:
         sentences.append(f"Not told apart: {'; '.join(several)}.")
     if single:
         sentences.append(f"Of one seed nothing can be told: {'; '.join(single)}.")
+    if (tests := len(claims) - len(single)) > 1:
+        sentences.append(
+            f"{tests} claims are tested, each at 95 % by itself: of twenty where nothing differs, "
+            "one is told by chance."
+        )
     return [one[0].upper() + one[1:] for one in sentences]
 
 
