@@ -33,6 +33,7 @@ from groundup.experiments.transformers.findings import (
     lines_plot,
     number_cell,
     over,
+    share_over,
 )
 from groundup.experiments.transformers.language import (
     Material,
@@ -235,12 +236,19 @@ def sooner(adamw: Tuned, muon: Tuned) -> str:
             f"{TITLES[first.name]} ends lower on average, but does not reach "
             f"{TITLES[second.name]}'s last loss with every seed."
         )
-    ratio = np.mean(first.step_seconds) / np.mean(second.step_seconds)
-    found = over(steps)
+    if tested(adamw, muon)[0].mark == "open":
+        return (
+            f"{TITLES[first.name]} ends lower on average, but the last losses are not told apart: "
+            "nor can it be told which of the two is sooner."
+        )
+    longer = [a / b for a, b in zip(first.step_seconds, second.step_seconds, strict=True)]
+    found = share_over(steps)
+    time = over([share * ratio for share, ratio in zip(steps, longer, strict=True)])
     return (
         f"{TITLES[first.name]} has {TITLES[second.name]}'s last loss after {found.estimate:.0%} of "
-        f"its steps ({found.low:.0%} to {found.high:.0%}) and, as a step takes {ratio:.2f} times "
-        f"as long here, {found.estimate * ratio:.0%} of its time."
+        f"its steps ({found.low:.0%} to {found.high:.0%}) and, as a step takes "
+        f"{np.mean(longer):.2f} times as long here, {time.estimate:.0%} of its time "
+        f"({max(0.0, time.low):.0%} to {time.high:.0%})."
     )
 
 
