@@ -36,7 +36,7 @@ def sweep(name: str = "SGD", **changes: list[float]) -> Sweep:
     losses = changes.get("losses", [2.0, 0.4, 0.3, 1.0])
     accuracies = changes.get("accuracies", [0.5, 0.89, 0.9, 0.8])
     pairs = zip((0.01, 0.1, 1.0, 10.0), losses, accuracies, strict=True)
-    return Sweep(name, [Rate(rate, [heat(loss, a)]) for rate, loss, a in pairs])
+    return Sweep(name, [Rate(rate, [heat(loss, a)] * 2) for rate, loss, a in pairs])
 
 
 def test_the_best_rate_has_the_highest_validation_accuracy_over_all_seeds() -> None:
@@ -78,6 +78,13 @@ def test_what_differs_is_ranked() -> None:
     first, second, *_ = remarks([poor, good])
     assert "Adam comes furthest" in first and "cannot be told" not in first
     assert "+45.0 points" in second and "a difference that so many images can show" in second
+
+
+def test_of_one_seed_none_is_told_from_the_others() -> None:
+    good = Sweep("Adam", [Rate(0.1, [heat(0.1, 0.95, 0.01)])])
+    poor = Sweep("SGD", [Rate(0.1, [heat(0.5, 0.5, 0.4)])])
+    first, *_ = remarks([poor, good])
+    assert "to 0.0100; of one seed it cannot be told from the others. SGD" in first
 
 
 def one_heat(name: str, rate: float) -> Heat:

@@ -308,11 +308,13 @@ def remarks(sweeps: Sequence[Sweep]) -> list[str]:
     tied = [s.name for s in ranked[1:] if loss[s.name].low <= loss[first.name].high]
     ranges = {s.name: float(f"{s.good[1] / s.good[0]:.2g}") for s in sweeps}
     gap = bootstrap_difference(first.best.correct, last.best.correct)
+    apart = f"; by the spread of the seeds it cannot be told from {listing(tied)}" if tied else ""
+    if len(first.best.heats) == 1:
+        apart = "; of one seed it cannot be told from the others"
     told = [
         f"At the best rates {first.name} comes furthest down the training loss, to "
-        f"{loss[first.name].estimate:.4f}"
-        + (f"; by the spread of the seeds it cannot be told from {listing(tied)}." if tied else ".")
-        + f" {last.name} comes least far, to {loss[last.name].estimate:.4f}.",
+        f"{loss[first.name].estimate:.4f}{apart}. "
+        f"{last.name} comes least far, to {loss[last.name].estimate:.4f}.",
         f"The test accuracy of {first.name} less that of {last.name} is "
         f"{100 * gap.estimate:+.1f} points (95 % interval {100 * gap.low:+.1f} to "
         f"{100 * gap.high:+.1f}): "
