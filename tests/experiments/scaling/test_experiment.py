@@ -162,7 +162,20 @@ def test_runs_that_have_not_begun_to_fall_are_left_out_and_said(tmp_path: Path) 
     assert fit.law.loss(1e6, 1e7) == pytest.approx(law.law.loss(1e6, 1e7), rel=1e-3)
     [said] = on_plateau([trials[0]], len(trials), SOURCE)
     assert "without 1 of 20 runs that had not found" in said and "2 x 32 of 1e+12" in said
-    assert on_plateau([], 20, SOURCE) == []
+    [said] = on_plateau([trials[0]], len(trials), SOURCE, left_out=False)
+    assert "the law is of all 20 runs, of which 1 stand" in said and "2 x 32 of 1e+12" in said
+    assert on_plateau([], 20, SOURCE) == on_plateau([], 20, SOURCE, left_out=False) == []
+
+
+def test_the_last_run_is_of_the_size_that_was_written_down(tmp_path: Path) -> None:
+    config = ScalingLawConfig(out=tmp_path, quick=True)
+    fit, _ = fitted(config, budgets_by(Law(1.0, 40.0, 300.0, 0.4, 0.45)))
+    size, loss = experiment.prediction(config, fit, 6e13)
+    assert size == experiment.best_size(fit, 6e13) and loss.low < loss.estimate < loss.high
+    # By another law a larger one would be the best.
+    later = replace(fit, law=Law(1.0, 400.0, 30.0, 0.4, 0.45), drawn=())
+    assert experiment.best_size(later, 6e13) != size
+    assert experiment.prediction(config, later, 6e13) == (size, loss)
 
 
 @pytest.mark.skipif(
@@ -191,6 +204,9 @@ def test_the_whole_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for one in data["runs"]:
         assert data["entropy"] < one["loss"] < 6
         assert min(abs(one["flops"] / budget - 1) for budget in data["budgets"]) < 0.1
+    trials = [Trial(**one) for one in data["runs"]]
+    has_waited = len(past_plateau(trials, Source.drawn(config.seed))) < len(trials)
+    assert any("the loss of one token" in one for one in result["remarks"]) == has_waited
     # More compute, less loss; and what was said beforehand is near.
     best = [min(o["loss"] for o in data["runs"] if abs(o["flops"] / f - 1) < 0.1)
             for f in data["budgets"][:3]]  # fmt: skip

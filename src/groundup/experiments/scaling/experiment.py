@@ -9,7 +9,8 @@ text is hardly ever put to:
     E and the truth     E is what no model gets below; of this source it is known
 
 A run stays at the loss of one token until its attention finds the token before it, and then falls
-off a cliff. No power law knows that, so the law is of the runs that have begun to fall.
+off a cliff. No power law knows that, so the law is of the runs that have begun to fall, unless they
+are too few to tell one.
 
     RUN/plan.json         the budgets          RUN/prediction.json    what was predicted, and when
     RUN/runs              the runs, from which a stopped experiment goes on
@@ -82,17 +83,17 @@ def run(config: ScalingLawConfig) -> Path:
         best = min(trials, key=lambda one: one.loss)
         say(f"{budget:.2g} FLOPs: best {best.depth} x {best.width}, loss {best.loss:.4f}")
     used = past_plateau(found, source)
+    waiting = [one for one in found if one not in used]
     try:
         fit, isoflop = fitted(config, used)
     except UserError:  # too few are left
         used = found
         fit, isoflop = fitted(config, used)
-    size = best_size(fit, flops[-1])
-    predicted = _predicted(config, fit, size, flops[-1])
+    size, predicted = prediction(config, fit, flops[-1])
     say(f"predicted for {flops[-1]:.2g} FLOPs, before it is run: {_words(predicted)}")
     last = train(config, source, len(flops) - 1, size, flops[-1])
     said = remarks(fit, isoflop, predicted, last, source) + left_out(fit, used)
-    said += on_plateau([one for one in found if one not in used], len(found), source)
+    said += on_plateau(waiting, len(found), source, left_out=len(used) < len(found))
     tables = [tests_table(fit, predicted, last, source), law_table(fit, isoflop)]
     plots = [fit_plot(fit), frontier_plot(fit, isoflop)]
     if isoflop is not None:
@@ -142,9 +143,20 @@ def past_plateau(trials: list[Trial], source: Source) -> list[Trial]:
     return [one for one in trials if one.loss < limit]
 
 
-def on_plateau(waiting: list[Trial], count: int, source: Source) -> list[str]:
-    """Which of so many runs the law is not of, as they have not begun, in a sentence if any."""
+def on_plateau(
+    waiting: list[Trial], count: int, source: Source, *, left_out: bool = True
+) -> list[str]:
+    """Which of so many runs have not begun, in a sentence if any.
+
+    They are left out of the law, or are in it where without them too few are left to tell one.
+    """
     named = [f"{one.depth} x {one.width} of {one.flops:.2g} FLOPs" for one in waiting]
+    if not left_out:
+        return [
+            "Too few runs have found the token before the last to tell a law of them: the law is "
+            f"of all {count} runs, of which {len(named)} stand at the loss of one token, "
+            f"{source.of_one_token:.3f}, which no such law knows: {', '.join(named)}."
+        ] * bool(named)
     return [
         f"The law is without {len(named)} of {count} runs that had not found the token before the "
         f"last, for they stand at the loss of one token, {source.of_one_token:.3f}: "
@@ -187,12 +199,16 @@ def best_size(fit: LawFit, flops: float) -> tuple[int, int]:
     )
 
 
-def _predicted(
-    config: ScalingLawConfig, fit: LawFit, size: tuple[int, int], flops: float
-) -> Interval:
-    """The loss of the last run, written down before it begins."""
+def prediction(
+    config: ScalingLawConfig, fit: LawFit, flops: float
+) -> tuple[tuple[int, int], Interval]:
+    """The size of the last run and its loss, written down before it begins.
+
+    Both stay as they were written, whatever size a later fit would choose.
+    """
     path = config.out / "prediction.json"
     if not path.is_file():
+        size = best_size(fit, flops)
         n, d = float(shape(size).parameters), float(tokens_of(size, flops))
         found = fit.predicted(n, d, seed=config.seed)
         content: dict[str, Any] = {
@@ -202,7 +218,9 @@ def _predicted(
         }
         write_json(path, {**content, **vars(found)})
     kept = read_json_object(path)
-    return Interval(*(float(kept[name]) for name in ("estimate", "low", "high")))
+    depth, width = kept["size"]
+    found = Interval(*(float(kept[name]) for name in ("estimate", "low", "high")))
+    return (int(depth), int(width)), found
 
 
 # Words.
