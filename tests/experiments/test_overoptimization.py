@@ -265,6 +265,16 @@ def test_remarks_follow_the_numbers() -> None:
     assert "than with the smallest at 1 of 1 numbers of labels" in said  # PPO
     assert "than with the fewest at 2 of 2 sizes" in said and "at 1 of 1 sizes" in said
     assert "at gold +0." in said
+    # Of one size, or one number of labels, the other is compared; of one cell nothing.
+    of_size, of_labels = "than with the smallest at", "than with the fewest at"
+    for cells, by in (
+        (CELLS[2:], of_labels),
+        ([CELLS[1], CELLS[3]], of_size),
+        ([CELLS[2]], None),
+    ):
+        said = " ".join(remarks(replace(FOUND, cells=cells)))
+        assert [one for one in (of_size, of_labels) if one in said] == ([by] if by else [])
+        assert "of 0" not in said and ("which all reached" in said) == (by is not None)
     turned = replace(FOUND, cells=[*CELLS[:3], cell("2x128", 20, 0.1, 0.08)])
     assert "no overoptimization" not in " ".join(remarks(turned))
     fallen = replace(FOUND, cells=[*CELLS[:3], replace(CELLS[3], ppo=falling())])

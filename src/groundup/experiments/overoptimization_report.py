@@ -211,7 +211,7 @@ def remarks(found: Found) -> list[str]:
     """What the numbers say, whichever way they came out."""
     said = [_of_accuracy(found)]
     for way in WAYS:
-        said += [_of_turning(found, way), _of_size(found, way), *_of_prediction(found, way)]
+        said += [_of_turning(found, way), *_of_size(found, way), *_of_prediction(found, way)]
     return said + _of_ensemble(found)
 
 
@@ -252,8 +252,11 @@ def _of_turning(found: Found, way: Way) -> str:
     )
 
 
-def _of_size(found: Found, way: Way) -> str:
-    """Whether larger proxies, and more labels, leave more gold at a distance that all reached."""
+def _of_size(found: Found, way: Way) -> list[str]:
+    """Whether larger proxies, and more labels, leave more gold at a distance that all reached.
+
+    Of one size alone, or one number of labels, the other is told, and of both nothing.
+    """
     tried = way.tried(found)
     shared = min(float(curve.d[-1]) for _, curve in tried)
     left = {
@@ -268,12 +271,18 @@ def _of_size(found: Found, way: Way) -> str:
         [left[a] > left[b] for a, b in pairs if a != b and a in left and b in left]
         for pairs in (by_size, by_labels)
     )
-    return (
-        f"{way.title}: at {shared:.1f} √nats, which all reached, the law has more gold with the "
-        f"largest proxy than with the smallest at {sum(larger)} of {len(larger)} numbers of "
-        f"labels, and with the most labels than with the fewest at {sum(more)} of {len(more)} "
-        "sizes."
-    )
+    told = [
+        f"with the {most} than with the {least} at {sum(some)} of {len(some)} {places}"
+        for some, most, least, places in (
+            (larger, "largest proxy", "smallest", "numbers of labels"),
+            (more, "most labels", "fewest", "sizes"),
+        )
+        if some
+    ]
+    return [
+        f"{way.title}: at {shared:.1f} √nats, which all reached, the law has more gold "
+        f"{', and '.join(told)}."
+    ] * bool(told)
 
 
 def _of_prediction(found: Found, way: Way) -> list[str]:
