@@ -20,6 +20,8 @@ from groundup.experiments.config import QuantizationConfig
 from groundup.experiments.quantization import (
     FULL,
     WAYS,
+    Outcome,
+    Read,
     outcomes,
     plot,
     relative_error,
@@ -27,6 +29,7 @@ from groundup.experiments.quantization import (
     run,
     shipped_types,
     table,
+    texts,
     ways,
 )
 from groundup.formats.folder import save_model
@@ -40,6 +43,8 @@ from groundup.train.batch import Batch
 from pages import assert_whole
 
 VOCAB = 320
+# Of each of the items.
+DOCUMENTS = ["a", "b", "c", "d"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def items() -> list[Example]:
 
 def test_loss_and_kl_are_those_of_the_full_logits(model: CausalLM, items: list[Example]) -> None:
     """Each piece by itself, by torch's own functions, of a model quantized by its own call."""
-    found = {one.name: one for one in outcomes(model, items, np.ones(len(items)))}
+    found = {one.name: one for one in outcomes(model, items, np.ones(len(items)), DOCUMENTS)}
     copy = quantize(deepcopy(model), "nf4")
     read = found["nf4, double quantized"].read
     for place, item in enumerate(items):
@@ -84,7 +89,7 @@ def test_loss_and_kl_are_those_of_the_full_logits(model: CausalLM, items: list[E
 
 
 def test_bits_and_errors_are_those_of_the_formats(model: CausalLM, items: list[Example]) -> None:
-    found = {one.name: one for one in outcomes(model, items, np.ones(len(items)))}
+    found = {one.name: one for one in outcomes(model, items, np.ones(len(items)), DOCUMENTS)}
     assert list(found) == [way.name for way in WAYS]
     bits = {name: one.bits for name, one in found.items()}
     assert (bits[FULL], bits["bf16"]) == (32, 16)
@@ -116,7 +121,7 @@ def test_the_model_that_is_compared_with_stays_as_it_is(
     model: CausalLM, items: list[Example]
 ) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    outcomes(model, items, np.ones(len(items)))
+    outcomes(model, items, np.ones(len(items)), DOCUMENTS)
     assert all(torch.equal(before[name], one) for name, one in model.state_dict().items())
 
 
@@ -127,7 +132,7 @@ def test_rows_that_are_no_whole_blocks_go_without_llama_cpps_formats() -> None:
 
 
 def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Example]) -> None:
-    found = outcomes(model, items, np.ones(len(items)))
+    found = outcomes(model, items, np.ones(len(items)), DOCUMENTS)
     said = remarks(found, Counter())
     assert len(said) == 4 and "nf4, blocks of 64 at 4.50 bits against fp4" in said[0]
     first, *others = remarks(found, Counter({"Q4_1": 3, "Q8_0": 1}))
@@ -139,6 +144,33 @@ def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Example])
     assert [row[0] for row in shown.lines] == [way.name for way in WAYS]
     assert shown.lines[0][4] == "" and shown.lines[1][4][0] in "+-"
     assert len(plot(found).figure.axes) == 2
+
+
+def test_pieces_of_one_document_are_drawn_together() -> None:
+    """Five copies of each piece say no more than one, and too few documents say nothing."""
+
+    def found(documents: int, copies: int) -> list[Outcome]:
+        rng, ones = np.random.default_rng(0), np.ones(documents * copies)
+        names = [str(place // copies) for place in range(documents * copies)]
+        made = []
+        for way in WAYS:
+            nats = np.repeat(rng.random(documents), copies)
+            made.append(Outcome(way.name, 4.0, 0.1, Read(nats, nats / 10, ones, ones, names)))
+        return made
+
+    once, again = found(20, 1), found(20, 5)
+    for one, copied in zip(once, again, strict=True):
+        for got, wanted in (
+            (copied.read.bits_per_byte(), one.read.bits_per_byte()),
+            (copied.read.kl_per_token(), one.read.kl_per_token()),
+            (copied.read.more_than(again[0].read), one.read.more_than(once[0].read)),
+        ):
+            assert vars(got) == pytest.approx(vars(wanted))
+    assert remarks(again, Counter()) == remarks(once, Counter())
+    assert "100 pieces of 20 documents" in table(again, "tiny", Counter()).remarks[0]
+    for documents, few in ((5, True), (6, False)):
+        said = remarks(found(documents, 3), Counter())
+        assert ["of too few documents" in one for one in said] == [few] * 4
 
 
 def test_a_model_of_ggufs_blocks_is_told_to_be_one(model: CausalLM, tmp_path: Path) -> None:
@@ -157,6 +189,12 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     data = json.loads((out / "result.json").read_text(encoding="utf-8"))["data"]
     assert list(data) == [way.name for way in WAYS]
     assert data["bf16"]["kl"]["estimate"] < data["fp4, blocks of 64"]["kl"]["estimate"]
+    # Of long texts there are more pieces than texts.
+    config = QuantizationConfig(out=out, model=tmp_path / "model")
+    items, sizes, documents = texts(config, model, tokenizer)
+    speeches = [one for one in documents if one.startswith("sotu ")]
+    assert len(items) == len(sizes) == len(documents)
+    assert len(set(speeches)) < len(speeches) and not any("#" in one for one in speeches)
     assert_whole((out / "report.html").read_text(encoding="utf-8"))
     # What is kept in few bits already has nothing in full to be compared with.
     save_model(tmp_path / "small", quantize(deepcopy(model)), tokenizer, card="")

@@ -42,6 +42,7 @@ from groundup.formats.locate import GGUF_SUFFIX, locate, short_name
 from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.maths.intervals import Interval, bootstrap_ratio
+from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.figure import Plot
 from groundup.report.outcome import check_folder, write
 from groundup.report.plots import COLORS, GREY, panels
@@ -116,26 +117,39 @@ WAYS: tuple[Way, ...] = (
 
 @dataclass(frozen=True)
 class Read:
-    """What a model makes of each piece of text: nats and KL from the full model, summed."""
+    """What a model makes of each piece of text: nats and KL from the full model, summed.
+
+    `documents` names the document of each piece. Intervals draw documents with all their pieces.
+    """
 
     nats: Float[np.ndarray, " pieces"]
     kl: Float[np.ndarray, " pieces"]
     tokens: Float[np.ndarray, " pieces"]
     bytes: Float[np.ndarray, " pieces"]
+    documents: Sequence[str]
 
     def bits_per_byte(self) -> Interval:
-        return bootstrap_ratio(self.nats / np.log(2), self.bytes)
+        return self._over(self.nats / np.log(2), self.bytes)
 
     def perplexity(self) -> float:
         """exp(nats per token)."""
         return float(np.exp(self.nats.sum() / self.tokens.sum()))
 
     def kl_per_token(self) -> Interval:
-        return bootstrap_ratio(self.kl, self.tokens)
+        return self._over(self.kl, self.tokens)
 
     def more_than(self, other: Read) -> Interval:
         """How many bits per byte more it pays, from the differences on each piece."""
-        return bootstrap_ratio((self.nats - other.nats) / np.log(2), self.bytes)
+        return self._over((self.nats - other.nats) / np.log(2), self.bytes)
+
+    def more_kl_than(self, other: Read) -> Interval:
+        """How many nats a token more it is from the full model, from the same differences."""
+        return self._over(self.kl - other.kl, self.tokens)
+
+    def _over(
+        self, sums: Float[np.ndarray, " pieces"], units: Float[np.ndarray, " pieces"]
+    ) -> Interval:
+        return bootstrap_ratio(sums, units, clusters=self.documents)
 
 
 @dataclass(frozen=True)
@@ -172,8 +186,7 @@ def run(config: QuantizationConfig) -> Path:
     if adapter_names(model):
         merge(model)
     model.float().eval()
-    items, sizes = texts(config, model, tokenizer)
-    found, types = outcomes(model, items, sizes), shipped_types(path)
+    found, types = outcomes(model, *texts(config, model, tokenizer)), shipped_types(path)
     return write(
         config,
         NAME,
@@ -191,32 +204,39 @@ def run(config: QuantizationConfig) -> Path:
 
 def texts(
     config: QuantizationConfig, model: CausalLM, tokenizer: Tokenizer
-) -> tuple[list[Example], Float[np.ndarray, " pieces"]]:
-    """Pieces of held-out text as tokens, all but the first to be predicted, and their bytes."""
+) -> tuple[list[Example], Float[np.ndarray, " pieces"], list[str]]:
+    """Pieces of held-out text as tokens, all but the first to be predicted.
+
+    With them the bytes of each, and the document that it is of.
+    """
     limit = _QUICK_BYTES if config.quick else config.bytes_per_source
     context = min(model.config.max_position_embeddings, CONTEXT)
     opening = opening_of(model, tokenizer)
-    items, sizes = [], []
-    for text in _chosen(pieces(heldout_texts()), limit):
-        ids = [opening, *tokenizer.encode(text)]
+    items, sizes, documents = [], [], []
+    for piece in _chosen(pieces(heldout_texts()), limit):
+        ids = [opening, *tokenizer.encode(piece.text)]
         items.append(cut_to(Example(ids, [False] + [True] * (len(ids) - 1)), context))
         read = items[-1].ids[1:]
         sizes.append(sum(len(tokenizer.token_bytes(token)) for token in read))
-    return items, np.array(sizes, float)
+        documents.append(f"{piece.source} {piece.id.rpartition(' #')[0]}")
+    return items, np.array(sizes, float), documents
 
 
-def _chosen(documents: Sequence[Document], limit: int) -> list[str]:
-    """Texts of each source, evenly from all of it, of about `limit` bytes together."""
+def _chosen(documents: Sequence[Document], limit: int) -> list[Document]:
+    """Documents of each source, evenly from all of it, of about `limit` bytes together."""
     chosen = []
     for source in sorted({document.source for document in documents}):
-        of_source = [document.text for document in documents if document.source == source]
-        mean = sum(len(text.encode()) for text in of_source) / len(of_source)
+        of_source = [document for document in documents if document.source == source]
+        mean = sum(len(document.text.encode()) for document in of_source) / len(of_source)
         chosen += spread(of_source, max(1, round(limit / mean)))
     return chosen
 
 
 def outcomes(
-    model: CausalLM, items: Sequence[Example], sizes: Float[np.ndarray, " pieces"]
+    model: CausalLM,
+    items: Sequence[Example],
+    sizes: Float[np.ndarray, " pieces"],
+    documents: Sequence[str],
 ) -> list[Outcome]:
     """Every way on a copy of the model, which stays as it is."""
     head, batches = model.head.detach().float(), list(_batches(items))
@@ -235,7 +255,8 @@ def outcomes(
             np.add.at(nats, of, one)
             np.add.at(kl, of, other)
         tokens = np.array([item.inputs for item in items], float)
-        found.append(Outcome(way.name, bits, error, Read(nats, kl, tokens, sizes)))
+        read = Read(nats, kl, tokens, sizes, documents)
+        found.append(Outcome(way.name, bits, error, read))
         say(f"{NAME}  {way.name}: {perf_counter() - begun:.1f} s")
     return found
 
@@ -334,9 +355,10 @@ def remarks(found: Sequence[Outcome], types: Counter[str]) -> list[str]:
 
 def _against(one: Outcome, other: Outcome, why: str) -> str:
     """Two ways on the same text, piece by piece."""
-    more = one.read.more_than(other.read)
-    kl = bootstrap_ratio(one.read.kl - other.read.kl, one.read.tokens)
+    more, kl = one.read.more_than(other.read), one.read.more_kl_than(other.read)
     clear = "" if kl.low > 0 or kl.high < 0 else ", which is within chance"
+    if len(set(one.read.documents)) < FEWEST_GROUPS:
+        clear = ", of too few documents to tell it from chance"
     return (
         f"{why[0].upper()}{why[1:]} ({one.name} at {one.bits:.2f} bits against {other.name} at "
         f"{other.bits:.2f}): {_span(more)} bits per byte, KL {_span(kl)} nats{clear}."
@@ -380,8 +402,10 @@ def table(found: Sequence[Outcome], name: str, types: Counter[str]) -> Table:
         ),
         remarks=(
             f"{int(full.read.tokens.sum()):,} tokens of held-out text in {len(full.read.nats)} "
-            "pieces, the same for all. The small lines are 95 % intervals from drawing pieces; "
-            "differences are taken piece by piece. Bits are those that are kept of a number of the "
+            f"pieces of {len(set(full.read.documents))} documents, the same for all. The small "
+            "lines are 95 % intervals from drawing documents, each by itself: of twenty "
+            "differences that are none, one leaves out zero by chance. Differences are taken "
+            "piece by piece. Bits are those that are kept of a number of the "
             "blocks' matrices, scales and all, and error is theirs: root mean square, relative. "
             "Embeddings, norms and the head stay as they are. KL is of the next token's "
             f"distribution from {FULL}'s, in nats a token. bf16 is the whole model in bfloat16, "
