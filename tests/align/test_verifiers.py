@@ -225,6 +225,8 @@ HOSTILE = {
     "kill": "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
     "forge": "import os\nfor n in range(3, 40):\n    try: os.write(n, b'{\"passed\": 2}\\n')\n"
     "    except OSError: pass\nos._exit(0)",
+    "nested": "import os\nfor n in range(3, 40):\n    try: os.write(n, b'[' * 10**5 + b'\\n')\n"
+    "    except OSError: pass",
 }
 
 
@@ -239,6 +241,66 @@ def test_hostile_programs_earn_nothing_and_leave_nothing(
     assert time.monotonic() - start < 60  # on a busy machine too
     assert [path.name for path in tmp_path.iterdir()] == ["KEPT"]
     assert (tmp_path / "KEPT").read_text() == "kept"
+
+
+# Programs that are wrong and change what could call them right.
+WRONG = "def add(a, b):\n    return 7\n"
+CHEATS = {
+    "checker": (f"import runpy\nrunpy.run_path = lambda *a, **k: {{}}\n{WRONG}", TESTS),
+    "page": (f"import sys\nsys.modules['sandboxed']._holds = lambda *a: True\n{WRONG}", TESTS),
+    "sum": (f"import builtins\nbuiltins.sum = lambda *a: 2\n{WRONG}", TESTS),
+    "len": (f"import builtins\nbuiltins.len = lambda a: 3\n{WRONG}", ["assert len('abcd') == 3"]),
+    "exec": (f"import builtins\nbuiltins.exec = builtins.compile = print\n{WRONG}", TESTS),
+    "answer": (
+        "import json\ndef encode(self, one):\n"
+        '    return \'{"id": "%s", "answer": {"passed": 2}}\' % one[\'id\']\n'
+        f"json.JSONEncoder.encode = encode\n{WRONG}",
+        TESTS,
+    ),
+    "print": (
+        "import builtins\nown = print\ndef print(text, **rest):\n"
+        "    own(text.replace('\"passed\": 0', '\"passed\": 2'), **rest)\n"
+        f"builtins.print = print\n{WRONG}",
+        TESTS,
+    ),
+    "jump": (
+        "import sys\ndef trace(frame, event, argument):\n"
+        "    if event == 'line' and frame.f_code.co_name == '<module>' and frame.f_lineno == 2:\n"
+        f"        frame.f_lineno = 3\n    return trace\nsys.settrace(trace)\n{WRONG}",
+        ["found = add(1, 2)\nassert found == 3\nfound = None"],
+    ),
+    "reads": (
+        "import glob, os, re\ndef add(a, b):\n"
+        "    for name in glob.glob(os.path.dirname(__file__) + '/*'):\n"
+        "        found = re.search(rf'add.{a}, {b}. == (\\S+)', open(name).read())\n"
+        "        if found: return int(found[1])\n",
+        TESTS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_a_wrong_program_earns_nothing_by_changing_what_judges_it(name: str) -> None:
+    program, tests = CHEATS[name]
+    assert reward_of("unit-test", program, tests=tests) == 0
+
+
+def test_a_program_and_its_tests_may_be_any_that_python_takes() -> None:
+    program = (
+        "from __future__ import annotations\nimport pickle\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass One:\n    value: int\n"
+        "def copied(one):\n    return pickle.loads(pickle.dumps(one))\n"
+        "def sum(a, b):\n    return a + b\n"
+    )
+    tests = [
+        "assert copied(One(3)) == One(3)",
+        "assert sum(1, 2) == 3  # \ud800",
+        "def f(x: 'no name' = 1): return x\nassert f() == 1",
+        "from dataclasses import dataclass\n@dataclass\nclass Two:\n    value: int\n"
+        "assert Two.__dataclass_fields__['value'].type is int",
+        "assert sum(1, 2) = 3",
+    ]
+    assert reward_of("unit-test", program, tests=tests) == 0.8
 
 
 def test_what_waits_is_ended_by_the_clock() -> None:

@@ -4,9 +4,9 @@
 
 `script` is a page with a function `answer(question) -> dict`. What the code prints goes nowhere.
 With `isolated` the process sees no environment worth reading and, by an audit hook (PEP 578), may
-neither start processes, nor write, move or delete files, nor use the network. That stops accidents
-and cheap tricks, as a model finds them under reinforcement learning; it is no wall against somebody
-who attacks the interpreter itself: run code of such people in a container.
+neither start processes, nor write, move or delete files, nor use the network, nor trace other code.
+That stops accidents and cheap tricks, as a model finds them under reinforcement learning; it is no
+wall against somebody who attacks the interpreter itself: run code of such people in a container.
 
 This file is also that process, as a script: it imports nothing of groundup.
 """
@@ -79,7 +79,7 @@ class Sandbox:
             finally:
                 alarm.cancel()
             in_time = time.monotonic() - begun < self._limits.wall_seconds
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 found = json.loads(line)
                 if line.endswith("\n") and found["id"] == id:
                     answer: dict[str, Any] = found["answer"]
@@ -183,8 +183,12 @@ def _limit_time(seconds: float | None) -> None:
 
 
 # What code that only computes has no need of. Imports list folders, and NumPy's sets variables of
-# its process and opens the interpreter as a library, in which it looks for nothing.
-_EFFECTS = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "signal.", "pty.", "resource.")
+# its process and opens the interpreter as a library, in which it looks for nothing. A function that
+# traces could let others jump over lines.
+_EFFECTS = (
+    *("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "signal.", "pty.", "resource."),
+    *("sys.settrace", "sys.setprofile"),
+)
 _HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.putenv", "os.unsetenv")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,29 +199,25 @@ def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float
             "the row has " + (", ".join(sorted(row)) or "nothing")
         )
     fenced = _FENCE.findall(completion)
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder, "program.py")
-        program.write_text(fenced[-1] if fenced else completion, "utf-8", errors="replace")
-        paths = [Path(folder, f"test_{place}.py") for place in range(len(tests))]
-        for path, test in zip(paths, tests, strict=True):
-            path.write_text(test, "utf-8", errors="replace")
-        count = _passed(program, paths)
-        if count is None:  # one test may have ended them all
-            count, until = 0, time.monotonic() + _TEST_LIMITS.wall_seconds
-            for path in paths:
-                if time.monotonic() < until:
-                    count += _passed(program, [path]) or 0
+    program = fenced[-1] if fenced else completion
+    count = _passed(program, tests)
+    if count is None:  # one test may have ended them all
+        count, until = 0, time.monotonic() + _TEST_LIMITS.wall_seconds
+        for test in tests:
+            if time.monotonic() < until:
+                count += _passed(program, [test]) or 0
     return count / len(tests)
 
 
-def _passed(program: Path, tests: Sequence[Path]) -> int | None:
+def _passed(program: str, tests: Sequence[str]) -> int | None:
     """How many tests a program keeps, in a process of its own; None where that was ended."""
     sandbox = Sandbox(_PROGRAMS / "unit_test.py", _TEST_LIMITS)
+    nonces = [secrets.token_hex() for _ in tests]
     try:
-        found = sandbox.ask({"program": str(program), "tests": list(map(str, tests))})
+        found = sandbox.ask({"program": program, "tests": list(zip(tests, nonces, strict=True))})
     finally:
         sandbox.close()
-    return None if found is None else int(found["passed"])
+    return None if found is None else sum(nonce in str(found) for nonce in nonces)
 
 
 def _sentiment(prompt: str, completion: str, row: Mapping[str, object]) -> float:
