@@ -428,6 +428,17 @@ def test_the_critic_warms_up_in_a_quarter_of_the_iterations_at_most(tmp_path: Pa
     assert any(line["moved_kl"] > 0 for line in lines if line["kind"] == "train")
 
 
+def test_it_is_told_where_few_answers_are_whitened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for episodes in (7, 8):
+        settings = {"episodes": episodes, "minibatches": 1, "iterations": 1}
+        config = small_config(PPOConfig, tmp_path / f"out-{episodes}", **settings)
+        train(config, small_policy(), length_reward)
+        told = "of fewer than 8 (episodes=7) mean and deviation are mostly chance"
+        assert (told in "".join(capsys.readouterr())) == (episodes < 8)
+
+
 def rolls(lines: list[dict[str, Any]]) -> list[int]:
     return [line["step"] for line in lines if line["kind"] == "rollout"]
 

@@ -51,6 +51,7 @@ from groundup.errors import UserError
 from groundup.lm.logprobs import entropy
 from groundup.lm.model import CausalLM
 from groundup.runs import ranks
+from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.train.batch import Batch, Loss
 from groundup.train.stage import Job, run_stage
@@ -61,6 +62,8 @@ from groundup.tune.prepare import whole_share
 RATES = (0.0001, 0.0001)
 # Iterations in which the critic alone learns, where nobody says.
 _CRITIC_WARMUP = 5
+# Of fewer answers mean and deviation of the advantages are mostly chance.
+_FEWEST_WHITENED = 8
 # Keeps advantages that are all alike from a division by zero.
 _EPS = 1e-8
 # The largest log-ratio of probabilities that is told from larger ones: float32 ends at e^88.
@@ -447,6 +450,12 @@ def _opened(config: PPOConfig, run: Run) -> Online:
 
 def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
     """What trains the policy of `online` on its own answers."""
+    if config.episodes < _FEWEST_WHITENED:
+        say(
+            f"{online.stage}: advantages are whitened over the answers of an iteration, and of "
+            f"fewer than {_FEWEST_WHITENED} (episodes={config.episodes}) mean and deviation are "
+            "mostly chance; give more episodes"
+        )
     model = _actor_critic(config, online)
     drift = Drift()
     limited = "" if config.cost is None else f", {config.cost} kept below {config.cost_limit:g}"
