@@ -317,6 +317,22 @@ def test_what_is_measured_is_what_the_folder_does(trained: Path) -> None:
         assert stops[~harmful].mean() == pytest.approx(measured["stopped, benign"]["estimate"])
 
 
+def test_rows_longer_than_the_training_reads_are_measured_as_they_are_in_use(
+    workshop: Any, tmp_path: Path
+) -> None:
+    data = toy(tmp_path, 100)
+    changes = {"steps": 4, "context": 16, "false_positives": 0.2}
+    settings = SETTINGS | changes | {"model": workshop.finished("sft"), "data": data}
+    guard = load_guard(stage.run(GuardConfig(out=tmp_path / "guard", **settings)))
+    calibration = read_examples(data, 1000).calibration
+    for use in ("message", "answer"):
+        rows = [calibration[i] for i in hard_benign(calibration, use)]
+        asked, said = [row.message for row in rows], [row.answer or "" for row in rows]
+        scores = guard.scores(asked, None if use == "message" else said)
+        sets, rounding = threshold(scores, 0.2), stage.ROUNDING
+        assert guard.thresholds[use] == pytest.approx(sets + rounding, abs=rounding)
+
+
 def test_a_killed_run_ends_with_the_same_bits(workshop: Any, tmp_path: Path) -> None:
     data, whole, out = toy(tmp_path, 100), tmp_path / "whole", tmp_path / "out"
     changes = {"steps": 12, "rows": 4, "micro_rows": 4, "false_positives": 0.2}

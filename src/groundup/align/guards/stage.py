@@ -171,10 +171,12 @@ def _job(config: GuardConfig, run: Run) -> Job[LabelledBatch, RewardModel]:
     use_threads(config)
     tokenizer, context = prepared.tokenizer, prepared.context
 
-    def ready(rows: Sequence[Labelled]) -> list[Example]:
-        return [encoded(tokenizer, row.message, row.answer, context) for row in rows]
+    def ready(rows: Sequence[Labelled], most: int) -> list[Example]:
+        return [encoded(tokenizer, row.message, row.answer, most) for row in rows]
 
-    items = ready(sides.train)
+    items = ready(sides.train, context)
+    # What sets thresholds and what is measured is read as far as the guard reads it in use.
+    reads = prepared.model.config.max_position_embeddings
     if config.context is None:
         longest = max(item.inputs for item in items)
         context = min(context, -(-longest // _ROW_STEP) * _ROW_STEP)
@@ -192,12 +194,12 @@ def _job(config: GuardConfig, run: Run) -> Job[LabelledBatch, RewardModel]:
     model = RewardModel(prepared.model)
     model.initialize(config.seed)
     on_the_way = spread(sides.heldout, _CURVE_ROWS)
-    ready_on_the_way = ready(on_the_way)
+    ready_on_the_way = ready(on_the_way, reads)
 
     def save(model: RewardModel, plan: TrainPlan) -> None:
         whole = merged(model).eval().requires_grad_(False)
         thresholds, ngrams = {}, fitted(sides.train, weights)
-        scores = scores_of(whole, ready(sides.calibration), context)
+        scores = scores_of(whole, ready(sides.calibration, reads), context)
         counted = ngrams.scores(sides.calibration)
         of_ngrams, facts = {}, {}
         for use in learned_uses(sides):
@@ -217,7 +219,7 @@ def _job(config: GuardConfig, run: Run) -> Job[LabelledBatch, RewardModel]:
         by = {"false_positives": config.false_positives, "set_by_benign": facts}
         save_guard(run.folder, guard, card, by)
         filters = [
-            Filter("guard", scores_of(whole, ready(sides.heldout), context), thresholds),
+            Filter("guard", scores_of(whole, ready(sides.heldout, reads), context), thresholds),
             Filter("n-grams", ngrams.scores(sides.heldout), of_ngrams),
         ]
         write_report(run, config, guard, filters, sides)
