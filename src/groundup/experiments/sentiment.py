@@ -71,7 +71,7 @@ from groundup.runs.folder import Run, is_finished
 from groundup.text.example import Example, cut_to
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
-from groundup.train.device import use_threads
+from groundup.train.device import prepare_to_read, use_threads
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel, prepare_model
 
@@ -376,7 +376,7 @@ def _dpo(config: SentimentConfig, pools: Sequence[Pool], measuring: Measuring) -
 
     def job(run: Run) -> Job[PairBatch, CausalLM]:
         prepared = prepare_model(settings, _rates(config))
-        use_threads(settings)
+        prepare_to_read(prepared.model, settings)
         # An adapter adds nothing yet: this is the reference.
         twins = [(pair.chosen, pair.rejected) for pair in pairs]
         stream = PairStream(
