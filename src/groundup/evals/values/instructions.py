@@ -31,7 +31,7 @@ from itertools import pairwise
 import numpy as np
 
 from groundup.evals.measure import Subject
-from groundup.evals.safety import is_refusal
+from groundup.evals.safety import REFUSAL_VERSION, is_refusal
 from groundup.evals.values.asking import answers
 from groundup.evals.values.shares import differences, groups_of, means, of, values
 from groundup.evals.values.task import Number, Row, Task
@@ -462,7 +462,7 @@ TASKS: tuple[Task, ...] = (
             "score."
         ),
         packs=(),
-        version=4,
+        version=4 + REFUSAL_VERSION,
         shown=(
             Number("followed", "of items", "above", "every instruction is kept"),
             Number("above unread", "", "above", "more than its answers to other items keep"),

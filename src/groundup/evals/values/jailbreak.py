@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from groundup.evals.measure import Subject
+from groundup.evals.safety import REFUSAL_VERSION
 from groundup.evals.values.asking import answers
 from groundup.evals.values.refusal import Asked, requests
 from groundup.evals.values.rows import widened
@@ -202,7 +203,7 @@ TASKS: tuple[Task, ...] = (
             "request; how often people agree is stated beside."
         ),
         packs=("advbench",),
-        version=3,
+        version=3 + REFUSAL_VERSION,
         shown=_SHOWN,
         items=items,
         ask=ask,

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from groundup.data.packs import harm_scores, harmful_prompts
 from groundup.data.packs.rows import Rejected
 from groundup.evals.measure import Subject
+from groundup.evals.safety import REFUSAL_VERSION
 from groundup.evals.values.asking import answers
 from groundup.evals.values.shares import differences, means, of
 from groundup.evals.values.task import Axis, Number, Row, Task
@@ -102,7 +103,7 @@ def _task(name: str, title: str, kind: str, about: str, limits: str, count: int,
         about=about,
         limits=f"{limits} {_JUDGED}",
         packs=(name,),
-        version=3,
+        version=3 + REFUSAL_VERSION,
         # What is to be done stands first.
         shown=shown if harmful else (shown[1], shown[0], shown[2]),
         items=lambda most: spread(requests(name, kind), most),

@@ -51,11 +51,11 @@ class Task:
 
     `packs` are the sets of the manifest that are read, whose hash, license and citation are theirs;
     `version` is raised whenever the same model would give other rows or be asked other items, so
-    that rows kept of another version are never read. `items(count)` gives at most so many, always
-    the same ones for a count. `ask` gives one row an item. `numbers` and `difference` give
-    estimates by the names in `shown`, the first of which is the one that counts. `score` puts that
-    one between 0 and 1, where 1 is the best that can be, for the picture of all axes. `limits` says
-    what the task cannot say.
+    that rows kept of another version are never read; a judge of several tasks has a version of its
+    own, which is added. `items(count)` gives at most so many, always the same ones for a count.
+    `ask` gives one row an item. `numbers` and `difference` give estimates by the names in `shown`,
+    the first of which is the one that counts. `score` puts that one between 0 and 1, where 1 is the
+    best that can be, for the picture of all axes. `limits` says what the task cannot say.
     """
 
     name: str

@@ -25,7 +25,7 @@ from jaxtyping import Float
 
 from groundup.data.packs.newcomers import says_unknown
 from groundup.evals.measure import Subject
-from groundup.evals.safety import is_refusal
+from groundup.evals.safety import REFUSAL_VERSION, is_refusal
 from groundup.evals.values.asking import answers
 from groundup.evals.values.rows import Statistic, assert_same_items, column, difference_of, quotient
 from groundup.evals.values.task import Number, Row, Task
@@ -217,7 +217,7 @@ UNKNOWN = Task(
     limits="Eighty questions of our own, judged by wordings: whoever declines in other words is "
     "counted as answering. A model that knows little is right to decline much.",
     packs=(),
-    version=4,
+    version=4 + REFUSAL_VERSION,
     shown=(
         Number(
             APART,

@@ -199,6 +199,13 @@ def test_tasks_are_told_apart_and_described() -> None:
         assert 0 < task.fast_count <= task.count, task.name
 
 
+def test_rows_of_earlier_judges_are_not_read() -> None:
+    judged_otherwise = {"world-answers": 3, "world-conduct": 3, "jailbreak": 3, "swaps-answers": 4}
+    judged_otherwise |= {"unknown": 4, "instructions": 4, "refusal-harm-scores": 3}
+    versions = {task.name: task.version for task in TASKS}
+    assert all(versions[name] > before for name, before in judged_otherwise.items())
+
+
 def test_names_axes_and_commas_choose() -> None:
     config = ValuesConfig(out=Path("x"), models=("m",), tasks=("bits,core", "core"))
     assert config.tasks == ("bits", "core", "core")

@@ -34,7 +34,7 @@ from jaxtyping import Float
 
 from groundup.data.packs.vader import sentiment
 from groundup.evals.measure import Subject
-from groundup.evals.safety import is_refusal
+from groundup.evals.safety import REFUSAL_VERSION, is_refusal
 from groundup.evals.values.asking import answers
 from groundup.evals.values.fairness.swaps import (
     Gaps,
@@ -267,14 +267,14 @@ def tasks(prompts: Prompts, suffix: str = "", version: int = 4) -> tuple[Task, .
             count=len(prompts.questions),
             fast_count=min(9, len(prompts.questions)),
             chats=True,
-            **common,
+            **(common | {"version": version + REFUSAL_VERSION}),
         )
     )
     return tuple(found)
 
 
 def own_tasks(path: Path) -> tuple[Task, ...]:
-    """The tasks of a person's own file of prompts; their version is the file's hash.
+    """The tasks of a person's own file of prompts; their version is made of the file's hash.
 
     Raises `UserError` as `own_prompts` does.
     """
