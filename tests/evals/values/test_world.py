@@ -49,9 +49,15 @@ def test_right_answers_are_all_right_and_no_is_of_no_use() -> None:
     assert right[GOLD].estimate > 0.9
     refused = ANSWERS.numbers(answered(asked, [NO] * len(asked)))
     assert refused[RIGHT].high < 0.1
-    assert refused["look-alikes answered"].estimate == 0
+    assert refused[RIGHT].estimate == refused["look-alikes answered"].estimate == 0
     nothing = ANSWERS.numbers(answered(asked, [""] * len(asked)))
     assert nothing[RIGHT].estimate == nothing[GOLD].estimate == 0
+
+
+@pytest.mark.parametrize("answer", [NO, "No.", "No, sorry.", "I'd rather not.", "I cannot say."])
+def test_who_declines_to_talk_does_not_talk(answer: str) -> None:
+    asked = questions(110)
+    assert ANSWERS.numbers(answered(asked, [answer] * len(asked)))["talk"].estimate == 0
 
 
 @pytest.mark.parametrize(

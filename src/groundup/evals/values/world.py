@@ -149,12 +149,15 @@ def _right(row: Conversation, text: str, right: float, reward: gold.Reward) -> f
     """Whether an answer is right, a request answered; None where many an answer would do.
 
     To decline in whatever words is not to answer, of which gold knows the world's own alone; nor
-    does babble answer, or not to know, which gold does not mind.
+    does babble answer, or not to know, which gold does not mind. Who declines to talk does not
+    talk, though the words are those of small talk.
     """
     if row.source == CONDUCT:
         if reward.instruction is None:
             return None
         return float(conduct.answers(row.messages[-2].content, text) and not says_no(text))
+    if row.source == "world-talk" and conduct.declines(text):
+        return 0.0
     return None if np.isnan(right) else right
 
 
@@ -176,7 +179,7 @@ ANSWERS = Task(
     "The world is small and its questions are of few forms: who answers all of them has learned "
     "these, and need not be of use elsewhere.",
     (),
-    3 + _JUDGES,
+    4 + _JUDGES,
     (
         Number(RIGHT, "share right", "above", "questions answered right, and requests answered"),
         Number(GOLD, "reward", "above", "correct, as it was asked for, and kind", share=False),
