@@ -60,7 +60,7 @@ class PositionsConfig(TransformerExperimentConfig):
 class AttentionCostConfig(TransformerExperimentConfig):
     """Multi-head, grouped-query, multi-query and windowed attention: loss, cache and speed."""
 
-    steps: Steps = Field(150, description="steps of each model on the small world's stories")
+    steps: Steps = Field(100, description="steps of each model on the small world's stories")
 
 
 class OptimizersConfig(TransformerExperimentConfig):

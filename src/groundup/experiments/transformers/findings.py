@@ -69,7 +69,7 @@ def conclusions(claims: Sequence[Claim]) -> list[str]:
     Their numbers stand with the others, where the page lists what was tested. The last sentence
     says how many claims were tested, as each is by itself, without a correction for the others.
     """
-    said = {"yes": "", "no": "Not so, but the contrary: "}
+    said = {"yes": "", "no": "Not so: "}
     sentences = [f"{said[one.mark]}{one.claim}: {one.shown}." for one in claims if one.mark in said]
     several, single = list[str](), list[str]()
     for one in claims:

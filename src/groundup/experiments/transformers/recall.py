@@ -40,6 +40,7 @@ from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.table import Table, short_number, text_table
+from groundup.runs.console import counted
 
 NAME = "recall"
 QUESTION = "Does attention recall what a recurrent network of as many features cannot hold?"
@@ -205,7 +206,7 @@ def table(found: Sequence[Contestant]) -> Table:
     """A row for each model: what it carries, and how much it answers."""
     return text_table(
         "Right answers by the number of pairs",
-        ("model", "parameters", "state", *(f"{n} pairs" for n in TASK.pairs)),
+        ("model", "parameters", "state", *(counted(n, "pair") for n in TASK.pairs)),
         tuple(
             (
                 one.name,
