@@ -14,8 +14,8 @@ PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest 
 CHECKED = tests/maths tests/nn tests/world tests/data tests/report tests/evals tests/experiments
 
 # The long tests that CI runs: kills, README's commands, alignment that learns, generation, training.
-# All of them: make test-long test-typed
-ESSENTIAL = tests/test_resume.py tests/test_readme.py tests/align tests/generation tests/train
+# They begin in this order, the shortest at the end. All of them: make test-long test-typed
+ESSENTIAL = tests/train tests/test_resume.py tests/test_readme.py tests/align tests/generation
 
 .PHONY: quickstart test test-long test-essential test-typed lint docs benchmark clean
 
