@@ -113,7 +113,7 @@ def test_in_company_as_alone_whoever_joins_and_leaves(
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("seed", range(100, 130))
+@pytest.mark.parametrize("seed", range(100, 110))
 def test_in_company_as_alone_many_times(tiny_model: TinyModel, family: str, seed: int) -> None:
     # In float64, since of so many draws one in float32 falls between two roundings of a sum.
     check_company(tiny_model(eos_token_ids=ENDS, **FAMILIES[family]).double(), seed)
