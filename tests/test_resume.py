@@ -158,7 +158,7 @@ def test_two_threads_in_bfloat16_give_the_same_bits_too(workshop: Workshop, tmp_
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_many_times(workshop: Workshop, tmp_path: Path, stage: str) -> None:
     """Every start costs seconds: one stage is killed often, and the others some times each."""
-    kills, steps = (25, 120) if stage == "pretrain" else (8, 60)
+    kills, steps = (25, 120) if stage == "pretrain" else (4, 60)
     check(workshop, tmp_path, stage, kills=kills, steps=steps)
 
 
