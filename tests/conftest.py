@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -19,6 +21,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
+from groundup.app.cli import main
 from groundup.data.config import TokenizerConfig
 from groundup.data.tokenizer import run as train_tokenizer
 from groundup.lm.config import ModelConfig
@@ -143,6 +146,16 @@ class Workshop:
         process = self.start(command)
         said, _ = process.communicate(timeout=300)
         return process.returncode, said
+
+    def run_here(self, command: list[str]) -> tuple[int, str]:
+        """The same without a process of its own, which takes seconds to load what is loaded here.
+
+        For whatever is neither killed nor told by its environment what to do.
+        """
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = main(command[3:])
+        return code, said.getvalue()
 
     def finished(self, stage: str) -> Path:
         """The folder of this stage's uninterrupted run, made when first asked for."""

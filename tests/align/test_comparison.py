@@ -167,7 +167,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_method(workshop: Any, tmp_
     runs = []
     for name, changes in {"dpo-0": {}, "dpo-1": {"seed": 1}, "hot": {"beta": 0.7}}.items():
         runs.append(tmp_path / name)
-        code, said = workshop.run(workshop.command("dpo", runs[-1], steps=3, **changes))
+        code, said = workshop.run_here(workshop.command("dpo", runs[-1], steps=3, **changes))
         assert code == 0, said
     words = [str(path) for path in (workshop.finished("sft"), *runs)]
     found = compare(tmp_path / "out", workshop, *words, "--gold", "format:blue")

@@ -156,7 +156,7 @@ def test_the_runs_evaluations_draw_whole_groups(workshop: Any) -> None:
 def test_it_raises_preference_accuracy(workshop: Any) -> None:
     # More and larger steps than the shared run's: these bounds leave room for rounding.
     folder = workshop.folder / "dpo-longer"
-    code, said = workshop.run(workshop.command("dpo", folder, steps=24, rows=16, micro_rows=4))
+    code, said = workshop.run_here(workshop.command("dpo", folder, steps=24, rows=16, micro_rows=4))
     assert code == 0, said
     policy, tokenizer = load(folder)
     reference, _ = load(workshop.finished("sft"))
@@ -182,7 +182,7 @@ def test_a_minute_reads_few_pairs_three_times_at_most(
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
     out = tmp_path / "out"
     given = {"steps": None, "minutes": 1, "save_every": None, "data": tmp_path / "pairs.jsonl"}
-    code, said = workshop.run(workshop.command(method, out, **given))
+    code, said = workshop.run_here(workshop.command(method, out, **given))
     assert code == 0, said
     assert "3 passes over the data are enough" in said
     assert json.loads((out / "status.json").read_text())["steps"] < 3 * 30
@@ -191,7 +191,7 @@ def test_a_minute_reads_few_pairs_three_times_at_most(
 def test_the_reference_is_asked_about_what_is_read_and_no_more(workshop: Any) -> None:
     def kept(name: str, steps: int) -> torch.Tensor:
         out = workshop.folder / name
-        code, said = workshop.run(workshop.command("dpo", out, steps=steps))
+        code, said = workshop.run_here(workshop.command("dpo", out, steps=steps))
         assert code == 0, said
         return load_file(out / "reference.safetensors")["logprobs"]
 
@@ -205,7 +205,7 @@ def test_the_reference_is_asked_about_what_is_read_and_no_more(workshop: Any) ->
 def test_the_reference_computes_in_the_type_of_the_run(workshop: Any) -> None:
     def kept(dtype: str) -> torch.Tensor:
         out = workshop.folder / f"dpo-in-{dtype}"
-        code, said = workshop.run(workshop.command("dpo", out, steps=1, dtype=dtype))
+        code, said = workshop.run_here(workshop.command("dpo", out, steps=1, dtype=dtype))
         assert code == 0, said
         return load_file(out / "reference.safetensors")["logprobs"][-10:]
 

@@ -348,7 +348,7 @@ def test_labeled_files_are_learned_from_and_bad_lines_counted(
         for wrong in (0, 1)
     ]
     path = written(tmp_path / "rows.jsonl", [*rows, rows[0] | {"label": "good"}])
-    code, said = workshop.run(workshop.command("kto", tmp_path / "out", data=path, steps=4))
+    code, said = workshop.run_here(workshop.command("kto", tmp_path / "out", data=path, steps=4))
     assert code == 0, said
     assert "rows.jsonl, line 49: 'label' must be true or false, or 1 or 0, not 'good'" in said
     assert "1 bad line set aside" in said and "held out" in said
@@ -357,7 +357,7 @@ def test_labeled_files_are_learned_from_and_bad_lines_counted(
 def test_labels_of_one_class_are_refused(workshop: Any, tmp_path: Path) -> None:
     rows = [{"prompt": f"Is it {i}?", "completion": "Yes.", "label": True} for i in range(9)]
     path = written(tmp_path / "rows.jsonl", rows)
-    code, said = workshop.run(workshop.command("kto", tmp_path / "out", data=path))
+    code, said = workshop.run_here(workshop.command("kto", tmp_path / "out", data=path))
     assert code == 2 and "Traceback" not in said
     [error] = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "label=true" in error and "add answers with label=false" in error

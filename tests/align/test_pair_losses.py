@@ -193,7 +193,7 @@ def test_it_learns_to_prefer(workshop: Any, tmp_path: Path, loss: str) -> None:
     settings = {"beta": None, "nll": None} if loss != "sigmoid" else {"label_smoothing": 0.1}
     if loss == "orpo":  # which has no reference that would hold it
         settings |= {"learning_rate": 0.002, "embedding_learning_rate": 0.001}
-    code, said = workshop.run(workshop.command("dpo", out, loss=loss, **more, **settings))
+    code, said = workshop.run_here(workshop.command("dpo", out, loss=loss, **more, **settings))
     assert code == 0, said
     lines = read_lines(out / "metrics.jsonl")
     trained = [line for line in lines if line["kind"] == "train"]

@@ -567,7 +567,7 @@ def test_a_critic_of_its_own_is_trained(workshop: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     folder = workshop.finished("reward")
     words = workshop.command("ppo", out, critic=folder, steps=8, critic_warmup=1)
-    code, said = workshop.run(words)
+    code, said = workshop.run_here(words)
     assert code == 0, said
     lines = read_lines(out / "metrics.jsonl")
     assert all(math.isfinite(line["loss"]) for line in lines if line["kind"] == "train")
@@ -600,7 +600,7 @@ def test_an_adapter_is_trained_and_its_base_is_not(workshop: Any, tmp_path: Path
     rates = {"learning_rate": 0.02, "embedding_learning_rate": None}
     command = workshop.command("ppo", out, adapter="lora", lora_rank=4, **rates)
     before = (workshop.finished("sft") / "model.safetensors").read_bytes()
-    code, said = workshop.run(command)
+    code, said = workshop.run_here(command)
     assert code == 0, said
     kl = [line["exact_kl"] for line in read_lines(out / "metrics.jsonl") if "exact_kl" in line]
     assert kl[0] == 0 and kl[-1] > 0.001

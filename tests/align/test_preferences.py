@@ -202,7 +202,7 @@ def test_rows_that_the_template_refuses_are_set_aside_and_counted_apart(
     trained.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (trained.parent / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     changes = {"model": model, "data": tmp_path / "data", "steps": 1}
-    code, said = workshop.run(workshop.command(stage, tmp_path / "out", **changes))
+    code, said = workshop.run_here(workshop.command(stage, tmp_path / "out", **changes))
     said = " ".join(said.split())
     assert code == 0, said
     first, count = (7, 4) if stage == "kto" else (4, 2)

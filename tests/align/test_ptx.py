@@ -119,7 +119,7 @@ def test_it_keeps_what_fine_tuning_taught(workshop: Any, tmp_path: Path) -> None
     for ptx in (None, 1.0):
         out = tmp_path / f"out-{ptx}"
         data = {"ptx": ptx, "ptx_data": ptx and workshop.data}
-        code, said = workshop.run(workshop.command("dpo", out, data=pairs, steps=16, **data))
+        code, said = workshop.run_here(workshop.command("dpo", out, data=pairs, steps=16, **data))
         assert code == 0, said
         lost[ptx] = held(workshop, out) - before
     assert lost[None] > 0.1 and lost[1.0] < 0.5 * lost[None], lost
@@ -167,7 +167,7 @@ def test_pairs_that_are_the_same_are_set_aside_and_the_run_goes_on(
     late = rows[2] | {"chosen": "Blue. " * 60, "rejected": "Blue. " * 59 + "No."}
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("".join(json.dumps(one) + "\n" for one in [*rows, same, empty, late]))
-    code, said = workshop.run(workshop.command("dpo", tmp_path / "out", data=pairs, steps=2))
+    code, said = workshop.run_here(workshop.command("dpo", tmp_path / "out", data=pairs, steps=2))
     assert code == 0, said
     assert "line 41: 'chosen' and 'rejected' are the same" in said
     assert "line 42: the answer, 'chosen', is empty" in said
@@ -181,7 +181,7 @@ def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None
     for stage in ("ppo", "grpo"):
         out = tmp_path / stage
         data = {"prompts": asked, "ptx_data": workshop.data}
-        code, said = workshop.run(workshop.command(stage, out, ptx=0.5, **data))
+        code, said = workshop.run_here(workshop.command(stage, out, ptx=0.5, **data))
         assert code == 0, said
         assert "on 2 prompts of the training, as none is held out" in said
         # The licence of the prompts is nobody's, that of the data is told.
@@ -197,7 +197,7 @@ def test_while_a_critic_warms_up_fine_tuning_data_move_nothing(
     asked = tmp_path / "asked.txt"
     asked.write_text("What is the colour of the sea?\nWhat is the colour of coal?\n")
     settings = {"prompts": asked, "ptx_data": workshop.data, "critic_warmup": 1}
-    code, said = workshop.run(workshop.command("ppo", tmp_path / "out", ptx=5.0, **settings))
+    code, said = workshop.run_here(workshop.command("ppo", tmp_path / "out", ptx=5.0, **settings))
     assert code == 0, said
     lines = read_pairs(tmp_path / "out" / "metrics.jsonl")
     apart = [line["exact_kl"] for line in lines if line["kind"] == "rollout"]

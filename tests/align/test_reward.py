@@ -252,7 +252,7 @@ def test_rewards_are_scaled_by_the_policy_that_they_are_to_score(
     """The body is another model's, whose answers are worth something else."""
     out, policy = tmp_path / "out", workshop.finished("sft")
     command = workshop.command("reward", out, model=workshop.finished("pretrain"), policy=policy)
-    code, said = workshop.run(command)
+    code, said = workshop.run_here(command)
     assert code == 0, said
     model, tokenizer = load(policy)
     rows = split(workshop.data, "preferences", read_preferences)[0].rows
@@ -318,7 +318,7 @@ def test_beside_an_adapter_in_bfloat16(adapter: str, workshop: Any, tmp_path: Pa
     """The adapter and the head are trained in float32, and the body never is."""
     out = tmp_path / "out"
     changes = {"adapter": adapter, "dtype": "bfloat16", "steps": 2, "embedding_learning_rate": None}
-    code, said = workshop.run(workshop.command("reward", out, **changes))
+    code, said = workshop.run_here(workshop.command("reward", out, **changes))
     assert code == 0, said
     found = load_reward_model(out, load_tokenizer(workshop.finished("sft")))
     assert found.deviation != 1 and np.isfinite(found.mean)

@@ -198,7 +198,7 @@ def test_lengths_are_those_of_answers_with_their_end(workshop: Any) -> None:
 def test_it_is_measured_after_an_eighth_of_the_labels_and_on(workshop: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     changes = {"steps": None, "epochs": 2, "rows": 4, "micro_rows": 2, "evaluations": 1}
-    code, said = workshop.run(workshop.command("reward", out, **changes))
+    code, said = workshop.run_here(workshop.command("reward", out, **changes))
     assert code == 0, said
     course = json.loads((out / "result.json").read_text())["course"]
     whole = json.loads((out / "result.json").read_text())["pairs"]["train"]

@@ -340,14 +340,15 @@ def test_a_prompt_that_a_model_cannot_read_is_named_and_left_out(
     assert len(logged()) == 2 and "Still to vote on" not in done.stdout
 
 
-def test_dpo_learns_from_the_log(voted: Voted, room: Path) -> None:
+def test_dpo_learns_from_the_log(
+    voted: Voted, room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     voted("l r t s l r")
     options = ["--steps", "2", "--rows", "2", "--micro-rows", "2", "--evaluations", "1"]
     options += ["--compile", "off", "--threads", "1", "--dtype", "float32", "--out", "aligned"]
-    command = [sys.executable, "-m", "groundup", "dpo", "one", "--data", "votes.jsonl", *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "4 pairs of 6 votes; left out: tie: 1, skip: 1" in " ".join(done.stdout.split())
+    assert main(["dpo", "one", "--data", "votes.jsonl", *options]) == 0
+    said = capsys.readouterr().out
+    assert "4 pairs of 6 votes; left out: tie: 1, skip: 1" in " ".join(said.split())
     assert (room / "aligned" / "config.json").is_file()
 
 

@@ -472,5 +472,5 @@ def test_too_few_benign_rows_are_refused_before_any_work(
     workshop: Any, trained: Path, tmp_path: Path
 ) -> None:
     data, out = trained.parent / "labels.jsonl", tmp_path / "out"
-    code, said = workshop.run(command(workshop, data, out, false_positives=0.001))
+    code, said = workshop.run_here(command(workshop, data, out, false_positives=0.001))
     assert code == 2 and "needs benign rows of 999 groups" in said and "Traceback" not in said
