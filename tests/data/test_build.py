@@ -198,10 +198,17 @@ def test_conversations_fit_their_context_and_end_with_an_answer(data: Path) -> N
 def test_the_split_does_not_depend_on_the_seed_and_the_stage_is_deterministic(
     data: Path, tmp_path: Path
 ) -> None:
-    packs = ("openbookqa", "chatterbot", "world")
-    one = built(settings(tmp_path / "one", packs=packs))
-    again = built(settings(tmp_path / "again", packs=packs))
-    other = built(settings(tmp_path / "other", packs=packs, seed=1))
+    few = {"world_megabytes": 0.1, "world_conversations": 300, "world_preferences": 60}
+    few["packs"] = ("openbookqa", "chatterbot", "world")
+    one = built(settings(tmp_path / "one", **few))
+    again = built(settings(tmp_path / "again", **few))
+    other = built(settings(tmp_path / "other", **few, seed=1))
+    for kind, read in (("documents", read_documents), ("conversations", read_conversations)):
+        sources = [
+            {row.source for row in read(folder / kind / "train.jsonl").rows}
+            for folder in (data, one)
+        ]
+        assert set(filter(generated_set, sources[0])) <= sources[1], "every source of the world"
     for path in one.rglob("*.jsonl"):
         name = path.relative_to(one)
         assert (again / name).read_bytes() == path.read_bytes()

@@ -61,8 +61,13 @@ def test_a_new_set_is_a_page_and_an_entry(two_sets: None) -> None:
     assert [one.source for one in found.refusals] == ["toy-a", "toy-b"]
 
 
-@pytest.mark.parametrize("unknown", ["answered", "declined"])
-@pytest.mark.parametrize("name", ["wiki", "boolq", "openbookqa"])
+@pytest.mark.parametrize(
+    ("name", "unknown"),
+    [
+        *(("wiki", "answered"), ("wiki", "declined"), ("openbookqa", "answered")),
+        *(("openbookqa", "declined"), ("boolq", "answered")),  # whose rows are the same either way
+    ],
+)
 def test_the_seed_changes_nothing_that_is_held_out(name: str, unknown: str) -> None:
     sides = [
         rows.page_of(name).rows(
