@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["--help", "data list", "sft --help", "data show world -n 1"]
+COMMANDS = ["--help", "data show world -n 1"]
 
 
 def shell(words: str, streams: str) -> subprocess.CompletedProcess[str]:
