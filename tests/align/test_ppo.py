@@ -320,11 +320,12 @@ def slow_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig) -> float:
         drawn = int(batch.rows.targets[row, place])
         ratio = math.exp(float(logprobs[row, place, drawn]) - float(batch.old_logprobs[t]))
         advantage = float(batch.advantages[t])
-        total += max(-advantage * ratio, -advantage * min(max(ratio, 0.8), 1.2))
+        near = min(max(ratio, 1 - config.clip_range), 1 + config.clip_range)
+        total += max(-advantage * ratio, -advantage * near)
         value, old, goal = (
             float(x) for x in (values[row, place], batch.values[t], batch.returns[t])
         )
-        clipped = min(max(value, old - 0.2), old + 0.2)
+        clipped = min(max(value, old - config.value_clip_range), old + config.value_clip_range)
         total += config.value_coef / 2 * max((value - goal) ** 2, (clipped - goal) ** 2)
         p = logprobs[row, place].exp()
         total += config.entropy_coef * float((p * p.log()).sum())
@@ -333,7 +334,9 @@ def slow_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig) -> float:
 
 def test_the_whole_loss_is_that_of_a_slow_loop() -> None:
     policy = small_policy()
-    config = small_config(PPOConfig, Path("x"), entropy_coef=0.05, value_coef=0.7, critic_warmup=0)
+    ranges = {"clip_range": 0.1, "value_clip_range": 0.3}
+    settings = {"entropy_coef": 0.05, "value_coef": 0.7, "critic_warmup": 0}
+    config = small_config(PPOConfig, Path("x"), **settings, **ranges)
     parts = online(config, policy, length_reward)
     minibatches, loss = rolled(ActorCritic(policy), parts)
     model = trained_a_little()
@@ -343,6 +346,11 @@ def test_the_whole_loss_is_that_of_a_slow_loop() -> None:
         assert float(found.total.detach()) == pytest.approx(expected, rel=1e-4)
         assert found.weight == batch.weight == int((batch.rows.weights > 0).sum())
         assert found.metrics["clipped"][0] > 0
+        # Each range is of its own, and decides something here.
+        for name in ranges:
+            other = config.model_copy(update={name: 0.2})
+            changed = slow_loss(trained_a_little(), batch, other)
+            assert abs(changed - expected) > 1e-3 * abs(expected), name
 
 
 def test_padding_and_packing_change_neither_loss_nor_gradient() -> None:
