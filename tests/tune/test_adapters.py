@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.adapters.attach import adapter_names, merge
@@ -105,6 +106,36 @@ def test_an_adapter_recites_what_it_was_taught_and_leaves_its_base_alone(
     assert plan["adapter"] == adapter and plan["trained_parameters"] < plan["parameters"]
     saved = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert plan["trained_parameters"] == saved
+
+
+def test_lora_plus_is_the_rate_of_b_over_that_of_a_and_targets_alone_are_adapted(
+    workshop: Any, tmp_path: Path
+) -> None:
+    moved = {}
+    for ratio in (1.0, 16.0):
+        config = SFTConfig(
+            out=tmp_path / f"by {ratio:g}",
+            model=workshop.finished("sft"),
+            data=(talks(tmp_path / "talks.jsonl"),),
+            adapter="lora",
+            lora_rank=4,
+            lora_targets=("q_proj",),
+            lora_plus=ratio,
+            steps=2,  # B is 0 at the first, and gives A no gradient
+            learning_rate=0.001,
+            **QUICK,
+        )
+        begun = dict(prepare_model(config, (0.01, 0.01)).model.named_parameters())
+        ended = load_file(sft(config) / "adapter_model.safetensors")
+        assert len(ended) == 2 and all("q_proj" in name for name in ended)
+        for matrix in ("lora_A", "lora_B"):
+            [before] = [one for name, one in begun.items() if matrix in name]
+            [after] = [one for name, one in ended.items() if matrix in name]
+            moved[matrix, ratio] = float((after - before).abs().max())
+    # AdamW's first steps are as long as the rate, whatever the gradient.
+    assert moved["lora_A", 1.0] > 0 and moved["lora_B", 1.0] > 0
+    assert moved["lora_A", 16.0] == pytest.approx(moved["lora_A", 1.0], rel=0.05)
+    assert moved["lora_B", 16.0] == pytest.approx(16 * moved["lora_B", 1.0], rel=0.05)
 
 
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])
