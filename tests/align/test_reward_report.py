@@ -191,8 +191,10 @@ def test_the_report_is_of_the_saved_model(workshop: Any) -> None:
 def test_lengths_are_those_of_answers_with_their_end(workshop: Any) -> None:
     tokenizer = load_tokenizer(workshop.finished("sft"))
     rows = split(workshop.data, "preferences", read_preferences)[0].rows[:5]
-    for row, one in zip(rows, comparisons(tokenizer, rows[:1], 64)[0], strict=False):
-        assert one.lengths[0] == len(tokenizer.encode(row.chosen)) + 1
+    for row in rows:
+        [one] = comparisons(tokenizer, [row], 64)[0]
+        texts = (row.chosen, row.rejected)
+        assert one.lengths == tuple(len(tokenizer.encode(text)) + 1 for text in texts)
 
 
 def test_it_is_measured_after_an_eighth_of_the_labels_and_on(workshop: Any, tmp_path: Path) -> None:
