@@ -442,24 +442,34 @@ def test_it_may_stand_before_a_model_of_other_tokens(workshop: Any, trained: Pat
     assert guard.stops(["7 Is the coal deep?"]).dtype == bool
 
 
-@pytest.mark.parametrize("damage", ["gone", "torn weights", "no tokenizer", "changed", "odd"])
-def test_damaged_folders(folder: Path, damage: str) -> None:
-    weights, told = folder / "model.safetensors", folder / "guard.json"
-    content = json.loads(told.read_text())
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("gone", "guard.json' cannot be read"),
+        ("torn weights", "model.safetensors is damaged"),
+        ("no tokenizer", "tokenizer.json is not there"),
+        ("changed", "guard.json is damaged"),
+        ("odd", "guard.json has no thresholds"),
+    ],
+)
+def test_damaged_folders(folder: Path, damage: str, told: str) -> None:
+    weights, kept = folder / "model.safetensors", folder / "guard.json"
+    content = json.loads(kept.read_text())
     if damage == "torn weights":
         weights.write_bytes(weights.read_bytes()[:-100])
     elif damage == "no tokenizer":
         (folder / "tokenizer.json").unlink()
     else:
         (folder / ".guard.json.copy").unlink()
+        assert load_guard(folder).thresholds == content["thresholds"]  # that alone is no damage
         if damage == "gone":
-            told.unlink()
+            kept.unlink()
         elif damage == "changed":
-            told.write_text(json.dumps(content | {"thresholds": {"message": -99.0}}))
+            kept.write_text(json.dumps(content | {"thresholds": {"message": -99.0}}))
         else:
             del content["sha256"]
-            told.write_text(json.dumps(content | {"thresholds": "low"}))
-    said_of(folder)
+            kept.write_text(json.dumps(content | {"thresholds": "low"}))
+    assert told in said_of(folder)
 
 
 def test_a_damaged_threshold_is_restored_from_its_copy(folder: Path) -> None:
