@@ -44,10 +44,10 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def paper(
-    name: str, policy: np.ndarray, reference: np.ndarray, tokens: np.ndarray
+    name: str, policy: np.ndarray, reference: np.ndarray, tokens: np.ndarray, **changes: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The papers' equations term by term: the losses, and the rewards of both answers."""
-    settings = SETTINGS[name]
+    settings = SETTINGS[name] | changes
     beta = settings["beta"]
     per_token = policy / tokens
     if name in ("sigmoid", "cdpo", "hinge"):
@@ -200,15 +200,24 @@ def test_it_learns_to_prefer(workshop: Any, tmp_path: Path, loss: str) -> None:
     assert np.mean([line["accuracy"] for line in trained[-8:]]) > 0.7
     # The margin, on the same pairs before and after.
     sft, after = load(workshop.finished("sft")), load(out)
-    rows = split(workshop.data, "preferences", read_preferences)[0].rows
-    pairs, _ = tokenize_pairs(sft[1], rows, 64)
+    sides = split(workshop.data, "preferences", read_preferences)
+    pairs, heldout = (tokenize_pairs(sft[1], side.rows, 64)[0] for side in sides)
     before, now = (np.diff(pair_logprobs(model, pairs, 64)) for model, _ in (sft, after))
     assert np.mean(before - now) > 1, np.mean(before - now)
+    # What was measured at the end is the paper's equation of what was kept.
+    reference, policy = (pair_logprobs(one, heldout, 64).astype(float) for one, _ in (sft, after))
+    sizes = [[sum(side.loss_mask[1:]) for side in (one.chosen, one.rejected)] for one in heldout]
+    own = {name: value for name, value in LOSSES[loss].items() if name in ("beta", "gamma")}
+    name = loss
+    if loss == "sigmoid":
+        name, own = "cdpo", {"beta": 0.5, "label_smoothing": 0.1}
+    losses, rewards = paper(name, policy, reference, np.array(sizes, float), **own)
     measured = [line for line in lines if line["kind"] == "evaluation"]
-    assert measured[-1]["preference_loss"] > 0 and 0 <= measured[-1]["heldout_accuracy"] <= 1
+    assert measured[-1]["preference_loss"] == pytest.approx(losses.mean(), rel=1e-3)
+    assert measured[-1]["heldout_accuracy"] == np.mean(rewards[:, 0] > rewards[:, 1])
     assert (out / "reference.safetensors").exists() == (loss not in REFERENCE_FREE)
     config = json.loads((out / "run.json").read_text())["config"]
-    assert config["beta"] == LOSSES[loss]["beta"] or loss == "sigmoid"
+    assert config["beta"] == own["beta"]
 
 
 @pytest.mark.parametrize(
