@@ -112,15 +112,6 @@ def test_a_policy_that_is_its_own_reference_pays_log_2(workshop: Any) -> None:
     assert found.total.item() / 6 == pytest.approx(math.log(2), rel=1e-4)
 
 
-def test_the_chosen_answers_own_loss_is_added_per_token(workshop: Any) -> None:
-    model, _ = load(workshop.finished("pretrain"))
-    batch, pairs = first_batch(workshop)
-    plain, both = (preference_loss(model, batch, beta=0.3, nll=nll) for nll in (0.0, 0.7))
-    means = [slow_logprob(model, p.chosen) / sum(p.chosen.loss_mask[1:]) for p in pairs]
-    added = both.total.item() - plain.total.item()
-    assert added == pytest.approx(-0.7 * sum(means), rel=1e-4)
-
-
 def test_pair_logprobs_are_those_of_each_answer_alone(workshop: Any) -> None:
     model, _ = load(workshop.finished("sft"))
     _, pairs = first_batch(workshop)
