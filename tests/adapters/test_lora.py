@@ -220,7 +220,7 @@ def test_products_are_in_the_type_of_what_comes_in(options: dict[str, Any], fold
     assert all(p.grad.dtype == torch.float32 for p in ours.parameters() if p.requires_grad)
     same = ours.bfloat16()(Batch.of(IDS))
     # Types differ where nothing is rounded but what DoRA divides by.
-    assert_close(same, out, rtol=0.05, atol=0.2)
+    assert_close(same, out, rtol=0.05, atol=0.2 if options else 0.0)
 
 
 def test_one_graph_without_breaks_serves_all_blocks() -> None:
@@ -240,10 +240,10 @@ def test_beside_a_quantized_base(kind: str, options: dict[str, Any], folder: Pat
     assert_close(our_logits(qlora), our_logits(plain), rtol=1e-5, atol=1e-5)
     for model in (qlora, plain):
         model.logits(Batch.of(IDS)).square().sum().backward()
-    for (name, one), other in zip(qlora.named_parameters(), plain.parameters(), strict=False):
-        if one.requires_grad:
-            assert_close(one.grad, plain.get_parameter(name).grad, rtol=1e-4, atol=1e-3)
-        assert other is not one
+    trained = {name: one for name, one in qlora.named_parameters() if one.requires_grad}
+    assert trained.keys() == {n for n, one in plain.named_parameters() if one.requires_grad}
+    for name, one in trained.items():
+        assert_close(one.grad, plain.get_parameter(name).grad, rtol=1e-4, atol=1e-3)
     expected = our_logits(qlora)
     merge(qlora)
     assert_close(our_logits(qlora), expected, rtol=1e-4, atol=1e-4)
