@@ -43,6 +43,7 @@ from groundup.data.records import read_preferences
 from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.formats.load import load, load_tokenizer
+from groundup.runs.folder import has_begun
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Message, Preference
@@ -336,8 +337,13 @@ def said_of(call: Callable[[], object]) -> str:
 
 
 def test_a_chat_model_is_no_reward_and_a_reward_no_chat_model(
-    workshop: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+    workshop: Any,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     chat = workshop.finished("sft")
     assert "holds no reward model" in said_of(lambda: load_reward_model(chat))
     assert "holds no reward model" in said_of(lambda: load_reward_model(folder / "nowhere"))
@@ -347,6 +353,7 @@ def test_a_chat_model_is_no_reward_and_a_reward_no_chat_model(
         capsys.readouterr()
         assert main([str(word) for word in words]) == 2
         assert "holds a reward model" in capsys.readouterr().err
+    assert not has_begun(tmp_path / "runs" / "sft")
 
 
 def test_a_reward_model_of_other_tokens(workshop: Any, folder: Path) -> None:
