@@ -178,6 +178,25 @@ def test_help_lists_every_kind_of_file_that_is_read(capsys: pytest.CaptureFixtur
         assert ROW_KINDS in " ".join(capsys.readouterr().out.split())
 
 
+def test_bash_learns_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["--install-completion", "--shell", "bash"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    [script] = [path for path in tmp_path.rglob("groundup") if path.is_file()]
+    assert str(script) in said and str(tmp_path / ".bashrc") in said
+    # What the line in .bashrc loads offers the commands for half a word.
+    asked = (
+        f"source {tmp_path / '.bashrc'}; set -- $(complete -p groundup)\n"
+        'COMP_WORDS=(groundup quick) COMP_CWORD=1; "${@: -2:1}"; printf "%s " "${COMPREPLY[@]}"'
+    )
+    offered = subprocess.run(["bash", "-c", asked], capture_output=True, text=True)
+    assert offered.stdout.split() == ["quickstart"], offered.stderr
+    assert main(["--install-completion", "--shell", "csh"]) == 2
+    assert "must be" in (told := capsys.readouterr().err) and told.count("\n") == 1
+
+
 def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
