@@ -140,13 +140,14 @@ def test_all_of_a_critic_has_its_rate(muon: bool) -> None:
         assert_close(moved, torch.full_like(moved, 0.5 * 0.004), rtol=1e-3, atol=1e-6)
 
 
-def test_what_trains_later_warms_up_from_there_on() -> None:
+@pytest.mark.parametrize("muon", [True, False])
+def test_what_trains_after_the_critic_warms_up_from_there_on(muon: bool) -> None:
     model = Tiny()
     model.critic = Tiny()
-    optimizer = Optimizer(model, Rates(0.03, 0.02, 0.01), muon=False)
+    optimizer = Optimizer(model, Rates(0.03, 0.02, 0.01, critic=0.01), muon=muon)
     rising = {"critic.gain": [0.25, 0.5, 0.75, 1, 1, 1], "gain": [0, 0, 0, 0.25, 0.5, 0.75]}
     rising |= {"critic.embed_tokens.weight": rising["critic.gain"]}
-    rates = {"critic.gain": 0.01, "gain": 0.01, "critic.embed_tokens.weight": 0.02}
+    rates = {"critic.gain": 0.01, "gain": 0.01, "critic.embed_tokens.weight": 0.01}
     parameters = dict(model.named_parameters())
     for step in range(6):
         trains = [name for name in parameters if step >= 3 or name.startswith("critic.")]
@@ -158,6 +159,12 @@ def test_what_trains_later_warms_up_from_there_on() -> None:
             moved = before[name] - parameters[name].detach()
             wanted = torch.full_like(moved, scales[step] * rates[name])
             assert_close(moved, wanted, rtol=1e-3, atol=1e-6)
+        moved = torch.stack(
+            [(before[name] - parameters[name]).detach().norm() for name in MATRICES]
+        )
+        if step >= 3:  # Muon's direction and AdamW's are those of the first step throughout
+            whole = moved / rising["gain"][step] if step == 3 else whole
+            assert_close(moved, whole * rising["gain"][step], rtol=0.05, atol=0)
 
 
 def test_orthogonalize_keeps_directions_and_levels_their_sizes() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -106,9 +105,15 @@ class Optimizer:
         matrices = [n for n, p in self.masters.items() if _is_block_matrix(n, p)]
         self.muon_names = [n for n in matrices if muon and not self._has_critics_rate(n)]
         self.momenta = {name: torch.zeros_like(self.masters[name]) for name in self.muon_names}
+        self._risen = False  # whether the warm-up is over
         self.adamw = torch.optim.AdamW(
             [
-                {"params": [self.masters[n] for n in names], "lr": rate, "base": rate}
+                {
+                    "params": [self.masters[n] for n in names],
+                    "lr": rate,
+                    "base": rate,
+                    "values": all(n.startswith("critic.") or _is_value_head(n) for n in names),
+                }
                 for names, rate in self._adamw_groups()
             ],
             betas=rates.betas,
@@ -177,24 +182,28 @@ class Optimizer:
     def step(self, scale: float, warmup_steps: int = 0) -> None:
         """Update masters with all rates times `scale`, hand them to the model, clear gradients.
 
-        What AdamW gets its first gradient of later than the rest warms up from there on: the policy
-        of PPO, for which the critic trains alone at first.
+        Where values train first (PPO's critic), all else warms up from its own first step on.
         """
         with torch.no_grad():
-            self._muon_step(self.rates.matrices * scale)
+            late = min(scale, self._rising(warmup_steps))
+            self._muon_step(self.rates.matrices * late)
             for group in self.adamw.param_groups:
-                rising = (self._steps_of(group) + 1) / warmup_steps if warmup_steps else 1.0
-                group["lr"] = group["base"] * min(scale, rising)
+                group["lr"] = group["base"] * (scale if group["values"] else late)
             self.adamw.step()
             for name, parameter in self.parameters.items():
                 if parameter is not self.masters[name]:
                     parameter.copy_(self.masters[name])
         self.clear()
 
-    def _steps_of(self, group: Mapping[str, Any]) -> int:
-        """How many steps its parameters have taken."""
-        taken = (self.adamw.state[p]["step"] for p in group["params"] if p in self.adamw.state)
-        return max((int(one) for one in taken), default=0)
+    def _rising(self, warmup_steps: int) -> float:
+        """(steps taken + 1) / warmup_steps of all but values; at least 1 once it has risen."""
+        if self._risen or not warmup_steps:
+            return 1.0
+        groups = [group for group in self.adamw.param_groups if not group["values"]]
+        first = [self.adamw.state.get(group["params"][0]) for group in groups if group["params"]]
+        taken = max((int(one["step"]) for one in first if one), default=0)
+        self._risen = taken + 1 >= warmup_steps
+        return (taken + 1) / warmup_steps
 
     def step_at_rest(self) -> None:
         """Do the work of a step at a rate of zero: weights and gradients stay."""
