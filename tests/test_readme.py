@@ -88,7 +88,7 @@ SMALLER = {
 # Commands that last a second or two on a tiny model, less than a process takes to begin.
 LIGHT = (
     *("groundup data show", "groundup data list", "groundup data inspect", "groundup learn"),
-    *("groundup label", "groundup scaling fit", "groundup export", "groundup verify"),
+    *("groundup label", "groundup export", "groundup verify"),
     *("groundup xray quickstart", "groundup generate runs/", "groundup card"),
 )
 
