@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from groundup.runs.files import read_kept, read_lines
+from groundup.runs.files import read_json_object, read_kept, read_lines
 from groundup.train.config import ENVIRONMENT
 from groundup.train.plan import TrainPlan
 
@@ -81,11 +82,19 @@ def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage
     settings: dict[str, Any] = {"micro_rows": 1, "context": 64}
     if stage == "pretrain":  # of the size that 5 minutes have time for
         settings |= {"steps": 2, "width": None, "depth": None}
-    else:  # rows enough for three a step, time for which the second process does not see
+    else:  # its speed is measured, and the second process sees a thirtieth of it
         settings |= {"steps": None, "minutes": 0.03, "rows": None}
     command = workshop.command(stage, tmp_path / "run", **settings)
     code, said = torchrun(2, [sys.executable, str(uneven), *command[3:]])
     assert code == 0, said
+    plan = read_kept(tmp_path / "run" / "plan.json", TrainPlan.from_json)
+    if stage == "pretrain":  # a machine 30 times as slow would have time for one layer
+        assert read_json_object(tmp_path / "run" / "config.json")["num_hidden_layers"] > 1
+    else:
+        lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+        taken = [line["tokens_per_second"] for line in lines if line["kind"] == "train"]
+        assert plan.tokens_per_second is not None
+        assert plan.tokens_per_second > median(taken) / 5
 
 
 # A module that nothing is sent to, and one that a step's second batch alone is sent to.
