@@ -511,7 +511,7 @@ EXPERIMENTS: dict[str, Stage] = {
             "recall",
             "RecallConfig",
             "Does attention recall what a recurrent network of as many features cannot hold?",
-            15,
+            9,
         ),
         _with_transformers(
             "induction",
@@ -523,13 +523,13 @@ EXPERIMENTS: dict[str, Stage] = {
             "copying",
             "CopyingConfig",
             "Who learns to copy strings, and who copies longer ones than any in training?",
-            12,
+            3,
         ),
         _with_transformers(
             "positions",
             "PositionsConfig",
             "Which way to tell the order lets a model read further than it was trained?",
-            25,
+            16,
         ),
         _with_transformers(
             "attention-cost",
@@ -541,7 +541,7 @@ EXPERIMENTS: dict[str, Stage] = {
             "optimizers",
             "OptimizersConfig",
             "How much sooner does Muon reach a loss than AdamW, each at its best learning rate?",
-            20,
+            15,
         ),
         _with_transformers(
             "scalability",

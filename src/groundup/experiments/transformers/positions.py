@@ -210,7 +210,7 @@ def tested(read: Courses, copies: Courses) -> list[Claim]:
             continue
         claims.append(
             compared(
-                f"{name} reads sliding windows of {longest} as well as those of {TRAINED}",
+                f"{name} reads sliding windows of {longest} better than those of {TRAINED}",
                 (f"{name}, {longest}", values(read, one, "sliding", longest)),
                 (f"{name}, {TRAINED}", values(read, one, "sliding", TRAINED)),
                 "below",
