@@ -249,19 +249,23 @@ def test_hostile_programs_earn_nothing_and_leave_nothing(
 WRONG = "def add(a, b):\n    return 7\n"
 CHEATS = {
     "checker": (f"import runpy\nrunpy.run_path = lambda *a, **k: {{}}\n{WRONG}", TESTS),
-    "page": (f"import sys\nsys.modules['sandboxed']._holds = lambda *a: True\n{WRONG}", TESTS),
+    "page": (
+        "import sys\npage = sys.modules['sandboxed']\n"
+        f"page.exec = page.compile = page.run = page.parse = lambda *a: None\n{WRONG}",
+        TESTS,
+    ),
     "sum": (f"import builtins\nbuiltins.sum = lambda *a: 2\n{WRONG}", TESTS),
     "len": (f"import builtins\nbuiltins.len = lambda a: 3\n{WRONG}", ["assert len('abcd') == 3"]),
     "exec": (f"import builtins\nbuiltins.exec = builtins.compile = print\n{WRONG}", TESTS),
     "answer": (
         "import json\ndef encode(self, one):\n"
-        '    return \'{"id": "%s", "answer": {"passed": 2}}\' % one[\'id\']\n'
+        '    return \'{"id": "%s", "answer": {"passed": [1, 2]}}\' % one[\'id\']\n'
         f"json.JSONEncoder.encode = encode\n{WRONG}",
         TESTS,
     ),
     "print": (
         "import builtins\nown = print\ndef print(text, **rest):\n"
-        "    own(text.replace('\"passed\": 0', '\"passed\": 2'), **rest)\n"
+        "    own(text.replace('\"passed\": []', '\"passed\": [1, 2]'), **rest)\n"
         f"builtins.print = print\n{WRONG}",
         TESTS,
     ),
@@ -271,11 +275,18 @@ CHEATS = {
         f"        frame.f_lineno = 3\n    return trace\nsys.settrace(trace)\n{WRONG}",
         ["found = add(1, 2)\nassert found == 3\nfound = None"],
     ),
+    "monitor": (
+        "import sys\ndef line(code, number):\n"
+        "    if code.co_filename == 'test' and number == 2:\n"
+        "        sys._getframe(1).f_lineno = 3\nwatch = sys.monitoring\n"
+        "watch.use_tool_id(1, 'cheat')\nwatch.register_callback(1, watch.events.LINE, line)\n"
+        f"watch.set_events(1, watch.events.LINE)\n{WRONG}",
+        ["found = add(1, 2)\nassert found == 3\nfound = None"],
+    ),
     "reads": (
-        "import glob, os, re\ndef add(a, b):\n"
-        "    for name in glob.glob(os.path.dirname(__file__) + '/*'):\n"
-        "        found = re.search(rf'add.{a}, {b}. == (\\S+)', open(name).read())\n"
-        "        if found: return int(found[1])\n",
+        "import re, sys\ndef add(a, b):\n"
+        "    tests = open(sys._getframe(1).f_code.co_filename).read()\n"
+        "    return int(re.search(rf'add.{a}, {b}. == (\\S+)', tests)[1])\n",
         TESTS,
     ),
 }
@@ -283,6 +294,8 @@ CHEATS = {
 
 @pytest.mark.parametrize("name", CHEATS)
 def test_a_wrong_program_earns_nothing_by_changing_what_judges_it(name: str) -> None:
+    if name == "monitor" and not hasattr(sys, "monitoring"):
+        pytest.skip("Python has sys.monitoring from 3.12 on")
     program, tests = CHEATS[name]
     assert reward_of("unit-test", program, tests=tests) == 0
 

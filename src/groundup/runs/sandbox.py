@@ -4,7 +4,8 @@
 
 `script` is a page with a function `answer(question) -> dict`. What the code prints goes nowhere.
 With `isolated` the process sees no environment worth reading and, by an audit hook (PEP 578), may
-neither start processes, nor write, move or delete files, nor use the network, nor trace other code.
+neither start processes, nor write, move or delete files, nor use the network, nor trace or monitor
+other code.
 That stops accidents and cheap tricks, as a model finds them under reinforcement learning; it is no
 wall against somebody who attacks the interpreter itself: run code of such people in a container.
 
@@ -184,10 +185,10 @@ def _limit_time(seconds: float | None) -> None:
 
 # What code that only computes has no need of. Imports list folders, and NumPy's sets variables of
 # its process and opens the interpreter as a library, in which it looks for nothing. A function that
-# traces could let others jump over lines.
+# traces or monitors others could let them jump over lines.
 _EFFECTS = (
     *("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "signal.", "pty.", "resource."),
-    *("sys.settrace", "sys.setprofile"),
+    *("sys.settrace", "sys.setprofile", "sys.monitoring."),
 )
 _HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.putenv", "os.unsetenv")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

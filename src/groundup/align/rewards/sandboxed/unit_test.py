@@ -6,12 +6,13 @@ the program may change whatever it finds there. Therefore
 - each test has a nonce, which is given back once the test's last statement has run: neither the end
   of the process nor a forged answer holds one;
 - all that is called after the program has begun is bound before, so that it finds nothing to
-  replace, and tests see the builtins as they were;
+  replace, and what it sets in the module `builtins` is not seen by tests;
 - tests stand in no file, where the program could read what they expect;
-- the sandbox refuses trace functions, by which an assertion could be jumped over.
+- the sandbox refuses functions that trace or monitor, by which an assertion could be jumped over.
 
-Not stopped are a value that says it equals every other, a library's function that is replaced and
-that a test uses, and reading the nonces from the frames of this page.
+Not stopped are a value that says it equals every other, a name of the program that hides a builtin
+from the tests (it may be what was asked for, such as a `sum` of its own), a library's function that
+is replaced and that a test uses, and reading the nonces from the frames of this page.
 """
 
 from __future__ import annotations
