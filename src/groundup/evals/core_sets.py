@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from groundup.data.packs.boolq import boolq
+from groundup.data.packs.boolq import boolq_dev
 from groundup.data.packs.questions import Question, group, is_heldout, questions
 from groundup.data.packs.rows import Rejected
 from groundup.lm.logprobs import spread
@@ -89,7 +89,7 @@ def core_questions(count: int) -> list[Choice]:
 
 
 def _read(name: str, rejected: Rejected) -> Sequence[Question]:
-    return boolq(rejected).dev if name == "boolq" else questions(name, rejected)
+    return boolq_dev(rejected) if name == "boolq" else questions(name, rejected)
 
 
 def _asked(q: Question) -> Choice:
