@@ -248,6 +248,7 @@ def test_every_number_has_its_interval_and_its_chance(report: dict[str, Any]) ->
         assert list(model["bits_per_byte"]) == ["pooled", "boolq", "sotu", "wiki"]
         assert all(one["estimate"] > 0 for one in model["bits_per_byte"].values())
         assert model["accuracy"][ALL]["items"] == 30
+    assert report["schema"] == 2 and report["sets"]["mmlu"]["license"] == "MIT"
     assert report["sets"]["mmlu"]["heldout"] == "all of it"
     assert set(report["against_first"]) == {"sft"}
 

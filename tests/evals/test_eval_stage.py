@@ -124,6 +124,7 @@ def test_every_model_has_every_number_with_its_interval(report: dict[str, Any]) 
         assert len(model["samples"]) == 15
     assert report["models"]["dpo"]["implicit_reward_accuracy"]["pooled"]["chance"] == 0.5
     assert report["models"]["sft"]["implicit_reward_accuracy"] == {}
+    assert report["schema"] == 2
     assert set(report["baselines"]["ngrams"]["pretrain"]) == {"3-gram", "5-gram"}
 
 

@@ -40,7 +40,7 @@ from groundup.runs.files import write_json
 from groundup.runs.folder import utc_now
 from groundup.train.device import Compute
 
-SCHEMA = 1
+SCHEMA = 2
 TEXT_TITLES = {POOLED: "all texts", "wiki": "Wikipedia", "boolq": "passages", "sotu": "speeches"}
 SET_TITLES = {name: one.title for name, one in CORE_SETS.items()} | {ALL: "all questions"}
 

@@ -45,7 +45,7 @@ from groundup.runs.files import read_json_object, write_json
 from groundup.runs.folder import utc_now
 from groundup.train.device import Compute
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def write_report(
