@@ -27,7 +27,7 @@ def test_a_value_is_shown_in_a_hundred_and_twenty_characters_whatever_it_is() ->
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    assert shorten(deep) == "a list without end" and shorten(10**5_000) == "a int without end"
+    assert shorten(deep) == "list without end" and shorten(10**5_000) == "int without end"
     assert shorten("x" * 118) == f"'{'x' * 118}'" and shorten("x" * 119) == f"'{'x' * 118}…"
 
 

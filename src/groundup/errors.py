@@ -26,7 +26,7 @@ def shorten(value: object) -> str:
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested deeply, or a number of thousands of digits
-        return f"a {type(value).__name__} without end"
+        return f"{type(value).__name__} without end"
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 

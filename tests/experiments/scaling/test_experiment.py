@@ -163,7 +163,7 @@ def test_runs_that_have_not_begun_to_fall_are_left_out_and_said(tmp_path: Path) 
     [said] = on_plateau([trials[0]], len(trials), SOURCE)
     assert "without 1 of 20 runs that had not found" in said and "2 x 32 of 1e+12" in said
     [said] = on_plateau([trials[0]], len(trials), SOURCE, left_out=False)
-    assert "the law is of all 20 runs, of which 1 stand" in said and "2 x 32 of 1e+12" in said
+    assert "the law is of all 20 runs, of which 1 stood" in said and "2 x 32 of 1e+12" in said
     assert on_plateau([], 20, SOURCE) == on_plateau([], 20, SOURCE, left_out=False) == []
 
 

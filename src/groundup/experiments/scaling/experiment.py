@@ -154,7 +154,7 @@ def on_plateau(
     if not left_out:
         return [
             "Too few runs have found the token before the last to tell a law of them: the law is "
-            f"of all {count} runs, of which {len(named)} stand at the loss of one token, "
+            f"of all {count} runs, of which {len(named)} stood at the loss of one token, "
             f"{source.of_one_token:.3f}, which no such law knows: {', '.join(named)}."
         ] * bool(named)
     return [
