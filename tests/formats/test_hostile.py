@@ -88,4 +88,6 @@ def test_thousands_of_mutated_folders(folder: Path) -> None:
     counts = attack(folder, range(1_000, 2_500))
     assert all(sum(pair) > 50 for pair in counts.values()), counts
     # Weights, activations and a stranger's texts: nothing grew with a number in a file.
-    assert (peak_memory("cpu") or 0) < 6 * 2**30
+    if (peak := peak_memory("cpu")) is None:
+        pytest.skip("this system counts no peak of memory")
+    assert peak < 6 * 2**30

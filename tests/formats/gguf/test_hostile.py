@@ -181,26 +181,35 @@ def test_a_lie_in_any_entry_is_one_sentence(small: Path, tmp_path: Path) -> None
     assert worked > len(header.entries)  # names and the like may be anything
 
 
-def attack(small: Path, tmp_path: Path, tries: range) -> int:
-    """Load files with a few bytes changed; how many were refused."""
+def attack(small: Path, tmp_path: Path, tries: range) -> tuple[int, int | None]:
+    """Load files with a few bytes changed: how many were refused, and how far memory grew."""
     whole, refused = small.read_bytes(), 0
     # What other tests held in this process is no allowance for these files.
     reset_peak_memory("cpu")
-    before = peak_memory("cpu") or 0
+    before = peak_memory("cpu")
     for seed in tries:
         path = put(tmp_path, mutated_bytes(random.Random(seed), whole))
         began = time.monotonic()
         refused += not use(path)
         assert time.monotonic() - began < PATIENCE, f"seed {seed}"
-    assert (peak_memory("cpu") or 0) - before < MEMORY
+    after = peak_memory("cpu")
     assert {path.name for path in tmp_path.iterdir()} == {"changed.gguf"}
-    return refused
+    return refused, None if before is None or after is None else after - before
+
+
+def assert_little(grown: int | None) -> None:
+    if grown is None:
+        pytest.skip("this system counts no peak of memory")
+    assert grown < MEMORY
 
 
 def test_damage_is_one_sentence(small: Path, tmp_path: Path) -> None:
-    assert 100 < attack(small, tmp_path, range(150)) < 150
+    refused, grown = attack(small, tmp_path, range(150))
+    assert 100 < refused < 150
+    assert_little(grown)
 
 
 @pytest.mark.long
 def test_much_damage_is_one_sentence(small: Path, tmp_path: Path) -> None:
-    attack(small, tmp_path, range(150, 1_500))
+    _, grown = attack(small, tmp_path, range(150, 1_500))
+    assert_little(grown)
