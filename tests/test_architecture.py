@@ -223,15 +223,18 @@ def unsafe(path: Path, root: Path = ROOT) -> list[str]:
     found = [*sorted(packages & PICKLES), *sorted(names & {"torch.load", "torch.save"})]
     if place != Path("formats/verify.py"):
         found += sorted(packages & ORACLES)
-    # There what a model wrote is run, behind walls.
-    if place.parent != Path("align/rewards/sandboxed"):
-        found += sorted(packages & {"runpy"})
+    found += sorted(packages & {"runpy"})
+    running = {"compile", "eval", "exec"}  # by whatever other name they are called later
+    if place == Path("align/rewards/sandboxed/unit_test.py"):
+        running -= {"compile", "exec"}  # there what a model wrote is run, behind walls
     for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found += running & {node.id}
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        if called in {"torch.load", "torch.save", "eval", "exec", "os.system"}:
+        if called in {"torch.load", "torch.save", "os.system"}:
             found.append(called)
         if called.endswith(("read_pickle", "to_pickle")):
             found.append(called)
@@ -262,8 +265,11 @@ def test_every_way_to_run_what_data_say_is_seen(tmp_path: Path) -> None:
         "open_it('x', weights_only=False)": ["weights_only"],
         "pandas.read_pickle('x')": ["pandas.read_pickle"],
         "eval('x')": ["eval"],
+        "run = exec": ["exec"],
+        "parse, compile = compile, 2": ["compile"],
         "subprocess.run('x', shell=True)": ["shell"],
         "np.load('x', allow_pickle=False); model.eval(); from torch import Tensor": [],
+        "re.compile('x'); settings.compile = compile = True": [],
     }
     for number, (line, what) in enumerate(lines.items()):
         page = tmp_path / f"page{number}.py"
