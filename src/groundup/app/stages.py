@@ -535,7 +535,7 @@ EXPERIMENTS: dict[str, Stage] = {
             "attention-cost",
             "AttentionCostConfig",
             "What does a smaller cache cost in loss, and what does it bring in speed?",
-            5,
+            4,
         ),
         _with_transformers(
             "optimizers",
