@@ -15,7 +15,7 @@ a peak of resident memory of its own (of the whole process: Python and torch tak
     peft-eager           transformers + peft: fp32 weights under bf16 autocast
     peft-compiled        the same under torch.compile
     peft-bfloat16-eager, peft-bfloat16-compiled    the base in bf16, the adapter in fp32, autocast
-    bnb-eager            transformers + peft + bitsandbytes: nf4, double quantisation, autocast
+    bnb-eager            transformers + peft + bitsandbytes: nf4, double quantization, autocast
     full-transformers, full-transformers-compiled    all weights, fp32, autocast, AdamW in fp32
 
 Needs `pip install 'groundup[test]'`. Prints medians, peaks, and ratios pair by pair.
