@@ -167,6 +167,20 @@ def test_what_trains_after_the_critic_warms_up_from_there_on(muon: bool) -> None
             assert_close(moved, whole * rising["gain"][step], rtol=0.05, atol=0)
 
 
+def test_a_model_of_matrices_alone_follows_the_schedule() -> None:
+    model = nn.ModuleDict({"wide": nn.Linear(16, 8, bias=False)})
+    weight = model["wide"].weight
+    optimizer, moved = Optimizer(model, RATES, muon=True), list[Tensor]()
+    for step in range(4):
+        before = weight.detach().clone()
+        optimizer.masters["wide.weight"].grad = torch.ones_like(weight)
+        optimizer.step((step + 1) / 4, warmup_steps=4)
+        moved.append((before - weight.detach()).norm())
+    assert_close(
+        torch.stack(moved) / moved[-1], torch.tensor([0.25, 0.5, 0.75, 1]), rtol=0.05, atol=0
+    )
+
+
 def test_orthogonalize_keeps_directions_and_levels_their_sizes() -> None:
     matrices = torch.randn(5, 24, 64, generator=torch.Generator().manual_seed(1))
     for given in (matrices, matrices.mT):

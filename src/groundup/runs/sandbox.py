@@ -5,9 +5,9 @@
 `script` is a page with a function `answer(question) -> dict`. What the code prints goes nowhere.
 With `isolated` the process sees no environment worth reading and, by an audit hook (PEP 578), may
 neither start processes, nor write, move or delete files, nor use the network, nor trace or monitor
-other code.
-That stops accidents and cheap tricks, as a model finds them under reinforcement learning; it is no
-wall against somebody who attacks the interpreter itself: run code of such people in a container.
+other code. That stops accidents and cheap tricks, as a model finds them under reinforcement
+learning; it is no wall against somebody who attacks the interpreter itself: run code of such people
+in a container.
 
 This file is also that process, as a script: it imports nothing of groundup.
 """

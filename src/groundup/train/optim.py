@@ -199,9 +199,11 @@ class Optimizer:
         """(steps taken + 1) / warmup_steps of all but values; at least 1 once it has risen."""
         if self._risen or not warmup_steps:
             return 1.0
-        groups = [group for group in self.adamw.param_groups if not group["values"]]
-        first = [self.adamw.state.get(group["params"][0]) for group in groups if group["params"]]
-        taken = max((int(one["step"]) for one in first if one), default=0)
+        groups = [g for g in self.adamw.param_groups if g["params"] and not g["values"]]
+        if not groups:  # of matrices alone Muon keeps no count
+            return 1.0
+        states = [self.adamw.state.get(group["params"][0]) for group in groups]
+        taken = max((int(state["step"]) for state in states if state), default=0)
         self._risen = taken + 1 >= warmup_steps
         return (taken + 1) / warmup_steps
 
