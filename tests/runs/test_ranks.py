@@ -70,7 +70,7 @@ UNEVEN = """
 import os, runpy, time
 clock = time.perf_counter
 if os.environ["RANK"] == "1":
-    time.perf_counter = lambda: 30 * clock()
+    time.perf_counter = lambda: 1000 * clock()
 runpy.run_module("groundup", run_name="__main__", alter_sys=True)
 """
 
@@ -82,19 +82,19 @@ def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage
     settings: dict[str, Any] = {"micro_rows": 1, "context": 64}
     if stage == "pretrain":  # of the size that 5 minutes have time for
         settings |= {"steps": 2, "width": None, "depth": None}
-    else:  # its speed is measured, and the second process sees a thirtieth of it
+    else:  # its speed is measured, and the second process sees a thousandth of it
         settings |= {"steps": None, "minutes": 0.03, "rows": None}
     command = workshop.command(stage, tmp_path / "run", **settings)
     code, said = torchrun(2, [sys.executable, str(uneven), *command[3:]])
     assert code == 0, said
     plan = read_kept(tmp_path / "run" / "plan.json", TrainPlan.from_json)
-    if stage == "pretrain":  # a machine 30 times as slow would have time for one layer
+    if stage == "pretrain":  # a machine 1,000 times as slow would have time for one layer
         assert read_json_object(tmp_path / "run" / "config.json")["num_hidden_layers"] > 1
     else:
         lines = read_lines(tmp_path / "run" / "metrics.jsonl")
         taken = [line["tokens_per_second"] for line in lines if line["kind"] == "train"]
         assert plan.tokens_per_second is not None
-        assert plan.tokens_per_second > median(taken) / 5
+        assert plan.tokens_per_second > median(taken) / 50
 
 
 # A module that nothing is sent to, and one that a step's second batch alone is sent to.

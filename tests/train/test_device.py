@@ -24,6 +24,10 @@ from groundup.train.machine import machine_facts
 from groundup.train.plan import Trained, expected_minutes, require_resources, resolve_plan
 from groundup.train.stage import Job, make_plan
 
+# FLOP/s that tell units apart (a billion of them is 1, a thousandth of a second is 1,000) on the
+# busiest machine, too: what a product took there is no matter of these tests.
+SLOWEST, FASTEST = 10**5, 10**16
+
 
 def config(**settings: Any) -> TrainingConfig:
     return TrainingConfig(out=Path("run"), **settings)
@@ -279,13 +283,13 @@ def test_the_peak_of_a_models_products_is_between_those_of_each() -> None:
     both = device.products_peak("cpu", torch.float32, [few, wide], 32)
     # Three small ones are 3 / 11 of the operations, and what adds up are seconds.
     assert both == pytest.approx(11 / (3 / peaks[0] + 8 / peaks[1]), rel=1e-6)
-    assert 10**8 < both < 10**16
+    assert SLOWEST < both < FASTEST
     # A head of very many tokens is tried with as many rows as memory is no matter for.
-    assert device.products_peak("cpu", torch.float32, [(64, 64, 1)], 10**12) > 10**8
+    assert device.products_peak("cpu", torch.float32, [(64, 64, 1)], 10**12) > SLOWEST
 
 
 def test_peaks_are_measured_in_plausible_units() -> None:
     machine = device.measure(seconds=0.02, size=256)
     assert machine.cores == device.usable_cores()
     for dtype in ("float32", "bfloat16"):
-        assert 10**8 < machine.peak(dtype) < 10**16
+        assert SLOWEST < machine.peak(dtype) < FASTEST
