@@ -349,6 +349,19 @@ def test_the_report_takes_what_remains(
         assert config.bytes_per_source == default["bytes_per_source"] // 2
 
 
+@pytest.mark.parametrize(("dtype", "whole"), [("float32", 140), ("bfloat16", 100)])
+def test_what_a_report_takes_depends_on_what_it_computes_in(
+    journey: tuple[Recipe, Path], tmp_path: Path, dtype: str, whole: float
+) -> None:
+    (tmp_path / "other.toml").write_text(f'{JOURNEY}dtype = "{dtype}"\n')
+    other = tmp_path / "other"
+    other.mkdir()
+    recipe = plan_recipe(read_recipe(tmp_path / "other.toml"), other, 5)
+    assert as_planned(other, "report") == 12 + whole / 5
+    table = replan(recipe, other, named(recipe, "report"), 300 - 12 - whole)
+    assert not set(table.settings) & {"bytes_per_source", "pairs"}, "measured whole"
+
+
 def test_a_plan_of_before_is_left_as_it_is(journey: tuple[Recipe, Path]) -> None:
     """Nothing was said of seconds in it."""
     recipe, out = journey

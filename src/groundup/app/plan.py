@@ -22,6 +22,7 @@ from groundup.app.recipe_folder import FILE
 from groundup.data.config import TokenizerConfig
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
+from groundup.evals.models import compute_of
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
@@ -56,8 +57,10 @@ _MOST_MEGABYTES, _MOST_CONVERSATIONS, _MOST_PREFERENCES = 120.0, 300_000, 60_000
 _WORLD_FLOPS = 1e12
 # Compiling for the first time, while the speed is measured.
 _COMPILE_SECONDS = 30.0
-# The eval stage at its default sizes, for three models; a short run measures less.
-_EVAL_SECONDS, _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 140.0, 25.0, 0.1
+# The eval stage at its default sizes, for three models, by what it computes in; a short run has
+# smaller ones.
+_EVAL_SECONDS = {"float32": 140.0, "bfloat16": 100.0}
+_EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 25.0, 0.1
 # Prompts whose answers are compared, for each minute of such a machine; the seconds that answering
 # one takes, and learning once from its pairs; and reading the fine-tuning data beside them.
 _COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 300, 1_000, 20_000
@@ -157,7 +160,7 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
         planned[table.name] = _STAGE_SECONDS + seconds * new["steps"] / old["steps"]
     elif table.stage.name == "eval" and len(rest) == 1:
         wanted = planned[table.name] - _STAGE_SECONDS + spare
-        scale = min(1.0, max(_LEAST_EVAL_SCALE, wanted / _EVAL_SECONDS))
+        scale = min(1.0, max(_LEAST_EVAL_SCALE, wanted / _eval_seconds(table, out)))
         lines = _eval_lines(replace(table, settings=own), out, scale)
         new = _settings(lines).get(table.name, {})
     else:
@@ -273,7 +276,7 @@ def _lines(
     recipe = _filled(recipe, _settings(lines))
     passes = {table.name: _passes_seconds(table, recipe, sizes) for table in recipe.tables}
     fixed = {
-        table.name: _fixed_seconds(table, minutes, sizes) + passes[table.name]
+        table.name: _fixed_seconds(table, out, minutes, sizes) + passes[table.name]
         for table in recipe.tables
     }
     training = [
@@ -319,11 +322,11 @@ def _world_flops(machine: Machine) -> float:
     return max(machine.float32_flops, machine.bfloat16_flops)
 
 
-def _fixed_seconds(table: Table, minutes: float, sizes: _Sizes) -> float:
+def _fixed_seconds(table: Table, out: Path, minutes: float, sizes: _Sizes) -> float:
     if table.stage.name == "data":
         return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * sizes.megabytes
     if table.stage.name == "eval":
-        return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
+        return _eval_seconds(table, out) * _eval_scale(minutes) + _STAGE_SECONDS
     if table.stage.name == "best-of-n":
         return _STAGE_SECONDS + _compared_seconds(table, sizes)
     return _TOKENIZER_SECONDS if table.stage.name == "tokenizer" else _STAGE_SECONDS
@@ -367,6 +370,10 @@ class _Sizes:
             min(_MOST_PREFERENCES, max(300, round(_WORLD_PREFERENCES * scale))),
             min(_MOST_PROMPTS, max(_LEAST_PROMPTS, round(_COMPARED_PROMPTS * scale))),
         )
+
+
+def _eval_seconds(table: Table, out: Path) -> float:
+    return _EVAL_SECONDS[compute_of(cast(EvalConfig, table.config(out))).dtype]
 
 
 def _eval_scale(minutes: float) -> float:
