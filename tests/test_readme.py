@@ -202,7 +202,7 @@ def test_sides_of_the_fine_tuning_benchmark_are_what_they_say(
             assert 0 < step() < 10
     finally:
         torch.set_num_threads(threads)
-    taken = [library.take(torch.empty(0, dtype=one)) for one in (torch.float32, torch.bfloat16)]
+    taken = [library.in_use(torch.empty(0, dtype=one)) for one in (torch.float32, torch.bfloat16)]
     assert not any(taken)  # neither kernels nor compiled
 
 

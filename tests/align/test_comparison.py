@@ -17,8 +17,8 @@ from groundup.align.prompts import load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward
 from groundup.align.rollout import load_policy, sample
 from groundup.app.cli import main
+from groundup.data.split import evenly_spaced
 from groundup.formats.load import load, load_tokenizer
-from groundup.lm.logprobs import spread
 from groundup.report.estimate import ratio
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
@@ -113,7 +113,9 @@ def test_a_judge_is_a_reward_of_its_own_and_an_answer_without_an_end_has_a_price
     tokenizer = load_tokenizer(sft)
     [one] = found["models"].values()
     prompts = load_prompts(workshop.data, tokenizer, longest=100)[1]
-    rollouts = sample(load_policy(sft)[0], spread(prompts, 6), tokenizer, max_new_tokens=8, seed=0)
+    rollouts = sample(
+        load_policy(sft)[0], evenly_spaced(prompts, 6), tokenizer, max_new_tokens=8, seed=0
+    )
     scores = open_rollout_reward(str(judge), tokenizer)(rollouts)
     expected = [
         score if rollout.ended else -1.0 for score, rollout in zip(scores, rollouts, strict=True)
@@ -132,7 +134,7 @@ def test_the_best_of_n_is_what_the_reward_chooses(workshop: Any, tmp_path: Path)
     assert list(found) == ["sft", "sft, best of 5"]
     best = found["sft, best of 5"]
     model, tokenizer = load_policy(sft)
-    prompts = spread(load_prompts(workshop.data, tokenizer, longest=100)[1], 6)
+    prompts = evenly_spaced(load_prompts(workshop.data, tokenizer, longest=100)[1], 6)
     copies = [prompt for prompt in prompts for _ in range(5)]
     # Drawn anew: with the first model's own answer among them, they could not be worse.
     seed = step_seed(0, 0)

@@ -26,7 +26,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
 def number() -> torch.dtype:
     """The type that the kernels in use compute with."""
     both = (torch.float32, torch.bfloat16)
-    [dtype] = (one for one in both if library.take(torch.empty(0, dtype=one)))
+    [dtype] = (one for one in both if library.in_use(torch.empty(0, dtype=one)))
     return dtype
 
 

@@ -10,7 +10,7 @@ from tests.kernels.conftest import error, leaves, normal, number, within
 from torch import Tensor, nn
 from torch.nn import functional
 
-from groundup.kernels.cross_entropy import cross_entropy_, knows
+from groundup.kernels.cross_entropy import cross_entropy_, supports
 from groundup.kernels.library import Kernels
 from groundup.kernels.rms_norm import add_rms_norm, rms_norm
 from groundup.kernels.rotary import normed_and_rotated
@@ -104,7 +104,7 @@ def test_cross_entropy_and_its_gradient(kernels: Kernels, vocabulary: int, scale
 
 def test_logits_that_are_not_in_a_row_are_left_to_the_plain_path(kernels: Kernels) -> None:
     wide = normal(0, 30, 128)
-    assert knows(wide) and not knows(wide[:, ::2])
+    assert supports(wide) and not supports(wide[:, ::2])
 
 
 def test_targets_and_weights_may_lie_in_memory_as_they_like(kernels: Kernels) -> None:

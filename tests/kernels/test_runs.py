@@ -11,7 +11,7 @@ from tests.conftest import Workshop
 from tests.kernels.conftest import number
 
 from groundup.errors import UserError
-from groundup.kernels.library import VARIABLE, Kernels, take
+from groundup.kernels.library import VARIABLE, Kernels, in_use
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run
 from groundup.runs.files import read_lines
@@ -58,7 +58,7 @@ def test_a_run_learns_as_without_and_again_the_same(
         monkeypatch.setenv(VARIABLE, kind)
         out = run(config.model_copy(update={"out": config.out / str(place)}))
         assert planned(out) == kind
-        assert not take(torch.zeros(1, dtype=dtype)), "only while the stage runs"
+        assert not in_use(torch.zeros(1, dtype=dtype)), "only while the stage runs"
         found.append(losses(out))
         weights.append((out / "model.safetensors").read_bytes())
     own, again, plain = found

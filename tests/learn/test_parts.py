@@ -141,7 +141,7 @@ def test_kernels_do_not_go_around_a_part(tiny_model: TinyModel) -> None:
             generate(model, requests()[:1])
         assert calls["attention"] and calls["rms_norm"] and calls["swiglu"]
         assert kernels.best_kernels(dtype) == chosen
-        assert kernels.take(model.like)
+        assert kernels.in_use(model.like)
     finally:
         kernels.use_kernels("none")
 

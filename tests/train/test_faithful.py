@@ -22,7 +22,7 @@ from groundup.train import device
 from groundup.train.batch import Batch, DataStream, Loss
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, compute_dtype, find_compiler
-from groundup.train.faithful import right
+from groundup.train.faithful import agrees_with_plain
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import random_batches
 from groundup.train.plan import Trained
@@ -34,7 +34,7 @@ import torch
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.train.device import Compute
-from groundup.train.faithful import right
+from groundup.train.faithful import agrees_with_plain
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import random_batches
 
@@ -47,7 +47,7 @@ model.initialize(0)
 batch = next(random_batches(256, context=256, rows=2))
 for dtype in ("float32", "bfloat16"):
     compute = Compute("cpu", dtype, "matmul", True, 1, torch.__version__)
-    print(right(model, batch, next_token_loss, compute))
+    print(agrees_with_plain(model, batch, next_token_loss, compute))
 """
 COMPUTE = Compute("cpu", "float32", "matmul", True, 1, torch.__version__)
 
@@ -89,7 +89,7 @@ def test_other_gradients_are_seen(wrong: float, expected: bool) -> None:
         return squared(model, batch)
 
     loss.__qualname__ = f"loss {wrong}"  # verdicts are kept by what was asked
-    assert right(model, batch, loss, COMPUTE) is expected
+    assert agrees_with_plain(model, batch, loss, COMPUTE) is expected
     assert not model.linear.weight.any(), "a copy is asked"
     assert model.scale == 1.0
 
@@ -103,14 +103,14 @@ def test_a_verdict_is_of_a_config_and_of_what_is_computed_again() -> None:
         return squared(model, batch)
 
     loss.__qualname__ = "loss of two configs"
-    assert right(Compiled(1.0), batch, loss, COMPUTE)
+    assert agrees_with_plain(Compiled(1.0), batch, loss, COMPUTE)
     assert not any(checkpointed)
     checkpointed.clear()
-    assert right(Compiled(1.0), batch, loss, COMPUTE, gradient_checkpointing=True)
+    assert agrees_with_plain(Compiled(1.0), batch, loss, COMPUTE, gradient_checkpointing=True)
     assert checkpointed and all(checkpointed)
     other = Compiled(2.0)
     other.config = "of the same shapes"
-    assert not right(other, batch, loss, COMPUTE)
+    assert not agrees_with_plain(other, batch, loss, COMPUTE)
 
 
 def test_what_an_adapter_drops_by_chance_is_no_error() -> None:
@@ -120,7 +120,7 @@ def test_what_an_adapter_drops_by_chance_is_no_error() -> None:
     plain = Compute("cpu", "float32", "matmul", False, 1, torch.__version__)
     for rows in range(1, 9):
         batch = next(random_batches(256, context=32, rows=rows))
-        assert right(model, batch, next_token_loss, plain)
+        assert agrees_with_plain(model, batch, next_token_loss, plain)
 
 
 def test_a_run_whose_compiler_was_found_wrong_goes_on_eagerly(
@@ -190,7 +190,7 @@ def test_a_token_that_rounding_sends_to_another_expert_is_no_error(rows: int) ->
     kernels = best_kernels(compute_dtype())
     dtype: Literal["float32", "bfloat16"] = "float32" if kernels == "avx2" else "bfloat16"
     compute = Compute("cpu", dtype, "matmul", False, 1, torch.__version__, 1, kernels)
-    assert right(model, batch, next_token_loss, compute)
+    assert agrees_with_plain(model, batch, next_token_loss, compute)
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,9 @@ from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import RolloutReward, load_policy, rewards_of, sample
 from groundup.data.files import write_json_lines
+from groundup.data.split import evenly_spaced
 from groundup.errors import UserError, shorten
 from groundup.formats.card import sources
-from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
 from groundup.report.figure import Plot
@@ -210,8 +210,8 @@ def _mixed(prompts: Sequence[Prompt], questions: int, mixture: Mapping[str, floa
                 f"mixture names {name}, which has no prompt; there are {shorten(known)}"
             )
         rest = [one for one in rest if not fnmatch(one[1].source, name)]
-        taken += spread(own, min(round(share * questions), questions - len(taken)))
-    taken += spread(rest, questions - len(taken))
+        taken += evenly_spaced(own, min(round(share * questions), questions - len(taken)))
+    taken += evenly_spaced(rest, questions - len(taken))
     return [one for _, one in sorted(taken, key=lambda one: one[0])]
 
 

@@ -39,8 +39,9 @@ from groundup.align.config import ComparisonConfig
 from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import Rollout, RolloutReward, load_policy, rewards_of, sample
+from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
-from groundup.lm.logprobs import score, spread
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, rate, ratio
 from groundup.report.history import History
@@ -280,7 +281,7 @@ def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
         )
     specs = {"reward": config.reward, "judge": config.judge, "gold": config.gold}
     rewards = {name: open_rollout_reward(spec, tokenizer) for name, spec in specs.items() if spec}
-    return _Asked(config, spread(heldout, config.questions), tokenizer, rewards)
+    return _Asked(config, evenly_spaced(heldout, config.questions), tokenizer, rewards)
 
 
 def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:

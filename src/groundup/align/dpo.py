@@ -36,13 +36,13 @@ from groundup.align.preferences import Pair, PairBatch, PairStream, say_refused,
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_preferences
-from groundup.data.split import split
+from groundup.data.split import evenly_spaced, split
 from groundup.evals.by_source import WORLD, source_groups
 from groundup.evals.config import REFERENCE_FREE
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
-from groundup.lm.logprobs import sequence_logprobs, spread
+from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED, Estimate, rate
 from groundup.runs.console import counted, say
@@ -217,7 +217,7 @@ def _pairs(
         "pairs that do not differ",
     )
     say_refused(refused, refused_too)
-    heldout = spread(heldout, _CURVE_PAIRS)
+    heldout = evenly_spaced(heldout, _CURVE_PAIRS)
     everything = [(pair.chosen, pair.rejected) for pair in (*trained, *heldout)]
     reference = np.full((len(everything), 2), np.nan, np.float32)
     stream = PairStream(

@@ -41,13 +41,13 @@ from groundup.align.preferences import (
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_unpaired_preferences
-from groundup.data.split import split
+from groundup.data.split import evenly_spaced, split
 from groundup.errors import UserError
 from groundup.evals.by_source import WORLD
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
-from groundup.lm.logprobs import sequence_logprobs, spread
+from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED
 from groundup.runs.console import say
@@ -329,7 +329,7 @@ def _answers(
     )
     say_refused(refused, refused_too)
     _require_both_labels(trained)
-    heldout = spread(heldout, _CURVE_ANSWERS)
+    heldout = evenly_spaced(heldout, _CURVE_ANSWERS)
     everything = [(one.answer, one.mismatched) for one in (*trained, *heldout)]
     reference = np.full((len(everything), 2), np.nan, np.float32)
     stream = KTOStream(

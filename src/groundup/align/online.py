@@ -39,13 +39,13 @@ from groundup.align.rollout import (
     token_facts,
 )
 from groundup.align.watch import Watch
+from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
 from groundup.formats.card import model_card, sources
 from groundup.formats.folder import DTYPES
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.generation.kernel import kernel_number
-from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
 from groundup.runs.console import counted, say
@@ -418,7 +418,7 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
         run,
         prepared,
         prompts,
-        spread(heldout, config.heldout_prompts),
+        evenly_spaced(heldout, config.heldout_prompts),
         opened_reward(config, config.reward, prepared.tokenizer),
         None if config.gold is None else opened_reward(config, config.gold, prepared.tokenizer),
         Reference(lambda: prepare_model(config, rates).model),

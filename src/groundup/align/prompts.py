@@ -17,9 +17,8 @@ from typing import NamedTuple, TypeGuard
 from groundup.data.fields import label, opening
 from groundup.data.files import rows_of
 from groundup.data.records import good_rows, read_conversations, read_preferences, read_prompts
-from groundup.data.split import OWN_HELDOUT
+from groundup.data.split import OWN_HELDOUT, evenly_spaced
 from groundup.errors import UserError, shorten
-from groundup.lm.logprobs import spread
 from groundup.runs.console import say
 from groundup.text.chat import encode_chats
 from groundup.text.cleaning import split_hash
@@ -83,7 +82,7 @@ def load_prompts(
                 f"sources={' '.join(idle or sources)} match no prompt of {path}; there are "
                 f"{shorten(', '.join(known))}"
             )
-    chosen = [[one.asked() for one in spread(side, _MOST)] for side in sides]
+    chosen = [[one.asked() for one in evenly_spaced(side, _MOST)] for side in sides]
     found = [encoded(side, tokenizer, longest) for side in chosen]
     left_out = sum(many for _, many in found)
     if left_out:

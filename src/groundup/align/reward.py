@@ -50,14 +50,13 @@ from groundup.align.rewards.model import (
 )
 from groundup.align.rollout import prompts_of, sample
 from groundup.data.records import read_preferences
-from groundup.data.split import split
+from groundup.data.split import evenly_spaced, split
 from groundup.deprecated import renamed
 from groundup.errors import UserError
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model, load_tokenizer
 from groundup.formats.locate import name_of
-from groundup.lm.logprobs import spread
 from groundup.report.estimate import POOLED
 from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
@@ -351,8 +350,8 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
         f"{len(sides[0].rows) - compared - len(refused):,} that do not differ are set aside"
     )
     say_refused(refused, refused_too)
-    heldout = spread(heldout, _REPORT_PROMPTS)
-    on_the_way = spread(heldout, _CURVE_PROMPTS)
+    heldout = evenly_spaced(heldout, _REPORT_PROMPTS)
+    on_the_way = evenly_spaced(heldout, _CURVE_PROMPTS)
     context = prepared.context
     if config.context is None and train:
         longest = max(answer.inputs for one in (*train, *heldout) for answer in one.answers)
@@ -422,7 +421,7 @@ def _scale(
     answering = config.policy or config.model
     policy, tokenizer = load_model(answering, device=model.lm.head.device), prepared.tokenizer
     longest = policy.config.max_position_embeddings - config.max_new_tokens
-    wanted = spread(list(dict.fromkeys(prompts)), config.samples)
+    wanted = evenly_spaced(list(dict.fromkeys(prompts)), config.samples)
     asked, _ = encoded([Asked(prompt) for prompt in wanted], tokenizer, longest)
     if not asked:
         say(

@@ -42,6 +42,7 @@ _VALIDATION, _TEST = {"validation", "valid", "val", "dev", "heldout"}, {"test", 
 # So many names of files are said; more are counted.
 _NAMED = 3
 
+T = TypeVar("T")
 R = TypeVar("R", bound=AnyRow | UnpairedPreference)
 
 
@@ -240,3 +241,9 @@ def _short_enough(paragraph: str) -> list[tuple[str, str]]:
             start, left = start + 1, left - 1
         blanks = paragraph[end:start]
     return [*parts, (blanks, paragraph[start:])] if start < len(paragraph) else parts
+
+
+def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the items, evenly spaced, since files stand source after source."""
+    count = min(most, len(items))
+    return [items[place * len(items) // count] for place in range(count)]

@@ -19,7 +19,7 @@ from typing import Literal
 from groundup.data.packs.boolq import boolq_dev
 from groundup.data.packs.questions import Question, group, is_heldout, questions
 from groundup.data.packs.rows import Rejected
-from groundup.lm.logprobs import spread
+from groundup.data.split import evenly_spaced
 from groundup.text.rows import Choice
 
 Measure = Literal["acc_norm", "acc"]
@@ -84,7 +84,7 @@ def core_questions(count: int) -> list[Choice]:
     return [
         _asked(q)
         for of_set, share in zip(found.values(), wanted, strict=True)
-        for q in spread(of_set, share)
+        for q in evenly_spaced(of_set, share)
     ]
 
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from groundup.adapters.attach import adapter_names, merge
 from groundup.adapters.layers import dense, linear_layers
 from groundup.adapters.quantization import bits_per_weight, is_quantized, quantize
+from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
 from groundup.evals.benchmarks import heldout_texts
 from groundup.evals.continuations import opening_of
@@ -39,7 +40,6 @@ from groundup.experiments.config import QuantizationConfig
 from groundup.formats.gguf.model import read_gguf
 from groundup.formats.load import load
 from groundup.formats.locate import GGUF_SUFFIX, locate, short_name
-from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.claim import FEWEST_GROUPS
@@ -228,7 +228,7 @@ def _chosen(documents: Sequence[Document], limit: int) -> list[Document]:
     for source in sorted({document.source for document in documents}):
         of_source = [document for document in documents if document.source == source]
         mean = sum(len(document.text.encode()) for document in of_source) / len(of_source)
-        chosen += spread(of_source, max(1, round(limit / mean)))
+        chosen += evenly_spaced(of_source, max(1, round(limit / mean)))
     return chosen
 
 

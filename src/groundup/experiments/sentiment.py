@@ -53,12 +53,13 @@ from groundup.align.rollout import (
 )
 from groundup.data.packs.questions import is_heldout, questions
 from groundup.data.packs.rows import Rejected
+from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
 from groundup.experiments.config import SentimentConfig
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model, load_tokenizer
 from groundup.formats.locate import locate
-from groundup.lm.logprobs import score, spread
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
 from groundup.report.figure import Plot
@@ -111,8 +112,8 @@ class Openings:
         train, heldout = ([_opening(text, tokenizer) for text in side] for side in sides)
         return cls(
             [one for one in train if len(one.ids) == _OPENING],
-            spread([one for one in heldout if len(one.ids) == _OPENING], most),
-            spread(sides[1], most),
+            evenly_spaced([one for one in heldout if len(one.ids) == _OPENING], most),
+            evenly_spaced(sides[1], most),
         )
 
 
@@ -323,7 +324,9 @@ def _pools(config: SentimentConfig, measuring: Measuring) -> list[Pool]:
     count = 2 if config.quick else _iterations(config) * _EPISODES // _GROUP
     made_of = {"model": str(config.model), "seed": config.seed, "openings": count}
     if not path.is_file():
-        prompts = [one for one in spread(measuring.openings.train, count) for _ in range(_GROUP)]
+        prompts = [
+            one for one in evenly_spaced(measuring.openings.train, count) for _ in range(_GROUP)
+        ]
         model, tokenizer = load_policy(locate(config.model))
         begun = perf_counter()
         rollouts = sample(

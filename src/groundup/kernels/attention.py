@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from groundup.kernels.library import Heads, Shape, call, scratch, take
+from groundup.kernels.library import Heads, Shape, call, in_use, scratch
 
 # Features of a head come in tiles of so many.
 _TILE = 32
@@ -23,9 +23,9 @@ Key = Float[Tensor, "rows kv_heads time size"]
 FirstSeen = Int32[Tensor, "rows time"]
 
 
-def knows(x: Tensor, head_dim: int) -> bool:
+def supports(x: Tensor, head_dim: int) -> bool:
     """Whether the kernel computes with heads of this size, of the type of x."""
-    return take(x) and head_dim % _TILE == 0
+    return in_use(x) and head_dim % _TILE == 0
 
 
 def first_seen(segment_ids: Tensor, window: int | None = None) -> FirstSeen:

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.kernels.library import call, take
+from groundup.kernels.library import call, in_use
 
 
-def knows(logits: Float[Tensor, "rows vocab"]) -> bool:
+def supports(logits: Float[Tensor, "rows vocab"]) -> bool:
     """Whether the kernel computes with these."""
-    return take(logits) and logits.is_contiguous() and logits.shape[1] % 16 == 0
+    return in_use(logits) and logits.is_contiguous() and logits.shape[1] % 16 == 0
 
 
 def cross_entropy_(

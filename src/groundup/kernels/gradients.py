@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from groundup.kernels.library import call, take
+from groundup.kernels.library import call, in_use
 
 # Tokens that the kernel takes at a time.
 _CHUNK = 256
@@ -23,12 +23,12 @@ def sum_into(parameter: Tensor, master: Tensor | None) -> None:
 
 def master_of(parameter: Tensor) -> Tensor | None:
     """The float32 tensor to whose gradient that of a parameter belongs, while kernels are used."""
-    found: Tensor | None = parameter.__dict__.get("master") if take(parameter) else None
+    found: Tensor | None = parameter.__dict__.get("master") if in_use(parameter) else None
     return found
 
 
-def give(dtype: torch.dtype, master: Tensor | None, gradient: Tensor) -> Tensor | None:
-    """Give a float32 gradient to the sum, or return it for autograd in the weight's type."""
+def accumulate(dtype: torch.dtype, master: Tensor | None, gradient: Tensor) -> Tensor | None:
+    """Add a float32 gradient to the sum, or return it for autograd in the weight's type."""
     if master is None:
         return gradient.to(dtype)
     if master.grad is None:
@@ -38,13 +38,13 @@ def give(dtype: torch.dtype, master: Tensor | None, gradient: Tensor) -> Tensor 
     return None
 
 
-def give_product(
+def accumulate_product(
     dtype: torch.dtype,
     master: Tensor | None,
     dy: Float[Tensor, "tokens out"],
     x: Float[Tensor, "tokens in"],
 ) -> Float[Tensor, "out in"] | None:
-    """Give the gradient dy^T x of a matrix to the sum, or return it for autograd."""
+    """Add the gradient dy^T x of a matrix to the sum, or return it for autograd."""
     total = None if master is None else master.grad
     if total is not None:
         add_product(total, dy, x)
@@ -62,7 +62,7 @@ def add_product(
 ) -> None:
     """total += dy^T x."""
     whole_tiles = total.shape[0] % 32 == 0 and total.shape[1] % 32 == 0
-    if take(dy) and take(x) and whole_tiles and dy.is_contiguous() and x.is_contiguous():
+    if in_use(dy) and in_use(x) and whole_tiles and dy.is_contiguous() and x.is_contiguous():
         _add_product(total, dy, x, adds=True)
     else:
         total += dy.T @ x

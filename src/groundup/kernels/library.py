@@ -187,7 +187,7 @@ def used() -> ctypes.CDLL:
     return _used
 
 
-def take(x: Tensor) -> bool:
+def in_use(x: Tensor) -> bool:
     """Whether kernels are in use that compute with tensors like x."""
     return _used is not None and x.dtype == _dtype and x.device.type == "cpu"
 

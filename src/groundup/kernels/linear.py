@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.kernels.gradients import give_product, master_of
-from groundup.kernels.library import take
+from groundup.kernels.gradients import accumulate_product, master_of
+from groundup.kernels.library import in_use
 
 
 def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
@@ -25,7 +25,7 @@ def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
         and layer.bias is None
         and layer.weight.requires_grad
         and layer.weight.is_contiguous()
-        and take(layer.weight)
+        and in_use(layer.weight)
         and layer.in_features % 32 == 0
         and layer.out_features % 32 == 0
         and not (layer._forward_hooks or layer._forward_pre_hooks)
@@ -34,7 +34,7 @@ def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
 
 def linears(x: Float[Tensor, "*rows in"], *layers: nn.Module) -> tuple[Tensor, ...]:
     """layer(x) of each layer."""
-    if take(x) and all(is_plain(layer) for layer in layers):
+    if in_use(x) and all(is_plain(layer) for layer in layers):
         found = _Linears.apply(x, *(layer.weight for layer in layers))  # type: ignore[no-untyped-call]
         ys: tuple[Tensor, ...] = found
         return ys
@@ -62,7 +62,7 @@ class _Linears(torch.autograd.Function):
             dx = dx.view(x.shape)
         flat = x.view(-1, x.shape[-1])
         dweights = (
-            give_product(weight.dtype, master, dy, flat) if needed else None
+            accumulate_product(weight.dtype, master, dy, flat) if needed else None
             for weight, master, dy, needed in zip(weights, ctx.masters, rows, needs, strict=True)
         )
         return dx, *dweights

@@ -6,16 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from groundup.kernels.library import call, scratch, take
+from groundup.kernels.library import call, in_use, scratch
 
 Matrices = Float[Tensor, "n rows columns"]
 
 
-def knows(x: Matrices) -> bool:
+def supports(x: Matrices) -> bool:
     """Whether the kernel computes with these, and there is a matrix for every core."""
     count, rows, columns = x.shape
     whole_tiles = rows % 32 == 0 and columns % 32 == 0
-    return take(x) and whole_tiles and rows <= columns and count >= torch.get_num_threads()
+    return in_use(x) and whole_tiles and rows <= columns and count >= torch.get_num_threads()
 
 
 def newton_schulz(x: Matrices, steps: int, coefficients: tuple[float, float, float]) -> Matrices:

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.kernels import gradients
-from groundup.kernels.library import call, take
+from groundup.kernels.library import call, in_use
 
 Wide = Float[Tensor, "*rows width"]
 
 
-def knows(x: Wide, weight: Float[Tensor, " width"]) -> bool:
+def supports(x: Wide, weight: Float[Tensor, " width"]) -> bool:
     """Whether the kernel computes with these."""
-    return take(x) and weight.dtype == x.dtype and x.shape[-1] % 16 == 0
+    return in_use(x) and weight.dtype == x.dtype and x.shape[-1] % 16 == 0
 
 
 def rms_norm(x: Wide, weight: Float[Tensor, " width"], eps: float) -> Wide:
@@ -62,5 +62,5 @@ class _RMSNorm(torch.autograd.Function):
         )  # fmt: skip
         dweight = None
         if ctx.needs_input_grad[2]:
-            dweight = gradients.give(weight.dtype, ctx.master, dweights.sum(0))
+            dweight = gradients.accumulate(weight.dtype, ctx.master, dweights.sum(0))
         return dh, (dh if ctx.adds else None), dweight, None

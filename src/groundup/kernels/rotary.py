@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.kernels import gradients
-from groundup.kernels.library import call, take
+from groundup.kernels.library import call, in_use
 
 # Features of a head that the kernel has room for.
 _LARGEST = 512
@@ -18,10 +18,10 @@ Tokens = Float[Tensor, "rows time heads size"]
 Turns = Float[Tensor, "rows time size"]
 
 
-def knows(x: Tokens, weight: Float[Tensor, " size"] | None) -> bool:
+def supports(x: Tokens, weight: Float[Tensor, " size"] | None) -> bool:
     """Whether the kernel computes with these."""
     fits = x.shape[-1] % 32 == 0 and x.shape[-1] <= _LARGEST
-    return take(x) and fits and (weight is None or weight.dtype == x.dtype)
+    return in_use(x) and fits and (weight is None or weight.dtype == x.dtype)
 
 
 def normed_and_rotated(
@@ -60,5 +60,5 @@ class _Rotary(torch.autograd.Function):
         )  # fmt: skip
         dweight = None
         if ctx.needs_input_grad[1]:
-            dweight = gradients.give(weight.dtype, ctx.master, dweights.sum(0))
+            dweight = gradients.accumulate(weight.dtype, ctx.master, dweights.sum(0))
         return dx, dweight, None, None, None

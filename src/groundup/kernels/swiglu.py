@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from groundup.kernels.gradients import give_product, master_of
-from groundup.kernels.library import call, take
+from groundup.kernels.gradients import accumulate_product, master_of
+from groundup.kernels.library import call, in_use
 from groundup.kernels.linear import is_plain
 
 Inner = Float[Tensor, "*rows inner"]
@@ -18,7 +18,7 @@ Inner = Float[Tensor, "*rows inner"]
 
 def swiglu_down(gate: Inner, up: Inner, down: nn.Module) -> Float[Tensor, "*rows width"]:
     """down(silu(gate) * up)."""
-    if take(gate) and gate.numel() % 16 == 0:
+    if in_use(gate) and gate.numel() % 16 == 0:
         if is_plain(down):
             y: Tensor = _SwiGLUDown.apply(gate, up, down.weight)  # type: ignore[no-untyped-call]
             return y
@@ -70,5 +70,7 @@ class _SwiGLUDown(torch.autograd.Function):
         dgate, dup, inner = _backward(dy @ weight, gate, up)
         dweight = None
         if ctx.needs_input_grad[2]:
-            dweight = give_product(weight.dtype, ctx.master, dy, inner.view(-1, weight.shape[1]))
+            dweight = accumulate_product(
+                weight.dtype, ctx.master, dy, inner.view(-1, weight.shape[1])
+            )
         return dgate, dup, dweight

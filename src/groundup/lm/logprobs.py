@@ -18,7 +18,7 @@ length squared, which packing several into long rows would not give.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,8 +31,6 @@ from groundup.text.batches import packed_batch
 from groundup.text.example import Example, cut_to
 from groundup.train.batch import Batch
 from groundup.train.loss import HeadedModel, chunk_rows
-
-T = TypeVar("T")
 
 # Tokens of a pass without gradients. A processor's caches hold no more of them, and where answers
 # of many lengths are read at once much is padding. An accelerator is kept busy by more, by so many
@@ -181,9 +179,3 @@ def _scored(model: CausalLM, items: Sequence[Example]) -> list[Float[np.ndarray,
     hidden = model(batch)[row, place]
     flat = target_logprobs(hidden, model.head, batch.targets[row, place]).cpu().double().numpy()
     return np.split(flat, np.cumsum([sum(item.loss_mask[1:]) for item in items])[:-1])
-
-
-def spread(items: Sequence[T], most: int) -> list[T]:
-    """At most `most` of the items, evenly spaced, since files stand source after source."""
-    count = min(most, len(items))
-    return [items[place * len(items) // count] for place in range(count)]

@@ -81,7 +81,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        if rms_norm.knows(x, self.weight):
+        if rms_norm.supports(x, self.weight):
             return rms_norm.rms_norm(x, self.weight, self.eps)
         x32 = x.float()
         normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
@@ -141,7 +141,7 @@ def _placed(
         out: Tensor = norm(x.transpose(1, 2))
         return out
     weight, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
-    if rotary.knows(x, weight):
+    if rotary.supports(x, weight):
         return rotary.normed_and_rotated(x, weight, eps, *cos_sin).transpose(1, 2)
     return rotate(norm(x.transpose(1, 2)), cos_sin)
 
@@ -215,7 +215,7 @@ class Block(nn.Module):
 
 def _added(x: Hidden, found: Hidden, norm: nn.Module) -> tuple[Hidden, Hidden]:
     """x + found, and the norm of it."""
-    if isinstance(norm, RMSNorm) and rms_norm.knows(x, norm.weight):
+    if isinstance(norm, RMSNorm) and rms_norm.supports(x, norm.weight):
         return rms_norm.add_rms_norm(x, found, norm.weight, norm.eps)
     x = x + found
     return x, norm(x)
@@ -272,7 +272,7 @@ class Decoder(nn.Module):
     def _seen(self, batch: Batch, view: CacheView | None, window: int | None, x: Hidden) -> Seen:
         """Who sees whom in layers with this window, and with ALiBi how much they are lowered."""
         alibi = self.config.position == "alibi"
-        if view is None and not alibi and kernel.knows(x, self.config.head_dim):
+        if view is None and not alibi and kernel.supports(x, self.config.head_dim):
             return kernel.first_seen(batch.segment_ids, window)
         mask = document_mask(batch.segment_ids, window) if view is None else view.mask(window)
         bias = as_bias(mask, x.dtype)

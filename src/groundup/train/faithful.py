@@ -31,7 +31,7 @@ _TWICE = 2.0
 # Gradients that are this share of the largest, or less, are all rounding.
 _NOTHING = 1e-3
 
-_right: dict[object, bool] = {}
+_found: dict[object, bool] = {}
 
 
 @runtime_checkable
@@ -41,12 +41,12 @@ class Routed(Protocol):
     def send_to_all(self) -> None: ...
 
 
-def plainly(compute: Compute) -> Compute:
+def in_pytorch(compute: Compute) -> Compute:
     """Return the same in PyTorch's own words."""
     return replace(compute, compile=False, kernels="none")
 
 
-def right(
+def agrees_with_plain(
     model: nn.Module,
     batch: B,
     loss: LossFunction[B],
@@ -64,18 +64,18 @@ def right(
     configs = tuple(dict.fromkeys(getattr(one, "config", None) for one in model.modules()))
     asked = (type(batch), batch.tokens, getattr(loss, "__qualname__", type(loss)))
     key = (compute, gradient_checkpointing, shapes, configs, *asked)
-    if key not in _right:
+    if key not in _found:
         copied = copy.deepcopy(model)
-        _right[key] = _agrees(copied, batch, loss, compute, gradient_checkpointing)
-        if not _right[key]:
+        _found[key] = _compared(copied, batch, loss, compute, gradient_checkpointing)
+        if not _found[key]:
             say(
                 "what this machine's compiler made of the model has other gradients than the model "
                 "itself, so PyTorch trains it as it is; another compiler may do better (CC, CXX)"
             )
-    return _right[key]
+    return _found[key]
 
 
-def _agrees(
+def _compared(
     model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute, checkpointing: bool
 ) -> bool:
     generator = torch.Generator().manual_seed(0)
@@ -87,7 +87,7 @@ def _agrees(
         if isinstance(part, Routed):
             part.send_to_all()
     batch = batch.to(torch.device(compute.device))
-    plain = _gradients(model, batch, loss, plainly(compute), checkpointing)
+    plain = _gradients(model, batch, loss, in_pytorch(compute), checkpointing)
     # Another copy, for what is compiled stays so.
     fast = _gradients(copy.deepcopy(model), batch, loss, compute, checkpointing)
     if plain.keys() != fast.keys():
@@ -102,7 +102,7 @@ def _agrees(
     if not doubtful:
         return True
     # Deep models turn rounding into more.
-    exactly = replace(plainly(compute), dtype="float32")
+    exactly = replace(in_pytorch(compute), dtype="float32")
     exact = _gradients(model, batch, loss, exactly, checkpointing)
     return all(
         float((fast[name] - exact[name]).norm())

@@ -96,7 +96,7 @@ def _loss_and_gradient(
     rows: int,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "chunk vocab"]]:
     """`_chunk_loss` in the fastest way that there is; `rows` are those of a full chunk."""
-    if cross_entropy.knows(logits):
+    if cross_entropy.supports(logits):
         return cross_entropy.cross_entropy_(logits, targets, weights), logits
     # The last, shorter chunk would be compiled anew for every length it ever has.
     chunk_loss = _full_chunk_loss if logits.shape[0] == rows else _chunk_loss
@@ -143,7 +143,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             g if g is None else (g.float() * scale).to(g.dtype) for g in ctx.saved_tensors
         )
         if head is not None and ctx.master is not None:
-            head = gradients.give(head.dtype, ctx.master, head)
+            head = gradients.accumulate(head.dtype, ctx.master, head)
         return hidden, head, None, None
 
 

@@ -41,7 +41,7 @@ def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
     if tall:
         x = x.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    if newton_schulz.knows(x):
+    if newton_schulz.supports(x):
         x = newton_schulz.newton_schulz(x, _NEWTON_SCHULZ_STEPS, _QUINTIC)
         return x.mT if tall else x
     for _ in range(_NEWTON_SCHULZ_STEPS):

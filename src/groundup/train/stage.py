@@ -206,7 +206,7 @@ def _forecast(job: Job[B, M], plan: TrainPlan, prepared: float) -> Forecast:
 def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
     """Return the run's plan: as it was written on an earlier start, else resolved and written."""
     # Needed by a run that begins, not by whoever imports a stage.
-    from groundup.train.faithful import plainly, right
+    from groundup.train.faithful import agrees_with_plain, in_pytorch
     from groundup.train.pace import measure_pace, micro_batches
 
     config = job.config
@@ -231,12 +231,14 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         need = training_disk(job.trained, snapshots=job.snapshots, width=width)
         checkpoint.require_space(run.folder, need, what, None)
         reasons = job.reasons
-        if compute.device == "cpu" and compute != plainly(compute) and job.replays:
+        if compute.device == "cpu" and compute != in_pytorch(compute) and job.replays:
             model = job.model()
             batch = next(micro_batches(job.stream(None), model))
             saving = config.gradient_checkpointing
-            if not right(model, batch, job.loss, compute, gradient_checkpointing=saving):
-                compute = plainly(compute)
+            if not agrees_with_plain(
+                model, batch, job.loss, compute, gradient_checkpointing=saving
+            ):
+                compute = in_pytorch(compute)
                 reasons = reasons | {
                     "compile": "eager, as this compiler gets the model's gradients wrong"
                 }

@@ -15,9 +15,8 @@ import numpy as np
 
 from groundup.data.dataset import is_stage, load_dataset, load_datasets
 from groundup.data.packs.manifest import mixture_groups
-from groundup.data.split import content
+from groundup.data.split import content, evenly_spaced
 from groundup.errors import UserError
-from groundup.lm.logprobs import spread
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.text.batches import ConversationStream
@@ -107,7 +106,7 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
         sources[name], without = _encoded(name, tokenizer, rows, context)
         refused += without
         if read.heldout:
-            some = spread(read.heldout, _CURVE_ITEMS)
+            some = evenly_spaced(read.heldout, _CURVE_ITEMS)
             try:
                 heldout += _encoded(f"{name}, held out", tokenizer, some, context)[0]
             except UserError as reason:
@@ -245,7 +244,9 @@ def decided(
 def _few(heldout: Sequence[Example]) -> Sequence[Example]:
     """Some of the held-out items, evenly spaced, of about as many tokens as may be."""
     tokens = sum(item.inputs for item in heldout)
-    return spread(heldout, min(_CURVE_ITEMS, -(-_CURVE_TOKENS * len(heldout) // max(tokens, 1))))
+    return evenly_spaced(
+        heldout, min(_CURVE_ITEMS, -(-_CURVE_TOKENS * len(heldout) // max(tokens, 1)))
+    )
 
 
 def token_shares(

@@ -169,6 +169,20 @@ def harm(
     return [0.0 if harmless is None else 1.0 - harmless for harmless in judged]
 
 
+def misconduct(
+    prompts: Sequence[str], completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """A cost: that of `harm`, and 1 for an answer to a look-alike that declines it or babbles.
+
+    Where harm alone costs, declining whatever sounds like it costs nothing.
+    """
+    found = harm(prompts, completions, rows)
+    for i, (turns, said) in enumerate(_turns(completions, rows)):
+        if conduct.is_harmful(turns[-1].content) is False:
+            found[i] = 1.0 - (judge(turns, said).instruction or 0.0)
+    return found
+
+
 def _turns(
     completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Sequence[Message], str]]:

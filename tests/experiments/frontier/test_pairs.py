@@ -92,3 +92,23 @@ def test_helpfulness_and_harm_are_told_by_hand() -> None:
     assert gold.harm(["What is 2 plus 3?"], ["5"], talk) == [0]
     asked = "What is 2 plus 3?"
     assert gold.helpfulness([asked], ["5"], talk) == gold.reward([asked], ["5"], talk)
+
+
+def test_misconduct_is_harm_and_needless_declining() -> None:
+    harmful, benign = (
+        next(one.prompt for one in pack.refusal_prompts() if one.kind == kind)
+        for kind in ("harmful", "benign")
+    )
+    no, unknown, babble = "I will not help with that.", "I do not know how to do that.", "The fox."
+    asked = [harmful, harmful, benign, benign, benign, "What is 2 plus 3?"]
+    said = [no, unknown, no, unknown, babble, "5"]
+    rows = [{"messages": _turns(one)} for one in asked]
+    assert gold.misconduct(asked, said, rows) == [0, 0.5, 1, 0, 1, 0]
+    # What answers the world's own look-alikes costs nothing, and what declines them all there is.
+    pairs = [
+        row for row in mix(60, 0.0, 0.0, 0) if conduct.is_harmful(row.prompt[-1].content) is False
+    ]
+    asked = [row.prompt[-1].content for row in pairs]
+    rows = [{"messages": _turns(one)} for one in asked]
+    assert pairs and not any(gold.misconduct(asked, [row.chosen for row in pairs], rows))
+    assert all(gold.misconduct(asked, [row.rejected for row in pairs], rows))

@@ -71,7 +71,7 @@ def test_the_miniature_ends_with_a_page_and_every_point(
     kinds = [one["kind"] for one in found["points"]]
     soups = 3 if dial == "mix" else 5
     assert kinds == [
-        *("start", "dial", "dial", "balanced", "constraint", "constraint"),
+        *("start", "dial", "dial", "balanced", "constraint", "constraint", "constraint"),
         *["soups"] * soups,
         "system-prompt",
     ]
@@ -126,9 +126,9 @@ def test_killed_it_goes_on_and_makes_nothing_twice(model: Path, tmp_path: Path) 
     [
         (("--guard", "."), "guard=. holds no guard"),
         (("--reward", "kindness"), "'kindness' is no reward"),
-        (("--cost", "kindness"), "'kindness' is no reward"),
+        (("--costs", "kindness"), "'kindness' is no reward"),
         (("--reward", "groundup.world.gold:kindness"), "gold:kindness failed"),
-        (("--cost", "groundup.world.gold:kindness"), "gold:kindness failed"),
+        (("--costs", "groundup.world.gold:kindness"), "gold:kindness failed"),
         (("--dial", "kl", "--strategies", "soup", "--reward", "kindness"), "is no reward"),
     ],
 )

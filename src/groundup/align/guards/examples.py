@@ -31,9 +31,9 @@ from groundup.data.records import (
     read_rows,
     rows_in,
 )
+from groundup.data.split import evenly_spaced
 from groundup.errors import UserError, shorten
 from groundup.evals.safety import is_refusal
-from groundup.lm.logprobs import spread
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadRow, Conversation, Json, Message, Preference
 from groundup.world import conduct, gold
@@ -104,7 +104,7 @@ def _limited(rows: Iterable[Labelled], most: int) -> list[Labelled]:
     return [
         row
         for (source, _, _), cell in cells.items()
-        for row in spread(cell, most if source in mixed else max(1, most // 10))
+        for row in evenly_spaced(cell, most if source in mixed else max(1, most // 10))
     ]
 
 

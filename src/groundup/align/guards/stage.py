@@ -40,11 +40,11 @@ from groundup.align.guards.ngrams import fitted
 from groundup.align.guards.report import Filter, write_report
 from groundup.align.reward import RATES, merged
 from groundup.align.rewards.model import RewardModel, scores_of
+from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
-from groundup.lm.logprobs import spread
 from groundup.maths.roc import roc_auc
 from groundup.runs.console import say
 from groundup.runs.folder import Run
@@ -193,7 +193,7 @@ def _job(config: GuardConfig, run: Run) -> Job[LabelledBatch, RewardModel]:
     )
     model = RewardModel(prepared.model)
     model.initialize(config.seed)
-    on_the_way = spread(sides.heldout, _CURVE_ROWS)
+    on_the_way = evenly_spaced(sides.heldout, _CURVE_ROWS)
     ready_on_the_way = ready(on_the_way, reads)
 
     def save(model: RewardModel, plan: TrainPlan) -> None:

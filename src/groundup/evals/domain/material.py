@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from groundup.data.dataset import Dataset, load_dataset
-from groundup.data.split import OWN_HELDOUT
+from groundup.data.split import OWN_HELDOUT, evenly_spaced
 from groundup.errors import UserError
 from groundup.evals.answers import Conversations, ready_conversations
 from groundup.evals.benchmarks import heldout_texts
@@ -32,7 +32,6 @@ from groundup.evals.config import TuningReportConfig
 from groundup.evals.core_sets import core_questions
 from groundup.evals.domain.costs import held_out
 from groundup.evals.suites import Prepared
-from groundup.lm.logprobs import spread
 from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.text.cleaning import words
@@ -194,7 +193,7 @@ def domain_of(own: Dataset, config: TuningReportConfig) -> Domain:
     documents = [row for row in own.heldout if isinstance(row, Document)]
     return Domain(
         rows=len(own.heldout),
-        conversations=spread(talks, config.conversations),
+        conversations=evenly_spaced(talks, config.conversations),
         documents=pieces(documents),
         replies=replies(talks, config.questions // 2, config.seed),
         prompts=_prompts(talks, documents),
@@ -384,9 +383,11 @@ def _prompts(talks: Sequence[Conversation], documents: Sequence[Document]) -> li
         if turn > 0:
             first.setdefault(row.messages[:turn], row.messages[turn].content)
     if first:
-        return [Prompt(asked, said, True) for asked, said in spread(list(first.items()), PROMPTS)]
+        return [
+            Prompt(asked, said, True) for asked, said in evenly_spaced(list(first.items()), PROMPTS)
+        ]
     found = []
-    for document in spread(documents, PROMPTS):
+    for document in evenly_spaced(documents, PROMPTS):
         opening = " ".join(document.text.split()[:_OPENING_WORDS])
         rest = " ".join(document.text.split()[_OPENING_WORDS : 4 * _OPENING_WORDS])
         found.append(Prompt((Message("user", opening),), rest, False))

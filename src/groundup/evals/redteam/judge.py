@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import re
 
+from groundup.data.split import evenly_spaced
 from groundup.evals.redteam.search import HarmfulRequest
 from groundup.evals.safety import is_refusal
-from groundup.lm.logprobs import spread
 from groundup.text.cleaning import words
 from groundup.text.rows import Message
 from groundup.world import conduct, gold
@@ -83,4 +83,4 @@ def harmful_requests(most: int) -> list[HarmfulRequest]:
         asked = conduct.asked_to(row.prompt)
         if row.kind == "harmful" and asked is not None:
             found.append(HarmfulRequest(row.prompt, asked[0], row.group))
-    return spread(found, most)
+    return evenly_spaced(found, most)

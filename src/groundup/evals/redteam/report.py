@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from groundup.data.split import evenly_spaced
 from groundup.evals.config import RedTeamConfig
 from groundup.evals.redteam.search import (
     METHODS,
@@ -24,7 +25,6 @@ from groundup.evals.redteam.search import (
     Tried,
     queries_needed,
 )
-from groundup.lm.logprobs import spread
 from groundup.report.claim import FEWEST_GROUPS, mark_of
 from groundup.report.estimate import Estimate, rate, ratio
 from groundup.report.figure import Plot
@@ -250,7 +250,7 @@ def examples(found: Found) -> list[Block]:
         blocks.append(Heading(model.name))
         if not breaking:
             blocks.append("Nothing broke it.")
-        for one in spread(breaking, _SHOWN):
+        for one in evenly_spaced(breaking, _SHOWN):
             prompt = one.attack.prompt(found.requests[one.request].act)
             said = Answer(model.name, one.answer or "")
             blocks.append(Dialogue([("user", prompt)], [said]))

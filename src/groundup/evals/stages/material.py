@@ -17,6 +17,7 @@ from groundup.data.records import (
     read_refusals,
     rows_in,
 )
+from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
 from groundup.evals.answers import Conversations, ready_conversations
 from groundup.evals.choice import Choices, ready_choices
@@ -26,7 +27,6 @@ from groundup.evals.preference import Margins, Pairs, ready_pairs
 from groundup.evals.suites import Prepared
 from groundup.evals.world.answers import World, majority_answers
 from groundup.evals.world.stories import STORIES, first_sentence
-from groundup.lm.logprobs import spread
 from groundup.maths.ngram import KneserNey
 from groundup.report.history import lineage
 from groundup.runs.console import say
@@ -107,7 +107,7 @@ def _world(
     return World(
         limit_per_source(rows, config.questions),
         majority_answers(rows),
-        [first_sentence(text) for text in spread(told, min(STORIES, config.questions))],
+        [first_sentence(text) for text in evenly_spaced(told, min(STORIES, config.questions))],
         limit_per_source(requests, config.questions, by=attrgetter("kind")),
         bias,
     )
@@ -181,7 +181,7 @@ def ready(
         ],
         [
             turn
-            for turn in spread(first_turns if chats else [], config.refusal_prompts)
+            for turn in evenly_spaced(first_turns if chats else [], config.refusal_prompts)
             if _fits(tokenizer, turn, context)
         ],
         [
@@ -249,5 +249,5 @@ def limit_per_source(
     return [
         row
         for source in sources
-        for row in spread([one for one in rows if by(one) == source], limit)
+        for row in evenly_spaced([one for one in rows if by(one) == source], limit)
     ]

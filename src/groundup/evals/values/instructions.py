@@ -30,12 +30,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.safety import REFUSAL_VERSION, is_refusal
 from groundup.evals.values.asking import answers
 from groundup.evals.values.shares import differences, groups_of, means, of, values
 from groundup.evals.values.task import Number, Row, Task
-from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, ratio
 from groundup.text.cleaning import words
 from groundup.world.conduct import is_bare_no
@@ -344,7 +344,7 @@ def made() -> tuple[Item, ...]:
 
 def items(count: int) -> list[Item]:
     """Items of all kinds."""
-    return spread(made(), count)
+    return evenly_spaced(made(), count)
 
 
 # The checks.

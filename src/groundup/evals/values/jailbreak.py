@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.safety import REFUSAL_VERSION
 from groundup.evals.values.asking import answers
@@ -27,7 +28,6 @@ from groundup.evals.values.rows import widened
 from groundup.evals.values.shares import groups_of, values
 from groundup.evals.values.task import Number, Row, Task
 from groundup.evals.values.verdict import verdict
-from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, Estimate, rate, ratio
 
 PLAIN = "plain"
@@ -83,7 +83,7 @@ class Attack:
 
 def items(count: int) -> list[Attack]:
     """As many requests as can be put in every way within `count`, one at least."""
-    chosen = spread(requests("advbench", "harmful"), max(1, count // len(_WAYS)))
+    chosen = evenly_spaced(requests("advbench", "harmful"), max(1, count // len(_WAYS)))
     return [Attack(one, way) for one in chosen for way in _WAYS]
 
 

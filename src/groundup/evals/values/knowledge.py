@@ -21,13 +21,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from groundup.data.split import evenly_spaced
 from groundup.evals.benchmarks import ALL, answered, guessing, heldout_texts
 from groundup.evals.continuations import opening_of
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.measure import Subject
 from groundup.evals.perplexity import BLOCK_BYTES, windows
 from groundup.evals.values.task import Number, Row, Task
-from groundup.lm.logprobs import score, spread
+from groundup.lm.logprobs import score
 from groundup.report.estimate import BySource, Estimate, rate, ratio
 from groundup.text.example import Example
 from groundup.text.rows import Choice
@@ -133,7 +134,7 @@ def passages(count: int) -> list[Passage]:
     for one in heldout_texts():
         found[one.source] += [Passage(cut, one.source, one.id) for cut in _cut(one.text)]
     each = max(1, count // len(found))
-    return [one for of_source in found.values() for one in spread(of_source, each)][:count]
+    return [one for of_source in found.values() for one in evenly_spaced(of_source, each)][:count]
 
 
 def _cut(text: str) -> Iterator[str]:

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 
 from groundup.data.packs import harm_scores, harmful_prompts
 from groundup.data.packs.rows import Rejected
+from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.safety import REFUSAL_VERSION
 from groundup.evals.values.asking import answers
 from groundup.evals.values.shares import differences, means, of
 from groundup.evals.values.task import Axis, Number, Row, Task
 from groundup.evals.values.verdict import verdict
-from groundup.lm.logprobs import spread
 from groundup.runs.console import say
 from groundup.text.rows import RefusalPrompt
 
@@ -106,7 +106,7 @@ def _task(name: str, title: str, kind: str, about: str, limits: str, count: int,
         version=3 + REFUSAL_VERSION,
         # What is to be done stands first.
         shown=shown if harmful else (shown[1], shown[0], shown[2]),
-        items=lambda most: spread(requests(name, kind), most),
+        items=lambda most: evenly_spaced(requests(name, kind), most),
         ask=ask,
         numbers=means(_FIELDS),
         difference=differences(_FIELDS),

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 
 from groundup.data.packs.rows import Rejected
 from groundup.data.packs.toxicity import Beginning, beginnings, toxicity
+from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.values.shares import differences, means, without
 from groundup.evals.values.task import Number, Row, Task
 from groundup.generation.generate import generate
 from groundup.generation.request import Request, opening_ids
 from groundup.generation.sampling import Sampling
-from groundup.lm.logprobs import spread
 from groundup.runs.console import say
 from groundup.text.toxicity import TOXIC
 
@@ -47,7 +47,7 @@ def _beginnings() -> tuple[tuple[str, Beginning], ...]:
 
 def items(count: int) -> list[tuple[str, Beginning]]:
     """Prompts of all kinds with their ids."""
-    return spread(_beginnings(), count)
+    return evenly_spaced(_beginnings(), count)
 
 
 def ask(on: Subject, found: Sequence[tuple[str, Beginning]]) -> list[Row]:

@@ -24,12 +24,12 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.data.packs.newcomers import says_unknown
+from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.safety import REFUSAL_VERSION, is_refusal
 from groundup.evals.values.asking import answers
 from groundup.evals.values.rows import Statistic, assert_same_items, column, difference_of, quotient
 from groundup.evals.values.task import Number, Row, Task
-from groundup.lm.logprobs import spread
 from groundup.maths.intervals import Interval, mean_interval
 from groundup.report.estimate import BySource, Estimate, of_sums, rate
 from groundup.world.conduct import is_bare_no
@@ -59,7 +59,7 @@ def questions() -> Sequence[Question]:
 def items(count: int) -> list[Question]:
     """At most `count`, as many with an answer as without."""
     pairs = list(zip(questions()[::2], questions()[1::2], strict=True))
-    return [one for both in spread(pairs, count // 2) for one in both]
+    return [one for both in evenly_spaced(pairs, count // 2) for one in both]
 
 
 _DECLINES = re.compile(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from groundup.data.packs.rows import HELDOUT_SEED
+from groundup.data.split import evenly_spaced
 from groundup.evals.fairness import ANSWER, TEXT, leanings
 from groundup.evals.measure import Subject
 from groundup.evals.safety import ANSWER_TOKENS, REFUSAL_VERSION
@@ -38,7 +39,6 @@ from groundup.evals.world.answers import CONDUCT, answers, judged, says_no
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
-from groundup.lm.logprobs import spread
 from groundup.report.claim import Better
 from groundup.report.estimate import BySource, rate, ratio
 from groundup.text.chat import encode_chat
@@ -210,7 +210,7 @@ def requests(count: int) -> list[RefusalPrompt]:
     found = _requests()
     kept = min(1.0, count / len(found))
     by_kind = ([one for one in found if one.kind == kind] for kind in ("harmful", "benign"))
-    return [one for some in by_kind for one in spread(some, max(1, int(kept * len(some))))]
+    return [one for some in by_kind for one in evenly_spaced(some, max(1, int(kept * len(some))))]
 
 
 def _behave(on: Subject, items: Sequence[RefusalPrompt], used: Deployment) -> list[Row]:
@@ -315,7 +315,7 @@ BIAS = Task(
         _gap_number(JOBS, "she after jobs that lean to women, less after those that lean to men"),
         _gap_number(GROUPS, "a good trait of one group, less of the other"),
     ),
-    items=lambda count: spread(probes(), count),
+    items=lambda count: evenly_spaced(probes(), count),
     ask=_plain(_lean),
     numbers=leaning,
     difference=leaning_more,

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from groundup.data.split import evenly_spaced
 from groundup.evals.safety import is_refusal, refused
 from groundup.evals.world.stories import STORIES, STORY_TOKENS, Stories, continued, told
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
-from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED, BySource, Estimate, rate, ratio
 from groundup.text.rows import Conversation, RefusalPrompt, as_dicts
@@ -238,7 +238,7 @@ def in_world(
     said = answers(model, tokenizer, world.rows)
     return InWorld(
         begun,
-        told(model, tokenizer, spread(asked, STORIES), seed=seed),
+        told(model, tokenizer, evenly_spaced(asked, STORIES), seed=seed),
         judged(world.rows, said) if world.rows else None,
         declined(model, tokenizer, world.requests, says_no),
     )

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from groundup.data.split import evenly_spaced
 from groundup.generation.generate import generate
 from groundup.generation.request import Completion, Request
 from groundup.generation.sampling import Sampling
-from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.maths.intervals import bootstrap_interval
 from groundup.report.estimate import Estimate, rate, ratio
@@ -96,7 +96,7 @@ def read_back(texts: Sequence[str], *, given: int = 0) -> Stories:
     return Stories(
         rate(np.array(parsed, float), groups=number),
         rate(np.array(consistent, float)),
-        tuple(spread(strange, _STRANGE)),
+        tuple(evenly_spaced(strange, _STRANGE)),
         np.bincount(number, weights=parsed),
         np.bincount(number).astype(float),
         np.array(consistent, float),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +46,7 @@ class FrontierConfig(ExperimentConfig):
     strategies: tuple[Strategy, ...] = Field(
         ("balanced", "constraint", "soup", "system-prompt"),
         description="what is tried beside the dial: balanced, as many helpful, harmless and fair "
-        "pairs; constraint, PPO with harm below a limit; soup, weights between a helpful and a "
+        "pairs; constraint, PPO with a cost below a limit; soup, weights between a helpful and a "
         "harmless policy; system-prompt",
     )
     pairs: MadeRows = Field(2_400, description="preference pairs that a point of DPO learns from")
@@ -59,8 +60,11 @@ class FrontierConfig(ExperimentConfig):
     reward: str = Field(
         "groundup.world.gold:helpfulness", description="what PPO raises, as for groundup ppo"
     )
-    cost: str = Field(
-        "groundup.world.gold:harm", description="what the constraint keeps below its limit"
+    costs: tuple[str, ...] = Field(
+        ("groundup.world.gold:harm", "groundup.world.gold:misconduct"),
+        min_length=1,
+        description="what constraints keep below the limit, each in a policy of its own; "
+        "misconduct is harm, and declining what only sounds like it",
     )
     cost_limit: Bound = Field(0.02, description="what the mean cost of answers may be")
     kl_coef: LossWeight = Field(0.05, description="price of a nat where it is not swept")
@@ -79,3 +83,15 @@ class FrontierConfig(ExperimentConfig):
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
 
     _filled = field_validator("episodes")(filling_minibatches)
+
+    @field_validator("costs")
+    @classmethod
+    def _told_apart(cls, costs: tuple[str, ...]) -> tuple[str, ...]:
+        if len({cost_name(cost) for cost in costs}) < len(costs):
+            raise ValueError("costs are called by the last part of their names, which must differ")
+        return costs
+
+
+def cost_name(spec: str) -> str:
+    """What a cost is called: `harm` of groundup.world.gold:harm, `cost` of the folder runs/cost."""
+    return re.split(r"[:/]", spec.rstrip("/"))[-1]

@@ -42,7 +42,7 @@ _KINDS = {
     "start": "before alignment",
     "dial": "the dial",
     "balanced": "balanced mix",
-    "constraint": "PPO, harm limited or not",
+    "constraint": "PPO, a cost limited or not",
     "soups": "soup of weights",
     "system-prompt": "system prompt",
     "guard": "guard",

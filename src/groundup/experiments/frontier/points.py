@@ -3,7 +3,7 @@
     prompts.jsonl               what PPO asks: requests and questions of the world, half of each
     pairs/h0.50-b0.10-0/        preferences in these shares, of this seed
     dpo/h0.50-b0.10-0/          what DPO made of the model with them
-    ppo/kl0.05-0/, …-limit/     what PPO made of it, without and with a limit on harm
+    ppo/kl0.05-0/, …-harm/      what PPO made of it, without and with a limit on a cost
     soups/0.50-0/               weights between the two ends of the mix
     measured/NAME.json          the rows of every task, by the hash of the model's weights
 
@@ -29,7 +29,7 @@ from groundup.evals.config import ModelsConfig
 from groundup.evals.measure import Subject
 from groundup.evals.models import compute_of
 from groundup.evals.values.world import ANSWERS, TASKS, Deployment, ask
-from groundup.experiments.frontier.config import FrontierConfig
+from groundup.experiments.frontier.config import FrontierConfig, cost_name
 from groundup.experiments.frontier.pairs import mix, prompts, write_pairs
 from groundup.experiments.frontier.trade import Rows
 from groundup.formats.load import load, load_config, load_tokenizer
@@ -47,7 +47,7 @@ from groundup.tune.config import SoupConfig
 _CRITIC_WARMUP = 3
 # Half of DPO's: gradients come from samples. As in the recipe `alignment`.
 _PPO_RATE = 0.0003
-# Harm is a share of the answers, far below 1, and iterations are few: at a slow rate the price
+# A cost is a share of the answers, far below 1, and iterations are few: at a slow rate the price
 # would still be rising when training ends (at 0.5 it came from 1 to 1.7 in seven iterations).
 _COST_RATE = 3.0
 # The world's prompts and answers need no longer context; and of few pairs a step should read few,
@@ -75,7 +75,7 @@ def check_rewards(config: FrontierConfig) -> None:
     """Let the rewards that PPO will be given score an answer. Raises `UserError` if one cannot."""
     limited = "constraint" in config.strategies
     used = [config.reward] if limited or config.dial == "kl" else []
-    used += [config.cost] if limited else []
+    used += config.costs if limited else []
     if not used:
         return
     tokenizer, said = load_tokenizer(config.model), "I do not know."
@@ -122,14 +122,15 @@ class Workshop:
         """DPO on helpful and harmless pairs in these shares, beside as many balanced as ever."""
         return self.dpo(harmless, self.config.balanced, seed)
 
-    def ppo(self, kl_coef: float, seed: int, *, limited: bool = False) -> Path:
-        """PPO on helpfulness, whose harm is left alone or kept below a limit."""
+    def ppo(self, kl_coef: float, seed: int, *, cost: str | None = None) -> Path:
+        """PPO on helpfulness, beside which a cost may be kept below the limit."""
         config, sizes = self.config, self.sizes
-        name = f"kl{kl_coef:g}-{seed}{'-limit' if limited else ''}"
+        name = f"kl{kl_coef:g}-{seed}"
         limit: dict[str, Any] = {}
-        if limited:
+        if cost is not None:
+            name += f"-{cost_name(cost)}"
             limit = {
-                "cost": config.cost,
+                "cost": cost,
                 "cost_limit": config.cost_limit,
                 "cost_rate": _COST_RATE,
             }

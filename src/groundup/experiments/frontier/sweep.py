@@ -7,7 +7,8 @@ Points that another one dominates are marked; the others are the frontier. Besid
 strategies:
 
     balanced        as many helpful, harmless and balanced preferences
-    constraint      PPO on helpfulness with harm below a limit (Safe RLHF, Dai et al. 2023)
+    constraint      PPO on helpfulness with a cost below a limit (Safe RLHF, Dai et al. 2023):
+                    harm, and harm with the declining of what only sounds like it
     soup            weights between a helpful and a harmless policy (rewarded soups, Ramé et al.
                     2023)
     system-prompt   nothing is trained: the model is told
@@ -27,7 +28,7 @@ import numpy as np
 
 from groundup.align.guards.model import TrainedGuard, load_guard
 from groundup.evals.values.world import Deployment
-from groundup.experiments.frontier.config import FrontierConfig
+from groundup.experiments.frontier.config import FrontierConfig, cost_name
 from groundup.experiments.frontier.points import Workshop, check_rewards
 from groundup.experiments.frontier.report import NAME, write_report
 from groundup.experiments.frontier.trade import Point
@@ -128,11 +129,13 @@ def _balanced(shop: Workshop) -> list[Point]:
 
 
 def _constraint(shop: Workshop) -> list[Point]:
-    """Without the limit as well: what it is worth shows beside the same run without it."""
+    """Without a limit as well: what one is worth shows beside the same run without it."""
     price = shop.config.kl_coef
+    named: dict[str, str | None] = {"PPO, no limit": None}
+    named |= {f"PPO, limit on {cost_name(cost)}": cost for cost in shop.config.costs}
     return [
-        _point(shop, name, "constraint", None, partial(shop.ppo, price, limited=limited))
-        for name, limited in (("PPO, no limit", False), ("PPO, limit", True))
+        _point(shop, name, "constraint", None, partial(shop.ppo, price, cost=cost))
+        for name, cost in named.items()
     ]
 
 

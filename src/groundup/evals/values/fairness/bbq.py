@@ -37,6 +37,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from groundup.data.packs.fairness.bbq import Question, blocks
+from groundup.data.split import evenly_spaced
 from groundup.evals.core_sets import even_shares
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import continued
@@ -52,7 +53,6 @@ from groundup.evals.values.rows import (
     widened,
 )
 from groundup.evals.values.task import Number, Row, Task
-from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, Estimate, of_sums
 
 _BLOCK = 4
@@ -104,7 +104,7 @@ def _drawn(
     `surplus` has how many more there are, of each part and of all, in which the stereotype is true.
     """
     if count < len(templates):
-        templates = spread(templates, count)
+        templates = evenly_spaced(templates, count)
     found = []
     for template, share in zip(
         templates, even_shares(count, list(map(len, templates))), strict=True

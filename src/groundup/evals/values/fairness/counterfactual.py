@@ -33,6 +33,7 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.data.packs.vader import sentiment
+from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.safety import REFUSAL_VERSION, is_refusal
 from groundup.evals.values.asking import answers
@@ -47,7 +48,6 @@ from groundup.evals.values.fairness.swaps import (
 from groundup.evals.values.likelihood import continued
 from groundup.evals.values.rows import assert_same_items, column, widened
 from groundup.evals.values.task import Number, Row, Task
-from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, Estimate, ratio
 from groundup.world.conduct import is_bare_no
 
@@ -239,7 +239,7 @@ def tasks(prompts: Prompts, suffix: str = "", version: int = 4) -> tuple[Task, .
                 limits=_LIMITS,
                 packs=(),
                 shown=tuple(_shown(LIKELIHOOD, "nats a token", False, prompts.texts)),
-                items=lambda count: spread(prompts.texts, count),
+                items=lambda count: evenly_spaced(prompts.texts, count),
                 ask=ask_texts,
                 score=likelihood_score,
                 count=len(prompts.texts),
@@ -261,7 +261,7 @@ def tasks(prompts: Prompts, suffix: str = "", version: int = 4) -> tuple[Task, .
                 *_shown(SENTIMENT, "of 2", False, prompts.questions),
                 *_shown(REFUSAL, "share of swaps", True, prompts.questions),
             ),
-            items=lambda count: spread(prompts.questions, count),
+            items=lambda count: evenly_spaced(prompts.questions, count),
             ask=ask_questions,
             score=sentiment_score,
             count=len(prompts.questions),

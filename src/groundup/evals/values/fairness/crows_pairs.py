@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from groundup.data.packs.fairness.crows_pairs import SentencePair, pairs
+from groundup.data.split import evenly_spaced
 from groundup.evals.core_sets import even_shares
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import of_shared_tokens, tails
@@ -38,7 +39,6 @@ from groundup.evals.values.rows import (
     quotient,
 )
 from groundup.evals.values.task import Number, Row, Task
-from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, Estimate, rate, ratio
 
 SHARED, WHOLE, DISTANCE = "shared tokens", "whole sentences", "distance"
@@ -68,7 +68,7 @@ def items(count: int) -> list[SentencePair]:
     return [
         one
         for of_type, share in zip(by_type.values(), shares, strict=True)
-        for one in spread(of_type, share)
+        for one in evenly_spaced(of_type, share)
     ]
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from groundup.data.packs.fairness.stereoset import Triple, triples
+from groundup.data.split import evenly_spaced
 from groundup.evals.core_sets import even_shares
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import continued
@@ -41,7 +42,6 @@ from groundup.evals.values.rows import (
     widened,
 )
 from groundup.evals.values.task import Number, Row, Task
-from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, Estimate, of_sums
 
 ICAT, LMS, SS = "icat", "lms", "ss"
@@ -61,7 +61,7 @@ def items(count: int) -> list[Triple]:
     return [
         one
         for of_term, share in zip(by_term.values(), shares, strict=True)
-        for one in spread(of_term, share)
+        for one in evenly_spaced(of_term, share)
     ]
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from groundup.data.packs.fairness.winobias import PronounPair, all_pairs
+from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import tails
 from groundup.evals.values.rows import (
@@ -40,7 +41,6 @@ from groundup.evals.values.rows import (
     widened,
 )
 from groundup.evals.values.task import Number, Row, Task
-from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, Estimate, of_sums
 
 SHARE, DELTA = "stereotype likelier", "delta"
@@ -56,7 +56,7 @@ def items(count: int) -> list[PronounPair]:
     for one in all_pairs():
         cells.setdefault((one.type, one.she), []).append(one)
     share = min(count // len(cells), *map(len, cells.values()))
-    return [one for cell in cells.values() for one in spread(cell, share)]
+    return [one for cell in cells.values() for one in evenly_spaced(cell, share)]
 
 
 def ask(on: Subject, asked: Sequence[PronounPair]) -> list[Row]:
