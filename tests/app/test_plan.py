@@ -335,10 +335,14 @@ def test_time_that_was_lost_is_taken_from_what_still_comes(journey: tuple[Recipe
 
 @pytest.mark.parametrize(("left", "wanted"), [(12 + 140, 1.0), (12 + 70, 0.5), (1, 0.1)])
 def test_the_report_takes_what_remains(
-    journey: tuple[Recipe, Path], left: float, wanted: float
+    journey: tuple[Recipe, Path], left: float, wanted: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, out = journey
     table = replan(recipe, out, named(recipe, "report"), 300 - left)
+    assert f"plan: report measures {wanted:.0%} of the default" in capsys.readouterr().out
+    # Nothing is said of what is measured whole, as by default.
+    reasons = [one for one in written(out)["reasons"] if one.startswith("report.")]
+    assert {one.removeprefix("report.") for one in reasons} == table.settings.keys() - {"questions"}
     assert table.settings["questions"] == 77
     config: Any = table.config(out)
     default = {name: field.default for name, field in type(config).model_fields.items()}

@@ -60,6 +60,9 @@ def test_a_page_of_the_model_its_past_and_what_a_head_is_worth(
     assert str(out) in said
     # Its own page is written anew, and nobody else's.
     assert len(looked(folder, out, "--text", TEXT, "--tokens", "5")["tokens"]) == 5
+    # A browser shows a page by its ending.
+    assert main(["xray", str(folder), "--text", TEXT, "--out", str(tmp_path / "named")]) == 0
+    assert (tmp_path / "named.html").is_file() and not (tmp_path / "named").exists()
     notes = tmp_path / "notes.html"
     notes.write_text("mine")
     assert main(["xray", str(folder), "--text", TEXT, "--out", str(notes)]) == 2

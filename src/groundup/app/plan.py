@@ -163,9 +163,16 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
         scale = min(1.0, max(_LEAST_EVAL_SCALE, wanted / _eval_seconds(table, out)))
         lines = _eval_lines(replace(table, settings=own), out, scale)
         new = _settings(lines).get(table.name, {})
+        if new != old:
+            say(
+                f"plan: {table.name} measures {scale:.0%} of the default\n"
+                f"      {wanted:.0f} s are left for it"
+            )
     else:
         return table
     plan["settings"][table.name] = new
+    for name in old.keys() - new.keys():
+        plan["reasons"].pop(f"{table.name}.{name}", None)
     plan["reasons"] |= {f"{line.table}.{line.setting}": line.reason for line in lines}
     write_kept(out / "plan.json", plan)
     return replace(table, settings={**new, **own})

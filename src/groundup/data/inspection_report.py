@@ -120,7 +120,7 @@ def facts(found: Inspection) -> Table:
         ("refused rows", len(found.refused), "by the tokenizer or its template, set aside"),
         ("truncated rows", cut, f"{per_cent(cut, found.rows)}, cut at {found.context:,} tokens"),
         ("rows without answer", empty, "no trained token is left, set aside"),
-        ("tokens", found.tokens, "in one pass over the training rows"),
+        ("tokens", found.tokens, "read in one pass; the last of a row is predicted and never read"),
         ("trained tokens", found.trained, f"{per_cent(found.trained, found.tokens)} of them"),
     ]
     always = {"training rows", "validation rows", "tokens", "trained tokens"}

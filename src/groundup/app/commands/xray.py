@@ -42,7 +42,9 @@ def xray(
     tokens: Annotated[
         ranges.TokensSeen, Parameter(help="of a longer text, look at so many tokens")
     ] = 128,
-    out: Annotated[Path, Parameter(help="the page to write")] = Path("xray.html"),
+    out: Annotated[
+        Path, Parameter(help="the page to write; a name without an ending gets .html")
+    ] = Path("xray.html"),
     force: Force = False,
     mine: Mine = None,
 ) -> None:
@@ -64,6 +66,6 @@ def xray(
             without=without,
             against=other,
             tokens=tokens,
-            out=out,
+            out=out if out.suffix or out.is_dir() else out.with_suffix(".html"),
             force=force,
         )
