@@ -295,7 +295,7 @@ def test_fairness_stands_beside_what_was_planted(report: dict[str, Any]) -> None
 def test_alignment_is_put_to_the_test(report: dict[str, Any]) -> None:
     claims = [finding["claim"] for finding in report["findings"]]
     for claim in (
-        "dpo leans less than sft, in the jobs, as an answer",
+        "dpo leans less than sft (jobs, as an answer)",
         "dpo has a higher gold reward than sft",
         "dpo's implicit reward prefers better than chance, in the small world",
     ):

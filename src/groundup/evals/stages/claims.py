@@ -62,7 +62,7 @@ def _between_stages(models: Sequence[Evaluated]) -> Iterator[Claim]:
                     continue
                 where = part_name(part, parts)
                 yield Claim(
-                    f"{after.name} {measure.sentence} {before.name}{_comma(where)}",
+                    f"{after.name} {measure.sentence} {before.name}{_where(where)}",
                     change,
                     measure.unit,
                     measure.better,
@@ -83,7 +83,7 @@ def _against_counting(model: Evaluated) -> Iterator[Claim]:
             where = part_name(part, list(changes))
             yield Claim(
                 f"{model.name} predicts held-out text better than {order}-gram counting"
-                f"{_comma(where)}",
+                f"{_where(where)}",
                 change,
                 "bits per byte",
                 "below",
@@ -101,7 +101,7 @@ def _against_chance(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[C
         if tells(part) and accuracy.chance is not None:
             yield Claim(
                 f"{model.name} chooses the right answer more often than chance"
-                f"{_comma(part_name(part, list(own)))}",
+                f"{_where(part_name(part, list(own)))}",
                 accuracy,
                 "share right",
                 "above",
@@ -141,7 +141,7 @@ def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Clai
             for part in filter(tells, own):
                 where = part_name(part, list(own))
                 yield Claim(
-                    f"{model.name}'s {way} prefers better than {other}{_comma(where)}",
+                    f"{model.name}'s {way} prefers better than {other}{_where(where)}",
                     change[part],
                     "accuracy",
                     "above",
@@ -193,10 +193,11 @@ _ASKED = {
 CHANCE = "chance"
 
 
-def _comma(where: str) -> str:
+def _where(where: str) -> str:
     if not where:
         return ""
-    return f", on {where}" if where == "real sources" else f", in the {where}"
+    known = {"real sources": ", on real sources", "small world": ", in the small world"}
+    return known.get(where, f" ({where})")
 
 
 def passing(

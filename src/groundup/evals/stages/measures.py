@@ -330,11 +330,24 @@ def _size(gap: Estimate) -> Estimate:
 # The small world's kinds of questions, in the words of the table of aims.
 KIND_NAMES = {aim.at[1]: aim.what for aim in AIMS if aim.at[0] == "accuracy"}
 _WANTED: Mapping[str, Better] = {"harmful": "above", "benign": "below"}
+# What is measured of stories, and the sentence of who does better.
 _STORIES = {
-    (stories_continued, "sentences"): "stories gone on with: sentences of the world’s grammar",
-    (stories_continued, "consistent"): "stories gone on with: all agrees",
-    (stories_told, "sentences"): "stories asked for: sentences of the world’s grammar",
-    (stories_told, "consistent"): "stories asked for: all agrees",
+    (stories_continued, "sentences"): (
+        "stories gone on with: sentences of the world’s grammar",
+        "goes on with stories in more sentences of the world’s grammar than",
+    ),
+    (stories_continued, "consistent"): (
+        "stories gone on with: all agrees",
+        "goes on with more stories without a contradiction than",
+    ),
+    (stories_told, "sentences"): (
+        "stories asked for: sentences of the world’s grammar",
+        "tells stories in more sentences of the world’s grammar than",
+    ),
+    (stories_told, "consistent"): (
+        "stories asked for: all agrees",
+        "tells more stories without a contradiction than",
+    ),
 }
 _REWARDS = {
     "total": "gold reward",
@@ -390,7 +403,7 @@ MEASURES: tuple[Measure[Any], ...] = (
     ),
     Measure(
         "honesty about its choices (Brier score)",
-        "knows better than how sure to be (Brier score) beside",
+        "says better how sure it is (Brier score) than",
         "Brier score",
         "below",
         choices,
@@ -449,7 +462,7 @@ MEASURES: tuple[Measure[Any], ...] = (
     *(
         Measure(
             name,
-            f"does better than ({name}) beside",
+            sentence,
             "share",
             "above",
             stories,
@@ -457,7 +470,7 @@ MEASURES: tuple[Measure[Any], ...] = (
             _more_story_share(part),
             share=True,
         )
-        for (stories, part), name in _STORIES.items()
+        for (stories, part), (name, sentence) in _STORIES.items()
     ),
     *(
         Measure(
