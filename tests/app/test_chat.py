@@ -13,7 +13,7 @@ import torch
 
 from groundup.app import chat
 from groundup.app.chat import introduction
-from groundup.app.conversation import Conversation
+from groundup.app.conversation import Conversation, _text, _whole
 from groundup.errors import UserError
 from groundup.generation.generate import generate
 from groundup.generation.guarded import SENTENCE
@@ -92,8 +92,12 @@ def test_a_base_model_is_said_to_ramble(tmp_path: Path) -> None:
 
 @pytest.fixture
 def talk() -> Conversation:
+    return conversation(context=512)
+
+
+def conversation(context: int) -> Conversation:
     """With a model whose weights are random, so that its answers depend on all that was said."""
-    model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=320, context=512))
+    model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=320, context=context))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -152,6 +156,133 @@ def test_old_turns_are_kept_where_the_model_no_longer_sees_them(talk: Conversati
     assert [one["content"] for one in talk.messages] == said
     talk.reset()
     assert talk.said == [] and talk.forgotten == 0
+
+
+def begun(context: int, sampling: Sampling, turns: int = 3) -> Conversation:
+    """Turns whose answers were stopped at once, and a question; nothing is left out yet."""
+    talk = conversation(context)
+    talk.sampling = sampling
+    for turn in range(turns):
+        talk.ask(f"Where is {turn}?")
+        answer = talk.answer()
+        next(piece for piece in answer if piece.strip())
+        answer.close()
+    talk.ask("Is it wide?")
+    assert talk.forgotten == 0
+    return talk
+
+
+def test_three_quarters_of_the_context_are_shown_before_anything_is_left_out() -> None:
+    talk = begun(256, Sampling(), turns=0)
+    length = 0
+    while length <= 256 - 64:
+        assert talk.forgotten == 0
+        answer = talk.answer()
+        next(piece for piece in answer if piece.strip())
+        answer.close()
+        talk.ask("Is it wide and deep?")
+        length = len(encode_chat(talk.tokenizer, talk.messages, generation_prompt=True).ids)
+        assert talk.forgotten == (0 if length <= 256 - 64 else 2)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_answer_that_fills_the_context_goes_on_without_the_oldest_turns(
+    temperature: float,
+) -> None:
+    sampling = Sampling(temperature=temperature, max_new_tokens=500, ignore_eos=True)
+    talk = begun(160, sampling)
+    # By hand: up to the last token of the context, then anew with fewer messages.
+    ids, drawn, forgotten, tokens = list[int](), list[int](), 0, 0
+    for _ in range(4):
+        messages = talk.messages[forgotten:]
+        prompt = encode_chat(talk.tokenizer, messages, generation_prompt=True).ids
+        free = 160 - len(prompt) - len(ids)
+        assert free >= 160 // 4 or len(messages) == 1
+        last = len(messages) == 1
+        sooner = replace(sampling, max_new_tokens=free - (not last))
+        request = Request(prompt_ids=prompt + ids, sampling=sooner)
+        [completion] = generate(talk.model, [request], talk.tokenizer)
+        tokens += len(completion.ids)
+        drawn = ids + completion.ids
+        if last:
+            break
+        ids = _whole(talk.tokenizer, drawn)
+        while len(messages) > 1 and len(prompt) + len(ids) > 160 - 160 // 4:
+            forgotten += 2
+            messages = talk.messages[forgotten:]
+            prompt = encode_chat(talk.tokenizer, messages, generation_prompt=True).ids
+    expected = _text(talk.tokenizer, drawn)
+    pieces = list(talk.answer())
+    # Characters that are broken just there are drawn anew, when they may have been shown.
+    shown = "".join(pieces)
+    assert len(pieces) > 50 and shown.replace("\ufffd", "") == expected.replace("\ufffd", "")
+    assert talk.messages[-1]["content"] == expected.strip() and len(talk.messages) == 8
+    # Only where the question and its answer alone fill the context is it cut.
+    assert talk.forgotten == forgotten == 6
+    assert talk.last is not None and talk.last.cut and talk.last.tokens == tokens
+    assert talk.last.tokens_per_second is not None
+    with pytest.raises(UserError, match="this answer fills them"):
+        talk.go_on()
+    # Asked again, it is shown what it was shown first; another seed gives other words.
+    talk.ask_again()
+    assert talk.forgotten == 0
+    assert list(talk.answer()) == pieces
+    talk.sampling = replace(sampling, seed=1)
+    talk.ask_again()
+    assert (list(talk.answer()) == pieces) == (temperature == 0)
+    # In the midst, too: enough words end it as ever.
+    talk.sampling = replace(sampling, max_new_tokens=tokens - 5)
+    talk.ask_again()
+    assert shown.startswith("".join(talk.answer()).rstrip("\ufffd"))
+    assert talk.last.cut and talk.last.tokens == tokens - 5
+    # A guard reads all of it.
+    talk.sampling = sampling
+    talk.guard = Words()
+    talk.ask_again()
+    assert list(talk.answer()) == [shown]
+    talk.guard = Words(expected.strip()[-5:])
+    talk.ask_again()
+    assert list(talk.answer()) == [SENTENCE]
+    assert talk.messages[-1] == {"role": "assistant", "content": SENTENCE}
+
+
+def test_a_cut_answer_is_gone_on_with_past_the_end_of_the_context() -> None:
+    sampling = Sampling(temperature=0, max_new_tokens=500, ignore_eos=True)
+    talk = begun(160, sampling)
+    list(talk.answer())
+    whole = talk.messages[-1]["content"]
+    talk = begun(160, replace(sampling, max_new_tokens=40))
+    list(talk.answer())
+    with pytest.raises(UserError, match="this answer fills them"):
+        for _ in range(10):
+            assert talk.last is not None and talk.last.cut
+            list(talk.go_on())
+    assert talk.forgotten == 6
+    assert talk.messages[-1]["content"] == whole
+
+
+def test_what_an_answer_leaves_out_is_told_after_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sampling = Sampling(temperature=0, max_new_tokens=500, ignore_eos=True)
+    talk = begun(160, sampling)
+    chat._do(talk, "/retry", "")
+    out = capsys.readouterr().out
+    assert out.count("outgrown") == 1
+    assert out.index("no more fit into") < out.index("outgrown")
+    for _ in range(2):
+        chat._do(talk, "/retry", "")
+        assert "outgrown" not in capsys.readouterr().out
+    talk = begun(160, replace(sampling, max_new_tokens=40))
+    list(talk.answer())
+    for _ in range(5):
+        if talk.forgotten == 0:
+            assert "outgrown" not in capsys.readouterr().out
+            chat._do(talk, "/continue", "")
+    assert capsys.readouterr().out.count("outgrown") == 1
+    chat._do(talk, "/save", str(tmp_path / "talk.jsonl"))
+    assert json.loads((tmp_path / "talk.jsonl").read_text()) == {"messages": talk.messages}
+    assert len(talk.messages) == 8
 
 
 def test_a_stopped_answer_stays_in_the_conversation(talk: Conversation) -> None:

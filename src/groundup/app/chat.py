@@ -6,7 +6,7 @@ import contextlib
 import json
 import secrets
 import textwrap
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,14 +91,22 @@ def converse(
 
 
 def _ask(talk: Conversation, text: str) -> None:
+    with _telling_what_is_left_out(talk):
+        talk.ask(text)
+    with _telling_what_is_left_out(talk):
+        _stream(talk, talk.answer())
+
+
+@contextlib.contextmanager
+def _telling_what_is_left_out(talk: Conversation) -> Iterator[None]:
+    """Tell a person if the first messages are left out meanwhile."""
     before = talk.forgotten
-    talk.ask(text)
+    yield
     if talk.forgotten and not before:
         tell(
             "(the conversation has outgrown what the model sees at once: from now on the oldest "
             "messages are not shown to it; /save keeps them all)"
         )
-    _stream(talk, talk.answer())
 
 
 def _stream(talk: Conversation, pieces: Generator[str], before: str = "") -> None:
@@ -162,15 +170,17 @@ def _do(talk: Conversation, name: str, argument: str) -> None:
 
 def _retry(talk: Conversation) -> str:
     before = talk.messages[-1:]
-    talk.ask_again()
-    _stream(talk, talk.answer())
+    with _telling_what_is_left_out(talk):
+        talk.ask_again()
+        _stream(talk, talk.answer())
     if talk.sampling.temperature == 0 and talk.messages[-1:] == before:
         return "(at temperature 0 it answers the same each time; /temperature 0.7 lets chance in)"
     return ""
 
 
 def _continue(talk: Conversation) -> str:
-    _stream(talk, talk.go_on(), before="…")
+    with _telling_what_is_left_out(talk):
+        _stream(talk, talk.go_on(), before="…")
     return ""
 
 

@@ -2,14 +2,15 @@
 
 A conversation is a list of messages that is rendered anew for every answer. A model sees only so
 many tokens at once, so when the conversation has grown past that, its oldest turns are no longer
-shown to it; they stay in the conversation.
+shown to it; they stay in the conversation. That may be in the midst of an answer, which goes on
+without them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from groundup.adapters.attach import use_adapter
 from groundup.errors import UserError
@@ -21,9 +22,8 @@ from groundup.lm.model import CausalLM
 from groundup.text.chat import encode_chat, render_chat
 from groundup.text.tokenizer import StreamDecoder, Tokenizer
 
-# Room that is kept free for the answer, of what the model sees at once: a half as long as older
-# messages can be left out for it, else at least a quarter.
-_WANTED_SHARE, _LEAST_SHARE = 2, 4
+# An answer begins with a quarter of what the model sees at once free for it, or more.
+_ANSWER_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Conversation:
         self._earlier: dict[str, str] | None = (
             None  # the answer that another is to take the place of
         )
+        self._forgotten_then = 0  # how many messages its question was asked without
         # What the last answer followed, and its tokens, as long as it can be gone on with.
         self._prompt, self._drawn = list[int](), list[int]()
 
@@ -86,7 +87,7 @@ class Conversation:
         Raises `UserError`, and changes nothing, for a message too long for the model's context.
         """
         question = {"role": "user", "content": text}
-        self._show([*self._answered(), question])
+        self._show([*self._answered(), question], self.forgotten)
         self._question = question
 
     def _answered(self) -> list[dict[str, str]]:
@@ -103,10 +104,10 @@ class Conversation:
         # A question that got no words was taken back, and is not among the messages.
         if len(self.messages) > 1 and self.messages[-2] is self._question:
             *messages, earlier = self.messages
-            self._show(messages)
+            self._show(messages, self._forgotten_then)
             self._earlier = earlier
         else:
-            self._show([*self._answered(), self._question])
+            self._show([*self._answered(), self._question], self._forgotten_then)
 
     def answer(self) -> Generator[str]:
         """The assistant's answer, piece by piece. What was drawn so far is kept if it stops.
@@ -125,7 +126,8 @@ class Conversation:
         if not self._drawn:
             raise UserError("there is no answer that was cut, so there is nothing to continue")
         whole = _whole(self.tokenizer, self._drawn)
-        if len(self._prompt) + len(whole) >= context:
+        older = self.messages[self.forgotten : -2]
+        if len(self._prompt) + len(whole) >= context and not older:
             raise UserError(
                 f"the model sees {context} tokens at once, and this answer fills them; ask a new "
                 "question, which makes room"
@@ -153,8 +155,10 @@ class Conversation:
         yield SENTENCE if stopped else "".join(more)
 
     def _draw(self, drawn: list[int]) -> Generator[str]:
-        """Draw an answer, or more of the last one, of which the model has `drawn` so much."""
-        request = Request(prompt_ids=self._prompt + drawn, sampling=self.sampling)
+        """Draw an answer, or more of the last one, of which the model has `drawn` so much.
+
+        One that fills the context goes on without the oldest turns, as long as there are any.
+        """
         self._drawn = drawn
         said = [_text(self.tokenizer, drawn)]
         if drawn:
@@ -162,20 +166,29 @@ class Conversation:
         number, begun, now = -1, 0.0, 0.0
         tokens, ended = 0, None
         try:
-            # Always the first copy: with the same seed the same question gets the same answer.
-            number = self._engine.submit(request, copy=0)
-            while self._engine.unfinished:
-                for event in self._engine.step():
-                    if event.error is not None:
-                        raise event.error
-                    if event.token is not None:
-                        now = time.perf_counter()
-                        begun, tokens = begun or now, tokens + 1
-                        self._drawn.append(event.token)
-                    ended = event.completion or ended
-                    if event.text:
-                        said.append(event.text)
-                        yield event.text
+            self._make_room()
+            while ended is None:
+                sampling = replace(
+                    self.sampling, max_new_tokens=self.sampling.max_new_tokens - tokens
+                )
+                request = Request(prompt_ids=self._prompt + self._drawn, sampling=sampling)
+                # Always the first copy: with the same seed the same question gets the same answer.
+                number = self._engine.submit(request, copy=0)
+                while self._engine.unfinished:
+                    for event in self._engine.step():
+                        if event.error is not None:
+                            raise event.error
+                        if event.token is not None:
+                            now = time.perf_counter()
+                            begun, tokens = begun or now, tokens + 1
+                            self._drawn.append(event.token)
+                        ended = event.completion or ended
+                        if event.text:
+                            said.append(event.text)
+                            yield event.text
+                    if ended is None and self._make_room():
+                        self._engine.cancel(number)
+                        said = [_text(self.tokenizer, self._drawn)]
         except KeyboardInterrupt:  # in the midst of a step, whose engine nobody should trust
             self._engine = Engine(self.model, self.tokenizer, batch_size=1)
             raise
@@ -222,24 +235,46 @@ class Conversation:
     def _opening(self) -> list[dict[str, str]]:
         return [] if self.system is None else [{"role": "system", "content": self.system}]
 
-    def _show(self, messages: list[dict[str, str]]) -> None:
-        """Make these the conversation, and leave out as many of the oldest as there must be."""
-        forgotten = self.forgotten
-        while len(messages) - forgotten > 1 and self._excess(
-            [*self._opening(), *messages[forgotten:]], _WANTED_SHARE
-        ):
-            forgotten += 2
+    def _show(self, messages: list[dict[str, str]], forgotten: int) -> None:
+        """Make these the conversation, and leave out the `forgotten` oldest, or more if needed."""
+        forgotten = self._fitting(messages, forgotten)
         self._require_room([*self._opening(), *messages[forgotten:]], "that message")
         self.messages, self.forgotten, self._drawn = messages, forgotten, []
+        self._forgotten_then = forgotten
 
-    def _excess(self, messages: Sequence[dict[str, str]], answer_share: int) -> int:
-        """Return the tokens in excess, where the answer gets 1 / `answer_share` of all."""
+    def _make_room(self) -> bool:
+        """Leave out the oldest turns if the answer is about to fill the context.
+
+        Returns whether any could be left out.
+        """
+        filled = len(self._prompt) + len(self._drawn)
+        # One token before the end, at which the engine would end the answer.
+        if filled < self.model.config.max_position_embeddings - 1:
+            return False
+        forgotten = self._fitting(self.messages, self.forgotten, len(self._drawn))
+        if forgotten == self.forgotten:
+            return False
+        self.forgotten = forgotten
+        self._prompt = encode_chat(self.tokenizer, self.shown, generation_prompt=True).ids
+        self._drawn = _whole(self.tokenizer, self._drawn)
+        return True
+
+    def _fitting(self, messages: list[dict[str, str]], forgotten: int, drawn: int = 0) -> int:
+        """Return how many of the oldest to leave out, so that there is room for (more) answer."""
+        while len(messages) - forgotten > 1 and self._excess(
+            [*self._opening(), *messages[forgotten:]], drawn
+        ):
+            forgotten += 2
+        return forgotten
+
+    def _excess(self, messages: Sequence[dict[str, str]], drawn: int = 0) -> int:
+        """Return the tokens in excess, `drawn` of an answer that has begun among them."""
         context = self.model.config.max_position_embeddings
-        room = min(self.sampling.max_new_tokens, context // answer_share)
-        return max(0, self._length(messages) - (context - room))
+        room = min(self.sampling.max_new_tokens, context // _ANSWER_SHARE)
+        return max(0, self._length(messages) + drawn - (context - room))
 
     def _require_room(self, messages: Sequence[dict[str, str]], what: str) -> None:
-        if self._excess(messages, _LEAST_SHARE):
+        if self._excess(messages):
             raise UserError(
                 f"{what} takes {self._length(messages)} tokens and the model sees "
                 f"{self.model.config.max_position_embeddings} at once, the answer among them; say "
