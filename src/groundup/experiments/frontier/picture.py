@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import Bbox
 
 from groundup.experiments.frontier.trade import AXES, Point, Standing
 from groundup.report.estimate import Estimate
@@ -77,6 +80,7 @@ def trade_plot(points: Sequence[Point], found: Sequence[Standing], dial: str) ->
     bar.set_label(LABELS["fairness"])
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    _name_all(axes, points, found)
     return Plot(
         "frontier",
         "Utility against safety, with fairness as color; to the right, higher and lighter is "
@@ -87,7 +91,7 @@ def trade_plot(points: Sequence[Point], found: Sequence[Standing], dial: str) ->
 
 
 def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
-    """A point with its intervals and its name; one on the frontier has a rim."""
+    """A point with its intervals; one on the frontier has a rim."""
     marker, size = _MARKS[point.kind]
     x, y = point.axis("utility"), point.axis("safety")
     axes.errorbar(
@@ -112,16 +116,39 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
         linewidths=1.1,
         zorder=3,
     )
-    axes.annotate(
-        _short(point),
-        (x.estimate, y.estimate),
-        # Dials and soups run together where strategies lie, so that names take another side.
-        xytext=(5, 5) if point.kind in ("dial", "soups") else (6, -11),
-        textcoords="offset points",
-        fontsize=7.5,
-        color="black" if is_best else "#888888",
-        zorder=4,
-    )
+
+
+def _name_all(axes: Axes, points: Sequence[Point], found: Sequence[Standing]) -> None:
+    """Each point's name beside it, where it covers no other point and no other name."""
+    figure = cast(Figure, axes.figure)
+    figure.draw_without_rendering()  # from here on places are known
+    at = [axes.transData.transform([one.axes["utility"], one.axes["safety"]]) for one in points]
+    room = 5 * figure.dpi / 72
+    marks = [Bbox.from_bounds(x - room, y - room, 2 * room, 2 * room) for x, y in at]
+    named: list[Bbox] = []
+    for i, (point, standing) in enumerate(zip(points, found, strict=True)):
+        names = [
+            axes.annotate(
+                _short(point),
+                (point.axes["utility"], point.axes["safety"]),
+                xytext=(x * step, y * step),
+                textcoords="offset points",
+                ha="left" if x > 0 else "right",
+                va="bottom" if y > 0 else "top",
+                fontsize=7.5,
+                color="black" if standing.on_frontier else "#888888",
+                zorder=4,
+            )
+            for step in (4, 9, 16, 24)
+            for x, y in ((1, 1), (1, -1), (-1, 1), (-1, -1))
+        ]
+        boxes = [name.get_window_extent() for name in names]
+        others = [*marks[:i], *marks[i + 1 :], *named]
+        covered = [box.count_overlaps(others) + (box.y1 > axes.bbox.y1) for box in boxes]
+        best = covered.index(min(covered))
+        named.append(boxes[best])
+        for name in (*names[:best], *names[best + 1 :]):
+            name.remove()
 
 
 def _bars(one: Estimate) -> Float[np.ndarray, "2 1"]:
