@@ -87,6 +87,17 @@ def test_a_base_model_is_said_to_ramble(tmp_path: Path) -> None:
     assert "rambles" in text and not suggested(tmp_path / "base")
 
 
+def test_minutes_are_those_of_the_report(tmp_path: Path) -> None:
+    """Evaluations are a part of them: 5 minutes of steps and 40 seconds, twice."""
+    folder = journey(tmp_path, {})
+    for run in (folder, tmp_path / "base"):
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"kind": "evaluation", "step": 1, "seconds": 40.0}) + "\n")
+    assert "in 11 minutes (pretrain, then sft)" in " ".join(
+        introduction("sft", folder, TINY).split()
+    )
+
+
 # The conversation itself.
 
 

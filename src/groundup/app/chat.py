@@ -267,7 +267,7 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
         start = "another model" if runs[0].chats else "random weights"
         costs = [run.costs() for run in runs]
         tokens = round(sum(cost["tokens"] for cost in costs))
-        seconds = sum(float(run.seconds[-1]) for run in runs if run.train)
+        seconds = 60 * sum(cost["minutes"] for cost in costs)
         duration = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
         known += (
             f", trained from {start} on {tokens:,} tokens in {duration} "
