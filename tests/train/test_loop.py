@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from groundup.align.preferences import PairBatch
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -21,7 +22,7 @@ from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 from groundup.text.batches import ConversationStream
 from groundup.text.example import Example
-from groundup.train.batch import Batch, Loss, LossFunction
+from groundup.train.batch import Batch, Loss, LossFunction, trained_tokens
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute
 from groundup.train.loop import BAD_STEPS_ALLOWED, fit, step_seed
@@ -95,6 +96,24 @@ def plan_of(steps: int, clip: float, save_every: int) -> TrainPlan:
         peak_flops=1e12,
         tokens_per_second=None,
     )
+
+
+def test_only_trained_tokens_cost_a_head(tmp_path: Path) -> None:
+    plan = replace(plan_of(4, 1.0, 100), head_flops=4e5)
+    with Run.open(tmp_path, "test", TrainingConfig(out=tmp_path)) as run:
+        model = tiny()
+        fit(model, stream(), next_token_loss, Optimizer(model, RATES), run, plan)
+    for step, line in enumerate(read_lines(tmp_path / "metrics.jsonl")):
+        batches = stream().at(step, model)
+        read = sum(batch.tokens for batch in batches)
+        trained = sum(int((batch.weights > 0).sum()) for batch in batches)
+        assert 0 < trained < read
+        flops = line["flops_per_second"] * line["seconds"]
+        assert flops == pytest.approx(read * 6e5 + trained * 4e5)
+        assert line["peak_share"] == pytest.approx(line["flops_per_second"] / 1e12)
+    rows = stream().at(0, model)[0]
+    pairs = PairBatch(rows, torch.tensor([[0, 1]]), None)
+    assert trained_tokens(pairs) == trained_tokens(rows) == int((rows.weights > 0).sum())
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

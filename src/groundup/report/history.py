@@ -172,11 +172,12 @@ class History:
         steps = float(self.seconds[-1]) if self.train else 0.0
         evaluated = sum(line["seconds"] for line in self.evaluations)
         shares = self._of_steps("peak_share")
+        flops = self._of_steps("flops_per_second") * self._of_steps("seconds")
         return {
             "steps": len(self.train),
             "tokens": tokens,
             "minutes": (steps + evaluated) / 60,
-            "flops": tokens * (self.planned("flops_per_token") or 0.0),
+            "flops": float(np.nansum(flops)),
             "tokens_per_second": tokens / steps if steps else 0.0,
             "peak_share": float(np.median(shares)) if len(shares) else 0.0,
             **self._beside_plan(),

@@ -254,6 +254,7 @@ def has_begun(folder: Path) -> bool:
 _NEEDED = {"train": ("tokens", "seconds"), "evaluation": ()}
 _MEASURED = (
     *("tokens", "seconds", "loss", "learning_rate", "peak_share", "tokens_per_second"),
+    "flops_per_second",
     *("bits_per_byte", "heldout_loss", "heldout_accuracy", "preference_loss"),
 )
 

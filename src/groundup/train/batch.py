@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -83,6 +83,14 @@ class TrainingBatch(Protocol):
     def tokens(self) -> int: ...
 
     def to(self, device: torch.device) -> Self: ...
+
+
+def trained_tokens(batch: Any) -> int:
+    """Tokens that have a weight, and so reach the head, in all rows of a batch of any kind."""
+    if isinstance(batch, Batch):
+        return int(batch.weights.count_nonzero())
+    parts = (getattr(batch, field.name) for field in fields(batch))
+    return sum(trained_tokens(part) for part in parts if isinstance(part, Batch))
 
 
 B = TypeVar("B", bound=TrainingBatch)

@@ -29,7 +29,7 @@ from groundup.runs import ranks
 from groundup.runs.console import Bar, say
 from groundup.runs.folder import Run
 from groundup.train import checkpoint
-from groundup.train.batch import B, Loss, LossFunction, Stream
+from groundup.train.batch import B, Loss, LossFunction, Stream, trained_tokens
 from groundup.train.optim import Optimizer
 from groundup.train.plan import TrainPlan
 
@@ -82,14 +82,15 @@ def fit(
             except _Bad as error:
                 optimizer.clear()
                 bad += 1
-                facts = {"skipped": str(error), "tokens": 0}
+                facts = {"skipped": str(error), "tokens": 0, "untrained": 0}
                 # A run of fewer steps than that, all of them bad, has learned nothing either.
                 if bad >= min(BAD_STEPS_ALLOWED, steps):
                     raise UserError(_diverged(run, step, str(error), bad)) from None
             done = step + 1
             read, seconds = facts.pop("tokens"), time.perf_counter() - begun
             tokens += read
-            _log(run, plan, done, tokens, read, seconds, facts)
+            flops = read * plan.flops_per_token - facts.pop("untrained") * plan.head_flops
+            _log(run, plan, done, tokens, read, flops, seconds, facts)
             bar.advance(done, facts.get("loss", math.nan), read, seconds)
             if callback(done, done == steps):
                 break
@@ -155,6 +156,7 @@ def _update(
         "learning_rate": optimizer.rates.matrices * scale,
         "gradient_norm": float(norm),
         "tokens": sum(batch.tokens for batch in batches),
+        "untrained": sum(batch.tokens - trained_tokens(batch) for batch in batches),
     }
 
 
@@ -202,10 +204,10 @@ def _log(
     step: int,
     tokens: int,
     read: int,
+    flops: float,
     seconds: float,
     facts: dict[str, Any],
 ) -> None:
-    flops = read / seconds * plan.flops_per_token
     run.log(
         "metrics.jsonl",
         kind="train",
@@ -214,8 +216,8 @@ def _log(
         **facts,
         seconds=seconds,
         tokens_per_second=read / seconds,
-        flops_per_second=flops,
-        peak_share=flops / plan.peak_flops,
+        flops_per_second=flops / seconds,
+        peak_share=flops / seconds / plan.peak_flops,
     )
     run.heartbeat(step=step, steps=plan.steps)
 

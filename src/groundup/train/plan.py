@@ -98,6 +98,12 @@ class Trained:
         """All parameters of a model of this shape are trained."""
         return cls(shape, shape.parameters, shape.flops_per_token(context), rates, why_rates)
 
+    @property
+    def head_flops(self) -> float:
+        """The head's part of `flops_per_token`; under an adapter the head's weights are frozen."""
+        width, vocabulary, times = self.shape.products()[-1]
+        return (6.0 if self.adapter == "none" else 4.0) * width * vocabulary * times
+
 
 @dataclass(frozen=True)
 class TrainPlan:
@@ -126,6 +132,8 @@ class TrainPlan:
     layout: dict[str, float] | None = None
     # What training was expected to take when it was planned, for the report to compare.
     expected: dict[str, float] | None = None
+    # What of `flops_per_token` is spared for a token that is not trained on.
+    head_flops: float = 0.0
 
     @property
     def schedule(self) -> Schedule:
@@ -225,6 +233,7 @@ def resolve_plan(
         trained_parameters=trained.trained_parameters,
         adapter=trained.adapter,
         layout=layout,
+        head_flops=trained.head_flops,
         expected=_expected(
             steps * tokens_per_step,
             tokens_per_second,
