@@ -18,6 +18,7 @@ from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.stages.material import limit_per_source
+from groundup.evals.stages.page import passed_in_words
 from groundup.evals.stages.report import run
 from groundup.formats.load import load
 from groundup.report.claim import Claim
@@ -223,15 +224,27 @@ def test_costs_are_those_of_the_metrics(workshop: Any) -> None:
     trained = [line for line in lines if line["kind"] == "train"]
     history = History.of(folder)
     assert history is not None
-    costs = history.costs()
-    assert costs["steps"] == len(trained)
-    assert costs["tokens"] == trained[-1]["tokens"]
+    found = history.costs()
+    assert found["steps"] == len(trained)
+    assert found["tokens"] == trained[-1]["tokens"]
     seconds = sum(line["seconds"] for line in lines)
-    assert costs["minutes"] == pytest.approx(seconds / 60)
+    assert found["minutes"] == pytest.approx(seconds / 60)
     curve = history.heldout()
     assert curve is not None
     assert curve.name == "held-out bits per byte"
     assert curve.tokens[-1] == trained[-1]["tokens"]
+
+
+def test_what_is_passed_at_the_end_is_not_said_to_have_stayed(report: dict[str, Any]) -> None:
+    """Nothing came after it."""
+    tokens = report["models"]["pretrain"]["curves"]["held-out bits per byte"]["tokens"]
+    one = Estimate(-0.1, -0.2, -0.05, 10, 10)
+    test = Claim("", one, "bits", "below", model="pretrain", other="3-gram counting")
+    for when, stayed in ((tokens[0], True), (tokens[-1], False)):
+        passed = {"pretrain": {"3-gram": {"step": 1, "tokens": when, "minutes": 0.1}}}
+        [said] = passed_in_words(report | {"passed_counting": passed}, [test])
+        assert ("from there on it stayed" in said) == stayed
+        assert ("at the last measurement only" in said) != stayed
 
 
 def test_passing_a_level_is_told_by_tokens_and_minutes(workshop: Any) -> None:

@@ -29,6 +29,7 @@ from groundup.report import plots
 from groundup.report.claim import Claim
 from groundup.report.estimate import POOLED, BySource
 from groundup.report.figure import Plot
+from groundup.report.history import HELDOUT
 from groundup.report.page import (
     Block,
     Fold,
@@ -128,7 +129,7 @@ def _blocks(
         "claims": claims_by_outcome(tested),
         "bits": [
             source_table(bits, ngrams, text_names, number, share=False),
-            *_passed_in_words(content, tested),
+            *passed_in_words(content, tested),
             Plots(
                 [intervals("Held-out text", "bits per byte, less is better", bits | ngrams, False)]
             ),
@@ -267,17 +268,26 @@ def _runs(content: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def _passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list[str]:
+def passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list[str]:
     """For each n-gram what the claims above say of it, and where training came below it."""
     said = []
     for name, orders in content["passed_counting"].items():
+        measured = content["models"][name]["curves"].get(HELDOUT["bits_per_byte"])
         for order, when in orders.items():
             test = next(t for t in tested if t.model == name and t.other == f"{order} counting")
             if when:
+                margin = "below it by more than the test above is unsure of"
+                at = f"{short_number(when['tokens'])} tokens"
+                after = f"after {when['minutes']:.1f} minutes of training"
+                if measured is not None and when["tokens"] >= measured["tokens"][-1]:
+                    said.append(
+                        f"{name} passed {order} counting at the last measurement only, at {at}, "
+                        f"{after}: there it was {margin}."
+                    )
+                    continue
                 said.append(
-                    f"{name} passed {order} counting at {short_number(when['tokens'])} tokens, "
-                    f"after {when['minutes']:.1f} minutes of training: from there on it stayed "
-                    "below it by more than the test above is unsure of."
+                    f"{name} passed {order} counting at {at}, {after}: from there on it stayed "
+                    f"{margin}."
                 )
             elif test.outcome == "better":
                 said.append(
