@@ -20,10 +20,12 @@ from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.stages.material import limit_per_source
 from groundup.evals.stages.page import passed_in_words
 from groundup.evals.stages.report import run
+from groundup.evals.stages.tables import costs
 from groundup.formats.load import load
 from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate
 from groundup.report.history import History, lineage
+from groundup.report.table import Row
 from groundup.text.rows import RefusalPrompt
 from groundup.text.shards import Shard
 from pages import assert_whole
@@ -245,6 +247,16 @@ def test_what_is_passed_at_the_end_is_not_said_to_have_stayed(report: dict[str, 
         [said] = passed_in_words(report | {"passed_counting": passed}, [test])
         assert ("from there on it stayed" in said) == stayed
         assert ("at the last measurement only" in said) != stayed
+
+
+def test_costs_have_a_column_for_each_model(report: dict[str, Any]) -> None:
+    foreign = {"elsewhere": {"costs": {}}}
+    table = costs(report | {"models": report["models"] | foreign})
+    assert [one.title for one in table.columns] == [*STAGES, "elsewhere", "this report"]
+    share = next(row for row in table.rows if isinstance(row, Row) and "peak" in row.title)
+    assert share.cells[3] is None and all(one is not None for one in share.cells[:3])
+    lines = {line[0].split("\n")[0]: line[1:] for line in table.lines}
+    assert lines["steps"][0] == f"{report['models']['pretrain']['costs']['steps']:,}"
 
 
 def test_passing_a_level_is_told_by_tokens_and_minutes(workshop: Any) -> None:

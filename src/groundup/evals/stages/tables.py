@@ -213,27 +213,31 @@ def refusal_rates(content: Mapping[str, Any]) -> dict[str, BySource]:
 
 
 def costs(content: Mapping[str, Any]) -> Table:
-    titles = ("minutes", "peak memory", "steps", "tokens", "FLOPs", "tokens per second")
-    columns = [Column(title) for title in titles]
-    columns.append(Column("share of the best matrix products of these shapes"))
-    rows = []
-    for name, model in content["models"].items():
-        costs = model["costs"]
-        if not costs:
-            rows.append(Row(name, [Cell("trained elsewhere"), *[None] * len(titles)]))
-            continue
-        cells = (
-            _beside_plan(costs, "minutes", lambda minutes: f"{minutes:.1f}"),
-            _beside_plan(costs, "peak_memory_bytes", lambda size: f"{size / 1e9:.2f} GB"),
-            f"{costs['steps']:,}",
-            short_number(costs["tokens"]),
-            f"{costs['flops']:.1e}",
-            f"{costs['tokens_per_second']:,.0f}",
-            f"{100 * costs['peak_share']:.0f} %",
+    models = {name: model["costs"] for name, model in content["models"].items()}
+    shown: dict[str, Callable[[Mapping[str, float]], str]] = {
+        "minutes": lambda one: _beside_plan(one, "minutes", lambda minutes: f"{minutes:.1f}"),
+        "peak memory": lambda one: _beside_plan(
+            one, "peak_memory_bytes", lambda size: f"{size / 1e9:.2f} GB"
+        ),
+        "steps": lambda one: f"{one['steps']:,}",
+        "tokens": lambda one: short_number(one["tokens"]),
+        "FLOPs": lambda one: f"{one['flops']:.1e}",
+        "tokens per second": lambda one: f"{one['tokens_per_second']:,.0f}",
+        "share of peak": lambda one: f"{100 * one['peak_share']:.0f} %",
+    }
+    about = {"share of peak": "the best matrix products of these shapes"}
+    own = {"minutes": f"{content['seconds'] / 60:.1f}"}
+    rows = [
+        Row(
+            title,
+            [Cell.of(of(one)) if one else None for one in models.values()]
+            + [Cell(own.get(title, ""))],
+            about.get(title, ""),
         )
-        rows.append(Row(name, [Cell.of(cell) for cell in cells]))
-    own = [Cell(f"{content['seconds'] / 60:.1f}"), *[Cell("")] * len(titles)]
-    return Table(columns, [*rows, Row("this report", own, base=True)])
+        for title, of in shown.items()
+    ]
+    columns = [Column(name, "" if one else "trained elsewhere") for name, one in models.items()]
+    return Table([*columns, Column("this report", base=True)], rows)
 
 
 def _beside_plan(costs: Mapping[str, float], name: str, written: Callable[[float], str]) -> str:
