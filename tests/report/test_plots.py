@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgba_array
 
+from groundup.maths.calibration import ReliabilityBin
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot, image
 from groundup.report.history import Curve
-from groundup.report.plots import heldout_plot, interval_plot, loss_plot
+from groundup.report.plots import (
+    GREY,
+    calibration_plot,
+    gained_plot,
+    heldout_plot,
+    interval_plot,
+    leaning_plot,
+    loss_plot,
+    model_colors,
+    rate_plot,
+    smoothed,
+    triangle_plot,
+)
 
 
 def curve(values: list[float], first: float = 1_000.0) -> Curve:
@@ -59,3 +74,76 @@ def test_a_name_is_shown_as_it_is(name: str) -> None:
         read = text.get_text() or axes.get_title("left")
         shown, formula = text._preprocess_math(read)
         assert (shown.lstrip("\u200b"), formula) == (name, False)
+
+
+def test_a_model_has_one_color_on_a_page() -> None:
+    """Also where a figure has some of the page's models only."""
+    page = ("base", "sft", "dpo")
+    colors, some = model_colors(page), ("dpo", "sft")
+    one = Estimate(0.5, 0.4, 0.6, 10, 10)
+    jobs = {"judge": 0.75, "cook": 0.25}
+    figures = [
+        interval_plot("a", "share", {name: {"x": one} for name in some}, False, page),
+        leaning_plot("a", "P(she)", jobs, dict.fromkeys(some, jobs), page),
+        rate_plot({name: curve([1.0, 0.5]) for name in some}, page),
+        calibration_plot("a", {n: [ReliabilityBin(0.5, one, 9)] for n in some}, page),
+    ]
+    for plot in figures:
+        drawn(plot)
+        legend = (plot.figure.legends or [plot.figure.axes[0].get_legend()])[0]
+        handles = zip(legend.legend_handles, legend.get_texts(), strict=True)
+        found = {text.get_text(): line for line, text in handles}
+        for name in some:
+            [shown] = to_rgba_array(found[name].get_color())
+            assert to_hex(shown).upper() == colors[name], plot.name
+    color = colors["sft"]
+    for plot in (
+        heldout_plot("a", curve([2.0, 1.5]), {"3-gram": 1.7}, color),
+        loss_plot("a", curve([2.0, 1.5]), curve([2.0, 1.5]), color),
+        gained_plot("a", {"one": curve([0.5, 0.6]), "two": curve([0.5, 0.7])}, color),
+        triangle_plot("sft", {"a": one, "b": one, "c": one}, None, colors),
+    ):
+        used = {line.get_color() for line in drawn(plot).lines}
+        assert color in used and not used & (set(colors.values()) - {color})
+
+
+def test_smoothing_neither_lags_nor_leaves_the_noise() -> None:
+    steep = 8 / np.sqrt(1 + np.arange(1_000.0))
+    smooth = smoothed(steep)
+    assert smooth[0] == steep[0]
+    assert (smooth[1:] <= steep[(np.arange(1, 1_000)) // 2]).all()
+    assert np.abs(smooth - steep).max() < 0.1 * steep[0]
+    noise = np.random.default_rng(0).standard_normal(67)
+    assert smoothed(noise)[10:].std() < noise.std() / 2
+    noise[[3, 40]] = np.nan, np.inf
+    assert np.isnan(smoothed(noise)).nonzero()[0].tolist() == [3, 40]
+    assert len(smoothed(np.empty(0))) == 0
+
+
+@pytest.mark.parametrize(("first", "last"), [(1e5, 5e5), (7.8e3, 5e5), (4e3, 6e6), (4e3, 1e10)])
+def test_ticks_have_room_beside_each_other(first: float, last: float) -> None:
+    tokens = np.geomspace(first, last, 50)
+    plot = loss_plot("a", Curve("loss", tokens, np.linspace(3, 2, 50)), None)
+    axes = drawn(plot)
+    plot.figure.canvas.draw()
+    low, high = axes.get_xlim()
+    shown = [tick.label1 for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    boxes = [label.get_window_extent() for label in shown]
+    assert len(boxes) >= 2
+    assert all(one.x1 + 10 < other.x0 for one, other in pairwise(boxes))
+
+
+def test_a_curve_meets_no_edge_and_no_name_of_a_line() -> None:
+    plot = heldout_plot("a", curve([2.16, 2.0, 1.9, 1.84, 1.77, 1.71, 1.64, 1.6]), {"3-gram": 1.62})
+    axes = drawn(plot)
+    plot.figure.canvas.draw()
+    [line] = [one for one in axes.lines if one.get_color() != GREY]
+    assert axes.get_ylim()[1] > 2.16 + 0.02
+    [name] = axes.texts
+    box, points = name.get_window_extent(), axes.transData.transform(line.get_xydata())
+    pairs = pairwise(points)
+    between = np.concatenate([np.linspace(a, b, 50) for a, b in pairs])
+    assert not any(box.contains(*point) for point in between)
+    assert drawn(loss_plot("a", curve([1.08, *[0.8, 1.0] * 40]), None)).get_ylim()[1] > 1.08
+    caption = loss_plot("a", curve([2.0, 1.5]), None, remark="Mixture: x.").caption
+    assert caption == "a over the tokens read. Mixture: x."

@@ -6,7 +6,8 @@ As SVG their text is drawn as shapes, so that they look alike everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from groundup.report.table import short_number
 # Colors that the color-blind can tell apart too (Okabe and Ito 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#777777"
+_INK = "#222222"
 BASELINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
 """How a line to beat is drawn: chance, or what needs no learning."""
 _HEIGHT = 3.5
@@ -57,46 +59,57 @@ def frame_of_picture(axes: Axes) -> None:
         spine.set_visible(True)
 
 
-# The figures of several pages.
+def model_colors(*names: Iterable[str]) -> dict[str, str]:
+    """A color for each name, by its first place among all of them."""
+    places = enumerate(dict.fromkeys(chain(*names)))
+    return {name: COLORS[place % len(COLORS)] for place, name in places}
 
 
-def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
+# The figures of several pages. Where a figure has several models, `models` are those of its page:
+# a model has the same color in all figures.
+
+
+def heldout_plot(
+    title: str, curve: Curve, levels: Mapping[str, float], color: str = COLORS[0]
+) -> Plot:
     """What was measured on held-out material over the tokens read, with levels to beat."""
     figure, axes = titled(title)
-    axes.plot(curve.tokens, curve.values, "o-", color=COLORS[0], markersize=4)
+    axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4)
+    # A curve that begins above the lines comes down to them at the right.
+    at_left = bool(levels) and curve.values[0] > max(levels.values())
     for number, (name, level) in enumerate(sorted(levels.items(), key=lambda one: -one[1])):
-        color = COLORS[(number + 1) % len(COLORS)]
         # The highest line has its name above it and the others below, since two often lie close.
         above = number == 0
-        axes.axhline(level, color=color, linestyle="--", linewidth=1.2)
+        axes.axhline(level, **BASELINE)
         axes.annotate(
             f"{_as_text(name)}  {level:.3f}",
-            (1.0, level),
+            (0.01 if at_left else 1.0, level),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3 if above else -3),
             textcoords="offset points",
-            ha="right",
+            ha="left" if at_left else "right",
             va="bottom" if above else "top",
-            color=color,
+            color=GREY,
         )
     values, late = _finite(curve.values), _finite(curve.values[len(curve.values) // 4 :])
     if shown := [*values.tolist(), *levels.values()]:
         # The first evaluation of a long run would squeeze all that follows into a corner.
         lowest, highest = min(shown), max([*late.tolist(), *levels.values()], default=max(shown))
         room = max(0.02, 0.15 * (highest - lowest))
-        top = max(highest + room, min(float(values.max(initial=-np.inf)), 2 * highest))
+        top = max(highest + room, min(float(values.max(initial=-np.inf)) + room, 2 * highest))
         axes.set_ylim(lowest - room, top)
     log_x(axes, "training tokens")
     axes.set_ylabel(curve.name)
     return Plot(_name(title), f"{title}: {curve.name} over the tokens read in training.", figure)
 
 
-def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
-    """In how many held-out pairs the better answer has gained on the worse one, by pools."""
+def gained_plot(title: str, curves: Mapping[str, Curve], color: str = COLORS[0]) -> Plot:
+    """In how many held-out pairs the better answer has gained on the worse one, by two pools."""
     figure, axes = titled(title)
-    for number, (name, curve) in enumerate(curves.items()):
-        color = COLORS[number % len(COLORS)]
-        axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4, label=_as_text(name))
+    for style, (name, curve) in zip(("o-", "s--"), curves.items(), strict=False):
+        axes.plot(
+            curve.tokens, curve.values, style, color=color, markersize=4, label=_as_text(name)
+        )
     axes.axhline(0.5, linestyle=":", color=GREY, label="guessing")
     axes.set_ylim(0, 1)
     log_x(axes, "training tokens")
@@ -106,30 +119,36 @@ def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
     return Plot(_name(title), f"{title}: {about}.", figure)
 
 
-def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
-    """Training loss step by step, smoothed, and the held-out one where it has the same unit."""
+def loss_plot(
+    title: str, loss: Curve, heldout: Curve | None, color: str = COLORS[0], remark: str = ""
+) -> Plot:
+    """Training loss step by step, smoothed, and the held-out one where it has the same unit.
+
+    `remark` is a sentence that ends the caption.
+    """
     figure, axes = titled(title)
-    axes.plot(loss.tokens, loss.values, color=COLORS[0], alpha=0.22, linewidth=0.8)
-    axes.plot(loss.tokens, smoothed(loss.values), color=COLORS[0], label="training, smoothed")
+    axes.plot(loss.tokens, loss.values, color=color, alpha=0.22, linewidth=0.8)
+    axes.plot(loss.tokens, smoothed(loss.values), color=color, label="training, smoothed")
     if heldout is not None:
         # A logarithmic axis has no 0: what was measured before training stands at its left end.
         at = np.maximum(heldout.tokens, loss.tokens[0])
-        axes.plot(at, heldout.values, "o", color=COLORS[1], markersize=5, label=heldout.name)
+        axes.plot(at, heldout.values, "o", color=_INK, markersize=5, label=heldout.name)
     # The first few steps are a cliff; the story is what comes after them.
     if len(_finite(loss.values)):
         axes.set_ylim(*_limits(loss.values, heldout))
     log_x(axes, "training tokens")
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
-    return Plot(_name(title), f"{title} over the tokens read.", figure)
+    return Plot(_name(title), f"{title} over the tokens read. {remark}".rstrip(), figure)
 
 
-def rate_plot(rates: Mapping[str, Curve]) -> Plot:
+def rate_plot(rates: Mapping[str, Curve], models: Iterable[str] = ()) -> Plot:
     """Learning rates over each stage's own course."""
     figure, axes = titled("Learning rate of the matrices")
-    for number, (name, curve) in enumerate(rates.items()):
+    colors = model_colors(models, rates)
+    for name, curve in rates.items():
         course = 100 * curve.tokens / curve.tokens[-1]
-        axes.plot(course, curve.values, color=COLORS[number % len(COLORS)], label=_as_text(name))
+        axes.plot(course, curve.values, color=colors[name], label=_as_text(name))
     axes.set_xlabel("% of the stage's tokens")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
@@ -137,8 +156,15 @@ def rate_plot(rates: Mapping[str, Curve]) -> Plot:
     return Plot("learning-rate", caption, figure)
 
 
-def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: bool) -> Plot:
+def interval_plot(
+    title: str,
+    unit: str,
+    rows: Mapping[str, BySource],
+    chance: bool,
+    models: Iterable[str] = (),
+) -> Plot:
     """Estimates with their 95 % intervals, source by source, one color a model."""
+    colors = model_colors(models, rows)
     sources = list(dict.fromkeys(source for row in rows.values() for source in row))
     figure, axes = titled(title, height=1.1 + 0.14 * len(rows) * len(sources) + 0.3 * len(sources))
     for number, (name, row) in enumerate(rows.items()):
@@ -155,7 +181,7 @@ def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: b
             xerr=np.maximum(errors, 0),
             fmt="o",
             markersize=4,
-            color=COLORS[number % len(COLORS)],
+            color=colors[name],
             label=_as_text(name),
         )
     if chance:
@@ -167,14 +193,17 @@ def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: b
     return Plot(_name(title), f"{title}, with 95 % intervals.", figure)
 
 
-def calibration_plot(title: str, curves: Mapping[str, Sequence[ReliabilityBin]]) -> Plot:
+def calibration_plot(
+    title: str, curves: Mapping[str, Sequence[ReliabilityBin]], models: Iterable[str] = ()
+) -> Plot:
     """How often choices were right over how sure the model was, one color a model."""
     figure, axes = titled(title)
+    colors = model_colors(models, curves)
     # Each choice is the likeliest option, so that confidence does not come near 0.
     left = min(one.confidence for curve in curves.values() for one in curve)
     axes.plot([left, 1], [left, 1], ":", color=GREY, label="perfectly calibrated")
-    for number, (name, curve) in enumerate(curves.items()):
-        draw_reliability(axes, curve, label=_as_text(name), color=COLORS[number % len(COLORS)])
+    for name, curve in curves.items():
+        draw_reliability(axes, curve, label=_as_text(name), color=colors[name])
     axes.set_ylim(0, 1)
     axes.set_xlabel("how sure the model is of its choice")
     axes.set_ylabel("share of right choices")
@@ -188,24 +217,26 @@ def leaning_plot(
     unit: str,
     planted: Mapping[str, float],
     measured: Mapping[str, Mapping[str, float]],
+    models: Iterable[str] = (),
 ) -> Plot:
     """What each subject was given and what each model has of it, one color a model."""
+    colors = model_colors(models, measured)
     # By what was planted and then by the first model, so that change is seen at a glance.
     first = next(iter(measured.values()))
     subjects = sorted(planted, key=lambda subject: (planted[subject], first[subject]))
     at = np.arange(len(subjects))
     figure, axes = titled(title, height=1.2 + 0.17 * len(subjects))
     axes.plot(
-        [planted[one] for one in subjects], at, "|", color="#222222", markersize=9, label="planted"
+        [planted[one] for one in subjects], at, "|", color=_INK, markersize=9, label="planted"
     )
-    for number, (name, values) in enumerate(measured.items()):
+    for name, values in measured.items():
         axes.plot(
             [values[one] for one in subjects],
             at,
             "o",
             markersize=4,
             alpha=0.85,
-            color=COLORS[number % len(COLORS)],
+            color=colors[name],
             label=_as_text(name),
         )
     axes.axvline(0.5, linestyle=":", color=GREY, label="fair")
@@ -257,12 +288,15 @@ def triangle_plot(
     title: str,
     corners: Mapping[str, Estimate | None],
     before: tuple[str, Mapping[str, Estimate | None]] | None = None,
+    colors: Mapping[str, str] = {},
 ) -> Plot:
     """Shares from 0 (the middle) to 1 (the corners), with 95 % intervals along the spokes.
 
     A corner is None where nothing was measured: then there is no surface. `before` is the name of
-    another model and its shares, drawn as an outline.
+    another model and its shares, drawn as an outline. `colors` are those of models by name; the
+    title is the model's.
     """
+    color = colors.get(title, COLORS[0])
     figure, axes = titled("", height=4.2 if before else 3.9)
     axes.set_title(_as_text(title), loc="center")
     axes.set_axis_off()
@@ -279,10 +313,11 @@ def triangle_plot(
         axes.fill(*ring.T, fill=False, edgecolor="#cccccc", linewidth=1.2 if level == 1 else 0.7)
     for name, spoke in spokes.items():
         axes.plot([0, spoke[0]], [0, spoke[1]], color="#cccccc", linewidth=0.7)
-        _corner(axes, name, spoke, corners[name])
+        _corner(axes, name, spoke, corners[name], color)
     if before is not None:
-        _surface(axes, spokes, before[1], color=GREY, linestyle="--", label=_as_text(before[0]))
-    _surface(axes, spokes, corners, color=COLORS[0], alpha=0.25, label=_as_text(title))
+        outline, label = colors.get(before[0], GREY), _as_text(before[0])
+        _surface(axes, spokes, before[1], color=outline, linestyle="--", label=label)
+    _surface(axes, spokes, corners, color=color, alpha=0.25, label=_as_text(title))
     if before is not None:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
     dashed = "" if before is None else f"; dashed: {before[0]}"
@@ -292,13 +327,15 @@ def triangle_plot(
     return Plot(_name(title), caption, figure)
 
 
-def _corner(axes: Axes, name: str, spoke: Float[np.ndarray, "2"], found: Estimate | None) -> None:
+def _corner(
+    axes: Axes, name: str, spoke: Float[np.ndarray, "2"], found: Estimate | None, color: str
+) -> None:
     """The interval on a spoke, and at its end what it is called and how much there is of it."""
     said = f"{name}\nnot measured"
     if found is not None:
         ends = np.array([found.low * spoke, found.high * spoke])
-        axes.plot(*ends.T, color=COLORS[0], linewidth=5, alpha=0.75, solid_capstyle="butt")
-        axes.plot(*(found.estimate * spoke), "o", color=COLORS[0], markersize=6)
+        axes.plot(*ends.T, color=color, linewidth=5, alpha=0.75, solid_capstyle="butt")
+        axes.plot(*(found.estimate * spoke), "o", color=color, markersize=6)
         low, high = 100 * found.low, 100 * found.high
         said = f"{name}  {100 * found.estimate:.0f} %\n{low:.0f} to {high:.0f}"
     above = spoke[1] > 0
@@ -310,7 +347,7 @@ def _corner(axes: Axes, name: str, spoke: Float[np.ndarray, "2"], found: Estimat
         textcoords="offset points",
         ha="center",
         va="bottom" if above else "top",
-        color="#222222",
+        color=_INK,
     )
 
 
@@ -383,24 +420,29 @@ def _mark_chance(axes: Axes, sources: Sequence[str], row: BySource) -> None:
 def log_x(axes: Axes, label: str) -> None:
     """A logarithmic x-axis with a few short numbers at its ticks."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    low, high = axes.get_xlim()
+    # As many as have room for such a number beside each other.
+    subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0, 3.0) if high < 5000 * low else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(label)
 
 
 def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
-    """Exponential mean over about a fiftieth of the run, without a bias at its start.
+    """Mean of the steps around each: a 25th of the run, 11 at least, fewer at its steep start.
 
     It has a gap where a value is not finite.
     """
-    keep = 1 - 1 / max(1.0, len(values) / 50)
-    total, weight = 0.0, 0.0
-    smooth = np.full(len(values), np.nan)
-    for i, value in enumerate(values):
-        if np.isfinite(value):
-            total, weight = keep * total + value, keep * weight + 1
-            smooth[i] = total / weight
+    steps, finite = np.arange(len(values)), np.isfinite(values)
+    half = np.minimum(max(5, len(values) // 50), (steps + 1) // 2)
+    first, end = steps - half, np.minimum(steps + half + 1, len(values))
+    total = np.append(0.0, np.cumsum(np.where(finite, values, 0.0)))
+    count = np.append(0, np.cumsum(finite))
+    smooth: Float[np.ndarray, " steps"] = np.full(len(values), np.nan)
+    smooth[finite] = ((total[end] - total[first]) / np.maximum(count[end] - count[first], 1))[
+        finite
+    ]
     return smooth
 
 
@@ -414,6 +456,8 @@ def _limits(values: Float[np.ndarray, " steps"], heldout: Curve | None) -> tuple
     shown = _finite(values[len(values) // 50 :])
     shown = shown if len(shown) else _finite(values)
     low, high = np.quantile(shown, [0.002, 0.998])
+    if values[0] < high + (high - low) / 2:  # then it is no cliff
+        high = max(high, values[0])
     if heldout is not None:
         # Before the first step it is what fine-tuning began from; the first on the way is a cliff.
         late = heldout.values[int(heldout.tokens[0] > 0) :]

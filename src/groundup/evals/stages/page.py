@@ -121,7 +121,7 @@ def _blocks(
 
     def intervals(title: str, axis: str, rows: Mapping[str, BySource], share: bool) -> Plot:
         names = set_names if share else text_names
-        return plots.interval_plot(title, axis, renamed(rows, names), share)
+        return plots.interval_plot(title, axis, renamed(rows, names), share, content["models"])
 
     found: dict[str, list[Block]] = {
         "look": [in_one_look(models)],
@@ -171,7 +171,8 @@ def _blocks(
             for model in models
             if (answers := model(choices)) is not None
         }
-        found["calibration"].append(Plots([plots.calibration_plot("Calibration", sure)]))
+        drawn = plots.calibration_plot("Calibration", sure, content["models"])
+        found["calibration"].append(Plots([drawn]))
     if found["choices"]:
         found["choices"].append(Plots([intervals("Multiple choice", "accuracy", chosen, True)]))
     if found["preferences"]:
@@ -198,7 +199,9 @@ def _fairness(content: Mapping[str, Any]) -> dict[str, list[Block]]:
         for gap in [of_model["jobs, as text"]]
     ]
     drawn = [
-        plots.leaning_plot(f"A woman or a man? Asked {way}", "P(she)", jobs, subjects)
+        plots.leaning_plot(
+            f"A woman or a man? Asked {way}", "P(she)", jobs, subjects, content["models"]
+        )
         for way in (TEXT, ANSWER)
         if (
             subjects := {n: m["subjects"][way] for n, m in measured.items() if way in m["subjects"]}
@@ -303,24 +306,28 @@ def passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list
 
 def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
     drawn = []
+    colors = plots.model_colors(model.name for model in models)
     trained = {model.name: model for model in models if model.history and model.history.train}
     for name, model in trained.items():
         assert model.history is not None
         heldout = model.history.heldout()
         if heldout is not None and model.history.measure == "bits_per_byte":
             levels = {f"{n}-gram": one.on_the_way for n, one in model.material.ngrams.items()}
-            drawn.append(plots.heldout_plot(f"{name}: held-out text", heldout, levels))
+            title = f"{name}: held-out text"
+            drawn.append(plots.heldout_plot(title, heldout, levels, colors[name]))
         # Only fine-tuning on nothing but answers measures the very loss that it trains on.
         weighted = model.history.setting("prompt_weight") or 0
         comparable = heldout if model.history.measure == "heldout_loss" and not weighted else None
-        drawn.append(plots.loss_plot(f"{name}: loss", model.history.loss(), comparable))
+        loss = model.history.loss()
+        drawn.append(plots.loss_plot(f"{name}: loss", loss, comparable, colors[name]))
         gained = {
             _POOLS[pool]: curve for pool, curve in model.history.gained(tuple(_POOLS)).items()
         }
         if gained:
-            drawn.append(plots.gained_plot(f"{name}: preferences on the way", gained))
+            title = f"{name}: preferences on the way"
+            drawn.append(plots.gained_plot(title, gained, colors[name]))
     rates = {n: m.history.learning_rate() for n, m in trained.items() if m.history is not None}
-    return [*drawn, plots.rate_plot(rates)] if rates else drawn
+    return [*drawn, plots.rate_plot(rates, colors)] if rates else drawn
 
 
 _POOLS = {POOLED: "pairs written by people", WORLD: "the small world’s pairs"}

@@ -19,7 +19,7 @@ from groundup.evals.measure import from_json
 from groundup.evals.values.suite.axes import axis_of
 from groundup.report.estimate import POOLED, BySource, Estimate
 from groundup.report.page import Block, Plots
-from groundup.report.plots import triangle_plot
+from groundup.report.plots import model_colors, triangle_plot
 from groundup.report.table import Column, Row, Table, number, percent
 
 CORNERS = ("utility", "safety", "fairness")
@@ -67,12 +67,12 @@ def triangles(content: Mapping[str, Any]) -> list[Block]:
     whole = [name for name in found if all(corner in found[name] for corner in CORNERS)]
     if not whole:
         return []
-    drawn = []
+    drawn, colors = [], model_colors(models)
     for name in whole:
         parent = models[name]["parent"]
         before = "" if parent is None else by_folder.get(Path(parent).resolve(), "")
         outline = (before, _corners(found[before])) if before in whole else None
-        drawn.append(triangle_plot(name, _corners(found[name]), outline))
+        drawn.append(triangle_plot(name, _corners(found[name]), outline, colors))
     return [Plots(drawn), _table(content, found)]
 
 
