@@ -21,6 +21,7 @@ from groundup.errors import UserError
 from groundup.formats.load import load
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run
+from groundup.report.history import History
 from groundup.runs.files import read_lines
 from groundup.text.bpe import BPE, train_bpe
 from groundup.text.document_stream import DocumentStream
@@ -83,6 +84,27 @@ def test_the_plan_is_shown_before_it_starts(workshop: Any) -> None:
     for name, reason in plan["reasons"].items():
         assert f"{name}: {reason}" in said
     assert said.index("steps of") < said.index("bits per byte")
+
+
+def test_where_the_mixture_moves_the_loss_is_said_to_rise(
+    workshop: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(workshop.data, data)
+    [file] = (data / "documents").glob("train.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [row | {"source": "sky"} if n % 2 else row for n, row in enumerate(rows)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mixture = {"sky": (0.7, 0.15), "colours": (0.1, 0.1), "world": (0.1, 0.05)}
+    out = run(config(workshop, tmp_path / "run", data=data, mixture=mixture))
+    history = History.of(out)
+    assert history is not None
+    said = history.reason("mixture")
+    assert said.startswith("sky from 70 % to 15 % of the rows") and "loss may rise" in said
+    captured = capfd.readouterr()
+    assert f"mixture: {said}" in " ".join((captured.out + captured.err).split())
+    other = History.of(workshop.finished("pretrain"))
+    assert other is not None and other.reason("mixture") == ""
 
 
 def test_the_folder_tells_its_story(workshop: Any) -> None:

@@ -9,6 +9,7 @@ shards, and hands a document stream with the next-token loss to the loop that al
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
+from groundup.report.table import listing
 from groundup.runs import ranks
 from groundup.runs.console import counted, printable, say
 from groundup.runs.folder import Run
@@ -75,6 +77,8 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
         shard = encode(texts.train, tokenizer, shards / "train", split="train")
         heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
     stream = _stream(config, shard)
+    if moves := _moving(config, shard.sources):
+        reasons = reasons | {"mixture": moves}
     say(
         f"data: {counted(len(texts.train), 'document')} of {len(shard.tokens):,} tokens to train "
         f"on, {counted(len(texts.heldout), 'document')} held out"
@@ -129,6 +133,21 @@ def _print_passes(times: float) -> None:
     say(f"  passes: {text}")
     if warning:
         say(f"Warning: {warning}")
+
+
+def _moving(config: PretrainConfig, sources: Sequence[str]) -> str:
+    """Says which sources of the text have another share at the end, and what follows for loss."""
+    moves, there = [], set(sources)
+    groups = mixture_groups(config.mixture)
+    for name, (group, (begin, end)) in zip(config.mixture, groups.items(), strict=True):
+        if begin != end and there & set(group) and there - set(group):
+            moves.append(f"{name} from {100 * begin:.0f} % to {100 * end:.0f} %")
+    if not moves:
+        return ""
+    return (
+        f"{listing(moves)} of the rows over the run; as the text changes, training loss may rise "
+        "while the model learns"
+    )
 
 
 def _with_ids(shape: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

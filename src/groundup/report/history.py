@@ -131,6 +131,11 @@ class History:
         value = self.plan.get(name)
         return float(value) if is_number(value) else None
 
+    def reason(self, name: str) -> str:
+        """What the plan says of a decision; nothing where it does not say."""
+        reasons = self.plan.get("reasons")
+        return str(reasons.get(name, "")) if isinstance(reasons, dict) else ""
+
     def setting(self, name: str) -> float | None:
         """A number of the run's settings; None where they do not say."""
         value = self.run["config"].get(name)

@@ -318,8 +318,9 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
         # Only fine-tuning on nothing but answers measures the very loss that it trains on.
         weighted = model.history.setting("prompt_weight") or 0
         comparable = heldout if model.history.measure == "heldout_loss" and not weighted else None
-        loss = model.history.loss()
-        drawn.append(plots.loss_plot(f"{name}: loss", loss, comparable, colors[name]))
+        mixture = model.history.reason("mixture")
+        loss, remark = model.history.loss(), f"Mixture: {mixture}." if mixture else ""
+        drawn.append(plots.loss_plot(f"{name}: loss", loss, comparable, colors[name], remark))
         gained = {
             _POOLS[pool]: curve for pool, curve in model.history.gained(tuple(_POOLS)).items()
         }
