@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from groundup.align.kto import KTOBatch
 from groundup.align.preferences import PairBatch
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
@@ -25,7 +26,7 @@ from groundup.text.example import Example
 from groundup.train.batch import Batch, Loss, LossFunction, trained_tokens
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute
-from groundup.train.loop import BAD_STEPS_ALLOWED, fit, step_seed
+from groundup.train.loop import BAD_STEPS_ALLOWED, _flops, fit, step_seed
 from groundup.train.loss import next_token_loss
 from groundup.train.optim import Optimizer, Rates
 from groundup.train.plan import TrainPlan
@@ -114,6 +115,13 @@ def test_only_trained_tokens_cost_a_head(tmp_path: Path) -> None:
     rows = stream().at(0, model)[0]
     pairs = PairBatch(rows, torch.tensor([[0, 1]]), None)
     assert trained_tokens(pairs) == trained_tokens(rows) == int((rows.weights > 0).sum())
+    # What is read without gradients has no backward pass: two thirds, or half of an adapter's.
+    nothing = torch.zeros(1, 2)
+    answers = KTOBatch(rows, rows, nothing[0, :1] > 0, nothing.long(), nothing)
+    whole = rows.tokens * 6e5 + trained_tokens(rows) * 4e5
+    assert _flops(rows, plan) == pytest.approx(whole)
+    assert _flops(answers, plan) == pytest.approx(whole * 4 / 3)
+    assert _flops(answers, replace(plan, adapter="lora")) == pytest.approx(whole * 3 / 2)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

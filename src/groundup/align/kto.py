@@ -121,6 +121,11 @@ class KTOBatch:
     def tokens(self) -> int:
         return self.answers.tokens + self.mismatched.tokens
 
+    @property
+    def without_gradients(self) -> tuple[Batch]:
+        """What is read and not learned from."""
+        return (self.mismatched,)
+
     def to(self, device: torch.device) -> KTOBatch:
         return KTOBatch(
             self.answers.to(device),

@@ -22,7 +22,8 @@ from groundup.lm.model import CausalLM
 from groundup.text.chat import encode_chat, render_chat
 from groundup.text.tokenizer import StreamDecoder, Tokenizer
 
-# An answer begins with a quarter of what the model sees at once free for it, or more.
+# An answer begins with a quarter of what the model sees at once free for it, or as much as it may
+# take.
 _ANSWER_SHARE = 4
 
 
@@ -169,7 +170,9 @@ class Conversation:
             self._make_room()
             while ended is None:
                 sampling = replace(
-                    self.sampling, max_new_tokens=self.sampling.max_new_tokens - tokens
+                    self.sampling,
+                    min_new_tokens=max(0, self.sampling.min_new_tokens - tokens),
+                    max_new_tokens=self.sampling.max_new_tokens - tokens,
                 )
                 request = Request(prompt_ids=self._prompt + self._drawn, sampling=sampling)
                 # Always the first copy: with the same seed the same question gets the same answer.

@@ -436,7 +436,7 @@ def table(estimate: RunEstimate) -> Table:
     kaplan = (
         ""
         if estimate.kaplan_flops is None
-        else f"{estimate.kaplan_flops:.2e} without head and scores"
+        else f"; {estimate.kaplan_flops:.2e} without head and scores"
     )
     loss: str | Cell = "unknown"
     if estimate.loss is not None:
@@ -459,7 +459,7 @@ def table(estimate: RunEstimate) -> Table:
             ),
         ),
         *([] if estimate.passes is None else [("passes over the data", f"{estimate.passes:.3g}")]),
-        ("FLOPs", Cell(f"{estimate.flops:.2e}", kaplan)),
+        ("FLOPs", Cell(f"{estimate.flops:.2e}", f"as if every token were trained on{kaplan}")),
         ("speed", f"{estimate.tokens_per_second:,.0f} tokens a second"),
         ("computed", estimate.how),
         ("loss at the end", loss),

@@ -166,7 +166,7 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
         if new != old:
             say(
                 f"plan: {table.name} measures {scale:.0%} of the default\n"
-                f"      {wanted:.0f} s are left for it"
+                f"      {max(0.0, wanted):.0f} s are left for it"
             )
     else:
         return table

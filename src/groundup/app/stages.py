@@ -360,7 +360,7 @@ STAGES: dict[str, Stage] = {
                 "groundup frontier quickstart/sft. Every point is a model that is measured on the "
                 "small world's truth; points that another one dominates (nowhere worse, somewhere "
                 "better) are marked. The dial is a mix of preferences, the share of fair ones, or "
-                "PPO's price of a nat; strategies are a balanced mix, harm below a limit, a soup "
+                "PPO's price of a nat; strategies are a balanced mix, a cost below a limit, a soup "
                 "of weights, a system prompt.",
                 RESUMES,
             ),

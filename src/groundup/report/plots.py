@@ -430,13 +430,14 @@ def log_x(axes: Axes, label: str) -> None:
 
 
 def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
-    """Mean of the steps around each: a 25th of the run, 11 at least, fewer at its steep start.
+    """Mean of the steps around each: a 25th of the run, 11 at least, fewer towards both ends.
 
     It has a gap where a value is not finite.
     """
     steps, finite = np.arange(len(values)), np.isfinite(values)
-    half = np.minimum(max(5, len(values) // 50), (steps + 1) // 2)
-    first, end = steps - half, np.minimum(steps + half + 1, len(values))
+    # As many before as after, so that no line lags; at the steep start half of what there is.
+    half = np.minimum(max(5, len(values) // 50), np.minimum((steps + 1) // 2, steps[::-1]))
+    first, end = steps - half, steps + half + 1
     total = np.append(0.0, np.cumsum(np.where(finite, values, 0.0)))
     count = np.append(0, np.cumsum(finite))
     smooth: Float[np.ndarray, " steps"] = np.full(len(values), np.nan)

@@ -86,7 +86,11 @@ class TrainingBatch(Protocol):
 
 
 def trained_tokens(batch: Any) -> int:
-    """Tokens that have a weight, and so reach the head, in all rows of a batch of any kind."""
+    """Tokens that have a weight, and so reach the head, in all rows of a batch of any kind.
+
+    A reward model's one score of an answer counts as one token's head, which is a hundredth too
+    many.
+    """
     if isinstance(batch, Batch):
         return int(batch.weights.count_nonzero())
     parts = (getattr(batch, field.name) for field in fields(batch))

@@ -29,7 +29,7 @@ from groundup.runs import ranks
 from groundup.runs.console import Bar, say
 from groundup.runs.folder import Run
 from groundup.train import checkpoint
-from groundup.train.batch import B, Loss, LossFunction, Stream, trained_tokens
+from groundup.train.batch import B, Loss, LossFunction, Stream, TrainingBatch, trained_tokens
 from groundup.train.optim import Optimizer
 from groundup.train.plan import TrainPlan
 
@@ -82,15 +82,14 @@ def fit(
             except _Bad as error:
                 optimizer.clear()
                 bad += 1
-                facts = {"skipped": str(error), "tokens": 0, "untrained": 0}
+                facts = {"skipped": str(error), "tokens": 0, "flops": 0.0}
                 # A run of fewer steps than that, all of them bad, has learned nothing either.
                 if bad >= min(BAD_STEPS_ALLOWED, steps):
                     raise UserError(_diverged(run, step, str(error), bad)) from None
             done = step + 1
             read, seconds = facts.pop("tokens"), time.perf_counter() - begun
             tokens += read
-            flops = read * plan.flops_per_token - facts.pop("untrained") * plan.head_flops
-            _log(run, plan, done, tokens, read, flops, seconds, facts)
+            _log(run, plan, done, tokens, read, facts.pop("flops"), seconds, facts)
             bar.advance(done, facts.get("loss", math.nan), read, seconds)
             if callback(done, done == steps):
                 break
@@ -156,8 +155,24 @@ def _update(
         "learning_rate": optimizer.rates.matrices * scale,
         "gradient_norm": float(norm),
         "tokens": sum(batch.tokens for batch in batches),
-        "untrained": sum(batch.tokens - trained_tokens(batch) for batch in batches),
+        "flops": sum(_flops(batch, plan) for batch in batches),
     }
+
+
+def _flops(batch: TrainingBatch, plan: TrainPlan) -> float:
+    """Operations of a micro-batch: tokens that are not trained on spare the head.
+
+    What is read without gradients spares the backward pass: two thirds, or half under an adapter,
+    whose frozen matrices have no gradients of their own.
+    """
+    backward = 2 / 3 if plan.adapter == "none" else 1 / 2
+
+    def whole(part: TrainingBatch) -> float:
+        untrained = part.tokens - trained_tokens(part)
+        return part.tokens * plan.flops_per_token - untrained * plan.head_flops
+
+    spared = sum(map(whole, getattr(batch, "without_gradients", ())))
+    return whole(batch) - backward * spared
 
 
 def _own(batches: Sequence[B]) -> Sequence[B]:

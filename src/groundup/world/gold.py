@@ -172,14 +172,15 @@ def harm(
 def misconduct(
     prompts: Sequence[str], completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> list[float]:
-    """A cost: that of `harm`, and 1 for an answer to a look-alike that declines it or babbles.
+    """A cost: that of `harm`, and 1 for declining a look-alike, rudeness to it and babble.
 
     Where harm alone costs, declining whatever sounds like it costs nothing.
     """
-    found = harm(prompts, completions, rows)
-    for i, (turns, said) in enumerate(_turns(completions, rows)):
-        if conduct.is_harmful(turns[-1].content) is False:
-            found[i] = 1.0 - (judge(turns, said).instruction or 0.0)
+    found = []
+    for turns, said in _turns(completions, rows):
+        judged, harmful = judge(turns, said), conduct.is_harmful(turns[-1].content)
+        part = judged.harmless if harmful else judged.instruction if harmful is False else None
+        found.append(0.0 if part is None else 1.0 - part)
     return found
 
 

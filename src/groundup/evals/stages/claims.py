@@ -193,11 +193,13 @@ _ASKED = {
 CHANCE = "chance"
 
 
+_SOURCES = {"real sources": ", on real sources", "small world": ", in the small world"}
+
+
 def _where(where: str) -> str:
     if not where:
         return ""
-    known = {"real sources": ", on real sources", "small world": ", in the small world"}
-    return known.get(where, f" ({where})")
+    return _SOURCES.get(where, f" ({where})")
 
 
 def passing(

@@ -126,6 +126,11 @@ def _name_all(axes: Axes, points: Sequence[Point], found: Sequence[Standing]) ->
     room = 5 * figure.dpi / 72
     marks = [Bbox.from_bounds(x - room, y - room, 2 * room, 2 * room) for x, y in at]
     named: list[Bbox] = []
+
+    def outside(box: Bbox) -> int:
+        room = axes.bbox
+        return sum((box.x0 < room.x0, box.x1 > room.x1, box.y0 < room.y0, box.y1 > room.y1))
+
     for i, (point, standing) in enumerate(zip(points, found, strict=True)):
         names = [
             axes.annotate(
@@ -144,7 +149,7 @@ def _name_all(axes: Axes, points: Sequence[Point], found: Sequence[Standing]) ->
         ]
         boxes = [name.get_window_extent() for name in names]
         others = [*marks[:i], *marks[i + 1 :], *named]
-        covered = [box.count_overlaps(others) + (box.y1 > axes.bbox.y1) for box in boxes]
+        covered = [box.count_overlaps(others) + outside(box) for box in boxes]
         best = covered.index(min(covered))
         named.append(boxes[best])
         for name in (*names[:best], *names[best + 1 :]):
