@@ -145,9 +145,12 @@ def test_the_runs_evaluations_draw_whole_groups(workshop: Any) -> None:
 
 
 def test_it_raises_preference_accuracy(workshop: Any) -> None:
-    # More and larger steps than the shared run's: these bounds leave room for rounding.
+    # Steps of more pairs than the shared run's, and smaller ones: these bounds leave room for
+    # rounding.
     folder = workshop.folder / "dpo-longer"
-    code, said = workshop.run_here(workshop.command("dpo", folder, steps=24, rows=16, micro_rows=4))
+    more = {"steps": 24, "rows": 16, "micro_rows": 4}
+    more |= {"learning_rate": 0.001, "embedding_learning_rate": 0.001}
+    code, said = workshop.run_here(workshop.command("dpo", folder, **more))
     assert code == 0, said
     policy, tokenizer = load(folder)
     reference, _ = load(workshop.finished("sft"))

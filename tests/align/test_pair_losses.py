@@ -187,13 +187,14 @@ def test_answers_are_counted_in_tokens() -> None:
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_it_learns_to_prefer(workshop: Any, tmp_path: Path, loss: str) -> None:
-    # Steps of several pairs: two at a time pull a model this small to and fro.
+    # Steps of several pairs, and small ones: others pull a model this small to and fro.
     out = tmp_path / "out"
     more = {"steps": 24, "rows": 16, "micro_rows": 4}
+    more |= {"learning_rate": 0.001, "embedding_learning_rate": 0.001}
     settings = {"beta": None, "nll": None} if loss != "sigmoid" else {"label_smoothing": 0.1}
     if loss == "orpo":  # which has no reference that would hold it
-        settings |= {"learning_rate": 0.002, "embedding_learning_rate": 0.001}
-    code, said = workshop.run_here(workshop.command("dpo", out, loss=loss, **more, **settings))
+        settings |= {"learning_rate": 0.002}
+    code, said = workshop.run_here(workshop.command("dpo", out, loss=loss, **(more | settings)))
     assert code == 0, said
     lines = read_lines(out / "metrics.jsonl")
     trained = [line for line in lines if line["kind"] == "train"]
