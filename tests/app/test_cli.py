@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import resource
 import select
 import signal
 import subprocess
@@ -77,12 +76,16 @@ def groundup(
 
 
 def test_help_answers_at_once() -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = groundup("--help")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0 and "quickstart" in done.stdout
-    # Of the processor's time, for a machine that is busy with other things.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
+    """Whoever waits for it waits for what is loaded: seconds are the machine's."""
+    code = (
+        "import sys; before = len(sys.modules)\n"
+        "from groundup.app.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "print(len(sys.modules) - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "quickstart" in done.stdout, done.stderr
+    assert int(done.stdout.split()[-1]) < 250
 
 
 def test_help_loads_no_torch() -> None:
@@ -449,7 +452,7 @@ def test_at_a_terminal(journey: Journey) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "groundup", "chat", folder])
     seen = wait_for(terminal, "> ")
     assert "You are talking to" in seen
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while "/quit leaves)" not in seen:  # Python may miss a Ctrl-C between prompt and reading
         assert time.monotonic() < end, seen
         os.write(terminal, b"\x03")
@@ -468,7 +471,7 @@ def test_at_a_terminal(journey: Journey) -> None:
 
 def wait_for(terminal: int, text: str) -> str:
     """What a terminal shows until `text` has come."""
-    seen, end = "", time.monotonic() + 60
+    seen, end = "", time.monotonic() + 240
     while text not in seen:
         assert time.monotonic() < end, seen
         seen += read_for(terminal, 0.2)
