@@ -203,10 +203,10 @@ def test_a_short_run_is_eager_and_says_why(
 def test_minutes_become_steps_with_a_reason(workshop: Any, tmp_path: Path) -> None:
     run(config(workshop, tmp_path / "run", steps=None, minutes=0.004))
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert plan["steps"] > 1 and plan["tokens_per_second"] > 0
+    assert plan["tokens_per_second"] > 0
     assert "tokens a second measured here" in plan["reasons"]["steps"]
-    seconds = plan["steps"] * plan["tokens_per_step"] / plan["tokens_per_second"]
-    assert seconds == pytest.approx(0.92 * 0.24, rel=0.2)
+    affordable = 0.92 * 0.24 * plan["tokens_per_second"] / plan["tokens_per_step"]
+    assert plan["steps"] == max(1, round(affordable))
 
 
 def test_a_tiny_text_of_ones_own_is_enough(

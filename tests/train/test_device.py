@@ -214,15 +214,15 @@ def test_a_plan_too_large_for_this_machine_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flops", "replays", "at_peak", "steps"),
+    ("flops", "replays", "steps"),
     [
-        (1e11, True, (27, 33), 3_000),  # a minute at half of the peak, which such a step reaches
-        (1e3, True, (0, 1), 3_000),  # even the smallest step takes some milliseconds
-        (1e3, False, (0, 1), 60),  # and waits for what is sampled
+        (1e11, True, 3_000),  # a minute at half of the peak, which such a step reaches
+        (1e3, True, 3_000),  # even the smallest step takes some milliseconds
+        (1e3, False, 60),  # and waits for what is sampled
     ],
 )
 def test_a_run_of_so_many_steps_is_saved_about_once_a_minute(
-    flops: float, replays: bool, at_peak: tuple[int, int], steps: int
+    flops: float, replays: bool, steps: int
 ) -> None:
     shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
     trained = Trained(shape, shape.parameters, flops / 16, (0.01, 0.01), "")
@@ -238,8 +238,7 @@ def test_a_run_of_so_many_steps_is_saved_about_once_a_minute(
         reasons={},
     )
     peak = device.matmul_peak("cpu", torch.float32)
-    assert at_peak[0] <= plan.save_every * flops / peak <= at_peak[1]
-    assert plan.save_every <= steps
+    assert plan.save_every == max(1, min(steps, round(60 * 0.5 * peak / flops)))
 
 
 class Nothing(DataStream):

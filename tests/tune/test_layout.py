@@ -172,7 +172,7 @@ def test_a_run_of_minutes_keeps_its_layout_and_its_speed(workshop: Any, tmp_path
         out=tmp_path / "run",
         model=workshop.finished("pretrain"),
         data=(path,),
-        minutes=0.01,
+        minutes=0.004,
         evaluations=1,
         compile="off",
         dtype="float32",
