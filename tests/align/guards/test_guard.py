@@ -334,15 +334,20 @@ def test_rows_longer_than_the_training_reads_are_measured_as_they_are_in_use(
 
 
 def test_a_killed_run_ends_with_the_same_bits(workshop: Any, tmp_path: Path) -> None:
-    data, whole, out = toy(tmp_path, 100), tmp_path / "whole", tmp_path / "out"
+    data, whole = toy(tmp_path, 100), tmp_path / "whole"
     changes = {"steps": 12, "rows": 4, "micro_rows": 4, "false_positives": 0.2}
     stage.run(
         GuardConfig(**(SETTINGS | changes), model=workshop.finished("sft"), data=data, out=whole)
     )
-    met, _ = kill_until_done(workshop, command(workshop, data, out, **changes), out, 1, seed=1)
-    assert met
-    for name in ("model.safetensors", "guard.json", "result.json"):
-        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    # On a busy machine the kill may come after the end: then once more.
+    for seed in range(5):
+        out = tmp_path / f"out-{seed}"
+        met, _ = kill_until_done(workshop, command(workshop, data, out, **changes), out, 1, seed)
+        for name in ("model.safetensors", "guard.json", "result.json"):
+            assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+        if met:
+            return
+    pytest.fail("no attempt had its kill meet a living run")
 
 
 # Before a model.
