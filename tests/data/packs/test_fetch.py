@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -114,6 +115,16 @@ def test_a_damaged_archive_in_the_cache_is_found_and_removed(
     assert packs.read_set("chatterbot")
 
 
+@pytest.fixture
+def links(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip downloads chatterbot from a folder, and asks no network."""
+    folder = tmp_path_factory.mktemp("links")
+    shutil.copy(packs.pull("chatterbot"), folder / "chatterbot_corpus-1.3.3-py2.py3-none-any.whl")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+
+
+@pytest.mark.usefixtures("links")
 def test_a_download_with_another_hash_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +185,7 @@ def test_a_warm_cache_needs_neither_pip_nor_network(python_without_pip: Path) ->
     assert _read_chatterbot(python_without_pip, cache).strip() == "8"
 
 
+@pytest.mark.usefixtures("links")
 def test_two_at_once_leave_one_whole_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
