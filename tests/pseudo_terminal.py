@@ -27,9 +27,9 @@ class Terminal:
             os.execv(sys.executable, [sys.executable, "-m", "groundup", *words])
         fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
-    def wait_for(self, pattern: str) -> str:
+    def wait_for(self, pattern: str, seconds: float = 240) -> str:
         """What is shown until the pattern has come, which is taken off what was seen."""
-        end = time.monotonic() + 240
+        end = time.monotonic() + seconds
         while not (found := re.search(pattern, self.seen)):
             assert time.monotonic() < end, self.seen
             if select.select([self.end], [], [], 1)[0]:

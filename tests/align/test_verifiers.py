@@ -205,7 +205,10 @@ ADD = "def add(a, b):\n    return a + b\n"
         ("def add(a, b):\n    return b if b < 2 else add(a, b - 1) + 1\n", 0),
     ],
 )
-def test_programs_are_tested(program: str, share: float) -> None:
+def test_programs_are_tested(program: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What loops is ended by the processor's time, however long a busy machine takes for that.
+    limits = replace(verifiers._TEST_LIMITS, wall_seconds=120)
+    monkeypatch.setattr(verifiers, "_TEST_LIMITS", limits)
     assert reward_of("unit-test", program, tests=TESTS) == share
 
 

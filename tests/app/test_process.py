@@ -13,7 +13,7 @@ COMMANDS = ["--help", "data show world -n 1"]
 
 def shell(words: str, streams: str) -> subprocess.CompletedProcess[str]:
     command = f'"{sys.executable}" -m groundup {words} {streams}'
-    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -42,7 +42,7 @@ def test_absurd_terminals(value: str) -> None:
         [sys.executable, "-m", "groundup", "data", "list"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env=os.environ | {"COLUMNS": value, "LINES": value},
     )
     assert done.returncode == 0 and done.stderr == "" and done.stdout

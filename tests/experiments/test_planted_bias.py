@@ -161,7 +161,7 @@ def test_the_experiment_in_miniature_goes_on_where_it_was_stopped(tmp_path: Path
         assert stopped.stdout is not None
         next(line for line in stopped.stdout if "strength 1" in line)
         stopped.send_signal(signal.SIGINT)
-        stopped.communicate(timeout=60)
+        stopped.communicate(timeout=300)
     finished = out / "models" / "0" / "dpo" / "model.safetensors"
     when = finished.stat().st_mtime_ns
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
