@@ -13,6 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
+import psutil
 import pyarrow as arrow
 import pytest
 from pyarrow import parquet
@@ -328,6 +329,37 @@ def test_what_waits_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> No
     start = time.monotonic()
     assert reward_of("unit-test", f"import time; time.sleep(600)\n{ADD}", tests=TESTS) == 0
     assert 2 <= time.monotonic() - start < 60
+
+
+# Asks for something that waits, and says which process waits.
+_ASKING = """
+import threading, time
+from pathlib import Path
+from groundup.runs.sandbox import Limits, Sandbox
+asked = Sandbox(Path("{script}"), Limits(wall_seconds=1, isolated=False))
+threading.Thread(target=asked.ask, args=({{}},), daemon=True).start()
+while not Path("{script}.pid").exists():
+    time.sleep(0.01)
+print(Path("{script}.pid").read_text(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_waits_ends_by_itself_where_the_run_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(
+        "import os, time\nfrom pathlib import Path\n"
+        "def answer(question):\n"
+        "    Path(f'{__file__}.new').write_text(str(os.getpid()))\n"
+        "    os.replace(f'{__file__}.new', f'{__file__}.pid')\n"
+        "    time.sleep(600)\n"
+    )
+    words = [sys.executable, "-c", _ASKING.format(script=script)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        waiting = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    waiting.wait(timeout=240)
 
 
 def test_a_program_sees_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,11 +74,11 @@ def _interrupted_after(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, ring)
     # Again and again, for an `except:` of the part may swallow the first.
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
+    outer = signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # that of the whole process
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, *outer)
         signal.signal(signal.SIGALRM, before)
 
 

@@ -145,10 +145,11 @@ def _serve(script: str, limits: Mapping[str, Any]) -> None:
     if limits["no_effects"]:
         _forbid_effects()
     for line in questions:
-        _limit_time(limits["cpu_seconds"])
+        # The parent ends what waits, a little earlier, unless it was killed itself.
+        _limit_time(limits["cpu_seconds"], limits["wall_seconds"] + 5)
         asked = json.loads(line)
         written = json.dumps({"id": asked["id"], "answer": answer(asked["question"])})
-        _limit_time(None)
+        _limit_time(None, None)
         print(written, file=answers, flush=True)
 
 
@@ -174,13 +175,15 @@ def _limit_memory(most: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _limit_time(seconds: float | None) -> None:
-    """Let the system end this process after so many seconds of computing; None takes it back.
+def _limit_time(cpu_seconds: float | None, wall_seconds: float | None) -> None:
+    """Let the system end this process after so many seconds; None takes it back.
 
-    The signal keeps its default action: a handler in Python would wait for a long C call to return.
+    The signals keep their default action: a handler in Python would wait for a long C call to
+    return.
     """
     if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, seconds or 0.0)
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds or 0.0)
+        signal.setitimer(signal.ITIMER_REAL, wall_seconds or 0.0)
 
 
 # What code that only computes has no need of. Imports list folders, and NumPy's sets variables of
