@@ -274,9 +274,11 @@ def test_a_run_on_its_own_data_is_planned_as_it_is_run(
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "The sea", "completion": " is wide."}\n' * 40)
     words = ["--stage", "sft", "--model", str(out), "--data", str(rows), "--steps", "4"]
-    assert "The loss is unknown" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "The loss is unknown" in told and "FLOPs are counted as if" not in told
     assert main(["plan", *words, "--set", "adapter=lora", "--json", str(file), "--force"]) == 0
     estimate = json.loads(file.read_text())
     assert estimate["trained_parameters"] < estimate["parameters"]
     told = capsys.readouterr().out  # a law is of the loss of a new model
+    assert "FLOPs are counted as if every token were trained on" in told
     assert "What it would take" in told and "The loss is unknown" not in told

@@ -146,6 +146,8 @@ def plan_run(
     console.print(in_terminal(table(estimate)))
     for name, reason in estimate.reasons.items():
         say(f"  {name}: {reason}")
+    if not _is_new(_stage(request)):
+        say("FLOPs are counted as if every token were trained on; a run counts what is.")
     if estimate.passes is not None and _is_new(_stage(request)):
         _, warning = passes(estimate.passes)
         if warning:
@@ -436,7 +438,7 @@ def table(estimate: RunEstimate) -> Table:
     kaplan = (
         ""
         if estimate.kaplan_flops is None
-        else f"; {estimate.kaplan_flops:.2e} without head and scores"
+        else f"{estimate.kaplan_flops:.2e} without head and scores"
     )
     loss: str | Cell = "unknown"
     if estimate.loss is not None:
@@ -459,7 +461,7 @@ def table(estimate: RunEstimate) -> Table:
             ),
         ),
         *([] if estimate.passes is None else [("passes over the data", f"{estimate.passes:.3g}")]),
-        ("FLOPs", Cell(f"{estimate.flops:.2e}", f"as if every token were trained on{kaplan}")),
+        ("FLOPs", Cell(f"{estimate.flops:.2e}", kaplan)),
         ("speed", f"{estimate.tokens_per_second:,.0f} tokens a second"),
         ("computed", estimate.how),
         ("loss at the end", loss),
