@@ -400,24 +400,13 @@ class CausalLM(nn.Module):
 
     initialise = renamed_method("initialise", "initialize")
 
-    def initialize(self, seed: int) -> None:
-        """Fresh weights: matrices of scale 1/sqrt(fan in), output projections zero.
+    def initialize(self, seed: int, *, previous_token_heads: int = 0) -> None:
+        """Fresh weights (see `initialization`): so many heads look back from the start."""
+        # Late: only what is trained from nothing needs it.
+        from groundup.lm.initialization import draw
 
-        With zero output projections every block starts as the identity and the model as a
-        unigram model, which trains faster and more stably (Yang et al. 2022, Tensor Programs V,
-        appendix D.2). Embeddings are small because they are the output head as well.
-        """
         generator = torch.Generator().manual_seed(seed)
-        for name, parameter in self.named_parameters():
-            with torch.no_grad():
-                if name.endswith(("o_proj.weight", "down_proj.weight")) or "bias" in name:
-                    parameter.zero_()
-                elif "norm" in name:
-                    parameter.fill_(1.0)
-                else:
-                    wide = "embed_" in name or "lm_head" in name
-                    std = 0.02 if wide else 1 / math.sqrt(parameter.shape[1])
-                    parameter.normal_(0.0, std, generator=generator)
+        draw(self, generator, previous_token_heads)
         if not isinstance(self.model, Decoder):
             self.model.initialize(generator)
 

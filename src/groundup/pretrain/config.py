@@ -20,6 +20,7 @@ from groundup.train.ranges import (
     Heads,
     LossWeight,
     Minutes,
+    PreviousTokenHeads,
     ShareBelowOne,
     WeightDecay,
     Width,
@@ -73,6 +74,12 @@ class PretrainConfig(TrainingConfig):
         description="key-value heads: as many as heads for multi-head attention, 1 for multi-query "
         "(default: heads / 3)",
     )
+    previous_token_heads: PreviousTokenHeads | None = Field(
+        None,
+        description="heads of the first layer that begin by looking one, two, … tokens back, so "
+        "that copying is learned sooner (default: 2 with RoPE, but not all heads; 0: random "
+        "weights alone)",
+    )
     attention_window: Window | None = Field(
         None, description="tokens back that attention may look (default: all)"
     )
@@ -120,10 +127,13 @@ class PretrainConfig(TrainingConfig):
     @model_validator(mode="after")
     def _settings_have_a_meaning(self) -> Self:
         """A setting of what the model does not have would be silently ignored."""
-        unused = {}
+        unused: dict[str, str] = {}
         if self.arch != "gpt":
-            of_transformers = ("heads", "kv_heads", "attention_window", "position", "norm")
-            unused = dict.fromkeys((*of_transformers, "activation", "experts"), f"arch={self.arch}")
+            of_transformers = ("heads", "kv_heads", "previous_token_heads", "attention_window")
+            others = ("position", "norm", "activation", "experts")
+            unused = dict.fromkeys((*of_transformers, *others), f"arch={self.arch}")
+        elif self.position != "rope":
+            unused["previous_token_heads"] = f"position={self.position}"
         if self.experts is None:
             unused |= dict.fromkeys(("experts_per_token", "balance"), "no experts")
         for name, without in unused.items():

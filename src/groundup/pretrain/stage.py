@@ -25,6 +25,7 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request, opening_ids, prompt_ids
 from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
+from groundup.lm.initialization import FEWEST_FEATURES, can_look_back
 from groundup.lm.model import CausalLM
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
@@ -77,6 +78,9 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
         shard = encode(texts.train, tokenizer, shards / "train", split="train")
         heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
     stream = _stream(config, shard)
+    looking_back = previous_token_heads(config, shape)
+    if looking_back and config.previous_token_heads is None:
+        reasons = reasons | {"previous_token_heads": _why_looking_back(looking_back)}
     if moves := _moving(config, shard.sources):
         reasons = reasons | {"mixture": moves}
     say(
@@ -102,7 +106,7 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
     return Job(
         config,
         Trained.whole(shape, config.context, RATES, "which suits small models from random weights"),
-        model=lambda: fresh(shape, config.seed),
+        model=lambda: fresh(shape, config.seed, looking_back),
         stream=lambda steps: _stream(config, shard, steps),
         loss=next_token_loss,
         evaluate=lambda model, step: _evaluate(config, run, model, tokenizer, heldout, step),
@@ -157,11 +161,42 @@ def _with_ids(shape: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return replace(shape, bos_token_id=end, eos_token_ids=ends, pad_token_id=end)
 
 
-def fresh(shape: ModelConfig, seed: int) -> CausalLM:
-    """Return a model with random weights."""
+def fresh(shape: ModelConfig, seed: int, previous_token_heads: int = 0) -> CausalLM:
+    """Return a model with random weights, of which so many heads look back from the start."""
     model = CausalLM(shape)
-    model.initialize(seed)
+    model.initialize(seed, previous_token_heads=previous_token_heads)
     return model
+
+
+# Two taught a small model more than one did, and a third, of three places back, no more.
+_LOOKING_BACK = 2
+
+
+def previous_token_heads(config: PretrainConfig, shape: ModelConfig) -> int:
+    """How many heads of the first layer begin by looking back, as asked or as fits the shape.
+
+    Raises `UserError` for more than there are, and for a shape whose heads cannot.
+    """
+    asked, heads = config.previous_token_heads, shape.num_attention_heads
+    if not asked:
+        fitting = min(_LOOKING_BACK, heads - 1) if can_look_back(shape) else 0
+        return fitting if asked is None else 0
+    if asked > heads:
+        raise UserError(f"--previous-token-heads={asked} must be at most the {heads} heads")
+    if not can_look_back(shape):
+        raise UserError(
+            f"--previous-token-heads={asked} needs heads of {FEWEST_FEATURES} features, and they "
+            f"have {shape.head_dim}; give fewer --heads, or leave it out"
+        )
+    return asked
+
+
+def _why_looking_back(heads: int) -> str:
+    places = "one token" if heads == 1 else "one and two tokens"
+    return (
+        f"{counted(heads, 'head')} of the first layer begin by looking {places} back, so that "
+        "copying is learned sooner; change with --previous-token-heads"
+    )
 
 
 def _stream(config: PretrainConfig, shard: Shard, steps: int | None = None) -> DocumentStream:

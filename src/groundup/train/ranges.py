@@ -61,6 +61,7 @@ Amount = Annotated[float, Ge(1_000), Le(1e15)]
 Depth = Annotated[int, Ge(1), Le(2_000)]
 Width = Annotated[int, Ge(64), Le(65_536)]
 Heads = Annotated[int, Ge(1), Le(1024)]
+PreviousTokenHeads = Annotated[int, Ge(0), Le(1024)]
 # As far as the longest context.
 Window = Annotated[int, Ge(1), Le(1_048_576)]
 # Four times the most in print (256 in DeepSeek-V3).

@@ -1,0 +1,134 @@
+"""Weights before the first step: heads that look back, and what they are good for."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from groundup.errors import UserError
+from groundup.lm.config import ModelConfig
+from groundup.lm.initialization import can_look_back
+from groundup.lm.model import CausalLM
+from groundup.lm.positions import apply_rope
+from groundup.pretrain.config import PretrainConfig
+from groundup.pretrain.stage import previous_token_heads
+from groundup.train.batch import Batch
+
+
+def of(width: int, depth: int = 2, **chosen: int) -> ModelConfig:
+    return ModelConfig.of(width=width, depth=depth, vocab_size=64, context=96, **chosen)
+
+
+def first_attention(model: CausalLM, ids: Tensor) -> Tensor:
+    """Who looks at whom in the first layer, (heads, time, time), by the equation."""
+    decoder, attend = model.model, model.blocks[0].self_attn
+    places = torch.arange(ids.shape[1])[None]
+    x = model.blocks[0].input_layernorm(decoder.embed(ids, places))
+    sides = []
+    for project, norm in ((attend.q_proj, attend.q_norm), (attend.k_proj, attend.k_norm)):
+        heads = project(x).unflatten(-1, (-1, attend.head_dim)).transpose(1, 2)
+        sides.append(apply_rope(norm(heads), places)[0])
+    query, key = sides
+    key = key.repeat_interleave(len(query) // len(key), dim=0)
+    scores = query @ key.mT / math.sqrt(attend.head_dim)
+    hidden = ~torch.ones_like(scores, dtype=torch.bool).tril()
+    return scores.masked_fill(hidden, -torch.inf).softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("width", "chosen", "looking"),
+    [
+        (192, {}, 2),
+        (192, {"kv_heads": 3}, 3),
+        (128, {"heads": 4, "kv_heads": 2}, 3),
+        (384, {}, 5),
+        (256, {"heads": 16, "kv_heads": 1}, 1),
+    ],
+)
+def test_heads_look_as_far_back_as_they_are_told(
+    width: int, chosen: dict[str, int], looking: int
+) -> None:
+    model = CausalLM(of(width, **chosen))
+    model.initialize(0, previous_token_heads=looking)
+    ids = torch.randint(64, (1, 60), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        weights = first_attention(model, ids)
+    for head in range(len(weights)):
+        at_its_place = weights[head].diagonal(-(head + 1)).mean()
+        if head < looking:
+            assert at_its_place > 0.75, head
+        else:
+            assert at_its_place < 0.5, head
+
+
+def test_what_looks_back_is_all_that_is_not_drawn() -> None:
+    """All else is random: the other heads, the other layers, and the predictions at first."""
+    model = CausalLM(of(128, heads=4, kv_heads=2))
+    model.initialize(0, previous_token_heads=2)
+    last = model.blocks[1].self_attn
+    assert torch.equal(last.q_norm.weight, torch.ones(32))
+    for name, parameter in model.named_parameters():
+        if "norm" in name or name.startswith("model.layers.0.self_attn"):
+            continue
+        width = 1.0 if "embed_" in name else math.sqrt(parameter.shape[1])
+        noise = parameter - parameter.mean(0) if "embed_" in name else parameter * width
+        wanted = 0.02 if "embed_" in name else 1.0
+        assert noise.std().item() == pytest.approx(wanted, rel=0.05), name
+    ids = torch.randint(64, (8, 60), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        log_probs = model.logits(Batch.of(ids)).log_softmax(-1)
+    # What all embeddings share adds the same to all logits: no token is likelier for it.
+    assert log_probs.exp().mean((0, 1)).max() < 3 / 64
+
+
+def copied(looking: int, steps: int) -> float:
+    """The loss of what is repeated, in nats, after so many steps on blocks of random tokens."""
+    model = CausalLM(of(128, heads=4))
+    model.initialize(0, previous_token_heads=looking)
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.002, betas=(0.9, 0.95))
+    losses = []
+    for _ in range(steps):
+        rows, known = [], torch.zeros(16, 64, dtype=torch.bool)
+        for row in range(16):
+            length = int(torch.randint(6, 17, (1,), generator=generator))
+            block = torch.randint(64, (length,), generator=generator)
+            rows.append(block.repeat(65 // length + 1)[:65])
+            known[row, length:] = True
+        ids = torch.stack(rows)
+        logits = model.logits(Batch.of(ids[:, :-1]))
+        loss = functional.cross_entropy(logits.mT, ids[:, 1:], reduction="none")
+        loss.mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach()[known].mean().item())
+    return sum(losses[-10:]) / 10
+
+
+def test_copying_is_learned_sooner() -> None:
+    """Chance is ln 64 = 4.16 nats; one that knows which tokens a block has gets to some 2.4."""
+    assert copied(2, 250) < copied(0, 250) - 0.3
+
+
+def test_who_cannot_look_back_does_not_by_default(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    def looking(shape: ModelConfig, asked: int | None = None) -> int:
+        config = PretrainConfig(
+            data=tmp_path, tokenizer=tmp_path, previous_token_heads=asked, out=tmp_path
+        )
+        return previous_token_heads(config, shape)
+
+    assert [looking(of(64 * heads)) for heads in (1, 2, 3, 6)] == [0, 1, 2, 2]
+    assert [looking(of(192), asked) for asked in (0, 1, 3)] == [0, 1, 3]
+    narrow = of(64, heads=16)
+    assert not can_look_back(narrow) and looking(narrow) == 0
+    with pytest.raises(UserError, match="needs heads of 8 features, and they have 4"):
+        looking(narrow, 1)
+    with pytest.raises(UserError, match="previous-token-heads=4 must be at most the 3 heads"):
+        looking(of(192), 4)
+    lstm = ModelConfig.recurrent("lstm", width=64, depth=1, vocab_size=64, context=32)
+    assert looking(lstm) == 0
+    with pytest.raises(ValueError, match="look back by RoPE"):
+        CausalLM(lstm).initialize(0, previous_token_heads=1)
