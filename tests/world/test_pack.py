@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "7cc04108aa1c75194b47f8a868679a60ae1098cd3d72080360da6c7a0bbffad1"
+DIGEST = "f4a7fabef8850f2e7b37aa3567cbe204253e865f82eee9f3258058306d18501e"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack
