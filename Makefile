@@ -62,6 +62,7 @@ benchmark: $(VENV)/installed-test
 # A marker is newer than pyproject.toml exactly when what it asks for is installed.
 $(VENV)/installed: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing PyTorch and what else groundup needs into $(VENV), once …"
 	$(VENV)/bin/python -m pip install --quiet --editable .
 	touch $@
 
