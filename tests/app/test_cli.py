@@ -212,6 +212,7 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "told"),
     [
         (["stf"], '"sft"'),
+        (["inspect", "x"], '"data inspect"'),
         (["quickstart", "--minuts", "3"], "--minutes"),
         (["quickstart", "--minutes", "soon"], "--minutes"),
         (["quickstart", "--minutes", "0"], "at least 0.001"),

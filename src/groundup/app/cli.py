@@ -16,7 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_origin
 
-from cyclopts import App, Argument, CoercionError, CycloptsError, Group, MissingArgumentError
+from cyclopts import (
+    App,
+    Argument,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    UnknownCommandError,
+)
 
 import groundup
 from groundup.app import process
@@ -345,8 +353,17 @@ def _misread(error: CycloptsError) -> str:
             why = f"{missing.name} is missing: {missing.parameter.help}."
     if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
         why = _no_number(error) or why
+    if isinstance(error, UnknownCommandError) and "Did you mean" not in why and error.unused_tokens:
+        whole = _with_its_group(error.unused_tokens[0])
+        why = why.replace(" Available", f' Did you mean "{whole}"? Available', int(bool(whole)))
     why = why if len(why) <= 2000 else f"{why[:1000]} …"
     return f"{why} See: {' '.join(['groundup', *(error.command_chain or ())])} --help"
+
+
+def _with_its_group(word: str) -> str | None:
+    """The whole command, "data inspect", of which somebody wrote the last word alone."""
+    groups = [name for name in app if name in ("data", "eval", "experiment", "learn", "scaling")]
+    return next((f"{name} {word}" for name in groups if word in set(app[name])), None)
 
 
 def _no_number(error: CoercionError) -> str | None:
