@@ -99,16 +99,15 @@ def headlines(models: Sequence[Evaluated], found: Sequence[Claim]) -> list[Headl
         TEXT,
         RIGHT,
         DECLINED.format("harmful"),
+        DECLINED.format("benign"),
         CHOICE,
         PREFERS,
         STOPS,
-        DECLINED.format("benign"),
     ):
         measure = measure_named(name)
         own, tells = measure.of(models[-1]), informative(measure, models)
         # Of what people wrote first: the small world's own numbers stand for what only it has.
-        order = (WORLD, POOLED) if name.startswith(DECLINED.format("harmful")) else (POOLED, WORLD)
-        part = next((part for part in order if part in own and tells(part)), None)
+        part = next((part for part in (POOLED, WORLD) if part in own and tells(part)), None)
         if part is not None:
             shown.append(_headline(measure, part, models, found))
     return shown[:_HEADLINES]
