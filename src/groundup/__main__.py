@@ -14,8 +14,11 @@ def main() -> int:
 
     prepare()
     from groundup.app.cli import main
+    from groundup.runs import ranks
 
-    return main()
+    code = main()
+    ranks.leave(code)
+    return code
 
 
 if __name__ == "__main__":

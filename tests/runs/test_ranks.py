@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,20 @@ def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) 
     code, said = torchrun(2, workshop.command("sft", tmp_path / "run", rows=2, micro_rows=2))
     assert code != 0
     assert "a step has 1 micro-batches and 2 processes are to share them" in said
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_rank_that_is_done_ends_as_it_says(processes: int) -> None:
+    """Whatever would abort it at the end of Python; a single process ends as Python does."""
+    code = (
+        "import atexit, os; from groundup.runs import ranks; "
+        "atexit.register(os.abort); print('done'); ranks.leave(3)"
+    )
+    launched = {"RANK": "1", "WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | launched, capture_output=True, text=True
+    )
+    if processes == 1:
+        assert done.returncode == -signal.SIGABRT
+    else:
+        assert (done.returncode, done.stdout) == (3, "done\n")

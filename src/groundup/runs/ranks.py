@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -129,6 +130,18 @@ def destroy() -> None:
 
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def leave(code: int) -> None:
+    """End this process with its exit code, if it is one of several; else do nothing.
+
+    At the end of Python threads of torch's C++ can abort a rank that has done its work, which
+    torchrun takes for a failure of the whole run. So Python does not end there.
+    """
+    if size() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _join() -> None:
