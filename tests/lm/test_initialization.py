@@ -1,6 +1,7 @@
 """Weights before the first step: heads that look back, and what they are good for."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from groundup.pretrain.stage import previous_token_heads
 from groundup.train.batch import Batch
 
 
-def of(width: int, depth: int = 2, **chosen: int) -> ModelConfig:
+def of(width: int, depth: int = 2, **chosen: Any) -> ModelConfig:
     return ModelConfig.of(width=width, depth=depth, vocab_size=64, context=96, **chosen)
 
 
@@ -128,6 +129,13 @@ def test_who_cannot_look_back_does_not_by_default(tmp_path) -> None:  # type: ig
         looking(narrow, 1)
     with pytest.raises(UserError, match="previous-token-heads=4 must be at most the 3 heads"):
         looking(of(192), 4)
+    assert looking(of(192, do_layer_norm_before=False)) == 0
+    assert looking(of(192, position_embedding_type="alibi")) == 0
+    for chosen in ({"norm": "after"}, {"position": "alibi"}, {"arch": "lstm"}):
+        with pytest.raises(ValueError, match="previous_token_heads=1 has no meaning with"):
+            PretrainConfig(
+                data=tmp_path, tokenizer=tmp_path, out=tmp_path, previous_token_heads=1, **chosen
+            )
     lstm = ModelConfig.recurrent("lstm", width=64, depth=1, vocab_size=64, context=32)
     assert looking(lstm) == 0
     with pytest.raises(ValueError, match="look back by RoPE"):

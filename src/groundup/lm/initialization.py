@@ -47,8 +47,12 @@ _SHARPNESS = 3.0
 
 
 def can_look_back(config: ModelConfig) -> bool:
-    """Whether heads can begin by looking back: RoPE, with norms that keep scores in bounds."""
-    return config.position == "rope" and config.qk_norm and config.head_dim >= FEWEST_FEATURES
+    """Whether heads can begin by looking back: RoPE, and norms that keep scores in bounds.
+
+    With norms after what they are added to, a model learned more slowly for it, so there it cannot.
+    """
+    normed = config.qk_norm and config.do_layer_norm_before
+    return config.position == "rope" and normed and config.head_dim >= FEWEST_FEATURES
 
 
 @torch.no_grad()
@@ -60,7 +64,7 @@ def draw(model: CausalLM, generator: torch.Generator, previous_token_heads: int)
     so beside heads that look back: what these find must reach the layers after.
     """
     if previous_token_heads and not can_look_back(model.config):
-        raise ValueError("heads look back by RoPE and the norms of queries and keys")
+        raise ValueError("heads look back by RoPE, norms before, and norms of queries and keys")
     for name, parameter in model.named_parameters():
         output = name.endswith(("o_proj.weight", "down_proj.weight"))
         if "bias" in name or (output and not previous_token_heads):

@@ -77,8 +77,8 @@ class PretrainConfig(TrainingConfig):
     previous_token_heads: PreviousTokenHeads | None = Field(
         None,
         description="heads of the first layer that begin by looking one, two, … tokens back, so "
-        "that copying is learned sooner (default: 2 with RoPE, but not all heads; 0: random "
-        "weights alone)",
+        "that copying is learned sooner (default: 2 with RoPE and norms before, but not all "
+        "heads; 0: random weights alone)",
     )
     attention_window: Window | None = Field(
         None, description="tokens back that attention may look (default: all)"
@@ -134,6 +134,8 @@ class PretrainConfig(TrainingConfig):
             unused = dict.fromkeys((*of_transformers, *others), f"arch={self.arch}")
         elif self.position != "rope":
             unused["previous_token_heads"] = f"position={self.position}"
+        elif self.norm == "after":
+            unused["previous_token_heads"] = "norm=after"
         if self.experts is None:
             unused |= dict.fromkeys(("experts_per_token", "balance"), "no experts")
         for name, without in unused.items():

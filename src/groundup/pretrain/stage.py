@@ -182,7 +182,9 @@ def previous_token_heads(config: PretrainConfig, shape: ModelConfig) -> int:
         fitting = min(_LOOKING_BACK, heads - 1) if can_look_back(shape) else 0
         return fitting if asked is None else 0
     if asked > heads:
-        raise UserError(f"--previous-token-heads={asked} must be at most the {heads} heads")
+        raise UserError(
+            f"--previous-token-heads={asked} must be at most the {heads} heads; give fewer"
+        )
     if not can_look_back(shape):
         raise UserError(
             f"--previous-token-heads={asked} needs heads of {FEWEST_FEATURES} features, and they "
