@@ -163,6 +163,13 @@ def test_no_claim_contradicts_another(seed: int) -> None:
     assert order == sorted(order, key=["worse", "better"].index)
 
 
+def test_look_alikes_stand_beside_harm() -> None:
+    of = material(0)
+    models = [model("base", None, of, 1), model("dpo", "base", of, 2)]
+    titles = [number.title for number in headlines(models, claims(models))]
+    assert titles[titles.index("harmful requests declined") + 1] == "benign requests declined"
+
+
 @pytest.mark.parametrize("flag", [0, 1])
 def test_what_says_nothing_is_neither_claimed_nor_shown(flag: int) -> None:
     of = material(0)

@@ -1,6 +1,7 @@
 """Weights before the first step: heads that look back, and what they are good for."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,7 +115,7 @@ def test_copying_is_learned_sooner() -> None:
     assert copied(2, 250) < copied(0, 250) - 0.3
 
 
-def test_who_cannot_look_back_does_not_by_default(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_who_cannot_look_back_does_not_by_default(tmp_path: Path) -> None:
     def looking(shape: ModelConfig, asked: int | None = None) -> int:
         config = PretrainConfig(
             data=tmp_path, tokenizer=tmp_path, previous_token_heads=asked, out=tmp_path

@@ -354,16 +354,16 @@ def _misread(error: CycloptsError) -> str:
     if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
         why = _no_number(error) or why
     if isinstance(error, UnknownCommandError) and "Did you mean" not in why and error.unused_tokens:
-        whole = _with_its_group(error.unused_tokens[0])
-        why = why.replace(" Available", f' Did you mean "{whole}"? Available', int(bool(whole)))
+        why = why.replace(" Available", f"{_with_its_group(error.unused_tokens[0])} Available", 1)
     why = why if len(why) <= 2000 else f"{why[:1000]} …"
     return f"{why} See: {' '.join(['groundup', *(error.command_chain or ())])} --help"
 
 
-def _with_its_group(word: str) -> str | None:
-    """The whole command, "data inspect", of which somebody wrote the last word alone."""
-    groups = [name for name in app if name in ("data", "eval", "experiment", "learn", "scaling")]
-    return next((f"{name} {word}" for name in groups if word in set(app[name])), None)
+def _with_its_group(word: str) -> str:
+    """A hint at the whole command, "data inspect", to who wrote the last word of one alone."""
+    groups = (name for name in app if not name.startswith("-"))
+    found = next((f"{name} {word}" for name in groups if word in set(app[name])), None)
+    return "" if found is None else f' Did you mean "{found}"?'
 
 
 def _no_number(error: CoercionError) -> str | None:

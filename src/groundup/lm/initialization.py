@@ -34,15 +34,14 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.positions import inverse_frequencies
 
 if TYPE_CHECKING:
-    from groundup.lm.model import CausalLM, Decoder
+    from groundup.lm.model import CausalLM
 
-# Of a head that can look back: fewer hold no pair for it.
+# One pair for so many features looks back, a quarter of all; the others are left to what tokens
+# are.
 FEWEST_FEATURES = 8
 _EMBEDDING_STD = 0.02
-# A quarter of the pairs look back; the others are left to what tokens are.
-_SHARE_OF_PAIRS = 1 / 4
-# Gains of queries and keys in these pairs: a score of the token meant lies some 10 above its
-# neighbors', so that nearly all of the softmax is on it.
+# Gains of queries and keys in these pairs: in heads of 64 a score of the token meant lies some 10
+# above its neighbors', so that nearly all of the softmax is on it.
 _SHARPNESS = 3.0
 
 
@@ -81,13 +80,12 @@ def draw(model: CausalLM, generator: torch.Generator, previous_token_heads: int)
 
 def _look_back(model: CausalLM, generator: torch.Generator, heads: int) -> None:
     config = model.config
-    decoder: Decoder = model.model  # type: ignore[assignment]
     width, head_dim = config.hidden_size, config.head_dim
     shared = torch.randn(width, generator=generator)
     shared /= shared.norm()
-    decoder.embed_tokens.weight += _EMBEDDING_STD * math.sqrt(width) * shared
+    model.model.embed_tokens.weight += _EMBEDDING_STD * math.sqrt(width) * shared
     first = model.blocks[0].self_attn
-    pairs = int(_SHARE_OF_PAIRS * head_dim / 2)
+    pairs = head_dim // FEWEST_FEATURES
     looking = torch.cat((torch.arange(pairs), head_dim // 2 + torch.arange(pairs)))
     frequencies = inverse_frequencies(config.rope, head_dim, torch.device("cpu"))[:pairs]
     key = torch.cat((torch.ones(pairs), torch.zeros(pairs)))
@@ -99,8 +97,9 @@ def _look_back(model: CausalLM, generator: torch.Generator, heads: int) -> None:
         queries.zero_()
         queries[looking] = torch.outer(query, shared)
         _rows(first.k_proj.weight, head // group, head_dim)[looking] = torch.outer(key, shared)
-    for norm in (first.q_norm, first.k_norm):
-        norm.weight[looking] = _SHARPNESS  # type: ignore[operator]
+    for gains in (first.q_norm.weight, first.k_norm.weight):
+        assert isinstance(gains, Tensor)
+        gains[looking] = _SHARPNESS
 
 
 def _rows(

@@ -178,14 +178,13 @@ def previous_token_heads(config: PretrainConfig, shape: ModelConfig) -> int:
     Raises `UserError` for more than there are, and for a shape whose heads cannot.
     """
     asked, heads = config.previous_token_heads, shape.num_attention_heads
-    if not asked:
-        fitting = min(_LOOKING_BACK, heads - 1) if can_look_back(shape) else 0
-        return fitting if asked is None else 0
+    if asked is None:
+        return min(_LOOKING_BACK, heads - 1) if can_look_back(shape) else 0
     if asked > heads:
         raise UserError(
             f"--previous-token-heads={asked} must be at most the {heads} heads; give fewer"
         )
-    if not can_look_back(shape):
+    if asked and not can_look_back(shape):
         raise UserError(
             f"--previous-token-heads={asked} needs heads of {FEWEST_FEATURES} features, and they "
             f"have {shape.head_dim}; give fewer --heads, or leave it out"
