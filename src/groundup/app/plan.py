@@ -64,7 +64,7 @@ _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 25.0, 0.1
 # Prompts whose answers are compared, for each minute of such a machine; the seconds that answering
 # one takes, and learning once from its pairs; and reading the fine-tuning data beside them.
 _COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 300, 1_000, 20_000
-_PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.0045, 12.0
+_PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
