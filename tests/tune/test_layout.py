@@ -135,6 +135,25 @@ def test_every_size_of_data_gets_steps_enough(workshop: Any, tmp_path: Path, cou
     assert layout.epochs >= 2
 
 
+def test_text_that_lies_beside_conversations_is_offered_where_none_is_replayed(
+    workshop: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "of a stage"
+    for kind in ("conversations", "documents"):
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / "heldout.jsonl").touch()
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    write_json_lines(folder / "conversations" / "train.jsonl", [row])
+    text = folder / "documents" / "train.jsonl"
+    text.touch()
+    assert "replay" not in laid(workshop, folder)[2]
+    write_json_lines(text, [{"text": "The sea is wide. " * 20}])
+    _, layout, reasons = laid(workshop, folder)
+    assert layout.replay == 0 and f"--replay-data '{text}' keeps" in reasons["replay"]
+    _, layout, reasons = laid(workshop, folder, replay=0.2, replay_data=(text,))
+    assert layout.replay == 0.2 and "replay" not in reasons
+
+
 def test_what_the_user_says_stands(workshop: Any, tmp_path: Path) -> None:
     path = talks(tmp_path / "own.jsonl", 60)
     _, layout, reasons = laid(workshop, path, rows=7, context=128, epochs=3, replay=0)

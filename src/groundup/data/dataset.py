@@ -347,6 +347,13 @@ def is_stage(path: Path) -> bool:
     return (path / "conversations" / "train.jsonl").is_file()
 
 
+def text_beside(folder: Path) -> Path | None:
+    """The documents of a data stage that lie beside its conversations, where it has both."""
+    conversations, text = (folder / kind / "train.jsonl" for kind in ("conversations", "documents"))
+    both = all(one.is_file() and one.stat().st_size for one in (conversations, text))
+    return text if both else None
+
+
 def _stage(folder: Path) -> Part:
     """A data stage's conversations, or its documents where it has no conversations."""
     if (folder / "conversations" / "train.jsonl").stat().st_size:

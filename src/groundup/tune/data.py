@@ -6,6 +6,7 @@ different between supervised fine-tuning and continued pre-training on a domain.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.dataset import is_stage, load_dataset, load_datasets
+from groundup.data.dataset import is_stage, load_dataset, load_datasets, text_beside
 from groundup.data.packs.manifest import mixture_groups
 from groundup.data.split import content, evenly_spaced
 from groundup.errors import UserError
@@ -209,6 +210,12 @@ def decided(
     if replay is None:
         mixed = any(is_stage(at) or at in config.replay_data for at in config.data)
         replay, why = replayed(found.tokens, parameters, mixed=mixed)
+        text = next(filter(None, map(text_beside, config.data)), None)
+        if text and not replay:
+            why = (
+                "0, so the model forgets some of how text goes; --replay 0.2 --replay-data "
+                f"{shlex.quote(str(text))} keeps more of it"
+            )
         reasons |= {"replay": why} if why else {}
     decay = config.decay
     if decay is None:
