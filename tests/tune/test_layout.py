@@ -110,8 +110,9 @@ def talks(path: Path, count: int, words: int = 5) -> Path:
     return path
 
 
-def laid(workshop: Any, path: Path, **settings: Any) -> Any:
-    config = SFTConfig(out=path.parent / "unused", model=path.parent, data=(path,), **settings)
+def laid(workshop: Any, path: Path, *others: Path, **settings: Any) -> Any:
+    out = path.parent / "unused"
+    config = SFTConfig(out=out, model=path.parent, data=(path, *others), **settings)
     found = read_rows(config, Tokenizer.load(workshop.tokenizer), 1024)
     return decided(
         config,
@@ -152,6 +153,7 @@ def test_text_that_lies_beside_conversations_is_offered_where_none_is_replayed(
     assert layout.replay == 0 and f"--replay-data '{text}' keeps" in reasons["replay"]
     _, layout, reasons = laid(workshop, folder, replay=0.2, replay_data=(text,))
     assert layout.replay == 0.2 and "replay" not in reasons
+    assert "replay" not in laid(workshop, folder, text)[2]
 
 
 def test_what_the_user_says_stands(workshop: Any, tmp_path: Path) -> None:

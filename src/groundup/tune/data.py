@@ -6,7 +6,6 @@ different between supervised fine-tuning and continued pre-training on a domain.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -209,13 +208,9 @@ def decided(
         context, reasons["context"] = row_length(found.longest, longest)
     if replay is None:
         mixed = any(is_stage(at) or at in config.replay_data for at in config.data)
-        replay, why = replayed(found.tokens, parameters, mixed=mixed)
-        text = next(filter(None, map(text_beside, config.data)), None)
-        if text and not replay:
-            why = (
-                "0, so the model forgets some of how text goes; --replay 0.2 --replay-data "
-                f"{shlex.quote(str(text))} keeps more of it"
-            )
+        texts = (text_beside(at) for at in config.data)
+        beside = next((text for text in texts if text and text not in config.data), None)
+        replay, why = replayed(found.tokens, parameters, mixed=mixed, beside=beside)
         reasons |= {"replay": why} if why else {}
     decay = config.decay
     if decay is None:

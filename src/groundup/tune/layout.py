@@ -11,7 +11,9 @@ the time make it, until there are steps enough. What is decided here is written 
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from groundup.runs import ranks
 from groundup.runs.console import counted
@@ -93,14 +95,21 @@ def passes(rows_per_epoch: int, rows: int, tokens: int) -> float:
     return min(_MOST_PASSES, max(_PASSES, _STEPS * rows / rows_per_epoch))
 
 
-def replayed(tokens: int, parameters: int, *, mixed: bool) -> tuple[float, str]:
+def replayed(
+    tokens: int, parameters: int, *, mixed: bool, beside: Path | None = None
+) -> tuple[float, str]:
     """The share of general text where nobody says, and why.
 
     `tokens` of one's own, for a model of so many `parameters`; `mixed` says whether the data have
-    general text already.
+    general text already, and `beside` where text lies that could be replayed.
     """
     if tokens > LITTLE or mixed:
-        return 0.0, ""
+        if beside is None:
+            return 0.0, ""
+        return 0.0, (
+            "0, so the model forgets some of how text goes; --replay 0.2 --replay-data "
+            f"{shlex.quote(str(beside))} keeps more of it"
+        )
     if parameters < _LEAST_TO_FORGET:
         return 0.0, (
             f"0, as nobody says what so small a model was made of; it forgets over {tokens:,} "
