@@ -196,6 +196,11 @@ typedef struct { /* W of some kind as its bytes; `stride` is those of a row */
     int64_t in, stride;
 } Rows;
 
+/* One row of x only waits for memory, and the processor reads too little of bfloat16 ahead: a chunk,
+   which is a line of its cache, is asked for so many bytes before its turn (SmolLM2: 1.4 times as
+   fast; half as far 1.3 times, four times as far the same). */
+#define AHEAD 2048
+
 /* Some rows of W with up to four rows of x, which share what was read of W; each sum of an output
    for a row of x is in sums[4 output + row]. */
 INLINE void dots(int kind, Rows w, int outputs, const float *x, int rows, float *sums) {
@@ -205,6 +210,7 @@ INLINE void dots(int kind, Rows w, int outputs, const float *x, int rows, float 
     int64_t i = 0, in = w.in, at = 0;
     for (; i + CHUNK <= in; i += CHUNK, at += CHUNK_BYTES[kind]) {
         floats numbers[4][STEPS], some;
+        if (rows == 1 && kind == BFLOAT16_KIND) __builtin_prefetch(w.at + at + AHEAD);
 #pragma GCC unroll 4
         for (int o = 0; o < outputs; o++) read_chunk(kind, w.at + o * w.stride + at, numbers[o]);
 #pragma GCC unroll 8
