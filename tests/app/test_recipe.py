@@ -509,7 +509,11 @@ def test_a_gguf_file_is_a_model_and_a_folder_with_one_means_it(tmp_path: Path) -
 
 
 def test_general_text_of_replay_may_lie_in_an_earlier_tables_data(tmp_path: Path) -> None:
-    (sft,) = (table for table in read_recipe("quickstart").tables if table.name == "sft")
+    (tmp_path / "mine.toml").write_text(
+        '[data]\npacks = ["wiki"]\n[sft]\nfrom = "pack:smollm2"\ndata = "data"\n'
+        'replay_data = "data/documents/train.jsonl"\n'
+    )
+    (sft,) = (table for table in read_recipe(tmp_path / "mine.toml").tables if table.name == "sft")
     assert sft.inputs["replay_data"] == "data/documents/train.jsonl"
     config = sft.config(tmp_path)
     assert isinstance(config, SFTConfig)

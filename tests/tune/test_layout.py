@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
 from groundup.train.pace import Pace
 from groundup.tune.config import SFTConfig
-from groundup.tune.data import decided, read_rows
+from groundup.tune.data import decided, made_of, read_rows
 from groundup.tune.layout import (
     BY_HEART,
     LITTLE,
     MOST_ROWS,
     MOST_SEEN,
+    MUCH,
     passes,
+    rate_share,
     replayed,
     row_length,
     rows_of_step,
@@ -136,7 +139,7 @@ def test_every_size_of_data_gets_steps_enough(workshop: Any, tmp_path: Path, cou
     assert layout.epochs >= 2
 
 
-def test_text_that_lies_beside_conversations_is_offered_where_none_is_replayed(
+def test_text_that_lies_beside_conversations_is_replayed_unless_turned_off(
     workshop: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "of a stage"
@@ -147,13 +150,72 @@ def test_text_that_lies_beside_conversations_is_offered_where_none_is_replayed(
     write_json_lines(folder / "conversations" / "train.jsonl", [row])
     text = folder / "documents" / "train.jsonl"
     text.touch()
-    assert "replay" not in laid(workshop, folder)[2]
-    write_json_lines(text, [{"text": "The sea is wide. " * 20}])
     _, layout, reasons = laid(workshop, folder)
-    assert layout.replay == 0 and f"--replay-data '{text}' keeps" in reasons["replay"]
-    _, layout, reasons = laid(workshop, folder, replay=0.2, replay_data=(text,))
-    assert layout.replay == 0.2 and "replay" not in reasons
-    assert "replay" not in laid(workshop, folder, text)[2]
+    assert layout.replay == 0 and "replay" not in reasons
+    write_json_lines(text, [{"text": "The sea is wide. " * 20}])
+    data, layout, reasons = laid(workshop, folder)
+    assert layout.replay == 0.2 and str(text) in reasons["replay"]
+    assert str(text) in data.stream.sources
+    assert laid(workshop, folder, replay=0)[1].replay == 0
+    # Where it is fine-tuned on, it is not replayed as well.
+    _, layout, reasons = laid(workshop, folder, text)
+    assert layout.replay == 0 and "replay" not in reasons
+    with pytest.raises(UserError, match="is what is fine-tuned on already"):
+        laid(workshop, folder, text, replay=0.2, replay_data=(text,))
+
+
+def test_text_that_is_named_is_replayed(workshop: Any, tmp_path: Path) -> None:
+    path, text = talks(tmp_path / "own.jsonl", 60), tmp_path / "text.txt"
+    text.write_text("The sea is wide and deep.\n\n" * 20)
+    assert laid(workshop, path)[1].replay == 0
+    assert laid(workshop, path, replay_data=(text,))[1].replay == 0.2
+    with pytest.raises(UserError, match="nowhere"):
+        laid(workshop, path, replay_data=(tmp_path / "nowhere.txt",))
+
+
+def test_a_model_made_here_keeps_what_it_was_made_of(workshop: Any, tmp_path: Path) -> None:
+    text = workshop.data / "documents" / "train.jsonl"
+    assert made_of(workshop.finished("sft")) == workshop.data
+    assert made_of(workshop.finished("pretrain")) == text
+    alone = shutil.copytree(workshop.finished("sft"), tmp_path / "bare")
+    (alone / "run.json").unlink()
+    for copy in alone.glob(".run.json*"):
+        copy.unlink()
+    path = talks(tmp_path / "own.jsonl", 40)
+    plans = {}
+    for name, model, settings in (
+        ("whole", workshop.finished("sft"), {}),
+        ("lora", workshop.finished("sft"), {"adapter": "lora"}),
+        ("alone", alone, {}),
+    ):
+        config = SFTConfig(
+            out=tmp_path / name,
+            model=model,
+            data=(path,),
+            steps=2,
+            evaluations=1,
+            dtype="float32",
+            threads=1,
+            **settings,
+        )
+        plans[name] = json.loads((run(config) / "plan.json").read_text())
+    story = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert story["parents"]["replay"]["path"] == str(workshop.data)
+    assert story["config"]["replay_data"] == [str(workshop.data)]
+    assert {name: plan["layout"]["replay"] for name, plan in plans.items()} == {
+        "whole": 0.2,
+        "lora": 0.2,
+        "alone": 0.0,
+    }
+    # Of forty rows the whole model learns at a fifth of its rate, and an adapter at its own.
+    rates = {name: plan["rates"]["matrices"] for name, plan in plans.items()}
+    assert rates == pytest.approx({"whole": 0.002, "lora": 0.001, "alone": 0.002})
+
+
+@given(st.integers(0, 10**8), st.integers(0, 10**8))
+def test_little_data_are_learned_slowly_and_much_at_the_full_rate(one: int, other: int) -> None:
+    assert 0.2 <= rate_share(min(one, other)) <= rate_share(max(one, other)) <= 1
+    assert rate_share(LITTLE) == 0.2 and rate_share(MUCH) == rate_share(10 * MUCH) == 1
 
 
 def test_what_the_user_says_stands(workshop: Any, tmp_path: Path) -> None:
@@ -201,7 +263,7 @@ def test_a_run_of_minutes_keeps_its_layout_and_its_speed(workshop: Any, tmp_path
     )
     folder = run(config)
     plan = json.loads((folder / "plan.json").read_text())
-    assert plan["layout"]["rows"] == 1 and plan["layout"]["replay"] == 0
+    assert plan["layout"]["rows"] == 1 and plan["layout"]["replay"] == 0.2
     lines = [line for line in read_lines(folder / "metrics.jsonl") if line["kind"] == "train"]
     assert len(lines) == plan["steps"]
     # The estimate counts what is read, not what pads a row.

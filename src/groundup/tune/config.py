@@ -121,11 +121,15 @@ class SFTConfig(TuningConfig, OwnDataConfig):
     )
     replay: ShareBelowOne | None = Field(
         None,
-        description="share of the tokens that are general text, against forgetting (default: 0.1 "
-        "beside little data, up to 200,000 tokens, for models above 20 M parameters; else 0)",
+        description="share of the tokens that are general text, against forgetting (default: 0.2 "
+        "of text that is named or lies beside the conversations of a data-stage folder; 0.1 beside "
+        "little data, up to 200,000 tokens, for models above 20 M parameters; else 0)",
     )
-    replay_data: tuple[Path, ...] = Field(
-        (Path("pack:wiki"),), min_length=1, description="the general text of replay"
+    replay_data: tuple[Path, ...] | None = Field(
+        None,
+        min_length=1,
+        description="the general text of replay (default: what lies beside the conversations of a "
+        "data-stage folder, else pack:wiki)",
     )
     layout: Literal["packed", "padded"] = Field(
         "packed",
@@ -180,15 +184,6 @@ class SFTConfig(TuningConfig, OwnDataConfig):
             raise ValueError(
                 f"weights={list(self.weights)} must be 0 or more and not all 0; try "
                 f"{' '.join('1' for _ in self.weights)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _replay_is_something_else(self) -> Self:
-        if self.replay and (same := set(self.data) & set(self.replay_data)):
-            raise ValueError(
-                f"replay_data={str(min(same))!r} is what is fine-tuned on already; give other, "
-                "general text, or leave replay out"
             )
         return self
 

@@ -6,7 +6,7 @@ different between supervised fine-tuning and continued pre-training on a domain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from groundup.tune.config import SFTConfig
 from groundup.tune.layout import (
     DECAY,
     DECAY_OF_LITTLE,
+    GENERAL,
     LITTLE,
     MOST_ROWS,
     MOST_SEEN,
@@ -50,7 +51,8 @@ class TuningData:
     """A stream of batches, held-out items, and the counts of what was read and rejected.
 
     `tokenizer` is the model's, with a chat template if there are `chats` among the rows;
-    `own_items` are how many items the stream has beside replay's.
+    `own_items` are how many items the stream has beside replay's, and `own_tokens` those of all
+    one's own rows.
     """
 
     tokenizer: Tokenizer
@@ -59,6 +61,7 @@ class TuningData:
     counts: Mapping[str, Any]
     chats: bool
     own_items: int
+    own_tokens: int
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,46 @@ def require_joinable(config: SFTConfig, tokenizer: Tokenizer) -> None:
         )
 
 
+def general_text(config: SFTConfig) -> tuple[Path, ...]:
+    """Where the general text of replay lies: where the settings say, else beside the conversations
+    of a data folder, else in what the model was made of, else in Wikipedia.
+
+    Raises `UserError` for what is fine-tuned on already.
+    """
+    texts = config.replay_data or _new(map(text_beside, config.data), config)
+    texts = texts or _new([made_of(config.model)], config) or GENERAL
+    if config.replay and (same := set(config.data) & set(texts)):
+        raise UserError(
+            f"replay_data={str(min(same))!r} is what is fine-tuned on already; give other, "
+            "general text, or leave replay out"
+        )
+    return texts
+
+
+def _new(texts: Iterable[Path | None], config: SFTConfig) -> tuple[Path, ...]:
+    return tuple(text for text in texts if text is not None and text not in config.data)
+
+
+def made_of(model: Path) -> Path | None:
+    """What a model that was trained here from random weights learned from last: a data folder, of
+    which fine-tuning reads the conversations, or its texts where the model knows no others. None
+    where the runs do not say, or where it is gone."""
+    from groundup.report.history import lineage
+
+    runs = lineage(model)
+    if not runs or runs[0].parent is not None:
+        return None
+    for run in reversed(runs):
+        parents = run.run["parents"].items()
+        for folder in (run.beside(one["path"]) for name, one in parents if name == "data"):
+            text = folder / "documents" / "train.jsonl"
+            if is_stage(folder) and run.reads == "conversations":
+                return folder
+            if run.reads == "documents" and text.is_file() and text.stat().st_size:
+                return text
+    return None
+
+
 def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
     """The rows as a stream of batches, with general text beside them. Raises `UserError` for what
     cannot be used."""
@@ -185,7 +228,9 @@ def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
     )
     counts = {**asdict(stream.counts), **found.counts}
     count = sum(map(len, found.sources.values()))
-    return TuningData(found.tokenizer, stream, found.heldout, counts, found.chats, count)
+    return TuningData(
+        found.tokenizer, stream, found.heldout, counts, found.chats, count, found.tokens
+    )
 
 
 def decided(
@@ -207,10 +252,9 @@ def decided(
     if context is None:
         context, reasons["context"] = row_length(found.longest, longest)
     if replay is None:
-        mixed = any(is_stage(at) or at in config.replay_data for at in config.data)
-        texts = (text_beside(at) for at in config.data)
-        beside = next((text for text in texts if text and text not in config.data), None)
-        replay, why = replayed(found.tokens, parameters, mixed=mixed, beside=beside)
+        texts = general_text(config)
+        mixed = any(at in texts or (is_stage(at) and texts == GENERAL) for at in config.data)
+        replay, why = replayed(found.tokens, parameters, texts, mixed=mixed)
         reasons |= {"replay": why} if why else {}
     decay = config.decay
     if decay is None:
@@ -219,7 +263,7 @@ def decided(
     try:
         data = laid_out(config, found, layout)
     except UserError as error:
-        if not replay or config.replay is not None:
+        if not replay or config.replay is not None or general_text(config) != GENERAL:
             raise
         say(f"no general text is replayed, as it cannot be had: {error}")
         reasons.pop("replay")
@@ -298,7 +342,7 @@ def _replayed(
     if config.steps is not None:
         tokens = min(tokens, config.steps * (config.rows or MOST_ROWS) * layout.context)
     replayed_text = {}
-    for at in config.replay_data:
+    for at in general_text(config):
         read = load_dataset([at])
         for line in read.bad:
             say(str(line))
@@ -329,7 +373,7 @@ def _tokens(items: Sequence[Example], context: int) -> int:
 
 def locations(config: SFTConfig) -> dict[str, Path]:
     """The sources that lie somewhere, by the names under which a run remembers them."""
-    named = {"data": config.data, "replay": config.replay_data if config.replay != 0 else ()}
+    named = {"data": config.data, "replay": general_text(config) if config.replay != 0 else ()}
     return {
         f"{name} {i + 1}" if i else name: at
         for name, sources in named.items()

@@ -33,18 +33,19 @@ from groundup.text.example import Example
 from groundup.train.batch import Batch
 from groundup.train.device import resolve, use_threads
 from groundup.train.loss import next_token_loss
-from groundup.train.plan import TRAINING_SHARE, TrainPlan, uses_muon
+from groundup.train.plan import TRAINING_SHARE, Trained, TrainPlan, uses_muon
 from groundup.train.stage import Job, run_stage
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import (
     TuningData,
     decided,
+    general_text,
     laid_out,
     locations,
     read_rows,
     require_joinable,
 )
-from groundup.tune.layout import DECAY, MOST_SEEN, Layout, seen
+from groundup.tune.layout import DECAY, MOST_SEEN, Layout, rate_share, seen
 from groundup.tune.prepare import PreparedModel, prepare_model
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), where a small model is
@@ -58,6 +59,7 @@ def run(config: SFTConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
+    config = config.model_copy(update={"replay_data": general_text(config)})
     parents = {"model": config.model, **locations(config)}
     return run_stage(config, "sft", parents, functools.partial(_job, config))
 
@@ -73,7 +75,7 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
     _print_counts(data)
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
-        read = (*config.data, *(config.replay_data if layout.replay else ()))
+        read = (*config.data, *(general_text(config) if layout.replay else ()))
         trained = "the assistant's tokens" if data.chats else "every token"
         card = model_card(
             "A model fine-tuned by groundup",
@@ -86,7 +88,7 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
 
     return Job(
         config.model_copy(update=asdict(layout)),
-        prepared.trained,
+        _careful(prepared.trained, data.own_tokens),
         model=lambda: model,
         stream=lambda steps: data.stream,
         loss=next_token_loss,
@@ -102,6 +104,23 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
         announce=lambda plan: _print_passes(data, plan),
         evaluates_first=True,
     )
+
+
+def _careful(trained: Trained, tokens: int) -> Trained:
+    """The whole of a small model learns more slowly from so few `tokens`, lest it forgets the rest.
+
+    A large one is slow enough for its size, and beside an adapter the model stays as it is.
+    """
+    share = rate_share(tokens)
+    matrices, embeddings = (
+        min(rate, share * of) for rate, of in zip(trained.rates, RATES, strict=True)
+    )
+    if trained.adapter != "none" or matrices == trained.rates[0]:
+        return trained
+    why = (
+        f"{share:.2g} of a small model's, as {tokens:,} tokens are few; change with --learning-rate"
+    )
+    return replace(trained, rates=(matrices, embeddings), why_rates=why)
 
 
 def _data(
