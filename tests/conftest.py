@@ -81,7 +81,7 @@ ONLINE = {
 }
 OWN_SETTINGS = {
     "pretrain": {"depth": 1, "width": 64, "context": 64},
-    "sft": {"learning-rate": 0.02, "embedding-learning-rate": 0.01},
+    "sft": {"replay": 0, "learning-rate": 0.02, "embedding-learning-rate": 0.01},
     "dpo": {"learning-rate": 0.004, "embedding-learning-rate": 0.002, "beta": 0.5, "nll": 0.0},
     # With fewer rows to a step, what it learns would be left to the rounding of the processor.
     "kto": {

@@ -27,6 +27,7 @@ from groundup.tune.layout import (
     MOST_ROWS,
     MOST_SEEN,
     MUCH,
+    SLOWEST,
     passes,
     rate_share,
     replayed,
@@ -187,6 +188,7 @@ def test_a_model_made_here_keeps_what_it_was_made_of(workshop: Any, tmp_path: Pa
         ("whole", workshop.finished("sft"), {}),
         ("lora", workshop.finished("sft"), {"adapter": "lora"}),
         ("alone", alone, {}),
+        ("given", alone, {"learning_rate": 0.004}),
     ):
         config = SFTConfig(
             out=tmp_path / name,
@@ -206,16 +208,19 @@ def test_a_model_made_here_keeps_what_it_was_made_of(workshop: Any, tmp_path: Pa
         "whole": 0.2,
         "lora": 0.2,
         "alone": 0.0,
+        "given": 0.0,
     }
-    # Of forty rows the whole model learns at a fifth of its rate, and an adapter at its own.
+    # Of forty rows the whole model learns at a tenth of its rate, and an adapter at its own.
     rates = {name: plan["rates"]["matrices"] for name, plan in plans.items()}
-    assert rates == pytest.approx({"whole": 0.002, "lora": 0.001, "alone": 0.002})
+    assert rates == pytest.approx({"whole": 0.001, "lora": 0.001, "alone": 0.001, "given": 0.004})
+    rates = {name: plan["rates"]["embeddings"] for name, plan in plans.items()}
+    assert rates["whole"] == pytest.approx(0.0003) and rates["given"] == 0.003
 
 
 @given(st.integers(0, 10**8), st.integers(0, 10**8))
 def test_little_data_are_learned_slowly_and_much_at_the_full_rate(one: int, other: int) -> None:
-    assert 0.2 <= rate_share(min(one, other)) <= rate_share(max(one, other)) <= 1
-    assert rate_share(LITTLE) == 0.2 and rate_share(MUCH) == rate_share(10 * MUCH) == 1
+    assert SLOWEST <= rate_share(min(one, other)) <= rate_share(max(one, other)) <= 1
+    assert rate_share(MUCH // 2) == 0.5 and rate_share(MUCH) == 1
 
 
 def test_what_the_user_says_stands(workshop: Any, tmp_path: Path) -> None:

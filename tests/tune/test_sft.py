@@ -102,7 +102,7 @@ def test_the_stage_lowers_heldout_loss_and_answers_in_its_role(workshop: Any) ->
 def test_the_folder_tells_its_story(workshop: Any) -> None:
     folder = workshop.finished("sft")
     story = json.loads((folder / "run.json").read_text())
-    assert set(story["parents"]) == {"model", "data", "replay"}
+    assert set(story["parents"]) == {"model", "data"}
     card = (folder / "README.md").read_text()
     assert f"base_model: {workshop.finished('pretrain')}" in card.replace("\n  ", " ")
     assert "CC BY-SA 4.0" in card

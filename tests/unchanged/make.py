@@ -53,8 +53,8 @@ TRAINING = [
 STAGES = {
     "base": "pretrain --data data --tokenizer tokenizer --depth 1 --width 64 --context 64 "
     "--learning-rate 0.004 --save-every 10",
-    "sft": "sft base --data data --learning-rate 0.004",
-    "lora": "sft base --data data --learning-rate 0.004 --adapter lora --lora-rank 2",
+    "sft": "sft base --data data --replay 0 --learning-rate 0.004",
+    "lora": "sft base --data data --replay 0 --learning-rate 0.004 --adapter lora --lora-rank 2",
     "dpo": "dpo sft --data data --learning-rate 0.001 --nll 0.2",
 }
 

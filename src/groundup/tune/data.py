@@ -163,6 +163,8 @@ def general_text(config: SFTConfig) -> tuple[Path, ...]:
 
     Raises `UserError` for what is fine-tuned on already.
     """
+    if config.replay == 0:
+        return config.replay_data or GENERAL
     texts = config.replay_data or _new(map(text_beside, config.data), config)
     texts = texts or _new([made_of(config.model)], config) or GENERAL
     if config.replay and (same := set(config.data) & set(texts)):

@@ -41,9 +41,10 @@ DECAY, DECAY_OF_LITTLE = 0.8, 0.4
 _LEAST_TO_FORGET = 20e6
 # Passes where nobody says how long: two over much data; over little as many as the steps need.
 _PASSES, _MOST_PASSES, _STEPS = 2.0, 16.0, 200
-# From so many tokens of one's own on, small models learn at their full rate. At that rate 60 rows
-# took all from the quickstart's model that it had known, and 600 it learned worse than at a fifth.
-MUCH = 1_000_000
+# From so many tokens of one's own on, small models learn at their full rate, and up to a tenth of
+# them at a tenth. At the full rate 60 conversations took all from the quickstart's model that it
+# had known, and 600 it learned worse than at a tenth.
+MUCH, SLOWEST = 1_000_000, 0.1
 # A row that is seen more often than this is known by heart, and the minutes that are left would
 # only cost general knowledge.
 BY_HEART, MOST_SEEN = 30.0, 50.0
@@ -131,7 +132,7 @@ def replayed(
 
 def rate_share(tokens: int) -> float:
     """The share of a small model's learning rates that suits so many `tokens` of one's own."""
-    return min(1.0, max(LITTLE, tokens) / MUCH)
+    return min(1.0, max(SLOWEST, tokens / MUCH))
 
 
 def seen(steps: int, rows: int, rows_per_epoch: float, items: int) -> tuple[str, str]:

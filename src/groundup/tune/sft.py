@@ -88,7 +88,7 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
 
     return Job(
         config.model_copy(update=asdict(layout)),
-        _careful(prepared.trained, data.own_tokens),
+        _careful(config, prepared.trained, data.own_tokens),
         model=lambda: model,
         stream=lambda steps: data.stream,
         loss=next_token_loss,
@@ -106,8 +106,9 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
     )
 
 
-def _careful(trained: Trained, tokens: int) -> Trained:
-    """The whole of a small model learns more slowly from so few `tokens`, lest it forgets the rest.
+def _careful(config: SFTConfig, trained: Trained, tokens: int) -> Trained:
+    """The whole of a small model learns more slowly from so few `tokens`, lest it forgets the rest,
+    unless its rate is given.
 
     A large one is slow enough for its size, and beside an adapter the model stays as it is.
     """
@@ -115,7 +116,8 @@ def _careful(trained: Trained, tokens: int) -> Trained:
     matrices, embeddings = (
         min(rate, share * of) for rate, of in zip(trained.rates, RATES, strict=True)
     )
-    if trained.adapter != "none" or matrices == trained.rates[0]:
+    given = config.learning_rate is not None or trained.adapter != "none"
+    if given or matrices == trained.rates[0]:
         return trained
     why = (
         f"{share:.2g} of a small model's, as {tokens:,} tokens are few; change with --learning-rate"
