@@ -217,6 +217,18 @@ def test_a_model_made_here_keeps_what_it_was_made_of(workshop: Any, tmp_path: Pa
     assert rates["whole"] == pytest.approx(0.0003) and rates["given"] == 0.003
 
 
+def test_a_model_made_of_a_file_of_ones_own_keeps_that(workshop: Any, tmp_path: Path) -> None:
+    text, base = tmp_path / "sea.txt", tmp_path / "base"
+    text.write_text(
+        "\n\n".join(f"Wave {i} came to the shore and went again. " * 9 for i in range(99))
+    )
+    code, said = workshop.run_here(workshop.command("pretrain", base, data=text, steps=2))
+    assert code == 0, said
+    assert made_of(base) == text
+    text.unlink()
+    assert made_of(base) is None
+
+
 @given(st.integers(0, 10**8), st.integers(0, 10**8))
 def test_little_data_are_learned_slowly_and_much_at_the_full_rate(one: int, other: int) -> None:
     assert SLOWEST <= rate_share(min(one, other)) <= rate_share(max(one, other)) <= 1

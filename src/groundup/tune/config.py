@@ -122,14 +122,14 @@ class SFTConfig(TuningConfig, OwnDataConfig):
     replay: ShareBelowOne | None = Field(
         None,
         description="share of the tokens that are general text, against forgetting (default: 0.2 "
-        "of text that is named or lies beside the conversations of a data-stage folder; 0.1 beside "
-        "little data, up to 200,000 tokens, for models above 20 M parameters; else 0)",
+        "of what is named, lies beside the data or made the model, as --replay-data says; else 0.1 "
+        "beside little data, up to 200,000 tokens, for models above 20 M parameters; else 0)",
     )
     replay_data: tuple[Path, ...] | None = Field(
         None,
         min_length=1,
-        description="the general text of replay (default: what lies beside the conversations of a "
-        "data-stage folder, else pack:wiki)",
+        description="the general text of replay (default: the text beside the conversations of a "
+        "data-stage folder, else the data of a model that was made here, else pack:wiki)",
     )
     layout: Literal["packed", "padded"] = Field(
         "packed",

@@ -180,22 +180,23 @@ def _new(texts: Iterable[Path | None], config: SFTConfig) -> tuple[Path, ...]:
 
 
 def made_of(model: Path) -> Path | None:
-    """What a model that was trained here from random weights learned from last: a data folder, of
-    which fine-tuning reads the conversations, or its texts where the model knows no others. None
-    where the runs do not say, or where it is gone."""
+    """What a model that was trained here from random weights learned from last: the data folder of
+    its conversations, or its texts where it knows no others. None where the runs do not say, or
+    where it is gone."""
     from groundup.report.history import lineage
 
     runs = lineage(model)
     if not runs or runs[0].parent is not None:
         return None
     for run in reversed(runs):
-        parents = run.run["parents"].items()
-        for folder in (run.beside(one["path"]) for name, one in parents if name == "data"):
-            text = folder / "documents" / "train.jsonl"
-            if is_stage(folder) and run.reads == "conversations":
-                return folder
-            if run.reads == "documents" and text.is_file() and text.stat().st_size:
-                return text
+        for name, parent in run.run["parents"].items():
+            if name.split(" ")[0] != "data":  # data, data 2 …
+                continue
+            at = run.beside(parent["path"])
+            if run.reads == "conversations" and is_stage(at):
+                return at
+            if run.reads == "documents" and at.exists():
+                return at / "documents" / "train.jsonl" if is_stage(at) else at
     return None
 
 
