@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from groundup.data.dataset import LEAST_TO_SPLIT, load_dataset
 from groundup.data.files import write_json_lines
@@ -161,8 +162,14 @@ def test_text_that_lies_beside_conversations_is_replayed_unless_turned_off(
     # Where it is fine-tuned on, it is not replayed as well.
     _, layout, reasons = laid(workshop, folder, text)
     assert layout.replay == 0 and "replay" not in reasons
-    with pytest.raises(UserError, match="is what is fine-tuned on already"):
+    with pytest.raises(ValidationError, match="is what is fine-tuned on already"):
         laid(workshop, folder, text, replay=0.2, replay_data=(text,))
+    # What nobody asked for and cannot be had stops nobody.
+    text.write_text("not a row\n")
+    _, layout, reasons = laid(workshop, folder)
+    assert layout.replay == 0 and "replay" not in reasons
+    with pytest.raises(UserError):
+        laid(workshop, folder, replay=0.2)
 
 
 def test_text_that_is_named_is_replayed(workshop: Any, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ from groundup.train.ranges import (
     check_mixture,
 )
 
+# The general text of replay where none is named, none lies beside the data, and nothing says what
+# the model was made of.
+GENERAL = (Path("pack:wiki"),)
+
 
 class TuningConfig(TrainingConfig):
     """What every stage has that starts from a model: which, and how much of it is trained."""
@@ -184,6 +188,15 @@ class SFTConfig(TuningConfig, OwnDataConfig):
             raise ValueError(
                 f"weights={list(self.weights)} must be 0 or more and not all 0; try "
                 f"{' '.join('1' for _ in self.weights)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _replay_is_something_else(self) -> Self:
+        if self.replay and (same := set(self.data) & set(self.replay_data or GENERAL)):
+            raise ValueError(
+                f"replay_data={str(min(same))!r} is what is fine-tuned on already; give other, "
+                "general text, or leave replay out"
             )
         return self
 

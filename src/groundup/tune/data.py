@@ -25,11 +25,10 @@ from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.mixing import Mixture
 from groundup.text.rows import Conversation, Document, Message, TrainingRow
 from groundup.text.tokenizer import Tokenizer
-from groundup.tune.config import SFTConfig
+from groundup.tune.config import GENERAL, SFTConfig
 from groundup.tune.layout import (
     DECAY,
     DECAY_OF_LITTLE,
-    GENERAL,
     LITTLE,
     MOST_ROWS,
     MOST_SEEN,
@@ -159,20 +158,11 @@ def require_joinable(config: SFTConfig, tokenizer: Tokenizer) -> None:
 
 def general_text(config: SFTConfig) -> tuple[Path, ...]:
     """Where the general text of replay lies: where the settings say, else beside the conversations
-    of a data folder, else in what the model was made of, else in Wikipedia.
-
-    Raises `UserError` for what is fine-tuned on already.
-    """
+    of a data folder, else in what the model was made of, else in Wikipedia."""
     if config.replay == 0:
         return config.replay_data or GENERAL
     texts = config.replay_data or _new(map(text_beside, config.data), config)
-    texts = texts or _new([made_of(config.model)], config) or GENERAL
-    if config.replay and (same := set(config.data) & set(texts)):
-        raise UserError(
-            f"replay_data={str(min(same))!r} is what is fine-tuned on already; give other, "
-            "general text, or leave replay out"
-        )
-    return texts
+    return texts or _new([made_of(config.model)], config) or GENERAL
 
 
 def _new(texts: Iterable[Path | None], config: SFTConfig) -> tuple[Path, ...]:
@@ -266,7 +256,7 @@ def decided(
     try:
         data = laid_out(config, found, layout)
     except UserError as error:
-        if not replay or config.replay is not None or general_text(config) != GENERAL:
+        if not replay or config.replay is not None or config.replay_data is not None:
             raise
         say(f"no general text is replayed, as it cannot be had: {error}")
         reasons.pop("replay")

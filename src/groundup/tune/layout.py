@@ -11,12 +11,12 @@ the time make it, until there are steps enough. What is decided here is written 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.runs import ranks
 from groundup.runs.console import counted
+from groundup.tune.config import GENERAL
 
 # Rows are no shorter than this where the model allows it: general text that is replayed, and the
 # fast kernels, need some length. Lengths are multiples, so that few shapes occur.
@@ -31,8 +31,6 @@ LITTLE = 200_000
 # Share of the tokens that are general text then, and where text of its own lies beside the data:
 # with a twentieth of it small models were worse at text and no better at what they learned.
 REPLAYED_BESIDE_LITTLE, REPLAYED = 0.1, 0.2
-# The general text where none is named and none lies beside the data.
-GENERAL = (Path("pack:wiki"),)
 # Share of the steps spent decaying: over much data most of them, as suits a long run. Little data
 # mean few steps, and each is to count.
 DECAY, DECAY_OF_LITTLE = 0.8, 0.4
@@ -103,7 +101,7 @@ def passes(rows_per_epoch: int, rows: int, tokens: int) -> float:
 
 
 def replayed(
-    tokens: int, parameters: int, texts: Sequence[Path] = GENERAL, *, mixed: bool
+    tokens: int, parameters: int, texts: tuple[Path, ...] = GENERAL, *, mixed: bool
 ) -> tuple[float, str]:
     """The share of general text where nobody says, and why.
 

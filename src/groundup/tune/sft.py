@@ -59,9 +59,10 @@ def run(config: SFTConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    config = config.model_copy(update={"replay_data": general_text(config)})
     parents = {"model": config.model, **locations(config)}
-    return run_stage(config, "sft", parents, functools.partial(_job, config))
+    # The folder remembers what is replayed; the job knows whether somebody asked for it.
+    told = config.model_copy(update={"replay_data": general_text(config)})
+    return run_stage(told, "sft", parents, functools.partial(_job, config))
 
 
 def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
