@@ -8,9 +8,14 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
+from torch import nn
 
-from groundup.adapters.layers import Targets, by_pattern
+from architectures import recurrent, transformer
+from groundup.adapters.attach import add_lora
+from groundup.adapters.layers import Targets, by_pattern, chosen, linear_layers
+from groundup.adapters.quantization import quantize
 from groundup.errors import UserError
+from groundup.lm.model import CausalLM
 
 ENDS = [
     "q_proj",
@@ -31,6 +36,24 @@ EXPRESSIONS = [
     r".*\.(q|k)_proj", r"model\.layers\.\d\.mlp\..*", "q_proj", r".*1.*", r"^model.*proj$",
     r"a|.*up_proj", r"(?i).*Q_PROJ", ".*",
 ]  # fmt: skip
+
+
+def test_the_routers_of_experts_are_adapted_and_quantized_only_where_they_are_named() -> None:
+    """They have a row for each expert, fewer than the default rank."""
+    model = CausalLM(transformer(2, (4, 2)))
+    gates = [path for path in linear_layers(model) if path.endswith(".gate")]
+    assert gates and set(linear_layers(model)) - set(chosen(model, None)) == set(gates)
+    assert set(chosen(model, ["gate"])) == set(gates)
+    assert set(chosen(model, "all-linear")) == set(linear_layers(model))
+    add_lora(quantize(model, "nf4"))
+    for path in gates:
+        assert isinstance(model.get_submodule(path), nn.Linear)
+
+
+def test_a_model_without_linear_layers_takes_no_adapter() -> None:
+    with pytest.raises(UserError, match="recurrent network's have none; it takes no adapter"):
+        add_lora(CausalLM(recurrent("lstm")), rank=2)
+
 
 some = st.lists(st.sampled_from(ENDS), min_size=1, max_size=3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import torch
 
 from groundup.adapters.attach import add_lora
 from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
+from groundup.app.completions import sampling_of
 from groundup.errors import UserError
 from groundup.formats.adapter import save_adapted
 from groundup.formats.export import export
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.model import read_gguf
-from groundup.formats.load import load, load_model
+from groundup.formats.load import load, load_config, load_model
 from groundup.formats.modelfile import chatml_system, modelfile
+from groundup.generation.request import opening_ids
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
@@ -84,6 +87,44 @@ def test_a_folder_in_another_number_format(folder: Path) -> None:
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
     assert next(load(out)[0].parameters()).dtype == torch.bfloat16
     assert (out / "README.md").read_text() == CARD
+
+
+@pytest.mark.parametrize("own", [{"top_k": 5, "do_sample": True, "repetition_penalty": 1.3}, {}])
+def test_a_copy_draws_as_its_source_does(folder: Path, own: dict[str, Any]) -> None:
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(own | {"eos_token_id": [2, 0]}))
+    out = export(folder, to="hf")
+    said = json.loads((out / "generation_config.json").read_text())
+    ids = ("eos_token_id", "bos_token_id", "pad_token_id")
+    assert {name: value for name, value in said.items() if name not in ids} == own
+    assert sampling_of(out) == sampling_of(folder)
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_text_begins_as_in_the_source(folder: Path, opens: bool) -> None:
+    """Also where the config names no first token, as of Qwen after fine-tuning elsewhere."""
+    for name in ("config.json", "generation_config.json"):
+        said = json.loads((folder / name).read_text())
+        said |= {"eos_token_id": 0} | ({} if opens else {"bos_token_id": None})
+        (folder / name).write_text(json.dumps(said))
+    model, tokenizer = load(export(folder) / "sea.q8_0.gguf")
+    assert opening_ids(model.config, tokenizer) == ([0] if opens else [])
+
+
+def test_of_a_model_with_a_window_the_file_has_the_windows_context(
+    folder: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(
+        ModelConfig.of(width=64, depth=2, vocab_size=320, context=256, heads=1),
+        sliding_window=48,
+        windowed_layers=(0,),
+    )
+    model = CausalLM(config)
+    model.initialize(0)
+    save_model(folder, model, tokenizer, card=CARD)
+    out = export(folder)  # compared with the model within that context
+    assert "the file's context is that window: 48 tokens of 256" in capsys.readouterr().out
+    assert load_config(out / "sea.q8_0.gguf").max_position_embeddings == 48
 
 
 @pytest.mark.parametrize("adapter", [False, True])

@@ -77,6 +77,7 @@ def test_no_scaling_is_null_in_old_files() -> None:
 
 LLAMA = LlamaConfig().to_dict()
 GPT2 = GPT2Config().to_dict()
+MISTRAL = MistralConfig(num_hidden_layers=2).to_dict()
 QWEN2 = {
     **Qwen2Config(num_hidden_layers=24).to_dict(),
     "use_sliding_window": True,
@@ -113,6 +114,8 @@ QWEN2 = {
         ({**LLAMA, "partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
         ({**LLAMA, "quantization_config": {"bits": 4}}, "quantization_config=.*not supported"),
         ({**GPT2, "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ({**MISTRAL, "layer_types": ["full_attention", "sliding_attention"]}, "no window, which"),
+        ({**MISTRAL, "layer_types": 3}, "layer_types=3"),
         ({**QWEN2, "layer_types": ["full_attention"]}, "one kind for each of 24 layers"),
         ({**QWEN2, "layer_types": ["chunked_attention"] * 24}, "chunked_attention"),
         ({**QWEN2, "layer_types": None, "max_window_layers": "1"}, "max_window_layers='1', which"),

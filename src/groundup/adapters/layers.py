@@ -22,6 +22,8 @@ from groundup.errors import UserError
 T = TypeVar("T")
 
 ALL_LINEAR = "all-linear"
+# It has a row for each expert, fewer than an adapter's rank, and decides what 4 bits would blur.
+_ROUTER = ".mlp.gate"
 # A stranger's expression may never end; honest ones take microseconds.
 _SECONDS = 1.0
 
@@ -45,12 +47,20 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear | FrozenLinear]:
 def chosen(
     model: nn.Module, targets: Sequence[str] | str | None
 ) -> dict[str, nn.Linear | FrozenLinear]:
-    """The linear layers of the blocks that match `targets`, by path; None means all of them.
+    """The linear layers of the blocks that match `targets`, by path; None means all of them but
+    the routers of a mixture of experts.
 
     Raises `UserError` for a target that matches none.
     """
     layers = linear_layers(model)
-    targets = ALL_LINEAR if targets is None else targets
+    if not layers:
+        raise UserError(
+            "the model's blocks have no linear layers, as a recurrent network's have none; it "
+            "takes no adapter and no 4 bits: train it whole"
+        )
+    if targets is None:
+        layers = {path: one for path, one in layers.items() if not path.endswith(_ROUTER)}
+        targets = ALL_LINEAR
     for one in [targets] if isinstance(targets, str) else targets:
         wanted = Targets(one if isinstance(targets, str) else (one,))
         if not any(map(wanted.match, layers)):

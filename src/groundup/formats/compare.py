@@ -51,7 +51,8 @@ def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> lis
     if shapes != theirs:
         other = next(n for n in shapes | theirs if shapes.get(n) != theirs.get(n))
         return [Check(f"GGUF {kind}: sizes", "differs", f"{other} is not the same in both")]
-    prompts = prompts_for(model, tokenizer)
+    # Of no more tokens than the copy may be given: of a model with a window that is its window.
+    prompts = prompts_for(copy, tokenizer)
     # A model of our settings whose parameters are the copy's own, which costs no memory.
     twin = model_of(model.config, dict(copy.named_parameters()))
     # llama.cpp has no normalizers, so a model that has one gets texts that need none.

@@ -109,11 +109,13 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
     model = in_full(found.model(), torch.float32)
     file = f"{name}.{type}{GGUF_SUFFIX}"
     windows = [window for window in model.config.windows if window is not None]
-    context = min([model.config.max_position_embeddings, *windows])
-    sampling: dict[str, Any] = {}
-    if (path / GENERATION_CONFIG).is_file():
-        sampling = read_json_object(path / GENERATION_CONFIG)
-    said = modelfile(file, tokenizer, context=context, sampling=sampling)
+    context = min([whole := model.config.max_position_embeddings, *windows])
+    if context < whole:
+        say(
+            f"llama.cpp knows no attention window of this family, so the file's context is that "
+            f"window: {context:,} tokens of {whole:,}"
+        )
+    said = modelfile(file, tokenizer, context=context, sampling=_sampling(found) or {})
     earlier = (f"*{GGUF_SUFFIX}",) if _is_export(out, "gguf") else ()
     for stale in sorted(path for pattern in earlier for path in out.glob(pattern)):
         if stale.name != file:
@@ -135,9 +137,19 @@ def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[C
         )
     model, tokenizer = in_full(found.model(), torch.float32), found.tokenizer
     dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
-    save_model(out, model, tokenizer, card=_card(found, name), dtype=dtype)
+    card, sampling = _card(found, name), _sampling(found)
+    save_model(out, model, tokenizer, card=card, dtype=dtype, sampling=sampling)
     write_text(out / _HF_MARK, f"Made of {name} by groundup export, which may write it anew.\n")
     return compared_with_folder(model, tokenizer, out, dtype)
+
+
+def _sampling(found: StoredModel) -> dict[str, Any] | None:
+    """What the model's folder, or of an adapter its base's, says of how to draw; None if nothing
+    is said."""
+    while isinstance(found, AdapterFolder) and not (found.path / GENERATION_CONFIG).is_file():
+        found = found.base
+    file = found.path / GENERATION_CONFIG
+    return read_json_object(file) if file.is_file() else None
 
 
 def _card(found: StoredModel, name: str) -> str:

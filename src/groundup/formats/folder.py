@@ -201,8 +201,12 @@ def save_model(
     card: str,
     dtype: torch.dtype = torch.float32,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    sampling: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model folder; other files in it, such as a run's, stay as they are.
+
+    `sampling` is what generation_config.json says beside the ids that end a completion; left out,
+    what becomes a model of this size.
 
     Everything is written aside and renamed into place, `config.json` last: a process that is
     killed leaves a whole model or a folder without `config.json`, never half a model. Raises
@@ -226,7 +230,7 @@ def save_model(
     stale = (CONFIG, INDEX, "model*.safetensors")
     with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
         write_weights(aside, model, dtype, max_shard_bytes, four_bit_tensors(model, dtype))
-        _write_beside(aside, model, tokenizer, card)
+        _write_beside(aside, model, tokenizer, card, sampling)
         write_json(aside / CONFIG, described | quantization_config(model, dtype))
 
 
@@ -236,18 +240,28 @@ def save_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) 
         _write_beside(aside, model, tokenizer, card)
 
 
-def _write_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) -> None:
+def _write_beside(
+    folder: Path,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    card: str,
+    sampling: Mapping[str, Any] | None = None,
+) -> None:
     config = model.config
     small = config.parameters < _SMALL
-    settings = {
+    if sampling is None:
+        sampling = {
+            "do_sample": True,
+            "temperature": 0.5 if small else 0.7,
+            "top_p": 0.9 if small else 0.95,
+            "top_k": 0,  # left out it would mean 50
+        }
+    ids = {
         "bos_token_id": config.bos_token_id,
         "eos_token_id": list(config.eos_token_ids) or None,
         "pad_token_id": config.pad_token_id,
-        "do_sample": True,
-        "temperature": 0.5 if small else 0.7,
-        "top_p": 0.9 if small else 0.95,
-        "top_k": 0,  # left out it would mean 50
     }
+    settings = {**sampling, **ids}
     if not_in_hugging_face(config) is not None:
         card = card.replace("library_name: transformers\n", "library_name: groundup\n", 1)
     tokenizer.save(folder)

@@ -118,6 +118,12 @@ def _windows(
         # Written null means none, and left out the default, so this looks at the file itself.
         if "sliding_window" in config and config["sliding_window"] is None:
             return None, None
+        kinds = config.get("layer_types") or []
+        if not isinstance(kinds, list) or any(kind != "sliding_attention" for kind in kinds):
+            raise UserError(
+                f"layer_types={shorten(kinds)} gives some layers no window, which is not supported "
+                f"for {config.get('model_type')}; of the known families qwen2 and qwen3 have it"
+            )
         return read.int_("sliding_window"), None
     if not config.get("use_sliding_window") or config.get("sliding_window") is None:
         return None, None

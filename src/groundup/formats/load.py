@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from groundup.errors import UserError
 from groundup.formats.folder import TOKENIZER, ModelFolder, StoredModel
 from groundup.formats.locate import GGUF_SUFFIX, is_adapter, locate
 from groundup.lm.config import ModelConfig
@@ -46,10 +47,12 @@ def load(source: Path | str, *, keep_quantized: bool = False) -> tuple[CausalLM,
     With `keep_quantized` the weights of a GGUF file stay in its blocks of 4 or 8 bits (`q8_0`,
     `q4_0`, `q4_1`): such a model takes the memory of its file and generates several times as fast,
     and cannot be trained or saved. It computes in bfloat16 where the processor does.
+    The model is in evaluation mode: call `model.train()` for dropout, as `fit` does.
     Raises `UserError` for what is missing, damaged or not supported.
     """
     found = open_model(source)
-    return found.model_in_blocks() if keep_quantized else found.model(), found.tokenizer
+    model = found.model_in_blocks() if keep_quantized else found.model()
+    return model.eval(), found.tokenizer
 
 
 def load_model(
@@ -58,11 +61,22 @@ def load_model(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> CausalLM:
-    """The model in its own dtype, or in `dtype`.
+    """The model in its own dtype, or in `dtype`, in evaluation mode.
 
     Raises `UserError` when files or tensors are missing, unknown or of another shape.
     """
-    return open_model(source).model(dtype, device)
+    return open_model(source).model(dtype, device).eval()
+
+
+def require_finite(model: CausalLM, source: Path | str) -> None:
+    """Raises `UserError` for weights that are no numbers: else what comes first would be blamed,
+    the compiler, the learning rate or the data."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not bool(weight.detach().isfinite().all()):
+            raise UserError(
+                f"weights of {name} in {source} are infinite or not numbers: the model is damaged, "
+                "or its training diverged; download it again, or start from another"
+            )
 
 
 def load_tokenizer(source: Path | str) -> Tokenizer:

@@ -17,7 +17,7 @@ from gguf import Keys, TokenType
 from groundup.errors import UserError
 from groundup.formats.gguf.header import GGUFFile
 from groundup.formats.gguf.pretokenizers import PRE_TOKENIZERS, name_of, to_hf
-from groundup.text.tokenizer import Tokenizer, faults_named
+from groundup.text.tokenizer import END_OF_TEXT, Tokenizer, faults_named
 
 _KEYS = Keys.Tokenizer
 _OTHER_MODELS = {
@@ -249,7 +249,11 @@ def tokenizer_entries(
     tokens, types = _filled(content, vocab_size)
     # llama.cpp takes token 11, whatever it is, for both where no entry names another.
     end = next(iter(eos_ids), tokenizer.end_of_text)
-    begin = end if bos_id is None else bos_id
+    begin = bos_id
+    if begin is None:
+        # One that nothing begins with: <|endoftext|> here would open every text of ours.
+        others = (id for name, id in tokenizer.special_tokens.items() if name != END_OF_TEXT)
+        begin = end if end != tokenizer.special_tokens.get(END_OF_TEXT) else next(others, end)
     turn_end = tokenizer.special_tokens.get(
         "<|im_end|>", tokenizer.special_tokens.get("<|eot_id|>")
     )
