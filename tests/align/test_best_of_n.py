@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -401,6 +402,20 @@ def test_a_group_is_held_out_whole(workshop: Any, tmp_path: Path) -> None:
         )
         assert not train & heldout and train | heldout <= groups
         assert train and heldout
+
+
+def test_answers_to_prompts_of_a_data_folder_are_counted_by_its_sets(
+    workshop: Any, tmp_path: Path, whole: Path
+) -> None:
+    config = settings(workshop, tmp_path / "out") | {"prompts": workshop.data}
+    found = run(BestOfNConfig(**config))
+    counts = json.loads((found / "data.json").read_text())["counts"]
+    for place, of_place in counts.items():
+        rows = [json.loads(row) for row in (found / f"{place}.jsonl").open()]
+        assert of_place["by_source"] == Counter(row["source"] for row in rows), place
+    assert counts["preferences/train"]["by_source"]
+    # Prompts of one's own are of no set, whatever they are called.
+    assert "counts" not in json.loads((whole / "data.json").read_text())
 
 
 @pytest.mark.parametrize(("share", "groups"), [(0.0, 0), (1e-6, 1)])

@@ -199,6 +199,23 @@ def test_data_that_is_gone_or_ones_own_is_said_to_be_unknown(tmp_path: Path) -> 
         assert one.rows == {} and str(data) in one.message and "not known" in one.message
 
 
+def test_replayed_text_is_known_by_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    for kind in ("documents", "conversations"):
+        (data / kind).mkdir()
+        (data / kind / "train.jsonl").write_text("{}\n")
+    said = {"stage": "sft", "traits": {"reads": "conversations"}, "config": {}}
+    for kind, found in (("documents", []), ("conversations", ["openbookqa", "boolq"])):
+        model = write_run(tmp_path / f"of-{kind}", "sft", None)
+        parents = {"replay": {"path": str(data / kind / "train.jsonl")}}
+        (model / "run.json").write_text(json.dumps({**said, "parents": parents}))
+        assert [name for one in contamination(model) for name in one.rows] == found
+        assert all(one.rows for one in contamination(model))
+        # What the plan fell back from was not read.
+        (model / "plan.json").write_text(json.dumps({"layout": {"replay": 0.0}}))
+        assert [one.rows for one in contamination(model)] == [{}]
+
+
 def test_a_journey_that_was_moved_is_still_read(tmp_path: Path) -> None:
     data = write_data(tmp_path / "before" / "data")
     write_run(tmp_path / "before" / "chat", "sft", data)

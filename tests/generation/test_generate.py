@@ -10,12 +10,15 @@ import torch
 from torch.testing import assert_close
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from groundup.adapters.attach import add_lora
 from groundup.errors import UserError
 from groundup.formats.hf_config import config_to_hf
 from groundup.generation.generate import generate, reference_generate, stream
 from groundup.generation.request import Completion, Detokenizer, Request
 from groundup.generation.sampling import Sampling
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
+from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
@@ -48,6 +51,21 @@ def assert_same(ours: list[Completion], others: list[Completion]) -> None:
     assert [c.finish_reason for c in ours] == [c.finish_reason for c in others]
     for one, other in zip(ours, others, strict=True):
         assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), rtol=0, atol=1e-4)
+
+
+def test_no_dropout_is_at_work_whatever_the_mode_is(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    """A model that is being trained answers, and is scored, as one that is not, and goes on."""
+    model = add_lora(tiny_model(), rank=4, dropout=0.5)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.3)
+    requests, items = ragged(DRAWN), [Example(list(range(3, 40)), [True] * 37)]
+    answers = [one.ids for one in generate(model.eval(), requests)]
+    (scored,) = score(model, items, context=64)
+    assert [one.ids for one in generate(model.train(), requests)] == answers
+    assert [one.ids for one in reference_generate(model, requests)] == answers
+    assert score(model, items, context=64)[0].tolist() == scored.tolist()
+    assert all(part.training for part in model.modules())
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, DRAWN, PENALISED], ids=["greedy", "drawn", "all"])

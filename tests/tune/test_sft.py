@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from groundup.app.cli import main
 from groundup.data.records import read_conversations
 from groundup.data.split import split
 from groundup.errors import UserError
@@ -199,6 +202,30 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
         UserError, match=f"{tokenizer.vocab_size} tokens and its model rows for 256"
     ):
         run(config)
+
+
+def test_a_model_with_a_weight_that_is_no_number_is_refused_by_its_name(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By all that train, measure or look at it, and before the compiler is blamed for it."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(workshop.finished("sft"), damaged)
+    weights = load_file(damaged / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    weights[name][0, 0] = torch.nan
+    save_file(weights, damaged / "model.safetensors", {"format": "pt"})
+    out = str(tmp_path / "out")
+    for command in (
+        *(workshop.command(stage, Path(out), model=damaged)[3:] for stage in ("sft", "dpo")),
+        ["eval", "core", str(damaged), "--questions", "6", "--out", out],
+        ["eval", "report", str(damaged), "--data", str(workshop.data), "--out", out],
+        ["xray", str(damaged), "--text", "The sea", "--out", f"{out}.html"],
+    ):
+        assert main(command) == 2, command
+        said = capsys.readouterr()
+        assert f"weights of {name} in " in said.err and "the model is damaged" in said.err
+        assert "compiler" not in said.out + said.err
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def test_a_control_token_without_a_row_that_nothing_writes_is_no_hindrance(

@@ -22,6 +22,7 @@ import functools
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -294,6 +295,7 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple
     pools = [pool for pool in pools if pool.said]
     conversations = pairs = 0
     rng = np.random.default_rng((config.seed, 2))
+    counts: dict[str, dict[str, dict[str, int]]] = {}
     sides: list[list[Pool]] = [[], []]
     heldout = _heldout_groups(pools, config.heldout)
     for pool in pools:
@@ -310,10 +312,14 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple
         for folder, rows in folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             write_json_lines(folder / f"{side}.jsonl", rows)
+            if folder.parent == run.folder:
+                found = Counter(row["source"] for row in rows)
+                counts[f"{folder.name}/{side}"] = {"by_source": dict(found)}
         conversations += len(learned)
         pairs += len(folders[run.folder / "preferences"])
     packs = [vars(one) for one in sources(config.prompts)]
-    run.write("data.json", {"packs": packs})
+    # Rows of one's own are of no set, whatever they are called.
+    run.write("data.json", {"packs": packs, **({"counts": counts} if packs else {})})
     write_json(run.folder / "random" / "data.json", {"packs": packs})
     return conversations, pairs
 

@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from groundup.data.dataset import HUB, PACK
+from groundup.data.dataset import HUB, PACK, is_stage
 from groundup.errors import UserError
 from groundup.evals.core_sets import CORE_SETS
 from groundup.report.history import History, lineage
@@ -59,8 +59,15 @@ def contamination(model: Path) -> list[Contamination]:
 def sources_of(history: History) -> Iterator[tuple[str, Path]]:
     """What a run trained on that lies somewhere, with what it calls it: data, data 2, replay …"""
     for name, described in history.run["parents"].items():
-        if name.split(" ")[0] in _SOURCES:
+        what = name.split(" ")[0]
+        if what in _SOURCES and (what != "replay" or _replayed(history) is not False):
             yield name, history.beside(described["path"])
+
+
+def _replayed(history: History) -> bool | None:
+    """Whether a run replayed what its settings let it; None where its plan does not say."""
+    layout = history.plan.get("layout")
+    return bool(layout["replay"]) if isinstance(layout, dict) and "replay" in layout else None
 
 
 def kinds_of(history: History, name: str) -> tuple[str, ...]:
@@ -88,10 +95,8 @@ def asked_of(history: History, name: str) -> tuple[str, ...] | None:
 
 def sets_of(history: History) -> list[str]:
     """The `pack:` and `hub:` sets that a run trained on, which leave nothing beside it."""
-    config, layout = history.run["config"], history.plan.get("layout")
-    # What replay may read is a setting; whether it read any is decided by the plan.
-    replayed = isinstance(layout, dict) and bool(layout.get("replay"))
-    names = ["data", "prompts", *(["replay_data"] if replayed else [])]
+    config = history.run["config"]
+    names = ["data", "prompts", *(["replay_data"] if _replayed(history) else [])]
     names += ["ptx_data"] if config.get("ptx") else []
     given = [config.get(name) for name in names]
     named = [one for some in given for one in (some if isinstance(some, list) else [some])]
@@ -129,6 +134,8 @@ def _found(history: History, rows: dict[str, int], what: str) -> Contamination:
 
 def _of_source(history: History, name: str, path: Path) -> Iterator[Contamination]:
     kinds, patterns = kinds_of(history, name), asked_of(history, name)
+    if path.name == "train.jsonl" and is_stage(path.parent.parent):  # as replay names its text
+        path, kinds = path.parent.parent, (path.parent.name,)
     if patterns is None or len(set(kinds)) < len(kinds):  # with ptx, all of a kind is learned
         patterns = ("*",)
     rows = _training_rows(path, tuple(dict.fromkeys(kinds)))

@@ -24,6 +24,7 @@ from groundup.evals.answers import tokenize_answer, without_controls
 from groundup.evals.continuations import opening_of
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
+from groundup.maths.probability import sigmoid
 from groundup.report.estimate import Estimate, ratio
 from groundup.text.example import Example
 from groundup.text.rows import Message
@@ -130,8 +131,7 @@ def _chosen(
     """P of the first of each two, given that it is one of them."""
     items = [item for pair in pairs for item in pair]
     scores = np.array([values.sum() for values in score(model, items, context=context)])
-    found: Float[np.ndarray, " probes"] = 1 / (1 + np.exp(scores[1::2] - scores[::2]))
-    return found
+    return sigmoid(scores[::2] - scores[1::2])
 
 
 def _as_text(tokenizer: Tokenizer, model: CausalLM, probe: Probe) -> Options:

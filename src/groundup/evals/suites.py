@@ -19,7 +19,7 @@ from groundup.adapters.quantization import dequantize
 from groundup.evals.config import EvalConfig, ModelsConfig
 from groundup.evals.measure import Evaluated, Measure, Subject
 from groundup.evals.models import Named, compute_of, located
-from groundup.formats.load import load
+from groundup.formats.load import load, require_finite
 from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.runs.folder import Run
@@ -98,6 +98,7 @@ def measured(
     """All that a suite measures of one model."""
     begun, spent = time.monotonic(), time.process_time()
     model, tokenizer = load(named.path)
+    require_finite(model, named.source)
     if suite.unpack:
         dequantize(model, compute.torch_dtype)
     prepare(model, compute)

@@ -40,7 +40,7 @@ from groundup.generation.request import (
     TopLogprobs,
 )
 from groundup.generation.sampling import BatchedSampling, Logits, sample
-from groundup.lm.model import CausalLM
+from groundup.lm.model import CausalLM, in_eval_mode
 from groundup.text.tokenizer import Tokenizer
 
 # How far down the queue we look for prompts that can be read with the first one.
@@ -171,12 +171,13 @@ class Engine:
         """
         events = [Event(row.id, completion=row.completion()) for row in self._full]
         self._full = []
-        fresh = self._join()
-        if self._running:
-            events += self._draw(self._read(fresh))
-            if fresh:
-                self._drawn = None
-            self._leave()
+        with in_eval_mode(self._model):
+            fresh = self._join()
+            if self._running:
+                events += self._draw(self._read(fresh))
+                if fresh:
+                    self._drawn = None
+                self._leave()
         return events
 
     # Joining.

@@ -17,7 +17,7 @@ from groundup.generation.engine import Engine, Event
 from groundup.generation.guarded import Guard, behind, guard_of, guarding
 from groundup.generation.request import Completion, FinishReason, InputProcessor, Request
 from groundup.generation.sampling import sample
-from groundup.lm.model import CausalLM, uncompiled
+from groundup.lm.model import CausalLM, in_eval_mode, uncompiled
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
@@ -143,7 +143,7 @@ def reference_generate(
     for row in rows:
         while row.finish_reason is None:
             ids = torch.tensor([row.tokens], device=model.like.device)
-            with uncompiled(model), _answering(model, row.request.adapter):
+            with in_eval_mode(model), uncompiled(model), _answering(model, row.request.adapter):
                 logits = model.logits(Batch.of(ids))[:, -1]
             seen = torch.zeros_like(logits, dtype=torch.bool).index_fill(-1, ids[0], True)
             allowed = row.allowed(logits.shape[-1])

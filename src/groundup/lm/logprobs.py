@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from groundup.lm.model import CausalLM, uncompiled
+from groundup.lm.model import CausalLM, in_eval_mode, uncompiled
 from groundup.text.batches import packed_batch
 from groundup.text.example import Example, cut_to
 from groundup.train.batch import Batch
@@ -147,7 +147,7 @@ def score(
     asked = [i for i in first.values() if cut[i].teaches]
     lengths = [cut[i].inputs for i in asked]
     values: list[Float[np.ndarray, " _"]] = [np.empty(0)] * len(cut)
-    with uncompiled(model):
+    with in_eval_mode(model), uncompiled(model):
         for places in passes(lengths, context, model.head.device, tokens_per_pass):
             together = [asked[place] for place in places]
             for i, found in zip(together, _scored(model, [cut[i] for i in together]), strict=True):

@@ -23,8 +23,8 @@ place of the mlp, and `rnn` in the place of all that is below the head.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -409,6 +409,19 @@ class CausalLM(nn.Module):
         draw(self, generator, previous_token_heads)
         if not isinstance(self.model, Decoder):
             self.model.initialize(generator)
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Without dropout, as after `model.eval()`; afterwards the model is as it was."""
+    training = [part for part in model.modules() if part.training] if model.training else []
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def uncompiled(model: CausalLM) -> AbstractContextManager[object]:

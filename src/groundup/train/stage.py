@@ -361,13 +361,9 @@ def _require_finite(run: Run, optimizer: Optimizer, step: int) -> None:
     """Weights that are no numbers cannot be measured, and must not be kept as a model."""
     for name, master in optimizer.masters.items():
         if not bool(torch.isfinite(master.detach()).all()):
-            cause = (
-                "the model that it started from has them"
-                if step == 0
-                else ("the run diverged: start again with a lower learning rate and another --out")
-            )
             raise UserError(
-                f"{run.stage}, step {step}: weights of {name} are infinite or not numbers; {cause}"
+                f"{run.stage}, step {step}: weights of {name} are infinite or not numbers; the run "
+                "diverged: start again with a lower learning rate and another --out"
             )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from groundup.errors import UserError
 from groundup.formats.folder import save_model
-from groundup.formats.load import load
+from groundup.formats.load import load, require_finite
 from groundup.formats.locate import name_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -31,7 +31,8 @@ LONGEST_ROW = 1024
 # was trained for long: there they fall with the size, from 0.01 by Muon to 0.0004 at 135 M (where
 # 0.0015 left SmolLM2 worse than 0.0003 after 30,000 tokens) and 0.000007 at 7 B.
 SMALL, FULL_RATE_UP_TO = 20e6, 5e6
-# The thin matrices of an adapter want a tenth of that, by AdamW, whatever the model's size.
+# The thin matrices of an adapter want a tenth of that, by AdamW, whatever the model's size, where
+# it is not known how much there is to learn.
 ADAPTER_SHARE = 0.1
 
 
@@ -69,6 +70,7 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
             f"rows for {model.config.vocab_size:,}; take the tokenizer that the model was trained "
             "with"
         )
+    require_finite(model, config.model)
     on_an_adapter = bool(adapter_names(model))
     if on_an_adapter:
         merge(model, reversible=False)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from groundup.errors import UserError
-from groundup.formats.load import open_model
+from groundup.formats.load import open_model, require_finite
 from groundup.generation.request import opening_ids
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import Block, CausalLM
@@ -116,9 +116,12 @@ def xray(
         raise UserError(
             f"most_tokens={most_tokens} must be 1 or more; {MOST_TOKENS} is the default"
         )
+    source = "the model"
     if not isinstance(model, CausalLM):
         stored = open_model(model)
-        model, tokenizer = stored.model(torch.float32), tokenizer or stored.tokenizer
+        source, model = str(model), stored.model(torch.float32)
+        tokenizer = tokenizer or stored.tokenizer
+    require_finite(model, source)
     if isinstance(text, str):
         if tokenizer is None:
             raise UserError(

@@ -33,7 +33,7 @@ from groundup.errors import UserError
 from groundup.kernels.library import plain
 from groundup.lm.attention import Bias
 from groundup.lm.config import ModelConfig
-from groundup.lm.model import Block, CausalLM, uncompiled
+from groundup.lm.model import Block, CausalLM, in_eval_mode, uncompiled
 from groundup.lm.positions import rotate
 
 # A layer and a head in it, both counted from 0.
@@ -79,13 +79,12 @@ def traced(model: CausalLM, without: Collection[Head] = ()) -> Iterator[Trace]:
 @contextmanager
 def evaluating(model: CausalLM) -> Iterator[None]:
     """Without dropout, and without gradient checkpointing, whose backward would run hooks again."""
-    was_training, checkpointed = model.training, model.model.gradient_checkpointing
-    model.eval()
+    checkpointed = model.model.gradient_checkpointing
     model.set_gradient_checkpointing(False)
     try:
-        yield
+        with in_eval_mode(model):
+            yield
     finally:
-        model.train(was_training)
         model.set_gradient_checkpointing(checkpointed)
 
 
