@@ -55,6 +55,9 @@ def test_advantages_are_those_of_each_group_alone(rewards: np.ndarray) -> None:
 
 def test_a_group_that_agrees_teaches_nothing() -> None:
     assert group_advantages(np.array([3.0, 3, 3, 0, 1, 2]), 3)[:3].tolist() == [0, 0, 0]
+    # Also where the mean of three tenths is not a tenth.
+    assert group_advantages(np.full(6, 0.1), 3).tolist() == [0] * 6
+    assert group_advantages(np.full(6, 0.7), 6, scale=False).tolist() == [0] * 6
 
 
 # KL.

@@ -191,6 +191,26 @@ def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None
         assert losses and all(0 < loss < 3 for loss in losses)
 
 
+def test_how_many_rows_a_pass_has_changes_nothing_that_is_learned(
+    workshop: Any, tmp_path: Path
+) -> None:
+    """Of fine-tuning data a step reads as many tokens as of its own, whatever is read at once."""
+    asked = tmp_path / "asked.txt"
+    asked.write_text("What is the colour of the sea?\nWhat is the colour of coal?\n")
+    norms = []
+    for rows in (1, 16):
+        out = tmp_path / str(rows)
+        given = {"prompts": asked, "ptx_data": workshop.data, "micro_rows": rows, "steps": 1}
+        command = workshop.command("grpo", out, ptx=0.5, dtype="float32", **given)
+        code, said = workshop.run_here(command)
+        assert code == 0, said
+        lines = read_pairs(out / "metrics.jsonl")
+        (step,) = [line for line in lines if line["kind"] == "train"]
+        norms.append((step["tokens"], step["gradient_norm"]))
+    assert norms[0][0] == norms[1][0]
+    assert norms[0][1] == pytest.approx(norms[1][1], rel=1e-3)
+
+
 def test_while_a_critic_warms_up_fine_tuning_data_move_nothing(
     workshop: Any, tmp_path: Path
 ) -> None:

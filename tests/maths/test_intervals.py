@@ -217,6 +217,8 @@ def test_what_is_refused():
         wilson_interval(6, 5)
     with pytest.raises(ValueError, match="confidence=95"):
         wilson_interval(1, 5, confidence=95.0)
+    with pytest.raises(ValueError, match="samples=0 has no percentiles"):
+        bootstrap_interval(np.array([1.0, 2.0]), samples=0)
     with pytest.raises(ValueError, match="no values"):
         bootstrap_interval(np.array([]))
     with pytest.raises(ValueError, match="3 values with 2 cluster names"):

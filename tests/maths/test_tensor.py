@@ -316,6 +316,8 @@ def test_no_grad_as_block_and_decorator():
         assert not is_grad_enabled()
     assert not squared(x).requires_grad and not squared(x).requires_grad
     assert is_grad_enabled() and (x * x).requires_grad
+    with pytest.raises(OverflowError, match="larger than 64 bits hold; give a float"):
+        Tensor(np.array([1, 2])) + 10**30
     with pytest.raises(ZeroDivisionError), no_grad():
         raise ZeroDivisionError
     assert is_grad_enabled()

@@ -61,6 +61,8 @@ def group_advantages(
         raise ValueError(f"group_size={group_size} leaves an answer none to compare with; give 2")
     groups = rewards.reshape(-1, group_size)
     apart = groups - groups.mean(1, keepdims=True)
+    # Else the rounding of the mean, over so small a deviation, would count.
+    apart[groups.max(1) == groups.min(1)] = 0.0
     if scale:
         # The deviation of a sample, as in the authors' code.
         apart = apart / (groups.std(1, ddof=1, keepdims=True) + eps)

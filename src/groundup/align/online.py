@@ -303,7 +303,7 @@ class Online:
         steps = config.steps
         if steps is None and config.minutes is None:
             steps = (config.iterations or _ITERATIONS) * per_iteration
-        rows = max(self.micro_rows, math.ceil(tokens / self.context))
+        rows = math.ceil(tokens / self.context)
         settled = config.model_copy(
             update={"steps": steps, "rows": rows, "micro_rows": self.micro_rows}
         )

@@ -313,6 +313,8 @@ def percentile_interval(
 ) -> Interval:
     """Bounds an estimate by percentiles of what it was in samples drawn from the data."""
     tail = (1 - _checked(confidence)) / 2
+    if not len(replicates):
+        raise ValueError("samples=0 has no percentiles; give 1 or more, better 2000")
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high))
 

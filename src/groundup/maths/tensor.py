@@ -364,6 +364,8 @@ class Tensor:
             limits = np.iinfo(self.dtype)
             if limits.min <= other <= limits.max:
                 return Tensor.from_numpy(np.asarray(other, dtype=self.dtype))
+        if isinstance(other, int) and not -(2**63) <= other < 2**64:
+            raise OverflowError(f"{other} is larger than 64 bits hold; give a float")
         # Beside whole numbers NumPy's own rules hold: 2 stays whole and 2.5 makes a float.
         return Tensor.from_numpy(other if isinstance(other, int) else as_array(other))
 

@@ -94,6 +94,13 @@ def test_eigvals_of_a_badly_scaled_matrix_keep_their_digits() -> None:
     np.testing.assert_allclose(linalg.eigvals(scaled), linalg.eigvals(a), rtol=1e-12)
 
 
+def test_eigvals_of_numbers_as_large_as_there_are() -> None:
+    """A row of them is longer than any number."""
+    a = np.array([[2.0, 2.0], [-2.0, -1.0]])
+    found = linalg.eigvals(a * 0.8e308) / 0.8e308
+    np.testing.assert_allclose(found, linalg.eigvals(a), rtol=1e-14)
+
+
 def test_roots_of_a_polynomial() -> None:
     np.testing.assert_allclose(
         linalg.eigvals(SQUARE["companion"]), np.arange(8.0, 0, -1), rtol=1e-8

@@ -96,6 +96,15 @@ def test_condition_number_of_singular_matrices() -> None:
     assert linalg.cond(np.diag([1.0, 0.0])) == np.inf
 
 
+def test_numbers_as_large_as_there_are() -> None:
+    """Their singular values are larger than any number, and what follows from them is not."""
+    ones = np.full((2, 2), 1.7e308)
+    full = ones + np.diag([0, -0.85e308])
+    assert [linalg.matrix_rank(ones), linalg.matrix_rank(full)] == [1, 2]
+    assert linalg.cond(full) == pytest.approx(np.linalg.cond(full / 1.7e308))
+    np.testing.assert_allclose(linalg.pinv(ones), np.full((2, 2), 0.25 / 1.7e308))
+
+
 def test_a_jacobi_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(singular_values, "MAX_SWEEPS", 0)
     with pytest.raises(ValueError, match="did not converge"):

@@ -29,6 +29,7 @@ from groundup.maths.linalg.precision import (
 )
 
 MAX_STEPS = 60  # steps of QR iteration for one eigenvalue, where about 3 suffice
+_LARGE = 1e300  # a row of such numbers may be longer than any number
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +157,10 @@ def eigvals(a: Real[np.ndarray, "n n"]) -> Complex[np.ndarray, "n"]:
     Errors: `ValueError` for a matrix that is not square.
     Sources: Francis (1961), "The QR transformation"; GVL, section 7.5.
     """
-    x, scale = scaled(_balanced(as_square(a)))
+    x = as_square(a)
+    # Balancing needs small numbers as they are, but no length may overflow.
+    room = 1 / EPS if np.abs(x).max() > _LARGE else 1.0
+    x, scale = scaled(_balanced(x / room))
     h, _ = _hessenberg(x)
     values: list[complex] = []
     high, steps = len(h), 0
@@ -171,7 +175,7 @@ def eigvals(a: Real[np.ndarray, "n n"]) -> Complex[np.ndarray, "n"]:
         else:
             values += _small_eigenvalues(block)
             high, steps = low, 0
-    result = np.array(values) * scale
+    result = np.array(values) * scale * room
     kind = np.result_type(precision_of(a), np.complex64)
     return result[np.argsort(-np.abs(result), kind="stable")].astype(kind, copy=False)
 

@@ -110,7 +110,7 @@ def matrix_rank(a: Real[np.ndarray, "m n"], rtol: float | None = None) -> int:
     rtol is by default max(m, n) times the spacing of A's floating-point type at 1, about what
     rounding A's entries may have added.
     """
-    return numerical_rank(svd(as_matrix(a))[1], a, rtol)
+    return numerical_rank(svd(scaled(as_matrix(a))[0])[1], a, rtol)
 
 
 def numerical_rank(s: Float[np.ndarray, "r"], a: np.ndarray, rtol: float | None = None) -> int:
@@ -126,9 +126,10 @@ def pinv(a: Real[np.ndarray, "m n"], rtol: float | None = None) -> Float[np.ndar
     Singular values that do not count in `matrix_rank` are left out.
     Source: Penrose (1955), "A generalized inverse for matrices".
     """
-    u, s, vt = svd(as_matrix(a))
+    x, scale = scaled(as_matrix(a))  # singular values of large numbers may be larger than any
+    u, s, vt = svd(x)
     rank = numerical_rank(s, a, rtol)
-    return like((vt[:rank].T / s[:rank]) @ u[:, :rank].T, a)
+    return like((vt[:rank].T / s[:rank]) @ u[:, :rank].T / scale, a)
 
 
 def cond(a: Real[np.ndarray, "m n"]) -> float:
@@ -136,5 +137,5 @@ def cond(a: Real[np.ndarray, "m n"]) -> float:
 
     1 for an orthogonal matrix, inf for a singular one; of 16 digits log10(cond) are lost.
     """
-    s = svd(as_matrix(a))[1]
+    s = svd(scaled(as_matrix(a))[0])[1]
     return float(s[0] / s[-1]) if s[-1] > 0 else float("inf")
