@@ -346,6 +346,7 @@ def test_columns(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.xml", "a,b\n1,2\n", r"ends in '\.xml'; data is read from \.jsonl"),
+        ("a.jsonl", "{}\n", "has no columns, and no layout that is known"),
         ("a.csv", "a,b\n1,2\n", "columns a, b, and no layout.* --columns .*first line"),
         ("a.jsonl", "", "is empty"),
         ("a.jsonl", "\n\n", "holds no lines"),

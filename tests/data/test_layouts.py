@@ -94,6 +94,16 @@ def test_an_empty_system_turn_is_left_out() -> None:
     assert [turn.role for turn in read(row)] == ["user", "assistant"]
 
 
+def test_dolly_calls_the_input_context_and_the_answer_response() -> None:
+    row = {"instruction": "Add.", "context": "1, 2", "response": "3", "category": "closed_qa"}
+    assert [turn.content for turn in read(row)] == ["Add.\n\n1, 2", "3"]
+    assert records.unread_columns(row) == {"category"}
+    assert [turn.content for turn in read(row | {"context": ""})] == ["Add.", "3"]
+    # Beside an output they are columns of one's own.
+    assert read(row | {"output": "4"})[0].content == "Add."
+    assert records.unread_columns(row | {"output": "4"}) == {"category", "context", "response"}
+
+
 def test_alpaca_puts_the_input_under_the_instruction() -> None:
     row = {"instruction": "Add.", "input": "1, 2", "output": "3"}
     assert read(row)[0] == Message("user", "Add.\n\n1, 2")

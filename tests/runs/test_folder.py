@@ -124,6 +124,10 @@ def test_a_parent_may_be_spelled_in_another_way(
     Path("texts/text.txt").write_text("two")
     with pytest.raises(UserError, match=r"begun with data='data', not data='texts'"):
         opened(Path("texts"), Path("out"))
+    # What is spelled as it was has changed.
+    Path("texts").rename("data")
+    with pytest.raises(UserError, match="begun from another data than data is now"):
+        opened(Path("data"), Path("out"))
 
 
 def test_what_runs_wrote_inside_a_folder_is_none_of_its_content(tmp_path: Path) -> None:

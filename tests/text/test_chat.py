@@ -417,6 +417,10 @@ def test_a_control_token_may_take_in_the_blanks_beside_it(side, tmp_path):
         expected = theirs.apply_chat_template(talk, add_generation_prompt=prompt, return_dict=True)
         found = encode_chat(Tokenizer.load(tmp_path), talk, generation_prompt=prompt)
         assert found.ids == expected["input_ids"]
+    ours = Tokenizer.load(tmp_path)
+    for text in ("hello \n<|im_end|> \n", "<|im_end|>  <|im_end|> is", " <|im_end|>the\n", "a  "):
+        expected = theirs.encode(text, add_special_tokens=False)
+        assert ours.encode(text, "all") == list(ours.encode_iterable(text, "all")) == expected
 
 
 @pytest.mark.parametrize("kind", ["prepend", "first", "always", "never", "byte level"])

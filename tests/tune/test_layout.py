@@ -20,6 +20,7 @@ from groundup.runs.files import read_lines
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
 from groundup.train.pace import Pace
+from groundup.tune import layout
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import decided, made_of, read_rows
 from groundup.tune.layout import (
@@ -217,7 +218,7 @@ def test_a_model_made_here_keeps_what_it_was_made_of(workshop: Any, tmp_path: Pa
         "alone": 0.0,
         "given": 0.0,
     }
-    # Of forty rows the whole model learns at a tenth of its rate, and an adapter at its own.
+    # Of forty rows the whole model learns at a tenth of its rate, and so does an adapter.
     rates = {name: plan["rates"]["matrices"] for name, plan in plans.items()}
     assert rates == pytest.approx({"whole": 0.001, "lora": 0.001, "alone": 0.001, "given": 0.004})
     rates = {name: plan["rates"]["embeddings"] for name, plan in plans.items()}
@@ -240,6 +241,24 @@ def test_a_model_made_of_a_file_of_ones_own_keeps_that(workshop: Any, tmp_path: 
 def test_little_data_are_learned_slowly_and_much_at_the_full_rate(one: int, other: int) -> None:
     assert SLOWEST <= rate_share(min(one, other)) <= rate_share(max(one, other)) <= 1
     assert rate_share(MUCH // 2) == 0.5 and rate_share(MUCH) == 1
+
+
+def test_an_adapter_beside_a_small_model_learns_much_at_its_full_rate(
+    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MUCH", 10)
+    config = SFTConfig(
+        out=tmp_path / "out",
+        model=workshop.finished("sft"),
+        data=(talks(tmp_path / "own.jsonl", 40),),
+        adapter="lora",
+        steps=1,
+        evaluations=1,
+        threads=1,
+    )
+    plan = json.loads((run(config) / "plan.json").read_text())
+    assert plan["rates"]["matrices"] == 0.01 and plan["rates"]["embeddings"] == 0.003
+    assert plan["reasons"]["learning_rate"].startswith("0.01, that of a small model which is")
 
 
 def test_what_the_user_says_stands(workshop: Any, tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def test_weight_1_gives_a_model_exactly(
     assert all(torch.equal(one, whole[name]) for name, one in mixed.named_parameters())
 
 
+def test_a_fault_is_told_once(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = map(str, two)
+    assert cli.main(["soup", a, b, "--weights", "-1", "0.5", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("error: ") == 1
+    assert cli.main(["soup", a, a, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"error: models={a} is named twice; name each model once\n"
+
+
 def test_three_models_count_the_same_by_default(two: tuple[Path, Path], tmp_path: Path) -> None:
     third = run(SoupConfig(out=tmp_path / "third", models=two, weights=(0.25, 0.75)))
     out = run(SoupConfig(out=tmp_path / "out", models=(*two, third)))

@@ -35,7 +35,14 @@ def configured(
         # As JSON, because there a path is a string, and nothing else is taken for one.
         return config.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        lines = [_fault(config, dict(fault), spelled) for fault in error.errors()]
+        found = error.errors()
+        items = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
+        # A list of which an item is wrong is said to be too short as well.
+        lines = [
+            _fault(config, dict(fault), spelled)
+            for fault in found
+            if fault["type"] != "too_short" or fault["loc"][0] not in items
+        ]
         raise UserError("\n".join(lines)) from None
 
 
@@ -90,7 +97,7 @@ def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[
             f"{spelled(name)} is not a setting of this stage; "
             f"{known_names(name, known, 'its settings are')}"
         )
-    if not name:  # a rule between several settings
+    if not name or kind == "value_error":  # a rule of ours, which says it all
         return str(fault["msg"]).removeprefix("Value error, ")
     given = fault["input"]
     if kind in _BOUNDS:

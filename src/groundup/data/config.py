@@ -85,6 +85,11 @@ class OwnDataConfig(StageConfig):
                     f"columns={one!r} must be a name of ours, '=' and a column of yours, such as "
                     "prompt=question"
                 )
+        ours = [one.partition("=")[0] for one in self.columns]
+        if twice := [name for name in ours if ours.count(name) > 1]:
+            raise ValueError(
+                f"columns says twice what {twice[0]} is; give one column for each name"
+            )
         return self
 
     @property

@@ -333,11 +333,12 @@ class Reader:
         """Raises UserError where every line is bad because its columns are not understood."""
         self.check_columns_were_there()
         is_csv = suffix_of(path) in CSV_SUFFIXES
+        named = f"the columns {', '.join(columns)}" if columns else "no columns"
         if all(line.reason.startswith(UNKNOWN) for line in bad):
             raise UserError(
-                f"{str(path)!r} has the columns {', '.join(columns)}, and no layout that is known: "
-                f"known are {KNOWN}; say which column is which with --columns, as in --columns "
-                "prompt=question completion=answer"
+                f"{str(path)!r} has {named}, and no layout that is known: known are {KNOWN}; say "
+                "which column is which with --columns, as in --columns prompt=question "
+                "completion=answer"
                 f"{'. A CSV file names its columns in its first line' * is_csv}"
             )
 

@@ -82,7 +82,10 @@ def _json_list(content: bytes, path: Path) -> list[Json | BadRow]:
 
 def _parse_line(line: bytes) -> Json | BadRow:
     try:
-        return _object(json.loads(line.decode("utf-8")))
+        row = json.loads(line.decode("utf-8"))
+        if isinstance(row, list):
+            return BadRow("must be a JSON object, not list; call a file that is one list .json")
+        return _object(row)
     except UnicodeDecodeError as error:
         return BadRow(f"not UTF-8 at byte {error.start} of the line")
     except RecursionError:

@@ -4,6 +4,7 @@
     ShareGPT        {"conversations": [{"from", "value"}, …]}          of human and gpt
     completions     {"prompt", "completion"}                           also response or answer
     Alpaca          {"instruction", "input", "output"}                 input may be empty
+    Dolly           {"instruction", "context", "response"}             context may be empty
     documents       {"text"}                                           no conversation at all
 
 All but the last may name a `system` beside. Contents may be lists of texts. A turn of the assistant
@@ -117,10 +118,18 @@ def _of_prompt(row: Json) -> tuple[Message, ...]:
 
 def _of_instruction(row: Json) -> tuple[Message, ...]:
     """Alpaca's `text` column repeats all three in a template of its own, and is not read."""
+    beside, said = _DOLLY if _is_dolly(row) else ("input", "output")
     asked = text(row, "instruction")
-    if (more := optional(row, "input")) is not None:
+    if (more := optional(row, beside)) is not None:
         asked = f"{asked}\n\n{more}"
-    return Message("user", asked), Message("assistant", answer(row, "output"))
+    return Message("user", asked), Message("assistant", answer(row, said))
+
+
+_DOLLY = ("context", "response")
+
+
+def _is_dolly(row: Json) -> bool:
+    return row.get("output") is None and row.get("response") is not None
 
 
 LAYOUTS = (
@@ -191,6 +200,8 @@ def unread_columns(row: Json) -> set[str]:
     read = {*_NAMES, *(layout.columns if layout else ("text",))}
     if layout is not None and layout.sign == "prompt" and row.get("completion") is None:
         read |= set(_OTHER_ANSWERS)
+    if layout is not None and layout.sign == "instruction" and _is_dolly(row):
+        read |= set(_DOLLY)
     unread = {name for name in row if name not in read}
     found = {name for name in unread if not is_missing(row[name]) and row[name] not in ([], {})}
     sign = layout.sign if layout else ""

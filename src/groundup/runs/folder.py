@@ -445,7 +445,8 @@ def _require_same(
     # What the machine decides comes last: it tells least of another run.
     for key in sorted(keys, key=lambda key: key in _INEXACT_FIELDS):
         old, new = have["config"].get(key, defaults.get(key)), want["config"].get(key)
-        if key not in free and _by_content(old, have) != _by_content(new, want):
+        # What is spelled alike and has changed since is told of below.
+        if key not in free and old != new and _by_content(old, have) != _by_content(new, want):
             inexact = key in _INEXACT_FIELDS and allowed is not None
             raise UserError(
                 f"{folder} was begun with {key}={old!r}, not {key}={new!r}; "
@@ -456,7 +457,7 @@ def _require_same(
         if have["parents"].get(name, {}).get("sha256") != parent["sha256"]:
             raise UserError(
                 f"{folder} was begun from another {name} than {parent['path']} is now; "
-                "choose another --out"
+                "choose another --out, or put back what it was begun from"
             )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 Boundaries = Callable[[str], Iterable[int]]
 """The places in a text at which it is parted, ascending."""
@@ -70,6 +70,26 @@ def streamed_pieces(
         parts, size = [rest], len(rest)
         wanted = max(CHUNK, 2 * size)  # doubled, or a text without a boundary is read ever again
     yield from pieces("".join(parts), specials)
+
+
+def without_taken_blanks(
+    parts: Iterable[Piece], taking: Mapping[str, tuple[bool, bool]]
+) -> Iterator[Piece]:
+    """The pieces without the blanks that control tokens take in: `taking` says of some whether they
+    do before and behind themselves (`lstrip` and `rstrip` of tokenizer.json)."""
+    held, takes = "", False  # the text before, and whether a control token takes what follows
+    for text, is_control in parts:
+        if is_control:
+            before, takes = taking.get(text, (False, False))
+            yield held.rstrip() if before else held, False
+            yield text, True
+            held = ""
+            continue
+        text = text.lstrip() if takes else text
+        if text:
+            yield held, False
+            held, takes = text, False
+    yield held, False
 
 
 def _pattern(specials: Collection[str]) -> re.Pattern[str] | None:

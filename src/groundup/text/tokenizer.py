@@ -23,7 +23,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from groundup.errors import UserError
 from groundup.runs.files import MOST_TOKENIZER_BYTES, read_json_object, write_json
-from groundup.text.pieces import Piece, pieces, streamed_pieces
+from groundup.text.pieces import Piece, pieces, streamed_pieces, without_taken_blanks
 from groundup.text.pretokens import CHAR_TO_BYTE, valid_unicode
 from groundup.text.template import CHATML
 
@@ -175,6 +175,8 @@ class Tokenizer:
 
     def _ids_of(self, parts: Iterable[Piece]) -> Iterator[int]:
         after: After = "nothing"
+        if self.taking_blanks:
+            parts = without_taken_blanks(parts, self.taking_blanks)
         for text, is_control in parts:
             if is_control:
                 yield self.special_tokens[text]

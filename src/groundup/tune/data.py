@@ -258,10 +258,10 @@ def decided(
     except UserError as error:
         if not replay or config.replay is not None or config.replay_data is not None:
             raise
-        say(f"no general text is replayed, as it cannot be had: {error}")
         reasons.pop("replay")
         layout = replace(layout, replay=0.0)
-        data = laid_out(config, found, layout)
+        data = laid_out(config, found, layout)  # where one's own data are at fault it fails again
+        say(f"no general text is replayed, as it cannot be had: {error}")
     rows_per_epoch = data.stream.rows_per_epoch
     if config.rows is None:
         in_time = None

@@ -46,7 +46,7 @@ from groundup.tune.data import (
     require_joinable,
 )
 from groundup.tune.layout import DECAY, MOST_SEEN, Layout, rate_share, seen
-from groundup.tune.prepare import PreparedModel, prepare_model
+from groundup.tune.prepare import SMALL, PreparedModel, prepare_model
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), where a small model is
 # trained as a whole.
@@ -108,22 +108,18 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
 
 
 def _careful(config: SFTConfig, trained: Trained, tokens: int) -> Trained:
-    """The whole of a small model learns more slowly from so few `tokens`, lest it forgets the rest,
-    unless its rate is given.
-
-    A large one is slow enough for its size, and beside an adapter the model stays as it is.
-    """
+    """A small model, and an adapter beside one, learns more slowly from so few `tokens`, lest it
+    forgets the rest, unless its rate is given; a large one is slow enough for its size."""
     share = rate_share(tokens)
-    matrices, embeddings = (
-        min(rate, share * of) for rate, of in zip(trained.rates, RATES, strict=True)
-    )
-    given = config.learning_rate is not None or trained.adapter != "none"
-    if given or matrices == trained.rates[0]:
+    rates = (share * RATES[0], share * RATES[1])
+    if config.learning_rate is not None or trained.shape.parameters > SMALL:
         return trained
-    why = (
-        f"{share:.2g} of a small model's, as {tokens:,} tokens are few; change with --learning-rate"
-    )
-    return replace(trained, rates=(matrices, embeddings), why_rates=why)
+    if rates == trained.rates:
+        return trained
+    why = f"{share:.2g} of a small model's, as {tokens:,} tokens are few"
+    if share == 1:
+        why = "that of a small model which is trained as a whole"
+    return replace(trained, rates=rates, why_rates=f"{why}; change with --learning-rate")
 
 
 def _data(
