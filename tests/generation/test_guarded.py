@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,9 @@ def test_what_is_stopped_is_never_drawn_and_the_rest_is_as_without(
     plain = generate(model, requests, tokenizer)
     guard = Words("bad")
     found = generate(model, requests, tokenizer, guard=guard)
-    assert found[0] == plain[0] and found[2] == plain[2]
+    for i in (0, 2):  # by rounding alone, as the engine promises of other company
+        assert replace(found[i], logprobs=[]) == replace(plain[i], logprobs=[])
+        assert found[i].logprobs == pytest.approx(plain[i].logprobs, abs=1e-4)
     assert found[1].text == SENTENCE and found[1].ids == []
     assert found[1].finish_reason == "content_filter"
     # Answers of what was let through were read, and no other.
