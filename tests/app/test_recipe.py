@@ -206,6 +206,7 @@ def test_the_model_of_a_recipe_with_seeds_is_its_last_run(folder: Path) -> None:
         ),
         pytest.param("", ["empty", "[tokenizer]"], id="empty"),
         pytest.param("[base\n", ["TOML", "line 1"], id="syntax"),
+        pytest.param("[a]\n[a]\n", ["TOML: Cannot declare 'a' twice"], id="a table twice"),
         pytest.param("steps = 3\n", ["steps", "table"], id="setting outside a table"),
         pytest.param('[a]\nfrom = "sea.txt"\n', ["[a]", "stage", "pretrain"], id="no stage"),
         pytest.param('[a]\nstage = "pretain"\n', ["pretain", "'pretrain'"], id="unknown stage"),
@@ -249,7 +250,7 @@ def test_the_model_of_a_recipe_with_seeds_is_its_last_run(folder: Path) -> None:
         ),
         pytest.param(
             BASE + '[sft]\nfrom = "sft"\ndata = "sea.txt"\n',
-            ['"sft"', "not above"],
+            ['[sft] from = "sft"', "not above"],
             id="from itself",
         ),
         pytest.param(

@@ -75,6 +75,13 @@ def test_a_loop_that_swallows_everything_is_ended_too(tmp_path: Path) -> None:
         ("import os\nos._exit(3)", "exit status 3: "),
         ("import os\nos._exit(0)", "exit status 0: "),
         ("import ctypes\nctypes.string_at(0)", "signal 11, a crash: "),
+        ("import os\nos.kill(os.getpid(), 9)", "gave no answer: "),
+        ("raise KeyboardInterrupt", "The part ends the program"),
+        (
+            "class Unspeakable(Exception):\n def __str__(self): raise ValueError\n"
+            "raise Unspeakable",
+            "Unspeakable: its message cannot be had",
+        ),
     ],
 )
 def test_a_part_that_ends_its_process_is_told_how(tmp_path: Path, body: str, told: str) -> None:

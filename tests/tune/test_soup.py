@@ -83,6 +83,14 @@ def test_a_fault_is_told_once(
     a, b = map(str, two)
     assert cli.main(["soup", a, b, "--weights", "-1", "0.5", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("error: ") == 1
+    # What is proposed in the place of weights is taken.
+    weights = ["--weights", "0.3", "0.6", "--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert cli.main(["soup", a, b, *weights]) == 2
+    weights[1:3] = capsys.readouterr().err.rpartition("try ")[2].split()
+    assert weights[1:3] == ["0.333333333", "0.666666667"]
+    assert cli.main(["soup", a, b, *weights]) == 0
+    capsys.readouterr()
     assert cli.main(["soup", a, a, "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == f"error: models={a} is named twice; name each model once\n"
 

@@ -204,6 +204,8 @@ def _save(talk: Conversation, argument: str) -> str:
         raise UserError("nothing has been said yet")
     line = json.dumps({"messages": talk.said}, ensure_ascii=False) + "\n"
     try:
+        if argument[0] in "'\"" and argument[0] == argument[-1]:  # as in a shell
+            argument = argument[1:-1]
         path = Path(argument).expanduser()
         with naming(path), path.open("a+b") as file:
             # What somebody else wrote there may lack its line's end.

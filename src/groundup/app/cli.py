@@ -24,6 +24,7 @@ from cyclopts import (
     Group,
     MissingArgumentError,
     UnknownCommandError,
+    UnusedCliTokensError,
 )
 
 import groundup
@@ -353,6 +354,9 @@ def _misread(error: CycloptsError) -> str:
             why = f"{missing.name} is missing: {missing.parameter.help}."
     if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
         why = _no_number(error) or why
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        more = " ".join(map(repr, error.unused_tokens))
+        why = f"{more} is more than this command takes; an option's name begins with --."
     if isinstance(error, UnknownCommandError) and "Did you mean" not in why and error.unused_tokens:
         why = why.replace(" Available", f"{_with_its_group(error.unused_tokens[0])} Available", 1)
     why = why if len(why) <= 2000 else f"{why[:1000]} …"

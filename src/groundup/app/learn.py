@@ -142,7 +142,7 @@ def show_solution(folder: Path, which: str | None) -> None:
         raise UserError(
             f"there is no try of {exercise} yet; write something into {own.file(exercise)} and run "
             f"groundup learn check {exercise.number}{own.option}, or ask for "
-            f"groundup learn hint{own.option}"
+            f"groundup learn hint {exercise.number}{own.option}"
         )
     record.solution_seen = True
     own.keep(exercise, record)

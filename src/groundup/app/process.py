@@ -73,7 +73,11 @@ def restart() -> None:
     if signal.getsignal(signal.SIGINT) is _leave and hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # The first word may be a bare "python"; what follows it is right for scripts and -m alike.
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    except OSError:  # a Python that this user may not start: then it goes on as it is
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def discard_output() -> None:

@@ -140,7 +140,9 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
             f"recipe {name!r} is not a recipe: nested too deeply; write tables of plain settings"
         ) from None
     except ValueError as error:  # a number with thousands of digits as well
-        raise UserError(f"recipe {name!r} is not valid TOML: {error}; correct that place") from None
+        # A table that stands twice is named as Python would.
+        why = re.sub(r"\(((?:'[^']*',? ?)+)\)", lambda m: m[1].rstrip(", "), str(error))
+        raise UserError(f"recipe {name!r} is not valid TOML: {why}; correct that place") from None
     if not contents:
         raise UserError(f"recipe {name!r} is empty; give it a table, such as [tokenizer]")
     tables: list[Table] = []
@@ -223,8 +225,9 @@ def _table(
             if isinstance(named, str)
             else tuple(run for one in named for run in groups.get(one, (one,)))
         )
+        written = "from" if "from" in values and field == stage.start else field
         at = tuple(
-            _locate(_Reference(title, field, one), earlier, groups, later, folder, packs)
+            _locate(_Reference(title, field, one, written), earlier, groups, later, folder, packs)
             for one in several
         )
         found[field] = at[0] if isinstance(named, str) else at
@@ -287,9 +290,11 @@ class _Reference:
     title: str
     field: str
     named: str
+    written: str
+    """What the table calls the field: the main one may be its `from`."""
 
     def __str__(self) -> str:
-        return f'[{self.title}] {self.field} = "{self.named}"'
+        return f'[{self.title}] {self.written} = "{self.named}"'
 
 
 def _locate(

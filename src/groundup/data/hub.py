@@ -21,6 +21,8 @@ def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]
 
     Raises UserError: the extra `hub` is not installed, no such name, no network.
     """
+    if "/" not in name:
+        raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name")
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def grade(
 
     Raises `UserError` where there is no such file.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder where your file should be; move it away")
     if not path.is_file():
         command = f"groundup learn {exercise.number}{Own(path.parent).option}"
         raise UserError(f"{path} is not there; {command} writes it, with the lesson")
@@ -46,6 +49,7 @@ def grade(
         "memory_bytes": memory_bytes,
     }
     sandbox = Sandbox(Path(sandboxed.__file__), Limits(wall_seconds=wall_seconds))
+    begun = time.monotonic()
     try:
         found = sandbox.ask(question)
     finally:
@@ -53,10 +57,15 @@ def grade(
     if found is not None:
         return _verdict(found)
     status = sandbox.exit_status
-    if status is None or status == _KILLED:
+    if time.monotonic() - begun >= wall_seconds:
         line = (
-            f"The part took longer than {wall_seconds:.0f} s or more memory than it may have, and "
-            "was ended: look for a loop that does not end, or an array far larger than the inputs."
+            f"The part took longer than {wall_seconds:.0f} s and was ended: look for a loop that "
+            "does not end."
+        )
+    elif status is None or status == _KILLED:
+        line = (
+            "The part's process was ended or gave no answer: look for an array far larger than the "
+            "inputs, or for what closes or takes away standard output."
         )
     elif status < 0:
         line = (

@@ -264,7 +264,7 @@ def _kind(outcome: Outcome) -> str:
             "x = x + 1 where you have x += 1."
         )
     if outcome.error is not None:
-        said = str(outcome.error)
+        said = message_of(outcome.error)
         return next((hint for mark, hint in _ERRORS.items() if mark in said), _BY_HAND)
     if outcome.slow:
         return "The values are right, and it takes too long: is something computed again and again?"
@@ -299,14 +299,22 @@ _BY_HAND = (
 
 def _raised(error: BaseException, part: ModuleType) -> list[str]:
     """An exception as a learner needs it: what, and which line of their own file."""
-    what = "it did not end in time" if isinstance(error, TooLong) else _sentence(error)
+    what = "it did not end in time" if isinstance(error, TooLong) else sentence(error)
     line = _own_line(error, part)
     return [f"  yours: {what}", *([f"  {line}"] if line else ())]
 
 
-def _sentence(error: BaseException) -> str:
-    said = " ".join(str(error).split())
+def sentence(error: BaseException) -> str:
+    said = " ".join(message_of(error).split())
     return f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, whatever code of the part has it say that."""
+    try:
+        return str(error)
+    except Exception:
+        return "its message cannot be had"
 
 
 def _own_line(error: BaseException, part: ModuleType) -> str:

@@ -34,6 +34,8 @@ def mine(
     and where there is none that can go in.
     """
     own = Own(folder)
+    if folder != FOLDER and not folder.is_dir():
+        raise UserError(f"--mine={folder}: there is no such folder; groundup learn makes {FOLDER}")
     for exercise in map(find, names or ()):
         _require_passed(own, exercise)
     left_out = _left_out(own) if names is None else {}

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from groundup.learn.exercise import importable, module_of
-from groundup.learn.judge import TooLong, Verdict, judge
+from groundup.learn.judge import TooLong, Verdict, judge, sentence
 from groundup.learn.road import find
 
 _MOST_PRINTED = 4000
@@ -43,17 +43,17 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             with limit():
                 part = module_of(path, exercise.name)
         except SyntaxError as error:
-            line = f"The file is not Python: {error.msg} in line {error.lineno}"
+            where = f" in line {error.lineno}" if error.lineno is not None else ""
+            line = f"The file is not Python: {error.msg}{where}"
             text = (error.text or "").strip()
             verdict = Verdict("differs", lines=(f"{line}: {text}" if text else line,))
-        except (Exception, SystemExit, TooLong) as error:
-            said = f"{type(error).__name__}: {error}".removesuffix(": ")
-            line = f"The file cannot be imported: {said}"
+        except (Exception, SystemExit, KeyboardInterrupt, TooLong) as error:
+            line = f"The file cannot be imported: {sentence(error)}"
             verdict = Verdict("differs", lines=(line,))
         else:
             try:
                 verdict = judge(exercise, part, question["seed"], limit)
-            except SystemExit:
+            except (SystemExit, KeyboardInterrupt):
                 line = "The part ends the program (exit or quit); a function returns instead."
                 verdict = Verdict("differs", lines=(line,))
     text = printed.getvalue()

@@ -232,7 +232,7 @@ class SoupConfig(StageConfig):
         if abs(total - 1) > 1e-6:
             raise ValueError(
                 f"weights={list(self.weights)} are {total:g} together and must be 1; try "
-                f"{' '.join(f'{one / total:g}' for one in self.weights) if total else '0.5 0.5'}"
+                f"{' '.join(f'{one / total:.9g}' for one in self.weights) if total else '0.5 0.5'}"
             )
         return self
 
