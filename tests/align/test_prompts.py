@@ -249,6 +249,9 @@ def test_prompts_that_are_too_long_are_counted_and_left_out(
     assert len(train) + len(heldout) == 40
     assert "1 prompts are left out, which have more than 40 tokens" in capsys.readouterr().out
     file.write_text("a long one " * 200)
+    bare = Tokenizer(dict(tokenizer.content), {})
+    with pytest.raises(UserError, match="this tokenizer has no chat template"):
+        load_prompts(file, bare, longest=40)
     with pytest.raises(UserError, match="holds no prompt of at most 40 tokens"):
         load_prompts(file, tokenizer, longest=40)
 

@@ -370,3 +370,10 @@ def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: To
     for ids in ([5, 6.5], "56", torch.tensor([[5, 6]])):
         with pytest.raises(UserError, match=r"prompt_ids=.*5.* must be a list of whole numbers"):
             generate(model, [Request(ids)])  # type: ignore[arg-type]
+    for wrong, told in (
+        ({"prompt": 5}, "prompt='5' is a int; give a text"),
+        ({"prompt": "x", "top_logprobs": 1.5}, "top_logprobs=1.5 must be"),
+        ({"prompt": "x", "sampling": {"temperature": 1}}, "is a dict; write"),
+    ):
+        with pytest.raises(UserError, match=told):
+            Request(**wrong)  # type: ignore[arg-type]

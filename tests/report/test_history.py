@@ -23,3 +23,16 @@ def test_a_parent_is_what_the_run_was_begun_from(
     run = History(tmp_path / "one" / "sft", {"stage": "sft", "parents": parents}, {}, [], [])
     monkeypatch.chdir(tmp_path / standing)
     assert run.parent is not None and run.parent.resolve() == base
+
+
+def test_a_file_in_a_folder_beside_is_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "moved" / "data" / "documents" / "train.jsonl"
+    text.parent.mkdir(parents=True)
+    text.write_text("{}")
+    run = History(tmp_path / "moved" / "sft", {"stage": "sft", "parents": {}}, {}, [], [])
+    monkeypatch.chdir(tmp_path)
+    assert run.beside("quickstart/data/documents/train.jsonl") == text
+    # What is nowhere is called as it would be, beside the run.
+    assert run.beside("quickstart/other/nothing.jsonl") == tmp_path / "moved" / "nothing.jsonl"

@@ -113,6 +113,17 @@ def test_a_verdict_is_of_a_config_and_of_what_is_computed_again() -> None:
     assert not agrees_with_plain(other, batch, loss, COMPUTE)
 
 
+def test_experts_whose_forward_pass_is_run_again_are_compared() -> None:
+    """What they keep of it belongs to a graph, of which there is no copy."""
+    model = CausalLM(
+        ModelConfig.of(width=64, depth=1, vocab_size=256, context=32, experts=(4, 2), heads=1)
+    )
+    model.initialize(0)
+    plain = Compute("cpu", "float32", "matmul", False, 1, torch.__version__)
+    batch = next(random_batches(256, context=32, rows=2))
+    assert agrees_with_plain(model, batch, next_token_loss, plain, gradient_checkpointing=True)
+
+
 def test_what_an_adapter_drops_by_chance_is_no_error() -> None:
     model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=256, context=32))
     model.initialize(0)

@@ -77,6 +77,10 @@ def test_patterns_states_and_losses_are_those_of_transformers(both) -> None:  # 
     assert_allclose(seen.lens.answer_logprobs, lens.gather(-1, answers)[..., 0], atol=1e-4)
 
 
+def test_of_fewer_tokens_than_are_named_all_are(tiny_model: Any) -> None:
+    assert xray(tiny_model(vocab_size=3), [0, 1]).lens.ids.shape[-1] == 3
+
+
 def test_contributions_are_those_of_the_parts_and_add_up_to_the_logit(both) -> None:  # type: ignore[no-untyped-def]
     """Each head's vector is made from transformers' weights, and its logit by their own norm."""
     seen, model, theirs, ids = both

@@ -20,7 +20,7 @@ from groundup.data.records import good_rows, read_conversations, read_preference
 from groundup.data.split import OWN_HELDOUT, evenly_spaced
 from groundup.errors import UserError, shorten
 from groundup.runs.console import say
-from groundup.text.chat import encode_chats
+from groundup.text.chat import encode_chats, template_of
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadRow, Json, Message, PromptRow
 from groundup.text.tokenizer import Tokenizer
@@ -69,8 +69,9 @@ def load_prompts(
     """
     if longest < 1:
         raise UserError(
-            "max_new_tokens leave no room for a prompt in the model's context; give fewer"
+            "--max-new-tokens leaves no room for a prompt in the model's context; give fewer"
         )
+    template_of(tokenizer)  # else all would be too long or refused
     sides = _stage(path) if path.is_dir() else _file(path)
     known = sorted({one.source for side in sides for one in side})
     if sources:

@@ -286,6 +286,8 @@ def _weight_files(folder: Path) -> list[Path]:
 @contextmanager
 def open_weights(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
     """A file of safetensors; raises `UserError` where it is damaged."""
+    with path.open("rb"):  # which says why, where it may not be read
+        pass
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file

@@ -57,7 +57,15 @@ class Request:
                 f"a request has {' and '.join(given) or 'no prompt'}; "
                 "give exactly one of prompt_ids, prompt and messages"
             )
-        if self.top_logprobs < 0:
+        if self.prompt is not None and not isinstance(self.prompt, str):
+            kind = type(self.prompt).__name__
+            raise UserError(f"prompt={str(self.prompt)[:80]!r} is a {kind}; give a text")
+        if not isinstance(self.sampling, Sampling):
+            raise UserError(
+                f"sampling={str(self.sampling)[:80]!r} is a {type(self.sampling).__name__}; write "
+                "groundup.generation.sampling.Sampling(temperature=…)"
+            )
+        if not isinstance(self.top_logprobs, int) or self.top_logprobs < 0:
             raise UserError(f"top_logprobs={self.top_logprobs} must be 0 (none) or more; try 5")
 
 

@@ -118,7 +118,11 @@ class History:
         name is seen from another folder, something else may have it: then what has the content that
         the run was begun from counts.
         """
-        path, near = Path(named), self.folder.parent / Path(named).name
+        path, beside = Path(named), self.folder.parent
+        # The last parts of the name, as few as lead to something: data, data/documents/train.jsonl.
+        parts = [part for part in path.parts if part not in (path.anchor, "..")]
+        tails = [beside.joinpath(*parts[-count:]) for count in range(1, len(parts) + 1)]
+        near = next((tail for tail in tails if tail.exists()), beside / path.name)
         if not (path.is_dir() and near.is_dir()) or path.samefile(near):
             return path if path.exists() else near
         hashes = {one["path"]: one.get("sha256") for one in self.run["parents"].values()}

@@ -127,6 +127,17 @@ def render_chat(
     return marks.remove(_render(tokenizer, broken, marks, [(len(broken), generation_prompt)])[0])
 
 
+def template_of(tokenizer: Tokenizer) -> str:
+    """The chat template; raises `UserError` where there is none."""
+    if tokenizer.chat_template is None:
+        raise UserError(
+            "this tokenizer has no chat template, so it cannot hold a conversation; use a chat "
+            "model's folder, fine-tune this one on conversations with `groundup sft` if it knows "
+            "<|im_start|> and <|im_end|>, or write a chat_template into its tokenizer_config.json"
+        )
+    return tokenizer.chat_template
+
+
 def check_messages(messages: Sequence[AnyMessage]) -> list[Message]:
     """Return `messages` as rows hold them, or say which one is not {"role", "content"}."""
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
@@ -275,18 +286,13 @@ def _render(
     tokenizer: Tokenizer, broken: list[Message], marks: _Marks, cuts: list[tuple[int, bool]]
 ) -> list[str]:
     """Render broken messages up to each cut, the assistant's words between `start` and `end`."""
-    if tokenizer.chat_template is None:
-        raise UserError(
-            "this tokenizer has no chat template, so it cannot hold a conversation; use a chat "
-            "model's folder, fine-tune this one on conversations with `groundup sft` if it knows "
-            "<|im_start|> and <|im_end|>, or write a chat_template into its tokenizer_config.json"
-        )
+    template = template_of(tokenizer)
     variables = tokenizer.template_variables
     variables |= {"generation_start": marks.start, "generation_end": marks.end}
     try:
         plain = as_dicts(broken)
         breaks = (_control_strings(tokenizer).anywhere.pattern, marks.break_)
-        return render(tokenizer.chat_template, Renderings(plain, cuts, variables, breaks))
+        return render(template, Renderings(plain, cuts, variables, breaks))
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
         has_tool = any(message.role == "tool" for message in broken)

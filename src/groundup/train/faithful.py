@@ -87,9 +87,10 @@ def _compared(
         if isinstance(part, Routed):
             part.send_to_all()
     batch = batch.to(torch.device(compute.device))
+    # Another copy, for what is compiled stays so; at once, for what has run may hold a graph.
+    other = copy.deepcopy(model)
     plain = _gradients(model, batch, loss, in_pytorch(compute), checkpointing)
-    # Another copy, for what is compiled stays so.
-    fast = _gradients(copy.deepcopy(model), batch, loss, compute, checkpointing)
+    fast = _gradients(other, batch, loss, compute, checkpointing)
     if plain.keys() != fast.keys():
         return False
     far, largest = _FAR[compute.dtype], max((float(g.norm()) for g in plain.values()), default=0.0)

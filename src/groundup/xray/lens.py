@@ -42,7 +42,7 @@ def logit_lens(
     ids, probabilities, chosen = [], [], []
     for state in residual:
         logprobs = model.lm_head(model.model.norm(state)).float().log_softmax(-1)
-        best = logprobs.topk(top, dim=-1)
+        best = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)
         ids.append(best.indices)
         probabilities.append(best.values.exp())
         chosen.append(logprobs.gather(-1, answers[:, None])[:, 0])

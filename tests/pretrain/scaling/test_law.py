@@ -88,6 +88,8 @@ def test_where_size_does_not_matter_the_best_model_is_none() -> None:
         (Law(1.8, 0.0, 2085.0, 0.348, 0.366), "size"),
         (Law(1.8, 482.0, 0.0, 0.348, 0.366), "data"),
         (Law(1.8, 482.0, 1e-300, 0.348, 0.366), "data"),
+        # What all losses have alike, of a size that does nothing.
+        (Law(1.8, 0.1, 2085.0, 1e-9, 0.366), "size"),
     ],
 )
 def test_what_does_not_matter_is_said_and_no_size_is_best(law: Law, name: str) -> None:

@@ -143,10 +143,10 @@ def no_matter(fit: LawFit) -> list[str]:
     law, runs = fit.law, fit.used
     least = _NOTHING * float(runs.losses.min())
     terms = {
-        "size": law.A * runs.parameters.min() ** -law.alpha,
-        "data": law.B * runs.tokens.min() ** -law.beta,
+        "size": law.A * runs.parameters**-law.alpha,
+        "data": law.B * runs.tokens**-law.beta,
     }
-    return [name for name, term in terms.items() if term <= least]
+    return [name for name, term in terms.items() if np.ptp(term) <= least]
 
 
 def odd_flops(table: RunTable) -> list[str]:
