@@ -22,7 +22,8 @@ from groundup.errors import UserError
 T = TypeVar("T")
 
 ALL_LINEAR = "all-linear"
-# It has a row for each expert, fewer than an adapter's rank, and decides what 4 bits would blur.
+# A router has a row for each expert, often fewer than an adapter's rank, and what it decides is
+# not to hang on what 4 bits lose.
 _ROUTER = ".mlp.gate"
 # A stranger's expression may never end; honest ones take microseconds.
 _SECONDS = 1.0

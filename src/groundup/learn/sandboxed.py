@@ -54,7 +54,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 verdict = judge(exercise, part, question["seed"], limit)
             except (SystemExit, KeyboardInterrupt):
-                line = "The part ends the program (exit or quit); a function returns instead."
+                line = "The part ends the program (exit, quit …); a function returns instead."
                 verdict = Verdict("differs", lines=(line,))
     text = printed.getvalue()
     if len(text) > _MOST_PRINTED:
