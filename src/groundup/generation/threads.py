@@ -1,7 +1,7 @@
 """How many threads a step of decoding is fastest with: all, or one alone.
 
 Threads wait for each other five times in every layer. Where a neighbour has taken the core of one
-of them, all wait for it, and a step takes up to a hundred times as long; then one thread alone is
+of them, all wait for it, and a step takes up to a thousand times as long; then one thread alone is
 far faster than two. So steps are timed, and now and then one is run the other way. What is computed
 does not depend on it, for every number is one thread's.
 """
@@ -12,45 +12,68 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
-# Steps before the first trial. Where all is well a trial costs a little, so they become rarer; but
-# not so rare that a machine which has become busy, or quiet, is not noticed within a few seconds.
-_FIRST_WAIT = 4
-_LONGEST_WAIT_SECONDS = 1.0
+# Of the time that steps take, how much may go into trying the other way. Where all is well trials
+# become rarer; but not so rare that a machine which has become busy, or quiet, is not noticed
+# within a few seconds.
+_TRYING = 0.1
+_LONGEST_WAIT_SECONDS = 1.5
 # Steps that say how long one takes at present.
 _RECENT = 5
 # How much less time the other way must take to be worth a change.
 _WORTH = 0.8
 
 
-class Threads:
-    """Runs steps of like size with `most` threads or with one."""
+@dataclass
+class Trials:
+    """What trials found of the machine: whether one thread alone is best, the seconds of steps
+    between two trials, and those until the next."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.most = self.now = most
-        self._clock = clock
-        self._wait = self._left = _FIRST_WAIT
+    one_is_best: bool = False
+    wait: float = 0.0
+    left: float = 0.0
+
+
+# All that decodes in a process is beside the same neighbors.
+_OF_PROCESS = Trials()
+
+
+class Threads:
+    """Runs steps of like size with `most` threads or with one; at first as it was best before."""
+
+    def __init__(
+        self,
+        most: int,
+        clock: Callable[[], float] = time.perf_counter,
+        trials: Trials = _OF_PROCESS,
+    ) -> None:
+        self.most = most
+        self._clock, self._trials = clock, trials
         self._recent: deque[float] = deque(maxlen=_RECENT)
+
+    @property
+    def now(self) -> int:
+        """The threads of the next step that is no trial."""
+        return 1 if self._trials.one_is_best else self.most
 
     def run(self, step: Callable[[int], None]) -> None:
         """Call `step` with the number of threads that it is to use."""
         if self.most == 1:
             step(1)
             return
-        trying = self._left == 0
+        found = self._trials
+        trying = found.left <= 0 and bool(self._recent)
         other = 1 if self.now == self.most else self.most
         begun = self._clock()
         step(other if trying else self.now)
         took = self._clock() - begun
         if not trying:
             self._recent.append(took)
-            self._left -= 1
+            found.left -= took
             return
-        usual = statistics.median(self._recent)
-        if took < _WORTH * usual:
-            self.now, self._wait = other, _FIRST_WAIT
+        if took < _WORTH * statistics.median(self._recent):
+            found.one_is_best, found.wait = other == 1, 0.0
             self._recent.clear()
-        else:
-            longest = max(_FIRST_WAIT, int(_LONGEST_WAIT_SECONDS / max(usual, 1e-6)))
-            self._wait = min(2 * self._wait, longest)
-        self._left = self._wait
+        found.wait = min(max(2 * found.wait, took / _TRYING), _LONGEST_WAIT_SECONDS)
+        found.left = found.wait
