@@ -17,10 +17,11 @@ import pytest
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
 from groundup.evals.perplexity import bits_per_byte
-from groundup.evals.stages.material import limit_per_source
+from groundup.evals.stages.material import _fitting, limit_per_source
 from groundup.evals.stages.page import passed_in_words
 from groundup.evals.stages.report import run
 from groundup.evals.stages.tables import costs
+from groundup.evals.world.answers import World
 from groundup.formats.load import load
 from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate
@@ -28,6 +29,7 @@ from groundup.report.history import History, lineage
 from groundup.report.table import Row
 from groundup.text.rows import RefusalPrompt
 from groundup.text.shards import Shard
+from groundup.text.tokenizer import Tokenizer
 from pages import assert_whole
 
 # Stands in every harmful text of the data below and must appear nowhere else.
@@ -300,3 +302,11 @@ def test_rows_are_taken_evenly_from_each_source() -> None:
     many = np.array([int(row.prompt) for row in kept if row.source == "many"])
     assert len(many) == 10
     assert (np.diff(many) == 10).all()
+
+
+def test_a_story_that_leaves_no_room_is_not_gone_on_with(tokenizer: Tokenizer) -> None:
+    """A model of a short context is measured on what it can read, in place of nothing at all."""
+    beginnings = ["The sea is wide.", "Long ago there was a fox. " * 9]
+    world = World([], {}, beginnings, [], 0.5)
+    assert _fitting(world, True, tokenizer, 64).beginnings == beginnings[:1]
+    assert _fitting(world, True, tokenizer, 4096).beginnings == beginnings

@@ -3,10 +3,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.conftest import TinyModel
 from torch.testing import assert_close
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -53,7 +55,7 @@ def assert_same(ours: list[Completion], others: list[Completion]) -> None:
         assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), rtol=0, atol=1e-4)
 
 
-def test_no_dropout_is_at_work_whatever_the_mode_is(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_no_dropout_is_at_work_whatever_the_mode_is(tiny_model: TinyModel) -> None:
     """A model that is being trained answers, and is scored, as one that is not, and goes on."""
     model = add_lora(tiny_model(), rank=4, dropout=0.5)
     with torch.no_grad():
@@ -370,10 +372,11 @@ def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: To
     for ids in ([5, 6.5], "56", torch.tensor([[5, 6]])):
         with pytest.raises(UserError, match=r"prompt_ids=.*5.* must be a list of whole numbers"):
             generate(model, [Request(ids)])  # type: ignore[arg-type]
-    for wrong, told in (
-        ({"prompt": 5}, "prompt='5' is a int; give a text"),
+    settings: list[tuple[dict[str, Any], str]] = [
+        ({"prompt": 5}, "prompt='5' is of type int; give a text"),
         ({"prompt": "x", "top_logprobs": 1.5}, "top_logprobs=1.5 must be"),
         ({"prompt": "x", "sampling": {"temperature": 1}}, "is a dict; write"),
-    ):
+    ]
+    for wrong, told in settings:
         with pytest.raises(UserError, match=told):
-            Request(**wrong)  # type: ignore[arg-type]
+            Request(**wrong)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,16 +42,14 @@ def test_what_is_stopped_is_never_drawn_and_the_rest_is_as_without(
     tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     model, requests = tiny_model(), asked("The sea", "The bad ship", "over the sea")
-    plain = generate(model, requests, tokenizer)
+    plain = generate(model, requests[::2], tokenizer)  # in the same company, so to the bit
     guard = Words("bad")
     found = generate(model, requests, tokenizer, guard=guard)
-    for i in (0, 2):  # by rounding alone, as the engine promises of other company
-        assert replace(found[i], logprobs=[]) == replace(plain[i], logprobs=[])
-        assert found[i].logprobs == pytest.approx(plain[i].logprobs, abs=1e-4)
+    assert found[::2] == plain
     assert found[1].text == SENTENCE and found[1].ids == []
     assert found[1].finish_reason == "content_filter"
     # Answers of what was let through were read, and no other.
-    assert guard.read == ["The sea", "The bad ship", "over the sea", plain[0].text, plain[2].text]
+    assert guard.read == ["The sea", "The bad ship", "over the sea", *(one.text for one in plain)]
 
 
 def test_an_answer_is_stopped_too(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:

@@ -20,10 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from groundup.adapters.attach import use_adapter
 from groundup.data.records import read_prompts
 from groundup.errors import UserError, shorten
-from groundup.formats.adapter import base_of, model_hash, with_adapters
-from groundup.formats.folder import GENERATION_CONFIG
+from groundup.formats.adapter import generation_config_of, model_hash, with_adapters
 from groundup.formats.load import load, tokenizer_with
-from groundup.formats.locate import is_adapter
 from groundup.generation.engine import Engine
 from groundup.generation.generate import generate, stream
 from groundup.generation.guarded import Guard, asked_of, guarding, stopped_completion
@@ -62,10 +60,8 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
     given = {name: value for name, value in given.items() if value is not None}
     settings: dict[str, Any] = {"temperature": 0.0}
     unsaid = {"temperature": 1.0, "top_k": 50}  # what transformers takes where sampling is asked
-    while is_adapter(folder) and not (folder / GENERATION_CONFIG).is_file():
-        folder = base_of(folder)
-    if (folder / GENERATION_CONFIG).is_file():
-        own = read_json_object(folder / GENERATION_CONFIG)
+    if (file := generation_config_of(folder)) is not None:
+        own = read_json_object(file)
         if own.get("do_sample") is True:
             open_ones = {name: own.get(name) for name in (*_NUMBERS, "top_k") if name not in given}
             try:
@@ -73,8 +69,7 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
                 Sampling(**settings)
             except UserError as error:
                 raise UserError(
-                    f"{folder / GENERATION_CONFIG} says {error}; correct it there, or give another "
-                    "value here"
+                    f"{file} says {error}; correct it there, or give another value here"
                 ) from None
     return Sampling(**settings | given)
 

@@ -116,6 +116,10 @@ def _of_prompt(row: Json) -> tuple[Message, ...]:
     return (*prompt(row), Message("assistant", answer(row, name)))
 
 
+# What Dolly's rows have in the place of Alpaca's input and output.
+_DOLLY = ("context", "response")
+
+
 def _of_instruction(row: Json) -> tuple[Message, ...]:
     """Alpaca's `text` column repeats all three in a template of its own, and is not read."""
     beside, said = _DOLLY if _is_dolly(row) else ("input", "output")
@@ -123,9 +127,6 @@ def _of_instruction(row: Json) -> tuple[Message, ...]:
     if (more := optional(row, beside)) is not None:
         asked = f"{asked}\n\n{more}"
     return Message("user", asked), Message("assistant", answer(row, said))
-
-
-_DOLLY = ("context", "response")
 
 
 def _is_dolly(row: Json) -> bool:

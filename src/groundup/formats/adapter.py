@@ -126,6 +126,15 @@ def _quantize_for(model: CausalLM, folders: Sequence[Path]) -> None:
     _quantize(folders[0], model, said[0])
 
 
+def generation_config_of(path: Path) -> Path | None:
+    """The file that says how a model draws: its folder's or, of an adapter that has none, its
+    base's; None where nothing is said."""
+    while is_adapter(path) and not (path / GENERATION_CONFIG).is_file():
+        path = base_of(path)
+    file = path / GENERATION_CONFIG
+    return file if file.is_file() else None
+
+
 def base_of(folder: Path) -> Path:
     """Returns the path of an adapter's base, as its file or its config says.
 

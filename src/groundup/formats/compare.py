@@ -59,11 +59,11 @@ def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> lis
     texts = HARD_TEXTS
     if tokenizer.content.get("normalizer"):
         texts = tuple(unicodedata.normalize("NFC", text) for text in texts)
-    tensors, name = _same_tensors(f"GGUF {kind}: tensors", model, copy, found), f"GGUF {kind}: "
+    tensors = _same_tensors(f"GGUF {kind}: tensors", model, copy, found)
     if tensors.status == "differs":  # the twin has them as well, and would say nothing
-        logits = Check(f"{name}logits", "not checked", "the tensors are others")
+        logits = Check(f"GGUF {kind}: logits", "not checked", "the tensors are others")
     else:
-        logits = same_logits(f"{name}logits", copy, twin, prompts)
+        logits = same_logits(f"GGUF {kind}: logits", copy, twin, prompts)
     checks = [
         tensors,
         logits,

@@ -19,10 +19,10 @@ from gguf import Keys
 
 from groundup.adapters.quantization import in_full
 from groundup.errors import UserError
-from groundup.formats.adapter import AdapterFolder
+from groundup.formats.adapter import AdapterFolder, generation_config_of
 from groundup.formats.checks import Check, require_same
 from groundup.formats.compare import compared_with_folder, compared_with_gguf
-from groundup.formats.folder import CARD, GENERATION_CONFIG, StoredModel, save_model
+from groundup.formats.folder import CARD, StoredModel, save_model
 from groundup.formats.gguf.model import GGUFModel
 from groundup.formats.gguf.write import GGUF_TYPES, save_gguf
 from groundup.formats.load import open_model
@@ -112,7 +112,7 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
     context = min([whole := model.config.max_position_embeddings, *windows])
     if context < whole:
         say(
-            f"llama.cpp knows no attention window of this family, so the file's context is that "
+            "llama.cpp knows no attention window of this family, so the file's context is that "
             f"window: {context:,} tokens of {whole:,}"
         )
     said = modelfile(file, tokenizer, context=context, sampling=_sampling(found) or {})
@@ -144,12 +144,9 @@ def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[C
 
 
 def _sampling(found: StoredModel) -> dict[str, Any] | None:
-    """What the model's folder, or of an adapter its base's, says of how to draw; None if nothing
-    is said."""
-    while isinstance(found, AdapterFolder) and not (found.path / GENERATION_CONFIG).is_file():
-        found = found.base
-    file = found.path / GENERATION_CONFIG
-    return read_json_object(file) if file.is_file() else None
+    """What the model says of how to draw; None if nothing is said."""
+    file = generation_config_of(found.path)
+    return None if file is None else read_json_object(file)
 
 
 def _card(found: StoredModel, name: str) -> str:

@@ -59,7 +59,7 @@ class Request:
             )
         if self.prompt is not None and not isinstance(self.prompt, str):
             kind = type(self.prompt).__name__
-            raise UserError(f"prompt={str(self.prompt)[:80]!r} is a {kind}; give a text")
+            raise UserError(f"prompt={str(self.prompt)[:80]!r} is of type {kind}; give a text")
         if not isinstance(self.sampling, Sampling):
             raise UserError(
                 f"sampling={str(self.sampling)[:80]!r} is a {type(self.sampling).__name__}; write "

@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Of the time that steps take, how much may go into trying the other way. Where all is well trials
-# become rarer; but not so rare that a machine which has become busy, or quiet, is not noticed
-# within a few seconds.
+# Of the time that steps take, how much is to go into trying the other way. Where all is well trials
+# become rarer; but not so rare, whatever they cost, that a machine which has become busy, or quiet,
+# is not noticed within a few seconds.
 _TRYING = 0.1
 _LONGEST_WAIT_SECONDS = 1.5
 # Steps that say how long one takes at present.

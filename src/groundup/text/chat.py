@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from groundup.errors import UserError
+from groundup.text.pieces import without_taken_blanks
 from groundup.text.rows import ROLES, Message, as_dicts
 from groundup.text.template import Renderings, TemplateFailed, render
 from groundup.text.tokenizer import After, Tokenizer
@@ -392,10 +393,12 @@ def _parts(
         except UserError:
             if not generation_prompt:
                 raise
-    cut = list(_pieces(_control_strings(tokenizer), full, marks))
+    cut = _pieces(_control_strings(tokenizer), full, marks)
+    if tokenizer.taking_blanks:
+        cut = without_taken_blanks(cut, tokenizer.taking_blanks)
     found: list[_Part] = []
     after: After = "nothing"
-    for piece, speaks, control in _stripped(tokenizer, cut):
+    for piece, control, speaks in cut:
         found.append(_Part(piece, speaks, control, after))
         after = "control" if control else "text"
     return found
@@ -412,34 +415,8 @@ def _joined(parts: Sequence[_Part], ids: Sequence[Sequence[int]]) -> ChatTokens:
     return ChatTokens([id for new in ids for id in new], marks)
 
 
-def _stripped(
-    tokenizer: Tokenizer, parts: list[tuple[str, bool, bool]]
-) -> list[tuple[str, bool, bool]]:
-    """The same pieces without the blanks that a control token beside them takes in."""
-    if not tokenizer.taking_blanks:
-        return parts
-    kept = list[tuple[str, bool, bool]]()
-    taking = False
-    for piece, speaks, control in parts:
-        before, behind = tokenizer.taking_blanks.get(piece, (False, False))
-        if control and before:
-            while kept and not kept[-1][2]:
-                text, by, _ = kept.pop()
-                if text := text.rstrip():
-                    kept.append((text, by, False))
-                    break
-        if control:
-            taking = behind
-        elif taking:
-            piece = piece.lstrip()
-            taking = not piece
-        if piece:
-            kept.append((piece, speaks, control))
-    return kept
-
-
 def _pieces(strings: _ControlStrings, text: str, marks: _Marks) -> Iterator[tuple[str, bool, bool]]:
-    """Yield (text without marks, is the assistant's, is a control token), in order."""
+    """Yield (text without marks, is a control token, is the assistant's), in order."""
     speaks = False
     for span in re.split(f"([{marks.start}{marks.end}])", text):
         if span in (marks.start, marks.end):
@@ -447,4 +424,4 @@ def _pieces(strings: _ControlStrings, text: str, marks: _Marks) -> Iterator[tupl
             continue
         for place, piece in enumerate(strings.whole.split(span)):
             if piece:
-                yield piece.replace(marks.break_, ""), speaks, place % 2 == 1
+                yield piece.replace(marks.break_, ""), place % 2 == 1, speaks

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 Boundaries = Callable[[str], Iterable[int]]
 """The places in a text at which it is parted, ascending."""
@@ -25,6 +26,8 @@ _MARGIN = 16
 
 Piece = tuple[str, bool]
 """A text, and whether it is a control token."""
+
+M = TypeVar("M")
 
 
 def pieces(text: str, specials: Collection[str]) -> Iterator[Piece]:
@@ -73,23 +76,33 @@ def streamed_pieces(
 
 
 def without_taken_blanks(
-    parts: Iterable[Piece], taking: Mapping[str, tuple[bool, bool]]
-) -> Iterator[Piece]:
-    """The pieces without the blanks that control tokens take in: `taking` says of some whether they
-    do before and behind themselves (`lstrip` and `rstrip` of tokenizer.json)."""
-    held, takes = "", False  # the text before, and whether a control token takes what follows
-    for text, is_control in parts:
+    parts: Iterable[tuple[str, bool, M]], taking: Mapping[str, tuple[bool, bool]]
+) -> Iterator[tuple[str, bool, M]]:
+    """The pieces, with a mark each, without the blanks that control tokens take in: `taking` says
+    of some whether they do before and behind themselves (`lstrip` and `rstrip` of tokenizer.json).
+    """
+    # The last text and the blanks behind it, and whether a control token takes what follows.
+    held, takes = list[tuple[str, bool, M]](), False
+    for text, is_control, mark in parts:
         if is_control:
             before, takes = taking.get(text, (False, False))
-            yield held.rstrip() if before else held, False
-            yield text, True
-            held = ""
+            while before and held:
+                last, _, its = held.pop()
+                if last := last.rstrip():
+                    held.append((last, False, its))
+                    break
+            yield from held
+            yield text, True, mark
+            held = []
             continue
         text = text.lstrip() if takes else text
+        takes = takes and not text
+        if text and not text.isspace():
+            yield from held
+            held = []
         if text:
-            yield held, False
-            held, takes = text, False
-    yield held, False
+            held.append((text, False, mark))
+    yield from held
 
 
 def _pattern(specials: Collection[str]) -> re.Pattern[str] | None:

@@ -176,7 +176,8 @@ class Tokenizer:
     def _ids_of(self, parts: Iterable[Piece]) -> Iterator[int]:
         after: After = "nothing"
         if self.taking_blanks:
-            parts = without_taken_blanks(parts, self.taking_blanks)
+            marked = ((text, is_control, None) for text, is_control in parts)
+            parts = (one[:2] for one in without_taken_blanks(marked, self.taking_blanks))
         for text, is_control in parts:
             if is_control:
                 yield self.special_tokens[text]

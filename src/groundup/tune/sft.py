@@ -112,9 +112,8 @@ def _careful(config: SFTConfig, trained: Trained, tokens: int) -> Trained:
     forgets the rest, unless its rate is given; a large one is slow enough for its size."""
     share = rate_share(tokens)
     rates = (share * RATES[0], share * RATES[1])
-    if config.learning_rate is not None or trained.shape.parameters > SMALL:
-        return trained
-    if rates == trained.rates:
+    large = trained.shape.parameters > SMALL
+    if config.learning_rate is not None or large or rates == trained.rates:
         return trained
     why = f"{share:.2g} of a small model's, as {tokens:,} tokens are few"
     if share == 1:

@@ -203,6 +203,11 @@ def _fitting(world: World, chats: bool, tokenizer: Tokenizer, context: int) -> W
             for row in world.requests
             if chats and _fits(tokenizer, [Message("user", row.prompt)], context)
         ],
+        beginnings=[
+            text
+            for text in world.beginnings
+            if _leaves_room(1 + len(tokenizer.encode(text)), context)
+        ],
     )
 
 
@@ -231,8 +236,12 @@ def _counted(
 
 def _fits(tokenizer: Tokenizer, prompt: Sequence[Message], context: int) -> bool:
     """Whether a prompt leaves at least a quarter of the context for an answer."""
-    length = len(encode_chat(tokenizer, as_dicts(prompt), generation_prompt=True).ids)
-    return 4 * length <= 3 * context
+    ids = encode_chat(tokenizer, as_dicts(prompt), generation_prompt=True).ids
+    return _leaves_room(len(ids), context)
+
+
+def _leaves_room(tokens: int, context: int) -> bool:
+    return 4 * tokens <= 3 * context
 
 
 # Choosing rows.

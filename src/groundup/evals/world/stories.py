@@ -19,12 +19,11 @@ from jaxtyping import Float
 
 from groundup.data.split import evenly_spaced
 from groundup.generation.generate import generate
-from groundup.generation.request import Completion, Request, opening_ids
+from groundup.generation.request import Completion, Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.maths.intervals import bootstrap_interval
 from groundup.report.estimate import Estimate, rate, ratio
-from groundup.text.chat import encode_chat
 from groundup.text.rows import Message, as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.world.reading import read
@@ -116,10 +115,9 @@ def continued(
     if not begun:
         return None
     requests = [Request(prompt=text, sampling=_warm(seed)) for text in begun]
-    fit = _that_fit(model, tokenizer, requests)
-    drawn = generate(model, [requests[i] for i in fit], tokenizer, batch_size=64)
-    texts = [f"{begun[i]} {_whole(one)}" for i, one in zip(fit, drawn, strict=True)]
-    return read_back(texts, given=1) if texts else None
+    drawn = generate(model, requests, tokenizer, batch_size=64)
+    texts = [f"{text} {_whole(one)}" for text, one in zip(begun, drawn, strict=True)]
+    return read_back(texts, given=1)
 
 
 def told(
@@ -129,22 +127,7 @@ def told(
     if not asked:
         return None
     requests = [Request(messages=as_dicts(one), sampling=_warm(seed)) for one in asked]
-    requests = [requests[i] for i in _that_fit(model, tokenizer, requests)]
-    texts = [_whole(one) for one in generate(model, requests, tokenizer, batch_size=64)]
-    return read_back(texts) if texts else None
-
-
-def _that_fit(model: CausalLM, tokenizer: Tokenizer, requests: Sequence[Request]) -> list[int]:
-    """The places of the requests that leave room for an answer in the model's context."""
-    context, found = model.config.max_position_embeddings, list[int]()
-    for place, one in enumerate(requests):
-        if one.messages is not None:
-            ids = encode_chat(tokenizer, one.messages, generation_prompt=True).ids
-        else:
-            ids = [*opening_ids(model.config, tokenizer), *tokenizer.encode(one.prompt or "")]
-        if len(ids) < context:
-            found.append(place)
-    return found
+    return read_back([_whole(one) for one in generate(model, requests, tokenizer, batch_size=64)])
 
 
 def _warm(seed: int) -> Sampling:
