@@ -315,7 +315,7 @@ def test_a_tensor_by_itself_is_bitsandbytes_bit_for_bit(
 ) -> None:
     tensor = normal(*shape).to(dtype)
     for block_size in (64, 128):
-        ours = quantize_nf4(tensor, block_size, double_quantization=double)
+        ours = quantize_nf4(tensor, block_size, double_quant=double)
         packed, state = bnb.quantize_4bit(
             tensor, blocksize=block_size, quant_type="nf4", compress_statistics=double
         )
@@ -335,7 +335,7 @@ def test_a_tensor_by_itself_is_bitsandbytes_bit_for_bit(
 
 def test_bits_a_number_are_the_papers() -> None:
     assert quantize_nf4(normal(1024, 1024)).bits == pytest.approx(4.127, abs=5e-4)
-    assert quantize_nf4(normal(1024, 1024), double_quantization=False).bits == 4.5
+    assert quantize_nf4(normal(1024, 1024), double_quant=False).bits == 4.5
 
 
 def test_what_nf4_does_not_have_is_refused() -> None:

@@ -343,6 +343,68 @@ def test_the_prompts_of_another_folder_are_not_asked_again(
     assert one | other == {json.dumps(line["prompt"]) for line in everything}
 
 
+# The answers that the prompts came with.
+
+
+def answered(folder: Path, answer: str) -> Path:
+    """Forty questions with an answer each."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is the colour of the sea, number {i}?"},
+                {"role": "assistant", "content": answer},
+            ]
+        }
+        for i in range(40)
+    ]
+    path = folder / "answered.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("answer", "reward", "joins"),
+    [
+        ("violet", "format:violet", True),
+        ("violet", "format:.*", False),  # whatever it says is worth as much
+        ("violet", "format:^(?!.*violet)", False),  # all that it says is worth more
+        ("violet " * 8, "format:violet", False),  # longer than any answer may be
+    ],
+)
+def test_a_reference_answer_joins_where_no_answer_is_worth_as_much(
+    workshop: Any, tmp_path: Path, answer: str, reward: str, joins: bool
+) -> None:
+    given = settings(workshop, tmp_path / "out") | {
+        "prompts": answered(tmp_path, answer),
+        "reward": reward,
+        "gold": None,
+        "max_new_tokens": 12,
+        "reference_answers": True,
+    }
+    out = run(BestOfNConfig(**given))
+    lines = read_lines(out / "answers.jsonl")
+    assert {json.dumps(line.get("reference")) for line in lines} == {
+        json.dumps({"text": answer, "score": 1.0} if joins else None)
+    }
+    # What the best of n is worth is told of the model's own answers.
+    own = max(score for line in lines for score in line["scores"])
+    best = json.loads((out / "result.json").read_text())["best_of"][str(N)]["score"]["estimate"]
+    assert best == (0.0 if joins else own)
+
+    def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
+        files = [folder / kind / f"{side}.jsonl" for side in ("train", "heldout")]
+        return [json.loads(row) for file in files for row in file.read_text().splitlines()]
+
+    said = {json.dumps(line["prompt"]): line["texts"] for line in lines}
+    pairs = rows(out, "preferences")
+    assert all(pair["rejected"] in said[json.dumps(pair["prompt"])] for pair in pairs)
+    assert bool(pairs) == joins and {pair["chosen"] for pair in pairs} <= {answer}
+    shown = {row["messages"][-1]["content"] for row in rows(out, "conversations")}
+    assert (shown == {answer}) == joins
+    drawn = {row["messages"][-1]["content"] for row in rows(out / "random", "conversations")}
+    assert drawn and answer not in drawn
+
+
 # Which prompts are asked, and which are held out together.
 
 
@@ -386,6 +448,20 @@ def test_a_source_has_its_share_of_the_prompts(
     assert len(set(asked)) == len(asked)
     assert sum(source == "sky" for source, _ in asked) in sky
     assert len(asked) == count
+
+
+def test_a_share_is_filled_from_all_there_are(
+    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there are more prompts than any run reads, most of them of other sources."""
+    monkeypatch.setattr("groundup.align.prompts._MOST", 15)
+    config = settings(workshop, tmp_path / "out") | {
+        "prompts": of_sources(tmp_path),
+        "questions": 12,
+        "mixture": {"sky": 0.75},
+    }
+    lines = read_lines(run(BestOfNConfig(**config)) / "answers.jsonl")
+    assert sum(line["source"] == "sky" for line in lines) == 9 and len(lines) == 12
 
 
 def test_a_group_is_held_out_whole(workshop: Any, tmp_path: Path) -> None:
@@ -507,6 +583,7 @@ def test_every_source_of_enough_groups_has_one_held_out(workshop: Any, tmp_path:
         ({"heldout": 1.0}, ["heldout=1", "less than 1"]),
         ({"max_new_tokens": 60}, ["prompt", "--max-new-tokens"]),
         ({"reward": "sum"}, ["sum", "answer"]),
+        ({"reference_answers": "true"}, ["asked.jsonl", "reference_answers"]),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(

@@ -8,7 +8,7 @@ in which they are multiplied with:
 
 Four bits are sixteen values. Which, and how does any number become one of them?
 
-1. Blocks. 64 neighbours are divided by the largest magnitude among them, their scale: now they lie
+1. Blocks. 64 neighbors are divided by the largest magnitude among them, their scale: now they lie
    in [-1, 1], and an outlier costs 63 others some accuracy, not a whole matrix.
 2. NormalFloat. Trained weights are spread like a bell around zero. If the sixteen values are
    quantiles of the normal distribution, each is used about as often as any other, and no bit is
@@ -36,6 +36,7 @@ from torch.nn.functional import pad
 
 from groundup.adapters.blockwise_8bit import dequantize_8bit, quantize_8bit, scale_blocks_
 from groundup.adapters.frozen import FrozenLinear
+from groundup.deprecated import renamed_keywords
 
 FourBitKind = Literal["nf4", "fp4"]
 
@@ -153,13 +154,14 @@ class QuantizedNF4:
         return 8 * sum(part.nbytes for part in parts if part is not None) / prod(self.shape)
 
 
+@renamed_keywords(double_quantization="double_quant")
 def quantize_nf4(
-    tensor: Float[Tensor, "..."], block_size: int = 64, double_quantization: bool = True
+    tensor: Float[Tensor, "..."], block_size: int = 64, double_quant: bool = True
 ) -> QuantizedNF4:
     """A tensor of any shape in NF4, its scales in 8 bits as well (QLoRA, section 3).
 
     Bytes and scales are those of `bitsandbytes.functional.quantize_4bit` with `quant_type="nf4"`
-    and `compress_statistics=double_quantization`. Raises ValueError for a block size that
+    and `compress_statistics=double_quant`. Raises ValueError for a block size that
     bitsandbytes does not have, and for a tensor without numbers.
     """
     if block_size not in BLOCK_SIZES:
@@ -170,7 +172,7 @@ def quantize_nf4(
         raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has no numbers to quantize")
     packed, absmax = quantize_4bit(tensor.detach(), "nf4", block_size)
     shape, nested, offset = tuple(tensor.shape), None, None
-    if double_quantization:
+    if double_quant:
         absmax, nested, offset = _nested(absmax)
     return QuantizedNF4(packed, absmax, nested, offset, block_size, shape, tensor.dtype)
 

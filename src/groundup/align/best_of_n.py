@@ -8,7 +8,10 @@ appendix I). The policy it stands for is at most log n - (n - 1) / n nats from t
 et al. 2020, appendix G.3).
 
 The pool makes data too. The best answers are what rejection-sampling fine-tuning learns from, and
-random ones of equal number its control; pairs that differ in score are preferences.
+random ones of equal number its control; pairs that differ in score are preferences. Where none of n
+answers is right there is no pair to learn that from. With `reference_answers` the answer that a
+prompt came with joins them there, as the better one of pairs with the model's own (Chen et al.
+2024, SPIN, learns from such pairs alone).
 
     answers.jsonl       every prompt with its answers and their scores
     conversations/      the best answer to each prompt        random/conversations/    any of them
@@ -23,9 +26,8 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -35,12 +37,12 @@ import torch
 from jaxtyping import Float
 
 from groundup.align.config import BestOfNConfig
-from groundup.align.prompts import Prompt, load_prompts
+from groundup.align.prompts import Prompt, load_prompts, mixed
+from groundup.align.reward import answered_ids
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
-from groundup.align.rollout import RolloutReward, load_policy, rewards_of, sample
+from groundup.align.rollout import Rollout, RolloutReward, load_policy, rewards_of, sample
 from groundup.data.files import write_json_lines
-from groundup.data.split import evenly_spaced
-from groundup.errors import UserError, shorten
+from groundup.errors import UserError
 from groundup.formats.card import sources
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
@@ -122,6 +124,8 @@ class Pool:
     ended: list[bool]
     group: str = ""
     """Shared with the prompts that are variants of one another."""
+    reference: dict[str, Any] | None = None
+    """The `text` that the prompt came with and its `score`, where no answer is worth as much."""
 
     @classmethod
     def of(cls, line: dict[str, Any]) -> Pool:
@@ -135,6 +139,21 @@ class Pool:
             None if gold is None else np.array(gold, float),
             line["ended"],
             line.get("group", ""),
+            line.get("reference"),
+        )
+
+    @property
+    def with_reference(self) -> Pool:
+        """The pool that data are made of: the reference stands first, if there is one."""
+        if self.reference is None:
+            return self
+        return replace(
+            self,
+            texts=[self.reference["text"], *self.texts],
+            scores=np.array([self.reference["score"], *self.scores]),
+            gold=None,
+            ended=[True, *self.ended],
+            reference=None,
         )
 
     @property
@@ -160,11 +179,22 @@ def run(config: BestOfNConfig) -> Path:
             torch.set_num_threads(config.threads)
         model, tokenizer = load_policy(config.model)
         longest = model.config.max_position_embeddings - config.max_new_tokens
-        train, _ = load_prompts(config.prompts, tokenizer, longest=longest, sources=config.sources)
-        asked = _mixed(_others(train, config.exclude), config.questions, config.mixture)
+        train, _ = load_prompts(
+            config.prompts,
+            tokenizer,
+            longest=longest,
+            sources=config.sources,
+            mixture=config.mixture,
+        )
+        asked = mixed(_others(train, config.exclude), config.questions, config.mixture)
+        if config.reference_answers and not any(_reference(one) for one in asked):
+            raise UserError(
+                f"no prompt of {config.prompts} comes with an answer, which reference_answers "
+                "needs; leave it out, or give conversations or pairs"
+            )
         pools = _answered(config, run, model, tokenizer, asked)
         conversations, pairs = _write_data(config, run, pools)
-        if not any(pool.said for pool in pools):
+        if not any(pool.with_reference.said for pool in pools):
             say(
                 f"no answer ends within max_new_tokens={config.max_new_tokens} and says something, "
                 "so there is nothing to learn from; give more"
@@ -198,22 +228,6 @@ def _others(prompts: Sequence[Prompt], exclude: Path | None) -> list[Prompt]:
     if not others:
         raise UserError(f"exclude={exclude} has asked every prompt; give more prompts, or leave it")
     return others
-
-
-def _mixed(prompts: Sequence[Prompt], questions: int, mixture: Mapping[str, float]) -> list[Prompt]:
-    """So many prompts, spread over all there are, of which some sources have their shares."""
-    rest, taken = list(enumerate(prompts)), list[tuple[int, Prompt]]()
-    for name, share in mixture.items():
-        own = [one for one in rest if fnmatch(one[1].source, name)]
-        if not own:
-            known = ", ".join(sorted({one.source for one in prompts}))
-            raise UserError(
-                f"mixture names {name}, which has no prompt; there are {shorten(known)}"
-            )
-        rest = [one for one in rest if not fnmatch(one[1].source, name)]
-        taken += evenly_spaced(own, min(round(share * questions), questions - len(taken)))
-    taken += evenly_spaced(rest, questions - len(taken))
-    return [one for _, one in sorted(taken, key=lambda one: one[0])]
 
 
 def _answered(
@@ -266,6 +280,7 @@ def _chunk(
     ended = np.array([one.ended for one in rollouts])
     found = rewards_of(reward, rollouts)
     scores = np.where(ended, found, -config.missing_eos_penalty)
+    references = _better_references(config, tokenizer, some, scores, reward)
     judged = None
     if gold is not None:
         judged = found if config.gold == config.reward else rewards_of(gold, rollouts)
@@ -280,8 +295,51 @@ def _chunk(
             "scores": scores[part].tolist(),
             "ended": ended[part].tolist(),
         }
-        lines.append(line if judged is None else line | {"gold": judged[part].tolist()})
+        line |= {} if judged is None else {"gold": judged[part].tolist()}
+        line |= {} if (known := references.get(i)) is None else {"reference": known}
+        lines.append(line)
     return lines
+
+
+def _better_references(
+    config: BestOfNConfig,
+    tokenizer: Tokenizer,
+    some: Sequence[Prompt],
+    scores: Float[np.ndarray, " answers"],
+    reward: RolloutReward,
+) -> dict[int, dict[str, Any]]:
+    """By the place of its prompt each reference that is worth more than all n answers."""
+    if not config.reference_answers:
+        return {}
+    of_all = [_reference_rollout(tokenizer, one, config.max_new_tokens) for one in some]
+    found = [(i, one) for i, one in enumerate(of_all) if one is not None]
+    if not found:
+        return {}
+    best = scores.reshape(len(some), config.n).max(1)
+    return {
+        i: {"text": one.text, "score": float(score)}
+        for (i, one), score in zip(
+            found, rewards_of(reward, [one for _, one in found]), strict=True
+        )
+        if score > best[i]
+    }
+
+
+def _reference_rollout(tokenizer: Tokenizer, prompt: Prompt, most: int) -> Rollout | None:
+    """The reference as if it had been sampled; None where no policy could have said it."""
+    if not (answer := _reference(prompt)):
+        return None
+    whole, asked = answered_ids(tokenizer, prompt.messages, answer), len(prompt.ids)
+    if tuple(whole[:asked]) != prompt.ids or len(whole) - asked > most:
+        return None
+    ids = tuple(whole[asked:])
+    return Rollout(prompt, ids, (0.0,) * len(ids), answer, ended=True)
+
+
+def _reference(prompt: Prompt) -> str:
+    """The answer that a prompt came with; empty where it came with none."""
+    answer = prompt.row.get("answer", "")
+    return answer if isinstance(answer, str) and prompt.messages else ""
 
 
 # What is made of it.
@@ -292,7 +350,7 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple
 
     Returns how many conversations and how many pairs there are.
     """
-    pools = [pool for pool in pools if pool.said]
+    pools = [pool for pool in pools if pool.said or pool.reference]
     conversations = pairs = 0
     rng = np.random.default_rng((config.seed, 2))
     counts: dict[str, dict[str, dict[str, int]]] = {}
@@ -301,13 +359,14 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple
     for pool in pools:
         sides[_group(pool) in heldout].append(pool)
     for side, some in zip(("train", "heldout"), sides, strict=True):
-        learned = [one for one in some if _is_learned(one, config.min_reward)]
+        best = [one.with_reference for one in some]
+        learned = [i for i, one in enumerate(best) if _is_learned(one, config.min_reward)]
         folders = {
-            run.folder / "conversations": [_talk(pool, pool.said[0]) for pool in learned],
+            run.folder / "conversations": [_talk(best[i], best[i].said[0]) for i in learned],
             run.folder / "random" / "conversations": [
-                _talk(pool, int(rng.choice(pool.said))) for pool in learned
+                _talk(some[i], int(rng.choice(some[i].said))) for i in learned if some[i].said
             ],
-            run.folder / "preferences": [pair for pool in some for pair in _pairs(pool)],
+            run.folder / "preferences": [pair for pool in best for pair in _pairs(pool)],
         }
         for folder, rows in folders.items():
             folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from groundup.data.files import ROW_KINDS
-from groundup.train.config import OPTIMIZER, StageConfig, Traits
+from groundup.train.config import OPTIMIZER, THREADS, StageConfig, Traits
 from groundup.train.ranges import (
     AnswersEach,
     Beta,
@@ -125,7 +125,7 @@ class DPOConfig(PreferenceConfig):
     )
     label_smoothing: LabelSmoothing = Field(
         0.0,
-        description="for sigmoid: share of the pairs that may be labelled the wrong way round "
+        description="for sigmoid: share of the pairs that may be labeled the wrong way round "
         "(conservative DPO)",
     )
     gamma: Margin | None = Field(
@@ -181,10 +181,10 @@ class KTOConfig(PreferenceConfig):
     )
     beta: Beta = Field(0.1, description="how dearly moving away from the reference is paid")
     desirable_weight: LossWeight = Field(
-        1.0, description="weight of answers that are labelled true, the chosen of pairs"
+        1.0, description="weight of answers that are labeled true, the chosen of pairs"
     )
     undesirable_weight: LossWeight = Field(
-        1.0, description="weight of answers that are labelled false, the rejected of pairs"
+        1.0, description="weight of answers that are labeled false, the rejected of pairs"
     )
 
     @model_validator(mode="after")
@@ -484,6 +484,11 @@ class BestOfNConfig(StageConfig):
     missing_eos_penalty: LossWeight = Field(
         1.0, description="an answer that does not end is given minus this as its reward"
     )
+    reference_answers: bool = Field(
+        False,
+        description="learn from the answer that a prompt came with where all that the model gives "
+        "are worth less, which otherwise teach nothing of what is right",
+    )
     min_reward: Bound | None = Field(
         None,
         description="prompts whose best answer is worth less give no conversation to learn from "
@@ -492,7 +497,7 @@ class BestOfNConfig(StageConfig):
     heldout: ShareBelowOne = Field(
         0.1, description="share of the prompts whose answers are held out"
     )
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
     @model_validator(mode="after")
     def _shares_leave_something(self) -> Self:
@@ -536,7 +541,7 @@ class ComparisonConfig(StageConfig):
     missing_eos_penalty: LossWeight = Field(
         1.0, description="an answer that does not end is given minus this as its reward"
     )
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
     @field_validator("models")
     @classmethod

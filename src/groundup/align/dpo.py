@@ -152,7 +152,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
     prepare_to_read(model, config)
     own, heldout, reference = _pairs(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
-    read = dict.fromkeys((config.data, *ptx_sources(config, config.data)))
+    read = (config.data, *ptx_sources(config, config.data))
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
         card = model_card(
@@ -160,7 +160,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
             how=f"{_METHODS[config.loss]} of {name_of(config.model)} with beta "
             f"{config.beta}. {prepared.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=tuple(dict.fromkeys(source for at in read for source in sources(at))),
+            data=sources(*read),
             parent=name_of(config.model),
         )
         prepared.save(run.folder, prepared.tokenizer, card)

@@ -240,7 +240,7 @@ def tokenize_labeled(
 def mismatch(rows: Sequence[UnpairedPreference], seed: int) -> list[int]:
     """For each row another one, drawn at random, whose prompt is not its own.
 
-    Each is drawn once, as long as neighbours in a random order differ; where all have one prompt,
+    Each is drawn once, as long as neighbors in a random order differ; where all have one prompt,
     any other row has to do.
     """
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
@@ -272,7 +272,7 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
     prepare_to_read(model, config)
     own, heldout, reference = _answers(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
-    read = dict.fromkeys((config.data, *ptx_sources(config, config.data)))
+    read = (config.data, *ptx_sources(config, config.data))
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
         card = model_card(
@@ -280,7 +280,7 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
             how=f"Kahneman-Tversky optimization (KTO) of {name_of(config.model)} with beta "
             f"{config.beta}. {prepared.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=tuple(dict.fromkeys(source for at in read for source in sources(at))),
+            data=sources(*read),
             parent=name_of(config.model),
         )
         prepared.save(run.folder, prepared.tokenizer, card)

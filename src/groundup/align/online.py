@@ -53,6 +53,7 @@ from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Loss, LossFunction
+from groundup.train.config import PASS_TOKENS
 from groundup.train.device import resolve_device, use_threads
 from groundup.train.loop import step_seed
 from groundup.train.plan import TrainPlan
@@ -122,8 +123,8 @@ class Online:
 
     @property
     def micro_rows(self) -> int:
-        """Rows in one pass: those of 4,096 tokens, and no more than a minibatch fills."""
-        most = max(1, 4096 // self.context)
+        """Rows in one pass: as many as elsewhere, and no more than a minibatch fills."""
+        most = max(1, PASS_TOKENS // self.context)
         return self.config.micro_rows or min(most, -(-self.tokens_per_step // self.context))
 
     def sampled(self, policy: CausalLM, iteration: int, copies: int = 1) -> Sampled:
@@ -316,14 +317,14 @@ class Online:
             critic_rate=critic_rate,
         )
 
-        read = dict.fromkeys((config.prompts, *ptx_sources(config, config.prompts)))
+        read = (config.prompts, *ptx_sources(config, config.prompts))
 
         def save(model: M, plan: TrainPlan) -> None:
             card = model_card(
                 "A chat model aligned by groundup",
                 how=f"{how}, of {name_of(config.model)}, to raise {config.reward}. {prepared.how}",
                 facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-                data=tuple(dict.fromkeys(source for at in read for source in sources(at))),
+                data=sources(*read),
                 parent=name_of(config.model),
             )
             prepared.save(run.folder, prepared.tokenizer, card)

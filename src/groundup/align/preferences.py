@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.errors import UserError
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example, cut_to
@@ -280,8 +280,8 @@ def say_refused(trained: Refused, heldout: Refused) -> None:
         if refused:
             place, reason = refused[0]
             say(
-                f"  {len(refused):,} rows {side} set aside, which cannot be encoded, the first is "
-                f"row {place + 1}: {reason}"
+                f"  {counted(len(refused), 'row')} {side} set aside, as they cannot be encoded; "
+                f"the first is row {place + 1}: {reason}"
             )
 
 

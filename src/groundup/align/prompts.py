@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard, TypeVar
 
 from groundup.data.fields import label, opening
 from groundup.data.files import rows_of
 from groundup.data.records import good_rows, read_conversations, read_preferences, read_prompts
 from groundup.data.split import OWN_HELDOUT, evenly_spaced
 from groundup.errors import UserError, shorten
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.text.chat import encode_chats, template_of
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadRow, Json, Message, PromptRow
@@ -58,14 +58,20 @@ class Asked:
 
 
 def load_prompts(
-    path: Path, tokenizer: Tokenizer, *, longest: int, sources: Sequence[str] = ()
+    path: Path,
+    tokenizer: Tokenizer,
+    *,
+    longest: int,
+    sources: Sequence[str] = (),
+    mixture: Mapping[str, float] | None = None,
 ) -> tuple[list[Prompt], list[Prompt]]:
     """The prompts to train on and the held-out ones, each of at most `longest` tokens.
 
     `sources` are patterns of the sources that are taken, all if there are none; each must match
-    one. Of a file about every twentieth group is held out, by its hash; without one, prompts that
-    begin with the same text are a group. Longer prompts are left out and counted. Raises
-    `UserError` where none is left.
+    one. Of more prompts than anybody asks some are taken, by `mixture` as in `mixed`. Of a file
+    about every twentieth group is held out, by its hash; without one, prompts that begin with the
+    same text are a group. Longer prompts are left out and counted. Raises `UserError` where none is
+    left.
     """
     if longest < 1:
         raise UserError(
@@ -83,13 +89,13 @@ def load_prompts(
                 f"sources={' '.join(idle or sources)} match no prompt of {path}; there are "
                 f"{shorten(', '.join(known))}"
             )
-    chosen = [[one.asked() for one in evenly_spaced(side, _MOST)] for side in sides]
-    found = [encoded(side, tokenizer, longest) for side in chosen]
+    chosen = [mixed(sides[0], _MOST, mixture or {}), evenly_spaced(sides[1], _MOST)]
+    found = [encoded([one.asked() for one in side], tokenizer, longest) for side in chosen]
     left_out = sum(many for _, many in found)
     if left_out:
         say(
-            f"{left_out:,} prompts are left out, which have more than {longest:,} tokens or are "
-            "refused by the chat template"
+            f"{counted(left_out, 'prompt')} left out: longer than {longest:,} tokens, or refused "
+            "by the chat template"
         )
     train, heldout = found[0][0], found[1][0]
     if not train:
@@ -98,6 +104,25 @@ def load_prompts(
             "--context or a smaller --max-new-tokens"
         )
     return train, heldout
+
+
+def mixed(prompts: Sequence[P], most: int, mixture: Mapping[str, float]) -> list[P]:
+    """At most so many prompts, spread over all there are, of which some sources have their shares.
+
+    Raises `UserError` where the mixture names a source that has no prompt.
+    """
+    rest, taken = list(enumerate(prompts)), list[tuple[int, P]]()
+    for name, share in mixture.items():
+        own = [one for one in rest if fnmatch(one[1].source, name)]
+        if not own:
+            known = ", ".join(sorted({one.source for one in prompts}))
+            raise UserError(
+                f"mixture names {name}, which has no prompt; there are {shorten(known)}"
+            )
+        rest = [one for one in rest if not fnmatch(one[1].source, name)]
+        taken += evenly_spaced(own, min(round(share * most), most - len(taken)))
+    taken += evenly_spaced(rest, most - len(taken))
+    return [one for _, one in sorted(taken, key=lambda one: one[0])]
 
 
 def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple[list[Prompt], int]:
@@ -119,6 +144,9 @@ def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple
 
 # The roles and texts of a prompt's messages.
 Turns = tuple[tuple[str, str], ...]
+
+
+P = TypeVar("P", "_Row", Prompt)
 
 
 class _Row(NamedTuple):

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from groundup.align.config import PtxConfig
 from groundup.data.dataset import is_stage, load_dataset
 from groundup.errors import UserError
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.text.batches import ConversationStream
 from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.tokenizer import Tokenizer
@@ -168,5 +168,5 @@ def _items(sources: Sequence[Path], tokenizer: Tokenizer, context: int, seed: in
         if tokens >= _MOST_TOKENS:
             break
     if refused:
-        say(f"ptx: {refused:,} rows are set aside, which the chat template refuses")
+        say(f"ptx: {counted(refused, 'row')} set aside, refused by the chat template")
     return items

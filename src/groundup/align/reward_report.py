@@ -56,7 +56,7 @@ class HeldoutPairs:
     what a prompt shares with others; `chosen` and `rejected` are the places of a pair's answers.
     """
 
-    rewards: Float[np.ndarray, " answers"]
+    rewards: PerAnswer
     lengths: Int[np.ndarray, " answers"]
     answered: Int[np.ndarray, " answers"]
     chosen: Int[np.ndarray, " pairs"]
@@ -76,12 +76,10 @@ class HeldoutPairs:
         """1 where the chosen answer is the longer one, 0 where the shorter, 0.5 for equal ones."""
         return _share(self.lengths[self.chosen] - self.lengths[self.rejected])
 
-    def within_prompts(
-        self, values: Float[np.ndarray, " answers"]
-    ) -> Float[np.ndarray, " answers"]:
+    def within_prompts(self, values: PerAnswer) -> PerAnswer:
         """Each answer's value less the mean of all answers to its prompt."""
         means = np.bincount(self.answered, values) / np.bincount(self.answered)
-        apart: Float[np.ndarray, " answers"] = values - means[self.answered]
+        apart: PerAnswer = values - means[self.answered]
         return apart
 
 

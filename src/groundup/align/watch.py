@@ -80,16 +80,16 @@ class Watch:
             self._tell(
                 "alike",
                 f"the policy's entropy has fallen from {self._entropy:.3f} to {entropy:.3f} nats a "
-                f"token, under a {1 / _ALIKE:.0f}th: answers become all alike and teach nothing; "
-                "raise --kl-coef, lower --learning-rate, or stop here",
+                f"token, below a {1 / _ALIKE:.0f}th of that: answers become alike and teach "
+                "nothing; raise --kl-coef, lower --learning-rate, or stop here",
             )
         self._silent = 0 if told_apart else self._silent + 1
         if self._silent >= _SILENT:
             self._tell(
                 "silent",
-                f"in {_SILENT} iterations the reward told no answers apart that are compared, so "
-                "nothing is learned; give prompts that are neither always nor never answered "
-                "rightly, or another --reward",
+                f"in the last {_SILENT} iterations the reward was the same for all answers that "
+                "are compared, so nothing is learned; give prompts that are neither always nor "
+                "never answered rightly, or another --reward",
             )
         if ended < self._ended - _ENDLESS:
             self._tell(

@@ -18,7 +18,7 @@ from groundup.errors import UserError, known_names
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.report.history import History, lineage
-from groundup.runs.console import console
+from groundup.runs.console import console, counted, duration
 from groundup.runs.files import in_words, naming, read_json_object
 from groundup.runs.resumable_jsonl import write
 
@@ -216,7 +216,7 @@ def _save(talk: Conversation, argument: str) -> str:
         raise UserError(in_words(error)) from None
     except (RuntimeError, ValueError) as error:  # nobody's home, a zero byte
         raise UserError(f"{argument!r} cannot be written: {error}") from None
-    return f"({len(talk.said)} messages appended to {path})"
+    return f"({counted(len(talk.said), 'message')} appended to {path})"
 
 
 def _temperature(talk: Conversation, argument: str) -> str:
@@ -270,9 +270,8 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
         costs = [run.costs() for run in runs]
         tokens = round(sum(cost["tokens"] for cost in costs))
         seconds = 60 * sum(cost["minutes"] for cost in costs)
-        duration = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
         known += (
-            f", trained from {start} on {tokens:,} tokens in {duration} "
+            f", trained from {start} on {tokens:,} tokens in {duration(seconds)} "
             f"({', then '.join(run.stage for run in runs)})"
         )
     paragraphs = [

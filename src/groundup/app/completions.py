@@ -22,13 +22,13 @@ from groundup.data.records import read_prompts
 from groundup.errors import UserError, shorten
 from groundup.formats.adapter import generation_config_of, model_hash, with_adapters
 from groundup.formats.load import load, tokenizer_with
-from groundup.generation.engine import Engine
+from groundup.generation.engine import BATCH_SIZE, Engine
 from groundup.generation.generate import generate, stream
 from groundup.generation.guarded import Guard, asked_of, guarding, stopped_completion
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.runs.console import printable, say
+from groundup.runs.console import counted, printable, say
 from groundup.runs.files import file_hash, files_of, is_number, read_json_object
 from groundup.runs.resumable_jsonl import resumable_lines, write
 from groundup.text.rows import BadLine, PromptRow, as_dicts
@@ -149,7 +149,7 @@ def complete_file(
     *,
     as_messages: bool,
     logprobs: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     adapter: Path | None = None,
     guard: Path | None = None,
     force: bool = False,
@@ -185,7 +185,7 @@ def complete_file(
             print(line, file=sys.stderr)
         todo = [job for job in jobs if job.index not in finished]
         guarded = _Guarded(reader, tokenizer)
-        engine = Engine(model, tokenizer, batch_size=batch_size, prompt_tokens=None)
+        engine = Engine(model, tokenizer, batch_size=batch_size or BATCH_SIZE, prompt_tokens=None)
         bar = _Bar(len(jobs), len(jobs) - len(todo), hidden=out is None and sys.stdout.isatty())
         try:
             _run(engine, todo, write_line, bar, guarded, with_logprobs=logprobs is not None)
@@ -194,8 +194,8 @@ def complete_file(
             raise KeyboardInterrupt(f"stopped{again}") from None
     if out is not None:
         count = len(records.bad) + len(bad)
-        left = f"; {count} lines were bad and left out" if count else ""
-        say(f"{len(jobs)} completions are in {out}{left}")
+        left = f"; {counted(count, 'bad line')} left out" if count else ""
+        say(f"{counted(len(jobs), 'completion')} written to {out}{left}")
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def _run(
         line = _line(job, stopped_completion(), with_logprobs)
         write_line(json.dumps(line, ensure_ascii=False) + "\n")
         bar.completed += 1
-    # Neighbours of like length: little of a batch is padding.
+    # Neighbors of like length: little of a batch is padding.
     gone = {job.index for job in stopped}
     rest = [job for job in todo if job.index not in gone]
     ordered = sorted(rest, key=lambda job: len(job.row.prompt))

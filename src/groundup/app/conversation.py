@@ -65,9 +65,8 @@ class Conversation:
     def __post_init__(self) -> None:
         self._engine = Engine(self.model, self.tokenizer, batch_size=1)
         self._question: dict[str, str] | None = None
-        self._earlier: dict[str, str] | None = (
-            None  # the answer that another is to take the place of
-        )
+        # The answer that another is to take the place of.
+        self._earlier: dict[str, str] | None = None
         self._forgotten_then = 0  # how many messages its question was asked without
         # What the last answer followed, and its tokens, as long as it can be gone on with.
         self._prompt, self._drawn = list[int](), list[int]()

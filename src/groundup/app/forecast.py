@@ -64,6 +64,7 @@ from groundup.train.plan import (
     TRAINING_SHARE,
     Shape,
     Trained,
+    how_computed,
     training_disk,
     training_memory,
 )
@@ -241,7 +242,7 @@ def _estimate(found: Forecast) -> RunEstimate:
         disk=int(expected.get("disk_bytes", 0)),
         loss=None,
         reasons=plan.reasons,
-        how=f"{plan.compute.dtype} on {plan.compute.device}, {_by(plan.compute)}",
+        how=f"{plan.compute.dtype} on {plan.compute.device}, {how_computed(plan.compute)}",
     )
 
 
@@ -250,12 +251,6 @@ def _kaplan(shape: Shape, tokens: float) -> float | None:
     if isinstance(shape, ModelConfig) and not shape.family.recurrent and shape.experts is None:
         return kaplan_flops(shape) * tokens
     return None
-
-
-def _by(compute: Compute) -> str:
-    if compute.kernels != "none":
-        return f"by our kernels for {compute.kernels}"
-    return "compiled" if compute.compile else "eager"
 
 
 def _settings(request: PlanRequest, config: type[BaseModel]) -> dict[str, Any]:

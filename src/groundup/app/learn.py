@@ -19,7 +19,7 @@ from groundup.learn.moving import PAGES, moving
 from groundup.learn.own import Own, Prediction, Record, part_hash
 from groundup.learn.predictions import calibration
 from groundup.learn.road import after, find, of_step, road
-from groundup.runs.console import console, say
+from groundup.runs.console import console, counted, say
 from groundup.runs.files import write_bytes
 
 
@@ -173,8 +173,8 @@ def show_status(folder: Path) -> None:
         state = "passed" if own.has_passed(one) else "begun"
         if record.passed and state != "passed":
             state = "changed since it passed"
-        facts = [state, f"{record.tries} tries" if record.tries != 1 else "1 try"]
-        facts += [f"{record.hints} hints"] if record.hints else []
+        facts = [state, f"{record.tries} {'try' if record.tries == 1 else 'tries'}"]
+        facts += [counted(record.hints, "hint")] if record.hints else []
         facts += ["solution seen"] if record.solution_seen else []
         if record.prediction is not None:
             said = "right" if record.prediction.right else "wrong"

@@ -554,8 +554,9 @@ def _steps_line(
 
 def _show(lines: list[Line], machine: Machine, minutes: float) -> None:
     say(
-        f"plan for {minutes:g} minutes on {machine.cores} cores, {machine.memory_bytes / 1e9:.0f} "
-        f"GB free: {machine.bfloat16_flops / 1e9:,.0f} GFLOP/s in bfloat16, "
+        f"plan for {minutes:g} minutes on {counted(machine.cores, 'core')}, "
+        f"{machine.memory_bytes / 1e9:.0f} GB free: "
+        f"{machine.bfloat16_flops / 1e9:,.0f} GFLOP/s in bfloat16, "
         f"{machine.float32_flops / 1e9:,.0f} in float32"
     )
     for line in lines:

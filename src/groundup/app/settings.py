@@ -112,7 +112,7 @@ def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[
         if number is not None and kind.startswith(("int", "float")):
             rule += f", {number.rule()}"
     value = json.dumps(given, ensure_ascii=False, default=str)
-    value = value if len(value) <= 120 else f"{value[:117]}..."
+    value = value if len(value) <= 120 else f"{value[:119]}…"
     return f"{spelled(name)}={value} {rule}; {_remedy(config, name)}"
 
 

@@ -221,7 +221,7 @@ STAGES: dict[str, Stage] = {
             help="Train a guard: what stops harmful messages and answers before and behind a "
             "model.",
             more=(
-                "It learns from rows that are labelled harmful or benign, its thresholds are set "
+                "It learns from rows that are labeled harmful or benign, its thresholds are set "
                 "by a share of benign ones that it may stop, and its report says what it stops "
                 "wrongly. It is off until it is asked for: groundup chat MODEL --guard FOLDER.",
                 RESUMES,

@@ -138,7 +138,7 @@ _NOTES = [
     "other is held out. Report accuracies as those of the held-out half.",
     "mmlu, where it was asked for, is held out as a whole.",
     "boolq is tested on the half of its dev questions whose titles' hash holds them out. No dev "
-    "passage trains; what trains is other labelled questions about other passages.",
+    "passage trains; what trains is other labeled questions about other passages.",
     "Preferences are from harm-scores, from the small world, and from the sets whose options are "
     "texts; boolq's are only Yes and No.",
     "Harmful responses occur in preferences only, as the rejected side.",

@@ -241,7 +241,7 @@ def document(row: Json, file: str, line: int) -> Document:
     return Document(text(row, "text"), label(row, "source", file), label(row, "id", str(line)))
 
 
-def _is_labelled_false(row: Json) -> bool:
+def _is_labeled_false(row: Json) -> bool:
     """Whether a row is an answer that KTO is to make less likely: a label of 0 may mean a class,
     and means that beside a completion alone."""
     label = str(row.get("label")).strip().lower()
@@ -252,8 +252,8 @@ def conversation_or_document(row: Json, file: str, line: int) -> Conversation | 
     """Reads a row as a conversation, or as a document where it is none. Raises BadRow."""
     if layout_of(row) is None and "text" in row:
         return document(row, file, line)
-    if _is_labelled_false(row):
-        raise BadRow("this answer is labelled false, which groundup kto learns from; leave it out")
+    if _is_labeled_false(row):
+        raise BadRow("this answer is labeled false, which groundup kto learns from; leave it out")
     return conversation(row, file, line)
 
 
@@ -373,7 +373,7 @@ def _asked_before(row: Json, file: str, line: int) -> PromptRow:
         *before, last = conversation(row, file, line).messages
         asked, said, columns = tuple(before), last.content, layout.columns
     rest = {key: value for key, value in row.items() if key not in (*columns, "id")}
-    if rest.get("answer") is None and not _is_labelled_false(row):
+    if rest.get("answer") is None and not _is_labeled_false(row):
         rest["answer"] = said
     return PromptRow(None, asked, None, line, rest)
 
@@ -381,9 +381,9 @@ def _asked_before(row: Json, file: str, line: int) -> PromptRow:
 def _reference(row: Json) -> Json:
     """The `answer` that a row of a prompt has under another name; empty where it has none.
 
-    One that is labelled false is none to hold others against.
+    One that is labeled false is none to hold others against.
     """
-    if row.get("answer") is None and not _is_labelled_false(row):
+    if row.get("answer") is None and not _is_labeled_false(row):
         with contextlib.suppress(BadRow):
             is_pair = row.get("chosen") is not None
             return {"answer": _pair(row)[1] if is_pair else _of_prompt(row)[-1].content}

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from groundup.data.config import OwnDataConfig
 from groundup.data.files import ROW_KINDS
-from groundup.train.config import DEVICE, Device, DType, StageConfig
+from groundup.train.config import DEVICE, THREADS, Device, DType, StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
     Examples,
@@ -57,7 +57,7 @@ class EvalConfig(StageConfig):
     refusal_prompts: Questions = Field(60, description="prompts answered for each refusal rate")
     device: Device = Field("auto", description=DEVICE)
     dtype: DType = Field("float32", description=_DTYPE)
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
 
 class ModelsConfig(StageConfig):
@@ -66,7 +66,7 @@ class ModelsConfig(StageConfig):
     models: tuple[str, ...] = Field(min_length=1, description=_MODELS)
     device: Device = Field("auto", description=DEVICE)
     dtype: DType = Field("float32", description=_DTYPE)
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
 
 class CoreConfig(ModelsConfig):

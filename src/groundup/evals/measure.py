@@ -169,7 +169,7 @@ def informative(measure: Measure[Any], models: Sequence[Evaluated]) -> Callable[
 
 
 def parts_of(measure: Measure[Any], models: Sequence[Evaluated]) -> list[str]:
-    """The parts that any of the models was measured by, so that all are labelled alike."""
+    """The parts that any of the models was measured by, so that all are labeled alike."""
     return list(dict.fromkeys(part for model in models for part in measure.of(model)))
 
 

@@ -175,6 +175,6 @@ def _sizes(
 ) -> Float[np.ndarray, " tokens"]:
     """How many bytes of the document each of its tokens is."""
     sizes = lengths[_tokens(shard, document)[1:]]
-    # A foreign tokenizer may normalise or add a space; what counts is the text as it is written.
+    # A foreign tokenizer may normalize or add a space; what counts is the text as it is written.
     scaled: Float[np.ndarray, " tokens"] = sizes * (shard.document_bytes[document] / sizes.sum())
     return scaled

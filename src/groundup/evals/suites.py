@@ -3,6 +3,7 @@
     report    what each training stage brought, on what the data holds out      `stages`
     core      six public benchmarks and bits per byte, for any model            `core`
     tuning    what fine-tuning on a domain brought, and what was forgotten      `domain`
+    values    utility, safety, fairness and honesty, for any model              `values.suite`
 
 Tasks of the lm-evaluation-harness are run by itself (`harness_run`).
 """

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from groundup.align.config import DPOConfig, GRPOConfig, PPOConfig
-from groundup.train.config import StageConfig
+from groundup.train.config import THREADS, StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
     Episodes,
@@ -118,7 +118,7 @@ class QuantizationConfig(ExperimentConfig):
     bytes_per_source: BytesPerSource = Field(
         12_000, description="held-out bytes of text read per source, at most"
     )
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
 
 class ShortestPathsConfig(ExperimentConfig):
@@ -137,7 +137,7 @@ class ShortestPathsConfig(ExperimentConfig):
     kl_coef: LossWeight = Field(
         0.01, description="price of each nat from the model of random walks"
     )
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
     @model_validator(mode="after")
     def _groups_are_whole(self) -> Self:
@@ -182,7 +182,7 @@ class OveroptimizationConfig(ExperimentConfig):
         7e-4, description="rate of the policies, which must get far in few iterations"
     )
     max_new_tokens: NewTokens = Field(128, description="tokens of an answer at most")
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
     @field_validator("labels")
     @classmethod
@@ -210,7 +210,7 @@ class SentimentConfig(ExperimentConfig):
     )
     iterations: Steps = Field(30, description="how often the policies of PPO and GRPO are sampled")
     learning_rate: LearningRate = Field(3e-4, description="peak learning rate of the adapters")
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
     @model_validator(mode="after")
     def _is_a_price_for_all(self) -> Self:
@@ -233,4 +233,4 @@ class ScalingLawConfig(ExperimentConfig):
     """Models of many sizes with the same compute, a law of their loss, and a test of the law."""
 
     minutes: Minutes = Field(45.0, description="how long all of it may take here, about")
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)

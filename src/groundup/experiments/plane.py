@@ -239,7 +239,7 @@ def boundary_plot(plane: Plane) -> Plot:
     return Plot(
         f"boundary-{plane.name}",
         f"The decision boundary on {plane.name} as it moves, after so many passes over the points, "
-        "with the accuracy on new points. Colour is the class that a model would answer, paler "
+        "with the accuracy on new points. Color is the class that a model would answer, paler "
         "where it is less sure; a perceptron is always sure. The first seed.",
         figure,
     )

@@ -163,7 +163,7 @@ class Outcome:
 
 
 def run(config: QuantizationConfig) -> Path:
-    """Quantise the model in every way and write what it loses.
+    """Quantize the model in every way and write what it loses.
 
     Raises `UserError` for a model that cannot be used and a folder of something else.
     """

@@ -222,7 +222,7 @@ def reading_plot(
     right.legend(loc="lower right", frameon=False)
     return Plot(
         "digits",
-        "Left: which digit the network read as which, over all seeds; colour marks mistakes. "
+        "Left: which digit the network read as which, over all seeds; color marks mistakes. "
         "Right: of the answers given with so much confidence, how many were right, in eight groups "
         "of equally many images with 95 % intervals.",
         figure,

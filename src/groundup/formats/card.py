@@ -30,11 +30,16 @@ class Source:
     citation: str
 
 
-def sources(data: Path) -> tuple[Source, ...]:
-    """The sets that a model's data came from: one named (`pack:wiki`), or a data-stage folder's.
+def sources(*data: Path) -> tuple[Source, ...]:
+    """The sets that a model's data came from, each once.
 
-    A person's own text has none, also where one of its files is called `data.json`.
+    Of one path it is what it names (`pack:wiki`), or those of a data-stage folder; a person's own
+    text has none, also where one of its files is called `data.json`.
     """
+    return tuple(dict.fromkeys(one for path in data for one in _sources(path)))
+
+
+def _sources(data: Path) -> tuple[Source, ...]:
     if str(data).startswith(PACK):
         one = find_set(str(data).removeprefix(PACK))
         return (Source(one.name, one.license, one.citation),)

@@ -20,7 +20,7 @@ class ConfigReader:
 
     def int_(self, name: str, least: int = 1, most: int | None = None) -> int:
         if name not in self.values:
-            raise UserError(f"config.json lacks {self._word(name)!r}, which a {self._whose} needs")
+            raise UserError(f"config.json lacks {self._word(name)!r}, which {self._whose} needs")
         value = self.values[name]
         most = MOST[name] if most is None else most
         if isinstance(value, float) and value.is_integer():

@@ -44,6 +44,8 @@ GENERATION_CONFIG = "generation_config.json"
 _SMALL = 20_000_000
 TOKENIZER = "tokenizer.json"
 CARD = "README.md"
+# The label of a guard's number.
+HARM = "harmful"
 
 DTYPES = {
     "float64": torch.float64,
@@ -98,7 +100,7 @@ class ModelFolder(StoredModel):
     def config(self) -> ModelConfig:
         described = self._json
         if scores_texts(described):
-            if described.get("id2label") == {"0": "harmful"}:
+            if described.get("id2label") == {"0": HARM}:
                 raise UserError(
                     f"{self.path} holds a guard, which stops messages and answers none; give a "
                     "chat model's folder, and this one to groundup chat as --guard"

@@ -28,7 +28,7 @@ def not_in_hugging_face(shape: ModelConfig) -> str | None:
     """What of this shape no family of Hugging Face's has, as a sentence; None if one has it all."""
     family = shape.family
     if family.recurrent:
-        return f"Hugging Face has no recurrent language model, which an {shape.model_type} is"
+        return f"Hugging Face has no recurrent language model such as {shape.model_type}"
     grouped = shape.num_key_value_heads != shape.num_attention_heads
     own = [
         (shape.position != ("rope" if family.rotary else "learned"),

@@ -43,6 +43,8 @@ from groundup.generation.sampling import BatchedSampling, Logits, sample
 from groundup.lm.model import CausalLM, in_eval_mode
 from groundup.text.tokenizer import Tokenizer
 
+# Completions at a time, by default.
+BATCH_SIZE = 32
 # How far down the queue we look for prompts that can be read with the first one.
 _LOOK_AHEAD = 64
 # Slots that a new row gets beyond its prompt; then the cache doubles as the rows need it.
@@ -86,12 +88,12 @@ class Engine:
         model: CausalLM,
         tokenizer: Tokenizer | None = None,
         *,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
         share_prefixes: bool = True,
         prompt_tokens: int | None = 512,
     ) -> None:
         if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} must be 1 or more; try 32")
+            raise UserError(f"batch_size={batch_size} must be 1 or more; try {BATCH_SIZE}")
         if prompt_tokens is not None and prompt_tokens < 1:
             raise UserError(f"prompt_tokens={prompt_tokens} must be 1 or more; try 512")
         self._model, self._batch_size = model, batch_size

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from groundup.adapters.attach import active_adapter, adapter_names, using_adapter
-from groundup.errors import UserError
-from groundup.generation.engine import Engine, Event
+from groundup.errors import UserError, shorten
+from groundup.generation.engine import BATCH_SIZE, Engine, Event
 from groundup.generation.guarded import Guard, behind, guard_of, guarding
 from groundup.generation.request import Completion, FinishReason, InputProcessor, Request
 from groundup.generation.sampling import sample
@@ -38,7 +38,7 @@ def generate(
     requests: Sequence[Request],
     tokenizer: Tokenizer | None = None,
     *,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     share_prefixes: bool = True,
     guard: Guard | None = None,
 ) -> list[Completion]:
@@ -73,7 +73,7 @@ def generate(
                 share_prefixes=share_prefixes,
                 prompt_tokens=None,
             )
-            # Neighbours of like length: little of a batch is padding. Random numbers were given
+            # Neighbors of like length: little of a batch is padding. Random numbers were given
             # out before, in the order of the requests, so the order of running does not matter.
             group = [row for row in rows if row.request.adapter == adapter]
             for row in sorted(group, key=lambda row: len(row.prompt)):
@@ -93,7 +93,7 @@ def _check_requests(requests: Sequence[Request]) -> None:
     for place, one in enumerate(requests):
         if not isinstance(one, Request):
             raise UserError(
-                f"requests[{place}]={str(one)[:80]!r} is a {type(one).__name__}; write "
+                f"requests[{place}]={shorten(one)} is a {type(one).__name__}; write "
                 "groundup.Request(prompt=…) to continue a text, or Request(messages=[…]) to chat"
             )
 

@@ -59,10 +59,10 @@ class Request:
             )
         if self.prompt is not None and not isinstance(self.prompt, str):
             kind = type(self.prompt).__name__
-            raise UserError(f"prompt={str(self.prompt)[:80]!r} is of type {kind}; give a text")
+            raise UserError(f"prompt={shorten(self.prompt)} is of type {kind}; give a text")
         if not isinstance(self.sampling, Sampling):
             raise UserError(
-                f"sampling={str(self.sampling)[:80]!r} is a {type(self.sampling).__name__}; write "
+                f"sampling={shorten(self.sampling)} is a {type(self.sampling).__name__}; write "
                 "groundup.generation.sampling.Sampling(temperature=…)"
             )
         if not isinstance(self.top_logprobs, int) or self.top_logprobs < 0:

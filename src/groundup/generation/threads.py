@@ -1,6 +1,6 @@
 """How many threads a step of decoding is fastest with: all, or one alone.
 
-Threads wait for each other five times in every layer. Where a neighbour has taken the core of one
+Threads wait for each other five times in every layer. Where a neighbor has taken the core of one
 of them, all wait for it, and a step takes up to a thousand times as long; then one thread alone is
 far faster than two. So steps are timed, and now and then one is run the other way. What is computed
 does not depend on it, for every number is one thread's.

@@ -155,7 +155,7 @@ def scaled_dot_product_attention(
     `mask` is true where a query may look, or numbers that are added to the scores; it broadcasts to
     (..., queries, keys), so that rows and heads may have masks of their own. Where the last leading
     dimension of the query is a multiple of that of the keys, it is that of heads, and so many
-    neighbours share a key head (Ainslie et al. 2023). A query that may look at nothing gets zeros.
+    neighbors share a key head (Ainslie et al. 2023). A query that may look at nothing gets zeros.
     Source: Vaswani et al. 2017, equation 1.
 
     Raises ValueError for heads that do not divide. Models use `attention`, which is faster.

@@ -173,7 +173,8 @@ class ModelConfig:
             raise UserError(f"head_dim={self.head_dim} is odd, but RoPE turns pairs; try 64")
         if self.hidden_size % 2 and self.position == "sinusoidal":
             raise UserError(
-                f"hidden_size={self.hidden_size} is odd, but sines and cosines come in pairs"
+                f"hidden_size={self.hidden_size} is odd, but sines and cosines come in pairs; "
+                f"try {self.hidden_size + 1}"
             )
         if self.family.experts and self.experts is None:
             raise UserError(f"a {self.model_type} has experts; give `experts`, or take qwen3")
@@ -184,7 +185,10 @@ class ModelConfig:
                 "experts; check config.json"
             )
         if self.family.recurrent and (self.experts or self.sliding_window):
-            raise UserError(f"an {self.model_type} has neither attention nor experts")
+            raise UserError(
+                f"model_type={self.model_type} is recurrent and has neither attention nor experts; "
+                "leave out sliding_window and experts"
+            )
 
     @property
     def family(self) -> Family:

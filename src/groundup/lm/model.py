@@ -109,7 +109,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(width, keys, bias=bias)
         self.v_proj = nn.Linear(width, keys, bias=bias)
         self.o_proj = nn.Linear(queries, width, bias=config.output_bias)
-        # Normalised, no query can shout: scores stay in bounds however large the weights grow.
+        # Normalized, no query can shout: scores stay in bounds however large the weights grow.
         head_norm = RMSNorm if config.qk_norm else nn.Identity
         self.q_norm = head_norm(config.head_dim, config.rms_norm_eps)
         self.k_norm = head_norm(config.head_dim, config.rms_norm_eps)

@@ -128,7 +128,7 @@ def _frequencies(rope: Rope, head_dim: int) -> Float[Tensor, " half"]:
     if rope.type == "default":
         return frequencies
     # A model is made to read further than it was trained by slowing the hands down: `factor` times
-    # the distance then looks like a distance it has seen. Slowing all of them blurs neighbours, so
+    # the distance then looks like a distance it has seen. Slowing all of them blurs neighbors, so
     # the better methods slow the slow ones, whose full circle was never seen, and keep the fast.
     keep = {"linear": _keep_none, "llama3": _keep_by_turns, "yarn": _keep_by_pair}[rope.type]
     kept = keep(rope, frequencies)

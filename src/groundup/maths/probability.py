@@ -11,7 +11,7 @@ climbs to the same place knowing only the slope of the log-likelihood (its score
 where no closed form exists. All logarithms are natural: nats, where 1 bit is log 2 nats.
 
 Source: MacKay (2003), "Information theory, inference, and learning algorithms", chapters 2 and 22.
-Neighbours: `kl.py` estimates KL from samples, `bayes.py` keeps all parameters that remain
+Neighbors: `kl.py` estimates KL from samples, `bayes.py` keeps all parameters that remain
 plausible, `intervals.py` and `calibration.py` judge measured numbers and stated probabilities.
 """
 

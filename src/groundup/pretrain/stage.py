@@ -1,6 +1,6 @@
 """Pre-training: predict the next token of everything, and grammar and facts follow.
 
-    minimise  - sum_t log p(x_t | x_<t)       over documents, packed, never across their borders
+    minimize  - sum_t log p(x_t | x_<t)       over documents, packed, never across their borders
 
 The stage turns minutes into a model size and a number of steps, encodes the text once into token
 shards, and hands a document stream with the next-token loss to the loop that all stages share.

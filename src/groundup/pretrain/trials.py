@@ -170,7 +170,7 @@ def measure(base: Side, trial: Trial, plain: Mapping[str, str]) -> TrialResult:
             found = TrialResult(trial, _turns(base, side, _TURNS))
             if trial.remembered and found.gains:
                 alone = len(base.seconds)
-                with _busy_neighbour():
+                with _busy_neighbor():
                     found = replace(found, busy=_turns(base, side, _BUSY_TURNS))
                 del base.seconds[alone:]  # they are not of its speed as it is
             return found
@@ -188,7 +188,7 @@ def _turns(base: Side, side: Side, turns: int) -> tuple[float, ...]:
     return tuple(found)
 
 
-class _busy_neighbour:
+class _busy_neighbor:
     """Another program that takes a core, for as long as the block lasts."""
 
     def __enter__(self) -> None:

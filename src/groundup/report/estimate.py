@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,12 @@ class Estimate(Interval):
     items: int
     groups: int
     chance: float | None = None
+
+    def distance(self) -> Estimate:
+        """How far from 0, whichever way; an interval with 0 inside begins there."""
+        ends = sorted((abs(self.low), abs(self.high)))
+        low = 0.0 if self.low <= 0 <= self.high else ends[0]
+        return replace(self, estimate=abs(self.estimate), low=low, high=ends[1])
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; without `chance` where there is none."""

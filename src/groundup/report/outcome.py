@@ -37,7 +37,7 @@ from groundup.report.page import (
 )
 from groundup.report.table import Table, markdown
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console, say
+from groundup.runs.console import console, counted, say
 from groundup.runs.files import (
     folder_aside,
     is_kept,
@@ -241,7 +241,7 @@ def outcome_page(
         "",
         ", ".join(f"{package} {version}" for package, version in content["versions"].items()),
         "",
-        f"{content['machine']['system']}, {content['machine']['cores']} cores; "
+        f"{content['machine']['system']}, {counted(content['machine']['cores'], 'core')}; "
         f"{took(content['seconds'])}; {content['created']}",
     ]
     same = "All numbers are in `result.json`. " + (

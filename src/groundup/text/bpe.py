@@ -196,7 +196,7 @@ def _words_of_ids(
 def _count_pairs(
     words: list[str], weights: list[int]
 ) -> tuple[dict[str, int], dict[str, set[int]]]:
-    """Return for every pair of neighbours how often it occurs, and in which words."""
+    """Return for every pair of neighbors how often it occurs, and in which words."""
     counts: dict[str, int] = {}
     where: dict[str, set[int]] = {}
     for index, word in enumerate(words):

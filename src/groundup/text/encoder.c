@@ -118,7 +118,7 @@ static inline int64_t merge_of(const Merges *m, int32_t left, int32_t right) {
     }
 }
 
-/* Join the neighbours whose merge was learned first, again and again; return how many ids remain. */
+/* Join the neighbors whose merge was learned first, again and again; return how many ids remain. */
 static int merged(const Merges *m, const uint8_t *bytes, int n, int32_t *ids) {
     int64_t slots[LONGEST];
     for (int i = 0; i < n; i++) ids[i] = m->of_byte[bytes[i]];

@@ -83,7 +83,7 @@ class Tokenizer:
 
     @classmethod
     def from_bpe(cls, bpe: BPE, chat_template: str | None = CHATML) -> Tokenizer:
-        """Make a tokenizer of a trained `bpe`, with its split pattern and no normaliser."""
+        """Make a tokenizer of a trained `bpe`, with its split pattern and no normalizer."""
         fast = tokenizers.Tokenizer(models.BPE(vocab=bpe.vocab, merges=bpe.merges))
         fast.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -200,11 +200,11 @@ class Tokenizer:
 
     def _word_ends(self, text: str) -> Iterable[int]:
         """Where words end, of which no token has the end and a beginning."""
-        normalised = self._fast.normalizer is not None and (
+        normalized = self._fast.normalizer is not None and (
             self._fast.normalizer.normalize_str(text) != text
         )
-        if self._fast.pre_tokenizer is None or normalised:
-            # What a normaliser changes it changes within words.
+        if self._fast.pre_tokenizer is None or normalized:
+            # What a normalizer changes it changes within words.
             return (place for place, letter in enumerate(text) if letter == " ")
         with faults_named("this tokenizer fails on a text"):
             parted = self._fast.pre_tokenizer.pre_tokenize_str(text)
@@ -435,7 +435,7 @@ def _own_config(special_tokens: Sequence[str], chat_template: str | None) -> dic
     """Return the `tokenizer_config.json` of a tokenizer of ours.
 
     The class is the plain one: under a Qwen name transformers would put its own pre-tokenizer, with
-    a normaliser, in place of ours. The end of a turn is the end of a sequence for whoever generates
+    a normalizer, in place of ours. The end of a turn is the end of a sequence for whoever generates
     with the folder. Documents end with the padding token, and a text begins after it, as the next
     document does in training: it is the beginning of a sequence too, for whoever asks how likely a
     whole text is. Nobody shall put it before a prompt unasked: in a chat none stands there.

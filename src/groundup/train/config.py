@@ -27,8 +27,11 @@ from groundup.train.ranges import (
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16"]
+# Tokens of a forward and backward pass: more are no faster on CPUs and only take memory.
+PASS_TOKENS = 4_096
 # How settings are told that several configs have.
 DEVICE = "where to compute (auto: cuda, else mps, else cpu)"
+THREADS = "CPU threads (default: all cores)"
 OPTIMIZER = "optimizer of the weight matrices; embeddings, norms and adapters always have AdamW"
 
 # Read by the C library before Python starts, so the command line sets them and starts itself anew.
@@ -102,7 +105,8 @@ class TrainingConfig(StageConfig):
     rows: Rows = Field(16, description="rows of one context each in an optimizer step")
     micro_rows: Rows | None = Field(
         None,
-        description="rows in one forward and backward pass (default: as many as hold 4,096 tokens)",
+        description="rows in one forward and backward pass (default: as many as hold "
+        f"{PASS_TOKENS:,} tokens)",
     )
     optimizer: Literal["muon", "adamw"] = Field("muon", description=OPTIMIZER)
     learning_rate: LearningRate | None = Field(
@@ -139,7 +143,7 @@ class TrainingConfig(StageConfig):
         description="compile the blocks instead of using our kernels (auto: where there are none "
         "for this processor, with a C++ compiler and over 5 minutes)",
     )
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
     allow_inexact_resume: bool = Field(
         False, description="continue although torch, threads, dtype or compile mode changed"
     )
@@ -155,9 +159,8 @@ class TrainingConfig(StageConfig):
         """Rows in one forward and backward pass."""
         if self.micro_rows is not None:
             return min(self.rows, self.micro_rows)
-        # Some 4,096 tokens at once: more are no faster on CPUs and only take memory. Each of the
-        # processes that share a step has a pass.
-        return max(1, min(self.rows // ranks.size(), 4096 // context))
+        # Each of the processes that share a step has a pass.
+        return max(1, min(self.rows // ranks.size(), PASS_TOKENS // context))
 
     @model_validator(mode="after")
     def _phases_fit_into_the_run(self) -> Self:

@@ -111,7 +111,7 @@ def fit(
 
 
 def step_seed(seed: int, step: int) -> int:
-    """A seed for everything random inside one step; neighbours are unrelated."""
+    """A seed for everything random inside one step; neighbors are unrelated."""
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

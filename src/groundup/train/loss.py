@@ -68,9 +68,9 @@ def _chunk_loss(
     logits32 = logits.float()
     shifted = logits32 - logits32.amax(-1, keepdim=True)
     exponentials = shifted.exp()
-    normaliser = exponentials.sum(-1, keepdim=True)
-    loss = (normaliser.log() - shifted.gather(-1, targets[:, None]))[:, 0] @ weights
-    gradient = exponentials * (weights[:, None] / normaliser)
+    normalizer = exponentials.sum(-1, keepdim=True)
+    loss = (normalizer.log() - shifted.gather(-1, targets[:, None]))[:, 0] @ weights
+    gradient = exponentials * (weights[:, None] / normalizer)
     gradient.scatter_add_(-1, targets[:, None], -weights[:, None])
     return loss, gradient.to(logits.dtype)
 

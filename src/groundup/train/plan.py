@@ -262,7 +262,7 @@ def print_plan(stage: str, plan: TrainPlan) -> None:
         f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {some}"
         f"{counted(plan.steps, 'step')} of {plan.tokens_per_step:,} tokens, "
         f"{plan.compute.dtype} on {plan.compute.device} with "
-        f"{counted(threads, 'thread')}, {_how(plan.compute)}"
+        f"{counted(threads, 'thread')}, {how_computed(plan.compute)}"
     )
     for name, reason in plan.reasons.items():
         say(f"  {name}: {reason}")
@@ -281,7 +281,7 @@ def print_outcome(stage: str, plan: TrainPlan, seconds: float, peak_memory: int 
     say(took)
 
 
-def _how(compute: Compute) -> str:
+def how_computed(compute: Compute) -> str:
     """How what stands between matrix products is computed."""
     if compute.kernels != "none":
         return f"by our kernels for {compute.kernels}"

@@ -18,7 +18,7 @@ from groundup.data.packs.manifest import mixture_groups
 from groundup.data.split import content, evenly_spaced
 from groundup.errors import UserError
 from groundup.runs import ranks
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.text.batches import ConversationStream
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example, cut_to, encode_rows
@@ -352,9 +352,8 @@ def _encoded(
     found = encode_rows(tokenizer, rows, context)
     if found.refused:
         row, reason = found.refused[0]
-        say(
-            f"{name}: {len(found.refused)} rows are set aside, the first is row {row + 1}: {reason}"
-        )
+        many = counted(len(found.refused), "row")
+        say(f"{name}: {many} set aside; the first is row {row + 1}: {reason}")
     return found.items, len(found.refused)
 
 

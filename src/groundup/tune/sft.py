@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the first step of InstructGPT (Ouyang et al. 2022, section 3.5).
 
-    minimise  - sum over the assistant's tokens of log p(token | all before it)
+    minimize  - sum over the assistant's tokens of log p(token | all before it)
 
 It is pre-training's very loss over other batches: conversations instead of documents, with weight 0
 on everything the assistant did not say. Several conversations share a row and never see each other.
@@ -82,7 +82,7 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
             "A model fine-tuned by groundup",
             how=f"Fine-tuning of {name_of(config.model)}, loss on {trained}. {prepared.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=tuple(dict.fromkeys(source for at in read for source in sources(at))),
+            data=sources(*read),
             parent=name_of(config.model),
         )
         prepared.save(run.folder, data.tokenizer, card)

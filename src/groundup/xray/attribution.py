@@ -83,8 +83,8 @@ def _through(
         scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps)
         return weighted * scale, x.new_zeros(len(x))
     scale = torch.rsqrt(x.var(-1, keepdim=True, correction=0) + norm.eps)
-    centred = weighted - weighted.mean(-1, keepdim=True)
-    return centred * scale, direction @ norm.bias.float()
+    centered = weighted - weighted.mean(-1, keepdim=True)
+    return centered * scale, direction @ norm.bias.float()
 
 
 def _heads(

@@ -72,7 +72,7 @@ class Sides:
 
 
 def read_examples(data: Path, most: int) -> Sides:
-    """The labelled rows of a data-stage folder or of a file, `most` of each source and kind.
+    """The labeled rows of a data-stage folder or of a file, `most` of each source and kind.
 
     Raises `UserError` for a file without labels, and for data of one kind alone.
     """
@@ -119,7 +119,7 @@ def _of_folder(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
         found = [one for row in talks for one in of_conversation(row)]
         sides.append(found + [one for row in pairs for one in of_preference(row)])
     asked = rows_in(folder / "refusals" / "heldout.jsonl", read_refusals)
-    # What is held out to be declined or answered is labelled; what its conversations are, is told.
+    # What is held out to be declined or answered is labeled; what its conversations are, is told.
     known = {row.prompt for row in asked}
     heldout = [one for one in sides[1] if one.use == "answer" or one.message not in known]
     heldout += [

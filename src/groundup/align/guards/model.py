@@ -32,7 +32,6 @@ from jaxtyping import Bool, Float
 from groundup.align.guards.examples import USES, Labelled, Use
 from groundup.align.reward import answered_ids
 from groundup.align.rewards.model import (
-    HARM,
     RewardModel,
     is_reward_model,
     load_reward_model,
@@ -41,7 +40,7 @@ from groundup.align.rewards.model import (
     scores_of,
 )
 from groundup.errors import UserError
-from groundup.formats.folder import TOKENIZER
+from groundup.formats.folder import HARM, TOKENIZER
 from groundup.runs.files import is_number, read_kept, write_kept
 from groundup.text.chat import encode_chat
 from groundup.text.cleaning import split_hash

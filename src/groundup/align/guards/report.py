@@ -138,7 +138,7 @@ def write_report(
     run.write(RESULT, to_json(config, found, sides))
     run.write(COST, {"milliseconds": cost})
     tables = [worth_table(config, found), source_table(found)] if found else []
-    opening: list[Block] = [Box(opening_words(config, found, cost))]
+    opening: list[Block] = [Box(opening_words(found, cost))]
     sections = [Section(one.title, f"table-{n}", [one]) for n, one in enumerate(tables, start=1)]
     if drawn := [plot(one) for one in found if "ROC-AUC" in one.measures("guard")]:
         sections.append(Section("At every threshold", "roc", [Plots(drawn)]))
@@ -153,7 +153,7 @@ def write_report(
         console.print(in_terminal(one))
 
 
-def opening_words(config: GuardConfig, found: Sequence[OfUse], cost: Mapping[str, float]) -> str:
+def opening_words(found: Sequence[OfUse], cost: Mapping[str, float]) -> str:
     """The two shares that count, of each use, and the time."""
     said = []
     for one in found:

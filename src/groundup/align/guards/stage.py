@@ -95,7 +95,7 @@ def say_of_kinds(rows: Sequence[Labelled]) -> Float[np.ndarray, " rows"]:
 
 
 class LabelledStream(DataStream):
-    """Micro-batches of labelled texts, a pure function of (seed, step)."""
+    """Micro-batches of labeled texts, a pure function of (seed, step)."""
 
     def __init__(
         self,

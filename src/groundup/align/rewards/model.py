@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from groundup.align.rollout import Rollout
 from groundup.errors import UserError
 from groundup.formats.config_reader import ConfigReader
-from groundup.formats.folder import CARD, DTYPES, TOKENIZER, scores_texts
+from groundup.formats.folder import CARD, DTYPES, HARM, TOKENIZER, scores_texts
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.formats.locate import CONFIG
 from groundup.formats.weights import (
@@ -45,8 +45,8 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
 _SCORE = "score.weight"
-# What the number says, as the folder tells it: how good an answer is, or (a guard's) how harmful.
-REWARD, HARM = "reward", "harmful"
+# What the number says, as the folder tells it: how good an answer is (a guard says how harmful).
+REWARD = "reward"
 _MAKES = {REWARD: "reward", HARM: "guard"}
 # Bounds of what scores are scaled by.
 LEAST_DEVIATION, _LARGEST = 1e-6, 1e9

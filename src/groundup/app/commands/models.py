@@ -115,7 +115,7 @@ def generate(
                 drawn,
                 as_messages=chat,
                 logprobs=logprobs,
-                batch_size=batch_size or 32,
+                batch_size=batch_size,
                 adapter=adapter,
                 guard=guard,
                 force=force,

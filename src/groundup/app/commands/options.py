@@ -42,9 +42,7 @@ GuardFolder = Annotated[
 ]
 Force = Annotated[
     bool,
-    Parameter(
-        negative="", show_default=False, help="write over what is there and is not this command's"
-    ),
+    Parameter(negative="", show_default=False, help="overwrite what is there, whatever wrote it"),
 ]
 
 

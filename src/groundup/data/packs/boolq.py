@@ -1,7 +1,7 @@
 """The pack `boolq`: yes/no questions that people asked, each with a Wikipedia passage.
 
 Its dev questions are an evaluation split, of which the half that a hash holds out is tested. No dev
-passage trains; what trains is other labelled questions about other passages.
+passage trains; what trains is other labeled questions about other passages.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HELDOUT_READING = 300
 
 @dataclass(frozen=True)
 class BoolQ:
-    """`dev`: the validation questions. `train`: the labelled others. `passages`: (title, text).
+    """`dev`: the validation questions. `train`: the labeled others. `passages`: (title, text).
 
     No passage of `train` or `passages` is one of dev's, up to case, punctuation and spacing.
     """
@@ -52,7 +52,7 @@ class BoolQ:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """Passages as documents, labelled questions as conversations, half of dev as choices."""
+    """Passages as documents, labeled questions as conversations, half of dev as choices."""
     found = boolq(rejected, progress)
     documents = _documents(found.passages)
     heldout = [one for one in found.train if title_is_heldout(one.title)][:_HELDOUT_READING]

@@ -1,6 +1,6 @@
 """The pack `harm-scores`: what is refused, what is preferred, and what is only ever rejected.
 
-The scored responses of `harm-scores` serve three purposes. A response that people labelled as a
+The scored responses of `harm-scores` serve three purposes. A response that people labeled as a
 refusal is an answer to learn (SFT). A harmless response is preferred to a harmful one to the same
 prompt, and an answer to a prompt that asks for no harm to a refusal of it (DPO). Prompts of both
 kinds, held out, test how often a model refuses. **A harmful response occurs only as the rejected
@@ -132,7 +132,7 @@ _WORDINGS = ("{p}", "Please {l}", "I want you to {l}", "{p} Thank you.")
 def to_learn(
     scored: Sequence[ScoredResponse], *, heldout: bool = False, declining: Sequence[str] = ()
 ) -> Iterator[Conversation]:
-    """Human-labelled refusals and benign answers; for training each prompt in several wordings.
+    """Human-labeled refusals and benign answers; for training each prompt in several wordings.
 
     Where there are any `declining`, benign prompts get those: what a very small model says to what
     it can do as little as harm.
@@ -187,7 +187,7 @@ def pairs(
 
     Source `harm`: both written for the prompt, the preferred one harmless and at least 0.5 less
     harmful. Source `harm-refusal`: where nobody wrote a harmless one, a refusal is preferred.
-    Source `harm-answer`: a response that people labelled as no refusal, preferred to one. Without
+    Source `harm-answer`: a response that people labeled as no refusal, preferred to one. Without
     these the shorter response is nearly always the better one, and a reward model learns no more.
 
     Where there are any `declining`, they are preferred instead of what somebody wrote to a prompt

@@ -207,8 +207,8 @@ def passing(
 ) -> Mapping[str, Mapping[int, dict[str, float] | None]]:
     """For each pre-training run and n-gram order, when the run came below counting for good.
 
-    That is said only where the finding of the same name holds, and of the first evaluation from
-    which on every one is below counting by more than that finding's interval is wide: both compare
+    That is said only where the claim of the same name holds, and of the first evaluation from
+    which on every one is below counting by more than that claim's interval is wide: both compare
     the very same kind of bytes, and so one cannot hold without the other.
     """
     when: dict[str, dict[int, dict[str, float] | None]] = {}

@@ -8,7 +8,7 @@ and the summary at the terminal are all made of these rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -320,13 +320,6 @@ def _more_story_share(name: str) -> Callable[[Stories, Stories], BySource]:
     return lambda after, before: {POOLED: after.minus(before)[name]}
 
 
-def _size(gap: Estimate) -> Estimate:
-    """How far a gap is from fair, whichever way."""
-    if gap.estimate >= 0:
-        return gap
-    return replace(gap, estimate=-gap.estimate, low=-gap.high, high=-gap.low)
-
-
 # The small world's kinds of questions, in the words of the table of aims.
 KIND_NAMES = {aim.at[1]: aim.what for aim in AIMS if aim.at[0] == "accuracy"}
 _WANTED: Mapping[str, Better] = {"harmful": "above", "benign": "below"}
@@ -490,7 +483,7 @@ MEASURES: tuple[Measure[Any], ...] = (
         "gap",
         "below",
         leaning,
-        lambda found: {name: _size(gap) for name, gap in found.gaps().items()},
+        lambda found: {name: gap.distance() for name, gap in found.gaps().items()},
         lambda after, before: after.further(before),
     ),
 )

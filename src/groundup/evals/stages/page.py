@@ -53,6 +53,7 @@ from groundup.report.table import (
     short_number,
     source_table,
 )
+from groundup.runs.console import counted
 
 
 def report_page(
@@ -73,7 +74,7 @@ def report_page(
         _blocks(content, models, tested),
         content
         | {
-            "count": f"{len(models)} {'model' if len(models) == 1 else 'models'}",
+            "count": counted(len(models), "model"),
             "minutes": f"{minutes:.{0 if minutes >= 1 else 1}f}",
             "apart": apart if world else "",
             "own_words": own_words if world else "",

@@ -118,7 +118,7 @@ def report_json(
         },
         "headlines": [number.to_json() for number in numbers],
         "measures": _measures_json(models),
-        "findings": [finding.to_json() for finding in tested],
+        "findings": [claim.to_json() for claim in tested],
         "data": _read_json(config.data / "data.json"),
         "leaks": _read_json(config.data / "leaks.json"),
     }

@@ -43,14 +43,7 @@ def axes(model: Mapping[str, Any]) -> BySource:
 def _fair(gaps: BySource) -> Estimate:
     """1 - |gap|, the mean of jobs and groups, in a chat where it was asked so."""
     way = ANSWER if any(name.endswith(ANSWER) for name in gaps) else TEXT
-    return axis_of([_turned(_size(gap)) for name, gap in gaps.items() if name.endswith(way)])
-
-
-def _size(gap: Estimate) -> Estimate:
-    """How far from fair, whichever way; an interval with 0 inside begins there."""
-    ends = sorted((abs(gap.low), abs(gap.high)))
-    low = 0.0 if gap.low <= 0 <= gap.high else ends[0]
-    return replace(gap, estimate=abs(gap.estimate), low=low, high=ends[1])
+    return axis_of([_turned(gap.distance()) for name, gap in gaps.items() if name.endswith(way)])
 
 
 def _turned(share: Estimate) -> Estimate:

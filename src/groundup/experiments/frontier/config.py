@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from groundup.experiments.config import ExperimentConfig, filling_minibatches
+from groundup.train.config import THREADS
 from groundup.train.ranges import (
     Bound,
     DialPoints,
@@ -80,7 +81,7 @@ class FrontierConfig(ExperimentConfig):
     guard: Path | None = Field(
         None, description="folder of a guard (groundup guard): the model behind it is a point, too"
     )
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
     _filled = field_validator("episodes")(filling_minibatches)
 

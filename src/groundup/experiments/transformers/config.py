@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from groundup.experiments.config import ExperimentConfig
+from groundup.train.config import THREADS
 from groundup.train.ranges import Minutes, Repeats, Steps, Threads
 
 
@@ -18,7 +19,7 @@ class TransformerExperimentConfig(ExperimentConfig):
         description="how often each model is trained, each time anew, with seeds N, N + 1, … of "
         "--seed N; the miniature once",
     )
-    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description=THREADS)
 
     @property
     def all_seeds(self) -> list[int]:

@@ -3,13 +3,13 @@
     blocks = quantize(weight, "q4_1")            # (rows, bytes of a row)
     again = dequantize(blocks, "q4_1")           # (rows, columns), float32
 
-A block is 32 neighbours of a row with a common scale (`_0`), and a least number as well (`_1`); in
+A block is 32 neighbors of a row with a common scale (`_0`), and a least number as well (`_1`); in
 the K formats 256 with scales of scales. `q4`, `q5`, `q6`, `q8` say the bits of a number. The first
 kind is quantized by the `gguf` package, whose bytes are llama.cpp's. K formats it can only read:
 quantizing to them is a search for the best scales, which llama.cpp's own library does, by way of
 its Python binding (extra `llama-cpp`).
 
-llama.cpp's Llamas rotate neighbouring features in RoPE, and ours halves (see `lm.positions`); their
+llama.cpp's Llamas rotate neighboring features in RoPE, and ours halves (see `lm.positions`); their
 converter therefore reorders the rows of the query and key matrices, and reading puts them back.
 """
 

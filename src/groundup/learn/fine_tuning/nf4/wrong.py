@@ -78,7 +78,7 @@ def no_bytes(indices: Tensor) -> Tensor:
 
 
 def halves_side_by_side(indices: Tensor) -> Tensor:
-    """The first half of the indices is packed with the second half. Neighbours share a byte: 0
+    """The first half of the indices is packed with the second half. Neighbors share a byte: 0
     with 1, 2 with 3."""
     first, second = indices.to(torch.uint8).chunk(2)
     return first << 4 | second

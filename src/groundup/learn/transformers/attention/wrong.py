@@ -29,7 +29,7 @@ def viewed_at_once(x: Tensor, heads: int) -> Tensor:
 
 
 def interleaved(x: Tensor, heads: int) -> Tensor:
-    """Each head has every heads-th feature. It should have neighbours: head 0 the first width /
+    """Each head has every heads-th feature. It should have neighbors: head 0 the first width /
     heads features, so the heads come before d when the last dimension is cut."""
     rows, time, _ = x.shape
     return x.reshape(rows, time, -1, heads).permute(0, 3, 1, 2)

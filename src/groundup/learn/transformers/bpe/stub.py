@@ -10,7 +10,7 @@ def byte_ids(text: str) -> list[int]:
 
 
 def count_pairs(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """How often each pair of neighbours occurs, where word i occurs weights[i] times."""
+    """How often each pair of neighbors occurs, where word i occurs weights[i] times."""
     raise NotImplementedError
 
 
