@@ -405,6 +405,15 @@ def test_a_reference_answer_joins_where_no_answer_is_worth_as_much(
     assert drawn and answer not in drawn
 
 
+def test_without_any_answer_there_are_none_to_learn_from(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command(workshop, tmp_path / "out")[3:], "--reference-answers"]) == 2
+    error = capsys.readouterr().err
+    assert "asked.jsonl comes with an answer, which reference_answers needs" in error
+    assert error.count("\n") == 1
+
+
 # Which prompts are asked, and which are held out together.
 
 
@@ -583,7 +592,6 @@ def test_every_source_of_enough_groups_has_one_held_out(workshop: Any, tmp_path:
         ({"heldout": 1.0}, ["heldout=1", "less than 1"]),
         ({"max_new_tokens": 60}, ["prompt", "--max-new-tokens"]),
         ({"reward": "sum"}, ["sum", "answer"]),
-        ({"reference_answers": "true"}, ["asked.jsonl", "reference_answers"]),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(

@@ -93,7 +93,7 @@ def test_minutes_are_those_of_the_report(tmp_path: Path) -> None:
     for run in (folder, tmp_path / "base"):
         with (run / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"kind": "evaluation", "step": 1, "seconds": 40.0}) + "\n")
-    assert "in 11 minutes (pretrain, then sft)" in " ".join(
+    assert "in 11.3 minutes (pretrain, then sft)" in " ".join(
         introduction("sft", folder, TINY).split()
     )
 
@@ -294,6 +294,15 @@ def test_what_an_answer_leaves_out_is_told_after_it(
     chat._do(talk, "/save", str(tmp_path / "talk.jsonl"))
     assert json.loads((tmp_path / "talk.jsonl").read_text()) == {"messages": talk.messages}
     assert len(talk.messages) == 8
+
+
+def test_an_answer_that_comes_again_is_told_as_such(talk: Conversation) -> None:
+    talk.sampling = Sampling(temperature=1e-4, max_new_tokens=8)
+    talk.ask("Where does the ship sail?")
+    list(talk.answer())
+    assert chat._retry(talk).startswith("(the same once more")
+    talk.sampling = replace(talk.sampling, temperature=5.0)
+    assert chat._retry(talk) == ""
 
 
 def test_a_stopped_answer_stays_in_the_conversation(talk: Conversation) -> None:

@@ -217,7 +217,7 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["quickstart", "--minutes", "soon"], "--minutes"),
         (["quickstart", "--minutes", "0"], "at least 0.001"),
         (["quickstart", "--minutes", "nan"], "at least 0.001"),
-        (["sft"], "--model is missing"),
+        (["sft"], "MODEL is missing"),
         (["pretrain", "--data", "x"], "--tokenizer is missing"),
         (["pretrain", "--data", "x", "--tokenizer", "x", "--depth", "1.5"], "a whole number"),
         (["sft", "x", "--data", "x", "--rows", "2.5"], "--rows='2.5' must be a whole number"),

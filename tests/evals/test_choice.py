@@ -9,6 +9,7 @@ import pytest
 
 from groundup.evals.choice import (
     choice_accuracy,
+    chances,
     majority_answer,
     option_probabilities,
     ready_choices,
@@ -94,9 +95,19 @@ def test_a_model_that_knows_nothing_is_right_by_chance(
     uniform: CausalLM, tokenizer: Tokenizer
 ) -> None:
     found = choice_accuracy(uniform, ready_choices(ROWS, tokenizer, 64), context=64).by_mean
-    for source, chance in (("sea", (1 / 3 + 1 / 2) / 2), ("facts", 1 / 2)):
-        assert found[source].chance == pytest.approx(chance)
-        assert found[source].estimate == pytest.approx(chance)
+    for source, share in (("sea", (1 / 3 + 1 / 2) / 2), ("facts", 1 / 2)):
+        assert found[source].estimate == pytest.approx(share)
+    assert found["sea"].chance == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+def test_the_commonest_answer_needs_no_reading_so_it_is_no_better_than_chance(
+    uniform: CausalLM, tokenizer: Tokenizer
+) -> None:
+    """Of questions with the same answers every time, as BoolQ's: two in three are a no."""
+    found = choice_accuracy(uniform, ready_choices(ROWS, tokenizer, 64), context=64).by_mean
+    assert found["facts"].chance == pytest.approx(2 / 3)
+    assert found["pooled"].chance == pytest.approx((1 / 3 + 1 / 2 + 3 * 2 / 3) / 5)
+    assert chances(ROWS[:2] + ROWS[2:3]).tolist() == [1 / 3, 1 / 2, 1 / 2]  # one says nothing
 
 
 def test_the_commonest_answer_is_of_sets_that_offer_the_same() -> None:

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from groundup.report.estimate import Estimate, rate, ratio, share
+from groundup.report.estimate import Estimate, apart, rate, ratio, share
 
 
 def test_answers_that_share_a_group_make_the_interval_wider() -> None:
     """40 copies of 5 answers say no more than the 5."""
     values = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0], 40)
     together = ratio(values, groups=[f"prompt {i // 40}" for i in range(200)])
-    apart = ratio(values)
-    assert (together.items, together.groups, apart.groups) == (200, 5, 200)
-    assert together.high - together.low > 3 * (apart.high - apart.low)
+    alone = ratio(values)
+    assert (together.items, together.groups, alone.groups) == (200, 5, 200)
+    assert together.high - together.low > 3 * (alone.high - alone.low)
 
 
 def test_a_share_has_an_interval_where_none_hit() -> None:
@@ -56,6 +56,30 @@ def test_items_of_one_group_alone_stand_for_themselves() -> None:
         assert found == replace(measure(values), groups=1) and found.low < 0.5 < found.high
     # Where nothing differs either, they are one item as often asked.
     assert rate(np.ones(20), groups=["all"] * 20).low < rate(np.ones(20)).low
+
+
+def test_a_mean_of_fractions_has_the_width_that_drawing_them_shows() -> None:
+    """Shares of several answers each are no yes or no: Wilson's interval would be far too wide."""
+    values = 0.5 + 0.05 * np.sin(np.arange(40))
+    found = rate(values)
+    assert (found.low, found.high) == (ratio(values).low, ratio(values).high)
+    assert found.high - found.low < 0.05 < share(20, 40).high - share(20, 40).low
+    votes = np.repeat([0.0, 0.5, 1.0], 10)  # a tie counts half
+    assert rate(votes).low == pytest.approx(share(15, 30).low)
+
+
+def test_the_difference_of_two_shares_has_a_width_where_drawing_shows_none() -> None:
+    """Newcombe (1998), table II, method 10: 56/70 against 48/80, and 10/10 against 0/10."""
+    found = apart(share(56, 70), share(48, 80))
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    found = apart(share(10, 10), share(0, 10))
+    assert (found.low, found.high) == pytest.approx((0.6075, 1.0), abs=5e-5)
+
+
+def test_a_distance_begins_at_0_where_that_may_be() -> None:
+    for gap, low, high in (((0.02, -0.1, 0.14), 0, 0.14), ((-0.3, -0.4, -0.1), 0.1, 0.4)):
+        found = Estimate(*gap, 10, 10).distance()
+        assert (found.estimate, found.low, found.high) == (abs(gap[0]), low, high)
 
 
 def test_groups_of_equal_means_have_an_interval_too() -> None:

@@ -405,8 +405,8 @@ def gain_table(first: Answered, grouped: Sequence[Method]) -> Table:
         if one.runs[0] is not first
     ]
     remark = (
-        "Answers to the same prompts are compared, so a gain is told from 0 where the intervals of "
-        "two means overlap."
+        "Answers to the same prompts are compared, so a gain may be told from 0 also where the "
+        "intervals of two means overlap."
     )
     return text_table(f"More than {first.name}", ("model", *first.worth), rows, (remark,))
 

@@ -36,7 +36,7 @@ from groundup.report.page import PAGE, Block, Box, Page, Plots, Section, write_p
 from groundup.report.plots import BASELINE, COLORS, calibration_plot, panels
 from groundup.report.table import Cell, Column, Part, Row, Table, number, percent
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console
+from groundup.runs.console import console, counted
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 
@@ -268,7 +268,9 @@ def table(found: Measured, labels: int) -> Table:
         rows.append(Part("The chosen answer has the higher reward"))
     for name, one in found.accuracy.items():
         title = "all held-out pairs" if name == POOLED else name
-        rows.append(Row(title, [percent(one), Cell(f"{one.items:,} of {one.groups:,} groups")]))
+        rows.append(
+            Row(title, [percent(one), Cell(f"{one.items:,} of {counted(one.groups, 'group')}")])
+        )
     if found.longer:
         longer = found.longer[POOLED]
         shorter = Interval(1 - longer.estimate, 1 - longer.high, 1 - longer.low)
@@ -305,7 +307,7 @@ def _course_rows(course: Sequence[Point], labels: int) -> list[Row | Part]:
     rows: list[Row | Part] = []
     for point in course:
         passes = point.labels / labels
-        title = f"{point.labels:,} labels" if passes <= 1 else f"{passes:.3g} times all labels"
+        title = counted(point.labels, "label") if passes <= 1 else f"{passes:.3g} times all labels"
         accuracy = Interval(*(point.accuracy[end] for end in ("estimate", "low", "high")))
         rows.append(Row(title, [percent(accuracy), Cell(f"step {point.step:,}")]))
     return [Part("Accuracy on the way, after"), *rows] if rows else []

@@ -173,9 +173,11 @@ def _retry(talk: Conversation) -> str:
     with _telling_what_is_left_out(talk):
         talk.ask_again()
         _stream(talk, talk.answer())
-    if talk.sampling.temperature == 0 and talk.messages[-1:] == before:
+    if talk.messages[-1:] != before:
+        return ""
+    if talk.sampling.temperature == 0:
         return "(at temperature 0 it answers the same each time; /temperature 0.7 lets chance in)"
-    return ""
+    return "(the same once more: it is sure of this; a higher /temperature lets more chance in)"
 
 
 def _continue(talk: Conversation) -> str:

@@ -351,7 +351,10 @@ def _misread(error: CycloptsError) -> str:
         if _is_table(missing):
             why = f"{error.keyword} lacks a value; give {missing.parameter.help}."
         elif "Did you mean" not in why:
-            why = f"{missing.name} is missing: {missing.parameter.help}."
+            # As the usage line names it: what needs no name by its word alone.
+            by_place = missing.index is not None and missing.name.startswith("--")
+            name = missing.name.lstrip("-").upper() if by_place else missing.name
+            why = f"{name} is missing: {missing.parameter.help}."
     if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
         why = _no_number(error) or why
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:

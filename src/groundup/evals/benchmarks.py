@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from groundup.data.config import DataConfig
 from groundup.data.packs.rows import Rejected, gather
-from groundup.evals.choice import majority_answer
+from groundup.evals.choice import chances
 from groundup.evals.config import CoreConfig
 from groundup.evals.contamination import Contamination, contamination
 from groundup.evals.continuations import continuation_logprobs, encode_pair, opening_of
@@ -106,9 +106,7 @@ def _by_set(rows: Sequence[Choice]) -> dict[str, list[int]]:
 
 def guessing(rows: Sequence[Choice]) -> dict[str, float]:
     """What one reaches without reading the questions, in each set and in all of them."""
-    majority = majority_answer([row for row in rows if CORE_SETS[row.source].measure == "acc"])
-    known = {name: found.estimate for name, found in majority.items()}
-    best = np.array([max(1 / len(row.options), known.get(row.source, 0.0)) for row in rows])
+    best = chances(rows)
     return {name: float(best[at].mean()) for name, at in _by_set(rows).items()}
 
 

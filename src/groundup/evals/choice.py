@@ -153,12 +153,23 @@ def option_probabilities(
     return probabilities
 
 
+def chances(rows: Sequence[Choice]) -> Float[np.ndarray, " questions"]:
+    """What guessing reaches on each question.
+
+    That is one in as many as there are options or, where a source always offers the same, the share
+    of its commonest answer.
+    """
+    majority = majority_answer(rows)
+    known = {source: found.estimate for source, found in majority.items()}
+    return np.array([max(1 / len(row.options), known.get(row.source, 0.0)) for row in rows])
+
+
 def majority_answer(rows: Sequence[Choice]) -> BySource:
     """What always giving the commonest answer reaches, of the sets that always offer the same."""
     found: BySource = {}
     for source in sorted({row.source for row in rows}):
         of_source = [row for row in rows if row.source == source]
-        if len({row.options for row in of_source}) == 1:
+        if len(of_source) > 1 and len({row.options for row in of_source}) == 1:
             answers = np.array([row.answer for row in of_source])
             is_majority = (answers == np.bincount(answers).argmax()).astype(float)
             found[source] = rate(is_majority, groups=[row.group for row in of_source])
@@ -176,7 +187,7 @@ def _accuracy(right: Float[np.ndarray, " questions"], rows: Sequence[Choice]) ->
         right,
         [row.source for row in rows],
         groups=[row.group for row in rows],
-        chances=np.array([1 / len(row.options) for row in rows]),
+        chances=chances(rows),
         share=True,
     )
 

@@ -13,6 +13,7 @@ from groundup.maths.intervals import (
     Interval,
     bootstrap_ratio,
     bootstrap_sums,
+    mean_interval,
     wilson_interval,
 )
 
@@ -85,6 +86,17 @@ def of_sums(
     return Estimate(found.estimate, found.low, found.high, len(values), count, chance)
 
 
+def apart(after: Estimate, before: Estimate) -> Estimate:
+    """after - before by the intervals that the two have (Newcombe 1998, method 10, of shares).
+
+    For items of which none differs in another way than all others: drawing them shows no spread.
+    """
+    turned = Interval(-before.estimate, -before.high, -before.low)
+    half = mean_interval([after, turned])
+    ends = {name: 2 * getattr(half, name) for name in ("estimate", "low", "high")}
+    return replace(after, **ends, chance=None)
+
+
 def _count(values: Shaped[np.ndarray, "items *columns"], groups: Sequence[Hashable] | None) -> int:
     return len(values) if groups is None else len(set(groups))
 
@@ -99,6 +111,9 @@ def share(hits: int, items: int) -> Estimate:
     return Estimate(found.estimate, found.low, found.high, items, items)
 
 
+_VOTES = {0.0, 0.5, 1.0}
+
+
 def rate(
     values: Shaped[np.ndarray, "items"],
     *,
@@ -107,15 +122,17 @@ def rate(
 ) -> Estimate:
     """The mean of values from 0 to 1, such as the share of right answers.
 
-    By Wilson's interval where every item stands for itself, else from drawing whole groups. Groups
-    that are all alike show a bootstrap no spread at all, so Wilson's interval of as many does it.
+    By Wilson's interval where every item stands for itself and is a yes, a no or a tie, else from
+    drawing whole groups. Groups that are all alike show a bootstrap no spread at all, so Wilson's
+    interval of as many does it.
     """
     estimate, count = float(np.mean(values)), _count(values, groups)
-    differ = len(set(np.asarray(values).tolist())) > 1
-    if 1 < count < len(values) and differ:
+    found = set(np.asarray(values, dtype=float).tolist())
+    differ = len(found) > 1
+    if differ and count > 1 and (count < len(values) or not found <= _VOTES):
         drawn = ratio(values, groups=groups, chance=chance)
         if drawn.low < drawn.high:
             return drawn
     trials = len(values) if count == 1 and differ else count
-    found = wilson_interval(estimate * trials, trials)
-    return Estimate(estimate, found.low, found.high, len(values), count, chance)
+    wilson = wilson_interval(estimate * trials, trials)
+    return Estimate(estimate, wilson.low, wilson.high, len(values), count, chance)

@@ -26,7 +26,7 @@ from groundup.evals.redteam.search import (
     queries_needed,
 )
 from groundup.report.claim import FEWEST_GROUPS, mark_of
-from groundup.report.estimate import Estimate, rate, ratio
+from groundup.report.estimate import Estimate, apart, rate, ratio
 from groundup.report.figure import Plot
 from groundup.report.page import (
     PAGE,
@@ -90,7 +90,10 @@ class Found:
     def minus(self, model: Attacked, other: Attacked, method: Method, budget: int) -> Estimate:
         """How many more requests were broken than of another model."""
         one, two = (which.broken(method, budget).astype(float) for which in (model, other))
-        return ratio(one - two, groups=self.groups)
+        drawn = ratio(one - two, groups=self.groups)
+        if drawn.low < drawn.high:
+            return drawn
+        return apart(self.share(model, method, budget), self.share(other, method, budget))
 
     def gained(self, model: Attacked, budget: int) -> Estimate:
         """How many more requests the search broke than the random one."""

@@ -34,7 +34,7 @@ from groundup.evals.stages.measures import (
 )
 from groundup.evals.world.answers import majority_judged
 from groundup.report.claim import Claim
-from groundup.report.estimate import POOLED
+from groundup.report.estimate import POOLED, apart
 
 
 def claims(models: Sequence[Evaluated]) -> list[Claim]:
@@ -61,6 +61,8 @@ def _between_stages(models: Sequence[Evaluated]) -> Iterator[Claim]:
                 if not tells(part):
                     continue
                 where = part_name(part, parts)
+                if change.low == change.high and measure.share:
+                    change = apart(own[part], others[part])
                 yield Claim(
                     f"{after.name} {measure.sentence} {before.name}{_where(where)}",
                     change,
