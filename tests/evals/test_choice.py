@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from groundup.evals.choice import (
-    choice_accuracy,
     chances,
+    choice_accuracy,
     majority_answer,
     option_probabilities,
     ready_choices,

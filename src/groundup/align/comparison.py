@@ -453,16 +453,16 @@ def _measures(reward: str, grouped: Sequence[Method]) -> tuple[str, str]:
 
 
 def source_table(first: Answered, grouped: Sequence[Method]) -> Table:
-    """The reward at the prompts of each source."""
-    parts, (mean, best) = _sources(first), _measures("reward", grouped)
-    rows = []
-    for one in grouped:
-        name = _title(one)
-        rows.append((name, mean, *(_interval(one.of("reward", some)) for _, some in parts)))
-        if one.several:
-            rows.append((name, best, *(_interval(one.best("reward", some)) for _, some in parts)))
-    columns = [f"{source} ({some.sum()})" for source, some in parts]
-    return text_table("By where prompts are from", ("model", "", *columns), rows)
+    """The reward at the prompts of each source: there may be many, so each has a row."""
+    mean, best = _measures("reward", grouped)
+    columns = [(_title(one), mean, one.of) for one in grouped]
+    columns += [(_title(one), best, one.best) for one in grouped if one.several]
+    rows = [
+        (f"{source} ({some.sum()})", *(_interval(of("reward", some)) for _, _, of in columns))
+        for source, some in _sources(first)
+    ]
+    heads = [f"{name}\n{measure}" if measure != "reward" else name for name, measure, _ in columns]
+    return text_table("By where prompts are from", ("prompts of", *heads), rows)
 
 
 def _asked_of(first: Answered) -> int:
