@@ -57,6 +57,9 @@ class Asked:
     group: str = ""
 
 
+P = TypeVar("P", "_Row", Prompt)
+
+
 def load_prompts(
     path: Path,
     tokenizer: Tokenizer,
@@ -144,9 +147,6 @@ def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple
 
 # The roles and texts of a prompt's messages.
 Turns = tuple[tuple[str, str], ...]
-
-
-P = TypeVar("P", "_Row", Prompt)
 
 
 class _Row(NamedTuple):
