@@ -140,3 +140,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_the_first_difference_is_shown_with_its_input(tmp_path: Path) -> None:
     text = said(graded(tmp_path, RIGHT.replace("- rate", "- 0.5 * rate")))
     assert "yours[1, 0]" in text and "expected[1, 0]" in text and "rate = " in text
+
+
+def test_an_input_is_shown_as_it_was_given(tmp_path: Path) -> None:
+    exercise = find("derivatives")
+    path = tmp_path / "derivatives.py"
+    code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
+    cut = (
+        "def by_rule(c):\n    c.pop(0)\n    return [(i + 1) * v for i, v in enumerate(c)] or [0]\n"
+    )
+    path.write_text(f"{code}\n\n{cut}", encoding="utf-8")
+    text = said(grade(exercise, path))
+    assert "coefficients = [6.0, 5.0, 3.0]" in text
+    assert "changes its input coefficients in place" in text

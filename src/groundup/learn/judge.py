@@ -55,6 +55,8 @@ class Outcome:
     """What a part made of a trial."""
 
     trial: Trial
+    given: Mapping[str, object]
+    """The inputs by name, as they were before the part ran."""
     value: Any = None
     error: BaseException | None = None
     changed: str | None = None
@@ -130,7 +132,7 @@ def _outcomes(exercise: Exercise, part: ModuleType, seed: int, limit: Limit) -> 
 
 
 def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
-    before = {name: _copied(value) for name, value in trial.shown.items()}
+    given = {name: _copied(value) for name, value in trial.shown.items()}
     value, error, begun = None, None, time.perf_counter()
     try:
         with limit(), np.errstate(all="ignore"):
@@ -139,31 +141,31 @@ def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
         error = raised
     seconds = time.perf_counter() - begun
     changed = next(
-        (name for name, old in before.items() if not _unchanged(old, trial.shown[name])), None
+        (name for name, old in given.items() if not _unchanged(old, trial.shown[name])), None
     )
     difference = None
     if error is None:
         try:
             difference = compare(
-                value, trial.expected, rtol=trial.rtol, atol=trial.atol, inputs=before
+                value, trial.expected, rtol=trial.rtol, atol=trial.atol, inputs=given
             )
         except Exception as raised:  # by a value of a learner's own kind
             error = raised
-    return Outcome(trial, value, error, changed, difference, seconds)
+    return Outcome(trial, given, value, error, changed, difference, seconds)
 
 
 def _copied(value: object) -> object:
-    """A copy of what a part could change; None for what is not looked at."""
+    """A copy of what a part could change; the value itself where none can be had."""
     if hasattr(value, "detach") and hasattr(value, "clone"):
         return value.detach().clone()
     if isinstance(value, np.ndarray | list | dict | set | int | float | str | tuple):
         with contextlib.suppress(Exception):
             return copy.deepcopy(value)
-    return None
+    return value
 
 
 def _unchanged(old: object, now: object) -> bool:
-    if old is None:
+    if old is now:
         return True
     if isinstance(old, np.ndarray):
         return np.array_equal(old, now, equal_nan=old.dtype.kind == "f")  # type: ignore[arg-type]
@@ -227,7 +229,7 @@ def _alike(one: Outcome, other: Outcome) -> bool:
 
 def _told(outcome: Outcome, part: ModuleType) -> list[str]:
     lines = [f"The first trial that differs: {outcome.trial.about}."]
-    for name, value in outcome.trial.shown.items():
+    for name, value in outcome.given.items():
         lines += _aligned(name, short(value))
     found = outcome.difference
     if outcome.error is not None:
