@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from full_disks import small_disk
 from groundup.app.cli import app, main
 from groundup.app.learn import show_road
 from groundup.data.config import TokenizerConfig
@@ -205,6 +206,25 @@ def test_a_stub_is_never_written_over(own: Own) -> None:
     assert kept is not None and kept.read_text(encoding="utf-8") == before
     assert "NotImplementedError" in own.file(CHAIN).read_text(encoding="utf-8")
     assert not own.has_passed(CHAIN)
+
+
+def test_a_full_disk_leaves_no_stub_and_an_empty_file_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        own = Own(disk.folder / "mine")
+        words = ["learn", "1.2", f"--folder={own.folder}"]
+        with disk.left(0):
+            assert main(words) == 2
+        assert str(own.file(CHAIN)) in capsys.readouterr().err
+        assert list(own.folder.iterdir()) == []
+        own.file(CHAIN).touch()
+        assert main(["learn", "check", *words[1:]]) == 2
+        assert "chain_rule.py is empty; groundup learn 1.2" in capsys.readouterr().err
+        assert main(words) == 0 and "written, for you to fill in" in capsys.readouterr().out
+        assert own.file(CHAIN).read_bytes() == (CHAIN.folder / "stub.py").read_bytes()
+        own.file(CHAIN).write_bytes(b"")
+        assert own.reset(CHAIN) is None
 
 
 def test_the_road_of_a_learner(

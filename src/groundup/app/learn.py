@@ -164,7 +164,7 @@ def show_status(folder: Path) -> None:
     """Every exercise that was begun, and how the predictions went, step by step."""
     own = Own(folder)
     records = own.progress().exercises
-    begun = [one for one in road() if one.name in records or own.file(one).is_file()]
+    begun = [one for one in road() if one.name in records or own.has(one)]
     if not begun:
         say(f"Nothing is begun in {folder}; groundup learn{own.option} shows the road")
         return

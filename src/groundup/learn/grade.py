@@ -34,13 +34,14 @@ def grade(
 ) -> Verdict:
     """Judge the file `path`; each call of the part may take `seconds`.
 
-    Raises `UserError` where there is no such file.
+    Raises `UserError` where there is no such file, or an empty one.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder where your file should be; move it away")
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         command = f"groundup learn {exercise.number}{Own(path.parent).option}"
-        raise UserError(f"{path} is not there; {command} writes it, with the lesson")
+        state = "is empty" if path.is_file() else "is not there"
+        raise UserError(f"{path} {state}; {command} writes it, with the lesson")
     question = {
         "exercise": exercise.number,
         "file": str(path.resolve()),

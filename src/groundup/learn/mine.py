@@ -81,7 +81,7 @@ def used_by(exercise: Exercise) -> str:
 
 
 def _begun(own: Own) -> list[Exercise]:
-    return [one for one in road() if own.file(one).is_file() or own.record(one).passed]
+    return [one for one in road() if own.has(one) or own.record(one).passed]
 
 
 def _left_out(own: Own) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from groundup.errors import UserError
 from groundup.learn.exercise import Exercise
-from groundup.runs.files import file_hash, write_json
+from groundup.runs.files import file_hash, write_json, write_text
 from groundup.runs.folder import environment_facts, utc_now
 
 FOLDER = Path("my_groundup")
@@ -114,15 +114,20 @@ class Own:
         """Where the learner's part of this exercise lies."""
         return self.folder / f"{exercise.name}.py"
 
+    def has(self, exercise: Exercise) -> bool:
+        """Whether there is a file of this exercise; an empty one is none."""
+        path = self.file(exercise)
+        return path.exists() and (not path.is_file() or path.stat().st_size > 0)
+
     def open(self, exercise: Exercise) -> bool:
         """Write the stub where there is no file yet, and say whether it was written."""
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; name a folder with --folder")
         self.folder.mkdir(parents=True, exist_ok=True)
-        new = not self.file(exercise).exists()
+        new = not self.has(exercise)
         if new:
             stub = (exercise.folder / "stub.py").read_text(encoding="utf-8")
-            self.file(exercise).write_text(stub, encoding="utf-8")
+            write_text(self.file(exercise), stub)
         progress = self.progress()
         progress.opened = exercise.number
         self._save(progress)
@@ -131,7 +136,7 @@ class Own:
     def reset(self, exercise: Exercise) -> Path | None:
         """Begin anew with the stub; return where the old file is kept, None if there was none."""
         kept = None
-        if self.file(exercise).exists():
+        if self.has(exercise):
             numbers = (n for n in range(1, 10_000))
             kept = next(
                 path
