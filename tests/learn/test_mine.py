@@ -23,6 +23,7 @@ from groundup.learn.road import find, road
 from groundup.runs import folder as runs
 from groundup.runs.files import file_hash, read_lines
 from groundup.runs.folder import Run, read_run
+from pseudo_terminal import Terminal
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -266,6 +267,25 @@ def test_the_road_of_a_learner(
         assert "predicted b, wrong" in shown and "Brier score 0.64" in shown
     assert main(["learn", "--tutor"]) == 0 and "Never write the answer" in capsys.readouterr().out
     assert main(["learn", "3.99"]) == 2
+
+
+def test_an_answer_that_is_none_of_the_choices_is_asked_for_again(tmp_path: Path) -> None:
+    own = Own(tmp_path / "mine")
+    terminal = Terminal("learn", "1.4", "--folder", str(own.folder), columns=80)
+    for pattern, typed in (
+        (r"Your choice \(Enter to leave it\): ", "z"),
+        (r"'z' is not possible; type one of a, b, c(.|\n)*Your choice .*: ", "ab"),
+        (r"'ab' is not possible(.|\n)*Your choice .*: ", " (B) "),
+        (r"How sure are you, .*\? ", "101"),
+        (r"'101' is not possible; type a whole number from 0 to 100(.|\n)*How sure .*\? ", "80 %"),
+    ):
+        terminal.wait_for(pattern)
+        terminal.send(f"{typed}\n")
+    terminal.wait_for("Then: ")
+    terminal.leave()
+    prediction = own.record(MATRICES).prediction
+    assert prediction is not None
+    assert (prediction.choice, prediction.confidence) == ("b", 0.8)
 
 
 def test_damaged_progress_is_told_what_to_do(own: Own) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from groundup.errors import CheckFailed, UserError
+from groundup.errors import CheckFailed, UserError, shorten
 from groundup.learn.exercise import TITLES, Exercise
 from groundup.learn.grade import grade
 from groundup.learn.judge import Verdict
@@ -242,14 +242,23 @@ def _ask_prediction(own: Own, exercise: Exercise, question: Question) -> None:
         say(f"  {letter}) {choice}")
     if sys.stdin.isatty() and console.is_terminal:
         with contextlib.suppress(EOFError):
-            choice = input("Your choice (Enter to leave it): ").strip().lower().strip("()")
-            if choice and choice in question.letters:
-                sure = input("How sure are you, in percent (Enter to leave it)? ").strip(" %")
-                share = float(sure) / 100 if sure.isdigit() and int(sure) <= 100 else None
-                _keep_prediction(own, exercise, choice, share)
+            letters = f"one of {', '.join(question.letters)}"
+            choice = _typed("Your choice (Enter to leave it): ", question.letters, letters)
+            if choice:
+                percents = [str(percent) for percent in range(101)]
+                asked = "How sure are you, in percent (Enter to leave it)? "
+                sure = _typed(asked, percents, "a whole number from 0 to 100")
+                _keep_prediction(own, exercise, choice, float(sure) / 100 if sure else None)
                 say("")
                 return
     say(f"  groundup learn predict {exercise.number} LETTER --sure PERCENT{own.option}\n")
+
+
+def _typed(question: str, possible: Sequence[str], told: str) -> str:
+    """What is typed, asked for until it is possible, or nothing."""
+    while (typed := input(question).lower().strip(" ()%")) and typed not in list(possible):
+        say(f"{shorten(typed)} is not possible; type {told}")
+    return typed
 
 
 def _keep_prediction(own: Own, exercise: Exercise, choice: str, confidence: float | None) -> None:
