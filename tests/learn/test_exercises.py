@@ -55,6 +55,7 @@ def test_the_stub_says_that_nothing_is_written(exercise: Exercise) -> None:
     verdict = judge(exercise, stub)
     assert verdict.state == "not written", verdict.lines
     assert exercise.functions[0] in verdict.lines[0]
+    assert not verdict.tried
 
 
 @pytest.mark.parametrize(

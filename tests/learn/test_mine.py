@@ -246,6 +246,11 @@ def test_the_road_of_a_learner(
         assert main(words) == 0 and "Predictions:" not in capsys.readouterr().out
     assert main(["learn", "check"]) == 1
     assert "Not written yet: rotation, after, moved, area_factor." in capsys.readouterr().out
+    assert main(["learn", "solution"]) == 2 and "no try" in capsys.readouterr().err
+    path = tmp_path / "my_groundup" / "matrices.py"
+    code = path.read_text(encoding="utf-8")
+    path.write_text(code.replace("raise NotImplementedError", "return 0"), encoding="utf-8")
+    assert main(["learn", "check"]) == 1
     for number in range(1, 5):
         assert main(["learn", "hint"]) == 0
         assert f"Hint {min(number, 3)} of 3" in capsys.readouterr().out

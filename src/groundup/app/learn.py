@@ -95,7 +95,7 @@ def check(folder: Path, which: str | None, seed: int) -> None:
     path = own.file(exercise)
     before = part_hash(path) if path.is_file() else ""
     verdict = grade(exercise, path, seed=seed)
-    record = own.checked(exercise, verdict.passed, before)
+    record = own.checked(exercise, verdict.passed, before, tried=verdict.tried)
     if verdict.printed:
         say(f"Your code printed:\n{verdict.printed.rstrip()}\n")
     if verdict.passed:

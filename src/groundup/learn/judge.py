@@ -49,6 +49,11 @@ class Verdict:
     def passed(self) -> bool:
         return self.state == "passed"
 
+    @property
+    def tried(self) -> bool:
+        """Whether anything was written: a stub is right in no trial."""
+        return self.state != "not written" or self.right > 0
+
 
 @dataclass(frozen=True)
 class Outcome:
