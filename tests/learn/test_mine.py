@@ -235,7 +235,7 @@ def test_the_road_of_a_learner(
     assert main(["learn", "solution"]) == 2 and "no exercise was opened" in capsys.readouterr().err
     assert main(["learn", "matrices", "--notebook"]) == 0
     shown = capsys.readouterr().out
-    assert "# Matrices as transformations" in shown and "Predict first" in shown
+    assert "Matrices as transformations" in shown and "Predict first" in shown
     assert "read from right to left" in shown and "second @ first" not in shown
     assert (tmp_path / "my_groundup" / "matrices.ipynb").is_file()
     assert main(["learn", "solution"]) == 2 and "no try" in capsys.readouterr().err
@@ -291,6 +291,22 @@ def test_an_answer_that_is_none_of_the_choices_is_asked_for_again(tmp_path: Path
     prediction = own.record(MATRICES).prediction
     assert prediction is not None
     assert (prediction.choice, prediction.confidence) == ("b", 0.8)
+
+
+@pytest.mark.parametrize("which", ["attention", "gae"])
+def test_a_page_through_a_pipe_is_plain_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], which: str
+) -> None:
+    exercise, own = find(which), Own(tmp_path / "mine")
+    own.checked(exercise, False, "")
+    shown = ""
+    for words in ([], ["hint"], ["solution"]):
+        assert main(["learn", *words, exercise.number, f"--folder={own.folder}"]) == 0
+        shown += capsys.readouterr().out
+    assert f"Hint 1 of 3 for {exercise}." in shown and "\x1b" not in shown
+    assert not re.search(r"\*\*\w|```|^#+ |`\w| $", shown, re.M)
+    code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
+    assert code in re.sub("^ ", "", shown, flags=re.M)  # every line of it whole
 
 
 def test_damaged_progress_is_told_what_to_do(own: Own) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ from groundup.learn.predictions import calibration
 from groundup.learn.road import after, find, of_step, road
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import write_bytes
+
+# No line of a solution is longer.
+_CODE = 100
 
 
 def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) -> None:
@@ -296,16 +300,19 @@ def _exercise(own: Own, which: str | None) -> Exercise:
 
 
 def _show_markdown(text: str) -> None:
-    """Rendered on a terminal, as it is where it is piped."""
-    if not console.is_terminal:
-        say(text)
-        return
+    """Rendered: on a terminal with colors, through a pipe as plain text."""
     from rich.console import Console
     from rich.markdown import Markdown
 
-    # Lines of prose longer than this are hard to read.
-    width = min(console.width, 100)
-    Console(width=width, highlight=False).print(Markdown(text, code_theme="ansi_dark"))
+    page = Markdown(text, code_theme="ansi_dark", hyperlinks=console.is_terminal)
+    if console.is_terminal:
+        # Lines of prose longer than this are hard to read.
+        Console(width=min(console.width, 100), highlight=False).print(page)
+        return
+    plain = Console(width=_CODE + 2, highlight=False)  # a space stands on both sides of code
+    with plain.capture() as captured:
+        plain.print(page)
+    print(re.sub(" +$", "", captured.get(), flags=re.M), end="")
 
 
 def _mine(own: Own) -> str:
