@@ -309,6 +309,26 @@ def test_a_page_through_a_pipe_is_plain_text(
     assert code in re.sub("^ ", "", shown, flags=re.M)  # every line of it whole
 
 
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize(
+    ("which", "told"),
+    [
+        (["3"], "every word of a reply is drawn by your own sampler"),
+        (["3.6"], "of the first token, which is 67 % at temperature 1?"),
+    ],
+)
+def test_words_stay_whole_at_a_terminal(
+    tmp_path: Path, columns: int, which: list[str], told: str
+) -> None:
+    words = ["learn", *which, "--folder", str(tmp_path)]
+    terminal = Terminal(*words, columns=columns, COLUMNS=str(columns), NO_COLOR="1")
+    shown = terminal.wait_for(r"Next: |Your choice \(Enter to leave it\): ")
+    terminal.leave()
+    plain = re.sub(r"\x1b\[[0-9;]*m|\r", "", shown)
+    assert [line for line in plain.split("\n") if len(line.rstrip()) > columns] == []
+    assert told in " ".join(plain.split())
+
+
 def test_damaged_progress_is_told_what_to_do(own: Own) -> None:
     path = own.folder / "progress.json"
     for content in (b"", b"{", b"\xff", b"[1]", b'{"exercises": 1}', b"[" * 100_000):
@@ -382,7 +402,7 @@ def test_a_notebook_that_is_run_whole_changes_nothing_and_tells_nothing(
     assert "# my own line" in shown and "Not written yet" in shown
     assert own.file(MATRICES).read_text(encoding="utf-8") == code
     record = own.record(MATRICES)
-    assert (record.tries, record.hints) == (1, 0)
+    assert (record.tries, record.hints) == (0, 0)  # nothing was tried
     assert record.prediction is None and not record.solution_seen
     files = {path.name for path in own.folder.iterdir() if path.is_file()}
     assert files == {"matrices.ipynb", "matrices.py", "progress.json"}

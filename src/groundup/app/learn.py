@@ -6,6 +6,7 @@ import contextlib
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -23,8 +24,8 @@ from groundup.learn.road import after, find, of_step, road
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import write_bytes
 
-# No line of a solution is longer.
-_CODE = 100
+# No line of a solution is longer, and none of the road.
+_CODE, _ROAD = 100, 136
 
 
 def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) -> None:
@@ -43,13 +44,15 @@ def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) ->
             mark = "✓" if one in done else "·"
             if one not in done and records.get(one.name, Record()).passed:
                 mark = "~"  # changed since
-            say(f"  {mark} {one.number}  {one.title:<44} {one.minutes:>3} min  {one.makes}")
+            begun = f"  {mark} {one.number}  {one.title:<44} {one.minutes:>3} min"
+            beside = not console.is_terminal or console.width >= _ROAD
+            _tell(f"{begun}  {one.makes}" if beside else f"{begun}\n{'':9}{one.makes}", 9)
     say("")
     open_ones = [one for one in road() if one not in done]
     here = [one for one in open_ones if one.step in steps]
     following = next(iter(here or open_ones), None)
     if following is None:
-        say(
+        _tell(
             f"You have gone the whole road. groundup chat MODEL {_mine(own)} runs on your own "
             "parts."
         )
@@ -57,7 +60,7 @@ def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) ->
         say(f"Next:        groundup learn {following.number}{own.option}   ({following.title})")
     made = [one.judged for one in records.values() if one.judged is not None]
     if made:
-        say(calibration(made).sentence)
+        _tell(calibration(made).sentence)
 
 
 def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> None:
@@ -67,7 +70,7 @@ def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> No
     new = own.open(exercise)
     lesson = lesson_of(exercise)
     _show_markdown(lesson.shown)
-    say(
+    _tell(
         f"Difficulty {exercise.difficulty} of 5, importance {exercise.importance} of 5, about "
         f"{exercise.minutes} minutes. It makes possible: {exercise.makes}."
     )
@@ -106,12 +109,12 @@ def check(folder: Path, which: str | None, seed: int) -> None:
         _show_passed(own, exercise, verdict, record)
         return
     if verdict.state == "still to come":
-        say("\n".join([f"{exercise}: not done yet.", *verdict.lines]))
+        _tell("\n".join([f"{exercise}: not done yet.", *verdict.lines]))
         raise CheckFailed(f"{exercise.name} does not pass yet; the lesson says what is to be done")
     head = f"{exercise}: not yet"
     if verdict.trials:
         head += f", {verdict.right} of {verdict.trials} trials right"
-    say("\n".join([f"{head}.", *verdict.lines]))
+    _tell("\n".join([f"{head}.", *verdict.lines]))
     hints = f"groundup learn hint {exercise.number}{own.option} shows a hint"
     raise CheckFailed(f"{exercise.name} does not pass yet; {hints}")
 
@@ -184,7 +187,7 @@ def show_status(folder: Path) -> None:
             said = "right" if record.prediction.right else "wrong"
             facts.append(f"predicted {record.prediction.choice}")
             facts += [said] if record.judged is not None else []
-        say(f"{one.number}  {one.title:<44} {', '.join(facts)}")
+        _tell(f"{one.number}  {one.title:<44} {', '.join(facts)}", 5)
     _show_calibrations(own)
 
 
@@ -199,15 +202,15 @@ def show_tutor() -> None:
 def _show_passed(own: Own, exercise: Exercise, verdict: Verdict, record: Record) -> None:
     say(f"{exercise}: passed, all {verdict.trials} trials, in try {record.tries}.")
     _show_prediction(exercise, record)
-    say(f"Possible:    {exercise.makes}")
+    _tell(f"Possible:    {exercise.makes}", 13)
     if exercise.has_seam:
-        say(f"It goes in:  {used_by(exercise)}, with {_mine(own)}")
+        _tell(f"It goes in:  {used_by(exercise)}, with {_mine(own)}", 13)
     step, done = of_step(exercise.step), _passed(own)
     if all(one in done for one in step):
         say(f"\nStep {exercise.step}, {TITLES[exercise.step - 1]}, is done.")
         records = own.progress().exercises
         made = [records[one.name].judged for one in step if one.name in records]
-        say(calibration(one for one in made if one is not None).sentence)
+        _tell(calibration(one for one in made if one is not None).sentence)
     following = after(exercise)
     if following is not None:
         say(f"Next:        groundup learn {following.number}{own.option}   ({following.title})")
@@ -218,7 +221,8 @@ def _show_prediction(exercise: Exercise, record: Record) -> None:
         return
     question = lesson_of(exercise).question
     verdict = "right" if record.prediction.right else f"not so, it is {question.answer}"
-    say(f"You said:    {record.prediction.choice}: {verdict}. {question.why}")
+    why = " ".join(question.why.split())
+    _tell(f"You said:    {record.prediction.choice}: {verdict}. {why}", 13)
 
 
 def _show_calibrations(own: Own) -> None:
@@ -227,7 +231,7 @@ def _show_calibrations(own: Own) -> None:
         made = [records[one.name].judged for one in of_step(step) if one.name in records]
         given = [one for one in made if one is not None]
         if given:
-            say(f"{title}. {calibration(given).sentence}")
+            _tell(f"{title}. {calibration(given).sentence}")
 
 
 def _passed(own: Own) -> set[Exercise]:
@@ -241,9 +245,8 @@ def _ask_prediction(own: Own, exercise: Exercise, question: Question) -> None:
     """Ask at a terminal; elsewhere, and where nothing is typed, say how it is given."""
     if own.record(exercise).prediction is not None:
         return
-    say(f"\nPredict first: {question.asked}")
-    for letter, choice in zip(question.letters, question.choices, strict=True):
-        say(f"  {letter}) {choice}")
+    say("")
+    _show_markdown(f"**Predict first:** {question.shown}")
     if sys.stdin.isatty() and console.is_terminal:
         with contextlib.suppress(EOFError):
             letters = f"one of {', '.join(question.letters)}"
@@ -284,6 +287,23 @@ def _keep_prediction(own: Own, exercise: Exercise, choice: str, confidence: floa
 
 
 # Finding and showing.
+
+
+def _tell(text: str, indent: int = 0) -> None:
+    """Say it in lines that a terminal has room for, the later ones of each line indented."""
+    if console.is_terminal:
+        lines = [
+            textwrap.fill(
+                line,
+                console.width,
+                subsequent_indent=" " * indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for line in text.split("\n")
+        ]
+        text = "\n".join(lines)
+    say(text)
 
 
 def _exercise(own: Own, which: str | None) -> Exercise:

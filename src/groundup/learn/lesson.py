@@ -24,6 +24,13 @@ class Question:
     def letters(self) -> str:
         return "abcdefghij"[: len(self.choices)]
 
+    @property
+    def shown(self) -> str:
+        """The question and its choices, as Markdown."""
+        lettered = zip(self.letters, self.choices, strict=True)
+        choices = "\n".join(f"- **{letter})** {choice}" for letter, choice in lettered)
+        return f"{self.asked}\n\n{choices}"
+
 
 @dataclass(frozen=True)
 class Lesson:

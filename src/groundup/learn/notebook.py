@@ -21,17 +21,13 @@ def notebook(exercise: Exercise, own: Own) -> str:
     show and check the learner's own file, so that notebook and terminal are one.
     """
     lesson = lesson_of(exercise)
-    asked = "\n".join(
-        f"- **{letter})** {choice}"
-        for letter, choice in zip(lesson.question.letters, lesson.question.choices, strict=True)
-    )
     file = own.file(exercise).name
     groundup, folder = "!{sys.executable} -m groundup learn", "--folder ."
     number = exercise.number
     cells = [
         _text(f"# {lesson.title}\n\n{lesson.idea}"),
         _text(
-            f"## Predict\n\n{lesson.question.asked}\n\n{asked}\n\n"
+            f"## Predict\n\n{lesson.question.shown}\n\n"
             "Put your letter in LETTER's place, take the # away, and run the cell."
         ),
         _code(f"import sys\n\n# {groundup} predict {number} LETTER --sure 60 {folder}"),
