@@ -8,6 +8,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
+from rich.cells import cell_len
 
 from groundup.app.cli import app
 from groundup.learn.exercise import Exercise, module_of
@@ -89,6 +91,14 @@ def test_a_lesson_has_its_sections(exercise: Exercise) -> None:
     for function in exercise.functions:
         assert function in lesson.write
     assert "answer:" not in lesson.shown and lesson.why not in lesson.shown
+
+
+@EXERCISES
+def test_the_code_of_a_lesson_has_room_at_80_columns(exercise: Exercise) -> None:
+    text = (exercise.folder / "lesson.md").read_text(encoding="utf-8")
+    for token in MarkdownIt().parse(text):
+        if token.type in ("fence", "code_block"):
+            assert [line for line in token.content.splitlines() if cell_len(line) > 76] == []
 
 
 @EXERCISES
