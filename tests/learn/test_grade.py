@@ -142,6 +142,12 @@ def test_the_first_difference_is_shown_with_its_input(tmp_path: Path) -> None:
     assert "yours[1, 0]" in text and "expected[1, 0]" in text and "rate = " in text
 
 
+def test_a_part_that_raises_is_told_where_it_stopped_and_of_no_number(tmp_path: Path) -> None:
+    text = said(graded(tmp_path, "return [x][steps + 1]"))
+    assert "in line 9 of gradient_descent.py: return [x][steps + 1]" in text
+    assert "number that differs" not in text and "stopped" in text
+
+
 def test_an_input_is_shown_as_it_was_given(tmp_path: Path) -> None:
     exercise = find("derivatives")
     path = tmp_path / "derivatives.py"

@@ -12,6 +12,7 @@ from torch.nn import functional
 from groundup.learn.difference import compare
 from groundup.learn.exercise import module_of
 from groundup.learn.judge import judge
+from groundup.learn.lesson import lesson_of
 from groundup.learn.road import find
 
 
@@ -183,6 +184,24 @@ def test_a_mistake_that_nobody_foresaw_is_told_something(exercise: str) -> None:
     verdict = judge(find(exercise), part(exercise, **WRONG[exercise]))
     assert verdict.state == "differs"
     assert len(verdict.lines) >= 3, verdict.lines
+
+
+def test_a_top_k_beyond_the_vocabulary_is_told() -> None:
+    def probabilities(
+        logits: torch.Tensor, temperature: float, top_k: int, top_p: float
+    ) -> torch.Tensor:
+        if temperature and top_k:
+            logits = logits.clone()
+            logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
+        plain = part("sampling").probabilities(logits, temperature, 0, top_p)
+        assert isinstance(plain, torch.Tensor)
+        return plain
+
+    exercise = find("sampling")
+    verdict = judge(exercise, part("sampling", probabilities=probabilities))
+    assert verdict.named == "more_than_there_are", verdict.lines
+    assert "keeps all" in verdict.lines[-1]
+    assert "larger than the vocabulary" in lesson_of(exercise).write
 
 
 def test_numbers_in_the_place_of_truth_values_are_told() -> None:

@@ -272,7 +272,7 @@ def _kind(outcome: Outcome) -> str:
         )
     if outcome.error is not None:
         said = message_of(outcome.error)
-        return next((hint for mark, hint in _ERRORS.items() if mark in said), _BY_HAND)
+        return next((hint for mark, hint in _ERRORS.items() if mark in said), _STOPPED)
     if outcome.slow:
         return "The values are right, and it takes too long: is something computed again and again?"
     return (outcome.difference.hint if outcome.difference is not None else "") or _BY_HAND
@@ -298,6 +298,10 @@ _ERRORS = {
     "unsupported operand type(s) for": "One side is None or a list where a number or an array was "
     "meant.",
 }
+_STOPPED = (
+    "The code stopped on the input above: print what the line that it stopped in works with, and "
+    "look for the value that you did not expect there."
+)
 _BY_HAND = (
     "Take the input above, compute the first number that differs by hand, and print what your code "
     "has at each step on the way."

@@ -14,6 +14,7 @@ REPLACES = {
     "not_renormalized": "probabilities",
     "top_p_below": "probabilities",
     "temperature_last": "probabilities",
+    "more_than_there_are": "probabilities",
     "likeliest_always": "pick",
     "equal_counts": "pick",
     "nothing_found": "pick",
@@ -124,6 +125,16 @@ def temperature_last(logits: Tensor, temperature: float, top_k: int, top_p: floa
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, kept.argmax(), 1.0)
     return (kept / temperature).softmax(0)
+
+
+def more_than_there_are(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """topk cannot take more tokens than there are. A top_k larger than the vocabulary keeps all:
+    take min(top_k, len(logits))."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    if top_k:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
+    return _shaped(logits / temperature, 0, top_p)
 
 
 def likeliest_always(probabilities: Tensor, u: float) -> int:
