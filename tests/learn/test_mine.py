@@ -368,6 +368,37 @@ def test_a_step_shows_its_exercises(own: Own, capsys: pytest.CaptureFixture[str]
         assert "step 3 has 3.1 to 3.8" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "chekc 3.3",
+            "'chekc' is no command and no exercise; did you mean groundup learn check 3.3?",
+        ),
+        ("chekc 3.3 --seed 3", "did you mean groundup learn check 3.3 --seed 3?"),
+        ("stauts", "did you mean groundup learn status?"),
+        ("--folder other Hnit 3.3", "did you mean groundup learn hint --folder other 3.3?"),
+        ("--folder other status", "comes first: groundup learn status --folder other"),
+        ("3.3 check", "check is a command and comes first: groundup learn check 3.3"),
+        ("attentoin", "did you mean attention (Attention, mask and heads)?"),
+        ("--folder check 9.9", "'9.9' is no exercise"),
+        ("3.3 3.4", "'3.4' is more than this command takes"),
+    ],
+)
+def test_a_command_that_is_misspelled_or_late_is_known(
+    words: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["learn", *words.split()]) == 2
+    said = capsys.readouterr().err
+    assert told in said and len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_to_be_typed_names_the_folder(
     own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

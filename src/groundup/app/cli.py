@@ -426,6 +426,10 @@ def _computes(command: str) -> bool:
 
 def words_to_parse(arguments: Sequence[str]) -> Sequence[str]:
     """What a person wrote, in the spelling that the parser knows."""
+    if arguments[:1] == ["learn"] and not _asks_only(arguments):
+        from groundup.app.commands.learn import require_command
+
+        require_command(arguments[1:])
     return _with_folder(_respelled(renamed_options(arguments)))
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from groundup.app.commands.options import checked
-from groundup.errors import UserError
+from groundup.errors import UserError, nearest, shorten
 from groundup.learn.own import FOLDER
+from groundup.learn.road import find, road
 from groundup.train import ranges
 
 Folder = Annotated[Path, Parameter(help="the learner's folder")]
@@ -25,6 +28,36 @@ app = App(
     help_format="plaintext",
     usage="Usage: groundup learn [COMMAND] [OPTIONS] [WHICH]",
 )
+
+
+def require_command(words: Sequence[str]) -> None:
+    """Raise `UserError` where a command of learn is misspelled or does not come first."""
+    commands = [name for name in app if not name.startswith("-")]
+    if not words or words[0] in commands:
+        return
+    places = [
+        place
+        for place, word in enumerate(words)
+        if not word.startswith("-") and words[place - 1 : place] != ["--folder"]
+    ]
+    late = next((place for place in places if words[place] in commands), None)
+    if late is not None:
+        command = shlex.join([words[late], *words[:late], *words[late + 1 :]])
+        raise UserError(f"{words[late]} is a command and comes first: groundup learn {command}")
+    if not places:
+        return
+    first = words[places[0]]
+    try:
+        find(first)
+    except UserError:
+        exercises = [name for one in road() for name in (one.number, one.name)]
+        near = nearest(first.lower(), [*commands, *exercises])
+        if near in commands:
+            command = shlex.join([near, *words[: places[0]], *words[places[0] + 1 :]])
+            raise UserError(
+                f"{shorten(first)} is no command and no exercise; did you mean groundup learn "
+                f"{command}? groundup learn --help shows all commands"
+            ) from None
 
 
 @app.default
