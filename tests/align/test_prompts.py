@@ -247,7 +247,7 @@ def test_prompts_that_are_too_long_are_counted_and_left_out(
     file.write_text("".join(f"What is {n}?\n" for n in range(40)) + "a long one " * 200)
     train, heldout = load_prompts(file, tokenizer, longest=40)
     assert len(train) + len(heldout) == 40
-    assert "1 prompts are left out, which have more than 40 tokens" in capsys.readouterr().out
+    assert "1 prompt left out: longer than 40 tokens" in capsys.readouterr().out
     file.write_text("a long one " * 200)
     bare = Tokenizer(dict(tokenizer.content), {})
     with pytest.raises(UserError, match="this tokenizer has no chat template"):

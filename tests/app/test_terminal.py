@@ -136,7 +136,7 @@ def test_a_paste_is_one_message_and_commands_do_what_they_say(model: Path, saved
     at.prompt()
     # What is a command stands alone, even in one paste with others.
     at.send(f"/system Be brief.\n/save {saved}\n")
-    at.wait_for("messages appended")
+    at.wait_for("appended to")
     at.prompt()
     assert said(saved) == [
         ("system", "Be brief."),

@@ -92,7 +92,7 @@ QWEN2 = {
         ({"model_type": ["gpt2"]}, "is not supported"),
         ({}, "model_type None is not supported"),
         ({"model_type": "llama"}, "config.json lacks 'hidden_size'"),
-        ({"model_type": "gpt2"}, "config.json lacks 'n_embd', which a gpt2 needs"),
+        ({"model_type": "gpt2"}, "config.json lacks 'n_embd', which gpt2 needs"),
         ({**LLAMA, "hidden_act": "swoosh"}, "hidden_act 'swoosh' is not supported; silu, gelu"),
         ({**LLAMA, "hidden_size": "wide"}, "hidden_size='wide', which must be a whole number"),
         ({**LLAMA, "num_hidden_layers": 10**9}, "num_hidden_layers=1000000000, which must be"),

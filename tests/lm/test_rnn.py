@@ -182,7 +182,7 @@ def test_a_folder_is_ours_and_no_one_elses(cell: str, tmp_path: Path, tokenizer:
     checks = verify(tmp_path / "model")
     assert [check.name for check in checks if check.status == "differs"] == []
     for to in ("hf", "gguf"):
-        with pytest.raises(UserError, match=f"an? {cell} is"):
+        with pytest.raises(UserError, match=f"no recurrent language model such as {cell}"):
             export(tmp_path / "model", to, out=tmp_path / to)
         assert not (tmp_path / to).exists()
     from transformers import AutoModelForCausalLM
