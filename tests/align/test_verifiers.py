@@ -389,6 +389,48 @@ def answers(prompts, completions, rows):
 def keywords(prompts, completions, **rest):
     return (len(one) for one in completions)
 
+def by_name(rows, completions, strict=True, *, prompts):
+    return [strict and p == "p" and c == "a b" and r == {"answer": "a b"}
+            for p, c, r in zip(prompts, completions, rows)]
+
+def swapped(completions, prompts):
+    return [c == "a b" and p == "p" for p, c in zip(prompts, completions)]
+
+def alone(completions):
+    return [len(one) for one in completions]
+
+def named_otherwise(asked, said, strict=True):
+    return [strict is True and a == "p" and s == "a b" for a, s in zip(asked, said)]
+
+def with_rows(asked, said, data):
+    return [s == one["answer"] for s, one in zip(said, data)]
+
+def with_the_rest(asked, *rest):
+    said, data = rest
+    return [s == one["answer"] for s, one in zip(said, data)]
+
+def optional(prompts, completions, answer=None):
+    return [answer is None] * len(prompts)
+
+def trls(completions, **kwargs):
+    return [c == a == r["answer"] and p == "p" for p, c, a, r in zip(
+        kwargs["prompts"], completions, kwargs["answer"], kwargs["rows"])]
+
+def trls_column(prompts, completions, answer=None, **kwargs):
+    return [c == a and p == "p" for p, c, a in zip(prompts, completions, answer)]
+
+def asks_for_more(prompts, completions, rows, tokenizer):
+    return [1.0] * len(completions)
+
+def asks_by_name(prompts, completions, *, answer):
+    return [1.0] * len(completions)
+
+def answers_first(completions, answer):
+    return [1.0] * len(completions)
+
+def asks_alone(prompts):
+    return [1.0] * len(prompts)
+
 def noisy(prompts, completions):
     print("x" * 10**7)
     os.write(2, b"y" * 10**6)
@@ -452,6 +494,43 @@ def test_ones_own_function(own: Path) -> None:
     assert asked("mine:keywords") == [3, 5] and asked("mine:noisy") == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("by_name", [1, 0]),
+        ("swapped", [1, 0]),
+        ("alone", [3, 5]),
+        ("named_otherwise", [1, 0]),
+        ("with_rows", [1, 0]),
+        ("with_the_rest", [1, 0]),
+        ("optional", [1, 1]),
+        ("trls", [1, 0]),
+        ("trls_column", [1, 0]),
+    ],
+)
+def test_a_function_gets_what_its_parameters_say(own: Path, name: str, values: list[int]) -> None:
+    assert asked(f"mine:{name}") == values
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("asks_for_more", "'tokenizer'"),
+        ("asks_by_name", "'answer'"),
+        ("answers_first", "'answer'"),
+        ("asks_alone", "no completions"),
+        ("wrods", "did you mean 'words'"),
+        ("absent", "has no function 'absent'"),
+        ("count", "has no function 'count'"),
+    ],
+)
+def test_what_cannot_be_called_is_refused_on_opening(own: Path, name: str, told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        open_reward(f"mine:{name}")
+    said = str(refused.value)
+    assert told in said and f"mine:{name}" in said and "\n" not in said
+
+
 def test_columns_that_json_does_not_know_are_text(own: Path) -> None:
     table = arrow.table(
         {
@@ -478,8 +557,6 @@ def test_columns_that_json_does_not_know_are_text(own: Path) -> None:
         ("few", "gave 1 values for 2 completions"),
         ("texts", "gave 'good', which is no number"),
         ("inner", "is no number"),
-        ("absent", "has no attribute 'absent'"),
-        ("count", "not a callable"),
     ],
 )
 def test_one_sentence_names_what_a_function_did(own: Path, name: str, told: str) -> None:
@@ -495,9 +572,17 @@ def test_a_function_that_does_not_end_is_ended(own: Path, name: str) -> None:
         asked(f"mine:{name}", OwnReward(f"mine:{name}", seconds=2))
 
 
-def test_a_module_that_is_not_there(own: Path) -> None:
-    with pytest.raises(UserError, match=r"yours:words failed \(ModuleNotFoundError"):
-        asked("yours:words")
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [("yours", "ModuleNotFoundError"), ("torn", "SyntaxError"), ("leaving", "SystemExit")],
+)
+def test_a_module_that_cannot_be_imported_is_refused_on_opening(
+    own: Path, module: str, told: str
+) -> None:
+    (own / "torn.py").write_text("def words(prompts")
+    (own / "leaving.py").write_text("raise SystemExit")
+    with pytest.raises(UserError, match=rf"no module {module} .*\({told}"):
+        open_reward(f"{module}:words")
 
 
 # By name.

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import regex
 
-from groundup.errors import UserError, shorten
+from groundup.errors import UserError, nearest, shorten
 from groundup.runs.sandbox import Limits, Sandbox
 
 Rows = Sequence[Mapping[str, object]]
@@ -238,6 +238,10 @@ _WITH_ARGUMENT = {"format": _format, "length": _length, "json": _json}
 _KNOWN = "sum, unit-test, sentiment, json, json:KEY,KEY, length:WORDS, format:PATTERN"
 # For a batch; a function that judges by a model of its own needs minutes.
 OWN_SECONDS = 300.0
+_OWN_FORM = (
+    "it is called as f(prompts, completions) or f(prompts, completions, rows), lists of equal "
+    "length, and must return one number for each completion"
+)
 
 
 def is_verifier(spec: str) -> bool:
@@ -249,8 +253,8 @@ def is_verifier(spec: str) -> bool:
 def open_reward(spec: str) -> Reward:
     """The reward that a person means: a verifier or `module:function`.
 
-    A module is looked for in the current folder first. Raises `UserError` for what is none of
-    these, a reward model's folder among it.
+    A module is looked for in the current folder first, and imported at once. Raises `UserError` for
+    what is none of these, a reward model's folder among it.
     """
     name, colon, argument = spec.partition(":")
     if spec == "sentiment":
@@ -269,37 +273,58 @@ def open_reward(spec: str) -> Reward:
 class OwnReward:
     """A person's function of (prompts, completions) or (prompts, completions, rows).
 
-    It runs in a process of its own, so that whatever it does, training says what went wrong.
+    Parameters of these names are passed by name, others by position; of a function of `completions`
+    and any keyword, as trl has them, the columns of the rows are keywords, too. It runs in a
+    process of its own, so that whatever it does, training says what went wrong. Raises `UserError`
+    for one that is not there or cannot be called.
     """
 
     def __init__(self, name: str, seconds: float = OWN_SECONDS) -> None:
         self.name, self._seconds = name, seconds
         limits = Limits(wall_seconds=seconds, isolated=False)
         self._sandbox = Sandbox(_PROGRAMS / "own_reward.py", limits)
+        # What is misspelt is better said before sampling.
+        self._ask({}, "to be imported")
 
     def __call__(
         self, prompts: Sequence[str], completions: Sequence[str], rows: Rows
     ) -> list[float]:
         batch = {"prompts": list(prompts), "completions": list(completions)}
-        question = {"function": self.name, **batch, "rows": [dict(row) for row in rows]}
-        found = self._sandbox.ask(question)
-        if found is None:
-            raise UserError(
-                f"the reward {self.name} ended its process or took more than {self._seconds:g} s "
-                f"for {len(completions)} completions; make it faster, or call it on its own to see"
-            )
-        if "failed" in found:
-            raise UserError(
-                f"the reward {self.name} failed ({found['failed']}); it is called as "
-                "f(prompts, completions) or f(prompts, completions, rows), lists of equal length, "
-                "and must return one number for each completion"
-            )
+        question = {**batch, "rows": [dict(row) for row in rows]}
+        found = self._ask(question, f"for {len(completions)} completions")
         if len(found["values"]) != len(completions):
             raise UserError(
                 f"the reward {self.name} gave {len(found['values'])} values for "
                 f"{len(completions)} completions; return one for each"
             )
         return [self._number(*one) for one in zip(found["values"], completions, strict=True)]
+
+    def _ask(self, question: Mapping[str, object], what: str) -> dict[str, Any]:
+        found = self._sandbox.ask({"function": self.name, **question})
+        if found is None:
+            raise UserError(
+                f"the reward {self.name} ended its process or took more than {self._seconds:g} s "
+                f"{what}; make it faster, or call it on its own to see"
+            )
+        module, _, name = self.name.partition(":")
+        if "missing" in found:
+            raise UserError(
+                f"the reward {self.name} has no module {module} that can be imported "
+                f"({found['missing']}); it is looked for in the current folder first"
+            )
+        if "known" in found:
+            near = nearest(name, found["known"])
+            raise UserError(
+                f"the reward {self.name}: the module {module} has no function {name!r}; "
+                + (f"did you mean {near!r}?" if near else "give one that it has")
+            )
+        if "refused" in found:
+            raise UserError(
+                f"the reward {self.name} cannot be called ({found['refused']}); {_OWN_FORM}"
+            )
+        if "failed" in found:
+            raise UserError(f"the reward {self.name} failed ({found['failed']}); {_OWN_FORM}")
+        return found
 
     def _number(self, value: str, completion: str) -> float:
         try:

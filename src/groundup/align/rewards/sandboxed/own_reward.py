@@ -1,5 +1,10 @@
 """In a process of its own: a person's reward function, `module:function` of the current folder.
 
+A parameter called `prompts`, `completions` or `rows` is given these, wherever it stands. One of
+another name is given what stands at its place in f(prompts, completions, rows), the rows only where
+it has no default. A function of `completions` and any keyword is called as trl calls it: with
+keywords alone, and every column of the rows is one of them.
+
 This file imports nothing of groundup.
 """
 
@@ -11,20 +16,44 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
+
+_GIVEN = ("prompts", "completions", "rows")
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
-    """The function's values as text, or `failed`: why there are none."""
-    module, _, name = question["function"].partition(":")
+    """The function's values as text, or why there are none.
+
+    `missing` says why the module cannot be imported, `known` are its functions where this one is
+    not among them, `refused` says why it cannot be called, `failed` what it raised. A question
+    without completions calls nothing.
+    """
+    name, _, wanted = question["function"].partition(":")
     try:
-        function = _function(module, name)
-        given = [question["prompts"], question["completions"], question["rows"]]
-        found = function(*given[: _takes(function)])
+        module = _module(name)
+    except BaseException as error:  # whatever a person's module raises
+        return {"missing": _said(error)}
+    try:
+        function = getattr(module, wanted, None)
+        if not callable(function):
+            return {"known": [one for one, value in vars(module).items() if callable(value)]}
+        given = {one: question.get(one, []) for one in _GIVEN}
+        try:
+            positional, keywords = _arguments(function, given)
+        except (TypeError, ValueError) as reason:
+            return {"refused": str(reason)[:300]}
+        if "completions" not in question:
+            return {}
+        found = function(*positional, **keywords)
         values = found.tolist() if hasattr(found, "tolist") else list(found)
         return {"values": [_written(value) for value in values]}
     except BaseException as error:
-        return {"failed": f"{type(error).__name__}: {error}"[:300]}
+        return {"failed": _said(error)}
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _written(value: Any) -> str:
@@ -36,16 +65,40 @@ def _written(value: Any) -> str:
 
 
 @lru_cache
-def _function(module: str, name: str) -> Callable[..., Any]:
+def _module(name: str) -> ModuleType:
     sys.path.insert(0, os.getcwd())
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
+    return importlib.import_module(name)
 
 
-def _takes(function: Callable[..., Any]) -> int:
-    """Whether the function wants the rows, too: 3, else 2."""
-    kinds = [one.kind for one in inspect.signature(function).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL in kinds:
-        return 3
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return min(3, sum(kind in positional for kind in kinds))
+def _arguments(
+    function: Callable[..., Any], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the function is called with, by position and by name.
+
+    Raises TypeError for one that takes no completions or asks for what is not given, and ValueError
+    for one in C that does not say what it takes.
+    """
+    signature = inspect.signature(function)
+    takes = signature.parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in takes.values())
+    if takes_any and ("completions" in takes or len(takes) == 1):
+        names = dict.fromkeys(name for row in given["rows"] for name in row)
+        return (), {name: [row.get(name) for row in given["rows"]] for name in names} | given
+    bound = signature.bind_partial()
+    left = {name: value for name, value in given.items() if name not in takes}
+    for place, (name, one) in enumerate(takes.items()):
+        by_place = one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        meant = _GIVEN[place] if by_place and place < len(_GIVEN) else None
+        is_needed = one.default is one.empty
+        if name in given:
+            bound.arguments[name] = given[name]
+        elif meant in left and (is_needed or meant != "rows"):
+            bound.arguments[name] = left.pop(meant)
+        elif one.kind is one.VAR_POSITIONAL:
+            bound.arguments[name] = tuple(left.values())
+            left = {}
+        elif is_needed and one.kind is not one.VAR_KEYWORD:
+            raise TypeError(f"its parameter {name!r} is none of {', '.join(_GIVEN)}")
+    if "completions" in left:
+        raise TypeError("it takes no completions")
+    return bound.args, bound.kwargs
