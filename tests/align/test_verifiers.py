@@ -187,6 +187,7 @@ def test_a_pattern_without_end_is_stopped() -> None:
 
 TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0"]
 ADD = "def add(a, b):\n    return a + b\n"
+WRONG = "def add(a, b):\n    return 7\n"
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,30 @@ def test_programs_are_tested(program: str, share: float, monkeypatch: pytest.Mon
     limits = replace(verifiers._TEST_LIMITS, wall_seconds=120)
     monkeypatch.setattr(verifiers, "_TEST_LIMITS", limits)
     assert reward_of("unit-test", program, tests=TESTS) == share
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"```python3\n{ADD}```",
+        f"```Python\n{ADD}```",
+        f"```py3 title='add.py'\n{ADD}```",
+        f"```{{.python}}\n{ADD}```",
+        f"```\r\n{ADD}```",
+        f"~~~python\n{ADD}~~~",
+        f"````python\n{ADD}````",
+        f"Here:```python\n{ADD}```",
+        f"```python\n{ADD}",
+        f"The function ```add``` is\n```python\n{ADD}```",
+        f"```python\n{ADD}```\nSo it is used:\n```python\n>>> add(1, 2)\n3\n```",
+        f"```python\n{ADD}```\nSo it is used:\n```python\nprint(add(1, 2))\n```",
+        f"```python\n{ADD}```\nIt prints\n```text\n3\n```\nas\n```\n{'(' * 10**5}\n```",
+        f"```python\n{WRONG}```\nNo, so it is:\n```python\n{ADD}```",
+        "```python\nadd = lambda a, b: a + b\n```",
+    ],
+)
+def test_the_program_is_found_in_what_was_said(said: str) -> None:
+    assert reward_of("unit-test", said, tests=TESTS) == 1
 
 
 HOSTILE = {
@@ -250,7 +275,6 @@ def test_hostile_programs_earn_nothing_and_leave_nothing(
 
 
 # Programs that are wrong and change what could call them right.
-WRONG = "def add(a, b):\n    return 7\n"
 CHEATS = {
     "checker": (f"import runpy\nrunpy.run_path = lambda *a, **k: {{}}\n{WRONG}", TESTS),
     "page": (

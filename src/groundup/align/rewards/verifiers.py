@@ -183,13 +183,20 @@ def _json(argument: str) -> Verifier:
 _TEST_LIMITS = Limits(
     wall_seconds=10, cpu_seconds=2, memory_bytes=512 * 2**20, isolated=True, no_effects=True
 )
-_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+# Of any language, for Python has several names; what ends in its own line is no block. A fence of
+# tildes begins a line: elsewhere they are operators.
+_FENCE = re.compile(
+    r"((?<!`)`{3,}|^~{3,}(?!~))(?:[^`\n]+\1|[^`\n]*\n(?P<code>.*?)(?:\1|\Z))",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float:
     """The share of the row's `tests`, assertions in Python, that the completion's program keeps.
 
-    A test that does not end fails, and so do those for which no time is left after it.
+    The program is the last fenced block that defines a function or a class, else the last block,
+    and without one all that was said. A test that does not end fails, and so do those for which no
+    time is left after it.
     """
     tests = row.get("tests")
     tests = [tests] if isinstance(tests, str) else tests
@@ -198,23 +205,23 @@ def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float
             f"the reward unit-test needs 'tests', a list of assertions, beside {shorten(prompt)}; "
             "the row has " + (", ".join(sorted(row)) or "nothing")
         )
-    fenced = _FENCE.findall(completion)
-    program = fenced[-1] if fenced else completion
-    count = _passed(program, tests)
+    fenced = [found["code"] for found in _FENCE.finditer(completion) if found["code"]]
+    programs = fenced or [completion]
+    count = _passed(programs, tests)
     if count is None:  # one test may have ended them all
         count, until = 0, time.monotonic() + _TEST_LIMITS.wall_seconds
         for test in tests:
             if time.monotonic() < until:
-                count += _passed(program, [test]) or 0
+                count += _passed(programs, [test]) or 0
     return count / len(tests)
 
 
-def _passed(program: str, tests: Sequence[str]) -> int | None:
-    """How many tests a program keeps, in a process of its own; None where that was ended."""
+def _passed(programs: Sequence[str], tests: Sequence[str]) -> int | None:
+    """How many tests the program keeps, in a process of its own; None where that was ended."""
     sandbox = Sandbox(_PROGRAMS / "unit_test.py", _TEST_LIMITS)
     nonces = [secrets.token_hex() for _ in tests]
     try:
-        found = sandbox.ask({"program": program, "tests": list(zip(tests, nonces, strict=True))})
+        found = sandbox.ask({"programs": programs, "tests": list(zip(tests, nonces, strict=True))})
     finally:
         sandbox.close()
     return None if found is None else sum(nonce in str(found) for nonce in nonces)
