@@ -87,13 +87,15 @@ def costs(rollouts: Sequence[Rollout], /) -> list[float]:
     return [COSTS.get(one.ids[0], 0.0) for one in rollouts]
 
 
-def bandit(out: Path, reward: Any, cost: Any = None, **changes: Any) -> tuple[CausalLM, Any]:
+def bandit(
+    out: Path, reward: Any, cost: Any = None, asked: int = 1, **changes: Any
+) -> tuple[CausalLM, Any]:
     policy = small_policy(0, ends=range(VOCAB), spread=0.1)
     settings: dict[str, Any] = {
         "max_new_tokens": 1,
         "episodes": 128,
         "iterations": 60,
-        "heldout_prompts": 1,
+        "heldout_prompts": asked,
         "learning_rate": 0.002,
         "embedding_learning_rate": 0.002,
         "critic_warmup": 0,
@@ -105,7 +107,7 @@ def bandit(out: Path, reward: Any, cost: Any = None, **changes: Any) -> tuple[Ca
     config = small_config(PPOConfig, out, **settings)
 
     def job(run: Run) -> Job[Any, Any]:
-        parts = online(config, policy, reward, prompts=[Prompt((15,))], run=run)
+        parts = online(config, policy, reward, prompts=[Prompt((15,))] * asked, run=run)
         return ppo_job(config, dataclasses.replace(parts, cost=cost))
 
     run_stage(config, "test", {}, job)
@@ -155,6 +157,51 @@ def test_the_limit_is_met_and_what_is_left_is_earned(tmp_path: Path) -> None:
     # too large, it would earn less than the limit allows.
     assert best(0.0, price)[1] > 2 * LIMIT
     assert best(1.0, price)[0] < last(lines, "reward") - 0.02
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ((0.1, 0.2), (900.0, 0.21)),  # a reward and a cost
+        ((0.2, 0.1), (0.1, 0.0)),  # within the limit the reward counts alone
+        ((0.0, 0.3), (900.0, 0.4)),  # and beyond it what is beyond
+        ((0.2, 0.3), (0.1, 0.3)),
+    ],
+)
+def test_patience_judges_by_the_limit_first(
+    tmp_path: Path, better: tuple[float, float], worse: tuple[float, float]
+) -> None:
+    config = small_config(PPOConfig, tmp_path / "out", cost="a function", cost_limit=LIMIT)
+    policy = small_policy(ends=range(VOCAB))
+
+    def judged(worth: float, cost: float) -> float:
+        parts = online(config, policy, lambda rollouts, /: [worth] * len(rollouts))
+        parts.cost = lambda rollouts, /: [cost] * len(rollouts)
+        found = parts.evaluate(policy, 0)
+        assert found["heldout_reward"]["estimate"] == pytest.approx(worth)
+        return float(found["negative_reward"])
+
+    assert judged(*better) < judged(*worse)
+
+
+def test_the_weights_that_patience_keeps_cost_no_more_than_the_limit(tmp_path: Path) -> None:
+    """With a price that hardly moves what is worth most is learned, whatever it costs."""
+    policy, lines = bandit(
+        *(tmp_path / "out", worth, costs, 256),
+        cost_rate=1e-6,
+        cost_multiplier=0.01,
+        iterations=12,
+        evaluations=12,
+        patience=12,
+    )
+    measured = [line for line in lines if line["kind"] == "evaluation"]
+    spent = [line["heldout_cost"]["estimate"] for line in measured]
+    earned = [line["heldout_reward"]["estimate"] for line in measured]
+    assert spent[-1] > 2 * LIMIT and earned[-1] > 2 * max(earned[:2])
+    with torch.no_grad():
+        kept = policy.logits(Batch.of(torch.tensor([[15]])))[0, 0].softmax(-1)
+    assert kept[RICH] < 1.5 * LIMIT
+    assert kept[RICH] + kept[FAIR] > 0.1  # and they have learned
 
 
 def test_a_nat_is_paid_for_in_reward_alone(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.align.config import RolloutConfig
+from groundup.align.config import PPOConfig, RolloutConfig
 from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.ptx import ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
@@ -68,6 +68,8 @@ _ITERATIONS = 100
 _SHORTEST_ROW, _ROW_STEP = 128, 64
 # A seed apart from those of the iterations.
 _HELDOUT = -1
+# The price of what held-out answers cost beyond their limit: more than any reward makes up for.
+_BEYOND_LIMIT = 1e9
 _SHOWN = 2
 
 
@@ -255,16 +257,24 @@ class Online:
         )
 
     def evaluate(self, policy: CausalLM, step: int) -> dict[str, Any]:
-        """The mean reward of held-out prompts, each answered once, with its interval."""
+        """The mean reward of held-out prompts, each answered once, with its interval.
+
+        `negative_reward` is what `patience` judges by, the least first. What costs more than its
+        limit is behind all that does not, however much it earns; the less beyond, the better.
+        """
         if not self.heldout:
             return {"negative_reward": None}
         found = self._answered(policy, self.heldout, step_seed(self.config.seed, _HELDOUT))
         groups = [one.group or place for place, one in enumerate(self.heldout)]
         measured = {"heldout_reward": ratio(found.rewards, groups=groups)}
+        negative_reward = -measured["heldout_reward"].estimate
         if found.gold is not None:
             measured["heldout_gold"] = ratio(found.gold, groups=groups)
         if found.costs is not None:
             measured["heldout_cost"] = ratio(found.costs, groups=groups)
+            assert isinstance(self.config, PPOConfig) and self.config.cost_limit is not None
+            beyond = measured["heldout_cost"].estimate - self.config.cost_limit
+            negative_reward += _BEYOND_LIMIT * max(0.0, beyond)
         words = ", ".join(
             f"{name.replace('_', ' ')} {one.estimate:.3f} {_interval(one)}"
             for name, one in measured.items()
@@ -274,7 +284,7 @@ class Online:
         # While a critic warms up the policy stays where it is, and no patience is lost on it.
         waits = {"counts": False} if self.watch and not self.watch.policy_trains else {}
         return waits | {
-            "negative_reward": -measured["heldout_reward"].estimate,
+            "negative_reward": negative_reward,
             "heldout_ended": float(np.mean([one.ended for one in found.rollouts])),
             **{name: one.to_json() for name, one in measured.items()},
         }
