@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -353,6 +354,30 @@ def test_labeled_files_are_learned_from_and_bad_lines_counted(
     assert code == 0, said
     assert "rows.jsonl, line 49: 'label' must be true or false, or 1 or 0, not 'good'" in said
     assert "1 bad line set aside" in said and "held out" in said
+
+
+def test_votes_are_learned_from_as_dpo_does(workshop: Any, tmp_path: Path) -> None:
+    rows = [
+        {
+            "prompt": f"{i}: the sea?",
+            "a": f"It is blue {i}.",
+            "b": f"It is red {i}.",
+            "choice": "tie" if not i else "ab"[i % 2],
+            "who": "me",
+            "id": str(i),
+        }
+        for i in range(24)
+    ]
+    path = written(tmp_path / "votes.jsonl", [*rows, rows[3] | {"choice": "undo"}])
+    told = {}
+    for stage in ("kto", "dpo"):
+        command = workshop.command(stage, tmp_path / stage, data=path, steps=2)
+        code, told[stage] = workshop.run_here(command)
+        assert code == 0, told[stage]
+        assert "22 pairs of 23 votes; left out: tie: 1" in " ".join(told[stage].split())
+    [pairs, heldout] = re.search(r"(\d+) pairs to train on, (\d+) held out", told["dpo"]).groups()
+    kto = f"{pairs} desirable and {pairs} undesirable answers to train on, {2 * int(heldout)} held"
+    assert kto in told["kto"]
 
 
 def test_labels_of_one_class_are_refused(workshop: Any, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@
 People feel gains and losses against a reference point, and the less the farther they are from it.
 The point here is how much the policy has moved on the whole, its divergence from the reference: an
 answer is good by what it gains beyond that. So a thumb up or down is enough to learn from, and
-nobody has to write two answers to one prompt.
+nobody has to write two answers to one prompt. Pairs, and the votes that make pairs, are one answer
+of each kind.
 
 z0 is estimated on the answers of a micro-batch, each with the prompt of another, and no gradient
 goes through it. Who is with whom is decided once, so that the reference reads each only once.
@@ -40,7 +41,9 @@ from groundup.align.preferences import (
 )
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
-from groundup.data.records import read_unpaired_preferences
+from groundup.data.fields import is_vote
+from groundup.data.files import rows_of
+from groundup.data.records import Records, read_preferences, read_unpaired_preferences
 from groundup.data.split import evenly_spaced, split
 from groundup.errors import UserError
 from groundup.evals.by_source import WORLD
@@ -54,7 +57,7 @@ from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
 from groundup.text.example import Example
-from groundup.text.rows import UnpairedPreference
+from groundup.text.rows import BadRow, UnpairedPreference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream, Loss
 from groundup.train.device import prepare_to_read
@@ -319,7 +322,9 @@ def _answers(
 
     Before its first step an adapter adds nothing: the reference is the model that was given.
     """
-    sides = split(config.data, "preferences", read_unpaired_preferences)
+    sides = split(config.data, "preferences", _read)
+    if sides[0].remark:
+        say(sides[0].remark)
     context = prepared.context
     (trained, refused), (heldout, refused_too) = (
         tokenize_labeled(prepared.tokenizer, side.rows, context, config.seed) for side in sides
@@ -348,6 +353,22 @@ def _answers(
     packing, steps = stream.packing, config.steps
     fill_reference(reference, run.folder, prepared.model, everything, packing, steps)
     return stream, heldout, reference[len(trained) :]
+
+
+def _read(path: Path) -> Records[UnpairedPreference]:
+    """Answers with a label, or pairs; where there are votes, the pairs that DPO reads of them.
+
+    Raises `UserError` for a file that cannot be read.
+    """
+    if not any(is_vote(row) for _, row in rows_of(path) if not isinstance(row, BadRow)):
+        return read_unpaired_preferences(path)
+    found = read_preferences(path)
+    labeled = [
+        UnpairedPreference(pair.prompt, said, label, pair.source, pair.group)
+        for pair in found.rows
+        for said, label in ((pair.chosen, True), (pair.rejected, False))
+    ]
+    return Records(tuple(labeled), found.bad, found.remark)
 
 
 def _require_both_labels(answers: Sequence[LabeledAnswer]) -> None:
