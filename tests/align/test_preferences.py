@@ -207,7 +207,9 @@ def test_rows_that_the_template_refuses_are_set_aside_and_counted_apart(
     assert code == 0, said
     first, count = (7, 4) if stage == "kto" else (4, 2)
     for side in ("to train on", "held out"):
-        told = f"{count} rows {side} set aside, as they cannot be encoded; the first is row {first}:"
+        told = (
+            f"{count} rows {side} set aside, as they cannot be encoded; the first is row {first}:"
+        )
         assert told in said and "No system!" in said
     assert "28 pairs" in said or "28 desirable and 28 undesirable" in said
     assert "0 that do not differ" in said or "within the context" not in said

@@ -177,7 +177,7 @@ class KTOConfig(PreferenceConfig):
 
     data: Path = Field(
         description=f"a data-stage folder, or a {ROW_KINDS} file of answers with a label, true or "
-        "false, or of pairs"
+        "false, or of pairs, or the votes of groundup label"
     )
     beta: Beta = Field(0.1, description="how dearly moving away from the reference is paid")
     desirable_weight: LossWeight = Field(
@@ -346,7 +346,8 @@ class PPOConfig(RolloutConfig):
     cost: str | None = Field(
         None,
         description="what the policy may not have too much of, as a reward is named: its mean is "
-        "kept below --cost-limit by a price that is found (Safe RLHF)",
+        "kept below --cost-limit by a price that is found (Safe RLHF); --patience keeps weights "
+        "within the limit, where any are",
     )
     cost_limit: Bound | None = Field(
         None,

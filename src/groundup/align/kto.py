@@ -41,9 +41,7 @@ from groundup.align.preferences import (
 )
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
-from groundup.data.fields import is_vote
-from groundup.data.files import rows_of
-from groundup.data.records import Records, read_preferences, read_unpaired_preferences
+from groundup.data.records import read_unpaired_preferences
 from groundup.data.split import evenly_spaced, split
 from groundup.errors import UserError
 from groundup.evals.by_source import WORLD
@@ -57,7 +55,7 @@ from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
 from groundup.text.example import Example
-from groundup.text.rows import BadRow, UnpairedPreference
+from groundup.text.rows import UnpairedPreference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream, Loss
 from groundup.train.device import prepare_to_read
@@ -322,7 +320,7 @@ def _answers(
 
     Before its first step an adapter adds nothing: the reference is the model that was given.
     """
-    sides = split(config.data, "preferences", _read)
+    sides = split(config.data, "preferences", read_unpaired_preferences)
     if sides[0].remark:
         say(sides[0].remark)
     context = prepared.context
@@ -353,22 +351,6 @@ def _answers(
     packing, steps = stream.packing, config.steps
     fill_reference(reference, run.folder, prepared.model, everything, packing, steps)
     return stream, heldout, reference[len(trained) :]
-
-
-def _read(path: Path) -> Records[UnpairedPreference]:
-    """Answers with a label, or pairs; where there are votes, the pairs that DPO reads of them.
-
-    Raises `UserError` for a file that cannot be read.
-    """
-    if not any(is_vote(row) for _, row in rows_of(path) if not isinstance(row, BadRow)):
-        return read_unpaired_preferences(path)
-    found = read_preferences(path)
-    labeled = [
-        UnpairedPreference(pair.prompt, said, label, pair.source, pair.group)
-        for pair in found.rows
-        for said, label in ((pair.chosen, True), (pair.rejected, False))
-    ]
-    return Records(tuple(labeled), found.bad, found.remark)
 
 
 def _require_both_labels(answers: Sequence[LabeledAnswer]) -> None:

@@ -410,7 +410,7 @@ class _Session:
 _EXPLAINED = (
     "Share of votes: a tie, or both bad, is half a vote for each. Rating: Bradley and Terry's, in "
     "Elo points above {first}; 100 points more win 64 % of the votes. Below them stands the 95 % "
-    "interval; a rating without end is of one who has won, or lost, every vote."
+    "interval; one without end comes of too few votes, or of votes that are all for one."
 )
 
 

@@ -293,12 +293,7 @@ def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
 def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]:
     """An answer with a label; a pair is two of them."""
     if row.get("chosen") is not None or row.get("rejected") is not None:
-        pair = _preference(row, file, line)
-        sides = ((pair.chosen, True), (pair.rejected, False))
-        return tuple(
-            UnpairedPreference(pair.prompt, answer, good, pair.source, pair.group)
-            for answer, good in sides
-        )
+        return _apart(_preference(row, file, line))
     if "label" not in row:
         raise BadRow(f"no 'label', which says true or false; it has {shorten(sorted(row))}")
     good = row["label"]
@@ -307,6 +302,14 @@ def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]
     said = conversation(row, file, line)
     *asked, last = said.messages
     return (UnpairedPreference(tuple(asked), last.content, bool(good), said.source, said.group),)
+
+
+def _apart(pair: Preference) -> tuple[UnpairedPreference, ...]:
+    """The chosen answer, labeled true, and the rejected one, labeled false."""
+    return tuple(
+        UnpairedPreference(pair.prompt, answer, good, pair.source, pair.group)
+        for answer, good in ((pair.chosen, True), (pair.rejected, False))
+    )
 
 
 def _unpaired_in_cells(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]:
@@ -477,7 +480,12 @@ def read_votes(path: Path) -> Records[Vote]:
 
 def read_unpaired_preferences(path: Path) -> Records[UnpairedPreference]:
     """Answers with a label, true or false, in any layout of conversations; a pair of {prompt,
-    chosen, rejected} is one of each. Raises UserError as `read_rows` does."""
+    chosen, rejected} is one of each. Of a file with votes, those of the pairs that they make.
+    Raises UserError as `read_rows` does."""
+    if any(is_vote(row) for _, row in rows_of(path) if not isinstance(row, BadRow)):
+        pairs = read_preferences(path)
+        apart = tuple(one for pair in pairs.rows for one in _apart(pair))
+        return Records(apart, pairs.bad, pairs.remark)
     is_csv = suffix_of(path) in CSV_SUFFIXES
     found = read_rows(path, _unpaired_in_cells if is_csv else _unpaired)
     return Records(tuple(row for rows in found.rows for row in rows), found.bad)
