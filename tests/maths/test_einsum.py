@@ -126,3 +126,10 @@ def test_what_does_not_fit(equation: str, shapes: list[tuple[int, ...]], parts: 
         assert part in str(caught.value)
     with pytest.raises(RuntimeError):  # and torch refuses them too
         torch.einsum(equation, *(torch.ones(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_tensors_may_stand_in_one_list(kind: type):
+    agree(lambda on, *xs: on.einsum("ij,jk->ik", kind(xs)), operands(["ab", "bd"]))
+    agree(lambda on, x: on.einsum("ij->j", kind([x])), operands(["ab"]))
+    assert einsum("i->", kind([1.0, 2.0])).item() == 3

@@ -7,6 +7,7 @@ broadcasts, dimensions counted from either end, ties, and views whose memory is 
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -598,6 +599,43 @@ def test_first_of_equals_wins():
     assert x.argmax().item() == 1 and x.argmin(1).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("index", [[[-1]], [[3]], [[0, -100]], [[7], [1]]], ids=str)
+@pytest.mark.parametrize("dim", [1, -1])
+def test_gather_takes_indices_from_0_to_the_size(index: list[list[int]], dim: int):
+    """A label of -100 would otherwise count from the end."""
+    with pytest.raises(RuntimeError, match="is out of bounds") as theirs:
+        torch.ones(2, 3).gather(dim, torch.tensor(index))
+    with pytest.raises(IndexError) as ours:
+        Tensor(np.ones((2, 3))).gather(dim, np.array(index))
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_torchs_keywords_are_ours():
+    x = np.arange(6.0).reshape(2, 3)
+    agree(lambda _, x: x.flip(dims=(0, 1)) * x.flip(dims=[1]), [x])
+    agree(lambda _, x: x.permute(dims=(1, 0)) * x.permute(dims=[-1, 0]), [x])
+    with pytest.raises(TypeError):
+        Tensor(x).flip(0, dims=(1,))
+
+
+@pytest.mark.parametrize("name", ["all", "any"])
+@pytest.mark.parametrize("dim", [None, 0, -1, (0, 1), [0], (), []], ids=str)
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_truth_along_dimensions(name: str, dim: Any, keepdim: bool):
+    x = np.array([[1.0, 0.0, 2.0], [nan, 0.0, 0.0]])
+    ours, theirs = Tensor(x), torch.tensor(x)
+    same(
+        getattr(ours, name)(dim=dim, keepdim=keepdim),
+        getattr(theirs, name)(dim=dim, keepdim=keepdim),
+        name,
+    )
+
+
+@pytest.mark.parametrize("dim", [(), [], (0, 2), [1], (-1, 1)], ids=str)
+def test_squeezing_several_dimensions_or_none(dim: Any):
+    agree(method("squeeze", dim), [np.ones((1, 2, 1))])
+
+
 # What is refused
 
 
@@ -634,6 +672,12 @@ def ones(*shape: int) -> Tensor:
         (lambda: ones(2, 3).gather(1, np.array([0])), ["(1,)", "(2, 3)"]),
         (lambda: ones(2, 3).gather(2, np.array([[0]])), ["dimension 2"]),
         (lambda: ones(0, 3).amax(0), ["(0, 3)"]),
+        (lambda: ones(0, 3).max(0), ["(0, 3)"]),
+        (lambda: ones(3, 0).min(1), ["(3, 0)"]),
+        (lambda: ones(0).argmax(), ["(0,)"]),
+        (lambda: ones(2, 3).argmin(2), ["(2, 3)", "axis 2"]),
+        (lambda: ones(2, 3).max(-3), ["(2, 3)", "axis -3"]),
+        (lambda: ones(2, 3).all(2), ["(2, 3)", "axis 2"]),
         (lambda: cat([ones(2, 3), ones(3, 2)]), ["(2, 3)", "(3, 2)"]),
         (lambda: cat([ones(2, 3), ones(3)], 1), ["(2, 3)", "(3,)"]),
         (lambda: cat([ones(2, 3), ones(2, 3)], 2), ["(2, 3)"]),
@@ -648,6 +692,13 @@ def test_shapes_that_do_not_fit_are_named(wrong: Callable[[], Any], parts: list[
     assert isinstance(caught.value, ValueError)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize("other", [ones(2, 3), (0, 1), 0.5], ids=["tensor", "dims", "number"])
+def test_an_extreme_is_along_one_dimension(name: str, other: Any):
+    with pytest.raises(TypeError, match=f"{name}imum compares two tensors"):
+        getattr(ones(2, 3), name)(other)
 
 
 def test_functions_of_numpy_that_would_lose_the_gradient_are_refused():
@@ -677,10 +728,44 @@ def test_sums_of_powers_are_exact_where_one_is_far_larger():
     assert g.tolist() == pytest.approx([np.exp(-30), 0.5, 1, 1])
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, bool])
-def test_whole_numbers_have_sigmoids_too(dtype: type):
-    values = np.array([0, 1, 1], dtype)
-    assert Tensor(values).sigmoid().tolist() == pytest.approx([0.5, 0.731059, 0.731059], abs=1e-6)
+@pytest.mark.parametrize("name", [*SMOOTH[:-1], *OF_POSITIVE, "softmax", "logsumexp", "logaddexp"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, bool])
+def test_functions_of_whole_numbers_are_those_of_the_same_floats(name: str, dtype: type):
+    values = np.array([1, 20, 3], dtype)
+    rest = {"softmax": (0,), "logsumexp": (0,)}.get(name, ())
+    truth = torch.tensor(values.astype(float))
+    if name == "logaddexp":
+        same(Tensor(values).logaddexp(Tensor(values)), truth.logaddexp(truth), name)
+    else:
+        same(getattr(Tensor(values), name)(*rest), getattr(truth, name)(*rest), name)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_numbers_beyond_a_kind_of_float_are_infinite_without_a_warning(kind: type):
+    x, most = Tensor(np.array([1.0, -1.0], kind)), np.finfo(float).max
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (x * most).tolist() == (x * 10**39).tolist() == [inf, -inf]
+        assert x.masked_fill(x > 0, np.finfo(float).min).tolist() == [-inf, -1]
+        assert x.clip(-most, 0.5).tolist() == [0.5, -1] and (x < most).all()
+        assert where(x > 0, x, -most).tolist() == [1, -inf]
+        assert x.new_tensor([most, 0]).tolist() == [inf, 0]
+        assert jvp(lambda x: x * 1, x, np.array([most, 0]))[1].tolist() == [inf, 0]
+        x.data = np.array([most, 2.0])
+    assert x.tolist() == [inf, 2] and x.dtype == (x * most).dtype == kind
+
+
+@pytest.mark.parametrize("name", ["mean", "var", "std"])
+def test_averages_of_float16_do_not_overflow_on_the_way(name: str):
+    ones, steps = np.ones(70_000, np.float16), np.linspace(-600, 600, 9, dtype=np.float16)
+    for array in (ones, steps, steps.reshape(3, 3)):
+        x, t = Tensor(array), torch.tensor(array, requires_grad=True)
+        y, z = getattr(x, name)(-1), getattr(t, name)(-1)
+        same(y, z, "value", 1e-3)
+        y.sum().backward()
+        z.sum().backward()
+        if array is not ones or name != "std":  # whose derivative at 0 is NaN in torch
+            same(x.grad, t.grad, "gradient", 1e-3)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])

@@ -25,9 +25,13 @@ def einsum(equation: str, *operands: Operand) -> Tensor:
     """Sum products of operands over all letters that are not in the output.
 
     As in NumPy and torch: "..." stands for any further dimensions, and without "->" the output
-    has the letters that occur once, in alphabetical order. Raises `ShapeError` for an equation
-    that does not fit the operands.
+    has the letters that occur once, in alphabetical order. Tensors may stand in one list. Raises
+    `ShapeError` for an equation that does not fit the operands.
     """
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        listed = operands[0]
+        if any(isinstance(x, Tensor) for x in listed):  # one of numbers is itself an operand
+            operands = tuple(listed)
     tensors = [x if isinstance(x, Tensor) else Tensor(x, requires_grad=False) for x in operands]
     letters, output = _letters(equation, tensors)
     letters, tensors = _normalized(letters, output, tensors)

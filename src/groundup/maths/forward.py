@@ -50,7 +50,7 @@ def jvp(
         raise GradientError("a tensor is given twice, with two tangents; give a clone() of it")
     known: dict[int, tuple[Array, int]] = {}
     for primal, tangent in zip(primals, list(tangents), strict=True):
-        direction = np.asarray(primal.as_operand(tangent).data, dtype=primal.dtype)
+        direction = primal.as_operand(tangent).to(primal.dtype).data
         if direction.shape != primal.shape:
             raise ShapeError(f"a tangent of shape {direction.shape} is not one for {primal.shape}")
         known[primal.number] = direction, primal._version

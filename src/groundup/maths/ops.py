@@ -33,7 +33,12 @@ Dims: TypeAlias = int | Sequence[int] | None
 
 
 def _elementwise(name: str, x: Tensor, forward: Forward, rule: Rule) -> Tensor:
-    return x.apply(name, forward, (x,), (rule,))
+    return x.apply(name, forward, (_floating(x),), (rule,))
+
+
+def _floating(x: Tensor) -> Tensor:
+    """Whole numbers and truth values as float64; for bytes NumPy's functions take float16."""
+    return x if x.dtype.kind == "f" else double(x)
 
 
 def _weighted(g: Tensor, weights: Any) -> Tensor:
@@ -97,7 +102,7 @@ def sigmoid(x: Tensor) -> Tensor:
     """y = 1 / (1 + exp(-x)), dy = y (1 - y) dx."""
 
     def forward(a: Array) -> Array:
-        out = np.asarray(np.exp(-a if a.dtype.kind == "f" else -a.astype(np.float64)))
+        out = np.asarray(np.exp(-a))
         out += 1
         np.divide(1, out, out=out)
         return out
@@ -107,8 +112,11 @@ def sigmoid(x: Tensor) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); the derivative at 0 is 0."""
-    return _elementwise(
-        "relu", x, lambda a: np.maximum(a, 0), lambda g, _: _weighted(g, ~(x.data <= 0))
+    return x.apply(
+        "relu",
+        lambda a: np.maximum(a, 0),
+        (x,),
+        (lambda g, _: _weighted(g, ~(x.data <= 0)),),
     )
 
 
@@ -117,7 +125,7 @@ def erf(x: Tensor) -> Tensor:
 
     def forward(a: Array) -> Array:
         values = np.fromiter(map(erf_of_number, a.ravel().tolist()), np.float64, a.size)
-        return values.reshape(a.shape).astype(a.dtype if a.dtype.kind == "f" else np.float64)
+        return values.reshape(a.shape).astype(a.dtype)
 
     return _elementwise("erf", x, forward, lambda g, _: g * (exp(-x * x) * (2 / root(pi))))
 
@@ -134,7 +142,7 @@ def cos(x: Tensor) -> Tensor:
 
 def abs(x: Tensor) -> Tensor:
     """d |x| = sign(x) dx, 0 at 0."""
-    return _elementwise("abs", x, np.abs, lambda g, _: g * np.sign(x.data))
+    return x.apply("abs", np.abs, (x,), (lambda g, _: g * np.sign(x.data),))
 
 
 def clip(x: Tensor, min: builtins.float | None = None, max: builtins.float | None = None) -> Tensor:
@@ -147,7 +155,7 @@ def clip(x: Tensor, min: builtins.float | None = None, max: builtins.float | Non
         below = True if high is None else x.data <= high
         return _weighted(g, np.logical_and(above, below))
 
-    return _elementwise("clip", x, lambda a: np.clip(a, low, high), inside)
+    return x.apply("clip", lambda a: np.clip(a, low, high), (x,), (inside,))
 
 
 def silu(x: Tensor) -> Tensor:
@@ -197,15 +205,15 @@ def logaddexp(a: Tensor, b: Operand) -> Tensor:
         lambda g, _: g * sigmoid(a - other),
         lambda g, _: g * sigmoid(other - a),
     )
-    return a.apply("logaddexp", np.logaddexp, (a, other), rules)
+    return a.apply("logaddexp", np.logaddexp, (_floating(a), _floating(other)), rules)
 
 
 # Reductions
 
 
-def _axes(dim: Dims) -> int | tuple[int, ...] | None:
-    """As NumPy takes them; an empty list means all dimensions, as in torch."""
-    return tuple(dim) or None if isinstance(dim, Sequence) else dim
+def _axes(dim: Dims, empty: Shape | None = None) -> int | tuple[int, ...] | None:
+    """As NumPy takes them; an empty list means all dimensions, as in torch, or else `empty`."""
+    return tuple(dim) or empty if isinstance(dim, Sequence) else dim
 
 
 def _dim(dim: int, ndim: int) -> int:
@@ -216,8 +224,8 @@ def _dim(dim: int, ndim: int) -> int:
     return dim % n
 
 
-def _dims(x: Tensor, dim: Dims) -> set[int]:
-    dims = _axes(dim)
+def _dims(x: Tensor, dim: Dims, empty: Shape | None = None) -> set[int]:
+    dims = _axes(dim, empty)
     listed = range(x.ndim) if dims is None else dims if isinstance(dims, tuple) else (dims,)
     return {_dim(d, x.ndim) for d in listed}
 
@@ -241,6 +249,8 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """sum(x) / n."""
+    if x.dtype == np.float16:  # whose sums soon lie beyond its largest number, 65,504
+        return to(mean(float(x), dim, keepdim), x.dtype)
     total = sum(x, dim, keepdim)
     return total / (x.numel() // total.numel() if total.numel() else 0)
 
@@ -254,6 +264,8 @@ def var(
     correction: int | None = None,
 ) -> Tensor:
     """Σ (x - mean)² / (n - correction); the correction is 1, and 0 unless `unbiased`."""
+    if x.dtype == np.float16:  # as in `mean`
+        return to(var(float(x), dim, unbiased, keepdim, correction=correction), x.dtype)
     center = mean(x, dim, keepdim=True)
     n = x.numel() // center.numel() if center.numel() else 0
     free = n - (int(unbiased) if correction is None else correction)
@@ -269,6 +281,8 @@ def std(
     correction: int | None = None,
 ) -> Tensor:
     """The square root of `var`; where that is 0 so is the derivative."""
+    if x.dtype == np.float16:  # as in `mean`
+        return to(std(float(x), dim, unbiased, keepdim, correction=correction), x.dtype)
     spread = var(x, dim, unbiased, keepdim, correction=correction)
     none = spread.data == 0
     return sqrt(spread.masked_fill(none, 1.0)).masked_fill(none, 0.0)
@@ -305,15 +319,23 @@ class Extreme(NamedTuple):
 
 def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The largest value of all, or along `dim` values and indices: the first of equals wins."""
-    return amax(x) if dim is None else _extreme(x, x.argmax(dim, keepdim=True), dim, keepdim)
+    return amax(x) if dim is None else _extreme("max", argmax, x, dim, keepdim)
 
 
 def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The smallest value of all, or along `dim` values and indices: the first of equals wins."""
-    return amin(x) if dim is None else _extreme(x, x.argmin(dim, keepdim=True), dim, keepdim)
+    return amin(x) if dim is None else _extreme("min", argmin, x, dim, keepdim)
 
 
-def _extreme(x: Tensor, indices: Tensor, dim: int, keepdim: bool) -> Extreme:
+def _extreme(
+    name: str, place: Callable[..., Tensor], x: Tensor, dim: int, keepdim: bool
+) -> Extreme:
+    if not isinstance(dim, (int, np.integer)):
+        raise TypeError(
+            f"{name} is taken along one dimension, not {type(dim).__name__}; a{name} takes "
+            f"several, and {name}imum compares two tensors"
+        )
+    indices = place(x, dim, keepdim=True)
     values = gather(x, dim, indices)
     return Extreme(
         *((values, indices) if keepdim else (squeeze(values, dim), squeeze(indices, dim)))
@@ -322,8 +344,6 @@ def _extreme(x: Tensor, indices: Tensor, dim: int, keepdim: bool) -> Extreme:
 
 def _peak(a: Array, axis: int | tuple[int, ...] | None) -> Any:
     """What to subtract so that no exponential overflows."""
-    if a.dtype.kind != "f":
-        a = a.astype(np.float64)
     return np.max(a, axis=axis, keepdims=True, initial=-np.inf)
 
 
@@ -339,7 +359,7 @@ def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     def rule(g: Tensor, y: Tensor) -> Tensor:
         return _with_dims(g, x, dim) * exp(x - _with_dims(y, x, dim))
 
-    return x.apply("logsumexp", forward, (x,), (rule,), dim=_axes(dim))
+    return x.apply("logsumexp", forward, (_floating(x),), (rule,), dim=_axes(dim))
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:
@@ -353,7 +373,7 @@ def softmax(x: Tensor, dim: int) -> Tensor:
     def rule(g: Tensor, y: Tensor) -> Tensor:
         return y * (g - sum(g * y, dim, keepdim=True))
 
-    return x.apply("softmax", forward, (x,), (rule,), dim=dim)
+    return x.apply("softmax", forward, (_floating(x),), (rule,), dim=dim)
 
 
 def log_softmax(x: Tensor, dim: int) -> Tensor:
@@ -367,27 +387,34 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
     def rule(g: Tensor, y: Tensor) -> Tensor:
         return g - exp(y) * sum(g, dim, keepdim=True)
 
-    return x.apply("log_softmax", forward, (x,), (rule,), dim=dim)
+    return x.apply("log_softmax", forward, (_floating(x),), (rule,), dim=dim)
 
 
-def all(x: Tensor) -> Tensor:
-    """Whether every element is true."""
-    return x.from_numpy(x.data.all())
+def _constant(
+    name: str, forward: Callable[..., Any], x: Tensor, axes: Any, keepdim: bool
+) -> Tensor:
+    """Truth values and indices, which have no gradient."""
+    return x.apply(name, lambda a: forward(a, axis=axes, keepdims=keepdim), (x.detach(),), (None,))
 
 
-def any(x: Tensor) -> Tensor:
-    """Whether some element is true."""
-    return x.from_numpy(x.data.any())
+def all(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether every element is true; an empty list of dimensions, as in torch, joins none."""
+    return _constant("all", np.all, x, _axes(dim, ()), keepdim)
+
+
+def any(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether some element is true; an empty list of dimensions, as in torch, joins none."""
+    return _constant("any", np.any, x, _axes(dim, ()), keepdim)
 
 
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the largest value, in the flattened tensor or along `dim`."""
-    return x.from_numpy(np.argmax(x.data, axis=dim, keepdims=keepdim))
+    return _constant("argmax", np.argmax, x, dim, keepdim)
 
 
 def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the smallest value, in the flattened tensor or along `dim`."""
-    return x.from_numpy(np.argmin(x.data, axis=dim, keepdims=keepdim))
+    return _constant("argmin", np.argmin, x, dim, keepdim)
 
 
 def cumsum(x: Tensor, dim: int) -> Tensor:
@@ -438,8 +465,8 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
 
 
 def squeeze(x: Tensor, dim: Dims = None) -> Tensor:
-    """Without the dimensions of length 1, or without `dim` if it has length 1."""
-    dims = _dims(x, dim)
+    """Without the dimensions of length 1, or without those of `dim` that have length 1."""
+    dims = _dims(x, dim, ())
     return reshape(x, *(n for d, n in enumerate(x.shape) if n != 1 or d not in dims))
 
 
@@ -450,9 +477,9 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     )
 
 
-def permute(x: Tensor, *dims: Any) -> Tensor:
-    """The dimensions in another order."""
-    order = _sizes(dims)
+def permute(x: Tensor, *order: Any, dims: Sequence[int] | None = None) -> Tensor:
+    """The dimensions in another order: permute(1, 0), permute((1, 0)) or permute(dims=(1, 0))."""
+    order = _sizes(order if dims is None else (*order, dims))
     back = [int(d) for d in np.argsort([d % builtins.max(x.ndim, 1) for d in order])]
     return _linear("permute", x, lambda a: a.transpose(order), lambda g: permute(g, *back))
 
@@ -500,9 +527,10 @@ def roll(x: Tensor, shifts: int | tuple[int, ...], dims: Dims = None) -> Tensor:
     )
 
 
-def flip(x: Tensor, *dims: Any) -> Tensor:
-    """The order reversed along some dimensions."""
-    return _linear("flip", x, lambda a: np.flip(a, _sizes(dims)), lambda g: flip(g, *dims))
+def flip(x: Tensor, *axes: Any, dims: Sequence[int] | None = None) -> Tensor:
+    """The order reversed along dimensions: flip(0, 1), flip((0, 1)) or flip(dims=(0, 1))."""
+    axes = _sizes(axes if dims is None else (*axes, dims))
+    return _linear("flip", x, lambda a: np.flip(a, axes), lambda g: flip(g, *axes))
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
@@ -563,7 +591,8 @@ def new_zeros(x: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
 
 def new_tensor(x: Tensor, data: Operand) -> Tensor:
     """Numbers as a constant of this tensor's dtype."""
-    return x.from_numpy(np.array(as_array(data), dtype=x.dtype))
+    with np.errstate(all="ignore"):
+        return x.from_numpy(np.array(as_array(data), dtype=x.dtype))
 
 
 # Reading from places: the transpose adds up what came from the same place
@@ -602,14 +631,23 @@ def _added_at(values: Array, index: Any, shape: Shape) -> Array:
 
 
 def gather(x: Tensor, dim: int, index: Operand) -> Tensor:
-    """y[i, j, …] = x[i, index[i, j, …], …] with the index in the place of dimension `dim`."""
+    """y[i, j, …] = x[i, index[i, j, …], …] with the index in the place of dimension `dim`.
+
+    Raises `IndexError` for an index below 0, as torch does, or at least the size.
+    """
     places = array_index(index)
     if places.ndim != x.ndim:
         raise ShapeError(f"an index of shape {places.shape} does not fit shape {x.shape}")
     if not x.ndim:
         return reshape(gather(reshape(x, 1), dim, places.reshape(1)), ())
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in places.shape)])
-    grid[_dim(dim, x.ndim)] = places
+    at = _dim(dim, x.ndim)
+    grid[at] = places
+    outside = places[(places < 0) | (places >= x.shape[at])]
+    if outside.size:
+        raise IndexError(
+            f"index {outside[0]} is out of bounds for dimension {at} with size {x.shape[at]}"
+        )
     return select(x, tuple(grid))
 
 

@@ -23,10 +23,13 @@ multiplication with their rules, the walk back. Then come the rest of arithmetic
 to Python and NumPy, and changes in place. Every other operation, from `exp` to `softmax`, is on
 the page `ops` with its rule.
 
-Names and meanings are torch's, with two differences. Python numbers and lists become float64, and
+Names and meanings are torch's, with three differences. Python numbers and lists become float64, and
 floating-point tensors that a person makes require gradients unless told otherwise. `.grad` is a
 Tensor, `.data` the NumPy array, and a scalar is a tensor without dimensions. Where two dtypes meet,
-NumPy's rules hold: float32 beside a float64 tensor, even of one number, gives float64.
+NumPy's rules hold: float32 beside a float64 tensor, even of one number, gives float64. Of torch's
+keywords some are missing: sizes (`reshape`, `expand`, `repeat`, `new_ones`, …) and what a function
+is of are given by place, `dtype=` is known to `new_ones` and `new_zeros` alone, and NumPy's `axis=`
+and `keepdims=`, which torch takes as well, are not.
 """
 
 from __future__ import annotations
@@ -359,7 +362,9 @@ class Tensor:
         if isinstance(other, Tensor):
             return other
         if isinstance(other, (int, float, np.generic)) and self.dtype.kind == "f":
-            return Tensor.from_numpy(np.asarray(other, dtype=self.dtype))
+            if -65_504 <= float(other) <= 65_504:  # float16 holds it: no kind of float overflows
+                return Tensor.from_numpy(np.asarray(other, dtype=self.dtype))
+            return Tensor.from_numpy(as_array(other)).to(self.dtype)
         if type(other) is int and self.dtype.kind in "iu":
             limits = np.iinfo(self.dtype)
             if limits.min <= other <= limits.max:
@@ -487,7 +492,7 @@ class Tensor:
 
     @data.setter
     def data(self, value: Operand) -> None:
-        self._array = np.asarray(self.as_operand(value)._array, dtype=self.dtype)
+        self._array = self.as_operand(value).to(self.dtype)._array
         self.increment_version()
 
     @property
