@@ -66,10 +66,15 @@ def test_a_best_rate_at_the_edge_is_told() -> None:
 
 
 def test_equals_are_not_ranked() -> None:
-    first, second, third = remarks([sweep("SGD"), sweep("Adam")])
+    first, second = remarks([sweep("SGD"), sweep("Adam")])
     assert "by the spread of the seeds it cannot be told from Adam" in first
     assert "no difference that so many images could show" in second
-    assert "a factor of 10: SGD and Adam" in third
+
+
+def test_the_widest_range_of_good_rates_is_told_where_they_differ() -> None:
+    narrow = sweep("Lion", accuracies=[0.5, 0.5, 0.9, 0.8])
+    third = remarks([sweep("SGD"), sweep("Adam"), narrow])[2]
+    assert "a factor of 10: SGD and Adam. The narrowest covers 1." in third
 
 
 def test_what_differs_is_ranked() -> None:

@@ -137,6 +137,10 @@ def test_who_cannot_look_back_does_not_by_default(tmp_path: Path) -> None:
             PretrainConfig(
                 data=tmp_path, tokenizer=tmp_path, out=tmp_path, previous_token_heads=1, **chosen
             )
+        none = PretrainConfig(
+            data=tmp_path, tokenizer=tmp_path, out=tmp_path, previous_token_heads=0, **chosen
+        )
+        assert none.previous_token_heads == 0
     lstm = ModelConfig.recurrent("lstm", width=64, depth=1, vocab_size=64, context=32)
     assert looking(lstm) == 0
     with pytest.raises(ValueError, match="look back by RoPE"):

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from groundup import nn
-from groundup.maths import Tensor
+from groundup.maths import ShapeError, Tensor
 from groundup.nn.attention import attention
 from torch_oracle import agree as formulas_agree
 from torch_oracle import same
@@ -81,6 +81,12 @@ def test_no_position_sees_the_future() -> None:
 def test_heads_that_do_not_divide_the_width_are_named() -> None:
     with pytest.raises(ValueError, match=r"heads=3 does not divide width=8; try one of 1, 2, 4, 8"):
         nn.CausalSelfAttention(8, 3)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 4), (2, 3, 8), (1, 2, 3, 4)])
+def test_a_sequence_has_three_dimensions(shape: tuple[int, ...], unchecked_types: None) -> None:
+    with pytest.raises(ShapeError, match=r"does not fit \(n, time, 4\)"):
+        nn.CausalSelfAttention(4, 2)(Tensor(normal(*shape)))
 
 
 def test_a_mask_of_truth_values_says_what_may_be_seen() -> None:

@@ -66,6 +66,12 @@ def test_kaiming(
     check(fill(empty(*shape), a, mode, nonlinearity, seed).data, std, uniform)
 
 
+@pytest.mark.parametrize("fill", [init.kaiming_uniform_, init.kaiming_normal_])
+def test_kaiming_knows_two_modes(fill: Any, unchecked_types: None) -> None:
+    with pytest.raises(ValueError, match="mode='fan_avg' must be 'fan_in' or 'fan_out'"):
+        fill(empty(3, 4), mode="fan_avg")
+
+
 @pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 7), (4, 3, 5)])
 def test_orthogonal(shape: tuple[int, ...]) -> None:
     matrix = init.orthogonal_(empty(*shape), gain=2.0, rng=0).data.reshape(shape[0], -1)

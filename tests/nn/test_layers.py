@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from groundup import nn
-from groundup.maths import Tensor
+from groundup.maths import ShapeError, Tensor
 from groundup.nn.layers import layer_norm, rms_norm
 from torch_layers import agree
 
@@ -226,6 +226,12 @@ def test_wrong_input_is_named(call: Any, message: str) -> None:
 def test_ids_that_are_no_integers_are_named(unchecked_types: None) -> None:
     with pytest.raises(ValueError, match="ids are float64; give integers"):
         nn.Embedding(5, 2)(Tensor([1, 2]))  # a list becomes float64
+
+
+@pytest.mark.parametrize("shape", [(), (9,), (2, 9), (1, 1, 2, 9)])
+def test_signals_have_three_dimensions(shape: tuple[int, ...], unchecked_types: None) -> None:
+    with pytest.raises(ShapeError, match=r"does not fit \(n, 2, length\)"):
+        nn.Conv1d(2, 2, 3)(Tensor(normal(*shape)))
 
 
 def test_no_signals_are_convolved_as_well() -> None:

@@ -225,7 +225,11 @@ def test_losses_are_of_their_outputs_dtype() -> None:
         (lambda x: cross_entropy(x, np.array([0, -1])), "target -1 is not one of the 3 classes"),
         (lambda x: cross_entropy(x, np.array([0])), r"shape \(1,\) do not fit outputs of \(2, 3\)"),
         (lambda x: cross_entropy(x, Tensor([0, 1])), "integers, and these are float64"),
-        (lambda x: nll(x.sum(1), np.array([0, 1])), r"do not fit outputs of \(2,\)"),
+        (
+            lambda x: nll(x.sum(1), np.array([0, 1])),
+            r"outputs of \(2,\); give .* \(n, classes, …\)",
+        ),
+        (lambda x: cross_entropy(x, x.softmax(1)), r"of \(2, 3\); give .* \(2,\), .* not taken"),
         (lambda x: multi_margin(x, np.array([0, -100])), "target -100 is not one"),
         (lambda x: hinge(x, x * 0 + nan), "targets 1 and -1"),
         (lambda x: hinge(x.sum(1), np.array([0, 1])), r"give 2 \* targets - 1"),

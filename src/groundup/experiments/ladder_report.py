@@ -74,12 +74,14 @@ class Result:
         """How many bits per byte more than `other` it paid for the same documents."""
         return bootstrap_ratio(self.bits.mean(axis=0) - other.bits.mean(axis=0), self.bytes)
 
-    def beats(self, other: Result) -> bool:
-        """Whether it is better beyond what other documents and other seeds could change.
+    @property
+    def too_few(self) -> bool:
+        """Whether the documents are so few that they tell nothing, however much they agree."""
+        return len(self.bytes) < FEWEST_GROUPS
 
-        Of a few documents nothing can be told, however much they agree.
-        """
-        if len(self.bytes) < FEWEST_GROUPS:
+    def beats(self, other: Result) -> bool:
+        """Whether it is better beyond what other documents and other seeds could change."""
+        if self.too_few:
             return False
         return self.minus(other).high < 0 and self.by_seed.high < other.by_seed.low
 
@@ -180,6 +182,8 @@ def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
 
 def verdict(one: Result, other: Result) -> str:
     """Whether `one` is better than `other`, in words."""
+    if one.too_few:
+        return "too few documents to tell"
     if one.beats(other):
         return f"beats {other.name}"
     if other.beats(one):
@@ -266,6 +270,9 @@ def remarks(ladder: Sequence[Result]) -> list[str]:
     rivals = [min(counts, key=lambda result: result.by_seed.estimate)]
     rivals += [result for result in ladder if result.kind == "less text"]
     said = [f"{where}, {_against(best, rival)}." for rival in rivals]
+    if best.too_few:
+        which = "which rung beats the one below"
+        return [*said, f"{where}, there are too few documents to tell {which}."]
     broken = [
         f"{one.name} {verdict(one, before)}"
         for before, one in pairwise(_climbed(ladder))
@@ -276,7 +283,9 @@ def remarks(ladder: Sequence[Result]) -> list[str]:
 
 def _against(best: Result, count: Result) -> str:
     what = f"{count.name} ({count.tokens:,} tokens counted in {count.seconds[0]:.1f} s)"
-    if best.beats(count):
+    if best.too_few:
+        said = f"there are too few documents to tell the best network, {best.name}, from {what}"
+    elif best.beats(count):
         said = f"the best network, {best.name}, beats {what}"
     elif count.beats(best):
         said = f"no network beats {what}; the best is {best.name}"

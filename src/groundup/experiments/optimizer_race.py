@@ -323,10 +323,14 @@ def remarks(sweeps: Sequence[Sweep]) -> list[str]:
             if gap.low > 0 or gap.high < 0
             else "no difference that so many images could show."
         ),
-        f"The widest range of good rates covers a factor of {max(ranges.values()):.2g}: "
-        f"{listing([name for name, factor in ranges.items() if factor == max(ranges.values())])}. "
-        f"The narrowest covers {min(ranges.values()):.2g}.",
     ]
+    widest, narrowest = max(ranges.values()), min(ranges.values())
+    if widest > narrowest:
+        told.append(
+            f"The widest range of good rates covers a factor of {widest:.2g}: "
+            f"{listing([name for name, factor in ranges.items() if factor == widest])}. "
+            f"The narrowest covers {narrowest:.2g}."
+        )
     edge = [sweep.name for sweep in sweeps if sweep.at_the_edge]
     if edge:
         told.append(f"At the edge of the rates tried, and perhaps better beyond: {listing(edge)}.")

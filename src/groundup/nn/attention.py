@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
+from groundup.maths.arrays import ShapeError
 from groundup.maths.tensor import Tensor
 from groundup.nn import init
 from groundup.nn.init import Rng
@@ -77,6 +78,11 @@ class CausalSelfAttention(Module):
         self.o_proj = Linear(width, width, bias, rng, dtype)
 
     def forward(self, x: Float[Tensor, "n time width"]) -> Float[Tensor, "n time width"]:
+        """Attend; `ShapeError` for another width or other than three dimensions."""
+        if x.ndim != 3 or x.shape[2] != self.q_proj.in_features:
+            raise ShapeError(
+                f"an input of shape {x.shape} does not fit (n, time, {self.q_proj.in_features})"
+            )
         projections = (self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (
             project(x).reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)

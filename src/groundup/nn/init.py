@@ -83,6 +83,7 @@ def kaiming_uniform_(
     """Fill with U(-b, b), b = gain √(3 / fan) (He et al. 2015, section 2.2).
 
     `a` is the negative slope of a leaky ReLU; `mode` says in which direction variances stay.
+    Raises `ValueError` for another mode or nonlinearity.
     """
     bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, rng)
@@ -152,6 +153,8 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
 
 
 def _kaiming_std(tensor: Tensor, a: float, mode: Mode, nonlinearity: Nonlinearity) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"mode={mode!r} must be 'fan_in' or 'fan_out'")
     fan_in, fan_out = _fans(tensor)
     return calculate_gain(nonlinearity, a) / math.sqrt(fan_in if mode == "fan_in" else fan_out)
 

@@ -249,7 +249,8 @@ class Conv1d(Module):
     ) -> Float[Tensor, "n out_channels positions"]:
         """Convolve; `ShapeError` for other channels or a signal shorter than one window."""
         reach = self.dilation * (self.kernel_size - 1) + 1
-        if x.shape[1] != self.in_channels or x.shape[2] + 2 * self.padding < reach:
+        fits = x.ndim == 3 and x.shape[1] == self.in_channels
+        if not fits or x.shape[2] + 2 * self.padding < reach:
             raise ShapeError(
                 f"an input of shape {x.shape} does not fit (n, {self.in_channels}, length) with "
                 f"length + 2 · {self.padding} (padding) at least {reach}, which a window spans"

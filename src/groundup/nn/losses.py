@@ -148,9 +148,13 @@ def _counted(values: Any, targets: Any, weight: Any, ignore_index: int) -> tuple
 def _classes(values: Any, targets: Any, ignore_index: int | None = None) -> Array:
     """Targets as an array of integers that are classes of `values`, or `ignore_index`."""
     classes = np.asarray(targets)
-    if values.ndim < 2 or (values.shape[0], *values.shape[2:]) != classes.shape:
+    shape = tuple(values.shape)
+    if len(shape) < 2 or (shape[0], *shape[2:]) != classes.shape:
+        wanted = "outputs of shape (n, classes, …)"
+        if len(shape) >= 2:
+            wanted = f"integers of shape {(shape[0], *shape[2:])}, as probabilities are not taken"
         raise ShapeError(
-            f"class targets of shape {classes.shape} do not fit outputs of {tuple(values.shape)}"
+            f"class targets of shape {classes.shape} do not fit outputs of {shape}; give {wanted}"
         )
     if classes.dtype.kind not in "iu":
         raise ValueError(f"class targets are integers, and these are {classes.dtype}")

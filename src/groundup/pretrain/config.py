@@ -139,7 +139,8 @@ class PretrainConfig(TrainingConfig):
         if self.experts is None:
             unused |= dict.fromkeys(("experts_per_token", "balance"), "no experts")
         for name, without in unused.items():
-            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+            # 0 asks for none of it, which is what the model has.
+            if (value := getattr(self, name)) not in (0, type(self).model_fields[name].default):
                 raise ValueError(f"{name}={value} has no meaning with {without}; leave it out")
         return self
 
