@@ -141,12 +141,43 @@ def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
     assert estimate.loss.low < estimate.loss.estimate < estimate.loss.high
     # The experiment keeps it among its data.
     (tmp_path / "result.json").write_text(json.dumps({"experiment": "scaling-law", "data": result}))
-    assert read_law(tmp_path)[0] == Law(**law) and read_law(tmp_path)[2:] == (0.005, 19)
+    assert read_law(tmp_path)[0] == Law(**law) and read_law(tmp_path)[2:] == (0.005, 19, {})
     contents: list[dict[str, Any]] = [{}, {"fit": None}, {"data": []}, {"data": {"fit": 3}}]
     for content in contents:
         (tmp_path / "result.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match="holds no law"):
             read_law(tmp_path)
+
+
+def test_a_run_far_outside_a_law_is_told(tmp_path: Path) -> None:
+    machine, law = tmp_path / "machine.json", tmp_path / "result.json"
+    facts = {"fast_bfloat16": False, "cores": 8, "kernels": "none", "processor": "an old one"}
+    machine.write_text(json.dumps({"facts": facts, "trial_flops": 1e11}))
+
+    def doubt(e: float, deviation: float = 0.0, **ranges: list[float]) -> str | None:
+        fit = {"law": {"E": e, "A": 0.0, "B": 0.0, "alpha": 0.3, "beta": 0.3}, "drawn": []}
+        fit |= {"deviation": deviation, "runs": 20, "left_out": [], "range": near | ranges}
+        law.write_text(json.dumps({"fit": fit}))
+        planned = plan_run(request, machine=machine, law=law, json=tmp_path / "plan.json")
+        told = json.loads((tmp_path / "plan.json").read_text())["reasons"].get("loss")
+        assert told == planned.reasons.get("loss")
+        return told
+
+    request = PlanRequest("pretrain", steps=100, depth=2)
+    found = plan_run(request, machine=machine, law=None)
+    sizes = {name: getattr(found, name) for name in ("parameters", "tokens", "flops")}
+    near = {name: [size / 9, size / 8] for name, size in sizes.items()}
+    assert doubt(3.0) is None
+    n = found.parameters
+    told = doubt(3.0, parameters=[11 * n, 12 * n], flops=[1e3, 2e3])
+    assert (
+        told is not None and " parameters (here " in told and "and 1e+03 to 2e+03 FLOPs (" in told
+    )
+    assert "tokens" not in told and "guessing" not in told
+    told = doubt(26.7)
+    assert told == "doubtful, for guessing costs ln 4,096 = 8.32 nats a token, below the loss"
+    told = doubt(8.0, deviation=0.1)
+    assert told is not None and told.endswith("below the end of its interval")
 
 
 def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from pydantic import BaseModel
 
@@ -45,6 +45,7 @@ from groundup.report.table import (
     Column,
     Table,
     decimals,
+    listing,
     number,
     short_number,
     text_table,
@@ -72,6 +73,8 @@ from groundup.train.stage import Forecast, forecast
 
 # What has an option of its own.
 _OPTIONS = ("data", "tokenizer", "model")
+# A law is trusted from a tenth of the least to ten times the most of what its runs had.
+_FAR_OUTSIDE = 10.0
 # Of each pair the one says what the other does.
 _PAIRS = (("minutes", "steps"), ("minutes", "tokens"), ("steps", "tokens"), ("params", "depth"))
 
@@ -141,9 +144,11 @@ def plan_run(
         reason = f"{near}; give the size itself with --width and --depth"
         estimate = replace(estimate, reasons={"parameters": reason, **estimate.reasons})
     if law_found is not None:
-        estimate = replace(
-            estimate, loss=predicted(*law_found, estimate.parameters, estimate.tokens)
-        )
+        loss = predicted(*law_found[:4], estimate.parameters, estimate.tokens)
+        estimate = replace(estimate, loss=loss)
+        if doubts := _doubts(estimate, loss, law_found[4], _vocab_size(request)):
+            reasons = {**estimate.reasons, "loss": f"doubtful, for {doubts}"}
+            estimate = replace(estimate, reasons=reasons)
     console.print(in_terminal(table(estimate)))
     for name, reason in estimate.reasons.items():
         say(f"  {name}: {reason}")
@@ -401,10 +406,15 @@ def _refuse_other_compute(config: PretrainConfig, compute: Compute, device: str)
 # The loss.
 
 
-def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float, int]:
+_Ranges: TypeAlias = Mapping[str, tuple[float, float]]
+"""The least and the most parameters, tokens and FLOPs of a law's runs."""
+
+
+def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float, int, _Ranges]:
     """The law that `groundup scaling fit` wrote, what else it may be, a run's deviation, the runs.
 
-    The experiment `scaling-law` wrote one as well, among its data.
+    At last stand the ranges of the runs, of which older folders say nothing. The experiment
+    `scaling-law` wrote a law as well, among its data.
     """
     path = folder / "result.json" if folder.is_dir() else folder
     found = read_json_object(path)
@@ -414,12 +424,35 @@ def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float, int]:
         drawn = tuple(Law(*(float(one) for one in row)) for row in fit["drawn"])
         if not 0 <= (deviation := float(fit["deviation"])) < math.inf:
             raise ValueError
-        return law, drawn, deviation, int(fit["runs"]) - len(fit["left_out"])
+        ranges = {}
+        for name in ("parameters", "tokens", "flops") if "range" in fit else ():
+            low, high = fit["range"][name]
+            ranges[name] = float(low), float(high)
+        return law, drawn, deviation, int(fit["runs"]) - len(fit["left_out"]), ranges
     except (KeyError, TypeError, ValueError):
         raise UserError(
             f"--law={folder} holds no law; name a folder that groundup scaling fit wrote, or "
             "groundup experiment scaling-law"
         ) from None
+
+
+def _doubts(estimate: RunEstimate, loss: Interval, ranges: _Ranges, vocab_size: int) -> str:
+    """Why the loss of a run by a law may be far off; nothing where it is to be believed."""
+    far = []
+    for name, (low, high) in ranges.items():
+        value = getattr(estimate, name)
+        if not low / _FAR_OUTSIDE <= value <= high * _FAR_OUTSIDE:
+            word = "FLOPs" if name == "flops" else name
+            own, least, most = (
+                f"{one:.2g}" if name == "flops" else short_number(one) for one in (value, low, high)
+            )
+            far.append(f"{least} to {most} {word} (here {own})")
+    said = [f"the law's runs have {listing(far)}"] if far else []
+    guessing = math.log(vocab_size)
+    if loss.high > guessing:
+        what = "the loss" if loss.estimate > guessing else "the end of its interval"
+        said.append(f"guessing costs ln {vocab_size:,} = {guessing:.2f} nats a token, below {what}")
+    return "; and ".join(said)
 
 
 # Words.

@@ -21,7 +21,7 @@ from groundup.pretrain.scaling.law import (
     fit_law,
     predicted,
 )
-from groundup.pretrain.scaling.report import findings, frontier_plot, law_table
+from groundup.pretrain.scaling.report import findings, frontier_plot, isoflop_plot, law_table
 from groundup.pretrain.scaling.table import Runs
 
 # Besiroglu et al. (2024), table 1.
@@ -149,6 +149,18 @@ def test_a_prediction_covers_what_runs_come_to() -> None:
     assert 0.01 < (found.high - found.low) / found.estimate < 0.1
 
 
+def test_a_law_keeps_the_range_of_the_runs_that_it_was_fitted_to() -> None:
+    runs = grid()
+    kept = runs.tokens < runs.tokens.max()
+    told = LawFit(TRUE, (), runs, kept, np.zeros(len(runs))).to_json()["range"]
+    assert told["parameters"] == [runs.parameters.min(), runs.parameters[kept].max()]
+    assert told["tokens"][1] < runs.tokens.max() and sorted(told) == [
+        "flops",
+        "parameters",
+        "tokens",
+    ]
+
+
 def test_a_prediction_knows_that_few_runs_hardly_tell_their_noise() -> None:
     generator, held = np.random.default_rng(0), []
     for seed in range(1_000):
@@ -206,6 +218,14 @@ def test_a_budget_that_is_best_at_its_edge_has_no_optimum() -> None:
     assert found is not None and [one.why for one in found.budgets][:4] == [""] * 4
     assert found.budgets[4].why == "is best at its largest size"
     assert found.a is not None and found.a.estimate == pytest.approx(TRUE.a, abs=0.02)
+
+
+def test_budgets_of_few_sizes_are_drawn_without_parabolas() -> None:
+    runs = grid().chosen(np.arange(45) % 9 < 3)
+    found = fit_isoflop(runs, bootstraps=10)
+    assert found is not None and {one.why for one in found.budgets} == {"has fewer than 4 sizes"}
+    fit = LawFit(TRUE, (), runs, np.ones(len(runs), bool), np.zeros(len(runs)))
+    assert not isoflop_plot(fit, found).figure.legends
 
 
 def test_runs_of_any_compute_have_no_budgets() -> None:

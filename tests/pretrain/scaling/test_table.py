@@ -168,7 +168,11 @@ def test_rows_that_are_no_runs_are_set_aside_and_said(tmp_path: Path) -> None:
     [
         ("", "no rows"),
         ("a,b,c\n1,2,3\n", "no column for loss"),
-        ("loss,n\n1,2\n", "no column for parameters and tokens"),
+        ("a,b\n1,2\n", r"\(--loss\) and two of parameters .*, tokens .* and FLOPs \(--flops\)"),
+        ("loss,n\n1,2\n", r"column for tokens \(--tokens\) or FLOPs \(--flops\) among"),
+        ("loss,size_of_it,d\n1,2,3\n", r"column for parameters \(--parameters\) or FLOPs .* among"),
+        ("loss,c\n1,2\n", r"for parameters \(--parameters\) or tokens \(--tokens\) among"),
+        ("seen,n,d\n1,2,3\n", r"no column for loss \(--loss\) among 'seen, n, d'; name it"),
         ("n,d,loss\nx,y,z\n", "no row of 1"),
         ("[1, 2", "not JSON"),
         ("[1, 2]", "no column"),
@@ -181,6 +185,12 @@ def test_what_is_no_table_ends_in_one_sentence(tmp_path: Path, text: str, why: s
     assert "\n" not in str(told.value)
     with pytest.raises(UserError, match="no column of"):
         read_table(written(tmp_path / "t", "n,d,loss\n1,2,3\n"), {"loss": "missing"})
+
+
+def test_total_parameters_are_parameters(tmp_path: Path) -> None:
+    names = "run,non_embedding_params,embedding_params,total_params,tokens,train_loss,val_loss"
+    found = read_table(written(tmp_path / "t.csv", f"{names}\na,70,30,100,2000,3.2,3.1\n"))
+    assert found.columns == {"parameters": "total_params", "tokens": "tokens", "loss": "val_loss"}
 
 
 def test_a_command_from_table_to_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,11 @@ class LawFit:
             "deviation": self.deviation,
             "runs": len(self.runs),
             "left_out": np.flatnonzero(~self.kept).tolist(),
+            "range": {
+                name: [float(values.min()), float(values.max())]
+                for name, values in vars(self.used).items()
+                if name != "losses"
+            },
             "drawn": [list(asdict(one).values()) for one in self.drawn],
         }
 

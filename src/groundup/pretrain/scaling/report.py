@@ -308,7 +308,8 @@ def isoflop_plot(fit: LawFit, isoflop: IsoFlop) -> Plot:
     _short_numbers(axes.xaxis, runs.parameters)
     axes.set_xlabel("parameters")
     axes.set_ylabel("loss")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     caption = "Parabolas through the runs of each budget; a star is a budget's optimum."
     return Plot("isoflop", caption, figure)
 

@@ -25,12 +25,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from groundup.errors import UserError, shorten
+from groundup.report.table import listing
 from groundup.runs.files import naming
 
 # Names without capitals, spaces and signs, the most telling first.
 _NAMES: dict[str, tuple[str, ...]] = {
     "parameters": (
         *("parameters", "params", "nparams", "numparams", "nparameters", "numparameters"),
+        *("totalparams", "totalparameters"),
         *("modelsize", "modelparameters", "parametercount", "size", "n"),
     ),
     "tokens": (
@@ -198,12 +200,15 @@ def _columns(path: Path, names: Sequence[str], asked: Mapping[str, str]) -> dict
         column = next((plain[one] for one in known if one in plain), None)
         if column is not None and column not in found.values():
             found[name] = column
-    sizes = found.keys() & {"parameters", "tokens", "flops"}
-    if "loss" not in found or len(sizes) < 2:
-        missing = "loss" if "loss" not in found else "parameters and tokens (or FLOPs)"
+    sizes = [name for name in ("parameters", "tokens", "flops") if name not in found]
+    lacking = [] if "loss" in found else ["loss (--loss)"]
+    if len(sizes) > 1:  # two of three are enough
+        options = [f"{'FLOPs' if name == 'flops' else name} (--{name})" for name in sizes]
+        lacking.append(" or ".join(options) if len(sizes) == 2 else f"two of {listing(options)}")
+    if lacking:
         raise UserError(
-            f"{path} has no column for {missing} among {shorten(', '.join(names))}; name it, as in "
-            '--loss "Final loss"'
+            f"{path} has no column for {' and '.join(lacking)} among "
+            f"{shorten(', '.join(names))}; name it with its option"
         )
     return found
 
