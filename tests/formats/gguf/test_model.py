@@ -15,7 +15,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType, quants
 
-from gguf_files import header_of
+from gguf_files import F32, Value, header_of
 from groundup.data.packs.fetch import pull_model
 from groundup.errors import UserError
 from groundup.formats.compare import compared_with_gguf
@@ -64,7 +64,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama linear": {"model_type": "llama", "rope": Rope(type="linear", factor=4.0)},
     "llama yarn": {
         "model_type": "llama",
-        "rope": replace(YARN, beta_fast=16.0, beta_slow=2.0, attention_factor=1.3),
+        "rope": replace(YARN, attention_factor=1.3),
     },
     "llama 3": {
         "model_type": "llama",
@@ -341,6 +341,18 @@ def test_llama3s_settings_are_found_in_its_factors(
     np.testing.assert_allclose(frequency_factors(found, dim), expected, rtol=1e-4)
 
 
+def test_yarns_bounds_are_read_as_the_file_says(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_gguf(tmp_path / "a.gguf", tiny_model(**MODELS["llama yarn"]), tokenizer, "f32")
+    header = header_of(read_gguf_header(tmp_path / "a.gguf"))
+    for name, value in (("fast", 16.0), ("slow", 2.0)):
+        header = header.changed(f"llama.rope.scaling.yarn_beta_{name}", Value(F32, value))
+    (tmp_path / "b.gguf").write_bytes(header.to_bytes())
+    found = read_gguf(tmp_path / "b.gguf").config.rope
+    assert found == replace(MODELS["llama yarn"]["rope"], beta_fast=16.0, beta_slow=2.0)
+
+
 @pytest.mark.parametrize("value", [0.5, float("nan"), float("inf"), -1.0, 7.0])
 def test_other_factors_are_refused(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, value: float
@@ -383,6 +395,8 @@ def test_a_window_bounds_the_context_that_llama_cpp_may_give(
     [
         ({"rope": Rope(type="llama3", factor=8.0)}, "no llama3 RoPE for a qwen3"),
         ({"rope": replace(YARN, truncate=False)}, "truncate=False"),
+        ({"rope": replace(YARN, beta_fast=16.0)}, "beta_fast=16, beta_slow=1"),
+        ({"model_type": "llama", "rope": replace(YARN, beta_slow=2.0)}, "beta_slow=2"),
         ({**MODELS["gpt2"], "hidden_act": "relu"}, "hidden_act='relu'"),
         ({"attention_bias": True}, "no biases for a qwen3"),
         ({**MODELS["qwen2"], "mlp_bias": True}, "biases in its feed-forward part"),

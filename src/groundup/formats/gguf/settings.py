@@ -381,6 +381,12 @@ def _refuse_unknown_to_llama_cpp(config: ModelConfig) -> None:
         raise UserError(f"llama.cpp has no {rope.type} RoPE for a {kind}; {remedy}")
     if rope.type == "yarn" and not rope.truncate:
         raise UserError(f"llama.cpp always rounds YaRN's bounds (truncate=False); {remedy}")
+    if rope.type == "yarn" and (rope.beta_fast, rope.beta_slow) != (32, 1):
+        # It passes over what a file of these families says of them.
+        raise UserError(
+            f"llama.cpp takes YaRN's bounds at 32 and 1 turns (beta_fast={rope.beta_fast:g}, "
+            f"beta_slow={rope.beta_slow:g}); {remedy}"
+        )
     if kind == "qwen3" and (config.attention_bias or config.mlp_bias):
         raise UserError(f"llama.cpp has no biases for a {kind}; {remedy}")
     if kind == "qwen2" and config.mlp_bias:
