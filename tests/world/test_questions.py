@@ -12,7 +12,7 @@ import pytest
 
 from groundup.text.rows import Conversation, Message
 from groundup.world import questions, stories
-from groundup.world.answers import Values, is_heldout_sum
+from groundup.world.answers import COULD_BE, Values, is_heldout_sum
 from groundup.world.facts import (
     ANIMALS,
     HELDOUT_PAIRS,
@@ -259,6 +259,14 @@ def test_wrong_answers_are_told_from_right_ones_by_their_value_alone() -> None:
             assert one == other and pair.chosen != pair.rejected, pair
             seen += 1
     assert seen > 15
+
+
+@pytest.mark.parametrize("seed", [18706, 34843, 40952, 52998])
+def test_an_answer_in_one_word_has_another_beside_it(seed: int) -> None:
+    """No legs are `zero` in one word."""
+    pair = questions.preference(SeededRandom(seed))
+    assert pair.chosen == "Zero." and pair.rejected != pair.chosen
+    assert pair.rejected.removesuffix(".").lower() in COULD_BE["legs"]
 
 
 def answer(text: str) -> str:

@@ -76,12 +76,15 @@ def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
     others = tuple(value for value in others if value not in right)
     while True:
         if others:
-            wrong = _with_value(answer.content, right[0], dice.pick(others))
+            # Of the right values it is one that stands in the answer: `No legs`, but `Zero.`
+            other = dice.pick(others)
+            changed = (_with_value(answer.content, value, other) for value in right)
+            wrong = next((one for one in changed if one != answer.content), answer.content)
         else:
             wrong = kind.answer(kind.draw(dice, heldout)).text
-        is_wrong = bool(others) or not any(value in wrong for value in right)
+        is_right = wrong == answer.content or (not others and any(v in wrong for v in right))
         text = " ".join([*(turn.content for turn in asked.messages), wrong])
-        if is_wrong and (heldout or not heldout_pairs(text)):
+        if not is_right and (heldout or not heldout_pairs(text)):
             return Preference(tuple(prompt), answer.content, wrong, "world-answers", asked.group)
 
 
