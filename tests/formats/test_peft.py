@@ -129,6 +129,57 @@ def test_an_adapter_of_peft_gives_the_logits_that_it_gives_in_peft(
     assert torch.equal(our_logits(ours), plain)
 
 
+@pytest.mark.parametrize("changes", [UNTIED, TIED])
+@pytest.mark.filterwarnings("ignore:.*tie")
+def test_what_is_replaced_and_saved_beside_it_once_more_is_read_once(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    base = base_folder(tmp_path / "base", "llama", **changes)
+    model = their_adapter(base, modules_to_save=["embed_tokens", "lm_head"])
+    model.save_pretrained(tmp_path / "theirs", save_embedding_layers=True)
+    assert any("original_module" in key for key in load_file(tmp_path / "theirs" / WEIGHTS))
+    load_adapter(ours := our_base(base), tmp_path / "theirs")
+    assert_close(our_logits(ours), their_logits(model), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.filterwarnings("ignore:.*tie")
+def test_embeddings_that_peft_saves_beside_an_adapter_are_read(tied: bool, tmp_path: Path) -> None:
+    """No word of the config tells of them."""
+    base = base_folder(tmp_path / "base", "llama", tie_word_embeddings=tied)
+    model = their_adapter(base)
+    with torch.no_grad():
+        model.get_input_embeddings().weight *= 1.5
+    model.save_pretrained(tmp_path / "theirs", save_embedding_layers=True)
+    expected = their_logits(reloaded(base, tmp_path / "theirs"))
+    assert_close(expected, their_logits(model))
+    ours = our_base(base)
+    load_adapter(ours, tmp_path / "theirs")
+    assert_close(our_logits(ours), expected, rtol=1e-5, atol=1e-5)
+    save_adapter(tmp_path / "ours", ours, base=base)
+    assert_close(their_logits(reloaded(base, tmp_path / "ours")), expected, rtol=1e-5, atol=1e-5)
+    stored(lambda t: t.pop("base_model.model.lm_head.weight"))(tmp_path / "theirs")
+    if tied:
+        with pytest.raises(UserError, match=r"lacks lm_head\.weight"):
+            load_adapter(our_base(base), tmp_path / "theirs")
+    else:
+        load_adapter(again := our_base(base), tmp_path / "theirs")
+        assert_close(our_logits(again), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("whole", [None, ["embed_tokens", "lm_head"]])
+def test_another_number_of_tokens_is_told_with_both_numbers(
+    whole: list[str] | None, tmp_path: Path
+) -> None:
+    base = base_folder(tmp_path / "base", **UNTIED)
+    model = theirs(base)
+    model.resize_token_embeddings(100)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=whole)
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "theirs")
+    with pytest.raises(UserError, match=r"has 100 rows, .* must have 96: .* merge the adapter"):
+        load_adapter(our_base(base), tmp_path / "theirs")
+
+
 # Ours.
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,11 @@ from groundup.runs.files import write_bytes, write_json
 WEIGHTS = "adapter_model.safetensors"
 # What PEFT wraps around a model's own names.
 _PREFIX = "base_model.model."
+# What PEFT saves beside an adapter where the vocabulary was resized, or where it is asked to
+# (`save_embedding_layers`), with no word of it in the config.
+_VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
+# Where the config does say so, PEFT then saves these and the base's once more, under these names.
+_AGAIN = ("modules_to_save.weight", "original_module.weight")
 # The words of the file's metadata, as all releases have written them.
 _QUANTIZATION, _DOUBLE = "quantisation", "double_quantisation"
 T = TypeVar("T", int, float)
@@ -83,7 +88,7 @@ def load_adapter(
             f"{_from_here(origin.base, folder)}"
         )
     loras = _loras(folder, config, model)
-    whole = _whole(config, model, loras)
+    whole = _whole(config, model, loras, _vocabulary(folder))
     shapes = _shapes(model, loras) | {path: tuple(p.shape) for path, p in whole.items()}
     tensors = _read(folder, shapes)
     attach(model, loras, name=name)
@@ -147,10 +152,16 @@ def _loras(folder: Path, config: AdapterConfig, model: nn.Module) -> dict[str, L
     return found
 
 
+def _vocabulary(folder: Path) -> set[str]:
+    """The paths of embeddings and head that the file holds, whether or not the config says so."""
+    with _opened(folder) as file:
+        return {path for path in _VOCABULARY if f"{_PREFIX}{path}" in file.keys()}  # noqa: SIM118
+
+
 def _whole(
-    config: AdapterConfig, model: nn.Module, loras: Iterable[str]
+    config: AdapterConfig, model: nn.Module, loras: Iterable[str], vocabulary: Set[str]
 ) -> dict[str, nn.Parameter]:
-    """The parameters that the adapter replaces, by path."""
+    """The parameters that the adapter replaces, by path; those of the `vocabulary` among them."""
     everything = modules_to_save.parameters(model)
     everything = {path: p for path, p in everything.items() if ".lora_" not in path}
 
@@ -162,8 +173,8 @@ def _whole(
             config.bias == "all" or (config.bias == "lora_only" and owner in loras)
         )
 
-    found = {path: p for path, p in everything.items() if wanted(path)}
-    if config.tied:
+    found = {path: p for path, p in everything.items() if path in vocabulary or wanted(path)}
+    if config.tied or vocabulary - set(filter(wanted, everything)):
         ids = {id(parameter) for parameter in found.values()}
         found = {path: p for path, p in everything.items() if path in found or id(p) in ids}
     return found
@@ -193,9 +204,12 @@ def _shapes(model: nn.Module, loras: Mapping[str, LoRA]) -> dict[str, tuple[int,
 def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """All tensors of the file, which must be these and no others, by path."""
     found: dict[str, Tensor] = {}
+    again = {path.replace("weight", name): path for path in _VOCABULARY for name in _AGAIN}
     with _opened(folder) as file:
         for key in file.keys():  # noqa: SIM118 (not a dictionary)
             path = key.removeprefix(_PREFIX).replace(".base_layer.", ".")
+            if path in again and again[path] in shapes:
+                continue
             shape = tuple(file.get_slice(key).get_shape())
             kind = file.get_slice(key).get_dtype()
             if path not in shapes or path in found:
@@ -204,6 +218,13 @@ def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tens
                     f"{ADAPTER_CONFIG} describes, on this model; check that both belong together"
                 )
             if shape != shapes[path]:
+                if path in _VOCABULARY and shape[1:] == shapes[path][1:]:
+                    raise UserError(
+                        f"{folder / WEIGHTS}: tensor {key} has {shape[0]:,} rows, and on this model"
+                        f" it must have {shapes[path][0]:,}: the base was given another vocabulary "
+                        "before training; merge the adapter into it with PEFT (merge_and_unload), "
+                        "and load the model that this gives, or give that base"
+                    )
                 raise UserError(
                     f"{folder / WEIGHTS}: tensor {key} has shape {list(shape)}, and on this model "
                     f"it must have {list(shapes[path])}; give the model that it was trained on"
