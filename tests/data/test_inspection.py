@@ -267,6 +267,26 @@ def test_a_bar_hears_of_every_row(tokenizer: Tokenizer) -> None:
     assert isinstance(console.file, io.StringIO) and "2/2" in console.file.getvalue()
 
 
+def test_it_is_said_what_held_rows_out(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows = [json.dumps({"prompt": f"{i}?", "completion": f"{i}."}) for i in range(230)]
+    (tmp_path / "split").mkdir()
+    for path, some in (
+        (tmp_path / "split" / "train.jsonl", rows[:10]),
+        (tmp_path / "split" / "validation.jsonl", rows[10:20]),
+        (tmp_path / "alone.jsonl", rows[20:]),
+    ):
+        path.write_text("\n".join(some))
+
+    def said(*names: str) -> str:
+        data = load_dataset([tmp_path / name for name in names])
+        return " ".join(printed(inspect(data, tokenizer, context=CONTEXT)).split())
+
+    assert "held out by a hash of what they say" in said("alone.jsonl")
+    assert "validation rows 10 held out by the data's own split" in (split := said("split"))
+    assert "by a hash" not in split
+    assert re.search(r"own split, .*; \d+ of them by a hash of", said("split", "alone.jsonl"))
+
+
 # The page.
 
 

@@ -63,16 +63,17 @@ LEAST_TO_SPLIT = 200
 class Dataset:
     """The two sides, the lines that were set aside, and how many rows said the same again.
 
-    `remarks` are sentences on what was not read: files of a folder, and columns of rows.
+    `hashed` are the rows held out by hash, and `share` is the share of them; the others came held
+    out. `remarks` are sentences on what was not read: files of a folder, and columns of rows.
     """
 
     train: tuple[TrainingRow, ...]
     heldout: tuple[TrainingRow, ...]
     bad: tuple[BadLine, ...]
     duplicates: int
-    # The share that was held out by hash, where no split came with the data.
     share: float = 0.0
     remarks: tuple[str, ...] = ()
+    hashed: int = 0
 
 
 def load_dataset(
@@ -102,6 +103,7 @@ def load_dataset(
         duplicates=sum(part.duplicates for part in parts),
         share=max((part.share for part in parts), default=0.0),
         remarks=tuple(remark for part in parts for remark in part.remarks),
+        hashed=sum(part.hashed for part in parts),
     )
 
 
@@ -169,9 +171,16 @@ def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
             others = heldout - set(map(content, part.heldout)) if part.repeats else heldout
             train = [row for row in part.train if content(row) not in others]
             held, rows = part.heldout, train
-        again = len(part.train) - len(rows)
         read.append(
-            Dataset(tuple(train), tuple(held), tuple(part.bad), again, share, tuple(part.remarks))
+            Dataset(
+                tuple(train),
+                tuple(held),
+                tuple(part.bad),
+                duplicates=len(part.train) - len(rows),
+                share=share,
+                remarks=tuple(part.remarks),
+                hashed=len(held) if part.heldout is None else 0,
+            )
         )
     return read
 

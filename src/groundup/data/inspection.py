@@ -61,7 +61,8 @@ class Bin:
 class Inspection:
     """Counts of one's own data as a tokenizer and a context make of it.
 
-    All but `heldout`, `duplicates` and `bad` are of the training rows. `refused` are rows that the
+    All but `heldout`, `hashed` of which a hash held out, `duplicates` and `bad` are of the training
+    rows. `refused` are rows that the
     template or the tokenizer cannot take, and why; the arrays are of the others: `lengths` in
     tokens as long as nothing is cut, `is_cut` conversations that are longer than `context`,
     `has_no_target` ones of which no token within it is trained. Documents are not cut but laid into
@@ -85,6 +86,7 @@ class Inspection:
     sources: tuple[SourceCounts, ...]
     examples: tuple[InspectedRow, ...]
     unread: tuple[str, ...] = ()
+    hashed: int = 0
 
     @property
     def usable(self) -> int:
@@ -139,6 +141,7 @@ def inspect(
             )
         ),
         unread=data.remarks,
+        hashed=data.hashed,
     )
 
 

@@ -114,7 +114,7 @@ def facts(found: Inspection) -> Table:
     empty, cut = int(found.has_no_target.sum()), int(found.is_cut.sum())
     rows = [
         ("training rows", found.rows, ""),
-        ("validation rows", found.heldout, "held out by a hash of what they say"),
+        ("validation rows", found.heldout, f"held out {_held_out_by(found)}"),
         ("duplicates", found.duplicates, "left out"),
         ("bad lines", len(found.bad), "set aside"),
         ("refused rows", len(found.refused), "by the tokenizer or its template, set aside"),
@@ -130,6 +130,14 @@ def facts(found: Inspection) -> Table:
         if count or name in always or name == "truncated rows"
     ]
     return Table([Column(""), Column("", words=True)], shown)
+
+
+def _held_out_by(found: Inspection) -> str:
+    by_hash = "by a hash of what they say"
+    as_it_came = "by the data's own split, such as files called validation"
+    if found.hashed in (0, found.heldout):
+        return by_hash if found.hashed else as_it_came
+    return f"{as_it_came}; {found.hashed:,} of them {by_hash}"
 
 
 def sources(found: Inspection) -> Table:
