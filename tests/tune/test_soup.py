@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,23 @@ def test_the_folder_is_a_models_and_knows_its_parents(
     written = (out / "model.safetensors").stat().st_mtime_ns
     assert cli.main(words) == 0  # finished before
     assert (out / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_it_ends_with_how_to_talk_to_it_where_its_models_answer(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, chat = workshop.finished("pretrain"), workshop.finished("sft")
+    bare = shutil.copytree(chat, tmp_path / "from elsewhere")
+    for record in (*bare.glob("run.json"), *bare.glob(".run.json*")):
+        record.unlink()
+    soups = {
+        "talks": ([chat, bare], "Talk to it"),
+        "again": ([tmp_path / "talks", chat], "Talk to it"),
+        "mixed": ([chat, base], "Try it"),
+    }
+    for name, (models, hint) in soups.items():
+        assert cli.main(["soup", *map(str, models), "--out", str(tmp_path / name)]) == 0
+        assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(hint), name
 
 
 def test_adapters_of_one_base_are_averaged_by_what_they_add(

@@ -24,7 +24,7 @@ from groundup.errors import UserError
 from groundup.formats.locate import is_named, locate
 from groundup.runs.console import say
 from groundup.runs.files import is_kept, write_text
-from groundup.runs.folder import has_begun, is_finished, lock_folder
+from groundup.runs.folder import has_begun, is_finished, lock_folder, read_run
 
 
 def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
@@ -171,7 +171,9 @@ def _print_farewell(recipe: Recipe, out: Path) -> None:
 def farewell(stage: Stage, folder: Path) -> str:
     """Return the line that says what to do with what a stage has made in `folder`."""
     typed = shlex.quote(str(folder))
-    if stage.chats:
+    # A soup answers where the models that it is made of do, as its run says.
+    said = read_run(folder)["traits"] if is_kept(folder / "run.json") else {}
+    if stage.chats or said.get("chats"):
         return f"Talk to it:  {_program()} chat {typed}"
     if stage.makes == "model":
         return f'Try it:      {_program()} generate {typed} "The history of"'

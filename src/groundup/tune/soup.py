@@ -32,7 +32,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.history import lineage
 from groundup.runs.console import say
-from groundup.runs.folder import Run
+from groundup.runs.folder import Run, read_run
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune.config import SoupConfig
 
@@ -108,7 +108,8 @@ def run(config: SoupConfig) -> Path:
     Raises `UserError` for models that cannot be averaged and a folder of something else.
     """
     parents = {"model" if i == 0 else f"model-{i + 1}": one for i, one in enumerate(config.models)}
-    with Run.open(config.out, "soup", config, parents) as run:
+    traits = {"chats": all(map(_chats, config.models))}
+    with Run.open(config.out, "soup", config, parents, traits) as run:
         if run.finished:
             return run.folder
         model, tokenizer = soup(config.models, config.shares)
@@ -127,6 +128,15 @@ def run(config: SoupConfig) -> Path:
         run.finish()
         say(f"soup: {', '.join(parts)}")
         return run.folder
+
+
+def _chats(model: Path) -> bool:
+    """Whether a model was taught to answer; of one from elsewhere its chat template tells."""
+    try:
+        said = read_run(model)["traits"].get("chats")
+    except UserError:
+        said = None
+    return open_model(model).tokenizer.chat_template is not None if said is None else bool(said)
 
 
 def _sources(models: Sequence[Path]) -> tuple[Source, ...]:
