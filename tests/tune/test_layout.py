@@ -37,7 +37,7 @@ from groundup.tune.layout import (
     rows_of_step,
     seen,
 )
-from groundup.tune.sft import run
+from groundup.tune.sft import _print_counts, run
 
 SMOLLM2 = 135_000_000
 
@@ -180,6 +180,28 @@ def test_text_that_is_named_is_replayed(workshop: Any, tmp_path: Path) -> None:
     assert laid(workshop, path, replay_data=(text,))[1].replay == 0.2
     with pytest.raises(UserError, match="nowhere"):
         laid(workshop, path, replay_data=(tmp_path / "nowhere.txt",))
+
+
+def test_ones_own_rows_are_counted_apart_from_what_is_replayed(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, text = talks(tmp_path / "own.jsonl", 600), tmp_path / "text.txt"
+    text.write_text("The sea is wide and deep.\n\n" * 20 + "The sea is deep. " * 2000)
+    alone, _, _ = laid(workshop, path, replay=0, multi_turn=0)
+    assert "replay" not in capsys.readouterr().out
+    data, settled, _ = laid(workshop, path, replay_data=(text,), multi_turn=0)
+    # Once, although the rows of a step are decided on when it has been read.
+    assert settled.rows > 1 and capsys.readouterr().out.count(f"reading {text}") == 1
+    counts, names = data.counts, ("rows", "truncated", "without_answer", "own_tokens")
+    assert {name: counts[name] for name in names} == {name: alone.counts[name] for name in names}
+    own = alone.counts["tokens"], alone.counts["trained"]
+    assert (counts["own_tokens"], counts["own_trained"]) == own
+    assert counts["replayed"] == len(data.stream.conversations) - counts["rows"] > 0
+    assert counts["tokens"] > counts["own_tokens"]
+    _print_counts(data)
+    said = capsys.readouterr().out
+    assert f"{counts['rows']} items of {own[0]:,} tokens ({own[1]:,} learned) to train on" in said
+    assert f"beside them {counts['replayed']} texts of replay" in said
 
 
 def test_a_model_made_here_keeps_what_it_was_made_of(workshop: Any, tmp_path: Path) -> None:

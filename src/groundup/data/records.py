@@ -27,6 +27,7 @@ at all or if too many of its lines are bad.
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -512,13 +513,20 @@ def read_rows(
     rows: list[T] = []
     bad: list[BadLine] = []
     row: Json | BadRow = {}
-    for line, row in rows_of(path):
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            rows.append(parse(row, path.stem, line))
-        except BadRow as reason:
-            bad.append(BadLine(str(path), line, str(reason)))
+    # Rows hold no cycles, and looking for some takes two fifths of the time that reading takes.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for line, row in rows_of(path):
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                rows.append(parse(row, path.stem, line))
+            except BadRow as reason:
+                bad.append(BadLine(str(path), line, str(reason)))
+    finally:
+        if collects:
+            gc.enable()
     if not rows and not bad:
         raise UserError(f"{str(path)!r} holds no lines; it needs at least one record")
     if not rows and len(bad) == 1 and suffix_of(path) == ".json":

@@ -49,9 +49,9 @@ _CHARACTERS_A_TOKEN = 8
 class TuningData:
     """A stream of batches, held-out items, and the counts of what was read and rejected.
 
-    `tokenizer` is the model's, with a chat template if there are `chats` among the rows;
-    `own_items` are how many items the stream has beside replay's, and `own_tokens` those of all
-    one's own rows.
+    `tokenizer` is the model's, with a chat template if there are `chats` among the rows. `counts`
+    are of one's own rows, but for an epoch's `tokens` and `trained`, which replay has its share of.
+    `own_tokens` are those of all one's own rows, and `general` is what is replayed, by source.
     """
 
     tokenizer: Tokenizer
@@ -59,8 +59,8 @@ class TuningData:
     heldout: Sequence[Example]
     counts: Mapping[str, Any]
     chats: bool
-    own_items: int
     own_tokens: int
+    general: Mapping[str, Sequence[Example]]
 
 
 @dataclass(frozen=True)
@@ -190,15 +190,21 @@ def made_of(model: Path) -> Path | None:
     return None
 
 
-def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
-    """The rows as a stream of batches, with general text beside them. Raises `UserError` for what
-    cannot be used."""
+def laid_out(
+    config: SFTConfig,
+    found: Found,
+    layout: Layout,
+    general: Mapping[str, Sequence[Example]] | None = None,
+) -> TuningData:
+    """The rows as a stream of batches, with general text beside them, which is read unless it is
+    given. Raises `UserError` for what cannot be used."""
     context = layout.context
     own = {name: _tokens(items, context) for name, items in found.sources.items()}
-    items = [item for items in found.sources.values() for item in items]
+    mine = items = [item for items in found.sources.values() for item in items]
     mixture = Mixture(config.balance, mixture_groups(config.mixture))
     weights = dict(zip(own, config.weights or own.values(), strict=True))
-    general = _replayed(config, found, layout, sum(own.values())) if layout.replay else {}
+    if general is None:
+        general = _replayed(config, found, layout, sum(own.values())) if layout.replay else {}
     of_tokens = token_shares(weights, list(general), layout.replay)
     if config.weights is not None:
         # They are given for whole sources; without them, balance looks at the finer ones.
@@ -219,10 +225,19 @@ def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
         micro_rows=config.model_copy(update={"rows": layout.rows}).micro(context),
         seed=config.seed,
     )
-    counts = {**asdict(stream.counts), **found.counts}
-    count = sum(map(len, found.sources.values()))
+    cut = [cut_to(item, context) for item in mine]
+    counts = {
+        **asdict(stream.counts),
+        "rows": len(mine),
+        "truncated": sum(item.inputs > context for item in mine),
+        "without_answer": sum(not item.teaches for item in cut),
+        "own_tokens": sum(own.values()),
+        "own_trained": sum(sum(item.loss_mask[1:]) for item in cut),
+        "replayed": sum(map(len, general.values())),
+        **found.counts,
+    }
     return TuningData(
-        found.tokenizer, stream, found.heldout, counts, found.chats, count, found.tokens
+        found.tokenizer, stream, found.heldout, counts, found.chats, found.tokens, general
     )
 
 
@@ -274,7 +289,7 @@ def decided(
         )
         if rows != layout.rows:
             layout = replace(layout, rows=rows)
-            data = laid_out(config, found, layout)
+            data = laid_out(config, found, layout, data.general)
     if config.epochs is None:
         layout = replace(layout, epochs=passes(rows_per_epoch, layout.rows, found.tokens))
     return data, layout, reasons
@@ -336,6 +351,7 @@ def _replayed(
         tokens = min(tokens, config.steps * (config.rows or MOST_ROWS) * layout.context)
     replayed_text = {}
     for at in general_text(config):
+        say(f"replay: reading {at}")  # a large file takes a while
         read = load_dataset([at])
         for line in read.bad:
             say(str(line))

@@ -175,8 +175,9 @@ def _tokens_per_step(stream: ConversationStream) -> int:
 def _print_passes(data: TuningData, plan: TrainPlan) -> None:
     """Print how often each row is seen, with a warning where that is too seldom or too often."""
     stream = data.stream
-    own = data.own_items + data.counts["unread"]
-    text, warning = seen(plan.steps, stream.rows, stream.rows_per_epoch * own / data.own_items, own)
+    read = data.counts["rows"]
+    own = read + data.counts["unread"]
+    text, warning = seen(plan.steps, stream.rows, stream.rows_per_epoch * own / read, own)
     say(f"  passes: {text}")
     if warning:
         say(f"Warning: {warning}")
@@ -192,10 +193,13 @@ def heldout_loss(model: CausalLM, held: Sequence[Example], context: int) -> floa
 def _print_counts(data: TuningData) -> None:
     """Print how much is trained on and what was left out."""
     counts = data.counts
+    own, epoch = counted(counts["rows"], "item"), "an epoch"
+    if counts["replayed"]:
+        own += f" of {counts['own_tokens']:,} tokens ({counts['own_trained']:,} learned)"
+        epoch = f"beside them {counted(counts['replayed'], 'text')} of replay; an epoch of both"
     say(
-        f"data: {counted(counts['rows'], 'item')} to train on, "
-        f"{counted(counts['heldout'], 'item')} held out; "
-        f"an epoch reads {counts['tokens']:,} tokens and learns {counts['trained']:,} of them"
+        f"data: {own} to train on, {counted(counts['heldout'], 'item')} held out; "
+        f"{epoch} reads {counts['tokens']:,} tokens and learns {counts['trained']:,} of them"
     )
     said = {
         "unread": ("item", "left unread, as so few steps need no more"),
