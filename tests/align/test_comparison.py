@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from groundup.align.best_of_n import kl_bound
-from groundup.align.comparison import Answered, methods
-from groundup.align.prompts import load_prompts
+from groundup.align.comparison import Answered, methods, source_table
+from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward
-from groundup.align.rollout import load_policy, sample
+from groundup.align.rollout import Rollout, load_policy, sample
 from groundup.app.cli import main
 from groundup.data.split import evenly_spaced
 from groundup.formats.load import load, load_tokenizer
@@ -186,6 +186,19 @@ def test_runs_that_differ_in_their_seed_alone_are_one_method(workshop: Any, tmp_
     assert dpo["gold: wins against sft"]["estimate"] == pytest.approx(wins.mean())
     spent = [line["seconds"] for line in read_lines(runs[0] / "metrics.jsonl")]
     assert found["models"]["dpo-0"]["minutes"] == pytest.approx(sum(spent) / 60)
+
+
+def test_each_source_has_a_row_and_models_stand_side_by_side() -> None:
+    prompts = [Prompt((1,), source=source) for source in ("b", "a", "b")]
+    rollouts = [Rollout(prompt, (2,), (0.0,), "", ended=True) for prompt in prompts]
+    models = [
+        Answered(name, rollouts, {"reward": np.array(worth)[:, None]}, None, 0.0)
+        for name, worth in (("sft", [1.0, 3.0, 2.0]), ("dpo", [5.0, 6.0, 7.0]))
+    ]
+    table = source_table(models[0], methods(models))
+    assert table.heads == ["prompts of", "sft", "dpo"]
+    shown = [[cell.partition("\n")[0] for cell in row] for row in table.lines]
+    assert shown == [["a (1)", "3.000", "6.000"], ["b (2)", "1.500", "6.000"]]
 
 
 def test_names_of_methods() -> None:

@@ -373,7 +373,7 @@ def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: To
         with pytest.raises(UserError, match=r"prompt_ids=.*5.* must be a list of whole numbers"):
             generate(model, [Request(ids)])  # type: ignore[arg-type]
     settings: list[tuple[dict[str, Any], str]] = [
-        ({"prompt": 5}, "prompt='5' is of type int; give a text"),
+        ({"prompt": 5}, "prompt=5 is of type int; give a text"),
         ({"prompt": "x", "top_logprobs": 1.5}, "top_logprobs=1.5 must be"),
         ({"prompt": "x", "sampling": {"temperature": 1}}, "is a dict; write"),
     ]

@@ -455,13 +455,14 @@ def _measures(reward: str, grouped: Sequence[Method]) -> tuple[str, str]:
 def source_table(first: Answered, grouped: Sequence[Method]) -> Table:
     """The reward at the prompts of each source: there may be many, so each has a row."""
     mean, best = _measures("reward", grouped)
-    columns = [(_title(one), mean, one.of) for one in grouped]
-    columns += [(_title(one), best, one.best) for one in grouped if one.several]
+    several = [one for one in grouped if one.several]
+    columns = [(f"{_title(one)}\n{mean}" if several else _title(one), one.of) for one in grouped]
+    columns += [(f"{_title(one)}\n{best}", one.best) for one in several]
     rows = [
-        (f"{source} ({some.sum()})", *(_interval(of("reward", some)) for _, _, of in columns))
+        (f"{source} ({some.sum()})", *(_interval(of("reward", some)) for _, of in columns))
         for source, some in _sources(first)
     ]
-    heads = [f"{name}\n{measure}" if measure != "reward" else name for name, measure, _ in columns]
+    heads = [head for head, _ in columns]
     return text_table("By where prompts are from", ("prompts of", *heads), rows)
 
 

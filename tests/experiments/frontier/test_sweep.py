@@ -127,8 +127,8 @@ def test_killed_it_goes_on_and_makes_nothing_twice(model: Path, tmp_path: Path) 
         (("--guard", "."), "guard=. holds no guard"),
         (("--reward", "kindness"), "'kindness' is no reward"),
         (("--costs", "kindness"), "'kindness' is no reward"),
-        (("--reward", "groundup.world.gold:kindness"), "gold:kindness failed"),
-        (("--costs", "groundup.world.gold:kindness"), "gold:kindness failed"),
+        (("--reward", "groundup.world.gold:kindness"), "has no function 'kindness'"),
+        (("--costs", "groundup.world.gold:kindness"), "has no function 'kindness'"),
         (("--dial", "kl", "--strategies", "soup", "--reward", "kindness"), "is no reward"),
     ],
 )

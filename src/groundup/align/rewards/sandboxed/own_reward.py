@@ -37,7 +37,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     try:
         function = getattr(module, wanted, None)
         if not callable(function):
-            return {"known": [one for one, value in vars(module).items() if callable(value)]}
+            public = (one for one in vars(module).items() if not one[0].startswith("_"))
+            return {"known": [one for one, value in public if callable(value)]}
         given = {one: question.get(one, []) for one in _GIVEN}
         try:
             positional, keywords = _arguments(function, given)
