@@ -483,13 +483,17 @@ def read_unpaired_preferences(path: Path) -> Records[UnpairedPreference]:
     """Answers with a label, true or false, in any layout of conversations; a pair of {prompt,
     chosen, rejected} is one of each. Of a file with votes, those of the pairs that they make.
     Raises UserError as `read_rows` does."""
-    if any(is_vote(row) for _, row in rows_of(path) if not isinstance(row, BadRow)):
-        pairs = read_preferences(path)
-        apart = tuple(one for pair in pairs.rows for one in _apart(pair))
-        return Records(apart, pairs.bad, pairs.remark)
-    is_csv = suffix_of(path) in CSV_SUFFIXES
-    found = read_rows(path, _unpaired_in_cells if is_csv else _unpaired)
-    return Records(tuple(row for rows in found.rows for row in rows), found.bad)
+    # Seldom needed, as above.
+    from groundup.data.votes import vote
+
+    own = _unpaired_in_cells if suffix_of(path) in CSV_SUFFIXES else _unpaired
+    found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else own)(*row))
+    labeled = [rows for rows in found.rows if isinstance(rows, tuple)]
+    if len(labeled) == len(found.rows):
+        return Records(tuple(row for rows in labeled for row in rows), found.bad)
+    pairs = read_preferences(path)
+    apart = tuple(one for pair in pairs.rows for one in _apart(pair))
+    return Records(apart, pairs.bad, pairs.remark)
 
 
 def read_choices(path: Path) -> Records[Choice]:
