@@ -99,10 +99,7 @@ def sample(
     """
     how = Sampling(temperature=1.0, max_new_tokens=max_new_tokens, seed=seed)
     requests = [Request(prompt_ids=prompt.ids, sampling=how) for prompt in prompts]
-    training = policy.training
-    policy.eval()
     completions = generate(policy, requests, tokenizer, batch_size=_BATCH_SIZE)
-    policy.train(training)
     return [
         Rollout(prompt, tuple(one.ids), tuple(one.logprobs), one.text, one.finish_reason == "stop")
         for prompt, one in zip(prompts, completions, strict=True)

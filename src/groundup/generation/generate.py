@@ -65,7 +65,8 @@ def generate(
     processor = InputProcessor(model.config, tokenizer, adapter_names(model))
     rows = [processor.process(request) for request in requests]
     for adapter in dict.fromkeys(row.request.adapter for row in rows):
-        with _answering(model, adapter):
+        # The engine sees to it at each step, which takes as long as a token of a small model.
+        with in_eval_mode(model), _answering(model, adapter):
             engine = Engine(
                 model,
                 tokenizer,

@@ -200,6 +200,7 @@ typedef struct { /* W of some kind as its bytes; `stride` is those of a row */
    which is a line of its cache, is asked for so many bytes before its turn (SmolLM2: 1.4 times as
    fast; half as far 1.3 times, four times as far the same). */
 #define AHEAD 2048
+#define LINE 64
 
 /* Some rows of W with up to four rows of x, which share what was read of W; each sum of an output
    for a row of x is in sums[4 output + row]. */
@@ -311,13 +312,19 @@ static void rotate(float *x, int64_t head_dim, const float *turns) {
 }
 
 /* softmax(q K^T / sqrt(d)) V over the slots from `first` to `last`, the last one included, for up to
-   four queries, which share what is read of keys and values. Each has `slots` of the weights. */
+   four queries, which share what is read of keys and values. Each has `slots` of the weights. The
+   cache of many rows lies in memory alone: keys are asked for ahead, and values meanwhile (64 rows of
+   10 M parameters: two thirds of the time). */
 INLINE void attend(int queries, const float *q, const number *keys, const number *values, int64_t first,
                    int64_t last, int64_t head_dim, int64_t slots, float *weights, float *y) {
     float sums[4], inverse[4], scale = 1 / sqrtf(head_dim);
     int64_t t, i = 0;
     for (t = first; t <= last; t++) {
         Rows key = {(const uint8_t *)(keys + t * head_dim), head_dim, 0};
+        for (int64_t at = 0; at < (int64_t)sizeof(number) * head_dim; at += LINE) {
+            __builtin_prefetch(key.at + at + AHEAD);
+            __builtin_prefetch((const uint8_t *)(values + t * head_dim) + at);
+        }
         dots(NUMBER_KIND, key, 1, q, queries, sums);
 #pragma GCC unroll 4
         for (int one = 0; one < queries; one++) weights[one * slots + t] = sums[one] * scale;
