@@ -20,7 +20,7 @@ def supports(x: Matrices) -> bool:
 
 def newton_schulz(x: Matrices, steps: int, coefficients: tuple[float, float, float]) -> Matrices:
     """X <- a X + (b G + c G^2) X with G = X X^T, so many times."""
-    x = x.contiguous().clone()
+    x = x.clone(memory_format=torch.contiguous_format)
     count, rows, columns = x.shape
     memory = scratch("newton_schulz", rows, columns)
     call("newton_schulz", x, count, rows, columns, steps, *coefficients, memory)

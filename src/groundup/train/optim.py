@@ -228,18 +228,24 @@ class Optimizer:
             if self.masters[name].grad is not None:
                 by_shape.setdefault(self.masters[name].shape, []).append(name)
         for shape, names in by_shape.items():
-            updates = torch.stack([self._nesterov(name) for name in names])
             step = rate * 0.2 * max(shape) ** 0.5
-            for name, direction in zip(names, orthogonalize(updates), strict=True):
+            for name, direction in zip(names, orthogonalize(self._updates(names)), strict=True):
                 master = self.masters[name]
-                master.mul_(1 - rate * self.rates.weight_decay)
+                if self.rates.weight_decay:
+                    master.mul_(1 - rate * self.rates.weight_decay)
                 master.add_(direction, alpha=-step)
 
-    def _nesterov(self, name: str) -> Tensor:
-        gradient, momentum = self.masters[name].grad, self.rates.momentum
-        assert gradient is not None
-        buffer = self.momenta[name].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(buffer, momentum)
+    def _updates(self, names: list[str]) -> Float[Tensor, "n rows columns"]:
+        """Nesterov's momenta of matrices alike, each rounded while the processor's cache has it."""
+        like = self.masters[names[0]]
+        updates = like.new_empty((len(names), *like.shape), dtype=compute_dtype(like.device.type))
+        momentum = self.rates.momentum
+        for name, update in zip(names, updates, strict=True):
+            gradient = self.masters[name].grad
+            assert gradient is not None
+            buffer = self.momenta[name].lerp_(gradient, 1 - momentum)
+            update.copy_(gradient.lerp(buffer, momentum))
+        return updates
 
     def write_back(self) -> None:
         """Copy the float32 masters into the model, ready to be saved."""
