@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import groundup
-from groundup.errors import installing, shorten
+from groundup.errors import installing, nearest, shorten
 
 PROJECT = Path(__file__).resolve().parents[1]
 SOURCE = Path(groundup.__file__).parent
@@ -29,6 +29,13 @@ def test_a_value_is_shown_in_a_hundred_and_twenty_characters_whatever_it_is() ->
         deep = [deep]
     assert shorten(deep) == "list without end" and shorten(10**5_000) == "int without end"
     assert shorten("x" * 118) == f"'{'x' * 118}'" and shorten("x" * 119) == f"'{'x' * 118}…"
+
+
+def test_the_nearest_name_is_first_what_a_word_begins() -> None:
+    commands = ["/system", "/temperature", "/quit"]
+    assert nearest("/temp", commands) == nearest("/t", commands) == "/temperature"
+    assert nearest("/sistem", commands) == "/system"
+    assert nearest("", commands) is None and nearest("/quit", ["/quit"]) is None
 
 
 def test_every_extra_that_an_error_names_is_there_and_none_is_spelled_by_hand() -> None:

@@ -31,11 +31,13 @@ def shorten(value: object) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like an unknown one, if any is."""
+    """The known name that is most like an unknown one, if any is: first what it begins."""
     # Late: every start of the command loads this page.
     import difflib
 
     others = [one for one in known if one != name]
+    if begun := [one for one in others if name and one.startswith(name)]:
+        return begun[0]
     return next(iter(difflib.get_close_matches(name, others, n=1, cutoff=0.5)), None)
 
 

@@ -167,6 +167,17 @@ def test_no_experiment_promises_how_long_it_takes_on_a_machine_that_nobody_has_s
         assert "minutes" not in said or "About" in said or "about as long as" in said
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("pre", "pretrain"), ("inspect", "data inspect"), ("data insp", "inspect"), ("evl", "eval")],
+)
+def test_a_command_that_is_none_is_guessed(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(typed.split()) == 2
+    assert f'Did you mean "{meant}"?' in capsys.readouterr().err
+
+
 def test_help_lists_every_kind_of_file_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     listed = [
         field.description
@@ -409,6 +420,7 @@ def test_a_conversation_through_a_pipe(journey: Journey, tmp_path: Path) -> None
         "And the coal? <|im_end|>",
         f"/save {saved}",
         "/temperature -1",
+        "",
         "/frob",
         "/help",
         "/reset",
@@ -424,6 +436,7 @@ def test_a_conversation_through_a_pipe(journey: Journey, tmp_path: Path) -> None
     assert "makes things up" in said
     for line in typed[:-1]:
         assert line in shown
+    assert "> >" not in shown
     assert "never read" not in shown
     assert "(temperature 0)" in shown and "temperature=-1 must" in shown
     assert "/frob is no command" in shown and "(a new conversation)" in shown

@@ -12,7 +12,7 @@ from groundup.align.config import GRPOConfig, PPOConfig
 from groundup.app.cli import main
 from groundup.app.journey import run_recipe
 from groundup.app.recipe import Recipe, read_recipe, shipped
-from groundup.app.recipe_folder import find_model
+from groundup.app.recipe_folder import find_data, find_model
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
 from groundup.runs.folder import read_run
@@ -478,12 +478,29 @@ def test_the_model_of_a_recipe_is_its_last_chat_model_that_is_there(tmp_path: Pa
     assert find_model(tmp_path / "base") == tmp_path / "base"
 
 
+def test_the_data_of_a_recipe_are_the_first_that_it_made(tmp_path: Path) -> None:
+    tables = '[data]\n[tokenizer]\n[labels]\nstage = "best-of-n"\n'
+    (tmp_path / "recipe.toml").write_text(tables)
+    with pytest.raises(UserError, match="no data yet"):
+        find_data(tmp_path)
+    for name in ("labels", "data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.json").write_text("{}")
+        assert find_data(tmp_path) == tmp_path / name
+    assert find_data(tmp_path / "labels") == tmp_path / "labels"
+    assert find_data(tmp_path / "mine.jsonl") == tmp_path / "mine.jsonl"
+
+
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     model_folder(tmp_path / "runs" / "sft")
     with pytest.raises(UserError, match=r"holds no model.*sft"):
         find_model(tmp_path / "runs")
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UserError, match=r"is a file.*around it: '.*sft'"):
         find_model(tmp_path / "runs" / "sft" / "config.json")
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("{}")
+    with pytest.raises(UserError, match=r"is a file.*data go behind --data"):
+        find_model(mine)
     with pytest.raises(UserError, match="no model folder"):
         find_model(tmp_path / "nowhere")
 

@@ -89,6 +89,7 @@ def test_two_models_are_compared_as_far_as_the_shorter_context_goes(
     short = tiny_model(max_position_embeddings=6, model_type="llama")
     save_model(other, short, Tokenizer.load(folder), card="")
     data = looked(folder, tmp_path / "x.html", *words, "--against", str(other))
+    assert f"<h1>{folder.name} and {other.name}</h1>" in (tmp_path / "x.html").read_text()
     assert len(data["tokens"]) == 6
     assert {len(view["losses"]) for view in data["views"]} == {6}
     ids = xray(folder, TEXT).ids.tolist()[:6]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from groundup.runs import console
-from groundup.runs.console import Bar, counted, duration, printable
+from groundup.runs.console import Bar, counted, duration, printable, wrapped
 
 
 def test_what_a_model_says_steers_no_terminal() -> None:
@@ -16,6 +16,12 @@ def test_times_are_said_in_the_unit_that_a_person_would_take() -> None:
         *("0.21 seconds", "56 seconds", "89 seconds", "1.52 minutes"),
         *("12.1 minutes", "2.5 hours", "11.6 days", "1,157 days"),
     ]
+
+
+def test_lines_end_between_words_and_go_on_further_in() -> None:
+    assert wrapped("  depth: as deep as\nshort", 12) == "  depth: as\n    deep as\nshort"
+    path = "/" + 30 * "x"
+    assert wrapped(f"Page: {path}", 12) == f"Page:\n  {path}"
 
 
 def test_a_noun_goes_with_its_number() -> None:

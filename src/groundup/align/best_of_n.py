@@ -485,7 +485,7 @@ def _write_report(config: BestOfNConfig, run: Run, pools: Sequence[Pool], second
     )
     shown = table(config, found, len(pools))
     section = Section("Best of n", "best-of-n", [shown, Plots([plot(found)])])
-    lead = f"{config.n} answers of {config.model} to each of {len(pools)} prompts."
+    lead = f"{config.n} answers of {config.model} to each of {len(pools):,} prompts."
     write_page(
         run.folder / PAGE, Page("Best of n", "What the best of n is worth", lead, [], [section])
     )
@@ -504,8 +504,8 @@ def table(config: BestOfNConfig, found: dict[int, dict[str, Estimate]], prompts:
         for n, one in found.items()
     )
     remark = (
-        f"Means over {prompts} prompts with 95 % intervals. The score is {config.reward}, by which "
-        "the best is chosen"
+        f"Means over {prompts:,} prompts with 95 % intervals. The score is {config.reward}, by "
+        "which the best is chosen"
         + (f"; gold is {config.gold}." if config.gold else ".")
         + " Nats are the most that such a choice is from the model."
     )

@@ -72,7 +72,7 @@ class PtxConfig(TuningConfig):
 class PreferenceConfig(PtxConfig):
     """What the stages share that learn from preferences without a reward model."""
 
-    model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
+    model: Path = Field(description="the folder of the fine-tuned model: start and reference alike")
     # Muon follows every direction of a gradient equally far, and so forgets how to speak while it
     # learns to prefer; AdamW at a small rate does not.
     optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
@@ -202,7 +202,7 @@ class RewardConfig(TuningConfig):
 
     traits: ClassVar[Traits] = Traits("preferences", False, "preference_loss", 0.1)
 
-    model: Path = Field(description="folder of the fine-tuned model whose body it starts from")
+    model: Path = Field(description="the folder of the fine-tuned model whose body it starts from")
     data: Path = Field(
         description=f"a data-stage folder, that of groundup best-of-n, a {ROW_KINDS} file of "
         "pairs, or the votes of groundup label"
@@ -224,7 +224,7 @@ class RewardConfig(TuningConfig):
     max_new_tokens: NewTokens = Field(64, description="tokens of such an answer at most")
     policy: Path | None = Field(
         None,
-        description="folder of the model whose answers those are, where it is another than the "
+        description="the folder of the model whose answers those are, where it is another than the "
         "one that the body is from",
     )
 
@@ -232,7 +232,7 @@ class RewardConfig(TuningConfig):
 class RolloutConfig(PtxConfig):
     """What PPO and GRPO share: prompts, a reward, and how many answers an iteration samples."""
 
-    model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
+    model: Path = Field(description="the folder of the fine-tuned model: start and reference alike")
     reward: str = Field(
         description="what is raised: a reward model's folder, a check (sum, unit-test, "
         "sentiment, json, json:KEY,KEY, length:WORDS, format:PATTERN), module:function, or several "
@@ -455,7 +455,7 @@ class GRPOConfig(RolloutConfig):
 class BestOfNConfig(StageConfig):
     """Many answers to each prompt, scored: the best of them, and data made of them."""
 
-    model: Path = Field(description="folder of the model that answers")
+    model: Path = Field(description="the folder of the model that answers")
     reward: str = Field(
         description="what the best answer has most of: what --reward of groundup ppo takes"
     )

@@ -11,6 +11,8 @@ in 130, and none in a traceback; a traceback is a bug of ours.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -338,8 +340,13 @@ def _ended(arguments: Sequence[str]) -> int:
 
 def _complain(message: str) -> int:
     sys.stdout.flush()
-    for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+    lines = [f"error: {line}" for line in message.splitlines()]
+    if sys.stderr.isatty():
+        from groundup.runs.console import wrapped
+
+        width = shutil.get_terminal_size().columns
+        lines = [wrapped(line, width) for line in lines]
+    print(*lines, sep="\n", file=sys.stderr)
     return WRONG_INPUT
 
 
@@ -360,8 +367,13 @@ def _misread(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = " ".join(map(repr, error.unused_tokens))
         why = f"{more} is more than this command takes; an option's name begins with --."
-    if isinstance(error, UnknownCommandError) and "Did you mean" not in why and error.unused_tokens:
-        why = why.replace(" Available", f"{_with_its_group(error.unused_tokens[0])} Available", 1)
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        word = error.unused_tokens[0]
+        if begun := [name for name in error.app or () if name.startswith(word)]:
+            near = f'". Did you mean "{begun[0]}"?'
+            why = re.sub(r'"\.(?: Did you mean "[^"]*"\?)?', lambda _: near, why, count=1)
+        elif "Did you mean" not in why:
+            why = why.replace(" Available", f"{_with_its_group(word)} Available", 1)
     why = why if len(why) <= 2000 else f"{why[:1000]} …"
     return f"{why} See: {' '.join(['groundup', *(error.command_chain or ())])} --help"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from groundup.app.stages import STAGES
+from groundup.app.stages import STAGES, Stage
 from groundup.errors import UserError
 from groundup.formats.locate import GGUF_SUFFIX, holds_model, locate
 from groundup.train.ranges import check_text
@@ -65,21 +65,22 @@ def find_model(path: Path | str) -> Path:
     if not path.exists():
         raise UserError(f"there is no model folder {str(path)!r}; check its name")
     if not path.is_dir():
-        raise UserError(f"{str(path)!r} is a file, not a model folder; give the folder around it")
+        around = path.absolute().parent
+        inside = holds_model(around) or is_begun(around)
+        remedy = (
+            f"give the folder around it: {str(path.parent)!r}"
+            if inside
+            else ("give the folder of a model; data go behind --data")
+        )
+        raise UserError(f"{str(path)!r} is a file, not a model folder; {remedy}")
     if not is_begun(path):
         inside = sorted(p.name for p in path.glob("*") if holds_model(p))
         remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
         raise UserError(f"the folder {str(path)!r} holds no model (config.json); {remedy}")
-    tables = begun_with(path)
-    stages = {
-        name: STAGES.get(str(table.get("stage", title)))
-        for title, table in tables.items()
-        for name in runs_of(title, table)
-    }
     models = [
         (stage.chats, place, title)
-        for place, (title, stage) in enumerate(stages.items())
-        if stage is not None and holds_model(path / title)
+        for place, (title, stage) in enumerate(_stages(path))
+        if holds_model(path / title)
     ]
     if not models:
         raise UserError(
@@ -87,3 +88,27 @@ def find_model(path: Path | str) -> Path:
             "start the command that began it again, and it goes on"
         )
     return path / max(models)[2]
+
+
+def find_data(path: Path) -> Path:
+    """The data that `path` means: what lies there, or the first that a recipe in it has made."""
+    if not path.is_dir() or not is_begun(path):
+        return path
+    data = [path / name for name, stage in _stages(path) if stage.makes == "data"]
+    made = next((one for one in data if (one / "data.json").is_file()), None)
+    if made is None:
+        raise UserError(
+            f"the recipe in {str(path)!r} has made no data yet; "
+            "start the command that began it again, and it goes on"
+        )
+    return made
+
+
+def _stages(path: Path) -> list[tuple[str, Stage]]:
+    """The runs of the recipe in a folder, in their order, each with its stage."""
+    found = (
+        (name, STAGES.get(str(table.get("stage", title))))
+        for title, table in begun_with(path).items()
+        for name in runs_of(title, table)
+    )
+    return [(name, stage) for name, stage in found if stage is not None]

@@ -182,6 +182,8 @@ def messages(is_command: Callable[[str], bool]) -> Iterator[str]:
             with contextlib.suppress(KeyboardInterrupt):  # pressed twice
                 write("\n(Ctrl-D or /quit leaves)\n")
             continue
+        if not at_terminal and not any(line.strip() for line in lines):
+            write("\n")
         last = lines.pop() if is_command(lines[-1]) else ""
         for message in ("\n".join(lines).strip(), last.strip()):
             if not message:

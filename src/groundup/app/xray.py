@@ -66,14 +66,16 @@ def look(
     views = [View(_short(name), first)]
     if heads:
         views.append(View(f"without {' and '.join(without)}", alike(model, without=heads)))
+    title = views[0].name
     if other is not None and against is not None:
         seen = alike(other.model(torch.float32))
-        views.append(View(_short(against[1], not_like=views[0].name), seen))
+        views.append(View(_short(against[1], not_like=title), seen))
+        title += f" and {views[-1].name}"
     steps = [] if is_adapter(folder) or folder.is_file() else snapshot_steps(folder)
     for step in steps:
         views.append(View(f"step {step}", alike(load_snapshot(folder, step, stored.config)), step))
     _say(views)
-    size = write_xray(out, views[0].name, views, lambda id: token_text(tokenizer, id))
+    size = write_xray(out, title, views, lambda id: token_text(tokenizer, id))
     say(f"Page:        {out} ({size / 1e6:.1f} MB)")
 
 
@@ -133,6 +135,8 @@ def _say(views: Sequence[View]) -> None:
     if np.isnan(first.head_scores).all():
         say("Kinds of heads: not measured, as the context or a window is too short for it")
     else:
+        if len(views) > 1:
+            say(f"Kinds of heads in {views[0].name}:")
         for kind, found in first.heads_found().items():
             say(f"{kind.capitalize() + ':':<17}{_listed(found)}")
     if steps := [view.step for view in views if view.step is not None]:

@@ -39,8 +39,8 @@ class EvalConfig(StageConfig):
 
     models: tuple[Path, ...] = Field(min_length=1, description=_MODELS)
     data: Path = Field(
-        description="folder of a data stage, whose held-out side is measured; or a text file or a "
-        "folder of texts, for bits per byte alone"
+        description="the folder of a data stage, whose held-out side is measured; or a text file "
+        "or a folder of texts, for bits per byte alone"
     )
     ngram_orders: tuple[NgramOrder, ...] = Field(
         (3, 5), description="orders of the n-gram baselines counted over the training tokens"
@@ -149,7 +149,7 @@ class RedTeamConfig(ModelsConfig):
     )
     max_new_tokens: NewTokens = Field(48, description="tokens of an answer at most")
     guard: Path | None = Field(
-        None, description="folder of a guard that stands before every model (default: none)"
+        None, description="the folder of a guard that stands before every model (default: none)"
     )
 
 

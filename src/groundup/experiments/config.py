@@ -154,7 +154,7 @@ class ShortestPathsConfig(ExperimentConfig):
 class OveroptimizationConfig(ExperimentConfig):
     """Best-of-n and PPO against reward models of several sizes, and what gold says of them."""
 
-    model: Path = Field(description="folder of the fine-tuned model that answers")
+    model: Path = Field(description="the folder of the fine-tuned model that answers")
     data: Path = Field(
         description="the data-stage folder that it was fine-tuned on: what is asked, and what "
         "small proxies learn to read from"

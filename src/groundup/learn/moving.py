@@ -13,6 +13,7 @@ import numpy as np
 
 from groundup.errors import UserError
 from groundup.learn.exercise import Exercise
+from groundup.learn.road import find
 from groundup.maths import Tensor, animate, linalg
 from groundup.maths.optimize import GradientDescent, HeavyBall, minimize
 from groundup.nn import Adam, Linear, Sequential, Tanh, binary_cross_entropy_with_logits
@@ -22,7 +23,8 @@ from groundup.report.page import drawn_html
 def moving(exercise: Exercise) -> str:
     """The page of an exercise, as HTML; `UserError` where it has none."""
     if exercise.name not in PAGES:
-        raise UserError(f"{exercise} has no moving page; these have one: {', '.join(PAGES)}")
+        known = ", ".join(str(find(name)) for name in PAGES)
+        raise UserError(f"{exercise} has no moving page; these have one: {known}")
     return PAGES[exercise.name]()
 
 

@@ -54,7 +54,9 @@ class PretrainConfig(TrainingConfig):
         description=f"a data-stage folder, a text file, a {ROW_KINDS} file of {{text}}, or a "
         "folder of such files"
     )
-    tokenizer: Path = Field(description="folder of the tokenizer")
+    tokenizer: Path = Field(
+        description="the folder that groundup tokenizer wrote, or that of a model"
+    )
     arch: Literal["gpt", "lstm", "gru"] = Field(
         "gpt",
         description="a transformer, or a recurrent network with one of two kinds of gates "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 import unicodedata
 from types import TracebackType
@@ -19,7 +20,24 @@ _LOG_SECONDS = 15.0
 def say(text: str) -> None:
     """One line for the person at the terminal; text is shown as it is, never as markup."""
     if ranks.is_first():
-        console.print(text, markup=False)
+        console.print(wrapped(text, console.width) if console.is_terminal else text, markup=False)
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text with no word cut at the terminal's edge; what goes on stands further in."""
+    return "\n".join(
+        textwrap.fill(
+            line,
+            width,
+            subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+        if len(line) > width
+        else line
+        for line in text.split("\n")
+    )
 
 
 def printable(text: str) -> str:

@@ -62,7 +62,7 @@ class StageConfig(BaseModel):
     # Settings of its kind that have no meaning here: refused with the reason, and not in --help.
     unused: ClassVar[frozenset[str]] = frozenset()
 
-    out: Path = Field(description="folder this run writes")
+    out: Path = Field(description="the folder that this run writes")
     seed: Seed = Field(0, description="seed of everything random in this run")
 
 

@@ -32,7 +32,7 @@ GENERAL = (Path("pack:wiki"),)
 class TuningConfig(TrainingConfig):
     """What every stage has that starts from a model: which, and how much of it is trained."""
 
-    model: Path = Field(description="folder of the model to start from")
+    model: Path = Field(description="the folder of the model to start from")
     context: Context | None = Field(
         None,
         description="tokens in a row (default: what the model was made for, at most 1024)",

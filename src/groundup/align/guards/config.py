@@ -18,7 +18,7 @@ class GuardConfig(TuningConfig):
 
     traits: ClassVar[Traits] = Traits("labels", False, "guard_loss", 0.1)
 
-    model: Path = Field(description="folder of the fine-tuned model whose body it starts from")
+    model: Path = Field(description="the folder of the fine-tuned model whose body it starts from")
     data: Path = Field(
         description=f"a data-stage folder, or a {ROW_KINDS} file of prompts, with or without an "
         "answer, each with a label (true: harmful)"

@@ -10,10 +10,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from groundup.app.commands.options import RUNS, Force, checked, spelled, told
-from groundup.app.recipe_folder import find_model
+from groundup.app.recipe_folder import find_data, find_model
 from groundup.app.settings import configured
 from groundup.data.config import DataConfig
 from groundup.errors import UserError
+from groundup.formats.locate import is_named
 from groundup.runs.console import say
 from groundup.train import ranges
 from groundup.tune.config import SFTConfig
@@ -163,6 +164,7 @@ def data_inspect(
     settings |= {"context": context, "validation": validation}
     config = configured(SFTConfig, settings, spelled)
     folder = find_model(model)
+    files = tuple(one if is_named(one) else str(find_data(Path(one))) for one in files)
     from groundup.app.inspection import inspect
 
     inspect(files, config, str(model), folder, examples=examples, html=html, force=force)

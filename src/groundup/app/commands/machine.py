@@ -89,7 +89,7 @@ def plan(
             help="the data of the run (pretrain is planned without, too)",
         ),
     ] = (),
-    tokenizer: Annotated[Path | None, Parameter(help="folder of the tokenizer, with data")] = None,
+    tokenizer: Annotated[Path | None, Parameter(help="the tokenizer's folder, with data")] = None,
     set: Annotated[
         tuple[str, ...],
         Parameter(
@@ -103,7 +103,8 @@ def plan(
         Path | None, Parameter(help="plan for the machine of this file (groundup doctor --json)")
     ] = None,
     law: Annotated[
-        Path | None, Parameter(help="folder of groundup scaling fit, for the loss of a new model")
+        Path | None,
+        Parameter(help="the folder of groundup scaling fit, for the loss of a new model"),
     ] = None,
     json: Annotated[Path | None, Parameter(help="write the plan here as well")] = None,
     force: Force = False,

@@ -234,7 +234,7 @@ def card(
     /,
     *,
     values: Annotated[
-        Path, Parameter(help="folder of groundup eval values, which measured this model")
+        Path, Parameter(help="the folder of groundup eval values, which measured this model")
     ],
     mine: Mine = None,
 ) -> None:

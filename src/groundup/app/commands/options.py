@@ -31,12 +31,12 @@ ModelFolder = Annotated[
 
 Adapter = Annotated[
     Path | None,
-    Parameter(help="folder of an adapter to put on the model, ours or PEFT's"),
+    Parameter(help="the folder of an adapter to put on the model, ours or PEFT's"),
 ]
 GuardFolder = Annotated[
     Path | None,
     Parameter(
-        help="folder of a guard (groundup guard), which stops harmful messages and answers "
+        help="the folder of a guard (groundup guard), which stops harmful messages and answers "
         "(default: none)"
     ),
 ]

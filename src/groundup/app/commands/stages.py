@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
 from groundup.app.commands.options import RUNS, Mine, parsed, spelled, told, with_parts
-from groundup.app.recipe_folder import find_model
+from groundup.app.recipe_folder import find_data, find_model
 from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, INPUTS, REWARDS, STAGES, Stage
 from groundup.errors import UserError
@@ -131,5 +131,7 @@ def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
                     f"{spelled(name)}={path} is not there; "
                     f"give {stage.config.model_fields[name].description}"
                 )
-        found[name] = given if several else given[0]
+        if "data" in INPUTS[name]:
+            given = [path if is_named(path) else find_data(path) for path in given]
+        found[name] = tuple(given) if several else given[0]
     return found

@@ -174,12 +174,15 @@ def find_pack(name: str) -> Pack:
 
     Raises UserError for an unknown one, with the nearest known one.
     """
-    everything: tuple[Pack, ...] = (*every_set(), *IMAGES, *LEXICONS, *MODELS)
-    for one in everything:
+    for one in _everything():
         if one.name == name:
             return one
-    known = known_names(name, [one.name for one in everything], "the sets and models are")
+    known = known_names(name, [one.name for one in _everything()], "the sets and models are")
     raise UserError(f"unknown data set {name!r}; {known}")
+
+
+def _everything() -> tuple[Pack, ...]:
+    return (*every_set(), *IMAGES, *LEXICONS, *MODELS)
 
 
 def find_set(name: str) -> DataSet:
@@ -200,10 +203,10 @@ def find_set(name: str) -> DataSet:
 
 def find_model(name: str) -> ModelPack:
     """The model of that name. Raises UserError for a data set too."""
-    one = find_pack(name)
-    if not isinstance(one, ModelPack):
-        raise UserError(
-            f"{name!r} is a data set and no model; the models by name are: "
-            f"{', '.join(one.name for one in MODELS)}"
-        )
-    return one
+    known = next((one for one in MODELS if one.name == name), None)
+    if known is not None:
+        return known
+    models = known_names(name, [one.name for one in MODELS], "the models by name are")
+    if any(one.name == name for one in _everything()):
+        raise UserError(f"{name!r} is a data set and no model; {models}")
+    raise UserError(f"unknown model {name!r}; {models}")

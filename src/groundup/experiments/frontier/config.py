@@ -32,7 +32,9 @@ Strategy = Literal["balanced", "constraint", "soup", "system-prompt"]
 class FrontierConfig(ExperimentConfig):
     """Utility against safety against fairness: one dial is swept, and strategies stand beside."""
 
-    model: Path = Field(description="folder of the fine-tuned model that every point starts from")
+    model: Path = Field(
+        description="the folder of the fine-tuned model that every point starts from"
+    )
     dial: Dial = Field(
         "mix",
         description="what is swept. mix: the share of harmless preferences against helpful ones; "
@@ -79,7 +81,8 @@ class FrontierConfig(ExperimentConfig):
         description="the system prompt of the strategy of that name",
     )
     guard: Path | None = Field(
-        None, description="folder of a guard (groundup guard): the model behind it is a point, too"
+        None,
+        description="the folder of a guard (groundup guard): the model behind it is a point, too",
     )
     threads: Threads | None = Field(None, description=THREADS)
 
