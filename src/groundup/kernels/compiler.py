@@ -1,11 +1,13 @@
 """Pages in C as a library, compiled by the system's own compiler.
 
-They are compiled once, which takes a few seconds, and kept in the cache folder. Where there is no
-compiler all goes on without them, in PyTorch's own words.
+They are compiled once, which takes a few seconds, and kept in the cache folder, under names that
+end in their hashes: a process that runs half a library is killed. Where there is no compiler all
+goes on without them, in PyTorch's own words, and one line says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -14,6 +16,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +26,8 @@ import torch
 # Without them loops with conditions or conversions are not computed in vectors.
 _VECTORS = ("-fno-math-errno", "-fno-trapping-math")
 _COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", *_VECTORS)
+# Seconds for one page, which takes a few where nothing else runs.
+_TIMEOUT = 600
 
 
 def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
@@ -31,8 +36,9 @@ def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
     Headers among them are what the others include. Returns None where it cannot be had.
     """
     try:
-        found = ctypes.CDLL(str(_file(pages, flags)))
-    except (OSError, ValueError, subprocess.SubprocessError):
+        found = _library(pages, flags)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        _tell(_reason(error))
         return None
     # Clang's threads would spin until the next call, where PyTorch's are to compute meanwhile.
     if hasattr(found, "kmp_set_blocktime"):
@@ -40,30 +46,33 @@ def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
     return found
 
 
-def _file(pages: Sequence[Path], flags: Sequence[str]) -> Path:
+def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
     from groundup.runs.cache import cache_folder
 
     sources = tuple(page.read_bytes() for page in pages)
-    compiler = shlex.split(os.environ.get("CC", "cc"))
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     name = _hash((sources, compiler, _COMPILE, flags, torch.__version__, _processor()))
     folder = cache_folder() / "kernels"
     programs = [_program(word) for word in compiler]
-    file = folder / f"{name}-{_hash(programs)}.so"
-    if not any(programs):  # a compiler that is gone has left what it made
-        made = folder.glob(f"{name}-*.so")
-        file = max(made, key=lambda path: path.stat().st_mtime, default=file)
-    if file.is_file():
-        return file
+    made = f"{name}-{_hash(programs)}"
+    # A compiler that is gone has left what it made.
+    known = folder.glob(f"{made if any(programs) else name}-*.so")
+    for file in sorted(known, key=lambda path: path.stat().st_mtime, reverse=True):
+        with contextlib.suppress(OSError):
+            if file.stem.endswith(f"-{_hash(file.read_bytes())}"):
+                return ctypes.CDLL(str(file))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         units = {page: Path(aside, f"{page.stem}.o") for page in pages if page.suffix == ".c"}
         for page, unit in units.items():
             _run([*compiler, *_COMPILE, *flags, "-c", str(page), "-o", str(unit)])
-        _link([*compiler, "-shared", *map(str, units.values()), "-lm"], Path(aside, "new.so"), file)
-    return file
+        new = Path(aside, "new.so")
+        _link([*compiler, "-shared", *map(str, units.values()), "-lm"], new)
+        file = new.replace(folder / f"{made}-{_hash(new.read_bytes())}.so")
+    return ctypes.CDLL(str(file))
 
 
-def _link(command: Sequence[str], new: Path, file: Path) -> None:
+def _link(command: Sequence[str], new: Path) -> None:
     """Link a library with PyTorch's own threads, for a second set of them fights with the first.
 
     Where PyTorch has none that the compiler knows how to call (GNU's and clang's differ), with the
@@ -78,12 +87,39 @@ def _link(command: Sequence[str], new: Path, file: Path) -> None:
             if openmp == "-fopenmp":
                 raise
             continue
-        new.replace(file)
         return
 
 
 def _run(command: Sequence[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT)
+
+
+@functools.cache
+def _tell(reason: str) -> None:
+    """Say once, and not among what is printed for programs, that there are no pages in C."""
+    from groundup.runs import ranks
+
+    if ranks.is_first():
+        print(f"groundup goes on without its kernels in C, more slowly: {reason}", file=sys.stderr)
+
+
+def _reason(error: Exception) -> str:
+    """Why there are none, and the remedy."""
+    from groundup.runs.files import in_words
+
+    remedy = "set CC to another compiler"
+    if isinstance(error, FileNotFoundError):
+        return f"there is no {error.filename!r}; install gcc or clang, or {remedy}"
+    if isinstance(error, OSError):
+        return in_words(error)
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"{error.cmd[0]!r} took more than {_TIMEOUT} seconds; {remedy}"
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = error.stderr.decode(errors="replace").splitlines()
+        said = next((line for line in lines if "error" in line.lower()), "")
+        why = said if 0 < len(said) <= 200 else f"exit code {error.returncode}"
+        return f"{error.cmd[0]!r} cannot compile them ({why}); {remedy}"
+    return f"CC={os.environ['CC']!r} cannot be read ({error}); {remedy}"
 
 
 def _hash(identity: object) -> str:
