@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from groundup.app.cli import main
-from groundup.app.doctor import advice, conclusions, environment, examine
+from groundup.app.doctor import advice, conclusions, environment, examine, facts_table
 from groundup.pretrain.probe import Setup, Side
 from groundup.pretrain.trials import Trial, TrialResult, measure, trials
 from groundup.runs.cache import cache_folder
@@ -98,6 +98,12 @@ def test_products_are_of_the_shapes_that_are_multiplied() -> None:
     found = products(shapes[:2], 32, torch.float32)
     parts = (found.forward, found.data_gradient, found.weight_gradient)
     assert min(parts) <= found.together <= max(parts)
+
+
+def test_a_slow_disk_has_a_speed() -> None:
+    speeds = {"products": {}, "memory_bandwidth": 1.25e9, "disk_bandwidth": 2.1e7}
+    found = dict(facts_table(machine_facts(), speeds).lines)
+    assert found["memory, copied"] == "1.2 GB/s" and found["disk, written"] == "21.0 MB/s"
 
 
 def test_the_first_look_tries_nothing(

@@ -110,15 +110,18 @@ def chosen(found: list[TrialResult], load: float) -> list[TrialResult]:
 def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
     """All of it as lines."""
 
-    def giga(value: float | None, unit: str) -> str:
-        return DASH if value is None else f"{value / 1e9:,.1f} {unit}"
+    def sized(value: float | None, unit: str = "B") -> str:
+        if value is None:
+            return DASH
+        scale, prefix = (1e9, "G") if value >= 1e9 else (1e6, "M")
+        return f"{value / scale:,.1f} {prefix}{unit}"
 
     rows: list[tuple[str, str | Cell]] = [
         ("processor", f"{facts['processor']}, {counted(facts['cores'], 'core')}"),
         ("vectors", ", ".join(facts["vectors"]) or DASH),
         (
             "memory",
-            f"{giga(facts['memory_bytes'], 'GB')}, {giga(facts['free_bytes'], 'GB')} free",
+            f"{sized(facts['memory_bytes'])}, {sized(facts['free_bytes'])} free",
         ),
         ("accelerator", DASH if facts["device"] == "cpu" else facts["device"]),
         ("bfloat16", "in hardware" if facts["fast_bfloat16"] else "emulated, so float32 is used"),
@@ -129,7 +132,7 @@ def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
             f"{facts['torch']}, {facts['torch_vectors']}, oneDNN "
             f"{'yes' if facts['onednn'] else 'no'}",
         ),
-        ("cache", f"{facts['cache']}, {giga(facts['disk_free_bytes'], 'GB')} free"),
+        ("cache", f"{facts['cache']}, {sized(facts['disk_free_bytes'])} free"),
     ]
     for name, found in speeds["products"].items():
         one = Products(found["forward"], found["data_gradient"], found["weight_gradient"])
@@ -146,8 +149,8 @@ def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
             )
         )
     rows += [
-        ("memory, copied", giga(speeds["memory_bandwidth"], "GB/s")),
-        ("disk, written", giga(speeds["disk_bandwidth"], "GB/s")),
+        ("memory, copied", sized(speeds["memory_bandwidth"], "B/s")),
+        ("disk, written", sized(speeds["disk_bandwidth"], "B/s")),
     ]
     table = text_table("This machine", ("", ""), rows)
     return Table([Column("", words=True)], table.rows, title=table.title)
