@@ -11,6 +11,8 @@ from torch import Tensor
 from groundup.kernels import library
 from groundup.kernels.library import Kernels
 
+HOOKS = ("forward", "forward_pre", "full_backward", "full_backward_pre")
+
 
 @pytest.fixture(params=["avx2", "avx512_bf16", "amx"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:

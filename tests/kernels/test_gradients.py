@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.kernels.conftest import error, normal, number, within
-from torch import nn
+from tests.kernels.conftest import HOOKS, error, normal, number, within
+from torch import Tensor, nn
 
 from groundup.kernels.gradients import add_product, sum_into
 from groundup.kernels.library import Kernels
@@ -66,9 +66,32 @@ def test_layers_with_the_same_input(kernels: Kernels) -> None:
             assert error(master.grad, times * product) < 2e-6
 
 
-def test_whoever_listens_to_a_layer_hears_it_called(kernels: Kernels) -> None:
+@pytest.mark.parametrize("hook", HOOKS)
+def test_whoever_listens_to_a_layer_hears_it_called(kernels: Kernels, hook: str) -> None:
     layer = nn.Linear(64, 64, bias=False).to(number())
-    heard = []
-    layer.register_forward_hook(lambda *_: heard.append(True))
-    linears(normal(0, 4, 64), layer)
+    heard = list[bool]()
+    getattr(layer, f"register_{hook}_hook")(lambda *_: heard.append(True))
+    [y] = linears(normal(0, 4, 64).requires_grad_(), layer)
+    y.sum().backward()  # type: ignore[no-untyped-call]
     assert heard
+
+
+def test_whoever_listens_to_a_weight_hears_its_gradient(kernels: Kernels) -> None:
+    layer = nn.Linear(64, 64, bias=False).to(number())
+    sum_into(layer.weight, layer.weight.detach().float().requires_grad_())
+    heard = list[Tensor]()
+    layer.weight.register_hook(heard.append)
+    [y] = linears(normal(0, 4, 64), layer)
+    y.sum().backward()  # type: ignore[no-untyped-call]
+    assert layer.weight.grad is not None and torch.equal(heard[0], layer.weight.grad)
+
+
+def test_the_gradient_of_no_tokens_is_zero(kernels: Kernels) -> None:
+    layer = nn.Linear(64, 64, bias=False).to(number())
+    torch.use_deterministic_algorithms(True)  # memory that nobody has written is no number
+    try:
+        [y] = linears(normal(0, 0, 64), layer)
+        y.sum().backward()  # type: ignore[no-untyped-call]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert layer.weight.grad is not None and not layer.weight.grad.any()

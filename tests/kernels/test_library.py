@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from tests.kernels.conftest import number
 
 from groundup.errors import UserError
+from groundup.kernels import compiler as kernels_compiler
 from groundup.kernels.compiler import compiled
 from groundup.kernels.library import Kernels, best_kernels, is_allowed, library
 
@@ -39,6 +41,7 @@ def test_whoever_started_the_process_decides(
         ("AVX2", {"avx2"}),
         ("AVX", set()),
         ("SSE41", set()),
+        ("AVX512CORE", {"avx2", "avx512_bf16", "amx"}),  # oneDNN has no such name: no limit
     ],
 )
 def test_a_processor_is_used_as_onednn_is_told_to(
@@ -91,6 +94,81 @@ def test_a_compiler_that_was_updated_compiles_anew(
         found = compiled([page])
         assert found is not None and found.number() == 7
     assert len(list((tmp_path / "kernels").glob("*.so"))) == 2
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("damage", ["half", "empty", "no library", "another library"])
+def test_what_is_not_whole_is_compiled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """Calling what half a library lacks would end the process, and by no exception."""
+    page, another = tmp_path / "page.c", tmp_path / "another.c"
+    page.write_text("int number(void) { return 7; }")
+    another.write_text("int other(void) { return 8; }")
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    compiled([another])
+    [foreign] = (tmp_path / "kernels").iterdir()
+    assert compiled([page]) is not None
+    [kept] = {*(tmp_path / "kernels").iterdir()} - {foreign}
+    whole = kept.read_bytes()
+    # It is replaced, for what this process has loaded it must not lose.
+    kept.unlink()
+    kept.write_bytes(
+        {
+            "half": whole[: len(whole) // 2],
+            "empty": b"",
+            "no library": b"no library",
+            "another library": foreign.read_bytes(),
+        }[damage]
+    )
+    found = compiled([page])
+    assert found is not None and found.number() == 7
+    assert kept.read_bytes() == whole
+    assert {*(tmp_path / "kernels").iterdir()} == {kept, foreign}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_an_empty_variable_names_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.c"
+    page.write_text("int number(void) { return 7; }")
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "")
+    assert compiled([page]) is not None
+
+
+@pytest.mark.parametrize(
+    ("compiler", "why"),
+    [
+        ("no-compiler", "there is no 'no-compiler'; install gcc or clang, or set CC to another"),
+        ("fails", r"cannot compile them \(page.c:1:1: error: no\); set CC to another compiler"),
+        ("hangs", "took more than 0.1 seconds; set CC to another compiler"),
+        ("'", 'CC="\'" cannot be read'),
+    ],
+)
+def test_one_line_says_why_there_are_none(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    compiler: str,
+    why: str,
+) -> None:
+    pages = {
+        "fails": "echo page.c: in a function >&2; echo page.c:1:1: error: no >&2; exit 1",
+        "hangs": "exec sleep 60",
+    }
+    for name, does in pages.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "page.c").write_text("int number(void) { return 7; }")
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", str(tmp_path / compiler) if compiler in pages else compiler)
+    monkeypatch.setattr(kernels_compiler, "_TIMEOUT", 0.1 if compiler == "hangs" else 60)
+    for _ in range(2):
+        assert compiled([tmp_path / "page.c"]) is None
+    said, nothing = capsys.readouterr().err, capsys.readouterr().out
+    assert re.search(why, said) and said.count("\n") == 1 and not nothing
 
 
 def test_without_a_compiler_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.kernels.conftest import error, number, within
+from tests.kernels.conftest import HOOKS, error, number, within
 
 from groundup.adapters.attach import add_lora
 from groundup.adapters.quantization import quantize
@@ -121,6 +121,28 @@ def test_an_adapter_beside_frozen_weights(
             if ".lora_B." in name:
                 parameter.normal_(0, 0.1, generator=torch.manual_seed(len(name)))
     compare(model, packed(2, 9, 30))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("norm", ["post_attention_layernorm", "self_attn.q_norm"])
+def test_whoever_listens_to_a_norm_hears_it_called(
+    kernels: Kernels, tiny_model: TinyModel, norm: str, hook: str
+) -> None:
+    model = tiny_model(**SIZES).to(number())
+    module = model.model.get_submodule(f"layers.0.{norm}")
+    heard = list[bool]()
+    getattr(module, f"register_{hook}_hook")(lambda *_: heard.append(True))
+    gradients(model, packed(2, 9, 30))
+    assert len(heard) == 2, "once in each pass"
+
+
+def test_second_derivatives_are_refused(kernels: Kernels, tiny_model: TinyModel) -> None:
+    """Some would be left out, and nobody would know."""
+    model, batch = tiny_model(**SIZES).to(number()), packed(2, 9, 30)
+    with pytest.raises(RuntimeError, match=r"first derivatives alone.*within .*plain\(\)"):
+        torch.autograd.grad(model(batch).sum(), model.model.norm.weight, create_graph=True)
+    with plain():
+        torch.autograd.grad(model(batch).sum(), model.model.norm.weight, create_graph=True)
 
 
 def test_a_model_without_gradients(kernels: Kernels, tiny_model: TinyModel) -> None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from groundup.kernels.library import Heads, Shape, call, in_use, scratch
+from groundup.kernels.library import Heads, Shape, call, in_use, once_differentiable, scratch
 
 # Features of a head come in tiles of so many.
 _TILE = 32
@@ -80,6 +80,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> Any:
         query, key, value, first, out, log_sums = ctx.saved_tensors
         dout = _with_features_side_by_side(dout)

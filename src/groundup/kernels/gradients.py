@@ -22,8 +22,13 @@ def sum_into(parameter: Tensor, master: Tensor | None) -> None:
 
 
 def master_of(parameter: Tensor) -> Tensor | None:
-    """The float32 tensor to whose gradient that of a parameter belongs, while kernels are used."""
-    found: Tensor | None = parameter.__dict__.get("master") if in_use(parameter) else None
+    """The float32 tensor to whose gradient that of a parameter belongs, while kernels are used.
+
+    None where a hook of the parameter is to see its gradient.
+    """
+    if not in_use(parameter) or parameter._backward_hooks:
+        return None
+    found: Tensor | None = parameter.__dict__.get("master")
     return found
 
 
@@ -49,7 +54,8 @@ def accumulate_product(
     if total is not None:
         add_product(total, dy, x)
         return None
-    total = torch.empty(dy.shape[1], x.shape[1])
+    new = torch.empty if len(x) else torch.zeros  # of no tokens the kernel writes nothing
+    total = new(dy.shape[1], x.shape[1])
     _add_product(total, dy, x, adds=False)
     if master is None:
         return total.to(dtype)

@@ -17,11 +17,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import Structure, c_double, c_int, c_int64, c_void_p
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -45,6 +45,14 @@ _FLAGS: dict[Kernels, tuple[str, ...]] = {
     "avx2": ("-DFLOAT32",),
     "avx512_bf16": ("-DWITHOUT_AMX",),
     "amx": (),
+}
+# oneDNN's names for less than they need; names that it does not know are no limit to it.
+_TOO_LITTLE: dict[Kernels, set[str]] = {"avx2": {"SSE41", "AVX"}}
+_TOO_LITTLE["avx512_bf16"] = _TOO_LITTLE["avx2"] | {
+    *("AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"),
+}
+_TOO_LITTLE["amx"] = _TOO_LITTLE["avx512_bf16"] | {
+    *("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512", "AVX10_2_512"),
 }
 # The best first.
 _OF: dict[torch.dtype, tuple[Kernels, ...]] = {
@@ -124,13 +132,7 @@ def is_allowed(kernels: Kernels) -> bool:
     if not _NEEDED[kernels] <= cpu_flags():
         return False
     most = next((os.environ[name].upper() for name in ISA_VARIABLES if os.environ.get(name)), "ALL")
-    if most in ("ALL", "DEFAULT") or "AMX" in most:
-        return True
-    if kernels == "avx2":
-        return most.startswith("AVX") and most != "AVX"
-    return kernels == "avx512_bf16" and most.startswith(
-        ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10")
-    )
+    return most not in _TOO_LITTLE[kernels]
 
 
 @functools.cache
@@ -179,6 +181,21 @@ def plain() -> Iterator[None]:
         yield
     finally:
         _used = before
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse second derivatives, where torch's decorator of this name would leave some out."""
+
+    @functools.wraps(backward)
+    def checked(*arguments: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "kernels have first derivatives alone; for create_graph=True compute forward and "
+                "backward within groundup.kernels.library.plain()"
+            )
+        return backward(*arguments)
+
+    return checked
 
 
 def used() -> ctypes.CDLL:

@@ -12,14 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.kernels.gradients import accumulate_product, master_of
-from groundup.kernels.library import in_use
+from groundup.kernels.library import in_use, once_differentiable
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether someone listens to a module, who is to hear it called."""
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a layer is nothing but a matrix that is trained, of whole tiles, without a bias.
-
-    Whoever listens to a layer, by a hook, is to hear it called.
-    """
+    """Whether a layer is nothing but a matrix that is trained, of whole tiles, without a bias."""
     return (
         type(layer) is nn.Linear
         and layer.bias is None
@@ -28,7 +31,7 @@ def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
         and in_use(layer.weight)
         and layer.in_features % 32 == 0
         and layer.out_features % 32 == 0
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and not has_hooks(layer)
     )
 
 
@@ -50,6 +53,7 @@ class _Linears(torch.autograd.Function):
         return tuple(x @ weight.T for weight in weights)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *dys: Tensor) -> Any:
         x, *weights = ctx.saved_tensors
         rows = [dy.contiguous().view(-1, dy.shape[-1]) for dy in dys]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.kernels import gradients
-from groundup.kernels.library import call, in_use
+from groundup.kernels.library import call, in_use, once_differentiable
 
 Wide = Float[Tensor, "*rows width"]
 
@@ -51,6 +51,7 @@ class _RMSNorm(torch.autograd.Function):
         return (h if ctx.adds else None), y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dsum: Tensor | None, dy: Tensor) -> Any:
         h, weight, scales = ctx.saved_tensors
         dh, width = torch.empty_like(h), h.shape[-1]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.kernels import gradients
-from groundup.kernels.library import call, in_use
+from groundup.kernels.library import call, in_use, once_differentiable
 
 # Features of a head that the kernel has room for.
 _LARGEST = 512
@@ -48,6 +48,7 @@ class _Rotary(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, weight, cos, sin = ctx.saved_tensors
         dy = dy.contiguous()

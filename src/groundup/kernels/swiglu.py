@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from groundup.kernels.gradients import accumulate_product, master_of
-from groundup.kernels.library import call, in_use
+from groundup.kernels.library import call, in_use, once_differentiable
 from groundup.kernels.linear import is_plain
 
 Inner = Float[Tensor, "*rows inner"]
@@ -49,6 +49,7 @@ class _SwiGLU(torch.autograd.Function):
         return _forward(gate, up)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:
         return _backward(dy.clone(memory_format=torch.contiguous_format), *ctx.saved_tensors)[:2]
 
@@ -64,6 +65,7 @@ class _SwiGLUDown(torch.autograd.Function):
         return _forward(gate, up) @ weight.T
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:
         gate, up, weight = ctx.saved_tensors
         dy = dy.contiguous().view(-1, weight.shape[0])

@@ -38,7 +38,7 @@ from groundup.deprecated import renamed_method
 from groundup.errors import UserError
 from groundup.kernels import attention as kernel
 from groundup.kernels import rms_norm, rotary
-from groundup.kernels.linear import linears
+from groundup.kernels.linear import has_hooks, linears
 from groundup.kernels.swiglu import swiglu_down
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.config import Activation, ModelConfig
@@ -141,7 +141,7 @@ def _placed(
         out: Tensor = norm(x.transpose(1, 2))
         return out
     weight, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
-    if rotary.supports(x, weight):
+    if rotary.supports(x, weight) and not has_hooks(norm):
         return rotary.normed_and_rotated(x, weight, eps, *cos_sin).transpose(1, 2)
     return rotate(norm(x.transpose(1, 2)), cos_sin)
 
@@ -215,7 +215,7 @@ class Block(nn.Module):
 
 def _added(x: Hidden, found: Hidden, norm: nn.Module) -> tuple[Hidden, Hidden]:
     """x + found, and the norm of it."""
-    if isinstance(norm, RMSNorm) and rms_norm.supports(x, norm.weight):
+    if isinstance(norm, RMSNorm) and rms_norm.supports(x, norm.weight) and not has_hooks(norm):
         return rms_norm.add_rms_norm(x, found, norm.weight, norm.eps)
     x = x + found
     return x, norm(x)
