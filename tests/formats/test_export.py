@@ -100,6 +100,17 @@ def test_a_copy_draws_as_its_source_does(folder: Path, own: dict[str, Any]) -> N
     assert sampling_of(out) == sampling_of(folder)
 
 
+def test_the_end_of_a_turn_stays_the_first_of_the_ends(folder: Path) -> None:
+    """Llama 3 names <|end_of_text|> before <|eot_id|> in its list, and <|eot_id|> alone besides."""
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({"eos_token_id": [0, 2]}))
+    out = export(folder, to="hf")
+    assert json.loads((out / "config.json").read_text())["eos_token_id"] == 2
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [2, 0]
+    metadata = read_gguf(export(folder) / "sea.q8_0.gguf").file.metadata
+    assert metadata["tokenizer.ggml.eos_token_id"] == 2
+
+
 @pytest.mark.parametrize("opens", [True, False])
 def test_a_text_begins_as_in_the_source(folder: Path, opens: bool) -> None:
     """Also where the config names no first token, as of Qwen after fine-tuning elsewhere."""

@@ -178,7 +178,8 @@ def scores_texts(described: Mapping[str, Any]) -> bool:
 def with_end_ids(config: ModelConfig, folder: Path) -> ModelConfig:
     """The config with every id that ends a completion.
 
-    `config.json` holds one such id and `generation_config.json`, where there is one, all of them.
+    `config.json` holds one such id, where a turn ends, and `generation_config.json`, where there
+    is one, all of them in any order: the first stays the first.
     """
     path = folder / GENERATION_CONFIG
     found = read_json_object(path).get("eos_token_id") if path.is_file() else None
@@ -189,6 +190,7 @@ def with_end_ids(config: ModelConfig, folder: Path) -> ModelConfig:
         raise UserError(
             f"{path} names the token ids {shorten(found)}, which must be numbers from 0"
         )
+    ids = sorted(ids, key=lambda one: one not in config.eos_token_ids[:1])
     return replace(config, eos_token_ids=tuple(ids))
 
 
