@@ -323,6 +323,9 @@ def test_beside_an_adapter_in_bfloat16(adapter: str, workshop: Any, tmp_path: Pa
     assert code == 0, said
     found = load_reward_model(out, load_tokenizer(workshop.finished("sft")))
     assert found.deviation != 1 and np.isfinite(found.mean)
+    card = (out / "README.md").read_text()
+    assert "it was merged into its base." in card and "needs its base" not in card
+    assert "pipeline_tag: text-classification\n" in card and "It writes no text" in card
 
 
 # What is none.

@@ -19,6 +19,7 @@ from groundup.align.config import DPOConfig
 from groundup.align.dpo import run as dpo
 from groundup.data.files import write_json_lines
 from groundup.errors import UserError
+from groundup.formats.export import export
 from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
@@ -172,6 +173,11 @@ def test_preferences_train_an_adapter_on_an_adapter(
     # PEFT would leave the first out, and says nothing of it.
     assert "is an adapter itself" in (second / "README.md").read_text()
     assert "is an adapter itself" not in (first / "README.md").read_text()
+    for one in (first, second):
+        assert "; it needs its base to run." in (one / "README.md").read_text()
+        for to in ("hf", "gguf"):
+            card = (export(one, to) / "README.md").read_text()
+            assert "; it was merged into its base.\n" in card, card
     # What the second stands on is the first, merged; in 4 bits again for qlora.
     model, _ = load(first)
     merge(model)

@@ -53,7 +53,7 @@ from groundup.data.records import read_preferences
 from groundup.data.split import evenly_spaced, split
 from groundup.deprecated import renamed
 from groundup.errors import UserError
-from groundup.formats.card import model_card, sources
+from groundup.formats.card import as_merged, model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model, load_tokenizer
 from groundup.formats.locate import name_of
@@ -372,10 +372,11 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
         card = model_card(
             "A reward model trained by groundup",
             how=f"It tells better answers from worse ones; its body is {name_of(config.model)}'s. "
-            f"{prepared.how}",
+            f"{as_merged(prepared.how)}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
             data=sources(config.data),
             parent=name_of(config.model),
+            scores=True,
         )
         save_reward_model(run.folder, whole, prepared.tokenizer, card)
         read = min(stream.labels, stream.labels_read(plan.steps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,23 @@ A small model, trained in minutes on one machine. It writes text that looks like
 it knows little, states falsehoods fluently, and has no access to anything beyond its weights. It
 has not been made safe for use by others. Do not rely on anything it says.
 """
+_LIMITS_OF_SCORES = """\
+## What it is not
+A small model, trained in minutes on one machine. It writes no text: it gives a text a number, as it
+learned from its training data. Of texts unlike those the number says little, and a text can be made
+to be given a wrong one. It has not been made safe for use by others. Do not rely on its numbers
+alone.
+"""
+
+# How an adapter's `how` ends, and what it says of a base that is an adapter, too.
+NEEDS_BASE = "it needs its base to run."
+UPON_AN_ADAPTER = (
+    "The base, {base}, is an adapter itself. groundup puts both on, and PEFT leaves the base's out "
+    "without a word. For PEFT, train from the base's export: groundup export {base} --to hf."
+)
+_AN_ADAPTERS = re.compile(
+    rf"{re.escape(NEEDS_BASE)}( {re.escape(UPON_AN_ADAPTER).replace(re.escape('{base}'), '.+')})?"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,11 @@ def _sources(data: Path) -> tuple[Source, ...]:
     return tuple(one for one in found if all(isinstance(v, str) for v in vars(one).values()))
 
 
+def as_merged(text: str) -> str:
+    """An adapter's card, or its `how`, as it is true of the whole model."""
+    return _AN_ADAPTERS.sub("it was merged into its base.", text)
+
+
 def model_card(
     title: str,
     *,
@@ -62,11 +85,15 @@ def model_card(
     facts: Mapping[str, object],
     data: tuple[Source, ...],
     parent: str | None,
+    scores: bool = False,
 ) -> str:
-    """README.md of a model folder: Hugging Face's front matter, then plain words."""
+    """README.md of a model folder: Hugging Face's front matter, then plain words.
+
+    A model that `scores` gives numbers and no text.
+    """
     front = {
         "library_name": "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-classification" if scores else "text-generation",
         "language": ["en"],
         "tags": ["groundup"],
         # Weights carry what their texts' licenses ask for; the strictest of them is named here.
@@ -79,5 +106,6 @@ def model_card(
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\n{how}\n\n"
         f"| | |\n|---|---|\n{table}\n\n## What it was trained on\n"
-        f"{credit or 'Text given by the person who trained it.'}\n\n{_LIMITS}"
+        f"{credit or 'Text given by the person who trained it.'}\n\n"
+        f"{_LIMITS_OF_SCORES if scores else _LIMITS}"
     )

@@ -20,6 +20,7 @@ from gguf import Keys
 from groundup.adapters.quantization import in_full
 from groundup.errors import UserError
 from groundup.formats.adapter import AdapterFolder, generation_config_of
+from groundup.formats.card import as_merged
 from groundup.formats.checks import Check, require_same
 from groundup.formats.compare import compared_with_folder, compared_with_gguf
 from groundup.formats.folder import CARD, StoredModel, save_model
@@ -30,7 +31,7 @@ from groundup.formats.locate import GGUF_SUFFIX, is_named, short_name
 from groundup.formats.modelfile import MARK, modelfile
 from groundup.formats.own_config import not_in_hugging_face
 from groundup.runs.console import say
-from groundup.runs.files import folder_aside, read_json_object, same_file, write_bytes, write_text
+from groundup.runs.files import folder_aside, read_json_object, same_file, write_text
 
 # The file by which an earlier export is recognized.
 _HF_MARK = ".groundup-export"
@@ -124,7 +125,7 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
         save_gguf(aside / file, model, tokenizer, type, name=name, license=_license(found))
         write_text(aside / "Modelfile", said)
         if (path / CARD).is_file():
-            write_bytes(aside / CARD, (path / CARD).read_bytes())
+            write_text(aside / CARD, _card(found, name))
     say(f"{out / file}: {(out / file).stat().st_size / 1e6:.1f} MB")
     return compared_with_gguf(model, tokenizer, out / file)
 
@@ -152,7 +153,8 @@ def _sampling(found: StoredModel) -> dict[str, Any] | None:
 def _card(found: StoredModel, name: str) -> str:
     """The model's own card, or what a GGUF file says of itself."""
     if (found.path / CARD).is_file():
-        return (found.path / CARD).read_text(encoding="utf-8", errors="replace")
+        card = (found.path / CARD).read_text(encoding="utf-8", errors="replace")
+        return as_merged(card) if isinstance(found, AdapterFolder) else card
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     if (license := _license(found)) is not None:
         front["license"] = license

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundup.errors import UserError
+from groundup.formats.card import NEEDS_BASE, UPON_AN_ADAPTER
 from groundup.formats.folder import save_model
 from groundup.formats.load import load, require_finite
 from groundup.formats.locate import name_of
@@ -104,17 +105,9 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
     prepared = _adapted(config, model, tokenizer, context, rates)
     if not on_an_adapter:
         return prepared
-    say(f"Warning: {_on_an_adapter(config.model)}")
-    return replace(prepared, how=f"{prepared.how} {_on_an_adapter(config.model)}")
-
-
-def _on_an_adapter(base: Path) -> str:
-    """What an adapter's user must know whose base is an adapter itself."""
-    return (
-        f"The base, {name_of(base)}, is an adapter itself. groundup puts both on, and PEFT leaves "
-        "the base's out without a word. For PEFT, train from the base's export: "
-        f"groundup export {name_of(base)} --to hf."
-    )
+    upon = UPON_AN_ADAPTER.format(base=name_of(config.model))
+    say(f"Warning: {upon}")
+    return replace(prepared, how=f"{prepared.how} {upon}")
 
 
 def row_length(config: TuningConfig, shape: ModelConfig) -> int:
@@ -187,6 +180,5 @@ def _adapted(
             folder, model, tokenizer, card=card, base=name_of(config.model)
         ),
         f"An adapter of rank {config.lora_rank} was trained beside the frozen weights"
-        f"{', which are kept in 4 bits (NF4)' if config.adapter == 'qlora' else ''}; it needs its "
-        "base to run.",
+        f"{', kept in 4 bits (NF4)' if config.adapter == 'qlora' else ''}; {NEEDS_BASE}",
     )

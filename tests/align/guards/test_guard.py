@@ -285,6 +285,11 @@ def test_it_tells_the_toy_apart_and_keeps_its_promise(trained: Path) -> None:
     assert guard.stops([]).tolist() == []
 
 
+def test_its_card_is_of_a_model_that_gives_numbers(trained: Path) -> None:
+    card = (trained / "README.md").read_text()
+    assert "pipeline_tag: text-classification\n" in card and "It writes no text" in card
+
+
 def test_thresholds_stop_no_more_than_was_promised_of_what_set_them(trained: Path) -> None:
     guard, sides = load_guard(trained), read_examples(trained.parent / "labels.jsonl", 1000)
     for use in ("message", "answer"):
