@@ -142,14 +142,27 @@ def same_ids(
     name: str, found: Tokenizer, expected: Tokenizer, texts: Sequence[str] = HARD_TEXTS
 ) -> Check:
     ids, wanted = ([one.encode(text) for text in texts] for one in (found, expected))
-    return equal(name, ids, wanted, "hard texts")
+    return equal(name, ids, wanted, "hard texts", texts)
 
 
-def equal(name: str, found: Sequence[Any], expected: Sequence[Any], what: str) -> Check:
+def equal(
+    name: str,
+    found: Sequence[Any],
+    expected: Sequence[Any],
+    what: str,
+    texts: Sequence[str] | None = None,
+) -> Check:
+    """Whether all are equal; what differs first is shown, of these `texts` by the text itself."""
     other = [place for place, pair in enumerate(zip(found, expected, strict=True))
              if pair[0] != pair[1]]  # fmt: skip
     if not other:
         count = len(expected)
         return Check(name, "same", f"{count} {what if count > 1 else what.removesuffix('s')}")
-    one, two = str(found[other[0]])[:60], str(expected[other[0]])[:60]
-    return Check(name, "differs", f"{len(other)} of {len(expected)} {what}: {one!r}, not {two!r}")
+    one, two = found[other[0]], expected[other[0]]
+    alike = next((n for n, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]),
+                 min(len(one), len(two)))  # fmt: skip
+    start = max(0, alike - 4)
+    shown = [f"{'…' if start else ''}{str(part[start:])[:60]}" for part in (one, two)]
+    which = f", the first of them {texts[other[0]][:60]!r}" if texts else ""
+    about = f"{len(other)} of {len(expected)} {what}{which}: {shown[0]!r}, not {shown[1]!r}"
+    return Check(name, "differs", about)
