@@ -286,7 +286,8 @@ def test_what_is_no_named_cut_has_no_name(pre: Any) -> None:
     [
         ({"pre_tokenizer": {"type": "Whitespace"}}, "split pattern"),
         ({"model": {"ignore_merges": True}}, "split pattern"),
-        ({"model": {"byte_fallback": True}}, "split pattern"),
+        ({"model": {"byte_fallback": True}}, "a SentencePiece vocabulary"),
+        ({"pre_tokenizer": None}, "convert_hf_to_gguf.py"),
         ({"model": {"merges": []}}, "no merges"),
         ({"normalizer": {"type": "Lowercase"}}, "normalizes text (Lowercase)"),
     ],

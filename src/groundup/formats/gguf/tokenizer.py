@@ -238,7 +238,12 @@ def tokenizer_entries(
     content = tokenizer.content
     model = content.get("model") or {}
     pre = name_of(content.get("pre_tokenizer"), bool(model.get("ignore_merges")))
-    if model.get("type") != "BPE" or model.get("byte_fallback") or pre is None:
+    if model.get("byte_fallback") or content.get("pre_tokenizer") is None:
+        raise UserError(
+            "this tokenizer is a SentencePiece vocabulary, which groundup does not write to GGUF; "
+            "convert the model's Hugging Face folder with llama.cpp's convert_hf_to_gguf.py"
+        )
+    if model.get("type") != "BPE" or pre is None:
         raise UserError(
             "this tokenizer cannot be written to GGUF: llama.cpp knows byte-level BPE by the name "
             "of its split pattern, and has none for this one; export to the Hugging Face format"
