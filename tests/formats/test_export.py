@@ -70,6 +70,23 @@ def test_to_gguf(folder: Path) -> None:
         assert theirs.logits([0, 5, 7]).shape == (3, 320)
 
 
+def test_rows_that_fill_no_blocks_are_told_of(
+    folder: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(folder, type="q4_k_m")
+    said = capsys.readouterr().out
+    begun = "rows of 64 and 192 numbers do not fill blocks of 256, so that of 13 tensors "
+    assert begun in said and "are Q5_0" in said and "instead of Q4_K_M\n" in said
+    assert "GGUF Q4_K_M: tensors" in said and "GGUF Q5_0" not in said
+    export(folder, type="q4_0")
+    assert "do not fill" not in capsys.readouterr().out
+    model = CausalLM(replace(load_config(folder), hidden_size=72))
+    model.initialize(0)
+    save_model(folder, model, tokenizer, card=CARD)
+    export(folder, type="q4_0")
+    assert "rows of 72 numbers do not fill blocks of 32" in capsys.readouterr().out
+
+
 def test_to_gguf_and_back_to_a_folder(folder: Path, tmp_path: Path) -> None:
     gguf = export(folder, type="F32", out=tmp_path / "a")
     back = export(gguf, to="hf", out=tmp_path / "b")

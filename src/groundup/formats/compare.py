@@ -37,13 +37,16 @@ from groundup.text.tokenizer import Tokenizer
 _HALVES = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 
-def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> list[Check]:
+def compared_with_gguf(
+    model: CausalLM, tokenizer: Tokenizer, file: Path, type: str | None = None
+) -> list[Check]:
     """A GGUF file against the model that it was made of: tensors, logits, ids, chat template.
 
-    A quantized file is compared with our weights quantized by the `gguf` package.
+    A quantized file is compared with our weights quantized by the `gguf` package. The checks name
+    the `type` that was asked for, by default that of most numbers.
     """
     found = read_gguf(file)
-    kind = _kind(found)
+    kind = type.upper() if type else _kind(found)
     copy = found.model(torch.float32)
     shapes, theirs = (
         {name: list(p.shape) for name, p in one.named_parameters()} for one in (model, copy)

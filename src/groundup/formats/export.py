@@ -10,6 +10,7 @@ folder in another number format.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from groundup.formats.card import as_merged
 from groundup.formats.checks import Check, require_same
 from groundup.formats.compare import compared_with_folder, compared_with_gguf
 from groundup.formats.folder import CARD, StoredModel, save_model
-from groundup.formats.gguf.model import GGUFModel
+from groundup.formats.gguf.model import GGUFModel, read_gguf
 from groundup.formats.gguf.write import GGUF_TYPES, save_gguf
 from groundup.formats.load import open_model
 from groundup.formats.locate import GGUF_SUFFIX, is_named, short_name
@@ -127,7 +128,25 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
         if (path / CARD).is_file():
             write_text(aside / CARD, _card(found, name))
     say(f"{out / file}: {(out / file).stat().st_size / 1e6:.1f} MB")
-    return compared_with_gguf(model, tokenizer, out / file)
+    _say_other_types(read_gguf(out / file), type)
+    return compared_with_gguf(model, tokenizer, out / file, type)
+
+
+def _say_other_types(found: GGUFModel, type: str) -> None:
+    """Say which matrices are stored otherwise, because their rows are no whole blocks."""
+    if not type.startswith("q"):
+        return
+    block = 256 if "_k" in type else 32
+    tensors = found.file.tensors.values()
+    torn = [one for one in tensors if one.shape[-1] % block and one.type.name != "F32"]
+    if torn:
+        widths = " and ".join(map(str, sorted({one.shape[-1] for one in torn})))
+        counts = Counter(one.type.name for one in torn).most_common()
+        stored = ", ".join(f"{count} {'are' if count > 1 else 'is'} {kind}" for kind, count in counts)
+        say(
+            f"rows of {widths} numbers do not fill blocks of {block}, so that of {len(tensors)} "
+            f"tensors {stored} instead of {type.upper()}"
+        )
 
 
 def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[Check]:
