@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,18 @@ def test_an_export_is_held_against_an_adapter_or_4_bits(
         file = export(source, type="f16") / f"{source.name}.f16.gguf"
         for copy in (file, export(source, to="hf"), source):
             assert differing(verify(copy, source)) == [], copy
+
+
+def test_of_an_adapter_nothing_is_printed_but_the_table(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    """PEFT and what it imports warn when they are imported, hence in a process of its own."""
+    model = add_lora(load(folder)[0], rank=2, targets=["q_proj"])
+    save_adapted(tmp_path / "adapter", model, tokenizer, card="# x\n", base=folder)
+    command = [sys.executable, "-m", "groundup", "verify", str(tmp_path / "adapter")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "logits as transformers computes them" in done.stdout
 
 
 def test_a_changed_weight_is_found(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -13,8 +13,10 @@ that could differ is computed in two ways and compared:
 from __future__ import annotations
 
 import importlib.util
+import logging
 import tempfile
 import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -276,19 +278,21 @@ def _their_chat(tokenizer: Any) -> tuple[str | None, list[int] | None]:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[Any]:
-    """The library without its progress bars and advice."""
+    """The library without its progress bars and advice, and without those of what it imports."""
     import transformers
 
     library: Any = transformers
-    logging = library.utils.logging
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    bars = library.utils.logging
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    bars.disable_progress_bar()
     try:
-        yield library
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield library
     finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
+        logging.disable(before)
+        bars.enable_progress_bar()
 
 
 # Another copy.
