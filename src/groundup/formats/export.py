@@ -141,8 +141,8 @@ def _say_other_types(found: GGUFModel, type: str) -> None:
     torn = [one for one in tensors if one.shape[-1] % block and one.type.name != "F32"]
     if torn:
         widths = " and ".join(map(str, sorted({one.shape[-1] for one in torn})))
-        counts = Counter(one.type.name for one in torn).most_common()
-        stored = ", ".join(f"{count} {'are' if count > 1 else 'is'} {kind}" for kind, count in counts)
+        kinds = Counter(one.type.name for one in torn).most_common()
+        stored = ", ".join(f"{n} {'are' if n > 1 else 'is'} {kind}" for kind, n in kinds)
         say(
             f"rows of {widths} numbers do not fill blocks of {block}, so that of {len(tensors)} "
             f"tensors {stored} instead of {type.upper()}"
