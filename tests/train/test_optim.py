@@ -195,6 +195,16 @@ def test_orthogonalize_keeps_directions_and_levels_their_sizes() -> None:
         assert cosine.min() > 0.97
 
 
+def test_orthogonalize_levels_all_but_the_tiny_sizes_of_a_square_matrix() -> None:
+    matrix = torch.randn(1, 256, 256, generator=torch.Generator().manual_seed(0))
+    given = torch.linalg.svdvals(matrix / matrix.norm())
+    found = torch.linalg.svdvals(orthogonalize(matrix).float())
+    leveled = found[given > 0.003]
+    assert leveled.min() > 0.65 and leveled.max() < 1.25
+    tiny = given < 5e-4
+    assert tiny.any() and found[tiny].max() < 0.3
+
+
 def test_orthogonalize_computes_in_what_the_processor_is_fast_at() -> None:
     fast = torch.bfloat16 if has_fast_bfloat16("cpu") else torch.float32
     assert orthogonalize(torch.ones(1, 4, 8)).dtype == fast
