@@ -75,6 +75,29 @@ def test_model_folder_of_lm_is_read_back(tmp_path: Path, workshop: Any) -> None:
         np.testing.assert_array_equal(back.state_dict()[name], array)
 
 
+def test_model_folder_is_replaced_whole_and_others_may_read_it(tmp_path: Path) -> None:
+    model = shaken(GPT(config()))
+    model.save_pretrained(tmp_path)
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    for file in tmp_path.iterdir():
+        assert file.stat().st_mode == usual, file
+    with open(tmp_path / "model.safetensors", "rb") as old:
+        before = old.read()
+        old.seek(0)
+        shaken(model, seed=9).save_pretrained(tmp_path)
+        assert old.read() == before  # whoever reads the old file goes on reading it
+    described = (tmp_path / "config.json").read_bytes()
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").mkdir()  # cannot be replaced by a file
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        GPT(config(vocab_size=128)).save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == described
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *("config.json", "model.safetensors", "usual")
+    }
+
+
 def test_float64_folder_keeps_its_numbers(tmp_path: Path) -> None:
     model = shaken(GPT(config(), dtype=np.float64))
     model.save_pretrained(tmp_path)

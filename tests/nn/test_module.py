@@ -137,6 +137,9 @@ def test_a_state_that_does_not_fit_is_described_and_nothing_is_loaded() -> None:
 def test_save_and_load(tmp_path: Path) -> None:
     ours, theirs = nets()
     ours.save(tmp_path / "net.safetensors")
+    (tmp_path / "usual").touch()
+    modes = {file.name: file.stat().st_mode for file in tmp_path.iterdir()}
+    assert modes["net.safetensors"] == modes["usual"] and len(modes) == 2
     other, _ = nets()
     other.load(tmp_path / "net.safetensors")
     for name, array in other.state_dict().items():

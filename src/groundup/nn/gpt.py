@@ -31,7 +31,7 @@ from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.attention import attention, causal_mask
 from groundup.nn.layers import linear, rms_norm
 from groundup.nn.losses import cross_entropy
-from groundup.nn.module import Module, read_safetensors
+from groundup.nn.module import Module, read_safetensors, written_aside
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # The fields of config.json that are not sizes, for other readers of the folder.
@@ -285,10 +285,12 @@ class GPT(Module):
         folder.mkdir(parents=True, exist_ok=True)
         state = self.state_dict()
         dtype = str(state["model.norm.weight"].dtype)
-        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         rope = {"rope_type": "default", "rope_theta": self.config.rope_theta}
         described = {**QWEN3, **asdict(self.config), "rope_parameters": rope, "dtype": dtype}
-        (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        # The last to get its name is the config, by which the folder is a model's.
+        with written_aside(folder / CONFIG) as shape, written_aside(folder / WEIGHTS) as weights:
+            shape.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            save_file(state, weights, metadata={"format": "pt"})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, dtype: Any = None) -> Self:

@@ -19,7 +19,9 @@ where a layer has one of torch, so that a `state_dict` fits both.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from textwrap import indent
@@ -180,10 +182,11 @@ class Module:
                 own[name].copy_(state[name])
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a safetensors file."""
+        """Write the state to a safetensors file, whole or not at all."""
         from safetensors.numpy import save_file
 
-        save_file(self.state_dict(), path)
+        with written_aside(path) as partial:
+            save_file(self.state_dict(), partial)
 
     def load(self, path: str | Path, strict: bool = True) -> None:
         """Read the state from a safetensors file; `UserError` as in `load_state_dict`."""
@@ -271,6 +274,24 @@ class Sequential(Module):
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self._layers)
+
+
+@contextmanager
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """Yield a path to write to that replaces `path` at the end, never half of it.
+
+    What `runs.files` has for the stages; steps 1 and 2 stand on nothing.
+    """
+    path = Path(path).resolve()  # a link stays one
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o666 & ~mask)  # safetensors makes files that nobody else may read
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_safetensors(path: str | Path) -> dict[str, Array]:
