@@ -209,6 +209,37 @@ def test_no_page_compares_the_names_of_stages() -> None:
                 assert not found & names, f"{where(path)}:{node.lineno}"
 
 
+def trains(path: Path, root: Path = ROOT) -> bool:
+    """Whether a page takes gradients of a loss on torch and steps by them."""
+    modules = set(imported(path, root))
+    if "torch" not in modules and not any(name.startswith("groundup.train.") for name in modules):
+        return False
+    calls = (node.func for node in ast.walk(parsed(path)) if isinstance(node, ast.Call))
+    called = {one.attr for one in calls if isinstance(one, ast.Attribute)}
+    return "backward" in called and bool(called & {"step", "step_at_rest"})
+
+
+def test_there_is_one_training_loop() -> None:
+    assert {where(path) for path in FILES if trains(path)} == {
+        "train/loop.py",
+        # These take steps of the loop's optimizer to time them; nobody gets their models.
+        "train/pace.py",
+        "pretrain/probe.py",
+        # Three steps, by which a reader's own AdamW is seen to act.
+        "learn/networks/optimizers/seam.py",
+    }
+
+
+def test_a_second_training_loop_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "align").mkdir()
+    page = tmp_path / "align" / "page.py"
+    page.write_text(
+        "from groundup.train.optim import Optimizer\n"
+        "for batch in stream:\n    loss(batch).backward()\n    optimizer.step()\n"
+    )
+    assert trains(page, tmp_path)
+
+
 @pytest.mark.parametrize("folder", ["maths", "nn"])
 def test_the_first_two_steps_know_no_torch(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
