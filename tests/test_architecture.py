@@ -213,8 +213,8 @@ def test_no_page_compares_the_names_of_stages() -> None:
 
 def trains(path: Path, root: Path = ROOT) -> bool:
     """Whether a page takes gradients of a loss on torch and steps by them."""
-    modules = set(imported(path, root))
-    if "torch" not in modules and not any(name.startswith("groundup.train.") for name in modules):
+    names = [f"{name}." for name in imported(path, root)]
+    if not any(name.startswith(("torch.", "groundup.train.")) for name in names):
         return False
     calls = (node.func for node in ast.walk(parsed(path)) if isinstance(node, ast.Call))
     called = {one.attr for one in calls if isinstance(one, ast.Attribute)}

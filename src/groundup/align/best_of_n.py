@@ -47,6 +47,7 @@ from groundup.formats.card import sources
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
 from groundup.report.figure import Plot
+from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Page, Plots, Section, write_page
 from groundup.report.plots import COLORS, panels
 from groundup.report.table import Table, text_table
@@ -470,7 +471,7 @@ def by_n(pools: Sequence[Pool], n: int) -> dict[str, Estimate]:
 def _write_report(config: BestOfNConfig, run: Run, pools: Sequence[Pool], seconds: float) -> None:
     found = {n: by_n(pools, n) for n in powers_of_two(config.n)}
     run.write(
-        "result.json",
+        RESULT,
         {
             "reward": config.reward,
             "gold": config.gold,

@@ -45,6 +45,7 @@ from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, rate, ratio
 from groundup.report.history import History
+from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Page, Section, write_page
 from groundup.report.table import Table, text_table
 from groundup.report.terminal import in_terminal
@@ -351,7 +352,7 @@ def _write_report(
     first, grouped = found[0], methods(found)
     several = [one for one in grouped if len(one.runs) > 1]
     run.write(
-        "result.json",
+        RESULT,
         {
             "prompts": _asked_of(first),
             "samples": config.samples,

@@ -7,7 +7,6 @@ a right answer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -22,14 +21,13 @@ from groundup.errors import UserError, shorten
 from groundup.runs.console import counted, say
 from groundup.text.chat import encode_chats, template_of
 from groundup.text.cleaning import split_hash
+from groundup.text.pretokens import valid_unicode
 from groundup.text.rows import BadRow, Json, Message, PromptRow
 from groundup.text.tokenizer import Tokenizer
 
 # More than a run of a day answers; to encode them takes a few seconds.
 _MOST = 20_000
 _KINDS = ("conversations", "preferences")
-# Half of a pair, which no UTF-8 can hold.
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -261,7 +259,7 @@ def _is_plain(value: object) -> TypeGuard[str]:
     """Whether it is a text that says something, without half a surrogate pair."""
     if not isinstance(value, str) or not value or value.isspace():
         return False
-    return value.isascii() or not _SURROGATE.search(value)
+    return value == valid_unicode(value)
 
 
 def _holds(path: Path) -> bool:

@@ -26,14 +26,9 @@ from typing import Any
 from groundup.app.recipe_folder import MOST_SEEDS, find_model, runs_of
 from groundup.app.settings import configured
 from groundup.app.stages import INPUTS, REWARDS, STAGES, Stage
-from groundup.data.packs.manifest import find_set
+from groundup.data.packs.manifest import HUB, PACK, find_set
 from groundup.errors import UserError, known_names
-from groundup.formats.locate import (
-    HUB,
-    PACK,
-    check_named,
-    is_named,
-)
+from groundup.formats.locate import check_named, is_named
 from groundup.train.config import StageConfig
 from groundup.train.ranges import check_text
 

@@ -27,7 +27,7 @@ from groundup.data.files import (
     check_there,
     suffix_of,
 )
-from groundup.data.packs.manifest import GENERATED, GeneratedSet, find_set
+from groundup.data.packs.manifest import GENERATED, HUB, PACK, GeneratedSet, find_set
 from groundup.data.records import (
     KNOWN,
     UNKNOWN,
@@ -53,7 +53,6 @@ from groundup.errors import UserError, known_names
 from groundup.runs.console import say
 from groundup.text.rows import BadLine, Json, TrainingRow
 
-PACK, HUB = "pack:", "hub:"
 # Of fewer rows than this a twentieth is too few to judge by, and each may be a fact that nothing
 # else says: all are trained on.
 LEAST_TO_SPLIT = 200

@@ -15,7 +15,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from groundup.data.dataset import HUB, PACK, is_stage
+from groundup.data.dataset import is_stage
+from groundup.data.packs.manifest import HUB, PACK
 from groundup.errors import UserError
 from groundup.evals.core_sets import CORE_SETS
 from groundup.report.history import History, lineage

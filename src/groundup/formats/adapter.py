@@ -24,6 +24,7 @@ from groundup.adapters.attach import active_adapter, adapter_names, merge, use_a
 from groundup.adapters.layers import linear_layers
 from groundup.adapters.nf4 import NF4Linear
 from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
+from groundup.data.packs.manifest import HUB
 from groundup.errors import UserError, shorten
 from groundup.formats.folder import (
     GENERATION_CONFIG,
@@ -32,7 +33,7 @@ from groundup.formats.folder import (
     save_beside,
     with_end_ids,
 )
-from groundup.formats.locate import ADAPTER_CONFIG, CONFIG, HUB, is_adapter, is_named, locate
+from groundup.formats.locate import ADAPTER_CONFIG, CONFIG, is_adapter, is_named, locate
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
 from groundup.formats.peft_config import read_adapter_config
 from groundup.formats.weights import weights_hash

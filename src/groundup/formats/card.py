@@ -9,9 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from groundup.data.packs.manifest import find_set
+from groundup.data.packs.manifest import PACK, find_set
 from groundup.errors import UserError
-from groundup.formats.locate import PACK
 from groundup.runs.files import read_json_object
 
 _LIMITS = """\

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groundup.data.packs.manifest import MODELS, find_model
+from groundup.data.packs.manifest import HUB, MODELS, PACK, find_model
 from groundup.errors import UserError
 from groundup.runs.console import say
 
 GGUF_SUFFIX = ".gguf"
-PACK, HUB = "pack:", "hub:"
 # Some repositories hold the same weights once more, under other names.
 _OF_MODELS = ("*.json", "*.jinja", "model*.safetensors", "adapter_model.safetensors")
 # The file written last into a finished folder of a model, and of an adapter.

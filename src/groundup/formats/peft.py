@@ -29,9 +29,10 @@ from groundup.adapters import modules_to_save
 from groundup.adapters.attach import attach, check_known, train_only, use_adapter
 from groundup.adapters.layers import ALL_LINEAR, Targets, by_pattern, linear_layers
 from groundup.adapters.lora import LoRA, lora_layers
+from groundup.data.packs.manifest import HUB
 from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError
-from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_named
+from groundup.formats.locate import ADAPTER_CONFIG, is_named
 from groundup.formats.peft_config import AdapterConfig, read_adapter_config
 from groundup.formats.weights import FLOATS, open_weights
 from groundup.runs.files import write_bytes, write_json

@@ -105,6 +105,9 @@ Pack = DataSet | ModelPack
 T = TypeVar("T")
 AnyPack = TypeVar("AnyPack", PackSet, GeneratedSet, ModelPack)
 
+# How a source begins that is a name to download by: one of this manifest's, or Hugging Face's.
+PACK, HUB = "pack:", "hub:"
+
 _PAGE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 

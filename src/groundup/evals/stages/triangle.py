@@ -17,12 +17,11 @@ from typing import Any
 from groundup.evals.fairness import ANSWER, TEXT
 from groundup.evals.measure import from_json
 from groundup.evals.values.suite.axes import axis_of
+from groundup.evals.values.task import CORNERS
 from groundup.report.estimate import POOLED, BySource, Estimate
 from groundup.report.page import Block, Plots
 from groundup.report.plots import model_colors, triangle_plot
 from groundup.report.table import Column, Row, Table, number, percent
-
-CORNERS = ("utility", "safety", "fairness")
 
 
 def axes(model: Mapping[str, Any]) -> BySource:

@@ -21,6 +21,8 @@ from groundup.report.estimate import BySource, Estimate
 
 Axis = Literal["utility", "safety", "fairness", "honesty"]
 AXES: tuple[Axis, ...] = ("utility", "safety", "fairness", "honesty")
+# Those of the triangle.
+CORNERS = AXES[:3]
 
 # What a model gave to one item: `id` and `group` (items of a group are not independent and are
 # drawn together for an interval), then numbers, verdicts and short names.

@@ -20,6 +20,7 @@ from groundup.pretrain.scaling.isoflop import IsoFlop, fit_isoflop
 from groundup.pretrain.scaling.law import LawFit, fit_law
 from groundup.pretrain.scaling.table import RunTable, read_table, told
 from groundup.report.figure import Plot
+from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Box, Note, Page, Plots, Section, write_page
 from groundup.report.plots import COLORS, GREY, titled
 from groundup.report.table import Cell, Table, decimals, number, short_number, text_table
@@ -27,7 +28,6 @@ from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import folder_aside, read_json_object, write_json
 
-RESULT = "result.json"
 _KIND = "scaling fit"
 _CURVES = 200
 # A term of the law that is so small a share of every loss is none.

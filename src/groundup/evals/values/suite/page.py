@@ -10,7 +10,7 @@ from typing import Any
 from groundup.evals.measure import from_json
 from groundup.evals.values.suite.changes import away_from
 from groundup.evals.values.suite.provenance import hashes, seen, sets
-from groundup.evals.values.task import AXES
+from groundup.evals.values.task import AXES, CORNERS
 from groundup.report.claim import FEWEST_GROUPS, Better, Claim, by_outcome, mark_of
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
@@ -41,7 +41,6 @@ from groundup.report.table import (
 from groundup.report.terminal import in_terminal, one_line
 from groundup.runs.console import console, say
 
-CORNERS = ("utility", "safety", "fairness")
 KINDS = {"world": "in the small world", "real": "on sets that people made"}
 
 

@@ -18,9 +18,9 @@ from groundup.data.records import read_votes
 from groundup.data.votes import Vote, names_of, standing
 from groundup.errors import UserError
 from groundup.report.estimate import Estimate, rate
+from groundup.report.outcome import RESULT
 from groundup.runs.files import is_number, read_json_object
 
-RESULT = "result.json"
 _WINS = ": wins against "
 _ENDS = ("estimate", "low", "high", "items", "groups")
 
