@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from groundup.data.config import one_is_enough
 from groundup.data.files import ROW_KINDS
 from groundup.train.config import OPTIMIZER, THREADS, StageConfig, Traits
 from groundup.train.ranges import (
@@ -34,7 +35,7 @@ from groundup.train.ranges import (
     Threads,
     check_mixture,
 )
-from groundup.tune.config import TuningConfig
+from groundup.tune.config import TuningConfig, all_different
 
 
 class PtxConfig(TuningConfig):
@@ -52,12 +53,7 @@ class PtxConfig(TuningConfig):
         "conversations of the data-stage folder that the stage reads)",
     )
 
-    @field_validator("ptx_data", mode="before")
-    @classmethod
-    def _one_is_enough(cls, value: Any) -> Any:
-        values = [value] if isinstance(value, str | Path) else value
-        texts = isinstance(values, list | tuple) and all(isinstance(v, str | Path) for v in values)
-        return tuple(map(str, values)) if texts else value
+    _one_is_enough = field_validator("ptx_data", mode="before")(one_is_enough)
 
     @model_validator(mode="after")
     def _data_are_read(self) -> Self:
@@ -544,10 +540,4 @@ class ComparisonConfig(StageConfig):
     )
     threads: Threads | None = Field(None, description=THREADS)
 
-    @field_validator("models")
-    @classmethod
-    def _are_different(cls, models: tuple[Path, ...]) -> tuple[Path, ...]:
-        twice = next((one for one in models if models.count(one) > 1), None)
-        if twice is not None:
-            raise ValueError(f"models={twice} is named twice; name each model once")
-        return models
+    _are_different = field_validator("models")(all_different)

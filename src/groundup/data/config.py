@@ -58,6 +58,13 @@ class DataConfig(StageConfig):
         return self
 
 
+def one_is_enough(value: Any) -> Any:
+    """Sources as a tuple of texts, of one alone too; anything else as it is, to be refused."""
+    values = [value] if isinstance(value, str | Path) else value
+    texts = isinstance(values, list | tuple) and all(isinstance(v, str | Path) for v in values)
+    return tuple(map(str, values)) if texts else value
+
+
 class OwnDataConfig(StageConfig):
     """The setting that all stages share which read a person's own data: the names of its columns.
 
@@ -70,12 +77,9 @@ class OwnDataConfig(StageConfig):
         'completion=answer, in a recipe columns = ["prompt=question"]',
     )
 
-    @field_validator("data", "replay_data", mode="before", check_fields=False)
-    @classmethod
-    def _one_is_enough(cls, value: Any) -> Any:
-        values = [value] if isinstance(value, str | Path) else value
-        texts = isinstance(values, list | tuple) and all(isinstance(v, str | Path) for v in values)
-        return tuple(map(str, values)) if texts else value
+    _one_is_enough = field_validator("data", "replay_data", mode="before", check_fields=False)(
+        one_is_enough
+    )
 
     @model_validator(mode="after")
     def _columns_are_pairs(self) -> Self:

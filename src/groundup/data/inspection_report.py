@@ -29,6 +29,7 @@ from groundup.report.page import (
     Section,
     Span,
     Spans,
+    is_made_by,
     write_page,
 )
 from groundup.report.table import Cell, Column, Row, Table
@@ -56,8 +57,7 @@ def write_inspection(path: Path, title: str, tokenizer: str, found: Inspection) 
 
 def is_inspection(path: Path) -> bool:
     """Whether a file is such a page, and may be written anew."""
-    with open(path, "rb") as file:
-        return f'<meta name="generator" content="{_GENERATOR}">'.encode() in file.read(4096)
+    return is_made_by(path, _GENERATOR)
 
 
 def inspection_page(title: str, tokenizer: str, found: Inspection) -> Page:

@@ -315,3 +315,9 @@ def write_page(path: Path, page: Page) -> None:
     What UTF-8 cannot hold, as half of a surrogate pair, becomes '?'.
     """
     write_bytes(path, html(page).encode("utf-8", errors="replace"))
+
+
+def is_made_by(path: Path, generator: str) -> bool:
+    """Whether a file is a page of this command."""
+    with open(path, "rb") as file:
+        return f'<meta name="generator" content="{generator}">'.encode() in file.read(4096)

@@ -201,6 +201,14 @@ class SFTConfig(TuningConfig, OwnDataConfig):
         return self
 
 
+def all_different(models: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The models of a setting `models`, none of which may be there twice."""
+    twice = next((one for one in models if models.count(one) > 1), None)
+    if twice is not None:
+        raise ValueError(f"models={twice} is named twice; name each model once")
+    return models
+
+
 class SoupConfig(StageConfig):
     """Average the weights of models that were fine-tuned from one parent (a model soup)."""
 
@@ -211,13 +219,7 @@ class SoupConfig(StageConfig):
         None, min_length=2, description="what each counts, 1 together (default: all the same)"
     )
 
-    @field_validator("models")
-    @classmethod
-    def _are_different(cls, models: tuple[Path, ...]) -> tuple[Path, ...]:
-        twice = next((one for one in models if models.count(one) > 1), None)
-        if twice is not None:
-            raise ValueError(f"models={twice} is named twice; name each model once")
-        return models
+    _are_different = field_validator("models")(all_different)
 
     @model_validator(mode="after")
     def _weights_are_a_mean(self) -> Self:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from groundup.report.page import drawn_html
+from groundup.report.page import drawn_html, is_made_by
 from groundup.runs.files import write_bytes
 from groundup.xray.heads import KINDS, THRESHOLD
 from groundup.xray.look import XRay
@@ -52,8 +52,7 @@ def write_xray(path: Path, title: str, views: Sequence[View], text_of: Callable[
 
 def is_xray(path: Path) -> bool:
     """Whether a file is such a page, and may be written anew."""
-    with open(path, "rb") as file:
-        return f'<meta name="generator" content="{_GENERATOR}">'.encode() in file.read(4096)
+    return is_made_by(path, _GENERATOR)
 
 
 def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) -> str:

@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from groundup.evals.values.rows import GUESSES, further, quotient
+from groundup.evals.values.rows import GUESSES, further, mean
 from groundup.evals.values.task import Row
 from groundup.report.estimate import BySource, Estimate, ratio
 
@@ -60,7 +60,7 @@ def leaning_further(after: Sequence[Row], before: Sequence[Row]) -> BySource:
         np.stack([_values(rows, way), np.ones(len(rows))], axis=1) for rows in (after, before)
     )
     return {
-        name: further(one[at], other[at], _average, 0.0, [str(after[i]["group"]) for i in at])
+        name: further(one[at], other[at], mean, 0.0, [str(after[i]["group"]) for i in at])
         for name, kind in _KINDS.items()
         if (at := _at(after, kind))
     }
@@ -82,10 +82,6 @@ def _way(rows: Sequence[Row]) -> str:
 def _values(rows: Sequence[Row], way: str) -> Values:
     """lean (2 P(first) - 1) of each probe."""
     return np.array([float(row["lean"] or 0) * (2 * float(row[way] or 0) - 1) for row in rows])
-
-
-def _average(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
-    return quotient(sums[:, 0], sums[:, 1])
 
 
 def _at(rows: Sequence[Row], kind: str) -> list[int]:

@@ -110,6 +110,11 @@ def quotient(
     return found
 
 
+def mean(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
+    """The mean of what the first column sums and the second counts."""
+    return quotient(sums[:, 0], sums[:, 1])
+
+
 def nearness(
     found: Estimate, ideal: float, furthest: float, guesses: Float[np.ndarray, "samples"]
 ) -> Estimate:

@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,13 +32,11 @@ from groundup.experiments.transformers.findings import (
 from groundup.experiments.transformers.language import (
     Material,
     WindowStream,
-    losses,
+    heldout_loss,
     material,
-    non_overlapping,
 )
 from groundup.experiments.transformers.models import Architecture
 from groundup.lm.config import ModelConfig
-from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT, experiment, write
@@ -114,6 +111,7 @@ def architectures(vocab_size: int) -> dict[str, Architecture]:
 
 
 def _cell(config: AttentionCostConfig, name: str, seed: int, text: Material) -> Cell:
+    count = 2_048 if config.quick else _TOKENS
     return Cell(
         f"{name}-{seed}",
         architectures(text.vocab_size)[name],
@@ -125,15 +123,9 @@ def _cell(config: AttentionCostConfig, name: str, seed: int, text: Material) -> 
         rate=0.02,
         embedding_rate=0.006,
         optimizer="muon",
-        measure=lambda model, step: measured(model, text, 2_048 if config.quick else _TOKENS),
+        measure=lambda model, step: {"loss": heldout_loss(model, text, _CONTEXT, count)},
         dtype="auto",
     )
-
-
-def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
-    """Nats a held-out token."""
-    starts = non_overlapping(text.heldout, _CONTEXT, count)
-    return {"loss": float(losses(model, text.heldout, starts, _CONTEXT).mean())}
 
 
 @torch.no_grad()

@@ -41,9 +41,7 @@ class Material:
     vocab_size: int
 
 
-def material(
-    folder: Path, text: Text, *, vocab_size: int, megabytes: float, seed: int = 0
-) -> Material:
+def material(folder: Path, text: Text, *, vocab_size: int, megabytes: float) -> Material:
     """Build the data and a tokenizer in `folder`, or find them built, and encode them.
 
     Raises `UserError` where the text has to be downloaded and cannot be.
@@ -52,7 +50,6 @@ def material(
         DataConfig(
             out=folder / f"{text}-data",
             packs=(text,),
-            seed=seed,
             world_megabytes=megabytes,
             world_conversations=1,
             world_preferences=1,
@@ -73,19 +70,13 @@ def material(
 class WindowStream(DataStream):
     """Windows of the training tokens at random places, a pure function of (seed, step)."""
 
-    def __init__(
-        self, tokens: Tokens, context: int, rows: int, seed: int, micro_rows: int | None = None
-    ) -> None:
+    def __init__(self, tokens: Tokens, context: int, rows: int, seed: int) -> None:
         self._tokens, self._context, self._rows, self._seed = tokens, context, rows, seed
-        self._micro_rows = micro_rows or rows
 
     def at(self, step: int, model: nn.Module) -> list[Batch]:
         rng = np.random.default_rng((self._seed, step))
         starts = rng.integers(len(self._tokens) - self._context, size=self._rows)
-        return [
-            windows(self._tokens, starts[first : first + self._micro_rows], self._context)
-            for first in range(0, self._rows, self._micro_rows)
-        ]
+        return [windows(self._tokens, starts, self._context)]
 
 
 def windows(tokens: Tokens, starts: Integer[np.ndarray, " rows"], context: int) -> Batch:
@@ -112,6 +103,12 @@ def non_overlapping(tokens: Tokens, context: int, count: int) -> Integer[np.ndar
     """Where windows begin that stand side by side in the first `count` tokens."""
     end = min(count, len(tokens) - 1) - context
     return np.arange(0, end + 1, context)
+
+
+def heldout_loss(model: CausalLM, text: Material, context: int, count: int) -> float:
+    """Nats a token of the first `count` held-out tokens."""
+    starts = non_overlapping(text.heldout, context, count)
+    return float(losses(model, text.heldout, starts, context).mean())
 
 
 def sliding(

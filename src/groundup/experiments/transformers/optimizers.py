@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -38,12 +38,10 @@ from groundup.experiments.transformers.findings import (
 from groundup.experiments.transformers.language import (
     Material,
     WindowStream,
-    losses,
+    heldout_loss,
     material,
-    non_overlapping,
 )
 from groundup.experiments.transformers.models import Architecture, transformer
-from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT, experiment, write
@@ -144,6 +142,7 @@ def _tuned(config: OptimizersConfig, name: Name, text: Material) -> Tuned:
 
 
 def _cell(config: OptimizersConfig, name: Name, rate: float, seed: int, text: Material) -> Cell:
+    count = 1_024 if config.quick else _TOKENS
     shape = transformer(
         width=_WIDTH,
         depth=_LAYERS,
@@ -162,18 +161,12 @@ def _cell(config: OptimizersConfig, name: Name, rate: float, seed: int, text: Ma
         rate=rate,
         embedding_rate=_EMBEDDING_RATE,
         optimizer=name,
-        measure=lambda model, step: measured(model, text, 1_024 if config.quick else _TOKENS),
+        measure=lambda model, step: {"loss": heldout_loss(model, text, _CONTEXT, count)},
         dtype="auto",
         weight_decay=0.1,
         evaluations=3 if config.quick else _EVALUATIONS,
         evaluates_first=True,
     )
-
-
-def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
-    """Nats a held-out token."""
-    starts = non_overlapping(text.heldout, _CONTEXT, count)
-    return {"loss": float(losses(model, text.heldout, starts, _CONTEXT).mean())}
 
 
 # What is told of it.

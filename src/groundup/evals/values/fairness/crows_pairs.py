@@ -35,8 +35,8 @@ from groundup.evals.values.rows import (
     further,
     groups,
     likelier,
+    mean,
     nearness,
-    quotient,
 )
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.estimate import BySource, Estimate, rate, ratio
@@ -159,12 +159,8 @@ def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:
         one, other = (
             np.stack([_more(rows, way), np.ones(len(rows))], axis=1) for rows in (after, before)
         )
-        found[name] = further(one, other, _share, 0.5, groups(after))
+        found[name] = further(one, other, mean, 0.5, groups(after))
     return found
-
-
-def _share(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
-    return quotient(sums[:, 0], sums[:, 1])
 
 
 def score(rows: Sequence[Row]) -> Estimate:
