@@ -11,7 +11,7 @@ import pytest
 
 from groundup.data.dataset import load_dataset, load_datasets
 from groundup.evals.contamination import contamination
-from groundup.evals.values.overlap import Overlap, of_model, overlaps, trained_on
+from groundup.evals.values.overlap import Overlap, compared, overlaps, trained_on
 
 ITEM = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
@@ -131,21 +131,21 @@ def test_a_model_is_asked_for_what_its_runs_read(tmp_path: Path, data: Path) -> 
     items = {"set": [["how do they grow"], [ITEM]]}
     write(tmp_path / "base", "documents", data)
     write(tmp_path / "sft", "conversations", data, tmp_path / "base")
-    base = of_model(tmp_path / "base", items)
+    base = compared(trained_on(tmp_path / "base"), items)
     # Title and paragraph; of the conversations nothing was read.
     assert (base.texts, base.overlaps[0].grams, base.overlaps[0].same) == (2, 1, 0)
-    sft = of_model(tmp_path / "sft", items)
+    sft = compared(trained_on(tmp_path / "sft"), items)
     assert (sft.texts, sft.overlaps[0].grams, sft.overlaps[0].same) == (4, 1, 1)
     assert sft.overlaps[0].sources == {"talk": 1, "wiki": 1} and not sft.unknown
     assert json.loads(json.dumps(sft.to_json()))["overlaps"][0]["found"] == 2
 
 
 def test_what_cannot_be_known_is_said(tmp_path: Path, data: Path) -> None:
-    elsewhere = of_model(tmp_path / "elsewhere", {"set": [[ITEM]]})
+    elsewhere = compared(trained_on(tmp_path / "elsewhere"), {"set": [[ITEM]]})
     assert elsewhere.overlaps == [] and "elsewhere" in elsewhere.unknown[0]
     write(tmp_path / "base", "documents", data)
     shutil.rmtree(data)
-    gone = of_model(tmp_path / "base", {"set": [[ITEM]]})
+    gone = compared(trained_on(tmp_path / "base"), {"set": [[ITEM]]})
     assert gone.texts == 0 and gone.overlaps == [] and "gone" in gone.unknown[0]
 
 
@@ -162,7 +162,9 @@ def test_the_prompts_of_reinforcement_learning_were_trained_on(tmp_path: Path, d
     prompts.write_text(json.dumps({"prompt": ITEM}) + "\n")
     traits: dict[str, Any] = {"stage": "ppo"}
     traits["parents"] = {"prompts": prompts, "reward": tmp_path / "rm"}
-    found = of_model(write(tmp_path / "ppo", "prompts", None, **traits), {"set": [[ITEM]]})
+    found = compared(
+        trained_on(write(tmp_path / "ppo", "prompts", None, **traits)), {"set": [[ITEM]]}
+    )
     assert (found.overlaps[0].same, found.texts, found.unknown) == (1, 1, [])
     assert found.overlaps[0].sources == {"prompts.jsonl": 1}
     # Rows may have their answer, which is not read.
@@ -181,22 +183,24 @@ def test_the_prompts_of_reinforcement_learning_were_trained_on(tmp_path: Path, d
     traits["parents"] = {"prompts": talks}
     answered = write(tmp_path / "grpo", "prompts", None, **traits)
     items = {"set": [[ITEM], ["Ask."], ["So it is."]]}
-    found = of_model(answered, items)
+    found = compared(trained_on(answered), items)
     assert (found.overlaps[0].same, found.texts, found.unknown) == (2, 3, [])
     of_folder: dict[str, Any] = {"stage": "ppo", "parents": {"prompts": data}}
     model = write(tmp_path / "ppo-2", "prompts", None, **of_folder)
     items = {"set": [["How do they grow?"], ["Slowly."]]}
-    found = of_model(model, items)
+    found = compared(trained_on(model), items)
     assert (found.overlaps[0].same, found.texts, found.unknown) == (1, 1, [])
     for patterns, count in ((["world-*"], 0), (["world-*", "tal?"], 1)):
         of_folder["config"] = {"sources": patterns}
-        some = of_model(write(tmp_path / f"ppo {count}", "prompts", None, **of_folder), items)
+        some = compared(
+            trained_on(write(tmp_path / f"ppo {count}", "prompts", None, **of_folder)), items
+        )
         assert (some.overlaps[0].same, some.texts, some.unknown) == (count, count, [])
     said = trained_on(tmp_path / "ppo 1").to_json()
     assert json.loads(json.dumps(said)) == said  # as a key of what is kept
     # With ptx and no data for it named, conversations of the same folder are learned as well.
     of_folder["config"] = {"ptx": 0.3}
-    found = of_model(write(tmp_path / "ptx", "prompts", None, **of_folder), items)
+    found = compared(trained_on(write(tmp_path / "ptx", "prompts", None, **of_folder)), items)
     assert (found.overlaps[0].same, found.texts) == (2, 2)
 
 
@@ -222,7 +226,9 @@ def test_files_of_ones_own_were_trained_on(tmp_path: Path) -> None:
         ("documents", book, {"stage": "pretrain"}),
     ]
     for place, (reads, path, more) in enumerate(read):
-        found = of_model(write(tmp_path / f"run-{place}", reads, path, **more), {"set": [[ITEM]]})
+        found = compared(
+            trained_on(write(tmp_path / f"run-{place}", reads, path, **more)), {"set": [[ITEM]]}
+        )
         assert found.overlaps[0].found == 1 and found.unknown == [], path
         assert found.folders == [str(path)]
     # What a folder calls a test was not trained on; what stands beside a moved run is found.
@@ -231,7 +237,7 @@ def test_files_of_ones_own_were_trained_on(tmp_path: Path) -> None:
     pair = [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "So."}]
     (tmp_path / "own" / "train.jsonl").write_text(json.dumps({"messages": pair}))
     model = write(tmp_path / "split", "conversations", Path("/elsewhere/own"))
-    found = of_model(model, {"set": [[ITEM], ["Hm?"]]})
+    found = compared(trained_on(model), {"set": [[ITEM], ["Hm?"]]})
     assert (found.texts, found.overlaps[0].same, found.unknown) == (2, 1, [])
 
 
@@ -243,7 +249,9 @@ def test_what_fine_tuning_holds_out_of_several_files_is_not_looked_at(tmp_path: 
         file.write_text("".join(json.dumps(row) + "\n" for row in rows[: 120 + 20 * place]))
 
     def checked(name: str, **parents: Path) -> tuple[int, list[str]]:
-        found = of_model(write(tmp_path / name, "conversations", None, parents=parents), {})
+        found = compared(
+            trained_on(write(tmp_path / name, "conversations", None, parents=parents)), {}
+        )
         return found.texts, list(found.unknown)
 
     whole = load_datasets(files)
@@ -259,7 +267,7 @@ def test_documents_are_fine_tuned_on_where_there_is_no_conversation(
     tmp_path: Path, data: Path
 ) -> None:
     (data / "conversations" / "train.jsonl").write_text("")
-    found = of_model(write(tmp_path / "sft", "conversations", data), {"set": [[ITEM]]})
+    found = compared(trained_on(write(tmp_path / "sft", "conversations", data)), {"set": [[ITEM]]})
     assert (found.texts, found.overlaps[0].grams, found.unknown) == (2, 1, [])
 
 
@@ -267,23 +275,23 @@ def test_every_run_without_a_readable_source_is_told_of(tmp_path: Path, data: Pa
     base = write(tmp_path / "base", "documents", data)
     sets = {"config": {"data": ["hub:owner/talks", "pack:piqa"], "replay_data": ["pack:wiki"]}}
     first = write(tmp_path / "first", "conversations", None, base, **sets)
-    found = of_model(first, {"set": [[ITEM]]})
+    found = compared(trained_on(first), {"set": [[ITEM]]})
     assert found.texts == 2 and len(found.unknown) == 2
     assert "hub:owner/talks" in found.unknown[0] and "pack:piqa" in found.unknown[1]
     # Replay is a setting that the plan may have decided against.
     replayed = write(
         tmp_path / "replayed", "conversations", None, base, plan={"layout": {"replay": 0.1}}, **sets
     )
-    assert "pack:wiki" in of_model(replayed, {}).unknown[2]
+    assert "pack:wiki" in compared(trained_on(replayed), {}).unknown[2]
     bare = write(tmp_path / "bare", None, None, stage="own")
-    assert "does not name" in of_model(bare, {}).unknown[0]
+    assert "does not name" in compared(trained_on(bare), {}).unknown[0]
     bad = tmp_path / "bad.jsonl"
     bad.write_text("no json\n")
-    unread = of_model(write(tmp_path / "unread", "preferences", bad), {"set": [[ITEM]]})
+    unread = compared(trained_on(write(tmp_path / "unread", "preferences", bad)), {"set": [[ITEM]]})
     assert unread.folders == unread.overlaps == [] and "bad.jsonl" in unread.unknown[0]
     # A start from elsewhere, too.
     tuned = write(tmp_path / "tuned", "conversations", data, tmp_path / "smollm")
-    found = of_model(tuned, {"set": [[ITEM]]})
+    found = compared(trained_on(tuned), {"set": [[ITEM]]})
     assert found.texts == 2 and "smollm" in found.unknown[0]
     # And so it is where the suite's other halves are looked for.
     told = [one.message for one in contamination(first)]

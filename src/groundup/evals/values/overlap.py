@@ -99,13 +99,8 @@ class Checked:
         return found | {"overlaps": [one.to_json() for one in self.overlaps]}
 
 
-def of_model(model: Path, items: Mapping[str, Sequence[Sequence[str]]]) -> Checked:
-    """What the runs that led to a model trained on, against the texts of each set's items."""
-    return compared(trained_on(model), items)
-
-
 def compared(trained: Trained, items: Mapping[str, Sequence[Sequence[str]]]) -> Checked:
-    """The same of what is known already of those runs."""
+    """What the runs that led to a model trained on, against the texts of each set's items."""
     counted = _Counted(trained.sources)
     found = overlaps(counted, items) if trained.sources else []
     read = [one for one in trained.sources if one not in counted.unread]
