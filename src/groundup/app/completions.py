@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TextColumn
 
 from groundup.adapters.attach import use_adapter
 from groundup.data.records import read_prompts
@@ -28,7 +28,7 @@ from groundup.generation.guarded import Guard, asked_of, guarding, stopped_compl
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.runs.console import counted, printable, say
+from groundup.runs.console import counted, printable, progress, say
 from groundup.runs.files import file_hash, files_of, is_number, read_json_object
 from groundup.runs.resumable_jsonl import resumable_lines, write
 from groundup.text.rows import BadLine, PromptRow, as_dicts
@@ -360,17 +360,9 @@ class _Bar:
     def __enter__(self) -> _Bar:
         console = Console(stderr=True, highlight=False)
         self._begun = time.monotonic()
-        self._progress = Progress(
-            TextColumn("generate"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]:,.0f} tok/s"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=self.hidden or not console.is_terminal,
-            transient=True,
-        )
-        self._task = self._progress.add_task("", total=self.total, speed=0.0)
+        speed = TextColumn("{task.fields[speed]:,.0f} tok/s")
+        self._progress = progress(MofNCompleteColumn(), speed, on=console, hidden=self.hidden)
+        self._task = self._progress.add_task("generate", total=self.total, speed=0.0)
         self._progress.start()
         return self
 

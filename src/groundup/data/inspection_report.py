@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn
 from rich.text import Text
 
 from groundup.data.inspection import Bin, InspectedRow, Inspection, histogram, quantiles, remarks
@@ -34,7 +34,7 @@ from groundup.report.page import (
 )
 from groundup.report.table import Cell, Column, Row, Table
 from groundup.report.terminal import bars_in_terminal, in_terminal
-from groundup.runs.console import console
+from groundup.runs.console import console, progress
 from groundup.text.token_view import Token
 
 # By which a page is known again.
@@ -212,11 +212,8 @@ def _count(tokens: Iterable[Token]) -> int:
 @contextmanager
 def encoding_bar(rows: int, on: Console = console) -> Iterator[Callable[[int], None]]:
     """A bar over the rows that are being encoded; gives what to call with the number done."""
-    columns = (TextColumn("encoding"), BarColumn(bar_width=24), MofNCompleteColumn())
-    bar = Progress(
-        *columns, TimeRemainingColumn(), console=on, disable=not on.is_terminal, transient=True
-    )
-    task = bar.add_task("", total=rows)
+    bar = progress(MofNCompleteColumn(), on=on)
+    task = bar.add_task("encoding", total=rows)
     with bar:
         yield lambda done: bar.update(task, completed=done)
 

@@ -8,7 +8,14 @@ import unicodedata
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from groundup.runs import ranks
 
@@ -69,6 +76,19 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2g} seconds"
 
 
+def progress(*facts: ProgressColumn, on: Console = console, hidden: bool = False) -> Progress:
+    """A bar with a name, these facts and the time left, gone at its end; only on a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        *facts,
+        TimeRemainingColumn(),
+        console=on,
+        disable=hidden or not on.is_terminal,
+        transient=True,
+    )
+
+
 class Bar:
     """A progress bar over optimizer steps, with loss, speed and time left."""
 
@@ -77,16 +97,8 @@ class Bar:
         self._begun = self._said = time.monotonic()
         # Since a line was said last: where a step makes batches for the next ones, none is typical.
         self._tokens, self._seconds = 0, 0.0
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[facts]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not (console.is_terminal and ranks.is_first()),
-            transient=True,
-        )
+        facts = TextColumn("{task.fields[facts]}")
+        self._progress = progress(TaskProgressColumn(), facts, hidden=not ranks.is_first())
         self._task = self._progress.add_task(name, total=steps, completed=start, facts="")
 
     def __enter__(self) -> Bar:
