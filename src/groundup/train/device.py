@@ -36,6 +36,9 @@ COMPILE_FROM_MINUTES = 5.0
 EXPECTED_PEAK_SHARE = 0.5
 # Likewise of a recurrent network: its products are of a few rows, one step after the other.
 RECURRENT_PEAK_SHARE = 0.15
+# Seconds and the side of the square product by which a peak is found: long enough for the clock to
+# rise, and large enough to be bound by arithmetic.
+_PEAK_SECONDS, _PEAK_SIZE = 0.3, 1024
 # Seconds that each of a model's products is tried for, and the numbers that one makes at most.
 _PRODUCT_SECONDS = 0.05
 _MOST_NUMBERS = 2**26
@@ -238,7 +241,7 @@ def find_compiler() -> str | None:
     return next((name for name in names if name and shutil.which(name)), None)
 
 
-def measure(seconds: float = 0.3, size: int = 1024) -> Machine:
+def measure(seconds: float = _PEAK_SECONDS, size: int = _PEAK_SIZE) -> Machine:
     """Matrix-multiply peaks of the CPU in float32 and bfloat16, in FLOP/s."""
     return Machine(
         cores=usable_cores(),
@@ -248,7 +251,12 @@ def measure(seconds: float = 0.3, size: int = 1024) -> Machine:
     )
 
 
-def matmul_peak(device: str, dtype: torch.dtype, seconds: float = 0.3, size: int = 1024) -> float:
+def matmul_peak(
+    device: str,
+    dtype: torch.dtype,
+    seconds: float = _PEAK_SECONDS,
+    size: int = _PEAK_SIZE,
+) -> float:
     """The best FLOP/s of a square matrix product, over tries that last `seconds` together."""
     return 2 * size**3 / _best_seconds(device, dtype, (size, size, size), seconds)
 

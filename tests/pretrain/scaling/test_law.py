@@ -180,7 +180,9 @@ def test_too_little_to_tell_five_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     # What is refused does not depend on where the fit starts.
     monkeypatch.setattr(law_page, "_EXPONENTS", (0.25, 0.4))
     with pytest.raises(UserError, match="3 sizes"):
-        fit_law(Runs.of([1e6, 2e6] * 4, np.geomspace(1e7, 1e8, 8).tolist(), [3.0] * 8))
+        fit_law(
+            Runs.of([1e6, 2e6] * 4, np.geomspace(1e7, 1e8, 8).tolist(), [3.0] * 8), bootstraps=0
+        )
     # The same where a run that diverged was the only one of its size.
     n, d = np.repeat([1e6, 1e7, 1e8], [10, 10, 1]), [*np.geomspace(1e8, 1e10, 10)] * 2 + [1e9]
     runs = Runs.of(n.tolist(), d, TRUE.loss(n, np.array(d)).tolist())
@@ -229,7 +231,7 @@ def test_budgets_of_few_sizes_are_drawn_without_parabolas() -> None:
 
 
 def test_runs_of_any_compute_have_no_budgets() -> None:
-    assert fit_isoflop(table(0.0, runs=200)) is None
+    assert fit_isoflop(table(0.0, runs=200), bootstraps=0) is None
 
 
 # FLOPs.

@@ -89,7 +89,7 @@ class IsoFlop:
         }
 
 
-def fit_isoflop(runs: Runs, *, bootstraps: int = 1_000, seed: int = 0) -> IsoFlop | None:
+def fit_isoflop(runs: Runs, *, bootstraps: int, seed: int = 0) -> IsoFlop | None:
     """Find the budgets of a table and fit their optima; None where its runs share no budgets."""
     groups = [rows for rows in _groups(runs) if len(np.unique(runs.parameters[rows])) >= 3]
     # Runs of any compute lie close together by chance here and there.

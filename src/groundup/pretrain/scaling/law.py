@@ -167,7 +167,7 @@ def predicted(
 
 
 def fit_law(
-    runs: Runs, *, bootstraps: int = 1_000, seed: int = 0, highest_left_out: int | None = None
+    runs: Runs, *, bootstraps: int, seed: int = 0, highest_left_out: int | None = None
 ) -> LawFit:
     """Fit the law to runs, with intervals from so many drawings of the rows.
 
