@@ -36,6 +36,8 @@ INDEX = "model.safetensors.index.json"
 # one file.
 MAX_SHARD_BYTES = 2 * 10**9
 
+# Names in a message: one sees their kind, and a line holds them.
+_LISTED = 3
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # The types in which weights are read, as the files name them.
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -295,8 +297,8 @@ def open_weights(path: Path, device: torch.device | str = "cpu") -> Iterator[Any
         raise UserError(f"{path} is damaged ({error}); download or save it again") from None
 
 
-def listed(names: Iterable[str], most: int = 3) -> str:
+def listed(names: Iterable[str]) -> str:
     """The first few names, and the number of the others."""
     names = list(names)
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + rest

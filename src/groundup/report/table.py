@@ -216,7 +216,6 @@ def source_table(
     share: bool,
     chance: bool = False,
     items: str = "",
-    title: str = "",
 ) -> Table:
     """Sources down, models and then baselines across; with `chance` what guessing reaches last.
 
@@ -243,7 +242,7 @@ def source_table(
     columns += [Column(name, base=True) for name in baselines]
     if chance:
         columns.append(Column("chance", base=True))
-    return Table(columns, rows, left_out, title)
+    return Table(columns, rows, left_out)
 
 
 def markdown(table: Table) -> str:

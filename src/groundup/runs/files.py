@@ -142,9 +142,9 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
         partial.write_bytes(data)
 
 
-def write_text(path: Path, text: str, *, sync: bool = True) -> None:
+def write_text(path: Path, text: str) -> None:
     """Replace `path` as a whole by text in UTF-8. Raises `OSError` that names it."""
-    write_bytes(path, text.encode("utf-8"), sync=sync)
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, sync: bool = True) -> None:

@@ -22,6 +22,9 @@ from jaxtyping import Bool, Int, UInt64
 _WORD = re.compile(r"[^\W_]+")
 # So many texts are compared at once: many together are faster, all together fill the memory.
 TOGETHER = 1_000
+# Sayings and verses are shorter than so many words; and a text that has more of its own than it
+# repeats is one's own.
+_REPEATED_WORDS, _REPEATED_SHARE = 8, 0.5
 # Characters that a reader does not see and a tokenizer would have to learn: C0 and C1 controls
 # except the line break, soft hyphen, zero-width and direction marks, and the byte order mark.
 _INVISIBLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
@@ -107,18 +110,18 @@ def shingles_of_all(
     return total[whole], owner[:count][whole]
 
 
-def repeats(texts: Sequence[str], size: int = 8, share: float = 0.5) -> Bool[np.ndarray, " texts"]:
+def repeats(texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
     """Returns for each text whether it repeats an earlier one, exactly or nearly.
 
-    A text repeats if at least `share` of its shingles occur in earlier texts; one with fewer than
-    `size` words if the very same words do. The first of several always stays.
+    A text repeats if at least half of its shingles of eight words occur in earlier texts; one with
+    fewer words if the very same words do. The first of several always stays.
     """
     parts, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     for start in range(0, len(texts), TOGETHER):
         some = texts[start : start + TOGETHER]
         said = [words(text) for text in some]
-        hashes, owner = shingles_of_all(said, size)
-        short = [place for place, one in enumerate(said) if len(one) < size]
+        hashes, owner = shingles_of_all(said, _REPEATED_WORDS)
+        short = [place for place, one in enumerate(said) if len(one) < _REPEATED_WORDS]
         own = [_WORD_HASHES[normal_form(some[place])] for place in short]
         parts += [hashes, np.array(own, np.uint64)]
         owners += [owner + start, np.array(short, np.int64) + start]
@@ -130,7 +133,7 @@ def repeats(texts: Sequence[str], size: int = 8, share: float = 0.5) -> Bool[np.
     said_before = owner[first[which]] < owner
     count = np.bincount(owner, weights=said_before, minlength=len(texts))
     size_of = np.bincount(owner, minlength=len(texts))
-    return np.asarray(count >= share * size_of)
+    return np.asarray(count >= _REPEATED_SHARE * size_of)
 
 
 # What a full stop may follow without ending a sentence, the number of a list's item included.

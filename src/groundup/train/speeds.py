@@ -21,6 +21,9 @@ import torch
 
 from groundup.train.device import best_seconds
 
+# Bytes that are copied: more than caches hold. And blocks of a MiB that are written: more than a
+# disk takes into its own memory at once.
+_COPIED, _BLOCKS = 256_000_000, 64
 _ONCE_MORE = 0.15  # seconds for which a product is tried
 
 
@@ -71,20 +74,20 @@ def _product_seconds(a: int, b: int, tokens: int, dtype: torch.dtype) -> list[fl
     return [best_seconds(one, _ONCE_MORE / 3) for one in found]
 
 
-def memory_bandwidth(megabytes: int = 256) -> float:
+def memory_bandwidth() -> float:
     """Bytes a second that are read and written together when memory beyond caches is copied."""
-    source = torch.zeros(megabytes * 250_000)
+    source = torch.zeros(_COPIED // torch.float32.itemsize)
     target = torch.empty_like(source)
     return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), 0.4)
 
 
-def disk_bandwidth(folder: Path, megabytes: int = 64) -> float:
+def disk_bandwidth(folder: Path) -> float:
     """Bytes a second that a synced file gets onto the disk of a folder. Raises `OSError`."""
     block = os.urandom(1 << 20)
     with tempfile.TemporaryFile(dir=folder) as file:
         start = time.perf_counter()
-        for _ in range(megabytes):
+        for _ in range(_BLOCKS):
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
-        return megabytes * len(block) / (time.perf_counter() - start)
+        return _BLOCKS * len(block) / (time.perf_counter() - start)
