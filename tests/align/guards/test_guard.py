@@ -19,11 +19,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from groundup.align.guards import stage
 from groundup.align.guards.config import GuardConfig
-from groundup.align.guards.examples import Labelled, Sides, labelled, read_examples
+from groundup.align.guards.examples import Labeled, Sides, labeled, read_examples
 from groundup.align.guards.model import hard_benign, load_guard, threshold
 from groundup.align.guards.ngrams import fitted
 from groundup.align.guards.report import Filter, by_use
-from groundup.align.guards.stage import LabelledBatch, LabelledStream, guard_loss, say_of_kinds
+from groundup.align.guards.stage import LabeledBatch, LabeledStream, guard_loss, say_of_kinds
 from groundup.align.rewards.model import RewardModel, load_reward_model, read_at_end
 from groundup.app.cli import main
 from groundup.data.files import write_json_lines
@@ -113,10 +113,10 @@ def test_the_promise_holds_where_a_group_has_many_rows() -> None:
     rng, stopped, one_by_one = np.random.default_rng(0), [], []
     for _ in range(1500):
         groups = [str(i) for i in range(20) for _ in range(1 + 30 * (i < 2))]
-        rows = [Labelled(f"{n}", None, False, "a", group) for n, group in enumerate(groups)]
+        rows = [Labeled(f"{n}", None, False, "a", group) for n, group in enumerate(groups)]
         level = rng.normal(size=21)
         scores = np.array([level[int(group)] for group in groups])
-        ranked = hard_benign([*rows, Labelled("x", None, True, "a", "harm")], "message")
+        ranked = hard_benign([*rows, Labeled("x", None, True, "a", "harm")], "message")
         assert [rows[i].group for i in ranked] == [str(i) for i in range(20)]
         stopped.append(level[-1] > threshold(scores[ranked], 0.1))
         one_by_one.append(level[-1] > threshold(scores, 0.1))
@@ -126,8 +126,8 @@ def test_the_promise_holds_where_a_group_has_many_rows() -> None:
 
 def test_groups_are_counted_before_any_work() -> None:
     def sides(groups: int) -> Sides:
-        rows = [Labelled(f"{i}", None, False, "a", f"{i % groups}") for i in range(100)]
-        harm = Labelled("harm", None, True, "a", "harm")
+        rows = [Labeled(f"{i}", None, False, "a", f"{i % groups}") for i in range(100)]
+        harm = Labeled("harm", None, True, "a", "harm")
         return Sides([harm], [*rows, harm], [])
 
     stage.require_calibration(sides(19), 0.05)
@@ -142,10 +142,10 @@ def test_too_few_benign_ones_promise_nothing() -> None:
 
 def test_thresholds_are_set_by_what_stands_beside_harm() -> None:
     rows = [
-        Labelled("a", None, False, "easy", "a"),
-        Labelled("b", None, False, "hard", "b"),
-        Labelled("c", None, True, "hard", "c"),
-        Labelled("d", "said", False, "hard", "d"),
+        Labeled("a", None, False, "easy", "a"),
+        Labeled("b", None, False, "hard", "b"),
+        Labeled("c", None, True, "hard", "c"),
+        Labeled("d", "said", False, "hard", "d"),
     ]
     assert hard_benign(rows, "message") == [1] and hard_benign(rows, "answer") == []
 
@@ -160,7 +160,7 @@ def test_the_loss_is_the_logistic_one_of_scores_read_at_the_ends() -> None:
     ids = [[15, 16, 17, 3], [15, 16, 18, 19, 3], [20, 21, 3], [30, 3]]
     harmful, weights = torch.tensor([1.0, 0, 0, 1]), torch.tensor([0.5, 1.5, 2, 1])
     items = [read_at_end(one, 64) for one in ids]
-    batch = LabelledBatch(packed_batch([items[:2], items[2:]], 16), harmful, weights)
+    batch = LabeledBatch(packed_batch([items[:2], items[2:]], 16), harmful, weights)
     found = guard_loss(model, batch)
     alone = [model(packed_batch([[one]], 8))[0] for one in items]
     each = binary_cross_entropy_with_logits(torch.stack(alone), harmful, reduction="none")
@@ -171,7 +171,7 @@ def test_the_loss_is_the_logistic_one_of_scores_read_at_the_ends() -> None:
 
 def test_all_kinds_have_the_same_say() -> None:
     rows = [
-        Labelled(str(i), "said" if i % 5 == 0 else None, i % 7 == 0, "a", str(i)) for i in range(90)
+        Labeled(str(i), "said" if i % 5 == 0 else None, i % 7 == 0, "a", str(i)) for i in range(90)
     ]
     weights = say_of_kinds(rows)
     sums = {}
@@ -182,7 +182,7 @@ def test_all_kinds_have_the_same_say() -> None:
 
 def test_an_epoch_reads_every_row_once() -> None:
     items = [read_at_end([9 + i, 3], 64) for i in range(23)]
-    stream = LabelledStream(
+    stream = LabeledStream(
         items, [i % 2 == 0 for i in range(23)], np.ones(23), context=8, rows=2, micro_rows=1, seed=0
     )
     read = []
@@ -223,14 +223,14 @@ def test_what_a_data_stage_folder_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", [True, "true", "harmful", 1, "1"])
 def test_labels_in_a_file_of_ones_own(label: object) -> None:
-    found = labelled({"text": "Hello", "label": label}, "file", 1)
-    assert found == Labelled("Hello", None, True, "file", "Hello")
+    found = labeled({"text": "Hello", "label": label}, "file", 1)
+    assert found == Labeled("Hello", None, True, "file", "Hello")
 
 
 @pytest.mark.parametrize("row", [{"label": True}, {"prompt": "a"}, {"prompt": "a", "label": "x"}])
 def test_rows_that_are_none(row: dict[str, Any]) -> None:
     with pytest.raises(BadRow):
-        labelled(row, "file", 1)
+        labeled(row, "file", 1)
 
 
 def test_of_one_kind_alone_nothing_is_learned(tmp_path: Path) -> None:
@@ -256,9 +256,9 @@ def test_n_grams_learn_words_and_their_order() -> None:
     rows = []
     for i in range(400):
         first, then = rng.choice(("cut", "hit", "see")), rng.choice(("cake", "king", "tree"))
-        rows.append(Labelled(f"{first} the {then} {i}", None, first == "hit", "a", str(i)))
+        rows.append(Labeled(f"{first} the {then} {i}", None, first == "hit", "a", str(i)))
         said = rng.choice(("no way", "way no"))
-        rows.append(Labelled(f"{first} {i}", said, said == "way no", "a", str(i)))
+        rows.append(Labeled(f"{first} {i}", said, said == "way no", "a", str(i)))
     for use in ("message", "answer"):
         some = [row for row in rows if row.use == use]
         model = fitted(some[:300], say_of_kinds(some[:300]))
@@ -397,7 +397,7 @@ def test_who_chats_is_told_that_a_guard_is_on(
 
 
 def test_shares_and_precision_of_a_hand_worked_case() -> None:
-    rows = [Labelled(str(i), None, i < 4, "ab"[i % 2], str(i)) for i in range(10)]
+    rows = [Labeled(str(i), None, i < 4, "ab"[i % 2], str(i)) for i in range(10)]
     scores = np.array([3.0, 2, 1, -1, 2, 0, 0, 0, 0, 0])
     [found] = by_use(
         rows,

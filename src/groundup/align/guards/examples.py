@@ -48,7 +48,7 @@ _LABELS = {"true": True, "harmful": True, "1": True, "false": False, "benign": F
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """A message, or an answer to it, and whether it is to be stopped."""
 
     message: str
@@ -66,9 +66,9 @@ class Labelled:
 class Sides:
     """What is learned, what thresholds are set by, and what the guard is measured on."""
 
-    train: list[Labelled]
-    calibration: list[Labelled]
-    heldout: list[Labelled]
+    train: list[Labeled]
+    calibration: list[Labeled]
+    heldout: list[Labeled]
 
 
 def read_examples(data: Path, most: int) -> Sides:
@@ -77,7 +77,7 @@ def read_examples(data: Path, most: int) -> Sides:
     Raises `UserError` for a file without labels, and for data of one kind alone.
     """
     learned, heldout = _of_folder(data) if data.is_dir() else _of_file(data)
-    sides: list[list[Labelled]] = [[], []]
+    sides: list[list[Labeled]] = [[], []]
     for one in _limited(learned, most):
         sides[split_hash(f"guard {one.group}") < _CALIBRATION].append(one)
     found = Sides(sides[0], sides[1], _limited(heldout, most))
@@ -92,12 +92,12 @@ def read_examples(data: Path, most: int) -> Sides:
     return found
 
 
-def _limited(rows: Iterable[Labelled], most: int) -> list[Labelled]:
+def _limited(rows: Iterable[Labeled], most: int) -> list[Labeled]:
     """Each row once, and of a source, use and kind at most so many, evenly from all of it.
 
     Sources that hold nothing harmful are many, and of each a tenth of that is enough.
     """
-    cells: dict[tuple[str, Use, bool], list[Labelled]] = {}
+    cells: dict[tuple[str, Use, bool], list[Labeled]] = {}
     for row in dict.fromkeys(rows):
         cells.setdefault((row.source, row.use, row.harmful), []).append(row)
     mixed = {source for source, _, harmful in cells if harmful}
@@ -111,7 +111,7 @@ def _limited(rows: Iterable[Labelled], most: int) -> list[Labelled]:
 # A data-stage folder.
 
 
-def _of_folder(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
+def _of_folder(folder: Path) -> tuple[list[Labeled], list[Labeled]]:
     sides = []
     for side in ("train", "heldout"):
         talks = rows_in(folder / "conversations" / f"{side}.jsonl", read_conversations)
@@ -123,20 +123,20 @@ def _of_folder(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
     known = {row.prompt for row in asked}
     heldout = [one for one in sides[1] if one.use == "answer" or one.message not in known]
     heldout += [
-        Labelled(row.prompt, None, row.kind == "harmful", row.source, row.group) for row in asked
+        Labeled(row.prompt, None, row.kind == "harmful", row.source, row.group) for row in asked
     ]
     return sides[0], heldout
 
 
-def of_conversation(row: Conversation) -> list[Labelled]:
+def of_conversation(row: Conversation) -> list[Labeled]:
     """Its last message, and the answer to it, which is harmless whatever was asked."""
     message, answer = _asked(row.messages[:-1]), row.messages[-1].content
     if not message:
         return []
     harmful = _is_harmful(message, answer, row.source)
     return [
-        Labelled(message, None, harmful, row.source, row.group),
-        Labelled(message, answer, False, row.source, row.group),
+        Labeled(message, None, harmful, row.source, row.group),
+        Labeled(message, answer, False, row.source, row.group),
     ]
 
 
@@ -147,21 +147,21 @@ def _is_harmful(message: str, answer: str, source: str) -> bool:
     return source == "harm-scores" and is_refusal(answer)
 
 
-def of_preference(row: Preference) -> list[Labelled]:
+def of_preference(row: Preference) -> list[Labeled]:
     """Answers that are harmful, and what was preferred to them; of other pairs nothing."""
     message = _asked(row.prompt)
     if row.source == _CONDUCT:
         truth = gold.judge(row.prompt, row.rejected).harmless
         harmful = conduct.is_harmful(message) is True
         return [
-            Labelled(message, None, harmful, row.source, row.group),
-            Labelled(message, row.chosen, False, row.source, row.group),
-            Labelled(message, row.rejected, truth == 0.0, row.source, row.group),
+            Labeled(message, None, harmful, row.source, row.group),
+            Labeled(message, row.chosen, False, row.source, row.group),
+            Labeled(message, row.rejected, truth == 0.0, row.source, row.group),
         ]
     if row.source in ("harm", "harm-refusal"):  # where people scored the answers, not the prompts
         return [
-            Labelled(message, row.chosen, False, row.source, row.group),
-            Labelled(message, row.rejected, True, row.source, row.group),
+            Labeled(message, row.chosen, False, row.source, row.group),
+            Labeled(message, row.rejected, True, row.source, row.group),
         ]
     return []
 
@@ -173,14 +173,14 @@ def _asked(messages: Sequence[Message]) -> str:
 # A file of one's own.
 
 
-def _of_file(path: Path) -> tuple[list[Labelled], list[Labelled]]:
-    sides: list[list[Labelled]] = [[], []]
-    for row in good_rows(read_rows(path, labelled)):
+def _of_file(path: Path) -> tuple[list[Labeled], list[Labeled]]:
+    sides: list[list[Labeled]] = [[], []]
+    for row in good_rows(read_rows(path, labeled)):
         sides[split_hash(row.group) < _OWN_HELDOUT].append(row)
     return sides[0], sides[1]
 
 
-def labelled(row: Json, file: str, line: int) -> Labelled:
+def labeled(row: Json, file: str, line: int) -> Labeled:
     """A row of {prompt or text, label} with an optional answer, source and group. Raises BadRow."""
     message = text(row, "text" if "prompt" not in row else "prompt")
     if "label" not in row:
@@ -191,4 +191,4 @@ def labelled(row: Json, file: str, line: int) -> Labelled:
     said = (optional(row, name) for name in ("answer", "completion", "response"))
     answer = next((one for one in said if one is not None), None)
     source, group = label(row, "source", file), label(row, "group", message)
-    return Labelled(message, answer, _LABELS[cell], source, group)
+    return Labeled(message, answer, _LABELS[cell], source, group)

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from groundup.align.guards.examples import USES, Labelled, Use
+from groundup.align.guards.examples import USES, Labeled, Use
 from groundup.align.reward import answered_ids
 from groundup.align.rewards.model import (
     RewardModel,
@@ -106,7 +106,7 @@ def threshold(benign: Float[np.ndarray, " n"], rate: float) -> float:
     return float(np.sort(benign)[place - 1]) if place <= len(benign) else math.inf
 
 
-def hard_benign(rows: Sequence[Labelled], use: Use) -> list[int]:
+def hard_benign(rows: Sequence[Labeled], use: Use) -> list[int]:
     """A benign row of each group, of the sources that hold harmful ones too.
 
     Those are easily mistaken. A hash of what it says decides which row of a group is taken.

@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from groundup.align.guards.examples import Labelled
+from groundup.align.guards.examples import Labeled
 from groundup.text.cleaning import words
 
 _FEATURES = 2**15
@@ -33,7 +33,7 @@ class WordWeights:
     weights: Float[np.ndarray, " features"]
     intercept: float
 
-    def scores(self, rows: Sequence[Labelled]) -> Float[np.ndarray, " rows"]:
+    def scores(self, rows: Sequence[Labeled]) -> Float[np.ndarray, " rows"]:
         """The log odds of harm of each message, or of each answer with its message."""
         if not rows:
             return np.zeros(0)
@@ -44,7 +44,7 @@ class WordWeights:
         return found
 
 
-def fitted(rows: Sequence[Labelled], weights: Float[np.ndarray, " rows"]) -> WordWeights:
+def fitted(rows: Sequence[Labeled], weights: Float[np.ndarray, " rows"]) -> WordWeights:
     """The regression that makes the weighted logistic loss of some rows least, about."""
     row, feature, value = _counted(rows)
     harmful: Bool[np.ndarray, " rows"] = np.array([one.harmful for one in rows])
@@ -63,7 +63,7 @@ def fitted(rows: Sequence[Labelled], weights: Float[np.ndarray, " rows"]) -> Wor
 
 
 def _counted(
-    rows: Sequence[Labelled],
+    rows: Sequence[Labeled],
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """The features of all rows one after the other: which row's, which, and how much it counts."""
     places, features, values = [], [], []
@@ -75,7 +75,7 @@ def _counted(
     return np.array(places, int), np.array(features, int), np.array(values)
 
 
-def _features(row: Labelled) -> set[int]:
+def _features(row: Labeled) -> set[int]:
     """The hashed words and pairs of a message, and apart from them those of its answer."""
     found = set()
     for part, text in (("m", row.message), ("a", row.answer or "")):

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from groundup.align.guards.config import GuardConfig
-from groundup.align.guards.examples import USES, Labelled, Sides, Use
+from groundup.align.guards.examples import USES, Labeled, Sides, Use
 from groundup.align.guards.model import TrainedGuard
 from groundup.maths.intervals import Interval
 from groundup.maths.roc import roc_auc_interval, roc_curve
@@ -61,7 +61,7 @@ class OfUse:
     """The held-out rows of one use, and which of them each filter stops."""
 
     use: Use
-    rows: list[Labelled]
+    rows: list[Labeled]
     scores: dict[str, Float[np.ndarray, " rows"]]
     stopped: dict[str, Bool[np.ndarray, " rows"]]
 
@@ -114,7 +114,7 @@ class OfUse:
         return [self.rows[i].group for i in np.flatnonzero(some)]
 
 
-def by_use(rows: Sequence[Labelled], filters: Sequence[Filter]) -> list[OfUse]:
+def by_use(rows: Sequence[Labeled], filters: Sequence[Filter]) -> list[OfUse]:
     """The held-out rows by use, of those for which there are thresholds."""
     found = []
     for use in USES:
@@ -170,7 +170,7 @@ def opening_words(found: Sequence[OfUse], cost: Mapping[str, float]) -> str:
     return f"{' '.join(said)} It takes {told}." if cost else " ".join(said)
 
 
-def milliseconds(guard: TrainedGuard, rows: Sequence[Labelled]) -> dict[str, float]:
+def milliseconds(guard: TrainedGuard, rows: Sequence[Labeled]) -> dict[str, float]:
     """What reading a message takes: alone, with the median of some, and among many."""
     messages = [row.message for row in rows if row.use == "message"][:_TOGETHER]
     if not messages:

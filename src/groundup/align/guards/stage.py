@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from groundup.align.guards.config import GuardConfig
-from groundup.align.guards.examples import USES, Labelled, Sides, Use, read_examples
+from groundup.align.guards.examples import USES, Labeled, Sides, Use, read_examples
 from groundup.align.guards.model import (
     TrainedGuard,
     encoded,
@@ -67,7 +67,7 @@ _CURVE_ROWS = 400
 
 
 @dataclass(frozen=True)
-class LabelledBatch:
+class LabeledBatch:
     """Packed messages and answers, each marked where it is read, with label and weight in order."""
 
     rows: Batch
@@ -82,19 +82,19 @@ class LabelledBatch:
     def tokens(self) -> int:
         return self.rows.tokens
 
-    def to(self, device: torch.device) -> LabelledBatch:
+    def to(self, device: torch.device) -> LabeledBatch:
         moved = (self.harmful, self.weights)
-        return LabelledBatch(self.rows.to(device), *(one.to(device) for one in moved))
+        return LabeledBatch(self.rows.to(device), *(one.to(device) for one in moved))
 
 
-def say_of_kinds(rows: Sequence[Labelled]) -> Float[np.ndarray, " rows"]:
+def say_of_kinds(rows: Sequence[Labeled]) -> Float[np.ndarray, " rows"]:
     """The weight of each row: those of each use and label have the same together, 1 on average."""
     kinds = [(row.use, row.harmful) for row in rows]
     counts = Counter(kinds)
     return np.array([len(rows) / (len(counts) * counts[kind]) for kind in kinds])
 
 
-class LabelledStream(DataStream):
+class LabeledStream(DataStream):
     """Micro-batches of labeled texts, a pure function of (seed, step)."""
 
     def __init__(
@@ -115,7 +115,7 @@ class LabelledStream(DataStream):
         # Every epoch has as many rows as the first, so that a step knows its epoch at once.
         self.rows_per_epoch = len(self._epoch(0))
 
-    def at(self, step: int, model: nn.Module) -> list[LabelledBatch]:
+    def at(self, step: int, model: nn.Module) -> list[LabeledBatch]:
         rows = [self._row(index) for index in range(step * self.rows, (step + 1) * self.rows)]
         return [
             self._batch(rows[start : start + self.micro_rows])
@@ -127,10 +127,10 @@ class LabelledStream(DataStream):
         packed = self._epoch(epoch)
         return packed[place % len(packed)]
 
-    def _batch(self, rows: Sequence[Sequence[int]]) -> LabelledBatch:
+    def _batch(self, rows: Sequence[Sequence[int]]) -> LabeledBatch:
         order = [number for row in rows for number in row]
         batch = packed_batch([[self.items[n] for n in row] for row in rows], self.context)
-        return LabelledBatch(batch, self.harmful[order], self.weights[order])
+        return LabeledBatch(batch, self.harmful[order], self.weights[order])
 
     def _packed(self, epoch: int) -> list[list[int]]:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.items)).tolist()
@@ -138,7 +138,7 @@ class LabelledStream(DataStream):
         return [[order[place] for place in row] for row in packed]
 
 
-def guard_loss(model: nn.Module, batch: LabelledBatch) -> Loss:
+def guard_loss(model: nn.Module, batch: LabeledBatch) -> Loss:
     """The weighted logistic loss of a batch, as `fit` wants it."""
     scores = cast(RewardModel, model)(batch.rows)
     losses = binary_cross_entropy_with_logits(scores, batch.harmful, reduction="none")
@@ -164,14 +164,14 @@ def run(config: GuardConfig) -> Path:
     return run_stage(config, "guard", parents, functools.partial(_job, config))
 
 
-def _job(config: GuardConfig, run: Run) -> Job[LabelledBatch, RewardModel]:
+def _job(config: GuardConfig, run: Run) -> Job[LabeledBatch, RewardModel]:
     sides = read_examples(config.data, config.examples)
     require_calibration(sides, config.false_positives)
     prepared = prepare_model(config, RATES)
     use_threads(config)
     tokenizer, context = prepared.tokenizer, prepared.context
 
-    def ready(rows: Sequence[Labelled], most: int) -> list[Example]:
+    def ready(rows: Sequence[Labeled], most: int) -> list[Example]:
         return [encoded(tokenizer, row.message, row.answer, most) for row in rows]
 
     items = ready(sides.train, context)
@@ -182,7 +182,7 @@ def _job(config: GuardConfig, run: Run) -> Job[LabelledBatch, RewardModel]:
         context = min(context, -(-longest // _ROW_STEP) * _ROW_STEP)
     say(f"{run.stage}: {told(sides)}")
     weights = say_of_kinds(sides.train)
-    stream = LabelledStream(
+    stream = LabeledStream(
         items,
         [row.harmful for row in sides.train],
         weights,
@@ -278,7 +278,7 @@ def told(sides: Sides) -> str:
 def _evaluate(
     run: Run,
     model: RewardModel,
-    rows: Sequence[Labelled],
+    rows: Sequence[Labeled],
     items: Sequence[Example],
     context: int,
     step: int,
