@@ -94,9 +94,9 @@ def test_either_pairing_is_a_rotation_of_complex_numbers() -> None:
     turn = rotation(frequencies.double(), positions, torch.float64)
     angles = (positions[..., None].float() * frequencies.double()).double()[:, None]
     by = torch.polar(torch.ones_like(angles), angles)
-    neighbours = torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (8, 2))) * by)
-    found = apply_rope(x, positions, pairing="neighbours")
-    assert_close(found, neighbours.flatten(-2), rtol=1e-4, atol=1e-4)
+    neighbors = torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (8, 2))) * by)
+    found = apply_rope(x, positions, pairing="interleaved")
+    assert_close(found, neighbors.flatten(-2), rtol=1e-4, atol=1e-4)
     halves = torch.complex(x[..., :8], x[..., 8:]) * by
     assert_close(rotate(x, turn), torch.cat((halves.real, halves.imag), -1))
 
@@ -106,15 +106,15 @@ def test_pairings_differ_by_the_order_of_features_alone() -> None:
     turn = rotation(inverse_frequencies(Rope(), 16, CPU), positions, torch.float32)
     x = torch.randn(1, 2, 6, 16)
     order = torch.arange(16).view(8, 2).T.flatten()  # evens, then odds
-    neighbours = apply_rope(x, positions, pairing="neighbours")
-    assert torch.equal(neighbours[..., order], rotate(x[..., order], turn))
+    neighbors = apply_rope(x, positions, pairing="interleaved")
+    assert torch.equal(neighbors[..., order], rotate(x[..., order], turn))
 
 
 # RoPE by itself.
 
 
 def as_complex(x: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.Tensor:
-    """Pairs of neighbours as complex numbers, turned: the paper's equation 34 in float64."""
+    """Pairs of neighbors as complex numbers, turned: the paper's equation 34 in float64."""
     half = x.shape[-1] // 2
     angles = positions[..., None].double() * theta ** (-torch.arange(half).double() / half)
     pairs = torch.view_as_complex(x.double().unflatten(-1, (half, 2)).contiguous())
@@ -127,7 +127,7 @@ def as_complex(x: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.
 def test_rope_alone_in_both_layouts(leading: tuple[int, ...], theta: float) -> None:
     x, positions = torch.randn(*leading, 6, 16), torch.tensor([0, 1, 2, 30, 31, 500])
     wanted = as_complex(x, positions, theta)
-    found = apply_rope(x, positions, Rope(theta=theta), "neighbours")
+    found = apply_rope(x, positions, Rope(theta=theta), "interleaved")
     assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     order = torch.arange(16).view(8, 2).T.flatten()  # evens, then odds
     halves = apply_rope(x[..., order], positions, Rope(theta=theta), "halves")
@@ -136,7 +136,7 @@ def test_rope_alone_in_both_layouts(leading: tuple[int, ...], theta: float) -> N
 
 def test_positions_of_rows_are_those_of_all_their_heads() -> None:
     x, positions = torch.randn(2, 4, 5, 16), torch.randint(99, (2, 5))
-    for pairing in ("halves", "neighbours"):
+    for pairing in ("halves", "interleaved"):
         found = apply_rope(x, positions, pairing=pairing)  # type: ignore[arg-type]
         for row in range(2):
             for head in range(4):
@@ -166,8 +166,8 @@ def test_rope_alone_is_that_of_transformers_stretched_as_well(scaling: dict[str,
 def test_what_cannot_be_turned_is_refused() -> None:
     with pytest.raises(ValueError, match="head_dim=7 is odd"):
         apply_rope(torch.randn(3, 7), torch.arange(3))
-    with pytest.raises((ValueError, TypeError), match="interleaved"):
-        apply_rope(torch.randn(3, 8), torch.arange(3), pairing="interleaved")  # type: ignore[arg-type]
+    with pytest.raises((ValueError, TypeError), match="neighbours"):
+        apply_rope(torch.randn(3, 8), torch.arange(3), pairing="neighbours")  # type: ignore[arg-type]
 
 
 # The others.

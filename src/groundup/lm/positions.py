@@ -24,7 +24,7 @@ The other four:
                   out by counting (Haviv et al. 2022; Kazemnejad et al. 2023, NoPE)
 
 Which features form a pair is a matter of convention: i and i + d/2 (`halves`, Hugging Face's and
-ours) or 2i and 2i + 1 (`neighbours`, the paper's and llama.cpp's). Weights made for one are the
+ours) or 2i and 2i + 1 (`interleaved`, the paper's and llama.cpp's). Weights made for one are the
 other's with the rows of the query and key matrices in another order.
 """
 
@@ -40,7 +40,7 @@ from torch import Tensor
 
 from groundup.lm.config import Rope
 
-Pairing = Literal["halves", "neighbours"]
+Pairing = Literal["halves", "interleaved"]
 Rotation = tuple[Float[Tensor, "... time head_dim"], Float[Tensor, "... time head_dim"]]
 
 
@@ -58,7 +58,7 @@ def _rotated(
     sin: Float[Tensor, "... time head_dim"],
     pairing: Pairing,
 ) -> Float[Tensor, "... time head_dim"]:
-    if pairing == "neighbours":
+    if pairing == "interleaved":
         cos, sin = (_interleaved(both) for both in (cos, sin))
         a, b = x[..., 0::2], x[..., 1::2]
         return x * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
@@ -77,7 +77,7 @@ def apply_rope(
     `position_ids` broadcast to x's dimensions without the last; with one dimension fewer than that
     they are the same for all heads, which stand before time. `rope` (default: theta 10,000) may
     stretch the frequencies. `pairing` is `halves` (i with i + d/2: Hugging Face, GPT-NeoX) or
-    `neighbours` (2i with 2i + 1, interleaved: the paper, GPT-J, Meta's Llama, llama.cpp).
+    `interleaved` (2i with 2i + 1: the paper, GPT-J, Meta's Llama, llama.cpp).
     Source: Su et al. 2021, section 3.2. Raises ValueError for an odd `head_dim`.
     """
     if x.shape[-1] % 2:
