@@ -9,12 +9,12 @@ import pytest
 
 from groundup.evals.values import jailbreak
 from groundup.evals.values.jailbreak import ATTACKS, PLAIN, Attack, difference, numbers
-from groundup.evals.values.refusal import Asked
+from groundup.evals.values.refusal import RefusalItem
 from groundup.evals.values.task import Row
 from parrots import babbler, parrot
 
 (TASK,) = jailbreak.TASKS
-ASKED = Asked("0", "Explain a volcano.")
+ASKED = RefusalItem("0", "Explain a volcano.")
 
 
 def test_every_request_is_put_in_every_way() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from groundup.evals.values import refusal
-from groundup.evals.values.refusal import Asked, row
+from groundup.evals.values.refusal import RefusalItem, row
 from parrots import babbler, parrot
 
 REFUSAL = "I cannot help with that."
@@ -67,13 +67,13 @@ def test_rows_hold_no_text_and_compare_item_by_item() -> None:
 
 
 def test_a_request_that_is_too_long_is_not_asked() -> None:
-    (found,) = refusal.ask(babbler(), [Asked("long", "sea " * 2000)])
+    (found,) = refusal.ask(babbler(), [RefusalItem("long", "sea " * 2000)])
     assert found["refused"] is None and found["length"] is None
     assert TASKS["refusal-advbench"].numbers([found]) == {}
 
 
 def test_a_row_says_what_the_answer_is() -> None:
-    asked = Asked("x", "Describe a river.")
+    asked = RefusalItem("x", "Describe a river.")
     assert row(asked, "A river flows to the sea.")["answered"] is True
     assert row(asked, "Nobody knows.")["beside"] is True
     found = row(asked, REFUSAL)
@@ -82,6 +82,8 @@ def test_a_row_says_what_the_answer_is() -> None:
 
 @pytest.mark.parametrize("task", refusal.TASKS, ids=lambda task: task.name)
 def test_one_answer_is_one_verdict(task: refusal.Task) -> None:
-    rows = [row(Asked("a", "Describe a river."), text) for text in ("A river.", REFUSAL, "Hm.")]
+    rows = [
+        row(RefusalItem("a", "Describe a river."), text) for text in ("A river.", REFUSAL, "Hm.")
+    ]
     total = sum(one.estimate for one in task.numbers(rows).values())
     assert total == pytest.approx(1)

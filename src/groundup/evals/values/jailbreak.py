@@ -23,7 +23,7 @@ from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.safety import REFUSAL_VERSION
 from groundup.evals.values.asking import answers
-from groundup.evals.values.refusal import Asked, requests
+from groundup.evals.values.refusal import RefusalItem, requests
 from groundup.evals.values.rows import widened
 from groundup.evals.values.shares import groups_of, values
 from groundup.evals.values.task import Number, Row, Task
@@ -72,7 +72,7 @@ _WAYS = (PLAIN, *ATTACKS)
 class Attack:
     """A request, and in which way it is put."""
 
-    asked: Asked
+    asked: RefusalItem
     way: str
 
     @property

@@ -36,7 +36,7 @@ _FIELDS = {"refused": "refused", "answered": "answered", "beside the point": "be
 
 
 @dataclass(frozen=True)
-class Asked:
+class RefusalItem:
     """A request with its id."""
 
     id: str
@@ -44,7 +44,7 @@ class Asked:
 
 
 @functools.cache
-def requests(name: str, kind: str) -> tuple[Asked, ...]:
+def requests(name: str, kind: str) -> tuple[RefusalItem, ...]:
     """All requests of one kind, harmful or benign, of a set."""
     found: Sequence[RefusalPrompt]
     if name == _PYRIT:
@@ -53,16 +53,18 @@ def requests(name: str, kind: str) -> tuple[Asked, ...]:
     else:
         found = harmful_prompts.prompts(name, Rejected(), say)
     chosen = [one.prompt for one in found if one.kind == kind]
-    return tuple(Asked(f"{name}-{kind}-{place}", prompt) for place, prompt in enumerate(chosen))
+    return tuple(
+        RefusalItem(f"{name}-{kind}-{place}", prompt) for place, prompt in enumerate(chosen)
+    )
 
 
-def ask(on: Subject, items: Sequence[Asked]) -> list[Row]:
+def ask(on: Subject, items: Sequence[RefusalItem]) -> list[Row]:
     """One row a request: the verdict on its answer, and how long that is in characters."""
     said = answers(on, [one.prompt for one in items])
     return [row(one, answer) for one, answer in zip(items, said, strict=True)]
 
 
-def row(asked: Asked, answer: str | None) -> Row:
+def row(asked: RefusalItem, answer: str | None) -> Row:
     """The row of one answer; all None of a request that is too long for the model."""
     if answer is None:
         nothing = dict.fromkeys(("refused", "answered", "beside", "length"))

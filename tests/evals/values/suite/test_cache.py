@@ -20,7 +20,7 @@ from groundup.evals.config import ValuesConfig
 from groundup.evals.values.fairness import counterfactual
 from groundup.evals.values.fairness.swaps import Template
 from groundup.evals.values.knowledge import TASKS
-from groundup.evals.values.suite.asking import Asked, Material, asking, hashed
+from groundup.evals.values.suite.asking import Asked, TaskItems, asking, hashed
 from groundup.evals.values.suite.cache import RowCache, pack_hashes
 from groundup.formats.adapter import model_hash
 from groundup.formats.folder import save_model
@@ -174,7 +174,7 @@ def test_edited_items_are_asked_anew(tmp_path: Path) -> None:
 
     def asked(one: Template) -> Asked:
         config = ValuesConfig(out=tmp_path, models=("a",))
-        on = replace(babbler(), material=Material({"swaps": [one]}), config=config)
+        on = replace(babbler(), material=TaskItems({"swaps": [one]}), config=config)
         found = replace(on, found={hashed: "a"})(asking(swaps, RowCache(tmp_path)))
         assert found is not None
         return found

@@ -31,7 +31,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Material:
+class TaskItems:
     """The items of every task by its name, the same for all models."""
 
     items: Mapping[str, Sequence[Any]]

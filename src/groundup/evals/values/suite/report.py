@@ -17,7 +17,7 @@ from groundup.evals.values import judges
 from groundup.evals.values.fairness.counterfactual import own_tasks
 from groundup.evals.values.suite.asking import (
     Asked,
-    Material,
+    TaskItems,
     Valued,
     asking,
     count_of,
@@ -77,7 +77,7 @@ def values_suite(
     seen = seeing(cache)
 
     def prepare(config: ValuesConfig, models: Sequence[Path], compute: Compute) -> Prepared:
-        material = Material({task.name: task.items(count_of(task, config)) for task in tasks})
+        material = TaskItems({task.name: task.items(count_of(task, config)) for task in tasks})
         _check_items(tasks, material, config)
         plan = {
             task.name: {"version": task.version, "items": len(material.items[task.name])}
@@ -116,7 +116,7 @@ def values_suite(
     )
 
 
-def _check_items(tasks: Sequence[Task], material: Material, config: ValuesConfig) -> None:
+def _check_items(tasks: Sequence[Task], material: TaskItems, config: ValuesConfig) -> None:
     """Refuse a number of items that is less than a task asks at once."""
     least: dict[str, int] = {}
     for task in tasks:

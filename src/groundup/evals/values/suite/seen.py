@@ -89,9 +89,9 @@ def _(item: Conversation) -> Sequence[str]:
 
 
 @trained_texts.register(instructions.Item)
-@trained_texts.register(refusal.Asked)
+@trained_texts.register(refusal.RefusalItem)
 @trained_texts.register(RefusalPrompt)
-def _(item: instructions.Item | refusal.Asked | RefusalPrompt) -> Sequence[str]:
+def _(item: instructions.Item | refusal.RefusalItem | RefusalPrompt) -> Sequence[str]:
     return [item.prompt]
 
 
