@@ -132,6 +132,23 @@ def test_people_ask_for_harm_and_are_declined(
         assert all(is_refusal(one.messages[1].content) for one in asked)
 
 
+def test_harm_and_despair_in_capitals_are_answered_as_in_small_letters() -> None:
+    """And nobody in despair is told to write in small letters."""
+    asks = {turn.name: turn.train + turn.heldout for turn in TURNS}
+    needy = {form.upper() for name in ("in a few words", "despair", "sad") for form in asks[name]}
+    for heldout_side in (False, True):
+        made = Newcomers(Topics.of(ARTICLES), heldout=heldout_side)
+        said = [made.conversation(1, i).messages for i in range(3000)]
+        loud = [turns for turns in said if turns[0].content.isupper()]
+        for asked, answer, *_ in loud:
+            if answer.content in ANSWERS["capitals"]:
+                assert not any(asked.content.startswith(form) for form in needy), asked
+        answers = [turns[1].content for turns in loud]
+        assert sum(answer in ANSWERS["harm"] for answer in answers) > 10
+        assert any(answer in ANSWERS["despair"] for answer in answers)
+        assert sum(answer in ANSWERS["capitals"] for answer in answers) > 10
+
+
 def test_items_are_functions_of_their_number_and_all_sources_come(
     trained: list[Conversation],
 ) -> None:

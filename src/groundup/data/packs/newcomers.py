@@ -132,6 +132,10 @@ _DRAWN = {
     source: [t for weight, t in _turns() if t.source == NEWCOMER + source for _ in range(weight)]
     for source in SOURCES
 }
+# Whoever asks for harm, despairs or is sad is answered as such in capitals too, and not about them.
+_NEEDY = [turn for turn in TURNS if turn.source == NEWCOMER + "harm" or turn.name == "sad"]
+_LOUD = 0.15  # of these are in capitals
+_SHOUTED = [turn for turn in TURNS if turn not in _NEEDY and turn.name not in ("capitals", "hello")]
 
 
 # What judges an answer.
@@ -292,6 +296,8 @@ class Newcomers:
         text, named = self._filled(dice, form)
         if turn.name in ("marks", "capitals"):
             return text, named
+        if turn in _NEEDY and dice.chance(_LOUD):
+            return text.upper(), named
         return _roughly(dice, text, exactly=turn.source == NEWCOMER + "known"), named
 
     def _filled(self, dice: SeededRandom, form: str) -> tuple[str, str]:
@@ -313,7 +319,7 @@ class Newcomers:
         if slot == "salad":
             return " ".join(dice.pick(self.topics.words) for _ in range(3 + dice.below(5)))
         if slot == "CAPITALS":
-            turn = dice.pick([turn for turn in TURNS if turn.name not in ("capitals", "hello")])
+            turn = dice.pick(_SHOUTED)
             form = dice.pick(turn.train) if dice.chance(0.6) else "{text}"
             text = self._filled(dice, form)[0].upper()
             return text if len(text) > 12 else f"{text} {self._fill(dice, 'salad').upper()}"
