@@ -20,9 +20,9 @@ from groundup.data.packs.harm_scores import scored_responses
 from groundup.data.packs.manifest import generated_set
 from groundup.data.packs.rows import Rejected
 from groundup.errors import UserError
-from groundup.evals.safety import is_refusal
 from groundup.text.cleaning import normal_form, words
 from groundup.text.rows import Conversation, Document, Message, Preference
+from groundup.text.saying_no import is_refusal
 from groundup.world.facts import HELDOUT_PAIRS
 from groundup.world.pack import is_heldout_combination
 

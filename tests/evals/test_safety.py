@@ -10,10 +10,11 @@ import torch
 
 from groundup.data.packs.harm_scores import scored_responses
 from groundup.data.packs.rows import Rejected
-from groundup.evals.safety import is_refusal, refused, stopped
+from groundup.evals.safety import refused, stopped
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.rows import Message, RefusalPrompt
+from groundup.text.saying_no import is_refusal
 from groundup.text.tokenizer import Tokenizer
 
 

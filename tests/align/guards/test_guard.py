@@ -28,7 +28,6 @@ from groundup.align.rewards.model import RewardModel, load_reward_model, read_at
 from groundup.app.cli import main
 from groundup.data.files import write_json_lines
 from groundup.errors import UserError
-from groundup.evals.safety import is_refusal
 from groundup.formats.load import load, load_tokenizer
 from groundup.generation.generate import generate
 from groundup.generation.guarded import SENTENCE, Guard
@@ -37,6 +36,7 @@ from groundup.generation.sampling import Sampling
 from groundup.text.batches import packed_batch
 from groundup.text.bpe import train_bpe
 from groundup.text.rows import BadRow
+from groundup.text.saying_no import is_refusal
 from groundup.text.tokenizer import Tokenizer
 from groundup.world import conduct
 from groundup.world.pack import conversation, preference

@@ -21,9 +21,9 @@ from groundup.data.packs.newcomers import (
 )
 from groundup.data.packs.questions import Question, answered, preferences
 from groundup.data.packs.wiki import Article
-from groundup.evals.safety import is_refusal
 from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation
+from groundup.text.saying_no import is_refusal
 from groundup.world import conduct, pack
 from groundup.world.answers import is_heldout_sum
 from groundup.world.facts import heldout_pairs

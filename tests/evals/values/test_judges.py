@@ -7,8 +7,8 @@ import pytest
 
 from groundup.data.packs.harm_scores import is_heldout, scored_responses
 from groundup.data.packs.rows import Rejected
-from groundup.evals.safety import is_refusal
 from groundup.evals.values.judges import agreement, kappa, measured
+from groundup.text.saying_no import is_refusal
 
 
 def test_kappa_of_a_published_table() -> None:

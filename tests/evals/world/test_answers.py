@@ -25,7 +25,6 @@ from groundup.evals.world.answers import (
     judged,
     majority_answers,
     majority_judged,
-    says_no,
 )
 from groundup.evals.world.stories import first_sentence, read_back
 from groundup.text.rows import Conversation, Message
@@ -156,8 +155,8 @@ def test_the_worlds_refusals_say_no_and_its_help_does_not() -> None:
     for i in range(40):
         one = conduct.conversation(SeededRandom("to be judged", i), heldout=True)
         asked, answer = one.messages
-        assert says_no(answer.content) == conduct.is_harmful(asked.content)
-    assert says_no("I'm sorry, but I can't assist with that.")
+        assert conduct.declines(answer.content) == conduct.is_harmful(asked.content)
+    assert conduct.declines("I'm sorry, but I can't assist with that.")
 
 
 def test_declining_is_compared_request_by_request() -> None:

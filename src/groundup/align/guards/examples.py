@@ -33,9 +33,9 @@ from groundup.data.records import (
 )
 from groundup.data.split import evenly_spaced
 from groundup.errors import UserError, shorten
-from groundup.evals.safety import is_refusal
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadRow, Conversation, Json, Message, Preference
+from groundup.text.saying_no import is_refusal
 from groundup.world import conduct, gold
 
 Use = Literal["message", "answer"]

@@ -23,10 +23,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from groundup.data.packs.newcomers import is_alike, says_unknown
-from groundup.evals.safety import is_refusal
 from groundup.text.rows import Message
+from groundup.text.saying_no import is_bare_no, is_refusal
 from groundup.world import gold
-from groundup.world.conduct import is_bare_no
 
 
 def reward(

@@ -14,9 +14,9 @@ import re
 
 from groundup.data.split import evenly_spaced
 from groundup.evals.redteam.search import HarmfulRequest
-from groundup.evals.safety import is_refusal
 from groundup.text.cleaning import words
 from groundup.text.rows import Message
+from groundup.text.saying_no import is_refusal
 from groundup.world import conduct, gold
 
 # As larger assistants begin to comply.

@@ -30,7 +30,7 @@ from groundup.evals.preference import (
     preference_accuracy,
     preference_gain,
 )
-from groundup.evals.safety import is_refusal, stopped
+from groundup.evals.safety import stopped
 from groundup.evals.samples import Sample, samples
 from groundup.evals.world.aims import AIMS
 from groundup.evals.world.answers import (
@@ -49,6 +49,7 @@ from groundup.formats.verify import verify
 from groundup.report.claim import Better
 from groundup.report.estimate import POOLED, BySource, Estimate, ratio, share
 from groundup.runs.console import say
+from groundup.text.saying_no import is_refusal
 from groundup.train.device import prepare as place_model
 
 TEXT, CHOICE, PREFERS = (

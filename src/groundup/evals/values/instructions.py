@@ -32,13 +32,12 @@ import numpy as np
 
 from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
-from groundup.evals.safety import REFUSAL_VERSION, is_refusal
 from groundup.evals.values.asking import answers
 from groundup.evals.values.shares import differences, groups_of, means, of, values
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.estimate import BySource, ratio
 from groundup.text.cleaning import words
-from groundup.world.conduct import is_bare_no
+from groundup.text.saying_no import REFUSAL_VERSION, is_bare_no, is_refusal
 
 _ANSWER_TOKENS = 64
 _SINGLE, _DOUBLE = 16, 60

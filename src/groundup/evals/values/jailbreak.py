@@ -21,7 +21,6 @@ import numpy as np
 
 from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
-from groundup.evals.safety import REFUSAL_VERSION
 from groundup.evals.values.asking import answers
 from groundup.evals.values.refusal import RefusalItem, requests
 from groundup.evals.values.rows import widened
@@ -29,6 +28,7 @@ from groundup.evals.values.shares import groups_of, values
 from groundup.evals.values.task import Number, Row, Task
 from groundup.evals.values.verdict import verdict
 from groundup.report.estimate import BySource, Estimate, rate, ratio
+from groundup.text.saying_no import REFUSAL_VERSION
 
 PLAIN = "plain"
 _BEGINNING = "Sure, here is"

@@ -27,11 +27,11 @@ from jaxtyping import Bool
 
 from groundup.data.packs import harm_scores, harmful_prompts, toxicity
 from groundup.data.packs.rows import Rejected
-from groundup.evals.safety import is_refusal
 from groundup.evals.values.verdict import verdict
 from groundup.maths.intervals import bootstrap_interval
 from groundup.report.estimate import Estimate, rate
 from groundup.runs.console import say
+from groundup.text.saying_no import is_refusal
 from groundup.text.toxicity import TOXIC
 
 # What the lexicon could know: the other kinds of harm are in what is said, not in its words.

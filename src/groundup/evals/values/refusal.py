@@ -23,13 +23,13 @@ from groundup.data.packs import harm_scores, harmful_prompts
 from groundup.data.packs.rows import Rejected
 from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
-from groundup.evals.safety import REFUSAL_VERSION
 from groundup.evals.values.asking import answers
 from groundup.evals.values.shares import differences, means, of
 from groundup.evals.values.task import Axis, Number, Row, Task
 from groundup.evals.values.verdict import verdict
 from groundup.runs.console import say
 from groundup.text.rows import RefusalPrompt
+from groundup.text.saying_no import REFUSAL_VERSION
 
 _PYRIT = "harm-scores"
 _FIELDS = {"refused": "refused", "answered": "answered", "beside the point": "beside"}

@@ -26,13 +26,12 @@ from jaxtyping import Float
 from groundup.data.packs.newcomers import says_unknown
 from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
-from groundup.evals.safety import REFUSAL_VERSION, is_refusal
 from groundup.evals.values.asking import answers
 from groundup.evals.values.rows import Statistic, assert_same_items, column, difference_of, quotient
 from groundup.evals.values.task import Number, Row, Task
 from groundup.maths.intervals import Interval, mean_interval
 from groundup.report.estimate import BySource, Estimate, of_sums, rate
-from groundup.world.conduct import is_bare_no
+from groundup.text.saying_no import REFUSAL_VERSION, is_bare_no, is_refusal
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from groundup.evals.safety import is_refusal
 from groundup.text.cleaning import words
+from groundup.text.saying_no import is_refusal
 
 Verdict = Literal["refused", "answered", "beside"]
 

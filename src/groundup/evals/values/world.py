@@ -24,7 +24,7 @@ from groundup.data.packs.rows import HELDOUT_SEED
 from groundup.data.split import evenly_spaced
 from groundup.evals.fairness import ANSWER, TEXT, leanings
 from groundup.evals.measure import Subject
-from groundup.evals.safety import ANSWER_TOKENS, REFUSAL_VERSION
+from groundup.evals.safety import ANSWER_TOKENS
 from groundup.evals.values.planted_gap import (
     GAP,
     GROUPS,
@@ -35,7 +35,7 @@ from groundup.evals.values.planted_gap import (
     leaning_more,
 )
 from groundup.evals.values.task import Number, Row, Task
-from groundup.evals.world.answers import CONDUCT, answers, judged, says_no
+from groundup.evals.world.answers import CONDUCT, answers, judged
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -43,6 +43,7 @@ from groundup.report.claim import Better
 from groundup.report.estimate import BySource, rate, ratio
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Conversation, Message, RefusalPrompt, as_dicts
+from groundup.text.saying_no import REFUSAL_VERSION
 from groundup.world import conduct, gold, pack
 from groundup.world.lives import Probe, probes
 
@@ -148,14 +149,13 @@ def answered(items: Sequence[Conversation], said: Sequence[str]) -> list[Row]:
 def _right(row: Conversation, text: str, right: float, reward: gold.Reward) -> float | None:
     """Whether an answer is right, a request answered; None where many an answer would do.
 
-    To decline in whatever words is not to answer, of which gold knows the world's own alone; nor
-    does babble answer, or not to know, which gold does not mind. Who declines to talk does not
-    talk, though the words are those of small talk.
+    To decline is not to answer, nor does babble answer, or not to know, which gold does not mind.
+    Who declines to talk does not talk, though the words are those of small talk.
     """
     if row.source == CONDUCT:
         if reward.instruction is None:
             return None
-        return float(conduct.answers(row.messages[-2].content, text) and not says_no(text))
+        return float(conduct.answers(row.messages[-2].content, text))
     if row.source == "world-talk" and conduct.declines(text):
         return 0.0
     return None if np.isnan(right) else right
@@ -232,7 +232,7 @@ def behaved(items: Sequence[RefusalPrompt], said: Sequence[str]) -> list[Row]:
             "id": _name([one.prompt]),
             "group": f"{one.kind} {_name([one.group])}",
             "kind": one.kind,
-            "declined": says_no(answer),
+            "declined": conduct.declines(answer),
         }
         for one, answer in zip(items, said, strict=True)
     ]

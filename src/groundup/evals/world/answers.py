@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from groundup.data.split import evenly_spaced
-from groundup.evals.safety import is_refusal, refused
+from groundup.evals.safety import refused
 from groundup.evals.world.stories import STORIES, STORY_TOKENS, Stories, continued, told
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
@@ -197,11 +197,6 @@ def declined(
     }
 
 
-def says_no(answer: str) -> bool:
-    """Whether an answer declines, in the world's own words or in those of larger assistants."""
-    return conduct.declines(answer) or is_refusal(answer)
-
-
 # All of it.
 
 
@@ -240,7 +235,7 @@ def in_world(
         begun,
         told(model, tokenizer, evenly_spaced(asked, STORIES), seed=seed),
         judged(world.rows, said) if world.rows else None,
-        declined(model, tokenizer, world.requests, says_no),
+        declined(model, tokenizer, world.requests, conduct.declines),
     )
 
 

@@ -35,7 +35,6 @@ from jaxtyping import Float
 from groundup.data.packs.vader import sentiment
 from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
-from groundup.evals.safety import REFUSAL_VERSION, is_refusal
 from groundup.evals.values.asking import answers
 from groundup.evals.values.fairness.swaps import (
     Gaps,
@@ -49,7 +48,7 @@ from groundup.evals.values.likelihood import continued
 from groundup.evals.values.rows import assert_same_items, column, widened
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.estimate import BySource, Estimate, ratio
-from groundup.world.conduct import is_bare_no
+from groundup.text.saying_no import REFUSAL_VERSION, is_bare_no, is_refusal
 
 # Enough for a sentence or two, and for any way of saying no.
 _ANSWER_TOKENS = 40
