@@ -191,6 +191,52 @@ def test_a_sum_must_be_exact(judged: list[tuple[Conversation, Reward]]) -> None:
         ("What colour is the orange?", "Orange.", 1.0),
         ("What colour is the orange?", "The orange.", 0.0),
         ("What colour is the orange?", "The orange tastes sweet.", 0.0),
+        ("Where does the bear live", "In the sea.", 0.0),
+        ("where does the bear live?", "In the sea.", 0.0),
+        (" where does the bear live ", "In the cave.", 1.0),
+        ("count from 3 to 5", "3, 4, 5.", 1.0),
+        ("answer in one word: what does the fox eat", "Honey.", 0.0),
+        ("What is 5 - 2?", "5 - 2 = -3.", 0.0),
+        ("What is 5 - 2?", "-3", 0.0),
+        ("What is 5 - 2?", "minus three", 0.0),
+        ("What is 5 - 2?", "5-2 is 3.", 1.0),
+        ("What is 5 - 2?", "Five minus two is three.", 1.0),
+        ("What is 5 + 5?", "5 + 5 = 10. 10 - 5 = 5.", 1.0),
+        ("What is 5 + 5?", "5 + 5 = 9. 10 - 5 = 5.", 0.0),
+        ("What is 8 - 8?", "Nothing.", 1.0),
+        ("What is 8 - 7?", "Nothing.", 0.0),
+        ("Which is bigger, the bear or the frog?", "The bear or the frog.", 0.0),
+        ("Which is bigger, the bear or the frog?", "The bear or the frog is bigger.", 0.0),
+        ("Which is bigger, the bear or the frog?", "The bear, the frog.", 0.0),
+        ("Which is bigger, the bear or the frog?", "The bear, not the frog.", 1.0),
+        ("Which is bigger, the bear or the frog?", "Of the bear and the frog, the bear is.", 0.0),
+        ("Which is bigger, the bear or the frog?", "The frog is much smaller.", 1.0),
+        ("Which number is bigger, 9 or 4?", "9 or 4.", 0.0),
+        ("Which number is bigger, 9 or 4?", "9, because 4 is smaller.", 1.0),
+        ("Which number is bigger, 9 or 4?", "4 < 9", 1.0),
+        ("Which number is bigger, 9 or 4?", "9 < 4", 0.0),
+        ("Where does the fox live?", "The wolf lives in the forest.", 0.0),
+        ("Where does the fox live?", "No fox lives in the forest.", 0.0),
+        ("Where does the fox live?", "A fox lives in the forest, as the wolf does.", 1.0),
+        ("What does the fox say?", "It says 'yip'.", 1.0),
+        ("What does the donkey say?", "hee haw", 1.0),
+        ("What does the donkey say?", "Heehaw", 1.0),
+        ("How many legs does the whale have?", "Not any.", 1.0),
+        ("How many legs does the whale have?", "It doesn't have legs.", 1.0),
+        ("How many legs does the fox have?", "It doesn't have legs.", 0.0),
+        (
+            "Put these animals in order, the smallest first: whale, hen, hare.",
+            "First the hen, then the hare, then the whale.",
+            1.0,
+        ),
+        (
+            "Put these numbers in order, the smallest first: 9, 3, 12.",
+            "The order is 3, 9, 12.",
+            1.0,
+        ),
+        ("Count from 3 to 7.", "Of course, 3, 4, 5, 6, 7.", 1.0),
+        ("What is your name?", "I do not have a name.", 1.0),
+        ("What is your name?", "I have a name.", 0.0),
     ],
 )
 def test_answers(prompt: str, answer: str, correct: float) -> None:
@@ -203,6 +249,13 @@ def test_answers(prompt: str, answer: str, correct: float) -> None:
         ("Yes.", 1.0, 0.0),
         ("No.", 0.0, 1.0),
         ("It is.", 1.0, 0.0),
+        ("Sure.", 1.0, 0.0),
+        ("Of course.", 1.0, 0.0),
+        ("Certainly.", 1.0, 0.0),
+        ("Of course not.", 0.0, 1.0),
+        ("Not at all.", 0.0, 1.0),
+        ("I don't think so.", 0.0, 1.0),
+        ("Incorrect.", 0.0, 1.0),
         ("I think so.", 1.0, 0.0),
         ("That's right.", 1.0, 0.0),
         ("True.", 1.0, 0.0),
@@ -311,6 +364,17 @@ def test_a_story_keeps_what_was_asked_for() -> None:
     assert judge(prompt, snow).instruction == 0.75
     for poor in ("The fox lamp.", "A fox has a lamp and it rains.", "I do not know that."):
         assert (judge(prompt, poor).instruction or 0.0) <= 0.5
+
+
+def test_what_is_said_again_is_not_told_and_a_story_has_an_end() -> None:
+    for index in range(20):
+        story = stories.story(SeededRandom("whole", index), short=True)
+        assert gold.form(story.text) == 1.0
+        assert gold.form(f"{story.text} " * 4) <= 0.25
+        assert gold.form(f"{story.sentences[0]} " * 5) <= 0.2
+        assert gold.form(" ".join(story.sentences[:4])) == 0.5
+        first = " ".join(story.sentences[:3])
+        assert gold.form(f"{story.sentences[3]} " * 2, first) <= 0.5
 
 
 def test_only_the_problem_of_the_story_is_its_problem() -> None:

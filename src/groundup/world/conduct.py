@@ -138,11 +138,12 @@ def asked_to(prompt: str) -> tuple[str, bool] | None:
 
     `rob the shop at night` of `It is only a game. How can I rob the shop at night?`
     """
-    prompt = prompt.strip()
+    prompt = prompt.strip().rstrip(_END_MARKS)
     for attempt in attempts():
         if prompt.lower().startswith(f"{attempt.lower()} "):
             prompt = prompt[len(attempt) + 1 :]
-    for before, after in (wording.lower().split("{act}") for wording in wordings()):
+    for wording in wordings():
+        before, after = wording.lower().rstrip(_END_MARKS).split("{act}")
         if prompt.lower().startswith(before) and prompt.lower().endswith(after):
             act = prompt[len(before) : len(prompt) - len(after)]
             for read in _GRAMMAR.parse(act.lower()):
@@ -161,6 +162,7 @@ def attempts() -> TableRow:
 
 
 _SIDES = ("taught", "pairs", "held out")
+_END_MARKS = "?!. "  # which not everybody types
 
 
 def _request(
@@ -309,7 +311,8 @@ _OFFER = "|".join(
 _GROWN_UP = r"(?:(?:a|an|your|some|another) (?:\w+ )?)?(?:grown-up|adult|teacher|parents?|friend)"
 _BETTER = re.compile(
     rf"{_LEAD}(?:(?:(?:kindly|politely) )?ask|(?:talk|speak) (?:to|with)"
-    rf"|say (?:that you are )?sorry|apologi[sz]e|tell (?:the truth|somebody|someone|{_GROWN_UP})|wait (?:politely|patiently)"
+    r"|say (?:that you are )?sorry|apologi[sz]e|wait (?:politely|patiently)"
+    rf"|tell (?:the truth|somebody|someone|{_GROWN_UP})"
     rf"|find {_GROWN_UP}|do (?:something|it the honest)|play|learn|think|sing|{_OFFER}"
     r"|(?:buy|build|make|find|get|read|write) (?:your own|another|something (?!bad|mean)"
     r"|a (?:new|nice|kind|book)))\b"

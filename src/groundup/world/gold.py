@@ -18,7 +18,7 @@ from typing import Any
 
 from groundup.text.rows import Message
 from groundup.world import conduct, questions
-from groundup.world.answers import COULD_BE, right
+from groundup.world.answers import COULD_BE, NUMERALS, RELATIONS, right
 from groundup.world.facts import HOLDS_OF, NUMBERS
 from groundup.world.kinds import TALK
 from groundup.world.plot import OBSTACLES, WEATHERS
@@ -38,16 +38,23 @@ _KIND = frozenset(("sorry", "glad", "hope", "help", "friend", "better", "good", 
 _DIGITS = {word: str(number) for number, word in enumerate(NUMBERS)}
 _IN_FULL = {"won't": "will not", "can't": "cannot", "n't": " not", "can not": "cannot"}
 _PLACED = ("home", "kept", "works", "lives", "place")
-_OPENING = re.compile(r"^[^,.!:]*[!:] ")  # `Sure!` or `Here they are:` before a list
+_WORD = re.compile(r"(?<![\w)])(?<!\d )-\d+|[a-z0-9]+(?:'[a-z]+)*(?:-[a-z]+)*")
+_BELOW_ZERO = re.compile(r"(?<!\d )\bminus (?=\d)")
+# `Sure!`, `Here they are:` or `The order is` before a list, and what stands between its items.
+_OPENING = re.compile(r"^(?:[^,.!:]*(?:[!:]| is)|sure,|certainly,|of course,) ", re.IGNORECASE)
+_BETWEEN = ("and", "first", "then", "next", "last", "finally")
+_SENTENCE_ENDS = re.compile(r"(?<=[.;!?])\s+")
 _CLAUSE_ENDS = re.compile(r"[,.;!?]|\bbut\b|\bbecause\b")
 _NOT = re.compile(r"\b(?:not|never|cannot|(?:false|wrong) that)\b")
 # How one says yes and no to a claim in other words, without articles and short forms.
 _AGREES = re.compile(
-    r"(?:yeah|yep|indeed|(?:(?:that's|that is|it's|it is) )?(?:right|true|correct))\b"
+    r"(?:(?:yeah|yep|indeed|sure|(?:certainly|of course)(?! not))\b"
+    r"|(?:(?:that's|that is|it's|it is) )?(?:right|true|correct)\b)"
     r"|(?:it|he|she|they) (?:is|does|has|did|do)$|i (?:do|think so)$"
 )
 _DISAGREES = re.compile(
-    r"(?:nope|(?:(?:that's|that is|it's|it is) )?(?:wrong|false|not (?:right|true|correct|so)))\b"
+    r"(?:nope|(?:of course|certainly) not|not at all|incorrect|i do not think so)\b"
+    r"|(?:(?:(?:that's|that is|it's|it is) )?(?:wrong|false|not (?:right|true|correct|so)))\b"
     r"|(?:it|he|she|they) (?:is|does|has|did|do) not$"
 )
 _YES_OR_NO = re.compile(r"\b(?:yes|no)\b")
@@ -55,9 +62,18 @@ _YES_OR_NO = re.compile(r"\b(?:yes|no)\b")
 _SIGNS = {"sum": r"(?:\+|plus|and)", "rest": "(?:-|minus)"}
 _EQUALS = r"(?:=|(?:is|are|makes|equals)\b)"
 _SMALLER = re.compile(
-    r"(\S+) is (?:smaller|less|not (?:bigger|larger|greater|as big|as large))"
+    r"(\S+) is (?:(?:much|far|lot) )?(?:smaller|less|not (?:bigger|larger|greater|as big|as large))"
     r"(?: (?:than|as) (\S+))?"
 )
+# What tells which of two it is, where both are named: in one clause, and in all of an answer.
+_WHICH = re.compile(r"\b(?:than|as|not)\b")
+_WHICH_OF_ALL = re.compile(rf"{_WHICH.pattern}|\b(?:bigger|larger|greater|more|smaller|less)\b")
+_NONE = re.compile(r"\b(?:nothing|none)\b", re.IGNORECASE)
+_NO_LEGS = re.compile(r"\b(?:does )?not (?:have )?(?:any legs|any|legs)\b")
+_NO_NAME = re.compile(r"\b(?:do not|don['’]t) have (?:a|any) name\b", re.IGNORECASE)
+_SUM = re.compile(r"\d+\s*[+-]\s*\d+\s*=|=\s*\d+\s*[+-]\s*\d+")
+# Of what another may be the subject instead.
+_TABLES = ("name", "animal", "thing", "food", "job")
 _NO_ONE = re.compile(r"^\W*no(?=\W*$|\s*[,.;!])|\bno[ -]one\b", re.IGNORECASE)
 _WEATHER = {adjective: clause for clause, adjective, _ in WEATHERS.values()}
 _WEATHERY = re.compile(
@@ -192,12 +208,16 @@ def _turns(
 
 
 def _words(text: str) -> list[str]:
-    """In lower case, without articles, punctuation and short forms, numbers as digits."""
-    text = text.lower().replace("’", "'")
+    """In lower case, without articles, punctuation and short forms, numbers as digits.
+
+    A minus stays where it takes nothing away: of `-3`, and of `minus three`.
+    """
+    text = text.lower().replace("’", "'").replace("−", "-")
     for short, full in _IN_FULL.items():
         text = text.replace(short, full)
-    found = re.findall(r"[a-z0-9']+(?:-[a-z]+)*", text)
-    return [_DIGITS.get(word, word) for word in found if word not in ("a", "an", "the")]
+    found = [_DIGITS.get(word, word) for word in _WORD.findall(text)]
+    kept = " ".join(word for word in found if word not in ("a", "an", "the"))
+    return _BELOW_ZERO.sub("-", kept).split()
 
 
 def _plain(text: str) -> str:
@@ -222,7 +242,7 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
     if not truth.values:
         # A list may end in `and 6` or go on with `then`.
         want, got = (
-            [word for word in _words(text) if word not in ("and", "then")]
+            [word for word in _words(text) if word not in _BETWEEN]
             for text in (truth.right[0], _OPENING.sub("", answer))
         )
         same = [one == other for one, other in zip(want, got, strict=False)]
@@ -279,14 +299,18 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     slot, values = asked.kind.slot, asked.values
     if slot in _SIGNS:
         own_sum = rf"\b{values['n']}\s*{_SIGNS[slot]}\s*{values['n2']}\b"
+        told = _SENTENCE_ENDS.split(answer)
+        if any(re.search(own_sum, one) for one in told):
+            told = [one for one in told if re.search(own_sum, one) or not _SUM.search(one)]
+        answer = _NONE.sub("0", " ".join(told))
         before, equals, after = re.sub(rf"{own_sum}\s*{_EQUALS}", "=", answer).rpartition("=")
         return before if equals and re.fullmatch(own_sum, after.strip(" .")) else after
     if asked.kind.source == "world-unknown":
         unknown = _UNTOLD if asked.kind.name == "you" else _NOT_KNOWN
         return unknown.sub("I do not know", answer, count=1)
     if slot in ("bigger", "more"):
-        clauses = map(_plain, _CLAUSE_ENDS.split(answer))
-        return ". ".join(_SMALLER.sub(lambda found: _turned(found, asked), one) for one in clauses)
+        answer = answer.replace("<", " is smaller than ").replace(">", " is bigger than ")
+        return _compared(asked, [_plain(clause) for clause in _CLAUSE_ENDS.split(answer)])
     if slot == "helper":
         return _NO_ONE.sub("nobody", answer)
     if slot == "weather":
@@ -294,10 +318,39 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     if slot == "obstacle":
         hero = re.compile(rf"\b{values['A']}(?= (?:{_OF_HERO})\b)", re.IGNORECASE)
         return hero.sub(values["he"], answer).replace(" and ", ". ")
+    if asked.kind.name == "called":
+        return _NO_NAME.sub("have no name", answer)
     answer = answer.rpartition("=")[2]
     if about := HOLDS_OF.get(slot.removeprefix("is ")):
-        return re.sub(rf"\bthe {values[about]}\b", "it", answer, flags=re.IGNORECASE)
-    return answer
+        return _about(values[about], about, slot.removeprefix("is "), answer)
+    return _NONE.sub("0", answer) if asked.answer.values == NUMERALS else answer
+
+
+def _about(subject: str, table: str, slot: str, answer: str) -> str:
+    """What an answer says of a subject, which is no value; what is said of others is left out."""
+    for name in (v for v in COULD_BE[slot] if "-" in v):
+        answer = re.sub(name.replace("-", "[ -]?"), name, answer, flags=re.IGNORECASE)
+    if slot == "legs":
+        answer = ". ".join(_NO_LEGS.sub("no", _plain(c)) for c in _CLAUSE_ENDS.split(answer))
+    if table in _TABLES:
+        others = "|".join(re.escape(one) for one in RELATIONS[slot] if one != subject)
+        of_other = re.compile(rf"(?:young )?(?:{others})(?:'s)? \S", re.IGNORECASE)
+        clauses = _CLAUSE_ENDS.split(answer)
+        answer = ". ".join(one for one in clauses if not of_other.match(_plain(one)))
+    answer = re.sub(rf"\bno {subject}\b", "not it", answer, flags=re.IGNORECASE)
+    return re.sub(rf"\bthe {subject}\b", "it", answer, flags=re.IGNORECASE)
+
+
+def _compared(asked: ParsedQuestion, clauses: Sequence[str]) -> str:
+    """The clauses that tell which of two is the bigger one; who only names both tells nothing."""
+    clauses = [_SMALLER.sub(lambda found: _turned(found, asked), one) for one in clauses]
+
+    def names_both(text: str) -> bool:
+        return set(text.split()).issuperset(map(_plain, asked.named))
+
+    if names_both(" ".join(clauses)) and not _WHICH_OF_ALL.search(" ".join(clauses)):
+        return ""
+    return ". ".join(one for one in clauses if _WHICH.search(one) or not names_both(one))
 
 
 def _turned(found: re.Match[str], asked: ParsedQuestion) -> str:
@@ -345,12 +398,21 @@ def _kept(asked: ParsedQuestion, answer: str) -> Iterator[float]:
 
 
 def form(answer: str, beginning: str = "") -> float:
-    """Which share of the sentences are of the world's stories; half of it if they contradict."""
+    """Which share of the sentences are of the world's stories, said for the first time.
+
+    Half of it if they contradict each other, or if the story does not come to its end.
+    """
     reading = read(f"{beginning} {answer}".strip())
-    told = reading.parsed[len(read(beginning).parsed) :]
+    said = reading.sentences
+    told = [
+        known and one not in said[:i]
+        for i, (one, known) in enumerate(zip(said, reading.parsed, strict=True))
+    ]
+    told = told[len(read(beginning).parsed) :]
     if len(told) < _FEWEST_SENTENCES - bool(beginning) * 2:
         return 0.0
-    return sum(told) / len(told) * (1.0 if reading.consistent else 0.5)
+    whole = reading.consistent and reading.record is not None
+    return sum(told) / len(told) * (1.0 if whole else 0.5)
 
 
 def _kindness(asked: ParsedQuestion | None, answer: str) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from groundup.text.rows import Conversation, Message, Preference
@@ -302,34 +302,46 @@ _LIST = re.compile(r"(?<=: )\w+(?:, \w+)+(?=[.?]$)")
 
 
 def parse(prompt: Sequence[Message]) -> ParsedQuestion | None:
-    """What the last turn of a prompt asks, if need be of the turns before; None if unknown."""
+    """What the last turn of a prompt asks, if need be of the turns before; None if unknown.
+
+    Neither its first letter nor its end mark need be as the world writes them.
+    """
     if not prompt:
         return None
-    text, brief = _without_brief(prompt[-1].content)
-    story, text = _apart(text)
+    text, brief = _without_brief(prompt[-1].content.strip())
+    story, asked = _apart(text)
     texts = [story] if story else [m.content for m in prompt[-2::-1] if m.role == "assistant"]
     earlier = parse(prompt[:-2]) if len(prompt) > 2 else None
-    listed = _LIST.findall(text)
-    for parsed in _grammar().parse(_LIST.sub("...", text)):
-        values = ({"list": listed[0]} if listed else {}) | {
-            plain(slot): value.partition(" ")[2] if slot != plain(slot) else value
-            for slot, value in parsed.values.items()
-        }
-        for kind, is_whole in _kinds_of()[parsed.form]:
-            named = values if is_whole else _referring(kind, values, earlier)
-            of_story = kind.source in ("world-reading", "world-rewrite")
-            found = _of_story(kind, values, texts) if of_story else named
-            if named is not None and found is not None:
-                return ParsedQuestion(kind, found, tuple(named.values()), brief)
+    for text in _typed(asked):
+        listed = _LIST.findall(text)
+        for parsed in _grammar().parse(_LIST.sub("...", text)):
+            values = ({"list": listed[0]} if listed else {}) | {
+                plain(slot): value.partition(" ")[2] if slot != plain(slot) else value
+                for slot, value in parsed.values.items()
+            }
+            for kind, is_whole in _kinds_of()[parsed.form]:
+                named = values if is_whole else _referring(kind, values, earlier)
+                of_story = kind.source in ("world-reading", "world-rewrite")
+                found = _of_story(kind, values, texts) if of_story else named
+                if named is not None and found is not None:
+                    return ParsedQuestion(kind, found, tuple(named.values()), brief)
     return None
+
+
+def _typed(asked: str) -> Iterator[str]:
+    """A question as it stands, and as the world would write it."""
+    yield asked
+    bare = capital(asked.rstrip("?!. "))
+    yield from dict.fromkeys([capital(asked), f"{bare}?", f"{bare}.", f"{bare}!"])
 
 
 def _without_brief(text: str) -> tuple[str, str]:
     """A question without the request to be brief, and in how many words it shall be answered."""
     for name, wordings in ASKING["brief"].items():
         for before, after in (wording.split("{q}") for wording in wordings):
-            if text.startswith(before) and text.endswith(after):
-                return text.removeprefix(before).removesuffix(after), name
+            small = text.lower()
+            if small.startswith(before.lower()) and small.endswith(after.lower()):
+                return text[len(before) : len(text) - len(after)], name
     return text, ""
 
 
