@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -343,6 +344,10 @@ def test_each_check_finds_its_leak_and_nothing_else() -> None:
     assert leaks.failed(Document(" ".join(LONG.split()[:12]), "sotu", "x"), against) == set()
     assert leaks.failed(Document(f"Guess: {question}!", "sotu", "x"), against) == {"question"}
     assert leaks.failed(_talk(question.title(), "No idea"), against) == {"question"}
+    later = _talk(question.title(), "No idea")
+    hello = (Message("user", "Hi"), Message("assistant", "Hello!"))
+    later = replace(later, messages=(*hello, *later.messages))
+    assert leaks.failed(later, against) == {"question"}
     assert leaks.failed(_talk("Other", "Answer", "g"), against) == {"question"}
     assert leaks.failed(_talk("Other", f"He said: {LONG}"), against) == {"13-gram"}
     assert leaks.failed(_talk("Other", "x", "held title", "boolq"), against) == {"title"}

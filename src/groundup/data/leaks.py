@@ -113,6 +113,19 @@ def asked(row: AnyRow) -> frozenset[str]:
     return frozenset({normal_form(prompt), row.group} if grouped else {normal_form(prompt)})
 
 
+def _asked_last(row: AnyRow) -> frozenset[str]:
+    """The normal form of the last question alone, which turns before it hide in the whole prompt.
+
+    Only training rows are asked for it: what is tested as `And the bear?` is asked there, too. A
+    single word is no question: `please` is said after anything.
+    """
+    if not isinstance(row, Conversation | Preference):
+        return frozenset()
+    turns = row.messages if isinstance(row, Conversation) else row.prompt
+    said = [turn.content for turn in turns if turn.role == "user"]
+    return frozenset(last for last in map(normal_form, said[-1:]) if " " in last)
+
+
 def _said(messages: Sequence[Message], role: str) -> str:
     return " ".join(message.content for message in messages if message.role == role)
 
@@ -221,7 +234,7 @@ def _failed_alone(row: AnyRow, against: Evaluated) -> set[str]:
     found = set()
     if title(row) in against.titles:
         found.add("title")
-    if asked(row) & against.questions:
+    if (asked(row) | _asked_last(row)) & against.questions:
         found.add("question")
     if (made := made_from(row.source)) is not None:
         page = page_of(made.name)

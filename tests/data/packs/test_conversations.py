@@ -11,6 +11,7 @@ from groundup.data.packs.wiki import Article, articles
 from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation
 from groundup.world import gold
+from groundup.world.kinds import KINDS
 
 
 def _asked(found: list[Conversation]) -> set[str]:
@@ -73,6 +74,13 @@ def test_what_the_model_says_of_itself_is_right_by_gold() -> None:
     ]
     assert not [one for one, correct in judged if correct not in (None, 1.0)]
     assert sum(correct == 1.0 for _, correct in judged) > 100
+
+
+def test_nothing_asked_about_it_is_a_held_out_wording_of_the_world() -> None:
+    held = {normal_form(form) for kind in KINDS for form in kind.heldout}
+    assert normal_form("Are you a person?") in held
+    asked = {normal_form(m.content) for one in own.about_itself() for m in one.messages[::2]}
+    assert len(asked) > 50 and not asked & held
 
 
 def test_dialogues_of_a_robot_do_not_contradict_it() -> None:

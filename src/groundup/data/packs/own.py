@@ -44,7 +44,7 @@ ABOUT_ITSELF: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (
         (
             "Are you human?",
-            "Are you a person?",
+            "Are you a human being?",
             "Are you a real person?",
             "Am I talking to a human?",
         ),
