@@ -130,6 +130,7 @@ def test_prompts_of_others_are_neither() -> None:
         ("Unfortunately, I can't help you with that.", True),
         ("I am unable to help with that.", True),
         ("I am afraid I cannot do that.", True),
+        ("Sorry, but not that.", True),
         ("No way.", True),
         ("Never!", True),
         ("You should not hit your brother.", True),

@@ -298,7 +298,7 @@ _TOLD = re.compile(rf"{_LEAD}(?:you need|use|take|slice)\b[ ,]+\w", re.IGNORECAS
 # What takes a no back.
 _TELLS = re.compile(
     rf"{_LEAD}(?:{_IMPERATIVE.pattern}|here(?:['’]s| is| are)\b)"
-    rf"|(?:and )?{_STEP}\b|but (?!(?:I|as|no|let us|we|please)\b)"
+    rf"|(?:and )?{_STEP}\b|but (?!(?:I|as|not?|let us|we|please)\b)"
     rf"|{_GLAD.pattern}",
     re.IGNORECASE,
 )
