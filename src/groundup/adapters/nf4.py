@@ -10,9 +10,11 @@ Four bits are sixteen values. Which, and how does any number become one of them?
 
 1. Blocks. 64 neighbors are divided by the largest magnitude among them, their scale: now they lie
    in [-1, 1], and an outlier costs 63 others some accuracy, not a whole matrix.
-2. NormalFloat. Trained weights are spread like a bell around zero. If the sixteen values are
-   quantiles of the normal distribution, each is used about as often as any other, and no bit is
-   wasted. A number becomes the index of the value nearest to it, and two indices are a byte.
+2. NormalFloat. Trained weights are spread like a bell around zero, and so the sixteen values are
+   quantiles of the normal distribution: dense where many numbers lie. They are not used equally
+   often (on normal weights each by 1.7 to 9.2 % of the numbers), for a block is divided by its
+   largest number, which is another in every block (Yoshida 2023). A number becomes the index of
+   the value nearest to it, and two indices are a byte.
 3. Double quantization. A float32 for each 64 numbers is half a bit a number. But scales are numbers
    as well: their mean taken away, they are quantized to 8 bits in blocks of 256.
 

@@ -282,10 +282,12 @@ class Adam(Optimizer):
         s ← β₂ s + (1 - β₂) g²        ŝ = s / (1 - β₂ᵗ)
         w ← w - η m̂ / (√ŝ + ε)
 
-    m and s begin at zero and would stay too small for long; the hats mend that. The quotient is at
-    most about 1, so η is the length of a step whatever the scale of the loss. `weight_decay` adds
-    to the gradient as in SGD, and is divided away with it: see `AdamW`. `amsgrad` divides by the
-    largest s so far, which makes it converge where Adam may not (Reddi, Kale and Kumar 2018).
+    m and s begin at zero and would stay too small for long; the hats mend that. The quotient is
+    about 1 where gradients are steady and less where they change their sign, so η is the length of
+    a step whatever the scale of the loss. (A gradient after many zeros gets the longest step,
+    (1 - β₁) / √(1 - β₂), which is 3.2 at the defaults.) `weight_decay` adds to the gradient as in
+    SGD, and is divided away with it: see `AdamW`. `amsgrad` divides by the largest s so far, which
+    makes it converge where Adam may not (Reddi, Kale and Kumar 2018).
     """
 
     lr: float = 1e-3
