@@ -12,6 +12,7 @@ REPLACES = {
     "lambda_forgotten": "gae",
     "forwards": "gae",
     "returns_are_advantages": "gae",
+    "rewards_to_go": "gae",
     "gamma_forgotten": "gae",
 }
 
@@ -100,3 +101,14 @@ def returns_are_advantages(
     advantages + values."""
     advantages, _ = _swept(rewards, values, gamma, gamma * lam, 0.0)
     return advantages, advantages
+
+
+def rewards_to_go(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
+    """The returns are the rewards still to come. That is right for λ = 1 alone: what the critic
+    should have said is advantages + values."""
+    advantages, _ = _swept(rewards, values, gamma, gamma * lam, 0.0)
+    returns, ahead = np.zeros(len(rewards)), 0.0
+    for t in reversed(range(len(rewards))):
+        ahead = rewards[t] + gamma * ahead
+        returns[t] = ahead
+    return advantages, returns

@@ -9,6 +9,7 @@ REPLACES = {
     "deviation_by_n": "group_advantages",
     "not_divided": "group_advantages",
     "equal_rewards_divided": "group_advantages",
+    "smaller_number_added": "group_advantages",
     "plain_difference": "kl",
     "upside_down": "kl",
     "one_forgotten": "kl",
@@ -49,6 +50,13 @@ def equal_rewards_divided(rewards: np.ndarray, group_size: int) -> np.ndarray:
     apart = groups - groups.mean(1, keepdims=True)
     with np.errstate(all="ignore"):
         return (apart / groups.std(1, ddof=1, keepdims=True)).ravel()
+
+
+def smaller_number_added(rewards: np.ndarray, group_size: int) -> np.ndarray:
+    """A much smaller number than 0.0001 is added to the deviation."""
+    groups = rewards.reshape(-1, group_size)
+    apart = groups - groups.mean(1, keepdims=True)
+    return (apart / (groups.std(1, ddof=1, keepdims=True) + 1e-8)).ravel()
 
 
 def plain_difference(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:

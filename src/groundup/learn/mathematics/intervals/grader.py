@@ -20,6 +20,7 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _posterior("four explanations", rng.dirichlet(np.ones(4)), rng.uniform(size=4))
     for successes, n in ((int(rng.integers(30, 45)), 50), (50, 50), (0, 7), (13, 21)):
         yield _wilson(successes, n)
+    yield _wilson(13, 21, z=2.576)
     yield _difference("right or wrong, 40 questions", rng, 40, binary=True)
     yield _difference("marks, 25 questions", rng, 25, binary=False)
 
@@ -34,8 +35,7 @@ def _posterior(about: str, prior: np.ndarray, likelihoods: np.ndarray) -> Trial:
     return Trial(f"posterior, {about}", run, believed.probs, shown, rtol=1e-9)
 
 
-def _wilson(successes: int, n: int) -> Trial:
-    z = 1.96
+def _wilson(successes: int, n: int, z: float = 1.96) -> Trial:
     found = wilson_interval(successes, n, confidence=2 * NormalDist().cdf(z) - 1)
 
     def run(part: ModuleType) -> Any:
@@ -44,7 +44,7 @@ def _wilson(successes: int, n: int) -> Trial:
 
     expected = {"low": found.low, "high": found.high, "within 0 and 1": True}
     shown = {"successes": successes, "n": n, "z": z}
-    return Trial(f"wilson, {successes} of {n}", run, expected, shown, atol=1e-12)
+    return Trial(f"wilson, {successes} of {n}, z = {z}", run, expected, shown, atol=1e-12)
 
 
 def _difference(about: str, rng: np.random.Generator, n: int, *, binary: bool) -> Trial:

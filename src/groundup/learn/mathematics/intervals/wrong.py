@@ -15,6 +15,7 @@ REPLACES = {
     "school_radius": "wilson",
     "share_instead_of_count": "wilson",
     "not_cut_off": "wilson",
+    "own_z": "wilson",
     "drawn_apart": "paired_difference",
     "one_sided": "paired_difference",
     "spread_of_questions": "paired_difference",
@@ -79,6 +80,13 @@ def not_cut_off(successes: float, n: int, z: float = 1.96) -> Ends:
     center = (successes + z**2 / 2) / (n + z**2)
     radius = z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
     return center - radius, center + radius
+
+
+def own_z(successes: float, n: int, z: float = 1.96) -> Ends:
+    """1.96 is written into the function, so that every interval is one of 95 %. Take z as it
+    comes."""
+    low, high = not_cut_off(successes, n)
+    return max(0.0, low), min(1.0, high)
 
 
 def drawn_apart(first: np.ndarray, second: np.ndarray, draws: np.ndarray) -> Ends:

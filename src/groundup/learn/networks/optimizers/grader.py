@@ -10,7 +10,7 @@ from groundup.learn.exercise import Trial
 from groundup.maths import Tensor
 from groundup.nn import SGD, AdamW
 
-BETA1, BETA2 = 0.9, 0.999
+BETAS = (0.9, 0.999)
 
 
 def trials(seed: int) -> Iterator[Trial]:
@@ -22,10 +22,10 @@ def trials(seed: int) -> Iterator[Trial]:
     zeros = np.zeros(3)
     yield _adamw("the first step", w, g, zeros, zeros, 1)
     square = rng.normal(size=(2, 2))
-    yield _adamw(
-        "step 7", square, rng.normal(size=(2, 2)), rng.normal(size=(2, 2)), square**2 + 0.1, 7
-    )
-    yield _adamw("tiny gradients", w, 1e-9 * g, zeros, zeros, 1)
+    g7, m7 = rng.normal(size=(2, 2)), rng.normal(size=(2, 2))
+    betas = (float(rng.uniform(0.7, 0.85)), float(rng.uniform(0.9, 0.98)))
+    yield _adamw("step 7", square, g7, m7, square**2 + 0.1, 7, betas)
+    yield _adamw("tiny gradients", w, 1e-9 * g, zeros, zeros, 1, betas, eps=1e-7)
     yield _many(rng)
 
 
@@ -45,20 +45,29 @@ def _sgd(about: str, w: np.ndarray, g: np.ndarray, v: np.ndarray) -> Trial:
     return Trial(f"sgd_step, {about}", run, expected, shown, rtol=1e-9)
 
 
-def _adamw(about: str, w: np.ndarray, g: np.ndarray, m: np.ndarray, s: np.ndarray, t: int) -> Trial:
-    lr, eps, decay = 0.1, 1e-8, 0.05
+def _adamw(
+    about: str,
+    w: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    s: np.ndarray,
+    t: int,
+    betas: tuple[float, float] = BETAS,
+    eps: float = 1e-8,
+) -> Trial:
+    lr, decay = 0.1, 0.05
     weight = Tensor(w)
-    optimizer = AdamW([weight], lr=lr, betas=(BETA1, BETA2), eps=eps, weight_decay=decay)
+    optimizer = AdamW([weight], lr=lr, betas=betas, eps=eps, weight_decay=decay)
     state = {"exp_avg": m.copy(), "exp_avg_sq": s.copy()}
     optimizer.update(weight.data, g, state, t, lr)
 
     def run(part: ModuleType) -> Any:
-        found = part.adamw_step(w, g, m, s, t, lr, BETA1, BETA2, eps, decay)
+        found = part.adamw_step(w, g, m, s, t, lr, *betas, eps, decay)
         return dict(zip(("w", "m", "s"), found, strict=True))
 
     expected = {"w": weight.data.copy(), "m": state["exp_avg"], "s": state["exp_avg_sq"]}
     shown = {"w": w, "g": g, "m": m, "s": s, "t": t, "lr": lr}
-    shown |= {"beta1": BETA1, "beta2": BETA2, "eps": eps, "weight_decay": decay}
+    shown |= {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": decay}
     return Trial(f"adamw_step, {about}", run, expected, shown, rtol=1e-9, atol=1e-30)
 
 
@@ -66,7 +75,7 @@ def _many(rng: np.random.Generator) -> Trial:
     """Twenty steps on a valley, each with the gradient where it stands."""
     start, curves, lr = rng.normal(size=2), np.array([1.0, 20.0]), 0.05
     weight = Tensor(start)
-    optimizer = AdamW([weight], lr=lr, betas=(BETA1, BETA2), weight_decay=0.1)
+    optimizer = AdamW([weight], lr=lr, betas=BETAS, weight_decay=0.1)
     for _ in range(20):
         optimizer.zero_grad()
         (weight * weight * curves).sum().backward()
@@ -75,7 +84,7 @@ def _many(rng: np.random.Generator) -> Trial:
     def run(part: ModuleType) -> Any:
         w, m, s = start, np.zeros(2), np.zeros(2)
         for t in range(1, 21):
-            w, m, s = part.adamw_step(w, 2 * curves * w, m, s, t, lr, BETA1, BETA2, 1e-8, 0.1)
+            w, m, s = part.adamw_step(w, 2 * curves * w, m, s, t, lr, *BETAS, 1e-8, 0.1)
         return w
 
     shown = {"f": "x² + 20 y²", "start": start, "lr": lr}

@@ -9,6 +9,7 @@ REPLACES = {
     "averaged_momentum": "sgd_step",
     "old_momentum": "sgd_step",
     "rate_in_the_memory": "sgd_step",
+    "velocity": "sgd_step",
     "uphill": "sgd_step",
     "in_place": "sgd_step",
     "no_unbiasing": "adamw_step",
@@ -22,6 +23,7 @@ REPLACES = {
     "steps_from_zero": "adamw_step",
     "hats_remembered": "adamw_step",
     "betas_exchanged": "adamw_step",
+    "own_betas": "adamw_step",
     "decayed_gradient_step": "adamw_step",
     "decay_after_the_step": "adamw_step",
 }
@@ -54,6 +56,13 @@ def rate_in_the_memory(
     step alone."""
     v = momentum * v + lr * g
     return w - v, v
+
+
+def velocity(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
+    """This v is a velocity, with the rate and the minus in it. Here v remembers gradients,
+    v = μ v + g, and the step is w - lr · v."""
+    v = momentum * v - lr * g
+    return w + v, v
 
 
 def uphill(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
@@ -171,6 +180,15 @@ def betas_exchanged(
 ) -> Triple:  # fmt: skip
     """The betas are exchanged: β₁ belongs to m, the average of gradients, and β₂ to s."""
     return _adam(w, g, m, s, t, lr, beta2, beta1, eps, weight_decay)
+
+
+def own_betas(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The usual numbers 0.9, 0.999 and 1e-8 are written into the function. Take beta1, beta2 and
+    eps as they come: pre-training, for one, has others."""
+    return _adam(w, g, m, s, t, lr, 0.9, 0.999, 1e-8, weight_decay)
 
 
 def decayed_gradient_step(

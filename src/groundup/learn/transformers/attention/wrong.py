@@ -15,6 +15,7 @@ REPLACES = {
     "scaled_by_d": "attention",
     "mask_after_softmax": "attention",
     "mask_inverted": "attention",
+    "mask_added": "attention",
     "mask_ignored": "attention",
     "softmax_over_queries": "attention",
     "own_softmax_overflows": "attention",
@@ -78,6 +79,13 @@ def mask_inverted(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Te
     (~mask)."""
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
     return scores.masked_fill(mask, -torch.inf).softmax(-1) @ value
+
+
+def mask_added(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """A large negative number is added where the mask is true. True means may look: lower the
+    scores where it is false (~mask)."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return (scores + mask.float() * -1e9).softmax(-1) @ value
 
 
 def mask_ignored(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

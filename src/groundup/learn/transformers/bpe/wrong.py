@@ -4,12 +4,14 @@ from itertools import pairwise
 
 REPLACES = {
     "code_points": "byte_ids",
+    "bytes_themselves": "byte_ids",
     "weights_forgotten": "count_pairs",
     "once_a_word": "count_pairs",
     "order_forgotten": "count_pairs",
     "overlapping": "merge",
     "right_half_kept": "merge",
     "first_place_only": "merge",
+    "list_against_tuple": "merge",
 }
 
 
@@ -17,6 +19,11 @@ def code_points(text: str) -> list[int]:
     """`ord` gives a character's number in Unicode, which can be far above 255. Bytes are what
     `text.encode("utf-8")` holds: "é" is two of them."""
     return [ord(character) for character in text]
+
+
+def bytes_themselves(text: str) -> bytes:
+    """The bytes are right, and a list of their numbers is asked for: put list( ) around them."""
+    return text.encode("utf-8")
 
 
 def weights_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
@@ -79,4 +86,10 @@ def first_place_only(word: list[int], pair: tuple[int, int], new: int) -> list[i
     for place in range(len(word)):
         if tuple(word[place : place + 2]) == pair:
             return [*word[:place], new, *word[place + 2 :]]
+    return list(word)
+
+
+def list_against_tuple(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """Nothing is ever merged. `word[i : i + 2] == pair` compares a list with a tuple, and these
+    are never equal: make a tuple of the two ids first."""
     return list(word)

@@ -52,7 +52,8 @@ def neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Features 2i and 2i + 1 are taken as a pair. That is the paper's convention; here feature i
     and feature i + d/2 are one."""
     a, b = x[..., 0::2], x[..., 1::2]
-    return x * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
+    cos, sin = (table[..., : x.shape[-1] // 2] for table in (cos, sin))
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
 
 
 def backwards(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
