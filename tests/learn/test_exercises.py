@@ -46,7 +46,13 @@ def test_a_prediction_without_its_run_is_not_passed(tmp_path: Path) -> None:
     assert verdict.right == verdict.trials - 1
     assert verdict.lines[0].startswith("Right so far; the run is still to come")
     foretold(part, tmp_path, prediction=1.6)
-    assert judge(exercise, part).state == "differs"
+    verdict = judge(exercise, part)
+    assert verdict.state == "differs"
+    assert "1.6 bits per byte foretold" in verdict.lines[1] and "1.5 reached" in verdict.lines[2]
+    assert "6.7% too high" in verdict.lines[3]
+    part.RUN = str(tmp_path / "nowhere")  # type: ignore[attr-defined]
+    verdict = judge(exercise, part)
+    assert verdict.state == "differs" and "RUN names no folder" in verdict.lines[-1]
     foretold(part, tmp_path)
     assert judge(exercise, part).passed
 

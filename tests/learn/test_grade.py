@@ -137,6 +137,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         grade(EXERCISE, tmp_path / "gradient_descent.py")
 
 
+def test_an_error_at_import_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "gradient_descent.py"
+    path.write_text(f"{HEAD}start = np.zeros(2) @ np.zeros(3)\n", encoding="utf-8")
+    text = said(grade(EXERCISE, path))
+    assert "in line 8 of gradient_descent.py: start = np.zeros(2) @ np.zeros(3)" in text
+
+
 def test_the_first_difference_is_shown_with_its_input(tmp_path: Path) -> None:
     text = said(graded(tmp_path, RIGHT.replace("- rate", "- 0.5 * rate")))
     assert "yours[1, 0]" in text and "expected[1, 0]" in text and "rate = " in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -9,11 +11,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from groundup.learn.difference import compare
+from groundup.align import dpo
+from groundup.learn.difference import compare, short
 from groundup.learn.exercise import module_of
 from groundup.learn.judge import judge
 from groundup.learn.lesson import lesson_of
 from groundup.learn.road import find
+from groundup.maths import Tensor, probability
+from groundup.nn import layers
 
 
 def part(exercise: str, **functions: object) -> ModuleType:
@@ -261,3 +266,147 @@ def test_a_dtype_that_was_widened_is_told() -> None:
 def test_numbers_that_differ_late_are_shown_with_the_digits_that_differ() -> None:
     found = compare(12.0000000001, 12.0, rtol=1e-12, atol=0)
     assert found is not None and (found.yours, found.expected) == ("12.0000000001", "12")
+
+
+def test_gradients_that_are_no_tensors_do_not_pass() -> None:
+    backward = part("chain_rule").backward
+
+    def arrays(root: Tensor, seed: Tensor) -> dict[int, np.ndarray]:
+        return {number: found.data for number, found in backward(root, seed).items()}
+
+    verdict = judge(find("chain_rule"), part("chain_rule", backward=arrays))
+    assert "should be a Tensor of groundup.maths" in verdict.lines[-1]
+
+
+def test_a_slope_of_several_values_is_asked_for() -> None:
+    def by_limit(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+        return float((f(x + h) - f(x - h)) / (2 * h))
+
+    verdict = judge(find("derivatives"), part("derivatives", by_limit=by_limit))
+    assert verdict.lines[0] == "The first trial that differs: an f of two values."
+
+
+def test_a_part_that_is_right_alone_and_fails_in_the_product_does_not_pass() -> None:
+    whole = part("optimizers").adamw_step
+
+    def on_numpy(w: np.ndarray, *others: object) -> object:
+        return whole(w.copy(), *others)  # which a tensor of torch has not
+
+    verdict = judge(find("optimizers"), part("optimizers", adamw_step=on_numpy))
+    assert verdict.state == "differs" and verdict.right == verdict.trials - 1
+    assert verdict.lines[0].startswith("The first trial that differs: your part in the product")
+    assert "Alone your part is right in every trial" in verdict.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("exercise", "name", "function"),
+    [
+        ("chain_rule", "backward", lambda root, seed: _swept(root, seed)),
+        ("likelihood", "log_softmax", lambda logits: probability.log_softmax(logits)),
+        ("layer", "layer", lambda x, weight, bias=None: layers.linear(x, weight, bias)),
+        ("dpo", "dpo_losses", lambda *given: dpo.dpo_loss(*given)),
+    ],
+)
+def test_a_part_that_calls_the_products_own_function_is_told(
+    exercise: str, name: str, function: object
+) -> None:
+    verdict = judge(find(exercise), part(exercise, **{name: function}))
+    assert verdict.state == "differs"
+    assert "calls the product's own function" in verdict.lines[-1]
+
+
+def _swept(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    return {tensor.number: found for tensor, found in root.sweep(seed, retain=True)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from groundup.learn.alignment.gae.solution import gae, token_rewards",
+        "from groundup.learn.alignment.gae import solution\n"
+        "gae, token_rewards = solution.gae, solution.token_rewards",
+    ],
+)
+def test_the_shipped_solution_is_not_ones_own(line: str, tmp_path: Path) -> None:
+    (tmp_path / "gae.py").write_text(f"{line}\n")
+    verdict = judge(find("gae"), module_of(tmp_path / "gae.py", "gae"))
+    assert not verdict.passed
+    assert verdict.lines[0].startswith("The file imports the shipped solution")
+
+
+@pytest.mark.parametrize(
+    ("exercise", "function"),
+    [
+        ("low_rank", "low_rank"), ("intervals", "wilson"), ("intervals", "paired_difference"),
+        ("optimizers", "sgd_step"), ("optimizers", "adamw_step"),
+        ("regularization", "early_stop"), ("mlp_language_model", "windows"),
+        ("bpe", "count_pairs"), ("rope", "angles"), ("masks", "shifted"), ("lora", "start"),
+        ("nf4", "quantize"), ("preferences", "beats"), ("gae", "gae"), ("dpo", "dpo_losses"),
+        ("own_pairs", "files"),
+    ],
+)  # fmt: skip
+def test_a_forgotten_return_is_told(exercise: str, function: str) -> None:
+    verdict = judge(find(exercise), part(exercise, **{function: lambda *given: None}))
+    assert verdict.lines[-1].startswith("Hint: The function returns nothing"), verdict.lines
+
+
+@pytest.mark.parametrize(
+    ("exercise", "function", "count"),
+    [
+        ("dpo", "dpo_losses", 2), ("gae", "gae", 2), ("nf4", "quantize", 2), ("lora", "start", 2),
+        ("optimizers", "adamw_step", 3), ("regularization", "early_stop", 2),
+    ],
+)  # fmt: skip
+def test_one_result_where_several_are_asked_for_is_told(
+    exercise: str, function: str, count: int
+) -> None:
+    whole = getattr(part(exercise), function)
+    first = part(exercise, **{function: lambda *given: whole(*given)[0]})
+    verdict = judge(find(exercise), first)
+    assert f"{function} returns {count} values" in verdict.lines[-1], verdict.lines
+
+
+def test_a_mistake_is_not_named_where_it_would_go_wrong_and_the_part_is_right() -> None:
+    gae = part("gae").gae
+
+    def with_odd_returns(
+        rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        advantages, returns = gae(rewards, values, gamma, lam)
+        # Those of a λ of 1, and nothing else wrong: λ is used everywhere but here.
+        return advantages, returns if lam else gae(rewards, values, gamma, 1.0)[1]
+
+    verdict = judge(find("gae"), part("gae", gae=with_odd_returns))
+    assert verdict.state == "differs" and verdict.named is None
+
+
+@pytest.mark.parametrize(
+    ("exercise", "function"),
+    [
+        ("gradient_descent", "descend"),
+        ("intervals", "posterior"),
+        ("derivatives", "by_limit"),
+        ("initialization", "he_std"),
+    ],
+)
+def test_lost_digits_are_told_as_such(exercise: str, function: str) -> None:
+    right = getattr(part(exercise), function)
+    rounded = part(exercise, **{function: lambda *given: np.float32(right(*given))})
+    verdict = judge(find(exercise), rounded)
+    assert verdict.lines[-1].startswith("Hint: Nearly right"), verdict.lines
+
+
+@pytest.mark.parametrize(("yours", "expected"), [(1, 0), (0.0, 1.0), (3, 9), (16, 4)])
+def test_of_single_whole_numbers_no_hint_is_made_up(yours: float, expected: float) -> None:
+    found = compare(yours, expected, rtol=1e-6, atol=1e-9)
+    assert found is not None and found.hint in ("", "Yours is 0 everywhere.")
+
+
+def test_the_factor_of_a_single_number_is_no_length() -> None:
+    inputs = {"losses": np.zeros(4)}
+    found = compare(1.5, 3.0, rtol=1e-6, atol=1e-9, inputs=inputs)
+    assert found is not None and found.hint == "Every number is 0.5 times the expected one."
+
+
+def test_a_zero_is_shown_without_a_sign() -> None:
+    assert short(np.array([-0.0, -1e-9, 1.0])) == "[0. 0. 1.]"

@@ -13,8 +13,9 @@ An exercise is a folder `STEP/NAME/` and a row in the table of the step's `__ini
                   and REPLACES = {mistake: the function of the stub that it takes the place of}
     grader.py     trials(seed): what is put to a part, and what the product's own function says
     seam.py       where the part enters the product: USED_BY (one sentence), swap(part), a context
-                  manager, and try_it(), numbers that the product makes through that seam; where
-                  another part goes into the same place, GIVES_WAY_TO names it
+                  manager, and try_it(), numbers that the product makes through that seam, which a
+                  part has to give as well before it passes; where another part goes into the same
+                  place, GIVES_WAY_TO names it
 
 The last is for parts that can take the product's place. Lessons import groundup and define nothing
 that groundup defines.

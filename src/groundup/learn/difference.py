@@ -16,6 +16,7 @@ import numpy as np
 
 from groundup.maths.tensor import Tensor
 
+RETURNS_NOTHING = "The function returns nothing: is there a `return` with the result at its end?"
 _WHOLE = 24  # numbers of a value that are still shown whole
 
 
@@ -45,8 +46,7 @@ def compare(
     equals NaN. `inputs` lets a hint say which of their lengths a factor is.
     """
     if yours is None and expected is not None:
-        return Difference("", "None", short(expected), "The function returns nothing: is there a "
-                          "`return` with the result at its end?")  # fmt: skip
+        return Difference("", "None", short(expected), RETURNS_NOTHING)
     if expected is None or isinstance(expected, str | bytes | bool | np.bool_):
         return _of_plain(yours, expected)
     if isinstance(expected, Mapping):
@@ -64,6 +64,8 @@ def short(value: object) -> str:
         return text if len(text) <= 400 else f"{text[:400]} …"
     if array.ndim == 0:
         return f"{array.item():.6g}" if array.dtype.kind == "f" else str(array.item())
+    if array.dtype.kind == "f":
+        array = array.round(4) + 0.0  # without the minus of a 0
     text = np.array2string(array, precision=4, suppress_small=True, threshold=60, edgeitems=3)
     name = {"torch": "tensor of torch, ", "tensor": "Tensor, "}.get(family, "")
     about = f"{name}shape {array.shape}" if array.ndim > 1 or array.size > 12 or name else ""
@@ -309,9 +311,6 @@ def _of_values(
     with np.errstate(all="ignore"):
         if same(-y):
             return "The sign is turned: every number is the negative of the expected one."
-        factor = _factor(y, e, rtol)
-        if factor is not None:
-            return _of_factor(factor, inputs, e)
         if y.ndim == 2 and y.shape[0] == y.shape[1] and same(y.T):
             return "Rows and columns are exchanged: transpose."
         for dim in range(y.ndim):
@@ -320,6 +319,15 @@ def _of_values(
             for by in (1, -1):
                 if y.shape[dim] > 2 and same(np.roll(y, by, dim)):
                     return f"The numbers are shifted by one place along dimension {dim}."
+        off = np.abs(y - e).max() / max(np.abs(e).max(), 1e-300)
+        if off < 2e-3:
+            return (
+                f"Nearly right: at most {off:.1g} of the largest number away. Look for digits that "
+                "were lost: float32, a rounded constant, a small term left out."
+            )
+        factor = _factor(y, e, rtol)
+        if factor is not None:
+            return _of_factor(factor, {} if e.size == 1 else inputs)
         if y.size > 1 and np.ptp(y - e) <= atol + rtol * np.abs(e).max():
             return f"Every number is off by the same {(y - e).flat[0]:.4g}."
         marks = {
@@ -331,23 +339,16 @@ def _of_values(
             "Yours is one minus what is expected.": 1 - y,
             "Yours is one over what is expected.": 1 / y,
         }
+        # Of two whole numbers one is easily the exponential of the other by chance: 1 of 0.
+        chance = e.size == 1 and float(y.flat[0]).is_integer() and float(e.flat[0]).is_integer()
         for sentence, values in marks.items():
-            if same(values):
+            if not chance and same(values):
                 return sentence
         if np.isclose(np.abs(y), np.abs(e), rtol=rtol, atol=atol).all():
             return "The sizes are right, and some of the signs are turned."
         if y.size > 1 and np.allclose(np.sort(y, None), np.sort(e, None), rtol=rtol, atol=atol):
             return "The right numbers, in another order."
-    place = _only_along(right)
-    if place:
-        return place
-    off = np.abs(y - e).max() / max(np.abs(e).max(), 1e-300)
-    if off < 2e-3:
-        return (
-            f"Nearly right: at most {off:.1g} of the largest number away. Look for digits that "
-            "were lost: float32, a rounded constant, a small term left out."
-        )
-    return ""
+    return _only_along(right)
 
 
 def _factor(y: np.ndarray, e: np.ndarray, rtol: float) -> float | None:
@@ -382,7 +383,7 @@ def _known(factor: float) -> str | None:
     return None
 
 
-def _of_factor(factor: float, inputs: Mapping[str, object], e: np.ndarray) -> str:
+def _of_factor(factor: float, inputs: Mapping[str, object]) -> str:
     said = f"Every number is {factor:.4g} times the expected one"
     meaning = _known(factor)
     lengths: dict[int, str] = {}

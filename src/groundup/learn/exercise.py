@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from groundup.learn.difference import Difference
+
 STEPS = ("mathematics", "networks", "transformers", "fine_tuning", "alignment")
 TITLES = ("Mathematics", "Neural networks", "Transformers", "Fine-tuning", "Alignment")
 
@@ -80,6 +82,14 @@ class Trial:
 
 class StillToCome(Exception):
     """Raised by a trial of what the learner has not done yet, beside writing: what it is."""
+
+
+class Unfit(Exception):
+    """Raised in a trial whose result cannot be compared at all: what is told instead."""
+
+    def __init__(self, difference: Difference) -> None:
+        super().__init__(difference.hint)
+        self.difference = difference
 
 
 def calls(

@@ -13,6 +13,7 @@ import dis
 import functools
 import inspect
 import linecache
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +21,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import numpy as np
 
-from groundup.learn.difference import Difference, compare, short
-from groundup.learn.exercise import Exercise, StillToCome, Trial, module_of
+from groundup.learn.difference import RETURNS_NOTHING, Difference, compare, short
+from groundup.learn.exercise import Exercise, StillToCome, Trial, Unfit, module_of
 
 
 class TooLong(BaseException):
@@ -92,8 +93,16 @@ def judge(
             stub = exercise.page("stub")
             head = f"def {name}{inspect.signature(getattr(stub, name))}:"
             return Verdict("differs", lines=(f"The file defines no function {name}: {head}",))
+    if _imports_solution(exercise, part):
+        line = "The file imports the shipped solution: write the functions out in your own file."
+        return Verdict("differs", lines=(line,))
     outcomes = _outcomes(exercise, part, seed, limit)
     wrong = [outcome for outcome in outcomes if not outcome.right]
+    if not wrong and exercise.has_seam:
+        outcomes.append(_outcome(_in_product(exercise), part, limit))
+        if not outcomes[-1].right:
+            lines = (*_told(outcomes[-1], part), f"Hint: {_kind_in_product(outcomes[-1])}")
+            return Verdict("differs", len(outcomes), len(outcomes) - 1, lines)
     if not wrong:
         return Verdict("passed", len(outcomes), len(outcomes))
     first, right = wrong[0], len(outcomes) - len(wrong)
@@ -106,7 +115,7 @@ def judge(
         line = f"Right so far; {first.error}."
         return Verdict("still to come", len(outcomes), right, (line,))
     named = _named(exercise, outcomes, first, seed)
-    hint = _hint(exercise, named) if named else _kind(first)
+    hint = _hint(exercise, named) if named else _kind(first, part)
     lines = (*_told(first, part), *([f"Hint: {hint}"] if hint else ()))
     return Verdict("differs", len(outcomes), right, lines, named)
 
@@ -127,8 +136,63 @@ def _hint(exercise: Exercise, name: str) -> str:
     return " ".join((inspect.getdoc(getattr(exercise.page("wrong"), name)) or "").split())
 
 
+def _imports_solution(exercise: Exercise, part: ModuleType) -> bool:
+    own = getattr(part, "__file__", None)
+    text = Path(own).read_text(encoding="utf-8", errors="replace") if own is not None else ""
+    page = rf"groundup\.learn\.\w+\.{exercise.name}"
+    importing = rf"^\s*(from|import)\s+{page}(\.solution|\s+import\s+solution)\b"
+    return re.search(importing, text, re.MULTILINE) is not None
+
+
+def _in_product(exercise: Exercise) -> Trial:
+    """The trial of a part that is right alone: the numbers that the product makes with it."""
+    seam = exercise.page("seam")
+
+    def run(part: ModuleType) -> Any:
+        with seam.swap(part):
+            return seam.try_it()
+
+    about = f"your part in the product ({seam.USED_BY})"
+    return Trial(about, run, seam.try_it(), rtol=1e-3, atol=1e-5)
+
+
+def _watched(exercise: Exercise, part: ModuleType) -> ModuleType:
+    """The part, whose functions raise `Unfit` for nothing, and for one value where several belong.
+
+    The stub's annotations say how many.
+    """
+    watched = ModuleType(part.__name__)
+    vars(watched).update(vars(part))
+    for name in exercise.functions:
+        returns = inspect.signature(getattr(exercise.page("stub"), name)).return_annotation
+        kinds = get_args(returns) if get_origin(returns) is tuple else ()
+        setattr(watched, name, _fitting(name, getattr(part, name), kinds))
+    return watched
+
+
+def _fitting(name: str, plain: Callable[..., Any], kinds: tuple[object, ...]) -> Callable[..., Any]:
+    def called(*given: Any, **named: Any) -> Any:
+        found = plain(*given, **named)
+        if found is None:
+            raise Unfit(Difference("", "None", "a result", RETURNS_NOTHING))
+        if not kinds:
+            return found
+        # Several plain numbers may come as an array of them.
+        several = isinstance(found, list | tuple) or set(kinds) <= {int, float}
+        count = len(found) if several and hasattr(found, "__len__") else 1
+        if count != len(kinds):
+            yours = f"{count} values" if count != 1 else f"one {type(found).__name__}"
+            hint = (
+                f"{name} returns {len(kinds)} values, with commas between them; yours is {yours}."
+            )
+            raise Unfit(Difference("", short(found), f"{len(kinds)} values", hint))
+        return found
+
+    return called
+
+
 def _outcomes(exercise: Exercise, part: ModuleType, seed: int, limit: Limit) -> list[Outcome]:
-    outcomes = []
+    part, outcomes = _watched(exercise, part), []
     for trial in exercise.page("grader").trials(seed):
         outcomes.append(_outcome(trial, part, limit))
         if isinstance(outcomes[-1].error, TooLong):
@@ -138,18 +202,19 @@ def _outcomes(exercise: Exercise, part: ModuleType, seed: int, limit: Limit) -> 
 
 def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
     given = {name: _copied(value) for name, value in trial.shown.items()}
-    value, error, begun = None, None, time.perf_counter()
+    value, error, difference, begun = None, None, None, time.perf_counter()
     try:
         with limit(), np.errstate(all="ignore"):
             value = trial.run(part)
+    except Unfit as raised:
+        difference = raised.difference
     except (Exception, TooLong) as raised:
         error = raised
     seconds = time.perf_counter() - begun
     changed = next(
         (name for name, old in given.items() if not _unchanged(old, trial.shown[name])), None
     )
-    difference = None
-    if error is None:
+    if error is None and difference is None:
         try:
             difference = compare(
                 value, trial.expected, rtol=trial.rtol, atol=trial.atol, inputs=given
@@ -190,7 +255,8 @@ def _named(
 ) -> str | None:
     """The wrong answer that gives what the part gives on the first trial that went wrong.
 
-    Of several, the one that agrees with the part on most of the trials.
+    Of several, the one that agrees with the part on most of the trials; none that goes wrong where
+    the part is right.
     """
     if isinstance(first.error, TooLong):
         return None
@@ -198,6 +264,8 @@ def _named(
     best, most = None, 0
     for name, theirs in _of_the_wrong(exercise, seed).items():
         if len(theirs) <= place or not _alike(first, theirs[place]):
+            continue
+        if any(own.right and not other.right for own, other in zip(outcomes, theirs, strict=False)):
             continue
         agreeing = sum(map(_alike, outcomes, theirs))
         if agreeing > most:
@@ -258,7 +326,19 @@ def _aligned(name: str, text: str) -> list[str]:
     return [f"  {name} = {first}", *(f"  {' ' * len(name)}   {line}" for line in rest)]
 
 
-def _kind(outcome: Outcome) -> str:
+def _kind_in_product(outcome: Outcome) -> str:
+    if isinstance(outcome.error, RecursionError):
+        return (
+            "Your part calls the product's own function, whose place it takes: there it would "
+            "call itself without end. Write out what that function does."
+        )
+    return (
+        "Alone your part is right in every trial. The product calls it with other shapes, types "
+        "and settings: look for what it takes for granted."
+    )
+
+
+def _kind(outcome: Outcome, part: ModuleType) -> str:
     if isinstance(outcome.error, TooLong):
         return "A loop that does not end? Look at what changes from one turn to the next."
     if isinstance(outcome.error, MemoryError):
@@ -272,7 +352,8 @@ def _kind(outcome: Outcome) -> str:
         )
     if outcome.error is not None:
         said = message_of(outcome.error)
-        return next((hint for mark, hint in _ERRORS.items() if mark in said), _STOPPED)
+        stopped = _STOPPED if own_line(outcome.error, part.__file__) else _UNUSABLE
+        return next((hint for mark, hint in _ERRORS.items() if mark in said), stopped)
     if outcome.slow:
         return "The values are right, and it takes too long: is something computed again and again?"
     return (outcome.difference.hint if outcome.difference is not None else "") or _BY_HAND
@@ -302,6 +383,10 @@ _STOPPED = (
     "The code stopped on the input above: print what the line that it stopped in works with, and "
     "look for the value that you did not expect there."
 )
+_UNUSABLE = (
+    "Your code ran to its end, and its result could not be used: it has to be of the kind that the "
+    "stub's first line names."
+)
 _BY_HAND = (
     "Take the input above, compute the first number that differs by hand, and print what your code "
     "has at each step on the way."
@@ -311,7 +396,7 @@ _BY_HAND = (
 def _raised(error: BaseException, part: ModuleType) -> list[str]:
     """An exception as a learner needs it: what, and which line of their own file."""
     what = "it did not end in time" if isinstance(error, TooLong) else sentence(error)
-    line = _own_line(error, part)
+    line = own_line(error, part.__file__)
     return [f"  yours: {what}", *([f"  {line}"] if line else ())]
 
 
@@ -328,8 +413,8 @@ def message_of(error: BaseException) -> str:
         return "its message cannot be had"
 
 
-def _own_line(error: BaseException, part: ModuleType) -> str:
-    own = getattr(part, "__file__", None)
+def own_line(error: BaseException, own: str | None) -> str:
+    """The last line of the file `own` that led to an error; empty where none did."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if own is not None and frame.filename == own:
             text = linecache.getline(frame.filename, frame.lineno or 0).strip()

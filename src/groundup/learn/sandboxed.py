@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from groundup.learn.exercise import importable, module_of
-from groundup.learn.judge import TooLong, Verdict, judge, sentence
+from groundup.learn.judge import TooLong, Verdict, judge, own_line, sentence
 from groundup.learn.road import find
 
 _MOST_PRINTED = 4000
@@ -26,7 +26,8 @@ _MOST_PRINTED = 4000
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     """Judge the file of a question; see `grade`."""
     exercise = find(question["exercise"])
-    exercise.page("grader")  # what it imports is not the part's memory
+    for page in ("grader", "seam") if exercise.has_seam else ("grader",):
+        exercise.page(page)  # what it imports is not the part's memory
     path = Path(question["file"])
     _limit_memory(question["memory_bytes"])
     printed = io.StringIO()
@@ -49,7 +50,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             verdict = Verdict("differs", lines=(f"{line}: {text}" if text else line,))
         except (Exception, SystemExit, KeyboardInterrupt, TooLong) as error:
             line = f"The file cannot be imported: {sentence(error)}"
-            verdict = Verdict("differs", lines=(line,))
+            where = own_line(error, str(path))
+            verdict = Verdict("differs", lines=(line, f"  {where}") if where else (line,))
         else:
             try:
                 verdict = judge(exercise, part, question["seed"], limit)

@@ -63,7 +63,7 @@ def try_it() -> list[float]:
     model = add_lora(small_model(), rank=2, seed=3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if ".lora_B." in name:
+            if ".lora_" in name:  # A as well, which may be drawn in any order
                 parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
     found = [*replies(model), *losses(model)]
     whole: Tensor = merge(model).get_submodule("model.layers.0.mlp.up_proj").weight  # type: ignore[assignment]

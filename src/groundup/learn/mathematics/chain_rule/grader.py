@@ -35,7 +35,7 @@ def _trial(about: str, formula: str, graph: Graph, **inputs: object) -> Trial:
     *_, root = graph.values()
     seed = Tensor(np.full(root.shape, 1.5 if root.ndim else 1.0), requires_grad=False)
     expected = dict(root.sweep(seed, retain=True))
-    numbers = {tensor.number: gradient.data for tensor, gradient in expected.items()}
+    numbers = {tensor.number: gradient for tensor, gradient in expected.items()}
 
     def run(part: ModuleType) -> Any:
         with no_grad():
@@ -55,9 +55,7 @@ def _by_name(found: Any, graph: Graph) -> Any:
     if not isinstance(found, dict):
         return found
     return {
-        name: found[t.number].data if isinstance(found[t.number], Tensor) else found[t.number]
-        for name, t in graph.items()
-        if t.number in found and t.requires_grad
+        name: found[t.number] for name, t in graph.items() if t.number in found and t.requires_grad
     }
 
 
@@ -137,4 +135,4 @@ def _calls(x: float) -> Trial:
         return {**gradient, "calls of rules": calls}
 
     shown = {"graph": "y = x;  ten times y = y + y", "x": x}
-    return Trial("work", run, {"x": 1024.0, "calls of rules": 20}, shown)
+    return Trial("work", run, {"x": Tensor(1024.0), "calls of rules": 20}, shown)

@@ -15,10 +15,11 @@ def trials(seed: int) -> Iterator[Trial]:
     """Slopes of three curves, then polynomials down to a constant."""
     rng = np.random.default_rng(seed)
     x = float(rng.integers(2, 5))
-    yield _slope("a line", "f = 3 x + 1", lambda t: t * 3 + 1, x)
-    yield _slope("a cube", "f = x³", lambda t: t * t * t, x)
-    yield _slope("where the curve bends", "f = 1 / x", lambda t: 1 / t, 0.5)
+    yield _slope("a line", "3 x + 1", lambda t: t * 3 + 1, x)
+    yield _slope("a cube", "x³", lambda t: t * t * t, x)
+    yield _slope("where the curve bends", "1 / x", lambda t: 1 / t, 0.5)
     yield _wide_step()
+    yield _several()
     yield _rule("a parabola", [float(c) for c in rng.integers(2, 9, size=3)])
     yield _rule("a polynomial of degree 4", [float(c) for c in rng.integers(-9, 9, size=5)])
     yield _rule("a straight line", [4.0, 7.0])
@@ -44,6 +45,17 @@ def _wide_step() -> Trial:
 
     shown = {"f": "x³", "x": x, "h": h}
     return Trial("a cube, with a wider step", run, 3 * x**2 + h**2, shown, rtol=1e-10)
+
+
+def _several() -> Trial:
+    """An f of several values: the slope of each."""
+    x = 2.0
+
+    def run(part: ModuleType) -> Any:
+        return part.by_limit(lambda t: np.array([t * t, 1 / t]), x)
+
+    shown = {"f": "[x², 1 / x]", "x": x, "h": 1e-5}
+    return Trial("an f of two values", run, np.array([2 * x, -1 / x**2]), shown, rtol=1e-7)
 
 
 def _rule(about: str, coefficients: list[float]) -> Trial:

@@ -15,22 +15,22 @@ def trials(seed: int) -> Iterator[Trial]:
     """A bowl of one dimension, valleys of several, a landscape with curves; then rates."""
     rng = np.random.default_rng(seed)
     start = rng.integers(2, 6, size=1).astype(float)
-    yield _walk("a bowl", "f = x²", lambda x: (x * x).sum(), start, 0.25, 2)
+    yield _walk("a bowl", "x²", lambda x: (x * x).sum(), start, 0.25, 2)
     curves = np.array([1.0, 8.0])
     valley = rng.normal(size=2)
     yield _walk(
-        "a long valley", "f = ½ (x² + 8 y²)", lambda x: (x * x * curves).sum() / 2, valley, 0.1, 3
+        "a long valley", "½ (x² + 8 y²)", lambda x: (x * x * curves).sum() / 2, valley, 0.1, 3
     )
     place = rng.normal(size=3)
     yield _walk(
         "a landscape that is no quadratic",
-        "f = Σ (x⁴/4 + cos x)",
+        "Σ (x⁴/4 + cos x)",
         lambda x: (x**4 / 4 + x.cos()).sum(),
         place,
         0.05,
         5,
     )
-    yield _walk("no steps at all", "f = x²", lambda x: (x * x).sum(), start, 0.25, 0)
+    yield _walk("no steps at all", "x²", lambda x: (x * x).sum(), start, 0.25, 0)
     for about, values in (
         ("two directions", [1.0, 9.0]),
         ("several directions, in any order", [3.0, 8.0, 0.5, 2.0, 2.5]),

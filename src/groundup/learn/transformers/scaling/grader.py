@@ -7,7 +7,8 @@ from types import ModuleType
 
 import numpy as np
 
-from groundup.learn.exercise import StillToCome, Trial, calls
+from groundup.learn.difference import Difference
+from groundup.learn.exercise import StillToCome, Trial, Unfit, calls
 
 _NEAR = 0.05
 
@@ -54,7 +55,7 @@ def trials(seed: int) -> Iterator[Trial]:
         {"compute": sizes, "losses": noisy, "floors": floors},
         rtol=1e-6,
     )
-    yield Trial("your PREDICTION against your RUN: its error, where within 5 % counts", _miss, 0.0)
+    yield Trial("your PREDICTION against your RUN", _miss, 0.0)
 
 
 def _solved(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> list[float]:
@@ -69,17 +70,28 @@ def _solved(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> lis
 
 
 def _miss(part: ModuleType) -> float:
-    """How far the run was from the prediction, as a share; 0 where near enough."""
+    """0 where the run came as foretold."""
     run, prediction = getattr(part, "RUN", None), getattr(part, "PREDICTION", None)
     if run is None:
         raise StillToCome("the run is still to come: write PREDICTION down, train, and name RUN")
     if prediction is None:
-        raise ValueError("RUN is named, and PREDICTION is None: say what you foretold")
+        hint = "RUN is named, and PREDICTION is None: say what you foretold."
+        raise Unfit(Difference("", "PREDICTION = None", "a number of bits per byte", hint))
     # As seen from where the learner's folder lies.
     log = Path(str(part.__file__)).resolve().parent.parent / run / "metrics.jsonl"
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    reached = [line["bits_per_byte"] for line in lines if line.get("bits_per_byte") is not None]
+    text = log.read_text(encoding="utf-8") if log.is_file() else ""
+    found = [json.loads(line).get("bits_per_byte") for line in text.splitlines()]
+    reached = [one for one in found if one is not None]
     if not reached:
-        raise ValueError(f"{log} holds no bits_per_byte: name the folder of a pretrain run")
-    off = abs(reached[-1] - prediction) / reached[-1]
-    return 0.0 if off <= _NEAR else float(off)
+        hint = f"RUN names no folder of a pretrain run: {log} "
+        hint += "holds no bits_per_byte." if log.is_file() else "is not there."
+        raise Unfit(Difference("", f"RUN = {run!r}", "the folder of a pretrain run", hint))
+    off = prediction / reached[-1] - 1
+    if abs(off) > _NEAR:
+        hint = (
+            f"{abs(off):.1%} too {'high' if off > 0 else 'low'}. Fit the law to more runs and "
+            "foretell another one: a number made to fit this run foretells nothing."
+        )
+        yours, expected = f"{prediction:.4g} bits per byte foretold", f"{reached[-1]:.4g} reached"
+        raise Unfit(Difference("", yours, f"{expected}, within {_NEAR:.0%}", hint))
+    return 0.0
