@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from groundup.learn.difference import Difference
+if TYPE_CHECKING:
+    from groundup.learn.difference import Difference  # NumPy, which a list of exercises needs not
 
 STEPS = ("mathematics", "networks", "transformers", "fine_tuning", "alignment")
 TITLES = ("Mathematics", "Neural networks", "Transformers", "Fine-tuning", "Alignment")
