@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ import pyarrow as arrow
 import pytest
 from pyarrow import parquet
 
+from groundup.align.config import BestOfNConfig
 from groundup.align.prompts import Prompt
 from groundup.align.rewards import verifiers
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
@@ -607,6 +609,46 @@ def test_a_module_that_cannot_be_imported_is_refused_on_opening(
     (own / "leaving.py").write_text("raise SystemExit")
     with pytest.raises(UserError, match=rf"no module {module} .*\({told}"):
         open_reward(f"{module}:words")
+
+
+def test_a_function_leaves_no_process_behind(own: Path) -> None:
+    before = set(psutil.Process().children())
+    reward = open_reward("mine:words")
+    [process] = set(psutil.Process().children()) - before
+    assert reward(["p"], ["a b"], [{}]) == [2] and process.is_running()
+    del reward
+    gc.collect()
+    assert not process.is_running()
+
+
+SCRIPT = """
+from groundup.align.best_of_n import run
+from groundup.align.config import BestOfNConfig
+
+def words(prompts, completions):
+    return [len(one.split()) for one in completions]
+
+with open("started", "a") as file:
+    file.write("x")
+run(BestOfNConfig(model="model", prompts="prompts.txt", reward="script:words", out="out"))
+"""
+
+
+def test_a_script_does_not_start_itself_for_its_reward(own: Path) -> None:
+    (own / "script.py").write_text(SCRIPT)
+    with pytest.raises(UserError, match=r"script is imported for its reward .*__main__"):
+        open_reward("script:words")
+    assert (own / "started").read_text() == "x"
+    assert "GROUNDUP_IMPORTS_REWARD" not in os.environ
+
+
+def test_a_reward_of_the_running_program_is_refused() -> None:
+    with pytest.raises(UserError, match="__main__:words is of the program that runs"):
+        open_reward("__main__:words")
+    settings = {"model": "model", "prompts": "prompts.txt", "out": "out"}
+    for name in ("reward", "gold"):
+        with pytest.raises(ValueError, match="put the function in a file of its own"):
+            BestOfNConfig.model_validate(settings | {"reward": "sum", name: asked})
 
 
 # By name.

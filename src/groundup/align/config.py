@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from groundup.data.config import one_is_enough
 from groundup.data.files import ROW_KINDS
@@ -36,6 +36,18 @@ from groundup.train.ranges import (
     check_mixture,
 )
 from groundup.tune.config import TuningConfig, all_different
+
+
+def _by_name(reward: Any) -> Any:
+    if callable(reward):
+        raise ValueError(
+            "a reward is given by its name, since it runs in a process of its own; put the "
+            "function in a file of its own and name it module:function"
+        )
+    return reward
+
+
+RewardName = Annotated[str, BeforeValidator(_by_name)]
 
 
 class PtxConfig(TuningConfig):
@@ -229,7 +241,7 @@ class RolloutConfig(PtxConfig):
     """What PPO and GRPO share: prompts, a reward, and how many answers an iteration samples."""
 
     model: Path = Field(description="the folder of the fine-tuned model: start and reference alike")
-    reward: str = Field(
+    reward: RewardName = Field(
         description="what is raised: a reward model's folder, a check (sum, unit-test, "
         "sentiment, json, json:KEY,KEY, length:WORDS, format:PATTERN), module:function, or several "
         "reward models that must agree (ensemble:FOLDER,FOLDER)"
@@ -241,7 +253,7 @@ class RolloutConfig(PtxConfig):
     sources: tuple[str, ...] = Field(
         (), description="prompts of these sources alone, such as world-tell (default: all)"
     )
-    gold: str | None = Field(
+    gold: RewardName | None = Field(
         None,
         description="another reward, which is measured at every iteration and never trained on",
     )
@@ -339,7 +351,7 @@ class PPOConfig(RolloutConfig):
         description="peak learning rate of a critic of its own (default: the policy's; beside an "
         "adapter that of a whole model)",
     )
-    cost: str | None = Field(
+    cost: RewardName | None = Field(
         None,
         description="what the policy may not have too much of, as a reward is named: its mean is "
         "kept below --cost-limit by a price that is found (Safe RLHF); --patience keeps weights "
@@ -452,7 +464,7 @@ class BestOfNConfig(StageConfig):
     """Many answers to each prompt, scored: the best of them, and data made of them."""
 
     model: Path = Field(description="the folder of the model that answers")
-    reward: str = Field(
+    reward: RewardName = Field(
         description="what the best answer has most of: what --reward of groundup ppo takes"
     )
     prompts: Path = Field(
@@ -467,7 +479,7 @@ class BestOfNConfig(StageConfig):
         "--mixture.world-conduct 0.2, in a recipe mixture = {world-conduct = 0.2} (default: as "
         "many as it has among all)",
     )
-    gold: str | None = Field(
+    gold: RewardName | None = Field(
         None, description="another reward, by which the chosen answers are judged"
     )
     exclude: Path | None = Field(
@@ -508,11 +520,11 @@ class ComparisonConfig(StageConfig):
     models: tuple[Path, ...] = Field(
         min_length=1, description="folders of the models, the one they are compared with first"
     )
-    reward: str = Field(
+    reward: RewardName = Field(
         description="what answers are scored by: what --reward of groundup ppo takes"
     )
-    gold: str | None = Field(None, description="another reward, such as the truth")
-    judge: str | None = Field(
+    gold: RewardName | None = Field(None, description="another reward, such as the truth")
+    judge: RewardName | None = Field(
         None,
         description="a second reward that no model was trained on, such as a reward model of other "
         "labels",

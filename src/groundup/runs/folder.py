@@ -95,7 +95,14 @@ class Run:
         `traits` is what others must know of the stage; it is written to run.json as it is.
 
         Of several processes that share a run the first alone writes; the others look on.
+
+        Raises `UserError` where a script is imported for a reward: it would start itself for ever.
         """
+        if name := os.environ.get("GROUNDUP_IMPORTS_REWARD"):
+            raise UserError(
+                f"{name} is imported for its reward and runs a stage; put the reward in a file of "
+                'its own, or guard what runs with `if __name__ == "__main__":`'
+            )
         if not ranks.is_first():
             with ranks.rank_zero_first():
                 return cls(folder, stage, None)

@@ -14,7 +14,6 @@ This file is also that process, as a script: it imports nothing of groundup.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import importlib.util
 import json
@@ -25,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,7 +93,6 @@ class Sandbox:
         if self._process is None or self._process.poll() is not None:
             self.close()
             kept = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")
-            atexit.register(self.close)
             env = {name: os.environ[name] for name in kept if name in os.environ}
             self._process = subprocess.Popen(
                 # -P: this folder's own file names must not shadow the standard library's.
@@ -111,15 +110,20 @@ class Sandbox:
                 env=env if self._limits.isolated else None,
                 start_new_session=True,  # so that whatever it starts ends with it
             )
+            # Nothing else ends it where nobody closes this, at the program's end at the latest.
+            self._end = weakref.finalize(self, _end, self._process)
         return self._process
 
     def close(self) -> None:
         """End the process and all that it has started."""
         if self._process is not None:
-            _kill(self._process)
-            self._process.communicate()
+            self._end()
             self._process = None
-            atexit.unregister(self.close)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    _kill(process)
+    process.communicate()
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

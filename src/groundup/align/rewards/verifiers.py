@@ -270,6 +270,11 @@ def open_reward(spec: str) -> Reward:
         return _PLAIN[spec] if spec in _PLAIN else _WITH_ARGUMENT[name](argument)
     if Path(spec).is_dir():
         raise UserError(f"{spec} is a folder, and no reward model is read here; try {_KNOWN}")
+    if name == "__main__" and colon:
+        raise UserError(
+            f"the reward {spec} is of the program that runs, and a reward is imported in a process "
+            "of its own; put it in a file of its own and name it module:function"
+        )
     if colon and argument.isidentifier() and all(map(str.isidentifier, name.split("."))):
         return OwnReward(spec)
     raise UserError(
