@@ -4,7 +4,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -303,14 +305,28 @@ def test_a_mask_says_what_may_come(tiny_model: TinyModel, sampling: Sampling) ->
     assert_close(torch.tensor(ours[1].logprobs), raw, rtol=0, atol=1e-4)
 
 
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("kind", [np.array, list])
+def test_a_mask_may_be_an_array_or_a_list(tiny_model: TinyModel, kind: Callable[..., Any]) -> None:
+    def other(so_far: Sequence[int]) -> Any:
+        return None if (mask := even_and_once(so_far)) is None else kind(mask.tolist())
+
+    model = tiny_model(eos_token_ids=())
+    request = Request([5, 6], sampling=Sampling(temperature=0.0, max_new_tokens=12))
+    requests = [replace(request, mask=one) for one in (other, even_and_once)]
+    assert_same(*([one] for one in generate(model, requests)))
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
         (lambda ids: torch.zeros(320, dtype=torch.bool), "after 0 tokens a mask allows no token"),
         (lambda ids: torch.ones(300, dtype=torch.bool), r"shape \(300,\); it must give one bool"),
         (lambda ids: torch.ones(320), "a mask gave torch.float32"),
+        (lambda ids: {5, 6}, r"a mask gave \{5, 6\}; it must give one bool"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_mask_that_fails_ends_its_own_request_only(
     tiny_model: TinyModel, mask: Callable[[Sequence[int]], torch.Tensor], message: str
 ) -> None:

@@ -366,7 +366,7 @@ def test_text_is_shown_as_soon_as_it_is_sure(tokenizer: Tokenizer) -> None:
 def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match=r"requests\[0\]='hi' is a str; write groundup\.Request"):
         generate(model, ["hi"], tokenizer)  # type: ignore[list-item]
-    for single in ("hi", Request(prompt="hi")):
+    for single in ("hi", Request(prompt="hi"), None):
         with pytest.raises(UserError, match="pass a list of it"):
             generate(model, single, tokenizer)  # type: ignore[arg-type]
     for ids in ([5, 6.5], "56", torch.tensor([[5, 6]])):
@@ -375,8 +375,32 @@ def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: To
     settings: list[tuple[dict[str, Any], str]] = [
         ({"prompt": 5}, "prompt=5 is of type int; give a text"),
         ({"prompt": "x", "top_logprobs": 1.5}, "top_logprobs=1.5 must be"),
+        ({"prompt": "x", "top_logprobs": True}, "top_logprobs=True must be"),
+        ({"prompt": "x", "mask": [True]}, "is a list; give a function"),
         ({"prompt": "x", "sampling": {"temperature": 1}}, "is a dict; write"),
     ]
     for wrong, told in settings:
         with pytest.raises(UserError, match=told):
             Request(**wrong)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_requests_may_be_an_iterator(model: CausalLM) -> None:
+    requests = ragged(DRAWN)
+    assert_same(generate(model, iter(requests)), generate(model, requests))
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_folder_in_the_place_of_what_lies_there_is_told(
+    model: CausalLM, tokenizer: Tokenizer
+) -> None:
+    folder: Any = "runs/sft"
+    request = Request(prompt="hi", sampling=DRAWN)
+    with pytest.raises(UserError, match=r"model='runs/sft' is a str; load it first: model, tok"):
+        generate(folder, [request], tokenizer)
+    with pytest.raises(UserError, match=r"tokenizer='runs/sft' is a str; load it first"):
+        generate(model, [request], folder)
+    with pytest.raises(UserError, match=r"guard='runs/sft' is a str; load it .*load_guard"):
+        generate(model, [request], tokenizer, guard=folder)
+    with pytest.raises(UserError, match=r"tokenizer='runs/sft'"):
+        list(stream(model, folder, request))

@@ -124,3 +124,20 @@ def test_what_are_no_ids_is_refused_as_without_a_guard(
     for guard in (None, Words("bad")):
         with pytest.raises(UserError, match="must be a list of whole numbers"):
             generate(tiny_model(), [Request(prompt_ids=ids)], tokenizer, guard=guard)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_guard_may_answer_in_a_list(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
+    class Lists(Words):
+        def stops(self, *given: Any) -> Any:
+            return super().stops(*given).tolist()
+
+    class Few(Words):
+        def stops(self, *given: Any) -> Any:
+            return super().stops(*given)[1:]
+
+    requests = asked("The sea", "The bad ship")
+    found = generate(tiny_model(), requests, tokenizer, guard=Lists("bad"))
+    assert found == generate(tiny_model(), requests, tokenizer, guard=Words("bad"))
+    with pytest.raises(UserError, match="for 2 messages; it must give one bool for each"):
+        generate(tiny_model(), requests, tokenizer, guard=Few("bad"))

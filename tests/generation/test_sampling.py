@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -180,6 +181,9 @@ def test_temperature_zero_is_greedy_after_the_penalty() -> None:
         {"stop": (3,)},
         {"stop_ids": (3, -1)},
         {"stop_ids": (True,)},
+        {"temperature": True},
+        {"temperature": np.True_},
+        {"top_k": np.float64(5)},
         {"ignore_eos": "no"},
         {"top_k": 5.0},
         {"max_new_tokens": True},
@@ -199,3 +203,12 @@ def test_values_out_of_range_are_named(wrong: dict[str, Any], unchecked_types: N
 def test_one_string_is_one_to_stop_at(unchecked_types: None) -> None:
     assert Sampling(stop="the") == Sampling(stop=["the"]) == Sampling(stop=("the",))  # type: ignore[arg-type]
     assert Sampling(stop_ids=5).stop_ids == (5,)  # type: ignore[arg-type]
+    assert set(Sampling(stop={"a", "the"}).stop) == {"a", "the"}  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(unchecked_types: None) -> None:
+    plain = Sampling(temperature=0.5, top_k=5, seed=3, stop_ids=(1, 2))
+    for ids in (np.array([1, 2]), torch.tensor([1, 2]), iter([np.int64(1), 2])):
+        given: dict[str, Any] = {"top_k": np.int64(5), "seed": np.uint32(3), "stop_ids": ids}
+        found = Sampling(temperature=np.float32(0.5), **given)  # type: ignore[arg-type]
+        assert found == plain and repr(found) == repr(plain)

@@ -6,7 +6,7 @@ the requests and completions, `sampling` the draw of a token.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -35,7 +35,7 @@ __all__ = [
 
 def generate(
     model: CausalLM,
-    requests: Sequence[Request],
+    requests: Iterable[Request],
     tokenizer: Tokenizer | None = None,
     *,
     batch_size: int = BATCH_SIZE,
@@ -50,7 +50,8 @@ def generate(
     Raises `UserError` for a prompt that is empty or longer than the model's context, for an adapter
     that the model does not have, and whatever a request's mask raises.
     """
-    _check_requests(requests)
+    _check_loaded(model, tokenizer, guard)
+    requests = _checked(requests)
     guard = guard_of(model) if guard is None else guard
     if guard is not None:
         with guarding(model, None):
@@ -86,17 +87,33 @@ def generate(
     return [row.completion() for row in rows]
 
 
-def _check_requests(requests: Sequence[Request]) -> None:
-    """Refuse what is no list of requests: prompts as they are, or a single request."""
-    if isinstance(requests, str | Request):
+def _check_loaded(model: object, tokenizer: object, guard: object = None) -> None:
+    """Refuse a folder in the place of what lies there."""
+    load, load_guard = "groundup.load", "groundup.align.guards.model.load_guard"
+    for name, value, kind, how in (
+        ("model", model, CausalLM, f"model, tokenizer = {load}(folder)"),
+        ("tokenizer", tokenizer, Tokenizer | None, f"model, tokenizer = {load}(folder)"),
+        ("guard", guard, Guard | None, f"guard = {load_guard}(folder)"),
+    ):
+        if not isinstance(value, kind):
+            raise UserError(
+                f"{name}={shorten(value)} is a {type(value).__name__}; load it first: {how}"
+            )
+
+
+def _checked(requests: Iterable[Request]) -> list[Request]:
+    """Refuse what are no requests: prompts as they are, or a single request."""
+    if isinstance(requests, str | Request) or not isinstance(requests, Iterable):
         kind = type(requests).__name__
         raise UserError(f"requests is a single {kind}, but several are expected; pass a list of it")
+    requests = list(requests)
     for place, one in enumerate(requests):
         if not isinstance(one, Request):
             raise UserError(
                 f"requests[{place}]={shorten(one)} is a {type(one).__name__}; write "
                 "groundup.Request(prompt=…) to continue a text, or Request(messages=[…]) to chat"
             )
+    return requests
 
 
 def _answering(model: CausalLM, adapter: str | None) -> AbstractContextManager[None]:
@@ -111,6 +128,7 @@ def stream(model: CausalLM, tokenizer: Tokenizer, request: Request) -> Iterator[
     A piece never ends within a character, nor within what may turn out to be a stop string. Before
     a model with a guard it is one piece, since only a whole answer can be read.
     """
+    _check_loaded(model, tokenizer)
     if guard_of(model) is not None:
         yield generate(model, [request], tokenizer)[0].text
         return

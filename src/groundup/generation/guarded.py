@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.generation.request import Completion, Request, whole_ids
 from groundup.lm.model import CausalLM
 from groundup.text.chat import check_messages
@@ -67,7 +67,7 @@ def guard_of(model: CausalLM) -> Guard | None:
 
 def guarded(answers: Sequence[str], messages: Sequence[str], guard: Guard) -> list[str]:
     """What a guarded model says where the model itself gives these answers to these messages."""
-    stopped = guard.stops(messages) | guard.stops(messages, answers)
+    stopped = _stopped(guard, messages) | _stopped(guard, messages, answers)
     return [SENTENCE if stops else answer for stops, answer in zip(stopped, answers, strict=True)]
 
 
@@ -82,14 +82,28 @@ def behind(
     What is stopped has the sentence for a text, no tokens, and ended by `content_filter`.
     """
     asked = [asked_of(request, tokenizer) for request in requests]
-    through = np.flatnonzero(~guard.stops(asked)).tolist()
+    through = np.flatnonzero(~_stopped(guard, asked)).tolist()
     made = complete([requests[i] for i in through])
-    late = guard.stops([asked[i] for i in through], [one.text for one in made])
+    late = _stopped(guard, [asked[i] for i in through], [one.text for one in made])
     found = [stopped_completion()] * len(requests)
     for i, one, is_stopped in zip(through, made, late, strict=True):
         if not is_stopped:
             found[i] = one
     return found
+
+
+def _stopped(
+    guard: Guard, messages: Sequence[str], answers: Sequence[str] | None = None
+) -> Bool[np.ndarray, " messages"]:
+    """What a guard stops, also where it says so in a list."""
+    told = guard.stops(messages, answers)
+    found = np.asarray(told)
+    if found.shape != (len(messages),) or (found.dtype != bool and len(messages)):
+        raise UserError(
+            f"the guard's stops gave {shorten(told)} for {len(messages)} messages; it must give "
+            "one bool for each"
+        )
+    return found.astype(bool)
 
 
 def stopped_completion() -> Completion:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from groundup.errors import UserError, shorten
-from groundup.generation.sampling import Sampling
+from groundup.generation.sampling import Sampling, whole
 from groundup.lm.config import ModelConfig
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
@@ -65,8 +65,16 @@ class Request:
                 f"sampling={shorten(self.sampling)} is a {type(self.sampling).__name__}; write "
                 "groundup.generation.sampling.Sampling(temperature=…)"
             )
-        if not isinstance(self.top_logprobs, int) or self.top_logprobs < 0:
-            raise UserError(f"top_logprobs={self.top_logprobs} must be 0 (none) or more; try 5")
+        top = whole(self.top_logprobs)
+        if top is None or top < 0:
+            raise UserError(
+                f"top_logprobs={shorten(self.top_logprobs)} must be 0 (none) or more; try 5"
+            )
+        if self.mask is not None and not callable(self.mask):
+            raise UserError(
+                f"mask={shorten(self.mask)} is a {type(self.mask).__name__}; give a function that "
+                "gets the ids so far and returns one bool for each token of the model"
+            )
 
 
 @dataclass(frozen=True)
@@ -164,14 +172,16 @@ class SequenceState:
     def _masked(self, vocab: int) -> Bool[Tensor, " vocab"] | None:
         if self.request.mask is None:
             return None
-        allowed = self.request.mask(tuple(self.ids))
-        if allowed is None:
+        given = self.request.mask(tuple(self.ids))
+        if given is None:
             return None
+        rule = f"it must give one bool for each of the model's {vocab} tokens, or None"
+        try:
+            allowed = torch.as_tensor(given)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(f"a mask gave {shorten(given)}; {rule}") from None
         if allowed.dtype != torch.bool or allowed.shape != (vocab,):
-            raise UserError(
-                f"a mask gave {allowed.dtype} of shape {tuple(allowed.shape)}; it must give one "
-                f"bool for each of the model's {vocab} tokens, or None"
-            )
+            raise UserError(f"a mask gave {allowed.dtype} of shape {tuple(allowed.shape)}; {rule}")
         if not bool(allowed.any()):
             raise UserError(
                 f"after {len(self.ids)} tokens a mask allows no token at all; let it allow the end "

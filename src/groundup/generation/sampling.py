@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from operator import index
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -66,7 +68,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _items(self.stop))
-        object.__setattr__(self, "stop_ids", _items(self.stop_ids))
+        ids = [whole(one) for one in _items(self.stop_ids)]
         tries = {
             "temperature": "0 always takes the likeliest token; try 0.7",
             "top_k": "0 keeps all; try 50",
@@ -77,9 +79,9 @@ class Sampling:
             "seed": "try 0",
         }
         for name, remedy in tries.items():
-            _require_number(name, getattr(self, name), whole=_is_whole(_RANGES[name]))
+            self._make_number(name, is_whole=get_args(_RANGES[name])[0] is int)
             ranges.check(name, getattr(self, name), _RANGES[name], remedy)
-        _require_number("min_new_tokens", self.min_new_tokens, whole=True)
+        self._make_number("min_new_tokens", is_whole=True)
         rules = (
             (
                 "min_new_tokens",
@@ -93,7 +95,7 @@ class Sampling:
             ),
             (
                 "stop_ids",
-                all(_is_int(one) and one >= 0 for one in self.stop_ids),
+                all(one is not None and one >= 0 for one in ids),
                 "a list of token ids, 0 or more",
             ),
         )
@@ -102,6 +104,17 @@ class Sampling:
         for name, holds, rule in rules:
             if not holds:
                 raise UserError(f"{name}={shorten(getattr(self, name))} must be {rule}")
+        object.__setattr__(self, "stop_ids", tuple(ids))
+
+    def _make_number(self, name: str, *, is_whole: bool) -> None:
+        """Make a number of Python's of a setting that may be NumPy's: seeds hash what it prints."""
+        value = getattr(self, name)
+        number: float | None = whole(value)
+        if not is_whole and isinstance(value, Real) and not isinstance(value, int):
+            number = float(value)
+        if number is None:
+            raise UserError(f"{name}={shorten(value)} must be a {'whole ' * is_whole}number")
+        object.__setattr__(self, name, number)
 
     @property
     def is_greedy(self) -> bool:
@@ -112,22 +125,20 @@ class Sampling:
 _RANGES = get_type_hints(Sampling, include_extras=True)
 
 
+def whole(value: Any) -> int | None:
+    """A whole number of Python's, NumPy's or torch's as one of Python's; None for all else."""
+    try:
+        return None if isinstance(value, bool) else index(value)
+    except TypeError:
+        return None
+
+
 def _items(given: Any) -> tuple[Any, ...]:
-    """A sequence as a tuple, and what is none as one item."""
-    return tuple(given) if isinstance(given, tuple | list) else (given,)
-
-
-def _is_whole(annotation: Any) -> bool:
-    return get_args(annotation)[0] is int
-
-
-def _require_number(name: str, value: object, *, whole: bool) -> None:
-    if not _is_int(value) and (whole or not isinstance(value, float)):
-        raise UserError(f"{name}={shorten(value)} must be a {'whole ' * whole}number")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """What can be gone through as a tuple, and all else, a text among it, as one item."""
+    try:
+        return (given,) if isinstance(given, str) else tuple(given)
+    except TypeError:
+        return (given,)
 
 
 class BatchedSampling:
