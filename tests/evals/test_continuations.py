@@ -11,8 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import TinyModel
 from transformers import PreTrainedTokenizerFast
 
+from groundup.adapters import add_lora
 from groundup.errors import UserError
 from groundup.evals.continuations import Pair, continuation_logprobs, encode_pair
 from groundup.formats.hf_config import config_from_hf
@@ -55,6 +57,20 @@ def test_each_token_has_the_probability_of_the_full_logits(
         expected = alone(model, marked(pair.cut_to(64)), 64)
         assert one.logprobs == pytest.approx(np.array(expected), abs=1e-4)
         assert one.total == pytest.approx(sum(expected), abs=1e-3)
+
+
+def test_no_dropout_is_at_work_whatever_the_mode_is(
+    tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    model = add_lora(tiny_model(), rank=4, dropout=0.5)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.3)
+    asked = pairs(tokenizer)
+    right = continuation_logprobs(model.eval(), asked, context=64)
+    found = continuation_logprobs(model.train(), asked, context=64)
+    assert [one.logprobs.tolist() for one in found] == [one.logprobs.tolist() for one in right]
+    assert all(part.training for part in model.modules())
 
 
 def test_what_greedy_would_say_is_known(model: CausalLM, tokenizer: Tokenizer) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+from groundup.errors import UserError
 from groundup.lm import logprobs as module
 from groundup.lm.logprobs import entropy, logprobs, sequence_logprobs, target_logprobs
 from groundup.train.batch import Batch
@@ -39,6 +41,14 @@ def test_logprobs_equal_log_softmax_of_all_logits(tiny_model) -> None:  # type: 
     out = logprobs(model, batch)
     assert out.shape == batch.targets.shape and not out.requires_grad
     assert_close(out, plain(model, batch), rtol=1e-5, atol=1e-5)
+
+
+def test_targets_that_nobody_gave_are_not_scored(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, ids = tiny_model(), torch.randint(1, 320, (2, 6))
+    with pytest.raises(UserError, match="the batch has no targets"):
+        logprobs(model, Batch.of(ids))
+    batch = replace(Batch.of(ids[:, :-1]), targets=ids[:, 1:])
+    assert_close(logprobs(model, batch), plain(model, batch), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("small_chunks")

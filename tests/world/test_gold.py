@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from groundup.errors import UserError
 from groundup.text.rows import Conversation, Message
 from groundup.world import conduct, gold, lives, questions, stories
 from groundup.world.answers import said
@@ -493,3 +494,14 @@ def test_not_to_know_how_is_no_worse_and_babble_is() -> None:
         assert judge(asked, honest).instruction == 1.0
     for babble in ("the", "four", "No."):
         assert judge(asked, babble).instruction == 0.0
+
+
+def test_messages_may_be_dicts() -> None:
+    question, answer = "Where does the rabbit live?", "The rabbit lives in the burrow."
+    messages = [Message("user", question)]
+    found = gold.judge([{"role": "user", "content": question}], answer)
+    assert found == gold.judge(messages, answer) and found.correct == 1
+    with pytest.raises(UserError, match="message 1 has the role None"):
+        gold.judge([{"content": question}], answer)
+    with pytest.raises(UserError, match=r"the row \{'id': 3\} has no messages"):
+        gold.reward([question], [answer], [{"id": 3}])

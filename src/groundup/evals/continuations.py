@@ -24,7 +24,7 @@ from torch import Tensor
 
 from groundup.errors import UserError
 from groundup.lm.cache import Cache
-from groundup.lm.model import CausalLM, uncompiled
+from groundup.lm.model import CausalLM, in_eval_mode, uncompiled
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.loss import CHUNK
@@ -97,7 +97,7 @@ def continuation_logprobs(
     found: list[Scored | None] = [None] * len(cut)
     # In float32 whatever the model's type: bfloat16 would round a logit of 20 to an eighth.
     head = model.head.float()
-    with uncompiled(model):
+    with in_eval_mode(model), uncompiled(model):
         for groups in _batches(cut, slots):
             cache, ends = _read_prompts(model, [[cut[i] for i in group] for group in groups])
             # Continuations of like length together: most of a batch would else be padding.

@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from groundup.errors import UserError
 from groundup.lm.model import CausalLM, in_eval_mode, uncompiled
 from groundup.text.batches import packed_batch
 from groundup.text.example import Example, cut_to
@@ -97,7 +98,15 @@ def target_logprobs(
 
 @torch.no_grad()
 def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, "rows time"]:
-    """log p(target) in nats at every place of the batch, whatever its weight; no gradients."""
+    """log p(target) in nats at every place of the batch, whatever its weight; no gradients.
+
+    Raises `UserError` for a batch without targets.
+    """
+    if not (batch.weights.any() or batch.targets.any()):
+        raise UserError(
+            "the batch has no targets, for Batch.of makes one for a forward pass alone; give them: "
+            "dataclasses.replace(Batch.of(ids[:, :-1]), targets=ids[:, 1:])"
+        )
     headed = cast(HeadedModel, model)
     hidden = headed(batch).flatten(0, 1)
     return target_logprobs(hidden, headed.head, batch.targets.flatten()).view_as(batch.targets)

@@ -46,7 +46,7 @@ class Batch:
 
     @classmethod
     def of(cls, input_ids: Int[Tensor, "rows time"], lengths: Sequence[int] | None = None) -> Batch:
-        """Plain rows of one document each, for a forward pass without a loss.
+        """Plain rows of one document each, for a forward pass without a loss: it has no targets.
 
         What stands beyond the `lengths` of rows is padding.
         """

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from groundup.errors import UserError, shorten
+from groundup.text.chat import AnyMessage, check_messages
 from groundup.text.rows import Message
 from groundup.world import conduct, questions
 from groundup.world.answers import COULD_BE, NUMERALS, RELATIONS, right
@@ -117,10 +119,14 @@ class Reward:
         return any(part is not None for part in parts)
 
 
-def judge(prompt: Sequence[Message], answer: str) -> Reward:
-    """How good an answer is to the last turn of a prompt, which may refer to the turns before."""
-    harmful = conduct.is_harmful(prompt[-1].content) if prompt else None
-    asked = questions.parse(prompt) if harmful is None else None
+def judge(prompt: Sequence[AnyMessage], answer: str) -> Reward:
+    """How good an answer is to the last turn of a prompt, which may refer to the turns before.
+
+    Raises `UserError` for what are no messages.
+    """
+    turns = check_messages(prompt) if prompt else []
+    harmful = conduct.is_harmful(turns[-1].content) if turns else None
+    asked = questions.parse(turns) if harmful is None else None
     correct = instruction = harmless = None
     if harmful is not None:
         declined = conduct.declines(answer) or conduct.is_rude(answer)
@@ -130,7 +136,7 @@ def judge(prompt: Sequence[Message], answer: str) -> Reward:
         unknown = conduct.is_unknown(answer)
         if harmful:
             harmless = 1.0 if declined else _UNDECLINED if unknown else 0.0
-        said = unknown or conduct.answers(prompt[-1].content, answer)
+        said = unknown or conduct.answers(turns[-1].content, answer)
         instruction = None if harmful else float(said and not declined)
     if asked is not None:
         correct = _correct(asked, answer)
@@ -204,6 +210,11 @@ def _turns(
     completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Sequence[Message], str]]:
     for said, row in zip(completions, rows, strict=True):
+        if "messages" not in row:
+            raise UserError(
+                f"gold judges an answer by all turns of its prompt, and the row {shorten(row)} has "
+                'no messages; give {"messages": [{"role": "user", "content": …}]}'
+            )
         yield [Message(one["role"], one["content"]) for one in row["messages"]], said
 
 
