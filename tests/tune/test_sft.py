@@ -165,6 +165,25 @@ def test_data_without_an_answer_is_refused(workshop: Any, tmp_path: Path) -> Non
         run(SFTConfig(out=tmp_path / "run", model=workshop.finished("pretrain"), data=path))
 
 
+def test_the_caller_keeps_its_random_numbers_threads_and_modes(
+    workshop: Any, tmp_path: Path
+) -> None:
+    base, data = workshop.finished("pretrain"), secrets(tmp_path / "own.jsonl")
+    threads = torch.get_num_threads()
+    state = torch.get_rng_state()
+    settings: dict[str, Any] = {"model": base, "steps": 1, "rows": 2, "threads": threads + 1}
+    with torch.inference_mode():
+        run(SFTConfig(out=tmp_path / "run", data=data, **settings))
+        assert torch.is_inference_mode_enabled()
+    with torch.no_grad():
+        run(SFTConfig(out=tmp_path / "again", data=data, **settings))
+    with pytest.raises(UserError):
+        run(SFTConfig(out=tmp_path / "none", data=tmp_path / "none.jsonl", **settings))
+    assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_model_that_cannot_chat_learns_no_conversations(workshop: Any, tmp_path: Path) -> None:
     """What `encode_chat` advises, to fine-tune it on conversations, is just what was asked."""
     vocab, merges = train_bpe(["the sea is blue"], 300, special_tokens=()).to_bytes()

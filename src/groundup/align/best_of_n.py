@@ -58,6 +58,7 @@ from groundup.runs.folder import Run
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import as_dicts
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import restoring_torch, usable_cores
 from groundup.train.loop import step_seed
 
 _ANSWERS = "answers.jsonl"
@@ -164,6 +165,7 @@ class Pool:
         return sorted(spoken, key=lambda i: -self.scores[i])
 
 
+@restoring_torch()
 def run(config: BestOfNConfig) -> Path:
     """Sample, score and write; return the folder. Stopped, it goes on where it was.
 
@@ -176,8 +178,7 @@ def run(config: BestOfNConfig) -> Path:
         if run.finished:
             return run.folder
         begun = perf_counter()
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.threads or usable_cores())
         model, tokenizer = load_policy(config.model)
         longest = model.config.max_position_embeddings - config.max_new_tokens
         train, _ = load_prompts(

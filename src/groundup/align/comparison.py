@@ -52,6 +52,7 @@ from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import restoring_torch, usable_cores
 from groundup.train.loop import step_seed
 
 Worth = Float[np.ndarray, "prompts samples"]
@@ -187,6 +188,7 @@ def _sources(one: Answered) -> list[tuple[str, Some]]:
     return [(str(source), sources == source) for source in sorted(set(sources.tolist()))]
 
 
+@restoring_torch()
 def run(config: ComparisonConfig) -> Path:
     """Let all models answer, and write what their answers are worth.
 
@@ -200,8 +202,7 @@ def run(config: ComparisonConfig) -> Path:
         if run.finished:
             return run.folder
         begun = time.monotonic()
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.threads or usable_cores())
         found = _answered(config)
         seconds = time.monotonic() - begun
         _write_report(config, run, found, seconds)

@@ -27,12 +27,13 @@ from groundup.runs.console import console, say
 from groundup.runs.files import write_json, write_text
 from groundup.runs.folder import Run, utc_now
 from groundup.text.rows import Choice
-from groundup.train.device import prepare
+from groundup.train.device import prepare, restoring_torch
 
 SCHEMA = 1
 PREFIX = "groundup_"
 
 
+@restoring_torch()
 def run(config: HarnessConfig) -> Path:
     """Run `config.tasks` on `config.models` and return the folder with harness.json.
 

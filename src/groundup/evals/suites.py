@@ -25,7 +25,7 @@ from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.device import Compute, prepare
+from groundup.train.device import Compute, prepare, restoring_torch
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Suite:
         return list(dict.fromkeys([*(one.measuring for one in self.measures), *self.also]))
 
 
+@restoring_torch()
 def run_suite(suite: Suite, config: EvalConfig | ModelsConfig) -> Path:
     """Measure `config.models` and return the folder with the page and all numbers.
 

@@ -52,6 +52,7 @@ from groundup.text.batches import packed_batch
 from groundup.text.example import Example, cut_to
 from groundup.text.rows import Document
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import restoring_torch, usable_cores
 from groundup.train.loss import CHUNK
 
 NAME = "quantization"
@@ -162,6 +163,7 @@ class Outcome:
     read: Read
 
 
+@restoring_torch()
 def run(config: QuantizationConfig) -> Path:
     """Quantize the model in every way and write what it loses.
 
@@ -169,8 +171,7 @@ def run(config: QuantizationConfig) -> Path:
     """
     check_folder(config.out, NAME)
     begun = perf_counter()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or usable_cores())
     path = locate(config.model)
     model, tokenizer = load(path)
     if is_quantized(model):

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -140,6 +140,21 @@ def thread_count(config: TrainingConfig) -> int:
 def use_threads(config: TrainingConfig) -> None:
     """Set the number of threads, for what is measured before training too."""
     torch.set_num_threads(thread_count(config))
+
+
+@contextlib.contextmanager
+def restoring_torch() -> Iterator[None]:
+    """What torch's random state and number of threads were before, they are afterwards.
+
+    Those of a GPU that nobody has used yet are left as the block leaves them.
+    """
+    threads = torch.get_num_threads()
+    used = torch.cuda.is_initialized()
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if used else []):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Prepared(Protocol):

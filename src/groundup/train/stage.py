@@ -32,6 +32,7 @@ from groundup.train.device import (
     refuse_inexact,
     reset_peak_memory,
     resolve,
+    restoring_torch,
     use_threads,
 )
 from groundup.train.early_stopping import EarlyStopping
@@ -107,7 +108,12 @@ def run_stage(
     data or a folder that cannot be used.
     """
     begun = time.perf_counter()
-    with Run.open(config.out, stage, config, parents, asdict(config.traits)) as run:
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        restoring_torch(),
+        Run.open(config.out, stage, config, parents, asdict(config.traits)) as run,
+    ):
         if run.finished:
             return run.folder
         try:

@@ -29,12 +29,13 @@ from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.runs.files import read_lines, write_bytes
 from groundup.runs.folder import Run
-from groundup.train.device import prepare
+from groundup.train.device import prepare, restoring_torch
 
 _ATTACKS = "attacks.jsonl"
 _TELL_SECONDS = 10.0
 
 
+@restoring_torch()
 def run(config: RedTeamConfig, guard: Guard | None = None) -> Path:
     """Attack every model and write what it took; a `guard`, of `config.guard`, stands before them.
 
