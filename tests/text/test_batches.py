@@ -39,6 +39,18 @@ def test_a_generator_makes_it_repeatable_and_none_does_not() -> None:
     assert not torch.equal(get_batch(stream, 8, 4)[0], get_batch(stream, 8, 4)[0])
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_streams_and_seeds_are_taken_as_they_come() -> None:
+    wanted = get_batch(np.arange(50), 8, 4, generator=np.random.default_rng(7))[0]
+    for stream in (list(range(50)), torch.arange(50), np.arange(50, dtype=np.uint16)):
+        assert torch.equal(get_batch(stream, 8, 4, generator=7)[0], wanted)
+    for wrong in (np.arange(50.0), np.zeros((50, 2), int), "text"):
+        with pytest.raises(UserError, match="give token ids, whole numbers in one row"):
+            get_batch(wrong, 8, 4)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="is no generator of NumPy's and no seed"):
+        get_batch(np.arange(50), 8, 4, generator=torch.Generator())  # type: ignore[arg-type]
+
+
 def test_who_writes_into_targets_leaves_the_inputs_alone() -> None:
     inputs, targets = get_batch(np.arange(100), 2, 5)
     before = inputs.clone()

@@ -133,6 +133,24 @@ def test_decoding_can_leave_out_control_tokens(tokenizer):
     assert "".join(map(stream.push, ids)) == "hi"
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_what_is_no_text_is_not_blamed_on_the_folder(tokenizer):
+    for wrong in (b"ab", None, ["ab"]):
+        for allowed in ((), "all"):
+            with pytest.raises(UserError, match=r"is a (bytes|NoneType|list); give a str"):
+                tokenizer.encode(wrong, allowed)
+        with pytest.raises(UserError, match=r"is a (bytes|NoneType|list); give a str"):
+            tokenizer.encode_batch(["ab", wrong])
+    for single in ("abc", None):
+        with pytest.raises(UserError, match=r"is a single .*; give a list of texts"):
+            tokenizer.encode_batch(single)
+    assert tokenizer.encode_batch(iter(["ab", "c"])) == tokenizer.encode_batch(["ab", "c"])
+    for ids in ([-1], 300, "abc", [5.5], [2**40], [[1, 2]]):
+        for skip in (False, True):
+            with pytest.raises(UserError, match="must be a list of token ids"):
+                tokenizer.decode(ids, skip)
+
+
 def test_the_stream_holds_back_half_a_character(tokenizer):
     ids = [id for byte in "🙂".encode() for id in _ids_of_byte(tokenizer, byte)]
     stream = StreamDecoder(tokenizer)

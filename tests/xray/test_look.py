@@ -364,11 +364,24 @@ def test_a_text_is_read_as_generation_reads_it(tmp_path: Path, tiny_model, token
         ({"text": [3], "answer": 5000}, "answer=5000"),
         ({"text": [3], "without": [(2, 0)]}, r"2\.0 .* 1\.3"),
         ({"text": [3], "without": [(0, -1)]}, "0.-1"),
+        ({"text": [3], "answer": "the"}, "answer='the' is no token id"),
+        ({"text": [3], "without": [1]}, r"without=\[1\] names no heads; give pairs"),
+        ({"text": [3], "without": "1.2"}, "without='1.2' names no heads"),
+        ({"text": [3], "without": 5}, "without=5 names no heads"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_what_cannot_be_looked_at_is_said(tiny_model, settings: Any, why: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=why):
         groundup.xray(tiny_model(), **settings)
+
+
+def test_gradients_are_there_also_where_the_caller_has_none(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model()
+    plain = groundup.xray(model, [3, 4, 5])
+    with torch.inference_mode():
+        found = groundup.xray(model, [3, 4, 5])
+    assert np.array_equal(found.residual_gradients, plain.residual_gradients)
 
 
 def test_an_id_is_a_whole_number() -> None:

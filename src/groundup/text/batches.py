@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Int, Int64, Integer
 from torch import Tensor, nn
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.text.example import Example, cut_to
 from groundup.text.mixing import Mixture, alike
 from groundup.train.batch import Batch, DataStream
@@ -284,33 +284,45 @@ def _nothing_to_train_on(items: Sequence[Example], context: int) -> str:
 
 
 def get_batch(
-    dataset: Integer[np.ndarray, " tokens"],
+    dataset: Integer[np.ndarray, " tokens"] | Integer[Tensor, " tokens"] | Sequence[int],
     batch_size: int,
     context_length: int,
     device: torch.device | str = "cpu",
-    generator: np.random.Generator | None = None,
+    generator: np.random.Generator | int | None = None,
 ) -> tuple[Int64[Tensor, "rows time"], Int64[Tensor, "rows time"]]:
     """Random windows of a stream of tokens, and the same one token later: inputs and targets.
 
     Every place where a window and its last target fit is equally likely, with replacement; the
-    stream may be memory-mapped, and only the windows are read. `generator` (default: a new one)
-    makes the draw repeatable. What pre-training here reads instead, each token once an epoch and
+    stream may be memory-mapped, and only the windows are read. `generator`, or a seed, makes
+    the draw repeatable. What pre-training here reads instead, each token once an epoch and
     documents that do not see each other, is `DocumentStream`.
 
-    Raises `UserError` for a stream that is too short, and sizes below 1.
+    Raises `UserError` for a stream that is too short or no row of ids, and sizes below 1.
     """
+    stream = np.asarray(dataset)
+    if stream.ndim != 1 or (stream.size and not np.issubdtype(stream.dtype, np.integer)):
+        raise UserError(
+            f"dataset is of {stream.dtype} in {stream.ndim} dimensions; give token ids, whole "
+            "numbers in one row"
+        )
     if batch_size < 1 or context_length < 1:
         raise UserError(
             f"batch_size={batch_size} and context_length={context_length} must be at least 1"
         )
-    if len(dataset) <= context_length:
+    if len(stream) <= context_length:
         raise UserError(
-            f"{len(dataset)} tokens hold no window of context_length={context_length} and the "
+            f"{len(stream)} tokens hold no window of context_length={context_length} and the "
             "token that follows it; give a longer stream or a shorter context"
         )
-    generator = np.random.default_rng() if generator is None else generator
-    starts = generator.integers(len(dataset) - context_length, size=batch_size)
-    windows = [dataset[start : start + context_length + 1].astype(np.int64) for start in starts]
+    try:
+        random = np.random.default_rng(generator)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"generator={shorten(generator)} is no generator of NumPy's and no seed; give "
+            "np.random.default_rng(0)"
+        ) from None
+    starts = random.integers(len(stream) - context_length, size=batch_size)
+    windows = [stream[start : start + context_length + 1].astype(np.int64) for start in starts]
     rows = torch.from_numpy(np.stack(windows)).to(device)
     # Each of its own: who writes -100 into targets must not write it into inputs.
     return rows[:, :-1].clone(), rows[:, 1:].clone()

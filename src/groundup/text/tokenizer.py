@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.runs.files import MOST_TOKENIZER_BYTES, read_json_object, write_json
 from groundup.text.pieces import Piece, pieces, streamed_pieces, without_taken_blanks
 from groundup.text.pretokens import CHAR_TO_BYTE, valid_unicode
@@ -142,6 +142,8 @@ class Tokenizer:
 
         Raises `UserError` for a name that is no control token.
         """
+        if not isinstance(text, str):
+            raise _no_text(text)
         allowed = self._allowed(allowed_special)
         if not allowed:
             return self.encode_batch([text])[0]
@@ -247,8 +249,16 @@ class Tokenizer:
             return False
         return any(re.search("[^ ▁][ ▁]", token) for token in self._tokens.values())
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Return the ids of each of `texts`, as `encode` does, on several cores."""
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise UserError(
+                f"texts={shorten(texts)} is a single {type(texts).__name__}; give a list of texts"
+            )
+        texts = list(texts)
+        for text in texts:
+            if not isinstance(text, str):
+                raise _no_text(text)
         if sum(map(len, texts)) < _CORPUS or self._encoder is None:
             return self._encoded(self._fast, texts)
         found = self._encoder.encode([valid_unicode(text).encode() for text in texts])
@@ -305,10 +315,15 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
-        if skip_special:
-            ids = [id for id in ids if id not in self.hidden_ids]
         with faults_named("this tokenizer cannot decode its tokens"):
-            text: str = self._fast.decode(list(ids), skip_special_tokens=False)
+            try:
+                kept = [i for i in ids if i not in self.hidden_ids] if skip_special else list(ids)
+                text: str = self._fast.decode(kept, skip_special_tokens=False)
+            except (TypeError, OverflowError):  # the library's own faults are bare Exceptions
+                raise UserError(
+                    f"ids={shorten(ids)} must be a list of token ids, whole numbers of 0 or more; "
+                    "give what encode returns"
+                ) from None
         return text
 
     def token_bytes(self, id: int) -> bytes:
@@ -413,6 +428,10 @@ class StreamDecoder:
     def finish(self) -> str:
         """Return what is held back: U+FFFD if the last character never came to its end."""
         return self._utf8.decode(b"", final=True)
+
+
+def _no_text(value: object) -> UserError:
+    return UserError(f"{shorten(value)} is a {type(value).__name__}; give a str")
 
 
 @contextmanager

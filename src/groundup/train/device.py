@@ -149,7 +149,7 @@ def restoring_torch() -> Iterator[None]:
     Those of a GPU that nobody has used yet are left as the block leaves them.
     """
     threads = torch.get_num_threads()
-    used = torch.cuda.is_initialized()
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if used else []):
             yield

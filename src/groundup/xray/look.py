@@ -24,9 +24,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.formats.load import open_model, require_finite
 from groundup.generation.request import opening_ids
+from groundup.generation.sampling import whole
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import Block, CausalLM
 from groundup.text.chat import encode_chat
@@ -91,6 +92,7 @@ class XRay:
         return found
 
 
+@torch.inference_mode(False)  # gradients are looked at
 def xray(
     model: CausalLM | Path | str,
     text: str | Sequence[int],
@@ -132,23 +134,29 @@ def xray(
     else:
         ids = [token_id(one) for one in text]
     vocabulary = model.config.vocab_size
-    if answer is not None and not 0 <= answer < vocabulary:
-        raise UserError(f"answer={answer} is no token id; give one from 0 to {vocabulary - 1}")
+    if answer is not None and ((asked := whole(answer)) is None or not 0 <= asked < vocabulary):
+        raise UserError(
+            f"answer={shorten(answer)} is no token id; give one from 0 to {vocabulary - 1}"
+        )
+    try:
+        heads = tuple((index(layer), index(head)) for layer, head in without)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"without={shorten(without)} names no heads; give pairs of a layer and a head, such as "
+            "[(0, 1)]"
+        ) from None
     kept = ids[: min(most_tokens, model.config.max_position_embeddings)]
     if not kept:
         raise UserError("the text is empty; give at least one token to look at")
     with evaluating(model):
-        return _looked(model, kept, len(ids) - len(kept), tokenizer, tuple(without), answer)
+        return _looked(model, kept, len(ids) - len(kept), tokenizer, heads, answer)
 
 
 def token_id(one: object) -> int:
     """A token id from an integer of Python's, NumPy's or torch's; `UserError` for all else."""
-    try:
-        if not isinstance(one, bool):
-            return index(one)  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    raise UserError(f"{one!r} is no token id; give a text or whole numbers") from None
+    if (id := whole(one)) is None:
+        raise UserError(f"{shorten(one)} is no token id; give a text or whole numbers")
+    return id
 
 
 def text_ids(config: ModelConfig, tokenizer: Tokenizer, text: str, *, chat: bool) -> list[int]:
