@@ -70,3 +70,11 @@ def test_settings_are_strict_and_every_one_is_described(name: str) -> None:
     assert config.model_config["extra"] == "forbid"
     for field, info in config.model_fields.items():
         assert info.description and "\n" not in info.description, field
+
+
+def test_a_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {"model": "~/runs/base", "data": ["~/own.jsonl", "~them"], "out": "~"}
+    config = STAGES["sft"].config.model_validate(given)
+    assert (config.model, config.out) == (Path("/home/me/runs/base"), Path("/home/me"))
+    assert config.data == (Path("/home/me/own.jsonl"), Path("~them"))

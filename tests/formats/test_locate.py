@@ -67,3 +67,12 @@ def test_what_lies_there_needs_no_name(hub: Path) -> None:
     assert load(str(snapshot))[0].config.vocab_size == 320
     with pytest.raises(UserError, match="is not a folder; give one that holds"):
         load(hub / "nowhere")
+
+
+def test_a_path_may_begin_with_the_home_folder(
+    tmp_path: Path, tiny_model, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_model(tmp_path / "runs", tiny_model(), tokenizer, card="# tiny\n")
+    assert locate("~/runs") == tmp_path / "runs"
+    assert load("~/runs")[1].hash == Tokenizer.load("~/runs").hash == tokenizer.hash

@@ -11,6 +11,7 @@ Nothing here loads torch: recipes and the command line ask where things are befo
 
 from __future__ import annotations
 
+from os.path import expanduser
 from pathlib import Path
 
 from groundup.data.packs.manifest import HUB, MODELS, PACK, find_model
@@ -83,7 +84,7 @@ def locate(source: Path | str) -> Path:
         from groundup.data.hub import snapshot
 
         return snapshot(named.removeprefix(HUB), "model", _OF_MODELS)
-    path = Path(source)
+    path = Path(expanduser(source))
     if path.is_dir() and not holds_model(path):
         files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
         if len(files) > 1:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,7 +101,7 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: Path | str) -> Tokenizer:
         """Read the tokenizer of any Hugging Face folder that holds a `tokenizer.json`."""
-        folder = Path(folder)
+        folder = Path(expanduser(folder))
         content = _read_json(folder / "tokenizer.json", MOST_TOKENIZER_BYTES)
         if content is None:
             raise UserError(

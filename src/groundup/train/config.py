@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from groundup.deprecated import current_settings
 from groundup.runs import ranks
@@ -64,6 +65,14 @@ class StageConfig(BaseModel):
 
     out: Path = Field(description="the folder that this run writes")
     seed: Seed = Field(0, description="seed of everything random in this run")
+
+    @field_validator("*")
+    @classmethod
+    def _of_home(cls, value: Any) -> Any:
+        """A path that begins with ~, which a shell would have replaced by the home folder."""
+        if isinstance(value, tuple):
+            return tuple(map(cls._of_home, value))
+        return Path(expanduser(value)) if isinstance(value, Path) else value
 
 
 @dataclass(frozen=True)
