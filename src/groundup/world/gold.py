@@ -159,7 +159,8 @@ def reward(
 ) -> list[float]:
     """The total of every answer, the truth as a reward: `--reward groundup.world.gold:reward`.
 
-    Each row holds all turns of its prompt as `messages`.
+    Each row holds all turns of its prompt as `messages`. Of what the world has no truth for the
+    total is kindness alone: name the world's sources, or take `align.rewards.reference_answer`.
     """
     return [judge(turns, said).total for turns, said in _turns(completions, rows)]
 
