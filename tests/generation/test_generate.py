@@ -396,11 +396,11 @@ def test_a_folder_in_the_place_of_what_lies_there_is_told(
 ) -> None:
     folder: Any = "runs/sft"
     request = Request(prompt="hi", sampling=DRAWN)
-    with pytest.raises(UserError, match=r"model='runs/sft' is a str; load it first: model, tok"):
+    with pytest.raises(UserError, match=r"model='runs/sft' is a path; load what lies"):
         generate(folder, [request], tokenizer)
-    with pytest.raises(UserError, match=r"tokenizer='runs/sft' is a str; load it first"):
+    with pytest.raises(UserError, match=r"tokenizer='runs/sft' is a path; load what lies there"):
         generate(model, [request], folder)
-    with pytest.raises(UserError, match=r"guard='runs/sft' is a str; load it .*load_guard"):
+    with pytest.raises(UserError, match=r"guard='runs/sft' is a path; load .*load_guard"):
         generate(model, [request], tokenizer, guard=folder)
     with pytest.raises(UserError, match=r"tokenizer='runs/sft'"):
         list(stream(model, folder, request))

@@ -66,12 +66,10 @@ def find_model(path: Path | str) -> Path:
         raise UserError(f"there is no model folder {str(path)!r}; check its name")
     if not path.is_dir():
         around = path.absolute().parent
-        inside = holds_model(around) or is_begun(around)
-        remedy = (
-            f"give the folder around it: {str(path.parent)!r}"
-            if inside
-            else ("give the folder of a model; data go behind --data")
-        )
+        if holds_model(around) or is_begun(around):
+            remedy = f"give the folder around it: {str(path.parent)!r}"
+        else:
+            remedy = "give the folder of a model; data go behind --data"
         raise UserError(f"{str(path)!r} is a file, not a model folder; {remedy}")
     if not is_begun(path):
         inside = sorted(p.name for p in path.glob("*") if holds_model(p))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -89,15 +90,16 @@ def generate(
 
 def _check_loaded(model: object, tokenizer: object, guard: object = None) -> None:
     """Refuse a folder in the place of what lies there."""
-    load, load_guard = "groundup.load", "groundup.align.guards.model.load_guard"
-    for name, value, kind, how in (
-        ("model", model, CausalLM, f"model, tokenizer = {load}(folder)"),
-        ("tokenizer", tokenizer, Tokenizer | None, f"model, tokenizer = {load}(folder)"),
-        ("guard", guard, Guard | None, f"guard = {load_guard}(folder)"),
+    both = "model, tokenizer = groundup.load(folder)"
+    guards = "guard = groundup.align.guards.model.load_guard(folder)"
+    for name, value, how in (
+        ("model", model, both),
+        ("tokenizer", tokenizer, both),
+        ("guard", guard, guards),
     ):
-        if not isinstance(value, kind):
+        if isinstance(value, str | Path):
             raise UserError(
-                f"{name}={shorten(value)} is a {type(value).__name__}; load it first: {how}"
+                f"{name}={shorten(str(value))} is a path; load what lies there first: {how}"
             )
 
 
