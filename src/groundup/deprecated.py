@@ -337,6 +337,14 @@ def renamed_keywords(**names: str) -> Callable[[F], F]:
     return decorated
 
 
+def current_value(name: str, value: str, **values: str) -> str:
+    """What an argument says today, where it says so by an old word."""
+    if value not in values:
+        return value
+    _warn(f"{name}={value!r}", repr(values[value]), stacklevel=4)
+    return values[value]
+
+
 def renamed_options(arguments: Sequence[str]) -> list[str]:
     """A command line whose options have the names of today."""
     options = {f"--{no}{old}": f"--{no}{new}" for old, new in OPTIONS.items() for no in ("", "no-")}

@@ -166,8 +166,16 @@ def test_rope_alone_is_that_of_transformers_stretched_as_well(scaling: dict[str,
 def test_what_cannot_be_turned_is_refused() -> None:
     with pytest.raises(ValueError, match="head_dim=7 is odd"):
         apply_rope(torch.randn(3, 7), torch.arange(3))
-    with pytest.raises((ValueError, TypeError), match="neighbours"):
-        apply_rope(torch.randn(3, 8), torch.arange(3), pairing="neighbours")  # type: ignore[arg-type]
+    with pytest.raises((ValueError, TypeError), match="thirds"):
+        apply_rope(torch.randn(3, 8), torch.arange(3), pairing="thirds")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_the_pairing_is_known_by_its_old_word_too() -> None:
+    x, positions = torch.randn(3, 8), torch.arange(3)
+    with pytest.warns(DeprecationWarning, match="pairing='neighbours' is now 'interleaved'"):
+        found = apply_rope(x, positions, pairing="neighbours")  # type: ignore[arg-type]
+    assert torch.equal(found, apply_rope(x, positions, pairing="interleaved"))
 
 
 # The others.

@@ -32,12 +32,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from groundup.deprecated import current_value
 from groundup.lm.config import Rope
 
 Pairing = Literal["halves", "interleaved"]
@@ -82,6 +83,7 @@ def apply_rope(
     """
     if x.shape[-1] % 2:
         raise ValueError(f"head_dim={x.shape[-1]} is odd, but RoPE turns pairs")
+    pairing = cast(Pairing, current_value("pairing", pairing, neighbours="interleaved"))
     if pairing not in get_args(Pairing):
         raise ValueError(f"pairing={pairing!r} is neither of {', '.join(get_args(Pairing))}")
     rope = Rope() if rope is None else rope
