@@ -20,6 +20,7 @@ def test_times_are_said_in_the_unit_that_a_person_would_take() -> None:
 
 def test_lines_end_between_words_and_go_on_further_in() -> None:
     assert wrapped("  depth: as deep as\nshort", 12) == "  depth: as\n    deep as\nshort"
+    assert wrapped("as deep as", 0) == "as deep as"
     path = "/" + 30 * "x"
     assert wrapped(f"Page: {path}", 12) == f"Page:\n  {path}"
 

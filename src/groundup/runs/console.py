@@ -31,7 +31,12 @@ def say(text: str) -> None:
 
 
 def wrapped(text: str, width: int) -> str:
-    """The text with no word cut at the terminal's edge; what goes on stands further in."""
+    """The text with no word cut at the terminal's edge; what goes on stands further in.
+
+    As it is for a terminal of no width, which does not say how wide it is.
+    """
+    if width < 1:
+        return text
     return "\n".join(
         textwrap.fill(
             line,
