@@ -481,13 +481,21 @@ def test_the_model_of_a_recipe_is_its_last_chat_model_that_is_there(tmp_path: Pa
 def test_the_data_of_a_recipe_are_the_first_that_it_made(tmp_path: Path) -> None:
     tables = '[data]\n[tokenizer]\n[labels]\nstage = "best-of-n"\n'
     (tmp_path / "recipe.toml").write_text(tables)
-    with pytest.raises(UserError, match="no data yet"):
+    with pytest.raises(UserError, match="no data yet; start the command"):
         find_data(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "recipe.toml").write_text('[sft]\nfrom = "pack:smollm2"\ndata = "mine.jsonl"\n')
+    with pytest.raises(UserError, match="no data yet; it makes none itself"):
+        find_data(other)
     for name in ("labels", "data"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "data.json").write_text("{}")
         assert find_data(tmp_path) == tmp_path / name
     assert find_data(tmp_path / "labels") == tmp_path / "labels"
+    text = f'[tokenizer]\nfrom = "{tmp_path.as_posix()}"\n'
+    [table] = recipe_of(tmp_path, text).tables
+    assert table.config(Path("x")).model_dump()["data"] == tmp_path / "data"
     assert find_data(tmp_path / "mine.jsonl") == tmp_path / "mine.jsonl"
 
 

@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from groundup.app.recipe_folder import MOST_SEEDS, find_model, runs_of
+from groundup.app.recipe_folder import MOST_SEEDS, find_data, find_model, runs_of
 from groundup.app.settings import configured
 from groundup.app.stages import INPUTS, REWARDS, STAGES, Stage
 from groundup.data.packs.manifest import HUB, PACK, find_set
@@ -352,6 +352,8 @@ def _locate(
             f"{reference} is neither a table above nor there as a folder; "
             f"{known_names(named, earlier, 'tables above are') if earlier else 'check its name'}"
         )
+    if "data" in wanted:
+        return str(find_data(path))
     return str(find_model(path) if wanted == ("model",) else path)
 
 

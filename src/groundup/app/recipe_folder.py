@@ -95,10 +95,10 @@ def find_data(path: Path) -> Path:
     data = [path / name for name, stage in _stages(path) if stage.makes == "data"]
     made = next((one for one in data if (one / "data.json").is_file()), None)
     if made is None:
-        raise UserError(
-            f"the recipe in {str(path)!r} has made no data yet; "
-            "start the command that began it again, and it goes on"
-        )
+        remedy = "start the command that began it again, and it goes on"
+        if not data:
+            remedy = "it makes none itself: give those that it reads"
+        raise UserError(f"the recipe in {str(path)!r} has made no data yet; {remedy}")
     return made
 
 

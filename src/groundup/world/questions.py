@@ -332,7 +332,8 @@ def _typed(asked: str) -> Iterator[str]:
     """A question as it stands, and as the world would write it."""
     yield asked
     bare = capital(asked.rstrip("?!. "))
-    yield from dict.fromkeys([capital(asked), f"{bare}?", f"{bare}.", f"{bare}!"])
+    others = dict.fromkeys([capital(asked), f"{bare}?", f"{bare}.", f"{bare}!"])
+    yield from (one for one in others if one != asked)
 
 
 def _without_brief(text: str) -> tuple[str, str]:

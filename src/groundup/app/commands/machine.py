@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from groundup.app.commands.options import Force, checked
-from groundup.app.recipe_folder import find_model
+from groundup.app.recipe_folder import find_data, find_model
+from groundup.formats.locate import is_named
 from groundup.runs.console import say
 from groundup.runs.files import writable, write_json
 from groundup.train import ranges
@@ -113,6 +114,7 @@ def plan(
     if json is not None:
         writable(json, "--json", force=force)
     located = None if model is None else find_model(model)
+    data = tuple(one if is_named(one) else find_data(one) for one in data)
     from groundup.app.forecast import PlanRequest, plan_run
 
     request = PlanRequest(
