@@ -105,6 +105,15 @@ def test_counts_are_those_of_counting_by_hand(tokenizer: Tokenizer, found: Inspe
     assert talks.tokens + books.tokens == found.tokens
 
 
+def test_a_token_that_the_assistant_says_itself_is_no_look_alike(tokenizer: Tokenizer) -> None:
+    content, config = dict(tokenizer.content), {"chat_template": CHATML + "{#- <think> #}"}
+    ordinary = content["added_tokens"][0] | {"content": "<think>", "special": False}
+    content["added_tokens"] += [ordinary | {"id": tokenizer.vocab_size}]
+    thinking = Tokenizer(content, config | {"eos_token": "<|im_end|>"})
+    rows = [talk("Sea?", "<think>Hm."), talk("<think>", "Hm."), talk("Sea?", "<|im_start|>")]
+    assert inspect(own(rows), thinking, context=CONTEXT).look_alikes == 2
+
+
 def test_what_should_be_known_is_said(tokenizer: Tokenizer, found: Inspection) -> None:
     said = " ".join(remarks(found))
     assert "1 row without an assistant's word within 48 tokens" in said

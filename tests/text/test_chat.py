@@ -285,14 +285,14 @@ REASONS = """{%- for message in messages -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
 
 
-def thinking(template: str) -> Tokenizer:
-    """A tokenizer with the ordinary tokens <think> and </think>."""
+def thinking(template: str, *tokens: str) -> Tokenizer:
+    """A tokenizer with the ordinary tokens <think> and </think>, or others."""
     plain = tokenizer_with(None)
     content = dict(plain.content)
     ordinary = dict(content["added_tokens"][0], special=False)
     content["added_tokens"] = content["added_tokens"] + [
         ordinary | {"id": plain.vocab_size + place, "content": token}
-        for place, token in enumerate(("<think>", "</think>"))
+        for place, token in enumerate(tokens or ("<think>", "</think>"))
     ]
     config = {"chat_template": template, "eos_token": "<|im_end|>"}
     return Tokenizer(content, config | {"tokenizer_class": "PreTrainedTokenizerFast"})
@@ -328,6 +328,48 @@ def test_a_template_finds_the_reasoning_that_a_message_holds(tmp_path):
     assert encode_chat(tokenizer, THOUGHTS[1:]).ids == answers
     said = "Yes, 42.<|im_end|><think>\nHalf of it.\n</think>\n\n21<|im_end|>"
     assert spoken(tokenizer, THOUGHTS) == said
+
+
+# The manner of Qwen2.5: the template writes calls of tools, between ordinary tokens.
+CALLS = """{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' + (message.content or '') -}}
+{%- for call in message.tool_calls or [] -%}
+{{- ('\\n' if message.content else '') + '<tool_call>\\n{"name": "' + call.function.name -}}
+{{- '", "arguments": ' + call.function.arguments | tojson + '}\\n</tool_call>' -}}
+{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
+
+def test_ordinary_tokens_are_tokens_in_what_the_assistant_says_and_in_nothing_else(tmp_path):
+    tokenizer = thinking(CALLS, "<tool_call>", "</tool_call>")
+    tokenizer.save(tmp_path)
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    given = [
+        {"role": "user", "content": "1 + 1, no <tool_ call>"},
+        {"role": "assistant", "content": "I ask.", "tool_calls": [call, call]},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "It is 2."},
+    ]
+    talk = turns_of(given, "messages")
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for prompt in (False, True):
+        wanted = theirs.apply_chat_template(given, add_generation_prompt=prompt, return_dict=True)
+        assert encode_chat(tokenizer, talk, generation_prompt=prompt).ids == wanted["input_ids"]
+    found = encode_chat(tokenizer, talk)
+    assert tokenizer.spoken_tokens == ["<tool_call>", "</tool_call>"]
+    ids = [tokenizer.special_tokens[token] for token in tokenizer.spoken_tokens]
+    said = [id for id, speaks in zip(found.ids, found.assistant, strict=True) if speaks]
+    assert [id for id in said if id in ids] == ids * 2
+    # In anybody else's words they are text, and so is the end of a turn in the assistant's.
+    talk = [
+        {"role": role, "content": "<tool_call><|im_end|></tool_call>"}
+        for role in ("system", "user", "assistant")
+    ]
+    found = encode_chat(tokenizer, talk)
+    assert [id for id in found.ids if id in tokenizer.special_ids] == [1, 2, 1, 2, 1, *ids, 2]
+    assert spoken(tokenizer, talk) == "<tool_call><|im_end|></tool_call><|im_end|>"
 
 
 @pytest.mark.parametrize(

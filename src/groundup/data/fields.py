@@ -103,9 +103,9 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
 
     Of turns that are `learned`, an answer of `weight` 0 is not.
 
-    A call of a tool becomes part of what the assistant says, as text: it is learned, as all that
-    the assistant says is, while what the tool answers is not. Raises BadRow, among others for an
-    empty answer.
+    A call of a tool becomes part of what the assistant says, between "<tool_call>" and
+    "</tool_call>": it is learned, as all that the assistant says is, while what the tool answers is
+    not. Raises BadRow, among others for an empty answer.
     """
     if isinstance(value, str):  # as a table's cell holds a list
         value = _parsed(value)

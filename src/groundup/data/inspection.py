@@ -173,8 +173,14 @@ def _by_source(
 
 def _holds_control(tokenizer: Tokenizer, row: Conversation | Document) -> bool:
     """Whether what is a control token elsewhere stands in the row as text."""
-    texts = [row.text] if isinstance(row, Document) else [one.content for one in row.messages]
-    return any(token in text for text in texts for token in tokenizer.special_tokens)
+    if isinstance(row, Document):
+        return any(token in row.text for token in tokenizer.special_tokens)
+    hidden = tokenizer.special_tokens.keys() - set(tokenizer.spoken_tokens)
+    return any(
+        token in one.content
+        for one in row.messages
+        for token in (hidden if one.role == "assistant" else tokenizer.special_tokens)
+    )
 
 
 def _example(

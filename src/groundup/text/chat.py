@@ -6,6 +6,9 @@ token"). So every such string inside a content is broken by a mark before the te
 rendered text is cut at the strings that are still whole, which only the template can have
 written; and all else is encoded as plain text, without its marks. What the template looks for in a
 content, to leave out the reasoning before "</think>", is broken by the same mark.
+
+Of what a template writes, the tokenizer's file calls some ordinary, such as Qwen's "<tool_call>". A
+model says these itself: they are tokens in the assistant's own words, and text in anybody else's.
 """
 
 from __future__ import annotations
@@ -393,7 +396,8 @@ def _parts(
         except UserError:
             if not generation_prompt:
                 raise
-    cut = _pieces(_control_strings(tokenizer), full, marks)
+    said = {token: f"{token[0]}{marks.break_}{token[1:]}" for token in tokenizer.spoken_tokens}
+    cut = _pieces(_control_strings(tokenizer), full, marks, said)
     if tokenizer.taking_blanks:
         cut = without_taken_blanks(cut, tokenizer.taking_blanks)
     found: list[_Part] = []
@@ -415,13 +419,21 @@ def _joined(parts: Sequence[_Part], ids: Sequence[Sequence[int]]) -> ChatTokens:
     return ChatTokens([id for new in ids for id in new], marks)
 
 
-def _pieces(strings: _ControlStrings, text: str, marks: _Marks) -> Iterator[tuple[str, bool, bool]]:
-    """Yield (text without marks, is a control token, is the assistant's), in order."""
+def _pieces(
+    strings: _ControlStrings, text: str, marks: _Marks, spoken: Mapping[str, str]
+) -> Iterator[tuple[str, bool, bool]]:
+    """Yield (text without marks, is a control token, is the assistant's), in order.
+
+    `spoken` are the control tokens that the assistant may say, and how each is broken.
+    """
     speaks = False
     for span in re.split(f"([{marks.start}{marks.end}])", text):
         if span in (marks.start, marks.end):
             speaks = span == marks.start
             continue
+        if speaks and marks.break_ in span:
+            for token, broken in spoken.items():
+                span = span.replace(broken, token)
         for place, piece in enumerate(strings.whole.split(span)):
             if piece:
                 yield piece.replace(marks.break_, ""), place % 2 == 1, speaks

@@ -365,6 +365,11 @@ class Tokenizer:
         return max(self._tokens.keys() - idle)
 
     @property
+    def spoken_tokens(self) -> list[str]:
+        """The control tokens that the model says itself, such as Qwen's "<tool_call>"."""
+        return [token for token, id in self.special_tokens.items() if id not in self.hidden_ids]
+
+    @property
     def opening_ids(self) -> list[int]:
         """The ids that its post-processor puts before texts, such as Llama's <s>; mostly none."""
         plain, whole = (
