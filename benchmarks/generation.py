@@ -3,13 +3,13 @@
     python benchmarks/generation.py [--models small 10m 135m] [--batches 1 16 64] [--turns 3]
     python benchmarks/generation.py --models 135m --batches 1 16 --lora 16
 
-Random models of Qwen3's shape: `small`, the quickstart's (4 layers of width 256, 3.9 million
-parameters), `10m` (6 layers of 384) and `135m`, SmolLM2-135M's (30 layers of 576). Prompts of 32
-tokens, 128 new ones, greedy; nothing ends early. The sides take turns, process by process, so that
-the machine's moods fall on all of them, and each runs in the environment its users have, which is
-the shell's. Of `transformers` several settings are tried (bfloat16 and float32, its growing cache
-and its static one), and the best of them counts. With `--lora RANK` an adapter of random weights
-stands beside every matrix of the blocks, on the side of `transformers` put there by `peft`.
+Random models of Qwen3's shape: `small` (4 layers of width 256, 3.9 million parameters), `10m` (6
+layers of 384) and `135m`, SmolLM2-135M's (30 layers of 576). Prompts of 32 tokens, 128 new ones,
+greedy; nothing ends early. The sides take turns, process by process, so that the machine's moods
+fall on all of them, and each runs in the environment its users have, which is the shell's. Of
+`transformers` several settings are tried (bfloat16 and float32, its growing cache and its static
+one), and the best of them counts. With `--lora RANK` an adapter of random weights stands beside
+every matrix of the blocks, on the side of `transformers` put there by `peft`.
 
 The bound is what a step of one row cannot beat where weights do not fit the processor's cache: all
 of them are read from memory once, at the bandwidth that summing 512 MB measures in the same turn.

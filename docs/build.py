@@ -56,8 +56,8 @@ def main(folder: Path = HERE) -> None:
 
 
 def write_pages(to: Path) -> None:
-    """Write the Markdown of the whole site into the folder `to`."""
-    for source in sorted((HERE / "pages").rglob("*.md")):
+    """Write the Markdown of the whole site, and its styles, into the folder `to`."""
+    for source in sorted([*(HERE / "pages").rglob("*.md"), *(HERE / "pages").rglob("*.css")]):
         _write(to / source.relative_to(HERE / "pages"), source.read_text(encoding="utf-8"))
     chapters(to / "guide")
     lessons(to / "lessons")
@@ -237,8 +237,8 @@ def _first_paragraph(text: str) -> str:
 def benchmarks(to: Path) -> None:
     parts = [
         "# Benchmarks\n",
-        "Speed and memory are measured by these programs, as ratios of interleaved runs. README's "
-        "numbers stand beside the command that printed them.\n",
+        "Speed and memory are measured by these programs, as ratios of interleaved runs. What they "
+        "printed stands in [Measured](measured.md).\n",
     ]
     for path in sorted((ROOT / "benchmarks").glob("*.py")):
         said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""

@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from groundup import nn
+from groundup.app.cli import main
 from groundup.app.settings import configured
 from groundup.deprecated import MODULES, NAMES, PAGES, renamed_options
 from groundup.errors import UserError
@@ -69,6 +70,11 @@ def test_a_keyword_and_a_method_are_taken_by_their_old_names() -> None:
     with pytest.warns(DeprecationWarning, match="CausalLM.initialize"):
         other.initialise(3)
     assert torch.equal(one.head, other.head)
+
+
+def test_an_experiment_explains_itself_by_its_old_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "quantisation", "--help"]) == 0
+    assert "Usage: groundup experiment quantisation" in capsys.readouterr().out
 
 
 def test_an_option_and_a_setting_are_taken_by_their_old_names() -> None:

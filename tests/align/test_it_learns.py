@@ -126,6 +126,12 @@ def test_a_drawn_graphs_distances_are_the_fewest_steps() -> None:
         assert min(n for n, paths in enumerate(reach) if paths) == steps
 
 
+def test_a_miniature_has_two_graphs_unless_another_number_is_given(tmp_path: Path) -> None:
+    assert ShortestPathsConfig(out=tmp_path).seeds == 10
+    assert ShortestPathsConfig(out=tmp_path, quick=True).seeds == 2
+    assert ShortestPathsConfig(out=tmp_path, quick=True, seeds=3).seeds == 3
+
+
 @pytest.mark.long
 def test_the_experiment_in_miniature(tmp_path: Path) -> None:
     words = ["experiment", "shortest-paths", "--quick", "--seeds", "1", "--threads", "1"]

@@ -23,7 +23,9 @@ from groundup.experiments.optimizer_race import (
     remarks,
     run,
     sweep_plot,
+    table,
 )
+from groundup.report.table import Cell
 
 
 def heat(validation_loss: float, accuracy: float = 0.9, train_loss: float = 0.5) -> Heat:
@@ -50,6 +52,11 @@ def test_of_equal_accuracies_the_least_loss_decides() -> None:
     wiser = Rate(1.0, [heat(0.4, 0.7), heat(0.4, 0.8), heat(0.4, 0.9)])
     assert Sweep("SGD", [surer, wiser]).best is wiser
     assert Sweep("SGD", [wiser, surer]).best is wiser
+
+
+def test_a_single_good_rate_is_no_range() -> None:
+    found = table([sweep(), sweep("Adam", accuracies=[0.9, 0.5, 0.9, 0.8])], QUICK)
+    assert [row.cells[4] for row in found.rows[1:]] == [Cell("10 times", "0.1 to 1"), Cell("1")]
 
 
 def test_good_rates_are_the_range_around_the_best() -> None:

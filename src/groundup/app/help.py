@@ -74,7 +74,10 @@ def _plain(thing: Any) -> str:
         return (thing or "").strip()
     within = getattr(thing, "primary_renderable", None)
     parts = [thing] if within is None else [within, *thing.texts]
-    return "".join(one if isinstance(one, str) else one.plain for one in parts).strip()
+    # A command of no docstring, as of a renamed experiment, has an object that shows nothing.
+    return "".join(
+        one if isinstance(one, str) else getattr(one, "plain", "") for one in parts
+    ).strip()
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:

@@ -44,7 +44,7 @@ def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) ->
             mark = "✓" if one in done else "·"
             if one not in done and records.get(one.name, Record()).passed:
                 mark = "~"  # changed since
-            begun = f"  {mark} {one.number}  {one.title:<44} {one.minutes:>3} min"
+            begun = f"  {mark} {one.number:<4}  {one.title:<50} {one.minutes:>3} min"
             beside = not console.is_terminal or console.width >= _ROAD
             _tell(f"{begun}  {one.makes}" if beside else f"{begun}\n{'':9}{one.makes}", 9)
     say("")

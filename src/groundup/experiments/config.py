@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -138,6 +138,11 @@ class ShortestPathsConfig(ExperimentConfig):
         0.01, description="price of each nat from the model of random walks"
     )
     threads: Threads | None = Field(None, description=THREADS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _two_graphs_of_the_miniature(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"seeds": 2, **given} if given.get("quick") else given
 
     @model_validator(mode="after")
     def _groups_are_whole(self) -> Self:

@@ -269,7 +269,7 @@ def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
                 number(best.over_seeds("train_loss"), 4),
                 percent(best.over_seeds("validation_accuracy")),
                 percent(best.test_accuracy),
-                f"{high / low:.2g} times\n{low:.2g} to {high:.2g}",
+                f"{high / low:.2g} times\n{low:.2g} to {high:.2g}" if low < high else f"{low:.2g}",
                 f"{sweep.milliseconds:.2f} ms",
             )
         )

@@ -48,6 +48,7 @@ from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
 from groundup.train.config import TrainingConfig
+from groundup.train.loop import Interrupted
 from groundup.train.loss import next_token_loss
 from groundup.train.plan import Trained
 from groundup.train.stage import Job, run_stage
@@ -323,7 +324,12 @@ def run(config: ShortestPathsConfig) -> Path:
     check_folder(config.out, NAME)
     begun = perf_counter()
     with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
-        found = [_tried(config, Path(scratch), turn) for turn in range(config.seeds)]
+        try:
+            found = [_tried(config, Path(scratch), turn) for turn in range(config.seeds)]
+        except Interrupted:
+            raise Interrupted(
+                "stopped; of this experiment nothing is kept, and the same command begins anew"
+            ) from None
     return write(
         config,
         NAME,

@@ -323,7 +323,7 @@ function drawAttribution() {
     return [el("span", { title: text + before }, text), el("div", { class: "line" }, i), el("span", { class: `number ${more}` }, signed(x))];
   };
   const lines = largest.flatMap(([text, x]) => line(text, x));
-  if (parts.length > largest.length) lines.push(...line(`${parts.length - largest.length} others`, rest));
+  if (parts.length > largest.length) lines.push(...line(`${parts.length - largest.length} other${parts.length - largest.length === 1 ? "" : "s"}`, rest));
   fill("parts", ...lines, el("span", { class: "sum" }, "logit"), el("span", { class: "sum" }, " "), el("span", { class: "number sum" }, sum.toFixed(2)));
 }
 
