@@ -177,6 +177,31 @@ def test_a_saved_optimizer_goes_on_bit_for_bit(kind: type[Optimizer]) -> None:
         assert np.array_equal(weight.data, copy.data)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (Adam, {"betas": (0.0, 0.0)}),
+        (Adam, {"betas": (0.9, 0.0)}),
+        (AdamW, {"betas": (0.0, 1e-6)}),
+        (RMSprop, {"alpha": 0.0}),
+    ],
+)
+def test_averages_forget_large_gradients_as_torchs_do(
+    kind: type[Optimizer], options: dict[str, Any]
+) -> None:
+    ours, theirs = Tensor(np.ones(1, np.float32)), torch.ones(1, requires_grad=True)
+    pair = (
+        kind([ours], lr=0.1, **options),
+        getattr(torch.optim, kind.__name__)([theirs], lr=0.1, **options),
+    )
+    for gradient in (1e3, 1e-3):
+        ours.grad = constant(np.full(1, gradient, np.float32))
+        theirs.grad = torch.full((1,), gradient)
+        for optimizer in pair:
+            optimizer.step()
+    np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=1e-6)
+
+
 def test_a_saved_state_is_a_copy() -> None:
     weight = Tensor([1.0, 2.0])
     optimizer = Adam([weight])

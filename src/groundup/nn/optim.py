@@ -260,10 +260,10 @@ class RMSprop(Optimizer):
     def update(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
         g = _decayed(g, w, self.weight_decay)
         s = state["square_avg"]
-        s += (1 - self.alpha) * (g * g - s)
+        _average(s, self.alpha, g * g)
         if self.centered:
             m = state["grad_avg"]
-            m += (1 - self.alpha) * (g - m)
+            _average(m, self.alpha, g)
             s = np.maximum(s - m * m, 0)  # rounding can leave a variance of 0 below it
         quotient = g / (np.sqrt(s) + self.eps)
         if self.momentum:
@@ -314,8 +314,8 @@ class Adam(Optimizer):
         """The three lines of the algorithm, without weight decay."""
         beta1, beta2 = self.betas
         m, s = state["exp_avg"], state["exp_avg_sq"]
-        m += (1 - beta1) * (g - m)
-        s += (1 - beta2) * (g * g - s)
+        _average(m, beta1, g)
+        _average(s, beta2, g * g)
         if self.amsgrad:
             s = np.maximum(state["max_exp_avg_sq"], s, out=state["max_exp_avg_sq"])
         w -= lr / (1 - beta1**t) * m / (np.sqrt(s) / sqrt(1 - beta2**t) + self.eps)
@@ -394,6 +394,12 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 def _decayed(g: Array, w: Array, weight_decay: float) -> Array:
     """The gradient of the loss plus λ/2 |w|²."""
     return g + weight_decay * w if weight_decay else g
+
+
+def _average(m: Array, beta: float, x: Array) -> None:
+    """m ← β m + (1 - β) x in place; as m + (1 - β) (x - m), a small x is lost beside a large m."""
+    m *= beta
+    m += (1 - beta) * x
 
 
 def _blocks(w: Array, g: Array, state: State) -> Iterable[tuple[Array, Array, State]]:
