@@ -14,6 +14,7 @@ from groundup import nn
 from groundup.maths import ShapeError, Tensor
 from groundup.nn.layers import layer_norm, rms_norm
 from torch_layers import agree
+from torch_oracle import same
 
 RNG = np.random.default_rng(0)
 DOUBLE = {"dtype": np.float64}
@@ -78,6 +79,37 @@ def test_norms_of_equal_numbers_have_gradients(norm: str) -> None:
     y = layer_norm(x, w, b, 1e-5) if norm == "layer" else rms_norm(x, w, 1e-5)
     (y * normal(2, 3)).sum().backward()
     assert x.grad is not None and np.isfinite(x.grad.data).all()
+
+
+@pytest.mark.parametrize("norm", ["LayerNorm", "RMSNorm"])
+def test_norms_of_float16_do_not_overflow_on_the_way(norm: str) -> None:
+    array, seed = np.array([[600, 2, 3], [6e4, -6e4, 1]], np.float16), normal(2, 3)
+    x, t = Tensor(array), torch.tensor(array, requires_grad=True)
+    ours = getattr(nn, norm)(3, dtype=np.float16)
+    theirs = getattr(torch.nn, norm)(3, dtype=torch.float16)
+    y, z = ours(x), theirs(t)
+    same(y, z, "value", 1e-3)
+    (y * seed.astype(np.float16)).sum().backward()
+    (z * torch.tensor(seed).half()).sum().backward()
+    same(x.grad, t.grad, "gradient", 1e-3)
+    same(ours.weight.grad, theirs.weight.grad, "gradient of weight", 1e-3)
+
+
+def test_the_formulas_of_norms_widen_float16_on_torch_too() -> None:
+    x, one = torch.tensor([[600, 2, 3]]).half(), torch.ones(3).half()
+    for ours, theirs in (
+        (layer_norm(x, one, one * 0, 1e-5), torch.nn.functional.layer_norm(x, (3,))),
+        (rms_norm(x, one, 1e-5), torch.nn.functional.rms_norm(x, (3,), eps=1e-5)),
+    ):
+        assert ours.dtype == torch.float16
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+def test_norms_take_whole_numbers_as_float64(dtype: type, unchecked_types: None) -> None:
+    array = np.array([[200, 100, 3]], dtype)
+    for norm in (nn.LayerNorm(3, **DOUBLE), nn.RMSNorm(3, **DOUBLE)):
+        assert norm(Tensor(array)).tolist() == norm(Tensor(array.astype(float))).tolist()
 
 
 convolutions = st.fixed_dictionaries(

@@ -39,6 +39,9 @@ def layer_norm(x: T, weight: T, bias: T, eps: float) -> T:
 
     Source: Ba, Kiros and Hinton (2016), "Layer normalization".
     """
+    if x.dtype.itemsize == 2:  # a square of float16 soon lies beyond its largest number, 65,504
+        wide: T = layer_norm(x.float(), weight.float(), bias.float(), eps).to(weight.dtype)
+        return wide
     dims = tuple(range(-weight.ndim, 0))
     centered = x - x.mean(dims, keepdim=True)
     variance = centered.square().mean(dims, keepdim=True)
@@ -52,6 +55,9 @@ def rms_norm(x: T, weight: T, eps: float) -> T:
     A layer norm without the mean and the bias, which turned out not to be needed.
     Source: Zhang and Sennrich (2019), "Root mean square layer normalization".
     """
+    if x.dtype.itemsize == 2:  # as in `layer_norm`
+        wide: T = rms_norm(x.float(), weight.float(), eps).to(weight.dtype)
+        return wide
     dims = tuple(range(-weight.ndim, 0))
     result: T = x * (x.square().mean(dims, keepdim=True) + eps).rsqrt() * weight
     return result
@@ -170,6 +176,7 @@ class RMSNorm(Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         _ends_in(x, self.normalized_shape)
+        x = x if x.dtype.kind == "f" else x.double()  # as a mean of whole numbers is
         eps = float(np.finfo(x.dtype).eps) if self.eps is None else self.eps
         return rms_norm(x, self.weight, eps)
 
