@@ -780,6 +780,17 @@ def test_a_flat_part_ends_after_it_begins():
         Tensor(np.ones((2, 3))).flatten(1, 0)
 
 
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_of_float16_has_torchs_gradient_far_out(approximate: Any):
+    array = np.array([-6e4, -1000, -300, -3, 0, 3, 300, 1000, 6e4], np.float16)
+    x, t = Tensor(array), torch.tensor(array, requires_grad=True)
+    y, z = gelu(x, approximate), torch.nn.functional.gelu(t, approximate=approximate)
+    same(y, z, "value", 1e-3)
+    y.sum().backward()
+    z.sum().backward()
+    same(x.grad, t.grad, "gradient", 1e-3)
+
+
 def test_gelu_has_two_forms():
     with pytest.raises(ValueError, match="approximate='foo' must be 'none' or 'tanh'"):
         gelu(ones(2), "foo")

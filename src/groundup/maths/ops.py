@@ -171,6 +171,8 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"approximate={approximate!r} must be 'none' or 'tanh'")
+    if x.dtype == np.float16:  # whose cubes soon lie beyond its largest number, 65,504
+        return to(gelu(float(x), approximate), x.dtype)
     if approximate == "tanh":
         return 0.5 * x * (1 + tanh((x + 0.044715 * x**3) * root(2 / pi)))
     return 0.5 * x * (1 + erf(x * root(0.5)))
