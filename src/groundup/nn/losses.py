@@ -67,8 +67,11 @@ def cross_entropy(
     `weight` (C) counts classes differently, and the mean is then a weighted one; targets equal to
     `ignore_index` do not count. `label_smoothing` ε makes the target distribution 1 - ε on t plus
     ε / C on each class (Szegedy et al. 2016, section 7). A mean over nothing is NaN.
-    Raises `ValueError` for a target that is no class, `ShapeError` where the shapes do not fit.
+    Raises `ValueError` for a target that is no class and for a smoothing outside 0 to 1,
+    `ShapeError` where the shapes do not fit.
     """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing={label_smoothing} must be from 0 to 1, such as 0.1")
     log_probs = logits.log_softmax(1)
     hard: T = nll(log_probs, targets, weight, ignore_index, reduction)
     if not label_smoothing:
@@ -142,7 +145,15 @@ def _counted(values: Any, targets: Any, weight: Any, ignore_index: int) -> tuple
     """The classes, after a check, and how much each example counts."""
     classes = _classes(values, targets, ignore_index)
     kept = classes != ignore_index
-    return classes, kept if weight is None else np.asarray(weight)[classes * kept] * kept
+    if weight is None:
+        return classes, kept
+    each = np.asarray(weight)
+    if each.shape != (values.shape[1],):
+        raise ShapeError(
+            f"a weight of shape {each.shape} does not fit outputs of {tuple(values.shape)}; "
+            f"give {values.shape[1]} numbers, one for each class"
+        )
+    return classes, each[classes * kept] * kept
 
 
 def _classes(values: Any, targets: Any, ignore_index: int | None = None) -> Array:
