@@ -70,9 +70,18 @@ def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
         part.replace("...", dots[len(dots) - more :] if more else "")
         for part, more in zip(parts, extra, strict=True)
     ]
+    named = left.replace("...", "").replace(",", "")
     if not arrow:
-        everything = left.replace("...", "").replace(",", "")
-        right = "..." + "".join(sorted(c for c in set(everything) if everything.count(c) == 1))
+        right = "..." + "".join(sorted(c for c in set(named) if named.count(c) == 1))
+    output = right.replace("...", "")
+    wrong = [c for c in named + output if c not in ascii_letters]
+    wrong += [c for c in output if c not in named or output.count(c) > 1]
+    if wrong:
+        shapes = " and ".join(str(tensor.shape) for tensor in tensors)
+        raise ShapeError(
+            f"{wrong[0]!r} does not fit in {equation!r} for {shapes}; "
+            "give letters, and behind '->' each once and only those of operands"
+        )
     return letters, right.replace("...", dots)
 
 
