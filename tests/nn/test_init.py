@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup import nn
-from groundup.maths import Tensor
+from groundup.maths import Tensor, no_grad
 from groundup.nn import init
 from groundup.nn.init import LayerStatistics, activation_statistics
 
@@ -173,6 +173,13 @@ def test_saturation_and_death_are_counted() -> None:
     (sigmoid,) = activation_statistics(nn.Sigmoid(), x)
     assert (sigmoid.saturated, sigmoid.dead) == (0.25, 0.25)
     assert sigmoid.name == "" and sigmoid.kind == "Sigmoid"
+
+
+def test_statistics_have_gradients_where_nothing_is_recorded() -> None:
+    net, x = nn.Sequential(nn.Linear(2, 4), nn.Tanh()), Tensor(np.ones((3, 2), np.float32))
+    with no_grad():
+        inside = activation_statistics(net, x)
+    assert inside == activation_statistics(net, x)
 
 
 def test_layers_have_their_names_and_nothing_is_left_behind() -> None:

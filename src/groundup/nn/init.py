@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from groundup.maths.arrays import Array, Shape
-from groundup.maths.tensor import Tensor, grad, no_grad
+from groundup.maths.tensor import Tensor, grad, no_grad, set_grad_enabled
 from groundup.nn.activations import Activation
 from groundup.nn.module import Module, observers
 
@@ -180,6 +180,7 @@ class LayerStatistics:
     """Share of units that are there for every example, so that no gradient passes at all."""
 
 
+@set_grad_enabled(True)  # within no_grad() too
 def activation_statistics(model: Module, x: Tensor, rng: Rng = 0) -> list[LayerStatistics]:
     """Measure each layer's outputs on a batch x, and the gradients that come back to them.
 
