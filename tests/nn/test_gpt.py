@@ -216,6 +216,9 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
         config(head_dim=7)
     with pytest.raises(ValueError, match="33 tokens are more than max_position_embeddings=32"):
         GPT(config())(np.zeros((1, 33), int))
+    for shape in ((1, 0), (0, 3)):
+        with pytest.raises(ValueError, match=rf"ids of shape \({shape[0]}, {shape[1]}\) hold no"):
+            GPT(config())(np.zeros(shape, int))
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         GPT.from_pretrained(tmp_path)
     model = GPT(config())

@@ -233,7 +233,9 @@ class GPT(Module):
             raise ValueError(
                 f"ids are {ids.dtype} of shape {ids.shape}; give integers (batch, time)"
             )
-        if ids.size and not (ids.min() >= 0 and ids.max() < vocab):
+        if not ids.size:
+            raise ValueError(f"ids of shape {ids.shape} hold no token; give at least one")
+        if not (ids.min() >= 0 and ids.max() < vocab):
             raise ValueError(
                 f"ids go from {ids.min()} to {ids.max()}; the vocabulary from 0 to {vocab - 1}"
             )
