@@ -297,6 +297,27 @@ def test_students_interval_covers_the_mean_of_three_values_as_often_as_it_says()
         student_interval([])
 
 
+def test_students_interval_of_any_numbers() -> None:
+    floats = student_interval([1.0, 2.0, 4.0])
+    assert student_interval(np.array([1, 2, 4]).astype(object)) == floats
+    assert student_interval([np.int64(1), np.int64(2), np.int64(4)]) == floats
+    assert student_interval(np.array([1.0, 2.0, 4.0])) == floats
+    for values, mean in (
+        ([1.0, np.nan], np.nan),
+        ([1.0, np.inf], np.inf),
+        ([-np.inf, np.inf], np.nan),
+    ):
+        found = student_interval(values)
+        np.testing.assert_array_equal(
+            [found.estimate, found.low, found.high], [mean, np.nan, np.nan]
+        )
+
+
+def test_students_interval_of_one_value_checks_its_confidence() -> None:
+    with pytest.raises(ValueError, match="confidence=95 is no probability"):
+        student_interval([3.0], 95)
+
+
 def test_the_mean_of_estimates_by_their_correlations() -> None:
     parts = [Interval(0.4, 0.3, 0.6), Interval(0.6, 0.4, 0.7)]
     alone = mean_interval(parts)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from math import atan, cos, inf, pi, sin, sqrt
+from math import atan, cos, inf, nan, pi, sin, sqrt
 from statistics import NormalDist, fmean, stdev
 
 import numpy as np
@@ -91,16 +91,21 @@ def student_interval(
 
     mean +- t s / sqrt(n), with t of n - 1 degrees of freedom, which knows that the deviation s was
     measured on as few values: of three, t is 4.3 where a large sample has 2.0. Exact where values
-    are normal; one value alone bounds nothing, and both ends are infinite.
+    are normal; one value alone bounds nothing, and both ends are infinite. With a NaN or an
+    infinity among the values both ends are NaN.
     Errors: `ValueError` without values, or for impossible confidence.
     Source: Student (1908), "The probable error of a mean".
     """
-    if len(values) == 0:
+    _checked(confidence)
+    sample, n = [float(value) for value in values], len(values)  # `stdev` rounds whole numbers
+    if n == 0:
         raise ValueError("no values to bound the mean of; give at least one")
-    mean, n = fmean(values), len(values)
+    if not np.isfinite(sample).all():
+        return Interval(sum(sample) / n, nan, nan)
+    mean = fmean(sample)
     if n == 1:
         return Interval(mean, -inf, inf)
-    radius = student_quantile(_checked(confidence), n - 1) * stdev(values) / sqrt(n)
+    radius = student_quantile(confidence, n - 1) * stdev(sample) / sqrt(n)
     return Interval(mean, mean - radius, mean + radius)
 
 
