@@ -30,6 +30,15 @@ def test_both_are_scipys_ties_included(pairs: list[tuple[int, int]]) -> None:
     assert rank_correlation(one, other) == pytest.approx(stats.spearmanr(one, other)[0], abs=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-310, 1e-165, 1e155, 1e307])
+def test_the_size_of_values_does_not_count(size: float) -> None:
+    one, other = np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0])
+    truth = stats.pearsonr(one, other)[0]
+    assert correlation(one * size, other) == pytest.approx(truth)
+    assert correlation(other, one * size) == pytest.approx(truth)
+    assert correlation(one * size, other * size) == pytest.approx(truth)
+
+
 def test_the_interval_is_as_wide_as_fishers_for_independent_items() -> None:
     random = np.random.default_rng(0)
     one = random.normal(size=400)

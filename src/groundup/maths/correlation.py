@@ -35,7 +35,9 @@ def correlation(one: Shaped[np.ndarray, "n"], other: Shaped[np.ndarray, "n"]) ->
         raise ValueError(f"lengths {len(one)} and {len(other)} differ")
     if not (_varies(one) and _varies(other)):
         raise ValueError("what never varies has no correlation; give values that differ")
-    return float(np.clip(np.corrcoef(one, other)[0, 1], -1, 1))
+    # Powers of 2 change no digit, and then no product is too large or too small.
+    scaled = [np.ldexp(x, -np.frexp(np.abs(x).max())[1]) for x in np.array([one, other], float)]
+    return float(np.clip(np.corrcoef(scaled)[0, 1], -1, 1))
 
 
 def rank_correlation(one: Shaped[np.ndarray, "n"], other: Shaped[np.ndarray, "n"]) -> float:
