@@ -235,3 +235,29 @@ def test_the_plot_shows_the_curve(tmp_path):
 def test_what_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda p, one: expected_calibration_error(p, one), r"\(3,\) forecasts do not fit \(1,\)"),
+        (lambda p, one: reliability_curve(p, one), r"\(3,\) forecasts do not fit \(1,\)"),
+        (lambda p, one: brier_decomposition(p, one), r"\(3,\) forecasts do not fit \(1,\)"),
+        (
+            lambda p, one: brier_score(np.stack([p, 1 - p], axis=1), one),
+            r"\(3,\) distributions do not fit \(1,\) labels",
+        ),
+        (
+            lambda p, one: top_label(np.stack([p, 1 - p], axis=1), one),
+            r"\(3,\) distributions do not fit \(1,\) labels",
+        ),
+        (
+            lambda p, one: expected_calibration_error(p, p, binning="equal_mass"),
+            "binning='equal_mass' is unknown; use 'equal width' or 'equal mass'",
+        ),
+        (lambda p, one: calibration_error_by_chance(p, samples=0), "samples=0"),
+    ],
+)
+def test_what_would_give_a_wrong_number_is_refused(wrong, message, unchecked_types):
+    with pytest.raises(ValueError, match=message):
+        wrong(np.array([0.9, 0.8, 0.7]), np.array([1]))

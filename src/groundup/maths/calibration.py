@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
@@ -59,10 +59,11 @@ def expected_calibration_error(
     For binary forecasts give the stated probability of "yes" and whether it was; for several
     classes give what `top_label` makes of them. Chance alone puts accuracy beside confidence, the
     more so the fewer items a bin has: compare with `calibration_error_by_chance`.
-    Errors: `ValueError` for no items, confidence outside 0 ... 1, fewer than one bin.
+    Errors: `ValueError` for no items, confidence outside 0 ... 1, another number of outcomes, fewer
+    than one bin, an unknown binning.
     """
     number = _bin_numbers(confidence, bins, binning)
-    gaps = np.bincount(number, weights=np.asarray(correct, dtype=float) - confidence)
+    gaps = np.bincount(number, weights=_outcomes(confidence, correct) - confidence)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
@@ -92,8 +93,11 @@ def calibration_errors_by_chance(
     """Gives the errors that a perfectly calibrated model shows with such confidences.
 
     Outcomes are drawn true with exactly the probability stated, item by item, `samples` times.
+    Errors: `ValueError` for fewer than one sample, and as `expected_calibration_error`.
     Source: Bröcker and Smith (2007), "Increasing the reliability of reliability diagrams".
     """
+    if samples < 1:
+        raise ValueError(f"samples={samples} shows no errors; give 1 or more, such as 200")
     rng = np.random.default_rng(seed)
     draws = (rng.random(len(confidence)) < confidence for _ in range(samples))
     return np.array(
@@ -125,10 +129,10 @@ def reliability_curve(
 ) -> list[ReliabilityBin]:
     """Gives mean confidence and accuracy of every bin that is not empty, from low to high.
 
-    Errors: `ValueError` for no items, confidence outside 0 ... 1, fewer than one bin.
+    Errors: as `expected_calibration_error`.
     """
     number = _bin_numbers(confidence, bins, binning)
-    correct = np.asarray(correct, dtype=float)
+    correct = _outcomes(confidence, correct)
     curve = []
     for b in np.unique(number):
         inside = number == b
@@ -163,9 +167,7 @@ def binary_brier_score(
     Errors: `ValueError` for what is no probability, and where the shapes differ.
     """
     _probabilities(forecast)
-    if np.shape(forecast) != np.shape(outcome):
-        raise ValueError(f"{np.shape(forecast)} forecasts do not fit {np.shape(outcome)} outcomes")
-    return float(((forecast - np.asarray(outcome, dtype=float)) ** 2).mean())
+    return float(((forecast - _outcomes(forecast, outcome)) ** 2).mean())
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def brier_decomposition(
     Coelho and Jolliffe 2008, "Two extra components in the Brier score decomposition").
     """
     _probabilities(forecast)
-    outcome = np.asarray(outcome, dtype=float)
+    outcome = _outcomes(forecast, outcome)
     if bins is None:
         number = np.unique(forecast, return_inverse=True)[1]
     else:
@@ -259,10 +261,21 @@ def _bin_numbers(
     _probabilities(confidence)
     if bins < 1:
         raise ValueError(f"bins={bins} leaves no place for the items; give 1 or more, such as 15")
+    if binning not in get_args(Binning):
+        raise ValueError(f"binning={binning!r} is unknown; use 'equal width' or 'equal mass'")
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     if binning == "equal mass":
         edges = np.quantile(confidence, edges)
     return np.searchsorted(edges, confidence, side="left")
+
+
+def _outcomes(
+    forecast: Float[np.ndarray, "items"], outcome: Shaped[np.ndarray, "items"]
+) -> Float[np.ndarray, "items"]:
+    """Gives what happened as numbers, one for each forecast, or refuses."""
+    if np.shape(forecast) != np.shape(outcome):
+        raise ValueError(f"{np.shape(forecast)} forecasts do not fit {np.shape(outcome)} outcomes")
+    return np.asarray(outcome, dtype=float)
 
 
 def _probabilities(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -284,6 +297,8 @@ def _checked(
     worst = int(np.abs(sums - 1).argmax())
     if abs(sums[worst] - 1) > 1e-5:
         raise ValueError(f"the probabilities of item {worst} sum to {sums[worst]:.6g}, not 1")
+    if labels.shape != sums.shape:
+        raise ValueError(f"{sums.shape} distributions do not fit {labels.shape} labels")
     wrong = labels[(labels < 0) | (labels >= probs.shape[1])]
     if wrong.size:
         raise ValueError(f"label {wrong[0]} is outside 0 ... {probs.shape[1] - 1}")
