@@ -81,6 +81,16 @@ def test_clusters_and_confidence_are_checked() -> None:
         roc_auc_interval(scores, positive, clusters=[0, 1])
 
 
+def test_scores_that_have_no_order_or_no_item_are_refused(unchecked_types: None) -> None:
+    positive = np.array([True, False, True])
+    for measure in (roc_auc, roc_curve, roc_auc_interval):
+        with pytest.raises(ValueError, match="a score is NaN"):
+            measure(np.array([1.0, np.nan, 2.0]), positive)
+        with pytest.raises(ValueError, match="2 scores do not fit 3 items"):
+            measure(np.array([1.0, 2.0]), positive)
+    assert roc_auc(np.array([1.0, -np.inf, np.inf]), positive) == 1
+
+
 def test_labels_that_are_numbers_are_refused(unchecked_types: None) -> None:
     for measure in (roc_auc, roc_curve, roc_auc_interval):
         with pytest.raises(ValueError, match="positive is of int64; give truth values"):

@@ -26,9 +26,10 @@ def roc_curve(
     """False and true positive rates, from the threshold above all scores to that below all.
 
     Items of equal score pass a threshold together, so that ties make slanted pieces.
-    Errors: `ValueError` where one of the two kinds is missing, and for what is no truth value.
+    Errors: `ValueError` where one of the two kinds is missing, for a score that is NaN, for another
+    number of scores than of items, and for what is no truth value.
     """
-    _require_both(positive)
+    _check(scores, positive)
     _, place = np.unique(-scores, return_inverse=True)
     rates = []
     for kind in (~positive, positive):
@@ -40,9 +41,9 @@ def roc_curve(
 def roc_auc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
     """The area under the curve; ties count half.
 
-    Errors: `ValueError` where one of the two kinds is missing.
+    Errors: as `roc_curve`.
     """
-    _require_both(positive)
+    _check(scores, positive)
     _, place = np.unique(scores, return_inverse=True)
     return _area(place, positive, np.ones(len(scores)))
 
@@ -60,8 +61,8 @@ def roc_auc_interval(
 
     A sample that holds one kind alone has no area and is left out. Where the kinds are fully apart,
     no sample shows any spread: both ends are 1 then, and few clusters prove less than that says.
-    Errors: `ValueError` where one of the two kinds is missing, for another number of clusters than
-    of scores, or impossible confidence.
+    Errors: as `roc_curve`, and `ValueError` for another number of clusters than of scores or
+    impossible confidence.
     """
     area = roc_auc(scores, positive)
     group = group_numbers(len(scores), clusters)
@@ -92,8 +93,12 @@ def _area(
     return float(above @ beaten / (above.sum() * below.sum()))
 
 
-def _require_both(positive: Bool[np.ndarray, " n"]) -> None:
+def _check(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> None:
     if positive.dtype != bool:
         raise ValueError(f"positive is of {positive.dtype}; give truth values, such as labels == 1")
+    if len(scores) != len(positive):
+        raise ValueError(f"{len(scores)} scores do not fit {len(positive)} items; give each one")
+    if np.isnan(scores).any():  # infinities have their place in the order
+        raise ValueError("a score is NaN and has no rank; leave its item out or give it a number")
     if positive.all() or not positive.any():
         raise ValueError("a curve needs items of both kinds; give some that are positive, some not")
