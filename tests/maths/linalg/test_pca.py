@@ -31,6 +31,15 @@ def test_pca_sees_little_variance_beside_a_large_mean() -> None:
     np.testing.assert_allclose(variances, data.var(axis=0, ddof=1), rtol=0.05)
 
 
+def test_shares_of_variance_do_not_depend_on_the_size_of_data() -> None:
+    data = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]])
+    shares = linalg.PCA.fit(data).explained_variance_ratio
+    np.testing.assert_allclose(linalg.PCA.fit(data * 1e-200).explained_variance_ratio, shares)
+    with pytest.warns(RuntimeWarning, match="overflow"):  # the variances themselves are infinite
+        large = linalg.PCA.fit(data * 1e200)
+    np.testing.assert_allclose(large.explained_variance_ratio, shares)
+
+
 def test_components_point_where_their_largest_entry_is_positive() -> None:
     components = linalg.PCA.fit(random().normal(size=(40, 5))).components
     assert np.all(components[np.arange(5), np.abs(components).argmax(axis=1)] > 0)

@@ -46,11 +46,12 @@ class PCA:
         largest = np.argmax(np.abs(vt), axis=1)
         vt *= np.sign(vt[np.arange(len(vt)), largest])[:, None]
         variance = s**2 / (len(x) - 1)
+        share = (s / s[0]) ** 2  # no square is too large or too small
         return PCA(
             like(mean, data),
             like(vt[:k], data),
             like(variance[:k], data),
-            like(variance[:k] / variance.sum(), data),
+            like(share[:k] / share.sum(), data),
         )
 
     def transform(self, data: Real[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
