@@ -159,3 +159,9 @@ def test_credible_intervals_hold_the_truth_as_often_as_they_say():
 def test_what_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("of", [posterior, log_evidence])
+def test_each_hypothesis_has_a_likelihood(of, unchecked_types):
+    with pytest.raises(ValueError, match=r"of shape \(1,\) do not fit 2 hypotheses"):
+        of(Categorical.from_probs(np.array([0.5, 0.5])), np.array([-1.0]))

@@ -45,9 +45,10 @@ def posterior(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> Ca
 
     `log_likelihoods` holds log p(x | h) of all data together under each hypothesis h. Since they
     are logarithms, data of any length underflows nowhere.
-    Errors: `ValueError` if every hypothesis that the prior allows finds the data impossible.
+    Errors: `ValueError` if every hypothesis that the prior allows finds the data impossible, and
+    for another number of likelihoods than of hypotheses.
     """
-    joint = prior.logprobs + log_likelihoods
+    joint = _joint(prior, log_likelihoods)
     if joint.max() == -inf:
         raise ValueError("no hypothesis can have made the data")
     return Categorical(log_softmax(joint))
@@ -57,10 +58,22 @@ def log_evidence(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) ->
     """Gives log p(x) = log sum_h p(h) p(x | h): how well the hypotheses together foresaw the data.
 
     The difference between two families of hypotheses is the log Bayes factor between them.
+    Errors: `ValueError` for another number of likelihoods than of hypotheses.
     """
-    joint = prior.logprobs + log_likelihoods
+    joint = _joint(prior, log_likelihoods)
     peak = float(joint.max())
     return peak if peak == -inf else peak + log(np.exp(joint - peak).sum())
+
+
+def _joint(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+    """Gives log p(h) + log p(x | h), or refuses lengths that differ."""
+    if prior.logprobs.shape != np.shape(log_likelihoods):
+        raise ValueError(
+            f"log-likelihoods of shape {np.shape(log_likelihoods)} do not fit "
+            f"{len(prior.logprobs)} hypotheses; give one for each"
+        )
+    joint: Float[np.ndarray, "k"] = prior.logprobs + log_likelihoods
+    return joint
 
 
 @dataclass(frozen=True)
