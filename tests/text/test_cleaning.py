@@ -15,6 +15,12 @@ def test_tidy_keeps_words_and_paragraphs() -> None:
     assert cleaning.tidy(text) == "A b c\n\nde\nf g"
 
 
+def test_tidy_keeps_words_apart_at_page_breaks() -> None:
+    assert cleaning.tidy("the end of page one\x0cPage two\x0bbegins") == (
+        "the end of page one\nPage two\nbegins"
+    )
+
+
 @given(st.text())
 def test_tidying_twice_changes_nothing(text: str) -> None:
     once = cleaning.tidy(text)
@@ -93,3 +99,12 @@ def test_cut_to_sentences_is_a_prefix_within_the_limit(text: str, limit: int) ->
 def test_cut_to_sentences_ends_with_a_sentence_where_it_can() -> None:
     assert cleaning.cut_to_sentences("One two. Three four. Five six.", 24) == "One two. Three four."
     assert cleaning.cut_to_sentences("One two three four", 9) == "One two"
+
+
+@pytest.mark.parametrize(
+    "rest", ["\n\nThen more came.", ' "Why?" he asked.', " (In fact she ran.)", "   He stayed."]
+)
+def test_cut_to_sentences_keeps_the_last_that_fits(rest: str) -> None:
+    text = "It rained. She left."
+    for limit in (len(text), len(text) + 1, len(text) + 3):
+        assert cleaning.cut_to_sentences(text + rest, limit) == text

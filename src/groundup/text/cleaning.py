@@ -29,7 +29,7 @@ _REPEATED_WORDS, _REPEATED_SHARE = 8, 0.5
 # except the line break, soft hyphen, zero-width and direction marks, and the byte order mark.
 _INVISIBLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _WIDE_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_LINE_BREAK = re.compile("\r\n?|[\u0085\u2028\u2029]")
+_LINE_BREAK = re.compile("\r\n?|[\x0b\x0c\u0085\u2028\u2029]")
 # UTF-8 read as Latin-1 or Windows-1252 leaves these pairs; U+FFFD is what a lossy reader leaves.
 _MOJIBAKE = re.compile("[ÂÃ][\u0080-\u00bf]|â[\u0080-\u0090€][\u0080-\u00bf™œ\u009d]|\ufffd")
 
@@ -163,7 +163,7 @@ def cut_to_sentences(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     best = ""
-    for end in _SENTENCE_END.finditer(text, 0, limit + 2):
+    for end in _SENTENCE_END.finditer(text):
         if end.end() > limit:
             break
         if not (text[end.start()] == "." and _ABBREVIATION.search(text, 0, end.start() + 1)):
