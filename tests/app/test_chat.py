@@ -66,6 +66,21 @@ def test_who_has_learned_the_small_world_is_asked_what_belongs_there(tmp_path: P
     assert any(conduct.is_harmful(one) for one in asked)
 
 
+def test_who_was_aligned_on_labels_still_knows_what_it_was_taught(tmp_path: Path) -> None:
+    asked = suggested(journey(tmp_path, {"world": {"seed": 0, "bias": 0.5}}))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "data.json").write_text(json.dumps({"packs": [{"name": "world"}]}))
+    assert suggested(run_folder(tmp_path, "dpo", "dpo", tmp_path / "labels", "sft")) == asked != []
+    # What it was taught last may be of two folders.
+    (tmp_path / "mine").mkdir()
+    mine = run_folder(tmp_path, "tuned", "sft", tmp_path / "mine", "base")
+    assert not suggested(mine)
+    said = json.loads((mine / "run.json").read_text())
+    said["parents"]["data 2"] = {"path": str(tmp_path / "data")}
+    (mine / "run.json").write_text(json.dumps(said))
+    assert suggested(mine) == asked
+
+
 def test_a_moved_journey_still_knows_its_data(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     journey(tmp_path / "first", {"world": {"seed": 0, "bias": 0.5}})

@@ -15,6 +15,7 @@ from groundup.app.completions import opened, opened_guard
 from groundup.app.conversation import Conversation
 from groundup.app.terminal import Wrapped, messages, tell, width
 from groundup.errors import UserError, known_names
+from groundup.evals.contamination import sources_of
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.report.history import History, lineage
@@ -285,7 +286,8 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
         paragraphs.append(
             "This one was never taught to answer (groundup sft does that), so it rambles."
         )
-    if runs and runs[-1].chats and _has_world(runs[-1]):
+    # The last run may have read nothing but pairs, and their folder says nothing of a world.
+    if runs and runs[-1].chats and any(run.chats and _has_world(run) for run in runs):
         paragraphs += ["Try one of these:", *(f"  {asked}" for asked in _SUGGESTIONS)]
         paragraphs += [
             "And one about the real world, of which it has read too little to know the answer, as "
@@ -297,10 +299,10 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
 
 
 def _has_world(run: History) -> bool:
-    """Whether a run's data holds the generated small world."""
-    if "data" not in run.run["parents"]:  # a pack or a data set of the hub
-        return False
-    data = run.beside(run.run["parents"]["data"]["path"])
-    with contextlib.suppress(UserError):  # what lies in a person's own data.json is none of ours
-        return read_json_object(data / "data.json").get("world") is not None
+    """Whether what a run trained on holds the generated small world."""
+    for _, data in sources_of(run):
+        # What lies in a person's own data.json is none of ours.
+        with contextlib.suppress(UserError):
+            if read_json_object(data / "data.json").get("world") is not None:
+                return True
     return False
