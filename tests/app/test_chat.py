@@ -13,7 +13,7 @@ import torch
 
 from groundup.app import chat
 from groundup.app.chat import introduction
-from groundup.app.conversation import Conversation, _text, _whole
+from groundup.app.conversation import Answered, Conversation, _text, _whole
 from groundup.errors import UserError
 from groundup.generation.generate import generate
 from groundup.generation.guarded import SENTENCE
@@ -358,19 +358,25 @@ def test_behind_a_guard_an_answer_comes_whole_or_not_at_all(talk: Conversation) 
     talk.guard = Words(plain.strip())
     talk.ask("Is the sea wide?")
     assert list(talk.answer()) == [SENTENCE]
+    # Nothing is told of what nobody is shown: that it was cut, or how long it was.
+    assert talk.last == Answered(0, 0.0, cut=False)
     assert [one["content"] for one in talk.messages] == ["Is the sea wide?", SENTENCE]
     with pytest.raises(UserError):  # what was stopped is not gone on with
         talk.go_on()
 
 
-def test_behind_a_guard_more_of_an_answer_is_read_with_its_beginning(talk: Conversation) -> None:
+def test_behind_a_guard_more_of_an_answer_is_read_with_its_beginning(
+    talk: Conversation, capsys: pytest.CaptureFixture[str]
+) -> None:
     talk.guard = Words()
     talk.ask("Is the sea wide?")
     first = "".join(talk.answer())
     more = "".join(talk.go_on())
     assert talk.messages[-1]["content"] == (first + more).strip()
     talk.guard = Words(first.strip()[:3])
-    assert list(talk.go_on()) == [SENTENCE]
+    talk.sampling = replace(talk.sampling, max_new_tokens=2)
+    chat._do(talk, "/continue", "")
+    assert capsys.readouterr().out.strip() == f"…{SENTENCE}"
     assert [one["content"] for one in talk.messages] == ["Is the sea wide?", SENTENCE]
 
 

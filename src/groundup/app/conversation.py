@@ -152,6 +152,7 @@ class Conversation:
             stopped = last["role"] == "assistant" and guard.stops([question], [last["content"]])[0]
             if stopped:
                 last["content"], self._drawn = SENTENCE, []
+                self.last = Answered(0, 0.0, cut=False)
         yield SENTENCE if stopped else "".join(more)
 
     def _draw(self, drawn: list[int]) -> Generator[str]:
