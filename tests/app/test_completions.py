@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from groundup.adapters.attach import add_lora
 from groundup.app.completions import complete_file, sampling_of
@@ -332,6 +333,12 @@ def test_how_to_draw_comes_from_the_folder_unless_it_is_said(tmp_path: Path) -> 
     for other in ('{"do_sample": false, "temperature": 0.3}', '{"temperature": 0.3}'):
         path.write_text(other)
         assert sampling_of(tmp_path) == greedy
+    path.write_text('{"temperature": 0.3, "repetition_penalty": 1.5}')
+    assert sampling_of(tmp_path) == Sampling(temperature=0, repetition_penalty=1.5)
+    assert sampling_of(tmp_path, repetition_penalty=1.1) == replace(greedy, repetition_penalty=1.1)
+    path.write_text('{"repetition_penalty": 0}')
+    with pytest.raises(UserError, match=r"generation_config\.json says repetition_penalty=0"):
+        sampling_of(tmp_path)
     for wrong in ('"top_p": "high"', '"min_p": true', '"temperature": 1' + "0" * 400):
         path.write_text(f'{{"do_sample": true, {wrong}}}')
         with pytest.raises(UserError, match=r"generation_config\.json says"):
@@ -340,3 +347,19 @@ def test_how_to_draw_comes_from_the_folder_unless_it_is_said(tmp_path: Path) -> 
         path.write_text(damaged)
         with pytest.raises(UserError, match=r"generation_config\.json is not"):
             sampling_of(tmp_path)
+
+
+def test_a_folder_that_does_not_sample_gives_what_it_gives_in_transformers(
+    folder: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(folder, tmp_path / "model") / "generation_config.json"
+    said = json.loads(own.read_text())
+    ends = {name: said[name] for name in said if name.endswith("_token_id")}
+    own.write_text(json.dumps(ends | {"repetition_penalty": 1.5}))
+    model, tokenizer = load(own.parent)
+    ids = tokenizer.encode("the sea is")
+    theirs = AutoModelForCausalLM.from_pretrained(own.parent)
+    expected = theirs.generate(torch.tensor([ids]), max_new_tokens=20)[0, len(ids) :].tolist()
+    sampling = sampling_of(own.parent, max_new_tokens=20)
+    [found] = generate(model, [Request(prompt_ids=ids, sampling=sampling)], tokenizer)
+    assert found.ids == expected

@@ -55,22 +55,24 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
     """Return the sampling settings: the values given, else those of the model's folder.
 
     A folder that does not ask for sampling, and a GGUF file, gets the likeliest token every time,
-    as in transformers: who made the model knows whether chance becomes it.
+    as in transformers: who made the model knows whether chance becomes it. The folder's repetition
+    penalty counts either way, for it says which token is likeliest.
     """
     given = {name: value for name, value in given.items() if value is not None}
     settings: dict[str, Any] = {"temperature": 0.0}
     unsaid = {"temperature": 1.0, "top_k": 50}  # what transformers takes where sampling is asked
     if (file := generation_config_of(folder)) is not None:
         own = read_json_object(file)
+        names: tuple[str, ...] = ("repetition_penalty",)
         if own.get("do_sample") is True:
-            open_ones = {name: own.get(name) for name in (*_NUMBERS, "top_k") if name not in given}
-            try:
-                settings = unsaid | _settings(open_ones)
-                Sampling(**settings)
-            except UserError as error:
-                raise UserError(
-                    f"{file} says {error}; correct it there, or give another value here"
-                ) from None
+            names, settings = (*_NUMBERS, "top_k"), unsaid
+        try:
+            settings |= _settings({name: own.get(name) for name in names if name not in given})
+            Sampling(**settings)
+        except UserError as error:
+            raise UserError(
+                f"{file} says {error}; correct it there, or give another value here"
+            ) from None
     return Sampling(**settings | given)
 
 

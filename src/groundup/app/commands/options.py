@@ -87,7 +87,9 @@ class SamplingOptions(BaseModel):
         None, description="keep tokens with at least this share of the likeliest's probability"
     )
     repetition_penalty: ranges.RepetitionPenalty | None = Field(
-        None, description="above 1, tokens that were there before become less likely"
+        None,
+        description="above 1, tokens that were there before become less likely (default: "
+        "generation_config.json's, sampling or not)",
     )
 
 
