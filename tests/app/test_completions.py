@@ -182,6 +182,13 @@ def test_an_adapter_goes_on_with_what_an_adapter_began(complete: Complete, tmp_p
     [
         ({"prompt": "the sea", "max_tokens": 2}, "max_tokens=2 .*; write max_new_tokens"),
         ({"prompt": "the sea", "logit_bias": {"3": 1}}, "logit_bias=.*; leave it out"),
+        ({"prompt": "the sea", "do_sample": False}, "do_sample=False .*; write temperature"),
+        ({"prompt": "the sea", "max_length": 9}, "max_length=9 .*; write max_new_tokens"),
+        ({"prompt": "the sea", "num_return_sequences": 3}, "num_return_.*=3 .*; leave it out"),
+        ({"prompt": "the sea", "best_of": 3}, "best_of=3 .*; leave it out"),
+        ({"prompt": "the sea", "num_beams": 4}, "num_beams=4 .*; leave it out"),
+        ({"prompt": "the sea", "no_repeat_ngram_size": 3}, "no_repeat_.*=3 .*; leave it out"),
+        ({"prompt": "the sea", "typical_p": 0.9}, "typical_p=0.9 .*; leave it out"),
         ({"prompt": "the sea", "ignore_eos": 1}, "ignore_eos=1 must be true or false"),
         ({"prompt": "the sea", "system": "Be brief."}, "this prompt is a text; pass --chat"),
     ],
