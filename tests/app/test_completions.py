@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from groundup.adapters.attach import add_lora
-from groundup.app.completions import complete_file, sampling_of
+from groundup.app.completions import complete_file, sampling_of, write_completions
 from groundup.errors import UserError
 from groundup.formats.folder import save_model
 from groundup.formats.load import load
@@ -128,6 +128,23 @@ def test_logprobs_are_written_for_who_asks(complete: Complete) -> None:
     [row] = complete(ROWS[:1], logprobs=2)
     assert len(row["ids"]) == len(row["logprobs"]) == len(row["top_logprobs"]) == row["tokens"]
     assert all(len(top) == 2 for top in row["top_logprobs"])
+
+
+def test_a_prompt_that_cannot_be_completed_is_not_written(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def written(prompt: str, sampling: Sampling = SAMPLING) -> str:
+        write_completions(folder, [prompt], sampling, as_messages=False)
+        return capsys.readouterr().out
+
+    with pytest.raises(UserError, match="the prompt has"):
+        written("sea " * 99)
+    assert capsys.readouterr().out == ""
+    model, tokenizer = load(folder)
+    [completion] = generate(model, [Request(prompt="the sea", sampling=SAMPLING)], tokenizer)
+    assert written("the sea") == f"the sea{completion.text}\n"
+    # Nor is one left out that nothing follows.
+    assert written("the sea", replace(SAMPLING, stop_ids=tuple(range(320)))) == "the sea\n"
 
 
 # Stopping and going on.

@@ -137,9 +137,11 @@ def _write_completions(
     # A file gets the bytes as they are.
     shown = printable if sys.stdout.isatty() else str
     if len(requests) == 1:
-        if not as_messages:
-            write(prompts[0])
-        for piece in stream(model, tokenizer, requests[0]):
+        pieces = stream(model, tokenizer, requests[0])
+        # A prompt that cannot be completed is refused here, before anything is written.
+        first = next(pieces, "")
+        write(("" if as_messages else prompts[0]) + shown(first))
+        for piece in pieces:
             write(shown(piece))
         write("\n")
         return
