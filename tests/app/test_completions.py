@@ -331,6 +331,33 @@ def test_bad_lines_are_named_and_left_out(
     assert "8 bad lines left out" in said.out
 
 
+def test_an_index_is_the_place_among_the_rows_of_the_file(
+    complete: Complete, tmp_path: Path
+) -> None:
+    lines: list[object] = [
+        {"prompt": "the sea"},
+        {"prompt": ""},
+        "",
+        {"prompt": "the ship"},
+        {"prompt": "the island", "top_k": "5"},
+        *({"prompt": f"wide {n}"} for n in range(20)),
+    ]
+    whole = complete(lines)
+    assert [row["index"] for row in whole] == [0, 2, *range(4, 24)]
+    assert [row["prompt"] for row in whole[:3]] == ["the sea", "the ship", "wide 0"]
+    # It goes on by these numbers, and not with what was numbered otherwise.
+    out, about = tmp_path / "out.jsonl", tmp_path / "out.jsonl.run.json"
+    out.write_bytes(out.read_bytes()[:400])
+    assert complete(lines) == whole
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"schema": 1}))
+    with pytest.raises(UserError, match="begun with schema=1, not schema=2"):
+        complete(lines)
+    # Where every row could be read, the numbers are what they were.
+    out.unlink()
+    complete(ROWS)
+    assert json.loads(about.read_text())["schema"] == 1
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

@@ -1,7 +1,8 @@
 """Completions of prompts from the command line, as text, or from a file, as JSON Lines.
 
-A file's completions are written as they come, each with its prompt's `index`, and each at once: one
-that was stopped, at whatever moment, goes on where it was (see `resumable_lines`).
+A file's completions are written as they end, which is not the order of the prompts: each has the
+`index` of its row, from 0, bad rows counted and empty lines not. Each is written at once: one that
+was stopped, at whatever moment, goes on where it was (see `resumable_lines`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, TextColumn
 
 from groundup.adapters.attach import use_adapter
-from groundup.data.records import read_prompts
+from groundup.data.records import Records, read_prompts
 from groundup.errors import UserError, shorten
 from groundup.formats.adapter import generation_config_of, model_hash, with_adapters
 from groundup.formats.load import load, tokenizer_with
@@ -35,7 +36,7 @@ from groundup.text.rows import BadLine, PromptRow, as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.ranges import TopLogprobs, check
 
-SCHEMA = 1
+SCHEMA = 2
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 _WHOLE = ("top_k", "max_new_tokens", "min_new_tokens", "seed")
 # What other programs call a setting, or have and we have not.
@@ -175,7 +176,8 @@ def complete_file(
         check("logprobs", logprobs, TopLogprobs, "0 are of the tokens drawn; try 5")
     records, ways = read_prompts(prompts), _Ways(sampling, as_messages, logprobs or 0)
     begun_with = {
-        "schema": SCHEMA,
+        # Schema 1 did not count rows that cannot be read; without any both number alike.
+        "schema": SCHEMA if records.bad else 1,
         "model": model_hash(folder),
         "adapter": adapter and model_hash(adapter, alone=True),
         "guard": guard and model_hash(guard),
@@ -191,7 +193,7 @@ def complete_file(
         finished,
     ):
         model, tokenizer = opened(folder, [adapter] if adapter else [])
-        jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records.rows, str(prompts), ways)
+        jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records, str(prompts), ways)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)
         todo = [job for job in jobs if job.index not in finished]
@@ -226,16 +228,19 @@ class _Job:
 
 
 def _jobs(
-    processor: InputProcessor, rows: Sequence[PromptRow], file: str, ways: _Ways
+    processor: InputProcessor, records: Records[PromptRow], file: str, ways: _Ways
 ) -> tuple[list[_Job], list[BadLine]]:
     """What is to be completed, and what cannot be.
 
     All rows are admitted in their order, the finished ones too, for equal requests are numbered.
     """
     jobs, bad = list[_Job](), list[BadLine]()
-    for index, asked in enumerate(rows):
+    lines = sorted(one.line for one in (*records.rows, *records.bad))
+    places = {line: index for index, line in enumerate(lines)}
+    for asked in records.rows:
         try:
-            jobs.append(_Job(index, asked, processor.process(_request(asked, ways))))
+            row = processor.process(_request(asked, ways))
+            jobs.append(_Job(places[asked.line], asked, row))
         except UserError as error:
             bad.append(BadLine(file, asked.line, str(error)))
     return jobs, bad

@@ -49,7 +49,8 @@ def generate(
         Path | None,
         Parameter(
             group=_FILES,
-            help="write there, and go on there after a stop (default: standard output)",
+            help="write there, and go on there after a stop; lines come as completions end, each "
+            "with the index of its row, from 0 (default: standard output)",
         ),
     ] = None,
     logprobs: Annotated[
