@@ -260,11 +260,15 @@ def test_the_cache_grows_with_what_is_used(tiny_model: TinyModel) -> None:
     assert engine._cache.rows <= 4 and engine._cache.slots <= 400
 
 
-def test_places_must_be_at_least_one(tiny_model: TinyModel) -> None:
-    with pytest.raises(UserError, match="batch_size=0 must be 1 or more; try 32"):
-        Engine(tiny_model(), batch_size=0)
-    with pytest.raises(UserError, match="prompt_tokens=-1 must be 1 or more; try 512"):
-        Engine(tiny_model(), prompt_tokens=-1)
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "8", True])
+def test_places_must_be_at_least_one(tiny_model: TinyModel, wrong: Any) -> None:
+    with pytest.raises(UserError, match=f"batch_size={wrong!r} must be a whole number .* try 32"):
+        Engine(tiny_model(), batch_size=wrong)
+    with pytest.raises(UserError, match=f"tokens={wrong!r} must be a whole number .* try 512"):
+        Engine(tiny_model(), prompt_tokens=wrong)
+    with pytest.raises(UserError, match="batch_size=None must be a whole number"):
+        generate(tiny_model(), [Request([5])], batch_size=None)  # type: ignore[arg-type]
 
 
 # Ends, masks and the likeliest tokens.

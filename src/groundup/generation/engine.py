@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from groundup.adapters.attach import active_adapter
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.generation.decode import Decode
 from groundup.generation.prefill import TOKENS_AT_ONCE, Prefill, schedule
 from groundup.generation.request import (
@@ -39,7 +39,7 @@ from groundup.generation.request import (
     SequenceState,
     TopLogprobs,
 )
-from groundup.generation.sampling import BatchedSampling, Logits, sample
+from groundup.generation.sampling import BatchedSampling, Logits, sample, whole
 from groundup.lm.model import CausalLM, in_eval_mode
 from groundup.text.tokenizer import Tokenizer
 
@@ -92,10 +92,14 @@ class Engine:
         share_prefixes: bool = True,
         prompt_tokens: int | None = 512,
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} must be 1 or more; try {BATCH_SIZE}")
-        if prompt_tokens is not None and prompt_tokens < 1:
-            raise UserError(f"prompt_tokens={prompt_tokens} must be 1 or more; try 512")
+        if (whole(batch_size) or 0) < 1:
+            raise UserError(
+                f"batch_size={shorten(batch_size)} must be a whole number from 1; try {BATCH_SIZE}"
+            )
+        if prompt_tokens is not None and (whole(prompt_tokens) or 0) < 1:
+            raise UserError(
+                f"prompt_tokens={shorten(prompt_tokens)} must be a whole number from 1; try 512"
+            )
         self._model, self._batch_size = model, batch_size
         self._prompt_tokens = prompt_tokens
         active = active_adapter(model)
