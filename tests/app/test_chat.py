@@ -488,6 +488,11 @@ def test_what_is_forgotten_is_told_once_and_saved_whole(
         chat._do(talk, "/save", str(tmp_path))
     with pytest.raises(UserError, match=r"cannot be (used|written)"):
         chat._do(talk, "/save", "a\0b")
+    for empty in ("", "'", '""'):
+        with pytest.raises(UserError, match="name a file"):
+            chat._do(talk, "/save", empty)
+    chat._do(talk, "/save", f"'{tmp_path / 'our talk.jsonl'}'")
+    assert json.loads((tmp_path / "our talk.jsonl").read_text()) == {"messages": talk.messages}
     chat._do(talk, "/reset", "")
     capsys.readouterr()
     for turn in range(8):

@@ -246,6 +246,9 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["eval", "reprot", "x"], "report"),
         (["chat", "nowhere"], "'nowhere'"),
         (["generate"], "MODEL is missing"),
+        (["chat", ""], "MODEL='' is empty"),
+        (["label", "", "x", "--prompts", "x"], "MODEL='' is empty"),
+        (["generate", "x", "a", "--stop", "b", "--stop", ""], "--stop='' must be a text"),
     ],
 )
 def test_a_slip_gets_one_line_and_the_nearest_name(

@@ -201,14 +201,14 @@ def _system(talk: Conversation, argument: str) -> str:
 
 
 def _save(talk: Conversation, argument: str) -> str:
+    if argument and argument[0] in "'\"" and argument[0] == argument[-1]:  # as in a shell
+        argument = argument[1:-1]
     if not argument:
         raise UserError("name a file: /save talk.jsonl")
     if not talk.messages:
         raise UserError("nothing has been said yet")
     line = json.dumps({"messages": talk.said}, ensure_ascii=False) + "\n"
     try:
-        if argument[0] in "'\"" and argument[0] == argument[-1]:  # as in a shell
-            argument = argument[1:-1]
         path = Path(argument).expanduser()
         with naming(path), path.open("a+b") as file:
             # What somebody else wrote there may lack its line's end.

@@ -100,6 +100,8 @@ def generate(
     given = [option for option, is_given in of_files.items() if is_given]
     if prompts_file is None and given:
         raise UserError(f"{given[0]} is for a file of prompts; name it with --prompts")
+    if "" in stop:
+        raise UserError("--stop='' must be a text that is not empty; give one, or leave it out")
     folder = find_model(model)
     texts = () if prompts_file is not None else _prompts(prompts)
     from groundup.app.completions import complete_file, sampling_of, write_completions

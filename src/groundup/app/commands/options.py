@@ -14,17 +14,27 @@ from cyclopts import CoercionError, Group, Parameter, Token, convert
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from groundup.errors import UserError
 from groundup.learn.own import FOLDER
 from groundup.train import ranges
 
 RUNS = Path("runs")
 P = ParamSpec("P")
 
+
+def _named(type: Any, tokens: Sequence[Token]) -> Path:
+    """A model's name; a path would make the folder one is in of an empty one."""
+    if not tokens[0].value:
+        raise UserError("MODEL='' is empty; give a model's folder, or . for the one you are in")
+    return Path(tokens[0].value)
+
+
 ModelFolder = Annotated[
     Path,
     Parameter(
+        converter=_named,
         help="a model folder, the folder of a recipe with its models, a GGUF file, pack:NAME or "
-        "hub:OWNER/NAME"
+        "hub:OWNER/NAME",
     ),
 ]
 
