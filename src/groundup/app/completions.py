@@ -235,8 +235,8 @@ def _jobs(
     All rows are admitted in their order, the finished ones too, for equal requests are numbered.
     """
     jobs, bad = list[_Job](), list[BadLine]()
-    lines = sorted(one.line for one in (*records.rows, *records.bad))
-    places = {line: index for index, line in enumerate(lines)}
+    lines = [*(row.line for row in records.rows), *(line.line for line in records.bad)]
+    places = {line: index for index, line in enumerate(sorted(lines))}
     for asked in records.rows:
         try:
             row = processor.process(_request(asked, ways))
