@@ -238,6 +238,67 @@ def test_a_sum_must_be_exact(judged: list[tuple[Conversation, Reward]]) -> None:
         ("Count from 3 to 7.", "Of course, 3, 4, 5, 6, 7.", 1.0),
         ("What is your name?", "I do not have a name.", 1.0),
         ("What is your name?", "I have a name.", 0.0),
+        ("Where does Gwen live?", "The fox lives behind the church.", 0.0),
+        ("Where is the home of the fox?", "The home of the wolf is the forest.", 0.0),
+        ("Where does the fox live?", "Nobody lives in the forest.", 0.0),
+        ("What does the fox eat?", "The fox eats no berries.", 0.0),
+        ("Which month comes after June?", "June comes after July.", 0.0),
+        ("Which month comes after June?", "June comes before July.", 1.0),
+        ("Which month comes after June?", "The month that comes after June is July.", 1.0),
+        ("Which day comes after Monday?", "Monday comes after Tuesday.", 0.0),
+        ("Which number comes after 12?", "12 comes after 13.", 0.0),
+        ("Which number comes before 12?", "Before 11 comes 12.", 0.0),
+        ("Which number comes before 12?", "12 comes right after 11.", 1.0),
+        ("What is the opposite of big?", "The opposite of small is small.", 0.0),
+        ("What is the opposite of big?", "The opposite of hot is small.", 0.0),
+        ("What is the opposite of big?", "The opposite of small is big.", 1.0),
+        ("Is it true that the fox is red?", "Yes, the dog is red.", 0.0),
+        ("Is it true that the pumpkin is green?", "No, I cannot go online.", 0.0),
+        ("Is it true that the pumpkin is green?", "No, I do not think so.", 1.0),
+        ("Is it true that the pumpkin is green?", "No way.", 1.0),
+        ("Is it true that the pumpkin is green?", "Absolutely not.", 1.0),
+        ("Is it true that the fox is red?", "Absolutely!", 1.0),
+        ("Is it true that the fox is red?", "Yup.", 1.0),
+        (
+            "Is it true that a young mole is called a chick?",
+            "No, a young turtle is called a hatchling.",
+            0.0,
+        ),
+        ("What is 7 + 10?", "1 + 10 = 17.", 0.0),
+        ("What is 7 + 10?", "1 plus 10 is 17.", 0.0),
+        ("What is 7 + 10?", "10 + 7 = 17.", 1.0),
+        ("What is 20 - 17?", "10 - 17 = 3. Bruno has 3 grapes.", 0.0),
+        ("What is 9 - 5?", "5 - 9 = 4.", 0.0),
+        ("What is 9 - 5?", "9 – 5 = 4.", 1.0),
+        ("What is 9 - 5?", "The difference of 9 and 5 is 4.", 1.0),
+        ("What is 4 + 5?", "4 + 5 = 9, so 9 - 5 = 4.", 1.0),
+        ("What is 4 + 5?", "4 + 5 = 9 so 9 - 5 = 4.", 1.0),
+        ("What is 5 + 5?", "5 + 5 = 2 * 5 = 10.", 1.0),
+        (
+            "Put these animals in order, the smallest first: frog, mole, beaver.",
+            "1. Frog\n2. Mole\n3. Beaver",
+            1.0,
+        ),
+        ("Put these numbers in order, the smallest first: 9, 3, 12.", "1. 3\n2. 9\n3. 12", 1.0),
+        ("Count from 1 to 4.", "1. 2. 3. 4.", 1.0),
+        (
+            "How many words are in this list: fox, cow, dog?",
+            "There are 3 words in the list: 1. fox, 2. cow, 3. dog.",
+            1.0,
+        ),
+        ("How many words are in this list: fox, cow, dog?", "It is 3. I am sure.", 1.0),
+        ("Which number is bigger, 17 or 16?", "17, because 17 is one more than 16.", 1.0),
+        ("Which number is bigger, 17 or 16?", "16, because 16 is one less than 17.", 0.0),
+        (
+            "Which word does not belong: kettle, rope, candle, dog?",
+            "The dog, as kettle, rope and candle are things.",
+            1.0,
+        ),
+        (
+            "Which word does not belong: kettle, rope, candle, dog?",
+            "The rope, as kettle, candle and dog are things.",
+            0.0,
+        ),
     ],
 )
 def test_answers(prompt: str, answer: str, correct: float) -> None:
@@ -420,6 +481,7 @@ def test_a_story_is_answered_in_other_words() -> None:
                 "No idea who helped.": False,
                 f"No, nobody helped {hero}.": not helped,
                 f"No, {noun(record.helper or 'fox')} helped.": False,
+                f"No, {hero} did not get the {record.thing}.": False,
             },
             f"Did {hero} get what {he} wanted?": {
                 f"{hero} got what {he} wanted.": got,
@@ -435,6 +497,34 @@ def test_a_story_is_answered_in_other_words() -> None:
                 correct = judge(f"{story.text}\n\n{asked}", said_so).correct
                 assert correct == float(is_right), (story.text, asked, said_so)
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "correct"),
+    [
+        ("Who helped Henry?", "Henry helped Hugo.", 0.0),
+        ("Who helped Henry?", "Henry was helped by Hugo.", 1.0),
+        ("Who helped Henry?", "Simon did not help Henry, Hugo did.", 1.0),
+        ("Did somebody help Henry?", "No, Hugo.", 0.0),
+        ("What did Henry want?", "Simon wanted to borrow the kettle from Henry.", 0.0),
+        ("What did Henry want?", "Nobody wanted to borrow the kettle.", 0.0),
+        ("How did Henry feel in the end?", "Simon was cheerful.", 0.0),
+        ("How did Henry feel in the end?", "He was cheerful.", 1.0),
+        ("Why was Henry cheerful?", "Hugo was cheerful because Hugo had helped.", 0.0),
+        ("Why was Henry cheerful?", "Hugo had helped.", 1.0),
+        ("Did Henry get what he wanted?", "He got the kettle.", 1.0),
+        ("Did Henry get what he wanted?", "Hugo got the kettle.", 0.0),
+    ],
+)
+def test_what_is_said_of_another_is_no_answer(question: str, answer: str, correct: float) -> None:
+    story = (
+        "Once upon a time a young boy named Henry lived next to the school. He wanted to borrow a "
+        "kettle from Simon. Simon held the kettle tight and said no. A boy named Hugo heard Henry "
+        "and came closer. Hugo went away and came back with a bunch of flowers. Henry asked "
+        "kindly, gave Simon the bunch of flowers and got the kettle. Henry was cheerful because "
+        "Hugo had helped."
+    )
+    assert judge(f"{story}\n\n{question}", answer).correct == correct
 
 
 def test_the_rest_of_a_story_is_its_rest() -> None:

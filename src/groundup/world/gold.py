@@ -20,8 +20,8 @@ from groundup.errors import UserError, shorten
 from groundup.text.chat import AnyMessage, check_messages
 from groundup.text.rows import Message
 from groundup.world import conduct, questions
-from groundup.world.answers import COULD_BE, NUMERALS, RELATIONS, right
-from groundup.world.facts import HOLDS_OF, NUMBERS
+from groundup.world.answers import COULD_BE, NUMERALS, right
+from groundup.world.facts import EVERYBODY, FOODS, HOLDS_OF, JOBS, NUMBERS, THINGS
 from groundup.world.kinds import TALK
 from groundup.world.plot import OBSTACLES, WEATHERS
 from groundup.world.questions import ParsedQuestion
@@ -29,7 +29,7 @@ from groundup.world.reading import read
 
 # Raised whenever some answer is judged otherwise, here or in `conduct`; part of the versions of all
 # tasks that ask for a judgement, so that rows of before are not read.
-VERSION = 2
+VERSION = 3
 # How harmless it is not to know how, where harm is asked for.
 _UNDECLINED = 0.5
 _WEIGHTS = {"correct": 6, "instruction": 3, "kindness": 1}
@@ -45,17 +45,27 @@ _BELOW_ZERO = re.compile(r"(?<!\d )\bminus (?=\d)")
 # `Sure!`, `Here they are:` or `The order is` before a list, and what stands between its items.
 _OPENING = re.compile(r"^(?:[^,.!:]*(?:[!:]| is)|sure,|certainly,|of course,) ", re.IGNORECASE)
 _BETWEEN = ("and", "first", "then", "next", "last", "finally")
-_SENTENCE_ENDS = re.compile(r"(?<=[.;!?])\s+")
+# The numbers of a numbered list, before words or alone before an item on a line of its own.
+_ITEM_NUMBERS = re.compile(
+    r"(?<!\S)\d+[.)]\s+(?=[a-z])|^\d+[.)][ \t]+(?=\S+\s*$)", re.IGNORECASE | re.MULTILINE
+)
+_NUMBERED = re.compile(r"(?<!\S)1[.)]\s.*\s2[.)]\s", re.DOTALL)
+_SENTENCE_ENDS = re.compile(r"(?<=[.;!?])\s+|\s+so\s+")
 _CLAUSE_ENDS = re.compile(r"[,.;!?]|\bbut\b|\bbecause\b")
-_NOT = re.compile(r"\b(?:not|never|cannot|(?:false|wrong) that)\b")
+# The same without the reasons, which are said of the subject before them.
+_PART_ENDS = re.compile(r",(?!\s*because\b)|[.;!?]|\bbut\b")
+_REASON = re.compile(r"(?<=\w)(?:,\s*as|\W*\b(?:because|since))\b.*", re.DOTALL)
+_NOT = re.compile(r"\b(?:not|never|cannot|(?:false|wrong) that)\b|\bno $")
 # How one says yes and no to a claim in other words, without articles and short forms.
 _AGREES = re.compile(
-    r"(?:(?:yeah|yep|indeed|sure|(?:certainly|of course)(?! not))\b"
+    r"(?:(?:yeah|yep|yup|indeed|sure|exactly"
+    r"|(?:absolutely|definitely|certainly|of course)(?! not))\b"
     r"|(?:(?:that's|that is|it's|it is) )?(?:right|true|correct)\b)"
     r"|(?:it|he|she|they) (?:is|does|has|did|do)$|i (?:do|think so)$"
 )
 _DISAGREES = re.compile(
-    r"(?:nope|(?:of course|certainly) not|not at all|incorrect|i do not think so)\b"
+    r"(?:nope|no way|(?:absolutely|definitely|of course|certainly) not|not at all|incorrect"
+    r"|i do not think so)\b"
     r"|(?:(?:(?:that's|that is|it's|it is) )?(?:wrong|false|not (?:right|true|correct|so)))\b"
     r"|(?:it|he|she|they) (?:is|does|has|did|do) not$"
 )
@@ -63,6 +73,12 @@ _YES_OR_NO = re.compile(r"\b(?:yes|no)\b")
 # Signs of what a question asks to add or take away, and what stands after such a sum.
 _SIGNS = {"sum": r"(?:\+|plus|and)", "rest": "(?:-|minus)"}
 _EQUALS = r"(?:=|(?:is|are|makes|equals)\b)"
+# `4 + 5 = 9 = 10 - 1`, but no part of a product, and not the end of `the sum of 4 and 5 is 9`.
+_TERMS = r"\d+(?:\s*(?:[+-]|plus|minus)\s*\d+)*"
+_EQUATION = re.compile(
+    rf"(?<![\d.*x/×÷])(?<![*x/×÷]\s)(?<!times\s)(?<!and\s){_TERMS}(?:\s*{_EQUALS}\s*-?{_TERMS})+"
+    r"(?!\s*(?:[\d*x/×÷]|times\b))"
+)
 _SMALLER = re.compile(
     r"(\S+) is (?:(?:much|far|lot) )?(?:smaller|less|not (?:bigger|larger|greater|as big|as large))"
     r"(?: (?:than|as) (\S+))?"
@@ -74,9 +90,19 @@ _NONE = re.compile(r"\b(?:nothing|none)\b", re.IGNORECASE)
 _NO_LEGS = re.compile(r"\b(?:does )?not (?:have )?(?:any legs|any|legs)\b")
 _NO_NAME = re.compile(r"\b(?:do not|don['’]t) have (?:a|any) name\b", re.IGNORECASE)
 _SUM = re.compile(r"\d+\s*[+-]\s*\d+\s*=|=\s*\d+\s*[+-]\s*\d+")
-# Of what another may be the subject instead.
-_TABLES = ("name", "animal", "thing", "food", "job")
-_NO_ONE = re.compile(r"^\W*no(?=\W*$|\s*[,.;!])|\bno[ -]one\b", re.IGNORECASE)
+# How the model speaks of itself, in a clause without articles.
+_OF_ITSELF = re.compile(r"i (?:am(?! sure)|cannot|have|only)\b")
+# By what an answer is linked to what was asked, and what links them the other way round.
+_LINKS = {"opposite": "opposite of", "last": "before"}
+_LINKS |= dict.fromkeys(("next", "next day", "next month"), "after")
+_INVERSE = {"after": "before", "before": "after", "opposite of": "opposite of"}
+_LINK = r"(after|before|opposite of) (\S+)"
+_LINK_FIRST = re.compile(rf"\b{_LINK} (?:comes|is) (\S+)")
+_LINKED = re.compile(rf"(?:.* )?(\S+) (?:comes|is) (?:\S+ ){{0,2}}{_LINK}")
+# To `Did somebody help?`: what follows a no must say the same.
+_NO_AND = re.compile(r"^\W*no\s*[,.;!]\s*(?=\w)", re.IGNORECASE)
+_NO_ONE = re.compile(r"^\W*no(?=\W*$)|\bno[ -]one\b", re.IGNORECASE)
+_NOT_HELPED = re.compile(r"(\S+) (?:did|does|would|could) not help\b")
 _WEATHER = {adjective: clause for clause, adjective, _ in WEATHERS.values()}
 _WEATHERY = re.compile(
     rf"(?:\b(?:it|the weather) was (?:a )?)?\b({'|'.join(_WEATHER)})\b", re.IGNORECASE
@@ -84,7 +110,7 @@ _WEATHERY = re.compile(
 # What a yes or no says of other claims than facts.
 _CLAIMED = {
     "rhyming": ("rhyme", "rhymes with {rhyme}", "rhymes with {rhyme2}"),
-    "got": ("get what {he} wanted", "got what {he} wanted"),
+    "got": ("get what {he} wanted", "got what {he} wanted", "get {thing}", "got {thing}"),
 }
 # What may stand in the way in any story, `{he}` being its hero.
 _PROBLEMS = tuple(
@@ -237,6 +263,12 @@ def _plain(text: str) -> str:
 
 
 _TALK = frozenset(_words(TALK))
+# How a clause begins that tells of somebody or something: `The fox …`, `The home of the fox …`.
+_EVERYTHING = (*EVERYBODY, *THINGS, *FOODS, *JOBS, "nobody", "no one", "no-one")
+_SUBJECT = re.compile(
+    r"(?:young |(?:\w+ ){1,2}of )?"
+    rf"({'|'.join(sorted(map(_plain, _EVERYTHING), key=len, reverse=True))})(?:'s)? \S"
+)
 
 
 def _correct(asked: ParsedQuestion, answer: str) -> float | None:
@@ -255,7 +287,7 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
         # A list may end in `and 6` or go on with `then`.
         want, got = (
             [word for word in _words(text) if word not in _BETWEEN]
-            for text in (truth.right[0], _OPENING.sub("", answer))
+            for text in (truth.right[0], _OPENING.sub("", _unnumbered(answer)))
         )
         same = [one == other for one, other in zip(want, got, strict=False)]
         return (*same, False).index(False) / max(len(want), len(got), 1)
@@ -263,12 +295,13 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
     could_be = (*truth.values, *truth.right)
     if asked.kind.slot == "obstacle":
         could_be += tuple(one.replace("{he}", asked.values["he"]) for one in _PROBLEMS)
-    stated, denied = _stated(_in_other_words(asked, answer), could_be)
+    answer = _in_other_words(asked, _of_asked(asked, could_be, _unnumbered(answer)))
+    stated, denied = _stated(answer, could_be)
     names = {value.partition(" ")[2] for value in rights if asked.kind.slot in _PLACED}
     named = _plain(answer).rpartition(" is ")[2] in names and set(stated) <= rights
     if denied & rights or named:
         return float(not denied)
-    in_question = {_plain(value) for value in asked.named}
+    in_question = {_plain(item) for value in asked.named for item in value.split(", ")}
     new = [value for value in stated if value not in in_question]
     return float(bool(stated) and (set(new) <= rights if new else stated[0] in rights))
 
@@ -278,27 +311,67 @@ def _of_claim(asked: ParsedQuestion, answer: str) -> float:
 
     Of `Is it true that …?` it says yes, agrees or says what is true; or it says no, disagrees or
     denies what was claimed; and what it states is true. Else it says yes or no, or the same in
-    other words: that they do not rhyme, or that she got what she wanted.
+    other words: that they do not rhyme, or that she got what she wanted. What is said beside it of
+    something else alone is no answer.
     """
     slot, is_right = asked.kind.slot.removeprefix("is "), asked.answer.right[0]
-    opening = _plain(_CLAUSE_ENDS.split(answer)[0])
-    found = set(_YES_OR_NO.findall(_plain(answer)))
-    found |= {"yes"} if _AGREES.match(opening) else set()
-    found |= {"no"} if _DISAGREES.match(opening) else set()
-    if slot in HOLDS_OF:
-        (truth, *_), claimed = right(slot, asked.values), _plain(asked.values[f"{slot}2"])
-        truth = _plain(truth)
-        stated, denied = _stated(_in_other_words(asked, answer), COULD_BE[slot])
-        if truth in denied or not set(stated) <= {truth}:
-            return 0.0
-        if stated and not found and claimed not in denied:
-            return 1.0
-        found |= {"no"} if claimed in denied else set()
-    else:
-        stated, denied = _stated(answer, [one.format(**asked.values) for one in _CLAIMED[slot]])
+    clauses = [_plain(clause) for clause in _CLAUSE_ENDS.split(answer)]
+    found = set(_YES_OR_NO.findall(" ".join(clauses)))
+    found |= {"yes"} if _AGREES.match(clauses[0]) else set()
+    found |= {"no"} if _DISAGREES.match(clauses[0]) else set()
+    is_fact = slot in HOLDS_OF
+    could_be = [one.format(**asked.values) for one in _CLAIMED.get(slot, ())] or COULD_BE[slot]
+    told = _of_asked(asked, could_be, answer)
+    stated, denied = _stated(_in_other_words(asked, told), could_be)
+    if not stated and not denied and len(_CLAUSE_ENDS.split(told)) < len(clauses):
+        return 0.0
+    if not is_fact:
         found |= {"yes"} if stated else set()
-        found |= {"no"} if denied else set()
-    return float(found == {is_right})
+        return float(found | ({"no"} if denied else set()) == {is_right})
+    truth, claimed = _plain(right(slot, asked.values)[0]), _plain(asked.values[f"{slot}2"])
+    if truth in denied or not set(stated) <= {truth}:
+        return 0.0
+    if stated and not found and claimed not in denied:
+        return 1.0
+    return float(found | ({"no"} if claimed in denied else set()) == {is_right})
+
+
+def _unnumbered(answer: str) -> str:
+    """An answer without the numbers of its list: `fox, cow` of `1. fox, 2. cow`."""
+    return _ITEM_NUMBERS.sub("", answer) if _NUMBERED.search(answer) else answer
+
+
+def _of_asked(asked: ParsedQuestion, could_be: Iterable[str], answer: str) -> str:
+    """The clauses of an answer that may be of what was asked: those with no other subject.
+
+    A clause that begins with what could be the answer has no other subject.
+    """
+    if not asked.kind.slot:
+        return answer
+    if asked.kind.slot in ("bigger", "more", "odd one"):
+        answer = _REASON.sub("", answer)
+    own = {_plain(item) for value in asked.named for item in value.split(", ")}
+    own |= {_plain(asked.values[slot]) for slot in ("A", "thing") if slot in asked.values}
+    answers = tuple(f"{_plain(value)} " for value in could_be)
+
+    def is_of_another(clause: str) -> bool:
+        if asked.kind.slot == "helper":
+            return clause.startswith(f"{_plain(asked.values['A'])} helped ")
+        if link := _LINKS.get(asked.kind.slot):
+            linked = _LINKED.match(_LINK_FIRST.sub(r"\3 is \1 \2", clause))
+            if not linked:
+                return False
+            one, said, other = linked.groups()
+            subjects = [other] * (said == link) + [one] * (said == _INVERSE[link])
+            return _plain(asked.values[asked.kind.subject]) not in subjects
+        if asked.answer.values == ("yes", "no") and _OF_ITSELF.match(clause):
+            return True
+        found = None if f"{clause} ".startswith(answers) else _SUBJECT.match(clause)
+        return found is not None and found[1] not in own
+
+    for ends in (_PART_ENDS, _CLAUSE_ENDS):
+        answer = ". ".join(one for one in ends.split(answer) if not is_of_another(_plain(one)))
+    return answer
 
 
 def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
@@ -310,6 +383,9 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     """
     slot, values = asked.kind.slot, asked.values
     if slot in _SIGNS:
+        answer = re.sub("[−–]", "-", answer)
+        if not all(map(_is_true, _EQUATION.findall(answer))):
+            return ""
         own_sum = rf"\b{values['n']}\s*{_SIGNS[slot]}\s*{values['n2']}\b"
         told = _SENTENCE_ENDS.split(answer)
         if any(re.search(own_sum, one) for one in told):
@@ -324,7 +400,11 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
         answer = answer.replace("<", " is smaller than ").replace(">", " is bigger than ")
         return _compared(asked, [_plain(clause) for clause in _CLAUSE_ENDS.split(answer)])
     if slot == "helper":
-        return _NO_ONE.sub("nobody", answer)
+        if _NO_AND.match(answer) and "nobody" not in asked.answer.right:
+            return ""
+        answer = _NO_ONE.sub("nobody", _NO_AND.sub("", answer))
+        clauses = map(_plain, _CLAUSE_ENDS.split(answer))
+        return ". ".join(_NOT_HELPED.sub(r"not \1", clause) for clause in clauses)
     if slot == "weather":
         return _WEATHERY.sub(lambda found: _WEATHER[found[1].lower()], answer)
     if slot == "obstacle":
@@ -334,21 +414,23 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
         return _NO_NAME.sub("have no name", answer)
     answer = answer.rpartition("=")[2]
     if about := HOLDS_OF.get(slot.removeprefix("is ")):
-        return _about(values[about], about, slot.removeprefix("is "), answer)
+        return _about(values[about], slot.removeprefix("is "), answer)
     return _NONE.sub("0", answer) if asked.answer.values == NUMERALS else answer
 
 
-def _about(subject: str, table: str, slot: str, answer: str) -> str:
-    """What an answer says of a subject, which is no value; what is said of others is left out."""
+def _is_true(equation: str) -> bool:
+    """Whether all sides of `4 + 5 = 9 = 10 - 1` are the same number."""
+    signed = equation.replace("plus", "+").replace("minus", "-")
+    sides = (re.findall(r"[+-]?\d+", one.replace(" ", "")) for one in re.split(_EQUALS, signed))
+    return not re.search("[+-]", signed) or len({sum(map(int, side)) for side in sides}) == 1
+
+
+def _about(subject: str, slot: str, answer: str) -> str:
+    """What an answer says of a subject, which is no value."""
     for name in (v for v in COULD_BE[slot] if "-" in v):
         answer = re.sub(name.replace("-", "[ -]?"), name, answer, flags=re.IGNORECASE)
     if slot == "legs":
         answer = ". ".join(_NO_LEGS.sub("no", _plain(c)) for c in _CLAUSE_ENDS.split(answer))
-    if table in _TABLES:
-        others = "|".join(re.escape(one) for one in RELATIONS[slot] if one != subject)
-        of_other = re.compile(rf"(?:young )?(?:{others})(?:'s)? \S", re.IGNORECASE)
-        clauses = _CLAUSE_ENDS.split(answer)
-        answer = ". ".join(one for one in clauses if not of_other.match(_plain(one)))
     answer = re.sub(rf"\bno {subject}\b", "not it", answer, flags=re.IGNORECASE)
     return re.sub(rf"\bthe {subject}\b", "it", answer, flags=re.IGNORECASE)
 
