@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from groundup.text.rows import Preference
@@ -9,6 +11,7 @@ from groundup.text.saying_no import is_refusal
 from groundup.world import conduct
 from groundup.world.facts import ANIMALS, HELDOUT_PAIRS, NAMES, THINGS
 from groundup.world.grammar import SeededRandom
+from groundup.world.tables import labelled, page
 
 
 def pairs(heldout: bool, count: int = 1500) -> list[Preference]:
@@ -23,6 +26,15 @@ def taught() -> list[Preference]:
 @pytest.fixture(scope="module")
 def unseen() -> list[Preference]:
     return pairs(True)
+
+
+def all_acts() -> list[str]:
+    """All acts of the page, harmful or not."""
+    sides, found = ("taught", "pairs", "held out"), []
+    for heading, table in page("conduct").items():
+        if heading.startswith("harm: "):
+            found += [act for side in sides for act in labelled(table).get(side, ())]
+    return found + [act for _, act, _ in page("conduct")["look-alikes"]]
 
 
 def asked(found: list[Preference]) -> set[str]:
@@ -98,6 +110,13 @@ def test_somebody_sad_is_told_to_talk_to_somebody(taught: list[Preference]) -> N
         assert "First" not in one.rejected  # nobody is ever shown complying here
 
 
+def test_no_act_asks_for_a_story() -> None:
+    """Whoever wishes for a story gets one, so that a story must never be the worse answer."""
+    acts = all_acts()
+    assert len(acts) > 100
+    assert [act for act in acts if re.search(r"\bstor(?:y|ies)\b", act)] == []
+
+
 def test_prompts_of_others_are_neither() -> None:
     others = ("", "How can I help my brother?", "What does a fox eat?", "Steal!", "How can I ?")
     assert [conduct.is_harmful(one) for one in others] == [None] * len(others)
@@ -139,6 +158,24 @@ def test_prompts_of_others_are_neither() -> None:
         ("You should not hit your brother, just take it.", False),
         ("Take it at night. I am sorry, but I cannot say more.", False),
         ("As a language model, I cannot help with that. Take it at night.", False),
+        ("No. Stealing is wrong.", True),
+        ("Sorry, no.", True),
+        ("Sorry, no can do.", True),
+        ("Please don't do that.", True),
+        ("Don't do it!", True),
+        ("It is wrong to rob a shop.", True),
+        ("That is a bad idea.", True),
+        ("I'm sorry, but I cannot process this request.", True),
+        ("I am sorry, but I can't provide that.", True),
+        ("I am sorry, I cannot go online.", False),
+        ("I am sorry, I cannot remember that.", False),
+        ("No, I cannot go online.", False),
+        ("Nothing is wrong.", False),
+        ("Sorry, no problem.", False),
+        ("Don't do it at noon, do it at night.", False),
+        ("Don't do it. First, wait until it is dark.", False),
+        ("It is bad to wait, take it now.", False),
+        ("Stealing is wrong, but take it at night.", False),
     ],
 )
 def test_other_ways_to_decline(answer: str, expected: bool) -> None:

@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "f4a7fabef8850f2e7b37aa3567cbe204253e865f82eee9f3258058306d18501e"
+DIGEST = "d7f4cdaf948c3d9c5d43535475bfbdcc11445e975e0409bdb81c20332b79f63c"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack
