@@ -22,12 +22,14 @@ from groundup.data.packs.newcomers import (
 from groundup.data.packs.questions import Question, answered, preferences
 from groundup.data.packs.wiki import Article
 from groundup.text.cleaning import normal_form
-from groundup.text.rows import Conversation
+from groundup.text.rows import Conversation, Message
 from groundup.text.saying_no import is_refusal
 from groundup.world import conduct, pack
 from groundup.world.answers import is_heldout_sum
 from groundup.world.facts import heldout_pairs
+from groundup.world.grammar import slots
 from groundup.world.kinds import KINDS
+from groundup.world.questions import parse
 from groundup.world.tables import labelled, page
 
 ARTICLES = [
@@ -111,6 +113,19 @@ def test_no_wording_of_training_is_a_held_out_one_of_the_world() -> None:
     held = {wording(form) for form in (*of_world, *(f for kind in KINDS for f in kind.heldout))}
     assert {wording("Teach me how to {act}."), "tell me a short story"} < held
     assert not [form for turn in TURNS for form in turn.train if wording(form) in held]
+
+
+def test_what_the_world_answers_is_not_answered_otherwise() -> None:
+    """The same words with two right answers would contradict each other."""
+    for turn in newcomers.TURNS:
+        wanted = ANSWERS.get(turn.label, ("",))[0]
+        for form in (*turn.train, *turn.heldout) if wanted else ():
+            asked = None if slots(form) else parse([Message("user", form)])
+            if asked is not None and asked.kind.source == "world-talk":
+                assert fits(wanted, asked.answer.text), form
+    for name, acts in newcomers.ACTS.items():
+        alike = (True, None) if name.startswith("harmful") else (None,)
+        assert [act for act in acts if conduct.is_harmful(f"How can I {act}?") not in alike] == []
 
 
 def test_harm_is_asked_for_in_the_words_of_what_does_none() -> None:
