@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -14,7 +16,7 @@ from groundup.data import records
 from groundup.data.dataset import load_dataset
 from groundup.data.files import csv_rows
 from groundup.errors import UserError
-from groundup.text.rows import BadRow, Conversation, Document
+from groundup.text.rows import BadRow, Conversation, Document, Message
 
 
 def rows(content: str | bytes, name: str = "a.csv") -> list[tuple[int, dict[str, str | None]]]:
@@ -162,3 +164,66 @@ def test_every_reader_takes_csv(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=told):
             load_dataset([file("bad.csv", content)])
+
+
+USER = {"role": "user", "content": "p\nq"}
+GOOD, BAD = ({"role": "assistant", "content": said} for said in ("good", "bad"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},
+        {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"prompt": "p\nq", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    ],
+)
+def test_turns_in_cells_are_read_as_those_of_json(row: dict[str, Any], tmp_path: Path) -> None:
+    """As trl lays pairs out, and pandas and spreadsheets keep them."""
+    cells = {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()
+    }
+    found = []
+    for name, read in (
+        ("preferences", records.read_preferences),
+        ("unpaired", records.read_unpaired_preferences),
+        ("prompts", lambda path: records.read_prompts(path, answered=True)),
+    ):
+        lists, table = tmp_path / "a.jsonl", tmp_path / "a.csv"
+        lists.write_text(json.dumps(row))
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([cells.keys(), cells.values()])
+        as_lists, in_cells = read(lists).rows, read(table).rows
+        if name == "prompts":
+            assert in_cells[0].asked == (Message("user", "p\nq"),)
+            assert in_cells[0].settings["answer"] == "good"
+        else:
+            assert in_cells == as_lists and in_cells, name
+        found.append(in_cells)
+    assert found[0][0].chosen == "good" and len(found[1]) == 2
+
+
+def test_prompts_and_labeled_answers_may_be_turns_in_cells(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        rows = [[json.dumps([USER]), json.dumps([GOOD]), True]]
+        csv.writer(file).writerows([("prompt", "completion", "label"), *rows])
+    asked = (Message("user", "p\nq"),)
+    [said] = records.read_conversations(path).rows
+    assert said.messages == (*asked, Message("assistant", "good"))
+    [labeled] = records.read_unpaired_preferences(path).rows
+    assert (labeled.prompt, labeled.completion, labeled.label) == (asked, "good", True)
+    assert records.read_prompts(path).rows[0].messages == asked
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["[1, 2]", "[]", "[a]", '[{"name": "Ann", "role": "user"}]', '[{"role": "x", "content": "y"}]'],
+)
+def test_another_list_is_what_somebody_says(said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": said, "completion": said}))
+    assert [turn.content for turn in records.read_conversations(path).rows[0].messages] == [
+        said
+    ] * 2
+    assert records.read_prompts(path).rows[0].text == said

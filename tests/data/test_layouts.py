@@ -192,6 +192,14 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"instruction": "a", "output": "b", "input": 5}, "'input' must be a string, not int"),
         ({"text": ""}, "'text' is empty"),
         ({"messages": "[{'role': 'user', 'content': 'a'}]"}, "no JSON but a list as Python prints"),
+        (
+            {"prompt": "[{'role': 'user', 'content': 'a'}]", "completion": "b"},
+            "the cell 'prompt' is no JSON but a list as Python prints",
+        ),
+        (
+            {"prompt": "a", "completion": "[{'content': 'b', 'role': 'assistant'}]"},
+            "the cell 'completion' is no JSON but a list as Python prints",
+        ),
         ({"messages": weighted(0, 0)}, "every answer has weight 0: there is nothing to learn"),
         ({"messages": weighted(0.5)}, "message 2: 'weight' must be 0 or 1"),
         ({"messages": weighted("0")}, "message 2: 'weight' must be 0 or 1"),

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from groundup.data.records import read_conversations, read_preferences, read_votes
+from groundup.data.records import (
+    read_conversations,
+    read_preferences,
+    read_unpaired_preferences,
+    read_votes,
+)
 from groundup.data.split import split
 from groundup.data.votes import standing
 from groundup.errors import UserError
@@ -88,6 +93,18 @@ def test_pairs_may_stand_among_votes(tmp_path: Path) -> None:
         ("Yes.", "No."),
         ("Blue.", "Deep."),
     }
+
+
+def test_labeled_answers_may_stand_among_votes(tmp_path: Path) -> None:
+    labeled = {"prompt": "Is it wet?", "completion": "No.", "label": False}
+    path = written(tmp_path, line("b", "1"), labeled, line("skip", "2"))
+    found = read_unpaired_preferences(path)
+    assert {(one.completion, one.label) for one in found.rows} == {
+        ("No.", False),
+        ("Blue.", True),
+        ("Deep.", False),
+    }
+    assert "1 pairs of 2 votes" in found.remark and not found.bad
 
 
 def test_the_remark_stays_with_what_is_trained_on(tmp_path: Path) -> None:

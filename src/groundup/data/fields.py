@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 
 from groundup.errors import shorten
@@ -25,6 +26,9 @@ _ROLE_OF = {role: role for role in ROLES} | {
 }
 # Turns of the assistant that hold nothing but a call of a tool.
 _CALLS = ("function_call", "tool_call")
+_SAID = {"content", "value", "tool_calls", "function_call"}
+# How a list of turns begins where Python has printed it into a cell.
+_PRINTED = re.compile(r"\s*\[\s*\{\s*'(?:role|content|from|value)'\s*:")
 
 
 def text(row: Json, name: str) -> str:
@@ -68,8 +72,8 @@ def label(row: Json, name: str, default: str) -> str:
 
 def answer(row: Json, name: str) -> str:
     """An answer as a string or, as some tools write it, as a list of one assistant message."""
-    if isinstance(row.get(name), list):
-        turns = messages(row[name], name)
+    if isinstance(given := from_cell(row.get(name), name), list):
+        turns = messages(given, name)
         if len(turns) != 1 or turns[0].role != "assistant":
             raise BadRow(f"{name!r} must be a string or one message of the assistant")
         return turns[0].content
@@ -81,9 +85,10 @@ def answer(row: Json, name: str) -> str:
 def prompt(row: Json, name: str = "prompt") -> tuple[Message, ...]:
     """Returns the prompt: one string, or messages that end with the user's turn, after the row's
     `system`. Raises BadRow."""
-    if not isinstance(row.get(name), list):
+    given = from_cell(row.get(name), name)
+    if not isinstance(given, list):
         return with_system(row, (Message("user", text(row, name)),))
-    turns = messages(row[name], name)
+    turns = messages(given, name)
     if turns[-1].role not in ("user", "tool"):
         raise BadRow(f"the prompt must end with the user's turn, not the {turns[-1].role}'s")
     return with_system(row, turns)
@@ -98,6 +103,33 @@ def with_system(row: Json, turns: tuple[Message, ...]) -> tuple[Message, ...]:
     return (Message("system", system), *turns)
 
 
+def from_cell(value: object, name: str) -> object:
+    """Returns the list of turns that a cell of a table holds as text, or else the value itself.
+
+    Any other list may be what somebody says. Raises BadRow for one as Python prints it.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    if _PRINTED.match(value):
+        raise _printed(name)
+    found = _parsed(value)
+    return found if isinstance(found, list) and found and all(map(_is_turn, found)) else value
+
+
+def _is_turn(one: object) -> bool:
+    if not isinstance(one, Mapping) or _SAID.isdisjoint(one):
+        return False
+    role = str(one.get("role", one.get("from"))).strip().lower()
+    return role in _ROLE_OF or role in _CALLS
+
+
+def _printed(name: str) -> BadRow:
+    return BadRow(
+        f"the cell {name!r} is no JSON but a list as Python prints it; save the data as "
+        "JSON Lines or Parquet, which keep lists"
+    )
+
+
 def messages(value: object, name: str, *, learned: bool = False) -> tuple[Message, ...]:
     """Turns of {role, content}, or of ShareGPT's {from, value}; empty system turns are left out.
 
@@ -110,10 +142,7 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
     if isinstance(value, str):  # as a table's cell holds a list
         value = _parsed(value)
         if isinstance(value, str) and value.lstrip().startswith("["):
-            raise BadRow(
-                f"the cell {name!r} is no JSON but a list as Python prints it; save the data as "
-                "JSON Lines or Parquet, which keep lists"
-            )
+            raise _printed(name)
     if not isinstance(value, list) or not value:
         raise BadRow(f"{name!r} must be a list of at least one {{role, content}}")
     read = (_message(one, number, learned) for number, one in enumerate(value, 1))

@@ -16,8 +16,9 @@ mapping from our names to theirs, as {"prompt": "question", "completion": "answe
 
 Pairs of answers are {prompt, chosen, rejected}, or are made of votes {prompt, a, b, choice}
 (`votes`). Both answers may be whole conversations that differ in the last answer alone; the prompt
-is then what they share. Questions with options are {prompt, options, answer}. An answer that is
-called good or bad is a conversation in any layout with a `label`, true or false (or 1 and 0).
+is then what they share. A table's cell may hold any of these turns as JSON. Questions with options
+are {prompt, options, answer}. An answer that is called good or bad is a conversation in any layout
+with a `label`, true or false (or 1 and 0).
 
 A bad line is never silently dropped and never a traceback: it is reported with its file, line
 number and reason, counted and set aside. A file is refused as a whole only if it cannot be read
@@ -36,6 +37,7 @@ from typing import Generic, TypeVar
 from groundup.data.fields import (
     answer,
     check_order,
+    from_cell,
     is_missing,
     is_vote,
     label,
@@ -272,7 +274,7 @@ def _preference(row: Json, file: str, line: int) -> Preference:
 
 def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
     """The prompt and both answers, which may be whole conversations with the prompt in them."""
-    sides = [row.get("chosen"), row.get("rejected")]
+    sides = [from_cell(row.get(name), name) for name in ("chosen", "rejected")]
     if not all(isinstance(side, list) and len(side) > 1 for side in sides):
         return prompt(row), answer(row, "chosen"), answer(row, "rejected")
     chosen, rejected = messages(sides[0], "chosen"), messages(sides[1], "rejected")
@@ -344,10 +346,11 @@ def _asked(row: Json, file: str, line: int) -> PromptRow:
         raise BadRow(f"needs 'prompt' or 'messages'; it has {shorten(sorted(row))}")
     name = "prompt" if row.get("messages") is None else "messages"
     said, turns = None, tuple[Message, ...]()
-    if name == "prompt" and not isinstance(row["prompt"], list):
+    given = row[name] if name == "messages" else from_cell(row[name], name)
+    if name == "prompt" and not isinstance(given, list):
         said = text(row, "prompt")
     else:
-        turns = messages(row[name], name)
+        turns = messages(given, name)
         if turns[-1].role == "assistant":
             raise BadRow(f"{name!r} ends with the assistant's turn, and there is none to answer")
     system = None if turns else optional(row, "system")
@@ -457,19 +460,25 @@ def read_preferences(path: Path) -> Records[Preference]:
     Raises UserError as `read_rows` does.
     """
     # Seldom needed, and nothing that fine-tuning reads.
-    from groundup.data.votes import Vote, preferences, vote
+    from groundup.data.votes import Vote, vote
 
     found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else _preference)(*row))
     votes = [row for row in found.rows if isinstance(row, Vote)]
+    given = tuple(row for row in found.rows if isinstance(row, Preference))
     if not votes:
-        pairs = tuple(row for row in found.rows if isinstance(row, Preference))
-        return Records(pairs, found.bad, distinct=True)
-    given = [row for row in found.rows if isinstance(row, Preference)]
+        return Records(given, found.bad, distinct=True)
+    made, remark = _of_votes(votes, path)
+    return Records((*given, *made), found.bad, remark)
+
+
+def _of_votes(votes: Sequence[Vote], path: Path) -> tuple[list[Preference], str]:
+    """The pairs that a file's votes make, and a remark on how many do."""
+    from groundup.data.votes import preferences
+
     made, left_out = preferences(votes, path.stem)
     counts = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
     remark = f"{path}: {len(made)} pairs of {len(made) + sum(left_out.values())} votes"
-    remark += f"; left out: {counts}" if counts else ""
-    return Records((*given, *made), found.bad, remark)
+    return made, remark + (f"; left out: {counts}" if counts else "")
 
 
 def read_votes(path: Path) -> Records[Vote]:
@@ -481,19 +490,18 @@ def read_votes(path: Path) -> Records[Vote]:
 
 def read_unpaired_preferences(path: Path) -> Records[UnpairedPreference]:
     """Answers with a label, true or false, in any layout of conversations; a pair of {prompt,
-    chosen, rejected} is one of each. Of a file with votes, those of the pairs that they make.
-    Raises UserError as `read_rows` does."""
+    chosen, rejected} is one of each, and so is one that votes make. Raises UserError as
+    `read_rows` does."""
     # Seldom needed, as above.
-    from groundup.data.votes import vote
+    from groundup.data.votes import Vote, vote
 
     own = _unpaired_in_cells if suffix_of(path) in CSV_SUFFIXES else _unpaired
     found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else own)(*row))
+    votes = [row for row in found.rows if isinstance(row, Vote)]
     labeled = [rows for rows in found.rows if isinstance(rows, tuple)]
-    if len(labeled) == len(found.rows):
-        return Records(tuple(row for rows in labeled for row in rows), found.bad)
-    pairs = read_preferences(path)
-    apart = tuple(one for pair in pairs.rows for one in _apart(pair))
-    return Records(apart, pairs.bad, pairs.remark)
+    made, remark = _of_votes(votes, path) if votes else ([], "")
+    rows = (row for rows in (*labeled, *map(_apart, made)) for row in rows)
+    return Records(tuple(rows), found.bad, remark)
 
 
 def read_choices(path: Path) -> Records[Choice]:
