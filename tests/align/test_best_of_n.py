@@ -147,7 +147,7 @@ def test_the_numbers_are_those_of_the_answers(whole: Path) -> None:
     assert ended.mean() > 0.5 and (scores[ended] >= 0).all() and (scores[~ended] == -1).all()
 
 
-def test_an_answer_that_does_not_end_is_given_the_penalty_whatever_the_reward_says(
+def test_an_answer_that_does_not_end_earns_nothing_however_high_its_score(
     workshop: Any, tmp_path: Path
 ) -> None:
     given = settings(workshop, tmp_path / "out")

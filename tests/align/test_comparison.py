@@ -118,7 +118,8 @@ def test_a_judge_is_a_reward_of_its_own_and_an_answer_without_an_end_has_a_price
     )
     scores = open_rollout_reward(str(judge), tokenizer)(rollouts)
     expected = [
-        score if rollout.ended else -1.0 for score, rollout in zip(scores, rollouts, strict=True)
+        score if rollout.ended else min(score, 0.0) - 1.0
+        for score, rollout in zip(scores, rollouts, strict=True)
     ]
     assert [answer["judge"] for answer in one["answers"]] == pytest.approx(expected)
     assert one["judge"]["estimate"] == pytest.approx(np.mean(expected))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from groundup.align.config import PPOConfig
 from groundup.align.prompts import Prompt
 from groundup.align.rollout import (
+    Rollout,
     RolloutStream,
     flat,
     lay_out,
@@ -335,3 +336,18 @@ def test_rewards_may_come_from_anything_that_can_be_counted_through() -> None:
     rollouts = sampled(small_policy(), 2)
     found = rewards_of(lambda some, /: (torch.tensor(len(one.ids)) for one in some), rollouts)
     assert found.tolist() == [len(one.ids) for one in rollouts]
+
+
+@pytest.mark.parametrize("worth", [-1.0, 1.0])
+def test_not_ending_never_pays(worth: float) -> None:
+    """Neither where answers are worth less than minus the penalty nor where long ones are best."""
+
+    def reward(rollouts: Sequence[Rollout], /) -> list[float]:
+        return [worth * len(one.ids) for one in rollouts]
+
+    config = small_config(PPOConfig, Path("x"), episodes=64)
+    found = online(config, small_policy(), reward).sampled(small_policy(), 0)
+    cut = np.array([not one.ended for one in found.rollouts])
+    assert cut.any() and not cut.all() and (np.abs(found.scores[cut]) == 8).all()
+    np.testing.assert_array_equal(found.rewards[~cut], found.scores[~cut])
+    np.testing.assert_array_equal(found.rewards[cut], -9 if worth < 0 else -1)

@@ -40,7 +40,14 @@ from groundup.align.config import BestOfNConfig
 from groundup.align.prompts import Prompt, load_prompts, mixed
 from groundup.align.reward import answered_ids
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
-from groundup.align.rollout import Rollout, RolloutReward, load_policy, rewards_of, sample
+from groundup.align.rollout import (
+    Rollout,
+    RolloutReward,
+    load_policy,
+    rewards_of,
+    sample,
+    with_missing_eos_penalty,
+)
 from groundup.data.files import write_json_lines
 from groundup.errors import UserError
 from groundup.formats.card import sources
@@ -281,7 +288,7 @@ def _chunk(
     rollouts = sample(model, copies, tokenizer, max_new_tokens=config.max_new_tokens, seed=seed)
     ended = np.array([one.ended for one in rollouts])
     found = rewards_of(reward, rollouts)
-    scores = np.where(ended, found, -config.missing_eos_penalty)
+    scores = with_missing_eos_penalty(found, ended, config.missing_eos_penalty)
     references = _better_references(config, tokenizer, some, scores, reward)
     judged = None
     if gold is not None:

@@ -38,7 +38,14 @@ from groundup.align.best_of_n import best_of_n, kl_bound
 from groundup.align.config import ComparisonConfig
 from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
-from groundup.align.rollout import Rollout, RolloutReward, load_policy, rewards_of, sample
+from groundup.align.rollout import (
+    Rollout,
+    RolloutReward,
+    load_policy,
+    rewards_of,
+    sample,
+    with_missing_eos_penalty,
+)
 from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
 from groundup.lm.logprobs import score
@@ -234,7 +241,7 @@ class _Asked:
         found = rewards_of(self.rewards[reward], rollouts)
         if reward in _READ_AT_THE_END:
             ended = np.array([one.ended for one in rollouts])
-            found = np.where(ended, found, -self.config.missing_eos_penalty)
+            found = with_missing_eos_penalty(found, ended, self.config.missing_eos_penalty)
         return found.reshape(len(self.prompts), -1)
 
 

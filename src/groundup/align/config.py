@@ -265,7 +265,9 @@ class RolloutConfig(PtxConfig):
         description="how often the policy is sampled (default: from minutes or steps, else 100)",
     )
     missing_eos_penalty: LossWeight = Field(
-        1.0, description="an answer that does not end is given minus this as its reward"
+        1.0,
+        description="an answer that does not end earns nothing and loses this: its reward is "
+        "min(score, 0) less this",
     )
     heldout_prompts: Questions = Field(
         128, description="held-out prompts that are answered at each evaluation"
@@ -491,7 +493,9 @@ class BestOfNConfig(StageConfig):
     questions: Questions = Field(256, description="prompts, spread over all there are")
     max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
     missing_eos_penalty: LossWeight = Field(
-        1.0, description="an answer that does not end is given minus this as its reward"
+        1.0,
+        description="an answer that does not end earns nothing and loses this: its reward is "
+        "min(score, 0) less this",
     )
     reference_answers: bool = Field(
         False,
@@ -548,7 +552,9 @@ class ComparisonConfig(StageConfig):
     )
     max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
     missing_eos_penalty: LossWeight = Field(
-        1.0, description="an answer that does not end is given minus this as its reward"
+        1.0,
+        description="an answer that does not end earns nothing and loses this: its reward is "
+        "min(score, 0) less this",
     )
     threads: Threads | None = Field(None, description=THREADS)
 

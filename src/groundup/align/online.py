@@ -37,6 +37,7 @@ from groundup.align.rollout import (
     rewards_of,
     sample,
     token_facts,
+    with_missing_eos_penalty,
 )
 from groundup.align.watch import Watch
 from groundup.data.split import evenly_spaced
@@ -147,7 +148,7 @@ class Online:
         drawn = time.perf_counter()
         scores = rewards_of(self.reward, rollouts)
         ended = np.array([one.ended or self.continues for one in rollouts])
-        rewards = np.where(ended, scores, -self.config.missing_eos_penalty)
+        rewards = with_missing_eos_penalty(scores, ended, self.config.missing_eos_penalty)
         gold = None if self.gold is None else rewards_of(self.gold, rollouts)
         costs = None if self.cost is None else rewards_of(self.cost, rollouts)
         scored = time.perf_counter()

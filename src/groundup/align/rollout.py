@@ -25,7 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from groundup.adapters.attach import active_adapter, using_adapter
@@ -123,6 +123,17 @@ def rewards_of(
             "number: give a low one to an answer that cannot be judged"
         )
     return np.array(found)
+
+
+def with_missing_eos_penalty(
+    scores: Float[np.ndarray, "*answers"], ended: Bool[np.ndarray, "*answers"], penalty: float
+) -> Float[np.ndarray, "*answers"]:
+    """The rewards of answers: one that does not end gets min(score, 0) - penalty.
+
+    So not ending never pays: neither where ended answers are worth less than minus the penalty, nor
+    where a cut answer of a high score is worth more than a short one that ends.
+    """
+    return np.where(ended, scores, np.minimum(scores, 0) - penalty)
 
 
 # Laying out.

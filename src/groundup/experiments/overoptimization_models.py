@@ -27,6 +27,7 @@ from groundup.align.config import BestOfNConfig, PPOConfig, RewardConfig
 from groundup.align.prompts import load_prompts
 from groundup.align.reward import answered_ids
 from groundup.align.rewards.model import load_reward_model, read_at_end, scores_of
+from groundup.align.rollout import with_missing_eos_penalty
 from groundup.data.files import rows_of, write_json_lines
 from groundup.data.records import read_conversations, read_preferences
 from groundup.errors import UserError
@@ -45,7 +46,7 @@ from groundup.tune.config import SFTConfig
 
 # Answers to a prompt that are compared.
 _COMPARED = 4
-# An answer that does not end is given minus this by every proxy, whoever reads it.
+# An answer that does not end loses this by every proxy, whoever reads it.
 _NO_END = 1.0
 # The policies' iterations begin with so many that teach the critic alone.
 _CRITIC_WARMUP = 2
@@ -317,7 +318,7 @@ class Workshop:
         found = scores_of(model, self._answers, min(model.config.max_position_embeddings, 256))
         ended = np.array([one.ended for one in pool])
         scaled = (found.reshape(ended.shape) - model.mean) / model.deviation
-        return np.where(ended, scaled, -_NO_END)
+        return with_missing_eos_penalty(scaled, ended, _NO_END)
 
     def _read(self, one: Pool) -> list[Example]:
         prompt = [Message(turn["role"], turn["content"]) for turn in one.prompt]
