@@ -164,6 +164,25 @@ def test_prompts_of_a_file_keep_their_group(workshop: Any, tmp_path: Path) -> No
     assert found == {row["prompt"]: row["group"] for row in rows} | {"Alone?": "alone"}
 
 
+@pytest.mark.parametrize("group", [None, "one"])
+def test_of_few_prompts_one_is_held_out_and_of_one_none(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], group: str | None
+) -> None:
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    file = tmp_path / "prompts.jsonl"
+    for many in (40, 2, 1):
+        rows = [{"prompt": f"What is {n}?", "group": group} for n in range(many)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        train, heldout = load_prompts(file, tokenizer, longest=100)
+        told = capsys.readouterr().out
+        if many > 1:
+            asked = {one.ids for one in train}
+            assert len(train) + len(heldout) == many and 0 < len(heldout) < many / 2 + 1
+            assert asked.isdisjoint(one.ids for one in heldout) and not told
+        else:
+            assert train == heldout and "what is measured is what is trained on" in told
+
+
 def test_each_pattern_of_sources_must_match(workshop: Any) -> None:
     tokenizer = Tokenizer.load(workshop.finished("sft"))
     with pytest.raises(

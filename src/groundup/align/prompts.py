@@ -16,11 +16,10 @@ from typing import NamedTuple, TypeGuard, TypeVar
 from groundup.data.fields import label, opening
 from groundup.data.files import rows_of
 from groundup.data.records import good_rows, read_conversations, read_preferences, read_prompts
-from groundup.data.split import OWN_HELDOUT, evenly_spaced
+from groundup.data.split import OWN_HELDOUT, evenly_spaced, held_out_groups
 from groundup.errors import UserError, shorten
 from groundup.runs.console import counted, say
 from groundup.text.chat import encode_chats, template_of
-from groundup.text.cleaning import split_hash
 from groundup.text.pretokens import valid_unicode
 from groundup.text.rows import BadRow, Json, Message, PromptRow
 from groundup.text.tokenizer import Tokenizer
@@ -70,9 +69,9 @@ def load_prompts(
 
     `sources` are patterns of the sources that are taken, all if there are none; each must match
     one. Of more prompts than anybody asks some are taken, by `mixture` as in `mixed`. Of a file
-    about every twentieth group is held out, by its hash; without one, prompts that begin with the
-    same text are a group. Longer prompts are left out and counted. Raises `UserError` where none is
-    left.
+    about every twentieth group is held out, at least one, by its hash; without one, prompts that
+    begin with the same text are a group. Longer prompts are left out and counted. Raises
+    `UserError` where none is left.
     """
     if longest < 1:
         raise UserError(
@@ -268,13 +267,15 @@ def _holds(path: Path) -> bool:
 
 def _file(path: Path) -> list[list[_Row]]:
     found = _new(_of_row(row, path.name) for row in good_rows(read_prompts(path, answered=True)))
-    hashes = [split_hash(one.group) for one in found]
-    train = [one for one, place in zip(found, hashes, strict=True) if place >= OWN_HELDOUT]
-    heldout = [one for one, place in zip(found, hashes, strict=True) if place < OWN_HELDOUT]
-    if train and heldout:
-        return [train, heldout]
-    say(f"{path} has too few prompts to hold any out: what is measured is what is trained on")
-    return [found, found]
+    groups = [one.group for one in found]
+    if len(set(groups)) < 2:
+        groups = [repr(one.turns) for one in found]  # then prompts are told apart
+    out = held_out_groups(groups, OWN_HELDOUT)
+    if not out:
+        say(f"{path} has one prompt, and none to hold out: what is measured is what is trained on")
+        return [found, found]
+    sides = [(one, group in out) for one, group in zip(found, groups, strict=True)]
+    return [[one for one, is_out in sides if is_out == held] for held in (False, True)]
 
 
 def _of_row(row: PromptRow, file: str) -> _Row:

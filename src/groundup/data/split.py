@@ -9,7 +9,7 @@ person's own data goes by these rules: a folder is the same data to pre-training
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -150,14 +150,17 @@ def hold_out(rows: Sequence[R], share: float) -> tuple[list[R], list[R]]:
     if len(set(groups)) < 2:
         # Everything answers one question: then the answers are told apart, or nothing could be.
         groups = [repr(content(row)) for row in rows]
-    hashes = {group: split_hash(group) for group in groups}
-    if len(hashes) < 2:
-        return list(rows), []
-    ordered = sorted(hashes, key=lambda group: hashes[group])
-    count = sum(one < share for one in hashes.values())
-    out = set(ordered[: min(max(count, 1), len(ordered) - 1)])
+    out = held_out_groups(groups, share)
     train = [row for row, group in zip(rows, groups, strict=True) if group not in out]
     return train, [row for row, group in zip(rows, groups, strict=True) if group in out]
+
+
+def held_out_groups(groups: Iterable[str], share: float) -> set[str]:
+    """Those of the lowest hashes, about `share` of them: at least one, and never all."""
+    hashes = {group: split_hash(group) for group in groups}
+    ordered = sorted(hashes, key=lambda group: hashes[group])
+    count = sum(one < share for one in hashes.values())
+    return set(ordered[: min(max(count, 1), len(ordered) - 1)])
 
 
 def split(
