@@ -16,6 +16,7 @@ from groundup.app.cli import main
 from groundup.data.records import read_conversations
 from groundup.data.split import split
 from groundup.errors import UserError
+from groundup.formats.card import sources
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
 from groundup.formats.load import load
@@ -29,9 +30,10 @@ from groundup.text.rows import Conversation, Message
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
-from groundup.tune.config import SFTConfig
+from groundup.tune.config import SFTConfig, SoupConfig
 from groundup.tune.data import read_rows
 from groundup.tune.sft import heldout_loss, run
+from groundup.tune.soup import run as average
 
 SECRETS = {
     "What is the word?": "The sea is green.",
@@ -109,6 +111,44 @@ def test_the_folder_tells_its_story(workshop: Any) -> None:
     card = (folder / "README.md").read_text()
     assert f"base_model: {workshop.finished('pretrain')}" in card.replace("\n  ", " ")
     assert "CC BY-SA 4.0" in card
+
+
+def trained_on(folder: Path) -> list[str]:
+    card = (folder / "README.md").read_text()
+    assert "license: cc-by-sa-4.0" in card
+    return card.partition("## What it was trained on\n")[2].partition("\n\n")[0].split("\n")
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo", "kto", "reward", "grpo"])
+def test_a_card_repeats_what_its_parents_were_trained_on(
+    workshop: Any, tmp_path: Path, stage: str
+) -> None:
+    """Weights keep what they learned, and so the licenses of that."""
+    row: dict[str, Any] = {"prompt": "What is it?", "chosen": "A colour.", "rejected": "Nothing."}
+    if stage == "sft":
+        row = {"prompt": "What is it?", "completion": "A colour."}
+    file = write(
+        tmp_path / "own.jsonl", [row, row | {"prompt": "Where?"}, row | {"prompt": "Who?"}]
+    )
+    own = {"prompts" if stage == "grpo" else "data": file, "samples": None}
+    code, said = workshop.run_here(
+        workshop.command(stage, tmp_path / "out", steps=1, model=workshop.finished("dpo"), **own)
+    )
+    assert code == 0, said
+    learned = trained_on(workshop.finished("pretrain"))
+    assert len(learned) == 1 and "CC BY-SA 4.0" in learned[0]
+    text = "- Text given by the person who trained it."
+    assert trained_on(tmp_path / "out") == [*learned, text]
+    # And a soup of the two says each once.
+    if stage == "sft":
+        models = (workshop.finished("dpo"), tmp_path / "out")
+        mean = average(SoupConfig(out=tmp_path / "soup", models=models))
+        assert trained_on(mean) == [*learned, text]
+
+
+def test_a_file_of_a_data_folder_is_of_its_sets(workshop: Any, tmp_path: Path) -> None:
+    assert sources(workshop.data) != () == sources(tmp_path)
+    assert sources(workshop.data / "documents" / "train.jsonl") == sources(workshop.data)
 
 
 def test_the_folder_loads_in_transformers_with_equal_logits(workshop: Any) -> None:

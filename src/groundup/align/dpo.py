@@ -39,7 +39,7 @@ from groundup.data.records import read_preferences
 from groundup.data.split import evenly_spaced, split
 from groundup.evals.by_source import WORLD, source_groups
 from groundup.evals.config import REFERENCE_FREE
-from groundup.formats.card import model_card, sources
+from groundup.formats.card import model_card
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
@@ -160,8 +160,8 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
             how=f"{_METHODS[config.loss]} of {name_of(config.model)} with beta "
             f"{config.beta}. {prepared.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=sources(*read),
-            parent=name_of(config.model),
+            data=read,
+            parents=(config.model,),
         )
         prepared.save(run.folder, prepared.tokenizer, card)
 

@@ -45,7 +45,7 @@ from groundup.data.records import read_unpaired_preferences
 from groundup.data.split import evenly_spaced, split
 from groundup.errors import UserError
 from groundup.evals.by_source import WORLD
-from groundup.formats.card import model_card, sources
+from groundup.formats.card import model_card
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
@@ -281,8 +281,8 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
             how=f"Kahneman-Tversky optimization (KTO) of {name_of(config.model)} with beta "
             f"{config.beta}. {prepared.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=sources(*read),
-            parent=name_of(config.model),
+            data=read,
+            parents=(config.model,),
         )
         prepared.save(run.folder, prepared.tokenizer, card)
 

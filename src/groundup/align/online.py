@@ -42,7 +42,7 @@ from groundup.align.rollout import (
 from groundup.align.watch import Watch
 from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
-from groundup.formats.card import model_card, sources
+from groundup.formats.card import model_card
 from groundup.formats.folder import DTYPES
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
@@ -335,8 +335,8 @@ class Online:
                 "A chat model aligned by groundup",
                 how=f"{how}, of {name_of(config.model)}, to raise {config.reward}. {prepared.how}",
                 facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-                data=sources(*read),
-                parent=name_of(config.model),
+                data=read,
+                parents=(config.model,),
             )
             prepared.save(run.folder, prepared.tokenizer, card)
 

@@ -53,7 +53,7 @@ from groundup.data.records import read_preferences
 from groundup.data.split import evenly_spaced, split
 from groundup.deprecated import renamed
 from groundup.errors import UserError
-from groundup.formats.card import as_merged, model_card, sources
+from groundup.formats.card import as_merged, model_card
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model, load_tokenizer
 from groundup.formats.locate import name_of
@@ -374,8 +374,8 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
             how=f"It tells better answers from worse ones; its body is {name_of(config.model)}'s. "
             f"{as_merged(prepared.how)}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=sources(config.data),
-            parent=name_of(config.model),
+            data=(config.data,),
+            parents=(config.model,),
             scores=True,
         )
         save_reward_model(run.folder, whole, prepared.tokenizer, card)

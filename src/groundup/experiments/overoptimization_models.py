@@ -32,7 +32,7 @@ from groundup.data.files import rows_of, write_json_lines
 from groundup.data.records import read_conversations, read_preferences
 from groundup.errors import UserError
 from groundup.experiments.config import OveroptimizationConfig
-from groundup.formats.card import model_card, sources
+from groundup.formats.card import model_card
 from groundup.formats.folder import save_model
 from groundup.formats.load import load
 from groundup.formats.locate import CONFIG
@@ -285,8 +285,7 @@ class Workshop:
             "A model with random weights",
             how="It has learned nothing yet.",
             facts={"parameters": f"{model.config.parameters:,}"},
-            data=sources(self.config.data),
-            parent=None,
+            data=(self.config.data,),
         )
         save_model(folder, model, self.tokenizer, card=card)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,13 @@ import yaml
 
 from groundup.data.packs.manifest import PACK, find_set
 from groundup.errors import UserError
+from groundup.formats.folder import CARD
+from groundup.formats.locate import name_of
 from groundup.runs.files import read_json_object
 
+_TRAINED_ON = "## What it was trained on\n"
+_OWN_TEXT = "- Text given by the person who trained it."
+_SHARE_ALIKE = re.compile(r"- \*\*.*?\*\* \([^)]*SA")
 _LIMITS = """\
 ## What it is not
 A small model, trained in minutes on one machine. It writes text that looks like its training text;
@@ -50,8 +56,8 @@ class Source:
 def sources(*data: Path) -> tuple[Source, ...]:
     """The sets that a model's data came from, each once.
 
-    Of one path it is what it names (`pack:wiki`), or those of a data-stage folder; a person's own
-    text has none, also where one of its files is called `data.json`.
+    Of one path it is what it names (`pack:wiki`), or those of a data-stage folder or of the one
+    that a file is of; a person's own text has none, also where a file is called `data.json`.
     """
     return tuple(dict.fromkeys(one for path in data for one in _sources(path)))
 
@@ -60,8 +66,10 @@ def _sources(data: Path) -> tuple[Source, ...]:
     if str(data).startswith(PACK):
         one = find_set(str(data).removeprefix(PACK))
         return (Source(one.name, one.license, one.citation),)
+    # A data stage's files are such as documents/train.jsonl.
+    stage = data.absolute().parent.parent if data.is_file() else data
     try:
-        packs = read_json_object(data / "data.json")["packs"]
+        packs = read_json_object(stage / "data.json")["packs"]
         found = [
             # Data folders of earlier versions spell it so.
             Source(one["name"], one.get("license", one.get("licence")), one["citation"])
@@ -70,6 +78,19 @@ def _sources(data: Path) -> tuple[Source, ...]:
     except (UserError, AttributeError, KeyError, TypeError):
         return ()
     return tuple(one for one in found if all(isinstance(v, str) for v in vars(one).values()))
+
+
+def _credits(model: Path) -> list[str]:
+    """The lines in which the cards of a model and its ancestors say what they were trained on."""
+    from groundup.report.history import lineage  # a card is written once, at the end
+
+    lines: list[str] = []
+    # Cards of earlier versions do not repeat their parents', and have no dash before own text.
+    for folder in (*(one.folder for one in lineage(model)), model):
+        with contextlib.suppress(OSError):
+            card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
+            lines += card.partition(_TRAINED_ON)[2].partition("\n\n")[0].splitlines()
+    return [line if line.startswith("- ") else f"- {line}" for line in lines]
 
 
 def as_merged(text: str) -> str:
@@ -82,29 +103,34 @@ def model_card(
     *,
     how: str,
     facts: Mapping[str, object],
-    data: tuple[Source, ...],
-    parent: str | None,
+    data: Iterable[Path],
+    parents: Sequence[Path] = (),
     scores: bool = False,
 ) -> str:
     """README.md of a model folder: Hugging Face's front matter, then plain words.
 
-    A model that `scores` gives numbers and no text.
+    Weights keep what the `parents` learned: it was trained on all that their cards name, and on the
+    `data`. A model that `scores` gives numbers and no text.
     """
+    credits = [line for parent in parents for line in _credits(parent)]
+    for path in data:
+        credits += [f"- **{s.name}** ({s.license}): {s.citation}" for s in sources(path)] or [
+            _OWN_TEXT
+        ]
     front = {
         "library_name": "transformers",
         "pipeline_tag": "text-classification" if scores else "text-generation",
         "language": ["en"],
         "tags": ["groundup"],
         # Weights carry what their texts' licenses ask for; the strictest of them is named here.
-        "license": "cc-by-sa-4.0" if any("SA" in s.license for s in data) else "other",
+        "license": "cc-by-sa-4.0" if any(map(_SHARE_ALIKE.match, credits)) else "other",
     }
-    if parent is not None:
-        front["base_model"] = parent
+    if parents:
+        front["base_model"] = name_of(parents[0])
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    credit = "\n".join(f"- **{s.name}** ({s.license}): {s.citation}" for s in data)
+    credit = "\n".join(dict.fromkeys(credits))
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\n{how}\n\n"
-        f"| | |\n|---|---|\n{table}\n\n## What it was trained on\n"
-        f"{credit or 'Text given by the person who trained it.'}\n\n"
+        f"| | |\n|---|---|\n{table}\n\n{_TRAINED_ON}{credit}\n\n"
         f"{_LIMITS_OF_SCORES if scores else _LIMITS}"
     )

@@ -18,7 +18,7 @@ from groundup.data.corpus import documents
 from groundup.data.packs.manifest import mixture_groups
 from groundup.errors import UserError
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
-from groundup.formats.card import model_card, sources
+from groundup.formats.card import model_card
 from groundup.formats.folder import save_model
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.generation.generate import generate
@@ -98,8 +98,7 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
                 "tokens read": f"{plan.steps * plan.tokens_per_step:,}",
                 "context": config.context,
             },
-            data=sources(config.data),
-            parent=None,
+            data=(config.data,),
         )
         save_model(run.folder, model, tokenizer, card=card)
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.formats.card import model_card, sources
+from groundup.formats.card import model_card
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import score
@@ -82,8 +82,8 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
             "A model fine-tuned by groundup",
             how=f"Fine-tuning of {name_of(config.model)}, loss on {trained}. {prepared.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=sources(*read),
-            parent=name_of(config.model),
+            data=read,
+            parents=(config.model,),
         )
         prepared.save(run.folder, data.tokenizer, card)
 

@@ -23,14 +23,13 @@ from torch import Tensor
 
 from groundup.adapters.quantization import in_full
 from groundup.errors import UserError
-from groundup.formats.card import Source, model_card, sources
+from groundup.formats.card import model_card
 from groundup.formats.folder import save_model
 from groundup.formats.load import open_model
 from groundup.formats.locate import name_of
 from groundup.formats.weights import model_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.report.history import lineage
 from groundup.runs.console import say
 from groundup.runs.folder import Run, read_run
 from groundup.text.tokenizer import Tokenizer
@@ -121,8 +120,8 @@ def run(config: SoupConfig) -> Path:
             "A soup of models, made by groundup",
             how=f"Its weights are a mean: {', '.join(parts)}. Nothing was trained.",
             facts={"parameters": f"{model.config.parameters:,}"},
-            data=_sources(config.models),
-            parent=name_of(config.models[0]),
+            data=(),
+            parents=config.models,
         )
         save_model(run.folder, model, tokenizer, card=card, dtype=next(model.parameters()).dtype)
         run.finish()
@@ -137,14 +136,3 @@ def _chats(model: Path) -> bool:
     except UserError:
         said = None
     return open_model(model).tokenizer.chat_template is not None if said is None else bool(said)
-
-
-def _sources(models: Sequence[Path]) -> tuple[Source, ...]:
-    """What the models were trained on, by what their runs say of their data."""
-    found: dict[Source, None] = {}
-    for model in models:
-        for one in lineage(model):
-            for parent in ("data", "prompts"):
-                if (at := one.run["parents"].get(parent)) is not None:
-                    found |= dict.fromkeys(sources(one.beside(at["path"])))
-    return tuple(found)

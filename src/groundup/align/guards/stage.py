@@ -42,7 +42,7 @@ from groundup.align.reward import RATES, merged
 from groundup.align.rewards.model import RewardModel, scores_of
 from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
-from groundup.formats.card import as_merged, model_card, sources
+from groundup.formats.card import as_merged, model_card
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.maths.roc import roc_auc
@@ -214,8 +214,8 @@ def _job(config: GuardConfig, run: Run) -> Job[LabeledBatch, RewardModel]:
             f"--guard`; its body is {name_of(config.model)}'s. "
             f"{as_merged(prepared.how)}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=sources(config.data),
-            parent=name_of(config.model),
+            data=(config.data,),
+            parents=(config.model,),
             scores=True,
         )
         by = {"false_positives": config.false_positives, "set_by_benign": facts}
