@@ -15,11 +15,13 @@ from torch.testing import assert_close
 
 from conftest import TinyModel
 from groundup.align.config import DPOConfig
-from groundup.align.ptx import PtxBatch, PtxStream, ptx_sources, with_ptx
+from groundup.align.ptx import PtxBatch, PtxStream, ptx_sources, ptx_stream, with_ptx
+from groundup.data.dataset import load_dataset
 from groundup.errors import UserError
-from groundup.formats.load import load
+from groundup.formats.load import load, load_tokenizer
 from groundup.text.batches import ConversationStream
 from groundup.text.example import Example
+from groundup.text.rows import Conversation
 from groundup.train.batch import Batch
 from groundup.train.loss import next_token_loss
 from groundup.tune.sft import heldout_loss
@@ -157,6 +159,41 @@ def test_where_the_data_lie(workshop: Any, tmp_path: Path) -> None:
         ptx_sources(DPOConfig(ptx=0.1, **common), tmp_path / "pairs.jsonl")
 
 
+def test_what_no_row_holds_is_counted(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer, talks = load_tokenizer(workshop.finished("sft")), tmp_path / "talks.jsonl"
+    # Too long are the prompts of the first ten and the answers of the next ten.
+    rows = [
+        {"prompt": f"What is {n}?" * (60 if n < 10 else 1), "completion": "Blue. " * 60}
+        if n < 20
+        else {"prompt": f"What is {n}?", "completion": "Blue."}
+        for n in range(40)
+    ]
+    talks.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = [one.messages for one in load_dataset((talks,)).train if isinstance(one, Conversation)]
+    empty = sum(len(asked.content) > 100 for asked, _ in kept)
+    cut = sum(len(said.content) > 100 for _, said in kept)
+    assert 5 < empty < cut - 5
+    common = {"out": tmp_path, "model": tmp_path, "data": workshop.data, "rows": 2}
+    config = DPOConfig(ptx=0.1, ptx_data=(talks,), **common)
+    ptx_stream(config, workshop.data, tokenizer, rows_of(1), 64)
+    told = capsys.readouterr().out
+    assert f"  {empty} items without a word to learn within the 64 tokens of a row" in told
+    assert f"  {cut} items cut at the 64 tokens of a row" in told
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_other_data_that_cannot_be_read_are_told_of_before_the_reference_reads(
+    workshop: Any, tmp_path: Path, stage: str
+) -> None:
+    pairs = workshop.data / "preferences" / "train.jsonl"
+    out = tmp_path / "out"
+    code, said = workshop.run_here(workshop.command(stage, out, ptx=0.5, ptx_data=pairs))
+    assert code == 2 and "groundup dpo learns from" in said
+    assert not (out / "reference.safetensors").exists()
+
+
 def test_pairs_that_are_the_same_are_set_aside_and_the_run_goes_on(
     workshop: Any, tmp_path: Path
 ) -> None:
@@ -177,13 +214,13 @@ def test_pairs_that_are_the_same_are_set_aside_and_the_run_goes_on(
 
 def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None:
     asked = tmp_path / "asked.txt"
-    asked.write_text("What is the colour of the sea?\nWhat is the colour of coal?\n")
+    asked.write_text("What is the colour of the sea?\n")
     for stage in ("ppo", "grpo"):
         out = tmp_path / stage
         data = {"prompts": asked, "ptx_data": workshop.data}
         code, said = workshop.run_here(workshop.command(stage, out, ptx=0.5, **data))
         assert code == 0, said
-        assert "on 2 prompts of the training, as none is held out" in said
+        assert "on 1 prompt of the training, as none is held out" in said
         # The licence of the prompts is nobody's, that of the data is told.
         assert "CC BY-SA 4.0" in (out / "README.md").read_text()
         lines = read_pairs(out / "metrics.jsonl")

@@ -20,7 +20,7 @@ losses ipo, hinge, simpo and orpo are in `pair_losses`, and have everything else
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +150,9 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
     prepared = prepare_model(config, RATES)
     model, context = prepared.model, prepared.context
     prepare_to_read(model, config)
-    own, heldout, reference = _pairs(config, run, prepared)
+    own, heldout, reference, fill = _pairs(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
+    fill()  # which may take minutes: what is wrong with other data is said before
     read = (config.data, *ptx_sources(config, config.data))
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
@@ -197,8 +198,9 @@ _METHODS = {
 
 def _pairs(
     config: DPOConfig, run: Run, prepared: PreparedModel
-) -> tuple[PairStream, list[Pair], Float[np.ndarray, "pairs 2"] | None]:
-    """Return training pairs as a stream, held-out pairs, and what the reference gives the latter.
+) -> tuple[PairStream, list[Pair], Float[np.ndarray, "pairs 2"] | None, Callable[[], None]]:
+    """Return training pairs as a stream, held-out pairs, what the reference gives the latter, and
+    what computes it.
 
     Before its first step an adapter adds nothing: the reference is the model that was given. A loss
     without a reference has none computed.
@@ -229,10 +231,12 @@ def _pairs(
         seed=config.seed,
     )
     if config.loss in REFERENCE_FREE:
-        return stream, heldout, None
+        return stream, heldout, None, lambda: None
     packing, steps = stream.packing, config.steps
-    fill_reference(reference, run.folder, prepared.model, everything, packing, steps)
-    return stream, heldout, reference[len(trained) :]
+    fill = functools.partial(
+        fill_reference, reference, run.folder, prepared.model, everything, packing, steps
+    )
+    return stream, heldout, reference[len(trained) :], fill
 
 
 def say_counts(bad: Sequence[BadLine], counts: str, without: int, what: str) -> None:

@@ -18,7 +18,7 @@ goes through it. Who is with whom is decided once, so that the reference reads e
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -271,8 +271,9 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
     prepared = prepare_model(config, RATES)
     model, context = prepared.model, prepared.context
     prepare_to_read(model, config)
-    own, heldout, reference = _answers(config, run, prepared)
+    own, heldout, reference, fill = _answers(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
+    fill()  # which may take minutes: what is wrong with other data is said before
     read = (config.data, *ptx_sources(config, config.data))
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
@@ -315,8 +316,9 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
 
 def _answers(
     config: KTOConfig, run: Run, prepared: PreparedModel
-) -> tuple[KTOStream, list[LabeledAnswer], Float[np.ndarray, "answers 2"]]:
-    """Return training answers as a stream, held-out ones, and what the reference gives the latter.
+) -> tuple[KTOStream, list[LabeledAnswer], Float[np.ndarray, "answers 2"], Callable[[], None]]:
+    """Return training answers as a stream, held-out ones, what the reference gives the latter, and
+    what computes it.
 
     Before its first step an adapter adds nothing: the reference is the model that was given.
     """
@@ -349,8 +351,10 @@ def _answers(
         seed=config.seed,
     )
     packing, steps = stream.packing, config.steps
-    fill_reference(reference, run.folder, prepared.model, everything, packing, steps)
-    return stream, heldout, reference[len(trained) :]
+    fill = functools.partial(
+        fill_reference, reference, run.folder, prepared.model, everything, packing, steps
+    )
+    return stream, heldout, reference[len(trained) :], fill
 
 
 def _require_both_labels(answers: Sequence[LabeledAnswer]) -> None:

@@ -280,8 +280,9 @@ class Online:
             f"{name.replace('_', ' ')} {one.estimate:.3f} {_interval(one)}"
             for name, one in measured.items()
         )
-        asked = "prompts" if self.holds_out else "prompts of the training, as none is held out"
-        say(f"{self.stage}  step {step}  {words} on {len(self.heldout)} {asked}")
+        asked = counted(len(self.heldout), "prompt")
+        asked += "" if self.holds_out else " of the training, as none is held out"
+        say(f"{self.stage}  step {step}  {words} on {asked}")
         # While a critic warms up the policy stays where it is, and no patience is lost on it.
         waits = {"counts": False} if self.watch and not self.watch.policy_trains else {}
         return waits | {

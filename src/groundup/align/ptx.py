@@ -125,6 +125,11 @@ def ptx_stream(
         seed=config.seed,
     )
     say(f"ptx: {len(items):,} items of fine-tuning data, {config.rows} rows of them in a step")
+    if rows.counts.without_answer:
+        without = counted(rows.counts.without_answer, "item")
+        say(f"  {without} without a word to learn within the {context:,} tokens of a row, left out")
+    if rows.counts.truncated:
+        say(f"  {counted(rows.counts.truncated, 'item')} cut at the {context:,} tokens of a row")
     return PtxStream(own, rows, config.ptx)
 
 
