@@ -23,6 +23,7 @@ from groundup.app.cli import main
 from groundup.data.dataset import load_dataset
 from groundup.data.records import read_preferences, read_unpaired_preferences
 from groundup.data.split import split
+from groundup.errors import UserError
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run, is_finished
 from groundup.text.cleaning import split_hash
@@ -403,6 +404,23 @@ def test_a_reference_answer_joins_where_no_answer_is_worth_as_much(
     assert (shown == {answer}) == joins
     drawn = {row["messages"][-1]["content"] for row in rows(out / "random", "conversations")}
     assert drawn and answer not in drawn
+
+
+def test_a_blank_answer_is_no_reference(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "blank.jsonl"
+    rows = [{"prompt": f"What is {n}?", "answer": " \n"[n % 2]} for n in range(4)]
+    given = settings(workshop, tmp_path / "out") | {"prompts": file, "reference_answers": True}
+    given |= {"gold": None, "reward": "format:violet", "max_new_tokens": 12}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="comes with an answer, which reference_answers needs"):
+        run(BestOfNConfig(**given))
+    # Beside one that says something the others are without a reference.
+    spoken = [{"prompt": f"Which is {n}?", "answer": "violet"} for n in range(4)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *spoken]))
+    lines = read_lines(run(BestOfNConfig(**given)) / "answers.jsonl")
+    assert {line["reference"]["text"] for line in lines if "reference" in line} == {"violet"}
 
 
 def test_without_any_answer_there_are_none_to_learn_from(

@@ -346,9 +346,9 @@ def _reference_rollout(tokenizer: Tokenizer, prompt: Prompt, most: int) -> Rollo
 
 
 def _reference(prompt: Prompt) -> str:
-    """The answer that a prompt came with; empty where it came with none."""
+    """The answer that a prompt came with; empty where it came with none that says something."""
     answer = prompt.row.get("answer", "")
-    return answer if isinstance(answer, str) and prompt.messages else ""
+    return answer if isinstance(answer, str) and answer.strip() and prompt.messages else ""
 
 
 # What is made of it.
