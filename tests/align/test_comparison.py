@@ -189,6 +189,19 @@ def test_runs_that_differ_in_their_seed_alone_are_one_method(workshop: Any, tmp_
     assert found["models"]["dpo-0"]["minutes"] == pytest.approx(sum(spent) / 60)
 
 
+def test_only_a_reward_that_says_right_or_wrong_has_passes(workshop: Any, tmp_path: Path) -> None:
+    """Also where all answers happen to be worth 0 or 1 by one that knows more."""
+    sft, out = str(workshop.finished("sft")), tmp_path / "out"
+    words = ["eval", "rewards", sft, "--reward", "format:blue", "--judge", "length:1"]
+    words += ["--samples", "8", "--missing-eos-penalty", "0", "--prompts", str(workshop.data)]
+    assert main([*words, "--out", str(out), *SMALL]) == 0
+    [found] = json.loads((out / "result.json").read_text())["models"].values()
+    assert {answer["judge"] for answer in found["answers"]} <= {0.0, 1.0}
+    page = (out / "report.html").read_text()
+    assert page.count("pass@8") == 1 and "reward: pass@1" in page
+    assert page.count("best of 8") == 1
+
+
 def test_each_source_has_a_row_and_models_stand_side_by_side() -> None:
     prompts = [Prompt((1,), source=source) for source in ("b", "a", "b")]
     rollouts = [Rollout(prompt, (2,), (0.0,), "", ended=True) for prompt in prompts]

@@ -38,6 +38,7 @@ from groundup.align.best_of_n import best_of_n, kl_bound
 from groundup.align.config import ComparisonConfig
 from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
+from groundup.align.rewards.verifiers import says_right_or_wrong
 from groundup.align.rollout import (
     Rollout,
     RolloutReward,
@@ -77,7 +78,8 @@ class Answered:
     The answers to one prompt, as many to each, stand side by side in `rollouts`. `apart` is log p
     of each answer under this model less that under the first, in nats; None of answers that were
     chosen, of which `nats` is the most that it can be. `minutes` are those of its training, where
-    its folder says so, and `kind` is the same for runs of one method.
+    its folder says so, and `kind` is the same for runs of one method. `checks` are the rewards that
+    say right or wrong.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Answered:
     nats: float
     kind: str = ""
     minutes: float | None = None
+    checks: frozenset[str] = frozenset()
 
     def to_json(self, first: Answered) -> dict[str, Any]:
         """All that is told of it, and every answer's worth."""
@@ -228,6 +231,7 @@ class _Asked:
     prompts: list[Prompt]
     tokenizer: Tokenizer
     rewards: Mapping[str, RolloutReward]
+    checks: frozenset[str]
 
     def answers(self, model: CausalLM, copies: int, *, again: bool = False) -> list[Rollout]:
         """Answers to each prompt: of every model by the same numbers, `again` by others."""
@@ -269,6 +273,7 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
                 float(apart.mean()),
                 str(path) if history is None else _kind(history),
                 None if history is None else history.costs()["minutes"],
+                asked.checks,
             )
         )
         say(f"comparison  {found[-1].name}: {len(rollouts)} answers")
@@ -290,7 +295,8 @@ def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
         )
     specs = {"reward": config.reward, "judge": config.judge, "gold": config.gold}
     rewards = {name: open_rollout_reward(spec, tokenizer) for name, spec in specs.items() if spec}
-    return _Asked(config, evenly_spaced(heldout, config.questions), tokenizer, rewards)
+    checks = frozenset(name for name, spec in specs.items() if spec and says_right_or_wrong(spec))
+    return _Asked(config, evenly_spaced(heldout, config.questions), tokenizer, rewards, checks)
 
 
 def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:
@@ -304,7 +310,8 @@ def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:
     chosen = [rollouts[place] for place in places]
     worth = {name: asked.worth(name, chosen) for name in asked.rewards}
     say(f"comparison  {name}, best of {n}: {len(rollouts)} answers")
-    return Answered(f"{name}, best of {n}", chosen, worth, None, kl_bound(n))
+    title = f"{name}, best of {n}"
+    return Answered(title, chosen, worth, None, kl_bound(n), checks=asked.checks)
 
 
 def _name(path: Path, models: Sequence[Path]) -> str:
@@ -454,9 +461,13 @@ def _rewards_table(
 
 
 def _measures(reward: str, grouped: Sequence[Method]) -> tuple[str, str]:
-    """What a mean and the best of eight are called: pass@k of a reward that checks."""
-    worths = [run.worth[reward] for one in grouped for run in one.runs]
-    if any(one.several for one in grouped) and all(np.isin(one, (0, 1)).all() for one in worths):
+    """What a mean and the best of eight are called: pass@k of a reward that says right or wrong,
+    where nothing has a price besides."""
+    runs = [run for one in grouped for run in one.runs]
+    right_or_wrong = all(
+        reward in run.checks and np.isin(run.worth[reward], (0, 1)).all() for run in runs
+    )
+    if any(one.several for one in grouped) and right_or_wrong:
         return f"{reward}: pass@1", f"pass@{_BEST_OF}"
     return reward, f"best of {_BEST_OF}"
 

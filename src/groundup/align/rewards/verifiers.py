@@ -257,6 +257,11 @@ def is_verifier(spec: str) -> bool:
     return spec in _PLAIN or (name in _WITH_ARGUMENT and (bool(colon) or name == "json"))
 
 
+def says_right_or_wrong(spec: str) -> bool:
+    """Whether this names a check of which all values are 0 or 1, whatever is answered."""
+    return is_verifier(spec) and spec.partition(":")[0] in ("sum", "format", "json")
+
+
 def open_reward(spec: str) -> Reward:
     """The reward that a person means: a verifier or `module:function`.
 
