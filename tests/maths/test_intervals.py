@@ -15,6 +15,7 @@ from groundup.maths.intervals import (
     bootstrap_interval,
     bootstrap_ratio,
     bootstrap_sums,
+    independent_trials,
     mean_interval,
     student_interval,
     student_quantile,
@@ -88,6 +89,31 @@ def test_bootstrap_coverage():
         covers(bootstrap_interval(rng.normal(3, 1, size=80), samples=400), 3) for _ in range(600)
     ]
     assert 0.91 < np.mean(hits) < 0.975
+
+
+def test_few_values_are_bounded_as_far_out_as_by_students_t() -> None:
+    """Also of what is no mean: without it, 6 values would hold the truth 86 times in 100."""
+    rng = np.random.default_rng(1)
+    for n in (6, 20):
+        means, medians, sums = [], [], []
+        for _ in range(200):
+            values = rng.normal(3, 1, size=n)
+            means.append(covers(bootstrap_interval(values), 3))
+            medians.append(covers(bootstrap_interval(values, np.median, samples=100), 3))
+            squared = bootstrap_sums(values[:, None], lambda of: of[:, 0] ** 2)
+            sums.append(covers(squared, (3 * n) ** 2))
+        assert all(0.91 < np.mean(held) < 0.99 for held in (means, medians, sums))
+
+
+def test_grouped_trials_are_worth_less_than_single_ones() -> None:
+    alike = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0], 8)
+    groups = np.repeat(np.arange(10), 8)
+    # Copies of 10 say rather less than 10: that their groups agree was seen in few of them.
+    assert 6 < independent_trials(alike, groups) < 10
+    assert independent_trials(np.ones(80), groups) == pytest.approx(10)
+    assert independent_trials(alike, np.tile(np.arange(10), 8)) == pytest.approx(80, rel=0.5)
+    with pytest.raises(ValueError, match="groups=1 shows no spread"):
+        independent_trials(np.ones(3), [0, 0, 0])
 
 
 def test_only_clusters_cover_when_answers_share_a_prompt():

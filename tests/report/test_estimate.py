@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate, apart, rate, ratio, share
 
 
@@ -83,8 +85,70 @@ def test_a_distance_begins_at_0_where_that_may_be() -> None:
 
 
 def test_groups_of_equal_means_have_an_interval_too() -> None:
-    """Half of each pair is right: what is drawn of them is always a half."""
+    """Half of each pair is right: that says as much as if all 40 were asked apart."""
     values, pairs = np.tile([1.0, 0.0], 20), [i // 2 for i in range(40)]
     found = rate(values, groups=pairs)
     assert (found.estimate, found.groups) == (0.5, 20)
-    assert (found.low, found.high) == (share(10, 20).low, share(10, 20).high)
+    assert (found.low, found.high) == (share(20, 40).low, share(20, 40).high)
+
+
+def test_a_first_wrong_answer_does_not_make_few_groups_sure() -> None:
+    """Of 8 groups of 16: all are right, then one more answer in another group is wrong, and so on.
+
+    What all of a group share can no longer be what is wrong, so the low end may rise at first.
+    """
+    groups, lows = [i // 16 for i in range(128)], []
+    for wrong in range(9):
+        values = np.ones(128)
+        values[: 16 * wrong : 16] = 0
+        found = rate(values, groups=groups)
+        assert 0 <= found.low < found.estimate <= found.high <= 1
+        turned = rate(1 - values, groups=groups)
+        assert (turned.low, turned.high) == pytest.approx((1 - found.high, 1 - found.low))
+        lows.append(found.low)
+    assert lows[0] == share(8, 8).low
+    assert lows[1] < 0.8
+    assert max(abs(one - other) for one, other in itertools.pairwise(lows)) < 0.11
+
+
+@pytest.mark.parametrize(
+    ("groups", "size", "right", "alike"),
+    [
+        (6, 10, 0.9, 0.3),
+        (8, 14, 0.8, 0.3),
+        (8, 16, 0.95, 0.1),
+        (13, 8, 0.8, 0.3),
+        (30, 4, 0.9, 0.3),
+        (50, 2, 0.92, 0.3),
+        (100, 2, 0.02, 0.2),
+    ],
+)
+def test_intervals_of_rates_hold_the_true_one_as_often_as_they_say(
+    groups: int, size: int, right: float, alike: float
+) -> None:
+    """Groups of about `size`, each with a share of its own; `alike` is their correlation."""
+    random = np.random.default_rng(0)
+    held, many = 0, 600
+    for _ in range(many):
+        sizes = 1 + random.poisson(size - 1, groups)
+        strength = 1 / alike - 1
+        shares = random.beta(right * strength, (1 - right) * strength, groups)
+        values = (random.random(sizes.sum()) < np.repeat(shares, sizes)).astype(float)
+        found = rate(values, groups=np.repeat(np.arange(groups), sizes).tolist())
+        held += found.low <= right <= found.high
+    assert held / many > 0.935
+
+
+@pytest.mark.parametrize("groups", [6, 8, 13, 25, 50])
+def test_differences_that_are_none_pass_as_seldom_as_the_page_says(groups: int) -> None:
+    """Answers that got better and worse alike, but in each group for its own reason."""
+    random = np.random.default_rng(1)
+    told, many = 0, 600
+    for _ in range(many):
+        sizes = 1 + random.poisson(7, groups)
+        by = np.repeat(np.tanh(random.normal(0, 0.9, groups)), sizes)
+        changed = random.random(len(by)) < 0.2
+        values = np.where(random.random(len(by)) < (1 + by) / 2, 1.0, -1.0) * changed
+        change = ratio(values, groups=np.repeat(np.arange(groups), sizes).tolist())
+        told += Claim("", change, "", "above").outcome != "cannot be told"
+    assert told / many < 0.07

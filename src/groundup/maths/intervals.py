@@ -5,7 +5,8 @@ interval says which true values would make the measured one unsurprising. For a 
 is a closed form (Wilson 1927); for anything else the bootstrap (Efron 1979) draws new data sets
 from the data, with replacement, and looks at how the statistic moves. Answers that share a prompt
 or an article move together, so whole groups are drawn (Field and Welsh 2007): otherwise the
-interval would be too narrow.
+interval would be too narrow. Of few groups it would be so all the same, and reaches as much farther
+as Student's t does (Hesterberg 2015).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
+# Of fewer groups the percentiles of a bootstrap stand as much farther out as Student's t; of more,
+# by less than samples leave open.
+FEW_GROUPS = 50
 # Indices drawn in one go, 16 MiB; of more groups one sample, or a block of them, is drawn at least.
 DRAWS_AT_ONCE = 1 << 21
 # Rows that matrix products compute together: pieces of whole such blocks give the same last bits.
@@ -33,8 +37,10 @@ class Interval:
     high: float
 
 
-def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> Interval:
     """Bounds a success rate from `successes` in `n` independent trials; a tie may count a part.
+
+    Trials that move together may count as fewer, and so as parts (`independent_trials`).
 
     The p with |s/n - p| <= z sqrt(p (1 - p) / n), which are those from c - r to c + r:
     c = (s + z^2/2) / (n + z^2),  r = z / (n + z^2) sqrt(s (n - s) / n + z^2/4)
@@ -51,6 +57,34 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
     # Rounding must not put the ends on the wrong side of what they are about.
     share, low, high = successes / n, center - radius, center + radius
     return Interval(share, max(0.0, min(low, share)), min(1.0, max(high, share)))
+
+
+def independent_trials(
+    values: Shaped[np.ndarray, "n"], clusters: Iterable[Hashable], confidence: float = 0.95
+) -> float:
+    """How many independent trials as many say as much as these n, which move together in groups.
+
+        (n p (1 - p) + 1) / (n (t / z)^2 v + 1 / G),  at most n
+
+    v = G / (G - 1) sum_g (s_g - p n_g)^2 / n^2 is the variance of the rate p between G groups, of
+    which t of G - 1 degrees of freedom knows that they are few. Of p (1 - p) / v trials alone, one
+    failure beside none would turn few groups into many trials. So one more is counted that its
+    whole group would share, and who all agree are as many trials as groups.
+    Errors: `ValueError` for fewer than two groups.
+    Sources: Korn and Graubard (1998), "Confidence intervals for proportions with small expected
+    number of positive counts estimated from survey data"; Cameron and Miller (2015), "A
+    practitioner's guide to cluster-robust inference", section VI.
+    """
+    group = group_numbers(len(values), clusters)
+    sizes, successes = np.bincount(group), np.bincount(group, weights=values)
+    groups, n = len(sizes), len(values)
+    if groups < 2:
+        raise ValueError(f"groups={groups} shows no spread; give two or more")
+    p = float(successes.sum()) / n
+    spread = groups / (groups - 1) * float(((successes - p * sizes) ** 2).sum()) / n
+    z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
+    farther = (student_quantile(confidence, groups - 1) / z) ** 2
+    return min(float(n), (n * p * (1 - p) + 1) / (farther * spread + 1 / groups))
 
 
 def mean_interval(
@@ -150,8 +184,8 @@ def bootstrap_interval(
 
     `clusters` names the group of each value; groups are drawn whole. Another `statistic`, such
     as `np.median`, is called once per sample on the drawn values and takes no weights. The ends
-    are the percentiles of the samples' statistics. One group alone cannot show how groups
-    differ: both ends are then the estimate, and below some ten the interval is too narrow.
+    are the percentiles of the samples' statistics (`percentile_interval`). One group alone cannot
+    show how groups differ: both ends are then the estimate.
     Errors: `ValueError` for no values, lengths that differ, weights with a `statistic`.
     Sources: Efron (1979), "Bootstrap methods: another look at the jackknife"; Field and Welsh
     (2007), "Bootstrapping clustered data", section 2.
@@ -179,7 +213,9 @@ def bootstrap_interval(
         for rows in _pieces(samples, len(by_group))
         for drawn in random.integers(len(by_group), size=(rows, len(by_group)))
     ]
-    return percentile_interval(float(statistic(values)), np.array(replicates), confidence)
+    return percentile_interval(
+        float(statistic(values)), np.array(replicates), confidence, len(by_group)
+    )
 
 
 def bootstrap_ratio(
@@ -210,7 +246,8 @@ def bootstrap_ratio(
         top, bottom = a[drawn].sum(axis=1), b[drawn].sum(axis=1)
         # A sample of nothing but weightless groups has no ratio and is left out.
         replicates.append(top[bottom > 0] / bottom[bottom > 0])
-    return percentile_interval(float(a.sum() / b.sum()), np.concatenate(replicates), confidence)
+    estimate = float(a.sum() / b.sum())
+    return percentile_interval(estimate, np.concatenate(replicates), confidence, len(a))
 
 
 def bootstrap_sums(
@@ -254,8 +291,9 @@ def bootstrap_sums(
     replicates = statistic(np.concatenate(drawn))
     replicates = replicates[~np.isnan(replicates)]
     if not centered:
-        return percentile_interval(estimate, replicates, confidence)
-    found = percentile_interval(estimate, estimate + replicates.mean() - replicates, confidence)
+        return percentile_interval(estimate, replicates, confidence, len(sums))
+    replicates = estimate + replicates.mean() - replicates
+    found = percentile_interval(estimate, replicates, confidence, len(sums))
     return Interval(estimate, min(found.low, estimate), max(found.high, estimate))
 
 
@@ -314,12 +352,22 @@ def _pieces(samples: int, groups: int, block: int = 1) -> list[int]:
 
 
 def percentile_interval(
-    estimate: float, replicates: Float[np.ndarray, "samples"], confidence: float
+    estimate: float, replicates: Float[np.ndarray, "samples"], confidence: float, groups: int
 ) -> Interval:
-    """Bounds an estimate by percentiles of what it was in samples drawn from the data."""
+    """Bounds an estimate by percentiles of what it was in samples drawn from `groups` of the data.
+
+    What is drawn from G groups spreads less than the groups do, by sqrt((G - 1) / G), and knows not
+    how few showed the spread. So of few groups the percentiles are those at which a normal value
+    lies that is as far out as sqrt(G / (G - 1)) t, with t of G - 1 degrees of freedom.
+    Source: Hesterberg (2015), "What teachers should know about the bootstrap", which calls it the
+    expanded percentile interval.
+    """
     tail = (1 - _checked(confidence)) / 2
     if not len(replicates):
         raise ValueError("samples=0 has no percentiles; give 1 or more, better 2000")
+    if 1 < groups < FEW_GROUPS:
+        farther = sqrt(groups / (groups - 1)) * student_quantile(confidence, groups - 1)
+        tail = NormalDist().cdf(-farther)
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high))
 

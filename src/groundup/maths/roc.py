@@ -75,7 +75,7 @@ def roc_auc_interval(
         weights = np.bincount(drawn, minlength=groups)[group].astype(float)
         if weights[positive].any() and weights[~positive].any():
             areas.append(_area(place, positive, weights))
-    return percentile_interval(area, np.array(areas), confidence)
+    return percentile_interval(area, np.array(areas), confidence, groups)
 
 
 def _area(

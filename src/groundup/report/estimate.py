@@ -13,6 +13,7 @@ from groundup.maths.intervals import (
     Interval,
     bootstrap_ratio,
     bootstrap_sums,
+    independent_trials,
     mean_interval,
     wilson_interval,
 )
@@ -122,17 +123,20 @@ def rate(
 ) -> Estimate:
     """The mean of values from 0 to 1, such as the share of right answers.
 
-    By Wilson's interval where every item stands for itself and is a yes, a no or a tie, else from
-    drawing whole groups. Groups that are all alike show a bootstrap no spread at all, so Wilson's
-    interval of as many does it.
+    Of yes, no and ties by Wilson's interval: of as many trials as items where each stands for
+    itself, else of the trials that groups are worth (`independent_trials`). Other values are drawn,
+    in whole groups; where that shows no spread, Wilson's interval of as many groups does it.
     """
     estimate, count = float(np.mean(values)), _count(values, groups)
     found = set(np.asarray(values, dtype=float).tolist())
-    differ = len(found) > 1
-    if differ and count > 1 and (count < len(values) or not found <= _VOTES):
+    differ, trials = len(found) > 1, float(count)
+    if differ and count > 1 and not found <= _VOTES:
         drawn = ratio(values, groups=groups, chance=chance)
         if drawn.low < drawn.high:
             return drawn
-    trials = len(values) if count == 1 and differ else count
+    elif differ and count == 1:
+        trials = len(values)
+    elif groups is not None and 1 < count < len(values):
+        trials = independent_trials(values, groups)
     wilson = wilson_interval(estimate * trials, trials)
     return Estimate(estimate, wilson.low, wilson.high, len(values), count, chance)
