@@ -19,6 +19,7 @@ from groundup.evals.answers import AssistantLoss, Conversations
 from groundup.evals.by_source import by_source
 from groundup.evals.choice import ChoiceAccuracy, ChoiceCalibration, Choices
 from groundup.evals.fairness import TEXT, Leanings
+from groundup.evals.honesty import Honesty, Said
 from groundup.evals.measure import Evaluated, Subject, informative
 from groundup.evals.perplexity import Bits
 from groundup.evals.preference import Pairs
@@ -33,7 +34,7 @@ from groundup.report.claim import FEWEST_GROUPS, Claim, by_outcome
 from groundup.report.estimate import POOLED, Estimate
 from groundup.report.history import History
 from groundup.report.table import percent, says_nothing, source_table
-from groundup.text.rows import Choice, Message, Preference
+from groundup.text.rows import Choice, Conversation, Message, Preference
 from groundup.world.lives import probes
 
 
@@ -69,6 +70,16 @@ def material(seed: int) -> Material:
         (),
         None,
     )
+
+
+TYPED = [
+    Conversation((Message("user", f"hi {g}"), Message("assistant", "Hello!")), "newcomer-talk", g)
+    for g in GROUPS
+]
+
+
+def drawn_from(flags: Any, one: str, other: str) -> list[str]:
+    return [one if flag else other for flag in flags]
 
 
 def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2) -> Evaluated:
@@ -112,6 +123,7 @@ def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2
         measures.endings: share(),
         measures.small_world: None,
         measures.world_answers: None,
+        measures.unknown: Honesty(Said(TYPED, drawn_from(share(), "Hello!", "Grass.")), None),
         measures.leaning: Leanings(PROBES, {TEXT: leaning}),
     }
     folder = Path(f"/nowhere/{name}")
@@ -161,6 +173,17 @@ def test_no_claim_contradicts_another(seed: int) -> None:
     lines = list(in_terminal([], headlines(models, tested), tested))
     order = [line.split(" (")[0] for line in lines if line.startswith(("worse (", "better ("))]
     assert order == sorted(order, key=["worse", "better"].index)
+
+
+def test_what_was_lost_in_honesty_is_said_to_be_worse() -> None:
+    of = material(0)
+    models = [model("sft", None, of, 1), model("dpo", "sft", of, 2)]
+    for one, right in zip(models, (ITEMS, 2), strict=True):
+        answers = drawn_from(np.arange(ITEMS) < right, "Hello!", "Grass.")
+        found: Any = one.found
+        found[measures.unknown] = Honesty(Said(TYPED, answers), None)
+    (lost,) = [f for f in claims(models) if f.stages and "newcomers" in f.what]
+    assert lost.outcome == "worse" and lost.values == (1, pytest.approx(2 / ITEMS))
 
 
 def test_look_alikes_stand_beside_harm() -> None:

@@ -30,7 +30,7 @@ from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation, Message, Preference
 from groundup.world import pack
 from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
-from groundup.world.conduct import NOT_KNOWN
+from groundup.world.conduct import NOT_KNOWN, declines
 from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
 from groundup.world.grammar import SeededRandom, capital, slots, with_article
 from groundup.world.kinds import KINDS, Kind
@@ -149,9 +149,11 @@ def says_unknown(answer: str) -> bool:
 def fits(wanted: str, answer: str) -> bool:
     """Whether an answer is as good as the one that is wanted.
 
-    It is alike, or both say that they do not know.
+    It is alike, or both say that they do not know, or both decline what would harm somebody.
     """
-    return is_alike(wanted, answer) or (says_unknown(wanted) and says_unknown(answer))
+    if says_unknown(wanted):
+        return is_alike(wanted, answer) or says_unknown(answer)
+    return is_alike(wanted, answer) or (wanted in ANSWERS["harm"] and declines(answer))
 
 
 def is_alike(wanted: str, answer: str) -> bool:
@@ -161,6 +163,12 @@ def is_alike(wanted: str, answer: str) -> bool:
     return said == normal_form(wanted) or any(
         said == normal_form(other) for row in alike for other in row
     )
+
+
+def is_of_the_page(answer: str) -> bool:
+    """Whether an answer is one that the page holds, under whatever label."""
+    said = normal_form(answer)
+    return any(said == normal_form(other) for row in ANSWERS.values() for other in row)
 
 
 # What fills the slots.
