@@ -21,7 +21,7 @@ from jaxtyping import Float, Integer, Shaped
 
 # Of fewer groups the percentiles of a bootstrap stand as much farther out as Student's t; of more,
 # by less than samples leave open.
-FEW_GROUPS = 50
+FEW_GROUPS = 30
 # Indices drawn in one go, 16 MiB; of more groups one sample, or a block of them, is drawn at least.
 DRAWS_AT_ONCE = 1 << 21
 # Rows that matrix products compute together: pieces of whole such blocks give the same last bits.

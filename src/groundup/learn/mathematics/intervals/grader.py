@@ -21,9 +21,9 @@ def trials(seed: int) -> Iterator[Trial]:
     for successes, n in ((int(rng.integers(30, 45)), 50), (50, 50), (0, 7), (13, 21)):
         yield _wilson(successes, n)
     yield _wilson(13, 21, z=2.576)
-    # Of fewer than 50 the product's percentiles are other ones.
-    yield _difference("right or wrong, 60 questions", rng, 60, binary=True)
-    yield _difference("marks, 50 questions", rng, 50, binary=False)
+    # Of fewer than 30 the product's percentiles are other ones.
+    yield _difference("right or wrong, 40 questions", rng, 40, binary=True)
+    yield _difference("marks, 40 questions", rng, 40, binary=False)
 
 
 def _posterior(about: str, prior: np.ndarray, likelihoods: np.ndarray) -> Trial:
