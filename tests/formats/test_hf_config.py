@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -71,6 +72,30 @@ def test_the_context_before_scaling_may_stand_outside_and_then_counts(
         assert theirs.rope_parameters["original_max_position_embeddings"] == 16
 
 
+@pytest.mark.parametrize("theta", [{}, {"rope_theta": 5e5}], ids=["no theta", "theta"])
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"type": "linear", "factor": 2.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256},
+        {"rope_type": "yarn", "factor": 4.0, "rope_theta": 777.0},
+        {},
+        None,
+    ],
+)
+def test_a_scaling_beside_rope_parameters_replaces_them_as_in_transformers(
+    scaling: dict[str, object] | None, theta: dict[str, float]
+) -> None:
+    before = {"rope_type": "default", "rope_theta": 1e6}
+    described = {"rope_parameters": before, "rope_scaling": scaling, **theta}
+    read = rope_from_hf({"max_position_embeddings": 2048, **described})
+    theirs = LlamaConfig(**copy.deepcopy(described)).rope_parameters
+    assert (read.type, read.theta) == (theirs["rope_type"], theirs["rope_theta"])
+    assert read.factor == theirs.get("factor", 1.0)
+    if read.type == "yarn":
+        assert read.original_max_position_embeddings == theirs["original_max_position_embeddings"]
+
+
 def test_no_scaling_is_null_in_old_files() -> None:
     assert rope_from_hf({"rope_theta": 1e6, "rope_scaling": None}) == Rope(theta=1e6)
 
@@ -112,6 +137,8 @@ QWEN2 = {
             "mscale='x'",
         ),
         ({**LLAMA, "partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+        ({**LLAMA, "rope_scaling": [1]}, "rope_scaling=.* must be an object"),
+        ({**LLAMA, "is_causal": False}, "is_causal=False, which is not supported"),
         ({**LLAMA, "quantization_config": {"bits": 4}}, "quantization_config=.*not supported"),
         ({**GPT2, "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ({**MISTRAL, "layer_types": ["full_attention", "sliding_attention"]}, "no window, which"),

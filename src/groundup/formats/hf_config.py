@@ -99,6 +99,7 @@ def _refuse_other_models(config: Mapping[str, Any]) -> None:
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
         "quantization_config": None,
+        "is_causal": True,
     }
     for name, value in plain.items():
         if config.get(name, value) != value:
@@ -172,15 +173,12 @@ _SCALING_FIELDS: dict[RopeType, tuple[str, ...]] = {
 
 def rope_from_hf(config: Mapping[str, Any]) -> Rope:
     """Read either spelling: `rope_parameters` (transformers 5) or `rope_theta` and
-    `rope_scaling` (before)."""
-    settings: dict[str, Any] = {}
-    for name in ("rope_scaling", "rope_parameters"):
-        given = config.get(name) or {}
-        if not isinstance(given, Mapping):
-            raise UserError(
-                f"{name}={shorten(given)} must be an object; download config.json again"
-            )
-        settings |= given
+    `rope_scaling` (before), which replaces the former where a folder has both, as there."""
+    name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    settings = config.get(name) or {}
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{name}={shorten(settings)} must be an object; download config.json again")
+    settings = dict(settings)
     # Where it stands outside as well, transformers takes that one.
     outside = config.get("original_max_position_embeddings")
     if outside is not None:
