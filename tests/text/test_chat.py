@@ -5,11 +5,14 @@ import time
 
 import pytest
 import tokenizers
+from pydantic import BaseModel
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from groundup.data.fields import messages as turns_of
 from groundup.errors import UserError
+from groundup.runs.files import write_kept
+from groundup.runs.folder import Run, read_run
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import ChatTokens, check_messages, encode_chat, encode_chats, render_chat
 from groundup.text.rows import Message
@@ -210,6 +213,19 @@ def test_foreign_templates_have_what_they_expect():
     assert render_chat(tokenizer_with(template), TALK) == (
         '<|im_end|>[1, "<é>"]["\\u00e9"]["é"]Be brief.True4'
     )
+
+
+def test_a_run_that_goes_on_another_day_tells_templates_the_day_it_was_begun(tmp_path):
+    class Settings(BaseModel):
+        pass
+
+    dated = tokenizer_with("{{ strftime_now('%d %b %Y') }}{{ messages[0].content }}")
+    with Run.open(tmp_path, "sft", Settings()):
+        pass
+    write_kept(tmp_path / "run.json", read_run(tmp_path) | {"started": "2024-02-29T23:59:00Z"})
+    with Run.open(tmp_path, "sft", Settings()):
+        assert render_chat(dated, TALK) == "29 Feb 2024Be brief."
+    assert "2024" not in render_chat(dated, TALK)  # no run is open any more
 
 
 # In the manner of Qwen2.5 and Hermes.

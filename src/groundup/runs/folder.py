@@ -20,7 +20,8 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -67,6 +68,8 @@ parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar(
     "parts_of_ones_own", default=MappingProxyType({})
 )
 """What stands in the place of the product's own code, by name, with its file's SHA-256."""
+run_started: ContextVar[datetime | None] = ContextVar("run_started", default=None)
+"""When the run that is open here was begun: today's date, to whatever is resumed on a later day."""
 
 
 class Run:
@@ -78,6 +81,7 @@ class Run:
         self._last_beat = 0.0
         self._last_facts: dict[str, Any] = {}
         self._lost_its_plan = False
+        self._clock: Token[datetime | None] | None = None
         # Whether a stop was asked for when nothing was left but to finish.
         self.stops = False
 
@@ -137,9 +141,12 @@ class Run:
         return run
 
     def __enter__(self) -> Run:
+        self._clock = run_started.set(_started(read_run(self.folder)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._clock is not None:
+            run_started.reset(self._clock)
         if kind is not None and not self.finished:
             # A full disk may be the very reason; the reason is what the user is to see.
             with contextlib.suppress(OSError):
@@ -361,6 +368,14 @@ _TRAITS: dict[str, dict[str, Any]] = {
     "sft": {"reads": "conversations", "chats": True, "measure": "heldout_loss"},
     "dpo": {"reads": "preferences", "chats": True, "measure": "preference_loss"},
 }
+
+
+def _started(described: Mapping[str, Any]) -> datetime | None:
+    """When run.json says that the run was begun; None where somebody wrote something else there."""
+    try:
+        return datetime.fromisoformat(described["started"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _is_path(value: object) -> bool:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -58,19 +58,27 @@ class TemplateFailed(Exception):
     """The template could not be rendered; the message says why."""
 
 
+def _now() -> str:
+    """In a run, the time when it was begun: on another day it goes on with the same tokens."""
+    from groundup.runs.folder import run_started
+
+    return (run_started.get() or datetime.now()).isoformat()
+
+
 @dataclass(frozen=True)
 class Renderings:
     """What to render: the messages up to each of several places, and what the template may read.
 
     A cut is how many of the messages there are, and whether a generation prompt follows them.
     `breaks` are a pattern and a mark, if the messages have that mark behind what the pattern finds:
-    what the template looks for in them has it too.
+    what the template looks for in them has it too. `now` is the time that the template is told.
     """
 
     messages: list[dict[str, str]]
     cuts: list[tuple[int, bool]]
     variables: dict[str, str]
     breaks: tuple[str, str] | None = None
+    now: str = field(default_factory=_now)
 
 
 def render(template: str, renderings: Renderings) -> list[str]:
@@ -94,12 +102,14 @@ def _render_here(template: str, renderings: Renderings) -> list[str]:
     """Render in this process, in the sandbox."""
     try:
         compiled = _compile(template, *(renderings.breaks or ()))
+        now = datetime.fromisoformat(renderings.now)
         return [
             compiled.render(
                 messages=renderings.messages[:count],
                 add_generation_prompt=prompt,
                 tools=None,
                 documents=None,
+                strftime_now=lambda form: now.strftime(form),
                 **renderings.variables,
             )
             for count, prompt in renderings.cuts
@@ -120,7 +130,6 @@ def _compile(template: str, pattern: str = "", mark: str = "") -> jinja2.Templat
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     parsed = environment.parse(template)
     if pattern:
         _break_searched(parsed, re.compile(pattern, re.DOTALL), mark)
