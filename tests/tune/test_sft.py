@@ -234,6 +234,34 @@ def test_a_model_that_cannot_chat_learns_no_conversations(workshop: Any, tmp_pat
         read_rows(config, tokenizer, 64)
 
 
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_the_end_of_a_turn_by_the_template_stops_the_model_that_learned_it(
+    workshop: Any, tmp_path: Path, adapter: str
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(workshop.finished("pretrain"), base, ignore=shutil.ignore_patterns("*run*"))
+    # A base model's ends, and an instruct model's template, whose turns end with another token.
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        text = (base / file).read_text().replace("<|im_end|>", "<|eot_id|>")
+        (base / file).write_text(
+            text.replace('"eos_token": "<|eot_id|>"', '"eos_token": "<|endoftext|>"')
+        )
+    for file in ("config.json", "generation_config.json"):
+        (base / file).write_text(
+            json.dumps(json.loads((base / file).read_text()) | {"eos_token_id": 0})
+        )
+    before, tokenizer = load(base)
+    eot = tokenizer.special_tokens["<|eot_id|>"]
+    assert before.config.eos_token_ids == (0,) and tokenizer.stop_ids == {0}
+    data = (secrets(tmp_path / "secrets.jsonl"),)
+    folder = run(
+        SFTConfig(out=tmp_path / "run", model=base, data=data, steps=1, replay=0, adapter=adapter)
+    )
+    model, tokenizer = load(folder)
+    assert {*model.config.eos_token_ids} == {eot, 0} == tokenizer.stop_ids
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [eot, 0]
+
+
 def test_conversations_are_joined_where_the_template_joins_them(
     workshop: Any, tmp_path: Path
 ) -> None:

@@ -121,6 +121,22 @@ def _together(
     return encoded
 
 
+def end_of_turn(tokenizer: Tokenizer) -> int | None:
+    """The control token that ends the assistant's turn in the chat template.
+
+    Its name need not be `eos_token`: where a base model was given Llama-3's template it is none.
+    None where a turn ends with text, and where there is no template that writes a plain exchange.
+    """
+    if tokenizer.chat_template is None:
+        return None
+    try:
+        found = encode_chat(tokenizer, [Message("user", "a"), Message("assistant", "b")])
+    except UserError:
+        return None
+    said = [id for id, speaks in zip(found.ids, found.assistant, strict=True) if speaks]
+    return said[-1] if said and said[-1] in tokenizer.hidden_ids else None
+
+
 def render_chat(
     tokenizer: Tokenizer, messages: Sequence[AnyMessage], *, generation_prompt: bool = False
 ) -> str:

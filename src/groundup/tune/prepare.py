@@ -22,6 +22,7 @@ from groundup.formats.locate import name_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
+from groundup.text.chat import end_of_turn
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.plan import Trained
 from groundup.tune.config import TuningConfig
@@ -72,6 +73,11 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
             "with"
         )
     require_finite(model, config.model)
+    end = end_of_turn(tokenizer)
+    if end is not None and end not in {*model.config.eos_token_ids, *tokenizer.stop_ids}:
+        # What is learned as the end of a turn ends the answers of the model that is kept.
+        ends = (end, *model.config.eos_token_ids)
+        model.config = replace(model.config, eos_token_ids=ends)
     on_an_adapter = bool(adapter_names(model))
     if on_an_adapter:
         merge(model, reversible=False)
