@@ -81,6 +81,7 @@ def test_a_sound_folder_is_the_same_in_every_way(
         "logits in a batch",
         "greedy tokens in a batch",
         "logits as transformers computes them",
+        "added tokens as transformers knows them",
         "ids as transformers makes them",
         "chat as transformers renders it",
         "chat ids as transformers makes them",

@@ -204,6 +204,40 @@ def test_a_foreign_folder_keeps_its_own_control_tokens(tmp_path):
     assert said == "<think>hm"
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("tokenizer_config.json", {"boi_token": "<b>", "pad_token": "<p>", "unk_token": "<u>"}),
+        ("tokenizer_config.json", {"extra_special_tokens": ["<x>", "<|im_end|>"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"boi_token": "<x>"}}),
+        ("tokenizer_config.json", {"additional_special_tokens": ["<x>"], "boi_token": "<b>"}),
+        ("tokenizer_config.json", {"eos_token": "<e>", "added_tokens_decoder": {
+            "999": {"content": "<x>"}, "0": {"content": "<|endoftext|>"}, "600": {"content": "<e>"},
+        }}),
+        ("added_tokens.json", {"<x>": 513, "<|im_end|>": 2, "two words": 512}),
+        ("special_tokens_map.json", {"unk_token": {"content": "<u>"}}),
+    ],
+)  # fmt: skip
+def test_tokens_beside_tokenizer_json_are_added_as_transformers_adds_them(
+    tokenizer, tmp_path, file, said
+):
+    tokenizer.save(tmp_path)
+    path = tmp_path / file
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(kept | said))
+    found = Tokenizer.load(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert found.vocab_size == len(theirs) > tokenizer.vocab_size
+    added = {one["content"]: one["id"] for one in found.content["added_tokens"]}
+    assert added == theirs.get_added_vocab()
+    assert found.eos_id == theirs.eos_token_id and found.eos_id in found.stop_ids
+    for text in ("a two words.", "no <e> <x> of it"):
+        ids = theirs(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        assert found.encode(text) == ids
+    found.save(tmp_path / "again")
+    assert Tokenizer.load(tmp_path / "again").hash == found.hash
+
+
 def _bytes_vocab() -> dict[str, int]:
     return {char: id for id, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
 

@@ -238,6 +238,7 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
         with torch.inference_mode():
             logits = [theirs(torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
         written = transformers.AutoTokenizer.from_pretrained(at, local_files_only=True)
+        added_tokens = _added_tokens(tokenizer, written)
         their_text, their_talk = _their_chat(written)
         # What no text becomes here shall be special there: Qwen's files call <think> ordinary.
         written.add_tokens([*tokenizer.special_tokens], special_tokens=True)
@@ -249,6 +250,7 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
     our_ids = [tokenizer.encode(text) for text in HARD_TEXTS]
     checks = [
         near("logits as transformers computes them", our_logits, logits),
+        added_tokens,
         equal("ids as transformers makes them", our_ids, their_ids, "hard texts", HARD_TEXTS),
     ]
     if their_text is not None and tokenizer.chat_template is not None:
@@ -258,6 +260,17 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
             equal("chat ids as transformers makes them", [ids], [their_talk], "conversations"),
         ]
     return checks
+
+
+def _added_tokens(tokenizer: Tokenizer, theirs: Any) -> Check:
+    """Those that stand in tokenizer_config.json alone too, and the one that ends a sequence."""
+    name = "added tokens as transformers knows them"
+    end = theirs.eos_token_id
+    if end is not None and end not in tokenizer.stop_ids:
+        return Check(name, "differs", f"token {end} ends a sequence there, and not here")
+    ours = [(one["id"], one["content"]) for one in tokenizer.content.get("added_tokens") or []]
+    known = [(id, token) for token, id in theirs.get_added_vocab().items()]
+    return equal(name, [sorted(ours)], [sorted(known)], "vocabularies")
 
 
 def _their_chat(tokenizer: Any) -> tuple[str | None, list[int] | None]:

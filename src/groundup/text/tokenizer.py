@@ -114,6 +114,7 @@ class Tokenizer:
         ends = (_read_json(folder / "generation_config.json") or {}).get("eos_token_id") or []
         file = folder / "tokenizer.json"
         with faults_named(f"{file} is not a tokenizer that can be read"):
+            content = _with_named_tokens(content, config, _read_json(folder / "added_tokens.json"))
             return cls(content, config, ends if isinstance(ends, list) else [ends])
 
     def able_to_chat(self) -> Tokenizer:
@@ -477,6 +478,44 @@ def _own_config(special_tokens: Sequence[str], chat_template: str | None) -> dic
         "clean_up_tokenization_spaces": False,
         "chat_template": chat_template,
     }
+
+
+def _with_named_tokens(
+    content: dict[str, Any], config: dict[str, Any], added: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the `tokenizer.json` with the added tokens that stand in the files beside it alone.
+
+    transformers adds them behind its vocabulary: in the order of their ids those of
+    `added_tokens_decoder`, in older folders of `added_tokens.json`, then each `eos_token` and the
+    like, and at last the extra ones, which are special.
+    """
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    extra = [*(extra.values() if isinstance(extra, dict) else extra)]
+    # Those that every tokenizer may have come first, in this order of theirs.
+    kinds = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+    names = dict.fromkeys(f"{kind}_token" for kind in kinds)
+    names |= dict.fromkeys(name for name in config if name.endswith("_token"))
+    named = [config.get(name) for name in names]
+    special = dict.fromkeys(text for one in (*named, *extra) if (text := _token_text(one)))
+    decoder = config.get("added_tokens_decoder")
+    if decoder is None:
+        decoder = {
+            id: {"content": text, "normalized": text not in special}
+            for text, id in (added or {}).items()
+        }
+    found = {
+        one["content"]: AddedToken(**one | ({"special": True} if one["content"] in special else {}))
+        for _, one in sorted(decoder.items(), key=lambda item: int(item[0]))
+    }
+    found |= {text: AddedToken(text, special=True) for text in special if text not in found}
+    known = {token["content"] for token in content.get("added_tokens") or []}
+    missing = [token for text, token in found.items() if text not in known]
+    if not missing:
+        return content
+    fast = tokenizers.Tokenizer.from_str(json.dumps(content))
+    fast.add_tokens(missing)
+    whole: dict[str, Any] = json.loads(fast.to_str())
+    return whole
 
 
 def _control_tokens(content: dict[str, Any], chat_template: str | None) -> dict[str, int]:
