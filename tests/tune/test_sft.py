@@ -235,7 +235,7 @@ def test_a_model_that_cannot_chat_learns_no_conversations(workshop: Any, tmp_pat
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_the_end_of_a_turn_by_the_template_stops_the_model_that_learned_it(
+def test_a_models_own_sampling_is_kept_and_it_stops_where_its_template_ends_a_turn(
     workshop: Any, tmp_path: Path, adapter: str
 ) -> None:
     base = tmp_path / "base"
@@ -246,6 +246,8 @@ def test_the_end_of_a_turn_by_the_template_stops_the_model_that_learned_it(
         (base / file).write_text(
             text.replace('"eos_token": "<|eot_id|>"', '"eos_token": "<|endoftext|>"')
         )
+    said = {"do_sample": True, "temperature": 0.3, "top_k": 20, "repetition_penalty": 1.1}
+    (base / "generation_config.json").write_text(json.dumps(said))
     for file in ("config.json", "generation_config.json"):
         (base / file).write_text(
             json.dumps(json.loads((base / file).read_text()) | {"eos_token_id": 0})
@@ -259,7 +261,9 @@ def test_the_end_of_a_turn_by_the_template_stops_the_model_that_learned_it(
     )
     model, tokenizer = load(folder)
     assert {*model.config.eos_token_ids} == {eot, 0} == tokenizer.stop_ids
-    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [eot, 0]
+    kept = json.loads((folder / "generation_config.json").read_text())
+    assert kept["eos_token_id"] == [eot, 0]
+    assert {name: kept.get(name) for name in (*said, "top_p")} == said | {"top_p": None}
 
 
 def test_conversations_are_joined_where_the_template_joins_them(

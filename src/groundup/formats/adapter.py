@@ -39,7 +39,7 @@ from groundup.formats.peft_config import read_adapter_config
 from groundup.formats.weights import weights_hash
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.runs.files import file_hash
+from groundup.runs.files import file_hash, read_json_object
 from groundup.text.tokenizer import Tokenizer
 
 # What a model folder computes by, a guard's with its thresholds; a card, a run's story and its logs
@@ -136,6 +136,14 @@ def generation_config_of(path: Path) -> Path | None:
     return file if file.is_file() else None
 
 
+def own_sampling(path: Path) -> dict[str, Any] | None:
+    """What a model says of how to sample, which becomes the models that are trained from it too;
+    None where it does not ask for sampling."""
+    file = generation_config_of(path)
+    said = {} if file is None else read_json_object(file)
+    return said if said.get("do_sample") is True else None
+
+
 def base_of(folder: Path) -> Path:
     """Returns the path of an adapter's base, as its file or its config says.
 
@@ -207,16 +215,17 @@ def save_adapted(
     card: str,
     base: Path | str,
     name: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an adapter of the model (the active one) into a folder that `load` opens.
 
-    `base` is the source of the model without it. Other files in the folder, such as a run's, stay
-    as they are. A process that is killed leaves a whole adapter, or a folder without
-    adapter_config.json.
+    `base` is the source of the model without it, `sampling` as in `save_model`. Other files in the
+    folder, such as a run's, stay as they are. A process that is killed leaves a whole adapter, or
+    a folder without adapter_config.json.
     """
     folder, name = Path(folder), name or active_adapter(model) or "default"
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
-    save_beside(folder, model, tokenizer, card)
+    save_beside(folder, model, tokenizer, card, sampling)
     save_adapter(
         folder,
         model,

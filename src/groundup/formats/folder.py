@@ -238,10 +238,16 @@ def save_model(
         write_json(aside / CONFIG, described | quantization_config(model, dtype))
 
 
-def save_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) -> None:
+def save_beside(
+    folder: Path,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    card: str,
+    sampling: Mapping[str, Any] | None = None,
+) -> None:
     """Write the files beside the weights: tokenizer, generation settings and card."""
     with folder_aside(folder) as aside:
-        _write_beside(aside, model, tokenizer, card)
+        _write_beside(aside, model, tokenizer, card, sampling)
 
 
 def _write_beside(
@@ -249,7 +255,7 @@ def _write_beside(
     model: CausalLM,
     tokenizer: Tokenizer,
     card: str,
-    sampling: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, Any] | None,
 ) -> None:
     config = model.config
     small = config.parameters < _SMALL

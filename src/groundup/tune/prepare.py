@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from groundup.errors import UserError
 from groundup.formats.card import NEEDS_BASE, UPON_AN_ADAPTER
 from groundup.formats.folder import save_model
 from groundup.formats.load import load, require_finite
-from groundup.formats.locate import name_of
+from groundup.formats.locate import locate, name_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
@@ -64,6 +65,7 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
     # What acts on a model's layers is loaded with a model, not with the stage's settings.
     from groundup.adapters.attach import adapter_names, add_lora, merge
     from groundup.adapters.quantization import dequantize, is_quantized, quantize
+    from groundup.formats.adapter import own_sampling
 
     model, tokenizer = load(config.model)
     if tokenizer.largest_written_id >= model.config.vocab_size:
@@ -83,14 +85,14 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
         merge(model, reversible=False)
         # Where an adapter was on some layers alone, the others are in 4 bits still.
         dequantize(model, model.head.dtype)
-    context = row_length(config, model.config)
+    context, sampling = row_length(config, model.config), own_sampling(locate(config.model))
     if config.adapter == "none":
         if is_quantized(model):
             raise UserError(
                 f"{config.model} is stored in 4 bits, and these cannot be trained themselves; "
                 "train an adapter beside them with --adapter lora"
             )
-        return _whole(model, tokenizer, context, rates)
+        return _whole(model, tokenizer, context, rates, sampling)
     if config.adapter == "qlora" and not is_quantized(model):
         quantize(
             model,
@@ -108,7 +110,7 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
         use_dora=config.use_dora,
         seed=config.seed,
     )
-    prepared = _adapted(config, model, tokenizer, context, rates)
+    prepared = _adapted(config, model, tokenizer, context, rates, sampling)
     if not on_an_adapter:
         return prepared
     upon = UPON_AN_ADAPTER.format(base=name_of(config.model))
@@ -133,7 +135,11 @@ def whole_share(parameters: int) -> float:
 
 
 def _whole(
-    model: CausalLM, tokenizer: Tokenizer, context: int, rates: tuple[float, float]
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    context: int,
+    rates: tuple[float, float],
+    sampling: dict[str, Any] | None,
 ) -> PreparedModel:
     share = whole_share(model.config.parameters)
     why = "as for small models" if share == 1 else f"{share:.2g} of a small model's, for its size"
@@ -148,7 +154,9 @@ def _whole(
         tokenizer,
         context,
         trained,
-        lambda folder, tokenizer, card: save_model(folder, model, tokenizer, card=card),
+        lambda folder, tokenizer, card: save_model(
+            folder, model, tokenizer, card=card, sampling=sampling
+        ),
         "All weights were trained.",
     )
 
@@ -159,6 +167,7 @@ def _adapted(
     tokenizer: Tokenizer,
     context: int,
     rates: tuple[float, float],
+    sampling: dict[str, Any] | None,
 ) -> PreparedModel:
     from groundup.formats.adapter import save_adapted
 
@@ -183,7 +192,7 @@ def _adapted(
         context,
         trained,
         lambda folder, tokenizer, card: save_adapted(
-            folder, model, tokenizer, card=card, base=name_of(config.model)
+            folder, model, tokenizer, card=card, base=name_of(config.model), sampling=sampling
         ),
         f"An adapter of rank {config.lora_rank} was trained beside the frozen weights"
         f"{', kept in 4 bits (NF4)' if config.adapter == 'qlora' else ''}; {NEEDS_BASE}",

@@ -23,10 +23,11 @@ from torch import Tensor
 
 from groundup.adapters.quantization import in_full
 from groundup.errors import UserError
+from groundup.formats.adapter import own_sampling
 from groundup.formats.card import model_card
 from groundup.formats.folder import save_model
 from groundup.formats.load import open_model
-from groundup.formats.locate import name_of
+from groundup.formats.locate import locate, name_of
 from groundup.formats.weights import model_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -123,7 +124,14 @@ def run(config: SoupConfig) -> Path:
             data=(),
             parents=config.models,
         )
-        save_model(run.folder, model, tokenizer, card=card, dtype=next(model.parameters()).dtype)
+        save_model(
+            run.folder,
+            model,
+            tokenizer,
+            card=card,
+            dtype=next(model.parameters()).dtype,
+            sampling=own_sampling(locate(config.models[0])),
+        )
         run.finish()
         say(f"soup: {', '.join(parts)}")
         return run.folder
