@@ -263,6 +263,49 @@ def test_a_vocabulary_that_spells_a_control_token_is_refused(tmp_path):
         Tokenizer.load(tmp_path).encode("stop")
 
 
+def _words(kind: str) -> tokenizers.Tokenizer:
+    """A vocabulary of a few letters that knows no others."""
+    if kind == "unigram":
+        fast = tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -1.0), ("a", -2.0)], 0))
+        fast.pre_tokenizer, fast.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    else:
+        vocab = {"<unk>": 0, "▁": 1, "a": 2, "a</w>": 3, "##a": 4}
+        if kind == "word pieces":
+            fast = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="<unk>"))
+            fast.decoder = decoders.WordPiece()
+        elif kind == "suffix":
+            fast = tokenizers.Tokenizer(
+                models.BPE(vocab, [], unk_token="<unk>", end_of_word_suffix="</w>")
+            )
+            fast.decoder = decoders.BPEDecoder("</w>")
+        else:
+            fast = tokenizers.Tokenizer(models.BPE(vocab, [], unk_token="<unk>"))
+            fast.pre_tokenizer = pre_tokenizers.Whitespace()
+            if kind == "pieces":
+                fast.pre_tokenizer, fast.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    fast.add_special_tokens(["<unk>", "</s>"])
+    return fast
+
+
+@pytest.mark.parametrize("kind", ["word pieces", "suffix", "no decoder"])
+def test_a_vocabulary_whose_tokens_are_not_the_text_is_refused(tmp_path, kind):
+    _words(kind).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match="no text of their own"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "pieces"])
+def test_an_unknown_letter_is_the_unknown_token_and_no_control_token(tmp_path, kind):
+    fast = _words(kind)
+    fast.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode("aé") == fast.encode("aé").ids and 0 in tokenizer.encode("é")
+    # The same letter where the unknown token ends a sequence.
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 0}')
+    with pytest.raises(UserError, match="control token"):
+        Tokenizer.load(tmp_path).encode("aé")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -56,10 +56,11 @@ class Tokenizer:
         self, content: dict[str, Any], config: dict[str, Any], more_stop_ids: Iterable[int] = ()
     ) -> None:
         """Take the parsed `tokenizer.json` and `tokenizer_config.json`; see `load`, `from_bpe`."""
-        if (content.get("model") or {}).get("type") == "WordPiece":
+        if _parts_words(content):
             raise UserError(
-                "this tokenizer is a WordPiece vocabulary, whose tokens have no text of their own; "
-                "use a model with a byte-level BPE, SentencePiece or Unigram tokenizer"
+                "this tokenizer's tokens have no text of their own, as it leaves blanks out and "
+                'marks parts of words, with "##" or "</w>" say; use a model with a byte-level BPE, '
+                "SentencePiece or Unigram tokenizer"
             )
         self._content, self._config = content, config
         self.chat_template: str | None = config.get("chat_template")
@@ -81,6 +82,8 @@ class Tokenizer:
         ends = [self.special_tokens.get(END_OF_TEXT), self.special_tokens.get(IM_END)]
         ends += [self._named_id("eos_token"), *more_stop_ids]
         self.stop_ids = frozenset(end for end in ends if end is not None)
+        # A letter that a vocabulary without bytes does not know is its unknown token, by no malice.
+        self._never_text = self.special_ids - {_unknown_id(content, self._fast)} | self.stop_ids
 
     @classmethod
     def from_bpe(cls, bpe: BPE, chat_template: str | None = CHATML) -> Tokenizer:
@@ -111,11 +114,12 @@ class Tokenizer:
         config = _read_json(folder / "special_tokens_map.json") or {}
         config |= _read_json(folder / "tokenizer_config.json") or {}
         config["chat_template"] = _read_template(folder, config)
-        ends = (_read_json(folder / "generation_config.json") or {}).get("eos_token_id") or []
+        ends = (_read_json(folder / "generation_config.json") or {}).get("eos_token_id")
         file = folder / "tokenizer.json"
         with faults_named(f"{file} is not a tokenizer that can be read"):
             content = _with_named_tokens(content, config, _read_json(folder / "added_tokens.json"))
-            return cls(content, config, ends if isinstance(ends, list) else [ends])
+            ends = ends if isinstance(ends, list) else [ends]
+            return cls(content, config, [end for end in ends if end is not None])
 
     def able_to_chat(self) -> Tokenizer:
         """This tokenizer or, where it has no chat template, one with ChatML, if it has its tokens.
@@ -307,7 +311,7 @@ class Tokenizer:
             batch = fast.encode_batch_fast(safe, add_special_tokens=False)
         ids: list[list[int]] = [encoding.ids for encoding in batch]
         for text, encoded in zip(texts, ids, strict=True):
-            if not self.special_ids.isdisjoint(encoded):
+            if not self._never_text.isdisjoint(encoded):
                 # Ours cannot: no merge makes a control token. A foreign vocabulary might.
                 raise UserError(
                     f"this tokenizer makes a control token of the plain text {text[:80]!r}; "
@@ -516,6 +520,23 @@ def _with_named_tokens(
     fast.add_tokens(missing)
     whole: dict[str, Any] = json.loads(fast.to_str())
     return whole
+
+
+def _parts_words(content: dict[str, Any]) -> bool:
+    """Whether the text of a sequence is not that of its tokens, joined: WordPiece's manner."""
+    model = content.get("model") or {}
+    if model.get("type") == "WordPiece" or model.get("end_of_word_suffix"):
+        return True
+    # Blanks are left out, and no decoder puts them back.
+    parted = json.dumps(content.get("pre_tokenizer"))
+    return content.get("decoder") is None and ('"Whitespace' in parted or '"Bert' in parted)
+
+
+def _unknown_id(content: dict[str, Any], fast: tokenizers.Tokenizer) -> int | None:
+    """Return the id of what the vocabulary does not know; None where it knows everything."""
+    model = content.get("model") or {}
+    token = model.get("unk_token")
+    return fast.token_to_id(token) if isinstance(token, str) else model.get("unk_id")
 
 
 def _control_tokens(content: dict[str, Any], chat_template: str | None) -> dict[str, int]:
