@@ -19,6 +19,7 @@ from groundup.data.corpus import documents
 from groundup.data.tokenizer import run as train_tokenizer
 from groundup.errors import UserError
 from groundup.formats.load import load
+from groundup.generation.request import opening_ids
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run
 from groundup.report.history import History
@@ -173,6 +174,19 @@ def test_a_tokenizer_that_begins_texts_otherwise_than_it_ends_them_is_refused(
     (tmp_path / "tokenizer" / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="another token for the beginning of a text"):
         run(config(workshop, tmp_path / "run", tokenizer=tmp_path / "tokenizer"))
+
+
+def test_a_tokenizer_that_ends_texts_with_another_name_is_as_good(
+    workshop: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(workshop.tokenizer, tmp_path / "tokenizer")
+    for path in (tmp_path / "tokenizer").glob("tokenizer*.json"):
+        path.write_text(path.read_text().replace("<|endoftext|>", "</s>"))
+    path = tmp_path / "tokenizer" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "</s>"}))
+    folder = run(config(workshop, tmp_path / "run", tokenizer=tmp_path / "tokenizer", steps=1))
+    model, tokenizer = load(folder)
+    assert opening_ids(model.config, tokenizer) == [tokenizer.end_of_text] == [tokenizer.eos_id]
 
 
 def test_masters_are_stored_whatever_the_compute_type(workshop: Any, tmp_path: Path) -> None:

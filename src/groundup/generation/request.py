@@ -309,16 +309,14 @@ def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | Non
 def opening_ids(config: ModelConfig, tokenizer: Tokenizer) -> list[int]:
     """The ids that a document begins with in training, and so a prompt as well.
 
-    These are the tokenizer's own (Llama's <s>), else <|endoftext|> where it is the model's
-    `bos_token_id`, as in ours. Other models' first tokens mean something else: SmolLM2's opens a
-    message.
+    These are the tokenizer's own (Llama's <s>), else the model's `bos_token_id` where it is
+    <|endoftext|>, as in ours, or ends a text as well. Other models' first tokens mean something
+    else: SmolLM2's opens a message.
     """
     if found := tokenizer.opening_ids:
         return found
-    first = config.bos_token_id
-    return (
-        [first] if first is not None and first == tokenizer.special_tokens.get(END_OF_TEXT) else []
-    )
+    first, end = config.bos_token_id, tokenizer.special_tokens.get(END_OF_TEXT, tokenizer.eos_id)
+    return [first] if first is not None and first == end else []
 
 
 # Text.

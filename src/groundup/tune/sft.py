@@ -204,7 +204,7 @@ def _print_counts(data: TuningData) -> None:
     said = {
         "unread": ("item", "left unread, as so few steps need no more"),
         "bad_lines": ("bad line", "set aside"),
-        "refused": ("item", "refused by the chat template"),
+        "refused": ("item", "set aside, as said above"),
         "duplicates": ("duplicate", "taken out"),
         "without_answer": ("item", "without a word to learn within the context"),
         "truncated": ("item", "cut at the context"),
