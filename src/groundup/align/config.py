@@ -232,8 +232,8 @@ class RewardConfig(TuningConfig):
     max_new_tokens: NewTokens = Field(64, description="tokens of such an answer at most")
     policy: Path | None = Field(
         None,
-        description="the folder of the model whose answers those are, where it is another than the "
-        "one that the body is from",
+        description="the folder of the model that writes these answers, if it is not the model that "
+        "training starts from",
     )
 
 
@@ -305,7 +305,7 @@ class RolloutConfig(PtxConfig):
             )
         given = [n for n in ("iterations", "steps", "minutes") if getattr(self, n) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} all say how long it takes; give one of them")
+            raise ValueError(f"{' and '.join(given)} each say how long it takes; give one of them")
         return self
 
 

@@ -173,5 +173,5 @@ def _items(sources: Sequence[Path], tokenizer: Tokenizer, context: int, seed: in
         if tokens >= _MOST_TOKENS:
             break
     if refused:
-        say(f"ptx: {counted(refused, 'row')} set aside, refused by the chat template")
+        say(f"ptx: {counted(refused, 'row')} set aside, as they cannot be encoded")
     return items

@@ -29,7 +29,7 @@ _WEIGHTS = ("adapter_model*.safetensors", "model*.safetensors", "*.gguf")
 # Counts of data.json that say what was not learned from, and what they are called on a page.
 SET_ASIDE = {
     "bad_lines": "bad lines",
-    "refused": "refused by the chat template",
+    "refused": "that cannot be encoded",
     "duplicates": "duplicates",
     "without_answer": "without an answer within the context",
     "truncated": "cut to the context",
