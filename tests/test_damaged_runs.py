@@ -12,6 +12,7 @@ import pytest
 
 from conftest import Workshop
 from groundup.app.cli import main
+from groundup.runs.folder import folder_hash, is_finished
 from miniature import write_miniature
 from mutations import mutated_bytes, way_for
 
@@ -147,7 +148,7 @@ def test_what_is_gone_with_its_copy_is_refused(
 ) -> None:
     stage, like = whole
     for name in ("run.json", "plan.json"):
-        for way in ("cut", "list"):
+        for way in ("cut", "list", "missing"):
             folder = interrupted(like, tmp_path / f"{name}-{way}")
             damage(folder / name, way)
             damage(folder / f".{name}.copy", way)
@@ -158,6 +159,40 @@ def test_what_is_gone_with_its_copy_is_refused(
     for name in ("plan.json", ".plan.json.copy"):
         damage(folder / name, "cut")
     assert goes_on(workshop, stage, folder, like, capsys) == 0
+
+
+@pytest.mark.parametrize("way", ["missing", "empty", "cut"])
+def test_what_a_finished_run_has_lost_is_made_anew(
+    whole: tuple[str, Path],
+    workshop: Workshop,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
+) -> None:
+    stage, like = whole
+    for name in ("model.safetensors", "tokenizer.json"):
+        folder = tmp_path / name
+        shutil.copytree(like, folder)
+        damage(folder / name, way)
+        assert not is_finished(folder)
+        assert main(["generate", str(folder), "The"]) == 2
+        if name == "model.safetensors":
+            assert "start the command again that made it" in capsys.readouterr().err
+        assert goes_on(workshop, stage, folder, like, capsys) == 0
+        # What was begun from it before goes on: it is the same to the byte.
+        assert folder_hash(folder) == folder_hash(like)
+        assert is_finished(folder)
+
+
+def test_a_finished_run_finds_its_best_weights_again(workshop: Workshop, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = SHORT | {"patience": 1, "evaluations": 4, "learning_rate": 0.3}
+    words = workshop.command("sft", out, **settings)[3:]
+    assert main(words) == 0
+    before = folder_hash(out)
+    (out / "model.safetensors").unlink()
+    assert main(words) == 0
+    assert folder_hash(out) == before
 
 
 # What reads a run that is not its own.

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from groundup.data.config import TokenizerConfig
 from groundup.data.split import data_files
 from groundup.errors import UserError
-from groundup.runs.files import read_lines
+from groundup.runs.files import read_lines, write_json
 from groundup.runs.folder import Run, folder_hash, is_finished, runs_inside
 from groundup.train.config import TrainingConfig
 
@@ -130,6 +132,21 @@ def test_a_parent_may_be_spelled_in_another_way(
         opened(Path("data"), Path("out"))
 
 
+def test_a_parent_that_moved_along_with_the_run_and_changed_is_told_of(tmp_path: Path) -> None:
+    def opened(at: Path) -> Run:
+        config = TokenizerConfig(data=at / "base", out=at / "sft")
+        return Run.open(config.out, "tokenizer", config, {"data": config.data})
+
+    (tmp_path / "r" / "base").mkdir(parents=True)
+    (tmp_path / "r" / "base" / "text.txt").write_text("one")
+    with opened(tmp_path / "r") as run:
+        run.plan({"steps": 1})
+    (tmp_path / "r").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "base" / "text.txt").write_text("two")
+    with pytest.raises(UserError, match=r"begun from another data than .*moved/base is now"):
+        opened(tmp_path / "moved")
+
+
 def test_what_runs_wrote_inside_a_folder_is_none_of_its_content(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one")
     before = folder_hash(tmp_path)
@@ -176,6 +193,9 @@ def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path: Path) ->
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is a file"):
         open_run(tmp_path / "file")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UserError, match="is a link to 'nowhere', which is not there"):
+        open_run(tmp_path / "link")
 
 
 def test_a_first_start_killed_before_its_first_file_is_no_foreign_folder(tmp_path: Path) -> None:
@@ -228,6 +248,58 @@ def test_a_run_is_finished_when_it_says_so(tmp_path: Path) -> None:
     assert not is_finished(tmp_path)
 
 
+def test_a_finished_run_has_all_that_it_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, model = tmp_path / "preferences" / "train.jsonl", tmp_path / "model.safetensors"
+    weights = {"w": np.zeros(8, np.float32)}
+
+    def make(run: Run) -> None:
+        rows.parent.mkdir(exist_ok=True)
+        rows.write_text('{"row": 1}\n{"row": 2}\n')
+        save_file(weights, model)
+        run.write("result.json", {"score": 1})
+        run.finish(step=2)
+
+    with open_run(tmp_path) as run:
+        make(run)
+    status = (tmp_path / "status.json").read_bytes()
+    # Who changes a part means it, and a card or a log is none.
+    rows.write_text('{"row": 2}')
+    save_file({"w": weights["w"].astype(np.float16)}, model)
+    (tmp_path / "result.json").write_text("{}")
+    assert is_finished(tmp_path)
+    rows.write_text('{"row": 1}\n{"ro')
+    with open_run(tmp_path) as run:
+        assert not run.finished
+        run.heartbeat(step=1)
+        make(run)
+        assert run.finished
+    assert (tmp_path / "status.json").read_bytes() == status
+    for path in (rows, model, tmp_path / "result.json"):
+        path.write_bytes(b"")
+        assert not is_finished(tmp_path)
+        open_run(tmp_path).close()
+        assert f"{path} is gone or cut short" in capsys.readouterr().out
+        with open_run(tmp_path) as run:
+            make(run)
+        assert is_finished(tmp_path)
+
+
+def test_a_model_that_an_earlier_version_finished_has_its_weights(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        run.finish()
+    write_json(tmp_path / "status.json", {"schema": 1, "state": "finished"})
+    assert is_finished(tmp_path)  # a stage that makes no model
+    write_json(tmp_path / "config.json", {})
+    assert not is_finished(tmp_path)
+    for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
+        save_file({"w": np.zeros(8, np.float32)}, tmp_path / name)
+    assert is_finished(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    assert not is_finished(tmp_path)
+
+
 def test_a_run_that_was_stopped_says_so_and_where(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), open_run(tmp_path) as run:
         run.heartbeat(step=7, steps=9)
@@ -251,6 +323,16 @@ def test_a_plan_is_read_by_later_starts_and_one_that_is_lost_is_said_once(
         run.plan({"steps": 20})
         assert run.resolved(dict) == {"schema": 1, "steps": 20}
     assert capsys.readouterr().out.count("plan.json is damaged") == 1
+
+
+def test_a_plan_that_is_gone_is_not_made_anew_after_training_by_it(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        run.plan({"steps": 10})
+        (tmp_path / "checkpoints" / "step-4").mkdir(parents=True)
+        for name in ("plan.json", ".plan.json.copy"):
+            (tmp_path / name).unlink()
+        with pytest.raises(UserError, match=r"plan\.json.*cannot be continued without it"):
+            run.resolved(dict)
 
 
 def test_lines_are_there_at_once(tmp_path: Path) -> None:

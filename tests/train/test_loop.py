@@ -289,6 +289,12 @@ def test_damaged_checkpoints_are_told_and_the_one_before_is_used(
         assert torch.equal(parameter, through.get_parameter(name))
 
 
+def test_a_checkpoint_beyond_the_plan_is_of_another_run(tmp_path: Path) -> None:
+    train(tmp_path, tiny(), steps=8, save_every=6)
+    with pytest.raises(UserError, match=r"holds step 6, and .* has 4 steps"):
+        train(tmp_path, tiny(), steps=4)
+
+
 def test_randomness_in_a_step_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
     drawn: dict[int, float] = {}
 

@@ -27,7 +27,7 @@ from groundup.formats.own_config import not_in_hugging_face
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
-from groundup.runs.files import file_hash, naming, read_json_object, write_json
+from groundup.runs.files import file_hash, is_kept, naming, read_json_object, write_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -269,6 +269,8 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{pickles[0]} is a pickle, which can run any code when opened, and is not read; "
             "save the model with safetensors (transformers: save_pretrained) and load that"
         )
+    elif is_kept(folder / "run.json"):
+        raise UserError(f"{folder / WEIGHTS} is gone; start the command again that made it")
     else:
         raise UserError(
             f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well (who has "
@@ -294,7 +296,9 @@ def open_weights(path: Path, device: torch.device | str = "cpu") -> Iterator[Any
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); download or save it again") from None
+        made = is_kept(path.with_name("run.json"))
+        remedy = "start the command again that made it" if made else "download or save it again"
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def listed(names: Iterable[str]) -> str:

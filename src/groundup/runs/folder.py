@@ -19,7 +19,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from datetime import datetime
 from importlib.metadata import version
@@ -61,9 +61,14 @@ _INEXACT_FIELDS = frozenset({"device", "dtype", "compile", "threads"})
 _CONTENT = frozenset(
     {".safetensors", ".txt", ".md", ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet"}
 )
-_LOGS = frozenset({"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors"})
+_LOGS = frozenset(
+    {"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors", "best.safetensors"}
+)
 _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
 _DESCRIPTIONS = ("run.json", ".run.json.copy")
+# What a finished stage is asked for; what says of the run itself is made anew by any start.
+_PARTS = frozenset({".safetensors", ".json", ".jsonl"})
+_OF_THE_RUN = frozenset({"run.json", "plan.json", "status.json"})
 parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar(
     "parts_of_ones_own", default=MappingProxyType({})
 )
@@ -84,6 +89,8 @@ class Run:
         self._clock: Token[datetime | None] | None = None
         # Whether a stop was asked for when nothing was left but to finish.
         self.stops = False
+        # Whether it was finished before, and makes parts anew that are lost.
+        self.repairs = False
 
     @classmethod
     def open(
@@ -118,6 +125,11 @@ class Run:
     def _opened(cls, folder: Path, wanted: dict[str, Any], defaults: Mapping[str, Any]) -> Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
+        if folder.is_symlink() and not folder.exists():
+            raise UserError(
+                f"{folder} is a link to {str(folder.readlink())!r}, which is not there; "
+                "make that folder, or choose another --out"
+            )
         described = folder / "run.json"
         if folder.is_dir() and any(folder.iterdir()) and not is_kept(described):
             # A first start that was killed here leaves these at most.
@@ -135,6 +147,9 @@ class Run:
         try:
             if not is_kept(described) or not _continues(folder, wanted, defaults, known):
                 write_kept(described, wanted)
+            if lost := _lost_parts(folder):
+                say(f"{lost[0]} is gone or cut short: it is made anew")
+                run.repairs = True
         except BaseException:
             run.close()
             raise
@@ -171,11 +186,13 @@ class Run:
         return is_finished(self.folder)
 
     def finish(self, **facts: Any) -> None:
-        """Say that this stage is done: a later start will skip it."""
-        self.status("finished", **facts)
+        """Say that this stage is done, and what it made: a later start will skip it."""
+        if self.writes and not self.finished:
+            self.status("finished", parts=_parts(self.folder), **facts)
 
     def status(self, state: str, **facts: Any) -> None:
-        if not self.writes:
+        # Of a repaired run it stays as it was, as part of the content that others were begun from.
+        if not self.writes or (self.repairs and state != "finished"):
             return
         line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": utc_now(), **facts}
         write_json(self.folder / "status.json", line, sync=state == "finished")
@@ -207,12 +224,13 @@ class Run:
         Raises `UserError` where it is lost and something was trained by it already.
         """
         path = self.folder / "plan.json"
-        if not self.planned:
+        is_trained_by = any((self.folder / "checkpoints").glob("step-*"))
+        if not self.planned and not is_trained_by:
             return None
         try:
             return read_kept(path, check, say if self.writes else None)
         except UserError as error:
-            if path.is_dir() or any((self.folder / "checkpoints").glob("step-*")):
+            if path.is_dir() or is_trained_by:
                 raise UserError(
                     f"{error}; what was trained by this plan cannot be continued without it: put "
                     "the file back, or choose another --out"
@@ -247,11 +265,54 @@ class Run:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the stage in this folder is finished."""
+    """Whether the stage in this folder is finished, and what it made is still there."""
+    return _lost_parts(folder) == []
+
+
+def _lost_parts(folder: Path) -> list[Path] | None:
+    """What a finished stage has made and is gone or cut short; None where it is not finished."""
     try:
-        return read_json_object(folder / "status.json").get("state") == "finished"
+        status = read_json_object(folder / "status.json")
     except UserError:  # not there, or damaged: the run goes on to its end and writes it anew
+        return None
+    if status.get("state") != "finished":
+        return None
+    parts = status.get("parts")
+    if not isinstance(parts, dict):  # an earlier version made it: of a model weights are known
+        is_model = (folder / "config.json").is_file()
+        weights = [path.name for path in folder.glob("*.safetensors")] or ["model.safetensors"]
+        parts = dict.fromkeys(weights) if is_model else {}
+    return [folder / name for name, size in parts.items() if not _is_whole(folder / name, size)]
+
+
+def _is_whole(path: Path, size: object) -> bool:
+    """Whether a part has the size it was made with, or was changed to another whole one."""
+    try:
+        if path.stat().st_size == size:
+            return True
+        if path.suffix == ".safetensors":
+            # A library in Rust, which a folder with all its parts need not load.
+            from safetensors import SafetensorError, safe_open
+
+            try:
+                with safe_open(path, framework="np"):
+                    return True
+            except SafetensorError:
+                return False
+        content = path.read_bytes()
+        json.loads(content.rstrip().split(b"\n")[-1] if path.suffix == ".jsonl" else content)
+        return True
+    except (OSError, ValueError, RecursionError):
         return False
+
+
+def _parts(folder: Path) -> dict[str, int]:
+    """The size of each file that a finished stage has made, by its path in the folder."""
+    return {
+        name: path.stat().st_size
+        for name, path in _content(folder)
+        if path.suffix in _PARTS and name not in _OF_THE_RUN
+    }
 
 
 # All that a start leaves which failed before its first work, on bad data say.
@@ -298,16 +359,21 @@ def runs_inside(folder: Path) -> frozenset[Path]:
 def folder_hash(folder: Path) -> str:
     """One hash for a model, tokenizer or data folder: of the files that make it what it is."""
     whole = hashlib.sha256()
+    for name, path in _content(folder):
+        whole.update(f"{name} {file_hash(path)}\n".encode())
+    return whole.hexdigest()
+
+
+def _content(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files that make a folder what it is, each with its path in the folder."""
     others = runs_inside(folder)
     for path in sorted(folder.rglob("*")):
         if not others.isdisjoint(path.parents):
             continue
         parts = path.relative_to(folder).parts
-        content = path.suffix.lower() in _CONTENT or path.name == "tokenizer.json"
         kept = path.name not in _LOGS and not _ASIDE.intersection(parts)
-        if content and kept and path.is_file():
-            whole.update(f"{'/'.join(parts)} {file_hash(path)}\n".encode())
-    return whole.hexdigest()
+        if path.suffix.lower() in _CONTENT and kept and path.is_file():
+            yield "/".join(parts), path
 
 
 def lock_folder(folder: Path) -> FileLock:
@@ -467,8 +533,11 @@ def _require_same(
     # What the machine decides comes last: it tells least of another run.
     for key in sorted(keys, key=lambda key: key in _INEXACT_FIELDS):
         old, new = have["config"].get(key, defaults.get(key)), want["config"].get(key)
-        # What is spelled alike and has changed since is told of below.
-        if key not in free and old != new and _by_content(old, have) != _by_content(new, want):
+        # What is spelled alike, or was moved along with the run, and has changed is told of below.
+        same = _named(old, _hashes(have)) == _named(new, _hashes(want)) or (
+            _named(old, _places(have)) == _named(new, _places(want))
+        )
+        if key not in free and old != new and not same:
             inexact = key in _INEXACT_FIELDS and allowed is not None
             raise UserError(
                 f"{folder} was begun with {key}={old!r}, not {key}={new!r}; "
@@ -483,10 +552,20 @@ def _require_same(
             )
 
 
-def _by_content(value: Any, run: Mapping[str, Any]) -> Any:
-    """A setting with what the run was begun from in the place of its path, which may be spelled in
-    another way from another folder."""
+def _named(value: Any, names: Mapping[str, Any]) -> Any:
+    """A setting with another name in the place of the path of what the run was begun from: it may
+    be spelled in another way from another folder."""
     if isinstance(value, list):
-        return [_by_content(one, run) for one in value]
-    hashes = {parent["path"]: parent.get("sha256") for parent in run["parents"].values()}
-    return hashes.get(value, value) if isinstance(value, str) else value
+        return [_named(one, names) for one in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _hashes(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {parent["path"]: parent.get("sha256") for parent in run["parents"].values()}
+
+
+def _places(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Where what the run was begun from lies, seen from its folder."""
+    out = str(run["config"].get("out", "."))
+    paths = [parent["path"] for parent in run["parents"].values()]
+    return {path: os.path.relpath(path or ".", out) for path in paths}

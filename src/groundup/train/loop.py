@@ -65,7 +65,7 @@ def fit(
     nothing is left to train sets `run.stops`.
     """
     steps, folder = plan.steps, run.folder / "checkpoints"
-    start, tokens, bad = _resume(run, stream, optimizer)
+    start, tokens, bad = _resume(run, stream, optimizer, steps)
     saved = done = start
     owed = False
     model.train()
@@ -237,8 +237,13 @@ def _log(
     run.heartbeat(step=step, steps=plan.steps)
 
 
-def _resume(run: Run, stream: Stream[B], optimizer: Optimizer) -> tuple[int, int, int]:
+def _resume(run: Run, stream: Stream[B], optimizer: Optimizer, steps: int) -> tuple[int, int, int]:
     found = checkpoint.load_newest(run.folder / "checkpoints", say)
+    if found is not None and found.step > steps:
+        raise UserError(
+            f"{run.folder / 'checkpoints'} holds step {found.step}, and {run.folder / 'plan.json'} "
+            f"has {steps} steps: they are of two runs; put back the plan, or choose another --out"
+        )
     # What was measured before the first step is measured again.
     run.cut_back(found.step if found else -1)
     if found is None:

@@ -7,6 +7,7 @@ here knows which stage it is, and none of them brings a loop of its own.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -313,6 +314,10 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
     reset_peak_memory(plan.compute.device)
     optimizer = Optimizer(model, plan.rates, muon=plan.muon)
     early_stopping = EarlyStopping(run, optimizer, config)
+    with ranks.rank_zero_first():
+        if run.repairs and config.patience is not None and not early_stopping.path.exists():
+            # Its best weights went when it was finished, and only the first step finds them again.
+            shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
     def after_step(step: int, last: bool) -> bool:
         """Evaluate when it is time; return whether training ends here."""
