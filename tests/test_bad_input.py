@@ -260,6 +260,35 @@ def test_the_exit_code_and_the_line_of_a_real_process(folder: Path) -> None:
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_memory_that_runs_out_is_told_in_one_line(folder: Path, tokenizer: Path) -> None:
+    words = ["pretrain", "--data", "sea.txt", "--tokenizer", str(tokenizer), "--steps", "2"]
+    words += ["--depth", "6", "--width", "1536", "--context", "64", "--threads", "1"]
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            'ulimit -v 1500000; exec "$@"',
+            "-",
+            sys.executable,
+            "-m",
+            "groundup",
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: memory ran out; "), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_path_with_a_line_break_is_quoted(folder: Path, refused: Refused) -> None:
+    told = refused("pretrain", "--data", folder, "--tokenizer", "a\nb", "--steps", "2")
+    assert r"--tokenizer='a\nb' is not there" in told
+
+
 def test_a_prompt_that_is_not_text(folder: Path) -> None:
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text(json.dumps({}))

@@ -330,12 +330,24 @@ def _ended(arguments: Sequence[str]) -> int:
     except Exception as error:
         from groundup.runs.files import in_words, os_error
 
+        if _is_out_of_memory(error):
+            return _complain(
+                "memory ran out; close other programs and start the same command again, or ask for "
+                "less: of what trains, a smaller --width, --depth or --micro-rows, or "
+                "--gradient-checkpointing, with another --out"
+            )
         # Libraries have errors of their own for what the system refuses.
         refused = os_error(error)
         if refused is None:
             raise
         return _complain(in_words(refused))
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was refused, which torch says in errors of its own."""
+    said = re.search("allocate memory|out of memory", str(error), re.IGNORECASE)
+    return isinstance(error, MemoryError) or said is not None
 
 
 def _complain(message: str) -> int:

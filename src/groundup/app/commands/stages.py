@@ -127,8 +127,9 @@ def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
             given = [find_model(path) for path in given]
         for path in given:
             if not is_named(path) and not path.exists():
+                shown = path if str(path).isprintable() else repr(str(path))
                 raise UserError(
-                    f"{spelled(name)}={path} is not there; "
+                    f"{spelled(name)}={shown} is not there; "
                     f"give {stage.config.model_fields[name].description}"
                 )
         if "data" in INPUTS[name]:
