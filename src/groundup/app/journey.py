@@ -45,7 +45,10 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
 
             recipe = plan_recipe(recipe, out, minutes)
         for number, table in enumerate(recipe.tables, start=1):
-            _print_heading(f"[{number}/{len(recipe.tables)}] {table.name}", table, out)
+            title = f"[{number}/{len(recipe.tables)}] {table.name}"
+            was_finished = is_finished(out / table.name)
+            if not was_finished:
+                _print_heading(title, table, out)
             try:
                 if is_timed:
                     table = replan(recipe, out, table, monotonic() - begun)
@@ -54,6 +57,8 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
             except KeyboardInterrupt as stopped:
                 message = str(stopped) or "stopped. The same command goes on from there."
                 raise KeyboardInterrupt(message) from None
+            if was_finished:
+                _print_heading(title, table, out)
     _print_farewell(recipe, out)
     return out
 
