@@ -245,6 +245,7 @@ def test_dotted_settings_are_one_table() -> None:
         (["--stage", "sft", "--law", "scaling"], "--law is of the loss of a new model"),
         (["--stage", "sft", "--steps", "3"], "model is missing"),
         (["--depth", "2", "--set", "heads=7"], "heads"),
+        (["--depth", "2", "--set", "foo=1"], "--set foo is not a setting of this stage"),
         (["--depth", "2", "--set", "arch=gru"], "how large (--width, --params)"),
         (["--machine", "nowhere.json", "--depth", "2"], "nowhere.json"),
         (["--depth", "2", "--rows", "16", "--set", "rows=7"], "--set rows=…: give it as --rows"),

@@ -19,7 +19,7 @@ import functools
 import math
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
@@ -183,7 +183,7 @@ def _here(request: PlanRequest) -> RunEstimate:
             found = forecast(functools.partial(pretrain_on_noise, config, _vocab_size(request)))
         else:
             settings = _settings(request, stage.config) | {"out": str(folder / "run")}
-            ready = configured(stage.config, settings, spelled)
+            ready = configured(stage.config, settings, _spelling(request))
             if isinstance(ready, PretrainConfig) and (request.tokens or request.parameters):
                 vocab_size = Tokenizer.load(ready.tokenizer).vocab_size
                 ready = _sized(ready, request, vocab_size)
@@ -279,6 +279,12 @@ def _settings(request: PlanRequest, config: type[BaseModel]) -> dict[str, Any]:
     return found | own
 
 
+def _spelling(request: PlanRequest) -> Callable[[str], str]:
+    """How a setting was given: behind --set, or as an option of its own."""
+    own = _named(request.settings)
+    return lambda field: f"--set {field}" if field in own else spelled(field)
+
+
 def _named(settings: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE as in a recipe, where quotes may be left out; names of one table are joined.
 
@@ -307,7 +313,7 @@ def _named(settings: Sequence[str]) -> dict[str, Any]:
 def _pretraining(request: PlanRequest, folder: Path) -> PretrainConfig:
     nowhere = {"out": str(folder / "run"), "data": str(folder), "tokenizer": str(folder)}
     own = _settings(request, PretrainConfig)
-    config = configured(PretrainConfig, {**own, **nowhere}, spelled)
+    config = configured(PretrainConfig, {**own, **nowhere}, _spelling(request))
     return _sized(config, request, _vocab_size(request))
 
 
