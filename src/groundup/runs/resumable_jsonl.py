@@ -115,18 +115,18 @@ def _finished(out: Path) -> frozenset[int]:
     """The indices that have their line; a last line that a kill tore is cut off."""
     content = out.read_bytes()
     whole = content.rfind(b"\n") + 1
-    indices = []
+    indices = set[int]()
     for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
         try:
             index = json.loads(line)["index"]
         except (ValueError, TypeError, KeyError, RecursionError):
             index = None
-        if not is_count(index):
+        if not is_count(index) or index in indices:
             raise UserError(
                 f"{out}, line {number} is no completion of ours, so the file cannot be continued; "
                 "choose another --out, or pass --force to write over it"
             )
-        indices.append(index)
+        indices.add(index)
     if whole < len(content):
         os.truncate(out, whole)
     return frozenset(indices)
