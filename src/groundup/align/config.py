@@ -232,8 +232,8 @@ class RewardConfig(TuningConfig):
     max_new_tokens: NewTokens = Field(64, description="tokens of such an answer at most")
     policy: Path | None = Field(
         None,
-        description="the folder of the model that writes these answers, if it is not the model that "
-        "training starts from",
+        description="the folder of the model that writes these answers, if training starts from "
+        "another",
     )
 
 
