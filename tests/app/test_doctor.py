@@ -80,7 +80,8 @@ def test_advice_is_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = {**facts, "fast_bfloat16": False, "kernels": "none"}
     assert "float32" in advice(plain)[0]
     plain["vectors"] = ["avx2"]
-    assert "This compiler cannot make our kernels" in advice(plain)[0]
+    plain["why_no_kernels"] = "'cc' cannot compile them (exit code 1); set CC to another compiler"
+    assert "Kernels in C cannot be had: 'cc' cannot compile them" in advice(plain)[0]
     for name in ("GROUNDUP_KERNELS", "DNNL_MAX_CPU_ISA"):
         with monkeypatch.context() as inner:
             inner.setenv(name, "AVX")

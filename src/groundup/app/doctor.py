@@ -238,8 +238,8 @@ def advice(facts: Mapping[str, Any]) -> list[str]:
         said.append(
             f"{' and '.join(held)} holds the processor back; take it out of the environment."
         )
-    elif without and facts["compiler"] is not None:
-        said.append("This compiler cannot make our kernels; try another (CC, CXX).")
+    elif without and facts["why_no_kernels"] is not None:
+        said.append(f"Kernels in C cannot be had: {facts['why_no_kernels']}.")
     if not facts["fast_bfloat16"] and facts["device"] == "cpu":
         said.append(
             "This processor computes bfloat16 slower than float32, so float32 is used; one with "

@@ -94,11 +94,21 @@ def _run(command: Sequence[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT)
 
 
+# Why there is no library, of each that was asked for in vain.
+_reasons: list[str] = []
+
+
+def why_none() -> str | None:
+    """Why this process has no pages in C; None where it has them, or did not ask."""
+    return _reasons[0] if _reasons else None
+
+
 @functools.cache
 def _tell(reason: str) -> None:
     """Say once, and not among what is printed for programs, that there are no pages in C."""
     from groundup.runs import ranks
 
+    _reasons.append(reason)
     if ranks.is_first():
         print(f"groundup goes on without its kernels in C, more slowly: {reason}", file=sys.stderr)
 
