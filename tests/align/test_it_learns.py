@@ -127,9 +127,9 @@ def test_a_drawn_graphs_distances_are_the_fewest_steps() -> None:
 
 
 def test_a_miniature_has_two_graphs_unless_another_number_is_given(tmp_path: Path) -> None:
-    assert ShortestPathsConfig(out=tmp_path).seeds == 10
-    assert ShortestPathsConfig(out=tmp_path, quick=True).seeds == 2
-    assert ShortestPathsConfig(out=tmp_path, quick=True, seeds=3).seeds == 3
+    assert ShortestPathsConfig(out=tmp_path).graphs == 10
+    assert ShortestPathsConfig(out=tmp_path, quick=True).graphs == 2
+    assert ShortestPathsConfig(out=tmp_path, quick=True, seeds=3).graphs == 3
 
 
 @pytest.mark.long

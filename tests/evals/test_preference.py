@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,5 +66,12 @@ def test_the_longer_answer_and_gains_over_it(tokenizer: Tokenizer) -> None:
     always_right = np.ones(4)
     gain = preference_gain(always_right, baseline, pairs)["pooled"]
     assert gain.estimate == pytest.approx(1 - 1.5 / 4)
-    assert gain.low > 0
+    # Four pairs prove nothing; thirty-two of which as many are gained do.
+    assert (gain.low, gain.high) == (0, 1)
+    more = ready_pairs(
+        [replace(one, group=f"{n}") for n, one in enumerate(ROWS * 8)], tokenizer, 64
+    )
+    gain = preference_gain(np.ones(32), length_margins(more), more)["pooled"]
+    assert gain.estimate == pytest.approx(1 - 1.5 / 4)
+    assert gain.low > 0.4
     assert preference_gain(baseline, baseline, pairs)["pooled"].high == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -124,10 +124,10 @@ class QuantizationConfig(ExperimentConfig):
 class ShortestPathsConfig(ExperimentConfig):
     """PPO and GRPO on walks through random graphs, where the best answer is known."""
 
-    seeds: Repeats = Field(
-        10,
+    seeds: Repeats | None = Field(
+        None,
         description="how many graphs, each with a model of its own, with seeds N, N + 1, … of "
-        "--seed N",
+        "--seed N (default: 10, with --quick 2)",
     )
     iterations: Steps = Field(100, description="how often each policy is sampled")
     episodes: Episodes = Field(128, description="walks in an iteration")
@@ -139,10 +139,10 @@ class ShortestPathsConfig(ExperimentConfig):
     )
     threads: Threads | None = Field(None, description=THREADS)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _two_graphs_of_the_miniature(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {"seeds": 2, **given} if given.get("quick") else given
+    @property
+    def graphs(self) -> int:
+        """How many graphs there are."""
+        return self.seeds or (2 if self.quick else 10)
 
     @model_validator(mode="after")
     def _groups_are_whole(self) -> Self:

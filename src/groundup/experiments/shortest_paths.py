@@ -325,7 +325,7 @@ def run(config: ShortestPathsConfig) -> Path:
     begun = perf_counter()
     with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
         try:
-            found = [_tried(config, Path(scratch), turn) for turn in range(config.seeds)]
+            found = [_tried(config, Path(scratch), turn) for turn in range(config.graphs)]
         except Interrupted:
             raise Interrupted(
                 "stopped; of this experiment nothing is kept, and the same command begins anew"
