@@ -374,7 +374,7 @@ def test_ordinary_tokens_are_tokens_in_what_the_assistant_says_and_in_nothing_el
         wanted = theirs.apply_chat_template(given, add_generation_prompt=prompt, return_dict=True)
         assert encode_chat(tokenizer, talk, generation_prompt=prompt).ids == wanted["input_ids"]
     found = encode_chat(tokenizer, talk)
-    assert tokenizer.spoken_tokens == ["<tool_call>", "</tool_call>"]
+    assert tokenizer.spoken_tokens == ("<tool_call>", "</tool_call>")
     ids = [tokenizer.special_tokens[token] for token in tokenizer.spoken_tokens]
     said = [id for id, speaks in zip(found.ids, found.assistant, strict=True) if speaks]
     assert [id for id in said if id in ids] == ids * 2

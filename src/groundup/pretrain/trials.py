@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from groundup.kernels.compiler import why_none
 from groundup.kernels.library import VARIABLE, best_kernels
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
@@ -147,7 +146,7 @@ def compare(
     found = list[TrialResult]()
     # As a command starts itself, whatever this very process was started with.
     plain = {**dict.fromkeys(("GOMP_SPINCOUNT", "GLIBC_TUNABLES"), ""), **ENVIRONMENT}
-    if why_none() is not None:  # as was said once, and is not to be found out again by each
+    if best_kernels(compute_dtype()) == "none":  # each would find out again why, and say so
         plain[VARIABLE] = "none"
     with Side(setup, plain) as base:
         for trial in settings:

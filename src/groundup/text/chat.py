@@ -412,8 +412,7 @@ def _parts(
         except UserError:
             if not generation_prompt:
                 raise
-    said = {token: f"{token[0]}{marks.break_}{token[1:]}" for token in tokenizer.spoken_tokens}
-    cut = _pieces(_control_strings(tokenizer), full, marks, said)
+    cut = _pieces(_control_strings(tokenizer), full, marks, tokenizer.spoken_tokens)
     if tokenizer.taking_blanks:
         cut = without_taken_blanks(cut, tokenizer.taking_blanks)
     found: list[_Part] = []
@@ -436,11 +435,11 @@ def _joined(parts: Sequence[_Part], ids: Sequence[Sequence[int]]) -> ChatTokens:
 
 
 def _pieces(
-    strings: _ControlStrings, text: str, marks: _Marks, spoken: Mapping[str, str]
+    strings: _ControlStrings, text: str, marks: _Marks, spoken: Sequence[str]
 ) -> Iterator[tuple[str, bool, bool]]:
     """Yield (text without marks, is a control token, is the assistant's), in order.
 
-    `spoken` are the control tokens that the assistant may say, and how each is broken.
+    `spoken` are the control tokens that the assistant may say.
     """
     speaks = False
     for span in re.split(f"([{marks.start}{marks.end}])", text):
@@ -448,8 +447,8 @@ def _pieces(
             speaks = span == marks.start
             continue
         if speaks and marks.break_ in span:
-            for token, broken in spoken.items():
-                span = span.replace(broken, token)
+            for token in spoken:
+                span = span.replace(f"{token[0]}{marks.break_}{token[1:]}", token)
         for place, piece in enumerate(strings.whole.split(span)):
             if piece:
                 yield piece.replace(marks.break_, ""), place % 2 == 1, speaks

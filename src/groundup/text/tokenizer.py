@@ -47,9 +47,9 @@ class Tokenizer:
     """Text ↔ ids for one model folder, with its chat template.
 
     `chat_template` is the Jinja source or None; `special_ids` are the ids of all control tokens,
-    `hidden_ids` those of them that are no part of what a model says, `stop_ids` those at which the
-    model has finished speaking; `hash` is the SHA-256 of the canonical `tokenizer.json`, by which
-    token shards and runs know their tokenizer.
+    `hidden_ids` those of them that are no part of what a model says, `spoken_tokens` the others by
+    name, `stop_ids` those at which the model has finished speaking; `hash` is the SHA-256 of the
+    canonical `tokenizer.json`, by which token shards and runs know their tokenizer.
     """
 
     def __init__(
@@ -72,6 +72,10 @@ class Tokenizer:
         # A template's "<think>" is a control token that a reader wants to see.
         self.hidden_ids = frozenset(
             token["id"] for token in content.get("added_tokens") or [] if token["special"]
+        )
+        # The model itself says those, such as Qwen's "<tool_call>".
+        self.spoken_tokens = tuple(
+            token for token, id in self.special_tokens.items() if id not in self.hidden_ids
         )
         self._fast = _without_control_tokens(content, self.special_ids)
         self._pieces: dict[After, tokenizers.Tokenizer] = {"nothing": self._fast}
@@ -368,11 +372,6 @@ class Tokenizer:
             if token not in template and id not in written
         }
         return max(self._tokens.keys() - idle)
-
-    @property
-    def spoken_tokens(self) -> list[str]:
-        """The control tokens that the model says itself, such as Qwen's "<tool_call>"."""
-        return [token for token, id in self.special_tokens.items() if id not in self.hidden_ids]
 
     @property
     def opening_ids(self) -> list[int]:
