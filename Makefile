@@ -7,6 +7,9 @@ PYTHON  ?= python3
 VENV    ?= .venv
 MINUTES ?= 15
 OUT     ?= quickstart
+ifneq ($(words $(VENV)),1)
+$(error VENV="$(VENV)" must be one word, as make takes a space for the end of a name)
+endif
 # One process a core, each with one thread. A file's tests stay together, as they share fixtures;
 # the long ones share little, and but for groups that say so they go to whoever is free.
 PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --durations 30
@@ -24,7 +27,7 @@ PULL = for try in 1 2 3; do $(VENV)/bin/groundup data pull && \
 .PHONY: quickstart test test-long test-essential test-typed lint docs benchmark clean
 
 quickstart: $(VENV)/installed
-	$(VENV)/bin/groundup quickstart --minutes $(MINUTES) --out $(OUT)
+	$(VENV)/bin/groundup quickstart --minutes $(MINUTES) --out "$(OUT)"
 
 test: $(VENV)/installed-test
 	-$(PULL)
@@ -61,7 +64,7 @@ benchmark: $(VENV)/installed-test
 
 # A marker is newer than pyproject.toml exactly when what it asks for is installed.
 $(VENV)/installed: pyproject.toml
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "installing PyTorch and what else groundup needs into $(VENV), once …"
 	$(VENV)/bin/python -m pip install --quiet --editable .
 	touch $@

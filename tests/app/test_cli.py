@@ -103,6 +103,29 @@ def test_help_loads_no_torch() -> None:
     assert [usage.strip() for usage in usages] == commands
 
 
+def test_no_line_of_help_is_wider_than_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("", *COMMANDS, *DATA_COMMANDS):
+        assert main([*command.split(), "--help"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80, (command, max(lines, key=len))
+
+
+def test_a_name_that_python_reads_as_ascii_is_not_called_damaged(tmp_path: Path) -> None:
+    name, ascii_only = os.fsencode(tmp_path / "für"), {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "groundup", "generate", name, "hi"],
+        capture_output=True,
+        text=True,
+        env=os.environ | ENVIRONMENT | {"PYTHONCOERCECLOCALE": "0"} | ascii_only,
+        timeout=120,
+    )
+    assert done.returncode == 2 and "LC_ALL=C.UTF-8" in done.stderr, done.stderr
+    assert "rename" not in done.stderr
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_every_setting_is_an_option_with_its_words(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -29,7 +29,7 @@ class Columns:
         if not rows:
             return
         column = min(_LONGEST_NAME, max(len(name) for name, _ in rows))
-        lines = [_bold(console, _plain(panel.title))]
+        lines = [_bold(console, line) for line in _wrapped(_plain(panel.title), _width(console))]
         for name, said in rows:
             indent = " " * (column + 4)
             wrapped = _wrapped(said, _width(console), indent) or [indent]

@@ -7,6 +7,7 @@ or in a run without an end. It is wide: nothing is refused that somebody with a 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,9 +253,12 @@ def check_text(name: str, value: str | Path) -> None:
     try:
         encoded = str(value).encode()
     except UnicodeEncodeError as error:
+        reads = sys.getfilesystemencoding()
+        remedy = "give it as text in UTF-8, and rename a file that is called so"
+        if reads != "utf-8":
+            remedy = f"Python reads it as {reads} here: set LC_ALL=C.UTF-8 and unset PYTHONUTF8"
         raise UserError(
-            f"{name} is not valid UTF-8 (character {error.start + 1}); give it as text in UTF-8, "
-            "and rename a file that is called so"
+            f"{name} is not valid UTF-8 (character {error.start + 1}); {remedy}"
         ) from None
     if not isinstance(value, Path):
         return
