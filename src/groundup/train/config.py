@@ -59,7 +59,8 @@ NUMPY_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 class StageConfig(BaseModel):
     """What every stage has: a folder to write and a seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # What checks values is built where one is made, and not for --help.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
     # Settings of its kind that have no meaning here: refused with the reason, and not in --help.
     unused: ClassVar[frozenset[str]] = frozenset()
 
