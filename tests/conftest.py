@@ -56,6 +56,13 @@ def own_seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def another_default_dtype() -> Iterator[Callable[[], None]]:
+    """To be called where PyTorch is to make float64 of what is given no type."""
+    yield lambda: torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(torch.float32)
+
+
 STEPS = 24
 COLOURS = {"sea": "blue", "grass": "green", "snow": "white", "coal": "black", "sun": "yellow"}
 # Small enough that a stage takes about a second, saved often enough that kills meet a save.

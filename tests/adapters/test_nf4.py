@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import bitsandbytes.functional as bnb
 import pytest
 import torch
@@ -53,6 +57,17 @@ def test_nf4_is_the_papers_and_follows_from_the_normal_distribution() -> None:
 def test_fp4_and_the_8_bit_code_are_those_of_bitsandbytes() -> None:
     assert torch.equal(CODES["fp4"], bnb.get_4bit_type("fp4", device="cpu"))
     assert torch.equal(dynamic_code(CPU), bnb.create_dynamic_map())
+
+
+def test_the_default_dtype_changes_no_code() -> None:
+    program = (
+        "import torch; torch.set_default_dtype(torch.bfloat16)\n"
+        "from groundup.adapters.nf4 import CODES\n"
+        "from groundup.adapters.blockwise_8bit import dynamic_code\n"
+        "print([x.tolist() for x in (*CODES.values(), dynamic_code(torch.device('cpu')))])"
+    )
+    found = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert json.loads(found) == [code.tolist() for code in (*CODES.values(), dynamic_code(CPU))]
 
 
 def test_nf4_uses_its_values_about_equally_often_where_fp4_does_not() -> None:

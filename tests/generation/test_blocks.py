@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ctypes import byref
 from pathlib import Path
 
@@ -134,6 +134,14 @@ def test_a_layer_is_the_plain_layer_of_its_weight(kind: BlockKind, rows: int) ->
         y = layer.to(torch.bfloat16)(x.bfloat16())
     assert y.dtype == torch.bfloat16
     assert_close(y.float(), plain, rtol=0, atol=float(plain.abs().max()) / 32)
+
+
+def test_the_default_dtype_changes_no_product(another_default_dtype: Callable[[], None]) -> None:
+    layer, x = BlockLinear(blocks_of(numbers(24, 64), "q8_0"), "q8_0"), numbers(5, 64, seed=1)
+    with torch.inference_mode():
+        y = layer(x)
+        another_default_dtype()
+        assert torch.equal(layer(x), y)
 
 
 @pytest.mark.usefixtures("no_compiler")

@@ -231,3 +231,14 @@ def test_weights_may_change_between_calls(tiny_model: TinyModel) -> None:
             one.ids for one in reference_generate(model, requests)
         ]
         randomized(model)
+
+
+@pytest.mark.parametrize("rows", [1, MOST_ROWS + 1])
+def test_the_default_dtype_changes_no_draw(
+    tiny_model: TinyModel, another_default_dtype: Callable[[], None], rows: int
+) -> None:
+    model = randomized(tiny_model(eos_token_ids=()))
+    requests = [Request([5, 6 + n], sampling=Sampling(max_new_tokens=8)) for n in range(rows)]
+    drawn = generate(model, requests)
+    another_default_dtype()
+    assert generate(model, requests) == drawn

@@ -107,6 +107,17 @@ def test_checkpointed_blocks_give_the_same_bits(kernels: Kernels, tiny_model: Ti
     assert all(torch.equal(once[name], twice[name]) for name in once)
 
 
+def test_the_default_dtype_changes_no_bit(
+    kernels: Kernels, tiny_model: TinyModel, another_default_dtype: Callable[[], None]
+) -> None:
+    model, batch = tiny_model(**SIZES).to(number()), packed(2, 20, 17)
+    loss, found = gradients(model, batch)
+    another_default_dtype()
+    again, twice = gradients(model, batch)
+    assert again == loss
+    assert all(torch.equal(found[name], twice[name]) for name in found)
+
+
 @pytest.mark.parametrize("base", ["plain", "nf4", "with biases"])
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"targets": ["q_proj", "up_proj"]}])
 def test_an_adapter_beside_frozen_weights(

@@ -29,10 +29,10 @@ def dynamic_code(device: torch.device) -> Float[Tensor, "256"]:
     """The 256 values in ascending order: for each of seven decades its steps' middles, 0 and 1."""
     sizes = []
     for exponent in range(7):
-        edges = torch.linspace(0.1, 1, 2**exponent + 1, device="cpu")
+        edges = torch.linspace(0.1, 1, 2**exponent + 1, dtype=torch.float32, device="cpu")
         sizes.append((edges[:-1] + edges[1:]) / 2 * 10 ** (exponent - 6))
     positive = torch.cat(sizes)
-    code = torch.cat([-positive, torch.tensor([0.0]), positive, torch.tensor([1.0])])
+    code = torch.cat([-positive, positive.new_tensor([0.0]), positive, positive.new_tensor([1.0])])
     return code.sort().values.to(device)
 
 

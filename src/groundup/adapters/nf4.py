@@ -53,10 +53,11 @@ NF4 = (
 # What it is compared with: floating point in 4 bits, of which one is the sign, two are an exponent
 # and one is a fraction. The order is bitsandbytes', whose zero has no sign.
 _FP4_SIZES = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
+_FP4 = (*_FP4_SIZES, *(0.0 - size for size in _FP4_SIZES))
 
 CODES: dict[FourBitKind, Float[Tensor, "16"]] = {
-    "nf4": torch.tensor(NF4),
-    "fp4": torch.tensor([*_FP4_SIZES, *(0.0 - size for size in _FP4_SIZES)]) / 12.0,
+    "nf4": torch.tensor(NF4, dtype=torch.float32),
+    "fp4": torch.tensor(_FP4, dtype=torch.float32) / 12.0,
 }
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 

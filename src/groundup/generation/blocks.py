@@ -90,7 +90,7 @@ class BlockLinear(FrozenLinear):
         if compiled is None:
             return super().forward(x)
         wide = x.float().contiguous()
-        y = torch.empty(*x.shape[:-1], self.out_features)
+        y = torch.empty(*x.shape[:-1], self.out_features, dtype=torch.float32)
         compiled.linear(
             byref(self.matrix()), rows, wide.data_ptr(), y.data_ptr(), torch.get_num_threads()
         )

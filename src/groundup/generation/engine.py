@@ -272,7 +272,7 @@ class Engine:
         choice = self._finite(choice, logprobs, failed)
         uniforms = torch.zeros(len(self._running))
         if draws.random:
-            uniforms = torch.tensor([row.uniform() for row in self._running])
+            uniforms = torch.tensor([row.uniform() for row in self._running], dtype=torch.float32)
         self._drawn = tokens = sample(choice, draws, uniforms.to(logits.device), self._seen)
         if self._seen is not None:
             self._seen.scatter_(-1, tokens[:, None], True)

@@ -169,7 +169,7 @@ def reference_generate(
             seen = torch.zeros_like(logits, dtype=torch.bool).index_fill(-1, ids[0], True)
             allowed = row.allowed(logits.shape[-1])
             choice = logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
-            uniforms = torch.tensor([row.uniform()], device=logits.device)
+            uniforms = torch.tensor([row.uniform()], dtype=torch.float32, device=logits.device)
             token = int(sample(choice, row.sampling, uniforms, seen))
             logprobs = logits.log_softmax(-1)[0]
             best = logprobs.topk(min(row.request.top_logprobs, len(logprobs)))

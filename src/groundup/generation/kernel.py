@@ -83,7 +83,7 @@ class Kernel:
             self._threads = Threads(torch.get_num_threads())
         shared = heads * config.head_dim + 2 * config.intermediate_size
         own = self._threads.most * (self.most_rows * config.hidden_size + 4 * cache.slots)
-        self._scratch = torch.empty(self.most_rows * shared + own)
+        self._scratch = torch.empty(self.most_rows * shared + own, dtype=torch.float32)
 
     def decode(
         self, embeddings: Float[Tensor, "rows width"], positions: Int[Tensor, " rows"]
@@ -108,7 +108,7 @@ class Kernel:
         mixed = heads.new_empty(len(heads), config.num_attention_heads * config.head_dim)
         numbers = heads.numel() + mixed.numel() + self._threads.most * 4 * self._model.slots
         if numbers > len(self._scratch):
-            self._scratch = torch.empty(numbers)
+            self._scratch = torch.empty(numbers, dtype=torch.float32)
         self._library.attention_step(
             self._model, self._layers, layer, len(heads), positions.data_ptr(), heads.data_ptr(),
             mixed.data_ptr(), self._scratch.data_ptr(), self._threads.most,
@@ -140,7 +140,7 @@ class Kernel:
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocab"]:
         """What the head says of the states of a few rows, in float32."""
         hidden = hidden.float().contiguous()
-        logits = torch.empty(len(hidden), self._head.out)
+        logits = torch.empty(len(hidden), self._head.out, dtype=torch.float32)
         self._library.linear(
             self._head, len(hidden), hidden.data_ptr(), logits.data_ptr(), self._threads.now
         )

@@ -148,7 +148,8 @@ class SequenceState:
         """Returns the random number of the next token. All are drawn when the first is needed."""
         if self._uniforms is None:
             generator = torch.Generator().manual_seed(self._seed)
-            self._uniforms = torch.rand(self.limit, generator=generator).numpy()
+            drawn = torch.rand(self.limit, generator=generator, dtype=torch.float32)
+            self._uniforms = drawn.numpy()
         return float(self._uniforms[len(self.ids)])
 
     def allowed(self, vocab: int) -> Bool[Tensor, " vocab"] | None:

@@ -71,7 +71,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, first: Tensor) -> Tensor:
         query, key, value = map(_with_features_side_by_side, (query, key, value))
         first = first.contiguous()
-        out, log_sums = _by_tokens(query), torch.empty(query.shape[:3])
+        out, log_sums = _by_tokens(query), torch.empty(query.shape[:3], dtype=torch.float32)
         call(
             "attention", *map(_heads, (query, key, value)), _shape(query, key, first),
             _heads(out), log_sums, scratch("attention", *query.shape[2:], 0),

@@ -32,7 +32,7 @@ def cross_entropy_(
             wrong = least if least < 0 else most
             raise IndexError(f"target {wrong} is outside the vocabulary of {vocabulary}")
     targets, weights = targets.long().contiguous(), weights.float().contiguous()
-    losses = torch.empty(rows)
-    scratch = torch.empty(torch.get_num_threads() * vocabulary)
+    losses = torch.empty(rows, dtype=torch.float32)
+    scratch = torch.empty(torch.get_num_threads() * vocabulary, dtype=torch.float32)
     call("cross_entropy", logits, targets, weights, rows, vocabulary, losses, scratch)
     return losses.sum()

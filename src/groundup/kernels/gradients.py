@@ -55,7 +55,7 @@ def accumulate_product(
         add_product(total, dy, x)
         return None
     new = torch.empty if len(x) else torch.zeros  # of no tokens the kernel writes nothing
-    total = new(dy.shape[1], x.shape[1])
+    total = new(dy.shape[1], x.shape[1], dtype=torch.float32)
     _add_product(total, dy, x, adds=False)
     if master is None:
         return total.to(dtype)

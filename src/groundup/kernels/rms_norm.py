@@ -41,7 +41,7 @@ class _RMSNorm(torch.autograd.Function):
         x, weight = x.contiguous(), weight.contiguous()
         width = x.shape[-1]
         rows = x.numel() // width
-        y, scales = torch.empty_like(x), torch.empty(rows)
+        y, scales = torch.empty_like(x), torch.empty(rows, dtype=torch.float32)
         h, plus = x, None
         if added is not None:
             h, plus = torch.empty_like(x), added.contiguous()
@@ -55,7 +55,7 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, dsum: Tensor | None, dy: Tensor) -> Any:
         h, weight, scales = ctx.saved_tensors
         dh, width = torch.empty_like(h), h.shape[-1]
-        dweights = torch.zeros(torch.get_num_threads(), width)
+        dweights = torch.zeros(torch.get_num_threads(), width, dtype=torch.float32)
         past = dsum.contiguous() if ctx.adds and dsum is not None else None
         call(
             "rms_norm_backward", dy.contiguous(), past, h, weight, scales, len(scales), width,

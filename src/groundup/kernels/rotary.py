@@ -54,7 +54,7 @@ class _Rotary(torch.autograd.Function):
         dy = dy.contiguous()
         rows, time, heads, size = dy.shape
         dx = torch.empty_like(dy)
-        dweights = torch.zeros(torch.get_num_threads(), size)
+        dweights = torch.zeros(torch.get_num_threads(), size, dtype=torch.float32)
         call(
             "rotate_heads_backward", dy, x, weight, ctx.eps, cos, sin, rows * time, heads, size,
             dx, dweights,
