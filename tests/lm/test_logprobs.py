@@ -76,6 +76,13 @@ def test_gradients_hold_against_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda h, w: target_logprobs(h, w, targets), (hidden, head))
 
 
+def test_second_derivatives_are_refused() -> None:
+    hidden, head = torch.randn(9, 8, requires_grad=True), torch.randn(32, 8, requires_grad=True)
+    total = target_logprobs(hidden, head, torch.randint(32, (9,))).sum()
+    with pytest.raises(RuntimeError, match=r"first derivatives alone.*logits\(batch\)"):
+        torch.autograd.grad(total, hidden, create_graph=True)
+
+
 def test_a_frozen_head_gets_no_gradient_and_hidden_states_still_do() -> None:
     hidden = torch.randn(5, 4, requires_grad=True)
     target_logprobs(hidden, torch.randn(6, 4), torch.randint(6, (5,))).sum().backward()

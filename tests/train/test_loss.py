@@ -66,6 +66,13 @@ def test_a_second_backward_gives_the_same_gradients_again() -> None:
         assert torch.equal(one, other)
 
 
+def test_second_derivatives_are_refused() -> None:
+    """Some would be left out, and nobody would know."""
+    total = linear_cross_entropy(*problem(9))
+    with pytest.raises(RuntimeError, match=r"first derivatives alone.*logits\(batch\)"):
+        total.backward(create_graph=True)  # type: ignore[no-untyped-call]
+
+
 @pytest.mark.parametrize("frozen", ["head", "hidden"])
 def test_what_is_frozen_has_no_gradient_and_changes_nothing_else(frozen: str) -> None:
     hidden, head, targets, weights = problem(CHUNK + 9)

@@ -190,8 +190,9 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*arguments: Any) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "kernels have first derivatives alone; for create_graph=True compute forward and "
-                "backward within groundup.kernels.library.plain()"
+                "kernels and chunked losses have first derivatives alone; for create_graph=True "
+                "compute forward and backward within groundup.kernels.library.plain(), and the "
+                "loss from model.logits(batch)"
             )
         return backward(*arguments)
 

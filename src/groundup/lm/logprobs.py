@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from groundup.errors import UserError
+from groundup.kernels.library import once_differentiable
 from groundup.lm.model import CausalLM, in_eval_mode, uncompiled
 from groundup.text.batches import packed_batch
 from groundup.text.example import Example, cut_to

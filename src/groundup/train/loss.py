@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.kernels import cross_entropy, gradients
+from groundup.kernels.library import once_differentiable
 from groundup.train.batch import Batch, Loss
 
 # 512 rows of 8,192 bf16 logits are 8 MB: they stay in a laptop's last-level cache. Of a vocabulary
@@ -137,6 +138,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> Any:
         # In float32, rounded once: as bfloat16 the scale itself would be off by up to 0.4 %.
         hidden, head = (
