@@ -242,3 +242,20 @@ def test_the_default_dtype_changes_no_draw(
     drawn = generate(model, requests)
     another_default_dtype()
     assert generate(model, requests) == drawn
+
+
+@pytest.mark.parametrize("name", ["model.layers.0", "model.layers.1.mlp.down_proj", "lm_head"])
+@pytest.mark.parametrize("shape", ["qwen3", "alibi"])
+def test_whoever_changes_what_a_layer_gives_changes_the_whole_answer(
+    tiny_model: TinyModel, shape: str, name: str
+) -> None:
+    """As ablation and steering do."""
+    options = {"position_embedding_type": "alibi"} if shape == "alibi" else SHAPES[shape]
+    model = randomized(tiny_model(eos_token_ids=(), **options))
+    request = Request([5, 6], sampling=Sampling(temperature=0, max_new_tokens=8))
+    plain = generate(model, [request])
+    hook = model.get_submodule(name).register_forward_hook(lambda _, __, y: y.roll(1, -1))
+    assert generate(model, [request])[0].ids == reference_generate(model, [request])[0].ids
+    assert generate(model, [request])[0].ids != plain[0].ids
+    hook.remove()
+    assert generate(model, [request]) == plain

@@ -68,6 +68,9 @@ def test_no_dropout_is_at_work_whatever_the_mode_is(tiny_model: TinyModel) -> No
     assert [one.ids for one in reference_generate(model, requests)] == answers
     assert score(model, items, context=64)[0].tolist() == scored.tolist()
     assert all(part.training for part in model.modules())
+    model.eval().model.train()
+    assert [one.ids for one in generate(model, requests)] == answers
+    assert score(model, items, context=64)[0].tolist() == scored.tolist()
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, DRAWN, PENALISED], ids=["greedy", "drawn", "all"])

@@ -11,8 +11,8 @@ Queries and keys are normalized and rotated together; what depends on positions 
 for all layers, and while no row joins or leaves, positions only count up. Adapters are joined as
 the matrices are that they stand beside; quantized layers are called as they are. A few rows go
 through `kernel`, where a step is a single call; of more rows it computes what lies between the
-products. Blocks that are put together otherwise (norms after, experts, ALiBi), and recurrent
-networks, go through the model itself.
+products. Blocks that are put together otherwise (norms after, experts, ALiBi), recurrent networks,
+and models with hooks go through the model itself.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch.nn.functional import linear, rms_norm
 
 from groundup.adapters.lora import LoRALinear
 from groundup.generation.kernel import Kernel, is_plain
+from groundup.kernels.linear import has_hooks
 from groundup.lm.attention import one_query
 from groundup.lm.cache import Cache, KVCache
 from groundup.lm.model import MLP, Attention, Block, CausalLM, Decoder, RMSNorm, uncompiled
@@ -69,7 +70,7 @@ class Decode:
         self._model, self._eps = model, config.rms_norm_eps
         self._kv_heads = config.num_key_value_heads
         self._head_dim, self._gated = config.head_dim, config.gated
-        self._plain = is_plain(config)
+        self._plain = is_plain(model)
         self._kernel = Kernel.of(model)
 
     @cached_property
@@ -267,6 +268,8 @@ def _joined(layers: Sequence[nn.Module]) -> Function:
 
 def _parts(layer: nn.Module) -> tuple[nn.Linear, Tensor, Tensor] | None:
     """A matrix and the two thin ones beside it, which are empty without an adapter."""
+    if any(map(has_hooks, layer.modules())):
+        return None
     if isinstance(layer, LoRALinear) and type(layer.base_layer) is nn.Linear:
         found = layer.split(layer.base_layer.weight.dtype)
         return None if found is None else (layer.base_layer, *found[1:])

@@ -22,8 +22,8 @@ from groundup.adapters.lora import LoRALinear
 from groundup.generation.blocks import BlockLinear
 from groundup.generation.library import FLAGS, KINDS, Layer, Matrix, Model, library
 from groundup.generation.threads import Threads
+from groundup.kernels.linear import has_hooks
 from groundup.lm.cache import KVCache
-from groundup.lm.config import ModelConfig
 from groundup.lm.model import MLP, Block, CausalLM, RMSNorm
 from groundup.lm.positions import inverse_frequencies, rotation
 
@@ -216,9 +216,15 @@ def _layer(kernel: Kernel, block: Block) -> Layer:
     )
 
 
-def is_plain(config: ModelConfig) -> bool:
-    """Whether blocks are put together as the steps of decoding here and in `decode` are."""
+def is_plain(model: CausalLM) -> bool:
+    """Whether blocks are put together as the steps of decoding here and in `decode` are.
+
+    Whoever listens to a module, or changes what it gives, is to hear it called.
+    """
+    config = model.config
     if config.family.recurrent or config.experts is not None:
+        return False
+    if any(map(has_hooks, model.modules())):
         return False
     return config.do_layer_norm_before and config.position != "alibi"
 
@@ -228,7 +234,7 @@ def _known(model: CausalLM) -> bool:
     config, like = model.config, model.like
     if like.device.type != "cpu" or like.dtype not in FLAGS:
         return False
-    if not is_plain(config) or config.family.norm != "rms" or config.head_dim % 2:
+    if not is_plain(model) or config.family.norm != "rms" or config.head_dim % 2:
         return False
     return config.gated and config.hidden_act == "silu"
 

@@ -414,7 +414,7 @@ class CausalLM(nn.Module):
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Without dropout, as after `model.eval()`; afterwards the model is as it was."""
-    training = [part for part in model.modules() if part.training] if model.training else []
+    training = [part for part in model.modules() if part.training]
     if training:
         model.eval()
     try:
