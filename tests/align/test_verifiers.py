@@ -260,6 +260,8 @@ HOSTILE = {
     "    except OSError: pass\nos._exit(0)",
     "nested": "import os\nfor n in range(3, 40):\n    try: os.write(n, b'[' * 10**5 + b'\\n')\n"
     "    except OSError: pass",
+    "no text": "import os\nfor n in range(3, 40):\n    try: os.write(n, b'\\xff\\xfe\\n')\n"
+    "    except OSError: pass",
 }
 
 
@@ -274,6 +276,18 @@ def test_hostile_programs_earn_nothing_and_leave_nothing(
     assert time.monotonic() - start < 60  # on a busy machine too
     assert [path.name for path in tmp_path.iterdir()] == ["KEPT"]
     assert (tmp_path / "KEPT").read_text() == "kept"
+
+
+def test_a_line_without_end_does_not_fill_the_trainers_memory() -> None:
+    resource = pytest.importorskip("resource")
+    flood = (
+        "import os\nfor _ in range(2**9):\n  for n in range(3, 9):\n"
+        "    try: os.write(n, b'a' * 2**20)\n    except OSError: pass"
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert reward_of("unit-test", f"{flood}\n{ADD}", tests=TESTS) == 0
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after < before + 2**18 * (2**10 if sys.platform == "darwin" else 1)
 
 
 # Programs that are wrong and change what could call them right.

@@ -30,6 +30,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+# No answer has as many bytes; without an end of the line, code could fill the asker's memory.
+_LONGEST = 2**26
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -52,7 +55,7 @@ class Sandbox:
 
     def __init__(self, script: Path, limits: Limits) -> None:
         self._script, self._limits = script, limits
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self.exit_status: int | None = None
         """Of a process that ended without an answer, below 0 a signal; None where time was up."""
@@ -72,24 +75,23 @@ class Sandbox:
             id = secrets.token_hex()
             try:
                 written = json.dumps({"id": id, "question": question}, default=str)
-                process.stdin.write(written + "\n")
+                process.stdin.write(written.encode() + b"\n")
                 process.stdin.flush()
-                line = process.stdout.readline()
+                line = process.stdout.readline(_LONGEST)
             except OSError:
-                line = ""
+                line = b""
             finally:
                 alarm.cancel()
             in_time = time.monotonic() - begun < self._limits.wall_seconds
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                found = json.loads(line)
-                if line.endswith("\n") and found["id"] == id:
-                    answer: dict[str, Any] = found["answer"]
+                if line.endswith(b"\n") and line.startswith(f'{{"id": "{id}"'.encode()):
+                    answer: dict[str, Any] = json.loads(line)["answer"]
                     return answer
             self.close()
             self.exit_status = process.returncode if in_time else None
             return None
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
             kept = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")
@@ -106,7 +108,6 @@ class Sandbox:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                encoding="ascii",
                 env=env if self._limits.isolated else None,
                 start_new_session=True,  # so that whatever it starts ends with it
             )
@@ -121,12 +122,12 @@ class Sandbox:
             self._process = None
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     _kill(process)
     process.communicate()
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     if hasattr(os, "killpg"):
         with contextlib.suppress(OSError):  # it has ended
             os.killpg(process.pid, signal.SIGKILL)
