@@ -207,6 +207,12 @@ def test_gradients_are_forgotten() -> None:
     block = Block()
     block(Tensor(np.ones((2, 3), np.float32))).sum().backward()
     assert all(parameter.grad is not None for parameter in block.parameters())
+    for parameter in block.parameters():
+        parameter.grad = parameter * np.nan
+    block.zero_grad(set_to_none=False)
+    for parameter in block.parameters():
+        assert parameter.grad is not None and parameter.grad.shape == parameter.shape
+        assert not parameter.grad.data.any() and parameter.grad.dtype == parameter.dtype
     block.zero_grad()
     assert all(parameter.grad is None for parameter in block.parameters())
 

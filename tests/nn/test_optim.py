@@ -254,6 +254,9 @@ def test_gradients_are_read_only_and_forgotten_by_zero_grad() -> None:
     for _ in range(3):
         optimizer.step()
     assert weight.grad is not None and weight.grad.tolist() == [3.0, 4.0]
+    weight.grad = constant(np.array([nan, inf]))
+    optimizer.zero_grad(set_to_none=False)
+    assert weight.grad.tolist() == [0.0, 0.0]
     optimizer.zero_grad()
     assert weight.grad is None
     before = weight.tolist()
@@ -392,6 +395,7 @@ def test_norms_whose_squares_overflow_are_found_and_infinite_ones_are_infinite()
     assert clip_grad_norm_([weight], 1.0) == inf
     weight.grad = constant(np.array([nan, 1.0]))
     assert np.isnan(clip_grad_norm_([weight], 1.0))
+    assert np.isnan(weight.grad.data).all()  # as torch's
     assert clip_grad_norm_([Tensor(1.0)], 1.0) == 0.0
 
 

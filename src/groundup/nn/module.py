@@ -207,7 +207,8 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or set them to zero."""
         for tensor in self.parameters():
-            tensor.grad = None if set_to_none or tensor.grad is None else tensor.grad * 0.0
+            if tensor.grad is not None:
+                tensor.grad = None if set_to_none else tensor.grad.new_zeros(tensor.shape)
 
     def to(self, dtype: DTypeLike) -> Self:
         """Convert floating-point parameters and buffers to another dtype.

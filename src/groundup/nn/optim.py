@@ -107,7 +107,8 @@ class Optimizer(ABC):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero, before the next backward adds to them."""
         for weight in self.weights:
-            weight.grad = None if set_to_none or weight.grad is None else weight.grad * 0.0
+            if weight.grad is not None:
+                weight.grad = None if set_to_none else weight.grad.new_zeros(weight.shape)
 
     def state_dict(self) -> dict[str, Array]:
         """Everything a resumed run needs beside the weights: "lr", and per parameter "3.step" and
@@ -356,7 +357,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> f
         norm = sqrt(sum(float(np.dot(flat, flat)) for flat in flats))
         if not isfinite(norm):  # squares may be too large where no gradient is
             norm = _length_of_large([gradient.data for gradient in gradients])
-        if norm + 1e-6 > max_norm:
+        if not norm + 1e-6 <= max_norm:  # what is no number makes all gradients none
             for gradient in gradients:
                 gradient.data *= max_norm / (norm + 1e-6)
     return norm
