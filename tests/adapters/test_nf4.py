@@ -236,21 +236,34 @@ def test_a_state_dict_brings_it_back() -> None:
     assert torch.equal(layer.dequantized(), other.dequantized())
 
 
+@pytest.mark.parametrize("rows", [(), (5,), (2, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_outputs_and_gradients_are_those_through_the_whole_weight(dtype: torch.dtype) -> None:
+def test_outputs_and_gradients_are_those_through_the_whole_weight(
+    dtype: torch.dtype, rows: tuple[int, ...]
+) -> None:
     layer = NF4Linear.of(linear(normal(96, 130), bias=True)).to(dtype)
     whole = linear(layer.dequantized(dtype), bias=True)
     whole.bias = nn.Parameter(layer.bias.detach().clone())  # type: ignore[union-attr]
     results = []
     for one in (layer, whole):
-        x = normal(2, 5, 130).to(dtype).requires_grad_()
+        x = normal(*rows, 130).to(dtype).requires_grad_()
         y = one(x)
-        (y * normal(2, 5, 96).to(dtype)).sum().backward()
+        (y * normal(*rows, 96).to(dtype)).sum().backward()
         assert one.bias.grad is not None
         results.append((y, x.grad, one.bias.grad))
     for ours, theirs in zip(*results, strict=True):
         assert_close(ours, theirs, rtol=1e-6 if dtype == torch.float32 else 1e-2, atol=1e-5)
     assert layer.bias is not None and layer.packed.grad is None
+
+
+def test_second_derivatives_are_those_through_the_whole_weight() -> None:
+    layer = NF4Linear.of(linear(normal(96, 130)))
+    x = normal(5, 130).requires_grad_()
+    found = []
+    for y in (layer(x), x @ layer.dequantized().T):
+        (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        found += torch.autograd.grad(slope.square().sum(), x)
+    assert_close(*found, rtol=1e-5, atol=1e-3)
 
 
 class Two(nn.Module):

@@ -99,6 +99,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight = ctx.dequantize_fn(gradient, *ctx.saved_tensors)
-        of_bias = gradient.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        # W is of the type of the gradient, and otherwise no function of it.
+        weight = ctx.dequantize_fn(gradient.detach(), *ctx.saved_tensors)
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        of_bias = rows.sum(0) if ctx.needs_input_grad[1] else None
         return gradient @ weight, of_bias, None, None
