@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -93,6 +94,13 @@ def test_the_balance_is_trained_on_and_logged_beside_the_loss() -> None:
     mask = plain.segment_ids >= 0
     theirs = [load_balancing_loss_func((one,), 5, 2, attention_mask=mask.float()) for one in layers]
     assert mean == pytest.approx(float(torch.stack(theirs).mean()), rel=1e-4)
+
+
+def test_a_model_is_copied_in_the_midst_of_training() -> None:
+    model = filled(SHAPE).train()
+    batch = Batch.of(torch.randint(VOCAB, (1, 8)))
+    hidden = model(batch)
+    assert torch.equal(copy.deepcopy(model)(batch), hidden)
 
 
 def test_nothing_is_added_where_nothing_is_trained() -> None:

@@ -55,6 +55,10 @@ class MixtureOfExperts(nn.Module):
         # Of the last forward pass in training, for `take_balance`.
         self._routing: Routing | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        """A copy has not been forward yet: a graph cannot be copied."""
+        return {**vars(self), "_routing": None}
+
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         tokens = x.reshape(-1, x.shape[-1])
         routing, weights = self.route(tokens)
