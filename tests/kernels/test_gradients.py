@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from groundup.kernels.gradients import add_product, sum_into
 from groundup.kernels.library import Kernels
 from groundup.kernels.linear import linears
+from groundup.train.optim import Optimizer, Rates
 
 
 @pytest.mark.parametrize("tokens", [1, 31, 256, 700])
@@ -84,6 +85,19 @@ def test_whoever_listens_to_a_weight_hears_its_gradient(kernels: Kernels) -> Non
     [y] = linears(normal(0, 4, 64), layer)
     y.sum().backward()  # type: ignore[no-untyped-call]
     assert layer.weight.grad is not None and torch.equal(heard[0], layer.weight.grad)
+
+
+def test_whoever_listened_to_a_weight_before_the_optimizer_sees_its_gradient(
+    kernels: Kernels,
+) -> None:
+    layer = nn.Linear(64, 64, bias=False).to(number())
+    seen = list[bool]()
+    layer.weight.register_post_accumulate_grad_hook(lambda one: seen.append(one.grad is not None))
+    optimizer = Optimizer(layer, Rates(0.0, 0.0, 0.0))
+    [y] = linears(normal(0, 4, 64), layer)
+    y.sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.release()
+    assert seen == [True]
 
 
 def test_the_gradient_of_no_tokens_is_zero(kernels: Kernels) -> None:

@@ -17,16 +17,21 @@ _CHUNK = 256
 
 
 def sum_into(parameter: Tensor, master: Tensor | None) -> None:
-    """From now on kernels add the gradient of `parameter` to `master.grad`; None ends that."""
+    """From now on kernels add the gradient of `parameter` to `master.grad`; None ends that.
+
+    Meanwhile gradients are asked for by `backward` alone: `torch.autograd.grad` gives None for such
+    a parameter, and adds to the sum all the same.
+    """
     parameter.__dict__["master"] = master
 
 
 def master_of(parameter: Tensor) -> Tensor | None:
     """The float32 tensor to whose gradient that of a parameter belongs, while kernels are used.
 
-    None where a hook of the parameter is to see its gradient.
+    None where a hook of the parameter, other than the optimizer's own, is to see its gradient.
     """
-    if not in_use(parameter) or parameter._backward_hooks:
+    others = len(parameter._post_accumulate_grad_hooks or ()) > 1
+    if not in_use(parameter) or parameter._backward_hooks or others:
         return None
     found: Tensor | None = parameter.__dict__.get("master")
     return found
