@@ -239,6 +239,13 @@ def test_bf16_generates(tiny_model) -> None:  # type: ignore[no-untyped-def]
     assert all(torch.tensor(c.logprobs).isfinite().all() for c in completions)
 
 
+def test_autocast_changes_no_answer(tiny_model: TinyModel) -> None:
+    model, requests = tiny_model(), ragged(DRAWN)
+    answers = generate(model, requests)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert generate(model, requests) == answers
+
+
 def test_training_goes_on_after_generation(model: CausalLM) -> None:
     generate(model, ragged(DRAWN, 2))
     model.logits(Batch.of(torch.randint(320, (2, 8)))).logsumexp(-1).sum().backward()

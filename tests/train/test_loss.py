@@ -66,6 +66,19 @@ def test_a_second_backward_gives_the_same_gradients_again() -> None:
         assert torch.equal(one, other)
 
 
+def test_under_autocast_the_loss_is_that_of_the_rounded_states() -> None:
+    hidden, head, targets, weights = problem(40)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states = hidden @ torch.eye(WIDTH)  # of bfloat16, as a model's are
+        ours = linear_cross_entropy(states, head, targets, weights)
+        got = torch.autograd.grad(ours, (hidden, head), retain_graph=True)
+    oracle = plain(states, head, targets, weights)
+    assert_close(ours.double(), oracle, rtol=1e-5, atol=1e-5)
+    expected = torch.autograd.grad(oracle, (hidden, head))
+    assert_close(got[0], expected[0], rtol=1e-2, atol=1e-2)
+    assert_close(got[1], expected[1], rtol=1e-4, atol=1e-5)
+
+
 def test_second_derivatives_are_refused() -> None:
     """Some would be left out, and nobody would know."""
     total = linear_cross_entropy(*problem(9))

@@ -68,7 +68,9 @@ def generate(
     rows = [processor.process(request) for request in requests]
     for adapter in dict.fromkeys(row.request.adapter for row in rows):
         # The engine sees to it at each step, which takes as long as a token of a small model.
-        with in_eval_mode(model), _answering(model, adapter):
+        # The cache and the steps of decoding are of the model's own type.
+        exact = torch.autocast(model.like.device.type, enabled=False)
+        with in_eval_mode(model), _answering(model, adapter), exact:
             engine = Engine(
                 model,
                 tokenizer,

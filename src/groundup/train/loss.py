@@ -155,13 +155,17 @@ def linear_cross_entropy(
     targets: Int[Tensor, " tokens"],
     weights: Float[Tensor, " tokens"],
 ) -> Float[Tensor, ""]:
-    """Weighted sum of next-token losses in nats, in float32. Tokens of weight 0 cost no head."""
+    """Weighted sum of next-token losses in nats, in float32. Tokens of weight 0 cost no head.
+
+    Logits are of the type of the head, under `torch.autocast` as well.
+    """
     trained = weights.nonzero()[:, 0]
     if trained.shape[0] < weights.shape[0]:
         hidden, targets, weights = hidden[trained], targets[trained], weights[trained]
-    total = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, head, targets, weights.float()
-    )
+    with torch.autocast(hidden.device.type, enabled=False):
+        total = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden.to(head.dtype), head, targets, weights.float()
+        )
     return cast(Tensor, total)
 
 
