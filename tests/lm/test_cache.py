@@ -60,9 +60,9 @@ def test_a_cache_that_grew_and_whose_rows_were_copied_and_swapped_is_the_same(ti
     cache = KVCache.empty(model.config, rows=0, slots=0, like=model.head)
     cache.grow(2, 9)
     for row in range(2):
-        cache.copy(row, first, row, 9)
+        cache.copy_rows(row, first, [row], 9)
     cache.grow(3, 15)
-    cache.copy(2, cache, 0, 9)
+    cache.copy_rows(2, cache, [0], 9)
     cache.swap(0, 1, 9)
     cache.grow(3, 20)
     cache.grow(1, 4)  # never shrinks

@@ -38,6 +38,7 @@ from groundup.align.rollout import (
     sampled_logprobs,
 )
 from groundup.lm.model import CausalLM
+from groundup.maths.kl import kl_k3
 from groundup.train.batch import Loss
 from groundup.train.stage import Job, run_stage
 
@@ -74,8 +75,7 @@ def kl_estimate(
     logprobs: Float[Tensor, " tokens"], reference_logprobs: Float[Tensor, " tokens"]
 ) -> Float[Tensor, " tokens"]:
     """ref/pi - log(ref/pi) - 1 of each token: unbiased and never negative (Schulman 2020, k3)."""
-    apart = reference_logprobs - logprobs
-    return apart.expm1() - apart  # exp and 1 would cancel where the two are close
+    return kl_k3(reference_logprobs - logprobs)
 
 
 def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[PerToken]:

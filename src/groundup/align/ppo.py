@@ -50,6 +50,7 @@ from groundup.align.rollout import (
 from groundup.errors import UserError
 from groundup.lm.logprobs import entropy
 from groundup.lm.model import CausalLM
+from groundup.maths.kl import kl_k3
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run
@@ -279,8 +280,7 @@ def ppo_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig, drift: Drif
             total - config.entropy_coef * entropy(hidden[row, place] @ model.policy.head.T).sum()
         )
     count = batch.weight
-    apart = (logprobs - batch.old_logprobs).detach()
-    moved = apart.expm1() - apart
+    moved = kl_k3((logprobs - batch.old_logprobs).detach())
     drift.nats, drift.tokens = drift.nats + float(moved.sum()), drift.tokens + count
     outside = (ratio.detach() - 1).abs() > config.clip_range
     metrics = {

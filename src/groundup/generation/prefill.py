@@ -134,7 +134,7 @@ class Prefill:
         self.cache = model.empty_cache(len(prompts), slots)
         for row, prompt in enumerate(prompts):
             if prompt.shared:
-                self.cache.copy(row, running, prompt.source, prompt.shared)
+                self.cache.copy_rows(row, running, [prompt.source], prompt.shared)
         self._hidden = model.like.new_zeros(len(prompts), model.config.hidden_size)
         self._columns = 0
 

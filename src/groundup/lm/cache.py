@@ -37,7 +37,6 @@ class Cache(Protocol):
     def clear(self, row: int) -> None: ...
     def select(self, rows: Int[Tensor, " kept"]) -> Self: ...
     def grow(self, rows: int, slots: int) -> None: ...
-    def copy(self, row: int, source: Any, source_row: int, length: int) -> None: ...
     def copy_rows(self, row: int, source: Any, source_rows: list[int], length: int) -> None: ...
     def swap(self, one: int, other: int, length: int) -> None: ...
 
@@ -93,12 +92,6 @@ class KVCache:
                 new = old.new_zeros(rows, old.shape[1], slots, old.shape[3])
                 new[: old.shape[0], :, : old.shape[2]] = old
                 stored[layer] = new
-
-    def copy(self, row: int, source: KVCache, source_row: int, length: int) -> None:
-        """Take the first `length` tokens of a row from a row of `source`."""
-        for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
-            for to, of in zip(mine, theirs, strict=True):
-                to[row, :, :length] = of[source_row, :, :length]
 
     def copy_rows(self, row: int, source: KVCache, source_rows: list[int], length: int) -> None:
         """Take the first `length` slots of those rows of `source`, into rows from `row` on."""

@@ -224,13 +224,10 @@ class RecurrentCache:
                 for layer in self.states
             ]
 
-    def copy(self, row: int, source: RecurrentCache, source_row: int, length: int) -> None:
-        """Take a row of `source`, which must have read just so much."""
-        self.copy_rows(row, source, [source_row], length)
-
     def copy_rows(
         self, row: int, source: RecurrentCache, source_rows: list[int], length: int
     ) -> None:
+        """Take those rows of `source`, which must have read just so much, into rows from `row`."""
         for to, of in zip(self._all(), source._all(), strict=True):
             to[row : row + len(source_rows)] = of[source_rows]
 
