@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -21,12 +23,15 @@ from groundup.train.plan import TrainPlan
 ROOT = os.fspath(Path(__file__).parents[2])
 
 
+def torchrun_command(processes: int, command: list[str]) -> list[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launch, "--nproc-per-node", str(processes), *command[1:]]
+
+
 def torchrun(processes: int, command: list[str]) -> tuple[int, str]:
     """Run a stage's command on so many processes of this machine, with gloo."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launch += ["--nproc-per-node", str(processes), *command[1:]]
     done = subprocess.run(
-        launch,
+        torchrun_command(processes, command),
         env=os.environ | ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -202,7 +207,32 @@ def test_every_stage_runs_on_two_processes(
 def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) -> None:
     code, said = torchrun(2, workshop.command("sft", tmp_path / "run", rows=2, micro_rows=2))
     assert code != 0
-    assert "a step has 1 micro-batches and 2 processes are to share them" in said
+    assert said.count("a step has 1 micro-batches and 2 processes are to share them") == 1
+
+
+@pytest.mark.parametrize("killed", ["0", "1", None])
+def test_how_a_run_ends_is_said_once(workshop: Any, tmp_path: Path, killed: str | None) -> None:
+    """One process is killed, or torchrun asks both to stop."""
+    out = tmp_path / "run"
+    command = torchrun_command(2, workshop.command("sft", out, steps=1000))
+    process = subprocess.Popen(
+        command,
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not any(out.glob("checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if killed is None:
+        process.send_signal(signal.SIGTERM)
+    else:
+        ranks = psutil.Process(process.pid).children(recursive=True)
+        next(one for one in ranks if one.environ().get("RANK") == killed).kill()
+    said, _ = process.communicate(timeout=120)
+    mark = "stopped; saved at" if killed is None else "error: another process of this run ended"
+    assert said.count(mark) == 1 and "gloo" not in said, said
 
 
 @pytest.mark.parametrize("processes", [1, 2])

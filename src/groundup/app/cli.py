@@ -5,7 +5,7 @@ table. Its function lies in `commands`, in a page that is imported when the comm
 `groundup --help` loads next to nothing.
 
 What a user gave wrong ends in one line on stderr and exit code 2, a check that fails in 1, Ctrl-C
-in 130, and none in a traceback; a traceback is a bug of ours.
+in 130, SIGTERM while a stage trains in 143, and none in a traceback; a traceback is a bug of ours.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from groundup.app.help import Columns
 from groundup.app.stages import EXPERIMENTS, RESUMES, STAGES
 from groundup.deprecated import renamed_options
 from groundup.errors import CheckFailed, UserError
+from groundup.runs import ranks
 
 DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
 _JOURNEYS = Group("Whole journeys", sort_key=1)
@@ -317,16 +319,17 @@ def _ended(arguments: Sequence[str]) -> int:
     try:
         app(words_to_parse(arguments))
         sys.stdout.flush()
-    except UserError as error:
-        return _complain(str(error))
+    except (UserError, CycloptsError) as error:
+        why = _misread(error) if isinstance(error, CycloptsError) else str(error)
+        return _complain(why) if ranks.tells_errors() else WRONG_INPUT
     except CheckFailed as error:
         _complain(str(error))
         return DIFFERS
-    except CycloptsError as error:
-        return _complain(_misread(error))
     except KeyboardInterrupt as stopped:
-        print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
-        return process.INTERRUPTED
+        if ranks.is_first():
+            print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
+        # A run that was saved says by which signal it was stopped.
+        return 128 + getattr(stopped, "number", signal.SIGINT)
     except Exception as error:
         from groundup.runs.files import in_words, os_error
 

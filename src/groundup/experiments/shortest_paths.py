@@ -326,9 +326,10 @@ def run(config: ShortestPathsConfig) -> Path:
     with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
         try:
             found = [_tried(config, Path(scratch), turn) for turn in range(config.graphs)]
-        except Interrupted:
+        except Interrupted as stopped:
             raise Interrupted(
-                "stopped; of this experiment nothing is kept, and the same command begins anew"
+                "stopped; of this experiment nothing is kept, and the same command begins anew",
+                stopped.number,
             ) from None
     return write(
         config,

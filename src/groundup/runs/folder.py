@@ -87,8 +87,8 @@ class Run:
         self._last_facts: dict[str, Any] = {}
         self._lost_its_plan = False
         self._clock: Token[datetime | None] | None = None
-        # Whether a stop was asked for when nothing was left but to finish.
-        self.stops = False
+        # The signal that asked for a stop when nothing was left but to finish; 0 for none.
+        self.stopped_by = 0
         # Whether it was finished before, and makes parts anew that are lost.
         self.repairs = False
 

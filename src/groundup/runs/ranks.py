@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
+
+from groundup.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +32,7 @@ T = TypeVar("T")
 
 # The others wait while the first one encodes a corpus or scores a reference.
 _PATIENCE = timedelta(hours=12)
+_has_shared = False
 
 
 def size() -> int:
@@ -53,8 +57,18 @@ def on_this_machine() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
 
 
+def tells_errors() -> bool:
+    """Whether this rank says what ended it: until they share a step, all of a machine say the same.
+
+    Another machine may lack a file that is here.
+    """
+    return _has_shared or size() == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def share(batches: Sequence[T]) -> Sequence[T]:
     """Returns the micro-batches of a step that this rank computes."""
+    global _has_shared
+    _has_shared = True
     return batches[rank() :: size()]
 
 
@@ -69,13 +83,23 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def all_reduce(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over all ranks."""
-    if size() > 1:
-        import torch.distributed as dist
+    """Replace each tensor by its sum over all ranks. Raises `UserError` where one has ended."""
+    if size() == 1:
+        return
+    import torch.distributed as dist
 
+    try:
         _join()
         for tensor in tensors:
             dist.all_reduce(tensor)
+    except RuntimeError as error:
+        # Of an end gloo says so in words alone; whatever else it says is a mistake of ours.
+        if not isinstance(error, dist.DistError) and not re.search("peer|pipe", str(error)):
+            raise
+        raise UserError(
+            "another process of this run ended; see what it said and start the same command again, "
+            "which continues from the last checkpoint"
+        ) from error
 
 
 def any_of(flag: bool) -> bool:

@@ -38,7 +38,11 @@ BAD_STEPS_ALLOWED = 5
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C: the run was saved and can go on."""
+    """Ctrl-C, or another signal of this `number`: the run was saved and can go on."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class _Bad(Exception):
@@ -62,7 +66,7 @@ def fit(
     done, to evaluate or to sample; it must leave weights and generators alone, and ends training
     early when it says True. Returns the steps done. Raises `Interrupted` after saving on
     Ctrl-C, and `UserError` when the loss stays non-finite or the disk is full. A Ctrl-C after which
-    nothing is left to train sets `run.stops`.
+    nothing is left to train sets `run.stopped_by`.
     """
     steps, folder = plan.steps, run.folder / "checkpoints"
     start, tokens, bad = _resume(run, stream, optimizer, steps)
@@ -93,7 +97,7 @@ def fit(
             bar.advance(done, facts.get("loss", math.nan), read, seconds)
             if callback(done, done == steps):
                 break
-            asked = ranks.any_of(stopped())
+            asked = ranks.any_of(stopped() > 0)
             # A rollout stream can be saved between rollouts only: then at the next such place.
             owed = owed or asked or done % plan.save_every == 0
             saves = owed and done < steps and stream.can_save(done)
@@ -103,9 +107,11 @@ def fit(
             if asked and saves:
                 raise Interrupted(
                     f"stopped; saved at step {saved} of {steps} in {folder}. "
-                    "The same command continues from there."
+                    "The same command continues from there.",
+                    stopped() or signal.SIGINT,
                 )
-        run.stops = ranks.any_of(stopped())
+        if ranks.any_of(stopped() > 0):
+            run.stopped_by = stopped() or signal.SIGINT
     model.eval()
     return done
 
@@ -276,16 +282,17 @@ def _diverged(run: Run, step: int, what: str, bad: int) -> str:
 
 
 @contextmanager
-def _stop_signal() -> Iterator[Callable[[], bool]]:
+def _stop_signal() -> Iterator[Callable[[], int]]:
     """Turn Ctrl-C and SIGTERM, by which services and clusters stop a program, into a question the
-    loop asks between steps; a second one ends at once. What is ignored stays ignored."""
-    asked = False
+    loop asks between steps: which signal came, 0 for none. A second one ends at once. What is
+    ignored stays ignored."""
+    asked = 0
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
-            raise KeyboardInterrupt
-        asked = True
+            raise Interrupted("stopped", number)
+        asked = number
         say("stopping as soon as the run can be saved …")
 
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
@@ -295,7 +302,7 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
         for one in heard:
             signal.signal(one, ask)
     except ValueError:  # not the main thread: whoever started it handles signals
-        yield lambda: False
+        yield lambda: 0
         return
     try:
         yield lambda: asked

@@ -341,10 +341,11 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
     step = fit(model, stream, job.loss, optimizer, run, plan, after_step, seed=config.seed)
     ranks.destroy()
     stop = Interrupted(
-        f"stopped; {run.folder} is finished, and the same command goes on from there."
+        f"stopped; {run.folder} is finished, and the same command goes on from there.",
+        run.stopped_by,
     )
     if not run.writes:
-        if run.stops:
+        if run.stopped_by:
             raise stop
         return run.folder
     facts: dict[str, Any] = {
@@ -363,7 +364,7 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
     run.finish(step=step, steps=plan.steps, **facts)
     # Not before: a run that is killed while it saves needs them once more.
     early_stopping.path.unlink(missing_ok=True)
-    if run.stops:
+    if run.stopped_by:
         raise stop
     return run.folder
 
