@@ -210,6 +210,15 @@ def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) 
     assert said.count("a step has 1 micro-batches and 2 processes are to share them") == 1
 
 
+def test_what_is_no_stage_that_trains_is_refused_once(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
+    recipe.write_text("[data]\n")
+    words = ["run", os.fspath(recipe), "--out", os.fspath(out)]
+    code, said = torchrun(2, [sys.executable, "-m", "groundup", *words])
+    assert code != 0 and not out.exists()
+    assert said.count("groundup run runs in one process and 2 were started; start it without") == 1
+
+
 @pytest.mark.parametrize("killed", ["0", "1", None])
 def test_how_a_run_ends_is_said_once(workshop: Any, tmp_path: Path, killed: str | None) -> None:
     """One process is killed, or torchrun asks both to stop."""

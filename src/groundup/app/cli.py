@@ -317,7 +317,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(arguments: Sequence[str]) -> int:
     """Run the command; return the exit code, with the reason on standard error."""
     try:
-        app(words_to_parse(arguments))
+        words = words_to_parse(arguments)
+        if ranks.size() > 1 and not _asks_only(words):
+            _require_training(words)
+        app(words)
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
         why = _misread(error) if isinstance(error, CycloptsError) else str(error)
@@ -449,6 +452,18 @@ def _computes(command: str) -> bool:
     return command in others or any(
         stage.computes and stage.command.split()[0] == command for stage in STAGES.values()
     )
+
+
+def _require_training(words: Sequence[str]) -> None:
+    """Raise `UserError` for what several processes cannot share."""
+    from groundup.train.config import TrainingConfig
+
+    shared = [one.command for one in STAGES.values() if issubclass(one.config, TrainingConfig)]
+    if words and words[0] not in shared:
+        raise UserError(
+            f"groundup {words[0]} runs in one process and {ranks.size()} were started; start it "
+            f"without torchrun, which is for one stage that trains: {', '.join(shared)}"
+        )
 
 
 def words_to_parse(arguments: Sequence[str]) -> Sequence[str]:
