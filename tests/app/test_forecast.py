@@ -253,7 +253,7 @@ def test_dotted_settings_are_one_table() -> None:
         (["--depth", "2", "--set", "out=there"], "--set out=…: nothing is written"),
         (["--depth", "2", "--set", f"rows={'9' * 5_000}"], "rows"),
         (["--depth", "2", "--tokenizer", "/nowhere"], "/nowhere"),
-        (["--params", "1e10"], "--params=1e+10 must be at most 4,8"),
+        (["--params", "1e12"], "--params=1e+12 must be at most 1"),
         (["--params", "1e4"], "--params=10000 must be at least 3"),
         (["--params", "1e4", "--set", "arch=lstm"], "--params=10000 must be at least 3"),
         (["--params", "1e10", "--set", "arch=lstm"], "must be at most 1,"),
@@ -269,6 +269,23 @@ def test_what_cannot_be_planned(
     assert why in said
     # What is offered can be planned.
     assert not {"ppo,", "grpo,", "soup,"} & set(said.partition("give one of")[2].split())
+
+
+@pytest.mark.parametrize("size", [["--params", "1e11"], ["--depth", "100", "--width", "8192"]])
+def test_what_is_too_large_is_told_without_measuring(
+    size: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["plan", *size, "--tokens", "2e12", "--context", "4096", "--set", "device=cpu"]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert "2 T tokens" in said.out, said.out
+    assert "FLOPs" in said.out and "of disk" in said.out
+    assert "--set gradient_checkpointing=true" in said.err
+    assert "--micro-rows" not in said.err and "lower --context" in said.err  # it is 1 already
+    assert main([*words, "gradient_checkpointing=true", "micro_rows=2"]) == 2
+    said = capsys.readouterr()
+    assert "lower --set micro_rows or --context" in said.err
+    assert "gradient_checkpointing" not in said.err
 
 
 def test_the_benchmark_without_kernels_runs_without_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ from groundup.train.device import (
     RECURRENT_PEAK_SHARE,
     Compute,
     available_memory,
+    resolve,
 )
 from groundup.train.plan import (
     TRAINING_SHARE,
@@ -180,7 +181,11 @@ def _here(request: PlanRequest) -> RunEstimate:
     with _scratch() as folder, _quietly():
         if _is_new(stage) and not request.data:
             config = _pretraining(request, folder)
-            found = forecast(functools.partial(pretrain_on_noise, config, _vocab_size(request)))
+            try:
+                found = forecast(functools.partial(pretrain_on_noise, config, _vocab_size(request)))
+            except UserError:
+                _say_unmeasured(config, _vocab_size(request))
+                raise
         else:
             settings = _settings(request, stage.config) | {"out": str(folder / "run")}
             ready = configured(stage.config, settings, _spelling(request))
@@ -189,6 +194,22 @@ def _here(request: PlanRequest) -> RunEstimate:
                 ready = _sized(ready, request, vocab_size)
             found = forecast(lambda: stage.run(ready))
     return replace(_estimate(found), passes=found.passes if request.data else None)
+
+
+def _say_unmeasured(config: PretrainConfig, vocab_size: int) -> None:
+    """Say of a refused run what needs no measurement, where its size does not need any either."""
+    if config.steps is None:
+        return
+    console.quiet = False  # until here, what the stage said
+    shape, _ = model_shape(config, vocab_size, 1.0)
+    tokens = config.steps * config.rows * config.context
+    trained = Trained.whole(shape, config.context, RATES, "")
+    width = resolve(config, compile_by_default=False).torch_dtype.itemsize
+    say(
+        f"It would have {short_number(shape.parameters)} parameters and take "
+        f"{short_number(tokens)} tokens, {trained.flops_per_token * tokens:.2e} FLOPs and "
+        f"{training_disk(trained, snapshots=True, width=width) / 1e9:.2f} GB of disk."
+    )
 
 
 def _stage(request: PlanRequest) -> Stage:

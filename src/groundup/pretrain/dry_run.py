@@ -27,8 +27,9 @@ from groundup.train.pace import random_batches
 from groundup.train.plan import Trained
 from groundup.train.stage import Job, run_stage
 
-# Layers of a transformer, and multiples of 64 features of a recurrent network, that are tried.
-_DEEPEST, _WIDEST = 48, 128
+# Layers of a transformer, and multiples of 64 features of a recurrent network, that are tried: to
+# about 176 and 1 billion parameters.
+_DEEPEST, _WIDEST = 160, 128
 # Pre-training writes samples and reads so many tokens of held-out text at every evaluation.
 _HELDOUT_TOKENS = 20_000
 

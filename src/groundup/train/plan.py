@@ -307,17 +307,31 @@ def _expected_speed(trained: Trained, peak_flops: float) -> float:
 
 
 def require_resources(
-    config: TrainingConfig, trained: Trained, compute: Compute, context: int
+    config: TrainingConfig,
+    trained: Trained,
+    compute: Compute,
+    context: int,
+    *,
+    only_planned: bool = False,
 ) -> None:
-    """Refuse what would not fit into memory, before anything is allocated."""
+    """Refuse what would not fit into memory, before anything is allocated.
+
+    Where it is `only_planned`, its settings are those of `groundup plan`.
+    """
     micro_rows = config.micro(context)
     if compute.device == "cpu":
+        fewer = "--set micro_rows" if only_planned else "--micro-rows"
+        saving = "--set gradient_checkpointing=true" if only_planned else "--gradient-checkpointing"
+        remedies = [
+            f"lower {f'{fewer} or ' * (micro_rows > 1)}--context",
+            "take a smaller model (--depth)",
+            *([] if config.gradient_checkpointing else [f"add {saving}"]),
+        ]
         require_memory(
             training_memory(config, trained, compute, context),
             f"training {trained.shape.parameters / 1e6:.1f} M parameters with "
             f"micro_rows={micro_rows} of context={context}",
-            "lower --micro-rows or --context, take a smaller model (--depth), or add "
-            "--gradient-checkpointing",
+            f"{', '.join(remedies[:-1])}, or {remedies[-1]}",
         )
     require_memory(
         config.rows * context * _BYTES_PER_TOKEN,

@@ -232,7 +232,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             eager = resolve(config, compile_by_default=False)
             minutes = expected_minutes(job.trained, tokens, eager)
         compute = _compute(job, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
-        require_resources(config, job.trained, compute, job.context)
+        only_planned = _forecasting.get()
+        require_resources(config, job.trained, compute, job.context, only_planned=only_planned)
         what = f"training {job.trained.trained_parameters / 1e6:.1f} M parameters"
         width = compute.torch_dtype.itemsize
         need = training_disk(job.trained, snapshots=job.snapshots, width=width)
