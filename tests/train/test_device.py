@@ -154,6 +154,14 @@ def test_other_bits_are_refused_unless_allowed(
     assert message in capsys.readouterr().out
 
 
+def test_help_names_all_whose_change_is_refused() -> None:
+    told = TrainingConfig.model_fields["allow_inexact_resume"].description
+    assert told is not None
+    for field in dataclasses.fields(PLANNED):
+        if field.name != "attention":  # which follows from the device
+            assert field.name.removesuffix("_version") in told
+
+
 def test_the_same_compute_goes_on_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
     refuse_inexact(PLANNED, dataclasses.replace(PLANNED), allowed=False)
     assert not capsys.readouterr().out

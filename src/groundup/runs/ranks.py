@@ -6,8 +6,10 @@
 
 A stream is a pure function of the step, so every rank knows all of the step's batches and its
 weight, and nothing but gradients and metrics travels: the mean is taken once, over everything, as
-on one process. The first rank alone writes into the run's folder, and what is made only once it
-makes before the others look. gloo on CPUs, nccl on GPUs.
+on one process with the same --micro-rows. Without it each process takes its part of a step's rows
+at once; the answers of a pair, or to one prompt, are laid into micro-batches together, so that
+other micro-batches read other pairs. The first rank alone writes into the run's folder, and what is
+made only once it makes before the others look. gloo on CPUs, nccl on GPUs.
 
 Without torchrun there is one rank, and nothing here does anything. No torch is loaded until then.
 """

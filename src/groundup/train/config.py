@@ -115,8 +115,9 @@ class TrainingConfig(StageConfig):
     rows: Rows = Field(16, description="rows of one context each in an optimizer step")
     micro_rows: Rows | None = Field(
         None,
-        description="rows in one forward and backward pass (default: as many as hold "
-        f"{PASS_TOKENS:,} tokens)",
+        description="rows in one forward and backward pass; which preferences a step reads follows "
+        f"from it (default: as many as hold {PASS_TOKENS:,} tokens, at most a process's part of "
+        "the rows)",
     )
     optimizer: Literal["muon", "adamw"] = Field("muon", description=OPTIMIZER)
     learning_rate: LearningRate | None = Field(
@@ -155,7 +156,9 @@ class TrainingConfig(StageConfig):
     )
     threads: Threads | None = Field(None, description=THREADS)
     allow_inexact_resume: bool = Field(
-        False, description="continue although torch, threads, dtype or compile mode changed"
+        False,
+        description="continue although torch, the device, dtype, compile mode, kernels, threads or "
+        "the number of processes changed",
     )
 
     @model_validator(mode="before")
