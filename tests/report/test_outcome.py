@@ -16,6 +16,8 @@ from full_disks import small_disk
 from groundup.errors import UserError
 from groundup.experiments.config import ExperimentConfig
 from groundup.maths.intervals import Interval
+from groundup.report.claim import Claim
+from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot, image
 from groundup.report.outcome import begin, check_folder, over_seeds, write
 from groundup.report.plots import panels
@@ -108,6 +110,17 @@ def test_what_the_clock_planned_is_not_promised_again(tmp_path: Path) -> None:
         page = (folder / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
         assert (promise in page, clock in page) == (not planned, planned)
         assert result(folder)["planned_by_clock"] is planned
+
+
+def test_a_claim_that_holds_makes_no_model_better(tmp_path: Path) -> None:
+    changes = [Estimate(mean, mean - 0.1, mean + 0.1, 9, 9) for mean in (0.5, -0.5, 0.0)]
+    claims = [Claim("a window predicts worse", one, "nats", "above") for one in changes]
+    folder = outcome(tmp_path / "out", claims=claims)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    titles = re.findall(r"<(?:h3|summary)[^>]*>(\w[^<(]*) \(1\)", page)
+    assert titles == ["Holds", "Does not hold", "Cannot be told"]
+    outcomes = [one["outcome"] for one in result(folder)["claims"]]
+    assert outcomes == ["holds", "does not hold", "cannot be told"]
 
 
 def test_no_time_is_claimed_where_another_start_took_a_part_of_it(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from groundup.report.page import (
     Section,
     Span,
     Spans,
-    claims_by_outcome,
+    claims_by_mark,
     html,
     write_page,
     written,
@@ -105,7 +105,7 @@ def test_what_cannot_be_told_says_why() -> None:
         Claim("It is better", Estimate(1, low, 2, groups, groups), "points", "above")
         for low, groups in ((-0.5, 9), (0.5, 5))
     ]
-    *_, fold = claims_by_outcome(untold)
+    *_, fold = claims_by_mark(untold)
     assert isinstance(fold, Fold) and fold.blocks == [Claims(untold)]
     why = "the interval allows both, or the groups are too few"
     assert fold.title == f"Cannot be told (2): {why}"

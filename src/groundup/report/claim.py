@@ -5,7 +5,7 @@ A difference holds only if its whole interval lies on one side, and it holds in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
@@ -16,6 +16,8 @@ from groundup.report.table import Mark
 Better = Literal["below", "above"]
 Outcome = Literal["worse", "better", "cannot be told"]
 OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "cannot be told")
+# What a test says of the claim itself, where the claim may be that something is worse.
+HELD: Mapping[Mark, str] = {"yes": "holds", "no": "does not hold", "open": "cannot be told"}
 # With fewer groups that all agree, chance alone does so too often: 2 * 2^-5 is more than 5 %.
 FEWEST_GROUPS = 6
 

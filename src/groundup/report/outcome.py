@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from groundup.errors import UserError
 from groundup.maths.intervals import Interval
-from groundup.report.claim import Claim
+from groundup.report.claim import HELD, Claim
 from groundup.report.figure import Plot, image
 from groundup.report.page import (
     PAGE,
@@ -32,7 +32,7 @@ from groundup.report.page import (
     Page,
     Plots,
     Section,
-    claims_by_outcome,
+    claims_by_mark,
     write_page,
 )
 from groundup.report.table import Table, markdown
@@ -193,7 +193,7 @@ def write(
         "tables": [table.to_json() for table in tables],
         "plots": [{"name": plot.name, "caption": plot.caption} for plot in plots],
         "remarks": list(remarks),
-        "claims": _finite([claim.to_json() for claim in claims]),
+        "claims": _finite([one.to_json() | {"outcome": HELD[one.mark]} for one in claims]),
         "texts": dict(texts or {}),
         "data": _finite(data),
     }
@@ -229,7 +229,9 @@ def outcome_page(
         opening.append(Box("", content["remarks"]))
     sections = [Section(one.title, f"table-{n}", [one]) for n, one in enumerate(tables, start=1)]
     if claims:
-        sections.append(Section("What was tested", "claims", claims_by_outcome(claims)))
+        # A claim that something predicts worse holds for no better model.
+        tested = claims_by_mark(claims, {"yes": "Holds", "no": "Does not hold"})
+        sections.append(Section("What was tested", "claims", tested))
     if plots:
         sections.append(Section("Plots", "plots", [Plots(plots)]))
     if content["texts"]:

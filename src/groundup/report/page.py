@@ -18,7 +18,7 @@ from typing import TypeAlias
 import jinja2
 from markupsafe import Markup, escape
 
-from groundup.report.claim import Claim, Outcome, by_outcome
+from groundup.report.claim import Claim, Outcome
 from groundup.report.figure import Plot, image
 from groundup.report.table import Mark, Table
 from groundup.runs.files import write_bytes
@@ -228,17 +228,19 @@ def written(
 _KINDS: Mapping[str, type[Heading | Note | Box]] = {"###": Heading, ">": Note, "!": Box}
 
 
-def claims_by_outcome(tested: Sequence[Claim]) -> list[Block]:
-    """What got worse, what got better and, folded away, what cannot be told; none of no claims."""
-    found, blocks = by_outcome(tested), list[Block]()
-    marks: tuple[tuple[str, Sequence[Claim], Mark], ...] = (
-        ("Worse", found["worse"], "no"),
-        ("Better", found["better"], "yes"),
-    )
-    for title, some, mark in marks:
+WORSE_AND_BETTER: Mapping[Mark, str] = {"no": "Worse", "yes": "Better"}
+
+
+def claims_by_mark(
+    tested: Sequence[Claim], titles: Mapping[Mark, str] = WORSE_AND_BETTER
+) -> list[Block]:
+    """The claims under the titles of their marks and, folded away, what cannot be told; or none."""
+    blocks = list[Block]()
+    for mark, title in titles.items():
+        some = [one for one in tested if one.mark == mark]
         blocks.append(Heading(f"{title} ({len(some)})", mark))
         blocks.append(Claims(some) if some else Note("Nothing, as far as can be told."))
-    if untold := found["cannot be told"]:
+    if untold := [one for one in tested if one.mark == "open"]:
         why = "the interval allows both, or the groups are too few"
         title = f"Cannot be told ({len(untold)}): {why}"
         blocks.append(Fold(title, [Claims(untold)]))

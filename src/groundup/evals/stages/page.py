@@ -40,7 +40,7 @@ from groundup.report.page import (
     Note,
     Page,
     Plots,
-    claims_by_outcome,
+    claims_by_mark,
     written,
 )
 from groundup.report.table import (
@@ -127,7 +127,7 @@ def _blocks(
     found: dict[str, list[Block]] = {
         "look": [in_one_look(models)],
         "triangles": triangles(content),
-        "claims": claims_by_outcome(tested),
+        "claims": claims_by_mark(tested),
         "bits": [
             source_table(bits, ngrams, text_names, number, share=False),
             *passed_in_words(content, tested),

@@ -21,7 +21,7 @@ from groundup.report.page import (
     Note,
     Page,
     Plots,
-    claims_by_outcome,
+    claims_by_mark,
     written,
 )
 from groundup.report.plots import triangle_plot
@@ -54,7 +54,7 @@ def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
     )
     blocks: dict[str, list[Block]] = {
         "look": _look(content),
-        "claims": claims_by_outcome(tested),
+        "claims": claims_by_mark(tested),
         "tax": [tax_table(content)] if content["changes"] else [],
         "scores": [score_table(content)],
         "judges": [_judges(content)] if content["judges"] else [],
