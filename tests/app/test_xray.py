@@ -69,6 +69,23 @@ def test_a_page_of_the_model_its_past_and_what_a_head_is_worth(
     assert notes.read_text() == "mine"
 
 
+def test_a_head_is_named_once_and_many_are_counted(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    data = looked(folder, out, "--text", TEXT, "--without", "1.3", "0.0", "1.3", "01.3")
+    assert data["views"][1]["name"] == "without 1.3 and 0.0"
+    data = looked(folder, out, "--text", TEXT, "--without", "1.3", "0.0", "0.1", "0.2")
+    assert data["views"][1]["name"] == "without 4 heads"
+    assert '<strong title="1.3, 0.0, 0.1, 0.2">without 4 heads' in out.read_text()
+
+
+def test_a_single_token_has_no_loss(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked(folder, tmp_path / "x.html", "--text", TEXT, "--tokens", "1", "--without", "0.0")
+    said = capsys.readouterr().out
+    assert "Loss:        none" in said and "nan" not in said
+
+
 def test_two_models_read_the_same_message(folder: Path, tmp_path: Path, tiny_model) -> None:  # type: ignore[no-untyped-def]
     other = tmp_path / "other"
     model = tiny_model(num_hidden_layers=2, model_type="llama")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,13 @@ for (const [view, head] of [[0, 0], [1, 1]]) {
 """
 
 
+STRIPS = """
+for (const children of [made.strip.children, made.large.children.at(-1).children]) {
+  console.log(JSON.stringify(children.slice(0, 8).map(one => one.children ?? one)));
+}
+"""
+
+
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")
 def test_a_head_that_the_run_has_not_leaves_out_its_chart(tiny_model) -> None:  # type: ignore[no-untyped-def]
     ids = [5, 6, 7, 8, 5, 6, 7, 8, 9]
@@ -186,9 +195,35 @@ def test_a_head_that_the_run_has_not_leaves_out_its_chart(tiny_model) -> None:  
     assert shown == [True] * 4 and without == [True, True, False, True]
 
 
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_a_line_ends_behind_the_button_of_its_token(seen: XRay, tokenizer: Tokenizer) -> None:
+    """Within the button a break would lift it out of its line."""
+    texts = ("Sea", ".\n\n", " \n", "\nx")
+    few = replace(seen, tokens=(*texts, *seen.tokens[len(texts) :]))
+    page = written([View("sea", few)], tokenizer)
+    said = subprocess.run(
+        ["node", "-e", BROWSER.split("const charts")[0] + STRIPS],
+        input=json.dumps(page.scripts), capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    expected = [["Sea"], "", [".↵↵"], "\n\n", [" ↵"], "\n", ["↵x"], "\n"]
+    assert [json.loads(line) for line in said.stdout.splitlines()] == 2 * [expected]
+
+
 def test_a_token_alone_has_a_page(model: CausalLM) -> None:
-    [view] = written([View("one", xray(model, [7]))], None).data["views"]
+    whole = xray(model, [7])
+    less = xray(model, [7], without=[(0, 1)], answer=int(whole.answers[-1]))
+    page = written([View("one", whole), View("without 0.1", less)], None)
+    view = page.data["views"][0]
     assert view["loss"] is None and view["losses"] == [None]
+    assert "1 token through" in page.shown and "nan" not in page.shown
+
+
+def test_a_loss_is_rounded_where_it_is_shown(seen: XRay) -> None:
+    """8.5946 would be shown as 8.595 in one place and as 8.594 in the other."""
+    losses = np.array([math.nan, *[8.59446] * (len(seen.tokens) - 1)])
+    [view] = written([View("sea", replace(seen, losses=losses))], None).data["views"]
+    assert f"{view['loss']:.3f}" == "8.594"
 
 
 def test_kinds_that_were_not_measured_have_no_numbers(tiny_model) -> None:  # type: ignore[no-untyped-def]
@@ -200,7 +235,7 @@ def test_kinds_that_were_not_measured_have_no_numbers(tiny_model) -> None:  # ty
 def test_what_cuts_the_text_is_named(model: CausalLM) -> None:
     ids = list(range(5, 80))
     by_choice = written([View("one", xray(model, ids, most_tokens=9))], None).shown
-    assert "66 more tokens, which are left out; --tokens sets" in by_choice
+    assert "66 more tokens, left out here; --tokens sets" in by_choice
     by_context = written([View("one", xray(model, ids))], None).shown
     assert "the context of the model is 64 tokens" in by_context and "--tokens" not in by_context
 

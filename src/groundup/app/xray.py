@@ -45,7 +45,7 @@ def look(
     others = [] if against is None else [against[0]]
     writable(out, "--out", inputs=files_of(folder, *others), force=force, ours=is_xray)
     stored, other = open_model(folder), None if against is None else open_model(against[0])
-    heads = [_head(one) for one in without]
+    heads = list(dict.fromkeys(_head(one) for one in without))
     check_heads(stored.config, heads)
     tokenizer = stored.tokenizer
     if text is None:
@@ -65,7 +65,9 @@ def look(
     )
     views = [View(_short(name), first)]
     if heads:
-        views.append(View(f"without {' and '.join(without)}", alike(model, without=heads)))
+        named = " and ".join(f"{layer}.{head}" for layer, head in heads)
+        removed = named if len(heads) < 4 else counted(len(heads), "head")
+        views.append(View(f"without {removed}", alike(model, without=heads)))
     title = views[0].name
     if other is not None and against is not None:
         seen = alike(other.model(torch.float32))
@@ -128,7 +130,9 @@ def _say(views: Sequence[View]) -> None:
     cut = f", {first.cut:,} more left out" if first.cut else ""
     say(f"Tokens:      {len(first.tokens)}{cut}")
     say(f"Heads:       {counted(heads, 'head')} in each of {counted(layers, 'layer')}")
-    for view in views:
+    if len(first.tokens) == 1:
+        say("Loss:        none, as nothing stands before a single token")
+    for view in views if len(first.tokens) > 1 else ():
         if view.step is None:
             change = f" ({view.seen.loss - first.loss:+.3f})" if view.seen is not first else ""
             say(f"Loss:        {view.seen.loss:.3f} nats a token, {view.name}{change}")

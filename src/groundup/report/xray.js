@@ -55,6 +55,11 @@ function el(name, attributes = {}, ...children) {
 }
 const fill = (id, ...children) => byId(id).replaceChildren(...children);
 const visible = text => (/^ +$/.test(text) ? text.replace(/ /g, "␣") : text).replace(/\n/g, "↵").replace(/\t/g, "⇥");
+// The text as buttons; a line ends after one, for a break inside a button would lift it out of its line.
+const strip = attributes => D.tokens.flatMap((token, i) => [
+  el("button", { type: "button", "aria-pressed": i === state.place, onclick: () => choose({ place: i }), ...attributes(i) }, token.replace(/\n/g, "↵") || "∅"),
+  token.replace(/[^\n]/g, ""),
+]);
 const chip = (text, more = "") => el("span", { class: `token ${more}`, title: text.trim() }, visible(text) || "∅");
 const name = id => D.vocabulary[id];
 const percent = p => p >= .0995 ? `${(100 * p).toFixed(0)} %` : p >= .001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? "< 0.1 %" : "0 %";
@@ -110,12 +115,12 @@ function drawStrip() {
   let sentence = view.loss === null ? "A single token has no loss: nothing stands before it." : `${view.name}: ${view.loss.toFixed(3)} nats a token, perplexity ${Math.exp(view.loss).toFixed(1)}.`;
   if (beside && view.loss !== null) sentence += ` ${beside.name}: ${beside.loss.toFixed(3)} nats (${signed(view.loss - beside.loss, 3)} from there to here).`;
   byId("loss").textContent = sentence;
-  fill("strip", ...D.tokens.map((token, i) => {
+  fill("strip", ...strip(i => {
     const loss = view.losses[i];
     const color = loss === null ? "" : change ? diverging(-change[i], most) : wash("var(--heat-bad)", loss / MOST_NATS);
     const best = i ? view.next.ids[i - 1].slice(0, 3).map((id, n) => `${visible(name(id))} ${percent(Math.exp(view.next.logprobs[i - 1][n]))}`).join(", ") : "";
     const title = loss === null ? "the first token: nothing stands before it" : `loss ${loss.toFixed(2)} nats (${percent(Math.exp(-loss))})${change ? `, ${signed(change[i])} against ${beside.name}` : ""}; likeliest: ${best}`;
-    return el("button", { type: "button", style: color, title, "aria-pressed": i === state.place, onclick: () => choose({ place: i }) }, token.replace(/\n/g, "↵\n") || "∅");
+    return { style: color, title };
   }));
   const mid = el("i");
   if (change) {
@@ -216,7 +221,10 @@ function drawLarge() {
     pair.append(el("figure", {}, canvas, el("figcaption", {}, beside ? view.name : "")));
     requestAnimationFrame(() => pattern(canvas, attention(view, layer, head), say));
   }
-  const mix = D.tokens.map((token, k) => el("button", { type: "button", style: wash("var(--heat-accent)", shade(weight(attention(shown(), layer, head), place, k))), "aria-pressed": k === place, title: weight(attention(shown(), layer, head), place, k).toFixed(2), onclick: () => choose({ place: k }) }, token.replace(/\n/g, "↵\n") || "∅"));
+  const mix = strip(k => {
+    const share = weight(attention(shown(), layer, head), place, k);
+    return { style: wash("var(--heat-accent)", shade(share)), title: share.toFixed(2) };
+  });
   fill("large", el("h3", { style: "margin-top: 0" }, `Head ${layer}.${head}`), el("p", { class: "note" }, about), pair, readout, el("p", { class: "note" }, "From ", chip(D.tokens[place]), " it goes to:"), el("div", { class: "strip", style: "font-size: .82rem" }, ...mix));
   const row = attention(shown(), layer, head);
   let best = 0;

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from groundup.report.page import drawn_html, is_made_by
+from groundup.runs.console import counted
 from groundup.runs.files import write_bytes
 from groundup.xray.heads import KINDS, THRESHOLD
 from groundup.xray.look import XRay
@@ -79,9 +80,11 @@ def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) 
         generator=_GENERATOR,
         title=title,
         seen=seen,
+        tokens=counted(len(seen.tokens), "token"),
+        more=counted(seen.cut, "more token"),
         context=min(view.seen.context for view in views),
-        layers=seen.attention.shape[0],
-        heads=seen.attention.shape[1],
+        layers=counted(seen.attention.shape[0], "layer"),
+        heads=counted(seen.attention.shape[1], "head"),
         names=[view.name for view in views],
         threshold=THRESHOLD,
         are_known=not np.isnan(seen.head_scores).all(),
@@ -90,10 +93,15 @@ def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) 
     )
 
 
-def _ablations(views: Sequence[View]) -> list[tuple[str, float, float]]:
-    """Each view of the first model without some heads: its name, its loss, and the loss before."""
+def _ablations(views: Sequence[View]) -> list[tuple[str, str, float, float]]:
+    """Each view of the first model without some heads: its name, they, its loss, the loss before.
+
+    None of a single token, which has no loss.
+    """
     whole = views[0].seen.loss
-    return [(view.name, view.seen.loss, whole) for view in views if view.seen.without]
+    found = [view for view in views if view.seen.without and not math.isnan(whole)]
+    named = [", ".join(f"{i}.{j}" for i, j in view.seen.without) for view in found]
+    return [(v.name, heads, v.seen.loss, whole) for v, heads in zip(found, named, strict=True)]
 
 
 def _view(view: View) -> dict[str, Any]:
@@ -103,7 +111,8 @@ def _view(view: View) -> dict[str, Any]:
     return {
         "name": view.name,
         "step": view.step,
-        "loss": _rounded(seen.loss, 4),
+        # Unrounded, as it is rounded where it is shown.
+        "loss": seen.loss if math.isfinite(seen.loss) else None,
         "losses": _rounded(seen.losses, 3),
         "next": {"ids": ids.tolist(), "logprobs": _rounded(logprobs, 3), "tails": tails},
         "answers": seen.answers.tolist(),
