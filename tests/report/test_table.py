@@ -67,7 +67,7 @@ def test_cells_are_what_they_say() -> None:
     assert points(change) == Cell("-3.1", "-5.0 to +1.2")
     assert plain(0.25, as_percent=True) == Cell("25.0 %") and plain(2, False) == Cell("2.000")
     numbers = (999, 999.4, 999.6, 1_500_000, 999_600, 999_999_999, -1_500, 2e15, 0.01234)
-    said = ["999", "999", "1 k", "1.5 M", "1 M", "1 G", "-1.5 k", "2,000 T", "0.0123"]
+    said = ["999", "999", "1 k", "1.5 M", "1 M", "1 G", "-1.5 k", "2e+15", "0.0123"]
     assert [short_number(value) for value in numbers] == said
     assert Cell("1", "2", "3").text == "1\n2\n3"
 

@@ -186,6 +186,8 @@ def plain(value: float, as_percent: bool) -> Cell:
 
 def short_number(value: float) -> str:
     """1500000 as 1.5 M."""
+    if abs(value) >= 0.9995e15:
+        return f"{value:.3g}"
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         # What would round to a thousand of a unit is one of the next.
         if abs(value) >= 0.9995 * size:

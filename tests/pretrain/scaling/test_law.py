@@ -141,6 +141,14 @@ def test_small_losses_have_digits_that_tell_something() -> None:
     assert law_table(fit, None).lines[0][1] == "0.000182\n0.000182 to 0.000182"
 
 
+def test_what_runs_are_about_the_law_is_called_their_noise() -> None:
+    """Of few runs it is much more than they lie off on average, for the law follows them."""
+    fit = fit_law(table(0.01, runs=8), bootstraps=0)
+    off = float(np.abs(fit.residuals[fit.kept]).mean())
+    assert fit.deviation > 1.5 * off
+    assert f"the noise of a run is estimated at {fit.deviation:.1%}" in findings(fit, None)[0]
+
+
 def test_a_prediction_covers_what_runs_come_to() -> None:
     fit = fit_law(table(0.005), bootstraps=40)
     n, d = TRUE.optimum(1e22)
@@ -209,6 +217,20 @@ def test_optima_of_budgets_give_the_same_exponents() -> None:
     assert noisy is not None and noisy.a is not None
     assert noisy.a.low - 0.02 < TRUE.a < noisy.a.high + 0.02
     assert noisy.a.high - noisy.a.low > 2 * (found.a.high - found.a.low)
+
+
+def test_a_legend_names_each_budget_by_itself() -> None:
+    n, d = [], []
+    for flops in (1.1e18, 1.4e18):
+        sizes = TRUE.optimum(flops)[0] * np.geomspace(0.25, 4, 9)
+        n += sizes.tolist()
+        d += (flops / (6 * sizes)).tolist()
+    runs = Runs.of(n, d, TRUE.loss(np.array(n), np.array(d)).tolist())
+    found = fit_isoflop(runs, bootstraps=10)
+    assert found is not None
+    fit = LawFit(TRUE, (), runs, np.ones(len(runs), bool), np.zeros(len(runs)))
+    [legend] = isoflop_plot(fit, found).figure.legends
+    assert [text.get_text() for text in legend.texts] == ["1.1e+18 FLOPs", "1.4e+18 FLOPs"]
 
 
 def test_a_budget_that_is_best_at_its_edge_has_no_optimum() -> None:

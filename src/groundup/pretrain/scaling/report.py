@@ -106,8 +106,8 @@ def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
     alpha, digits = fit.interval("alpha"), decimals(float(fit.used.losses.min()))
     said = [
         f"L = {law.E:.{digits}f} + {short_number(law.A)} / N^{law.alpha:.3f} + "
-        f"{short_number(law.B)} / D^{law.beta:.3f}; a run lies off by "
-        f"{fit.deviation:.1%} of its loss on average.",
+        f"{short_number(law.B)} / D^{law.beta:.3f}; the noise of a run is "
+        f"estimated at {fit.deviation:.1%} of its loss.",
         f"With more compute C the best size grows as C^{_words(fit.interval('a'))} and the best "
         f"number of tokens as C^{_words(fit.interval('b'))}.",
     ]
@@ -299,7 +299,7 @@ def isoflop_plot(fit: LawFit, isoflop: IsoFlop) -> Plot:
         curve = np.geomspace(sizes.min(), sizes.max(), 50)
         if one.coefficients.any():
             parabola = np.exp(np.polyval(one.coefficients, np.log(curve)))
-            axes.plot(curve, parabola, color=color, linewidth=1.2, label=f"{one.flops:.1g} FLOPs")
+            axes.plot(curve, parabola, color=color, linewidth=1.2, label=f"{one.flops:.2g} FLOPs")
         if not one.why:
             axes.plot([one.parameters], [one.loss], "*", color=color, markersize=11)
     axes.set_xscale("log")
