@@ -65,6 +65,11 @@ def test_bad_weights_are_told(measured: dict[str, Depths]) -> None:
     assert "saturated" not in measured["ReLU, too large"].remark()
 
 
+def test_a_remark_names_the_layers_that_it_compares(measured: dict[str, Depths]) -> None:
+    """Between 20 layers are 19 steps."""
+    assert f": from layer 1 to layer {LAYERS} the signal" in measured["ReLU, He"].remark()
+
+
 def test_fates() -> None:
     assert _fate(2.0) == _fate(0.5) == "lasts"
     assert _fate(1e4) == "grows 1.0e+04 times"

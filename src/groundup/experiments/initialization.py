@@ -130,8 +130,8 @@ class Depths:
         flat = self.of("saturated", -1).estimate
         full = self.beginning.activation is Tanh and flat > FILLED
         return (
-            f"{self.beginning.name}: over {LAYERS} layers the signal {_fate(signal)}, and the "
-            f"gradient on its way back {_fate(gradient)}"
+            f"{self.beginning.name}: from layer 1 to layer {LAYERS} the signal {_fate(signal)}, "
+            f"and the gradient on its way back {_fate(gradient)}"
             + (f"; {100 * flat:.0f} % of the last layer's outputs are saturated." if full else ".")
         )
 

@@ -154,12 +154,12 @@ def on_plateau(
     if not left_out:
         return [
             "Too few runs have found the token before the last to tell a law of them: the law is "
-            f"of all {count} runs, of which {len(named)} stood at the loss of one token, "
+            f"of all {count} runs, {len(named)} of them at or above the loss of one token, "
             f"{source.of_one_token:.3f}, which no such law knows: {', '.join(named)}."
         ] * bool(named)
     return [
         f"The law is without {len(named)} of {count} runs that had not found the token before the "
-        f"last, for they stand at the loss of one token, {source.of_one_token:.3f}: "
+        f"last, for they are at or above the loss of one token, {source.of_one_token:.3f}: "
         f"{', '.join(named)}."
     ] * bool(named)
 

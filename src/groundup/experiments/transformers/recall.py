@@ -195,7 +195,7 @@ def tested(found: Sequence[Contestant]) -> list[Claim]:
 
 def remarks(found: Sequence[Contestant], claims: Sequence[Claim]) -> list[str]:
     """What the numbers say."""
-    held = ", ".join(f"{one.name} {one.held}" for one in found)
+    held = "; ".join(f"{one.name}: {one.held}" for one in found)
     return [
         f"The most pairs of which {HELD:.0%} are answered, in the mean of the seeds: {held}.",
         *conclusions(claims),
