@@ -12,7 +12,7 @@ import torch
 
 from groundup.app.stages import EXPERIMENTS
 from groundup.errors import UserError
-from groundup.experiments.transformers import copying, induction, recall
+from groundup.experiments.transformers import attention_cost, copying, induction, recall
 from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import CopyingConfig, InductionConfig, RecallConfig
 from groundup.experiments.transformers.induction import scores
@@ -160,6 +160,28 @@ def test_copying_says_how_many_strings_were_tested() -> None:
     found = {"RoPE": [History([{"letters": end, "strings": end}], [])]}
     [remark] = copying.table(found, "letters", 10).remarks
     assert "tested on 10 strings" in remark and "Student" not in remark
+
+
+def test_recall_parts_a_name_from_its_number() -> None:
+    end = {"accuracy": {str(n): 1.0 if n < 4 else 0.0 for n in recall.TASK.pairs}}
+    found = [
+        recall.Contestant(name, make, [History([end], [])])
+        for name, make in recall.architectures().items()
+    ]
+    [said] = recall.remarks(found, [])
+    assert said.startswith("The most pairs of which 90% are answered")
+    assert "attention 32: 2; LSTM 32: 2; " in said
+
+
+def test_the_legend_of_the_cost_of_attention_stands_outside_its_points() -> None:
+    found = {name: [History([{"loss": 4.0}], [])] for name in attention_cost.architectures(512)}
+    figure = attention_cost.plot(found, 512).figure
+    figure.draw_without_rendering()
+    [legend], [axes] = figure.legends, figure.axes
+    assert axes.get_legend() is None
+    frame = legend.get_window_extent()
+    assert frame.y1 < axes.get_window_extent().y0
+    assert 0 <= frame.x0 < frame.x1 <= figure.bbox.width
 
 
 def check(out: Path, name: str) -> dict[str, Any]:

@@ -230,5 +230,5 @@ def plot(found: Found, vocab_size: int) -> Plot:
     axes.set_xscale("log", base=2)
     axes.set_xlabel(f"numbers to be kept of {_BEFORE:,} tokens")
     axes.set_ylabel("nats a token")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return Plot("cache", "Loss over the size of the cache; a dot for each seed.", figure)
