@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 
 from groundup.formats.own_config import not_in_hugging_face
+from groundup.lm.attention import document_mask
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import RECURRENT_PEAK_SHARE, TOKENS_PER_PARAMETER, model_shape
@@ -95,6 +97,9 @@ def test_switches_reach_the_shape() -> None:
     shape, _ = model_shape(asked, 512, 1e12)
     assert (shape.position, shape.do_layer_norm_before) == ("sinusoidal", False)
     assert (shape.gated, shape.hidden_act, shape.intermediate_size) == (False, "gelu", 512)
+    said = PretrainConfig.model_fields["attention_window"].description
+    assert said is not None and "its own among them" in said
+    assert document_mask(torch.zeros(1, 40, dtype=torch.long), 32)[0, 39].sum() == 32
     assert shape.windows == (32, 32) and shape.num_key_value_heads == 2
     plain, _ = model_shape(config(depth=2, width=128), 512, 1e12)
     assert plain == ModelConfig.of(width=128, depth=2, vocab_size=512, context=256)

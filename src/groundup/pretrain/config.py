@@ -83,7 +83,7 @@ class PretrainConfig(TrainingConfig):
         "heads; 0: random weights alone)",
     )
     attention_window: Window | None = Field(
-        None, description="tokens back that attention may look (default: all)"
+        None, description="tokens that attention sees, its own among them (default: all)"
     )
     position: PositionEmbedding = Field(
         "rope", description="how attention is told the order (transformers loads only the default)"
