@@ -290,6 +290,16 @@ def test_a_slip_gets_one_line_and_the_nearest_name(
     assert os.listdir(tmp_path) == ["x"]
 
 
+def test_a_name_does_not_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a\x1b[31mb"
+    folder.mkdir()
+    (folder / "config.json").write_text("{")
+    assert main(["generate", str(folder), "hi"]) == 2
+    assert "a\ufffd[31mb" in capsys.readouterr().err
+
+
 # The process.
 
 

@@ -357,11 +357,12 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _complain(message: str) -> int:
-    sys.stdout.flush()
-    lines = [f"error: {line}" for line in message.splitlines()]
-    if sys.stderr.isatty():
-        from groundup.runs.console import wrapped
+    # Files and arguments of strangers are quoted in it.
+    from groundup.runs.console import printable, wrapped
 
+    sys.stdout.flush()
+    lines = [f"error: {printable(line)}" for line in message.splitlines()]
+    if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
         lines = [wrapped(line, width) for line in lines]
     print(*lines, sep="\n", file=sys.stderr)
