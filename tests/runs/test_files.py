@@ -68,6 +68,25 @@ def test_files_of_every_library_may_be_read_as_the_mask_says(tmp_path: Path) -> 
     assert modes == {0o640}
 
 
+def test_a_private_file_stays_private(tmp_path: Path) -> None:
+    for path in (tmp_path / "a", tmp_path / "b"):
+        path.write_text("old")
+        path.chmod(0o600)
+    write_text(tmp_path / "a", "new")
+    with folder_aside(tmp_path) as aside:
+        write_text(aside / "b", "new")
+    for path in (tmp_path / "a", tmp_path / "b"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_text() == "new"
+
+
+def test_a_link_in_the_place_of_what_is_written_aside_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("victim")
+    (tmp_path / ".a.partial").symlink_to("victim")
+    write_text(tmp_path / "a", "new")
+    assert names(tmp_path) == {"a", "victim"} and not (tmp_path / "a").is_symlink()
+    assert (tmp_path / "a").read_text() == "new" and (tmp_path / "victim").read_text() == "victim"
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")

@@ -127,8 +127,11 @@ def written_aside(path: Path, *, sync: bool = True) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     try:
         with naming(path, partial):
+            partial.unlink(missing_ok=True)
+            # Never through a link that somebody put there, and unread by others until it is whole.
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             yield partial
-            _settle(partial, sync)
+            _settle(partial, path, sync)
             os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -205,7 +208,7 @@ def folder_aside(
             yield partial
             names = sorted(os.listdir(partial), key=lambda name: (name == last, name != first))
             for name in names:
-                _settle(partial / name, sync=True)
+                _settle(partial / name, folder / name, sync=True)
             for pattern in replaces:
                 for stale in folder.glob(pattern):
                     stale.unlink()
@@ -221,14 +224,21 @@ def folder_aside(
         raise
 
 
-def _settle(path: Path, sync: bool) -> None:
-    """Bytes before names: after a power cut, too, a file that has its name is whole."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)  # safetensors makes files that nobody else may read
+def _settle(path: Path, target: Path, sync: bool) -> None:
+    """Bytes before names: after a power cut, too, a file that has its name is whole.
+
+    Who may read it stays as it was at `target`, the place it gets.
+    """
     if sync:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
+    try:
+        mode = target.stat().st_mode & 0o777
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        mode = 0o666 & ~mask
+    path.chmod(mode)
 
 
 def sync_folder(folder: Path) -> None:
