@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,42 @@ def test_kernels_that_cannot_be_had_are_refused(
     monkeypatch.setenv("GROUNDUP_KERNELS", "amx")
     with pytest.raises(UserError, match="GROUNDUP_KERNELS=amx: this processor, or its compiler"):
         best_kernels(torch.bfloat16)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("may_write", ["file", "folder"])
+def test_a_library_that_others_may_have_written_is_not_loaded(
+    may_write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    page = tmp_path / "page.c"
+    page.write_text("int answer(void) { return 42; }")
+    before = os.umask(0o002)  # where a user's group is the user's own, files are the group's, too
+    try:
+        assert compiled([page]) is not None
+    finally:
+        os.umask(before)
+    folder = tmp_path / "kernels"
+    [made] = folder.iterdir()
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o022 for path in (folder, made)} == {0}
+
+    bad = tmp_path / "bad.c"
+    bad.write_text("int answer(void) { return 666; }")
+    subprocess.run(["cc", "-shared", "-fPIC", str(bad), "-o", str(tmp_path / "bad.so")], check=True)
+    content = (tmp_path / "bad.so").read_bytes()
+    planted = folder / f"{made.stem.rpartition('-')[0]}-{kernels_compiler._hash(content)}.so"
+    planted.write_bytes(content)
+    made.unlink()
+    if may_write == "file":
+        planted.chmod(0o666)
+    elif os.getuid() == 0:
+        os.chown(folder, 65534, 65534)
+    else:
+        pytest.skip("only root gives folders away")
+    found = compiled([page])
+    assert found is not None and found.answer() == 42
+    if may_write == "folder":
+        assert set(folder.iterdir()) == {planted}, "what others own is left as it is"
 
 
 def test_another_compiler_compiles_anew(

@@ -1,8 +1,9 @@
 """Pages in C as a library, compiled by the system's own compiler.
 
 They are compiled once, which takes a few seconds, and kept in the cache folder, under names that
-end in their hashes: a process that runs half a library is killed. Where there is no compiler all
-goes on without them, in PyTorch's own words, and one line says so.
+end in their hashes: a process that runs half a library is killed. One that another user may have
+written there is not loaded. Where there is no compiler all goes on without them, in PyTorch's own
+words, and one line says so.
 """
 
 from __future__ import annotations
@@ -55,21 +56,33 @@ def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
     folder = cache_folder() / "kernels"
     programs = [_program(word) for word in compiler]
     made = f"{name}-{_hash(programs)}"
+    folder.mkdir(0o755, parents=True, exist_ok=True)
+    if not (private := _is_private(folder)) and folder.stat().st_uid == os.getuid():
+        folder.chmod(0o755)
+        private = True
     # A compiler that is gone has left what it made.
-    known = folder.glob(f"{made if any(programs) else name}-*.so")
+    known = folder.glob(f"{made if any(programs) else name}-*.so") if private else ()
     for file in sorted(known, key=lambda path: path.stat().st_mtime, reverse=True):
         with contextlib.suppress(OSError):
-            if file.stem.endswith(f"-{_hash(file.read_bytes())}"):
+            if _is_private(file) and file.stem.endswith(f"-{_hash(file.read_bytes())}"):
                 return ctypes.CDLL(str(file))
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as aside:
+    with tempfile.TemporaryDirectory(dir=folder if private else None) as aside:
         units = {page: Path(aside, f"{page.stem}.o") for page in pages if page.suffix == ".c"}
         for page, unit in units.items():
             _run([*compiler, *_COMPILE, *flags, "-c", str(page), "-o", str(unit)])
         new = Path(aside, "new.so")
         _link([*compiler, "-shared", *map(str, units.values()), "-lm"], new)
+        if not private:
+            return ctypes.CDLL(str(new))
+        new.chmod(0o755)
         file = new.replace(folder / f"{made}-{_hash(new.read_bytes())}.so")
     return ctypes.CDLL(str(file))
+
+
+def _is_private(path: Path) -> bool:
+    """Whether this user or root alone may have written it."""
+    facts = path.stat()
+    return facts.st_uid in (0, os.getuid()) and not facts.st_mode & 0o022
 
 
 def _link(command: Sequence[str], new: Path) -> None:
