@@ -7,6 +7,10 @@ rendered text is cut at the strings that are still whole, which only the templat
 written; and all else is encoded as plain text, without its marks. What the template looks for in a
 content, to leave out the reasoning before "</think>", is broken by the same mark.
 
+A template may delete words, such as "/think", and so join what a message holds to a control token.
+Where the control tokens are others once every character that could begin one is broken, too, the
+conversation is rendered that way.
+
 Of what a template writes, the tokenizer's file calls some ordinary, such as Qwen's "<tool_call>". A
 model says these itself: they are tokens in the assistant's own words, and text in anybody else's.
 """
@@ -143,8 +147,7 @@ def render_chat(
     """Return the text that the chat template makes of `messages`, for people to read."""
     checked = check_messages(messages)
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
-    broken = _broken(tokenizer, checked, marks)
-    return marks.remove(_render(tokenizer, broken, marks, [(len(broken), generation_prompt)])[0])
+    return marks.remove(_rendered(tokenizer, checked, marks, generation_prompt)[0])
 
 
 def template_of(tokenizer: Tokenizer) -> str:
@@ -245,7 +248,7 @@ class _ControlStrings:
     tails: tuple[str, ...]
 
     @staticmethod
-    @lru_cache(maxsize=8)
+    @lru_cache(maxsize=16)
     def of(tokens: frozenset[str]) -> _ControlStrings:
         longest_first = sorted(tokens, key=lambda token: (-len(token), token))
         either = "|".join(map(re.escape, longest_first)) or "(?!)"
@@ -284,7 +287,7 @@ class _ControlStrings:
                 places.append(start)
             if between.rstrip().endswith(self.heads):
                 places.append(end)
-        cuts = [0, *sorted(places), len(content)]
+        cuts = [0, *sorted(set(places)), len(content)]
         return mark.join(content[a:b] for a, b in itertools.pairwise(cuts))
 
 
@@ -292,9 +295,14 @@ def _control_strings(tokenizer: Tokenizer) -> _ControlStrings:
     return _ControlStrings.of(frozenset(tokenizer.special_tokens))
 
 
-def _broken(tokenizer: Tokenizer, messages: list[Message], marks: _Marks) -> list[Message]:
+def _beginnings(tokenizer: Tokenizer) -> _ControlStrings:
+    """The control strings and, as if it were one, each character with which one begins."""
+    tokens = frozenset(tokenizer.special_tokens)
+    return _ControlStrings.of(tokens.union(_control_strings(tokenizer).firsts))
+
+
+def _broken(strings: _ControlStrings, messages: list[Message], marks: _Marks) -> list[Message]:
     """The messages with their contents broken: no control string in them is whole."""
-    strings = _control_strings(tokenizer)
     contents = [strings.broken(one.content, marks.break_) for one in messages]
     return [
         one if content == one.content else replace(one, content=content)
@@ -303,15 +311,22 @@ def _broken(tokenizer: Tokenizer, messages: list[Message], marks: _Marks) -> lis
 
 
 def _render(
-    tokenizer: Tokenizer, broken: list[Message], marks: _Marks, cuts: list[tuple[int, bool]]
+    tokenizer: Tokenizer,
+    strings: _ControlStrings,
+    broken: list[Message],
+    marks: _Marks,
+    cuts: list[tuple[int, bool]],
 ) -> list[str]:
-    """Render broken messages up to each cut, the assistant's words between `start` and `end`."""
+    """Render messages, broken at `strings`, up to each cut.
+
+    The assistant's words stand between `start` and `end`.
+    """
     template = template_of(tokenizer)
     variables = tokenizer.template_variables
     variables |= {"generation_start": marks.start, "generation_end": marks.end}
     try:
         plain = as_dicts(broken)
-        breaks = (_control_strings(tokenizer).anywhere.pattern, marks.break_)
+        breaks = (strings.anywhere.pattern, marks.break_)
         return render(template, Renderings(plain, cuts, variables, breaks))
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
@@ -320,6 +335,29 @@ def _render(
         raise UserError(
             f"the chat template cannot render this conversation: {reason}; {remedy}"
         ) from failure
+
+
+def _rendered(
+    tokenizer: Tokenizer, messages: list[Message], marks: _Marks, generation_prompt: bool
+) -> tuple[str, _ControlStrings, list[Message]]:
+    """Render a conversation; return it, at which strings the messages are broken, and these.
+
+    A template that deletes words may make a control string of what holds none. None of the
+    messages' is whole where each character that could begin one is broken; but a template may look
+    for what begins with such a character, and so that is done only where it makes a difference.
+    """
+    cuts = [(len(messages), generation_prompt)]
+    strings = _control_strings(tokenizer)
+    broken = _broken(strings, messages, marks)
+    [full] = _render(tokenizer, strings, broken, marks, cuts)
+    if any(first in one.content for first in strings.firsts for one in messages):
+        beginnings = _beginnings(tokenizer)
+        further = _broken(beginnings, messages, marks)
+        if further != broken:
+            [safe] = _render(tokenizer, beginnings, further, marks, cuts)
+            if strings.whole.findall(safe) != strings.whole.findall(full):
+                return safe, beginnings, further
+    return full, strings, broken
 
 
 _TOOL_REMEDY = "write a tool's turn as one of the user, or leave the conversation out"
@@ -340,7 +378,13 @@ def _require_tools(full: str, broken: list[Message]) -> None:
 # Which tokens are the assistant's.
 
 
-def _mark_by_prefixes(tokenizer: Tokenizer, broken: list[Message], marks: _Marks, full: str) -> str:
+def _mark_by_prefixes(
+    tokenizer: Tokenizer,
+    strings: _ControlStrings,
+    broken: list[Message],
+    marks: _Marks,
+    full: str,
+) -> str:
     """Mark the assistant's turns in `full`, rendered by a template without generation blocks.
 
     A turn begins where the conversation before it, rendered with a generation prompt, ends. It ends
@@ -349,10 +393,9 @@ def _mark_by_prefixes(tokenizer: Tokenizer, broken: list[Message], marks: _Marks
     What must be found there is what the message says after its last control string: before it, it
     may have reasoned.
     """
-    strings = _control_strings(tokenizer)
     turns = [place for place, message in enumerate(broken) if message.role == "assistant"]
     cuts = [(place, True) for place in turns] + [(place + 1, False) for place in turns]
-    rendered = _render(tokenizer, broken, marks, cuts)
+    rendered = _render(tokenizer, strings, broken, marks, cuts)
     before, upto = rendered[: len(turns)], rendered[len(turns) :]
     marked, done = "", 0
     for place, prompt, whole in zip(turns, before, upto, strict=True):
@@ -403,12 +446,11 @@ def _parts(
     """
     checked = check_messages(messages)
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
-    broken = _broken(tokenizer, checked, marks)
-    [full] = _render(tokenizer, broken, marks, [(len(broken), generation_prompt)])
+    full, strings, broken = _rendered(tokenizer, checked, marks, generation_prompt)
     _require_tools(full, broken)
     if marks.start not in full and any(message.role == "assistant" for message in checked):
         try:
-            full = _mark_by_prefixes(tokenizer, broken, marks, full)
+            full = _mark_by_prefixes(tokenizer, strings, broken, marks, full)
         except UserError:
             if not generation_prompt:
                 raise
