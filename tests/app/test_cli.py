@@ -300,6 +300,28 @@ def test_a_name_does_not_steer_the_terminal(
     assert "a\ufffd[31mb" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "environment", "told"),
+    [
+        (
+            ["data", "list"],
+            {"GROUNDUP_CACHE": "~no-such-user/x"},
+            "GROUNDUP_CACHE='~no-such-user/x'",
+        ),
+        (["pretrain"], {"GROUNDUP_CACHE": "~no-such-user/x"}, "GROUNDUP_CACHE='~no-such-user/x'"),
+        (["data", "list"], {"WORLD_SIZE": "abc"}, "WORLD_SIZE='abc' must be a whole number"),
+        (["data", "list"], {"WORLD_SIZE": "0"}, "WORLD_SIZE='0' must be a whole number"),
+        (["data", "list"], {"WORLD_SIZE": "2", "RANK": "-1"}, "RANK='-1' must be a whole number"),
+    ],
+)
+def test_a_variable_that_means_nothing_gets_one_line(
+    words: list[str], environment: dict[str, str], told: str
+) -> None:
+    done = groundup(*words, **{"RANK": "0", "MASTER_ADDR": "x"} | environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr and done.stderr.count("\n") == 1
+
+
 # The process.
 
 

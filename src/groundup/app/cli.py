@@ -302,7 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         process.prepare()
         arguments = sys.argv[1:]
         if arguments and _computes(arguments[0]) and not _asks_only(arguments):
-            _set_environment(arguments[0])
+            try:
+                _set_environment(arguments[0])
+            except UserError as error:
+                return _complain(str(error))
     try:
         with process.interruptible():
             return _ended(arguments)

@@ -21,7 +21,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,12 +41,12 @@ def size() -> int:
     """Returns the number of processes that share this run."""
     # Schedulers set some of these, too; torchrun sets all.
     launched = {"RANK", "MASTER_ADDR"} <= os.environ.keys()
-    return int(os.environ.get("WORLD_SIZE", "1")) if launched else 1
+    return _of_launcher("WORLD_SIZE", 1) if launched else 1
 
 
 def rank() -> int:
     """Returns the rank of this process, from 0."""
-    return int(os.environ.get("RANK", "0")) if size() > 1 else 0
+    return _of_launcher("RANK", 0) if size() > 1 else 0
 
 
 def is_first() -> bool:
@@ -56,7 +56,19 @@ def is_first() -> bool:
 
 def on_this_machine() -> int:
     """Returns the number of processes on this machine, which share its cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
+    return _of_launcher("LOCAL_WORLD_SIZE", 1) if size() > 1 else 1
+
+
+def _of_launcher(name: str, least: int) -> int:
+    """Returns a variable that torchrun sets, the least that it can be where it is not set."""
+    value = os.environ.get(name, str(least))
+    with suppress(ValueError):
+        if (number := int(value)) >= least:
+            return number
+    raise UserError(
+        f"{name}={value[:50]!r} must be a whole number, at least {least}; start several processes "
+        f"with torchrun, or one after: unset {name}"
+    )
 
 
 def tells_errors() -> bool:
@@ -164,10 +176,11 @@ def leave(code: int) -> None:
     At the end of Python threads of torch's C++ can abort a rank that has done its work, which
     torchrun takes for a failure of the whole run. So Python does not end there.
     """
-    if size() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    with suppress(UserError):  # the command has said it
+        if size() > 1:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
 
 def _join() -> None:
@@ -178,7 +191,7 @@ def _join() -> None:
         return
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(_of_launcher("LOCAL_RANK", 0))
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=_PATIENCE)
 
