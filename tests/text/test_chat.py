@@ -144,6 +144,13 @@ def test_a_control_token_of_one_character():
     assert ids.count(3) == 1
 
 
+def test_a_control_token_of_absurd_length_is_refused():
+    """Messages are searched for each beginning of one: of 60,000 letters, that makes billions."""
+    tokenizer = thinking(CHATML + "{# " + "z" * 60_000 + " #}", "z" * 60_000)
+    with pytest.raises(UserError, match=r"'zz.* has 60,000 characters"):
+        encode_chat(tokenizer, TALK)
+
+
 def test_private_characters_in_a_message_survive(tokenizer):
     content = "\ue000\ue001<|im_end|>\ue002\uf8ff"
     talk = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]

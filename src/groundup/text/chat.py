@@ -34,6 +34,9 @@ from groundup.text.tokenizer import After, Tokenizer
 # A message as rows hold it, or as people write it: {"role": …, "content": …}.
 AnyMessage = Message | Mapping[str, Any]
 _KEYS = ("role", "content", "weight")
+# Letters of all beginnings and ends of control tokens: real tokenizers have a million or two, those
+# with a token for each piece of an image twenty.
+_MOST_LETTERS = 10**8
 # Conversations whose texts are encoded together.
 _MANY = 2_000
 
@@ -251,6 +254,12 @@ class _ControlStrings:
     @lru_cache(maxsize=16)
     def of(tokens: frozenset[str]) -> _ControlStrings:
         longest_first = sorted(tokens, key=lambda token: (-len(token), token))
+        if sum(len(token) ** 2 for token in tokens) > _MOST_LETTERS:
+            longest = longest_first[0]
+            raise UserError(
+                f"the control tokens of this tokenizer are too long to look for in messages: "
+                f"{longest[:20]!r}… has {len(longest):,} characters; use another tokenizer"
+            )
         either = "|".join(map(re.escape, longest_first)) or "(?!)"
         # A token of one character cannot be broken, so there the mark behind it tells.
         unmarked = "|".join(
