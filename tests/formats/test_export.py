@@ -70,6 +70,12 @@ def test_to_gguf(folder: Path) -> None:
         assert theirs.logits([0, 5, 7]).shape == (3, 320)
 
 
+def test_a_card_nested_too_deeply_names_no_license(folder: Path) -> None:
+    (folder / "README.md").write_text(f"---\na: {'[' * 5_000}\n---\n\n# Sea\n")
+    metadata = read_gguf(export(folder) / "sea.q8_0.gguf").file.metadata
+    assert "general.license" not in metadata
+
+
 def test_rows_that_fill_no_blocks_are_told_of(
     folder: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -322,6 +322,15 @@ def test_a_bad_folder_is_named(tmp_path, content, message):
         Tokenizer.load(tmp_path)
 
 
+def test_a_normalizer_that_fails_is_refused_where_texts_begin(capfd):
+    plain = Tokenizer.from_bpe(train_bpe([TEXT], 300))
+    nothing = {"type": "Replace", "pattern": {"String": ""}, "content": "aaaa"}
+    tokenizer = Tokenizer({**plain.content, "normalizer": nothing}, {})
+    with pytest.raises(UserError, match="this tokenizer fails on a text"):
+        _ = tokenizer.opening_ids
+    capfd.readouterr()  # the library's own last words
+
+
 def test_a_split_pattern_that_takes_for_ever_is_refused_at_the_text(capfd):
     """The regular expressions of a tokenizer.json are a stranger's, too."""
     bpe = train_bpe([TEXT], 300, pattern=r"(a+a+)+[bc]")

@@ -192,8 +192,9 @@ def _license(found: StoredModel) -> str | None:
         license = found.file.metadata.get(Keys.General.LICENSE)
     elif card.is_file():
         pieces = card.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
-        # A card without front matter, or a broken one; a date that is none is a ValueError.
-        with contextlib.suppress(yaml.YAMLError, ValueError):
+        # A card without front matter, or a broken one; a date that is none is a ValueError, and one
+        # nested too deeply a RecursionError.
+        with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             front = yaml.safe_load(pieces[1]) if len(pieces) == 3 and not pieces[0] else None
             license = front.get("license") if isinstance(front, dict) else None
     return license if isinstance(license, str) else None

@@ -376,10 +376,11 @@ class Tokenizer:
     @property
     def opening_ids(self) -> list[int]:
         """The ids that its post-processor puts before texts, such as Llama's <s>; mostly none."""
-        plain, whole = (
-            self._fast.encode("a", add_special_tokens=added).ids for added in (False, True)
-        )
-        return list(whole[: whole.index(plain[0])]) if plain else []
+        with faults_named("this tokenizer fails on a text"):
+            plain, whole = (
+                self._fast.encode("a", add_special_tokens=added).ids for added in (False, True)
+            )
+            return list(whole[: whole.index(plain[0])]) if plain else []
 
     @property
     def im_start(self) -> int:

@@ -190,6 +190,7 @@ def test_drawn_instructions(seed: int) -> None:
     inside = f'{{"{keys[0]}": 1, "{keys[1]}": "b"}}'
     assert check(inside) and check(f"```json\n{inside}\n```")
     assert not check(f"Here: {inside}") and not check(f'{{"{keys[0]}": 1}}') and not check("[1]")
+    assert not check("[" * 5_000), "nested deeper than Python reads"
     for kind, line in (("bullets", "* a"), ("numbered list", "{}. a")):
         one = of(kind, seed)
         count = next(int(word) for word in one.text.split() if word.isdigit())

@@ -129,7 +129,7 @@ def _has_keys(text: str, keys: Sequence[str]) -> bool:
     fenced = re.fullmatch(r"```(?:json)?\r?\n(.*?)```", text.strip(), re.DOTALL | re.IGNORECASE)
     try:
         found = json.loads(fenced[1] if fenced else text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and all(key in found for key in keys)
 
