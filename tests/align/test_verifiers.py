@@ -202,6 +202,8 @@ WRONG = "def add(a, b):\n    return 7\n"
         ("I cannot program.", 0),
         ("", 0),
         ("import math, re, collections, dataclasses, functools, numpy\n" + ADD, 1),
+        ("import asyncio, doctest, multiprocessing.managers, subprocess\n" + ADD, 1),
+        ("import threading\nt = threading.Thread(target=print)\nt.start(); t.join()\n" + ADD, 1),
         ("print('x' * 10**7)\n" + ADD, 1),
         # One test that does not end costs no other.
         ("def add(a, b):\n    while b == 2: pass\n    return a + b\n", 0.5),
@@ -249,7 +251,15 @@ HOSTILE = {
     "fork": "import os\nwhile True: os.fork()",
     "processes": "import subprocess\nsubprocess.run(['touch', 'MARK'])",
     "system": "import os; os.system('touch MARK')",
+    "spawn": "from multiprocessing.util import spawnv_passfds\n"
+    "spawnv_passfds(b'/bin/sh', [b'sh', b'-c', b'touch MARK'], [])",
+    "fresh": "import sys; del sys.modules['subprocess']; import _posixsubprocess",
     "write": "open('MARK', 'w').write('x')",
+    "database": "import sqlite3; sqlite3.connect('MARK').execute('create table a(b)')",
+    "history": "import readline; readline.write_history_file('MARK')",
+    "pipe": "import os; os.mkfifo('MARK')",
+    "node": "import posix; posix.mknod('MARK')",
+    "shared": "import _posixshmem, os; _posixshmem.shm_open('/x', os.O_RDWR | os.O_CREAT)",
     "remove": "import os; os.remove('KEPT')",
     "move": "import os; os.rename('KEPT', 'MARK')",
     "tree": "import shutil; shutil.rmtree('.')",
@@ -288,6 +298,15 @@ def test_a_line_without_end_does_not_fill_the_trainers_memory() -> None:
     assert reward_of("unit-test", f"{flood}\n{ADD}", tests=TESTS) == 0
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after < before + 2**18 * (2**10 if sys.platform == "darwin" else 1)
+
+
+def test_a_library_in_rust_writes_nothing_into_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save = "import numpy, safetensors.numpy as s\ns.save_file({'a': numpy.zeros(3)}, 'MARK')\n"
+    assert reward_of("unit-test", save + ADD, tests=TESTS) == 0
+    assert all(path.stat().st_size == 0 for path in tmp_path.iterdir())
 
 
 # Programs that are wrong and change what could call them right.

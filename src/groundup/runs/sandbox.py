@@ -3,11 +3,13 @@
     Sandbox(script, limits).ask(question) -> answer          both JSON objects, a line each
 
 `script` is a page with a function `answer(question) -> dict`. What the code prints goes nowhere.
-With `isolated` the process sees no environment worth reading and, by an audit hook (PEP 578), may
-neither start processes, nor write, move or delete files, nor use the network, nor trace or monitor
-other code. That stops accidents and cheap tricks, as a model finds them under reinforcement
-learning; it is no wall against somebody who attacks the interpreter itself: run code of such people
-in a container.
+With `isolated` the process sees no environment worth reading. With `no_effects`, by an audit hook
+(PEP 578), code in Python may neither start processes, nor write, move or delete files, nor use the
+network, nor trace or monitor other code; nor may whatever else runs there write bytes into a file,
+by a limit of the system. That stops accidents and cheap tricks, as a model finds them under
+reinforcement learning. It is no wall: a library in C or Rust raises no events, and through one code
+can still make, empty or delete files, and whoever attacks the interpreter itself can do the rest.
+Run code of such people in a container.
 
 This file is also that process, as a script: it imports nothing of groundup.
 """
@@ -196,8 +198,11 @@ def _limit_time(cpu_seconds: float | None, wall_seconds: float | None) -> None:
 # traces or monitors others could let them jump over lines.
 _EFFECTS = (
     *("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "signal.", "pty.", "resource."),
-    *("sys.settrace", "sys.setprofile", "sys.monitoring."),
+    *("sys.settrace", "sys.setprofile", "sys.monitoring.", "sqlite3."),
 )
+# What starts processes and writes files raising no event: modules, and functions of `os`.
+_UNHEARD = ("_posixsubprocess", "_posixshmem", "_dbm", "_gdbm", "readline")
+_UNHEARD_OF_OS = ("mkfifo", "mknod")
 _HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.putenv", "os.unsetenv")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -208,11 +213,23 @@ def _forbid_effects() -> None:
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING:
             raise PermissionError("files may not be written here")
+        if event == "import" and arguments[0] in _UNHEARD:
+            raise ImportError(f"{arguments[0]} is not allowed here")
         if event == "ctypes.dlopen" and arguments == (None,):
             return
         if event.startswith(_EFFECTS) and event not in _HARMLESS:
             raise PermissionError(f"{event} is not allowed here")
 
+    for name in _UNHEARD:
+        sys.modules.pop(name, None)
+    vars(subprocess).pop("_fork_exec", None)
+    for module in (os, sys.modules[os.name]):  # posix, whose functions `os` has, too
+        for name in _UNHEARD_OF_OS:
+            vars(module).pop(name, None)
+    with contextlib.suppress(ImportError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # pipes and devices are no such files
     sys.addaudithook(refuse)
 
 
