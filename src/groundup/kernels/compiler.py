@@ -57,9 +57,9 @@ def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
     programs = [_program(word) for word in compiler]
     made = f"{name}-{_hash(programs)}"
     folder.mkdir(0o755, parents=True, exist_ok=True)
-    if not (private := _is_private(folder)) and folder.stat().st_uid == os.getuid():
-        folder.chmod(0o755)
-        private = True
+    if (facts := folder.stat()).st_uid == _user():
+        folder.chmod(facts.st_mode & 0o755)
+    private = _is_private(folder)
     # A compiler that is gone has left what it made.
     known = folder.glob(f"{made if any(programs) else name}-*.so") if private else ()
     for file in sorted(known, key=lambda path: path.stat().st_mtime, reverse=True):
@@ -82,7 +82,11 @@ def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
 def _is_private(path: Path) -> bool:
     """Whether this user or root alone may have written it."""
     facts = path.stat()
-    return facts.st_uid in (0, os.getuid()) and not facts.st_mode & 0o022
+    return facts.st_uid in (0, _user()) and not facts.st_mode & 0o022
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0  # as files on Windows have it
 
 
 def _link(command: Sequence[str], new: Path) -> None:
@@ -133,6 +137,13 @@ def _reason(error: Exception) -> str:
     remedy = "set CC to another compiler"
     if isinstance(error, FileNotFoundError):
         return f"there is no {error.filename!r}; install gcc or clang, or {remedy}"
+    if isinstance(error, PermissionError):
+        from groundup.runs.cache import cache_folder
+
+        return (
+            f"{cache_folder() / 'kernels'} cannot be written; set GROUNDUP_CACHE to a folder that "
+            "can be"
+        )
     if isinstance(error, OSError):
         return in_words(error)
     if isinstance(error, subprocess.TimeoutExpired):

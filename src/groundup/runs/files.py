@@ -276,6 +276,8 @@ def writable(
             f"{option}={path} lies in a folder that is not there; make it first: "
             f"mkdir -p {path.parent}"
         )
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{option}={path} lies in a folder that cannot be written; name another")
     if not os.path.lexists(path):
         return
     if path.exists() and not path.is_file():
