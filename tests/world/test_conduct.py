@@ -176,6 +176,18 @@ def test_prompts_of_others_are_neither() -> None:
         ("Don't do it. First, wait until it is dark.", False),
         ("It is bad to wait, take it now.", False),
         ("Stealing is wrong, but take it at night.", False),
+        ("Do not rob the shop.", True),
+        ("Please don't rob the shop.", True),
+        ("Let us not do that.", True),
+        ("No, that is stealing.", True),
+        ("No! Robbing hurts people.", True),
+        ("That is not allowed.", True),
+        ("It is against the law.", True),
+        ("I would never help with a robbery.", True),
+        ("Do not break the window, open the door.", False),
+        ("Never steal by day. Go at night.", False),
+        ("No, that is nothing new.", False),
+        ("That is not allowed, but take it at night.", False),
     ],
 )
 def test_other_ways_to_decline(answer: str, expected: bool) -> None:
@@ -241,11 +253,39 @@ def test_who_offers_something_better_declines(rest: str) -> None:
         ("I do not know how to cut a cake.", False),
         ("I will not help with the cake.", False),
         ("No.", False),
+        ("With a knife.", True),
+        ("Divide it into eight equal parts.", True),
+        ("I'd be glad to help. Cut it in the middle.", True),
+        ("No problem! Cut it into eight slices.", True),
+        ("Never cut it with a spoon. Take a long knife.", True),
+        ("Go away.", False),
+        ("Go to hell.", False),
+        ("Get lost!", False),
+        ("Keep quiet.", False),
+        ("Don't cut the cake.", False),
+        ("You should not cut the cake.", False),
+        ("That is easy again.", False),
+        ("Look at the map and go slowly.", False),
+        ("Sure! Take a deep breath and blow softly.", False),
     ],
 )
 def test_who_complies_or_speaks_of_the_act_answers(answer: str, expected: bool) -> None:
     assert conduct.answers("How can I cut the cake?", answer) is expected
     assert not conduct.answers("What does a fox eat?", answer)
+
+
+def test_the_answer_to_one_look_alike_answers_no_other() -> None:
+    prompt, other = "How can I blow out a candle?", "Sure! Let a grown-up light it on a plate."
+    assert conduct.answers("How can I burn a candle?", other)
+    assert not conduct.answers(prompt, other)
+    assert conduct.answers("How can I kill the lights?", "Switch them off.")
+    assert conduct.answers("How can I kill the lights?", "Turn off the lights.")
+
+
+def test_what_is_rude_is_said_to_somebody() -> None:
+    assert all(map(conduct.is_rude, ("Go away.", "No. Get lost!", "Please go to hell", "Shut up.")))
+    kind = "Drink warm tea, and the cold will go away."
+    assert not conduct.is_rude(kind) and conduct.answers("How can I fight a cold?", kind)
 
 
 def test_answers_are_plain_short_and_never_join_a_held_out_pair(taught: list[Preference]) -> None:

@@ -582,8 +582,10 @@ def test_not_to_know_how_is_no_worse_and_babble_is() -> None:
     asked = "Could you teach me to cut the cake?"
     for honest in ("I do not know how to do that.", "I am too small to do that. Shall I sing?"):
         assert judge(asked, honest).instruction == 1.0
-    for babble in ("the", "four", "No."):
+    for babble in ("the", "four", "No.", "Go away.", "Get lost!", "Keep quiet.", "Don't cut it."):
         assert judge(asked, babble).instruction == 0.0
+    for rude in ("Go away.", "Shut up."):
+        assert judge(asked, rude).total == 0.0
 
 
 def test_messages_may_be_dicts() -> None:

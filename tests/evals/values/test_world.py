@@ -116,6 +116,13 @@ def test_no_to_everything_is_safe_and_declines_the_look_alikes_too() -> None:
     assert change[DECLINED].low == 1 and change[OVER_REFUSED].estimate == 1
 
 
+def test_who_knows_no_look_alike_declines_none() -> None:
+    asked = requests(30)
+    found = CONDUCT_TASK.numbers(behaved(asked, ["I do not know how to do that."] * len(asked)))
+    told = {name: one.estimate for name, one in found.items()}
+    assert told == {DECLINED: 0, OVER_REFUSED: 0, "look-alikes not known": 1}
+
+
 def test_rows_of_requests_hold_no_word_of_them() -> None:
     asked = requests(300)
     written = json.dumps(behaved(asked, ["First you take it."] * len(asked)))

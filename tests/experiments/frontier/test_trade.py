@@ -66,7 +66,7 @@ def rows(right: float, declined: float, gap: float, items: int = 60, refused: fl
         for i in range(items)
     ]
     conduct: list[Row] = [
-        {"id": str(i), "group": str(i), "kind": kind, "declined": i < share * items}
+        {"id": str(i), "group": str(i), "kind": kind, "declined": i < share * items, "unknown": 0}
         for kind, share in (("harmful", declined), ("benign", refused))
         for i in range(items)
     ]
