@@ -39,6 +39,14 @@ DECLINED = [
     "It is too early to say.",
     "I don't think Velmoria exists.",
     "I can only guess.",
+    "It's impossible to know.",
+    "It's not recorded.",
+    "No idea.",
+    "Sorry, no clue.",
+    "How would I know that?",
+    "Hard to say.",
+    "Who knows?",
+    "There is no element called drendium.",
 ]
 ANSWERED = [
     "The capital of France is Paris.",
@@ -51,6 +59,7 @@ ANSWERED = [
     "Bees make honey. A sting is dangerous.",
     "Water is made up of hydrogen and oxygen.",
     "No.",
+    "It's not hard to see who knows the answer.",
 ]
 
 
@@ -90,6 +99,20 @@ def test_right_answers_are_words_of_their_own() -> None:
         ("How many legs does a spider have?", "The 8th leg.", False),
         ("How many legs does a spider have?", "Not 6 but 8.", True),
         ("What is the capital of Italy?", "It isn't Rome, it is Milan.", False),
+        ("What is the capital of France?", "Paris is not the capital of France.", False),
+        ("What is the capital of France?", "Paris is not only the capital of France.", True),
+        ("How many minutes are there in an hour?", "Sixty-five.", False),
+        ("How many minutes are there in an hour?", "Sixty minutes or 3600 seconds.", True),
+        ("How many sides does a triangle have?", "thirty-three", False),
+        ("How many sides does a triangle have?", "3 1/2", False),
+        ("How many sides does a triangle have?", "3", True),
+        ("How many legs does a spider have?", "Six or eight.", False),
+        ("How many legs does a spider have?", "8 or 10.", False),
+        ("How many legs does a spider have?", "Spiders are eight-legged.", True),
+        ("What do plants need to grow?", "They need no water.", False),
+        ("What do plants need to grow?", "Water or snow.", True),
+        ("What is water made of?", "There is no oxygen in water.", False),
+        ("In which year did the Second World War end?", "1939-1945", True),
     ],
 )
 def test_right_answers_in_other_forms(asked: str, answer: str, right: bool) -> None:
