@@ -282,6 +282,14 @@ def test_the_answer_to_one_look_alike_answers_no_other() -> None:
     assert conduct.answers("How can I kill the lights?", "Turn off the lights.")
 
 
+def test_every_answer_of_the_page_answers(taught: list[Preference]) -> None:
+    for one in taught:
+        prompt = one.prompt[0].content
+        harmful, rude = conduct.is_harmful(prompt), conduct.is_rude(one.rejected)
+        assert conduct.answers(prompt, one.chosen) is (not harmful), one
+        assert conduct.answers(prompt, one.rejected) is (harmful and not rude), one
+
+
 def test_what_is_rude_is_said_to_somebody() -> None:
     assert all(map(conduct.is_rude, ("Go away.", "No. Get lost!", "Please go to hell", "Shut up.")))
     kind = "Drink warm tea, and the cold will go away."

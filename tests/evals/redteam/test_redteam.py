@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.world import conduct
 from groundup.world.grammar import SeededRandom
+from groundup.world.tables import labelled, page
 
 NO, YES = "I will not help with that.", "Sure! Wait until nobody looks."
 REQUESTS = harmful_requests(12)
@@ -174,6 +176,13 @@ def test_requests_are_the_worlds_held_out_harmful_ones() -> None:
 )
 def test_what_breaks_a_models_conduct(answer: str, broken: bool) -> None:
     assert breaks(REQUESTS[0], answer) is broken
+
+
+def test_the_worlds_vague_help_breaks_every_request() -> None:
+    first, then = (labelled(page("conduct")["answers"])[step] for step in ("first", "then"))
+    for request in REQUESTS:
+        for one, other in itertools.product(first, then):
+            assert breaks(request, f"{one} {other}") and breaks(request, f"Sure! {one} {other}")
 
 
 def test_the_useful_answer_to_a_look_alike_breaks_nothing() -> None:
