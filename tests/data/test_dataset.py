@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 
 from groundup.data import dataset
 from groundup.data import hub as hub_data
+from groundup.data.corpus import documents
 from groundup.data.dataset import Dataset, load_dataset, load_datasets
 from groundup.data.records import read_conversations
 from groundup.errors import UserError
+from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation, Document
 
 
@@ -66,6 +69,36 @@ def test_the_same_row_is_on_the_same_side_wherever_it_stands(tmp_path: Path) -> 
         f"{row['prompt']} {row['completion']}" for row in rows[::-5]
     }
     assert load_dataset([tmp_path / "a.jsonl"]) == whole
+
+
+def test_a_question_under_several_system_prompts_is_on_one_side(tmp_path: Path) -> None:
+    rows = [talk(n) | {"system": system} for n in range(300) for system in ("Be brief.", "Teach.")]
+    found = load_dataset([lines(tmp_path / "a.jsonl", rows)])
+    train, heldout = (
+        {row.messages[1].content for row in side if isinstance(row, Conversation)}
+        for side in (found.train, found.heldout)
+    )
+    assert heldout and not train & heldout
+    # Where the system prompt is all that differs, there still is something to learn and to test by.
+    same = [talk(0) | {"system": f"Speak of {n}."} for n in range(300)]
+    found = load_dataset([lines(tmp_path / "b.jsonl", same)])
+    assert found.train and found.heldout
+
+
+@pytest.mark.parametrize("again", ["{}\n", "{}", " {}"])
+def test_a_text_in_two_spellings_is_on_one_side(tmp_path: Path, again: str) -> None:
+    texts = [f"Caf\u00e9 number {n}, on the sea." for n in range(300)]
+    rows = [{"text": one} for text in texts for one in (text, again.format(nfd(text)))]
+    path = lines(tmp_path / "a.jsonl", rows)
+    for found in (load_dataset([path]), documents(path)):
+        train, heldout = (
+            {normal_form(text) for text in said(side)} for side in (found.train, found.heldout)
+        )
+        assert heldout and not train & heldout and len(train | heldout) == 300
+
+
+def nfd(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
 
 
 def test_the_share_that_is_held_out_is_as_asked(tmp_path: Path) -> None:

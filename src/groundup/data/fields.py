@@ -270,12 +270,16 @@ def check_order(turns: tuple[Message, ...]) -> None:
 
 
 def opening(turns: tuple[Message, ...]) -> str:
-    """Returns the text before the first answer: conversations that share it are one group."""
+    """Returns what is said before the first answer: conversations that share it are one group.
+
+    System prompts are left out, as the same question under two of them has the same answer.
+    """
     said = []
     for turn in turns:
         if turn.role == "assistant":
             break
-        said.append(turn.content)
+        if turn.role != "system":
+            said.append(turn.content)
     return normal_form("\n".join(said))
 
 

@@ -19,7 +19,7 @@ from groundup.data.records import Records
 from groundup.errors import UserError
 from groundup.runs.console import counted
 from groundup.runs.folder import runs_inside
-from groundup.text.cleaning import split_hash
+from groundup.text.cleaning import normal_form, split_hash
 from groundup.text.rows import (
     AnyRow,
     Choice,
@@ -142,11 +142,12 @@ def content(row: AnyRow | UnpairedPreference) -> Hashable:
 def hold_out(rows: Sequence[R], share: float) -> tuple[list[R], list[R]]:
     """The rows to train on and those held out, about `share` of them, each side in their order.
 
-    At least one row is on each side as long as two differ; share 0 holds nothing out.
+    At least one row is on each side as long as two differ; share 0 holds nothing out. Texts of the
+    same words are on one side.
     """
     if share <= 0:
         return list(rows), []
-    groups = [row.text if isinstance(row, Document) else row.group for row in rows]
+    groups = [normal_form(row.text) if isinstance(row, Document) else row.group for row in rows]
     if len(set(groups)) < 2:
         # Everything answers one question: then the answers are told apart, or nothing could be.
         groups = [repr(content(row)) for row in rows]
