@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from groundup.text.document_stream import DocumentStream
 from groundup.text.shards import Shard
 from groundup.text.tokenizer import END_OF_TEXT, Tokenizer
 from groundup.train.batch import Batch
+from groundup.train.stage import forecast
 from groundup.xray.snapshots import load_snapshot
 
 
@@ -106,6 +108,28 @@ def test_where_the_mixture_moves_the_loss_is_said_to_rise(
     assert f"mixture: {said}" in " ".join((captured.out + captured.err).split())
     other = History.of(workshop.finished("pretrain"))
     assert other is not None and other.reason("mixture") == ""
+
+
+def test_passes_are_said_of_each_part_of_the_mixture(
+    workshop: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "notes.txt").write_text("\n\n".join(f"Note {n}: the sky is blue." for n in range(40)))
+    (data / "big.txt").write_text("\n\n".join(f"Line {n} of a book." for n in range(4_000)))
+    mixture = {"notes": (0.9, 0.9)}
+    settings = config(workshop, tmp_path / "run", data=data, mixture=mixture, steps=60, rows=4)
+    run(settings)
+    captured = capfd.readouterr()
+    said = " ".join((captured.out + captured.err).split())
+    [(other, notes)] = re.findall(
+        r"passes: the other text is read about (\S+) times and notes is read about (\d+) times",
+        said,
+    )
+    assert float(other) < 1 and float(notes) > 4
+    assert f"Warning: notes is read about {notes} times" in said
+    settings = settings.model_copy(update={"out": tmp_path / "planned"})
+    assert forecast(lambda: run(settings)).passes == pytest.approx(float(notes), abs=0.5)
 
 
 def test_the_folder_tells_its_story(workshop: Any) -> None:

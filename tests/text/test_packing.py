@@ -371,6 +371,23 @@ def test_what_people_wrote_is_read_once_before_any_of_it_is_read_again() -> None
     assert max(seen.values()) == 1 and len(seen) > len(WRITTEN) - 4 * CONTEXT
 
 
+def test_passes_are_those_of_each_group() -> None:
+    stream = DocumentStream(
+        mixed_shard(), context=CONTEXT, rows=10, micro_rows=5, seed=0,
+        mixture={WORLD: (0.9, 0.1)}, steps=40,
+    )  # fmt: skip
+    read = Counter(
+        token in WRITTEN
+        for step in range(40)
+        for batch in stream.at(step, random_model())
+        for token in batch.input_ids.flatten().tolist()
+    )
+    there = Counter(token in WRITTEN for token in mixed_shard().tokens.tolist())
+    times = stream.passes(40)
+    assert times[WORLD] == pytest.approx(read[False] / there[False], rel=0.1)
+    assert times[()] == pytest.approx(read[True] / there[True], rel=0.1)
+
+
 def test_mixed_steps_are_a_pure_function_of_seed_and_step() -> None:
     def made(seed: int) -> DocumentStream:
         return DocumentStream(

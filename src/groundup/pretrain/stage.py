@@ -115,14 +115,15 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
         model_config=config_to_hf(shape),
         reasons=reasons,
         snapshots=True,
-        announce=lambda plan: _print_passes(plan.steps * config.rows / stream.rows_per_epoch),
+        passes=lambda steps: max(_stream(config, shard, steps).passes(steps).values()),
+        announce=lambda plan: _print_passes(config, _stream(config, shard, plan.steps), plan.steps),
     )
 
 
-def passes(times: float) -> tuple[str, str]:
-    """Says in words how often the text is read, and warns beyond `MOST_PASSES`."""
+def passes(times: float, what: str = "the text") -> tuple[str, str]:
+    """Says in words how often a text is read, and warns beyond `MOST_PASSES`."""
     number = f"{times:.0f}" if times >= 10 else f"{times:.2g}"
-    text = f"the text is read about {number} times"
+    text = f"{what} is read about {number} times"
     if times <= MOST_PASSES:
         return text, ""
     return text, (
@@ -131,10 +132,14 @@ def passes(times: float) -> tuple[str, str]:
     )
 
 
-def _print_passes(times: float) -> None:
-    text, warning = passes(times)
-    say(f"  passes: {text}")
-    if warning:
+def _print_passes(config: PretrainConfig, stream: DocumentStream, steps: int) -> None:
+    """Print how often each part of the mixture is read, with a warning for the most often read."""
+    names = dict(zip(mixture_groups(config.mixture), config.mixture, strict=True))
+    times = stream.passes(steps)
+    rest = "the other text" if len(times) > 1 else "the text"
+    said = [(one, *passes(one, names.get(group, rest))) for group, one in times.items()]
+    say(f"  passes: {listing([text for _, text, _ in said])}")
+    if warning := max(said)[2]:
         say(f"Warning: {warning}")
 
 

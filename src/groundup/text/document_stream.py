@@ -58,13 +58,14 @@ class DocumentStream(DataStream):
             members = np.isin(np.array(shard.sources), group) & rest
             part = _Rows(shard, np.flatnonzero(members), context, seed)
             if part.per_epoch:  # too little to fill a row is left among the others
-                groups.append((members, part, share))
+                groups.append((group, members, part, share))
                 rest &= ~members
         others = _Rows(shard, np.flatnonzero(rest), context, seed)
         if groups and not others.per_epoch:
-            members, *_ = groups.pop()
+            _, members, *_ = groups.pop()
             others = _Rows(shard, np.flatnonzero(rest | members), context, seed)
-        self._parts = [others, *(part for _, part, _ in groups)]
+        self._groups = [(), *(group for group, *_ in groups)]
+        self._parts = [others, *(part for *_, part, _ in groups)]
         self._shares = [share for *_, share in groups]
         given = sum(sum(share) / 2 for share in self._shares)
         if given >= 1:
@@ -75,6 +76,12 @@ class DocumentStream(DataStream):
         self.rows_per_epoch = round(others.per_epoch / (1 - given))
         # How many rows of each part the steps before one have read.
         self._read = (0, [0 for _ in self._parts])
+
+    def passes(self, steps: int) -> dict[Group, float]:
+        """Returns how often so many steps read each group's documents; the rest's group is ()."""
+        read = self._read_before(steps)
+        times = [done / part.per_epoch for done, part in zip(read, self._parts, strict=True)]
+        return dict(zip(self._groups, times, strict=True))
 
     def at(self, step: int, model: nn.Module) -> list[Batch]:
         before, after = self._read_before(step), self._read_before(step + 1)

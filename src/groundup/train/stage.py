@@ -82,6 +82,8 @@ class Job(Generic[B, M]):
     tokens_per_step: int | None = None
     # Minutes that would make more passes over the data than these are not used up.
     most_passes: float | None = None
+    # Passes over what so many steps read most often, where parts of the data are read unequally.
+    passes: Callable[[int], float] | None = None
     # What the stage decided itself about its data, and why, for the plan.
     layout: dict[str, float] | None = None
     reasons: dict[str, str] = field(default_factory=dict)
@@ -134,7 +136,7 @@ class Forecast:
     """What a run would take, from its plan and a few seconds of measurement.
 
     `preparing` are seconds until it is planned, `training` of all steps, `evaluating` and `saving`
-    of what stands between them. `passes` are those over the data.
+    of what stands between them. `passes` are those over the part of the data that is read most.
     """
 
     plan: TrainPlan
@@ -206,7 +208,9 @@ def _forecast(job: Job[B, M], plan: TrainPlan, prepared: float) -> Forecast:
         plan.steps * plan.tokens_per_step / plan.tokens_per_second,
         evaluations * each[-1] + each[0] - each[-1],
         written / _SAVE_SPEED,
-        plan.steps * job.config.rows / job.rows_per_epoch,
+        job.passes(plan.steps)
+        if job.passes is not None
+        else plan.steps * job.config.rows / job.rows_per_epoch,
     )
 
 
