@@ -191,6 +191,26 @@ def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_behind_a_link_is_told(tmp_path: Path) -> None:
+    lines(tmp_path / "elsewhere" / "b.jsonl", [talk(2)])
+    own = lines(tmp_path / "own" / "a.jsonl", [talk(1)]).parent
+    (own / "more").symlink_to(tmp_path / "elsewhere")
+    (own / "round").symlink_to(own)
+    found = load_dataset([own])
+    assert said(found.train) == ["question 1 b"]
+    links = "more (a link to a folder), round (a link to a folder)"
+    assert found.remarks == (f"{own}: 2 files not read: {links}",)
+
+
+def test_texts_are_read_that_are_called_as_files_about_data_are(tmp_path: Path) -> None:
+    for name in ("state.txt", "dataset_info.csv", "readme.md"):
+        (tmp_path / name).write_text(f"text\n{name}")
+    for name in ("state.jsonl", "state.json", "dataset_infos.json"):
+        lines(tmp_path / name, [{"text": name}])
+    found = load_dataset([tmp_path], validation=0)
+    assert set(said(found.train)) == {"text\nstate.txt", "dataset_info.csv", "state.jsonl"}
+
+
 def test_what_save_to_disk_writes_is_told_in_one_sentence(tmp_path: Path) -> None:
     for name in ("data-00000-of-00001.arrow", "dataset_info.json", "state.json"):
         (tmp_path / name).write_text("{}")
@@ -305,6 +325,11 @@ def test_no_row_trains_that_a_file_of_its_own_folder_holds_out(tmp_path: Path) -
     assert first == alone
     assert said(second.train) == [f"question {n} b" for n in range(30, 38)]
     assert len(second.heldout) == 12 and second.duplicates == 7
+    # What a file says twice counts once, on either side, as it does in pre-training.
+    lines(tmp_path / "c" / "train.jsonl", map(talk, [*range(60, 80), 60, 61, 10]))
+    lines(tmp_path / "c" / "test.jsonl", map(talk, [90, 91, 90, 15]))
+    third = load_datasets([tmp_path / "a", tmp_path / "c"])[1]
+    assert (len(third.train), len(third.heldout), third.duplicates) == (20, 2, 5)
     lines(tmp_path / "a" / "train.jsonl", map(talk, range(15, 20)))
     with pytest.raises(UserError, match=r"says nothing that .* not held out"):
         load_dataset([tmp_path / "a"])

@@ -160,22 +160,26 @@ def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
     share = share_held_out(validation, len(undivided))
     chosen = set(map(content, hold_out(undivided, share)[1]))
     read = []
+    trained, out = set[Hashable](), set[Hashable]()
     for part, rows in zip(parts, new, strict=True):
+        held: Sequence[TrainingRow]
         if part.heldout is None:
             train = [row for row in rows if content(row) not in chosen]
-            held: Sequence[TrainingRow] = [row for row in rows if content(row) in chosen]
+            held = [row for row in rows if content(row) in chosen]
         else:
             # A stage or a pack repeats rows on purpose, within a side and across; but no row trains
             # that another source holds out, and none of a person's own that is held out at all.
             others = heldout - set(map(content, part.heldout)) if part.repeats else heldout
             train = [row for row in part.train if content(row) not in others]
-            held, rows = part.heldout, train
+            held = part.heldout
+            if not part.repeats:
+                train, held = _new(train, trained), _new(held, out)
         read.append(
             Dataset(
                 tuple(train),
                 tuple(held),
                 tuple(part.bad),
-                duplicates=len(part.train) - len(rows),
+                duplicates=len(part.train) + len(part.heldout or ()) - len(train) - len(held),
                 share=share,
                 remarks=tuple(part.remarks),
                 hashed=len(held) if part.heldout is None else 0,

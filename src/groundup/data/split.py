@@ -35,7 +35,9 @@ OWN_HELDOUT = 0.05
 _PIECE_BYTES = 2048
 _LONGEST_PIECE_BYTES = 8192
 # Files that tell about a data set and are none of it.
-_ABOUT = re.compile(r"readme|licen[sc]e|dataset_infos?|dataset_dict|state", re.IGNORECASE)
+_ABOUT = re.compile(
+    r"(readme|licen[sc]e)(\.\w+)?|(dataset_infos?|dataset_dict|state)\.json", re.IGNORECASE
+)
 # What the hub and others call the files of each side, whole words of a path.
 _TRAIN = {"train", "training"}
 _VALIDATION, _TEST = {"validation", "valid", "val", "dev", "heldout"}, {"test", "testing", "eval"}
@@ -76,15 +78,14 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
         return DataFiles((source,))
     name = name or str(source)
     runs = runs_inside(source)
-    everything = sorted(
+    inside = sorted(
         path
         for path in source.rglob("*")
-        if path.is_file()
-        and "/." not in f"/{_inside(path, source)}"
-        and runs.isdisjoint(path.parents)
+        if "/." not in f"/{_inside(path, source)}" and runs.isdisjoint(path.parents)
     )
+    everything = [path for path in inside if path.is_file()]
     known = [path for path in everything if suffix_of(path) in SUFFIXES]
-    data = [path for path in known if not _ABOUT.fullmatch(path.stem) and path.stat().st_size]
+    data = [path for path in known if not _ABOUT.fullmatch(path.name) and path.stat().st_size]
     if not data and any(suffix_of(path) == ".arrow" for path in everything):
         raise UserError(
             f"{name!r} holds Arrow files, as save_to_disk of the package datasets writes them; "
@@ -98,8 +99,12 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
         )
     train, heldout = _sides(data, source)
     read = {*train, *heldout}
-    left = [path for path in everything if path not in read and not _ABOUT.fullmatch(path.stem)]
-    return DataFiles(train, heldout, _not_read([_inside(path, source) for path in left], name))
+    left = [path for path in everything if path not in read and not _ABOUT.fullmatch(path.name)]
+    names = [_inside(path, source) for path in left]
+    # A link may lead back here, round and round.
+    links = [path for path in inside if path.is_dir() and path.is_symlink()]
+    names += [f"{_inside(path, source)} (a link to a folder)" for path in links]
+    return DataFiles(train, heldout, _not_read(names, name))
 
 
 def _sides(data: Sequence[Path], folder: Path) -> tuple[Sequence[Path], Sequence[Path]]:
