@@ -99,6 +99,18 @@ def test_a_folder_of_the_hub_holds_out_what_its_names_hold_out(
     assert "2 files not read: more.jsonl.gz, photo.png" in said and "5 duplicates" in said
 
 
+def test_own_texts_are_no_part_of_a_generated_set_whatever_they_are_called(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name in ("world-facts", "river"):
+        (folder / f"{name}.txt").write_text(f"About {name}.\n\nMore about {name}.")
+    rows = [{"text": f"row {n}", "source": "newcomer-talk"} for n in range(20)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = corpus.documents(folder)
+    sources = {one.source for one in (*found.train, *found.heldout)}
+    assert sources == {"own/world-facts", "river", "own/newcomer-talk"}
+
+
 def test_a_name_alone_parts_no_sides(tmp_path: Path) -> None:
     """Notes of a training are no training set where there is nothing to test by."""
     for name in ("training plan.md", "garden.md", "kitchen.md"):

@@ -6,10 +6,11 @@ A *document* is a text that stands for itself; models never attend from one into
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundup.data.files import ROW_SUFFIXES, suffix_of
+from groundup.data.packs.manifest import made_from
 from groundup.data.records import read_documents
 from groundup.data.split import OWN_HELDOUT, data_files, hold_out, text_documents
 from groundup.errors import UserError
@@ -87,12 +88,19 @@ def _read(files: Sequence[Path]) -> tuple[list[Document], list[BadLine]]:
     found: list[Document] = []
     bad: list[BadLine] = []
     for path in files:
+        rows: Iterable[Document]
         if suffix_of(path) in ROW_SUFFIXES:
             records = read_documents(path)
-            found.extend(records.rows)
+            rows = records.rows
             bad.extend(records.bad)
         else:
-            found.extend(text_documents(path))
+            rows = text_documents(path)
+        # A text of one's own that is called as a part of a generated set has no share of that set.
+        folder = path.resolve().parent.name
+        found += (
+            replace(row, source=f"{folder}/{row.source}") if made_from(row.source) else row
+            for row in rows
+        )
     return found, bad
 
 
