@@ -704,6 +704,21 @@ def test_weights_are_shares_of_tokens_and_not_of_items() -> None:
     assert stream.counts.padding < 0.15
 
 
+def test_passes_are_those_of_each_source() -> None:
+    items, sources = items_of([20] * 110), ["few"] * 10 + ["many"] * 100
+    stream = ConversationStream(
+        of(items, sources), mixture=Mixture(weights={"few": 1, "many": 1}), context=64, rows=1,
+        micro_rows=1, seed=0,
+    )  # fmt: skip
+    read = tokens_by_source(stream, sources)
+    times = stream.passes(3 * stream.rows_per_epoch)
+    assert times["few"] == pytest.approx(3 * read["few"] / (10 * 19))
+    assert times["many"] == pytest.approx(3 * read["many"] / (100 * 19))
+    assert times["few"] > 10 * times["many"] - 1
+    unmixed = ConversationStream(of(items, sources), context=64, rows=1, micro_rows=1, seed=0)
+    assert len(set(unmixed.passes(7).values())) == 1
+
+
 @given(
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=50),
     share=st.floats(0.05, 0.95),

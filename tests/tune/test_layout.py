@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,15 @@ def test_general_text_stands_beside_little_data_of_a_model_that_has_something_to
     [(1, True), (11, True), (12, False), (360, False), (373, True), (9000, True)],
 )
 def test_the_plan_warns_of_rows_seen_too_seldom_and_too_often(steps: int, warns: bool) -> None:
-    text, warning = seen(steps, 1, 12, 60)
+    text, warning = seen(steps / 12, 60)
     assert "60 items" in text
     assert bool(warning) == warns
     if warning and steps > 12:
         assert f"{BY_HEART:.0f} times" in warning
+
+
+def test_nobody_is_warned_of_a_time_that_nobody_set() -> None:
+    assert seen(0.98, 60, bounded=False) == ("each of the 60 items is seen about 1.0 times", "")
 
 
 # On data.
@@ -337,6 +342,38 @@ def test_a_run_of_minutes_keeps_its_layout_and_its_speed(workshop: Any, tmp_path
     steps = plan["steps"] * plan["layout"]["rows"]
     rows_per_epoch = -(-steps // MOST_SEEN)
     assert rows_per_epoch >= 1
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.5), None])
+def test_passes_are_those_of_the_sources_where_they_are_not_seen_alike(
+    workshop: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], weights: Any
+) -> None:
+    few, many = talks(tmp_path / "few.jsonl", 3), talks(tmp_path / "many.jsonl", 400)
+    write_json_lines(few, [{"prompt": f"What is {i}?", "completion": "A sea."} for i in range(3)])
+    config = SFTConfig(
+        out=tmp_path / "run",
+        model=workshop.finished("pretrain"),
+        data=(few, many),
+        weights=weights,
+        balance=0.0 if weights else 1.0,
+        epochs=1,
+        replay=0,
+        evaluations=1,
+        compile="off",
+        dtype="float32",
+        threads=1,
+    )
+    run(config)
+    captured = capfd.readouterr()
+    said = " ".join((captured.out + captured.err).split())
+    found = re.search(
+        r"passes: each of the 3 items of \S*few\S* is seen about (\d+) times, "
+        r"each of the [\d,]+ items of \S*many\S* is seen about (\S+) times",
+        said,
+    )
+    assert found and int(found[1]) > BY_HEART and 0.4 < float(found[2]) < 0.6
+    assert f"few{'.jsonl' if weights else ''} is seen about {found[1]} times: it will be" in said
+    assert "there is time for only" not in said
 
 
 def test_the_layout_is_timed_as_training_computes(

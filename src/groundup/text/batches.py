@@ -7,6 +7,7 @@ generator seeded by (seed, epoch), so any step can be made again without the ste
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -190,6 +191,13 @@ class ConversationStream(DataStream):
         # Every epoch has as many rows as the first, so that a step knows its epoch at once.
         self.rows_per_epoch = len(self._epoch(0))
         self.counts = self._counted(conversations, cut)
+
+    def passes(self, steps: int) -> dict[str, float]:
+        """Returns how often so many steps see each source's items, by what the first epoch has."""
+        epochs = steps * self.rows / self.rows_per_epoch
+        drawn = Counter(self.sources[i] for row in self._epoch(0) for chain in row for i in chain)
+        there = Counter(self.sources)
+        return {one: epochs * (drawn[one] / count) for one, count in there.items()}
 
     def at(self, step: int, model: nn.Module) -> list[Batch]:
         wanted = range(step * self.rows, (step + 1) * self.rows)

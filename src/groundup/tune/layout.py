@@ -135,13 +135,16 @@ def rate_share(tokens: int) -> float:
     return min(1.0, max(SLOWEST, tokens / MUCH))
 
 
-def seen(steps: int, rows: int, rows_per_epoch: float, items: int) -> tuple[str, str]:
-    """Says in words how often each of the `items` is seen, and warns where that is extreme."""
-    times = steps * rows / rows_per_epoch
+def seen(times: float, items: int, of: str = "", *, bounded: bool = True) -> tuple[str, str]:
+    """Says in words how often each of the `items` is seen, and warns where that is extreme.
+
+    They are of a source or, where there is none, all; where no steps or minutes bound them, nobody
+    is warned that they are seen too seldom.
+    """
     number = f"{times:.0f}" if times >= 10 else f"{times:.1f}"
-    which = f"each of the {items:,} items" if items > 1 else "the one item"
+    which = (f"each of the {items:,} items" if items > 1 else "the one item") + of
     text = f"{which} is seen about {number} times"
-    if times < 1:
+    if times < 1 and bounded:
         share = math.floor(100 * times)
         return text, (
             f"there is time for only {share} % of the {items:,} items, the others are never seen; "

@@ -102,7 +102,7 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
         most_passes=MOST_SEEN,
         layout=asdict(layout),
         reasons=reasons,
-        announce=lambda plan: _print_passes(data, plan),
+        announce=lambda plan: _print_passes(config, data, plan),
         evaluates_first=True,
     )
 
@@ -172,12 +172,28 @@ def _tokens_per_step(stream: ConversationStream) -> int:
     return max(1, round(stream.counts.tokens * stream.rows / stream.rows_per_epoch))
 
 
-def _print_passes(data: TuningData, plan: TrainPlan) -> None:
-    """Print how often each row is seen, with a warning where that is too seldom or too often."""
+def _print_passes(config: SFTConfig, data: TuningData, plan: TrainPlan) -> None:
+    """Print how often each row is seen, with a warning where that is too seldom or too often.
+
+    Where sources are not seen alike, those that are seen most and least often are named.
+    """
     stream = data.stream
     read = data.counts["rows"]
     own = read + data.counts["unread"]
-    text, warning = seen(plan.steps, stream.rows, stream.rows_per_epoch * own / read, own)
+    text, warning = seen(
+        plan.steps * stream.rows / stream.rows_per_epoch * read / own,
+        own,
+        bounded=config.steps is not None or config.minutes is not None,
+    )
+    passes = stream.passes(plan.steps)
+    times = {one: passes[one] for one in passes if one not in stream.mixture.beside}
+    if len(set(times.values())) > 1:
+        most, least = (
+            seen(times[one], stream.sources.count(one), f" of {one}", bounded=False)
+            for one in (max(times, key=times.__getitem__), min(times, key=times.__getitem__))
+        )
+        text = f"{most[0]}, {least[0]}"
+        warning = most[1] or warning
     say(f"  passes: {text}")
     if warning:
         say(f"Warning: {warning}")
