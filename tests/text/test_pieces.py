@@ -218,6 +218,17 @@ def test_some_are_ids_and_the_others_text() -> None:
         assert tokenizer.decode(tokenizer.encode(text, allowed)) == text
 
 
+@pytest.mark.parametrize("text", ["don'tfoo.", "|>_foo", "x foo1", "x)_foo ", "1foo ", "foo-"])
+def test_no_stream_is_parted_beside_what_is_a_token_only_as_a_word_alone(text: str) -> None:
+    fast = Fast.from_str(json.dumps(trained().content))
+    fast.add_tokens([AddedToken("foo", single_word=True)])
+    tokenizer = Tokenizer(json.loads(fast.to_str()), {})
+    for _ in range(len(text)):
+        whole = text * 3_000
+        assert list(tokenizer.encode_iterable([whole])) == tokenizer.encode(whole)
+        text = text[1:] + text[:1]
+
+
 def test_of_two_that_begin_alike_the_longer_is_meant() -> None:
     tokenizer = _ours()
     double = tokenizer.special_tokens["<|endoftext|><|endoftext|>"]

@@ -208,6 +208,9 @@ class Tokenizer:
             for found in re.finditer(self._added, text)
             for place in range(found.start() + 1, found.end())
         }
+        # Whether one that must be a word alone is a token hangs on the letters beside it.
+        for found in re.finditer(self._single_words, text):
+            within.update(found.span())
         return (place for place in self._word_ends(text) if place not in within)
 
     def _word_ends(self, text: str) -> Iterable[int]:
@@ -244,6 +247,13 @@ class Tokenizer:
             if one["id"] not in self.special_ids and one["content"]
         ]
         return "|".join(sorted(plain, key=len, reverse=True)) or "(?!)"
+
+    @cached_property
+    def _single_words(self) -> str:
+        """A pattern of the added tokens that are only tokens where no letter stands beside them."""
+        added = self._content.get("added_tokens") or []
+        alone = {one["content"] for one in added if one.get("single_word") and one["content"]}
+        return "|".join(map(re.escape, sorted(alone, key=len, reverse=True))) or "(?!)"
 
     @property
     def _longest_added(self) -> int:
