@@ -111,6 +111,13 @@ def test_own_texts_are_no_part_of_a_generated_set_whatever_they_are_called(tmp_p
     assert sources == {"own/world-facts", "river", "own/newcomer-talk"}
 
 
+def test_conversations_are_told_from_bad_documents(tmp_path: Path) -> None:
+    (tmp_path / "city.txt").write_text("One.\n\nTwo.")
+    (tmp_path / "chats.jsonl").write_text('{"prompt": "Hi", "completion": "Hello."}\n' * 2)
+    with pytest.raises(UserError, match=r"chats\.jsonl.*conversation, which groundup sft reads"):
+        corpus.documents(tmp_path)
+
+
 def test_a_name_alone_parts_no_sides(tmp_path: Path) -> None:
     """Notes of a training are no training set where there is nothing to test by."""
     for name in ("training plan.md", "garden.md", "kitchen.md"):

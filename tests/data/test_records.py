@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,9 @@ def test_text_files(tmp_path: Path) -> None:
         files.read_text(tmp_path / "aa.txt")
     with pytest.raises(UserError, match="folder"):
         files.read_text(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"a pipe or a device, .* write them to a file"):
+        files.read_text(tmp_path / "pipe")
 
 
 def test_a_json_file_may_be_one_list_with_its_places_as_lines(tmp_path: Path) -> None:
@@ -252,6 +256,12 @@ def test_a_stage_may_have_held_out_nothing_of_a_kind(tmp_path: Path) -> None:
     (tmp_path / "conversations" / "heldout.jsonl").write_text("")
     sides = split(tmp_path, "conversations", records.read_conversations)
     assert [len(side.rows) for side in sides] == [1, 0]
+
+
+def test_a_folder_without_a_kind_is_told_from_a_file_that_is_missing(tmp_path: Path) -> None:
+    _lines(tmp_path / "pairs.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"})
+    with pytest.raises(UserError, match=r"no preferences/train\.jsonl, .* or one file of rows"):
+        split(tmp_path, "preferences", records.read_preferences)
 
 
 def test_a_name_too_long_for_a_file_is_no_traceback() -> None:

@@ -309,6 +309,11 @@ def check_file(path: Path) -> None:
     check_there(path)
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give a file inside it")
+    if not path.is_file():
+        raise UserError(
+            f"{str(path)!r} is no file but a pipe or a device, and data are read more than once; "
+            "write them to a file and give that"
+        )
     if path.stat().st_size == 0:
         raise UserError(f"{str(path)!r} is empty; it needs text")
 

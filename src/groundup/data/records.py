@@ -241,6 +241,10 @@ def _answered(turns: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def document(row: Json, file: str, line: int) -> Document:
     """The document that a row is. Raises BadRow."""
+    if "text" not in row and layout_of(row) is not None:
+        raise BadRow(
+            "no 'text', as it is a conversation, which groundup sft reads: leave its file out here"
+        )
     return Document(text(row, "text"), label(row, "source", file), label(row, "id", str(line)))
 
 

@@ -178,6 +178,11 @@ def split(
     out of `distinct` rows, and the remark counts them.
     """
     if data.is_dir():
+        if not (data / kind / "train.jsonl").is_file():
+            raise UserError(
+                f"{str(data)!r} has no {kind}/train.jsonl, as a folder of groundup data has; give "
+                "such a folder, or one file of rows"
+            )
         heldout = data / kind / "heldout.jsonl"
         # A set may have nothing of a kind to hold out, and its file is then empty.
         is_empty = heldout.is_file() and not heldout.stat().st_size
@@ -209,7 +214,8 @@ def text_documents(path: Path) -> list[Document]:
 def cut(text: str) -> list[str]:
     """Cut a text at blank lines into pieces of 2 to 8 KB; a small text into about ten.
 
-    A paragraph of more than 8 KB is cut at lines, else at spaces, else anywhere.
+    A paragraph of more than 8 KB is cut at lines, else at spaces, else anywhere. Of several blank
+    lines in a row one is kept.
     """
     goal = min(_PIECE_BYTES, max(1, len(text.encode()) // 10))
     pieces: list[str] = []
