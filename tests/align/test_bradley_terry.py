@@ -121,14 +121,27 @@ def test_samples_without_a_players_prompts_say_nothing_of_it() -> None:
         matches = np.zeros((40, 3, 3))
         matches[:, 0, 1], matches[:, 1, 0] = 2, 1
         matches[:few, 2, 0], matches[:few, 0, 2] = 19, 1
+        # Others won 18 of 19, and 1 of 2.
+        matches[0, 2, 0], matches[0, 1, 0] = 18, 2
         _, second, third = rate(matches)
-        assert third.estimate == pytest.approx(log(19), abs=1e-6)
-        assert second.low == pytest.approx(log(1 / 2)) == second.high
+        assert third.estimate == pytest.approx(log((19 * few - 1) / few), abs=1e-6)
+        assert log(1 / 2) <= second.low < second.estimate < second.high < log(1 / 2) + 0.1
         # Without all of them are (1 - few / 40)^40 of the samples: 36 %, 13 %, 0.01 %.
         if few < 8:
             assert (third.low, third.high) == (-inf, inf)
         else:
-            assert third.low == pytest.approx(log(19), abs=1e-6) == third.high
+            assert log(18) <= third.low < third.estimate < third.high <= log(19) + 1e-6
+
+
+def test_samples_that_all_agree_leave_both_ends_open() -> None:
+    ties, lost = np.zeros((3, 3, 3)), np.zeros((3, 3, 3))
+    ties[:] = 0.5 * (1 - np.eye(3))
+    lost[:, 0, 1:] = lost[:, 1, 2] = 1
+    for matches, estimate in ((ties, 0), (lost, -inf)):
+        first, *others = rate(matches)
+        assert (first.low, first.estimate, first.high) == (0, 0, 0)
+        for one in others:
+            assert (one.low, one.estimate, one.high) == (-inf, estimate, inf)
 
 
 def test_a_hundred_elo_points_win_as_is_said() -> None:

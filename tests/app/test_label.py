@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -315,6 +316,24 @@ def test_votes_on_one_prompt_are_drawn_together() -> None:
     alone = result(votes[:10] + [replace(vote, choice="b") for vote in votes[10:20]])
     assert alone.models[0].share.groups == 1
     assert alone.models[0].share.low < 0.4 < 0.6 < alone.models[0].share.high
+
+
+@pytest.mark.parametrize("choices", ["a", "aaa", "ttt", "aaab"])
+def test_the_rating_of_few_votes_has_the_ends_of_their_share(choices: str) -> None:
+    """Votes that all agree show no spread when they are drawn, and leave a doubt all the same."""
+    names = {"t": "tie"}
+    votes = [
+        Vote(
+            (Message("user", str(place)),), "x", "y", names.get(one, one),
+            who="me", when="", id=str(place), models=("one", "two"),
+        )
+        for place, one in enumerate(choices)
+    ]  # fmt: skip
+    _, second = result(votes).models
+    assert second.rating is not None and second.rating.low < second.rating.high < math.inf
+    for end in ("low", "estimate", "high"):
+        share = 1 / (1 + 10 ** (-getattr(second.rating, end) / 400))
+        assert share == pytest.approx(getattr(second.share, end))
 
 
 def test_prompts_may_be_conversations(voted: Voted) -> None:

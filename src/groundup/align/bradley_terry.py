@@ -75,7 +75,7 @@ def rate(
 
     `matches` holds the wins of each group of votes that belong together, those on one prompt: they
     are drawn whole. Samples in which nothing compares a player with the first say nothing of that
-    player; where they are more than the tail, neither end is known.
+    player; where they are more than the tail, neither end is known, nor where all samples agree.
     """
     groups, n, _ = matches.shape
     drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), samples)
@@ -89,6 +89,8 @@ def rate(
         if samples - len(known) <= tail * samples:
             # Between two samples nothing is interpolated: one of them may be infinite.
             low, high = np.quantile(known, [tail, 1 - tail], method="inverted_cdf")
+            if player and low == high:
+                low, high = -np.inf, np.inf
         found.append(Interval(float(estimate), float(low), float(high)))
     return found
 

@@ -14,8 +14,9 @@ import json
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import inf, log
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,14 @@ def _standings(votes: Sequence[Vote]) -> tuple[Standing, ...]:
             points[player].append(own)
             on[player].append(prompts[vote.prompt])
     ratings = rate(matches)
+    shares = [
+        win_share(np.array(own), groups=asked, chance=0.5)
+        for own, asked in zip(points, on, strict=True)
+    ]
+    if len(players) == 2:  # the share has ends also where all votes agree
+        ratings[1] = replace(
+            ratings[1], low=_log_odds(shares[1].low), high=_log_odds(shares[1].high)
+        )
     met = compared(matches.sum(0))
     return tuple(
         Standing(
@@ -243,13 +252,18 @@ def _standings(votes: Sequence[Vote]) -> tuple[Standing, ...]:
             own.count(1.0),
             own.count(0.5),
             own.count(0.0),
-            win_share(np.array(own), groups=asked, chance=0.5),
+            share_of_votes,
             _in_elo(rating) if place and met[place] else None,
         )
-        for place, (name, own, asked, rating) in enumerate(
-            zip(names_of(votes, players), points, on, ratings, strict=True)
+        for place, (name, own, share_of_votes, rating) in enumerate(
+            zip(names_of(votes, players), points, shares, ratings, strict=True)
         )
     )
+
+
+def _log_odds(share: float) -> float:
+    """The rating of one of two players, the other's being 0, by its share of wins."""
+    return inf if share == 1 else log(share / (1 - share)) if share else -inf
 
 
 def _in_elo(rating: Interval) -> Interval:
