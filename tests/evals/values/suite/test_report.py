@@ -339,7 +339,8 @@ def test_a_card_tells_what_was_trained_on_how_far_judges_agree_and_how_much_was_
     ]
     text = card_section(content, "sft")
     assert "sft read half of PIQA" in text and "base is from elsewhere" in text
-    assert "5 of 12 items were trained on" in text and "9 of 99" not in text
+    assert "5 of 12 items were found in its training, 1 in the same words, 2 in nearly" in text
+    assert "3 by 13 words in a row" in text and "9 of 99" not in text
     assert "7 items were not found in 1,234 texts" in text
     assert "data of dpo is not known" in text and "/home" not in text
     assert "people: refuses, 48 answers: recall 75.0 % (50.0 % to 90.0 %), kappa 0.750" in text

@@ -203,7 +203,12 @@ def _contamination(content: Mapping[str, Any], name: str) -> str:
     for one in asked:
         if one["found"]:
             title = content["tasks"][one["set"]]["title"]
-            told.append(f"{title}: {one['found']:,} of {one['items']:,} items were trained on")
+            told.append(
+                f"{title}: {one['found']:,} of {one['items']:,} items were found in its training, "
+                f"{one['same']:,} in the same words, {one['near']:,} in nearly the same, "
+                f"{one['grams']:,} by 13 words in a row or all of a shorter item (one may be found "
+                "in several ways)"
+            )
     if asked:
         rest = sum(one["items"] - one["found"] for one in asked)
         told.append(f"{rest:,} items were not found in {seen['texts']:,} texts of its training")
