@@ -285,6 +285,9 @@ def test_every_layout_is_read(tmp_path: Path) -> None:
     ]
     assert [len(one.prompt) for one in found] == [1, 3, 3, 1, 1]
     assert found[0].group == found[3].group == found[4].group and found[2].group == "g"
+    for label in (1, 1.0, "True", " true ", "1", "1.0"):
+        rows = [{"prompt": "Is it?", "completion": "Yes.", "label": label}]
+        assert read_unpaired_preferences(written(tmp_path / "one.jsonl", rows)).rows[0].label
     table = tmp_path / "rows.csv"
     table.write_text("prompt,completion,label\nIs it?,Yes.,True\nIs it?,No.,false\n")
     assert [one.label for one in read_unpaired_preferences(table).rows] == [True, False]

@@ -24,6 +24,7 @@ _ROLE_OF = {role: role for role in ROLES} | {
     "tool_response": "tool",
     "observation": "tool",
 }
+_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 # Turns of the assistant that hold nothing but a call of a tool.
 _CALLS = ("function_call", "tool_call")
 _SAID = {"content", "value", "tool_calls", "function_call"}
@@ -68,6 +69,14 @@ def label(row: Json, name: str, default: str) -> str:
         return optional(row, name) or default
     except BadRow:  # it is a name only, and spoils no row
         return default
+
+
+def truth(value: object, words: Mapping[str, bool] | None = None) -> bool | None:
+    """Returns what a label says, a truth value, 1 or 0, or one of these as text, as cells hold it.
+
+    `words` are others that it may use. None where it says neither.
+    """
+    return {**_TRUTHS, **(words or {})}.get(str(value).strip().lower())
 
 
 def answer(row: Json, name: str) -> str:

@@ -46,6 +46,7 @@ from groundup.data.fields import (
     optional,
     prompt,
     text,
+    truth,
     with_system,
 )
 from groundup.data.files import CSV_SUFFIXES, read_text, rows_of, suffix_of
@@ -303,12 +304,12 @@ def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]
         return _apart(_preference(row, file, line))
     if "label" not in row:
         raise BadRow(f"no 'label', which says true or false; it has {shorten(sorted(row))}")
-    good = row["label"]
-    if not isinstance(good, bool | int | float) or good not in (0, 1):
-        raise BadRow(f"'label' must be true or false, or 1 or 0, not {shorten(good)}")
+    good = truth(row["label"])
+    if good is None:
+        raise BadRow(f"'label' must be true or false, or 1 or 0, not {shorten(row['label'])}")
     said = conversation(row, file, line)
     *asked, last = said.messages
-    return (UnpairedPreference(tuple(asked), last.content, bool(good), said.source, said.group),)
+    return (UnpairedPreference(tuple(asked), last.content, good, said.source, said.group),)
 
 
 def _apart(pair: Preference) -> tuple[UnpairedPreference, ...]:
@@ -317,13 +318,6 @@ def _apart(pair: Preference) -> tuple[UnpairedPreference, ...]:
         UnpairedPreference(pair.prompt, answer, good, pair.source, pair.group)
         for answer, good in ((pair.chosen, True), (pair.rejected, False))
     )
-
-
-def _unpaired_in_cells(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]:
-    """As `_unpaired`, with labels as cells hold them: as text."""
-    cell = str(row.get("label", "")).strip().lower()
-    known = {"true": True, "false": False, "1": True, "0": False}
-    return _unpaired({**row, "label": known[cell]} if cell in known else row, file, line)
 
 
 def _choice(row: Json, file: str, line: int) -> Choice:
@@ -499,8 +493,7 @@ def read_unpaired_preferences(path: Path) -> Records[UnpairedPreference]:
     # Seldom needed, as above.
     from groundup.data.votes import Vote, vote
 
-    own = _unpaired_in_cells if suffix_of(path) in CSV_SUFFIXES else _unpaired
-    found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else own)(*row))
+    found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else _unpaired)(*row))
     votes = [row for row in found.rows if isinstance(row, Vote)]
     labeled = [rows for rows in found.rows if isinstance(rows, tuple)]
     made, remark = _of_votes(votes, path) if votes else ([], "")

@@ -221,7 +221,7 @@ def test_what_a_data_stage_folder_says(tmp_path: Path) -> None:
     assert len(kinds_found) == 4
 
 
-@pytest.mark.parametrize("label", [True, "true", "harmful", 1, "1"])
+@pytest.mark.parametrize("label", [True, "true", "harmful", 1, "1", 1.0, "1.0"])
 def test_labels_in_a_file_of_ones_own(label: object) -> None:
     found = labeled({"text": "Hello", "label": label}, "file", 1)
     assert found == Labeled("Hello", None, True, "file", "Hello")
@@ -231,6 +231,11 @@ def test_labels_in_a_file_of_ones_own(label: object) -> None:
 def test_rows_that_are_none(row: dict[str, Any]) -> None:
     with pytest.raises(BadRow):
         labeled(row, "file", 1)
+
+
+def test_a_row_without_a_message_is_told_what_its_column_is_called() -> None:
+    with pytest.raises(BadRow, match=r"^no 'prompt'; it has \['label', 'messages'\]"):
+        labeled({"messages": [], "label": True}, "file", 1)
 
 
 def test_of_one_kind_alone_nothing_is_learned(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from groundup.data.fields import label, optional, text
+from groundup.data.fields import label, optional, text, truth
 from groundup.data.records import (
     good_rows,
     read_conversations,
@@ -44,7 +44,7 @@ USES: tuple[Use, ...] = ("message", "answer")
 # The small world has few acts, and a threshold for 5 % needs benign rows of 19 groups.
 _CALIBRATION, _OWN_HELDOUT = 0.25, 0.2
 _CONDUCT = "world-conduct"
-_LABELS = {"true": True, "harmful": True, "1": True, "false": False, "benign": False, "0": False}
+_KINDS = {"harmful": True, "benign": False}
 
 
 @dataclass(frozen=True)
@@ -182,13 +182,14 @@ def _of_file(path: Path) -> tuple[list[Labeled], list[Labeled]]:
 
 def labeled(row: Json, file: str, line: int) -> Labeled:
     """A row of {prompt or text, label} with an optional answer, source and group. Raises BadRow."""
-    message = text(row, "text" if "prompt" not in row else "prompt")
+    message = text(row, "text" if "text" in row and "prompt" not in row else "prompt")
     if "label" not in row:
         raise BadRow("no 'label', which must be true (harmful) or false (benign)")
-    cell = str(row.get("label")).strip().lower()
-    if cell not in _LABELS:
-        raise BadRow(f"'label' must be true (harmful) or false (benign), not {shorten(cell)}")
+    harmful = truth(row["label"], _KINDS)
+    if harmful is None:
+        given = shorten(row["label"])
+        raise BadRow(f"'label' must be true (harmful) or false (benign), not {given}")
     said = (optional(row, name) for name in ("answer", "completion", "response"))
     answer = next((one for one in said if one is not None), None)
     source, group = label(row, "source", file), label(row, "group", message)
-    return Labeled(message, answer, _LABELS[cell], source, group)
+    return Labeled(message, answer, harmful, source, group)
