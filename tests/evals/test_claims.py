@@ -232,6 +232,8 @@ def test_of_a_handful_of_groups_nothing_is_told() -> None:
 def test_large_numbers_have_fewer_digits(before: float, after: float, shown: str) -> None:
     change = Estimate(after - before, 2 * (after - before), before - after, 9, 9)
     assert Claim("", change, "a second", "below", values=(before, after)).change == shown
+    bare = Claim("", change, "", "below", values=(before, after))
+    assert bare.change == shown.replace(" a second", "")
 
 
 def test_babble_is_folded_and_an_answer_is_not() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from groundup.maths.intervals import wilson_interval
 from groundup.maths.roc import roc_auc, roc_auc_interval, roc_curve
 
 
@@ -66,6 +67,14 @@ def test_the_interval_covers_the_truth_and_is_wider_for_whole_clusters() -> None
     each = roc_auc_interval(shared + positive, positive, samples=200)
     whole = roc_auc_interval(shared + positive, positive, clusters=clusters, samples=200)
     assert whole.high - whole.low > 1.5 * (each.high - each.low)
+
+
+def test_kinds_that_are_fully_apart_leave_the_doubt_of_as_few_clusters() -> None:
+    positive = np.arange(30) < 8
+    clusters = [f"{place // 2}" for place in range(30)]
+    found = roc_auc_interval(positive.astype(float), positive, clusters=clusters)
+    assert found == wilson_interval(4, 4) and found.low < 0.52
+    assert roc_auc_interval(-positive.astype(float), positive) == wilson_interval(0, 8)
 
 
 def test_one_kind_alone_has_no_curve() -> None:

@@ -66,6 +66,7 @@ def test_cells_are_what_they_say() -> None:
     change = Estimate(-0.031, -0.05, 0.012, 9, 9)
     assert points(change) == Cell("-3.1", "-5.0 to +1.2")
     assert plain(0.25, as_percent=True) == Cell("25.0 %") and plain(2, False) == Cell("2.000")
+    assert number(Estimate(-0.001, -0.004, 0.07, 9, 9), 2) == Cell("0.00", "0.00 to 0.07")
     numbers = (999, 999.4, 999.6, 1_500_000, 999_600, 999_999_999, -1_500, 2e15, 0.01234)
     said = ["999", "999", "1 k", "1.5 M", "1 M", "1 G", "-1.5 k", "2e+15", "0.0123"]
     assert [short_number(value) for value in numbers] == said

@@ -17,7 +17,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from groundup.maths.intervals import Interval, group_numbers, percentile_interval
+from groundup.maths.intervals import Interval, group_numbers, percentile_interval, wilson_interval
 
 
 def roc_curve(
@@ -60,7 +60,8 @@ def roc_auc_interval(
     """The area under the curve with its interval, from drawing whole clusters.
 
     A sample that holds one kind alone has no area and is left out. Where the kinds are fully apart,
-    no sample shows any spread: both ends are 1 then, and few clusters prove less than that says.
+    no sample shows any spread: then Wilson's interval does it, of as many trials as the kind with
+    fewer clusters has.
     Errors: as `roc_curve`, and `ValueError` for another number of clusters than of scores or
     impossible confidence.
     """
@@ -75,7 +76,11 @@ def roc_auc_interval(
         weights = np.bincount(drawn, minlength=groups)[group].astype(float)
         if weights[positive].any() and weights[~positive].any():
             areas.append(_area(place, positive, weights))
-    return percentile_interval(area, np.array(areas), confidence, groups)
+    found = percentile_interval(area, np.array(areas), confidence, groups)
+    if found.low < found.high:
+        return found
+    trials = min(len(np.unique(group[kind])) for kind in (positive, ~positive))
+    return wilson_interval(area * trials, trials, confidence)
 
 
 def _area(

@@ -163,8 +163,10 @@ def decimals(value: float) -> int:
 
 def number(value: Interval, digits: int = 3) -> Cell:
     """A number with its interval."""
-    low, high = (f"{end:,.{digits}f}" for end in (value.low, value.high))
-    return Cell(f"{value.estimate:,.{digits}f}", f"{low} to {high}")
+    estimate, low, high = (
+        f"{one:z,.{digits}f}" for one in (value.estimate, value.low, value.high)
+    )
+    return Cell(estimate, f"{low} to {high}")
 
 
 def percent(share: Interval) -> Cell:

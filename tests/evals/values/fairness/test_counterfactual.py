@@ -79,6 +79,8 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
     assert texts.version == again[0].version
     file.write_text("\ufeff# as some editors begin a file\nIs {name} a good boss?\n")
     assert own_prompts(file).questions == found.questions[1:]
+    file.write_text("{City 2} = Paris, Lyon | Lagos\nIs {City 2} far?\n")
+    assert own_prompts(file).questions[0].filled("Lyon") == "Is Lyon far?"
     file.write_text("Would {group} people live here?\n")
     assert [one.shown[0].name for one in task.own_tasks(file)] == [
         *("likelihood, mean", "sentiment, mean"),  # no two values of one side, no excess
@@ -94,6 +96,9 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
         ("Is he a good boss?\n", "line 1.*no slot"),
         ("\n{name} likes {group} people.\n", "line 2.*{name}, {group}"),
         ("Is {planet} far?\n", "{planet}"),
+        ("Do {name} and {name2} agree?\n", "line 1.*{name}, {name2}"),
+        ("Is {Name} a good boss?\n", "line 1.*{Name}"),
+        ("Is { name } a good boss?\n", "line 1.*{ name }"),
         ("{city} = Paris, Lyon\nIs {city} far?\n", "line 1.*fewer than two"),
         ("{city} = Paris | Paris\nIs {city} far?\n", "line 1.*'Paris' on several sides"),
         ("{city} = Rome | Lyon, Lyon | Lyon\nIs {city} far?\n", "line 1.*'Lyon' on several sides"),

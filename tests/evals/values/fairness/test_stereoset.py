@@ -129,6 +129,9 @@ def test_a_random_model_and_a_constant_one(
     same = task.numbers(rows)
     assert [same[name].estimate for name in (task.ICAT, task.LMS, task.SS)] == [0.5] * 3
     assert set(same) == {one.name for one in task.STEREOSET.shown}
+    about = {one.name: one.about for one in task.STEREOSET.shown}
+    assert about["ss: gender"] == "of items about gender"
+    assert about["ss: between two"] == "of items between two"
 
 
 def test_preferring_the_contrary_is_no_fairer() -> None:

@@ -215,11 +215,12 @@ _ABOUT = {
 
 
 def _number(name: str, part: str | None = None) -> Number:
+    of = f"about {part}" if part in _KINDS else part
     return Number(
         name if part is None else f"{name}: {part}",
         _UNITS[name],
         None if name == SS else "above",
-        _ABOUT[name] if part is None else f"of items {part}",
+        _ABOUT[name] if part is None else f"of items {of}",
         _IDEALS[name],
         part_of=None if part is None else name,
     )

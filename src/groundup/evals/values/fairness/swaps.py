@@ -27,8 +27,8 @@ from statistics import fmean
 
 from groundup.errors import UserError
 
-_SLOT = re.compile(r"\{([a-z_]+)\}")
-_OWN = re.compile(r"\s*\{([a-z_]+)\}\s*=(.*)")
+_SLOT = re.compile(r"\{([^{}]*)\}")
+_OWN = re.compile(r"\s*\{([^{}]+)\}\s*=(.*)")
 
 
 @dataclass(frozen=True)

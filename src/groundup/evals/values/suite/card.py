@@ -173,7 +173,7 @@ def shown(found: Estimate, share: bool) -> tuple[str, str]:
 
 
 def _value(value: float, share: bool) -> str:
-    return f"{100 * value:.1f} %" if share else f"{value:.3f}"
+    return f"{100 * value:.1f} %" if share else f"{value:z.3f}"
 
 
 def _settings(content: Mapping[str, Any]) -> str:
