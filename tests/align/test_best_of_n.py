@@ -158,6 +158,20 @@ def test_an_answer_that_does_not_end_earns_nothing_however_high_its_score(
     assert {score for one in pools for score in one.scores} == {-1.0}
 
 
+def test_prompts_of_a_file_that_are_not_asked_are_counted(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings(workshop, tmp_path / "out") | {"max_new_tokens": 2, "heldout": 0.0}
+    for many, told in ((4, "1 prompt of"), (1, "and none to hold out")):
+        lines = given["prompts"].read_text().splitlines()[:many]
+        given["prompts"].write_text("\n".join(lines))
+        run(BestOfNConfig(**given | {"out": tmp_path / f"{many}"}))
+        said = " ".join(capsys.readouterr().out.split())
+        assert told in said and ("set aside" in said) == (many > 1)
+        asked = len(list(read_lines(tmp_path / f"{many}" / "answers.jsonl")))
+        assert asked == max(1, many - 1)
+
+
 def test_each_stage_reads_the_folder(whole: Path) -> None:
     pools = {
         one.prompt[-1]["content"]: one

@@ -59,7 +59,7 @@ from groundup.report.page import PAGE, Page, Plots, Section, write_page
 from groundup.report.plots import COLORS, panels
 from groundup.report.table import Table, text_table
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console, say
+from groundup.runs.console import console, counted, say
 from groundup.runs.files import read_lines, write_bytes, write_json
 from groundup.runs.folder import Run
 from groundup.text.cleaning import split_hash
@@ -188,13 +188,18 @@ def run(config: BestOfNConfig) -> Path:
         torch.set_num_threads(config.threads or usable_cores())
         model, tokenizer = load_policy(config.model)
         longest = model.config.max_position_embeddings - config.max_new_tokens
-        train, _ = load_prompts(
+        train, heldout = load_prompts(
             config.prompts,
             tokenizer,
             longest=longest,
             sources=config.sources,
             mixture=config.mixture,
         )
+        if config.prompts.is_file() and heldout != train:
+            say(
+                f"{counted(len(heldout), 'prompt')} of {config.prompts} set aside: every stage "
+                "holds the same ones out, so that what is learned can be measured on them"
+            )
         asked = mixed(_others(train, config.exclude), config.questions, config.mixture)
         if config.reference_answers and not any(_reference(one) for one in asked):
             raise UserError(
