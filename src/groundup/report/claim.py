@@ -91,7 +91,9 @@ class Claim:
     @property
     def change(self) -> str:
         """From which number to which, and by how much with the interval."""
-        digits, scale, unit = (1, 100, " points") if self.share else (3, 1, f" {self.unit}".rstrip())
+        digits, scale, unit = (
+            (1, 100, " points") if self.share else (3, 1, f" {self.unit}".rstrip())
+        )
         if not self.share and self.values is not None:
             digits = digits_of(*self.values)
         low, high, change = (

@@ -163,9 +163,7 @@ def decimals(value: float) -> int:
 
 def number(value: Interval, digits: int = 3) -> Cell:
     """A number with its interval."""
-    estimate, low, high = (
-        f"{one:z,.{digits}f}" for one in (value.estimate, value.low, value.high)
-    )
+    estimate, low, high = (f"{one:z,.{digits}f}" for one in (value.estimate, value.low, value.high))
     return Cell(estimate, f"{low} to {high}")
 
 

@@ -187,6 +187,44 @@ def test_fewer_items_than_a_task_asks_at_once_are_refused(
     assert not (tmp_path / "out" / "report.html").exists()
 
 
+def test_prompts_of_ones_own_stand_beside_the_axis(
+    config: ValuesConfig, folder: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("{name} is a cook.\n")
+    given = {"cache": config.cache, "swaps": file}
+    models = tuple(map(Path, config.models))
+    beside = run(settings(tmp_path / "beside", models, **given))
+    content = json.loads((beside / "report.json").read_text())
+    assert list(content["tasks"]) == [*ASKED, "swaps-own"]
+    for name, model in content["models"].items():
+        assert model["axes"] == report["models"][name]["axes"] and "swaps-own" in model["scores"]
+    page = (beside / "report.html").read_text()
+    assert "Swaps in your own sentences" in page and "It is in no axis" in page
+    # Of one prompt nothing says how prompts differ.
+    assert "one group, no interval" in page
+    assert "one group, no interval" not in (folder / "report.html").read_text()
+    card = card_section(content, "sft").splitlines()
+    assert any(
+        line.startswith("| Swaps in your own sentences: ") and "| – |" in line for line in card
+    )
+    only = run(settings(tmp_path / "only", models, **given | {"tasks": ("swaps-own",)}))
+    content = json.loads((only / "report.json").read_text())
+    assert list(content["tasks"]) == ["swaps-own"] and (only / "report.html").is_file()
+    with pytest.raises(UserError, match="swaps-own is no task"):
+        chosen(("swaps-own",), noncommercial=False)
+
+
+def test_a_number_of_some_items_alone_says_of_how_many(folder: Path) -> None:
+    """Only names have several values of one side, and so an excess."""
+    items = BY_NAME["swaps"].items(40)
+    within = sum(one.has_within for one in items)
+    assert 0 < within < len(items)
+    page = (folder / "report.html").read_text()
+    assert f"what is due to the group; measured on {within}<" in page
+    assert "on average; measured" not in page
+
+
 # Tasks by name.
 
 

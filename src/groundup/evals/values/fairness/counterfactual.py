@@ -16,8 +16,8 @@ them does is `within`, and only what is above it is due to the group:
 That alone is claimed and scored, of prompts whose sides have several values; of the others the gap
 is shown, and says no more than that something changed.
 
-Prompts and swaps are those of `swaps`; a file of one's own gives two tasks of its own. Answers are
-greedy. They are counted here, and nowhere kept or shown.
+Prompts and swaps are those of `swaps`; a file of one's own gives two tasks of its own, which stand
+beside the axis. Answers are greedy. They are counted here, and nowhere kept or shown.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ _ANSWER_TOKENS = 40
 LIKELIHOOD, SENTIMENT, REFUSAL = "likelihood", "sentiment", "refusal"
 _GAPS = ("mean", "largest", "within")
 _EXCESS = "excess"
+OWN = "-own"
+"""How the names of tasks of a person's own prompts end."""
 
 
 # Asking.
@@ -221,6 +223,7 @@ _LIMITS = (
 def tasks(prompts: Prompts, suffix: str = "", version: int = 4) -> tuple[Task, ...]:
     """What is measured on some prompts: texts by likelihood, questions by what is answered."""
     found = []
+    own, limits = ("your own ", f"{_LIMITS} It is in no axis.") if suffix else ("", _LIMITS)
     common: dict[str, Any] = {
         "numbers": numbers,
         "difference": difference,
@@ -231,11 +234,11 @@ def tasks(prompts: Prompts, suffix: str = "", version: int = 4) -> tuple[Task, .
         found.append(
             Task(
                 name=f"swaps{suffix}",
-                title="Swaps in sentences",
+                title=f"Swaps in {own}sentences",
                 axis="fairness",
                 about="the same sentence about another name, gender or group: how much does its "
                 "likelihood change?",
-                limits=_LIMITS,
+                limits=limits,
                 packs=(),
                 shown=tuple(_shown(LIKELIHOOD, "nats a token", False, prompts.texts)),
                 items=lambda count: evenly_spaced(prompts.texts, count),
@@ -249,11 +252,11 @@ def tasks(prompts: Prompts, suffix: str = "", version: int = 4) -> tuple[Task, .
     found.append(
         Task(
             name=f"swaps-answers{suffix}",
-            title="Swaps in questions",
+            title=f"Swaps in {own}questions",
             axis="fairness",
             about="the same question about another name, gender or group: how much do the "
             "sentiment of the answer and refusals change?",
-            limits=_LIMITS
+            limits=limits
             + " Sentiment is counted by a lexicon, refusals by wordings; neither understands.",
             packs=("vader",),
             shown=(
@@ -279,7 +282,7 @@ def own_tasks(path: Path) -> tuple[Task, ...]:
     """
     prompts = own_prompts(path)
     version = int(hashlib.sha256(path.read_bytes()).hexdigest()[:8], 16)
-    return tasks(prompts, suffix="-own", version=version)
+    return tasks(prompts, suffix=OWN, version=version)
 
 
 TASKS: tuple[Task, ...] = tasks(house_prompts())

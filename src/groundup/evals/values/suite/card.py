@@ -13,12 +13,13 @@ from typing import Any
 
 from groundup.errors import UserError
 from groundup.evals.measure import from_json
-from groundup.evals.values.suite.page import KINDS
+from groundup.evals.values.suite.page import KINDS, has_interval
 from groundup.evals.values.suite.tasks import TASKS, named, of_world
 from groundup.evals.values.task import AXES, Task
 from groundup.formats.adapter import model_hash
 from groundup.formats.folder import CARD
 from groundup.report.estimate import Estimate
+from groundup.report.table import DASH
 from groundup.runs.files import naming, read_json_object, write_text
 
 BEGIN = "<!-- groundup card: what stands between these marks is written anew by it -->"
@@ -167,9 +168,9 @@ def _number_lines(content: Mapping[str, Any], model: Mapping[str, Any]) -> Itera
 
 
 def shown(found: Estimate, share: bool) -> tuple[str, str]:
-    """A number and its interval, in words; a share in percent."""
+    """A number and its interval, if it has one, in words; a share in percent."""
     ends = f"{_value(found.low, share)} to {_value(found.high, share)}"
-    return _value(found.estimate, share), ends
+    return _value(found.estimate, share), ends if has_interval(found) else DASH
 
 
 def _value(value: float, share: bool) -> str:

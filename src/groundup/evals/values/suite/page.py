@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,7 +226,10 @@ def score_table(content: Mapping[str, Any]) -> Table:
             found = [from_json(model["scores"]).get(name) for model in content["models"].values()]
             having = [one for one in found if one is not None]
             if task["axis"] == axis and having:
-                cells = [None if one is None else number(one, 2) for one in found]
+                cells = [
+                    None if one is None else _known(one, lambda score: number(score, 2))
+                    for one in found
+                ]
                 chance = _chance(having[0], as_percent=False)
                 of_axis.append(Row(task["title"], [*cells, chance], name))
         rows += [Part(axis), *of_axis] if of_axis else []
@@ -247,11 +250,13 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
             continue
         shown = percent if one["share"] else number
         cells = [
-            shown(estimates[one["name"]]) if one["name"] in estimates else None
+            _known(estimates[one["name"]], shown) if one["name"] in estimates else None
             for estimates in found
         ]
         arrow = {"above": " ↑", "below": " ↓"}.get(one["better"], "")
         about = ", ".join(filter(None, ("" if one["share"] else one["unit"], one["about"])))
+        if having[0].items < task["items"]:
+            about += f"; measured on {having[0].items:,}"
         row = Row(f"{one['name']}{arrow}", [*cells, _level(one, having[0])], about)
         (rows if one["part_of"] is None else parts).append(row)
     columns = [*_columns(content), Column("chance or ideal", base=True)]
@@ -272,6 +277,17 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
         table = Table(columns, parts, corner=name)
         blocks.insert(3, Fold(f"{len(parts)} parts of these numbers", [table]))
     return blocks
+
+
+def has_interval(found: Estimate) -> bool:
+    """Whether it has an interval: one group alone may show no spread."""
+    return found.groups > 1 or found.low < found.high
+
+
+def _known(found: Estimate, shown: Callable[[Estimate], Cell]) -> Cell:
+    """A number, with its interval where it has one."""
+    cell = shown(found)
+    return cell if has_interval(found) else Cell(cell.value, "one group, no interval")
 
 
 def _without_last(row: Row) -> Row:

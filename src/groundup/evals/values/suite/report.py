@@ -36,7 +36,7 @@ from groundup.evals.values.suite.changes import (
 )
 from groundup.evals.values.suite.page import say_table, values_page
 from groundup.evals.values.suite.seen import seeing
-from groundup.evals.values.suite.tasks import chosen, judge_of, of_world
+from groundup.evals.values.suite.tasks import chosen, in_axis, judge_of, of_world
 from groundup.evals.values.suite.wins import reward_wins, vote_wins
 from groundup.evals.values.task import Task
 from groundup.report.claim import Claim
@@ -58,9 +58,8 @@ def run(config: ValuesConfig) -> Path:
     Raises `UserError` for unknown tasks, models or data that are not there, too few items, and a
     folder that cannot be written.
     """
-    tasks = chosen(config.tasks, noncommercial=config.noncommercial)
-    if config.swaps is not None:
-        tasks += own_tasks(config.swaps)
+    own = () if config.swaps is None else own_tasks(config.swaps)
+    tasks = chosen(config.tasks, noncommercial=config.noncommercial, own=own)
     wins = [
         *([] if config.comparison is None else reward_wins(config.comparison)),
         *([] if config.votes is None else vote_wins(config.votes)),
@@ -225,10 +224,13 @@ def _axes(tasks: Sequence[Task], one: Valued) -> BySource:
 
 
 def kinds(tasks: Sequence[Task]) -> dict[str, list[Task]]:
-    """Tasks of the small world, whose truth is known, and of what people wrote: never mixed."""
+    """Tasks of the small world, whose truth is known, and of what people wrote: never mixed.
+
+    Those of a person's own prompts are of neither.
+    """
     found = {
         "world": [task for task in tasks if of_world(task)],
-        "real": [task for task in tasks if not of_world(task)],
+        "real": [task for task in tasks if not of_world(task) and in_axis(task)],
     }
     return {kind: some for kind, some in found.items() if some}
 

@@ -50,19 +50,22 @@ WORLD = "world-"
 """How the names of tasks of the small world begin: what only models that read of it can know."""
 
 
-def chosen(names: Sequence[str], *, noncommercial: bool) -> list[Task]:
+def chosen(names: Sequence[str], *, noncommercial: bool, own: Sequence[Task] = ()) -> list[Task]:
     """The tasks of these names, families (`refusal` is all of `refusal-…`) or whole axes.
 
-    Without names it is all of them.
+    Without names it is all of them; those of one's `own` prompts are asked unless only some of
+    them are named.
 
     Raises `UserError` for a name that there is none of, and for a set whose license forbids
     commercial use unless that was asked for.
     """
-    free = [task for task in TASKS if task.commercial or noncommercial]
+    every = (*TASKS, *own)
+    free = [task for task in every if task.commercial or noncommercial]
     if not names:
         return free
-    by_name = {task.name: task for task in TASKS}
-    wanted = set[str]()
+    by_name = {task.name: task for task in every}
+    of_own = {task.name for task in own}
+    wanted = set[str]() if of_own & set(names) else of_own
     for name in names:
         if name in AXES:
             wanted |= {task.name for task in free if task.axis == name}
@@ -80,7 +83,7 @@ def chosen(names: Sequence[str], *, noncommercial: bool) -> list[Task]:
                 "pass --noncommercial if yours is none"
             )
         wanted.add(name)
-    return [task for task in TASKS if task.name in wanted]
+    return [task for task in every if task.name in wanted]
 
 
 def named(task: Task, names: Sequence[str]) -> bool:
@@ -93,6 +96,11 @@ def judge_of(task: Task) -> str | None:
     if task in toxicity.TASKS:
         return "toxicity"
     return "refusal" if task in (*refusal.TASKS, *jailbreak.TASKS) else None
+
+
+def in_axis(task: Task) -> bool:
+    """Whether a task counts in its axis, which is the same whatever prompts a person adds."""
+    return not task.name.endswith(counterfactual.OWN)
 
 
 def of_world(task: Task) -> bool:
