@@ -16,6 +16,8 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from groundup.errors import UserError
+from groundup.runs import ranks
 from groundup.runs.files import read_json_object, read_kept, read_lines
 from groundup.train.config import ENVIRONMENT
 from groundup.train.plan import TrainPlan
@@ -210,6 +212,13 @@ def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) 
     assert said.count("a step has 1 micro-batches and 2 processes are to share them") == 1
 
 
+def test_a_rank_is_a_whole_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MASTER_ADDR", "x"), ("WORLD_SIZE", "2"), ("RANK", "-1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="RANK='-1' must be a whole number, at least 0"):
+        ranks.rank()
+
+
 def test_what_is_no_stage_that_trains_is_refused_once(tmp_path: Path) -> None:
     recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
     recipe.write_text("[data]\n")
@@ -237,8 +246,8 @@ def test_how_a_run_ends_is_said_once(workshop: Any, tmp_path: Path, killed: str 
     if killed is None:
         process.send_signal(signal.SIGTERM)
     else:
-        ranks = psutil.Process(process.pid).children(recursive=True)
-        next(one for one in ranks if one.environ().get("RANK") == killed).kill()
+        started = psutil.Process(process.pid).children(recursive=True)
+        next(one for one in started if one.environ().get("RANK") == killed).kill()
     said, _ = process.communicate(timeout=120)
     mark = "stopped; saved at" if killed is None else "error: another process of this run ended"
     assert said.count(mark) == 1 and "gloo" not in said, said

@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_origin
@@ -45,6 +46,8 @@ _MODELS = Group("Using a model", sort_key=3)
 _UNDERSTANDING = Group("Understanding", sort_key=4)
 _MACHINE = Group("This machine", sort_key=5)
 _ABOUT = Group("About", sort_key=6)
+# Seconds that a process waits which leaves the word to the first: torchrun ends all upon one's end.
+_SILENCE = 10
 
 
 def build_app() -> App:
@@ -327,7 +330,10 @@ def _ended(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
         why = _misread(error) if isinstance(error, CycloptsError) else str(error)
-        return _complain(why) if ranks.tells_errors() else WRONG_INPUT
+        if ranks.tells_errors():
+            return _complain(why)
+        time.sleep(_SILENCE)
+        return WRONG_INPUT
     except CheckFailed as error:
         _complain(str(error))
         return DIFFERS

@@ -76,7 +76,10 @@ def tells_errors() -> bool:
 
     Another machine may lack a file that is here.
     """
-    return _has_shared or size() == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
+    with suppress(UserError):  # a variable means nothing, which every process tells
+        if size() > 1 and not _has_shared:
+            return os.environ.get("LOCAL_RANK", "0") == "0"
+    return True
 
 
 def share(batches: Sequence[T]) -> Sequence[T]:
