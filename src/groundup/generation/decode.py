@@ -70,8 +70,8 @@ class Decode:
         self._model, self._eps = model, config.rms_norm_eps
         self._kv_heads = config.num_key_value_heads
         self._head_dim, self._gated = config.head_dim, config.gated
-        self._plain = is_plain(model)
         self._kernel = Kernel.of(model)
+        self._plain = self._kernel is not None or is_plain(model)
 
     @cached_property
     def _layers(self) -> list[_Layer]:
