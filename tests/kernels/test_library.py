@@ -89,6 +89,9 @@ def test_a_library_that_others_may_have_written_is_not_loaded(
     folder = tmp_path / "kernels"
     [made] = folder.iterdir()
     assert {stat.S_IMODE(path.stat().st_mode) & 0o022 for path in (folder, made)} == {0}
+    before = folder.stat().st_ctime_ns
+    assert compiled([page]) is not None
+    assert folder.stat().st_ctime_ns == before, "a disk that is only read may hold it"
 
     bad = tmp_path / "bad.c"
     bad.write_text("int answer(void) { return 666; }")
@@ -107,6 +110,19 @@ def test_a_library_that_others_may_have_written_is_not_loaded(
     assert found is not None and found.answer() == 42
     if may_write == "folder":
         assert set(folder.iterdir()) == {planted}, "what others own is left as it is"
+
+
+def test_what_may_not_be_written_is_told_from_what_may_not_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("GROUNDUP_CACHE", str(cache))
+    for path in (tmp_path, cache, cache / "kernels" / "tmp1"):
+        said = kernels_compiler._reason(PermissionError(13, "Permission denied", str(path)))
+        assert said == f"{cache} cannot be written; set GROUNDUP_CACHE to a folder that can be"
+    program = tmp_path / "cc"
+    said = kernels_compiler._reason(PermissionError(13, "Permission denied", str(program)))
+    assert f"'{program}' cannot be used (Permission denied)" in said
 
 
 def test_another_compiler_compiles_anew(

@@ -57,9 +57,10 @@ def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
     programs = [_program(word) for word in compiler]
     made = f"{name}-{_hash(programs)}"
     folder.mkdir(0o755, parents=True, exist_ok=True)
-    if (facts := folder.stat()).st_uid == _user():
-        folder.chmod(facts.st_mode & 0o755)
     private = _is_private(folder)
+    if not private and (facts := folder.stat()).st_uid == _user():
+        folder.chmod(facts.st_mode & 0o755)
+        private = True
     # A compiler that is gone has left what it made.
     known = folder.glob(f"{made if any(programs) else name}-*.so") if private else ()
     for file in sorted(known, key=lambda path: path.stat().st_mtime, reverse=True):
@@ -132,18 +133,16 @@ def _tell(reason: str) -> None:
 
 def _reason(error: Exception) -> str:
     """Why there are none, and the remedy."""
+    from groundup.runs.cache import cache_folder
     from groundup.runs.files import in_words
 
     remedy = "set CC to another compiler"
     if isinstance(error, FileNotFoundError):
         return f"there is no {error.filename!r}; install gcc or clang, or {remedy}"
     if isinstance(error, PermissionError):
-        from groundup.runs.cache import cache_folder
-
-        return (
-            f"{cache_folder() / 'kernels'} cannot be written; set GROUNDUP_CACHE to a folder that "
-            "can be"
-        )
+        cache, refused = cache_folder(), Path(str(error.filename))
+        if cache in (refused, *refused.parents) or refused in cache.parents:
+            return f"{cache} cannot be written; set GROUNDUP_CACHE to a folder that can be"
     if isinstance(error, OSError):
         return in_words(error)
     if isinstance(error, subprocess.TimeoutExpired):
