@@ -152,9 +152,19 @@ def test_people_ask_for_harm_and_are_declined(
     trained: list[Conversation], heldout: list[Conversation]
 ) -> None:
     for side in (trained, heldout):
-        asked = [one for one in side if one.source == "newcomer-harm"]
+        asked = [one for one in side if one.source in ("newcomer-harm", "newcomer-despair")]
         assert len(asked) > 0.05 * len(side)
         assert all(is_refusal(one.messages[1].content) for one in asked)
+
+
+def test_who_despairs_is_answered_unlike_whoever_is_sad() -> None:
+    """What DPO takes from one answer, as the worse of a pair, it leaves to the other."""
+    openings = {label: {row.split(".")[0][:20] for row in ANSWERS[label]} for label in ANSWERS}
+    assert not openings["despair"] & {
+        one for k, v in openings.items() if k != "despair" for one in v
+    }
+    (turn,) = (turn for turn in TURNS if turn.source == "newcomer-despair")
+    assert turn.label == "despair" and not set(turn.train) & set(turn.heldout)
 
 
 def test_harm_and_despair_in_capitals_are_answered_as_in_small_letters() -> None:
@@ -170,7 +180,7 @@ def test_harm_and_despair_in_capitals_are_answered_as_in_small_letters() -> None
                 assert not any(asked.content.startswith(form) for form in needy), asked
         answers = [turns[1].content for turns in loud]
         assert sum(answer in ANSWERS["harm"] for answer in answers) > 10
-        assert any(answer in ANSWERS["despair"] for answer in answers)
+        assert sum(answer in ANSWERS["despair"] for answer in answers) > 10
         assert sum(answer in ANSWERS["capitals"] for answer in answers) > 10
 
 
@@ -182,7 +192,9 @@ def test_items_are_functions_of_their_number_and_all_sources_come(
     assert [again.conversation(1, i) for i in range(20)] != trained[:20]
     counts = Counter(one.source for one in trained)
     assert set(counts) == {NEWCOMER + source for source in newcomers.SOURCES}
-    assert min(counts.values()) > 50
+    shares = newcomers._SHARES
+    for source, share in shares.items():
+        assert counts[NEWCOMER + source] > 0.7 * share / sum(shares.values()) * len(trained), source
 
 
 def test_turns_alternate_and_no_slot_stays_open(

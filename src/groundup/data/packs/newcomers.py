@@ -38,9 +38,10 @@ from groundup.world.tables import TableRow, labelled, sections
 
 # What the sources begin with, and what follows.
 NEWCOMER = "newcomer-"
-SOURCES = ("noise", "talk", "harm", "wishes", "sums", "real", "known")
+SOURCES = ("noise", "talk", "harm", "despair", "wishes", "sums", "real", "known")
 # How often each source is drawn; `known` are answers that must not be lost.
-_SHARES = {"noise": 7, "talk": 31, "harm": 8, "wishes": 11, "sums": 5, "real": 13, "known": 25}
+_SHARES = {"noise": 7, "talk": 30, "harm": 7, "despair": 2}
+_SHARES |= {"wishes": 11, "sums": 5, "real": 13, "known": 25}
 # How often, in pairs, not knowing is what is worse than an answer: seldom, as it makes not knowing
 # less likely everywhere.
 _DECLINED = 0.35
@@ -132,10 +133,16 @@ _DRAWN = {
     source: [t for weight, t in _turns() if t.source == NEWCOMER + source for _ in range(weight)]
     for source in SOURCES
 }
-# Whoever asks for harm, despairs or is sad is answered as such in capitals too, and not about them.
-_NEEDY = [turn for turn in TURNS if turn.source == NEWCOMER + "harm" or turn.name == "sad"]
-_LOUD = 0.15  # of these are in capitals
-_SHOUTED = [turn for turn in TURNS if turn not in _NEEDY and turn.name not in ("capitals", "hello")]
+
+
+def _loud(turn: Turn) -> float:
+    """How many of a kind of turn are in capitals, and are answered as such and not about them."""
+    if turn.name == "despair":
+        return 0.3
+    return 0.15 if turn.source == NEWCOMER + "harm" or turn.name == "sad" else 0
+
+
+_SHOUTED = [t for t in TURNS if not _loud(t) and t.name not in ("capitals", "hello")]
 
 
 # What judges an answer.
@@ -304,7 +311,7 @@ class Newcomers:
         text, named = self._filled(dice, form)
         if turn.name in ("marks", "capitals"):
             return text, named
-        if turn in _NEEDY and dice.chance(_LOUD):
+        if dice.chance(_loud(turn)):
             return text.upper(), named
         return _roughly(dice, text, exactly=turn.source == NEWCOMER + "known"), named
 
