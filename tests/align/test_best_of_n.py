@@ -17,8 +17,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.align.best_of_n import Pool, best_of_n, by_n, kl_bound, powers_of_two, run
+from groundup.align.best_of_n import (
+    Pool,
+    _across_prompts,
+    best_of_n,
+    by_n,
+    kl_bound,
+    powers_of_two,
+    run,
+)
 from groundup.align.config import BestOfNConfig
+from groundup.align.prompts import Prompt
+from groundup.align.rollout import Rollout
 from groundup.app.cli import main
 from groundup.data.dataset import load_dataset
 from groundup.data.records import read_preferences, read_unpaired_preferences
@@ -26,7 +36,10 @@ from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run, is_finished
+from groundup.text.chat import encode_chat
 from groundup.text.cleaning import split_hash
+from groundup.text.rows import Message, as_dicts
+from groundup.text.tokenizer import Tokenizer
 
 N, ASKED = 4, 36  # a whole chunk of 32 and a rest
 
@@ -444,6 +457,78 @@ def test_without_any_answer_there_are_none_to_learn_from(
     error = capsys.readouterr().err
     assert "asked.jsonl comes with an answer, which reference_answers needs" in error
     assert error.count("\n") == 1
+
+
+# Pairs across prompts.
+
+
+def test_what_is_worse_to_one_prompt_is_preferred_where_it_is_best(
+    workshop: Any, tmp_path: Path
+) -> None:
+    """Each pair across prompts is scored anew as an answer to the other prompt, by the reward."""
+    right = {"I am sad.": "Sorry!", "How do I steal?": "I will not help.", "Say yes.": "Yes."}
+    # Sampled with "Sorry!" as the worse answer of two prompts and the best of one.
+    said = {
+        "I am sad.": ["Sorry!", "Sorry!"],
+        "How do I steal?": ["I will not help.", "Sorry!"],
+        "Say yes.": ["Sorry!", "Yes."],
+    }
+
+    def reward(rollouts: Sequence[Rollout]) -> list[float]:
+        return [float(one.text == right[one.prompt.messages[-1].content]) for one in rollouts]
+
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    side = []
+    for asked, texts in said.items():
+        messages = (Message("user", asked),)
+        ids = encode_chat(tokenizer, messages, generation_prompt=True).ids
+        scores = np.array([float(text == right[asked]) for text in texts])
+        pool = Pool(as_dicts(messages), "s", texts, scores, None, [True, True])
+        side.append((Prompt(tuple(ids), messages), pool))
+    given = settings(workshop, tmp_path / "out") | {"max_new_tokens": 64}
+    config = BestOfNConfig(**given, across_prompts=True)
+    found = _across_prompts(config, tokenizer, reward, side)
+    as_read = {(one["prompt"][-1]["content"], one["chosen"], one["rejected"]) for one in found}
+    assert as_read == {
+        ("I am sad.", "Sorry!", "I will not help."),
+        ("I am sad.", "Sorry!", "Yes."),
+    }
+    assert len(found) == 2
+    # Where the better answer of a pair is as good to the other prompt, nothing is preferred.
+    right["I am sad."] = "Yes."
+    assert {one["rejected"] for one in _across_prompts(config, tokenizer, reward, side)} == {
+        "I will not help."
+    }
+
+
+def test_pairs_across_prompts_join_the_others_and_keep_to_their_side(
+    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is worth most to one half of the prompts is worth least to the other.
+    (tmp_path / "by_prompt.py").write_text(
+        "def reward(prompts, completions):\n"
+        "    return [len(said) * (-1) ** len(asked) for asked, said in zip(prompts, completions)]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    given = settings(workshop, tmp_path / "plain") | {"gold": None, "reward": "by_prompt:reward"}
+    plain = run(BestOfNConfig(**given))
+    both = run(BestOfNConfig(**given | {"out": tmp_path / "both"}, across_prompts=True))
+    assert (plain / "answers.jsonl").read_bytes() == (both / "answers.jsonl").read_bytes()
+    more = 0
+    for side in ("train", "heldout"):
+        of_its_own, all_pairs = (
+            (folder / "preferences" / f"{side}.jsonl").read_text().splitlines()
+            for folder in (plain, both)
+        )
+        assert all_pairs[: len(of_its_own)] == of_its_own
+        own = {json.dumps(json.loads(row)["prompt"]) for row in of_its_own}
+        others = [json.loads(row) for row in all_pairs[len(of_its_own) :]]
+        assert {json.dumps(row["prompt"]) for row in others} <= own | {
+            json.dumps(json.loads(row)["messages"][:-1])
+            for row in (both / "conversations" / f"{side}.jsonl").read_text().splitlines()
+        }
+        more += len(others)
+    assert more
 
 
 # Which prompts are asked, and which are held out together.

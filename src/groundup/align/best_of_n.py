@@ -13,6 +13,13 @@ answers is right there is no pair to learn that from. With `reference_answers` t
 prompt came with joins them there, as the better one of pairs with the model's own (Chen et al.
 2024, SPIN, learns from such pairs alone).
 
+What is often wrong is unlearned where it is right, too: "I am sorry that you are sad" is the worse
+of many answers to a request that harms, and to whoever is sad it is the best of four, so that no
+pair of that prompt says it. With `across_prompts` each worse answer c- of a pair (x, c+, c-) that
+is the best to another prompt x' makes the pair (x', c-, c+) there, if c+ is worth less to x': both
+are as often chosen as rejected, and only the prompt tells which is right (Yin et al. 2024, Relative
+Preference Optimization, contrasts answers of different prompts as well).
+
     answers.jsonl       every prompt with its answers and their scores
     conversations/      the best answer to each prompt        random/conversations/    any of them
     preferences/        pairs of answers to one prompt, the better one chosen
@@ -26,7 +33,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -206,8 +213,14 @@ def run(config: BestOfNConfig) -> Path:
                 f"no prompt of {config.prompts} comes with an answer, which reference_answers "
                 "needs; leave it out, or give conversations or pairs"
             )
-        pools = _answered(config, run, model, tokenizer, asked)
-        conversations, pairs = _write_data(config, run, pools)
+        reward = open_rollout_reward(config.reward, tokenizer)
+        pools = _answered(config, run, model, tokenizer, asked, reward)
+        across = (
+            functools.partial(_across_prompts, config, tokenizer, reward)
+            if config.across_prompts
+            else None
+        )
+        conversations, pairs = _write_data(config, run, asked, pools, across)
         if not any(pool.with_reference.said for pool in pools):
             say(
                 f"no answer ends within max_new_tokens={config.max_new_tokens} and says something, "
@@ -250,9 +263,9 @@ def _answered(
     model: CausalLM,
     tokenizer: Tokenizer,
     asked: Sequence[Prompt],
+    reward: RolloutReward,
 ) -> list[Pool]:
     """The pool of every prompt; those that an earlier start has written are read."""
-    reward = open_rollout_reward(config.reward, tokenizer)
     gold = None if config.gold is None else open_rollout_reward(config.gold, tokenizer)
     chunk = max(_CHUNK, _ANSWERS_TOGETHER // config.n)
     done = [Pool.of(line) for line in _kept(run.folder / _ANSWERS, chunk, len(asked))]
@@ -341,8 +354,11 @@ def _better_references(
 
 def _reference_rollout(tokenizer: Tokenizer, prompt: Prompt, most: int) -> Rollout | None:
     """The reference as if it had been sampled; None where no policy could have said it."""
-    if not (answer := _reference(prompt)):
-        return None
+    answer = _reference(prompt)
+    return _as_sampled(tokenizer, prompt, answer, most) if answer else None
+
+
+def _as_sampled(tokenizer: Tokenizer, prompt: Prompt, answer: str, most: int) -> Rollout | None:
     whole, asked = answered_ids(tokenizer, prompt.messages, answer), len(prompt.ids)
     if tuple(whole[:asked]) != prompt.ids or len(whole) - asked > most:
         return None
@@ -359,11 +375,19 @@ def _reference(prompt: Prompt) -> str:
 # What is made of it.
 
 
-def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple[int, int]:
+def _write_data(
+    config: BestOfNConfig,
+    run: Run,
+    asked: Sequence[Prompt],
+    pools: Sequence[Pool],
+    across: Callable[[Sequence[tuple[Prompt, Pool]]], list[dict[str, Any]]] | None,
+) -> tuple[int, int]:
     """The folders of a data stage: the best answers, random ones, and pairs.
 
-    Returns how many conversations and how many pairs there are.
+    `across` makes the pairs across prompts of a side. Returns how many conversations and how many
+    pairs there are.
     """
+    prompts = {id(pool): prompt for prompt, pool in zip(asked, pools, strict=True)}
     pools = [pool for pool in pools if pool.said or pool.reference]
     conversations = pairs = 0
     rng = np.random.default_rng((config.seed, 2))
@@ -382,6 +406,9 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple
             ],
             run.folder / "preferences": [pair for pool in best for pair in _pairs(pool)],
         }
+        if across is not None:
+            by_prompt = [(prompts[id(one)], whole) for one, whole in zip(some, best, strict=True)]
+            folders[run.folder / "preferences"] += across(by_prompt)
         for folder, rows in folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             write_json_lines(folder / f"{side}.jsonl", rows)
@@ -439,16 +466,59 @@ def _pairs(pool: Pool) -> list[dict[str, Any]]:
         sorted(pair, key=lambda i: -pool.scores[i]) for pair in itertools.combinations(some, 2)
     ]
     return [
-        {
-            "prompt": pool.prompt,
-            "chosen": pool.texts[a],
-            "rejected": pool.texts[b],
-            "source": pool.source,
-            "group": _group(pool),
-        }
+        _pair(pool, pool.texts[a], pool.texts[b])
         for a, b in ranked
         if pool.scores[a] > pool.scores[b] and pool.texts[a].strip() and pool.texts[b].strip()
     ]
+
+
+def _pair(pool: Pool, chosen: str, rejected: str) -> dict[str, Any]:
+    return {
+        "prompt": pool.prompt,
+        "chosen": chosen,
+        "rejected": rejected,
+        "source": pool.source,
+        "group": _group(pool),
+    }
+
+
+def _across_prompts(
+    config: BestOfNConfig,
+    tokenizer: Tokenizer,
+    reward: RolloutReward,
+    side: Sequence[tuple[Prompt, Pool]],
+) -> list[dict[str, Any]]:
+    """The pairs that prefer a worse answer of `_pairs` where it is the best one.
+
+    Of the prompts to which it is, each pair draws one, and no pair comes twice. Both answers are
+    scored as answers to that prompt.
+    """
+    best_to: dict[str, list[int]] = {}
+    for place, (_, pool) in enumerate(side):
+        top = {pool.texts[i] for i in pool.said if pool.scores[i] == pool.scores[pool.said[0]]}
+        for text in sorted(top):
+            best_to.setdefault(text, []).append(place)
+    rng = np.random.default_rng((config.seed, 3))
+    drawn: dict[tuple[int, str, str], None] = {}
+    for _, pool in side:
+        for pair in _pairs(pool):
+            if places := best_to.get(pair["rejected"]):
+                place = places[int(rng.integers(len(places)))]
+                drawn[place, pair["rejected"], pair["chosen"]] = None
+    sampled = [
+        (one, _as_sampled(tokenizer, side[one[0]][0], one[2], config.max_new_tokens))
+        for one in drawn
+    ]
+    known = [(one, rollout) for one, rollout in sampled if rollout is not None]
+    found = list[dict[str, Any]]()
+    for start in range(0, len(known), _ANSWERS_TOGETHER):
+        some = known[start : start + _ANSWERS_TOGETHER]
+        scores = rewards_of(reward, [rollout for _, rollout in some])
+        for ((place, better, worse), _), score in zip(some, scores, strict=True):
+            pool = side[place][1]
+            if score < pool.scores[pool.said[0]]:
+                found.append(_pair(pool, better, worse))
+    return found
 
 
 def _group(pool: Pool) -> str:

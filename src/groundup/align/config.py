@@ -502,6 +502,12 @@ class BestOfNConfig(StageConfig):
         description="learn from the answer that a prompt came with where all that the model gives "
         "are worth less, which otherwise teach nothing of what is right",
     )
+    across_prompts: bool = Field(
+        False,
+        description="pair answers of different prompts, too: where the worse answer of a pair is "
+        "the best to another prompt, it is preferred there to the better one, so that what is "
+        "wrong here is not unlearned everywhere",
+    )
     min_reward: Bound | None = Field(
         None,
         description="prompts whose best answer is worth less give no conversation to learn from "

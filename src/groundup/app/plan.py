@@ -65,6 +65,8 @@ _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 25.0, 0.1
 # one takes, and learning once from its pairs; and reading the fine-tuning data beside them.
 _COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 300, 1_000, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
+# With pairs across prompts there are so many times as many.
+_ACROSS_PROMPTS = 1.6
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
@@ -355,6 +357,8 @@ def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes) -> float:
     seconds = float(table.settings["epochs"]) * _compared_seconds(
         compared[0], sizes, _PAIRS_SECONDS
     )
+    if compared[0].settings.get("across_prompts"):
+        seconds *= _ACROSS_PROMPTS
     # A step reads as many rows of fine-tuning data.
     return 2 * seconds + _PTX_SECONDS if table.settings.get("ptx") else seconds
 
