@@ -57,7 +57,7 @@ from groundup.text.batches import packed_batch
 from groundup.text.example import Example
 from groundup.text.rows import UnpairedPreference
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.batch import Batch, DataStream, Loss
+from groundup.train.batch import Batch, DataStream, Loss, TensorFields
 from groundup.train.device import prepare_to_read
 from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
@@ -101,7 +101,7 @@ class LabeledAnswer:
 
 
 @dataclass(frozen=True)
-class KTOBatch:
+class KTOBatch(TensorFields):
     """Answers packed into rows, and the mismatched ones into rows of their own.
 
     `sequences` holds the segment numbers of each answer and of its mismatched one, `reference`
@@ -119,22 +119,9 @@ class KTOBatch:
         return float(len(self.sequences))
 
     @property
-    def tokens(self) -> int:
-        return self.answers.tokens + self.mismatched.tokens
-
-    @property
     def without_gradients(self) -> tuple[Batch]:
         """What is read and not learned from."""
         return (self.mismatched,)
-
-    def to(self, device: torch.device) -> KTOBatch:
-        return KTOBatch(
-            self.answers.to(device),
-            self.mismatched.to(device),
-            self.desirable.to(device),
-            self.sequences.to(device),
-            self.reference.to(device),
-        )
 
 
 def labeled_loss(

@@ -23,7 +23,7 @@ from groundup.text.chat import encode_chat
 from groundup.text.example import Example, cut_to
 from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.batch import Batch, DataStream
+from groundup.train.batch import Batch, DataStream, TensorFields
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class PairBatch(TensorFields):
     """Packed sequences, which of them belong together, and what the reference thinks of them.
 
     `sequences` holds the segment numbers of each pair's chosen and rejected answer, `reference`
@@ -67,14 +67,6 @@ class PairBatch:
         answered = self.rows.weights > 0
         counts.index_add_(0, self.rows.segment_ids[answered], self.rows.weights[answered])
         return counts[self.sequences]
-
-    @property
-    def tokens(self) -> int:
-        return self.rows.tokens
-
-    def to(self, device: torch.device) -> PairBatch:
-        reference = None if self.reference is None else self.reference.to(device)
-        return PairBatch(self.rows.to(device), self.sequences.to(device), reference)
 
 
 class PairStream(DataStream):

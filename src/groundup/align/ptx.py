@@ -29,7 +29,7 @@ from groundup.runs.console import counted, say
 from groundup.text.batches import ConversationStream
 from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.batch import B, Batch, Loss, LossFunction, Stream
+from groundup.train.batch import B, Batch, Loss, LossFunction, Stream, TensorFields
 from groundup.train.loss import next_token_loss
 
 # Rows, drawn at random, are encoded until they have so many tokens: to encode all of a large set
@@ -39,7 +39,7 @@ _ROWS_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
-class PtxBatch:
+class PtxBatch(TensorFields):
     """A micro-batch of fine-tuning data; `scale` is what the sum of its tokens' losses counts.
 
     Its weight is 0: `fit` divides a step by the weight of the stage's own batches alone.
@@ -51,13 +51,6 @@ class PtxBatch:
     @property
     def weight(self) -> float:
         return 0.0
-
-    @property
-    def tokens(self) -> int:
-        return self.rows.tokens
-
-    def to(self, device: torch.device) -> PtxBatch:
-        return PtxBatch(self.rows.to(device), self.scale)
 
 
 class PtxStream(Generic[B]):

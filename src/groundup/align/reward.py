@@ -65,7 +65,7 @@ from groundup.text.chat import encode_chat
 from groundup.text.example import Example
 from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.batch import Batch, DataStream, Loss
+from groundup.train.batch import Batch, DataStream, Loss, TensorFields
 from groundup.train.device import use_threads
 from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
@@ -146,7 +146,7 @@ def answered_ids(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -
 
 
 @dataclass(frozen=True)
-class ComparisonBatch:
+class ComparisonBatch(TensorFields):
     """Packed answers; each pair names two of them, in the batch's order, and has a weight.
 
     The pairs of a prompt weigh 1 together.
@@ -160,14 +160,6 @@ class ComparisonBatch:
     @property
     def weight(self) -> float:
         return float(self.pair_weights.sum())
-
-    @property
-    def tokens(self) -> int:
-        return self.rows.tokens
-
-    def to(self, device: torch.device) -> ComparisonBatch:
-        moved = (self.chosen, self.rejected, self.pair_weights)
-        return ComparisonBatch(self.rows.to(device), *(one.to(device) for one in moved))
 
 
 def comparison_batch(

@@ -19,7 +19,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,7 +41,7 @@ from groundup.runs import ranks
 from groundup.text.batches import pack, packed_batch
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.batch import Batch
+from groundup.train.batch import Batch, TensorFields
 from groundup.train.device import has_fast_bfloat16
 from groundup.train.loss import chunk_rows
 
@@ -180,7 +180,7 @@ def flat(values: Sequence[PerToken], laid: Laid) -> Float[Tensor, " sampled"]:
 
 
 @dataclass(frozen=True)
-class RolloutBatch:
+class RolloutBatch(TensorFields):
     """Packed rollouts, and of each sampled token what a policy-gradient loss must know.
 
     `token_weights` is each token's weight in the sum that is divided by all `weight` of a step;
@@ -194,19 +194,6 @@ class RolloutBatch:
     advantages: Float[Tensor, " sampled"]
     old_logprobs: Float[Tensor, " sampled"]
     reference_logprobs: Float[Tensor, " sampled"]
-
-    @property
-    def tokens(self) -> int:
-        return self.rows.tokens
-
-    def to(self, device: torch.device) -> Any:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {
-            name: value.to(device)
-            for name, value in values.items()
-            if isinstance(value, Tensor | Batch)
-        }
-        return replace(self, **moved)
 
 
 # Passes.

@@ -7,7 +7,7 @@ Every training stage is these three things and nothing else. Pre-training and fi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
@@ -16,7 +16,28 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Batch:
+class TensorFields:
+    """The part of `TrainingBatch` that every dataclass of tensors and batches shares."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens the model reads, padding left out."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return sum(part.tokens for part in parts if isinstance(part, Batch))
+
+    def to(self, device: torch.device) -> Self:
+        """All tensors and batches on another device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in values.items()
+            if isinstance(value, Tensor | Batch)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Batch(TensorFields):
     """Rows of tokens, each row one or several documents packed side by side.
 
     `weights` says how much each target counts: 0 is not trained on. Tokens of different
@@ -40,9 +61,6 @@ class Batch:
     def tokens(self) -> int:
         """Tokens the model reads, padding left out."""
         return int((self.segment_ids >= 0).sum())
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     @classmethod
     def of(cls, input_ids: Int[Tensor, "rows time"], lengths: Sequence[int] | None = None) -> Batch:

@@ -50,7 +50,7 @@ from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.batches import pack, packed_batch
 from groundup.text.example import Example
-from groundup.train.batch import Batch, DataStream, Loss
+from groundup.train.batch import Batch, DataStream, Loss, TensorFields
 from groundup.train.device import use_threads
 from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
@@ -67,7 +67,7 @@ _CURVE_ROWS = 400
 
 
 @dataclass(frozen=True)
-class LabeledBatch:
+class LabeledBatch(TensorFields):
     """Packed messages and answers, each marked where it is read, with label and weight in order."""
 
     rows: Batch
@@ -77,14 +77,6 @@ class LabeledBatch:
     @property
     def weight(self) -> float:
         return float(self.weights.sum())
-
-    @property
-    def tokens(self) -> int:
-        return self.rows.tokens
-
-    def to(self, device: torch.device) -> LabeledBatch:
-        moved = (self.harmful, self.weights)
-        return LabeledBatch(self.rows.to(device), *(one.to(device) for one in moved))
 
 
 def say_of_kinds(rows: Sequence[Labeled]) -> Float[np.ndarray, " rows"]:
