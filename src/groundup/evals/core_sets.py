@@ -12,9 +12,9 @@ All questions are held out by the manifest: the half that training never sees, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from groundup.data.packs.boolq import boolq_dev
 from groundup.data.packs.questions import Question, group, is_heldout, questions
@@ -23,6 +23,7 @@ from groundup.data.split import evenly_spaced
 from groundup.text.rows import Choice
 
 Measure = Literal["acc_norm", "acc"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,19 @@ def _read(name: str, rejected: Rejected) -> Sequence[Question]:
 def _asked(q: Question) -> Choice:
     options = tuple(option.lower() for option in q.options) if q.source == "boolq" else q.options
     return Choice(CORE_SETS[q.source].prompt(q), options, q.answer, q.source, group(q))
+
+
+def evenly_of(items: Iterable[T], key: Callable[[T], object], count: int) -> list[T]:
+    """At most `count` items, as evenly of all kinds, told apart by `key`, as can be."""
+    kinds: dict[object, list[T]] = {}
+    for one in items:
+        kinds.setdefault(key(one), []).append(one)
+    shares = even_shares(count, list(map(len, kinds.values())))
+    return [
+        one
+        for kind, share in zip(kinds.values(), shares, strict=True)
+        for one in evenly_spaced(kind, share)
+    ]
 
 
 def even_shares(count: int, sizes: Sequence[int]) -> list[int]:

@@ -24,8 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from groundup.data.packs.fairness.crows_pairs import SentencePair, pairs
-from groundup.data.split import evenly_spaced
-from groundup.evals.core_sets import even_shares
+from groundup.evals.core_sets import evenly_of
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import of_shared_tokens, tails
 from groundup.evals.values.rows import (
@@ -61,15 +60,7 @@ _DIRECTIONS = {True: "stereotypes", False: "violations"}
 
 def items(count: int) -> list[SentencePair]:
     """At most `count` pairs, as evenly of all kinds as can be."""
-    by_type: dict[str, list[SentencePair]] = {}
-    for one in pairs():
-        by_type.setdefault(one.bias_type, []).append(one)
-    shares = even_shares(count, list(map(len, by_type.values())))
-    return [
-        one
-        for of_type, share in zip(by_type.values(), shares, strict=True)
-        for one in evenly_spaced(of_type, share)
-    ]
+    return evenly_of(pairs(), lambda one: one.bias_type, count)
 
 
 def ask(on: Subject, asked: Sequence[SentencePair]) -> list[Row]:

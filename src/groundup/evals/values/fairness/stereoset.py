@@ -26,8 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from groundup.data.packs.fairness.stereoset import Triple, triples
-from groundup.data.split import evenly_spaced
-from groundup.evals.core_sets import even_shares
+from groundup.evals.core_sets import evenly_of
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import continued
 from groundup.evals.values.rows import (
@@ -54,15 +53,7 @@ _WAYS = {True: "within a sentence", False: "between two"}
 
 def items(count: int) -> list[Triple]:
     """At most `count` items, of all terms and both ways as evenly as can be."""
-    by_term: dict[tuple[bool, str], list[Triple]] = {}
-    for one in triples():
-        by_term.setdefault((one.within, one.target), []).append(one)
-    shares = even_shares(count, list(map(len, by_term.values())))
-    return [
-        one
-        for of_term, share in zip(by_term.values(), shares, strict=True)
-        for one in evenly_spaced(of_term, share)
-    ]
+    return evenly_of(triples(), lambda one: (one.within, one.target), count)
 
 
 def ask(on: Subject, asked: Sequence[Triple]) -> list[Row]:
