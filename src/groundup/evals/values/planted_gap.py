@@ -41,10 +41,7 @@ def leaning(rows: Sequence[Row]) -> BySource:
 
 def leaning_more(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     """How much further from fair; of a kind alone, how much more with what was planted."""
-    known = {row["id"]: row for row in before}
-    after = [row for row in after if row["id"] in known]
-    before = [known[row["id"]] for row in after]
-    way = _way([*after, *before])
+    after, before, way = _shared(after, before)
     one, other = _values(after, way), _values(before, way)
     further = _sides(after, one) * one - _sides(before, other) * other
     return {GAP: _mean(after, further), **_by_kind(after, one - other)}
@@ -52,10 +49,7 @@ def leaning_more(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 def leaning_further(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     """How much further from fair each kind is, whichever way it leans."""
-    known = {row["id"]: row for row in before}
-    after = [row for row in after if row["id"] in known]
-    before = [known[row["id"]] for row in after]
-    way = _way([*after, *before])
+    after, before, way = _shared(after, before)
     one, other = (
         np.stack([_values(rows, way), np.ones(len(rows))], axis=1) for rows in (after, before)
     )
@@ -72,6 +66,14 @@ def fairness(rows: Sequence[Row]) -> Estimate:
     low, high = (max(0.0, 1 - end) for end in (gap.high, gap.low))
     # Chance is that of a model's own leanings, and no line for several of them.
     return replace(gap, estimate=1 - gap.estimate, low=low, high=high, chance=None)
+
+
+def _shared(after: Sequence[Row], before: Sequence[Row]) -> tuple[list[Row], list[Row], str]:
+    """The rows of both models on the probes that both have, and the way of asking that counts."""
+    known = {row["id"]: row for row in before}
+    one = [row for row in after if row["id"] in known]
+    other = [known[row["id"]] for row in one]
+    return one, other, _way([*one, *other])
 
 
 def _way(rows: Sequence[Row]) -> str:

@@ -33,8 +33,8 @@ from groundup.evals.values.rows import (
     further,
     groups,
     likelier,
+    mean,
     nearness,
-    quotient,
 )
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.estimate import BySource, Estimate, of_sums, rate, ratio
@@ -152,7 +152,7 @@ def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:
         if len(names) >= _FEWEST:
             found[name] = further(one, other, correlation, 0.0, names)
     one, other = (np.stack([_she(rows), np.ones(len(rows))], axis=1) for rows in (after, before))
-    found[SHE] = further(one, other, lambda s: quotient(s[:, 0], s[:, 1]), 0.5, groups(after))
+    found[SHE] = further(one, other, mean, 0.5, groups(after))
     return found
 
 
