@@ -67,7 +67,7 @@ from groundup.report.plots import COLORS, panels
 from groundup.report.table import Table, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
-from groundup.runs.files import read_lines, write_bytes, write_json
+from groundup.runs.files import read_lines, write_json, write_lines
 from groundup.runs.folder import Run
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import as_dicts
@@ -287,7 +287,7 @@ def _kept(path: Path, chunk: int, asked: int) -> list[dict[str, Any]]:
         return []
     found = [line for place, line in enumerate(read_lines(path)) if line["step"] == place]
     kept = found if len(found) == asked else found[: len(found) // chunk * chunk]
-    write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    write_lines(path, kept)
     return kept
 
 

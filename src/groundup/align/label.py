@@ -30,7 +30,7 @@ from groundup.maths.intervals import Interval
 from groundup.report.estimate import Estimate, share
 from groundup.report.estimate import rate as win_share
 from groundup.report.table import Cell, Column, Row, Table, percent
-from groundup.runs.files import lock, naming, writable
+from groundup.runs.files import locked, naming, writable
 from groundup.text.rows import BadRow, Message
 
 # How every line of a log begins, by which a torn one is known.
@@ -97,8 +97,7 @@ def vote_log(path: Path, inputs: Sequence[Path] = ()) -> Iterator[VoteLog]:
     the `inputs`, and while another process writes it.
     """
     writable(path, "--out", inputs=inputs, force=True)
-    held = lock(path.with_name(f".{path.name}.lock"), f"writing {path}")
-    try:
+    with locked(path):
         with naming(path):
             is_new = not path.exists()
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -110,9 +109,6 @@ def vote_log(path: Path, inputs: Sequence[Path] = ()) -> Iterator[VoteLog]:
             os.close(handle)
             if is_new and not path.stat().st_size:
                 path.unlink()  # nothing was said
-    finally:
-        Path(held.lock_file).unlink(missing_ok=True)
-        held.release()
 
 
 def _drop_torn_line(path: Path, handle: int) -> bool:

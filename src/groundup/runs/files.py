@@ -189,6 +189,17 @@ def lock(path: Path, busy: str) -> FileLock:
 
 
 @contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of the file `path`, which is written within the block, as `lock` does."""
+    taken = lock(path.with_name(f".{path.name}.lock"), f"writing {path}")
+    try:
+        yield
+    finally:
+        Path(taken.lock_file).unlink(missing_ok=True)
+        taken.release()
+
+
+@contextlib.contextmanager
 def folder_aside(
     folder: Path, *, first: str = "", last: str = "", replaces: Sequence[str] = ()
 ) -> Iterator[Path]:
@@ -405,6 +416,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(value, dict) and is_count(value.get("step")):
             lines.append(value)
     return lines
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write a .jsonl log anew, whole or not at all."""
+    write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def is_number(value: object) -> TypeGuard[float]:

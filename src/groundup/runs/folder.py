@@ -42,9 +42,9 @@ from groundup.runs.files import (
     read_json_object,
     read_kept,
     read_lines,
-    write_bytes,
     write_json,
     write_kept,
+    write_lines,
 )
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ class Run:
                 continue
             assert name not in self._files, "cut back before logging"
             kept = [line for line in read_lines(path) if line["step"] <= step]
-            write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_lines(path, kept)
 
 
 def is_finished(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.runs.files import is_count, lock, naming, read_json_object, writable, write_json
+from groundup.runs.files import is_count, locked, naming, read_json_object, writable, write_json
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def resumable_lines(
     writable(out, "--out", inputs=inputs, force=True)
     writable(about, "the side file of --out", inputs=inputs, force=force, ours=_is_ours)
     # Without a buffer, so that a line is on its way to disk when it is written.
-    with _locked(out), open(out, "ab", buffering=0) as file:
+    with locked(out), open(out, "ab", buffering=0) as file:
         finished = frozenset[int]()
         try:
             if out.stat().st_size:
@@ -59,17 +59,6 @@ def resumable_lines(
             raise
         with naming(out):
             yield lambda line: _write_whole(file, line.encode()), finished
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the lock of `out` within the block."""
-    taken = lock(out.with_name(f".{out.name}.lock"), f"writing {out}")
-    try:
-        yield
-    finally:
-        Path(taken.lock_file).unlink(missing_ok=True)
-        taken.release()
 
 
 def write(text: str) -> None:

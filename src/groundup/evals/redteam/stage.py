@@ -9,7 +9,6 @@ Stopped at any moment it goes on after the last whole round.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from groundup.formats.load import load
 from groundup.generation.guarded import Guard, guarding
 from groundup.report.history import History
 from groundup.runs.console import say
-from groundup.runs.files import read_lines, write_bytes
+from groundup.runs.files import read_lines, write_lines
 from groundup.runs.folder import Run
 from groundup.train.device import prepare, restoring_torch
 
@@ -86,7 +85,7 @@ class Log:
                 break
             kept.append(line)
             log._add(*key, tried)
-        write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        write_lines(path, kept)
         return log
 
     def write(self, model: int, method: Method, tried: list[Tried]) -> None:
