@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from groundup.data.packs.manifest import (
     Archive,
@@ -128,6 +130,11 @@ def table_rows(text: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
     while text.startswith("#"):
         text = text.partition("\n")[2]
     return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+
+
+def json_rows(text: str) -> Iterator[dict[str, Any]]:
+    """The rows of a member that is JSON Lines; U+2028 within one, as JSON allows, ends no line."""
+    yield from (json.loads(line) for line in text.split("\n") if line.strip())
 
 
 def read_members(name: str, progress: Callable[[str], None] | None = None) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import yaml
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set, table_rows
+from groundup.data.packs.fetch import json_rows, read_set, table_rows
 from groundup.data.packs.harm_scores import is_heldout, scored_responses
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.text.cleaning import normal_form, tidy
@@ -77,7 +77,7 @@ def _of_lines(text: str) -> Iterator[str]:
 
 
 def _of_json_lines(text: str) -> Iterator[str]:
-    yield from (json.loads(line)["prompt"] for line in _of_lines(text))
+    yield from (row["prompt"] for row in json_rows(text))
 
 
 def _of_csv(text: str) -> Iterator[str]:

@@ -8,12 +8,11 @@ continued worst. All of it is held out, counted and never shown.
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_set, table_rows
+from groundup.data.packs.fetch import json_rows, read_set, table_rows
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.runs.console import say
 from groundup.text.toxicity import Toxicity
@@ -63,7 +62,6 @@ class ScoredBeginning:
 def scored_beginnings(progress: Progress = None) -> list[ScoredBeginning]:
     """The texts of `toxic-scores` with their scores."""
     [text] = read_set(SCORES, progress).values()
-    found = map(json.loads, filter(str.strip, text.split("\n")))
     return [
         ScoredBeginning(
             one["text"],
@@ -71,7 +69,7 @@ def scored_beginnings(progress: Progress = None) -> list[ScoredBeginning]:
             float(one["severe_toxicity"]),
             float(one["profanity"]),
         )
-        for one in found
+        for one in json_rows(text)
     ]
 
 

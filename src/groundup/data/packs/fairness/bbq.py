@@ -11,12 +11,11 @@ out, as in the authors' script.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from groundup.data.config import DataConfig
-from groundup.data.packs.fetch import read_named, table_rows
+from groundup.data.packs.fetch import json_rows, read_named, table_rows
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.runs.console import say
 
@@ -61,8 +60,7 @@ def blocks() -> Sequence[tuple[Question, ...]]:
     found: dict[int, list[Question]] = {}
     count = 0
     for text in members.values():
-        for line in text.splitlines():
-            raw = json.loads(line)
+        for raw in json_rows(text):
             place = str(raw["category"]), str(raw["question_index"]), str(raw["example_id"])
             if (target := known[place]["target_loc"]) != "NA":
                 named = known[place]["label_type"] == "name"
