@@ -255,10 +255,9 @@ class Workshop:
         config = self.config
         if size == self.own:
             return config.model
-        depth, width = map(int, size.split("x"))
         fresh = self.out / "bodies" / f"{size}-fresh"
         if not (fresh / CONFIG).exists():
-            self._write_fresh(fresh, depth, width)
+            self._write_fresh(fresh, self._shape_of(size))
         return sft.run(
             SFTConfig(
                 out=self.out / "bodies" / size,
@@ -271,13 +270,17 @@ class Workshop:
             )
         )
 
-    def _write_fresh(self, folder: Path, depth: int, width: int) -> None:
-        shape = ModelConfig.of(
+    def _shape_of(self, size: str) -> ModelConfig:
+        """The shape of a body by its size, such as `2x128`: depth and width."""
+        depth, width = map(int, size.split("x"))
+        return ModelConfig.of(
             width=width,
             depth=depth,
             vocab_size=self.shape.vocab_size,
             context=self.shape.max_position_embeddings,
         )
+
+    def _write_fresh(self, folder: Path, shape: ModelConfig) -> None:
         ids = ("bos_token_id", "eos_token_ids", "pad_token_id")
         model = CausalLM(replace(shape, **{name: getattr(self.shape, name) for name in ids}))
         model.initialize(self.config.seed)
@@ -291,15 +294,7 @@ class Workshop:
 
     def parameters(self, size: str) -> int:
         """Parameters of a body."""
-        if size == self.own:
-            return self.shape.parameters
-        depth, width = map(int, size.split("x"))
-        return ModelConfig.of(
-            width=width,
-            depth=depth,
-            vocab_size=self.shape.vocab_size,
-            context=self.shape.max_position_embeddings,
-        ).parameters
+        return (self.shape if size == self.own else self._shape_of(size)).parameters
 
     def scores(self, one: Proxy, pool: Sequence[Pool]) -> Float[np.ndarray, "prompts n"]:
         """What a proxy says of every answer in the pool."""
