@@ -73,7 +73,7 @@ def samples(model: CausalLM, tokenizer: Tokenizer, *, seed: int) -> list[Sample]
     fitting = [prompt for prompt in prompts if _length(tokenizer, prompt) < context]
     greedy, warm = Sampling(temperature=0), Sampling(temperature=0.7, seed=seed)
     best, drawn = (
-        dict(zip(fitting, map(_shown, _continued(model, tokenizer, fitting, way)), strict=True))
+        dict(zip(fitting, map(shown, _continued(model, tokenizer, fitting, way)), strict=True))
         for way in (greedy, warm)
     )
     return [
@@ -107,5 +107,6 @@ def _turns(prompt: Sequence[str]) -> list[dict[str, str]]:
     return [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(prompt)]
 
 
-def _shown(answer: Completion) -> str:
+def shown(answer: Completion) -> str:
+    """The text of an answer, with an ellipsis where the limit of tokens cut it off."""
     return f"{answer.text} …" if answer.finish_reason == "length" else answer.text

@@ -27,6 +27,7 @@ from groundup.evals.domain.costs import Costs, costs
 from groundup.evals.domain.material import CONTEXT, Domain, Prompt, Reply
 from groundup.evals.measure import Evaluated, Measure, Subject
 from groundup.evals.perplexity import Bits, bits_per_byte
+from groundup.evals.samples import shown
 from groundup.generation.generate import generate
 from groundup.generation.request import Request, prompt_ids
 from groundup.generation.sampling import Sampling
@@ -138,7 +139,7 @@ def continued(model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[Prompt]) 
         except UserError as error:  # longer than its context, or it knows no chats
             said[place] = f"({error})"
     for place, answer in zip(asked, generate(model, list(asked.values()), tokenizer), strict=True):
-        said[place] = f"{answer.text} …" if answer.finish_reason == "length" else answer.text
+        said[place] = shown(answer)
     return said
 
 
