@@ -60,7 +60,7 @@ from groundup.formats.locate import name_of
 from groundup.report.estimate import POOLED
 from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
-from groundup.text.batches import packed_batch
+from groundup.text.batches import packed_batch, row_width
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example
 from groundup.text.rows import Message, Preference
@@ -73,7 +73,6 @@ from groundup.tune.prepare import PreparedModel, prepare_model
 
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
 RATES = (0.001, 0.001)
-_ROW_STEP = 64
 # Held-out prompts that are read on the way, and at the end.
 _CURVE_PROMPTS, _REPORT_PROMPTS = 300, 2000
 # Shares of the labels after which it is measured.
@@ -347,7 +346,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     context = prepared.context
     if config.context is None and train:
         longest = max(answer.inputs for one in (*train, *heldout) for answer in one.answers)
-        context = min(context, -(-longest // _ROW_STEP) * _ROW_STEP)
+        context = row_width(longest, context)
     stream = ComparisonStream(
         train,
         context=context,

@@ -26,7 +26,7 @@ Packing = Literal["packed", "padded"]
 # Rows left open while packing: with eight, about 2 % of a row stays empty.
 _OPEN_ROWS = 8
 _PADDING = -1
-# Widths of padded rows are multiples of this: a few shapes, so that few graphs are compiled.
+# Widths of rows are multiples of this: a few shapes, so that few graphs are compiled.
 _WIDTH_STEP = 64
 # A row: chains side by side, each of the numbers of the conversations that it joins.
 _Chains = list[list[int]]
@@ -52,6 +52,11 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
             done.append(open_rows.pop(fullest)[1])
         open_rows.append((length, [index]))
     return done + [members for _, members in open_rows]
+
+
+def row_width(longest: int, context: int) -> int:
+    """The width of rows for items of at most `longest` tokens: a multiple of 64, or `context`."""
+    return min(context, -(-longest // _WIDTH_STEP) * _WIDTH_STEP)
 
 
 def packed_batch(rows: Sequence[Sequence[Example]], width: int) -> Batch:
@@ -218,7 +223,7 @@ class ConversationStream(DataStream):
         for start in range(0, len(rows), self.micro_rows):
             part = rows[start : start + self.micro_rows]
             longest = max(map(self._used, part)) if padded else self.context
-            yield part, min(self.context, -(-longest // _WIDTH_STEP) * _WIDTH_STEP)
+            yield part, row_width(longest, self.context)
 
     def _laid_out(self, epoch: int) -> list[_Chains]:
         """Rows of chains of conversations."""

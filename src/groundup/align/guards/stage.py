@@ -48,7 +48,7 @@ from groundup.formats.locate import name_of
 from groundup.maths.roc import roc_auc
 from groundup.runs.console import say
 from groundup.runs.folder import Run
-from groundup.text.batches import pack, packed_batch
+from groundup.text.batches import pack, packed_batch, row_width
 from groundup.text.example import Example
 from groundup.train.batch import Batch, DataStream, Loss, TensorFields
 from groundup.train.device import use_threads
@@ -56,7 +56,6 @@ from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import prepare_model
 
-_ROW_STEP = 64
 # The same text scores otherwise in the last digits beside other texts.
 ROUNDING = 1e-4
 # Held-out rows that are read on the way.
@@ -171,7 +170,7 @@ def _job(config: GuardConfig, run: Run) -> Job[LabeledBatch, RewardModel]:
     reads = prepared.model.config.max_position_embeddings
     if config.context is None:
         longest = max(item.inputs for item in items)
-        context = min(context, -(-longest // _ROW_STEP) * _ROW_STEP)
+        context = row_width(longest, context)
     say(f"{run.stage}: {told(sides)}")
     weights = say_of_kinds(sides.train)
     stream = LabeledStream(
