@@ -319,21 +319,10 @@ class ModelConfig:
         """Those that a token meets: of the experts of a layer, as many as it is sent to."""
         return sizes.active_parameters(self)
 
-    def flops_per_token(self, context: int) -> int:
-        """Training floating point operations per token: forward plus backward."""
-        return sizes.flops_per_token(self, context)
-
-    def products(self) -> list[sizes.Product]:
-        """Features in, features out and number of the matrices that multiply each token."""
-        return sizes.products(self)
-
-    def activations_per_token(self) -> int:
-        """Numbers that a layer keeps of a token for backward, scores apart; roughly."""
-        return sizes.activations_per_token(self)
-
-    def scores_per_token(self, context: int) -> int:
-        """Scores that a layer keeps of a token for backward, where no kernel spares them."""
-        return sizes.scores_per_token(self, context)
+    flops_per_token = sizes.flops_per_token
+    products = sizes.products
+    activations_per_token = sizes.activations_per_token
+    scores_per_token = sizes.scores_per_token
 
     @property
     def compiles(self) -> bool:

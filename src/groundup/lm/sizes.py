@@ -44,7 +44,7 @@ def flops_per_token(config: ModelConfig, context: int) -> int:
 
 
 def products(config: ModelConfig) -> list[Product]:
-    """The matrix products that each token of a forward pass takes part in, the head's last."""
+    """Features in, features out and number of the matrices that multiply a token, the head last."""
     layers, width = config.num_hidden_layers, config.hidden_size
     of_a_layer = _products(config, _chosen(config))
     return [
@@ -69,7 +69,7 @@ def activations_per_token(config: ModelConfig) -> int:
 
 
 def scores_per_token(config: ModelConfig, context: int) -> int:
-    """Scores that a layer keeps of a token, before and after the softmax, where they are kept."""
+    """Scores that a layer keeps of a token for backward, where no kernel spares them."""
     return 0 if config.family.recurrent else 2 * config.num_attention_heads * context
 
 
