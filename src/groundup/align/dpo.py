@@ -33,13 +33,12 @@ from torch.nn.functional import logsigmoid
 from groundup.align.config import DPOConfig
 from groundup.align.pair_losses import hinge_loss, ipo_loss, orpo_loss, simpo_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, say_refused, tokenize_pairs
-from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
+from groundup.align.ptx import PtxBatch, policy_saver, ptx_parents, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_preferences
 from groundup.data.split import evenly_spaced, split
 from groundup.evals.by_source import WORLD, source_groups
 from groundup.evals.config import REFERENCE_FREE
-from groundup.formats.card import model_card
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
@@ -50,7 +49,6 @@ from groundup.runs.folder import Run
 from groundup.text.rows import BadLine
 from groundup.train.batch import Loss
 from groundup.train.device import prepare_to_read
-from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel, prepare_model
 
@@ -153,19 +151,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
     own, heldout, reference, fill = _pairs(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
     fill()  # which may take minutes: what is wrong with other data is said before
-    read = (config.data, *ptx_sources(config, config.data))
-
-    def save(model: CausalLM, plan: TrainPlan) -> None:
-        card = model_card(
-            "A chat model aligned by groundup",
-            how=f"{_METHODS[config.loss]} of {name_of(config.model)} with beta "
-            f"{config.beta}. {prepared.how}",
-            facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=read,
-            parents=(config.model,),
-        )
-        prepared.save(run.folder, prepared.tokenizer, card)
-
+    how = f"{_METHODS[config.loss]} of {name_of(config.model)} with beta {config.beta}"
     return Job(
         config,
         prepared.trained,
@@ -177,7 +163,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
         evaluate=lambda model, step: _evaluate(
             config, run, model, heldout, reference, context, step
         ),
-        save=save,
+        save=policy_saver(config, config.data, run, prepared, how),
         context=context,
         rows_per_epoch=own.rows_per_epoch,
         most_passes=MOST_PASSES,

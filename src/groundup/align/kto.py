@@ -39,13 +39,12 @@ from groundup.align.preferences import (
     tokenize_answer,
     twins,
 )
-from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
+from groundup.align.ptx import PtxBatch, policy_saver, ptx_parents, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_unpaired_preferences
 from groundup.data.split import evenly_spaced, split
 from groundup.errors import UserError
 from groundup.evals.by_source import WORLD
-from groundup.formats.card import model_card
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
@@ -59,7 +58,6 @@ from groundup.text.rows import UnpairedPreference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream, Loss, TensorFields
 from groundup.train.device import prepare_to_read
-from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel, prepare_model
 
@@ -261,19 +259,7 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
     own, heldout, reference, fill = _answers(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
     fill()  # which may take minutes: what is wrong with other data is said before
-    read = (config.data, *ptx_sources(config, config.data))
-
-    def save(model: CausalLM, plan: TrainPlan) -> None:
-        card = model_card(
-            "A chat model aligned by groundup",
-            how=f"Kahneman-Tversky optimization (KTO) of {name_of(config.model)} with beta "
-            f"{config.beta}. {prepared.how}",
-            facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=read,
-            parents=(config.model,),
-        )
-        prepared.save(run.folder, prepared.tokenizer, card)
-
+    how = f"Kahneman-Tversky optimization (KTO) of {name_of(config.model)} with beta {config.beta}"
     return Job(
         config,
         prepared.trained,
@@ -290,7 +276,7 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
         evaluate=lambda model, step: _evaluate(
             config, run, model, heldout, reference, context, step
         ),
-        save=save,
+        save=policy_saver(config, config.data, run, prepared, how),
         context=context,
         rows_per_epoch=own.rows_per_epoch,
         most_passes=MOST_PASSES,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from groundup.align.config import PPOConfig, RolloutConfig
 from groundup.align.prompts import Prompt, load_prompts
-from groundup.align.ptx import ptx_parents, ptx_sources, ptx_stream, with_ptx
+from groundup.align.ptx import policy_saver, ptx_parents, ptx_stream, with_ptx
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import (
     Laid,
@@ -42,7 +42,6 @@ from groundup.align.rollout import (
 from groundup.align.watch import Watch
 from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
-from groundup.formats.card import model_card
 from groundup.formats.folder import DTYPES
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
@@ -57,7 +56,6 @@ from groundup.train.batch import Loss, LossFunction
 from groundup.train.config import PASS_TOKENS
 from groundup.train.device import resolve_device, use_threads
 from groundup.train.loop import step_seed
-from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job
 from groundup.tune.prepare import PreparedModel, prepare_model
 
@@ -329,18 +327,7 @@ class Online:
             critic_rate=critic_rate,
         )
 
-        read = (config.prompts, *ptx_sources(config, config.prompts))
-
-        def save(model: M, plan: TrainPlan) -> None:
-            card = model_card(
-                "A chat model aligned by groundup",
-                how=f"{how}, of {name_of(config.model)}, to raise {config.reward}. {prepared.how}",
-                facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-                data=read,
-                parents=(config.model,),
-            )
-            prepared.save(run.folder, prepared.tokenizer, card)
-
+        how = f"{how}, of {name_of(config.model)}, to raise {config.reward}"
         return Job(
             settled,
             trained,
@@ -359,7 +346,7 @@ class Online:
                 with_ptx(loss, policy, lambda: watch.policy_trains) if config.ptx else loss,
             ),
             evaluate=lambda model, step: self.evaluate(policy(model), step),
-            save=save,
+            save=policy_saver(config, config.prompts, run, prepared, how),
             context=self.context,
             rows_per_epoch=max(1, len(self.prompts) * rows // config.episodes),
             model_config=config_to_hf(policy(model).config),

@@ -22,15 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup.align.config import PtxConfig
+from groundup.align.config import PreferenceConfig, PtxConfig, RolloutConfig
 from groundup.data.dataset import is_stage, load_dataset
 from groundup.errors import UserError
+from groundup.formats.card import model_card
 from groundup.runs.console import counted, say
+from groundup.runs.folder import Run
 from groundup.text.batches import ConversationStream
 from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import B, Batch, Loss, LossFunction, Stream, TensorFields
 from groundup.train.loss import next_token_loss
+from groundup.train.plan import TrainPlan
+from groundup.tune.prepare import PreparedModel
 
 # Rows, drawn at random, are encoded until they have so many tokens: to encode all of a large set
 # takes longer than many an alignment.
@@ -142,6 +146,32 @@ def ptx_parents(config: PtxConfig, data: Path) -> dict[str, Path]:
     """Those of them that lie somewhere, by the names under which a run remembers them."""
     there = [at for at in ptx_sources(config, data) if at.exists() and at != data]
     return {f"ptx {i + 1}" if i else "ptx": at for i, at in enumerate(there)}
+
+
+def policy_saver(
+    config: PreferenceConfig | RolloutConfig,
+    data: Path,
+    run: Run,
+    prepared: PreparedModel,
+    how: str,
+) -> Callable[[object, TrainPlan], None]:
+    """Return what saves a stage's policy, with a card that credits `data` and `config.ptx_data`.
+
+    `how` says what the stage did, without a period. Raises `UserError` as `ptx_sources` does.
+    """
+    read = (data, *ptx_sources(config, data))
+
+    def save(model: object, plan: TrainPlan) -> None:
+        card = model_card(
+            "A chat model aligned by groundup",
+            how=f"{how}. {prepared.how}",
+            facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
+            data=read,
+            parents=(config.model,),
+        )
+        prepared.save(run.folder, prepared.tokenizer, card)
+
+    return save
 
 
 def _items(sources: Sequence[Path], tokenizer: Tokenizer, context: int, seed: int) -> list[Example]:
