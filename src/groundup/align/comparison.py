@@ -428,7 +428,7 @@ def gain_table(first: Answered, grouped: Sequence[Method]) -> Table:
 
 
 def seed_table(first: Answered, several: Sequence[Method]) -> Table:
-    """The same of every run of the methods that have several."""
+    """What the answers of every single run are worth, of the methods that have several runs."""
     runs = [Method(run.name, [run]) for one in several for run in one.runs]
     spreads = []
     for one in several:

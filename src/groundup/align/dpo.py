@@ -185,8 +185,8 @@ _METHODS = {
 def _pairs(
     config: DPOConfig, run: Run, prepared: PreparedModel
 ) -> tuple[PairStream, list[Pair], Float[np.ndarray, "pairs 2"] | None, Callable[[], None]]:
-    """Return training pairs as a stream, held-out pairs, what the reference gives the latter, and
-    what computes it.
+    """Return a stream of training pairs, the held-out pairs, the log-probabilities that the
+    reference gives the latter, and the function that computes those of all pairs.
 
     Before its first step an adapter adds nothing: the reference is the model that was given. A loss
     without a reference has none computed.

@@ -290,8 +290,8 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
 def _answers(
     config: KTOConfig, run: Run, prepared: PreparedModel
 ) -> tuple[KTOStream, list[LabeledAnswer], Float[np.ndarray, "answers 2"], Callable[[], None]]:
-    """Return training answers as a stream, held-out ones, what the reference gives the latter, and
-    what computes it.
+    """Return a stream of training answers, the held-out answers, the log-probabilities that the
+    reference gives the latter, and the function that computes those of all answers.
 
     Before its first step an adapter adds nothing: the reference is the model that was given.
     """

@@ -143,7 +143,7 @@ def ptx_sources(config: PtxConfig, data: Path) -> tuple[Path, ...]:
 
 
 def ptx_parents(config: PtxConfig, data: Path) -> dict[str, Path]:
-    """Those of them that lie somewhere, by the names under which a run remembers them."""
+    """The `ptx_sources` on disk, without `data`, by the names under which a run remembers them."""
     there = [at for at in ptx_sources(config, data) if at.exists() and at != data]
     return {f"ptx {i + 1}" if i else "ptx": at for i, at in enumerate(there)}
 

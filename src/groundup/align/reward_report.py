@@ -262,7 +262,7 @@ def _interval(found: Interval | None) -> dict[str, float] | None:
 
 
 def table(found: Measured, labels: int) -> Table:
-    """All of it in one table: a number with its interval, and of what."""
+    """Every measure in one table: a number with its interval, and what it was measured on."""
     rows: list[Row | Part] = []
     if found.accuracy:
         rows.append(Part("The chosen answer has the higher reward"))

@@ -228,7 +228,7 @@ class TokenFacts:
         return float(np.mean([(ours - theirs).sum() for ours, theirs in apart]))
 
     def exact_kl(self) -> float:
-        """The same from whole distributions: of far less variance."""
+        """`sampled_kl` from whole distributions instead: of far less variance."""
         return float(np.mean([one.sum() for one in self.kl]))
 
     def mean_entropy(self) -> float:

@@ -108,7 +108,7 @@ def chosen(found: list[TrialResult], load: float) -> list[TrialResult]:
 
 
 def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
-    """All of it as lines."""
+    """The facts and speeds of this machine, one in a row."""
 
     def sized(value: float | None, unit: str = "B") -> str:
         if value is None:

@@ -339,7 +339,7 @@ def _pretraining(request: PlanRequest, folder: Path) -> PretrainConfig:
 
 
 def _vocab_size(request: PlanRequest) -> int:
-    """That of the tokenizer which is named, or the one that is asked for."""
+    """The vocabulary size of the tokenizer that is named, or else the size that is asked for."""
     if request.tokenizer is None:
         return request.vocab_size
     return Tokenizer.load(request.tokenizer).vocab_size

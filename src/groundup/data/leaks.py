@@ -224,7 +224,7 @@ def _failed_together(rows: Sequence[AnyRow], against: Evaluated) -> list[frozens
 def _holding(
     said: Sequence[tuple[int, list[str]]], among: UInt64[np.ndarray, " hashes"], size: int
 ) -> list[tuple[int, list[str]]]:
-    """Those of the texts that hold `size` words in a row which are known."""
+    """The texts that hold `size` known words in a row."""
     hashes, owner = shingles_of_all([text for _, text in said], size)
     return [said[place] for place in np.unique(owner[_known(hashes, among)])]
 

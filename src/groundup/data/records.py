@@ -396,7 +396,7 @@ def _reference(row: Json) -> Json:
 
 
 def _in_cells(asked: PromptRow) -> PromptRow:
-    """The same with numbers, which cells hold as text; what ends or is an answer stays one."""
+    """The row with settings as numbers, which cells hold as text; `stop` and `answer` stay text."""
     settings = {
         name: cell if name in ("stop", "answer") else _number(cell)
         for name, cell in asked.settings.items()

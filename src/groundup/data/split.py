@@ -162,7 +162,7 @@ def hold_out(rows: Sequence[R], share: float) -> tuple[list[R], list[R]]:
 
 
 def held_out_groups(groups: Iterable[str], share: float) -> set[str]:
-    """Those of the lowest hashes, about `share` of them: at least one, and never all."""
+    """The groups of the lowest hashes, about `share` of all: at least one, and never all."""
     hashes = {group: split_hash(group) for group in groups}
     ordered = sorted(hashes, key=lambda group: hashes[group])
     count = sum(one < share for one in hashes.values())

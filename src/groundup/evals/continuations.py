@@ -43,7 +43,7 @@ class Pair:
     continuation: tuple[int, ...]
 
     def cut_to(self, context: int) -> Pair:
-        """The same with at most `context` tokens to read; the last one is asked and never read.
+        """The pair with at most `context` tokens to read; the last one is asked and never read.
 
         The prompt loses its beginning; only a continuation that does not fit alone loses its end.
         """

@@ -70,7 +70,7 @@ class Said:
     answers: Sequence[str]
 
     def of(self, source: str) -> list[tuple[Conversation, str]]:
-        """Those of one source, and with `wiki` those about the real world."""
+        """The rows of one source with their answers; `wiki` has those about the real world."""
         pairs = zip(self.rows, self.answers, strict=True)
         return [(row, answer) for row, answer in pairs if row.source == source]
 

@@ -190,7 +190,7 @@ def of_models(content: Mapping[str, Any], key: str) -> dict[str, BySource]:
 
 
 def renamed(rows: Mapping[str, BySource], names: Mapping[str, str]) -> dict[str, BySource]:
-    """The same with parts called by the names that a page has for them."""
+    """Estimates with their parts called by the names that a page has for them."""
     return {
         model: {names.get(part, part): one for part, one in found.items()}
         for model, found in rows.items()

@@ -130,7 +130,7 @@ class Text:
     """What a model says when it goes on from the prompt."""
 
     def part(self, share: float) -> Text:
-        """The same with about this share of the training documents, taken from all over them."""
+        """This text with about this share of its training documents, taken from all over them."""
         total = len(self.documents)
         count = max(1, round(share * total))
         part = [self.documents[i * total // count] for i in range(count)]

@@ -64,7 +64,7 @@ class Perceptron:
                     self.weights[answer] -= self.x[i]
 
     def probabilities(self, x: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n classes"]:
-        """All of it on the answer: a perceptron has no doubts."""
+        """1 for the predicted class and 0 for the others: a perceptron has no doubts."""
         answers = (_with_one(x) @ self.weights.T).argmax(axis=1)
         certain: Float[np.ndarray, "n classes"] = np.eye(len(self.weights))[answers]
         return certain
@@ -118,5 +118,5 @@ class Network:
 
 
 def _with_one(x: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n features_and_one"]:
-    """The same with a feature that is always 1, whose weight is the bias."""
+    """Append a feature that is always 1, whose weight is the bias."""
     return np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)

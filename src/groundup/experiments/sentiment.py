@@ -103,7 +103,7 @@ class Openings:
 
     @classmethod
     def read(cls, tokenizer: Tokenizer, most: int) -> Openings:
-        """Those of the pack siqa. Raises `UserError` where it cannot be downloaded."""
+        """The openings of the pack siqa. Raises `UserError` where it cannot be downloaded."""
         found = questions("siqa", Rejected(), say)
         sides = [
             list(dict.fromkeys(one.passage for one in found if is_heldout(one) == heldout))

@@ -263,7 +263,7 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
 
 
 def _added_tokens(tokenizer: Tokenizer, theirs: Any) -> Check:
-    """Those that stand in tokenizer_config.json alone too, and the one that ends a sequence."""
+    """Compare added tokens, also those in tokenizer_config.json alone, and what ends a sequence."""
     name = "added tokens as transformers knows them"
     end = theirs.eos_token_id
     if end is not None and end not in tokenizer.stop_ids:

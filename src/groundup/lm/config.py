@@ -316,7 +316,7 @@ class ModelConfig:
 
     @property
     def active_parameters(self) -> int:
-        """Those that a token meets: of the experts of a layer, as many as it is sent to."""
+        """The parameters that one token uses: of a layer's experts only those it is sent to."""
         return sizes.active_parameters(self)
 
     flops_per_token = sizes.flops_per_token

@@ -26,7 +26,7 @@ def parameters(config: ModelConfig) -> int:
 
 
 def active_parameters(config: ModelConfig) -> int:
-    """Those that a token meets: of the experts of a layer, as many as it is sent to."""
+    """The parameters that one token uses: of a layer's experts only those it is sent to."""
     return _beside_layers(config) + config.num_hidden_layers * _layer(config, _chosen(config))
 
 

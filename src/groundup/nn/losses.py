@@ -186,7 +186,7 @@ def _reduced(losses: T, reduction: Reduction) -> T:
 
 
 def _reduced_over(losses: T, ignored: Array, counted: Array, reduction: Reduction) -> T:
-    """The same without those ignored; the mean is over what the others count."""
+    """Losses reduced without the ignored ones; the mean is over what the others count."""
     if ignored.any():
         losses = losses.masked_fill(losses.new_tensor(ignored) == 1, 0.0)
     if reduction != "mean":

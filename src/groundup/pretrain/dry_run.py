@@ -41,7 +41,7 @@ def sized(
     parameters: float | None = None,
     tokens: float | None = None,
 ) -> PretrainConfig:
-    """The same with the size of about so many `parameters` and the steps of so many `tokens`.
+    """The config with the size of about so many `parameters` and the steps of so many `tokens`.
 
     A transformer of more parameters is deeper, a recurrent network wider. Where nothing says how
     long it is, a model reads as many tokens as suit its size. Raises `UserError` where nothing says

@@ -448,7 +448,7 @@ def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]
 
 
 def _finite(values: Float[np.ndarray, " some"]) -> Float[np.ndarray, " fewer"]:
-    """Those that can be drawn: of a diverged model a loss is infinite."""
+    """The values that can be drawn: a diverged model has infinite losses."""
     kept: Float[np.ndarray, " fewer"] = values[np.isfinite(values)]
     return kept
 

@@ -109,7 +109,7 @@ class Table:
         return [self.corner, *(Cell(one.title, one.note).text for one in self.columns)]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as text; `baselines` are the rows that are there to be beaten."""
+        """Every cell as text; `baselines` are the rows that are there to be beaten."""
         is_base = [row.base for row in self.rows if isinstance(row, Row)]
         return {
             "title": self.title,

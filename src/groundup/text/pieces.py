@@ -44,7 +44,7 @@ def pieces(text: str, specials: Collection[str]) -> Iterator[Piece]:
 def streamed_pieces(
     texts: Iterable[str], specials: Collection[str], boundaries: Boundaries, margin: int = 0
 ) -> Iterator[Piece]:
-    """The same of all texts joined, in pieces of about `CHUNK` letters, as soon as each is sure.
+    """The pieces of all texts joined, of about `CHUNK` letters, as soon as each is sure.
 
     Boundaries are sure that lie `margin` letters and some before the end of what is known. Holds
     that much and the longest stretch without a boundary.

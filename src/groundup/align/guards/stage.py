@@ -2,10 +2,10 @@
 
     loss = - mean of w [ y log sigmoid(s) + (1 - y) log sigmoid(-s) ]         y = 1: harmful
 
-Messages and answers, harmful and benign, are four kinds with the same say together, however many
-rows each has (w). Then a quarter of the training side, which was not learned from, sets the
-thresholds (`model`). The same rows fit the n-grams that it is compared with. One pass over the rows
-is the default: three told harm and none apart no better.
+Harmful and benign messages and answers are four kinds. The weights w of each kind have the same
+sum, however many rows it has. Then a quarter of the training side, which was not learned from, sets
+the thresholds (`model`). The same rows fit the n-grams that it is compared with. One pass over the
+rows is the default: three passes told harmful rows from benign ones no better.
 
 Inan et al. 2023 ("Llama Guard", section 2) classify prompts and responses with one model likewise;
 theirs writes its verdict, this one reads it off one state.

@@ -58,7 +58,7 @@ def curves_of(model: Evaluated) -> tuple[Curve, Curve | None] | None:
 
 
 def tuning_plots(models: Sequence[Evaluated]) -> list[Plot]:
-    """Those that there is something to draw for."""
+    """The plots that have something to show."""
     parent, *tuned = models
     drawn = []
     trades = {f"{model.name} ({model(took).method})": _trade(model, parent) for model in tuned}

@@ -54,7 +54,7 @@ def write_tuning(
 
 
 def _data_folders(config: TuningReportConfig) -> dict[str, Path]:
-    """Those of the data's sources that lie somewhere: the report is made of just these bytes."""
+    """The sources of the data that are on disk: the report is made of just these bytes."""
     there = [at for at in config.data if at.exists()]
     return {f"data {place}" if place > 1 else "data": at for place, at in enumerate(there, start=1)}
 

@@ -355,7 +355,7 @@ def kept(item: Item, answer: str) -> list[bool]:
 
 
 def kept_loosely(item: Item, answer: str) -> list[bool]:
-    """The same, where one of eight forms of the answer keeps it (Zhou et al. 2023, section 3)."""
+    """Which instructions one of eight forms of the answer keeps (Zhou et al. 2023, section 3)."""
     lines = answer.strip().split("\n")
     forms = ["\n".join(part) for part in (lines, lines[1:], lines[:-1], lines[1:-1])]
     forms += [form.replace("*", "") for form in forms]

@@ -195,7 +195,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The same of one model less another's, question by question."""
+    """The numbers of one model less another's, question by question."""
     assert_same_items(after, before)
     shared = [
         (new, old)

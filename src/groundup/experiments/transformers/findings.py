@@ -33,7 +33,7 @@ def over(values: Sequence[float]) -> Estimate:
 
 
 def share_over(values: Sequence[float]) -> Estimate:
-    """The same of shares, whose interval ends at 0 and 1."""
+    """The mean of shares over seeds, with its 95 % interval cut off at 0 and 1."""
     found = over(values)
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 

@@ -63,7 +63,7 @@ class GGUFModel(StoredModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the matrices, where they share one; float32 for quantized ones.
+        """The dtype of the matrices, where they share one; float32 for quantized ones.
 
         bfloat16 would halve the memory, but has 8 bits where a block of Q8_0 has 8 and its scale
         11: the rounding would be as large as that of the quantization itself.

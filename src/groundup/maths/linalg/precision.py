@@ -33,7 +33,7 @@ def as_floats(a: Real[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 
 def as_matrix(a: Real[np.ndarray, "m n"]) -> Float[np.ndarray, "m n"]:
-    """The same of a matrix; a vector is refused, for it might be a row or a column."""
+    """A copy in float64 of a matrix; a vector is refused, for it might be a row or a column."""
     shape = _array(a).shape
     if len(shape) != 2:
         raise ValueError(f"shape {shape} is not a matrix's; give two axes, as a[:, None] has")
@@ -41,7 +41,7 @@ def as_matrix(a: Real[np.ndarray, "m n"]) -> Float[np.ndarray, "m n"]:
 
 
 def as_square(a: Real[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    """The same of a square matrix."""
+    """A copy in float64 of a square matrix."""
     x = as_matrix(a)
     if x.shape[0] != x.shape[1]:
         raise ValueError(f"shape {x.shape} is not square; give as many rows as columns")
@@ -51,7 +51,7 @@ def as_square(a: Real[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 def as_right_side(
     a: Real[np.ndarray, "m *n"], b: Real[np.ndarray, "m *k"]
 ) -> Float[np.ndarray, "m *k"]:
-    """The same of b, which must have a row for each of a's."""
+    """A copy in float64 of the right side b, which must have as many rows as a."""
     x, shape = as_floats(b), np.shape(a)
     if len(x) != shape[0]:
         raise ValueError(f"shapes {shape} and {x.shape} do not match; give as many rows in both")

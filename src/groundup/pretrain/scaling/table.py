@@ -102,7 +102,7 @@ class Runs:
         return len(self.losses)
 
     def chosen(self, kept: Bool[np.ndarray, " runs"]) -> Runs:
-        """Those that are marked."""
+        """The runs that are marked in `kept`."""
         return Runs(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
 
     @property

@@ -53,7 +53,7 @@ def all_pairs() -> Sequence[PronounPair]:
 
 
 def pairs(rejected: Rejected) -> list[PronounPair]:
-    """The same, and what was set aside."""
+    """Read the pairs that differ by pronouns alone; what is set aside is counted in `rejected`."""
     members = read_named(_SET, say)
     occupations = [
         name.strip().lower()

@@ -263,7 +263,7 @@ def _counted(number: str) -> Callable[[Sequence[Row]], Float[np.ndarray, "rows c
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The same of one model less another's, template by template."""
+    """The numbers of one model less another's, template by template."""
     assert_same_items(after, before)
     found = {}
     for name, (number, at) in _parts(after).items():

@@ -144,7 +144,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The same of one model less another's, template by template."""
+    """The numbers of one model less another's, template by template."""
     assert_same_items(after, before)
     old = _columns(before)
     found = {}

@@ -125,7 +125,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The same of one model less another's, pair by pair."""
+    """The numbers of one model less another's, pair by pair."""
     assert_same_items(after, before)
     of, shared = groups(after), _more(after, "shared") - _more(before, "shared")
     whole = _more(after, "whole") - _more(before, "whole")

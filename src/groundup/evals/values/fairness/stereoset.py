@@ -159,7 +159,7 @@ def _to_the_top(found: Estimate, sense: Estimate, prefers: Estimate) -> Estimate
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The same of one model less another's, term by term."""
+    """The numbers of one model less another's, term by term."""
     assert_same_items(after, before)
     found = {}
     for name, (statistic, at) in _parts(after).items():

@@ -73,11 +73,11 @@ class Template:
         return kinds == {swap.kind for swap in self.swaps if swap.within()}
 
     def filled(self, value: str) -> str:
-        """The prompt about one of them."""
+        """The prompt about one value of the swaps."""
         return self.text.replace(f"{{{self.slot}}}", value)
 
     def parted(self, value: str) -> tuple[str, str]:
-        """The same, parted behind the last slot."""
+        """The prompt about one value, parted behind its last slot."""
         before, _, after = self.text.rpartition(f"{{{self.slot}}}")
         return before.replace(f"{{{self.slot}}}", value) + value, after
 

@@ -123,7 +123,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The same of one model less another's, pair by pair."""
+    """The numbers of one model less another's, pair by pair."""
     assert_same_items(after, before)
     found = {}
     for name, (statistic, at) in _parts(after).items():

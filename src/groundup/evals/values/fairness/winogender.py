@@ -131,7 +131,7 @@ def _she(rows: Sequence[Row]) -> Float[np.ndarray, " rows"]:
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The same of one model less another's, occupation by occupation."""
+    """The numbers of one model less another's, occupation by occupation."""
     assert_same_items(after, before)
     found = {}
     for name, own in ((OWN, True), (OTHER, False)):

@@ -50,7 +50,7 @@ def reward_wins(folder: Path) -> list[dict[str, Any]]:
 
 
 def vote_wins(log: Path) -> list[dict[str, Any]]:
-    """The same of the votes of `groundup label`; prompts are drawn whole.
+    """Who won how often by the votes of `groundup label`; prompts are drawn whole.
 
     A tie counts half, and so do two bad answers.
 
