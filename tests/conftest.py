@@ -335,6 +335,17 @@ def uniform() -> CausalLM:
 
 
 @pytest.fixture(scope="session")
+def overflowing() -> CausalLM:
+    """Every weight is finite, and what an MLP makes of them is not: all logits are NaN."""
+    model = _random_model(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".mlp." in name:
+                parameter.mul_(1e19)
+    return model
+
+
+@pytest.fixture(scope="session")
 def alone() -> Alone:
     """log softmax of the full logits of one item by itself, at its trained targets."""
 

@@ -177,3 +177,10 @@ def test_a_pair_that_is_too_long_keeps_the_end_of_its_prompt(
     assert len(cut.prompt) + len(cut.continuation) - 1 <= context
     if prompt + continuation - 1 <= context:
         assert cut == pair
+
+
+def test_logits_that_are_no_numbers_are_no_probabilities(
+    overflowing: CausalLM, tokenizer: Tokenizer
+) -> None:
+    with pytest.raises(UserError, match="the model's logits are no numbers"):
+        continuation_logprobs(overflowing, pairs(tokenizer), context=64)

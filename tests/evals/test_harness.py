@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +371,13 @@ def test_the_stage_writes_what_the_harness_says(folder: Path, tmp_path: Path) ->
     held = (out / "tasks" / "groundup_openbookqa.jsonl").read_text().splitlines()
     assert len(held) == sum(row.source == "openbookqa" for row in core_questions(10**9))
     assert run(config) == out
+
+
+def test_a_model_whose_logits_are_no_numbers_has_no_accuracy(
+    model: CausalLM, tokenizer: Tokenizer, task: Path
+) -> None:
+    overflowing = deepcopy(model)
+    for layer in overflowing.model.layers:
+        layer.mlp.down_proj.weight.data.mul_(1e38)
+    with pytest.raises(UserError, match="the model's logits are no numbers"):
+        evaluate_tasks(GroundupLM(overflowing, tokenizer), [str(task)], limit=2)

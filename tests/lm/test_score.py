@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.errors import UserError
 from groundup.lm.logprobs import passes, score
 from groundup.lm.model import CausalLM
 from groundup.text.example import Example
@@ -44,6 +46,12 @@ def test_scores_are_those_of_each_item_alone(
 def test_an_item_without_a_target_has_no_scores(model: CausalLM) -> None:
     items = [Example([7], [True]), Example([7, 8], [True, False]), Example([7, 8], [True, True])]
     assert [len(values) for values in score(model, items, context=16)] == [0, 0, 1]
+
+
+def test_logits_that_are_no_numbers_are_no_scores(overflowing: CausalLM) -> None:
+    assert all(parameter.isfinite().all() for parameter in overflowing.parameters())
+    with pytest.raises(UserError, match="the model's logits are no numbers"):
+        score(overflowing, random_items([9, 5], seed=0), context=16)
 
 
 def test_no_items_give_no_scores(model: CausalLM) -> None:

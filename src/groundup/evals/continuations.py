@@ -24,6 +24,7 @@ from torch import Tensor
 
 from groundup.errors import UserError
 from groundup.lm.cache import Cache
+from groundup.lm.logprobs import require_finite
 from groundup.lm.model import CausalLM, in_eval_mode, uncompiled
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
@@ -92,7 +93,10 @@ def encode_pair(tokenizer: Tokenizer, prompt: str, continuation: str, opening: i
 def continuation_logprobs(
     model: CausalLM, pairs: Sequence[Pair], *, context: int, slots: int = _SLOTS
 ) -> list[Scored]:
-    """Score every pair, in order, cut to `context`; `slots` tokens of prompts are read at once."""
+    """Score every pair, in order, cut to `context`; `slots` tokens of prompts are read at once.
+
+    Raises UserError for a model whose logits are no numbers.
+    """
     cut = [pair.cut_to(context) for pair in pairs]
     found: list[Scored | None] = [None] * len(cut)
     # In float32 whatever the model's type: bfloat16 would round a logit of 20 to an eighth.
@@ -161,7 +165,9 @@ def _read_continuations(
     inside = torch.arange(targets.shape[1], device=head.device) < lengths[:, None]
     logprobs, best = _compared(hidden[inside], head, targets[inside])
     cuts = np.cumsum([len(pair.continuation) for pair in pairs])[:-1]
-    values = np.split(logprobs.double().cpu().numpy(), cuts)
+    flat = logprobs.double().cpu().numpy()
+    require_finite(flat)
+    values = np.split(flat, cuts)
     greedy = np.split(best.cpu().numpy(), cuts)
     for one, likeliest in zip(values, greedy, strict=True):
         yield Scored(one, bool(likeliest.all()))

@@ -41,6 +41,7 @@ from groundup.generation.request import (
     TopLogprobs,
 )
 from groundup.generation.sampling import BatchedSampling, Logits, sample, whole
+from groundup.lm.logprobs import NO_NUMBERS
 from groundup.lm.model import CausalLM, in_eval_mode
 from groundup.text.tokenizer import Tokenizer
 
@@ -320,10 +321,7 @@ class Engine:
             # No later request may share its prefix.
             self._cache.clear(i)
             self._running[i].read = 0
-            failed[i] = UserError(
-                "the model's logits are no numbers (NaN or infinite): its weights are damaged, or "
-                "too large for their type; download it again, or load it in float32"
-            )
+            failed[i] = UserError(NO_NUMBERS)
         return choice.masked_fill(damaged[:, None], 0.0)
 
     def _settings(self, logits: Logits) -> BatchedSampling:

@@ -140,6 +140,19 @@ def sequence_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " segment
     return weighted.new_zeros(segments).index_add(0, batch.segment_ids[rows, places], weighted)
 
 
+NO_NUMBERS = (
+    "the model's logits are no numbers (NaN or infinite): its weights are damaged, or too large for "
+    "their type; download it again, or load it in float32"
+)
+
+
+def require_finite(values: Float[np.ndarray, " _"]) -> None:
+    """Raises `UserError` for log-probabilities that are no numbers: whatever is made of them, a
+    choice or an interval, would look like a measurement."""
+    if not np.isfinite(values).all():
+        raise UserError(NO_NUMBERS)
+
+
 @torch.inference_mode()
 def score(
     model: CausalLM, items: Sequence[Example], *, context: int, tokens_per_pass: int | None = None
@@ -148,7 +161,8 @@ def score(
 
     An item is cut after `context` inputs; what is cut off has no value in its array. The first
     token has nothing before it and is never asked for. Items that are equal are read once. One pass
-    reads up to `tokens_per_pass`, or one item, and no gradient is recorded.
+    reads up to `tokens_per_pass`, or one item, and no gradient is recorded. Raises `UserError` for
+    a model whose logits are no numbers.
     """
     cut = [cut_to(item, context) for item in items]
     first: dict[tuple[tuple[int, ...], tuple[bool, ...]], int] = {}
@@ -187,4 +201,5 @@ def _scored(model: CausalLM, items: Sequence[Example]) -> list[Float[np.ndarray,
     # Tokens that are not asked for cost no head at all.
     hidden = model(batch)[row, place]
     flat = target_logprobs(hidden, model.head, batch.targets[row, place]).cpu().double().numpy()
+    require_finite(flat)
     return np.split(flat, np.cumsum([sum(item.loss_mask[1:]) for item in items])[:-1])

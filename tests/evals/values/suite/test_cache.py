@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import TinyModel
+from groundup.errors import UserError
 from groundup.evals.config import ValuesConfig
+from groundup.evals.measure import Subject
 from groundup.evals.values.fairness import counterfactual
 from groundup.evals.values.fairness.swaps import Template
 from groundup.evals.values.knowledge import TASKS
@@ -24,6 +27,8 @@ from groundup.evals.values.suite.asking import Asked, TaskItems, asking, hashed
 from groundup.evals.values.suite.cache import RowCache, pack_hashes
 from groundup.formats.adapter import model_hash
 from groundup.formats.folder import save_model
+from groundup.lm.model import CausalLM
+from groundup.text.rows import Choice
 from groundup.text.tokenizer import Tokenizer
 from parrots import babbler
 
@@ -158,6 +163,22 @@ def test_an_adapter_is_known_by_its_base_too(
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     configs[1].write_bytes(configs[0].read_bytes())
     assert model_hash(configs[0].parent) == model_hash(configs[1].parent) == hashes[0]
+
+
+def test_rows_of_logits_that_are_no_numbers_are_not_kept(
+    tmp_path: Path, overflowing: CausalLM, subject: Callable[[CausalLM], Subject]
+) -> None:
+    core, _ = TASKS
+    question = Choice("The sea is", ("deep", "wide"), 0, "piqa", "1")
+    on = replace(
+        subject(overflowing),
+        material=TaskItems({core.name: [question]}),
+        config=ValuesConfig(out=tmp_path, models=("a",)),
+        found={hashed: "a"},
+    )
+    with pytest.raises(UserError, match="the model's logits are no numbers"):
+        on(asking(core, RowCache(tmp_path / "cache")))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_sets_of_a_task_are_known_by_their_archives() -> None:
