@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from groundup.data.config import TokenizerConfig
 from groundup.data.split import data_files
 from groundup.errors import UserError
-from groundup.runs.files import read_lines, write_json
-from groundup.runs.folder import Run, folder_hash, is_finished, runs_inside
+from groundup.runs.files import read_lines, write_json, write_kept
+from groundup.runs.folder import Run, folder_hash, is_finished, read_run, runs_inside
 from groundup.train.config import TrainingConfig
 
 
@@ -145,6 +145,62 @@ def test_a_parent_that_moved_along_with_the_run_and_changed_is_told_of(tmp_path:
     (tmp_path / "moved" / "base" / "text.txt").write_text("two")
     with pytest.raises(UserError, match=r"begun from another data than .*moved/base is now"):
         opened(tmp_path / "moved")
+
+
+def test_another_chat_template_is_another_model(tmp_path: Path) -> None:
+    model, out = tmp_path / "model", tmp_path / "out"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    template, alone = model / "chat_template.jinja", folder_hash(model)
+
+    def opened() -> Run:
+        return Run.open(out, "sft", TrainingConfig(out=out), {"model": model})
+
+    with opened() as run:
+        run.plan({"steps": 1})
+    template.write_text("one")
+    with pytest.raises(UserError, match=r"another chat_template of model than .*model has now"):
+        opened()
+    # A run that was begun before templates were looked at is continued.
+    assert folder_hash(model) == alone
+    described = read_run(out)
+    for part in ("chat_template", "base"):
+        del described["parents"]["model"][part]
+    write_kept(out / "run.json", described)
+    opened().close()
+
+
+@pytest.mark.parametrize("named", ["in the weights", "in the config"])
+def test_an_adapter_on_a_base_that_changed_is_another_model(tmp_path: Path, named: str) -> None:
+    base, middle, top, out = (tmp_path / name for name in ("base", "middle", "top", "out"))
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"weights")
+    for folder, below in ((middle, "base"), (top, "middle")):
+        folder.mkdir()
+        in_weights = named == "in the weights"
+        described = "of somebody" if in_weights else str(tmp_path / below)
+        write_json(folder / "adapter_config.json", {"base_model_name_or_path": described})
+        said = {"base": f"../{below}"} if in_weights else None
+        save_file({"a": np.ones(1)}, folder / "adapter_model.safetensors", said)
+
+    def opened() -> Run:
+        return Run.open(out, "eval", TrainingConfig(out=out), {"top": top})
+
+    with opened() as run:
+        run.finish()
+    opened().close()
+    for name, file in (("weights", "model.safetensors"), ("template", "chat_template.jinja")):
+        kept = (base / file).read_bytes() if (base / file).exists() else None
+        (base / file).write_text(f"other {name}")
+        with pytest.raises(UserError, match=r"another base of top than .*top has now"):
+            opened()
+        (base / file).unlink() if kept is None else (base / file).write_bytes(kept)
+    opened().close()
+    # An adapter that names itself as its base is somebody else's to refuse.
+    write_json(base / "adapter_config.json", {"base_model_name_or_path": str(top)})
+    (base / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="another base of top"):
+        opened()
 
 
 def test_what_runs_wrote_inside_a_folder_is_none_of_its_content(tmp_path: Path) -> None:

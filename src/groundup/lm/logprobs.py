@@ -141,8 +141,8 @@ def sequence_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " segment
 
 
 NO_NUMBERS = (
-    "the model's logits are no numbers (NaN or infinite): its weights are damaged, or too large for "
-    "their type; download it again, or load it in float32"
+    "the model's logits are no numbers (NaN or infinite): its weights are damaged, or too large "
+    "for their type; download it again, or load it in float32"
 )
 
 

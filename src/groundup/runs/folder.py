@@ -460,7 +460,7 @@ def _description(
         "traits": dict(traits or {}),
         "config": config.model_dump(mode="json"),
         "parents": {
-            name: {"path": str(path), "sha256": _content_hash(name, path)}
+            name: {"path": str(path), "sha256": _content_hash(name, path), **_more_hashes(path)}
             for name, path in parents.items()
         },
         **environment_facts(_VERSIONED),
@@ -488,6 +488,58 @@ def _content_hash(name: str, path: Path) -> str:
     if not path.exists():
         raise UserError(f"there is no {name} {str(path)!r}; check the path")
     return folder_hash(path) if path.is_dir() else file_hash(path)
+
+
+def _more_hashes(path: Path) -> dict[str, str | None]:
+    """The hashes of what a folder's own does not cover, None for what it does not have.
+
+    They stand apart, since runs that were begun before know the folder's own hash alone.
+    """
+    if not path.is_dir():
+        return {}
+    bases = [f"{_content_hash('base', one)} {_template_hash(one)}" for one in _bases(path)]
+    base = hashlib.sha256("\n".join(bases).encode()).hexdigest() if bases else None
+    return {"chat_template": _template_hash(path), "base": base}
+
+
+def _template_hash(folder: Path) -> str | None:
+    template = folder / "chat_template.jinja"
+    return file_hash(template) if template.is_file() else None
+
+
+def _bases(folder: Path) -> list[Path]:
+    """What an adapter's folder stands on, down to a whole model, as far as it lies here."""
+    found = [folder]
+    while (base := _base(found[-1])) is not None and not any(map(base.samefile, found)):
+        found.append(base)
+    return found[1:]
+
+
+def _base(folder: Path) -> Path | None:
+    """The base of an adapter's folder; None for a name to download by, which stays what it is."""
+    described, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    if not described.is_file() or any(folder.glob("model*.safetensors")):
+        return None
+    said: list[object] = []
+    with contextlib.suppress(UserError):  # whoever loads the adapter says that it is damaged
+        said = [
+            _metadata(weights).get("base"),
+            read_json_object(described).get("base_model_name_or_path"),
+        ]
+    names = [name for name in said if isinstance(name, str) and name]
+    places = [place for name in names for place in (folder / name, Path(name))]
+    return next((place for place in places if os.path.exists(place)), None)
+
+
+def _metadata(path: Path) -> Mapping[str, str]:
+    """What a file of tensors says of itself; nothing where it is damaged or not there."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
 
 
 def _git_revision() -> str | None:
@@ -545,11 +597,19 @@ def _require_same(
                 + (", or pass --allow-inexact-resume" if inexact else "")
             )
     for name, parent in want["parents"].items():
-        if have["parents"].get(name, {}).get("sha256") != parent["sha256"]:
+        begun = have["parents"].get(name, {})
+        if begun.get("sha256") != parent["sha256"]:
             raise UserError(
                 f"{folder} was begun from another {name} than {parent['path']} is now; "
                 "choose another --out, or put back what it was begun from"
             )
+        # Runs of earlier versions do not say these.
+        for part in ("chat_template", "base"):
+            if begun.get(part, parent.get(part)) != parent.get(part):
+                raise UserError(
+                    f"{folder} was begun from another {part} of {name} than {parent['path']} has "
+                    "now; choose another --out, or put back what it was begun from"
+                )
 
 
 def _named(value: Any, names: Mapping[str, Any]) -> Any:
