@@ -24,7 +24,7 @@ from groundup.errors import UserError
 from groundup.evals.benchmarks import answered
 from groundup.evals.config import HarnessConfig
 from groundup.evals.core_sets import core_questions
-from groundup.evals.harness import GroundupLM, evaluate_tasks, sampling_of
+from groundup.evals.harness import GroundupLM, evaluate_tasks, penalty_of, sampling_of, task_files
 from groundup.evals.harness_run import run, write_task
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
@@ -156,6 +156,29 @@ def test_greedy_text_is_that_of_its_own_adapter(ours: GroundupLM, theirs: HFLM) 
     stopped = ours.generate_until(asked("generate_until", cut))
     assert stopped == theirs.generate_until(asked("generate_until", cut))
     assert stopped[0] == mine[0][: mine[0].index(mine[0][3])]
+
+
+@pytest.mark.parametrize("penalty", [1.5, 0.5])
+def test_the_models_own_repetition_penalty_counts_where_a_task_gives_none(
+    folder: Path, tmp_path: Path, penalty: float
+) -> None:
+    other = shutil.copytree(folder, tmp_path / "model")
+    said = json.loads((other / "generation_config.json").read_text())
+    (other / "generation_config.json").write_text(
+        json.dumps(said | {"repetition_penalty": penalty})
+    )
+    theirs = HFLM(pretrained=str(other), device="cpu")
+    penalized = GroundupLM(*load(other), repetition_penalty=penalty_of(other))
+    free = {"until": ["\n\n\n"], "max_gen_toks": 12, "do_sample": False}
+    prompts = ["The sea is", "The ship sails over", "Wo ist das Meer?"]
+    requests = asked("generate_until", [(prompt, free) for prompt in prompts])
+    mine = penalized.generate_until(requests)
+    assert mine == theirs.generate_until(requests)
+    plain = GroundupLM(*load(folder), repetition_penalty=penalty_of(folder))
+    assert mine != plain.generate_until(requests)
+    # A task's own comes first.
+    own = asked("generate_until", [(one, free | {"repetition_penalty": 1.0}) for one in prompts])
+    assert penalized.generate_until(own) == plain.generate_until(requests)
 
 
 # Folders that begin a text in other ways, and nothing passed by hand to either adapter.
@@ -381,3 +404,31 @@ def test_a_model_whose_logits_are_no_numbers_has_no_accuracy(
         layer.mlp.down_proj.weight.data.mul_(1e38)
     with pytest.raises(UserError, match="the model's logits are no numbers"):
         evaluate_tasks(GroundupLM(overflowing, tokenizer), [str(task)], limit=2)
+
+
+def test_tasks_that_have_changed_are_told_of(
+    folder: Path, rows: Sequence[Choice], tmp_path: Path
+) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    file = write_task(tasks, "mine", rows[:4])
+    (tasks / "_shared.yaml").write_text("doc_to_text: !function words.asked\n")
+    (tasks / "words.py").write_text("def asked(row):\n    return row['prompt']\n")
+    said = file.read_text().replace("doc_to_text: '{{prompt}}'\n", "include: _shared.yaml\n")
+    assert "include" in said
+    file.write_text(said)
+    config = HarnessConfig(
+        out=tmp_path / "out", models=(str(folder),), tasks=(str(file),), dtype="float32", threads=1
+    )
+    out = run(config)
+    assert run(config) == out
+    parts = [file, tasks / "_shared.yaml", tasks / "words.py", tasks / "mine.jsonl"]
+    assert set(task_files([str(file)], None)) == set(parts)
+    assert set(task_files(["mine"], tasks)) == set(parts)
+    for path in parts:
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n")
+        with pytest.raises(UserError, match=f"another task file {path} than"):
+            run(config)
+        path.write_bytes(before)
+    assert run(config) == out

@@ -15,9 +15,12 @@ assistant's turn does: a control token stands in a prompt only where the chat te
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from groundup.errors import UserError, installing
 from groundup.evals.continuations import (
@@ -27,10 +30,12 @@ from groundup.evals.continuations import (
     encode_pair,
     opening_of,
 )
+from groundup.formats.adapter import generation_config_of
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
+from groundup.runs.files import read_json_object
 from groundup.text.chat import encode_chat, render_chat
 from groundup.text.tokenizer import Tokenizer
 
@@ -55,12 +60,20 @@ class GroundupLM(LM):
     """A model of ours as the harness knows one.
 
     A prompt that is too long loses its beginning. Everything is one process and one device.
+    `repetition_penalty` is the model's own (`penalty_of`), for tasks that give none.
     """
 
     def __init__(
-        self, model: CausalLM, tokenizer: Tokenizer, *, name: str = "model", batch_size: int = 32
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        *,
+        name: str = "model",
+        batch_size: int = 32,
+        repetition_penalty: float = 1.0,
     ) -> None:
         super().__init__()
+        self._penalty = repetition_penalty
         self._model, self._tokenizer, self._name = model, tokenizer, name
         self._batch_size = batch_size
         self._context = model.config.max_position_embeddings
@@ -116,7 +129,7 @@ class GroundupLM(LM):
         asked = []
         for request in requests:
             context, settings = request.args
-            sampling = sampling_of(settings)
+            sampling = sampling_of({"repetition_penalty": self._penalty, **settings})
             room = self._context - sampling.max_new_tokens
             if room < 1:
                 raise UserError(
@@ -162,6 +175,19 @@ def _prefix_token(model: CausalLM, tokenizer: Tokenizer) -> int:
     """
     named = [id for id in (tokenizer.bos_id, tokenizer.eos_id) if id is not None]
     return named[0] if named else opening_of(model, tokenizer)
+
+
+def penalty_of(folder: Path) -> float:
+    """The repetition penalty that a model's folder asks for, also where it is greedy: it says which
+    token is likeliest. Raises UserError for one that is none."""
+    file = generation_config_of(folder)
+    said = None if file is None else read_json_object(file).get("repetition_penalty")
+    if said is None:
+        return 1.0
+    try:
+        return Sampling(repetition_penalty=said).repetition_penalty
+    except UserError as error:
+        raise UserError(f"{file} says {error}; correct it there") from None
 
 
 def sampling_of(settings: Mapping[str, Any]) -> Sampling:
@@ -212,8 +238,8 @@ def evaluate_tasks(
     `tasks` are names or task files; `include` are folders with further task files. Raises UserError
     for a task that is not known.
     """
-    files = [Path(task) for task in tasks if task.endswith((".yaml", ".yml"))]
-    names = [_task_of(Path(t)) if t.endswith((".yaml", ".yml")) else t for t in tasks]
+    files = [Path(task) for task in tasks if _is_file(task)]
+    names = [_task_of(Path(task)) if _is_file(task) else task for task in tasks]
     folders = [*include, *dict.fromkeys(file.parent for file in files)]
     # Reading the harness's ten thousand task files takes a while: only where one may be meant.
     manager = TaskManager(include_path=list(folders) or None, include_defaults=False)
@@ -235,6 +261,71 @@ def evaluate_tasks(
         bootstrap_iters=1000,
     )
     return found
+
+
+@dataclass(frozen=True)
+class _Function:
+    """What a task file names as `!function module.name`."""
+
+    named: str
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Reads task files and imports nothing."""
+
+
+_TaskLoader.add_constructor("!function", lambda loader, node: _Function(str(node.value)))
+
+
+def task_files(tasks: Sequence[str], include: Path | None) -> list[Path]:
+    """The local files that decide what is asked: the task files among `tasks` and in the folder
+    `include`, and whatever they include, call or read, as far as it lies here."""
+    left = [Path(task) for task in tasks if _is_file(task)]
+    if include is not None:
+        left += sorted(path for path in include.rglob("*") if _is_file(path.name))
+    found: dict[Path, None] = {}
+    while left:
+        path = left.pop(0)
+        if path in found or not path.is_file():
+            continue
+        found[path] = None
+        if _is_file(path.name):
+            try:
+                said = yaml.load(path.read_text("utf-8"), _TaskLoader)
+            except (yaml.YAMLError, UnicodeDecodeError):  # the harness says what is wrong with it
+                continue
+            left += _named_files(said, path.parent)
+    return list(found)
+
+
+def _named_files(said: object, folder: Path) -> Iterator[Path]:
+    """The files that a part of a task file in `folder` may name."""
+    if isinstance(said, _Function):
+        yield folder / f"{said.named.rpartition('.')[0].replace('.', '/')}.py"
+    elif isinstance(said, list):
+        for one in said:
+            yield from _named_files(one, folder)
+    elif isinstance(said, dict):
+        for key, value in said.items():
+            if key == "include":
+                yield from (folder / one for one in _strings(value))
+            elif key == "data_files":
+                yield from map(Path, _strings(value))
+            else:
+                yield from _named_files(value, folder)
+
+
+def _strings(said: object) -> Iterator[str]:
+    """The strings in a value, at whatever depth."""
+    if isinstance(said, str):
+        yield said
+    elif isinstance(said, dict | list):
+        for one in said.values() if isinstance(said, dict) else said:
+            yield from _strings(one)
+
+
+def _is_file(task: str) -> bool:
+    return task.endswith((".yaml", ".yml"))
 
 
 def _task_of(file: Path) -> str:

@@ -18,7 +18,7 @@ import yaml
 from groundup.data.files import write_json_lines
 from groundup.evals.config import HarnessConfig
 from groundup.evals.core_sets import CORE_SETS, core_questions
-from groundup.evals.harness import GroundupLM, evaluate_tasks
+from groundup.evals.harness import GroundupLM, evaluate_tasks, penalty_of, task_files
 from groundup.evals.models import compute_of, located
 from groundup.formats.load import load
 from groundup.report.table import Cell, Column, Row, Table
@@ -40,7 +40,8 @@ def run(config: HarnessConfig) -> Path:
     Raises `UserError` for models and tasks that are not there.
     """
     paths = {model.name: model.path for model in located(config.models)}
-    with Run.open(config.out, "lm-eval", config, paths) as run:
+    asked = {f"task file {path}": path for path in task_files(config.tasks, config.include)}
+    with Run.open(config.out, "lm-eval", config, paths | asked) as run:
         if run.finished:
             return run.folder
         begun = time.monotonic()
@@ -56,7 +57,7 @@ def run(config: HarnessConfig) -> Path:
             model, tokenizer = load(path)
             prepare(model, compute)
             found[name] = evaluate_tasks(
-                GroundupLM(model, tokenizer, name=name),
+                GroundupLM(model, tokenizer, name=name, repetition_penalty=penalty_of(path)),
                 config.tasks,
                 include=include,
                 limit=config.limit,

@@ -597,13 +597,15 @@ def _require_same(
                 + (", or pass --allow-inexact-resume" if inexact else "")
             )
     for name, parent in want["parents"].items():
-        begun = have["parents"].get(name, {})
+        # Runs of earlier versions name fewer of them, and less of each.
+        begun = have["parents"].get(name)
+        if begun is None:
+            continue
         if begun.get("sha256") != parent["sha256"]:
             raise UserError(
                 f"{folder} was begun from another {name} than {parent['path']} is now; "
                 "choose another --out, or put back what it was begun from"
             )
-        # Runs of earlier versions do not say these.
         for part in ("chat_template", "base"):
             if begun.get(part, parent.get(part)) != parent.get(part):
                 raise UserError(
