@@ -27,7 +27,9 @@ from groundup.align.rewards.verifiers import OwnReward, Reward, last_number, ope
 from groundup.align.rollout import Rollout
 from groundup.data.records import read_prompts
 from groundup.errors import UserError
+from groundup.runs.folder import Run
 from groundup.text.rows import Message
+from groundup.train.config import TrainingConfig
 from groundup.world import gold, questions
 from groundup.world.grammar import SeededRandom
 from rollouts import byte_tokenizer
@@ -725,3 +727,35 @@ def test_sentiment_is_the_answers_alone_from_minus_one_to_one() -> None:
     assert reward_of("sentiment", "What a lovely day!", "I hate this terrible war.") > 0.5
     assert reward_of("sentiment", "A cruel and horrible war.", "Lovely!") < -0.8
     assert reward_of("sentiment", "The train leaves at nine.") == 0
+
+
+def test_the_file_of_ones_own_reward_is_found_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("judging").mkdir()
+    for name in ("mine.py", "judging/__init__.py", "judging/kind.py"):
+        Path(name).write_text("raise SystemExit('imported')\n")
+    own = {"reward": Path("mine.py"), "gold": Path("judging/kind.py")}
+    found = reward_folders("mine:f", "judging.kind:f", judge="judging:f", cost="not_there:f")
+    assert found == own | {"judge": Path("judging/__init__.py")}
+    # An update of the package is told of elsewhere; a check and a part of Python have no such file.
+    assert reward_folders("groundup.world.gold:reward", "length:4", judge="sys:f") == {}
+
+
+def test_a_reward_that_was_edited_in_place_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("def f(prompts, completions):\n    return [0.0] * len(prompts)\n")
+    config = TrainingConfig(out=tmp_path / "out")
+
+    def opened() -> Run:
+        return Run.open(config.out, "ppo", config, reward_folders("mine:f", None))
+
+    with opened() as run:
+        run.finish()
+    opened().close()
+    Path("mine.py").write_text("def f(prompts, completions):\n    return [1.0] * len(prompts)\n")
+    with pytest.raises(UserError, match=r"begun from another reward than mine\.py is now"):
+        opened()

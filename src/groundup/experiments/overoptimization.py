@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.align.best_of_n import Pool
-from groundup.align.rewards.by_name import conservative
+from groundup.align.rewards.by_name import conservative, reward_folders
 from groundup.experiments.config import OveroptimizationConfig
 from groundup.experiments.overoptimization_laws import by_choice, by_iteration
 from groundup.experiments.overoptimization_models import Proxy, Workshop
@@ -40,6 +40,7 @@ def run(config: OveroptimizationConfig) -> Path:
     Raises `UserError` for settings, data, a gold or a folder that cannot be used.
     """
     parents = {"model": config.model, "data": config.data}
+    parents |= reward_folders("", config.gold)
 
     def make() -> None:
         begun = perf_counter()

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 
 from groundup.align.rewards.model import RewardModel, load_reward_model, score_rollouts
-from groundup.align.rewards.verifiers import Reward, is_verifier, open_reward
+from groundup.align.rewards.verifiers import Reward, is_verifier, open_reward, source_of
 from groundup.align.rollout import Rollout, RolloutReward
 from groundup.errors import UserError
 from groundup.text.rows import as_dicts
@@ -76,13 +76,15 @@ def conservative(scores: Float[np.ndarray, "models *answers"]) -> Float[np.ndarr
 def reward_folders(
     reward: str, gold: str | None, judge: str | None = None, cost: str | None = None
 ) -> dict[str, Path]:
-    """The rewards that are folders, as a run remembers its parents."""
+    """The rewards that are folders or a person's own files, as a run remembers its parents."""
     found: dict[str, Path] = {}
     for name, spec in (("reward", reward), ("gold", gold), ("judge", judge), ("cost", cost)):
         if spec and _is_folder(spec):
             found[name] = Path(spec)
         elif spec and spec.startswith(ENSEMBLE):
             found |= {f"{name}-{i}": one for i, one in enumerate(members(spec))}
+        elif spec and (source := source_of(spec)) is not None:
+            found[name] = source
     return found
 
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -285,6 +288,26 @@ def open_reward(spec: str) -> Reward:
     raise UserError(
         f"{spec!r} is no reward; give {_KNOWN}, module:function, or a reward model's folder"
     )
+
+
+def source_of(spec: str) -> Path | None:
+    """The file of a person's reward function, `module:function`, which is not imported for that;
+    None for what is none or is not found, and for functions of this package."""
+    name, colon, _ = spec.partition(":")
+    parts, places = name.split("."), [os.getcwd(), *sys.path]
+    if not colon or is_verifier(spec) or parts[0] == "groundup":
+        return None
+    if not all(map(str.isidentifier, parts)):
+        return None
+    for count in range(1, len(parts) + 1):
+        found = PathFinder.find_spec(".".join(parts[:count]), places)
+        if found is None:
+            return None
+        places = list(found.submodule_search_locations or [])
+    if found.origin is None or not os.path.isfile(found.origin):
+        return None
+    path, here = Path(found.origin), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 class OwnReward:
