@@ -65,6 +65,19 @@ def test_a_gain_is_told_opening_by_opening() -> None:
     assert remarks({"ppo": fallen}, {1: history.rewards[0]})[0].endswith("less.")
 
 
+def test_of_a_handful_of_openings_no_gain_is_told() -> None:
+    """Four that all rise do so by chance once in eight times, whatever drawing them shows."""
+    for count, verdict in ((4, "not told from 0."), (40, "more.")):
+        values = np.linspace(-1, 0.9, count)
+        lines = [
+            {"reward": ratio(one).to_json(), "rewards": one.tolist(), "kl": 0.1}
+            for one in (values, values + 0.1 * np.tile([0.5, 1.5], count // 2))
+        ]
+        history = History(lines, [])
+        assert history.gain.low > 0
+        assert remarks({"ppo": history}, {1: history.rewards[0]})[0].endswith(verdict)
+
+
 WORDS = " good bad love war happy sad"
 
 
@@ -144,3 +157,15 @@ def test_the_whole_experiment_in_miniature_goes_on_where_it_was(
         run(config.model_copy(update={"seed": 5}))
     with pytest.raises(UserError, match="holds other files"):
         run(config.model_copy(update={"out": folder}))
+    # Another model at the same place is another experiment: for its pool, and for each method.
+    weights = folder / "model.safetensors"
+    before, pool = weights.read_bytes(), out / "best-of-n" / "pool.json"
+    model, tokenizer = load(folder)
+    next(model.parameters()).data.mul_(1.01)
+    save_model(folder, model, tokenizer, card="")
+    with pytest.raises(UserError, match=r"pool\.json was made with another model than"):
+        run(config)
+    pool.unlink()
+    with pytest.raises(UserError, match=r"dpo was begun from another model than"):
+        run(config)
+    weights.write_bytes(before)

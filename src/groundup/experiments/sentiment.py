@@ -56,16 +56,18 @@ from groundup.data.packs.rows import Rejected
 from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
 from groundup.experiments.config import SentimentConfig
+from groundup.formats.adapter import model_hash
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model, load_tokenizer
 from groundup.formats.locate import locate
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
+from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate, ratio
 from groundup.report.figure import Plot
 from groundup.report.outcome import begun_threads, check_folder, write
 from groundup.report.plots import BASELINE, COLORS, panels
-from groundup.report.table import Table, text_table
+from groundup.report.table import Mark, Table, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, read_lines, write_json
 from groundup.runs.folder import Run, is_finished
@@ -262,7 +264,7 @@ def _online(
         )
         return _measured(make_job(settings, online), prepared, online.reference, measuring)
 
-    return run_stage(settings, method, {}, job)
+    return run_stage(settings, method, {"model": settings.model}, job)
 
 
 def _ppo(given: dict[str, Any]) -> tuple[RolloutConfig, Callable[[Any, Online], Job[Any, Any]]]:
@@ -323,6 +325,7 @@ def _pools(config: SentimentConfig, measuring: Measuring) -> list[Pool]:
     path = config.out / _POOL / "pool.json"
     count = 2 if config.quick else _iterations(config) * _EPISODES // _GROUP
     made_of = {"model": str(config.model), "seed": config.seed, "openings": count}
+    hashed = model_hash(locate(config.model))
     if not path.is_file():
         prompts = [
             one for one in evenly_spaced(measuring.openings.train, count) for _ in range(_GROUP)
@@ -337,6 +340,7 @@ def _pools(config: SentimentConfig, measuring: Measuring) -> list[Pool]:
             path,
             {
                 "made_of": made_of,
+                "model_hash": hashed,
                 "seconds": perf_counter() - begun,
                 "pools": _in_groups(rollouts, rewards_of(measuring.reward, rollouts).tolist()),
             },
@@ -345,6 +349,11 @@ def _pools(config: SentimentConfig, measuring: Measuring) -> list[Pool]:
     if found.get("made_of") != made_of:
         raise UserError(
             f"{path} was made with other settings ({found.get('made_of')}); choose another --out"
+        )
+    if found.get("model_hash", hashed) != hashed:  # of earlier versions it is not known
+        raise UserError(
+            f"{path} was made with another model than {config.model} is now; choose another --out, "
+            "or put back what it was made with"
         )
     return [
         Pool(tuple(one["opening"]), one["ids"], np.array(one["scores"])) for one in found["pools"]
@@ -405,7 +414,7 @@ def _dpo(config: SentimentConfig, pools: Sequence[Pool], measuring: Measuring) -
         reference = Reference(lambda: load_model(settings.model))
         return _measured(made, prepared, reference, measuring)
 
-    return run_stage(settings, "dpo", {}, job)
+    return run_stage(settings, "dpo", {"model": settings.model}, job)
 
 
 _TRAINING: Mapping[str, Callable[[SentimentConfig, Sequence[Pool], Measuring], Path]] = {
@@ -521,12 +530,16 @@ def _interval(found: Estimate) -> str:
     return f"{found.estimate:.3f}\n{found.low:.2f} to {found.high:.2f}"
 
 
+_VERDICTS: Mapping[Mark, str] = {"yes": "more", "no": "less", "open": "not told from 0"}
+
+
 def remarks(histories: Mapping[str, History], best: Mapping[int, Estimate]) -> list[str]:
     """What the numbers say."""
     said = []
     for name, history in histories.items():
         before, after, gain = history.rewards[0], history.rewards[-1], history.gain
-        verdict = "more" if gain.low > 0 else "less" if gain.high < 0 else "not told from 0"
+        claim = Claim(f"{name} raises the sentiment", gain, "sentiment", "above")
+        verdict = _VERDICTS[claim.mark]
         said.append(
             f"{name}: {before.estimate:.2f} → {after.estimate:.2f} for {history.all('kl')[-1]:.1f} "
             f"nats; on the same openings {gain.estimate:+.2f} ({gain.low:+.2f} to "
