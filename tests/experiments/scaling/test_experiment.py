@@ -160,11 +160,16 @@ def test_runs_that_have_not_begun_to_fall_are_left_out_and_said(tmp_path: Path) 
     assert [one for one in trials if one not in used] == [trials[place] for place in waiting]
     fit, _ = fitted(ScalingLawConfig(out=tmp_path, quick=True), used)
     assert fit.law.loss(1e6, 1e7) == pytest.approx(law.law.loss(1e6, 1e7), rel=1e-3)
+    # A tenth of the way, and not the loss of one token, is what a run has to go.
+    limit = SOURCE.of_one_token - 0.1 * (SOURCE.of_one_token - SOURCE.entropy)
+    just = [replace(trials[0], loss=limit + by) for by in (-1e-6, 1e-6)]
+    assert past_plateau(just, SOURCE) == just[:1] and just[1].loss < SOURCE.of_one_token
     [said] = on_plateau([trials[0]], len(trials), SOURCE)
+    assert f"at or above {limit:.3f}, less than 10% of the way" in said
     assert "without 1 of 20 runs that had not found" in said and "at or above" in said
     assert "2 x 32 of 1e+12" in said
     [said] = on_plateau([trials[0]], len(trials), SOURCE, left_out=False)
-    assert "the law is of all 20 runs, 1 of them at or above the loss of one token" in said
+    assert f"the law is of all 20 runs, 1 of them at or above {limit:.3f}, less than 10%" in said
     assert "2 x 32 of 1e+12" in said
     assert on_plateau([], 20, SOURCE) == on_plateau([], 20, SOURCE, left_out=False) == []
 

@@ -139,8 +139,13 @@ def _planned(config: ScalingLawConfig, source: Source) -> list[float]:
 
 def past_plateau(trials: list[Trial], source: Source) -> list[Trial]:
     """The runs that have begun to use the token before the last."""
-    limit = _BEGUN * source.entropy + (1 - _BEGUN) * source.of_one_token
-    return [one for one in trials if one.loss < limit]
+    return [one for one in trials if one.loss < _limit(source)]
+
+
+def _limit(source: Source) -> float:
+    """The loss below which a run has made a tenth of the way that the token before the last is
+    worth."""
+    return _BEGUN * source.entropy + (1 - _BEGUN) * source.of_one_token
 
 
 def on_plateau(
@@ -151,16 +156,19 @@ def on_plateau(
     They are left out of the law, or are in it where without them too few are left to tell one.
     """
     named = [f"{one.depth} x {one.width} of {one.flops:.2g} FLOPs" for one in waiting]
+    near = (
+        f"less than {_BEGUN:.0%} of the way from the loss of one token, {source.of_one_token:.3f}, "
+        f"to the entropy, {source.entropy:.3f}"
+    )
     if not left_out:
         return [
             "Too few runs have found the token before the last to tell a law of them: the law is "
-            f"of all {count} runs, {len(named)} of them at or above the loss of one token, "
-            f"{source.of_one_token:.3f}, which no such law knows: {', '.join(named)}."
+            f"of all {count} runs, {len(named)} of them at or above {_limit(source):.3f}, "
+            f"{near}, which no such law knows: {', '.join(named)}."
         ] * bool(named)
     return [
         f"The law is without {len(named)} of {count} runs that had not found the token before the "
-        f"last, for they are at or above the loss of one token, {source.of_one_token:.3f}: "
-        f"{', '.join(named)}."
+        f"last, for they are at or above {_limit(source):.3f}, {near}: {', '.join(named)}."
     ] * bool(named)
 
 
