@@ -299,12 +299,13 @@ def source_of(spec: str) -> Path | None:
         return None
     if not all(map(str.isidentifier, parts)):
         return None
+    found = None
     for count in range(1, len(parts) + 1):
         found = PathFinder.find_spec(".".join(parts[:count]), places)
         if found is None:
             return None
         places = list(found.submodule_search_locations or [])
-    if found.origin is None or not os.path.isfile(found.origin):
+    if found is None or found.origin is None or not os.path.isfile(found.origin):
         return None
     path, here = Path(found.origin), Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
