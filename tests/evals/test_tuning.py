@@ -187,7 +187,7 @@ def tuned(
     *,
     loss: Any = None,
     answers: Answers | None = None,
-    bits: Sequence[float] = (1.0, 2.0, 3.0),
+    bits: Sequence[float] = (1.0, 2.0, 3.0) * 7,
     replies: Answers | None = None,
     contamination: Sequence[Contamination] = (),
 ) -> Evaluated:
@@ -300,7 +300,7 @@ def test_what_another_tokenizer_read_is_compared_by_bytes_alone(
     text = one(measures.general_text)
     cut = but(one, general_text=replace(text, bytes=text.bytes + 1))
     assert OF["text_bits_per_byte"].change(cut, one) is None
-    assert OF["text_bits_per_byte"].change(tuned(bits=(2.0, 2, 4)), one) is not None
+    assert OF["text_bits_per_byte"].change(tuned(bits=(2.0, 2, 4) * 7), one) is not None
 
 
 def test_replies_are_scored_as_said_in_the_chat(
@@ -436,8 +436,8 @@ def test_verdicts_say_what_is_shown_and_how_much_may_be_hidden(
 ) -> None:
     # Every block costs 0.1 more; or as many blocks cost more as cost less.
     parent = but(read(model), "base")
-    forgot = but(parent, "full", general_text=blocks((1.1, 2.1, 3.1)))
-    mixed = but(parent, "thin", general_text=blocks((1.2, 2.0, 2.8)))
+    forgot = but(parent, "full", general_text=blocks((1.1, 2.1, 3.1) * 7))
+    mixed = but(parent, "thin", general_text=blocks((1.6, 2.0, 2.4) * 7))
     said = {
         (one.what, one.claim.split(" costs")[0]): one for one in claims([parent, forgot, mixed])
     }
@@ -459,6 +459,32 @@ def test_verdicts_say_what_is_shown_and_how_much_may_be_hidden(
     assert between.mark == "open" and "no difference is shown" in between.claim
 
 
+@pytest.mark.parametrize("right", [0.0, 0.5])
+def test_where_no_answer_changed_a_loss_may_still_be_hidden(right: float) -> None:
+    """As many questions as these cannot tell a model that forgot one in a hundred."""
+    rows = [Choice("?", ("a", "b"), 0, "piqa", str(i)) for i in range(40)]
+    sums = [np.array([-1.0, -2.0] if i < 40 * right else [-2.0, -1.0]) for i in range(40)]
+    parent, same = (tuned(name, answers=Answers(rows, sums)) for name in ("base", "thin"))
+    found = OF["question_accuracy"].change(same, parent)
+    assert found is not None and found.estimate == 0 and found.low < -0.05 and found.high > 0.05
+    replies = (tuned(name, replies=Answers(rows, sums)) for name in ("base", "thin"))
+    between = OF["reply_accuracy"].change(*replies)
+    assert between is not None and between.low < 0 < between.high
+    core = Answers(rows, sums).minus(Answers(rows, sums))
+    assert {one.low < 0 < one.high for one in core.values()} == {True}
+    if right:
+        (said,) = [one for one in claims([parent, same]) if "questions" in one.claim]
+        assert said.mark == "open" and "could be lost without being seen" in said.claim
+        assert "Up to 0.0 points" not in said.claim
+
+
+@pytest.mark.parametrize(("rows", "mark"), [(19, "open"), (20, "no")])
+def test_of_few_general_rows_no_forgetting_is_told(rows: int, mark: str) -> None:
+    parent, worse = (tuned(name, bits=[bits] * rows) for name, bits in (("a", 1.0), ("b", 2.0)))
+    (said,) = claims([parent, worse])
+    assert said.mark == mark and ("Of 19 rows that proves nothing" in said.claim) == (rows == 19)
+
+
 @pytest.mark.parametrize(("rows", "proven"), [(2, False), (19, False), (20, True), (100, True)])
 @pytest.mark.parametrize("better", [True, False])
 def test_few_held_out_rows_prove_nothing_for_better_or_worse(
@@ -468,7 +494,7 @@ def test_few_held_out_rows_prove_nothing_for_better_or_worse(
     domain = domain_of(Dataset((), tuple(talks), (), 0), config(tmp_path / "x"))
     found = too_few(OF["bits_per_byte"], Estimate(-1, -2, -0.5, rows, rows), domain)
     assert (found is None) == proven
-    assert too_few(OF["text_bits_per_byte"], change(1, 1, 1), domain) is None
+    assert too_few(OF["text_bits_per_byte"], Estimate(1, 1, 1, 20, 20), domain) is None
     said = notes([tuned("base")], {}, domain)
     assert any("fewer than 20" in one for one in said) != proven
     # Many blocks of two long texts are two texts.
@@ -554,7 +580,7 @@ def test_all_held_out_rows_that_nearly_stand_in_training_are_counted() -> None:
 def test_what_got_worse_is_said_first_and_what_says_nothing_not_at_all() -> None:
     parent = but(tuned("base"), documents=blocks([1.0] * 30))
     # It gains on the domain, loses general text; all questions are right before and after.
-    moved = but(tuned("thin", bits=(1.1, 2.1, 3.1)), documents=blocks([0.5] * 30))
+    moved = but(tuned("thin", bits=(1.1, 2.1, 3.1) * 7), documents=blocks([0.5] * 30))
     assert [one.mark for one in claims([parent, moved])] == ["no", "yes"]
     assert OF["question_accuracy"] not in told([parent, moved])
     rows = moved(measures.general_questions).rows
@@ -567,7 +593,7 @@ def test_what_got_worse_is_said_first_and_what_says_nothing_not_at_all() -> None
 def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Evaluated]) -> None:
     parent = read(roomy(0))
     made = replace(parent(took), method="QLoRA")
-    model = but(parent, took=made, general_text=blocks((1.1, 2.1, 3.1)))
+    model = but(parent, took=made, general_text=blocks((1.1, 2.1, 3.1) * 7))
     (said,) = [one for one in claims([parent, model]) if "general text" in one.claim]
     assert said.mark == "no" and "to the 4 bits of its base or by forgetting" in said.claim
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from groundup.report.claim import Claim
-from groundup.report.estimate import Estimate, apart, rate, ratio, share
+from groundup.report.estimate import Estimate, apart, gained, rate, ratio, share
 
 
 def test_answers_that_share_a_group_make_the_interval_wider() -> None:
@@ -49,6 +49,17 @@ def test_a_rate_of_groups_is_less_sure_than_one_of_independent_items() -> None:
     alone, in_groups = rate(values), rate(values, groups=np.repeat(range(4), 10).tolist())
     assert in_groups.estimate == alone.estimate == 0.75
     assert in_groups.low < alone.low
+
+
+def test_a_gain_has_a_width_even_where_no_item_changed() -> None:
+    half, all_right = np.tile([0.0, 1.0], 20), np.ones(40)
+    for values in (half, all_right):
+        found = gained(values, values)
+        assert found.low < 0 < found.high and found.low == pytest.approx(-found.high, abs=0.2)
+    # All that turned, turned alike: as far apart as two shares of so many are by Newcombe.
+    assert gained(all_right, np.zeros(40)).estimate == 1 and gained(all_right, 0 * half).low < 1
+    # Where some changed and some did not, they are drawn.
+    assert gained(all_right, half) == ratio(all_right - half)
 
 
 def test_items_of_one_group_alone_stand_for_themselves() -> None:

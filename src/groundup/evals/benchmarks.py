@@ -35,7 +35,7 @@ from groundup.evals.measure import Measure, Subject
 from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.evals.suites import Prepared
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import Estimate, rate, ratio
+from groundup.report.estimate import Estimate, gained, rate
 from groundup.runs.console import say
 from groundup.text.rows import Choice, Document
 from groundup.text.shards import Shard, encode
@@ -88,12 +88,14 @@ class Answers:
 
     def minus(self, other: Answers) -> dict[str, Estimate]:
         """How much more of the same questions it answers than `other` does."""
-        return self.difference(self.main() - other.main())
+        return self.difference(self.main(), other.main())
 
-    def difference(self, difference: Float[np.ndarray, " questions"]) -> dict[str, Estimate]:
+    def difference(
+        self, own: Float[np.ndarray, " questions"], others: Float[np.ndarray, " questions"]
+    ) -> dict[str, Estimate]:
         """The mean difference of the questions' credits, in each set and in all of them."""
         return {
-            name: ratio(difference[at], groups=[self.rows[i].group for i in at])
+            name: gained(own[at], others[at], groups=[self.rows[i].group for i in at])
             for name, at in _by_set(self.rows).items()
         }
 
@@ -179,7 +181,7 @@ def _accuracy(name: str, credits: Callable[[Answers], Float[np.ndarray, " _"]]) 
         better="above",
         measuring=questions,
         read=lambda found: found.accuracy(credits(found)),
-        difference=lambda one, other: one.difference(credits(one) - credits(other)),
+        difference=lambda one, other: one.difference(credits(one), credits(other)),
         share=True,
     )
 

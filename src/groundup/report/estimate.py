@@ -98,6 +98,23 @@ def apart(after: Estimate, before: Estimate) -> Estimate:
     return replace(after, **ends, chance=None)
 
 
+def gained(
+    after: Float[np.ndarray, " items"],
+    before: Float[np.ndarray, " items"],
+    *,
+    groups: Sequence[Hashable] | None = None,
+) -> Estimate:
+    """The mean of after - before, both from 0 to 1, on the same items, with its interval.
+
+    Where drawing items shows no spread, as where none of them changed, the intervals of the two
+    say what may be there unseen.
+    """
+    change = ratio(after - before, groups=groups)
+    if change.low < change.high:
+        return change
+    return apart(rate(after, groups=groups), rate(before, groups=groups))
+
+
 def _count(values: Shaped[np.ndarray, "items *columns"], groups: Sequence[Hashable] | None) -> int:
     return len(values) if groups is None else len(set(groups))
 

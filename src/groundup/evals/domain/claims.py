@@ -37,7 +37,7 @@ def claims(models: Sequence[Evaluated], domain: Domain | None = None) -> list[Cl
     worse comes first.
 
     Every measure that says something is put to the same test, for better and for worse. What few
-    held-out rows of the `domain` show is left open.
+    rows show, of the `domain` or of general text, is left open.
     """
     parent, *tuned = models
     # Nats per token are bits per byte again, in a unit that hangs on the tokenizer.
@@ -70,14 +70,14 @@ def _of_change(
     mark = mark_of(change, measure.better)
     meaning = _MEANING[measure.about][mark]
     if few is not None and mark != "open":
-        mark, meaning = "open", _unproven(few)
+        mark, meaning = "open", _unproven(few, measure)
     if (model(took).method, measure.about, mark) == (METHODS["qlora"], "general", "no"):
         meaning = "That was lost, to the 4 bits of its base or by forgetting."
     text = (
         f"{measure.sentence} {shown(after, measure)}, {shown(before, measure)} before: "
         f"{changed(change, measure)}. {meaning}"
     )
-    if mark == "open" and measure.about == "general":
+    if mark == "open" and few is None and measure.about == "general":
         text += f" {_unseen(change, measure)}"
     if measure is ANSWER_BITS:
         text += _perplexities(model, parent)
@@ -106,10 +106,11 @@ _MEANING = {
 }
 
 
-def _unproven(rows: int) -> str:
+def _unproven(rows: int, measure: Measure[Any]) -> str:
     if rows == 0:
         return "It was trained on these rows: that is memory, and says nothing of others."
-    return f"Of {rows} held-out rows that proves nothing, for better or worse."
+    kind = "held-out rows" if measure.about == "domain" else "rows"
+    return f"Of {rows} {kind} that proves nothing, for better or worse."
 
 
 def _perplexities(model: Evaluated, parent: Evaluated) -> str:

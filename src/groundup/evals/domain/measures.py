@@ -32,7 +32,7 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request, prompt_ids
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import POOLED, BySource, Estimate, rate, ratio
+from groundup.report.estimate import POOLED, BySource, Estimate, gained, rate, ratio
 from groundup.report.table import says_nothing
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Message, as_dicts
@@ -188,8 +188,8 @@ def _replies(one: Answers) -> BySource:
 
 
 def _more_replies(one: Answers, two: Answers) -> BySource:
-    difference = one.credit("acc_norm") - two.credit("acc_norm")
-    return _whole(ratio(difference, groups=[row.group for row in one.rows]))
+    groups = [row.group for row in one.rows]
+    return _whole(gained(one.credit("acc_norm"), two.credit("acc_norm"), groups=groups))
 
 
 def _blocks(one: Bits) -> BySource:
@@ -298,12 +298,10 @@ def told(models: Sequence[Evaluated]) -> list[Measure[Any]]:
 
 
 def too_few(measure: Measure[Any], change: Estimate, domain: Domain | None) -> int | None:
-    """The number of held-out rows behind a change on the domain where it proves nothing, be it
-    that there are few or (0) that none was held out."""
-    if measure.about != "domain":
-        return None
+    """The number of held-out rows behind a change where it proves nothing, be it that there are
+    few or, on the domain, that none was held out (0)."""
     rows = change.groups
-    if domain is not None:
+    if domain is not None and measure.about == "domain":
         of_documents = domain.rows - domain.talks
         rows = min(rows, of_documents if measure is DOCUMENT_BITS else domain.talks)
         rows = 0 if domain.trained else rows
