@@ -216,6 +216,9 @@ def test_a_foreign_folder_keeps_its_own_control_tokens(tmp_path):
         }}),
         ("added_tokens.json", {"<x>": 513, "<|im_end|>": 2, "two words": 512}),
         ("special_tokens_map.json", {"unk_token": {"content": "<u>"}}),
+        ("special_tokens_map.json", {"mask_token": {"content": "<x>", "lstrip": True}}),
+        ("special_tokens_map.json", {"eos_token": "<e>"}),
+        ("special_tokens_map.json", {"additional_special_tokens": ["<x>", "<b>"]}),
     ],
 )  # fmt: skip
 def test_tokens_beside_tokenizer_json_are_added_as_transformers_adds_them(
@@ -236,6 +239,36 @@ def test_tokens_beside_tokenizer_json_are_added_as_transformers_adds_them(
         assert found.encode(text) == ids
     found.save(tmp_path / "again")
     assert Tokenizer.load(tmp_path / "again").hash == found.hash
+    back = AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert back.special_tokens_map == theirs.special_tokens_map
+    assert back.added_tokens_decoder == theirs.added_tokens_decoder
+
+
+def test_a_map_of_tokens_is_passed_over_beside_a_list_of_all_added_ones(tokenizer, tmp_path):
+    """transformers wrote the map for its older versions, and reads it in older folders alone."""
+    tokenizer.save(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "<|endoftext|>"}')
+    assert Tokenizer.load(tmp_path).eos_id == tokenizer.end_of_text
+    path = tmp_path / "tokenizer_config.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"added_tokens_decoder": {}}))
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert Tokenizer.load(tmp_path).eos_id == theirs.eos_token_id == tokenizer.im_end
+
+
+def test_extra_tokens_that_a_map_has_as_objects_are_written_as_text(tokenizer, tmp_path):
+    """transformers 4 wrote them so, and version 5 opens no such folder."""
+    tokenizer.save(tmp_path)
+    extra = [{"content": "<x>", "lstrip": True}, "<b>"]
+    (tmp_path / "special_tokens_map.json").write_text(
+        json.dumps({"additional_special_tokens": extra})
+    )
+    found = Tokenizer.load(tmp_path)
+    found.save(tmp_path / "again")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert theirs.extra_special_tokens == ["<x>", "<b>"]
+    assert found.special_tokens["<x>"] == theirs.convert_tokens_to_ids("<x>")
+    assert theirs.added_tokens_decoder[found.special_tokens["<x>"]].lstrip
 
 
 def _bytes_vocab() -> dict[str, int]:

@@ -115,8 +115,10 @@ class Tokenizer:
                 f"{folder} holds no tokenizer.json; name a model folder that `groundup` or "
                 "`save_pretrained` of transformers has written"
             )
-        config = _read_json(folder / "special_tokens_map.json") or {}
-        config |= _read_json(folder / "tokenizer_config.json") or {}
+        config = _read_json(folder / "tokenizer_config.json") or {}
+        if "added_tokens_decoder" not in config:
+            # As transformers does: the map counts in older folders alone, and there it counts more.
+            config |= _read_json(folder / "special_tokens_map.json") or {}
         config["chat_template"] = _read_template(folder, config)
         ends = (_read_json(folder / "generation_config.json") or {}).get("eos_token_id")
         file = folder / "tokenizer.json"
@@ -139,7 +141,9 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json` (with the chat template)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {key: value for key, value in self._config.items() if value is not None}
+        config = {
+            key: _token_form(key, value) for key, value in self._config.items() if value is not None
+        }
         for name, value in (("tokenizer.json", self._content), ("tokenizer_config.json", config)):
             write_json(folder / name, value)
 
@@ -510,7 +514,11 @@ def _with_named_tokens(
     names = dict.fromkeys(f"{kind}_token" for kind in kinds)
     names |= dict.fromkeys(name for name in config if name.endswith("_token"))
     named = [config.get(name) for name in names]
-    special = dict.fromkeys(text for one in (*named, *extra) if (text := _token_text(one)))
+    # One that two name has the form that the first gives it.
+    special: dict[str, AddedToken] = {}
+    for one in (*named, *extra):
+        if (text := _token_text(one)) and text not in special:
+            special[text] = _special_token(one, text)
     decoder = config.get("added_tokens_decoder")
     if decoder is None:
         decoder = {
@@ -521,7 +529,7 @@ def _with_named_tokens(
         one["content"]: AddedToken(**one | ({"special": True} if one["content"] in special else {}))
         for _, one in sorted(decoder.items(), key=lambda item: int(item[0]))
     }
-    found |= {text: AddedToken(text, special=True) for text in special if text not in found}
+    found |= {text: token for text, token in special.items() if text not in found}
     known = {token["content"] for token in content.get("added_tokens") or []}
     missing = [token for text, token in found.items() if text not in known]
     if not missing:
@@ -622,6 +630,25 @@ def _token_text(value: Any) -> str | None:
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None
+
+
+def _special_token(one: Any, text: str) -> AddedToken:
+    """Return the control token that a config names, with the blanks that it takes in."""
+    sides = ("single_word", "lstrip", "rstrip", "normalized")
+    form = {name: one[name] for name in sides if name in one} if isinstance(one, dict) else {}
+    return AddedToken(text, special=True, **form)
+
+
+def _token_form(key: str, value: Any) -> Any:
+    """Return what a config says of control tokens so that transformers reads it.
+
+    In special_tokens_map.json a token may be an object that does not say what it is, and nowhere
+    else. Its blanks stand in tokenizer.json as well.
+    """
+    if key in ("additional_special_tokens", "extra_special_tokens") and isinstance(value, list):
+        return [_token_form("_token", one) for one in value]
+    typed = isinstance(value, dict) and "__type" in value
+    return value if typed or not key.endswith("_token") else _token_text(value) or value
 
 
 def _read_template(folder: Path, config: dict[str, Any]) -> str | None:
