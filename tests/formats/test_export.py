@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from groundup.adapters.attach import add_lora
 from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
 from groundup.app.completions import sampling_of
-from groundup.errors import UserError
+from groundup.errors import CheckFailed, UserError
 from groundup.formats.adapter import save_adapted
 from groundup.formats.export import export
 from groundup.formats.folder import save_model
@@ -102,6 +103,30 @@ def test_to_gguf_and_back_to_a_folder(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(model.get_parameter(name), parameter), name
     assert (back / "README.md").read_text().startswith("---\nlibrary_name: transformers\n")
     assert "license: cc-by-sa-4.0" in (back / "README.md").read_text()
+
+
+def test_a_copy_is_opened_by_transformers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of a source whose control tokens are objects in special_tokens_map.json alone."""
+    path = folder / "tokenizer_config.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({name: v for name, v in said.items() if name != "eos_token"}))
+    tokens = {"eos_token": {"content": "<|im_end|>", "lstrip": False, "rstrip": False}}
+    (folder / "special_tokens_map.json").write_text(json.dumps(tokens))
+    theirs = transformers.AutoTokenizer.from_pretrained(export(folder, to="hf"))
+    assert theirs.eos_token == "<|im_end|>"
+    assert "folder: opened by transformers  same" in capsys.readouterr().out
+
+
+def test_a_copy_that_transformers_cannot_open_differs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "above"}))
+    with pytest.raises(CheckFailed, match="1 of 3 checks"):
+        export(folder, to="hf")
+    assert "transformers cannot load it: ValueError: Padding side" in capsys.readouterr().out
 
 
 def test_a_folder_in_another_number_format(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -295,4 +296,24 @@ def test_the_command_prints_a_table_and_exits_with_one_where_something_differs(
     assert main(["verify", str(tmp_path / "other.gguf"), "--against", str(folder)]) == 1
     heard = capsys.readouterr()
     assert "DIFFERS" in heard.out
+    assert heard.err.startswith("error: 1 of ") and len(heard.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "broken"),
+    [
+        # Each is no fault to the model here, and one to transformers.
+        ("tokenizer_config.json", {"eos_token": {"content": "<|im_end|>"}}),
+        ("config.json", {"attention_dropout": "none"}),
+    ],
+)
+def test_a_folder_that_transformers_cannot_load_differs(
+    folder: Path, capsys: pytest.CaptureFixture[str], file: str, broken: dict[str, Any]
+) -> None:
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | broken))
+    assert main(["verify", str(folder)]) == 1
+    heard = capsys.readouterr()
+    [row] = [line for line in heard.out.splitlines() if "DIFFERS" in line]
+    assert row.startswith("loaded by transformers") and "transformers cannot load it: " in row
     assert heard.err.startswith("error: 1 of ") and len(heard.err.splitlines()) == 1

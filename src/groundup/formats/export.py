@@ -31,6 +31,7 @@ from groundup.formats.load import open_model
 from groundup.formats.locate import GGUF_SUFFIX, is_named, short_name
 from groundup.formats.modelfile import MARK, modelfile
 from groundup.formats.own_config import not_in_hugging_face
+from groundup.formats.verify import opened_by_transformers
 from groundup.runs.console import say
 from groundup.runs.files import folder_aside, read_json_object, same_file, write_text
 
@@ -160,7 +161,8 @@ def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[C
     card, sampling = _card(found, name), _sampling(found)
     save_model(out, model, tokenizer, card=card, dtype=dtype, sampling=sampling)
     write_text(out / _HF_MARK, f"Made of {name} by groundup export, which may write it anew.\n")
-    return compared_with_folder(model, tokenizer, out, dtype)
+    # Files that it cannot open compare as well as others.
+    return [*compared_with_folder(model, tokenizer, out, dtype), opened_by_transformers(out)]
 
 
 def _sampling(found: StoredModel) -> dict[str, Any] | None:

@@ -226,18 +226,11 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
         at = found.base.path
     prompts = prompts_for(model, tokenizer)
     with _quiet_transformers() as transformers:
-        base = found.base if isinstance(found, AdapterFolder) else found
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(
-            base.path, dtype=torch.float32, local_files_only=True
-        )
-        if isinstance(found, AdapterFolder):
-            import peft
-
-            theirs = peft.PeftModel.from_pretrained(theirs, found.path)
-        theirs.eval()
-        with torch.inference_mode():
-            logits = [theirs(torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
-        written = transformers.AutoTokenizer.from_pretrained(at, local_files_only=True)
+        try:
+            logits = _their_logits(transformers, found, prompts)
+            written = transformers.AutoTokenizer.from_pretrained(at, local_files_only=True)
+        except Exception as error:  # of whatever kind: it checks a folder as it reads it
+            return [Check("loaded by transformers", "differs", _cannot_load(error))]
         added_tokens = _added_tokens(tokenizer, written)
         their_text, their_talk = _their_chat(written)
         # What no text becomes here shall be special there: Qwen's files call <think> ordinary.
@@ -260,6 +253,41 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
             equal("chat ids as transformers makes them", [ids], [their_talk], "conversations"),
         ]
     return checks
+
+
+def opened_by_transformers(folder: Path) -> Check:
+    """Whether transformers, where it is installed, reads a model folder's settings."""
+    name = "folder: opened by transformers"
+    if importlib.util.find_spec("transformers") is None:
+        return Check(name, "not checked", "transformers is not installed")
+    with _quiet_transformers() as transformers:
+        try:
+            for kind in (transformers.AutoConfig, transformers.AutoTokenizer):
+                kind.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # of whatever kind, as above
+            return Check(name, "differs", _cannot_load(error))
+    return Check(name, "same", "config and tokenizer")
+
+
+def _cannot_load(error: Exception) -> str:
+    why = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"transformers cannot load it: {why[:300]}"
+
+
+def _their_logits(
+    transformers: Any, found: StoredModel, prompts: Sequence[Sequence[int]]
+) -> list[Logits]:
+    base = found.base if isinstance(found, AdapterFolder) else found
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        base.path, dtype=torch.float32, local_files_only=True
+    )
+    if isinstance(found, AdapterFolder):
+        import peft
+
+        theirs = peft.PeftModel.from_pretrained(theirs, found.path)
+    theirs.eval()
+    with torch.inference_mode():
+        return [theirs(torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
 
 
 def _added_tokens(tokenizer: Tokenizer, theirs: Any) -> Check:
