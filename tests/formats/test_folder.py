@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -480,7 +481,64 @@ def test_a_stored_head_of_a_tied_model_must_be_the_embedding(folder: Path) -> No
     refused(folder, "lm_head.weight differs from the embedding")
 
 
+@pytest.mark.parametrize("name", ["llama tied", "gpt2"])
+def test_the_head_alone_is_the_embedding_of_a_tied_model(name: str, tmp_path: Path) -> None:
+    """As safetensors' own save_model leaves it: of two names it keeps the last."""
+    theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
+    theirs.save_pretrained(tmp_path)
+    safetensors.torch.save_model(theirs, str(tmp_path / "model.safetensors"), {"format": "pt"})
+    stored = load_file(tmp_path / "model.safetensors")
+    head = stored["lm_head.weight"].clone()
+    assert not any("embed_tokens" in tensor or "wte" in tensor for tensor in stored)
+    ours = load_model(tmp_path)
+    assert ours.lm_head.weight is ours.model.embed_tokens.weight
+    with torch.no_grad():
+        assert_close(ours.logits(Batch.of(IDS)), theirs(IDS).logits, rtol=1e-5, atol=1e-5)
+    for bad, told in ((head[:-1], "has shape"), (head.to(torch.int32), "is of type I32")):
+        change_weights(tmp_path, **{"lm_head.weight": bad})
+        refused(tmp_path, f"tensor lm_head.weight {told}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int64])
+def test_a_stored_head_of_a_tied_model_is_checked_as_the_embedding_is(
+    folder: Path, dtype: torch.dtype
+) -> None:
+    embedding = load_file(folder / "model.safetensors")["model.embed_tokens.weight"].clone()
+    change_weights(folder, **{"lm_head.weight": embedding.to(dtype)})
+    refused(folder, "tensor lm_head.weight is of type .*, and weights are read as F64")
+    change_weights(folder, **{"lm_head.weight": embedding[:3]})
+    refused(folder, r"tensor lm_head.weight has shape \[3, 64\]")
+
+
+def test_one_tensor_under_two_names_is_refused(folder: Path) -> None:
+    name = "model.layers.1.self_attn.q_proj.weight"
+    good = load_file(folder / "model.safetensors")[name].clone()
+    change_weights(folder, **{name.removeprefix("model."): good * 0})
+    refused(folder, f"is there twice, or as {name} as well")
+
+
+def test_one_file_counts_before_shards_as_in_transformers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = transformers.LlamaForCausalLM(THEIRS["llama"])
+    theirs.save_pretrained(tmp_path)
+    theirs.save_pretrained(tmp_path / "shards", max_shard_size="100KB")
+    for path in (tmp_path / "shards").glob("model*"):
+        path.rename(tmp_path / path.name)
+    load_model(tmp_path)
+    assert "Warning" not in capsys.readouterr().out  # the same weights twice
+    change_weights(tmp_path, **{"model.norm.weight": torch.full((64,), 3.0)})
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    for name, tensor in load_model(tmp_path).state_dict().items():
+        assert torch.equal(tensor, theirs.state_dict()[name])
+    assert "other weights in shards; the one file is read" in capsys.readouterr().out
+    next(tmp_path.glob("model-00001*")).unlink()  # an index of what is there no longer
+    assert load_model(tmp_path).model.norm.weight[0] == 3.0  # type: ignore[union-attr, index]
+    assert "Warning" not in capsys.readouterr().out
+
+
 def test_an_index_must_name_files_that_are_there_and_in_the_folder(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     index = folder / "model.safetensors.index.json"
     for outside in ("model-00001-of-00002.safetensors", "../model/model.safetensors"):
         index.write_text(json.dumps({"weight_map": {"model.norm.weight": outside}}))

@@ -27,6 +27,7 @@ from groundup.formats.own_config import not_in_hugging_face
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
+from groundup.runs.console import say
 from groundup.runs.files import file_hash, is_kept, naming, read_json_object, write_json
 
 WEIGHTS = "model.safetensors"
@@ -188,6 +189,12 @@ def read_weights(
     missing, tensors = set(wanted) - beside, {}
     # Files of a bare decoder leave out its prefix.
     prefixes = ("", "transformer." if config.family.weights else "model.")
+    embedding = _stored_as(config, _EMBEDDING).name
+    if _shards_differ(folder):
+        say(
+            f"Warning: {folder} holds {WEIGHTS} and, by {INDEX}, other weights in shards; the one "
+            "file is read, as transformers does: remove those that you do not mean"
+        )
     tied_head: Tensor | None = None
     for path in _weight_files(folder):
         with open_weights(path, device) as file:
@@ -198,13 +205,22 @@ def read_weights(
                 known = next((p + name for p in prefixes if p + name in wanted), None)
                 if known is None and re.search(config.family.ignored, name):
                     continue
-                if known is None and name == _HEAD:
+                tied = known is None and name == _HEAD
+                parts = wanted[embedding] if tied else wanted.get(str(known), [])
+                _check(path, name, file.get_slice(name), _expected_shape(parts, shapes))
+                if tied:
                     tied_head = file.get_tensor(name)
                     continue
-                parts = [] if known is None else wanted[known]
-                _check(path, name, file.get_slice(name), _expected_shape(parts, shapes))
+                if known not in missing:
+                    raise UserError(
+                        f"{path}: tensor {name} is there twice, or as {known} as well, and one "
+                        "would replace the other; save the model again with one of the two"
+                    )
                 tensors.update(_ours(file.get_tensor(name), parts))
                 missing.discard(str(known))
+    if tied_head is not None and missing == {embedding}:
+        # Of two names for one tensor some writers keep the last one.
+        return tensors | {_EMBEDDING: tied_head}
     if missing:
         raise UserError(
             f"{folder}: the weights lack {listed(sorted(missing))}, which {CONFIG} asks for; "
@@ -257,27 +273,34 @@ def _check(path: Path, name: str, found: Any, expected: list[int] | None) -> Non
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    """The files of a folder's weights; of one file and shards the one file, as transformers does.
+
+    Whoever saves in a folder again, in another number of files, leaves those of before.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        weight_map = read_json_object(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise UserError(f"{folder / INDEX}: no weight_map; download the folder again")
-        names = sorted({str(name) for name in weight_map.values()})
-    elif (folder / WEIGHTS).is_file():
-        names = [WEIGHTS]
-    elif pickles := sorted(folder.glob("pytorch_model*.bin")):
+        return _indexed_files(folder)
+    if pickles := sorted(folder.glob("pytorch_model*.bin")):
         raise UserError(
             f"{pickles[0]} is a pickle, which can run any code when opened, and is not read; "
             "save the model with safetensors (transformers: save_pretrained) and load that"
         )
-    elif is_kept(folder / "run.json"):
+    if is_kept(folder / "run.json"):
         raise UserError(f"{folder / WEIGHTS} is gone; start the command again that made it")
-    else:
-        raise UserError(
-            f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well (who has "
-            "nothing but pickles to give has to save them as safetensors first)"
-        )
+    raise UserError(
+        f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well (who has "
+        "nothing but pickles to give has to save them as safetensors first)"
+    )
+
+
+def _indexed_files(folder: Path) -> list[Path]:
+    weight_map = read_json_object(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{folder / INDEX}: no weight_map; download the folder again")
     # By the folder's own list: an index from a stranger must not point outside.
     there = {path.name for path in folder.iterdir() if path.is_file()}
+    names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if name not in there:
             raise UserError(
@@ -285,6 +308,27 @@ def _weight_files(folder: Path) -> list[Path]:
                 "download it as well"
             )
     return [folder / name for name in names]
+
+
+def _shards_differ(folder: Path) -> bool:
+    """Whether shards lie beside the one file, all of them, with other weights."""
+    if not ((folder / WEIGHTS).is_file() and (folder / INDEX).is_file()):
+        return False
+    try:
+        with open_weights(folder / WEIGHTS) as one:
+            left = set(one.keys())
+            for path in _indexed_files(folder):
+                with open_weights(path) as shard:
+                    for name in shard.keys():  # noqa: SIM118 (not a dictionary)
+                        if name not in left:
+                            return True
+                        ours, other = one.get_tensor(name), shard.get_tensor(name)
+                        if ours.dtype != other.dtype or not torch.equal(ours, other):
+                            return True
+                        left.discard(name)
+            return bool(left)
+    except UserError:  # they are not whole
+        return False
 
 
 @contextmanager
