@@ -15,7 +15,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType, quants
 
-from gguf_files import F32, Value, header_of
+from gguf_files import F32, STRING, Value, header_of
 from groundup.data.packs.fetch import pull_model
 from groundup.errors import UserError
 from groundup.formats.compare import compared_with_gguf
@@ -367,6 +367,64 @@ def test_other_factors_are_refused(
         read_gguf(tmp_path / "b.gguf")
 
 
+LINEAR = {"type": Value(STRING, "linear"), "factor": Value(F32, 4.0)}
+YARNED = {"type": Value(STRING, "yarn"), "factor": Value(F32, 4.0)}
+MORE = {"attn_factor": Value(F32, 1.5)}
+
+
+def scaled_file(folder: Path, model: CausalLM, tokenizer: Tokenizer, **entries: Value) -> Path:
+    """A file of the model whose entries rope.scaling are these."""
+    save_gguf(folder / "a.gguf", model, tokenizer, "f32")
+    header = header_of(read_gguf_header(folder / "a.gguf"))
+    for name, value in entries.items():
+        header = header.changed(f"llama.rope.scaling.{name}", value)
+    (folder / "b.gguf").write_bytes(header.to_bytes())
+    return folder / "b.gguf"
+
+
+@pytest.mark.parametrize("scaling", [LINEAR, YARNED, {**YARNED, **MORE}, {}])
+def test_factors_of_one_leave_the_scaling_of_the_entries(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, scaling: dict[str, Value]
+) -> None:
+    model = tiny_model(**MODELS["llama 3"])
+    file = scaled_file(tmp_path, model, tokenizer, **scaling)
+    tensor = read_gguf_header(file).tensors["rope_freqs.weight"]
+    ones, whole = np.ones(tensor.shape, np.float32).tobytes(), bytearray(file.read_bytes())
+    whole[tensor.start : tensor.start + len(ones)] = ones
+    file.write_bytes(whole)
+    found = read_gguf(file)
+    theirs = llama_cpps(file, IDS[:40])
+    np.testing.assert_allclose(logits(found.model(), IDS[:40]), theirs, atol=1e-4, rtol=0)
+    assert (found.config.rope.type == "default") == (not scaling)
+
+
+@pytest.mark.parametrize("scaling", [LINEAR, YARNED])
+def test_llama3s_factors_beside_another_scaling_are_refused(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, scaling: dict[str, Value]
+) -> None:
+    model = tiny_model(**MODELS["llama 3"])
+    rope = read_gguf(scaled_file(tmp_path, model, tokenizer, type=Value(STRING, "none")))
+    assert rope.config.rope == model.config.rope
+    file = scaled_file(tmp_path, model, tokenizer, **scaling)
+    # What llama.cpp computes of it is what no model of ours does.
+    assert not np.allclose(llama_cpps(file, IDS), logits(model, IDS), atol=1e-2)
+    with pytest.raises(UserError, match="by the tensor rope_freqs.weight and by its entries"):
+        read_gguf(file)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama linear", "llama 3"])
+def test_a_factor_of_attention_without_yarn_is_refused(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, name: str
+) -> None:
+    model = tiny_model(**MODELS[name])
+    file = scaled_file(tmp_path, model, tokenizer, **MORE)
+    assert not np.allclose(llama_cpps(file, IDS), logits(model, IDS), atol=1e-2)
+    with pytest.raises(UserError, match="llama.rope.scaling.attn_factor=1.5, which must be 1"):
+        read_gguf(file)
+    once = scaled_file(tmp_path, model, tokenizer, attn_factor=Value(F32, 1.0))
+    assert read_gguf(once).config.rope == model.config.rope
+
+
 # Windows.
 
 
@@ -394,6 +452,10 @@ def test_a_window_bounds_the_context_that_llama_cpp_may_give(
     ("changes", "told"),
     [
         ({"rope": Rope(type="llama3", factor=8.0)}, "no llama3 RoPE for a qwen3"),
+        (
+            {"model_type": "llama", "rope": Rope(8.0, "llama3", 8.0, 4.0, 1.0)},
+            "low_freq_factor=4 is not less than high_freq_factor=1",
+        ),
         ({"rope": replace(YARN, truncate=False)}, "truncate=False"),
         ({"rope": replace(YARN, beta_fast=16.0)}, "beta_fast=16, beta_slow=1"),
         ({"model_type": "llama", "rope": replace(YARN, beta_slow=2.0)}, "beta_slow=2"),

@@ -208,13 +208,32 @@ def _rope(read: _Settings, head_dim: int, context: int) -> Rope:
         read.refuse(Keys.Rope.DIMENSION_COUNT, f"the whole head, {head_dim}")
     # At 1 all pairs would turn alike, and YaRN divides by its logarithm.
     plain = Rope(theta=file.float_(read.name(Keys.Rope.FREQ_BASE), 1.001, 1e12, 10_000.0))
-    if FREQUENCY_FACTORS in file.tensors:
-        return _llama3(read, plain, head_dim)
+    scaled = _scaled(read, plain, context)
+    if FREQUENCY_FACTORS not in file.tensors:
+        return scaled
+    factors = _factors(file, head_dim)
+    if np.array_equal(factors, np.ones_like(factors)):
+        return scaled
+    if scaled != plain:
+        raise UserError(
+            f"{file.path} stretches RoPE by the tensor {FREQUENCY_FACTORS} and by its entries "
+            f"rope.scaling ({scaled.type}) as well, which is not supported; use another model"
+        )
+    return _llama3(read, plain, head_dim, factors)
+
+
+def _scaled(read: _Settings, plain: Rope, context: int) -> Rope:
+    """RoPE as the entries rope.scaling tell of it."""
+    file = read.file
     # Without a type llama.cpp divides positions by the factor, if there is one.
     kind = file.str_(read.name(Keys.Rope.SCALING_TYPE), "linear")
     factor = read.float_(Keys.Rope.SCALING_FACTOR, 0.0, 1.0) or 1.0
     if not read.has(Keys.Rope.SCALING_FACTOR) and read.has(_SCALE_BEFORE_2024):
         factor = read.float_(_SCALE_BEFORE_2024, 1e-6)
+    more = read.float_(Keys.Rope.SCALING_ATTN_FACTOR, 1e-6, 1.0)
+    if kind in ("none", "linear") and more != 1.0:
+        # llama.cpp multiplies cosines and sines by it, whatever the type.
+        read.refuse(Keys.Rope.SCALING_ATTN_FACTOR, "1 where RoPE is not scaled by yarn")
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return plain
     if kind == "linear":
@@ -222,7 +241,6 @@ def _rope(read: _Settings, head_dim: int, context: int) -> Rope:
     if kind != "yarn":
         read.refuse(Keys.Rope.SCALING_TYPE, "none, linear or yarn")
     scale = yarn_scale(factor)
-    more = read.float_(Keys.Rope.SCALING_ATTN_FACTOR, 1e-6, 1.0)
     if more != 1.0:
         # A quotient in float32 when it was written: back to the decimal that it came from.
         scale = float(str(np.float32(scale * more)))
@@ -246,18 +264,19 @@ def frequency_factors(rope: Rope, head_dim: int) -> Factors:
     return factors
 
 
-def _llama3(read: _Settings, plain: Rope, head_dim: int) -> Rope:
-    """Find the settings from which the factors in the file were computed, and check them."""
-    file = read.file
+def _factors(file: GGUFFile, head_dim: int) -> Factors:
     tensor = file.tensors[FREQUENCY_FACTORS]
     if tensor.shape != (head_dim // 2,) or tensor.type.name != "F32":
         raise UserError(
             f"{file.path}: tensor {FREQUENCY_FACTORS} must be {head_dim // 2} numbers in F32; "
             "convert or download the model again"
         )
-    factors = np.array(file.stored_bytes(tensor).view(np.float32))
-    if np.array_equal(factors, np.ones_like(factors)):
-        return plain
+    return np.array(file.stored_bytes(tensor).view(np.float32))
+
+
+def _llama3(read: _Settings, plain: Rope, head_dim: int, factors: Factors) -> Rope:
+    """Find the settings from which the factors in the file were computed, and check them."""
+    file = read.file
     if np.isfinite(factors).all() and 1.0 <= factors.min() <= factors.max() <= 1e6:
         for settings in (_written(read), _LLAMA3, _fitted(plain, head_dim, factors)):
             if settings is None:
@@ -379,6 +398,11 @@ def _refuse_unknown_to_llama_cpp(config: ModelConfig) -> None:
         raise UserError(f"hidden_act={config.hidden_act!r} is not known to llama.cpp; {remedy}")
     if rope.type == "llama3" and ARCHITECTURES[kind] != "llama":
         raise UserError(f"llama.cpp has no {rope.type} RoPE for a {kind}; {remedy}")
+    if rope.type == "llama3" and not rope.low_freq_factor < rope.high_freq_factor:
+        raise UserError(
+            f"low_freq_factor={rope.low_freq_factor:g} is not less than high_freq_factor="
+            f"{rope.high_freq_factor:g}, which a GGUF file of {rope.type} RoPE asks for; {remedy}"
+        )
     if rope.type == "yarn" and not rope.truncate:
         raise UserError(f"llama.cpp always rounds YaRN's bounds (truncate=False); {remedy}")
     if rope.type == "yarn" and (rope.beta_fast, rope.beta_slow) != (32, 1):
