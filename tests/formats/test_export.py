@@ -234,7 +234,13 @@ def test_unknown_formats_are_refused(folder: Path, settings: dict[str, Any], tol
 
 def test_what_llama_cpp_cannot_express_leaves_nothing_behind(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    config["rope_parameters"] = {"rope_theta": 1e4, "rope_type": "llama3", "factor": 8.0}
+    config["rope_parameters"] = {
+        "rope_theta": 1e4,
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="export to the Hugging Face format"):
         export(folder)

@@ -100,9 +100,46 @@ def test_no_scaling_is_null_in_old_files() -> None:
     assert rope_from_hf({"rope_theta": 1e6, "rope_scaling": None}) == Rope(theta=1e6)
 
 
+@pytest.mark.parametrize(
+    ("scaling", "lacks"),
+    [
+        ({"rope_type": "linear"}, "factor"),
+        ({"rope_type": "yarn"}, "factor"),
+        ({"rope_type": "yarn", "original_max_position_embeddings": 16}, "factor"),
+        ({"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}, "factor"),
+        ({"rope_type": "llama3", "factor": 8.0, "high_freq_factor": 4.0}, "low_freq_factor"),
+        ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}, "high_freq_factor"),
+    ],
+)
+@pytest.mark.parametrize("place", ["rope_parameters", "rope_scaling"])
+def test_a_scaling_without_its_numbers_is_refused_as_by_transformers(
+    place: str, scaling: dict[str, object], lacks: str
+) -> None:
+    described = {"max_position_embeddings": 64, "rope_theta": 1e4, place: scaling}
+    with pytest.raises(KeyError, match=f"Missing required keys .*'{lacks}'"):
+        LlamaConfig(**copy.deepcopy(described))
+    with pytest.raises(UserError, match=f"{place} says rope_type=.* and no {lacks}, without"):
+        rope_from_hf(described)
+    numbers = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    whole = {**numbers, **scaling} if scaling["rope_type"] == "llama3" else {**scaling, "factor": 2}
+    assert rope_from_hf({**described, place: whole}).type == scaling["rope_type"]
+
+
+def test_yarns_factor_may_be_null_and_follows_from_the_contexts() -> None:
+    scaling = {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 16}
+    assert rope_from_hf({"max_position_embeddings": 64, "rope_parameters": scaling}).factor == 4.0
+    with pytest.raises(UserError, match="rope_type=linear and no factor"):
+        rope_from_hf({"rope_parameters": {"rope_type": "linear", "factor": None}})
+
+
 LLAMA = LlamaConfig().to_dict()
 GPT2 = GPT2Config().to_dict()
 MISTRAL = MistralConfig(num_hidden_layers=2).to_dict()
+QWEN3 = Qwen3Config(num_hidden_layers=2).to_dict()
+NESTED = {
+    "full_attention": {"rope_type": "linear", "factor": 4.0},
+    "sliding_attention": {"rope_type": "default"},
+}
 QWEN2 = {
     **Qwen2Config(num_hidden_layers=24).to_dict(),
     "use_sliding_window": True,
@@ -145,10 +182,17 @@ QWEN2 = {
         ({**MISTRAL, "layer_types": 3}, "layer_types=3"),
         ({**QWEN2, "layer_types": ["full_attention"]}, "one kind for each of 24 layers"),
         ({**QWEN2, "layer_types": ["chunked_attention"] * 24}, "chunked_attention"),
+        ({**QWEN2, "use_sliding_window": False, "layer_types": ["chunked_attention"] * 24},
+         "layer_types has 'chunked_attention'"),
+        ({**QWEN3, "layer_types": ["linear_attention"] * 2}, "layer_types has 'linear_attention'"),
+        ({**LLAMA, "layer_types": [3]}, "layer_types has 3"),
+        ({**QWEN3, "rope_parameters": NESTED}, "rope_parameters has settings for each kind"),
+        ({**QWEN2, "rope_parameters": NESTED}, "such as 'full_attention', which is not supported"),
+        ({**LLAMA, "rope_scaling": NESTED}, "rope_scaling has settings for each kind of layer"),
         ({**QWEN2, "layer_types": None, "max_window_layers": "1"}, "max_window_layers='1', which"),
         ({**QWEN2, "layer_types": None, "max_window_layers": -1}, "max_window_layers=-1, which"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_read_is_refused(config: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         config_from_hf(config)

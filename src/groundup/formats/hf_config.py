@@ -107,6 +107,13 @@ def _refuse_other_models(config: Mapping[str, Any]) -> None:
                 f"config.json says {name}={shorten(config[name])}, which is not supported; "
                 "save the model without it"
             )
+    kinds = config.get("layer_types")
+    for kind in kinds if isinstance(kinds, list) else []:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise UserError(
+                f"layer_types has {shorten(kind)}; this version knows full_attention and "
+                "sliding_attention"
+            )
 
 
 def _windows(
@@ -136,12 +143,6 @@ def _windows(
         read.values.setdefault("max_window_layers", 28)  # Qwen's default
         chosen = [*layers[read.int_("max_window_layers", 0, MOST["num_hidden_layers"]) :]]
     elif isinstance(kinds, list) and len(kinds) == len(layers):
-        other = sorted({str(kind) for kind in kinds} - {"full_attention", "sliding_attention"})
-        if other:
-            raise UserError(
-                f"layer_types has {shorten(other[0])}; this version knows full_attention and "
-                "sliding_attention"
-            )
         chosen = [n for n in layers if kinds[n] == "sliding_attention"]
     else:
         raise UserError(f"layer_types must name one kind for each of {len(layers)} layers")
@@ -171,6 +172,15 @@ _SCALING_FIELDS: dict[RopeType, tuple[str, ...]] = {
 }
 
 
+# The context before, which all but linear need as well, is else max_position_embeddings.
+_NEEDED: dict[RopeType, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor",),
+}
+
+
 def rope_from_hf(config: Mapping[str, Any]) -> Rope:
     """Read either spelling: `rope_parameters` (transformers 5) or `rope_theta` and
     `rope_scaling` (before), which replaces the former where a folder has both, as there."""
@@ -179,6 +189,12 @@ def rope_from_hf(config: Mapping[str, Any]) -> Rope:
     if not isinstance(settings, Mapping):
         raise UserError(f"{name}={shorten(settings)} must be an object; download config.json again")
     settings = dict(settings)
+    nested = next((kind for kind, one in settings.items() if isinstance(one, Mapping)), None)
+    if nested is not None:
+        raise UserError(
+            f"{name} has settings for each kind of layer, such as {shorten(nested)}, which is not "
+            "supported; use a model that turns all layers alike"
+        )
     # Where it stands outside as well, transformers takes that one.
     outside = config.get("original_max_position_embeddings")
     if outside is not None:
@@ -196,6 +212,13 @@ def rope_from_hf(config: Mapping[str, Any]) -> Rope:
             f"partial_rotary_factor={shorten(partial)} is not supported; "
             "only whole heads are turned"
         )
+    for needed in _NEEDED[kind]:
+        # YaRN's factor may be null: it follows from the two contexts.
+        if needed not in settings or (kind != "yarn" and settings[needed] is None):
+            raise UserError(
+                f"{name} says rope_type={kind} and no {needed}, without which nothing is "
+                "stretched; download config.json again"
+            )
     read = ConfigReader(settings, "rope")
     theta = settings.get("rope_theta", config.get("rope_theta"))
     # At theta 1 all pairs would turn alike; above 1e12, or a factor of 1e6, none turns at all.
