@@ -214,6 +214,55 @@ def test_a_folder_of_transformers_goes_back_as_it_came(
         assert torch.equal(back(IDS).logits, theirs(IDS).logits)
 
 
+OTHER_WORDS: dict[str, dict[str, Any]] = {
+    "gpt2": {"resid_pdrop": 0.0, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "initializer_range": 0.5},
+    "llama": {"attention_dropout": 0.25, "initializer_range": 0.5, "eos_token_id": [2, 5]},
+    "mistral": {"use_cache": False, "initializer_range": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WORDS)
+def test_a_config_goes_back_with_what_is_no_field_of_ours(
+    name: str, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name])
+    theirs.save_pretrained(tmp_path / "theirs")
+    edit(tmp_path / "theirs" / "config.json", somebodys={"own": [1]}, **OTHER_WORDS[name])
+    before = transformers.AutoConfig.from_pretrained(tmp_path / "theirs").to_dict()
+    (tmp_path / "theirs" / "generation_config.json").unlink()
+    model = load_model(tmp_path / "theirs")
+    save_model(tmp_path / "ours", model, tokenizer, card=CARD, dtype=torch.bfloat16)
+    after = transformers.AutoConfig.from_pretrained(tmp_path / "ours").to_dict()
+    assert OTHER_WORDS[name].items() <= after.items() and after["somebodys"] == {"own": [1]}
+    elsewhere = {"dtype", "_name_or_path", "transformers_version"}
+    changed = {word for word in before if before[word] != after.get(word)} - elsewhere
+    # Sizes that follow from others are written out.
+    assert changed <= {"n_inner", "head_dim"}, changed
+    assert str(after["dtype"]).removeprefix("torch.") == "bfloat16"
+
+
+def test_a_config_keeps_nothing_that_the_model_no_longer_is(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    edit(
+        folder / "config.json",
+        rope_parameters=None,
+        rope_scaling={"type": "linear", "factor": 2.0},
+        torch_dtype="float32",
+        use_sliding_window=True,
+        sliding_window=8,
+        auto_map={"AutoConfig": "code.Config"},
+    )
+    model = load_model(folder)
+    model.config = replace(model.config, rope=Rope(), sliding_window=None, eos_token_ids=(5,))
+    save_model(tmp_path, model, tokenizer, card=CARD, dtype=torch.float16)
+    said = json.loads((tmp_path / "config.json").read_text())
+    gone = {"rope_scaling", "sliding_window", "use_sliding_window", "torch_dtype", "auto_map"}
+    assert not gone & said.keys()
+    assert (said["dtype"], said["eos_token_id"]) == ("float16", 5)
+    assert load_config(tmp_path) == model.config
+
+
 def test_the_names_of_a_bare_decoder_are_known(tmp_path: Path) -> None:
     """The first GPT-2 files, and whatever AutoModel saves, leave the decoder's name out."""
     for name in ("gpt2", "llama tied"):

@@ -89,6 +89,7 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
         bos_token_id=read.token_id("bos_token_id"),
         eos_token_ids=read.token_ids(eos),
         pad_token_id=read.token_id("pad_token_id"),
+        source=config,
     )
 
 
@@ -326,7 +327,27 @@ def config_to_hf(shape: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     if not family.rotary:  # an older page: one head of keys for each of queries
         del config["num_key_value_heads"], config["head_dim"], config["attention_dropout"]
     config = {family.words.get(name, name): value for name, value in config.items()}
+    if isinstance(shape.source.get("eos_token_id"), list):
+        config["eos_token_id"] = list(shape.eos_token_ids)
+    config |= {name: value for name, value in shape.source.items() if _goes_back(name, config)}
     return config if not_in_hugging_face(shape) is None else config | own_to_hf(shape)
+
+
+# What is read into a field, and written in other words or left out; and what tells of weights and
+# files that were elsewhere.
+_REPLACED = {
+    *("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor"),
+    *("original_max_position_embeddings", "layer_types", "max_window_layers"),
+    *("sliding_window", "use_sliding_window", "num_local_experts"),
+    *("torch_dtype", "quantization_config", "auto_map"),
+}
+# What is written and no field: in a file of somebody's it may be another.
+_NO_FIELDS = ("attention_dropout", "use_cache")
+
+
+def _goes_back(name: str, ours: Mapping[str, Any]) -> bool:
+    """Whether a word of the source's config goes back as it came, beside what we say ourselves."""
+    return name in _NO_FIELDS or (name not in ours and name not in _REPLACED)
 
 
 def _some_windows(shape: ModelConfig) -> dict[str, Any]:

@@ -137,6 +137,8 @@ class ModelConfig:
     bos_token_id: int | None = 0
     eos_token_ids: tuple[int, ...] = (2, 0)
     pad_token_id: int | None = 0
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The `config.json` that it was read from: what is no field here goes back as it came."""
 
     def __post_init__(self) -> None:
         words: dict[str, tuple[str | None, ...]] = {
