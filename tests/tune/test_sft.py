@@ -91,6 +91,25 @@ def test_it_recites_what_it_was_taught(workshop: Any, tmp_path: Path) -> None:
     assert losses[-1] < 0.1 < losses[0]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_model_in_halves_is_kept_in_halves(
+    workshop: Any, tmp_path: Path, stage: str, dtype: str
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "run"
+    model, tokenizer = load(workshop.finished("sft"))
+    save_model(source, model, tokenizer, card="# x\n", dtype=getattr(torch, dtype))
+    settings = f"--steps 2 --rows 2 --evaluations 1 --learning-rate 0.05 --out {out}".split()
+    machine = "--compile off --dtype float32 --threads 1".split()
+    data = ["--data", str(workshop.data)]
+    assert main([stage, str(source), *data, *settings, *machine]) == 0
+    assert json.loads((out / "config.json").read_text())["dtype"] == dtype
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, out))
+    assert {tensor.dtype for tensor in after.values()} == {getattr(torch, dtype)}
+    assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
+    assert f"They are stored in {dtype}" in (out / "README.md").read_text()
+
+
 def test_the_stage_lowers_heldout_loss_and_answers_in_its_role(workshop: Any) -> None:
     base, tokenizer = load(workshop.finished("pretrain"))
     tuned, _ = load(workshop.finished("sft"))

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from groundup.errors import UserError
 from groundup.formats.card import NEEDS_BASE, UPON_AN_ADAPTER
 from groundup.formats.folder import save_model
@@ -141,6 +143,11 @@ def _whole(
     rates: tuple[float, float],
     sampling: dict[str, Any] | None,
 ) -> PreparedModel:
+    # Trained in float32, which the checkpoints keep, and stored as it was: a model of ours in
+    # float32, and one in bfloat16 in no file that is twice as large.
+    dtype = model.head.dtype
+    name = str(dtype).removeprefix("torch.")
+    stored = "" if dtype == torch.float32 else f" They are stored in {name}, as the model's own."
     share = whole_share(model.config.parameters)
     why = "as for small models" if share == 1 else f"{share:.2g} of a small model's, for its size"
     trained = Trained.whole(
@@ -155,9 +162,9 @@ def _whole(
         context,
         trained,
         lambda folder, tokenizer, card: save_model(
-            folder, model, tokenizer, card=card, sampling=sampling
+            folder, model, tokenizer, card=card, dtype=dtype, sampling=sampling
         ),
-        "All weights were trained.",
+        f"All weights were trained.{stored}",
     )
 
 
