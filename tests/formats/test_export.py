@@ -148,6 +148,17 @@ def test_a_copy_draws_as_its_source_does(folder: Path, own: dict[str, Any]) -> N
     assert sampling_of(out) == sampling_of(folder)
 
 
+def test_ids_that_the_generation_config_alone_names_stay(folder: Path) -> None:
+    path = folder / "config.json"
+    nothing = dict.fromkeys(("bos_token_id", "pad_token_id"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | nothing))
+    said = {"bos_token_id": 3, "pad_token_id": 4, "eos_token_id": [2, 0]}
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    out = export(folder, to="hf")
+    assert json.loads((out / "generation_config.json").read_text()) == said
+    assert load_config(out) == load_config(folder)
+
+
 def test_the_end_of_a_turn_stays_the_first_of_the_ends(folder: Path) -> None:
     """Llama 3 names <|end_of_text|> before <|eot_id|> in its list, and <|eot_id|> alone besides."""
     file = folder / "generation_config.json"

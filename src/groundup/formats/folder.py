@@ -271,7 +271,8 @@ def _write_beside(
         "eos_token_id": list(config.eos_token_ids) or None,
         "pad_token_id": config.pad_token_id,
     }
-    settings = {**sampling, **ids}
+    # What the model's config leaves open the file may say alone, as of the padding of Llama 3.
+    settings = {**sampling, **{name: id for name, id in ids.items() if id is not None}}
     if not_in_hugging_face(config) is not None:
         card = card.replace("library_name: transformers\n", "library_name: groundup\n", 1)
     tokenizer.save(folder)
