@@ -271,6 +271,31 @@ def test_extra_tokens_that_a_map_has_as_objects_are_written_as_text(tokenizer, t
     assert theirs.added_tokens_decoder[found.special_tokens["<x>"]].lstrip
 
 
+@pytest.mark.parametrize("place", ["config", "files", "files beside the config"])
+def test_chat_templates_of_other_names_are_kept(tokenizer, tmp_path, place):
+    folder = tmp_path / "a"
+    tokenizer.save(folder)
+    path = folder / "tokenizer_config.json"
+    templates = {"default": "D{{ messages[0].content }}", "tool_use": "T{{ messages[0].content }}"}
+    listed = [{"name": name, "template": one} for name, one in templates.items()]
+    said = listed if place == "config" else templates["default"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": said}))
+    if place != "config":
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates" / "tool_use.jinja").write_text(templates["tool_use"])
+    if place == "files":
+        (folder / "chat_template.jinja").write_text(templates["default"])
+    found = Tokenizer.load(folder)
+    assert found.chat_template == templates["default"]
+    for again in (tmp_path / "b", tmp_path / "c"):
+        found.save(again)
+        found = Tokenizer.load(again)
+        assert found.chat_template == templates["default"]
+        assert AutoTokenizer.from_pretrained(again).chat_template == templates
+    if place != "files beside the config":  # there transformers knows the other one alone
+        assert AutoTokenizer.from_pretrained(folder).chat_template == templates
+
+
 def _bytes_vocab() -> dict[str, int]:
     return {char: id for id, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
 

@@ -63,7 +63,7 @@ class Tokenizer:
                 "SentencePiece or Unigram tokenizer"
             )
         self._content, self._config = content, config
-        self.chat_template: str | None = config.get("chat_template")
+        self.chat_template: str | None = _default_template(config.get("chat_template"))
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         self.hash = hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -651,18 +651,36 @@ def _token_form(key: str, value: Any) -> Any:
     return value if typed or not key.endswith("_token") else _token_text(value) or value
 
 
-def _read_template(folder: Path, config: dict[str, Any]) -> str | None:
-    """Return the chat template: a file of its own comes first, then the config's entry."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path} is not text in UTF-8 (byte {error.start}); fetch the folder again"
-            ) from None
+def _read_template(folder: Path, config: dict[str, Any]) -> Any:
+    """Return the chat template, or several as tokenizer_config.json has them: [{name, template}].
+
+    Files of their own come before the config's entry, the default one's and those of other names.
+    """
+    named = {"default": folder / "chat_template.jinja"}
+    named |= {path.stem: path for path in sorted(folder.glob("additional_chat_templates/*.jinja"))}
+    found = {name: _read_text(path) for name, path in named.items() if path.is_file()}
     template = config.get("chat_template")
-    if isinstance(template, list):  # several, by name
+    if not found:
+        return template if isinstance(template, str | list) else None
+    if "default" not in found and (default := _default_template(template)) is not None:
+        found["default"] = default
+    if [*found] == ["default"]:
+        return found["default"]
+    return [{"name": name, "template": template} for name, template in found.items()]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not text in UTF-8 (byte {error.start}); fetch the folder again"
+        ) from None
+
+
+def _default_template(template: Any) -> str | None:
+    """Return the one that is meant where no name is said, of one or of several by name."""
+    if isinstance(template, list):
         entries = [entry for entry in template if isinstance(entry, dict)]
         template = next((e.get("template") for e in entries if e.get("name") == "default"), None)
     return template if isinstance(template, str) else None
