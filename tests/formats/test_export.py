@@ -105,9 +105,7 @@ def test_to_gguf_and_back_to_a_folder(folder: Path, tmp_path: Path) -> None:
     assert "license: cc-by-sa-4.0" in (back / "README.md").read_text()
 
 
-def test_a_copy_is_opened_by_transformers(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_copy_is_opened_by_transformers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Also of a source whose control tokens are objects in special_tokens_map.json alone."""
     path = folder / "tokenizer_config.json"
     said = json.loads(path.read_text())

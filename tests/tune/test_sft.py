@@ -100,7 +100,7 @@ def test_a_model_in_halves_is_kept_in_halves(
     model, tokenizer = load(workshop.finished("sft"))
     save_model(source, model, tokenizer, card="# x\n", dtype=getattr(torch, dtype))
     settings = f"--steps 2 --rows 2 --evaluations 1 --learning-rate 0.05 --out {out}".split()
-    machine = "--compile off --dtype float32 --threads 1".split()
+    machine = ["--compile", "off", "--dtype", "float32", "--threads", "1"]
     data = ["--data", str(workshop.data)]
     assert main([stage, str(source), *data, *settings, *machine]) == 0
     assert json.loads((out / "config.json").read_text())["dtype"] == dtype

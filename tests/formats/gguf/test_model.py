@@ -408,7 +408,7 @@ def test_llama3s_factors_beside_another_scaling_are_refused(
     file = scaled_file(tmp_path, model, tokenizer, **scaling)
     # What llama.cpp computes of it is what no model of ours does.
     assert not np.allclose(llama_cpps(file, IDS), logits(model, IDS), atol=1e-2)
-    with pytest.raises(UserError, match="by the tensor rope_freqs.weight and by its entries"):
+    with pytest.raises(UserError, match=r"by the tensor rope_freqs\.weight and by its"):
         read_gguf(file)
 
 
@@ -419,7 +419,7 @@ def test_a_factor_of_attention_without_yarn_is_refused(
     model = tiny_model(**MODELS[name])
     file = scaled_file(tmp_path, model, tokenizer, **MORE)
     assert not np.allclose(llama_cpps(file, IDS), logits(model, IDS), atol=1e-2)
-    with pytest.raises(UserError, match="llama.rope.scaling.attn_factor=1.5, which must be 1"):
+    with pytest.raises(UserError, match=r"rope\.scaling\.attn_factor=1\.5, which must be 1"):
         read_gguf(file)
     once = scaled_file(tmp_path, model, tokenizer, attn_factor=Value(F32, 1.0))
     assert read_gguf(once).config.rope == model.config.rope
