@@ -358,3 +358,24 @@ def alone() -> Alone:
         return [float(logprobs[t - 1, ids[t]]) for t in range(1, len(ids)) if item.loss_mask[t]]
 
     return score_alone
+
+
+CallsOf = Callable[[Any, str], list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def calls_of(monkeypatch: pytest.MonkeyPatch) -> CallsOf:
+    """The arguments of every call of a function from now on, which does its work all the same."""
+
+    def watch(owner: Any, name: str) -> list[tuple[Any, ...]]:
+        calls = list[tuple[Any, ...]]()
+        function = getattr(owner, name)
+
+        def watched(*args: Any, **named: Any) -> Any:
+            calls.append(args)
+            return function(*args, **named)
+
+        monkeypatch.setattr(owner, name, watched)
+        return calls
+
+    return watch

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import CallsOf
 
+from groundup.align import preferences
 from groundup.align.preferences import tokenize_answer as learned_answer
+from groundup.align.preferences import tokenize_pairs
 from groundup.evals.answers import (
     assistant_loss,
     ready_conversations,
@@ -17,7 +20,7 @@ from groundup.evals.answers import (
     without_controls,
 )
 from groundup.lm.model import CausalLM
-from groundup.text.rows import Conversation, Message
+from groundup.text.rows import Conversation, Message, Preference
 from groundup.text.tokenizer import Tokenizer
 
 USER, ASSISTANT = "user", "assistant"
@@ -122,3 +125,27 @@ def test_what_the_assistant_says_beyond_the_context_is_left_out(tokenizer: Token
     ready = ready_conversations(talks, tokenizer, 48)
     assert ready.groups == ["1"]
     assert ready.items[0].inputs <= 48
+
+
+def test_a_prompt_that_fits_is_encoded_once(tokenizer: Tokenizer, calls_of: CallsOf) -> None:
+    """Only where it must be cut are its own tokens of use, beside those of the whole chat."""
+    encoded = calls_of(Tokenizer, "encode")
+    tokenize_answer(tokenizer, [Message(USER, "the sea is deep " * 5)], "The sea.", 200)
+    assert encoded == []
+    tokenize_answer(tokenizer, [Message(USER, "the sea is deep " * 50)], "The sea.", 60)
+    assert encoded != []
+
+
+def test_a_prompt_is_encoded_once_for_both_answers_of_a_pair(
+    tokenizer: Tokenizer, calls_of: CallsOf
+) -> None:
+    before = (Message(USER, "Deep?"), Message(ASSISTANT, "Yes."), Message(USER, "Wide?"))
+    rendered = calls_of(preferences, "encode_chat")
+    pairs, refused = tokenize_pairs(
+        tokenizer, [Preference(before, "The sea.", "No ship.", "a", "1")], 100
+    )
+    assert [len(messages) for _, messages in rendered] == [3, 4, 4] and not refused
+    answers = (pairs[0].chosen, pairs[0].rejected)
+    assert answers == tuple(
+        tokenize_answer(tokenizer, before, answer, 100) for answer in ("The sea.", "No ship.")
+    )

@@ -234,10 +234,8 @@ def tokenize_pairs(
     """
 
     def pair(row: Preference) -> Pair:
-        chosen, rejected = (
-            tokenize_answer(tokenizer, row.prompt, answer, context)
-            for answer in (row.chosen, row.rejected)
-        )
+        answers = (row.chosen, row.rejected)
+        chosen, rejected = tokenize_answers(tokenizer, row.prompt, answers, context)
         return Pair(chosen, rejected, row.source, row.group)
 
     pairs, refused = encoded_rows(rows, pair)
@@ -277,12 +275,22 @@ def say_refused(trained: Refused, heldout: Refused) -> None:
             )
 
 
+def tokenize_answers(
+    tokenizer: Tokenizer, prompt: Sequence[Message], answers: Sequence[str], context: int
+) -> list[Example]:
+    """A prompt with each of several answers, cut to the context; only the answer is learned."""
+    # Earlier turns of the assistant belong to the prompt.
+    start = len(encode_chat(tokenizer, prompt, generation_prompt=True).ids)
+    items = []
+    for answer in answers:
+        whole = encode_chat(tokenizer, [*prompt, Message("assistant", answer)])
+        learned = [spoken and i >= start for i, spoken in enumerate(whole.assistant)]
+        items.append(cut_to(Example(whole.ids, learned), context))
+    return items
+
+
 def tokenize_answer(
     tokenizer: Tokenizer, prompt: Sequence[Message], answer: str, context: int
 ) -> Example:
-    """A prompt with an answer, cut to the context; only the answer is learned."""
-    # Earlier turns of the assistant belong to the prompt.
-    start = len(encode_chat(tokenizer, prompt, generation_prompt=True).ids)
-    whole = encode_chat(tokenizer, [*prompt, Message("assistant", answer)])
-    learned = [spoken and i >= start for i, spoken in enumerate(whole.assistant)]
-    return cut_to(Example(whole.ids, learned), context)
+    """A prompt with one answer, as `tokenize_answers` encodes it."""
+    return tokenize_answers(tokenizer, prompt, [answer], context)[0]

@@ -42,8 +42,9 @@ def tokenize_answer(
         said = as_dicts([Message("assistant", answer)])
         chat = encode_chat(tokenizer, [*asked, *said])
         excess = max(0, len(chat.ids) - 1 - context)
-        kept = tokenizer.encode(content)[excess:]
-        if excess == 0 or not kept:
+        # Nearly all fit, and then the prompt's own tokens are of no use.
+        kept = tokenizer.encode(content)[excess:] if excess else []
+        if not kept:
             learned = chat.assistant
             # Earlier turns of the assistant belong to the prompt.
             if any(turn.role == "assistant" for turn in prompt):
