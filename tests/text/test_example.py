@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
-from tests.conftest import Workshop
+from tests.conftest import CallsOf, Workshop
 
 from groundup.data.records import read_conversations
 from groundup.errors import UserError
@@ -43,6 +43,30 @@ def test_a_document_begins_as_the_tokenizer_begins_texts() -> None:
     assert tokenizer.opening_ids == [0]
     [item] = document_items(tokenizer, Document("ab", "x", "1"), 100)
     assert item.ids == [0, 2, 3, 1]
+
+
+def test_documents_are_encoded_together_as_they_are_alone(calls_of: CallsOf) -> None:
+    content = json.loads(plain_tokenizer().to_str())
+    tokenizer = Tokenizer(content, {"eos_token": "</s>"})
+    texts = [Document("ab" * n, "x", str(n)) for n in range(1, 40)]
+    alone = [item for one in texts for item in document_items(tokenizer, one, 16)]
+    batches = calls_of(tokenizers.Tokenizer, "encode_batch_fast")
+    openings = calls_of(tokenizers.Tokenizer, "encode")
+    assert encode_rows(tokenizer, texts, 16).items == alone
+    assert len(batches) == 1 and openings == []
+
+
+def test_a_text_that_is_refused_leaves_those_beside_it(workshop: Workshop) -> None:
+    content = json.loads(plain_tokenizer().to_str())
+    content["model"]["vocab"]["c"] = 4
+    content["added_tokens"].append(content["added_tokens"][0] | {"id": 4, "content": "c"})
+    tokenizer = Tokenizer(content, {"eos_token": "</s>"})
+    texts = [Document(text, "x", text) for text in ("ab", "aca", "ba")]
+    found = encode_rows(tokenizer, texts, 16)
+    assert found.row == [0, 2] and [place for place, _ in found.refused] == [1]
+    assert found.items == [
+        item for one in (texts[0], texts[2]) for item in document_items(tokenizer, one, 16)
+    ]
 
 
 def plain_tokenizer() -> tokenizers.Tokenizer:

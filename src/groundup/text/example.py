@@ -17,6 +17,8 @@ from groundup.text.tokenizer import Tokenizer
 
 # A template that takes none of so many rows takes next to none.
 _TRIES = 100
+# Enough texts that a call costs nothing beside them, few enough that their tokens do not.
+_TEXTS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Example:
 
 
 def cut_to(item: Example, context: int) -> Example:
-    """The item's first `context` inputs."""
+    """The item's first `context` inputs; the item itself where it has no more."""
+    if item.inputs <= context:
+        return item
     return replace(item, ids=item.ids[: context + 1], loss_mask=item.loss_mask[: context + 1])
 
 
@@ -61,29 +65,23 @@ def conversation_item(
     return Example(tokens.ids, learned, source=conversation.source)
 
 
-def document_items(tokenizer: Tokenizer, document: Document, context: int) -> list[Example]:
+def document_items(
+    tokenizer: Tokenizer, document: Document, context: int, words: Sequence[int] | None = None
+) -> list[Example]:
     """A document as pre-training reads it, in pieces of at most `context` inputs, all learned.
 
     It begins with what the tokenizer begins texts with, else with the end of the text before, and
     ends with the end of a text. The last token of a piece is the first input of the next, so that
-    every token but the first is a target exactly once.
+    every token but the first is a target exactly once. `words` are the tokens of the text, where
+    they are known.
 
     Raises `UserError` for a tokenizer that knows no end of a text.
     """
     end = tokenizer.end_of_text
-    ids = [*(tokenizer.opening_ids or [end]), *tokenizer.encode(document.text), end]
+    words = tokenizer.encode(document.text) if words is None else words
+    ids = [*(tokenizer.opening_ids or [end]), *words, end]
     pieces = [ids[start : start + context + 1] for start in range(0, len(ids) - 1, context)]
     return [Example(one, [True] * len(one), alone=True, source=document.source) for one in pieces]
-
-
-def _with_tokens(
-    tokenizer: Tokenizer, rows: Sequence[TrainingRow]
-) -> Iterator[tuple[TrainingRow, ChatTokens | UserError | None]]:
-    """The rows, with the tokens of those that are conversations, or why they have none."""
-    talks = [row.messages for row in rows if isinstance(row, Conversation)]
-    tokens = encode_chats(tokenizer, talks)
-    for row in rows:
-        yield row, next(tokens) if isinstance(row, Conversation) else None
 
 
 @dataclass(frozen=True)
@@ -103,28 +101,59 @@ def encode_rows(
 ) -> Encoded:
     """Every row as items. A row that the chat template or the tokenizer refuses is set aside.
 
-    `progress` hears how many rows are done. Raises `UserError` with the first reason where every
-    row is refused, or each of a hundred that are drawn from more: then it is not the rows.
+    `progress` hears how many rows are done. Raises `UserError` as `encode_each` does.
     """
-    some = random.Random(0).sample(rows, _TRIES) if len(rows) > _TRIES else ()
-    tried = [tokens for _, tokens in _with_tokens(tokenizer, some)]
-    if tried and all(isinstance(one, UserError) for one in tried):
-        raise UserError(str(tried[0]))
     found = Encoded([], [], [])
-    for place, (row, tokens) in enumerate(_with_tokens(tokenizer, rows)):
-        try:
-            if isinstance(row, Document):
-                items = document_items(tokenizer, row, context)
-            elif isinstance(tokens, UserError):
-                raise tokens
-            else:
-                items = [conversation_item(tokenizer, row, tokens)]
-        except UserError as reason:
-            found.refused.append((place, str(reason)))
-            if len(found.refused) == len(rows):
-                raise UserError(found.refused[0][1]) from None
+    for place, items in enumerate(encode_each(tokenizer, rows, context)):
+        if isinstance(items, UserError):
+            found.refused.append((place, str(items)))
             continue
         found.items.extend(items)
         found.row.extend([place] * len(items))
         progress(place + 1)
     return found
+
+
+def encode_each(
+    tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int
+) -> Iterator[list[Example] | UserError]:
+    """The items of one row after the other, or why the chat template or the tokenizer refuses it.
+
+    Raises `UserError` with the first reason where every row is refused, or each of a hundred that
+    are drawn from more: then it is not the rows.
+    """
+    some = random.Random(0).sample(rows, _TRIES) if len(rows) > _TRIES else ()
+    talks = [row.messages for row in some if isinstance(row, Conversation)]
+    if some and len(talks) == len(some):
+        tried = list(encode_chats(tokenizer, talks))
+        if all(isinstance(one, UserError) for one in tried):
+            raise UserError(str(tried[0]))
+    chats = encode_chats(tokenizer, [row.messages for row in rows if isinstance(row, Conversation)])
+    words = _words(tokenizer, [row.text for row in rows if isinstance(row, Document)])
+    first, refused = None, 0
+    for row in rows:
+        try:
+            if isinstance(row, Document):
+                items = document_items(tokenizer, row, context, next(words))
+            else:
+                tokens = next(chats)
+                if isinstance(tokens, UserError):
+                    raise tokens
+                items = [conversation_item(tokenizer, row, tokens)]
+        except UserError as reason:
+            first, refused = first or str(reason), refused + 1
+            if refused == len(rows):
+                raise UserError(first) from None
+            yield reason.with_traceback(None)
+            continue
+        yield items
+
+
+def _words(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Sequence[int] | None]:
+    """The tokens of each text, many at once; None for all of those among which one is refused."""
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        some = texts[start : start + _TEXTS_AT_ONCE]
+        try:
+            yield from tokenizer.encode_batch(some)
+        except UserError:
+            yield from [None] * len(some)

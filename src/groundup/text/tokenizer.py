@@ -387,7 +387,7 @@ class Tokenizer:
         }
         return max(self._tokens.keys() - idle)
 
-    @property
+    @cached_property
     def opening_ids(self) -> list[int]:
         """The ids that its post-processor puts before texts, such as Llama's <s>; mostly none."""
         with faults_named("this tokenizer fails on a text"):
