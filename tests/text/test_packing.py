@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import CallsOf
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -862,3 +863,24 @@ def test_an_item_in_which_nothing_is_predicted_is_refused(ids: list[int]) -> Non
     rows = [[Example([1, 2, 3], [False, True, True]), Example(ids, [True] * len(ids))]]
     with pytest.raises(ValueError, match=f"an item of {len(ids)} tokens"):
         packed_batch(rows, 6)
+
+
+def test_items_that_fit_are_laid_out_and_counted_where_they_lie(calls_of: CallsOf) -> None:
+    """Copied, a file of one's own would take its memory twice."""
+    items = [replace(item, loss_mask=[True, *item.loss_mask[1:]]) for item in conversations(40)]
+    items.append(items_of([CONTEXT + 3])[0])
+    joined = calls_of(ConversationStream, "_chain")
+    stream = ConversationStream(
+        items, multi_turn=0.5, context=CONTEXT, rows=1, micro_rows=1, seed=0
+    )
+    assert joined == []
+    assert [one.ids is item.ids for one, item in zip(stream.conversations, items, strict=True)] == [
+        *[True] * 40,
+        False,
+    ]
+    trained = sum(
+        int(batch.weights.sum())
+        for step in range(stream.rows_per_epoch)
+        for batch in stream.at(step, torch.nn.Identity())
+    )
+    assert stream.counts.trained == trained

@@ -264,6 +264,11 @@ class ConversationStream(DataStream):
         ids = [token for i in members for token in self.conversations[i].ids]
         return Example(ids, [own for i in members for own in self.conversations[i].loss_mask])
 
+    def _trained(self, members: Sequence[int]) -> int:
+        """Trained targets of a chain, counted where the items lie; its first token is no target."""
+        learned = sum(sum(self.conversations[i].loss_mask) for i in members)
+        return learned - self.conversations[members[0]].loss_mask[0]
+
     def _row(self, members: _Chains, width: int) -> Row:
         return joined([self._chain(chain) for chain in members], width, self.prompt_weight)
 
@@ -279,7 +284,7 @@ class ConversationStream(DataStream):
             truncated=sum(item.inputs > self.context for item in given),
             without_answer=sum(not item.teaches for item in cut),
             tokens=tokens,
-            trained=sum(sum(self._chain(chain).loss_mask[1:]) for row in rows for chain in row),
+            trained=sum(self._trained(chain) for row in rows for chain in row),
             padding=1 - tokens / positions,
         )
 

@@ -6,6 +6,7 @@ thing to a stream, so that a model can go on pre-training, be fine-tuned, or bot
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ class Example:
     @property
     def teaches(self) -> bool:
         """Whether any target is learned; the first token is none."""
-        return any(self.loss_mask[1:])
+        return any(itertools.islice(self.loss_mask, 1, None))
 
 
 def cut_to(item: Example, context: int) -> Example:
