@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import UserError
+from groundup.maths import ngram
 from groundup.maths.ngram import (
     AddK,
     KneserNey,
@@ -15,7 +18,7 @@ from groundup.maths.ngram import (
     maximum_likelihood,
     reference_kneser_ney,
 )
-from groundup.maths.trie import context_lengths
+from groundup.maths.trie import context_lengths, count_ngrams
 
 streams = st.integers(2, 6).flatmap(
     lambda vocab: st.tuples(st.just(vocab), st.lists(st.integers(0, vocab - 1), max_size=80))
@@ -82,6 +85,35 @@ def test_equals_the_definition_with_modified_discounts():
         for i in range(1, len(held_out))
     ]
     assert model.logprobs(np.array(held_out, np.uint16))[1:] == pytest.approx(wanted, rel=1e-10)
+
+
+@given(streams, st.lists(orders, max_size=3), boundaries)
+@settings(max_examples=60, deadline=None)
+def test_orders_that_are_counted_together_are_those_counted_alone(train, several, boundary):
+    tokens = np.array(train[1], int)
+    together = list(KneserNey.fit_orders(tokens, several, train[0], boundary=boundary))
+    assert len(together) == len(several)
+    for order, model in zip(several, together, strict=True):
+        alone = KneserNey.fit(tokens, order, train[0], boundary=boundary)
+        for name in ("shares", "backoffs"):
+            mine, other = getattr(model, name), getattr(alone, name)
+            assert all(map(np.array_equal, mine, other)) and len(mine) == len(other) == order
+        assert all(map(np.array_equal, model.trie.keys, alone.trie.keys))
+        assert len(model.trie.keys) == len(alone.trie.keys)
+
+
+def test_counting_takes_few_bytes_a_token_and_several_orders_take_one_count(calls_of):
+    tokens = np.minimum(np.random.default_rng(0).zipf(1.3, 200_000), 4095).astype(np.uint16)
+    tracemalloc.start()
+    try:
+        count_ngrams(tokens, 5, 4096, 0)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 100 * len(tokens)
+    counted = calls_of(ngram, "count_ngrams")
+    assert len(list(KneserNey.fit_orders(tokens[:1000], [3, 5], 4096))) == 2
+    assert len(counted) == 1
 
 
 def test_large_vocabulary_at_order_five_does_not_overflow():

@@ -23,14 +23,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from groundup.errors import UserError
-from groundup.maths.trie import Trie, checked_tokens, count_ngrams
+from groundup.maths.trie import Level, Trie, checked_tokens, count_ngrams
 
 
 class Ngram(ABC):
@@ -133,7 +133,30 @@ class KneserNey(Ngram):
         no past and is not counted as a target. `boundary=None`: one endless document.
         Errors: `ValueError` for an order below 1 or tokens outside 0 ... vocab_size - 1.
         """
-        trie, levels = count_ngrams(tokens, order, vocab_size, boundary)
+        return next(KneserNey.fit_orders(tokens, [order], vocab_size, boundary=boundary))
+
+    @staticmethod
+    def fit_orders(
+        tokens: Integer[np.ndarray, "n"],
+        orders: Sequence[int],
+        vocab_size: int,
+        *,
+        boundary: int | None = 0,
+    ) -> Iterator[KneserNey]:
+        """Yields the model of each order as `fit` makes it, of one count for all of them."""
+        if not orders:
+            return
+        if min(orders) < 1:
+            raise ValueError(f"order={min(orders)} is no n-gram; give 1 or more")
+        trie, levels = count_ngrams(tokens, max(orders), vocab_size, boundary)
+        for order in orders:
+            keys = Trie(trie.keys[: order + 1], vocab_size, boundary)
+            yield KneserNey._of(keys, levels[:order])
+
+    @staticmethod
+    def _of(trie: Trie, levels: Sequence[Level]) -> KneserNey:
+        """The model of the counts of all orders up to its own."""
+        vocab_size, boundary, order = trie.vocab_size, trie.boundary, len(levels)
         shares, backoffs = [], []
         opening = np.zeros(vocab_size, dtype=bool)
         for k, level in enumerate(levels, start=1):

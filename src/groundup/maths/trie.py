@@ -102,23 +102,30 @@ def count_ngrams(
     """Numbers and counts all n-grams up to an order, each order with one sort."""
     if order < 1:
         raise ValueError(f"order={order} is no n-gram; give 1 or more")
-    tokens = checked_tokens(tokens, vocab_size)
-    reach = context_lengths(tokens, boundary)
+    # A text has a few hundred million tokens: half the bytes of a place are half the memory.
+    small = np.int32 if max(len(tokens), vocab_size) < 2**31 else np.int64
+    tokens = checked_tokens(tokens, vocab_size).astype(small)
+    reach = np.minimum(context_lengths(tokens, boundary), order).astype(np.min_scalar_type(order))
     numbers = tokens  # entry i: of the k-gram that ends at i
     keys = [np.zeros(1, dtype=np.int64), np.arange(vocab_size)]
     counts = np.bincount(tokens[1:], minlength=vocab_size)
     levels = [Level(counts, np.zeros(vocab_size, dtype=np.int64))]
     for k in range(2, order + 1):
-        at = np.flatnonzero(reach >= k - 1)
-        found, inverse, counts = np.unique(
-            numbers[at - 1] * vocab_size + tokens[at], return_inverse=True, return_counts=True
-        )
-        suffixes = np.empty(len(found), dtype=np.int64)
-        suffixes[inverse] = numbers[at]
-        numbers = np.full(len(tokens), -1)
-        numbers[at] = inverse
-        keys.append(found)
-        levels.append(Level(counts, suffixes))
+        at = np.flatnonzero(reach >= k - 1).astype(small)
+        grams = numbers[at - 1].astype(np.int64)
+        grams *= vocab_size
+        grams += tokens[at]
+        by = np.argsort(grams).astype(small)
+        grams = grams[by]
+        is_first = np.ones(len(grams), dtype=bool)
+        np.not_equal(grams[1:], grams[:-1], out=is_first[1:])
+        firsts = np.flatnonzero(is_first)
+        keys.append(grams[firsts])
+        del grams
+        suffixes = numbers[at[by[firsts]]].astype(np.int64)
+        levels.append(Level(np.diff(firsts, append=len(at)), suffixes))
+        numbers = np.full(len(tokens), -1, dtype=small)
+        numbers[at[by]] = np.cumsum(is_first, dtype=small) - 1
     return Trie(tuple(keys), vocab_size, boundary), levels
 
 

@@ -167,10 +167,7 @@ def ready(
     return Material(
         context,
         heldout,
-        {
-            order: _counted(config, order, train, heldout, tokenizer)
-            for order in config.ngram_orders
-        },
+        _counted(config, train, heldout, tokenizer),
         ready_conversations(held.conversations if chats else (), tokenizer, context),
         ready_choices(held.choices if chats else (), tokenizer, context),
         ready_pairs(held.pairs if chats else (), tokenizer, context),
@@ -222,16 +219,22 @@ def _training_shard(model: Path, tokenizer: Tokenizer) -> Shard | None:
 
 
 def _counted(
-    config: EvalConfig, order: int, train: Shard, heldout: Shard, tokenizer: Tokenizer
-) -> Ngram:
-    say(f"eval  counting {order}-grams over {len(train.tokens):,} training tokens")
-    counts = KneserNey.fit(
-        train.tokens, order, tokenizer.vocab_size, boundary=tokenizer.end_of_text
+    config: EvalConfig, train: Shard, heldout: Shard, tokenizer: Tokenizer
+) -> dict[int, Ngram]:
+    orders = config.ngram_orders
+    if orders:
+        named = " and ".join(f"{order}-grams" for order in orders)
+        say(f"eval  counting {named} over {len(train.tokens):,} training tokens")
+    models = KneserNey.fit_orders(
+        train.tokens, orders, tokenizer.vocab_size, boundary=tokenizer.end_of_text
     )
-    return Ngram(
-        ngram_bits(counts, heldout, tokenizer, bytes_per_source=config.bytes_per_source),
-        ngram_bits(counts, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY).per_byte(),
-    )
+    return {
+        order: Ngram(
+            ngram_bits(counts, heldout, tokenizer, bytes_per_source=config.bytes_per_source),
+            ngram_bits(counts, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY).per_byte(),
+        )
+        for order, counts in zip(orders, models, strict=True)
+    }
 
 
 def _fits(tokenizer: Tokenizer, prompt: Sequence[Message], context: int) -> bool:
