@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from tests.conftest import CallsOf
 
-from groundup.report.history import History
+from groundup.report import history
+from groundup.report.history import History, lineage
 from groundup.runs.folder import folder_hash
 
 
@@ -20,7 +23,7 @@ def test_a_parent_is_what_the_run_was_begun_from(
         (tmp_path / project / "base" / "model.safetensors").write_text(project)
     base = tmp_path / "one" / "base"
     parents = {"model": {"path": "base", "sha256": folder_hash(base)}}
-    run = History(tmp_path / "one" / "sft", {"stage": "sft", "parents": parents}, {}, [], [])
+    run = History(tmp_path / "one" / "sft", {"stage": "sft", "parents": parents}, {})
     monkeypatch.chdir(tmp_path / standing)
     assert run.parent is not None and run.parent.resolve() == base
 
@@ -31,8 +34,26 @@ def test_a_file_in_a_folder_beside_is_found_from_elsewhere(
     text = tmp_path / "moved" / "data" / "documents" / "train.jsonl"
     text.parent.mkdir(parents=True)
     text.write_text("{}")
-    run = History(tmp_path / "moved" / "sft", {"stage": "sft", "parents": {}}, {}, [], [])
+    run = History(tmp_path / "moved" / "sft", {"stage": "sft", "parents": {}}, {})
     monkeypatch.chdir(tmp_path)
     assert run.beside("quickstart/data/documents/train.jsonl") == text
     # What is nowhere is called as it would be, beside the run.
     assert run.beside("quickstart/other/nothing.jsonl") == tmp_path / "moved" / "nothing.jsonl"
+
+
+def test_a_lineage_reads_what_was_measured_only_for_who_asks(
+    tmp_path: Path, calls_of: CallsOf
+) -> None:
+    """To know what a model was made of, nobody needs every step of every run before it."""
+    for name, parents in (("base", {}), ("sft", {"model": {"path": "base"}})):
+        (tmp_path / name).mkdir()
+        run = {"stage": name, "parents": parents}
+        (tmp_path / name / "run.json").write_text(json.dumps(run))
+        (tmp_path / name / "plan.json").write_text("{}")
+        step = {"kind": "train", "step": 1, "tokens": 10, "seconds": 2.0, "loss": 2.0}
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(step) + "\n")
+    read = calls_of(history, "read_metrics")
+    runs = lineage(tmp_path / "sft")
+    assert [one.stage for one in runs] == ["base", "sft"] and read == []
+    assert [one.costs()["tokens"] for one in runs] == [10, 10]
+    assert runs[0].evaluations == [] and len(read) == 2

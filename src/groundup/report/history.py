@@ -47,14 +47,12 @@ class History:
     """A run folder's own records; `of` gives None for a model from elsewhere.
 
     `run` and `plan` are run.json and plan.json, `train` and `evaluations` the lines of
-    metrics.jsonl by kind.
+    metrics.jsonl by kind, which are read when somebody asks for them: a long run has many.
     """
 
     folder: Path
     run: dict[str, Any]
     plan: dict[str, Any]
-    train: list[dict[str, Any]]
-    evaluations: list[dict[str, Any]]
 
     @staticmethod
     def of(folder: Path) -> History | None:
@@ -72,15 +70,20 @@ class History:
             plan = read_kept(files[1], dict)
         except UserError as error:
             _tell_once(f"{error}; what training by it cost is left out")
-        lines = read_metrics(files[2])
-        return History(
-            folder,
-            run,
-            plan,
-            # A step that was skipped for a bad gradient read nothing and has no loss.
-            [line for line in lines if line["kind"] == "train" and "loss" in line],
-            [line for line in lines if line["kind"] == "evaluation"],
-        )
+        return History(folder, run, plan)
+
+    @cached_property
+    def _lines(self) -> list[dict[str, Any]]:
+        return read_metrics(self.folder / "metrics.jsonl")
+
+    @cached_property
+    def train(self) -> list[dict[str, Any]]:
+        # A step that was skipped for a bad gradient read nothing and has no loss.
+        return [line for line in self._lines if line["kind"] == "train" and "loss" in line]
+
+    @cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        return [line for line in self._lines if line["kind"] == "evaluation"]
 
     @property
     def stage(self) -> str:
