@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,20 @@ def test_counts_are_those_of_counting_by_hand(tokenizer: Tokenizer, found: Inspe
     assert (books.kind, books.rows, books.heldout) == ("document", 1, 0)
     assert (books.tokens, books.trained) == (document, document)
     assert talks.tokens + books.tokens == found.tokens
+
+
+def test_no_more_than_a_few_rows_are_held_as_tokens(tokenizer: Tokenizer) -> None:
+    rows = [Document(f"{n} " + LONG * 60, "books", str(n)) for n in range(60)]
+    letters = sum(len(row.text) for row in rows)
+    inspect(own(rows[:1]), tokenizer, context=CONTEXT)
+    tracemalloc.start()
+    try:
+        found = inspect(own(rows), tokenizer, context=CONTEXT, examples=1)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.tokens > letters / 8
+    assert most < 4 * letters
 
 
 def test_a_token_that_the_assistant_says_itself_is_no_look_alike(tokenizer: Tokenizer) -> None:

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Int
 
 from groundup.data.dataset import Dataset
 from groundup.data.records import UNKNOWN, too_many_bad
+from groundup.errors import UserError
 from groundup.runs.console import counted
-from groundup.text.example import Encoded, Example, cut_to, encode_rows
+from groundup.text.example import Example, cut_to, encode_each
 from groundup.text.rows import BadLine, Conversation, Document
 from groundup.text.token_view import Token, view_tokens
 from groundup.text.tokenizer import Tokenizer
@@ -107,38 +108,41 @@ def inspect(
     `progress` hears how many training rows are done. Raises `UserError` where the tokenizer can
     encode none of them, such as conversations without a chat template.
     """
-    found = (
-        encode_rows(tokenizer, data.train, context, progress) if data.train else Encoded([], [], [])
-    )
-    cut = [cut_to(item, context) for item in found.items]
-    row = np.array(found.row, np.int64)
+    refused, shown, pieces = list[tuple[int, str]](), list[tuple[int, Example]](), list[int]()
+    counted_items = list[tuple[int, int, int, int]]()
+    # Of a row's tokens only their numbers are kept: a whole file's would take memory for nothing.
+    for place, items in enumerate(encode_each(tokenizer, data.train, context)):
+        if isinstance(items, UserError):
+            refused.append((place, str(items)))
+            continue
+        if len(shown) < examples:
+            shown.append((place, items[0]))
+            pieces.append(len(items))
+        for item in items:
+            within = cut_to(item, context)
+            trains = sum(within.loss_mask[1:])
+            counted_items.append((place, item.inputs, within.inputs, trains))
+        progress(place + 1)
+    row, whole, read, trained = np.array(counted_items, np.int64).reshape(-1, 4).T
     usable, begins = np.unique(row, return_index=True)
-    is_long = np.array([item.inputs > context for item in found.items], bool)
-    trained = np.array([sum(item.loss_mask[1:]) for item in cut], np.int64)
-    inputs = np.array([item.inputs for item in cut], np.int64) * (trained > 0)
-    whole = np.array([item.inputs for item in found.items], np.int64)
+    inputs = read * (trained > 0)
     return Inspection(
         context=context,
         rows=len(data.train),
         heldout=len(data.heldout),
         duplicates=data.duplicates,
         bad=data.bad,
-        refused=tuple(found.refused),
+        refused=tuple(refused),
         lengths=np.bincount(row, whole, len(data.train))[usable].astype(np.int64),
-        is_cut=is_long[begins],
+        is_cut=whole[begins] > context,
         has_no_target=np.bincount(row, trained, len(data.train))[usable] == 0,
         tokens=int(inputs.sum()),
         trained=int(trained.sum()),
         look_alikes=sum(_holds_control(tokenizer, one) for one in data.train),
         sources=tuple(_by_source(data, row, inputs, trained)),
         examples=tuple(
-            _example(tokenizer, data.train[place], place, found.items[first], context, int(count))
-            for place, first, count in zip(
-                usable[:examples].tolist(),
-                begins[:examples].tolist(),
-                np.bincount(row)[usable[:examples]],
-                strict=True,
-            )
+            _example(tokenizer, data.train[place], place, first, context, count)
+            for (place, first), count in zip(shown, pieces, strict=True)
         ),
         unread=data.remarks,
         hashed=data.hashed,

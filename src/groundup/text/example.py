@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from groundup.errors import UserError
@@ -18,8 +18,8 @@ from groundup.text.tokenizer import Tokenizer
 
 # A template that takes none of so many rows takes next to none.
 _TRIES = 100
-# Enough texts that a call costs nothing beside them, few enough that their tokens do not.
-_TEXTS_AT_ONCE = 1024
+# So many that a call costs nothing beside them, and so few that their tokens take no memory.
+_LETTERS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def encode_each(
         if all(isinstance(one, UserError) for one in tried):
             raise UserError(str(tried[0]))
     chats = encode_chats(tokenizer, [row.messages for row in rows if isinstance(row, Conversation)])
-    words = _words(tokenizer, [row.text for row in rows if isinstance(row, Document)])
+    words = _words(tokenizer, (row.text for row in rows if isinstance(row, Document)))
     first, refused = None, 0
     for row in rows:
         try:
@@ -150,11 +150,22 @@ def encode_each(
         yield items
 
 
-def _words(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Sequence[int] | None]:
+def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Sequence[int] | None]:
     """The tokens of each text, many at once; None for all of those among which one is refused."""
-    for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        some = texts[start : start + _TEXTS_AT_ONCE]
+    for some in _together(texts):
         try:
             yield from tokenizer.encode_batch(some)
         except UserError:
             yield from [None] * len(some)
+
+
+def _together(texts: Iterable[str]) -> Iterator[list[str]]:
+    some, letters = list[str](), 0
+    for text in texts:
+        some.append(text)
+        letters += len(text)
+        if letters >= _LETTERS_AT_ONCE:
+            yield some
+            some, letters = [], 0
+    if some:
+        yield some
