@@ -15,7 +15,7 @@ from groundup.errors import UserError
 from groundup.generation.engine import Engine, Event
 from groundup.generation.generate import generate, reference_generate
 from groundup.generation.prefill import MIN_SHARED, shared_length
-from groundup.generation.request import Completion, Request
+from groundup.generation.request import Completion, Request, SequenceState
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
@@ -421,3 +421,25 @@ def test_a_request_of_bad_numbers_fails_alone_and_leaves_nothing_behind(tiny_mod
                 found[event.id] = event.completion.ids
     assert list(errors) == [bad] and "no numbers (NaN or infinite)" in errors[bad]
     assert [found[number] for number in numbers] == expected
+
+
+def test_the_tokens_that_a_row_has_seen_are_found_once(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows join and leave beside it, and it changes its place: none of that makes them anew."""
+    found: list[int] = []
+    tokens = SequenceState.tokens.fget
+    assert tokens is not None
+
+    def watched(row: SequenceState) -> list[int]:
+        found.append(row.id)
+        return tokens(row)
+
+    monkeypatch.setattr(SequenceState, "tokens", property(watched))
+    engine = Engine(tiny_model(), batch_size=4, share_prefixes=False)
+    requests = [
+        Request([3 + n, 4], sampling=Sampling(0.0, repetition_penalty=1.2, max_new_tokens=length))
+        for n, length in enumerate([2, 9, 4, 12, 3, 7, 5])
+    ]
+    serve(engine, requests, random.Random(0))
+    assert sorted(found) == [*range(len(requests))]

@@ -120,7 +120,8 @@ class Engine:
         self._share = share_prefixes and self._cache.shares_prefixes
         self._decode = Decode(model)
         # What follows from who is running is found out once, and again when rows come or go: the
-        # tokens last drawn, each row's settings and seen tokens, and the rows that want more.
+        # tokens last drawn, each row's settings, and the rows that want more. The tokens that a row
+        # has seen move with it.
         self._drawn: Int[Tensor, " rows"] | None = None
         self._sampling: BatchedSampling | None = None
         self._seen: Bool[Tensor, "rows vocab"] | None = None
@@ -332,13 +333,17 @@ class Engine:
             self._asking = [i for i, row in rows if row.request.top_logprobs]
             samplings = [row.sampling for row in self._running]
             self._sampling = BatchedSampling(samplings, logits.shape[-1], logits.device)
-            self._seen = None
-            if self._sampling.penalized:
-                seen = torch.zeros(logits.shape, dtype=torch.bool)
-                for i, row in enumerate(self._running):
-                    seen[i, row.tokens] = True
-                self._seen = seen.to(logits.device)
+            self._seen = self._seen_by_all(logits) if self._sampling.penalized else None
         return self._sampling
+
+    def _seen_by_all(self, logits: Logits) -> Bool[Tensor, "rows vocab"]:
+        """The tokens that each row has seen; only those of newcomers, who stand last, are found."""
+        known = logits.new_zeros(0, logits.shape[-1], dtype=torch.bool)
+        known = known if self._seen is None else self._seen
+        fresh = torch.zeros(len(self._running) - len(known), logits.shape[-1], dtype=torch.bool)
+        for seen, row in zip(fresh, self._running[len(known) :], strict=True):
+            seen[row.tokens] = True
+        return torch.cat([known, fresh.to(logits.device)])
 
     def _tops(self, logprobs: Logits) -> dict[int, TopLogprobs]:
         """The likeliest tokens of the rows that ask for them."""
@@ -361,6 +366,9 @@ class Engine:
         for hole, mover in zip(holes, movers, strict=True):
             self._cache.swap(hole, mover, max(rows[hole].read, rows[mover].read))
             rows[hole], rows[mover] = rows[mover], rows[hole]
+            if self._seen is not None:
+                self._seen[hole] = self._seen[mover]
         self._left = [*rows[kept:], *self._left]
         del rows[kept:]
+        self._seen = None if self._seen is None else self._seen[:kept]
         self._drawn = self._sampling = None
