@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.conftest import CallsOf
 
 from groundup.app import chat
+from groundup.app import conversation as app_conversation
 from groundup.app.chat import introduction
 from groundup.app.conversation import Answered, Conversation, _text, _whole
 from groundup.errors import UserError
@@ -309,6 +311,23 @@ def test_what_an_answer_leaves_out_is_told_after_it(
     chat._do(talk, "/save", str(tmp_path / "talk.jsonl"))
     assert json.loads((tmp_path / "talk.jsonl").read_text()) == {"messages": talk.messages}
     assert len(talk.messages) == 8
+
+
+def test_a_turn_renders_and_encodes_what_is_shown_once(
+    talk: Conversation, calls_of: CallsOf
+) -> None:
+    encoded = calls_of(app_conversation, "encode_chat")
+    for turn in range(3):
+        talk.ask(f"Where is {turn}?")
+        list(talk.answer())
+        assert [len(messages) for _, messages in encoded] == [2 * turn + 1]
+        encoded.clear()
+    # Words that were changed are encoded as they are now.
+    talk.messages[-1]["content"] = "Here."
+    talk.ask("Is it?")
+    request = Request(messages=list(talk.messages), sampling=talk.sampling)
+    [expected] = generate(talk.model, [request], talk.tokenizer)
+    assert "".join(talk.answer()) == expected.text
 
 
 def test_an_answer_that_comes_again_is_told_as_such(talk: Conversation) -> None:

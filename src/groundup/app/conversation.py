@@ -70,6 +70,8 @@ class Conversation:
         self._forgotten_then = 0  # how many messages its question was asked without
         # What the last answer followed, and its tokens, as long as it can be gone on with.
         self._prompt, self._drawn = list[int](), list[int]()
+        # What was encoded last: a question is measured and then answered as the same messages.
+        self._encoded: tuple[list[dict[str, str]], list[int]] = [], []
 
     @property
     def said(self) -> list[dict[str, str]]:
@@ -114,7 +116,7 @@ class Conversation:
 
         A question that got no words is taken back: an empty turn would teach nobody anything.
         """
-        self._prompt = encode_chat(self.tokenizer, self.shown, generation_prompt=True).ids
+        self._prompt = self._ids(self.shown)
         yield from self._draw([]) if self.guard is None else self._checked(self.guard, [])
 
     def go_on(self) -> Generator[str]:
@@ -258,7 +260,7 @@ class Conversation:
         if forgotten == self.forgotten:
             return False
         self.forgotten = forgotten
-        self._prompt = encode_chat(self.tokenizer, self.shown, generation_prompt=True).ids
+        self._prompt = self._ids(self.shown)
         self._drawn = _whole(self.tokenizer, self._drawn)
         return True
 
@@ -285,7 +287,13 @@ class Conversation:
             )
 
     def _length(self, messages: Sequence[dict[str, str]]) -> int:
-        return len(encode_chat(self.tokenizer, messages, generation_prompt=True).ids)
+        return len(self._ids(messages))
+
+    def _ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        if self._encoded[0] != messages:
+            ids = encode_chat(self.tokenizer, messages, generation_prompt=True).ids
+            self._encoded = [dict(message) for message in messages], ids
+        return self._encoded[1]
 
 
 def _is_cut(ended: Completion | None) -> bool:
