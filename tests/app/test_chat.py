@@ -17,6 +17,7 @@ from groundup.app import conversation as app_conversation
 from groundup.app.chat import introduction
 from groundup.app.conversation import Answered, Conversation, _text, _whole
 from groundup.errors import UserError
+from groundup.generation import prefill
 from groundup.generation.generate import generate
 from groundup.generation.guarded import SENTENCE
 from groundup.generation.request import Request
@@ -210,7 +211,39 @@ def test_three_quarters_of_the_context_are_shown_before_anything_is_left_out() -
         answer.close()
         talk.ask("Is it wide and deep?")
         length = len(encode_chat(talk.tokenizer, talk.messages, generation_prompt=True).ids)
-        assert talk.forgotten == (0 if length <= 256 - 64 else 2)
+        assert length > 256 - 64 or talk.forgotten == 0
+    # Then half of it, so that what is left stays as it is for some turns.
+    lengths = [
+        len(encode_chat(talk.tokenizer, talk.messages[out:], generation_prompt=True).ids)
+        for out in range(0, len(talk.messages), 2)
+    ]
+    assert talk.forgotten == 2 * next(n for n, one in enumerate(lengths) if one <= 256 // 2) > 0
+
+
+def test_what_is_left_of_an_outgrown_conversation_is_read_once(calls_of: CallsOf) -> None:
+    talk = conversation(256)
+    talk.sampling = Sampling(temperature=0, max_new_tokens=8)
+    read, shown = calls_of(prefill, "read"), 0
+    for turn in range(40):
+        talk.ask(f"Where is {turn}?")
+        list(talk.answer())
+        shown += len(encode_chat(talk.tokenizer, talk.shown[:-1], generation_prompt=True).ids)
+    assert talk.forgotten > 60
+    assert sum(batch.input_ids.numel() for _, batch, _ in read) < shown / 2
+
+
+def test_the_last_answer_stays_where_it_fits() -> None:
+    """It may take more than half of the context, and what is asked next is mostly about it."""
+    talk = conversation(256)
+    talk.sampling = Sampling(temperature=0, max_new_tokens=8)
+    for turn in range(5):
+        talk.ask(f"Where is {turn}?")
+        list(talk.answer())
+    talk.messages[-1]["content"] = "deep " * 80
+    talk.ask("Who is deep?")
+    assert talk.shown == talk.messages[-3:]
+    length = len(encode_chat(talk.tokenizer, talk.shown, generation_prompt=True).ids)
+    assert 256 // 2 < length <= 256 - 8
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -2,8 +2,9 @@
 
 A conversation is a list of messages that is rendered anew for every answer. A model sees only so
 many tokens at once, so when the conversation has grown past that, its oldest turns are no longer
-shown to it; they stay in the conversation. That may be in the midst of an answer, which goes on
-without them.
+shown to it; they stay in the conversation. Several go at once, so that what is left is read once
+and stays as it is for some turns. It may also be in the midst of an answer, which then goes on
+without as few of them as it must.
 """
 
 from __future__ import annotations
@@ -242,7 +243,8 @@ class Conversation:
 
     def _show(self, messages: list[dict[str, str]], forgotten: int) -> None:
         """Make these the conversation, and leave out the `forgotten` oldest, or more if needed."""
-        forgotten = self._fitting(messages, forgotten)
+        fitting = self._fitting(messages, forgotten)
+        forgotten = self._halved(messages, fitting) if fitting > forgotten else forgotten
         self._require_room([*self._opening(), *messages[forgotten:]], "that message")
         self.messages, self.forgotten, self._drawn = messages, forgotten, []
         self._forgotten_then = forgotten
@@ -268,6 +270,19 @@ class Conversation:
         """Return how many of the oldest to leave out, so that there is room for (more) answer."""
         while len(messages) - forgotten > 1 and self._excess(
             [*self._opening(), *messages[forgotten:]], drawn
+        ):
+            forgotten += 2
+        return forgotten
+
+    def _halved(self, messages: list[dict[str, str]], forgotten: int) -> int:
+        """Return how many of the oldest to leave out, so that half the context stays free.
+
+        Were one turn left out at every question, all that follows it would be read anew each time.
+        The last answer stays where it fits: what is asked next is mostly about it.
+        """
+        half = self.model.config.max_position_embeddings // 2
+        while len(messages) - forgotten > 3 and half < self._length(
+            [*self._opening(), *messages[forgotten:]]
         ):
             forgotten += 2
         return forgotten
