@@ -135,6 +135,21 @@ def test_half_a_control_token_is_not_completed_by_the_template(half):
     assert tokenizer.special_ids.isdisjoint(ids)
 
 
+@pytest.mark.parametrize("strip", ["", " | trim", ".strip()", ".lstrip()", ".rstrip('\\n')"])
+def test_a_template_strips_blanks_beside_half_a_control_token(strip, tmp_path):
+    """As those of Llama 3 and Gemma do: the break stands at the half, and stops no stripping."""
+    template = FOREIGN.replace("message['content']", f"(message['content']{strip})")
+    tokenizer = tokenizer_with(template)
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for said in ("\n> quoted", "is a <\n", " \n|> a <| \n", "\n > <|im_end|> < \n", "> <", "\n"):
+        talk = [{"role": role, "content": said} for role in ("system", "user", "assistant")]
+        plain = theirs.apply_chat_template(talk, tokenize=False)
+        found = encode_chat(tokenizer, talk)
+        assert render_chat(tokenizer, talk) == tokenizer.decode(found.ids) == plain
+        assert [id for id in found.ids if id in tokenizer.special_ids] == [1, 2] * 3
+
+
 def test_a_control_token_of_one_character():
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "※")
     bpe = train_bpe([TEXT], 300, special_tokens=special)
@@ -146,7 +161,7 @@ def test_a_control_token_of_one_character():
 
 def test_a_control_token_of_absurd_length_is_refused():
     """Messages are searched for each beginning of one: of 60,000 letters, that makes billions."""
-    tokenizer = thinking(CHATML + "{# " + "z" * 60_000 + " #}", "z" * 60_000)
+    tokenizer = thinking(CHATML + "{% if false %}" + "z" * 60_000 + "{% endif %}", "z" * 60_000)
     with pytest.raises(UserError, match=r"'zz.* has 60,000 characters"):
         encode_chat(tokenizer, TALK)
 
@@ -353,6 +368,43 @@ def test_a_template_finds_the_reasoning_that_a_message_holds(tmp_path):
     assert spoken(tokenizer, THOUGHTS) == said
 
 
+@pytest.mark.parametrize("template", [FOREIGN, CHATML, FORGETFUL, REASONS])
+def test_an_ordinary_token_named_like_a_variable_is_one_in_a_text(template, tmp_path):
+    names = ("message", "content", "role", "loop", "system", "add_generation_prompt", "reasoning")
+    wrapped = (
+        "{% if 'content' in messages[0] and messages[0].get('role') == 'system' %}"
+        "{{ raise_exception('a system message') }}{% endif %}" + template
+    )
+    thinking(wrapped, "<think>", "</think>", *names).save(tmp_path)
+    tokenizer, theirs = Tokenizer.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    said = "the message content of a role, looped in a system by reasoning; add_generation_prompt"
+    assert tokenizer.encode(said) == theirs(said, add_special_tokens=False).input_ids
+    assert len(set(tokenizer.encode(said)) & set(theirs.get_added_vocab().values())) == len(names)
+    talk = [{"role": "user", "content": said}, {"role": "assistant", "content": f"a {said}"}]
+    wanted = theirs.apply_chat_template(talk, return_dict=True)["input_ids"]
+    assert encode_chat(tokenizer, talk).ids == wanted
+    assert set(tokenizer.special_tokens).isdisjoint(names)
+    assert ("<think>" in tokenizer.special_tokens) == (template == REASONS)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "a<think>b",
+        "{{ 'a<think>' + 'b' }}",
+        "{% set x = '<think>' %}{{ x }}",
+        "{% set m = {'a': '<think>'} %}{{ m.a }}",
+        "{% macro f() %}<think>{% endmacro %}{{ f() }}",
+        "{{ 'b' if '<think>' in messages[0].content else 'a' }}",
+        "{{ messages[0].content.split('<think>') | last }}",
+        "{{ messages | map(attribute='content') | join('<think>') }}",
+        "<think>{% broken",
+    ],
+)
+def test_what_a_template_writes_or_looks_for_is_a_control_token(template):
+    assert "<think>" in thinking(template, "<think>").special_tokens
+
+
 # The manner of Qwen2.5: the template writes calls of tools, between ordinary tokens.
 CALLS = """{%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' + (message.content or '') -}}
@@ -527,6 +579,26 @@ def test_chats_have_the_ids_that_transformers_gives_them(kind, tmp_path):
     expected = theirs.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)
     found = encode_chat(Tokenizer.load(tmp_path), talk, generation_prompt=True)
     assert found.ids == expected["input_ids"]
+
+
+@pytest.mark.parametrize("kind", ["prepend", "first", "always", "never", "byte level"])
+@pytest.mark.parametrize("sides", [{}, {"lstrip": True}, {"rstrip": True}, {"single_word": True}])
+def test_behind_an_ordinary_added_token_a_text_begins_as_transformers_has_it(kind, sides, tmp_path):
+    fast = sentencepiece(kind)
+    fast.add_tokens([AddedToken("<x>", normalized=False, **sides), AddedToken("wide")])
+    theirs = PreTrainedTokenizerFast(tokenizer_object=fast, eos_token="</s>", unk_token="<unk>")
+    theirs.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content }}</s>{% endfor %}"
+    theirs.save_pretrained(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    said = "is the<x>sea <x> wide<x><x>hello  <x>\n<x>a"
+    talk = [{"role": "user", "content": said}, {"role": "assistant", "content": "<x>sea"}]
+    wanted = theirs.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)
+    found = encode_chat(tokenizer, talk, generation_prompt=True)
+    assert found.ids == wanted["input_ids"]
+    for text in (said * 500, "the sea, <x>, " * 2_000, "wide" * 5_000, " " * 5_000 + said * 200):
+        ids = theirs(text, add_special_tokens=False).input_ids
+        assert tokenizer.encode(text) == list(tokenizer.encode_iterable([text])) == ids
+        assert list(tokenizer.encode_iterable(text)) == ids
 
 
 @pytest.mark.parametrize("many", [3, 2_000])

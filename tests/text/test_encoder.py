@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
+from groundup.errors import UserError
 from groundup.text import encoder
 from groundup.text.bpe import train_bpe
 from groundup.text.encoder import FastEncoder, pre_tokens
@@ -129,6 +130,16 @@ def test_only_tokenizers_that_work_so_are_encoded_so(tokenizer: Tokenizer) -> No
     assert FastEncoder.of(plain, tokenizer.special_ids | {made}) is None
     added = {"id": 999, "content": "<custom>", "special": False}
     assert changed(added_tokens=[*plain["added_tokens"], added]) is None
+
+
+def test_a_corpus_makes_no_token_that_ends_a_turn(tokenizer: Tokenizer) -> None:
+    """The end of a sequence may be an ordinary token of the vocabulary."""
+    end = "e" if "e" in tokenizer.content["model"]["vocab"] else "!"
+    ending = Tokenizer(dict(tokenizer.content), {"eos_token": end, "chat_template": None})
+    said = f"{end}! "
+    for texts in ([said], [said * 2**16]):
+        with pytest.raises(UserError, match="control token"):
+            ending.encode_batch(texts)
 
 
 @pytest.fixture

@@ -54,8 +54,9 @@ PLAIN_TALK: Sequence[dict[str, str]] = (
 )
 TALK: Sequence[dict[str, str]] = (
     {"role": "user", "content": "What is 2 + 2?"},
-    {"role": "assistant", "content": "4, I think."},
-    {"role": "user", "content": "Say <|im_end|> and </s>, then: naïve 🙂"},
+    # Halves of control tokens beside blanks, which many templates strip.
+    {"role": "assistant", "content": "\n> 4, I think <\n"},
+    {"role": "user", "content": " > Say <|im_end|> and </s>, then: naïve 🙂 <\n"},
 )
 
 

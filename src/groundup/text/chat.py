@@ -291,11 +291,13 @@ class _ControlStrings:
             ends.append(found.start())
             starts.append(found.end())
         for start, end in zip(starts, [*ends, len(content)], strict=True):
+            # Beside the half and not outside the blanks, of which a template strips a content.
             between = content[start:end]
-            if content.startswith(self.tails, end - len(between.lstrip())):
-                places.append(start)
-            if between.rstrip().endswith(self.heads):
-                places.append(end)
+            first, last = end - len(between.lstrip()), start + len(between.rstrip())
+            if content.startswith(self.tails, first):
+                places.append(first)
+            if content.endswith(self.heads, start, last):
+                places.append(last)
         cuts = [0, *sorted(set(places)), len(content)]
         return mark.join(content[a:b] for a, b in itertools.pairwise(cuts))
 

@@ -54,18 +54,21 @@ class FastEncoder:
 
     @classmethod
     def of(
-        cls, content: Mapping[str, Any], special_ids: frozenset[int] = frozenset()
+        cls,
+        content: Mapping[str, Any],
+        special_ids: frozenset[int] = frozenset(),
+        stop_ids: frozenset[int] = frozenset(),
     ) -> FastEncoder | None:
         """The encoder of a tokenizer.json; None for one of another kind, and without a compiler.
 
-        Nor for one whose merges could make one of `special_ids`, or that looks for added tokens
-        beside these in a text.
+        Nor for one whose merges could make one of `special_ids` or `stop_ids`, or that looks for
+        added tokens beside the former in a text.
         """
         added = {token["id"] for token in content.get("added_tokens") or []}
         if not _known(content) or not added <= special_ids or (found := _library()) is None:
             return None
         encoder = cls(found, content["model"])
-        return encoder if special_ids.isdisjoint(encoder.ids) else None
+        return encoder if encoder.ids.isdisjoint(special_ids | stop_ids) else None
 
     def encode(self, texts: Sequence[bytes]) -> list[Int[np.ndarray, " tokens"] | None]:
         """The ids of each text in UTF-8; None for one that is left to the caller."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -124,16 +124,21 @@ def _render_here(template: str, renderings: Renderings) -> list[str]:
 
 @lru_cache(maxsize=8)
 def _compile(template: str, pattern: str = "", mark: str = "") -> jinja2.Template:
-    """Compile `template` with the settings, filters and functions that chat templates rely on."""
+    environment = _environment()
+    parsed = environment.parse(template)
+    if pattern:
+        _break_searched(parsed, re.compile(pattern, re.DOTALL), mark)
+    return environment.from_string(parsed)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """The settings, filters and functions that chat templates rely on."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
-    parsed = environment.parse(template)
-    if pattern:
-        _break_searched(parsed, re.compile(pattern, re.DOTALL), mark)
-    return environment.from_string(parsed)
+    return environment
 
 
 # Not `replace`, which could put a control string of the template's in the place of a message's.
@@ -158,6 +163,63 @@ def _break_searched(template: nodes.Template, pattern: re.Pattern[str], mark: st
     for const in searched:
         if isinstance(const, nodes.Const) and isinstance(const.value, str):
             const.value = pattern.sub(lambda found: found.group() + mark, const.value)
+
+
+@lru_cache(maxsize=8)
+def written_strings(template: str) -> tuple[str, ...]:
+    """The texts that a template may write, or looks for in what messages say.
+
+    Names of variables, of fields and of roles are none. Of a template that cannot be read it is the
+    whole.
+    """
+    if hashlib.sha256(template.encode("utf-8", "surrogatepass")).digest() in _OWN_TEMPLATES:
+        return tuple(_strings(_environment().parse(template)))
+    found = _stranger().ask({"template": template, "strings": True}) or {}
+    return tuple(found.get("strings", [template]))
+
+
+# What these are given are names of fields and values to compare them with.
+_SELECTING = frozenset(
+    {"attr", "groupby", "map", "max", "min", "reject", "rejectattr", "select", "selectattr", "sort",
+     "sum", "unique"}
+)  # fmt: skip
+
+
+def _strings(node: nodes.Node) -> Iterator[str]:
+    parts: list[nodes.Node] = list(node.iter_child_nodes())
+    searched: list[nodes.Node] = []
+    if isinstance(node, nodes.TemplateData):
+        yield node.data
+    elif isinstance(node, nodes.Const) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, nodes.Getitem):
+        parts = [node.node, *([] if isinstance(node.arg, nodes.Const) else [node.arg])]
+    elif isinstance(node, nodes.Pair):
+        parts = [node.value]
+    elif isinstance(node, nodes.Test) or (
+        isinstance(node, nodes.Filter) and node.name in _SELECTING
+    ):
+        parts = [node.node] if node.node else []
+    elif isinstance(node, nodes.Compare):
+        parts = [one for one in (node.expr, *(op.expr for op in node.ops)) if not _literal(one)]
+        searched = [node.expr] if node.ops[0].op in ("in", "notin") else []
+    elif isinstance(node, nodes.Call):
+        name = node.node
+        if isinstance(name, nodes.Name) and name.name == "raise_exception":
+            parts = []
+        elif isinstance(name, nodes.Getattr) and name.attr in {"get", *_SEARCHES}:
+            parts = [part for part in parts if not isinstance(part, nodes.Const)]
+            searched = node.args if name.attr in _SEARCHES else []
+    for one in searched:
+        # What looks like a name is a field that a message may have.
+        if isinstance(one, nodes.Const) and isinstance(one.value, str):
+            yield from () if one.value.isidentifier() else (one.value,)
+    for part in parts:
+        yield from _strings(part)
+
+
+def _literal(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Literal)
 
 
 class _Generation(Extension):
@@ -207,6 +269,8 @@ def _render_apart(template: str, renderings: Renderings) -> list[str]:
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     """In the sandbox: the texts of a template, or why there are none."""
+    if question.get("strings"):
+        return _answer_strings(question["template"])
     try:
         texts = _render_here(question["template"], Renderings(**question["renderings"]))
         if sum(map(len, texts)) > ANSWER_CHARS:
@@ -216,3 +280,10 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
         return {"failed": str(failure)[:500]}
     except MemoryError:
         return {"failed": f"it needs more than {MEMORY_BYTES >> 20} MB"}
+
+
+def _answer_strings(template: str) -> dict[str, Any]:
+    try:
+        return {"strings": list(_strings(_environment().parse(template)))}
+    except (jinja2.TemplateError, RecursionError, MemoryError):
+        return {}

@@ -26,7 +26,7 @@ from groundup.errors import UserError, shorten
 from groundup.runs.files import MOST_TOKENIZER_BYTES, read_json_object, write_json
 from groundup.text.pieces import Piece, pieces, streamed_pieces, without_taken_blanks
 from groundup.text.pretokens import CHAR_TO_BYTE, valid_unicode
-from groundup.text.template import CHATML
+from groundup.text.template import CHATML, written_strings
 
 if TYPE_CHECKING:
     from groundup.text.bpe import BPE
@@ -210,7 +210,8 @@ class Tokenizer:
         within = {
             place
             for found in re.finditer(self._added, text)
-            for place in range(found.start() + 1, found.end())
+            # Behind one a text may begin anew, which a piece that begins there would not know.
+            for place in range(found.start() + 1, found.end() + (self._finder is not None))
         }
         # Whether one that must be a word alone is a token hangs on the letters beside it.
         for found in re.finditer(self._single_words, text):
@@ -294,26 +295,57 @@ class Tokenizer:
     def _encoder(self) -> FastEncoder | None:
         from groundup.text.encoder import FastEncoder
 
-        return FastEncoder.of(self._content, self.special_ids)
+        return FastEncoder.of(self._content, self.special_ids, self.stop_ids)
 
     def encode_piece(self, text: str, after: After) -> list[int]:
         """Return the ids of a text that follows another, or a control token.
 
-        SentencePiece's and some other tokenizers put a blank in front of a text. Between control
-        tokens some still do and some do not; within a text none does.
+        SentencePiece's and some other tokenizers put a blank in front of a text. Behind added
+        tokens, control tokens or not, some still do and some do not; within a text none does.
         """
         # What a chat template writes around every message.
         if len(text) <= _SHORT and (known := self._short.get((text, after))) is not None:
             return list(known)
+        begin = self._first_added(text) if after == "text" else len(text)
+        ids = self._encoded(self._as_after(after), [text[:begin]])[0] if begin else []
+        if begin < len(text):
+            ids += self._encoded(self._as_after("control"), [text[begin:]])[0]
+        if len(text) <= _SHORT and len(self._short) < _MOST_SHORT:
+            self._short[text, after] = list(ids)
+        return ids
+
+    def _as_after(self, after: After) -> tokenizers.Tokenizer:
         if after not in self._pieces:
             changed = _continuing(self._content, after)
             same = changed == self._content
             fast = self._fast if same else _without_control_tokens(changed, self.special_ids)
             self._pieces[after] = fast
-        ids = self._encoded(self._pieces[after], [text])[0]
-        if len(text) <= _SHORT and len(self._short) < _MOST_SHORT:
-            self._short[text, after] = list(ids)
-        return ids
+        return self._pieces[after]
+
+    def _first_added(self, text: str) -> int:
+        """Where the first added token of a text begins, behind which a text begins anew.
+
+        The text's end where it holds none, and where what stands before a text changes nothing.
+        """
+        if self._finder is None:
+            return len(text)
+        with faults_named("this tokenizer fails on a text"):
+            found = self._finder.encode(valid_unicode(text), add_special_tokens=False)
+        added = (span[0] for id, span in zip(found.ids, found.offsets, strict=True) if id)
+        return next(added, len(text))
+
+    @cached_property
+    def _finder(self) -> tokenizers.Tokenizer | None:
+        """Finds ordinary added tokens as the library does; all else is the unknown token, 0."""
+        added = self._content.get("added_tokens") or []
+        within = _continuing(self._content, "text")
+        ordinary = any(one["id"] not in self.special_ids for one in added)
+        if not ordinary or within == _continuing(self._content, "control"):
+            return None
+        unknown = "?" * (self._longest_added + 1)
+        words = {"type": "WordLevel", "vocab": {unknown: 0}, "unk_token": unknown}
+        only = {"model": words, "pre_tokenizer": None, "post_processor": None, "decoder": None}
+        return _without_control_tokens(within | only, self.special_ids)
 
     def encode_pieces(self, pieces: Sequence[tuple[str, After]]) -> list[list[int] | None]:
         """Each piece as `encode_piece` encodes it, all at once; None for one that must go there."""
@@ -562,10 +594,17 @@ def _control_tokens(content: dict[str, Any], chat_template: str | None) -> dict[
 
     Those are the special tokens, and with them every added token that the chat template writes,
     such as Qwen's "<think>", which its files call ordinary. Other added tokens (runs of spaces, in
-    some vocabularies) are text.
+    some vocabularies) are text, though a template may have a variable of that name.
     """
     added: list[dict[str, Any]] = content.get("added_tokens") or []
-    written = chat_template or ""
+    source = chat_template or ""
+    ordinary = [token["content"] for token in added if not token["special"]]
+    written: set[str] = set()
+    if any(token.strip() and token in source for token in ordinary):
+        # Of two that begin at one place the longer is meant.
+        longest_first = sorted((token["content"] for token in added), key=len, reverse=True)
+        tokens = re.compile("|".join(map(re.escape, filter(None, longest_first))))
+        written.update(*map(tokens.findall, written_strings(source)))
     return {
         token["content"]: token["id"]
         for token in added
