@@ -139,6 +139,13 @@ def same_logits(
     return near(name, *([logits_of(one, ids) for ids in prompts] for one in (found, expected)))
 
 
+def added_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Texts with every ordinary added token, between blanks and between letters."""
+    added = tokenizer.content.get("added_tokens") or []
+    tokens = [one["content"] for one in added if one["id"] not in tokenizer.special_ids]
+    return tuple(f"a {token}  b{token}c\n{token}\n{token}{token}" for token in tokens)
+
+
 def same_ids(
     name: str, found: Tokenizer, expected: Tokenizer, texts: Sequence[str] = HARD_TEXTS
 ) -> Check:

@@ -20,6 +20,7 @@ from groundup.formats.checks import (
     HARD_TEXTS,
     TALK,
     Check,
+    added_texts,
     chat_ids,
     equal,
     prompts_for,
@@ -59,7 +60,7 @@ def compared_with_gguf(
     # A model of our settings whose parameters are the copy's own, which costs no memory.
     twin = model_of(model.config, dict(copy.named_parameters()))
     # llama.cpp has no normalizers, so a model that has one gets texts that need none.
-    texts = HARD_TEXTS
+    texts = (*HARD_TEXTS, *added_texts(tokenizer))
     if tokenizer.content.get("normalizer"):
         texts = tuple(unicodedata.normalize("NFC", text) for text in texts)
     tensors = _same_tensors(f"GGUF {kind}: tensors", model, copy, found)

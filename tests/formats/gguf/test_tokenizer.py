@@ -17,6 +17,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from groundup.data.packs.fetch import pull_model
 from groundup.errors import UserError
+from groundup.formats.checks import added_texts, same_ids
 from groundup.formats.gguf.header import read_gguf_header
 from groundup.formats.gguf.pretokenizers import PRE_TOKENIZERS, name_of, to_hf
 from groundup.formats.gguf.tokenizer import read_ids, read_tokenizer, tokenizer_entries
@@ -383,3 +384,35 @@ def test_smollm2s_vocabulary_goes_there_and_back(smollm2: Path, tmp_path: Path) 
     back = read_back(tmp_path / "a.gguf", tokenizer_entries(tokenizer, **settings))
     assert back.content == tokenizer.content
     assert back.chat_template == tokenizer.chat_template
+
+
+@pytest.mark.parametrize("setting", ["lstrip", "rstrip", "single_word"])
+def test_added_tokens_that_look_beside_themselves_are_refused(
+    tokenizer: Tokenizer, setting: str
+) -> None:
+    plain = tokenizer.content["added_tokens"]
+    tag = plain[0] | {"id": VOCABULARY, "content": "<tag>", "special": False}
+    size = {"vocab_size": VOCABULARY + 8}
+    entries_of(with_content(tokenizer, added_tokens=[*plain, tag]), **size)
+    with pytest.raises(UserError, match=f"'<tag>' has {setting}=true.*Hugging Face format"):
+        entries_of(with_content(tokenizer, added_tokens=[*plain, tag | {setting: True}]), **size)
+    # A control token is written by the template, or stands in nothing that a model reads.
+    mask = tag | {setting: True, "special": True}
+    entries_of(with_content(tokenizer, added_tokens=[*plain, mask]), **size)
+    content = dict(with_content(tokenizer, added_tokens=[*plain, mask]).content)
+    writing = Tokenizer(content, {"chat_template": "<tag>{{ messages[0].content }}"})
+    with pytest.raises(UserError, match=f"'<tag>' has {setting}=true"):
+        entries_of(writing, **size)
+
+
+def test_the_comparison_of_ids_has_every_added_token(tokenizer: Tokenizer) -> None:
+    """So a copy that lost one, or what it does with its neighbors, is told of."""
+    plain = tokenizer.content["added_tokens"]
+    tag = plain[0] | {"id": VOCABULARY, "content": "qxq", "special": False}
+    whole = with_content(tokenizer, added_tokens=[*plain, tag])
+    texts = added_texts(whole)
+    assert same_ids("ids", whole, whole, texts).status == "same"
+    others = [tag | {setting: True} for setting in ("lstrip", "rstrip", "single_word")]
+    copies = [with_content(tokenizer, added_tokens=[*plain, other]) for other in others]
+    for copy_ in (tokenizer, *copies):
+        assert same_ids("ids", copy_, whole, texts).status == "differs"

@@ -233,7 +233,8 @@ def tokenizer_entries(
     """The metadata entries that hold `tokenizer`, filled up to the model's `vocab_size`.
 
     Raises `UserError` for a tokenizer that llama.cpp could not follow: not byte-level BPE, cut by
-    a pattern it has no name for, or changed by a normalizer.
+    a pattern it has no name for, changed by a normalizer, or with added tokens that look at what
+    stands beside them.
     """
     content = tokenizer.content
     model = content.get("model") or {}
@@ -249,6 +250,7 @@ def tokenizer_entries(
             "of its split pattern, and has none for this one; export to the Hugging Face format"
         )
     _refuse_normalizer(content.get("normalizer"), pre)
+    _refuse_neighbors(tokenizer)
     if not model.get("merges"):
         raise UserError("this tokenizer has no merges, which llama.cpp needs; train a larger one")
     tokens, types = _filled(content, vocab_size)
@@ -293,6 +295,21 @@ def _refuse_normalizer(normalizer: Any, pre: str) -> None:
         f"this tokenizer normalizes text ({kind}), which llama.cpp would not do; "
         "export to the Hugging Face format"
     )
+
+
+def _refuse_neighbors(tokenizer: Tokenizer) -> None:
+    """Of added tokens a GGUF file holds the text alone. Control tokens that no template writes
+    stand in no text and no conversation."""
+    for one in tokenizer.content.get("added_tokens") or []:
+        settings = [name for name in ("lstrip", "rstrip", "single_word") if one.get(name)]
+        idle = one["id"] in tokenizer.special_ids and one["content"] not in (
+            tokenizer.chat_template or ""
+        )
+        if settings and not idle:
+            raise UserError(
+                f"the added token {one['content']!r} has {settings[0]}=true, which a GGUF file "
+                "cannot say and llama.cpp would not do; export to the Hugging Face format"
+            )
 
 
 def _filled(content: Mapping[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
