@@ -3,6 +3,8 @@
 import json
 import random
 import time
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import pytest
 import tokenizers
@@ -12,6 +14,7 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from groundup.data.packs import fetch as packs
 from groundup.errors import UserError
+from groundup.text import bpe as bpe_page
 from groundup.text.bpe import (
     BPE,
     SPECIAL_TOKENS,
@@ -175,6 +178,26 @@ def test_the_fast_encoder_agrees_with_naive_merging(text):
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(UserError, match=message):
         train_bpe(**arguments)
+
+
+def test_a_merge_looks_only_beside_its_occurrences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pre-token may be a book, as of Chinese or of DNA: a merge must not go through it all."""
+    book = "".join(random.Random(0).choices("ACGT", k=20_000))
+    assert train_bpe([book], START + 40) == library_bpe([book], START + 40)
+    seen = 0
+
+    def counted(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
+        nonlocal seen
+        for pair in pairwise(parts):
+            seen += 1
+            yield pair
+
+    monkeypatch.setattr(bpe_page, "pairwise", counted)
+    # One pair that occurs once, after another: of the whole word it is one place.
+    rare = book + "xy"
+    found = train_bpe([rare, *["xy"] * 10_000], START + 1)
+    assert found.merges == [("x", "y")]
+    assert seen < len(rare) + 10
 
 
 @pytest.mark.long

@@ -5,11 +5,15 @@ Held-out text has no say in the vocabulary, or bits per byte on it would flatter
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from rich.progress import MofNCompleteColumn
 
 from groundup.data.config import TokenizerConfig
 from groundup.data.corpus import documents
-from groundup.runs.console import say
+from groundup.runs.console import progress, say
 from groundup.runs.folder import Run
 from groundup.text.bpe import train_bpe
 from groundup.text.tokenizer import Tokenizer
@@ -22,7 +26,10 @@ def run(config: TokenizerConfig) -> Path:
             return run.folder
         texts = documents(config.data)
         texts.say_set_aside()
-        bpe = train_bpe((document.text for document in texts.train), config.vocab_size)
+        with _bar(config.vocab_size) as done:
+            bpe = train_bpe(
+                (document.text for document in texts.train), config.vocab_size, progress=done
+            )
         tokenizer = Tokenizer.from_bpe(bpe)
         tokenizer.save(run.folder)
         size = sum(len(document.text.encode()) for document in texts.train)
@@ -34,3 +41,12 @@ def run(config: TokenizerConfig) -> Path:
             )
         run.finish(vocab_size=tokenizer.vocab_size, bytes=size)
         return run.folder
+
+
+@contextmanager
+def _bar(tokens: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the tokens that are learned; gives what to call with their number."""
+    bar = progress(MofNCompleteColumn())
+    task = bar.add_task("learning tokens", total=tokens)
+    with bar:
+        yield lambda done, _: bar.update(task, completed=done)

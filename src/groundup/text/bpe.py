@@ -217,20 +217,28 @@ def _merge_pair(
 ) -> set[str]:
     """Replace `pair` by `merged` wherever it stands, keep the counts true, return the new pairs."""
     new_pairs: set[str] = set()
+    first, second = pair
     for index in where.pop(pair):
         old = words[index]
         new = words[index] = joined(old, pair, merged)
         if len(new) == len(old):  # an earlier merge has taken this pair apart here
             continue
+        # Only beside an occurrence do pairs change, and a pre-token may be as long as a book.
+        parts = old.split(pair)
         weight = weights[index]
-        for left, right in pairwise(old):
-            counts[left + right] -= weight
-        for left, right in pairwise(new):
-            now = left + right
-            counts[now] = counts.get(now, 0) + weight
-            if left == merged or right == merged:
-                new_pairs.add(now)
-                where.setdefault(now, set()).add(index)
+        changes = Counter[tuple[str, str]]()
+        for place, (before, after) in enumerate(pairwise(parts)):
+            if before:
+                changes[before[-1] + first, before[-1] + merged] += weight
+            elif place:  # right behind another occurrence
+                changes[second + first, merged + merged] += weight
+            if after:
+                changes[second + after[0], merged + after[0]] += weight
+        for (gone, now), count in changes.items():
+            counts[gone] -= count
+            counts[now] = counts.get(now, 0) + count
+            new_pairs.add(now)
+            where.setdefault(now, set()).add(index)
     del counts[pair]
     return new_pairs
 
