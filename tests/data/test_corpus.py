@@ -142,6 +142,40 @@ def test_pieces_of_one_paragraph_are_joined_as_they_stood() -> None:
         assert not text[at:].strip()
 
 
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        "\u0915\u093f",
+        "\u0e01\u0e49\u0e33",
+        "e\u0301",
+        "👨\u200d👩\u200d👧",
+        "👍🏽",
+        "❤\ufe0f",
+        "🇩🇪",
+        "\u1112\u1161\u11ab",
+    ],
+)
+def test_no_piece_ends_within_what_a_reader_sees_as_one_letter(cluster: str) -> None:
+    for before in ("", "a", "ab", "abc"):
+        pieces = split.cut(before + cluster * 6_000)
+        assert len(pieces) > 2
+        assert all(piece == cluster * (len(piece) // len(cluster)) for piece in pieces[1:])
+
+
+def test_a_text_without_spaces_is_cut_behind_sentences() -> None:
+    sentence = "我们去公园。他说：“好！”"
+    pieces = split.cut(sentence * 1_000)
+    assert len(pieces) > 2 and "".join(pieces) == sentence * 1_000
+    assert all(piece.endswith(("。", "”")) for piece in pieces)
+
+
+def test_a_piece_keeps_the_indentation_of_its_first_line() -> None:
+    code = "def f():\n" + "".join(f"    x{n} = {n}\n" for n in range(1_200))
+    pieces = split.cut(code)
+    assert len(pieces) > 2 and all(piece.startswith("    x") for piece in pieces[1:])
+    assert "\n".join(pieces) == code.rstrip("\n")
+
+
 def test_a_text_without_blank_lines_is_cut_in_linear_time() -> None:
     begun = time.process_time()
     pieces = split.cut("many words " * 1_500_000)

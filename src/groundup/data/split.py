@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import regex
+
 from groundup.data.files import SUFFIXES, check_there, read_text, suffix_of
 from groundup.data.records import Records
 from groundup.errors import UserError
@@ -34,6 +36,7 @@ OWN_HELDOUT = 0.05
 # Pieces of a long text: long enough for context, short enough that a twentieth can be held out.
 _PIECE_BYTES = 2048
 _LONGEST_PIECE_BYTES = 8192
+_LONGEST_CLUSTER = 64
 # Files that tell about a data set and are none of it.
 _ABOUT = re.compile(
     r"(readme|licen[sc]e)(\.\w+)?|(dataset_infos?|dataset_dict|state)\.json", re.IGNORECASE
@@ -214,8 +217,9 @@ def text_documents(path: Path) -> list[Document]:
 def cut(text: str) -> list[str]:
     """Cut a text at blank lines into pieces of 2 to 8 KB; a small text into about ten.
 
-    A paragraph of more than 8 KB is cut at lines, else at spaces, else anywhere. Of several blank
-    lines in a row one is kept.
+    A paragraph of more than 8 KB is cut at lines, else at spaces, else behind sentences of scripts
+    without spaces, else between any two characters as a reader sees them. Of several blank lines in
+    a row one is kept.
     """
     goal = min(_PIECE_BYTES, max(1, len(text.encode()) // 10))
     pieces: list[str] = []
@@ -245,17 +249,33 @@ def _short_enough(paragraph: str) -> list[tuple[str, str]]:
     limit = _LONGEST_PIECE_BYTES // 4
     start, left = 0, len(paragraph.encode())
     while left > _LONGEST_PIECE_BYTES:
-        # The first character is never the end of a part, which would be empty.
-        within = (start + 1, start + limit)
-        end = max(paragraph.rfind("\n", *within), 0) or max(paragraph.rfind(" ", *within), 0)
-        end = end or start + limit
+        end = _part_end(paragraph, start, start + limit)
         parts.append((blanks, paragraph[start:end]))
         left -= len(paragraph[start:end].encode())
         start = end
         while paragraph[start : start + 1] in ("\n", " "):
             start, left = start + 1, left - 1
+        # The blanks in front of a line are part of it, as in code.
+        line = paragraph.rfind("\n", end, start) + 1
+        if line and start < len(paragraph):
+            start, left = line, left + start - line
         blanks = paragraph[end:start]
     return [*parts, (blanks, paragraph[start:])] if start < len(paragraph) else parts
+
+
+def _part_end(paragraph: str, start: int, most: int) -> int:
+    # The first character is never the end of a part, which would be empty.
+    for blank in ("\n", " "):
+        if (end := paragraph.rfind(blank, start + 1, most)) > 0:
+            return end
+    if (end := max(paragraph.rfind(stop, start, most) for stop in "。！？") + 1) > 0:
+        while end < most and paragraph[end] in "」』”’）】":
+            end += 1
+        return end
+    # A letter and its signs, a flag, an emoji of several: a cluster that is longer is none of them.
+    clusters = regex.finditer(r"\X", paragraph, pos=start, endpos=most + _LONGEST_CLUSTER)
+    ends = [found.end() for found in clusters if found.end() <= most]
+    return ends[-1] if ends else most
 
 
 def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
