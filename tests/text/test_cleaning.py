@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,6 +43,47 @@ def test_keys_forget_spelling_but_not_the_suffix() -> None:
     assert cleaning.normal_form("Table_(furniture)") == cleaning.normal_form("table (Furniture)")
     assert cleaning.normal_form("Table (furniture)") != cleaning.normal_form("Table (database)")
     assert cleaning.normal_form("+") != cleaning.normal_form("-")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("पिता", "पता"),  # father, address
+        ("ก้าว", "กาว"),  # step, glue
+        ("தமிழ்", "தமழ"),
+        ("عِلْم", "عَلَم"),  # knowledge, flag
+        ("x\u0336", "x"),
+    ],
+)
+def test_words_with_other_signs_are_other_words(one: str, other: str) -> None:
+    assert cleaning.normal_form(one) != cleaning.normal_form(other)
+    assert "".join(cleaning.words(one)) == one
+
+
+def test_each_letter_is_a_word_where_no_spaces_stand_between_words() -> None:
+    assert cleaning.words("我们去公园。3D, ok?") == [*"我们去公园", "3d", "ok"]
+    assert cleaning.words("ラーメンだ") == [*"ラーメンだ"]
+    assert cleaning.words("สวัสดี") == ["ส", "วั", "ส", "ดี"]
+    assert cleaning.words("한국어 मैं Việt") == ["한국어", "मैं", "việt"]
+    # A key is what it was before.
+    assert cleaning.normal_form("你好 吗？3D") == "你好 吗 3d"
+    asked = "今天下午我们一起去公园散步好不好"
+    wrapped = f"问题：{asked}？回答：好的，我们走吧。"
+    assert np.isin(cleaning.shingles(asked, 13), cleaning.shingles(wrapped, 13)).all()
+    assert cleaning.repeats([wrapped, "别的话", f"{asked}吗？", "别的问题"]).tolist() == [
+        False, False, True, False
+    ]  # fmt: skip
+
+
+def test_what_is_no_letter_and_no_sign_of_one_is_in_no_word() -> None:
+    assert cleaning.words("❤️ 1️⃣ a\ufe0fb\u0301_c\u200dd") == ["1", "a", "b\u0301", "c", "d"]
+
+
+@given(st.text(st.characters(codec="latin-1")))
+def test_words_of_western_texts_are_letters_and_digits_in_a_row(text: str) -> None:
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    letters = "".join(one if one.isalnum() else " " for one in plain)
+    assert cleaning.words(text) == letters.split()
 
 
 def test_places_are_uniform_and_never_change() -> None:
