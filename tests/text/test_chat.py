@@ -601,6 +601,22 @@ def test_behind_an_ordinary_added_token_a_text_begins_as_transformers_has_it(kin
         assert list(tokenizer.encode_iterable(text)) == ids
 
 
+def test_a_template_may_write_every_token_that_the_config_names(tmp_path):
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "<mask>"}
+    theirs = PreTrainedTokenizerFast(tokenizer_object=sentencepiece("byte level"), **names)
+    theirs.chat_template = (
+        "{{ cls_token }}{% for m in messages %}{{ mask_token + m.content + sep_token }}{% endfor %}"
+    )
+    theirs.save_pretrained(tmp_path)
+    talk = [{"role": "user", "content": "hello"}, {"role": "system", "content": "the [SEP]"}]
+    tokenizer = Tokenizer.load(tmp_path)
+    plain = "[CLS]<mask>hello[SEP]<mask>the [SEP][SEP]"
+    assert theirs.apply_chat_template(talk, tokenize=False) == plain
+    assert render_chat(tokenizer, talk) == plain
+    wanted = theirs.apply_chat_template(talk[:1], return_dict=True)["input_ids"]
+    assert encode_chat(tokenizer, talk[:1]).ids == wanted
+
+
 @pytest.mark.parametrize("many", [3, 2_000])
 @pytest.mark.parametrize("template", [CHATML, FOREIGN])
 @pytest.mark.parametrize("generation_prompt", [False, True])

@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -141,6 +141,8 @@ def test_what_is_no_text_is_not_blamed_on_the_folder(tokenizer):
                 tokenizer.encode(wrong, allowed)
         with pytest.raises(UserError, match=r"is a (bytes|NoneType|list); give a str"):
             tokenizer.encode_batch(["ab", wrong])
+        with pytest.raises(UserError, match=r"is a (bytes|NoneType|list); give a str"):
+            list(tokenizer.encode_iterable(["ab", wrong]))
     for single in ("abc", None):
         with pytest.raises(UserError, match=r"is a single .*; give a list of texts"):
             tokenizer.encode_batch(single)
@@ -149,6 +151,37 @@ def test_what_is_no_text_is_not_blamed_on_the_folder(tokenizer):
         for skip in (False, True):
             with pytest.raises(UserError, match="must be a list of token ids"):
                 tokenizer.decode(ids, skip)
+
+
+def test_added_tokens_with_letters_of_the_byte_alphabet_come_back(tokenizer):
+    fast = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.content))
+    fast.add_tokens(["é", "naïve", " §", "Ġx", "日本é"])
+    fast.add_special_tokens(["<ü>"])
+    added = Tokenizer(json.loads(fast.to_str()), {})
+    for text in ("é", "naïve §", "a é Ġx 日本é, naïveté 🙂", "<ü>é"):
+        for allowed in ((), "all"):
+            ids = added.encode(text, allowed)
+            stream = StreamDecoder(added)
+            assert added.decode(ids) == text
+            said = "".join(map(stream.push, ids))
+            assert added.decode(ids, skip_special=True) == said
+    half = [added.encode("é")[0], *_ids_of_byte(added, 0xF0)]
+    assert added.decode(half) == "é\ufffd"
+
+
+def test_a_stream_of_what_a_normalizer_turns_to_bytes_has_the_ids_of_the_whole():
+    """Without a pre-tokenizer its tokens go over blanks, which it writes as bytes are written."""
+    fast = tokenizers.Tokenizer(models.BPE())
+    fast.normalizer, fast.decoder = normalizers.ByteLevel(), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    fast.train_from_iterator(["of the sea of the land of the "] * 20, trainer)
+    tokenizer = Tokenizer(json.loads(fast.to_str()), {})
+    text = "of the sea of the land, " * 1_000
+    assert any("fĠt" in token for token in fast.get_vocab())
+    assert (
+        list(tokenizer.encode_iterable([text])) == tokenizer.encode(text) == fast.encode(text).ids
+    )
 
 
 def test_the_stream_holds_back_half_a_character(tokenizer):

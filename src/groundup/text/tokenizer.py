@@ -172,7 +172,10 @@ class Tokenizer:
         only a few thousand letters are held at a time: a file of any size can be encoded so.
         """
         allowed = self._allowed(allowed_special)
-        return self._ids_of(streamed_pieces(texts, allowed, self._boundaries, self._longest_added))
+        checked = map(_checked_text, texts)
+        return self._ids_of(
+            streamed_pieces(checked, allowed, self._boundaries, self._longest_added)
+        )
 
     def _allowed(self, allowed: AllowedSpecial) -> frozenset[str]:
         if allowed == "all":
@@ -272,7 +275,10 @@ class Tokenizer:
             return True
         if self._fast.pre_tokenizer is not None:
             return False
-        return any(re.search("[^ ▁][ ▁]", token) for token in self._tokens.values())
+        # A blank as SentencePiece writes it, and as a normalizer to bytes does.
+        blanks = " ▁Ġ" if '"ByteLevel"' in json.dumps(self._content.get("normalizer")) else " ▁"
+        crossing = re.compile(f"[^{blanks}][{blanks}]")
+        return any(crossing.search(token) for token in self._tokens.values())
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Return the ids of each of `texts`, as `encode` does, on several cores."""
@@ -375,12 +381,22 @@ class Tokenizer:
             try:
                 kept = [i for i in ids if i not in self.hidden_ids] if skip_special else list(ids)
                 text: str = self._fast.decode(kept, skip_special_tokens=False)
+                if not self._spelled_like_bytes.isdisjoint(kept):
+                    text = b"".join(map(self.token_bytes, kept)).decode(errors="replace")
             except (TypeError, OverflowError):  # the library's own faults are bare Exceptions
                 raise UserError(
                     f"ids={shorten(ids)} must be a list of token ids, whole numbers of 0 or more; "
                     "give what encode returns"
                 ) from None
         return text
+
+    @cached_property
+    def _spelled_like_bytes(self) -> frozenset[int]:
+        """Added tokens such as "é", of whose letters the library's decoder would make bytes."""
+        if (self._content.get("decoder") or {}).get("type") != "ByteLevel":
+            return frozenset()
+        added = self._content.get("added_tokens") or []
+        return frozenset(one["id"] for one in added if not one["content"].isascii())
 
     def token_bytes(self, id: int) -> bytes:
         """Return the bytes that token `id` stands for, in whole characters or in part.
@@ -446,8 +462,8 @@ class Tokenizer:
     @property
     def template_variables(self) -> dict[str, str]:
         """The names a chat template may use for control tokens, such as `bos_token`."""
-        names = ("bos_token", "eos_token", "pad_token", "unk_token")
-        named = {name: _token_text(self._config.get(name)) for name in names}
+        names = [name for name in self._config if name.endswith("_token")]
+        named = {name: _token_text(self._config[name]) for name in names}
         return {name: text for name, text in named.items() if text is not None}
 
     def _named_id(self, name: str) -> int | None:
@@ -485,6 +501,12 @@ class StreamDecoder:
     def finish(self) -> str:
         """Return what is held back: U+FFFD if the last character never came to its end."""
         return self._utf8.decode(b"", final=True)
+
+
+def _checked_text(text: object) -> str:
+    if not isinstance(text, str):
+        raise _no_text(text)
+    return text
 
 
 def _no_text(value: object) -> UserError:
