@@ -217,7 +217,7 @@ def _merge_pair(
 ) -> set[str]:
     """Replace `pair` by `merged` wherever it stands, keep the counts true, return the new pairs."""
     new_pairs: set[str] = set()
-    first, second = pair
+    first, second = pair[0], pair[1]
     for index in where.pop(pair):
         old = words[index]
         new = words[index] = joined(old, pair, merged)

@@ -209,7 +209,7 @@ def _strings(node: nodes.Node) -> Iterator[str]:
             parts = []
         elif isinstance(name, nodes.Getattr) and name.attr in {"get", *_SEARCHES}:
             parts = [part for part in parts if not isinstance(part, nodes.Const)]
-            searched = node.args if name.attr in _SEARCHES else []
+            searched = [*node.args] if name.attr in _SEARCHES else []
     for one in searched:
         # What looks like a name is a field that a message may have.
         if isinstance(one, nodes.Const) and isinstance(one.value, str):

@@ -93,7 +93,8 @@ def _most_related(question: str, candidates: Sequence[str]) -> str:
     asked = {word for word in words(question) if len(word) > 3}
 
     def shared(sentence: str) -> float:
-        said = words(sentence)
+        # A name in Japanese counts as a word here, not each of its letters.
+        said = normal_form(sentence).split()
         return len(asked.intersection(said)) / (len(said) + 10)
 
     return re.sub(r"\s+", " ", max(candidates, key=shared))
