@@ -108,6 +108,18 @@ def test_the_rest_is_torchs_adamw_to_the_bit() -> None:
             assert torch.equal(optimizer.masters[name], parameters[name])
 
 
+def test_what_is_restored_lies_on_the_masters_device() -> None:
+    saved = Optimizer(Tiny(), RATES)
+    give(saved, gradients(Tiny(), 0))
+    saved.step(1.0)
+    # Tensors of the meta device have no numbers, but a device that is not the CPU.
+    optimizer = Optimizer(Tiny().to("meta"), RATES)
+    optimizer.restore(saved.masters, saved.state())
+    restored = optimizer.state()
+    assert restored.keys() == saved.state().keys()
+    assert {tensor.device.type for tensor in restored.values()} == {"meta"}
+
+
 @pytest.mark.parametrize(
     ("matrices", "embeddings", "gains"), [(0.03, 0.02, 0.01), (0.01, 0.01, 0.01)]
 )

@@ -281,8 +281,9 @@ class Optimizer:
             for name, buffer in self.momenta.items():
                 buffer.copy_(state[f"momentum/{name}"])
         for name, master in self.masters.items():
+            # A fused step wants all of it beside its master, the count of steps too.
             saved = {
-                key: state[f"{key}/{name}"].clone()
+                key: state[f"{key}/{name}"].to(master.device, copy=True)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}/{name}" in state
             }
