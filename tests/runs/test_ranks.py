@@ -212,6 +212,52 @@ def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) 
     assert said.count("a step has 1 micro-batches and 2 processes are to share them") == 1
 
 
+# Both processes are of a machine that has one GPU, or of a Mac.
+ONE_GPU = """
+import runpy, types, torch
+
+def set_device(number):
+    if number > 0:
+        raise RuntimeError("CUDA error: invalid device ordinal")
+
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 1
+torch.cuda.current_device = lambda: 0
+torch.cuda.set_device = set_device
+torch.cuda.get_device_properties = lambda number: types.SimpleNamespace(uuid="GPU-1")
+runpy.run_module("groundup", run_name="__main__", alter_sys=True)
+"""
+MAC = """
+import runpy, torch
+torch.backends.mps.is_available = lambda: True
+runpy.run_module("groundup", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "refusal"),
+    [
+        (ONE_GPU, "cpu", None),
+        (ONE_GPU, "cuda", "2 processes were started and have 1 GPU; start as many processes as"),
+        (MAC, "auto", None),
+        (MAC, "mps", "device='mps' computes for one process and 2 were started; use device='cpu'"),
+    ],
+    ids=["CPU beside a GPU", "one GPU for two", "a Mac's CPU", "a Mac's GPU for two"],
+)
+def test_several_processes_compute_where_they_can_be_joined(
+    workshop: Any, tmp_path: Path, machine: str, device: str, refusal: str | None
+) -> None:
+    script, out = tmp_path / "machine.py", tmp_path / "run"
+    script.write_text(machine)
+    command = workshop.command("sft", out, steps=2, device=device)
+    code, said = torchrun(2, [sys.executable, str(script), *command[3:]])
+    if refusal is None:
+        assert code == 0, said
+        assert read_kept(out / "plan.json", TrainPlan.from_json).compute.device == "cpu"
+    else:
+        assert code != 0 and said.count(refusal) == 1, said
+
+
 def test_a_rank_is_a_whole_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("MASTER_ADDR", "x"), ("WORLD_SIZE", "2"), ("RANK", "-1")):
         monkeypatch.setenv(name, value)

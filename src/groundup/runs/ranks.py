@@ -59,6 +59,11 @@ def on_this_machine() -> int:
     return _of_launcher("LOCAL_WORLD_SIZE", 1) if size() > 1 else 1
 
 
+def local_rank() -> int:
+    """Returns the rank of this process among those of this machine, from 0."""
+    return _of_launcher("LOCAL_RANK", 0) if size() > 1 else 0
+
+
 def _of_launcher(name: str, least: int) -> int:
     """Returns a variable that torchrun sets, the least that it can be where it is not set."""
     value = os.environ.get(name, str(least))
@@ -192,10 +197,9 @@ def _join() -> None:
 
     if dist.is_initialized():
         return
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(_of_launcher("LOCAL_RANK", 0))
-        backend = "cpu:gloo,cuda:nccl"
+    # Which GPU is this process's, `train.device` has decided, where the run is on GPUs at all.
+    on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
     dist.init_process_group(backend, timeout=_PATIENCE)
 
 

@@ -26,7 +26,7 @@ from groundup.errors import UserError
 from groundup.kernels.compiler import cpu_flags
 from groundup.kernels.library import Kernels, best_kernels, use_kernels
 from groundup.runs import ranks
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.train.config import TrainingConfig
 from groundup.train.loss import compile_chunks
 
@@ -390,14 +390,40 @@ def require_memory(need: int, what: str, remedy: str) -> None:
 
 
 def resolve_device(wanted: str) -> str:
-    """Return the device that `wanted` names; 'auto' is the best one here."""
+    """Return the device that `wanted` names; 'auto' is the best one here.
+
+    Of several processes each takes a GPU; on the CPU gloo joins them, which knows no MPS.
+    """
+    several = ranks.size() > 1
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+        joined = available | {"mps": available["mps"] and not several}
+        wanted = next(name for name in ("cuda", "mps", "cpu") if joined[name])
     if not available[wanted]:
         raise UserError(f"device={wanted!r} is not available on this machine; use device='auto'")
+    if several and wanted == "mps":
+        raise UserError(
+            f"device='mps' computes for one process and {ranks.size()} were started; use "
+            "device='cpu', or start it without torchrun"
+        )
+    if several and wanted == "cuda":
+        # A process may see all GPUs of its machine, or its own alone.
+        torch.cuda.set_device(ranks.local_rank() % torch.cuda.device_count())
     return wanted
+
+
+def require_own_gpu(device: str) -> None:
+    """Refuse processes of one run that share a GPU, which nccl does; all of them ask at once."""
+    if device != "cuda" or ranks.size() == 1:
+        return
+    mine = torch.cuda.get_device_properties(torch.cuda.current_device())
+    gpus = ranks.union([str(mine.uuid)])
+    if len(gpus) < ranks.size():
+        raise UserError(
+            f"{ranks.size()} processes were started and have {counted(len(gpus), 'GPU')}; start "
+            "as many processes as there are GPUs (torchrun --nproc-per-node), or use device='cpu'"
+        )

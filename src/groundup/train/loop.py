@@ -149,7 +149,7 @@ def _update(
         _add(sums, result)
     if ranks.any_of(bool(fault)):
         raise _Bad(fault or "the loss of another process is not finite")
-    sums = _summed(optimizer, sums, device)
+    sums = _summed(optimizer, sums)
     norm = optimizer.gradient_norm()
     if not math.isfinite(float(norm)):
         raise _Bad(f"the gradient norm is {float(norm)}")
@@ -192,7 +192,7 @@ def _own(batches: Sequence[B]) -> Sequence[B]:
 
 
 def _summed(
-    optimizer: Optimizer, sums: dict[str, tuple[float, float]], device: torch.device
+    optimizer: Optimizer, sums: dict[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
     """Sum gradients and metrics over all ranks."""
     if ranks.size() == 1:
@@ -208,7 +208,7 @@ def _summed(
     # Batches of different kinds have different metrics, and a rank may lack one of the kinds.
     names = ranks.union(sums)
     rows = [sums.get(name, (0.0, 0.0)) for name in names]
-    table = torch.tensor(rows, dtype=torch.float64, device=device)
+    table = torch.tensor(rows, dtype=torch.float64)
     ranks.all_reduce([table])
     return {name: (row[0], row[1]) for name, row in zip(names, table.tolist(), strict=True)}
 

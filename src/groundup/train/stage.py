@@ -31,8 +31,10 @@ from groundup.train.device import (
     peak_memory,
     prepare,
     refuse_inexact,
+    require_own_gpu,
     reset_peak_memory,
     resolve,
+    resolve_device,
     restoring_torch,
     use_threads,
 )
@@ -222,6 +224,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
 
     config = job.config
     use_threads(config)
+    require_own_gpu(resolve_device(config.device))
     with ranks.rank_zero_first():
         plan = run.resolved(TrainPlan.from_json)
         if plan is not None:
