@@ -4,8 +4,10 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -219,6 +221,43 @@ def test_a_plan_too_large_for_this_machine_is_refused() -> None:
     with pytest.raises(UserError, match=r"M parameters with micro_rows=8 .*--depth"):
         trained = Trained.whole(shape, 256, (1, 1), "")
         require_resources(TrainingConfig(out="x", rows=8, micro_rows=8), trained, PLANNED, 256)
+
+
+def leave_free(size: int, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many bytes are free on this machine, whose container has no limit."""
+    monkeypatch.setattr(device, "CGROUP", nowhere)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=size))
+
+
+@pytest.mark.parametrize("on_host", [10**9, 10**13])
+def test_a_plan_for_a_gpu_is_held_against_the_gpus_memory(
+    on_host: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card of 24 GB, of which torch holds 3 and uses 1, whatever the machine around it has."""
+    leave_free(on_host, tmp_path, monkeypatch)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20 * 10**9, 24 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 3 * 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 10**9)
+    gpu = dataclasses.replace(PLANNED, device="cuda", dtype="bfloat16", attention="fused")
+    settings = TrainingConfig(out="x", rows=4)
+    for width, depth, fits in ((2048, 12, True), (4096, 32, False)):
+        shape = ModelConfig.of(width=width, depth=depth, vocab_size=32_000, context=1024)
+        trained = Trained.whole(shape, 1024, (1, 1), "")
+        if fits:
+            require_resources(settings, trained, gpu, 1024)
+            continue
+        with pytest.raises(UserError, match=r"memory on device='cuda' and 22\.0 GB are free; low"):
+            require_resources(settings, trained, gpu, 1024)
+
+
+def test_what_is_free_for_mps_is_free_on_the_machine_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 * 10**9)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 2 * 10**9)
+    for on_machine, free in ((16, 10), (8, 8)):
+        leave_free(on_machine * 10**9, tmp_path, monkeypatch)
+        assert device.free_memory("mps") == free * 10**9
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ from groundup.train.device import (
     EXPECTED_PEAK_SHARE,
     RECURRENT_PEAK_SHARE,
     Compute,
-    available_memory,
+    free_memory,
     resolve,
 )
 from groundup.train.plan import (
@@ -122,6 +122,7 @@ class RunEstimate:
     loss: Interval | None
     reasons: Mapping[str, str]
     how: str
+    device: str
     passes: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def plan_run(
             "parameters, tokens and loss in a table, and give --law the folder of groundup "
             "scaling fit."
         )
-    if estimate.peak_memory > (free := available_memory()) and machine is None:
+    if machine is None and estimate.peak_memory > (free := free_memory(estimate.device)):
         say(f"{free / 1e9:.1f} GB of memory are free: it would be refused.")
     if json is not None:
         write_json(json, estimate.to_json())
@@ -269,6 +270,7 @@ def _estimate(found: Forecast) -> RunEstimate:
         loss=None,
         reasons=plan.reasons,
         how=f"{plan.compute.dtype} on {plan.compute.device}, {how_computed(plan.compute)}",
+        device=plan.compute.device,
     )
 
 
@@ -416,6 +418,7 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         loss=None,
         reasons=reasons,
         how=f"{compute.dtype} on {facts.get('processor')}, as fast as its trial",
+        device=compute.device,
     )
 
 

@@ -349,6 +349,17 @@ def available_memory() -> int:
         return free
 
 
+def free_memory(device: str) -> int:
+    """Bytes that may be taken on a device now; what torch only keeps for later is free there."""
+    if device == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return int(free) + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    if device == "mps":  # it shares the machine's memory, and may have a part of that
+        own = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+        return max(0, min(own, available_memory()))
+    return available_memory()
+
+
 def reset_peak_memory(device: str) -> None:
     """Count the peak from here on, without what was freed before and only kept for later."""
     if device == "cuda":
@@ -379,13 +390,14 @@ def peak_memory(device: str) -> int | None:
         return None
 
 
-def require_memory(need: int, what: str, remedy: str) -> None:
+def require_memory(need: int, what: str, remedy: str, device: str = "cpu") -> None:
     """Refuse a plan that would not fit, before anything is allocated."""
-    free = available_memory()
+    free = free_memory(device)
     if need > free:
+        there = "" if device == "cpu" else f" on device={device!r}"
         raise UserError(
-            f"{what} needs about {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
-            f"{remedy}"
+            f"{what} needs about {need / 1e9:.1f} GB of memory{there} and {free / 1e9:.1f} GB are "
+            f"free; {remedy}"
         )
 
 

@@ -319,20 +319,20 @@ def require_resources(
     Where it is `only_planned`, its settings are those of `groundup plan`.
     """
     micro_rows = config.micro(context)
-    if compute.device == "cpu":
-        fewer = "--set micro_rows" if only_planned else "--micro-rows"
-        saving = "--set gradient_checkpointing=true" if only_planned else "--gradient-checkpointing"
-        remedies = [
-            f"lower {fewer} or --context" if micro_rows > 1 else "lower --context",
-            "take a smaller model (--depth)",
-            *([] if config.gradient_checkpointing else [f"add {saving}"]),
-        ]
-        require_memory(
-            training_memory(config, trained, compute, context),
-            f"training {trained.shape.parameters / 1e6:.1f} M parameters with "
-            f"micro_rows={micro_rows} of context={context}",
-            f"{', '.join(remedies[:-1])}, or {remedies[-1]}",
-        )
+    fewer = "--set micro_rows" if only_planned else "--micro-rows"
+    saving = "--set gradient_checkpointing=true" if only_planned else "--gradient-checkpointing"
+    remedies = [
+        f"lower {fewer} or --context" if micro_rows > 1 else "lower --context",
+        "take a smaller model (--depth)",
+        *([] if config.gradient_checkpointing else [f"add {saving}"]),
+    ]
+    require_memory(
+        training_memory(config, trained, compute, context),
+        f"training {trained.shape.parameters / 1e6:.1f} M parameters with "
+        f"micro_rows={micro_rows} of context={context}",
+        f"{', '.join(remedies[:-1])}, or {remedies[-1]}",
+        compute.device,
+    )
     require_memory(
         config.rows * context * _BYTES_PER_TOKEN,
         f"a step of rows={config.rows} of context={context}",
@@ -372,7 +372,9 @@ def training_memory(
         per_token = shape.hidden_size * shape.num_hidden_layers + block + beside
     activations = config.micro(context) * context * per_token * width
     beside_weights = 0 if held is None else held - shape.parameters * stored
-    return round(state + activations + scratch + max(_PROCESS_BYTES, beside_weights))
+    # The memory of a CUDA device holds tensors alone.
+    process = 0 if compute.device == "cuda" else _PROCESS_BYTES
+    return round(state + activations + scratch + max(process, beside_weights))
 
 
 def sampling_memory(trained: Trained, compute: Compute) -> int:

@@ -279,7 +279,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             own = tokens_per_step / ranks.size()
             speed = pace.tokens_per_second(own, job.making(pace.token)) * ranks.size()
             peak = peak_memory(compute.device)
-        elif compute.device == "cpu":
+        else:
             reset_peak_memory(compute.device)
             held = peak_memory(compute.device)
             peak = training_memory(config, job.trained, compute, job.context, held)
