@@ -18,7 +18,14 @@ from transformers import (
 )
 
 from groundup.errors import UserError
-from groundup.generation.sampling import BatchedSampling, Sampling, filtered, penalized, sample
+from groundup.generation.sampling import (
+    BatchedSampling,
+    Sampling,
+    filtered,
+    penalized,
+    restricted,
+    sample,
+)
 
 
 def theirs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -212,3 +219,10 @@ def test_numbers_of_numpy_and_torch_are_numbers(unchecked_types: None) -> None:
         given: dict[str, Any] = {"top_k": np.int64(5), "seed": np.uint32(3), "stop_ids": ids}
         found = Sampling(temperature=np.float32(0.5), **given)  # type: ignore[arg-type]
         assert found == plain and repr(found) == repr(plain)
+
+
+def test_a_mask_follows_the_logits_to_their_device() -> None:
+    allowed = torch.tensor([True, False, True])
+    assert restricted(torch.zeros(1, 3), allowed).tolist() == [[0.0, -torch.inf, 0.0]]
+    # The meta device has no numbers, but refuses tensors of another device.
+    assert restricted(torch.zeros(1, 3, device="meta"), allowed).shape == (1, 3)

@@ -40,7 +40,7 @@ from groundup.generation.request import (
     SequenceState,
     TopLogprobs,
 )
-from groundup.generation.sampling import BatchedSampling, Logits, sample, whole
+from groundup.generation.sampling import BatchedSampling, Logits, restricted, sample, whole
 from groundup.lm.logprobs import NO_NUMBERS
 from groundup.lm.model import CausalLM, in_eval_mode
 from groundup.text.tokenizer import Tokenizer
@@ -309,7 +309,7 @@ class Engine:
                 continue
             if allowed is not None:
                 choice = logits.clone() if choice is logits else choice
-                choice[i].masked_fill_(~allowed.to(logits.device), -torch.inf)
+                choice[i] = restricted(choice[i], allowed)
         return choice, failed
 
     def _finite(self, choice: Logits, logprobs: Logits, failed: dict[int, Exception]) -> Logits:

@@ -17,7 +17,7 @@ from groundup.errors import UserError, shorten
 from groundup.generation.engine import BATCH_SIZE, Engine, Event
 from groundup.generation.guarded import Guard, behind, guard_of, guarding
 from groundup.generation.request import Completion, FinishReason, InputProcessor, Request
-from groundup.generation.sampling import sample
+from groundup.generation.sampling import restricted, sample
 from groundup.lm.model import CausalLM, in_eval_mode, uncompiled
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
@@ -170,7 +170,7 @@ def reference_generate(
                 logits = model.logits(Batch.of(ids))[:, -1]
             seen = torch.zeros_like(logits, dtype=torch.bool).index_fill(-1, ids[0], True)
             allowed = row.allowed(logits.shape[-1])
-            choice = logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
+            choice = logits if allowed is None else restricted(logits, allowed)
             uniforms = torch.tensor([row.uniform()], dtype=torch.float32, device=logits.device)
             token = int(sample(choice, row.sampling, uniforms, seen))
             logprobs = logits.log_softmax(-1)[0]

@@ -223,6 +223,13 @@ def _pick(
 # What the filters leave.
 
 
+def restricted(
+    logits: Float[Tensor, "*rows vocab"], allowed: Bool[Tensor, " vocab"]
+) -> Float[Tensor, "*rows vocab"]:
+    """The logits of tokens that a mask allows; of others minus infinity. Masks are of the CPU."""
+    return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+
+
 def penalized(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float | PerRow) -> Logits:
     """Make the tokens already seen less likely (CTRL, Keskar et al. 2019, section 4.1)."""
     if isinstance(penalty, Tensor):
