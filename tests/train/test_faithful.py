@@ -134,26 +134,47 @@ def test_what_an_adapter_drops_by_chance_is_no_error() -> None:
         assert agrees_with_plain(model, batch, next_token_loss, plain)
 
 
+class Here(Batch):
+    """Stays on the CPU."""
+
+    def to(self, device: torch.device) -> Here:
+        return self
+
+
+def pretend_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that PyTorch finds here, and of which the CPU does the work."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 10**11)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 0)
+    randn = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *sizes, device: randn(*sizes))
+    monkeypatch.setattr(Compiled, "to", lambda self, **where: self, raising=False)
+
+
+@pytest.mark.parametrize("machine", ["cpu", "mps"])
 def test_a_run_whose_compiler_was_found_wrong_goes_on_eagerly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Literal["cpu", "mps"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiler = tmp_path / "g++"
     compiler.write_text("#!/bin/sh\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", os.fspath(compiler))
+    if machine == "mps":
+        pretend_a_mac(monkeypatch)
     config = TrainingConfig(
-        out=tmp_path / "run", steps=2, rows=2, compile="on", device="cpu", dtype="float32"
+        out=tmp_path / "run", steps=2, rows=2, compile="on", device=machine, dtype="float32"
     )
     shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=4)
 
     def loss(model: nn.Module, batch: Batch) -> Loss:
         return squared(model, batch)
 
-    loss.__qualname__ = "loss of a run"
+    loss.__qualname__ = f"loss of a run on {machine}"
 
     class Rows(DataStream):
         def at(self, step: int, model: nn.Module) -> list[Batch]:
-            return [Batch.of(torch.arange(8).view(2, 4))]
+            return [Here.of(torch.arange(8).view(2, 4))]
 
     job: Job[Batch, nn.Module] = Job(
         config,

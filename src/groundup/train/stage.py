@@ -246,7 +246,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         need = training_disk(job.trained, snapshots=job.snapshots, width=width)
         checkpoint.require_space(run.folder, need, what, None)
         reasons = job.reasons
-        if compute.device == "cpu" and compute != in_pytorch(compute) and job.replays:
+        if compute != in_pytorch(compute) and job.replays:
             model = job.model()
             batch = next(micro_batches(job.stream(None), model))
             saving = config.gradient_checkpointing
