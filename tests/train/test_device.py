@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -321,6 +322,35 @@ def test_time_and_disk_are_of_the_type_that_is_asked_for(dtype: Any, tmp_path: P
     assert plan.expected["disk_bytes"] == size
     minutes = expected_minutes(trained, 10**9, plan.compute)
     assert minutes == pytest.approx(10**15 / (0.5 * device.matmul_peak("cpu", kind)) / 60)
+
+
+def test_the_peak_of_a_gpu_is_of_its_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 700 TFLOP/s, to which a launch takes 5 microseconds and waiting for it 10 more."""
+    now = done = 0.0
+
+    class Matrix:
+        def __init__(self, *sizes: int, device: str) -> None:
+            self.sizes = sizes
+
+        def to(self, dtype: torch.dtype) -> Matrix:
+            return self
+
+        def __matmul__(self, other: Matrix) -> None:
+            nonlocal now, done
+            now += 5e-6
+            done = max(done, now) + 2 * self.sizes[0] * self.sizes[1] * other.sizes[1] / 7e14
+
+    def synchronize() -> None:
+        nonlocal now
+        now = max(now, done) + 1e-5
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(torch, "randn", Matrix)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    assert device.matmul_peak("cuda", torch.bfloat16, 0.123) == pytest.approx(7e14, rel=0.02)
+    # A small model's products take less than their launch.
+    small = device.products_peak("cuda", torch.bfloat16, [(384, 384, 1)], 4096)
+    assert small == pytest.approx(2 * 384 * 384 * 4096 / 5e-6, rel=0.05)
 
 
 def test_the_peak_of_a_models_products_is_between_those_of_each() -> None:

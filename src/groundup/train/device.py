@@ -38,7 +38,10 @@ EXPECTED_PEAK_SHARE = 0.5
 RECURRENT_PEAK_SHARE = 0.15
 # Seconds and the side of the square product by which a peak is found: long enough for the clock to
 # rise, and large enough to be bound by arithmetic.
-_PEAK_SECONDS, _PEAK_SIZE = 0.3, 1024
+_PEAK_SECONDS, _PEAK_SIZE, _PEAK_SIZE_OF_GPUS = 0.3, 1024, 4096
+# To launch a product on a GPU and to wait for it can take longer than the product: one waits for as
+# many as take these seconds together, at most so many.
+_LAUNCHED_SECONDS, _MOST_LAUNCHED = 0.01, 200
 # Seconds that each of a model's products is tried for, and the numbers that one makes at most.
 _PRODUCT_SECONDS = 0.05
 _MOST_NUMBERS = 2**26
@@ -270,9 +273,11 @@ def matmul_peak(
     device: str,
     dtype: torch.dtype,
     seconds: float = _PEAK_SECONDS,
-    size: int = _PEAK_SIZE,
+    size: int | None = None,
 ) -> float:
     """The best FLOP/s of a square matrix product, over tries that last `seconds` together."""
+    if size is None:
+        size = _PEAK_SIZE if device == "cpu" else _PEAK_SIZE_OF_GPUS
     return 2 * size**3 / _best_seconds(device, dtype, (size, size, size), seconds)
 
 
@@ -309,14 +314,20 @@ def _timed(
     a = torch.randn(rows, inputs, device=device).to(dtype)
     b = torch.randn(inputs, outputs, device=device).to(dtype)
 
-    def product() -> None:
-        a @ b
+    if device == "cpu":
+        return best_seconds(lambda: a @ b, seconds)
+
+    def products(times: int) -> None:
+        for _ in range(times):
+            a @ b
         if device == "cuda":
             torch.cuda.synchronize()
         elif device == "mps":
             torch.mps.synchronize()
 
-    return best_seconds(product, seconds)
+    once = best_seconds(lambda: products(1), 0.0)
+    times = max(1, min(_MOST_LAUNCHED, round(_LAUNCHED_SECONDS / once)))
+    return best_seconds(lambda: products(times), seconds) / times
 
 
 def best_seconds(work: Callable[[], object], budget: float) -> float:
