@@ -141,6 +141,7 @@ PLANNED = Compute("cpu", "float32", "matmul", False, 2, "2.9.0")
         {"device": "cuda"},
         {"attention": "fused"},
         {"kernels": "amx"},
+        {"accelerator": "NVIDIA H100"},
     ],
 )
 def test_other_bits_are_refused_unless_allowed(
@@ -155,6 +156,18 @@ def test_other_bits_are_refused_unless_allowed(
     assert not capsys.readouterr().out
     refuse_inexact(PLANNED, now, allowed=True)
     assert message in capsys.readouterr().out
+
+
+def test_a_run_on_a_gpu_is_planned_for_that_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    found = list[Compute]()
+    for name in ("NVIDIA A100", "NVIDIA H100"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda name=name: name)
+        found.append(resolve(config(), compile_by_default=False))
+    with pytest.raises(UserError, match="accelerator=NVIDIA A100 and would continue with"):
+        refuse_inexact(*found, allowed=False)
+    assert resolve(config(device="cpu"), compile_by_default=False).accelerator == ""
 
 
 def test_help_names_all_whose_change_is_refused() -> None:

@@ -157,8 +157,8 @@ class TrainingConfig(StageConfig):
     threads: Threads | None = Field(None, description=THREADS)
     allow_inexact_resume: bool = Field(
         False,
-        description="continue although torch, the device, dtype, compile mode, kernels, threads or "
-        "the number of processes changed",
+        description="continue although torch, the device, the accelerator, dtype, compile mode, "
+        "kernels, threads or the number of processes changed",
     )
 
     @model_validator(mode="before")

@@ -50,7 +50,11 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Compute:
-    """How a run computes. Part of its plan: results are the same bits only while it is the same."""
+    """How a run computes. Part of its plan: results are the same bits only while it is the same.
+
+    On a CPU they are the same while it is. A GPU adds some sums in an order of its own each time,
+    so that two runs of one plan differ there by rounding.
+    """
 
     device: str
     dtype: Literal["float32", "bfloat16"]
@@ -60,6 +64,8 @@ class Compute:
     torch_version: str
     processes: int = 1
     kernels: Kernels = "none"
+    # The GPU's name, for one does not round as another.
+    accelerator: str = ""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -121,6 +127,7 @@ def resolve(
         torch_version=torch.__version__,
         processes=ranks.size(),
         kernels=kernels,
+        accelerator=torch.cuda.get_device_name() if device == "cuda" else "",
     )
 
 

@@ -6,8 +6,9 @@ A stage is a stream of batches and a loss; everything a run owes its owner is do
 resuming with the same bits, stopping before a bad gradient touches the weights, saving, logging,
 leaving in good order on Ctrl-C.
 
-Bits are the same because nothing random outlives a step: the global generator is seeded afresh from
-(seed, step), data streams are pure functions of the step, and the rest is in the checkpoint.
+On a CPU bits are the same because nothing random outlives a step: the global generator is seeded
+afresh from (seed, step), data streams are pure functions of the step, and the rest is in the
+checkpoint.
 """
 
 from __future__ import annotations
