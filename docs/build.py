@@ -14,6 +14,7 @@ import ast
 import contextlib
 import html.parser
 import inspect
+import io
 import re
 import shutil
 import subprocess
@@ -180,14 +181,15 @@ def commands(to: Path) -> None:
             yield from walk(inner, (*words, name))
 
     index = ["# Commands\n", "What `--help` prints for each.\n"]
-    for words, _inner in walk(app, ()):
-        console = Console(width=100, color_system=None, force_terminal=False)
-        with console.capture() as said:
-            app.help_print(list(words), console=console)
+    for words, inner in walk(app, ()):
+        # Not `console.capture()`: our help is written to the console's file, past that.
+        said = io.StringIO()
+        console = Console(file=said, width=100, color_system=None, force_terminal=False)
+        app.help_print(list(words), console=console)
         name = " ".join(words)
         page = "-".join(words) + ".md"
-        index.append(f"- [`groundup {name}`]({page})")
-        _write(to / page, f"# groundup {name}\n\n```text\n{said.get().strip()}\n```\n")
+        index.append(f"- [`groundup {name}`]({page}): {_first_sentence(inner.help)}")
+        _write(to / page, f"# groundup {name}\n\n```text\n{said.getvalue().strip()}\n```\n")
     _write(to / "index.md", "\n".join(index) + "\n")
 
 

@@ -82,6 +82,22 @@ def test_readme_is_cut_into_chapters_that_find_each_other(
         assert target in pages
 
 
+def test_the_page_of_a_command_holds_its_help(
+    build: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build.commands(tmp_path)
+    assert capsys.readouterr().out == ""
+    pages = {page.stem: page.read_text("utf-8") for page in tmp_path.glob("*.md")}
+    index = pages.pop("index")
+    assert len(pages) > 50
+    for name, page in pages.items():
+        words = page.splitlines()[0].removeprefix("# ")
+        assert words.replace(" ", "-") == f"groundup-{name}"
+        assert re.search(rf"^Usage: {words}\b", page, flags=re.M), name
+        assert re.search(rf"\({name}\.md\): \w.*\w", index), name
+    assert "--ngram-orders" in pages["eval-report"]
+
+
 LESSONS = sorted((BUILD.parents[1] / "src" / "groundup" / "learn").rglob("lesson.md"))
 
 
