@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -57,6 +59,62 @@ def test_more_weights_fit_the_seen_better_and_the_new_worse() -> None:
     plain = fits[0]
     assert plain[15]["train"] < 1e-6 < plain[3]["train"]
     assert plain[15]["heldout"] > 10 * plain[3]["heldout"]
+
+
+# A browser of stubs: the second canvas keeps the corners of its lines and its words.
+BROWSER = """
+const [data, code] = JSON.parse(require("fs").readFileSync(0));
+const drawn = [], made = {};
+const context = () => {
+  let points = [];
+  const known = {
+    beginPath() { points = []; }, moveTo(...at) { points.push(at); },
+    lineTo(...at) { points.push(at); }, stroke() { mine.lines.push(points); },
+    fillText(text) { mine.words.push(text); }, clip() { mine.clips++; },
+    clearRect() { Object.assign(mine, { lines: [], words: [], clips: 0 }); },
+  };
+  const mine = {};
+  drawn.push(mine);
+  return new Proxy(known, { get: (of, name) => of[name] ?? (() => {}), set: () => true });
+};
+const element = text => ({
+  textContent: text, style: {}, setAttribute() {}, append() {}, addEventListener() {},
+  getContext: context,
+});
+const document = {
+  getElementById: id => (made[id] ??= element(id === "data" ? data : "")),
+  createElement: () => element(""), documentElement: element(""),
+};
+const getComputedStyle = () => ({ getPropertyValue: () => "#000" });
+const window = {}, matchMedia = () => ({ addEventListener() {} });
+const show = eval(code.replace('"use strict";', "") +
+  ";(set => { for (const name in set) readers[name](set[name]); draw(); })");
+show(SET);
+console.log(JSON.stringify(drawn[1]));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+@pytest.mark.parametrize(
+    ("name", "sliders", "highest"),
+    [("regularization", {"degree": 15, "penalty": 0}, 10), ("gradient_descent", {"rate": 51}, 100)],
+)
+def test_a_line_that_is_too_high_leaves_the_frame(
+    name: str, sliders: dict[str, int], highest: float
+) -> None:
+    page = moving(find(name))
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    ran = subprocess.run(
+        ["node", "-e", BROWSER.replace("SET", json.dumps(sliders))],
+        input=json.dumps(scripts), capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    seen = json.loads(ran.stdout)
+    ends = [points[-1][1] for points in seen["lines"] if len(points) > 2]
+    # y grows downwards and the frame begins at 36.
+    assert min(ends) < 36 and seen["clips"] > 0
+    numbers = [float(text) for text in seen["words"] if re.fullmatch(r"[\d.]+(e[+-]\d+)?", text)]
+    assert max(numbers) > highest
 
 
 def test_an_exercise_without_a_page() -> None:

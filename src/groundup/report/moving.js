@@ -130,12 +130,36 @@ function axes(one, c, window_, margin, xs, ys, at = scaled(one, window_, margin)
   return at;
 }
 
+// Draws within the frame alone, so that a line leaves it where it is too high or too low.
+function framed(one, c, margin, draw) {
+  c.save();
+  c.beginPath();
+  c.rect(margin, margin, one.width - 2 * margin, one.height - 2 * margin);
+  c.clip();
+  draw();
+  c.restore();
+}
+
+// A dot at [x, y] of the mathematics; beyond the frame an arrow at its edge, with the value.
+function marked(one, c, at, [, , bottom, top], [x, y], style, text, radius = 5) {
+  if (y >= bottom && y <= top) { dot(c, at([x, y]), style, radius); return; }
+  // Above the frame the margin is free; below it the numbers of the axis stand.
+  const up = y > top, [px, edge] = at([x, up ? top : bottom]), py = up ? edge - 14 : edge, s = up ? 1 : -1;
+  c.beginPath();
+  [[0, 0], [-6, 10], [6, 10]].forEach(([dx, dy], i) => (i ? c.lineTo(px + dx, py + s * dy) : c.moveTo(px, py)));
+  c.fillStyle = style;
+  c.fill();
+  const right = px > one.width / 2;
+  c.textAlign = right ? "right" : "left";
+  c.fillText(text, px + (right ? -10 : 10), py + (up ? 11 : -4));
+}
+
 // The pages.
 
 const pages = {
   gradient_descent() {
     const one = canvas("The valley from above, its lines of equal height, and the walk from the upper left.");
-    const two = canvas("The distance from the bottom, step by step, on a logarithmic scale.");
+    const two = canvas("The distance from the bottom, step by step, on a logarithmic scale; an arrow where it lies beyond the frame.");
     const [flat, steep] = data.curvatures;
     const { left, right, bottom, top } = data.window;
     return () => {
@@ -156,13 +180,17 @@ const pages = {
       shown.forEach((p) => dot(c, at(p), color("accent"), 3));
       const distances = walk.map(([x, y]) => Math.hypot(x, y));
       const d = cleared(two), last = walk.length - 1;
-      const here = axes(two, d, [0, data.steps, -6, 2], 36,
+      const frame = [0, data.steps, -6, 2];
+      const here = axes(two, d, frame, 36,
         [[0, "0"], [10, "10"], [20, "20"], [30, "30"], [40, "40"]],
         [[-6, "1e-6"], [-4, "1e-4"], [-2, "0.01"], [0, "1"], [2, "100"]]);
-      const logs = distances.map((x, i) => here([i, Math.max(-6, Math.min(2, Math.log10(x)))]));
-      line(d, logs, color("faint"), 1);
-      line(d, logs.slice(0, values.step + 1), color("accent"), 2);
-      dot(d, logs[Math.min(values.step, last)], color("accent"), 4);
+      const logs = distances.map((x, i) => [i, Math.log10(Math.max(x, 1e-12))]);
+      framed(two, d, 36, () => {
+        line(d, logs.map(here), color("faint"), 1);
+        line(d, logs.slice(0, values.step + 1).map(here), color("accent"), 2);
+      });
+      const now = Math.min(values.step, last);
+      marked(two, d, here, frame, logs[now], color("accent"), short(distances[now]), 4);
       const grows = distances[last] > distances[0];
       said.textContent = values.momentum
         ? `η = ${short(rate, 3)} with momentum ${data.momentum}: after ${values.step} steps ${short(distances[Math.min(values.step, last)], 4)} from the bottom.`
@@ -282,13 +310,13 @@ const pages = {
 
   regularization() {
     const one = canvas("Sixteen noisy points (filled), new ones from the same source (rings), and the polynomial that was fitted to the filled ones.");
-    const two = canvas("The error on both, by degree.");
+    const two = canvas("The error on both, by degree, on a logarithmic scale; an arrow where it lies beyond the frame.");
     const bounds = [-1, 1, -2.1, 2.1];
     return () => {
       const fit = data.fits[values.penalty][values.degree];
       const c = cleared(one), at = scaled(one, bounds);
       line(c, data.x.map((x, i) => at([x, data.truth[i]])), color("faint"), 1.5, [4, 4]);
-      line(c, data.x.map((x, i) => at([x, Math.max(-9, Math.min(9, fit.curve[i]))])), color("accent"), 2.5);
+      line(c, data.x.map((x, i) => at([x, fit.curve[i]])), color("accent"), 2.5);
       data.heldout.forEach((p) => {
         c.beginPath();
         c.arc(...at(p), 3.5, 0, 2 * Math.PI);
@@ -298,13 +326,13 @@ const pages = {
       });
       data.train.forEach((p) => dot(c, at(p), color("ink"), 4));
       const d = cleared(two), fits = data.fits[values.penalty];
-      const here = axes(two, d, [0, fits.length - 1, -2.2, 1], 36,
+      const frame = [0, fits.length - 1, -2.2, 1];
+      const here = axes(two, d, frame, 36,
         fits.map((_, i) => [i, i % 3 ? "" : String(i)]), [[-2, "0.01"], [-1, "0.1"], [0, "1"], [1, "10"]]);
-      const clip = (x) => Math.max(-2.2, Math.min(1, Math.log10(Math.max(x, 1e-9))));
       for (const [name, style] of [["train", "ink"], ["heldout", "bad"]]) {
-        const points = fits.map((f, i) => here([i, clip(f[name])]));
-        line(d, points, color(style), 2);
-        dot(d, points[values.degree], color(style), 5);
+        const points = fits.map((f, i) => [i, Math.log10(Math.max(f[name], 1e-12))]);
+        framed(two, d, 36, () => line(d, points.map(here), color(style), 2));
+        marked(two, d, here, frame, points[values.degree], color(style), short(fit[name]));
         d.fillStyle = color(style);
         d.textAlign = "left";
         d.fillText(name === "train" ? "the points it has seen" : "new points", 46, name === "train" ? one.height - 52 : 52);
