@@ -115,9 +115,26 @@ def test_smoothing_neither_lags_nor_leaves_the_noise() -> None:
     assert np.abs(smooth - steep).max() < 0.1 * steep[0]
     noise = np.random.default_rng(0).standard_normal(67)
     assert smoothed(noise)[10:].std() < noise.std() / 2
+    # The last value is a mean of several too: no hook at the end.
+    flat = np.array([*[2.0, 1.0] * 100, 9.0])
+    assert smoothed(flat)[-1] < 3 and np.abs(np.diff(smoothed(flat)[10:-6])).max() < 0.2
     noise[[3, 40]] = np.nan, np.inf
     assert np.isnan(smoothed(noise)).nonzero()[0].tolist() == [3, 40]
     assert len(smoothed(np.empty(0))) == 0
+
+
+def test_the_frame_begins_where_the_curve_comes_down_into_it() -> None:
+    tokens = 1_000.0 * np.arange(1, 1_001)
+    falling = 1.9 + 6.4 * np.exp(-np.arange(1_000.0) / 4)
+    plot = loss_plot("a", Curve("loss", tokens, falling), None, unit="nats per token")
+    axes = drawn(plot)
+    [left, _], [_, top] = axes.get_xlim(), axes.get_ylim()
+    entered = np.interp(left, tokens, smoothed(falling))
+    assert left > 5_000 and top <= entered < 2 * top
+    assert "from 8.3," in plot.caption
+    assert axes.get_ylabel() == "loss, nats per token"
+    level = loss_plot("a", Curve("loss", tokens, np.full(1_000, 2.0)), None)
+    assert drawn(level).get_xlim()[0] <= 1_000 and "above" not in level.caption
 
 
 @pytest.mark.parametrize(("first", "last"), [(1e5, 5e5), (7.8e3, 5e5), (4e3, 6e6), (4e3, 1e10)])

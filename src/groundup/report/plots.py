@@ -22,6 +22,7 @@ from groundup.report.estimate import BySource, Estimate
 from groundup.report.figure import STYLE, WIDTH, Plot
 from groundup.report.history import Curve
 from groundup.report.table import short_number
+from groundup.runs.console import three_digits
 
 # Colors that the color-blind can tell apart too (Okabe and Ito 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -120,26 +121,41 @@ def gained_plot(title: str, curves: Mapping[str, Curve], color: str = COLORS[0])
 
 
 def loss_plot(
-    title: str, loss: Curve, heldout: Curve | None, color: str = COLORS[0], remark: str = ""
+    title: str,
+    loss: Curve,
+    heldout: Curve | None,
+    color: str = COLORS[0],
+    remark: str = "",
+    unit: str = "",
 ) -> Plot:
     """Training loss step by step, smoothed, and the held-out one where it has the same unit.
 
-    `remark` is a sentence that ends the caption.
+    `remark` is a sentence that ends the caption. A start far above all that follows is left out,
+    and the caption says so.
     """
     figure, axes = titled(title)
+    smooth = smoothed(loss.values)
     axes.plot(loss.tokens, loss.values, color=color, alpha=0.22, linewidth=0.8)
-    axes.plot(loss.tokens, smoothed(loss.values), color=color, label="training, smoothed")
+    axes.plot(loss.tokens, smooth, color=color, label="training, smoothed")
     if heldout is not None:
         # A logarithmic axis has no 0: what was measured before training stands at its left end.
         at = np.maximum(heldout.tokens, loss.tokens[0])
         axes.plot(at, heldout.values, "o", color=_INK, markersize=5, label=heldout.name)
+    above = ""
     # The first few steps are a cliff; the story is what comes after them.
     if len(_finite(loss.values)):
-        axes.set_ylim(*_limits(loss.values, heldout))
+        low, high = _limits(loss.values, heldout)
+        axes.set_ylim(low, high)
+        within = np.flatnonzero(smooth <= high)
+        if len(within) and (enters := within[0]) and (heldout is None or heldout.tokens[0] > 0):
+            # The frame begins where the line comes down into it, and not with an empty half.
+            axes.set_xlim(left=loss.tokens[enters - 1])
+            above = f"The start, from {three_digits(loss.values[0])}, is above the frame."
     log_x(axes, "training tokens")
-    axes.set_ylabel("loss")
+    axes.set_ylabel(f"loss, {unit}" if unit else "loss")
     axes.legend(frameon=False)
-    return Plot(_name(title), f"{title} over the tokens read. {remark}".rstrip(), figure)
+    caption = " ".join(filter(None, (f"{title} over the tokens read.", above, remark)))
+    return Plot(_name(title), caption, figure)
 
 
 def rate_plot(rates: Mapping[str, Curve], models: Iterable[str] = ()) -> Plot:
@@ -435,9 +451,10 @@ def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]
     It has a gap where a value is not finite.
     """
     steps, finite = np.arange(len(values)), np.isfinite(values)
-    # As many before as after, so that no line lags; at the steep start half of what there is.
-    half = np.minimum(max(5, len(values) // 50), np.minimum((steps + 1) // 2, steps[::-1]))
-    first, end = steps - half, steps + half + 1
+    # As many before as after, so that no line lags; at the steep start half of what there is. At
+    # the flat end those before stay, or the line would end in a hook to the last step's noise.
+    half = np.minimum(max(5, len(values) // 50), (steps + 1) // 2)
+    first, end = steps - half, np.minimum(steps + half + 1, len(values))
     total = np.append(0.0, np.cumsum(np.where(finite, values, 0.0)))
     count = np.append(0, np.cumsum(finite))
     smooth: Float[np.ndarray, " steps"] = np.full(len(values), np.nan)

@@ -321,7 +321,8 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
         comparable = heldout if model.history.measure == "heldout_loss" and not weighted else None
         mixture = model.history.reason("mixture")
         loss, remark = model.history.loss(), f"Mixture: {mixture}." if mixture else ""
-        drawn.append(plots.loss_plot(f"{name}: loss", loss, comparable, colors[name], remark))
+        unit = _NATS if model.history.measure in ("bits_per_byte", "heldout_loss") else ""
+        drawn.append(plots.loss_plot(f"{name}: loss", loss, comparable, colors[name], remark, unit))
         gained = {
             _POOLS[pool]: curve for pool, curve in model.history.gained(tuple(_POOLS)).items()
         }
@@ -332,6 +333,8 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
     return [*drawn, plots.rate_plot(rates, colors)] if rates else drawn
 
 
+# What the loss of predicting tokens is in; that of preferences is over pairs.
+_NATS = "nats per token"
 _POOLS = {POOLED: "pairs written by people", WORLD: "the small world’s pairs"}
 
 
