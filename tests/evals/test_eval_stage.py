@@ -169,7 +169,7 @@ def test_the_page_says_how_honest_the_choices_are(page: str, report: dict[str, A
     for model in report["models"].values():
         assert f">{model['choice_calibration']['siqa']['error']:.3f}<span" in page
         assert f">{model['choice_calibration']['siqa']['brier']['estimate']:.3f}<span" in page
-    assert 'alt="Calibration: accuracy over confidence' in page
+    assert '<figcaption>Calibration: accuracy over confidence' in page
 
 
 def test_harmful_text_is_counted_and_never_told(

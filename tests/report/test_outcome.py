@@ -91,7 +91,7 @@ def test_the_page_needs_nothing_but_itself_and_runs_nothing(tmp_path: Path) -> N
     assert "<link" not in page and "<script" not in page and "@import" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "&lt;b&gt;tall&lt;/b&gt;" in page and "Tall &amp; short." in page
-    assert '<tr class="base"><th>guess</th>' in page
+    assert '<tr class="base"><th scope="row">guess</th>' in page
     assert '1.9<span class="i">1.8 to 2.0</span>' in page
 
 

@@ -87,11 +87,24 @@ def test_a_table_is_its_cells() -> None:
     row = Row("sea", [Cell("1.5", "1 to 2", "+0.5", "yes"), None], "deep", base=True)
     table = Table([Column("first", "small", base=True), Column("second")], [Part("part"), row])
     made = html(page(Section("One", "one", [table])))
-    assert '<th class="base">first<span class="i">small</span></th>' in made
-    assert '<tr class="part"><th colspan="3">part</th></tr>' in made
-    assert '<tr class="base"><th>sea<span class="i">deep</span></th>' in made
+    assert '<th scope="col" class="base">first<span class="i">small</span></th>' in made
+    assert '<tr class="part"><th scope="rowgroup" colspan="3">part</th></tr>' in made
+    assert '<tr class="base"><th scope="row">sea<span class="i">deep</span></th>' in made
     assert '1.5<span class="i">1 to 2</span><span class="change yes">+0.5</span>' in made
     assert '<td><span class="none">–</span></td>' in made
+    # For who hears the page: no empty heading, one main part, and what each table is of.
+    assert "<thead><tr><td></td><th" in made and made.count("<main>") == 1
+    assert 'role="region" aria-label="One"' in made
+
+
+def test_the_contents_stand_before_all_else_and_a_picture_says_its_numbers() -> None:
+    made = html(Page("t", "h", "l", ["First"], [Section("One", "one", ["One"])], contents=True))
+    assert made.index("<nav") < made.index("<p>First</p>")
+    figure, [[axes]] = panels()
+    axes.set_title("Depth")
+    axes.plot([1, 2], [30, 40], label="sea")
+    made = html(page(Section("One", "one", [Plots([Plot("depth", "How deep.", figure)])])))
+    assert 'alt="Depth: sea from 30 at 1 to 40 at 2"><figcaption>How deep.</figcaption>' in made
 
 
 def test_prose_has_code_and_bold_and_no_other_markup() -> None:

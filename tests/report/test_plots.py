@@ -76,6 +76,17 @@ def test_a_name_is_shown_as_it_is(name: str) -> None:
         assert (shown.lstrip("\u200b"), formula) == (name, False)
 
 
+def test_a_figure_says_its_numbers_in_words() -> None:
+    one, two = Estimate(0.512, 0.4, 0.6, 10, 10, chance=0.5), Estimate(0.75, 0.6, 0.9, 10, 10)
+    rows = {"base": {"siqa": one, "piqa": two}, "_sf$t": {"piqa": two}}
+    plot = interval_plot("Pairs", "share, %", rows, True)
+    assert plot.in_words == "Pairs: share, %: base siqa 51.2, piqa 75; _sf$t piqa 75"
+    assert [text.get_text() for text in drawn(plot).get_xticklabels()][-1].isdigit()
+    said = loss_plot("sft: loss", curve([3.0, 2.5, 2.0]), None).in_words
+    assert "loss over training tokens" in said and "from 3 at 1e+03 to" in said
+    assert "utility 51 %" in triangle_plot("a", {"utility": one, "b": one, "c": None}).in_words
+
+
 def test_a_model_has_one_color_on_a_page() -> None:
     """Also where a figure has some of the page's models only."""
     page = ("base", "sft", "dpo")

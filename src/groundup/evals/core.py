@@ -159,7 +159,7 @@ def core_page(content: dict[str, Any]) -> Page:
         for one in content["sets"].values()
     ]
     columns = ("the harness’s task", "license", "whom to thank")
-    share, unit = "share of questions answered right", "bits per byte, less is better"
+    share, unit = "share of questions answered right, %", "bits per byte, less is better"
     plots = [
         interval_plot("Six benchmarks", share, renamed(accuracy, SET_TITLES), True),
         interval_plot("Held-out text", unit, renamed(bits, TEXT_TITLES), False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,51 @@ class Plot:
     figure: Any  # matplotlib's
 
     @property
+    def in_words(self) -> str:
+        """What is drawn, with its numbers; of a picture without any its caption."""
+        return in_words(self.figure) or self.caption
+
+    @property
     def is_wide(self) -> bool:
         """Whether it needs the whole width of a page."""
         return bool(self.figure.get_figwidth() > 1.2 * WIDTH)
+
+
+def in_words(figure: Any) -> str:
+    """What a figure draws, for who hears a page: titles, axes, and the numbers of each series.
+
+    A series over named rows says each row's value, another one where it begins and ends.
+    """
+    said = []
+    for axes in figure.axes:
+        title = next(filter(None, (axes.get_title(place) for place in ("left", "center"))), "")
+        across, upwards = axes.get_xlabel(), axes.get_ylabel()
+        over = f"{upwards} over {across}" if across and upwards else across or upwards
+        series = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        parts = [_series_in_words(axes, name, one) for name, one in series.items()]
+        texts = (" ".join(one.get_text().split()) for one in axes.texts)
+        said.append(": ".join(filter(None, (title, over, "; ".join(filter(None, parts))))))
+        said += [f"Beside it: {', '.join(known)}"] if (known := [*filter(None, texts)]) else []
+    # The marks that keep matplotlib from reading a name as a formula or as hidden.
+    return re.sub(r"\\(?=\$)|\u200b", "", ". ".join(filter(None, said)))
+
+
+def _series_in_words(axes: Any, name: str, drawn: Any) -> str:
+    from matplotlib.ticker import FixedLocator, PercentFormatter
+
+    line = drawn[0] if isinstance(drawn, tuple) else drawn  # of points with intervals
+    if not hasattr(line, "get_xdata") or not len(line.get_xdata()):
+        return name
+    x, y = ([float(value) for value in of()] for of in (line.get_xdata, line.get_ydata))
+    if not isinstance(axes.yaxis.get_major_locator(), FixedLocator):
+        return f"{name} from {y[0]:.3g} at {x[0]:.3g} to {y[-1]:.3g} at {x[-1]:.3g}"
+    if line.get_linestyle() == ":":  # a level to compare with, of one row or of all
+        return ""
+    unit = 100 if isinstance(axes.xaxis.get_major_formatter(), PercentFormatter) else 1
+    rows = [" ".join(label.get_text().split()) for label in axes.get_yticklabels()]
+    # Models stand a little above and below their row.
+    values = (f"{rows[round(at)]} {unit * one:.3g}" for one, at in zip(x, y, strict=True))
+    return f"{name} {', '.join(values)}"
 
 
 def image(figure: Any, format: str, *, transparent: bool = False) -> bytes:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from groundup.maths.calibration import ReliabilityBin, draw_reliability
 from groundup.report.estimate import BySource, Estimate
@@ -176,10 +176,13 @@ def interval_plot(
     title: str,
     unit: str,
     rows: Mapping[str, BySource],
-    chance: bool,
+    share: bool,
     models: Iterable[str] = (),
 ) -> Plot:
-    """Estimates with their 95 % intervals, source by source, one color a model."""
+    """Estimates with their 95 % intervals, source by source, one color a model.
+
+    A `share` is shown in percent, with what guessing reaches where that is known.
+    """
     colors = model_colors(models, rows)
     sources = list(dict.fromkeys(source for row in rows.values() for source in row))
     figure, axes = titled(title, height=1.1 + 0.14 * len(rows) * len(sources) + 0.3 * len(sources))
@@ -200,8 +203,9 @@ def interval_plot(
             color=colors[name],
             label=_as_text(name),
         )
-    if chance:
+    if share:
         _mark_chance(axes, sources, next(iter(rows.values())))
+        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=None))
     axes.set_yticks(range(len(sources)), [_as_text(one.replace(" (", "\n(")) for one in sources])
     axes.set_ylim(len(sources) - 0.5, -0.5)
     axes.set_xlabel(unit)

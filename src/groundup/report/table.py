@@ -204,6 +204,16 @@ def says_nothing(found: Sequence[Estimate]) -> bool:
     return shares == {0.0} or (shares == {1.0} and len(found) > 1)
 
 
+def telling(models: Mapping[str, BySource]) -> dict[str, BySource]:
+    """The shares of each model at the sources that tell something, which `source_table` shows."""
+    sources = dict.fromkeys(source for found in models.values() for source in found)
+    kept = {s for s in sources if not says_nothing([o[s] for o in models.values() if s in o])}
+    return {
+        name: {source: one for source, one in found.items() if source in kept}
+        for name, found in models.items()
+    }
+
+
 def nothing_said(title: str, found: Sequence[Estimate]) -> str:
     """A row that is left out, with the number that all models have."""
     return f"{title} ({100 * found[0].estimate:.0f} %)"
@@ -224,12 +234,13 @@ def source_table(
     `items` is what a source was measured on, to be counted under its name.
     """
     sources = list(dict.fromkeys(source for found in models.values() for source in found))
+    shown_of = telling(models) if share else models
     rows: list[Row] = []
     left_out = []
     for source in sources:
         found = [one[source] for one in models.values() if source in one]
         name = names.get(source, source)
-        if share and says_nothing(found):
+        if not any(source in one for one in shown_of.values()):
             left_out.append(nothing_said(name, found))
             continue
         cells = [

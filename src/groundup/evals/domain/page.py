@@ -82,7 +82,7 @@ def tuning_plots(models: Sequence[Evaluated]) -> list[Plot]:
         drawn.append(learning_plot("Learning curves", runs))
     for title, axis, unit in (
         ("Bits per byte", "bits per byte, less is better", "bits"),
-        ("Questions", "share answered right", "share"),
+        ("Questions", "share answered right, %", "share"),
     ):
         rows: dict[str, BySource] = {
             model.name: {

@@ -52,6 +52,7 @@ from groundup.report.table import (
     percent,
     short_number,
     source_table,
+    telling,
 )
 from groundup.runs.console import counted
 
@@ -121,8 +122,8 @@ def _blocks(
     curves = _curve_plots(models)
 
     def intervals(title: str, axis: str, rows: Mapping[str, BySource], share: bool) -> Plot:
-        names = set_names if share else text_names
-        return plots.interval_plot(title, axis, renamed(rows, names), share, content["models"])
+        names, shown = (set_names, telling(rows)) if share else (text_names, rows)
+        return plots.interval_plot(title, axis, renamed(shown, names), share, content["models"])
 
     found: dict[str, list[Block]] = {
         "look": [in_one_look(models)],
@@ -174,10 +175,12 @@ def _blocks(
         }
         drawn = plots.calibration_plot("Calibration", sure, content["models"])
         found["calibration"].append(Plots([drawn]))
-    if found["choices"]:
-        found["choices"].append(Plots([intervals("Multiple choice", "accuracy", chosen, True)]))
-    if found["preferences"]:
-        found["preferences"].append(Plots([intervals("Preferences", "accuracy", preferred, True)]))
+    for key, title, items, rows in (
+        ("choices", "Multiple choice", "questions", chosen),
+        ("preferences", "Preferences", "pairs", preferred),
+    ):
+        if any(telling(rows).values()):
+            found[key].append(Plots([intervals(title, f"share of {items}, %", rows, True)]))
     return found
 
 
