@@ -273,6 +273,7 @@ def html(page: Page) -> str:
     environment = _environment()
     environment.filters["kind"] = lambda block: type(block).__name__.lower()
     environment.filters["picture"] = _picture
+    environment.filters["unbroken"] = _unbroken
     return environment.get_template("page.html.jinja").render(page=page)
 
 
@@ -304,6 +305,11 @@ def prose(text: str) -> Markup:
     shown = str(escape(text))
     shown = re.sub(r"`([^`]+)`", r"<code>\1</code>", shown)
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", shown))
+
+
+def _unbroken(title: str) -> str:
+    """The title with the arrow at its end, which says what is better, kept on its last line."""
+    return re.sub(r" (?=[↑↓]$)", "\N{NO-BREAK SPACE}", title)
 
 
 def _picture(plot: Plot) -> str:
