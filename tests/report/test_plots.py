@@ -107,6 +107,10 @@ def test_a_model_has_one_color_on_a_page() -> None:
         for name in some:
             [shown] = to_rgba_array(found[name].get_color())
             assert to_hex(shown).upper() == colors[name], plot.name
+        lines = [one for one in plot.figure.axes[0].lines if one.get_color() in colors.values()]
+        marked = [one for one in lines if one.get_marker() not in ("None", "|")] or lines
+        looks = {(one.get_marker(), str(one._dash_pattern)) for one in marked}
+        assert len(marked) == len(looks) == len(some), plot.name
     color = colors["sft"]
     for plot in (
         heldout_plot("a", curve([2.0, 1.5]), {"3-gram": 1.7}, color),

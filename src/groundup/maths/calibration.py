@@ -222,7 +222,12 @@ def brier_decomposition(
 
 
 def draw_reliability(
-    axes: matplotlib.axes.Axes, curve: Sequence[ReliabilityBin], *, label: str, color: str
+    axes: matplotlib.axes.Axes,
+    curve: Sequence[ReliabilityBin],
+    *,
+    label: str,
+    color: str,
+    marker: str = "o",
 ) -> None:
     """Draws a reliability curve with its intervals into given axes."""
     accuracy = np.array([b.accuracy.estimate for b in curve])
@@ -232,7 +237,7 @@ def draw_reliability(
         accuracy,
         # Wilson's ends may lie a last bit on the wrong side of an estimate of 0 or 1.
         yerr=np.maximum([accuracy - low, high - accuracy], 0),
-        fmt="o-",
+        fmt=f"{marker}-",
         markersize=4,
         linewidth=1,
         color=color,

@@ -26,6 +26,15 @@ from groundup.runs.console import three_digits
 
 # Colors that the color-blind can tell apart too (Okabe and Ito 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Beside each color, so that series are told apart in black and white too.
+_MARKERS = dict(zip(COLORS, ("o", "s", "^", "D", "v", "P"), strict=True))
+_LINES: dict[str, Any] = dict(
+    zip(
+        COLORS,
+        ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)), (0, (3, 2))),
+        strict=True,
+    )
+)
 GREY = "#777777"
 _INK = "#222222"
 BASELINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
@@ -164,7 +173,8 @@ def rate_plot(rates: Mapping[str, Curve], models: Iterable[str] = ()) -> Plot:
     colors = model_colors(models, rates)
     for name, curve in rates.items():
         course = 100 * curve.tokens / curve.tokens[-1]
-        axes.plot(course, curve.values, color=colors[name], label=_as_text(name))
+        color = colors[name]
+        axes.plot(course, curve.values, color=color, ls=_LINES[color], label=_as_text(name))
     axes.set_xlabel("% of the stage's tokens")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
@@ -198,7 +208,7 @@ def interval_plot(
             estimates,
             np.array(at) + offset,
             xerr=np.maximum(errors, 0),
-            fmt="o",
+            fmt=_MARKERS[colors[name]],
             markersize=4,
             color=colors[name],
             label=_as_text(name),
@@ -223,7 +233,8 @@ def calibration_plot(
     left = min(one.confidence for curve in curves.values() for one in curve)
     axes.plot([left, 1], [left, 1], ":", color=GREY, label="perfectly calibrated")
     for name, curve in curves.items():
-        draw_reliability(axes, curve, label=_as_text(name), color=colors[name])
+        color, marker = colors[name], _MARKERS[colors[name]]
+        draw_reliability(axes, curve, label=_as_text(name), color=color, marker=marker)
     axes.set_ylim(0, 1)
     axes.set_xlabel("how sure the model is of its choice")
     axes.set_ylabel("share of right choices")
@@ -253,7 +264,7 @@ def leaning_plot(
         axes.plot(
             [values[one] for one in subjects],
             at,
-            "o",
+            _MARKERS[colors[name]],
             markersize=4,
             alpha=0.85,
             color=colors[name],
@@ -287,13 +298,14 @@ def trade_plot(
         if point is None:
             continue
         price, gain = point
+        color = COLORS[number % len(COLORS)]
         axes.errorbar(
             price.estimate,
             -gain.estimate,
             xerr=[[price.estimate - price.low], [price.high - price.estimate]],
             yerr=[[gain.high - gain.estimate], [gain.estimate - gain.low]],
-            fmt="o",
-            color=COLORS[number % len(COLORS)],
+            fmt=_MARKERS[color],
+            color=color,
             capsize=3,
             label=_as_text(name),
         )
@@ -405,10 +417,11 @@ def learning_plot(title: str, runs: Mapping[str, tuple[Curve, Curve | None] | No
         if curves is None:
             continue
         color, (loss, heldout) = COLORS[number % len(COLORS)], curves
+        dotted = f"{_MARKERS[color]}-"
         axes.plot(loss.tokens, smoothed(loss.values), color=color, alpha=0.35, linewidth=1)
         if heldout is not None:
-            axes.plot(heldout.tokens, heldout.values, "o-", color=color, markersize=4)
-        axes.plot([], [], "o-", color=color, markersize=4, label=_as_text(name))
+            axes.plot(heldout.tokens, heldout.values, dotted, color=color, markersize=4)
+        axes.plot([], [], dotted, color=color, markersize=4, label=_as_text(name))
     axes.plot([], [], color=GREY, alpha=0.5, linewidth=1, label="thin: training loss")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.set_xlabel("training tokens")
