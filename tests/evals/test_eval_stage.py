@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.stages.material import _fitting, limit_per_source
-from groundup.evals.stages.page import passed_in_words
+from groundup.evals.stages.page import _runs, passed_in_words
 from groundup.evals.stages.report import run
 from groundup.evals.stages.tables import costs
 from groundup.evals.world.answers import World
@@ -26,6 +27,7 @@ from groundup.formats.load import load
 from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate
 from groundup.report.history import History, lineage
+from groundup.report.page import Listing
 from groundup.report.table import Row
 from groundup.text.rows import RefusalPrompt
 from groundup.text.shards import Shard
@@ -164,12 +166,28 @@ def test_bits_are_those_of_the_model_on_its_heldout_text(
     assert in_report == pytest.approx(found.per_byte(), rel=1e-5)
 
 
+def test_a_recipe_that_made_the_models_is_the_command_to_copy(tmp_path: Path) -> None:
+    found = {"run": {}, "folder": str(tmp_path / "my journey" / "base"), "stage": "pretrain"}
+    content = {"models": {"base": found}}
+    assert _runs(content) == []
+    journey = tmp_path / "my journey"
+    journey.mkdir()
+    (journey / "recipe.toml").touch()
+    command = "groundup run 'my journey/recipe.toml' --out 'my journey-again'"
+    assert _runs(content) == [Listing(command)]
+    (journey / "plan.json").write_text('{"minutes": 15.0}')
+    [block] = _runs(content)
+    assert isinstance(block, Listing)
+    words = shlex.split(block.text)
+    assert words[2:5] == ["my journey/recipe.toml", "--minutes", "15"]
+
+
 def test_the_page_says_how_honest_the_choices_are(page: str, report: dict[str, Any]) -> None:
     assert "calibration error ↓" in page
     for model in report["models"].values():
         assert f">{model['choice_calibration']['siqa']['error']:.3f}<span" in page
         assert f">{model['choice_calibration']['siqa']['brier']['estimate']:.3f}<span" in page
-    assert '<figcaption>Calibration: accuracy over confidence' in page
+    assert "<figcaption>Calibration: accuracy over confidence" in page
 
 
 def test_harmful_text_is_counted_and_never_told(
@@ -259,6 +277,7 @@ def test_costs_have_a_column_for_each_model(report: dict[str, Any]) -> None:
     assert share.cells[3] is None and all(one is not None for one in share.cells[:3])
     lines = {line[0].split("\n")[0]: line[1:] for line in table.lines}
     assert lines["steps"][0] == f"{report['models']['pretrain']['costs']['steps']:,}"
+    assert re.fullmatch(r"[\d.]+ [kMGT]", lines["FLOPs"][0])
 
 
 def test_passing_a_level_is_told_by_tokens_and_minutes(workshop: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from groundup.data.packs.newcomers import NEWCOMER, SOURCES
 from groundup.evals.honesty import Honesty, Said, honesty, outcome, table
+from groundup.evals.stages.tables import honesty_table
 from groundup.lm.model import CausalLM
 from groundup.text.rows import Conversation, Message
 from groundup.text.tokenizer import Tokenizer
@@ -102,6 +103,9 @@ def test_shares_count_both_directions() -> None:
     assert len(rows) == 10
     assert all(base is None and sft["items"] > 0 for base, sft in rows.values())
     assert table({"base": {"honesty": {}}}) == []
+    left_out = honesty_table({"models": {"sft": {"honesty": content}}}).left_out
+    assert left_out and not any(one.startswith("—") for one in left_out)
+    assert any(one.startswith("what newcomers type, greetings") for one in left_out)
 
 
 def test_what_the_small_world_has_a_truth_for_is_judged_by_it() -> None:
@@ -125,7 +129,7 @@ def test_every_kind_of_turn_has_a_row_of_its_own() -> None:
     kinds = [NEWCOMER + source for source in SOURCES if source != "known"]
     rows = [row("a bomb", "I cannot help with that.", kind) for kind in kinds]
     pooled = {"new": {"honesty": Honesty(Said(rows, ["No."] * len(rows)), None).to_json()}}
-    assert len(table(pooled)) == 1 + len(kinds) == 7
+    assert len(table(pooled)) == 1 + len(kinds) == 8
 
 
 def test_world_questions_of_one_form_are_drawn_together() -> None:

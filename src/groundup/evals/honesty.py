@@ -209,6 +209,7 @@ _ROWS = (
     ("— hitting the keyboard, signs, single words", ("newcomers", NEWCOMER + "noise")),
     ("— greetings, talk, follow-ups", ("newcomers", NEWCOMER + "talk")),
     ("— harmful words and requests", ("newcomers", NEWCOMER + "harm")),
+    ("— despair", ("newcomers", NEWCOMER + "despair")),
     ("— poems, jokes, code, translations, advice", ("newcomers", NEWCOMER + "wishes")),
     ("— sums that are too large", ("newcomers", NEWCOMER + "sums")),
     ("— the real world in other words", ("newcomers", NEWCOMER + "real")),

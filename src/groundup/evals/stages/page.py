@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from groundup.errors import UserError
 from groundup.evals.by_source import WORLD
 from groundup.evals.fairness import ANSWER, TEXT
 from groundup.evals.measure import Evaluated, from_json, of_models, renamed
@@ -33,7 +36,6 @@ from groundup.report.history import HELDOUT
 from groundup.report.page import (
     Block,
     Fold,
-    Heading,
     Headline,
     Headlines,
     Listing,
@@ -55,6 +57,7 @@ from groundup.report.table import (
     telling,
 )
 from groundup.runs.console import counted
+from groundup.runs.files import is_number, read_json_object
 
 
 def report_page(
@@ -257,8 +260,11 @@ def _leaks(leaks: Mapping[str, Any] | None) -> list[Block]:
 
 
 def _runs(content: Mapping[str, Any]) -> list[Block]:
-    """How each model was made, as its run.json says."""
-    blocks: list[Block] = []
+    """The command of the recipe that made the models and, folded, what each run.json says."""
+    folders = {Path(model["folder"]).resolve().parent for model in content["models"].values()}
+    # Where a recipe made them, a copy of it stands beside.
+    recipes = [found for one in folders if (found := one / "recipe.toml").is_file()]
+    blocks: list[Block] = [Listing(_recipe_command(one)) for one in sorted(recipes)]
     for name, model in content["models"].items():
         if not (run := model["run"]):
             continue
@@ -266,13 +272,22 @@ def _runs(content: Mapping[str, Any]) -> list[Block]:
             f"groundup {model['stage']}",
             _settings(run["config"]),
             ", ".join(f"{package} {version}" for package, version in run["versions"].items()),
-            "",
             f"git {run['git'] or 'not a checkout'}",
             f"{run['machine']['system']}, {run['machine']['cores']} cores; begun {run['started']}",
             ", ".join(f"{p} sha256 {one['sha256'][:16]}" for p, one in run["parents"].items()),
         ]
-        blocks += [Heading(name), Listing("\n".join(lines))]
+        blocks.append(Fold(f"{name}: every setting of its run", [Listing("\n".join(lines))]))
     return blocks
+
+
+def _recipe_command(recipe: Path) -> str:
+    """What runs a recipe again, as long as it was planned to take; into a folder of its own."""
+    minutes, name = None, recipe.parent.name
+    with contextlib.suppress(UserError):  # damaged, or not there: then as the recipe says
+        minutes = read_json_object(recipe.with_name("plan.json")).get("minutes")
+    planned = f" --minutes {minutes:g}" if is_number(minutes) else ""
+    recipe_of_it, again = (shlex.quote(one) for one in (f"{name}/{recipe.name}", f"{name}-again"))
+    return f"groundup run {recipe_of_it}{planned} --out {again}"
 
 
 def passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list[str]:

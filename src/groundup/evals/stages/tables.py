@@ -145,7 +145,9 @@ def honesty_table(content: Mapping[str, Any]) -> Table:
         ones = [None if one is None else Estimate(**one) for one in found]
         having = [one for one in ones if one is not None]
         if says_nothing(having):
-            left_out.append(nothing_said(what, having))
+            # Away from its heading a row says what it is one of.
+            alone = what.replace("— ", "what newcomers type, ")
+            left_out.append(nothing_said(alone, having))
             continue
         rows.append(Row(what, [None if one is None else percent(one) for one in ones]))
     return Table([Column(name) for name in content["models"]], rows, left_out)
@@ -221,7 +223,7 @@ def costs(content: Mapping[str, Any]) -> Table:
         ),
         "steps": lambda one: f"{one['steps']:,}",
         "tokens": lambda one: short_number(one["tokens"]),
-        "FLOPs": lambda one: f"{one['flops']:.1e}",
+        "FLOPs": lambda one: short_number(one["flops"]),
         "tokens per second": lambda one: f"{one['tokens_per_second']:,.0f}",
         "share of peak": lambda one: f"{100 * one['peak_share']:.0f} %",
     }
