@@ -376,6 +376,26 @@ def test_ctrl_c_ends_with_130_and_a_word(tmp_path: Path) -> None:
     assert (process.returncode, said) == (130, "\nstopped\n")
 
 
+def test_what_a_stopped_run_says_is_as_wide_as_the_terminal() -> None:
+    code = (
+        "import sys, groundup.app.commands.data\n"
+        "from groundup.app.cli import main\n"
+        "def stop(): raise KeyboardInterrupt('stopped; the same command goes on from there')\n"
+        "groundup.app.commands.data.data_list = stop\n"
+        "sys.exit(main(['data', 'list']))"
+    )
+    terminal, inner = pty.openpty()
+    ran = subprocess.run(
+        [sys.executable, "-c", code], stderr=inner, env=os.environ | {"COLUMNS": "30"}
+    )
+    os.close(inner)
+    lines = os.read(terminal, 10_000).decode().splitlines()
+    os.close(terminal)
+    assert ran.returncode == 130
+    assert len(lines) > 2 and max(map(len, lines)) <= 30
+    assert "goes on from there" in " ".join(" ".join(lines).split())
+
+
 # Data by name.
 
 
@@ -383,7 +403,9 @@ def test_data_list_shows_what_each_set_is(capsys: pytest.CaptureFixture[str]) ->
     assert main(["data", "list"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for one in SETS:
-        assert f"{one.name} {one.size / 1e6:.1f} MB {one.license}" in shown
+        size = f"{one.size / 1e6:.1f} MB"
+        size = f"{one.size / 1e3:.0f} KB" if size == "0.0 MB" else size
+        assert f"{one.name} {size} {one.license}" in shown
         assert " ".join(one.citation.split()) in shown
     assert "world any size Apache-2.0 synthetic: made by a program" in shown
 

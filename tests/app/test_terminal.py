@@ -158,6 +158,10 @@ def test_a_paste_is_one_message_and_commands_do_what_they_say(model: Path, saved
     assert wide == []
     at.send("/frob\r")
     assert "/frob is no command" in at.prompt()
+    at.send("/settings\r")
+    assert "/reset'?" not in at.prompt()
+    at.send("/tempr\r")
+    assert "'/temperature'?" in at.prompt()
     assert at.leave() == 0
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from groundup.runs import console
-from groundup.runs.console import Bar, counted, duration, printable, wrapped
+from groundup.runs.console import Bar, counted, duration, printable, progress, wrapped
 
 
 def test_what_a_model_says_steers_no_terminal() -> None:
@@ -23,6 +26,16 @@ def test_lines_end_between_words_and_go_on_further_in() -> None:
     assert wrapped("as deep as", 0) == "as deep as"
     path = "/" + 30 * "x"
     assert wrapped(f"Page: {path}", 12) == f"Page:\n  {path}"
+
+
+def test_the_time_left_has_minutes_and_no_color_of_its_own() -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
+    with progress(on=terminal) as bar:
+        bar.update(bar.add_task("sft", total=4), completed=4)
+        bar.refresh()
+        shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "0:00 left" in shown and "0:00:00" not in shown
+    assert "\x1b[36m" not in shown
 
 
 def test_a_noun_goes_with_its_number() -> None:

@@ -14,7 +14,7 @@ from groundup.adapters.attach import active_adapter, adapter_names
 from groundup.app.completions import opened, opened_guard
 from groundup.app.conversation import Conversation
 from groundup.app.terminal import Wrapped, messages, tell, width
-from groundup.errors import UserError, known_names
+from groundup.errors import UserError, nearest
 from groundup.evals.contamination import sources_of
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
@@ -162,8 +162,12 @@ def _do(talk: Conversation, name: str, argument: str) -> None:
         "/help": _help,
     }
     if name not in commands:
+        known = [*commands, _LEAVE[0]]
+        # By their letters alone: all have the slash, which makes the unlike alike.
+        near = nearest(name[1:], [one[1:] for one in known])
+        hint = "" if near is None else f"did you mean '/{near}'? "
         raise UserError(
-            f"{name} is no command; {known_names(name, [*commands, _LEAVE[0]], 'there are')}"
+            f"{name} is no command; {hint}{'T' if hint else 't'}here are {', '.join(known)}"
         )
     if told := commands[name]():
         tell(told)

@@ -339,7 +339,7 @@ def _ended(arguments: Sequence[str]) -> int:
         return DIFFERS
     except KeyboardInterrupt as stopped:
         if ranks.is_first():
-            print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
+            print(f"\n{_in_terminal(str(stopped) or 'stopped')}", file=sys.stderr)
         # A run that was saved says by which signal it was stopped.
         return 128 + getattr(stopped, "number", signal.SIGINT)
     except Exception as error:
@@ -367,15 +367,19 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _complain(message: str) -> int:
     # Files and arguments of strangers are quoted in it.
-    from groundup.runs.console import printable, wrapped
+    from groundup.runs.console import printable
 
     sys.stdout.flush()
-    lines = [f"error: {printable(line)}" for line in message.splitlines()]
-    if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns
-        lines = [wrapped(line, width) for line in lines]
+    lines = [_in_terminal(f"error: {printable(line)}") for line in message.splitlines()]
     print(*lines, sep="\n", file=sys.stderr)
     return WRONG_INPUT
+
+
+def _in_terminal(text: str) -> str:
+    """The text as wide as the terminal, where errors go to one."""
+    from groundup.runs.console import wrapped
+
+    return wrapped(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else text
 
 
 def _misread(error: CycloptsError) -> str:

@@ -130,7 +130,7 @@ def near(name: str, found: Sequence[Logits], expected: Sequence[Logits]) -> Chec
         # Once it is not a number it stays so, and is not within anything.
         worst = difference if math.isnan(difference) else max(worst, difference)
     status: Status = "same" if worst <= allowed else "differs"
-    return Check(name, status, f"largest difference {worst:.1e}, allowed {allowed:.1e}")
+    return Check(name, status, f"largest difference {worst:.2g}, allowed {allowed:.2g}")
 
 
 def same_logits(

@@ -12,10 +12,11 @@ from rich.progress import (
     BarColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from groundup.runs import ranks
 
@@ -87,11 +88,21 @@ def progress(*facts: ProgressColumn, on: Console = console, hidden: bool = False
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         *facts,
-        TimeRemainingColumn(),
+        _TimeLeft(),
         console=on,
         disable=hidden or not on.is_terminal,
         transient=True,
     )
+
+
+class _TimeLeft(ProgressColumn):
+    """The time left as a log says it, in the terminal's own ink: rich's is cyan, also on white."""
+
+    max_refresh = 0.5  # so that it does not jump about
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None or task.total is None else f"{_clock(left)} left")
 
 
 class Bar:

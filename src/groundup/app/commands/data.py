@@ -37,7 +37,8 @@ def data_list() -> None:
         if isinstance(one, GeneratedSet):
             size, origin = "any size", "synthetic: made by a program"
         else:
-            size = f"{one.size / 1e6:.1f} MB"
+            # The smallest have a few kilobytes, and are not of 0.0 MB.
+            size = f"{one.size / 1e6:.1f} MB" if one.size >= 5e4 else f"{one.size / 1e3:.0f} KB"
             origin = "cached" if is_cached(one.name) else "not cached"
         kind = "a model, " if one in MODELS else ""
         say(f"{one.name:<14} {size:>8}  {one.license:<13} {kind}{origin}")
