@@ -344,7 +344,7 @@ def test_the_page_marks_trained_control_and_cut_tokens(
     assert re.search('<span class="m x" title="[0-9 ]+">', page)
     assert "the context ends here, and" in page
     for name, number in (("truncated rows", 2), ("rows without answer", 1), ("training rows", 5)):
-        assert f"<th scope="row">{name}</th><td>{number}</td>" in page
+        assert f'<th scope="row">{name}</th><td>{number}</td>' in page
 
 
 def test_data_of_bad_lines_alone_can_be_looked_at(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ def test_the_contents_stand_before_all_else_and_a_picture_says_its_numbers() -> 
     axes.set_title("Depth")
     axes.plot([1, 2], [30, 40], label="sea")
     made = html(page(Section("One", "one", [Plots([Plot("depth", "How deep.", figure)])])))
-    assert 'alt="Depth: sea from 30 at 1 to 40 at 2"></div><figcaption>How deep.</figcaption>' in made
+    assert (
+        'alt="Depth: sea from 30 at 1 to 40 at 2"></div><figcaption>How deep.</figcaption>' in made
+    )
 
 
 def test_prose_has_code_and_bold_and_no_other_markup() -> None:

@@ -239,8 +239,8 @@ def boundary_plot(plane: Plane) -> Plot:
     return Plot(
         f"boundary-{plane.name}",
         f"The decision boundary on {plane.name} as it moves, after so many passes over the points, "
-        "with the accuracy on new points. Color is the class that a model would answer, paler "
-        "where it is less sure; a perceptron is always sure. The first seed.",
+        "with the accuracy on new points. Color is the class that a model would answer, and fades "
+        "into the ground where it is less sure; a perceptron is always sure. The first seed.",
         figure,
     )
 

@@ -309,7 +309,7 @@ def test_the_page_shows_the_small_world(page: str) -> None:
     assert "real, pooled" in page
     assert "world, pooled" in page
     assert "planted 0.50, measured" in page
-    assert '<figcaption>A woman or a man? Asked as text' in page
+    assert "<figcaption>A woman or a man? Asked as text" in page
 
 
 def test_held_out_rows_are_those_of_the_data(config: EvalConfig) -> None:

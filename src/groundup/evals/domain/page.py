@@ -117,8 +117,8 @@ def tuning_page(content: dict[str, Any], tested: Sequence[Claim], plots: Sequenc
     )
     by_source = source_table(sources, {}, TEXT_TITLES, number, share=False)
     against = (
-        f"Below them stands the change against {next(iter(models))}, compared item by item: green "
-        "is better, red is worse, grey is an interval that includes 0. "
+        f"Below them stands the change against {next(iter(models))}, compared item by item: ✓ is "
+        "better, ✗ is worse, ≈ is an interval that includes 0. "
     )
     notes = [f"{note}." for note in content["notes"]]
     each = [

@@ -24,7 +24,7 @@ from groundup.report.page import (
     claims_by_mark,
     written,
 )
-from groundup.report.plots import triangle_plot
+from groundup.report.plots import model_colors, triangle_plot
 from groundup.report.table import (
     DASH,
     Cell,
@@ -93,7 +93,7 @@ def triangles(content: Mapping[str, Any], kind: str) -> list[Plot]:
     """A triangle for each model that has one, with the outline of the one it is compared with."""
     models = content["models"]
     compared = {one["model"]: one["other"] for one in content["changes"]}
-    drawn = []
+    drawn, colors = [], model_colors(models)
     for name, model in models.items():
         own = _corners(model, kind)
         if sum(one is not None for one in own.values()) < 2:  # no surface, nor an edge of one
@@ -101,7 +101,7 @@ def triangles(content: Mapping[str, Any], kind: str) -> list[Plot]:
         before = compared.get(name)
         others = {} if before is None else _corners(models[before], kind)
         outline = (before, others) if before is not None and all(others.values()) else None
-        drawn.append(triangle_plot(name, own, outline))
+        drawn.append(triangle_plot(name, own, outline, colors))
     return drawn
 
 
@@ -205,7 +205,7 @@ def tax_table(content: Mapping[str, Any]) -> Table:
 
 
 def _moved(change: Estimate, better: Better | None, share: bool = True) -> Cell:
-    """A change and its interval, green or red where it can be told."""
+    """A change and its interval, marked for better or worse where it can be told."""
     cell = points(change) if share else _signed(change)
     if better is None:
         return Cell(cell.value, cell.note)
