@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from groundup.align.best_of_n import kl_bound
-from groundup.align.comparison import Answered, methods, source_table
+from groundup.align.comparison import Answered, gain_table, methods, source_table
 from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward
 from groundup.align.rollout import Rollout, load_policy, sample
@@ -213,6 +213,19 @@ def test_each_source_has_a_row_and_models_stand_side_by_side() -> None:
     assert table.heads == ["prompts of", "sft", "dpo"]
     shown = [[cell.partition("\n")[0] for cell in row] for row in table.lines]
     assert shown == [["a (1)", "3.000", "6.000"], ["b (2)", "1.500", "6.000"]]
+
+
+def test_an_interval_needs_some_prompts_and_has_the_digits_of_its_estimate() -> None:
+    for count in (1, 5, 6):
+        prompts = [Prompt((place,), source="a") for place in range(count)]
+        rollouts = [Rollout(prompt, (2,), (0.0,), "", ended=True) for prompt in prompts]
+        models = [
+            Answered(name, rollouts, {"reward": worth + np.arange(count)[:, None]}, None, 0.0)
+            for name, worth in (("sft", 0.25), ("dpo", 1.0))
+        ]
+        table = gain_table(models[0], methods(models))
+        [[_, gain]] = table.lines
+        assert gain == ("+0.750\n+0.750 to +0.750" if count == 6 else "+0.750")
 
 
 def test_names_of_methods() -> None:

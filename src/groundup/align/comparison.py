@@ -51,6 +51,7 @@ from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
+from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.estimate import Estimate, rate, ratio
 from groundup.report.history import History
 from groundup.report.outcome import RESULT
@@ -391,7 +392,8 @@ def _write_report(
         tables["seeds"] = seed_table(first, several)
     sections = [Section(one.title, anchor, [one]) for anchor, one in tables.items()]
     lead = f"{len(found)} sets of answers to {_asked_of(first)} held-out prompts."
-    page = Page("Comparison", "What their answers are worth", lead, [], sections)
+    title = f"groundup rewards: {', '.join(one.name for one in found)}"
+    page = Page(title, "Models compared by rewards", lead, [], sections)
     write_page(run.folder / PAGE, page)
     for shown in tables.values():
         console.print(in_terminal(shown))
@@ -404,8 +406,8 @@ def worth_table(config: ComparisonConfig, first: Answered, grouped: Sequence[Met
     times = "once" if config.samples == 1 else f"{config.samples} times"
     remarks = [
         f"Means over {_asked_of(first)} held-out prompts, each answered {times} at temperature 1, "
-        f"with 95 % intervals from drawing prompts. {named}. Wins are against {first.name}; "
-        "guessing is 50 %."
+        f"with 95 % intervals from drawing prompts, of {FEWEST_GROUPS} prompts and more. {named}. "
+        f"Wins are against {first.name}; guessing is 50 %."
     ]
     if any(len(one.runs) > 1 for one in grouped):
         remarks.append("Intervals do not say what another seed would change: see seed by seed.")
@@ -498,7 +500,7 @@ def cost_table(first: Answered, grouped: Sequence[Method]) -> Table:
             _title(one),
             f"{'at most ' if one.runs[0].apart is None else ''}{one.mean(lambda r: r.nats):.2f}",
             f"{one.mean(lambda r: r.tokens):.1f}",
-            f"{one.mean(lambda r: r.ended):.0%}",
+            f"{100 * one.mean(lambda r: r.ended):.0f} %",
             _minutes(one),
         )
         for one in grouped
@@ -516,11 +518,18 @@ def _title(one: Method) -> str:
 
 
 def _interval(found: Estimate, percent: bool = False, signed: bool = False) -> str:
-    if percent:
-        return f"{found.estimate:.0%}\n{found.low:.0%} to {found.high:.0%}"
-    if signed:
-        return f"{found.estimate:+.3f}\n{found.low:+.2f} to {found.high:+.2f}"
-    return f"{found.estimate:.3f}\n{found.low:.2f} to {found.high:.2f}"
+    """The estimate and, of prompts enough, its interval in as many digits."""
+
+    def shown(value: float, unit: str = "") -> str:
+        if percent:
+            return f"{100 * value:.0f}{unit}"
+        return f"{value:+.3f}" if signed else f"{value:.3f}"
+
+    estimate = shown(found.estimate, " %")
+    # Of a few prompts it would be no wider than they happen to lie apart, and of one have no width.
+    if found.groups < FEWEST_GROUPS:
+        return estimate
+    return f"{estimate}\n{shown(found.low)} to {shown(found.high)}"
 
 
 def _minutes(one: Method) -> str:
