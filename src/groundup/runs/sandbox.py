@@ -34,6 +34,8 @@ from typing import Any
 
 # No answer has as many bytes; without an end of the line, code could fill the asker's memory.
 _LONGEST = 2**26
+# What the process says before it takes a question; anything else is why it cannot.
+_READY = b"ready\n"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Sandbox:
     def __init__(self, script: Path, limits: Limits) -> None:
         self._script, self._limits = script, limits
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
         self._lock = threading.Lock()
         self.exit_status: int | None = None
         """Of a process that ended without an answer, below 0 a signal; None where time was up."""
@@ -65,7 +68,8 @@ class Sandbox:
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
         """Send one line and read one; None where the process died or stayed silent.
 
-        What JSON does not know, such as a date from Parquet, is sent as text.
+        What JSON does not know, such as a date from Parquet, is sent as text. Raises `UserError`
+        where the process ends before it takes a question: no code is to blame for that.
         """
         with self._lock:
             process = self._running()
@@ -75,7 +79,13 @@ class Sandbox:
             alarm.start()
             # What the code may write into the pipe by itself is no answer.
             id = secrets.token_hex()
+            told = b""
             try:
+                if not self._ready:
+                    told = process.stdout.readline(_LONGEST)
+                    self._ready = told == _READY
+                    if not told:
+                        process.wait()  # it ends; the alarm ends what does not
                 written = json.dumps({"id": id, "question": question}, default=str)
                 process.stdin.write(written.encode() + b"\n")
                 process.stdin.flush()
@@ -89,13 +99,17 @@ class Sandbox:
                 if line.endswith(b"\n") and line.startswith(f'{{"id": "{id}"'.encode()):
                     answer: dict[str, Any] = json.loads(line)["answer"]
                     return answer
+            ready = self._ready
             self.close()
             self.exit_status = process.returncode if in_time else None
+            if in_time and not ready:
+                raise _not_started(told, process.returncode)
             return None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
+            self._ready = False
             kept = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")
             env = {name: os.environ[name] for name in kept if name in os.environ}
             self._process = subprocess.Popen(
@@ -124,6 +138,16 @@ class Sandbox:
             self._process = None
 
 
+def _not_started(told: bytes, status: int) -> Exception:
+    from groundup.errors import UserError  # which the process itself has no need of
+
+    reason = told.decode(errors="replace").strip() or f"exit status {status}"
+    return UserError(
+        "the process that runs code which is not trusted cannot start on this machine "
+        f"({reason}); check that the limits of the system and {sys.executable} allow it"
+    )
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     _kill(process)
     process.communicate()
@@ -142,15 +166,20 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def _serve(script: str, limits: Mapping[str, Any]) -> None:
     """Be the process: take the limits, then answer line by line."""
     # Answers have a descriptor of their own, for the code may print.
-    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii", errors="backslashreplace")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 1)
     questions = os.fdopen(os.dup(0), encoding="ascii")
     os.dup2(nowhere, 0)
-    answer = _answer_of(script)
-    _limit_memory(limits["memory_bytes"])
-    if limits["no_effects"]:
-        _forbid_effects()
+    try:
+        answer = _answer_of(script)
+        _limit_memory(limits["memory_bytes"])
+        if limits["no_effects"]:
+            _forbid_effects()
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}".splitlines()[0], file=answers, flush=True)
+        raise
+    print(_READY.decode(), end="", file=answers, flush=True)
     for line in questions:
         # The parent ends what waits, a little earlier, unless it was killed itself.
         _limit_time(limits["cpu_seconds"], limits["wall_seconds"] + 5)
@@ -171,15 +200,16 @@ def _answer_of(script: str) -> Callable[[Any], Any]:
 
 
 def _limit_memory(most: int | None) -> None:
-    """Cap the address space, where the system can (Linux, macOS)."""
+    """Cap the address space, where the system can: macOS has the limit and refuses to set it."""
     if most is None:
         return
     try:
         import resource
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for limit, value in ((resource.RLIMIT_AS, most), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(limit, (value, value))
 
 
 def _limit_time(cpu_seconds: float | None, wall_seconds: float | None) -> None:

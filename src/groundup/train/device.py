@@ -203,7 +203,8 @@ def prepare_to_read(model: nn.Module, config: TrainingConfig) -> None:
 def _tune_compiler() -> None:
     import torch._inductor.config as inductor
 
-    if inductor.cpp.march is None and (found := tuning()):
+    # PyTorch before 2.10 has no such setting: what it compiles is tuned as GCC tunes it.
+    if hasattr(inductor.cpp, "march") and inductor.cpp.march is None and (found := tuning()):
         inductor.cpp.march = found
 
 
