@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -246,5 +248,34 @@ def test_a_compiler_that_tunes_for_nothing_is_told_what_for(
         monkeypatch.setenv("CXX", os.fspath(tmp_path / "none"))
         device.tuning.cache_clear()
         assert device.tuning() is None
+    finally:
+        device.tuning.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {}),  # as PyTorch 2.9 has them
+        ({"march": None}, {"march": "native -mtune=znver9"}),
+        ({"march": "znver3"}, {"march": "znver3"}),
+    ],
+)
+def test_pytorch_is_told_where_it_can_be(
+    settings: dict[str, str | None],
+    expected: dict[str, str | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\nprintf '  -march=  \\tznver9\\n  -mtune=  \\tgeneric\\n'\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", os.fspath(compiler))
+    cpp = SimpleNamespace(**settings)
+    importlib.import_module("torch._inductor.config")
+    monkeypatch.setattr(torch._inductor, "config", SimpleNamespace(cpp=cpp))
+    device.tuning.cache_clear()
+    try:
+        device._tune_compiler()
+        assert vars(cpp) == expected
     finally:
         device.tuning.cache_clear()

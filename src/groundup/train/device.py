@@ -203,7 +203,7 @@ def prepare_to_read(model: nn.Module, config: TrainingConfig) -> None:
 def _tune_compiler() -> None:
     import torch._inductor.config as inductor
 
-    # PyTorch before 2.10 has no such setting: what it compiles is tuned as GCC tunes it.
+    # PyTorch 2.9 has no such setting.
     if hasattr(inductor.cpp, "march") and inductor.cpp.march is None and (found := tuning()):
         inductor.cpp.march = found
 
