@@ -23,6 +23,7 @@ from groundup.runs.files import (
     in_words,
     is_count,
     is_number,
+    lock,
     naming,
     os_error,
     read_json_object,
@@ -154,6 +155,11 @@ def test_whoever_writes_onto_a_full_disk_names_the_file(
 def test_errors_of_libraries_are_known_by_what_the_system_said() -> None:
     rust = os_error(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert rust is not None and rust.errno == errno.ENOSPC
+    older = 'IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'
+    rust = os_error(RuntimeError(f"Error while serializing: {older}"))
+    assert rust is not None and rust.errno == errno.ENOSPC
+    python = os_error(RuntimeError("cannot write: [Errno 30] Read-only file system"))
+    assert python is not None and python.errno == errno.EROFS
     assert os_error(ValueError("28")) is None
     with pytest.raises(OSError) as error, naming(Path("a")):
         raise RuntimeError("cannot: Read-only file system (os error 30)")
@@ -171,6 +177,23 @@ def test_errors_of_libraries_are_known_by_what_the_system_said() -> None:
 def test_every_refusal_is_one_sentence(error: OSError) -> None:
     said = in_words(error)
     assert "\n" not in said and "None" not in said and ";" in said
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_from_a_busy_one(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))  # as NFS and Lustre answer without locks
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError) as error:
+        lock(tmp_path / ".lock", "busy")
+    assert error.value.errno == number and error.value.filename == str(tmp_path / ".lock")
+    said = in_words(error.value)
+    assert "choose a place on a local disk" in said and "gives no locks" in said
 
 
 # What may be written over.

@@ -33,8 +33,9 @@ T = TypeVar("T")
 # 35 MB, the indices of the largest models 15.
 _MOST_BYTES = 16 * 2**20
 MOST_TOKENIZER_BYTES = 64 * 2**20
-# How errors of libraries say what the system answered: Rust's, Python's in a text.
-_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
+# How errors of libraries say what the system answered: Rust's for people and for programmers (as
+# safetensors 0.5 has it), Python's in a text.
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)|\bOs \{ code: (\d+), kind: |\[Errno (\d+)\]")
 # What a disk refuses with, and no network.
 OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _SEAL = "sha256"
@@ -50,7 +51,7 @@ def os_error(error: BaseException) -> OSError | None:
     found = _SYSTEM_ERROR.search(str(error))
     if found is None:
         return None
-    number = int(found[1] or found[2])
+    number = int(found[found.lastindex or 0])
     return OSError(number, os.strerror(number))
 
 
@@ -96,7 +97,10 @@ def _refusal(path: Path) -> int | None:
 def in_words(error: OSError) -> str:
     """Return one sentence: what could not be done, why, and the remedy."""
     reason = str(error) if error.errno is None else os.strerror(error.errno)
+    no_locks = "choose a place on a local disk (--out), for this file system gives no locks"
     remedy = {
+        errno.ENOLCK: no_locks,
+        errno.EOPNOTSUPP: no_locks,
         errno.ENOSPC: "make room on its disk and start the same command again",
         errno.EDQUOT: "make room within your quota and start the same command again",
         errno.EFBIG: "raise the limit on the size of files (ulimit -f) and start it again",
