@@ -77,7 +77,7 @@ def forbidden(path: Path, root: Path = ROOT) -> list[str]:
     found = []
     for module in imported(path, root):
         folder = folder_of(module)
-        if module.split(".")[0] != "groundup" or folder in {"errors", "deprecated"}:
+        if module.split(".")[0] != "groundup" or folder in {"errors", "deprecated", "__version__"}:
             continue
         if parts[0] == "app" and module == "groundup":  # the command line says its version
             continue

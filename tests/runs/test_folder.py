@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import groundup
 from groundup.data.config import TokenizerConfig
 from groundup.data.split import data_files
 from groundup.errors import UserError
 from groundup.runs.files import read_lines, write_json, write_kept
-from groundup.runs.folder import Run, folder_hash, is_finished, read_run, runs_inside
+from groundup.runs.folder import (
+    Run,
+    environment_facts,
+    folder_hash,
+    is_finished,
+    read_run,
+    runs_inside,
+)
 from groundup.train.config import TrainingConfig
 
 
@@ -427,3 +436,17 @@ def test_a_last_line_torn_right_before_its_end_is_whole(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.cut_back(2)
     assert (tmp_path / "metrics.jsonl").read_text() == whole
+
+
+def test_a_source_tree_that_is_installed_nowhere_knows_its_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find(name: str) -> metadata.Distribution:
+        if name == "groundup":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    installed = metadata.distribution
+    monkeypatch.setattr(metadata, "distribution", find)
+    found = environment_facts(("groundup", "numpy"))["versions"]
+    assert found["groundup"] == groundup.__version__ and found["numpy"] == np.__version__

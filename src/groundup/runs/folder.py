@@ -29,6 +29,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from groundup import __version__
 from groundup.deprecated import current_settings
 from groundup.errors import UserError
 from groundup.runs import ranks
@@ -478,8 +479,10 @@ def utc_now() -> str:
 
 def environment_facts(packages: Iterable[str]) -> dict[str, Any]:
     """The versions of Python and of these packages, and the machine."""
+    ours = {"groundup": __version__}  # which may run from its source, installed nowhere
+    versions = {name: ours.get(name) or version(name) for name in packages}
     return {
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "versions": {"python": platform.python_version()} | versions,
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
     }
 
