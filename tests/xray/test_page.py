@@ -21,6 +21,7 @@ from numpy.testing import assert_allclose
 import groundup.report
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
+from groundup.xray.heads import KINDS
 from groundup.xray.look import XRay, token_text, xray
 from groundup.xray.page import TEMPERATURES, View, xray_html
 
@@ -88,7 +89,7 @@ def test_the_page_is_whole_and_a_text_is_only_text(seen: XRay, tokenizer: Tokeni
     assert HOSTILE.replace("\u2028", " ").strip() in page.shown.replace("\u2028", " ")
     # Everything that the script asks the page for is there.
     asked = set(re.findall(r'(?:byId|fill)\("([\w-]+)"', page.scripts[1]))
-    assert asked - {"time", "step", "by-step"} <= set(page.ids)
+    assert asked - {"time", "step", "by-step", "from-the-start"} <= set(page.ids)
     assert not {"time", "step", "by-step"} & set(page.ids)
 
 
@@ -208,6 +209,71 @@ def test_a_line_ends_behind_the_button_of_its_token(seen: XRay, tokenizer: Token
     assert said.returncode == 0, said.stderr
     expected = [["Sea"], "", [".↵↵"], "\n\n", [" ↵"], "\n", ["↵x"], "\n"]
     assert [json.loads(line) for line in said.stdout.splitlines()] == 2 * [expected]
+
+
+TICKS = """
+const logs = [[3, 2000, true], [0.9, 7, true], [101, 103, true]];
+for (const ends of [[0, 1, false], ...logs, [-3, 8, false]])
+  console.log(JSON.stringify(choose(...ends)));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_a_chart_has_ticks_that_can_be_read(seen: XRay, tokenizer: Tokenizer) -> None:
+    page = written([View("sea", seen)], tokenizer)
+    script = BROWSER.split("const charts")[0].replace(";choose", ";ticksOf") + TICKS
+    said = subprocess.run(
+        ["node", "-e", script], input=json.dumps(page.scripts), capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    assert [json.loads(line) for line in said.stdout.splitlines()] == [
+        [0, pytest.approx(0.2), pytest.approx(0.4), pytest.approx(0.6), pytest.approx(0.8), 1],
+        [10, 100, 1000],
+        [1, 2, 5],
+        [101, 101.5, 102, 102.5, 103],
+        [-2, 0, 2, 4, 6, 8],
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+@pytest.mark.parametrize("score", [1.0, 0.3])
+def test_a_head_that_began_by_looking_back_is_named(
+    seen: XRay, tokenizer: Tokenizer, score: float
+) -> None:
+    scores = np.zeros_like(seen.head_scores)
+    scores[KINDS.index("previous token"), 0, 1] = score
+    views = [View("run", seen), View("step 1", replace(seen, head_scores=scores), 1)]
+    page = written(views, tokenizer)
+    script = BROWSER.split("const charts")[0]
+    script += 'console.log(JSON.stringify(made["from-the-start"].children));'
+    said = subprocess.run(
+        ["node", "-e", script], input=json.dumps(page.scripts), capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    [sentence] = json.loads(said.stdout)
+    assert sentence.startswith("Head 0.1 looked") if score == 1.0 else sentence == ""
+
+
+HEARD = """
+const flat = one => typeof one === "string" ? [one] : [...(one.children ?? []).flatMap(flat)];
+console.log(JSON.stringify(made["by-layer"].children.map(one => flat(one))));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_a_chart_says_its_scale_and_its_numbers(seen: XRay, tokenizer: Tokenizer) -> None:
+    page = written([View("sea", seen)], tokenizer)
+    script = BROWSER.split("const charts")[0] + HEARD
+    said = subprocess.run(
+        ["node", "-e", script], input=json.dumps(page.scripts), capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    length, chance, *_ = json.loads(said.stdout)
+    assert length[0] == "Length of the residual stream (log scale)"
+    assert chance[0] == "Probability of what follows the chosen token"
+    first = seen.residual_norms[0].mean()
+    heard = length[length.index("Length of the residual stream") :]
+    assert float(heard[heard.index("mean") + 1]) == pytest.approx(first, rel=0.05)
 
 
 def test_a_token_alone_has_a_page(model: CausalLM) -> None:

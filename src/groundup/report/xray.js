@@ -335,7 +335,22 @@ function drawAttribution() {
   fill("parts", ...lines, el("span", { class: "sum" }, "logit"), el("span", { class: "sum" }, " "), el("span", { class: "number sum" }, sum.toFixed(2)));
 }
 
+// Steps of 1, 2 and 5 within the ends; of a logarithmic axis powers of ten where there are some.
+function ticksOf(low, high, log) {
+  const within = x => x >= low * (1 - 1e-9) && x <= high * (1 + 1e-9);
+  if (log) {
+    const powers = Array.from({ length: Math.ceil(Math.log10(high)) - Math.floor(Math.log10(low)) + 1 }, (_, i) => Number(`1e${i + Math.floor(Math.log10(low))}`));
+    const tens = powers.filter(within), all = powers.flatMap(p => [p, 2 * p, 5 * p]).filter(within);
+    const found = tens.length >= 3 ? tens : all, every = Math.ceil(found.length / 6);
+    if (found.length >= 2) return found.filter((_, i) => i % every === 0);
+  }
+  const power = 10 ** Math.floor(Math.log10((high - low) / 3));
+  const step = [1, 2, 5, 10].map(m => m * power).find(s => (high - low) / s <= 6);
+  return Array.from({ length: Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1 }, (_, i) => (i + Math.ceil(low / step - 1e-9)) * step);
+}
 // A chart of lines: series of {name, values, color, dashed}, over `xs`, either axis logarithmic.
+// The lines of one model have dashes of their own and those of another are paler.
+const DASHES = ["", "7 3", "2 3", "8 2 2 2"];
 const SVG = "http://www.w3.org/2000/svg";
 function svg(name, attributes, text) {
   const made = document.createElementNS(SVG, name);
@@ -355,22 +370,31 @@ function chart(title, xLabel, xs, series, { logX = false, logY = false, from = n
   const px = x => left + (x1 === x0 ? .5 : (fx(x) - x0) / (x1 - x0)) * (W - left - right);
   const py = y => H - bottom - (fy(y) - fy(low)) / (fy(high) - fy(low)) * (H - top - bottom);
   const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": title });
-  for (let i = 0; i <= 3; i++) {
-    const y = logY ? Math.exp(fy(low) + (fy(high) - fy(low)) * i / 3) : low + (high - low) * i / 3;
+  for (const y of ticksOf(low, high, logY)) {
     root.append(svg("line", { class: "grid", x1: left, x2: W - right, y1: py(y), y2: py(y) }), svg("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, short(y)));
   }
   const labels = ticks ?? xs, every = Math.ceil(labels.length / 7), last = labels.length - 1;
   // The last one is always named, and none so near it that the two would touch.
   labels.forEach((text, i) => { if (i === last || (i % every === 0 && last - i >= every)) root.append(svg("text", { x: px(xs[i]), y: H - bottom + 15, "text-anchor": "middle" }, text)); });
-  root.append(svg("text", { x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle" }, xLabel));
+  root.append(svg("text", { x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle" }, logX ? `${xLabel} (log scale)` : xLabel));
   if (now !== null) root.append(svg("line", { class: "now", x1: px(now), x2: px(now), y1: top, y2: H - bottom }));
   for (const { values, color, dashed } of series) {
+    const dashes = DASHES[COLORS.indexOf(color)];
     const points = values.map((v, i) => v === null || (logY && v <= 0) ? null : [px(xs[i]), py(v)]).filter(Boolean);
-    root.append(svg("polyline", { points: points.map(p => p.map(n => n.toFixed(1)).join(",")).join(" "), fill: "none", "stroke-width": 2, style: `stroke: ${color}`, ...(dashed ? { "stroke-dasharray": "5 4" } : {}) }));
+    root.append(svg("polyline", { points: points.map(p => p.map(n => n.toFixed(1)).join(",")).join(" "), fill: "none", "stroke-width": 2, style: `stroke: ${color}`, "stroke-dasharray": dashes, "stroke-opacity": dashed ? .55 : 1 }));
     if (!dashed) points.forEach(([x, y]) => root.append(svg("circle", { cx: x, cy: y, r: 2.4, style: `fill: ${color}` })));
   }
-  const legend = el("div", { class: "legend" }, ...series.map(s => el("span", {}, el("b", { class: s.dashed ? "dashed" : "", style: `border-color: ${s.color}` }), s.name)));
-  return el("div", {}, el("h3", {}, title), root, legend);
+  const key = s => {
+    const drawn = svg("svg", { class: "key", viewBox: "0 0 28 6", "aria-hidden": "true" });
+    drawn.append(svg("line", { x1: 0, x2: 28, y1: 3, y2: 3, "stroke-width": 3, style: `stroke: ${s.color}`, "stroke-dasharray": DASHES[COLORS.indexOf(s.color)], "stroke-opacity": s.dashed ? .55 : 1 }));
+    return drawn;
+  };
+  const legend = el("div", { class: "legend" }, ...series.map(s => el("span", {}, key(s), s.name)));
+  // The same numbers for who hears the page.
+  const heads = el("tr", {}, el("th", { scope: "col" }, xLabel), ...labels.map(text => el("th", { scope: "col" }, text)));
+  const rows = series.map(s => el("tr", {}, el("th", { scope: "row" }, s.name), ...s.values.map(v => el("td", {}, v === null ? "–" : short(v)))));
+  const table = el("div", { class: "heard" }, el("table", {}, el("caption", {}, title), el("thead", {}, heads), el("tbody", {}, ...rows)));
+  return el("div", {}, el("h3", {}, logY ? `${title} (log scale)` : title), root, legend, table);
 }
 
 const mean = row => row.reduce((a, b) => a + b, 0) / row.length;
@@ -399,6 +423,9 @@ function drawTime() {
   const options = { logX: true, ticks, now: state.view === 0 || shown().step !== null ? xs[timeline.indexOf(state.view)] : null };
   const answer = view => view.lens.answers[layersOf(view)][place];
   const { layer, head } = state;
+  // What no step of training has taught is how the run began.
+  const back = D.kinds.indexOf("previous token"), begun = back >= 0 && views[0].step === 1 ? views[0].scores[back][0].flatMap((s, h) => s >= .9 ? [`0.${h}`] : []) : [];
+  fill("from-the-start", begun.length ? `Head${begun.length > 1 ? "s" : ""} ${begun.join(", ")} looked at the token before from the start: pre-training initializes heads of the first layer so (--previous-token-heads), and no step has taught it.` : "");
   fill("by-step",
     chart("Loss in nats a token", "step", xs, [{ name: "this text", values: views.map(v => v.loss), color: COLORS[0] }], options),
     chart("Highest score of each kind of head", "step", xs, D.kinds.map((kind, k) => ({ name: kind, values: views.map(v => highest(v.scores[k])), color: COLORS[k] })), { ...options, from: 0, to: 1 }),
