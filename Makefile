@@ -1,6 +1,7 @@
 # make quickstart   from nothing to a model that chats (about a quarter of an hour)
 # make test         the whole default test suite
 # make docs         the documentation site, at docs/site/index.html
+# make docs-serve   the same at http://localhost:8000, where its search works too
 # All set themselves up on the first run and leave the set-up alone afterwards.
 
 PYTHON  ?= python3
@@ -24,7 +25,7 @@ ESSENTIAL = tests/train tests/test_resume.py tests/test_readme.py tests/align te
 PULL = for try in 1 2 3; do $(VENV)/bin/groundup data pull && \
        $(VENV)/bin/groundup data pull smollm2 && break; done
 
-.PHONY: quickstart test test-long test-essential test-typed lint docs benchmark clean
+.PHONY: quickstart test test-long test-essential test-typed lint docs docs-serve benchmark clean
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/groundup quickstart --minutes $(MINUTES) --out "$(OUT)"
@@ -51,6 +52,10 @@ lint: $(VENV)/installed-test
 
 docs: $(VENV)/installed-test
 	$(VENV)/bin/python docs/build.py
+
+# A browser lets no page that is opened as a file read the index of the search.
+docs-serve: docs
+	$(VENV)/bin/python -m http.server 8000 --bind localhost --directory docs/site
 
 benchmark: $(VENV)/installed-test
 	$(VENV)/bin/python benchmarks/pretrain.py

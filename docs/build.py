@@ -1,6 +1,7 @@
 """Build the documentation site from the files of the project.
 
     make docs            # or: python docs/build.py [FOLDER]
+    make docs-serve      # the same at http://localhost:8000, where the search works too
 
 Nothing is written twice: the chapters are README's sections, the lessons those of `groundup learn`,
 the reference is made from the commands and the docstrings, the benchmarks' page from the programs
@@ -54,6 +55,7 @@ def main(folder: Path = HERE) -> None:
     if faults:
         raise SystemExit(1)
     print(f"docs: {len(list(site.rglob('*.html')))} pages at {site / 'index.html'}")
+    print("Opened as files they have no search; make docs-serve shows them with it.")
 
 
 def write_pages(to: Path) -> None:
