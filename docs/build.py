@@ -184,9 +184,10 @@ def commands(to: Path) -> None:
 
     index = ["# Commands\n", "What `--help` prints for each.\n"]
     for words, inner in walk(app, ()):
-        # Not `console.capture()`: our help is written to the console's file, past that.
+        # Not `console.capture()`: our help is written to the console's file, past that. A page has
+        # room for so many letters.
         said = io.StringIO()
-        console = Console(file=said, width=100, color_system=None, force_terminal=False)
+        console = Console(file=said, width=80, color_system=None, force_terminal=False)
         app.help_print(list(words), console=console)
         name = " ".join(words)
         page = "-".join(words) + ".md"

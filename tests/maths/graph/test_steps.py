@@ -233,6 +233,7 @@ def test_names_are_escaped_in_the_page_too():
     assert "<script>alert" not in page
     assert "elsewhere" not in page
     assert "<title>The computation of $title, step by step</title>" in page
+    assert "<h1>The computation of $title</h1>" in page
     page.encode("utf-8")
 
 

@@ -263,7 +263,7 @@ _LIGHT = {
     "backward": "#b34700",
 }
 _DARK = {
-    "paper": "#0d1117",
+    "paper": "#15171a",
     "ink": "#f0f6fc",
     "quiet": "#a5b0bb",
     "line": "#7d8793",
