@@ -121,7 +121,8 @@ def test_no_more_than_a_few_rows_are_held_as_tokens(tokenizer: Tokenizer) -> Non
 
 
 def test_a_token_that_the_assistant_says_itself_is_no_look_alike(tokenizer: Tokenizer) -> None:
-    content, config = dict(tokenizer.content), {"chat_template": CHATML + "{#- <think> #}"}
+    writing = CHATML + "{%- if false %}<think>{% endif %}"
+    content, config = dict(tokenizer.content), {"chat_template": writing}
     ordinary = content["added_tokens"][0] | {"content": "<think>", "special": False}
     content["added_tokens"] += [ordinary | {"id": tokenizer.vocab_size}]
     thinking = Tokenizer(content, config | {"eos_token": "<|im_end|>"})
