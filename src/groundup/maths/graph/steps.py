@@ -155,7 +155,8 @@ PAGE = Template(
 <meta name="color-scheme" content="light dark">
 <title>$title, step by step</title>
 <style>
-body { font: 16px/1.55 system-ui, sans-serif; margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem }
+body { font: 16px/1.55 system-ui, sans-serif; margin: 0 auto; padding: 1.5rem 1rem }
+body { max-width: 68rem }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; letter-spacing: -.01em }
 @media (prefers-color-scheme: dark) { body { background: #15171a; color: #e4e6e9 } }
 p { min-height: 3em; max-width: 60em }
