@@ -127,7 +127,8 @@ def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2
         measures.leaning: Leanings(PROBES, {TEXT: leaning}),
     }
     folder = Path(f"/nowhere/{name}")
-    history = History(folder, run, {}, steps, evaluations)
+    history = History(folder, run, {})
+    vars(history).update(train=steps, evaluations=evaluations)  # as if its metrics.jsonl had them
     return Evaluated(name, name, folder, history, 1000, 64, of, found)
 
 

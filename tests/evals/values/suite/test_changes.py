@@ -70,7 +70,7 @@ TASK = Task(
 
 def history(folder: Path, parent: Path | None) -> History:
     parents = {} if parent is None else {"model": {"path": str(parent)}}
-    return History(folder, {"stage": "sft", "parents": parents}, {}, [], [])
+    return History(folder, {"stage": "sft", "parents": parents}, {})
 
 
 def valued(
