@@ -298,7 +298,7 @@ def _added_tokens(tokenizer: Tokenizer, theirs: Any) -> Check:
         return Check(name, "differs", f"token {end} ends a sequence there, and not here")
     ours = [(one["id"], one["content"]) for one in tokenizer.content.get("added_tokens") or []]
     known = [(id, token) for token, id in theirs.get_added_vocab().items()]
-    return equal(name, [sorted(ours)], [sorted(known)], "vocabularies")
+    return equal(name, [sorted(ours)], [sorted(known)], "lists")
 
 
 def _their_chat(tokenizer: Any) -> tuple[str | None, list[int] | None]:
