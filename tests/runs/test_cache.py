@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,6 @@ from groundup.runs.cache import cache_folder
 def test_a_user_without_a_home_is_asked_for_a_place(
     home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pwd = pytest.importorskip("pwd")
-
     def unknown(user: int) -> None:
         raise KeyError(user)
 

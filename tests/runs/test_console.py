@@ -29,11 +29,12 @@ def test_lines_end_between_words_and_go_on_further_in() -> None:
 
 
 def test_the_time_left_has_minutes_and_no_color_of_its_own() -> None:
-    terminal = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
+    said = io.StringIO()
+    terminal = Console(file=said, force_terminal=True, color_system="truecolor", width=80)
     with progress(on=terminal) as bar:
         bar.update(bar.add_task("sft", total=4), completed=4)
         bar.refresh()
-        shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+        shown = said.getvalue()
     assert "0:00 left" in shown and "0:00:00" not in shown
     assert "\x1b[36m" not in shown
 

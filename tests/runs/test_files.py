@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import random
@@ -183,8 +184,6 @@ def test_every_refusal_is_one_sentence(error: OSError) -> None:
 def test_a_file_system_without_locks_is_told_from_a_busy_one(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fcntl = pytest.importorskip("fcntl")
-
     def flock(handle: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))  # as NFS and Lustre answer without locks
 

@@ -28,7 +28,6 @@ resource.setrlimit = setrlimit
 def test_a_system_that_sets_no_limit_on_memory_runs_code_nevertheless(
     error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("resource")
     (tmp_path / "sitecustomize.py").write_text(REFUSES.format(error=error))
     (tmp_path / "script.py").write_text(
         "import resource\n"
