@@ -114,7 +114,7 @@ def test_a_judge_is_a_reward_of_its_own_and_an_answer_without_an_end_has_a_price
     [one] = found["models"].values()
     prompts = load_prompts(workshop.data, tokenizer, longest=100)[1]
     rollouts = sample(
-        load_policy(sft)[0], evenly_spaced(prompts, 6), tokenizer, max_new_tokens=8, seed=0
+        load_policy(sft, "cpu")[0], evenly_spaced(prompts, 6), tokenizer, max_new_tokens=8, seed=0
     )
     scores = open_rollout_reward(str(judge), tokenizer)(rollouts)
     expected = [
@@ -134,7 +134,7 @@ def test_the_best_of_n_is_what_the_reward_chooses(workshop: Any, tmp_path: Path)
     found = compare(tmp_path / "out", workshop, str(sft), *gold, "--best-of", "5")["models"]
     assert list(found) == ["sft", "sft, best of 5"]
     best = found["sft, best of 5"]
-    model, tokenizer = load_policy(sft)
+    model, tokenizer = load_policy(sft, "cpu")
     prompts = evenly_spaced(load_prompts(workshop.data, tokenizer, longest=100)[1], 6)
     copies = [prompt for prompt in prompts for _ in range(5)]
     # Drawn anew: with the first model's own answer among them, they could not be worse.

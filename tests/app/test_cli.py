@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from groundup.app import process
 from groundup.app.cli import _set_environment, main
@@ -450,6 +451,22 @@ def test_generate_continues_text(journey: Journey, capsys: pytest.CaptureFixture
     assert streamed.startswith("The sea is") and len(streamed) > len("The sea is\n")
     assert main(["generate", base, "The sea is", "The sun", *options]) == 0
     assert capsys.readouterr().out.startswith(streamed + "\nThe sun")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
+def test_models_answer_on_the_device_that_is_asked_for(
+    journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sft, prompts = str(journey.talker), tmp_path / "prompts.txt"
+    prompts.write_text("The sea\n")
+    for command in (
+        ["generate", sft, "The sea"],
+        ["generate", sft, "--prompts", str(prompts)],
+        ["chat", sft],
+        ["label", sft, "--prompts", str(prompts), "--out", str(tmp_path / "votes.jsonl")],
+    ):
+        assert main([*command, "--device", "cuda"]) == 2
+        assert "device='cuda' is not available on this machine" in capsys.readouterr().err
 
 
 def test_generate_reads_standard_input(journey: Journey) -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
 from groundup.lm.attention import (
     AttentionPath,
+    _of_each_head,
     as_bias,
     attention,
     document_mask,
@@ -36,6 +40,32 @@ def test_fast_paths_equal_the_equation(path: AttentionPath, heads: int, kv_heads
         reference_attention(query, key, value, mask),
         rtol=1e-5,
         atol=1e-5,
+    )
+
+
+class KeysGiven(TorchFunctionMode):
+    """Remembers how many heads of keys PyTorch's kernel was given."""
+
+    heads = 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is functional.scaled_dot_product_attention:
+            self.heads = args[1].shape[1]
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("device", "heads"), [("cpu", 2), ("meta", 6)])
+def test_only_a_cpu_s_kernel_is_given_keys_that_heads_share(device: str, heads: int) -> None:
+    query, key, value = random_heads(1, 6, 2, 5)
+    bias = as_bias(document_mask(torch.zeros(1, 5, dtype=torch.int64)), query.dtype)
+    with KeysGiven() as given_keys:
+        out = attention(*(x.to(device) for x in (query, key, value, bias)), "fused")
+    assert given_keys.heads == heads and out.shape == query.shape
+    repeated = (_of_each_head(shared, 6) for shared in (key, value))
+    assert_close(
+        attention(query, *repeated, bias, "fused"), attention(query, key, value, bias, "fused")
     )
 
 

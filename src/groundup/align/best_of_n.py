@@ -193,7 +193,7 @@ def run(config: BestOfNConfig) -> Path:
             return run.folder
         begun = perf_counter()
         torch.set_num_threads(config.threads or usable_cores())
-        model, tokenizer = load_policy(config.model)
+        model, tokenizer = load_policy(config.model, config.device)
         longest = model.config.max_position_embeddings - config.max_new_tokens
         train, heldout = load_prompts(
             config.prompts,

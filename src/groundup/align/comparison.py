@@ -251,11 +251,11 @@ class _Asked:
 
 
 def _answered(config: ComparisonConfig) -> list[Answered]:
-    first, tokenizer = load_policy(config.models[0])
+    first, tokenizer = load_policy(config.models[0], config.device)
     asked = _asked(config, first, tokenizer)
     found: list[Answered] = []
     for path in config.models:
-        model, own = (first, tokenizer) if not found else load_policy(path)
+        model, own = (first, tokenizer) if not found else load_policy(path, config.device)
         if own.content["model"] != tokenizer.content["model"]:
             raise UserError(
                 f"{path} has another tokenizer than {config.models[0]}, so that their answers "

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from groundup.data.config import one_is_enough
 from groundup.data.files import ROW_KINDS
-from groundup.train.config import OPTIMIZER, THREADS, StageConfig, Traits
+from groundup.train.config import DEVICE, OPTIMIZER, THREADS, Device, StageConfig, Traits
 from groundup.train.ranges import (
     AnswersEach,
     Beta,
@@ -516,6 +516,7 @@ class BestOfNConfig(StageConfig):
     heldout: ShareBelowOne = Field(
         0.1, description="share of the prompts whose answers are held out"
     )
+    device: Device = Field("auto", description=DEVICE)
     threads: Threads | None = Field(None, description=THREADS)
 
     @model_validator(mode="after")
@@ -562,6 +563,7 @@ class ComparisonConfig(StageConfig):
         description="an answer that does not end earns nothing and loses this: its reward is "
         "min(score, 0) less this",
     )
+    device: Device = Field("auto", description=DEVICE)
     threads: Threads | None = Field(None, description=THREADS)
 
     _are_different = field_validator("models")(all_different)

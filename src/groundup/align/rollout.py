@@ -42,7 +42,7 @@ from groundup.text.batches import pack, packed_batch
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, TensorFields
-from groundup.train.device import has_fast_bfloat16
+from groundup.train.device import has_fast_bfloat16, resolve_device
 from groundup.train.loss import chunk_rows
 
 # A number for each token of one answer; answers are of different lengths.
@@ -76,10 +76,14 @@ class RolloutReward(Protocol):
     def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[float]: ...
 
 
-def load_policy(folder: Path) -> tuple[CausalLM, Tokenizer]:
-    """A model that only answers: in bfloat16 where the processor has it, and not trained."""
-    model, tokenizer = load(folder)
-    if has_fast_bfloat16("cpu"):
+def load_policy(folder: Path, device: str) -> tuple[CausalLM, Tokenizer]:
+    """A model that only answers: in bfloat16 where the `device` has it, and not trained.
+
+    'auto' is the best device here.
+    """
+    device = resolve_device(device)
+    model, tokenizer = load(folder, device=device)
+    if has_fast_bfloat16(torch.device(device).type):
         model.to(torch.bfloat16)
     return model.eval(), tokenizer
 

@@ -56,13 +56,15 @@ def converse(
     seed: int | None = None,
     adapters: Sequence[Path] = (),
     guard: Path | None = None,
+    *,
+    device: str = "cpu",
 ) -> None:
     """Run the conversation until the person leaves. Piped input is echoed, as in a transcript.
 
     `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
     first answers, until /adapter names another. A `guard` stops messages and answers.
     """
-    model, tokenizer = opened(folder, adapters)
+    model, tokenizer = opened(folder, adapters, device)
     talk = Conversation(model, tokenizer, sampling)
     talk.guard = opened_guard(guard)
     tell(introduction(name, folder, model))

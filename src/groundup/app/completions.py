@@ -34,6 +34,7 @@ from groundup.runs.files import file_hash, files_of, is_number, read_json_object
 from groundup.runs.resumable_jsonl import resumable_lines, write
 from groundup.text.rows import BadLine, PromptRow, as_dicts
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import resolve_device
 from groundup.train.ranges import TopLogprobs, check
 
 SCHEMA = 2
@@ -87,9 +88,11 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
 # Prompts from the command line.
 
 
-def opened(folder: Path, adapters: Sequence[Path]) -> tuple[CausalLM, Tokenizer]:
+def opened(
+    folder: Path, adapters: Sequence[Path] = (), device: str = "cpu"
+) -> tuple[CausalLM, Tokenizer]:
     """Load the model and its tokenizer; of several `adapters` on it the first one answers."""
-    model, tokenizer = load(folder, keep_quantized=not adapters)
+    model, tokenizer = load(folder, keep_quantized=not adapters, device=resolve_device(device))
     if adapters:
         use_adapter(model, with_adapters(model, adapters, base=folder)[0])
         tokenizer = tokenizer_with(adapters[0], folder)
@@ -104,10 +107,11 @@ def write_completions(
     as_messages: bool,
     adapter: Path | None = None,
     guard: Path | None = None,
+    device: str = "cpu",
 ) -> None:
     """Write the completion of each prompt to standard output."""
     reader = opened_guard(guard)
-    model, tokenizer = opened(folder, [adapter] if adapter else [])
+    model, tokenizer = opened(folder, [adapter] if adapter else [], device)
     with guarding(model, reader):
         _write_completions(model, tokenizer, prompts, sampling, as_messages=as_messages)
 
@@ -164,6 +168,7 @@ def complete_file(
     batch_size: int | None = None,
     adapter: Path | None = None,
     guard: Path | None = None,
+    device: str = "cpu",
     force: bool = False,
 ) -> None:
     """Complete every prompt of a file; lines go to `out`, or to standard output.
@@ -192,7 +197,7 @@ def complete_file(
         write_line,
         finished,
     ):
-        model, tokenizer = opened(folder, [adapter] if adapter else [])
+        model, tokenizer = opened(folder, [adapter] if adapter else [], device)
         jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records, str(prompts), ways)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)

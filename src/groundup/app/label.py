@@ -27,7 +27,7 @@ from groundup.align.label import (
     result_table,
     vote_log,
 )
-from groundup.app.completions import sampling_of
+from groundup.app.completions import opened, sampling_of
 from groundup.app.terminal import Wrapped, forget_typed, key, single_keys, tell, width
 from groundup.data.fields import check_order, prompt
 from groundup.data.files import suffix_of
@@ -35,7 +35,6 @@ from groundup.data.records import read_prompts
 from groundup.data.votes import Vote, standing
 from groundup.errors import UserError
 from groundup.formats.adapter import model_hash
-from groundup.formats.load import load
 from groundup.generation.engine import Engine
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
 from groundup.generation.sampling import Sampling
@@ -115,6 +114,7 @@ def label(
     who: str,
     seed: int = 0,
     append: bool = False,
+    device: str = "cpu",
     **settings: Any,
 ) -> None:
     """Ask for a vote on the answers of two models to each prompt, and say what came of all votes.
@@ -153,7 +153,7 @@ def label(
         if session.todo:
             candidates = [
                 Candidate(*model, sampling)
-                for model, sampling in zip(_opened(folders), samplings, strict=True)
+                for model, sampling in zip(_opened(folders, device), samplings, strict=True)
             ]
             session.leave_out(_unanswerable(candidates, session.todo), prompts, asked)
         if session.todo:
@@ -194,10 +194,10 @@ def _complain(bad: Sequence[BadLine]) -> None:
         print(line, file=sys.stderr)
 
 
-def _opened(folders: Sequence[Path]) -> list[tuple[CausalLM, Tokenizer]]:
+def _opened(folders: Sequence[Path], device: str) -> list[tuple[CausalLM, Tokenizer]]:
     """Each model, one that is named twice once."""
-    opened = {folder: load(folder, keep_quantized=True) for folder in dict.fromkeys(folders)}
-    return [opened[folder] for folder in folders]
+    by_folder = {folder: opened(folder, device=device) for folder in dict.fromkeys(folders)}
+    return [by_folder[folder] for folder in folders]
 
 
 # Answers.

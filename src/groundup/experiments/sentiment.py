@@ -330,7 +330,7 @@ def _pools(config: SentimentConfig, measuring: Measuring) -> list[Pool]:
         prompts = [
             one for one in evenly_spaced(measuring.openings.train, count) for _ in range(_GROUP)
         ]
-        model, tokenizer = load_policy(locate(config.model))
+        model, tokenizer = load_policy(locate(config.model), "auto")
         begun = perf_counter()
         rollouts = sample(
             model, prompts, tokenizer, max_new_tokens=_NEW_TOKENS, seed=config.seed + 1

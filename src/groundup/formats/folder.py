@@ -79,13 +79,15 @@ class StoredModel(ABC):
         Raises `UserError` when files or tensors are missing, unknown or of another shape.
         """
 
-    def model_in_blocks(self, dtype: torch.dtype | None = None) -> CausalLM:
-        """The model to generate with: weights that lie in blocks of few bits stay in them.
+    def model_in_blocks(
+        self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> CausalLM:
+        """The model to generate with: weights that lie in blocks of few bits stay in them on a CPU.
 
-        It computes in `dtype`: by default in its own, or in blocks in one that suits the
-        processor. Raises as `model` does.
+        It computes in `dtype`: by default in its own, or where there are blocks in one that suits
+        the device. Raises as `model` does.
         """
-        return self.model(dtype)
+        return self.model(dtype, device)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ def attention(
     """
     if path == "fused":
         by_head = bias[:, None] if bias.ndim == 3 else bias
+        if query.device.type != "cpu":
+            key, value = (_of_each_head(shared, query.shape[1]) for shared in (key, value))
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=by_head, enable_gqa=True
         )
@@ -81,6 +83,12 @@ def attention(
         )
         blocks.append(part)
     return torch.cat(blocks, dim=2)
+
+
+def _of_each_head(shared: Key, heads: int) -> Float[Tensor, "rows heads keys head_dim"]:
+    """Keys or values, repeated for every head that reads them. A GPU's kernels that take a bias let
+    no heads share keys, and without such a kernel PyTorch holds the scores of all heads at once."""
+    return shared.repeat_interleave(heads // shared.shape[1], dim=1)
 
 
 def _matmul_attention(query: Query, key: Key, value: Key, bias: Bias) -> Query:

@@ -38,7 +38,7 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig, Rope, yarn_scale
-from groundup.lm.model import CausalLM
+from groundup.lm.model import Attention, CausalLM
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
@@ -557,6 +557,11 @@ def test_a_model_that_keeps_its_blocks(
     whole, kept = stored.model(torch.float32), stored.model_in_blocks(torch.float32)
     held = sum(one.nbytes for one in kept.buffers()) + sum(one.nbytes for one in kept.parameters())
     assert held < 0.6 * sum(one.nbytes for one in whole.parameters())
+    for device, path in (("cpu", "matmul"), ("meta", "fused")):  # no kernel multiplies blocks there
+        there, _ = load(file, keep_quantized=True, device=device)
+        assert {p.device.type for p in there.parameters()} == {device}
+        assert {one.path for one in there.modules() if isinstance(one, Attention)} == {path}
+        assert (len(list(there.parameters())) == len(list(whole.parameters()))) == (path == "fused")
     with pytest.raises(UserError, match="keep_quantized"):
         save_model(tmp_path / "saved", kept, tokenizer, card="")
     with pytest.raises(UserError, match="keep_quantized"):

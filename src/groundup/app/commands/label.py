@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from groundup.app.commands.options import (
+    Device,
     Mine,
     ModelFolder,
     SamplingOptions,
@@ -61,6 +62,7 @@ def label(
             help="put the votes into a log that holds votes on other models, too",
         ),
     ] = False,
+    device: Device = "cpu",
     sampling: Annotated[SamplingOptions, _SAMPLING],
     seed: Annotated[
         ranges.Seed, Parameter(group=_SAMPLING, help="draws the answers and their sides")
@@ -83,6 +85,7 @@ def label(
             who=(who or _login()).strip(),
             seed=seed,
             append=append,
+            device=device,
             **sampling.model_dump(),
         )
 

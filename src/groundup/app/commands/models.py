@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 from groundup.app.commands.options import (
     SAMPLING,
     Adapter,
+    Device,
     Force,
     GuardFolder,
     Mine,
@@ -68,6 +69,7 @@ def generate(
     ] = None,
     adapter: Adapter = None,
     guard: GuardFolder = None,
+    device: Device = "cpu",
     chat: Annotated[
         bool,
         Parameter(
@@ -109,7 +111,15 @@ def generate(
     drawn = sampling_of(folder, **sampling.model_dump(), stop=stop or None, seed=seed)
     with with_parts(mine):
         if prompts_file is None:
-            write_completions(folder, texts, drawn, as_messages=chat, adapter=adapter, guard=guard)
+            write_completions(
+                folder,
+                texts,
+                drawn,
+                as_messages=chat,
+                adapter=adapter,
+                guard=guard,
+                device=device,
+            )
         else:
             complete_file(
                 folder,
@@ -121,6 +131,7 @@ def generate(
                 batch_size=batch_size,
                 adapter=adapter,
                 guard=guard,
+                device=device,
                 force=force,
             )
 
@@ -167,6 +178,7 @@ def chat(
         ),
     ] = (),
     guard: GuardFolder = None,
+    device: Device = "cpu",
     sampling: SamplingOptions,
     seed: Annotated[
         ranges.Seed | None,
@@ -181,7 +193,7 @@ def chat(
 
     drawn = sampling_of(folder, **sampling.model_dump())
     with with_parts(mine):
-        converse(str(model), folder, drawn, seed, adapter, guard)
+        converse(str(model), folder, drawn, seed, adapter, guard, device=device)
 
 
 @checked

@@ -17,6 +17,8 @@ from pydantic.fields import FieldInfo
 from groundup.errors import UserError
 from groundup.learn.own import FOLDER
 from groundup.train import ranges
+from groundup.train.config import DEVICE
+from groundup.train.config import Device as TrainingDevice
 
 RUNS = Path("runs")
 P = ParamSpec("P")
@@ -50,6 +52,7 @@ GuardFolder = Annotated[
         "(default: none)"
     ),
 ]
+Device = Annotated[TrainingDevice, Parameter(help=DEVICE)]
 Force = Annotated[
     bool,
     Parameter(negative="", show_default=False, help="overwrite what is there, whatever wrote it"),

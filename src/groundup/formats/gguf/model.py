@@ -78,12 +78,17 @@ class GGUFModel(StoredModel):
     ) -> CausalLM:
         return model_of(self.config, self.state_dict(dtype), device)
 
-    def model_in_blocks(self, dtype: torch.dtype | None = None) -> CausalLM:
+    def model_in_blocks(
+        self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> CausalLM:
         kept = {name: kind for name in self.parts if (kind := self._kind_of_blocks(name))}
         if not kept:
-            return self.model(dtype)
+            return self.model(dtype, device)
+        kind_of_device = torch.device(device).type
         if dtype is None:
-            dtype = compute_dtype()
+            dtype = compute_dtype(kind_of_device)
+        if kind_of_device != "cpu":  # what multiplies blocks are kernels of the CPU
+            return self.model(dtype, device)
         model = model_of(self.config, self.state_dict(dtype, without=kept))
         for stored, kind in kept.items():
             rows = self.file.tensors[stored].shape[0]
