@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.testing import assert_close
 
+from groundup.errors import UserError
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -117,3 +119,28 @@ def test_gradient_checkpointing_changes_no_bit() -> None:
     kept, computed_again = gradients(False), gradients(True)
     assert len(kept) == len(computed_again) == 2 * 7 * 3
     assert all(torch.equal(one, other) for one, other in zip(kept, computed_again, strict=True))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([[1, 320]], "token id 320 is outside the model's vocabulary of 320"),
+        ([[1, -1]], "token id -1 is below 0"),
+        ([[1] * 65], "position 64 is beyond the 64 that the model has vectors for"),
+    ],
+)
+def test_what_has_no_vector_is_refused(  # type: ignore[no-untyped-def]
+    tiny_model, device: str, ids: list[list[int]], message: str
+) -> None:
+    """The meta device looks nothing up and says nothing, as a GPU says it late or never."""
+    where = torch.device(device)
+    model = tiny_model(position_embedding_type="learned").to(where)
+    assert model(Batch.of(torch.tensor([[0, 319] * 32])).to(where)).shape == (1, 64, 64)
+    with pytest.raises(UserError, match=message):
+        model(Batch.of(torch.tensor(ids)).to(where))
+
+
+def test_rotated_positions_have_no_end(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model().to("meta")
+    assert model(Batch.of(torch.ones(1, 65, dtype=torch.int64)).to(torch.device("meta"))).numel()

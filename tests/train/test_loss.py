@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -183,3 +185,21 @@ def test_chunks_of_large_vocabularies_hold_fewer_tokens() -> None:
     assert [chunk_rows(v) for v in (2_048, 8_192, 16_384, 49_152, 151_936)] == [
         512, 512, 256, 128, 128,
     ]  # fmt: skip
+
+
+def test_a_batch_is_counted_before_it_is_moved() -> None:
+    """On the meta device, of which no number can be had: a GPU would be waited for."""
+    there = torch.device("meta")
+    rows = Batch.of(torch.arange(8).view(2, 4), [4, 3])
+    batch = replace(rows, weights=torch.tensor([[0.0, 0.5, 0, 1], [1, 0, 0, 0]]))
+    moved = batch.to(there)
+    assert (moved.weight, moved.tokens) == (2.5, 7) == (batch.weight, batch.tokens)
+    assert batch.trained.tolist() == [1, 3, 4] and moved.trained.device == there
+    assert not rows.to(torch.device("cpu")).counted
+
+
+def test_places_that_are_known_are_not_looked_for() -> None:
+    hidden, head, targets, weights = problem(9)
+    first = torch.tensor([1, 2])
+    known = linear_cross_entropy(hidden, head, targets, weights, first)
+    assert torch.equal(known, linear_cross_entropy(hidden[:3], head, targets[:3], weights[:3]))

@@ -309,6 +309,8 @@ class CausalLM(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(self, batch: Batch, cache: Cache | None = None) -> Hidden:
+        if batch.counted:  # a GPU says late, or never, that there is no such vector
+            self._refuse_what_has_no_vector(batch)
         try:
             out: Tensor = self.model(batch, cache)
         except IndexError:
@@ -317,8 +319,8 @@ class CausalLM(nn.Module):
         return out
 
     def _refuse_what_has_no_vector(self, batch: Batch) -> None:
-        token, position = int(batch.input_ids.max()), int(batch.position_ids.max())
-        if (least := int(batch.input_ids.min())) < 0:
+        least, token, position = batch.extent
+        if least < 0:
             raise UserError(
                 f"token id {least} is below 0; ids go from 0 to {self.config.vocab_size - 1}"
             ) from None
@@ -327,7 +329,8 @@ class CausalLM(nn.Module):
                 f"token id {token} is outside the model's vocabulary of {self.config.vocab_size}; "
                 "its folder holds another model's tokenizer: put the one there that belongs to it"
             ) from None
-        if (most := self.config.max_position_embeddings) <= position:
+        most = self.config.max_position_embeddings
+        if self.config.position == "learned" and most <= position:
             raise UserError(
                 f"position {position} is beyond the {most} that the model has vectors for; give "
                 "it shorter texts"

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+
+class Extent(NamedTuple):
+    """The least and the greatest token id of a batch, and its greatest position."""
+
+    least: int
+    greatest: int
+    position: int
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,41 @@ class Batch(TensorFields):
     position_ids: Int[Tensor, "rows time"]
     segment_ids: Int[Tensor, "rows time"]
 
-    @property
+    @cached_property
     def weight(self) -> float:
         """The sum of the weights, known before any forward pass: what `fit` divides by."""
         return float(self.weights.sum())
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Tokens the model reads, padding left out."""
         return int((self.segment_ids >= 0).sum())
+
+    @cached_property
+    def trained(self) -> Int[Tensor, " trained"]:
+        """The places of targets that have a weight, in the flattened rows."""
+        return self.weights.flatten().nonzero()[:, 0]
+
+    @cached_property
+    def extent(self) -> Extent:
+        ids = self.input_ids
+        if not ids.numel():
+            return Extent(0, 0, 0)
+        return Extent(int(ids.min()), int(ids.max()), int(self.position_ids.max()))
+
+    @property
+    def counted(self) -> bool:
+        """Whether it was counted on the CPU before it was moved to another device."""
+        return "extent" in vars(self)
+
+    def to(self, device: torch.device) -> Self:
+        """The batch on a device. Whoever asks a GPU for a number waits until it has done all that
+        it was told to do, so what a step asks of a batch is counted before, on the CPU."""
+        moved = super().to(device)
+        if self.input_ids.device.type == "cpu" != device.type:
+            known = {name: getattr(self, name) for name in ("weight", "tokens", "extent")}
+            vars(moved).update(known, trained=self.trained.to(device))
+        return moved
 
     @classmethod
     def of(cls, input_ids: Int[Tensor, "rows time"], lengths: Sequence[int] | None = None) -> Batch:

@@ -154,12 +154,15 @@ def linear_cross_entropy(
     head: Float[Tensor, "vocab width"],
     targets: Int[Tensor, " tokens"],
     weights: Float[Tensor, " tokens"],
+    trained: Int[Tensor, " trained"] | None = None,
 ) -> Float[Tensor, ""]:
     """Weighted sum of next-token losses in nats, in float32. Tokens of weight 0 cost no head.
 
-    Logits are of the type of the head, under `torch.autocast` as well.
+    `trained` are the places of the others, where they are known already. Logits are of the type of
+    the head, under `torch.autocast` as well.
     """
-    trained = weights.nonzero()[:, 0]
+    if trained is None:
+        trained = weights.nonzero()[:, 0]
     if trained.shape[0] < weights.shape[0]:
         hidden, targets, weights = hidden[trained], targets[trained], weights[trained]
     with torch.autocast(hidden.device.type, enabled=False):
@@ -177,7 +180,11 @@ def next_token_loss(model: nn.Module, batch: Batch) -> Loss:
     headed = cast(HeadedModel, model)
     hidden = headed(batch)
     total = linear_cross_entropy(
-        hidden.flatten(0, 1), headed.head, batch.targets.flatten(), batch.weights.flatten()
+        hidden.flatten(0, 1),
+        headed.head,
+        batch.targets.flatten(),
+        batch.weights.flatten(),
+        batch.trained,
     )
     weight = batch.weight
     metrics = {"loss": (float(total.detach()), weight)}
