@@ -125,6 +125,21 @@ def test_what_may_not_be_written_is_told_from_what_may_not_be_run(
     assert f"'{program}' cannot be used (Permission denied)" in said
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_what_a_compiler_that_was_killed_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, cache = tmp_path / "page.c", tmp_path / "kernels"
+    page.write_text("int number(void) { return 7; }")
+    for name in ("tmp_old", "tmp_at_work"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "page.o").touch()
+    os.utime(cache / "tmp_old", (0, 0))
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    assert compiled([page]) is not None
+    assert [one.name for one in cache.iterdir() if one.is_dir()] == ["tmp_at_work"]
+
+
 def test_another_compiler_compiles_anew(
     kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

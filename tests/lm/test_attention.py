@@ -184,6 +184,18 @@ def test_a_query_that_may_look_at_nothing_gets_zeros_and_no_gradient() -> None:
     assert gradient.isfinite().all() and not gradient[:, 1].any() and gradient[:, 0].any()
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_no_rows_and_no_tokens_have_no_answers(shape: tuple[int, int]) -> None:
+    rows, time = shape
+    query, key, value = random_heads(rows, 4, 2, time)
+    found = scaled_dot_product_attention(query, key, value)
+    theirs = functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    assert found.shape == theirs.shape == (rows, 4, time, 8)
+    bias = as_bias(document_mask(torch.zeros(shape, dtype=torch.int64)), query.dtype)
+    for path in PATHS:
+        assert attention(query, key, value, bias, path).shape == found.shape
+
+
 def test_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="3 key heads do not divide 4"):
         scaled_dot_product_attention(

@@ -65,6 +65,19 @@ def test_balance_is_least_where_all_experts_get_the_same() -> None:
     assert float(balance(Routing(one_sided, both))) == pytest.approx(4.0)  # E
 
 
+def test_the_balance_does_not_depend_on_torch_s_default_type() -> None:
+    chosen = torch.tensor([[0], [0], [2]])  # thirds, which no type of few bits holds
+    routing = Routing(torch.rand(3, 4).softmax(-1), chosen)
+    expected = balance(routing)
+    try:
+        for default in (torch.bfloat16, torch.float64):
+            torch.set_default_dtype(default)
+            found = balance(routing)
+            assert found.dtype == torch.float32 and torch.equal(found, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_the_balance_is_trained_on_and_logged_beside_the_loss() -> None:
     assert SHAPE.experts is not None
     config = replace(SHAPE, experts=replace(SHAPE.experts, router_aux_loss_coef=0.5))

@@ -141,6 +141,12 @@ def test_what_has_no_vector_is_refused(  # type: ignore[no-untyped-def]
         model(Batch.of(torch.tensor(ids)).to(where))
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0)])
+def test_an_empty_batch_has_no_logits(tiny_model, shape: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
+    batch = Batch.of(torch.zeros(shape, dtype=torch.int64))
+    assert tiny_model().logits(batch).shape == (*shape, 320)
+
+
 def test_rotated_positions_have_no_end(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model().to("meta")
     assert model(Batch.of(torch.ones(1, 65, dtype=torch.int64)).to(torch.device("meta"))).numel()

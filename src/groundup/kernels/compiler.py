@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
         with contextlib.suppress(OSError):
             if _is_private(file) and file.stem.endswith(f"-{_hash(file.read_bytes())}"):
                 return ctypes.CDLL(str(file))
+    _remove_leftovers(folder)
     with tempfile.TemporaryDirectory(dir=folder if private else None) as aside:
         units = {page: Path(aside, f"{page.stem}.o") for page in pages if page.suffix == ".c"}
         for page, unit in units.items():
@@ -78,6 +80,14 @@ def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
         new.chmod(0o755)
         file = new.replace(folder / f"{made}-{_hash(new.read_bytes())}.so")
     return ctypes.CDLL(str(file))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a compiler that was killed has left: nobody compiles for so long."""
+    for aside in folder.glob(f"{tempfile.gettempprefix()}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - aside.stat().st_mtime > 2 * _TIMEOUT:
+                shutil.rmtree(aside)
 
 
 def _is_private(path: Path) -> bool:

@@ -96,12 +96,13 @@ def _matmul_attention(query: Query, key: Key, value: Key, bias: Bias) -> Query:
     (rows, kv_heads, group * time, head_dim), for one product with the keys of that head."""
     rows, heads, time, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
-    grouped = query.reshape(rows, kv_heads, -1, head_dim) / math.sqrt(head_dim)
-    scores = (grouped @ key.transpose(-1, -2)).view(rows, kv_heads, -1, time, keys)
-    by_head = (rows, kv_heads, -1, time, keys)
+    by_head = (rows, kv_heads, heads // kv_heads, time, keys)
+    by_key = (rows, kv_heads, heads // kv_heads * time)
+    grouped = query.reshape(*by_key, head_dim) / math.sqrt(head_dim)
+    scores = (grouped @ key.transpose(-1, -2)).view(by_head)
     added = bias[:, None, None] if bias.ndim == 3 else bias.reshape(by_head)
-    weights = (scores + added).softmax(-1).view(rows, kv_heads, -1, keys)
-    return (weights @ value).view(rows, heads, time, -1)
+    weights = (scores + added).softmax(-1).view(*by_key, keys)
+    return (weights @ value).view(rows, heads, time, value.shape[-1])
 
 
 def one_query(
@@ -189,7 +190,7 @@ def scaled_dot_product_attention(
 
 def _by_group(x: Tensor, group: int) -> Tensor:
     """(..., heads, time, d) as (..., kv_heads, group, time, d)."""
-    return x.reshape(*x.shape[:-3], -1, group, *x.shape[-2:])
+    return x.reshape(*x.shape[:-3], x.shape[-3] // group, group, *x.shape[-2:])
 
 
 def _group(query: Tensor, key: Tensor) -> int:

@@ -105,7 +105,8 @@ def balance(routing: Routing, real: Bool[Tensor, " tokens"] | None = None) -> Fl
     if real is not None:
         probabilities, chosen = probabilities[real], chosen[real]
     experts, tokens = probabilities.shape[1], max(1, probabilities.shape[0])
-    shares = torch.bincount(chosen.flatten(), minlength=experts) / tokens
+    # A whole number divided would be of torch's default type.
+    shares = torch.bincount(chosen.flatten(), minlength=experts).to(probabilities.dtype) / tokens
     return experts * (shares * probabilities.sum(0) / tokens).sum()
 
 

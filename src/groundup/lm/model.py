@@ -119,7 +119,9 @@ class Attention(nn.Module):
     ) -> Hidden:
         projected = linears(x, self.q_proj, self.k_proj, self.v_proj)
         # Each head has its own slice of the features: (rows, time, heads, head_dim).
-        query, key, value = (y.view(*y.shape[:-1], -1, self.head_dim) for y in projected)
+        query, key, value = (
+            y.view(*y.shape[:-1], y.shape[-1] // self.head_dim, self.head_dim) for y in projected
+        )
         query = _placed(query, self.q_norm, cos_sin)
         key = _placed(key, self.k_norm, cos_sin)
         value = value.transpose(1, 2)

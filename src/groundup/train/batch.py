@@ -51,8 +51,8 @@ class Batch(TensorFields):
 
     `weights` says how much each target counts: 0 is not trained on. Tokens of different
     `segment_ids` never see each other; segments are numbered over the whole batch, so a number
-    names one sequence. Padding has segment -1 and weight 0. `position_ids` restart at 0 in each
-    segment.
+    names one sequence, whose tokens stand side by side. Padding has segment -1 and weight 0.
+    `position_ids` restart at 0 in each segment.
     """
 
     input_ids: Int[Tensor, "rows time"]

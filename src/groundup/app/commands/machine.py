@@ -49,7 +49,7 @@ def doctor(
 def plan(
     *,
     stage: Annotated[
-        str, Parameter(help="what is to be run: pretrain, sft, dpo, kto, reward or guard")
+        str, Parameter(help="what is to be run: a stage that trains on rows, such as sft or dpo")
     ] = "pretrain",
     minutes: Annotated[
         ranges.Minutes | None, Parameter(help="minutes that training may take (default: no limit)")
