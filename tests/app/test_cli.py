@@ -431,6 +431,27 @@ def test_data_show_prints_samples_that_a_person_can_read(
     )
 
 
+def test_data_show_refuses_a_setting_of_another_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "show", "world", "-n", "1", "--bias", "0.9"]) == 0
+    assert main(["data", "show", "chatterbot", "-n", "1", "--bias", "0.9"]) == 2
+    assert "--bias is of the set world" in capsys.readouterr().err
+
+
+def test_inspecting_a_file_without_a_good_row_is_no_success(
+    journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, row = tmp_path / "rows.jsonl", {"prompt": "Where is it?", "completion": "There."}
+    words = ["data", "inspect", str(file), "--model", str(journey.talker)]
+    file.write_text(json.dumps(row) + "\n")
+    assert main(words) == 0
+    file.write_text('{"a": 1}\n{"a": 2}\n')
+    capsys.readouterr()
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert "There is nothing here to train on." in shown.out and "line 2: unknown" in shown.out
+    assert "rows.jsonl holds no row to train on" in shown.err
+
+
 def test_data_pull_says_what_came(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pull", "chatterbot"]) == 0
     assert "chatterbot: in the cache" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from groundup.data.inspection_report import (
     say_inspection,
     write_inspection,
 )
+from groundup.errors import UserError
 from groundup.formats.load import load_config, load_tokenizer
 from groundup.runs.console import say
 from groundup.runs.files import files_of, writable
@@ -54,3 +55,5 @@ def inspect(
     say_inspection(title, name, found)
     if html is not None:
         say(f"\nPage: {html}")
+    if not found.usable:
+        raise UserError(f"{title} holds no row to train on; what is wrong is told above, mend that")

@@ -116,6 +116,8 @@ def data_show(
     from groundup.data.packs.manifest import EVALUATION, find_set
 
     packs = [find_set(name).name]
+    if bias != _DATA["bias"].default and packs != ["world"]:
+        raise UserError(f"--bias is of the set world, and {packs[0]} has none; leave it out")
     config = configured(
         DataConfig, {"out": RUNS, "packs": packs, "seed": seed, "bias": bias}, spelled
     )
