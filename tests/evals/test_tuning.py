@@ -744,3 +744,15 @@ def test_nothing_held_out_is_one_message(workshop: Any, tmp_path: Path) -> None:
                 data=(tmp_path / "one.jsonl",),
             )
         )
+
+
+def test_the_page_calls_nothing_held_out_that_was_trained_on(folder: Path, tmp_path: Path) -> None:
+    assert "held-out conversations, each to its last answer" in (folder / "report.html").read_text()
+    tuned = json.loads((folder.parent / "none" / "run.json").read_text())["config"]
+    settings = {"out": str(tmp_path / "all"), "validation": 0.0, "steps": 1}
+    whole = sft.run(SFTConfig(**tuned | settings))
+    report = json.loads((folder / "run.json").read_text())["config"]
+    asked = {"out": str(tmp_path / "page"), "models": [str(whole)], "questions": 12}
+    page = (run(TuningReportConfig(**report | asked)) / "report.html").read_text()
+    assert "all of them trained on" in page and "conversations, each to its last answer" in page
+    assert "held-out conversations" not in page and "held-out answers" not in page

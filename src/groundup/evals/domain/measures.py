@@ -212,7 +212,7 @@ MEASURES: tuple[Measure[Any], ...] = (
     Measure(
         name="loss",
         about="domain",
-        title="held-out answers, nats per token",
+        title="answers of the domain, nats per token",
         short="answers",
         sentence="a token of the domain's answers costs",
         unit="nats",
@@ -224,7 +224,7 @@ MEASURES: tuple[Measure[Any], ...] = (
     Measure(
         name="bits_per_byte",
         about="domain",
-        title="held-out answers, bits per byte",
+        title="answers of the domain, bits per byte",
         short="answers",
         sentence="a byte of the domain's answers costs",
         unit="bits",

@@ -150,7 +150,8 @@ def tuning_page(content: dict[str, Any], tested: Sequence[Claim], plots: Sequenc
             "against": against if len(models) > 1 else "",
             "sample_tokens": SAMPLE_TOKENS,
             "prompts": len(prompts),
-            "kind": "conversations" if prompts and prompts[0]["chat"] else "texts",
+            "kind": _side(domain)
+            + ("conversations" if prompts and prompts[0]["chat"] else "texts"),
             "how": _how(domain),
             "each": ", ".join(each),
             "aside": aside if bad or twice else "",
@@ -276,24 +277,29 @@ def _dialogues(content: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
+def _side(domain: Mapping[str, Any]) -> str:
+    """What is said of rows before their name: nothing where models were trained on all of them."""
+    return "" if domain["rows_trained_on"] else "held-out "
+
+
 def _how(domain: Mapping[str, Any]) -> str:
     """What was asked of the domain, as far as it has conversations and texts."""
-    said = []
+    said, kind = [], _side(domain)
     if domain["conversations"]:
         said.append(
-            f"{domain['conversations']} held-out conversations, each to its last answer within "
+            f"{domain['conversations']} {kind}conversations, each to its last answer within "
             f"about 2,000 characters and {CONTEXT} tokens; what the assistant says in them is "
             "predicted, token by token. "
         )
     if domain["reply_questions"]:
         said.append(
             f"In {domain['reply_questions']} places the true reply stands among replies of nearly "
-            "its length from other held-out conversations, and the one with the highest "
+            "its length from other conversations of the same side, and the one with the highest "
             "log-probability per character counts as the model’s choice; a short reply often fits "
             "anywhere, so nobody could reach 100 %. "
         )
     if domain["pieces_of_text"]:
-        said.append("Held-out texts are read in pieces of 2,000 characters. ")
+        said.append(f"{kind}texts".capitalize() + " are read in pieces of 2,000 characters. ")
     return "".join(said)
 
 
