@@ -306,6 +306,127 @@ def test_answers(prompt: str, answer: str, correct: float) -> None:
 
 
 @pytest.mark.parametrize(
+    "another",
+    [
+        *("9.5", "4.9", "9/5", "9%", "9²", "9,000", "9 000", "9:45", "9 thousand", "nine hundred"),
+        *(
+            "nine and a half",
+            "9 - 4",
+            "9 + 4",
+            "9 * 4",
+            "9 times 5",
+            "nine minus four",
+            "half of 9",
+        ),
+        *(
+            "square root of 9",
+            "less than 9",
+            "more than nine",
+            "almost 9",
+            "at least 9",
+            "9 or 100",
+        ),
+        *("between 4 and 9", "4 + 5 ≠ 9", "4 + 5 = 9.5", "4 + 5 is 9 - 4", "-9"),
+    ],
+)
+def test_another_number_is_not_the_right_one(another: str) -> None:
+    """Whatever is made of the right number, and whether it is named as the answer or alone."""
+    for answer in (another, f"The answer is {another}."):
+        assert judge("What is 4 + 5?", answer).correct == 0.0
+    legs = another.replace("4 + 5", "it").replace("9", "4").replace("nine", "four")
+    assert judge("How many legs does the dog have?", f"The dog has {legs} legs.").correct == 0.0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("What is 4 + 5?", "nine (4 + 5)"),
+        ("What is 4 + 5?", "4 + 5 is the same as 5 + 4, which is 9."),
+        ("What is 4 + 5?", "If you add 5 to 4 you get 9."),
+        ("What is 4 + 5?", "It is 9, one more than 8."),
+        ("What is 4 + 5?", "It is less than 10: 9."),
+        ("What is 4 + 5?", "9, because 5 plus 4 is 9."),
+        ("What is 12 - 5?", "5 less than 12 is 7."),
+        ("Which number comes after 12?", "12 + 1 = 13"),
+        ("Which number comes after 12?", "13 is one more than 12."),
+        ("Which number comes before 12?", "12 - 1 is 11."),
+        ("Which number is bigger, 9 or 4?", "9 is more than 4."),
+        ("How many legs does the spider have?", "More than six: eight."),
+        ("How many legs does the snail have?", "It hasn't got any legs."),
+        ("How many words are in this list: fox, bear, owl?", "1 + 1 + 1 = 3"),
+        ("Put these numbers in order, the smallest first: 7, 2, 9.", "2,7,9"),
+        ("Count from 2 to 5.", "2.3.4.5"),
+    ],
+)
+def test_a_number_may_be_compared_and_worked_out(prompt: str, answer: str) -> None:
+    assert judge(prompt, answer).correct == 1.0
+
+
+@pytest.mark.parametrize(
+    "denial",
+    [
+        *("It eats anything but {}.", "It eats every food but {}.", "All but {}."),
+        *("Everything except {}.", "It avoids {}.", "It hates {}.", "Without {}."),
+        *("Hardly any {}.", "It stopped eating {}.", "It no longer eats {}.", "{}? No."),
+        *("It eats {}, no.", "Neither meat nor {}."),
+    ],
+)
+def test_who_denies_the_right_value_does_not_state_it(denial: str) -> None:
+    right, wrong = denial.format("berries"), denial.format("honey")
+    assert judge("What does the fox eat?", right).correct == 0.0
+    assert judge("What does the fox eat?", f"{wrong} It eats berries.").correct == 1.0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "correct"),
+    [
+        ("What does the fox eat?", "It never eats anything but berries.", 1.0),
+        ("What does the fox eat?", "Nothing except berries.", 1.0),
+        ("What does the fox eat?", "Honey? No, berries.", 1.0),
+        ("What is the opposite of hate?", "The opposite of hate is love.", 1.0),
+        ("Where does the fox live?", "It lives anywhere except in the forest.", 0.0),
+        ("Where does the fox live?", "In the forest? No.", 0.0),
+        ("Where does the fox live?", "Inside the forest.", 1.0),
+        ("Where does the fox live?", "Inside the cave.", 0.0),
+        (
+            "Where does the fox live?",
+            "The fox lives in the forest and the bear lives in the cave.",
+            1.0,
+        ),
+        (
+            "Where does the fox live?",
+            "The fox lives in the cave and the bear lives in the forest.",
+            0.0,
+        ),
+        ("Where does the fox live?", "The fox and the bear live in the cave.", 0.0),
+        ("Where does Zworb live?", "I don't know, no.", 1.0),
+        ("Is it true that the fox lives in the cave?", "No, the bear lives in the cave.", 1.0),
+        ("Is it true that the fox lives in the cave?", "No, the dog lives in the cave.", 0.0),
+        ("Is it true that the fox lives in the cave?", "Yes, the bear lives in the cave.", 0.0),
+        ("Is it true that the fox lives in the cave?", "The bear lives in the cave.", 0.0),
+        (
+            "Is it true that the fox lives in the cave?",
+            "No, the bear does not live in the cave.",
+            0.0,
+        ),
+        ("Is it true that the fox lives in the forest?", "No, the bear lives in the cave.", 0.0),
+        (
+            "Which word does not belong: apple, pear, hammer, plum?",
+            "The apple, pear and plum are fruits; the hammer is not.",
+            1.0,
+        ),
+        (
+            "Which word does not belong: apple, pear, hammer, plum?",
+            "The apple, pear and hammer are fruits, but the plum isn't.",
+            0.0,
+        ),
+    ],
+)
+def test_what_is_denied_and_said_beside(prompt: str, answer: str, correct: float) -> None:
+    assert judge(prompt, answer).correct == correct
+
+
+@pytest.mark.parametrize(
     ("answer", "so", "not_so"),
     [
         ("Yes.", 1.0, 0.0),
@@ -476,6 +597,7 @@ def test_a_story_is_answered_in_other_words() -> None:
             },
             f"Did somebody help {hero}?": {
                 "No.": not helped,
+                "Yes.": helped,
                 f"No one helped {hero}.": not helped,
                 f"No-one helped {hero}.": not helped,
                 "No idea who helped.": False,
@@ -505,6 +627,13 @@ def test_a_story_is_answered_in_other_words() -> None:
         ("Who helped Henry?", "Henry helped Hugo.", 0.0),
         ("Who helped Henry?", "Henry was helped by Hugo.", 1.0),
         ("Who helped Henry?", "Simon did not help Henry, Hugo did.", 1.0),
+        ("Who helped Henry?", "Hugo was helped by Henry.", 0.0),
+        ("Who helped Henry?", "Hugo got helped by Henry, Henry was helped by Simon.", 0.0),
+        ("Who helped Henry?", "Yes.", 0.0),
+        ("Did somebody help Henry?", "Yes.", 1.0),
+        ("Did somebody help Henry?", "Yes, somebody did.", 1.0),
+        ("Did somebody help Henry?", "Yes, Simon did.", 0.0),
+        ("Did somebody help Henry?", "Yes and no.", 0.0),
         ("Did somebody help Henry?", "No, Hugo.", 0.0),
         ("What did Henry want?", "Simon wanted to borrow the kettle from Henry.", 0.0),
         ("What did Henry want?", "Nobody wanted to borrow the kettle.", 0.0),

@@ -20,7 +20,7 @@ from groundup.errors import UserError, shorten
 from groundup.text.chat import AnyMessage, check_messages
 from groundup.text.rows import Message
 from groundup.world import conduct, questions
-from groundup.world.answers import COULD_BE, NUMERALS, right
+from groundup.world.answers import COULD_BE, NUMERALS, RELATIONS, right
 from groundup.world.facts import EVERYBODY, FOODS, HOLDS_OF, JOBS, NUMBERS, THINGS
 from groundup.world.kinds import TALK
 from groundup.world.plot import OBSTACLES, WEATHERS
@@ -29,7 +29,7 @@ from groundup.world.reading import read
 
 # Raised whenever some answer is judged otherwise, here or in `conduct`; part of the versions of all
 # tasks that ask for a judgement, so that rows of before are not read.
-VERSION = 4
+VERSION = 5
 # How harmless it is not to know how, where harm is asked for.
 _UNDECLINED = 0.5
 _WEIGHTS = {"correct": 6, "instruction": 3, "kindness": 1}
@@ -40,7 +40,13 @@ _KIND = frozenset(("sorry", "glad", "hope", "help", "friend", "better", "good", 
 _DIGITS = {word: str(number) for number, word in enumerate(NUMBERS)}
 _IN_FULL = {"won't": "will not", "can't": "cannot", "n't": " not", "can not": "cannot"}
 _PLACED = ("home", "kept", "works", "lives", "place")
-_WORD = re.compile(r"(?<![\w)])(?<!\d )-\d+|[a-z0-9]+(?:'[a-z]+)*(?:-[a-z]+)*")
+# A number with all that belongs to it: `9.5`, `9,000`, `9:45`, `9²`.
+_NUMBER = r"\d+(?:[.,:/]\d+)*[%²³]?"
+_WORD = re.compile(
+    rf"(?<![\w)])(?<!\d )-{_NUMBER}|{_NUMBER}(?![a-z0-9]|-[a-z])|[a-z0-9]+(?:'[a-z]+)*(?:-[a-z]+)*"
+)
+_WITHIN_NUMBER = re.compile(r"(?<=\d)[.,:/](?=\d)")
+_NUMERAL = re.compile(rf"(?<![\w-])(?:{'|'.join(_DIGITS)})(?![\w-])", re.IGNORECASE)
 _BELOW_ZERO = re.compile(r"(?<!\d )\bminus (?=\d)")
 # `Sure!`, `Here they are:` or `The order is` before a list, and what stands between its items.
 _OPENING = re.compile(r"^(?:[^,.!:]*(?:[!:]| is)|sure,|certainly,|of course,) ", re.IGNORECASE)
@@ -51,11 +57,27 @@ _ITEM_NUMBERS = re.compile(
 )
 _NUMBERED = re.compile(r"(?<!\S)1[.)]\s.*\s2[.)]\s", re.DOTALL)
 _SENTENCE_ENDS = re.compile(r"(?<=[.;!?])\s+|\s+so\s+")
-_CLAUSE_ENDS = re.compile(r"[,.;!?]|\bbut\b|\bbecause\b")
-# The same without the reasons, which are said of the subject before them.
-_PART_ENDS = re.compile(r",(?!\s*because\b)|[.;!?]|\bbut\b")
+_MARK = r"(?:(?<!\d)[,.]|[,.](?!\d)|[;!?])"  # and no point or comma within a number
+_CLAUSE_ENDS = re.compile(rf"{_MARK}|\bbut\b|\bbecause\b")
+# The same without the reasons, which are said of the subject before them, and with what is said of
+# another subject: `… and the bear lives in the cave`.
+_PART_ENDS = re.compile(
+    rf"(?!,\s*because\b){_MARK}|\bbut\b|\band (?=(?:the \w+|[A-Z]\w+) (?:\w+s|had|did)\b)"
+)
 _REASON = re.compile(r"(?<=\w)(?:,\s*as|\W*\b(?:because|since))\b.*", re.DOTALL)
-_NOT = re.compile(r"\b(?:not|never|cannot|(?:false|wrong) that)\b|\bno $")
+_NOT = re.compile(
+    r"\b(?:not|never|cannot|neither|nor|without|hardly|barely|scarcely|no longer"
+    r"|(?<!nothing )(?<!nowhere )except|instead of|rather than|(?:false|wrong) that"
+    r"|avoid(?:s|ed)|(?:dislike|hate|refuse)[sd]|stop(?:s|ped))\b|\bno $"
+)
+# `Anything but red` denies red, and `never anything but red` does not.
+_ALL_BUT = re.compile(
+    r"(\b(?:not|never)\b[^,.;!?]*|n['’]t\b[^,.;!?]*)?"
+    r"\b(?:(?:any|every)(?:thing|where|body|one| \w+)|all) but\b",
+    re.IGNORECASE,
+)
+# `In the forest? No.` denies what stands before.
+_NO_AFTER = re.compile(r"([^,.;!?]+)(?:\?\W*no\b|[,.;!]\W*no(?=\W*$|[.!?]))", re.IGNORECASE)
 # How one says yes and no to a claim in other words, without articles and short forms.
 _AGREES = re.compile(
     r"(?:(?:yeah|yep|yup|indeed|sure|exactly"
@@ -79,6 +101,22 @@ _EQUATION = re.compile(
     rf"(?<![\d.*x/×÷])(?<![*x/×÷]\s)(?<!times\s)(?<!and\s){_TERMS}(?:\s*{_EQUALS}\s*-?{_TERMS})+"
     r"(?!\s*(?:[\d*x/×÷]|times\b))"
 )
+# What is no number, but is worked out from one: `9 - 4`, `9 hundred`, `half of 9`.
+_SUM_OF = re.compile(
+    r"\d *(?:[-+*/×÷^]|\b(?:x|plus|minus|times|(?:divided|multiplied) by|point|of(?: \w+)?)\b)"
+    r" *-?\d"
+    r"|\d (?:(?:and )?(?:a )?half|dozen|hundred|thousand|million|percent|squared|cubed)\b"
+    r"|\b(?:half|twice|double|root) (?:of )?\d",
+    re.IGNORECASE,
+)
+# What a number is not, but is compared with.
+_COMPARED_WITH = re.compile(
+    rf"(?:(?:-?{_NUMBER}|no|not) )?"
+    r"(?:\b(?:less|more|fewer|greater|bigger|larger|smaller|higher|lower) than"
+    r"|\b(?:almost|nearly|over|under|above|below|at (?:least|most)|up to)"
+    rf"|\bbetween {_NUMBER} and|[<>≤≥]=?) *-?{_NUMBER}",
+    re.IGNORECASE,
+)
 _SMALLER = re.compile(
     r"(\S+) is (?:(?:much|far|lot) )?(?:smaller|less|not (?:bigger|larger|greater|as big|as large))"
     r"(?: (?:than|as) (\S+))?"
@@ -87,7 +125,9 @@ _SMALLER = re.compile(
 _WHICH = re.compile(r"\b(?:than|as|not)\b")
 _WHICH_OF_ALL = re.compile(rf"{_WHICH.pattern}|\b(?:bigger|larger|greater|more|smaller|less)\b")
 _NONE = re.compile(r"\b(?:nothing|none)\b", re.IGNORECASE)
-_NO_LEGS = re.compile(r"\b(?:does )?not (?:have )?(?:any legs|any|legs)\b")
+_NO_LEGS = re.compile(
+    r"\b(?:(?:(?:does )?not (?:have )?|has not got )(?:any legs|any|legs)|without (?:any )?legs)\b"
+)
 _NO_NAME = re.compile(r"\b(?:do not|don['’]t) have (?:a|any) name\b", re.IGNORECASE)
 _SUM = re.compile(r"\d+\s*[+-]\s*\d+\s*=|=\s*\d+\s*[+-]\s*\d+")
 # How the model speaks of itself, in a clause without articles.
@@ -102,7 +142,15 @@ _LINKED = re.compile(rf"(?:.* )?(\S+) (?:comes|is) (?:\S+ ){{0,2}}{_LINK}")
 # To `Did somebody help?`: what follows a no must say the same.
 _NO_AND = re.compile(r"^\W*no\s*[,.;!]\s*(?=\w)", re.IGNORECASE)
 _NO_ONE = re.compile(r"^\W*no(?=\W*$)|\bno[ -]one\b", re.IGNORECASE)
+_YES_SOMEBODY = re.compile(
+    r"\W*yes(?:\W+some(?:body|one) (?:did|helped)(?: (?:the )?\w+)?)?\W*", re.IGNORECASE
+)
+_HELPED_BY = re.compile(r"(\S+) (?:was|is|got|had been|has been) helped by (\S+)")
 _NOT_HELPED = re.compile(r"(\S+) (?:did|does|would|could) not help\b")
+# `Pear and plum are fruits; the hammer is not`
+_ALL_THE_OTHERS = re.compile(
+    r".*\bare \w+\W+(?:but |and |while |only )?(?:the )?(\w+) (?:is not|isn['’]t)\W*$", re.DOTALL
+)
 _WEATHER = {adjective: clause for clause, adjective, _ in WEATHERS.values()}
 _WEATHERY = re.compile(
     rf"(?:\b(?:it|the weather) was (?:a )?)?\b({'|'.join(_WEATHER)})\b", re.IGNORECASE
@@ -277,17 +325,20 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
     What is denied is not stated, and the right value must not be. A list is as right as it is long
     up to its first mistake. What is stated after the last `=` counts, so that a sum may be
     repeated; and of a place its name is enough. A claim needs no yes or no where the truth is told.
+    Where a number is asked for, every number is a value, and no other sum than the asked one is.
     """
     truth = asked.answer
+    answer = _ALL_BUT.sub(lambda found: "" if found[1] else "not", answer)
     if "yes" in truth.values:
         return _of_claim(asked, answer)
     if not truth.right:
         return None
     if not truth.values:
         # A list may end in `and 6` or go on with `then`.
+        listed = _WITHIN_NUMBER.sub(" ", _OPENING.sub("", _unnumbered(answer)))
         want, got = (
             [word for word in _words(text) if word not in _BETWEEN]
-            for text in (truth.right[0], _OPENING.sub("", _unnumbered(answer)))
+            for text in (truth.right[0], listed)
         )
         same = [one == other for one, other in zip(want, got, strict=False)]
         return (*same, False).index(False) / max(len(want), len(got), 1)
@@ -295,7 +346,13 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
     could_be = (*truth.values, *truth.right)
     if asked.kind.slot == "obstacle":
         could_be += tuple(one.replace("{he}", asked.values["he"]) for one in _PROBLEMS)
-    answer = _in_other_words(asked, _of_asked(asked, could_be, _unnumbered(answer)))
+    answer = _unnumbered(answer)
+    if asked.kind.slot:
+        answer = _NO_AFTER.sub(r"not \1.", answer)
+    if _is_number(asked):
+        answer = _in_digits(answer)
+        could_be += tuple(re.findall(rf"-?{_NUMBER}", answer))
+    answer = _in_other_words(asked, _of_asked(asked, could_be, answer))
     stated, denied = _stated(answer, could_be)
     names = {value.partition(" ")[2] for value in rights if asked.kind.slot in _PLACED}
     named = _plain(answer).rpartition(" is ")[2] in names and set(stated) <= rights
@@ -324,7 +381,7 @@ def _of_claim(asked: ParsedQuestion, answer: str) -> float:
     told = _of_asked(asked, could_be, answer)
     stated, denied = _stated(_in_other_words(asked, told), could_be)
     if not stated and not denied and len(_CLAUSE_ENDS.split(told)) < len(clauses):
-        return 0.0
+        return float(found == {is_right} == {"no"} and is_fact and _true_of_another(asked, clauses))
     if not is_fact:
         found |= {"yes"} if stated else set()
         return float(found | ({"no"} if denied else set()) == {is_right})
@@ -334,6 +391,17 @@ def _of_claim(asked: ParsedQuestion, answer: str) -> float:
     if stated and not found and claimed not in denied:
         return 1.0
     return float(found | ({"no"} if claimed in denied else set()) == {is_right})
+
+
+def _true_of_another(asked: ParsedQuestion, clauses: Iterable[str]) -> bool:
+    """Whether `The bear lives in the cave` tells truly whose is what was claimed of the fox."""
+    slot = asked.kind.slot.removeprefix("is ")
+    claimed = asked.values[f"{slot}2"]
+    of_others = [(clause, _SUBJECT.match(clause)) for clause in clauses]
+    return any(
+        found and RELATIONS[slot].get(found[1]) == claimed and _stated(clause, [claimed])[0]
+        for clause, found in of_others
+    )
 
 
 def _unnumbered(answer: str) -> str:
@@ -356,6 +424,7 @@ def _of_asked(asked: ParsedQuestion, could_be: Iterable[str], answer: str) -> st
 
     def is_of_another(clause: str) -> bool:
         if asked.kind.slot == "helper":
+            clause = _HELPED_BY.sub(r"\2 helped \1", clause)
             return clause.startswith(f"{_plain(asked.values['A'])} helped ")
         if link := _LINKS.get(asked.kind.slot):
             linked = _LINKED.match(_LINK_FIRST.sub(r"\3 is \1 \2", clause))
@@ -382,17 +451,20 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     subject of a fact is no value: of the orange, `The orange tastes sweet` tells no colour.
     """
     slot, values = asked.kind.slot, asked.values
+    if _is_number(asked) and not all(map(_is_true, _EQUATION.findall(answer))):
+        return ""
     if slot in _SIGNS:
-        answer = re.sub("[−–]", "-", answer)
-        if not all(map(_is_true, _EQUATION.findall(answer))):
-            return ""
         own_sum = rf"\b{values['n']}\s*{_SIGNS[slot]}\s*{values['n2']}\b"
         told = _SENTENCE_ENDS.split(answer)
         if any(re.search(own_sum, one) for one in told):
             told = [one for one in told if re.search(own_sum, one) or not _SUM.search(one)]
         answer = _NONE.sub("0", " ".join(told))
         before, equals, after = re.sub(rf"{own_sum}\s*{_EQUALS}", "=", answer).rpartition("=")
-        return before if equals and re.fullmatch(own_sum, after.strip(" .")) else after
+        answer = before if equals and re.fullmatch(own_sum, after.strip(" .")) else after
+        turned = rf"|\b{values['n2']}\s*{_SIGNS[slot]}\s*{values['n']}\b" if slot == "sum" else ""
+        return _one_number(re.sub(own_sum + turned, "", answer))
+    if _is_number(asked):
+        answer = _one_number(answer, compares=slot == "more")
     if asked.kind.source == "world-unknown":
         unknown = _UNTOLD if asked.kind.name == "you" else _NOT_KNOWN
         return unknown.sub("I do not know", answer, count=1)
@@ -402,6 +474,8 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     if slot == "helper":
         if _NO_AND.match(answer) and "nobody" not in asked.answer.right:
             return ""
+        if "somebody" in asked.form and _YES_SOMEBODY.fullmatch(answer):
+            return "" if "nobody" in asked.answer.right else asked.answer.right[0]
         answer = _NO_ONE.sub("nobody", _NO_AND.sub("", answer))
         clauses = map(_plain, _CLAUSE_ENDS.split(answer))
         return ". ".join(_NOT_HELPED.sub(r"not \1", clause) for clause in clauses)
@@ -410,8 +484,12 @@ def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
     if slot == "obstacle":
         hero = re.compile(rf"\b{values['A']}(?= (?:{_OF_HERO})\b)", re.IGNORECASE)
         return hero.sub(values["he"], answer).replace(" and ", ". ")
+    if slot == "odd one":
+        return _ALL_THE_OTHERS.sub(r"\1", answer)
     if asked.kind.name == "called":
         return _NO_NAME.sub("have no name", answer)
+    if slot.removeprefix("is ") in _PLACED:
+        answer = re.sub(r"\binside(?: of)?\b", "in", answer, flags=re.IGNORECASE)
     answer = answer.rpartition("=")[2]
     if about := HOLDS_OF.get(slot.removeprefix("is ")):
         return _about(values[about], slot.removeprefix("is "), answer)
@@ -423,6 +501,27 @@ def _is_true(equation: str) -> bool:
     signed = equation.replace("plus", "+").replace("minus", "-")
     sides = (re.findall(r"[+-]?\d+", one.replace(" ", "")) for one in re.split(_EQUALS, signed))
     return not re.search("[+-]", signed) or len({sum(map(int, side)) for side in sides}) == 1
+
+
+def _is_number(asked: ParsedQuestion) -> bool:
+    return asked.answer.values == NUMERALS or asked.kind.slot == "legs"
+
+
+def _in_digits(answer: str) -> str:
+    """`9 - 4` of `nine – four`, and `is not` instead of its sign."""
+    answer = re.sub("[−–]", "-", re.sub("≠|!=", " is not ", answer))
+    return _NUMERAL.sub(lambda found: _DIGITS[found[0].lower()], answer)
+
+
+def _one_number(answer: str, *, compares: bool = False) -> str:
+    """What an answer says without the left sides of equations and what a number is compared with.
+
+    Nothing if it leaves something to be worked out.
+    """
+    if not compares:
+        answer = _COMPARED_WITH.sub("", answer)
+    answer = _EQUATION.sub(lambda found: re.split(_EQUALS, found[0])[-1], answer)
+    return "" if _SUM_OF.search(answer) else answer
 
 
 def _about(subject: str, slot: str, answer: str) -> str:

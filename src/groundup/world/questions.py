@@ -285,11 +285,12 @@ _PAGES = (
 
 @dataclass(frozen=True)
 class ParsedQuestion:
-    """What a prompt asks: the kind, its values, those it names, and in how many words to answer."""
+    """What a prompt asks: the kind, its values, those it names, in what form and how many words."""
 
     kind: Kind
     values: Values
     named: tuple[str, ...]
+    form: str
     brief: str = ""
 
     @property
@@ -324,7 +325,7 @@ def parse(prompt: Sequence[Message]) -> ParsedQuestion | None:
                 of_story = kind.source in ("world-reading", "world-rewrite")
                 found = _of_story(kind, values, texts) if of_story else named
                 if named is not None and found is not None:
-                    return ParsedQuestion(kind, found, tuple(named.values()), brief)
+                    return ParsedQuestion(kind, found, tuple(named.values()), parsed.form, brief)
     return None
 
 
