@@ -19,7 +19,11 @@ from groundup.maths.forward import jvp
 
 Formula: TypeAlias = Callable[..., Any]
 
-OURS = SimpleNamespace(**{name: getattr(maths, name) for name in maths.__all__}, constant=np.array)
+OURS = SimpleNamespace(
+    **{name: getattr(maths, name) for name in maths.__all__},
+    constant=np.array,
+    power=lambda a, p: a**p,
+)
 THEIRS = SimpleNamespace(
     **{name: getattr(torch, name) for name in ("cat", "stack", "einsum", "where")},
     maximum=lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)),
@@ -27,6 +31,8 @@ THEIRS = SimpleNamespace(
     gelu=lambda x, approximate="none": torch.nn.functional.gelu(x, approximate=approximate),
     silu=torch.nn.functional.silu,
     constant=torch.tensor,
+    # Of a positive base. Torch's own a**p has mixed second derivatives of 0 and 1/a at p = 0.
+    power=lambda a, p: (p * a.log()).exp(),
 )
 
 

@@ -114,7 +114,7 @@ def of_two(draw: Any, x: Any, y: Any) -> Drawn:
         "-": lambda on, x, y: x - y,
         "*": lambda on, x, y: x * y,
         "/": lambda on, x, y: x / (y * y + 0.5),
-        "**": lambda on, x, y: (x * x + 0.5) ** (y * 0.5),
+        "**": lambda on, x, y: on.power(x * x + 0.5, y * 0.5),
         "maximum": lambda on, x, y: on.maximum(x, y),
         "minimum": lambda on, x, y: on.minimum(x, y),
         "where": lambda on, x, y: on.where(x > y, x * 2, y),

@@ -294,15 +294,21 @@ class Tensor:
         return Tensor.apply("div", np.true_divide, (a, b), rules)
 
     def __pow__(self, exponent: Operand) -> Tensor:
-        """d(a^p) = p a^(p-1) da + a^p log(a) dp; where p = 0, or a = 0 for dp, the term is 0."""
+        """d(a^p) = p a^(p-1) da + a^p log(a) dp; 0^0 is a constant, as 0^p is to dp.
+
+        At p = 0 the mixed second derivative is 1/a on both ways to it; torch has 0 on one of them.
+        """
         a, p = self, self.as_operand(exponent)
         number = exponent if isinstance(exponent, (int, float)) else None
         if isinstance(number, float):
             number = float(number)  # NumPy's own float64 would widen float32
 
-        def by_base(g: Tensor, _: Tensor) -> Tensor:
+        def by_base(g: Tensor, y: Tensor) -> Tensor:
             if number is None:
-                return g * where(p == 0, 0.0, p * a ** (p - 1))
+                # Where 1/a or log(a) is infinite, since 0 times that would not be 0.
+                size = np.abs(a._array)
+                flat = (p == 0) & ~((size >= np.finfo(y.dtype).tiny) & (size < np.inf))
+                return g * where(flat, 0.0, p * where(flat, 1.0, a) ** (p - 1))
             if number == 0:
                 return g * 0.0
             return g * (number * (a if number == 2 else a ** (number - 1)))
