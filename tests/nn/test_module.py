@@ -81,6 +81,31 @@ def test_a_frozen_parameter_stays_one() -> None:
     assert not layer.weight.requires_grad
 
 
+def test_what_replaces_a_parameter_and_is_none_is_not_listed() -> None:
+    layer = nn.Linear(2, 2)
+    kept = layer.weight
+    layer.weight = kept * 2
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]
+    layer.bias = Tensor([0.0, 0.0], requires_grad=False)
+    assert not layer.state_dict()
+    layer.weight = kept
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
+    kept.requires_grad_(False)
+    layer.weight = kept  # frozen, and given to its own name again
+    with no_grad():
+        layer.weight *= 2
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
+
+
+def test_a_parameter_that_was_assigned_before_it_required_gradients() -> None:
+    layer = nn.Linear(2, 2)
+    layer.bias = Tensor([0.0, 0.0], requires_grad=False)
+    layer.bias.requires_grad_()
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
+    layer.bias = layer.bias
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
+
+
 def test_the_state_crosses_to_torch_and_back() -> None:
     ours, theirs = nets()
     state = ours.state_dict()

@@ -44,8 +44,9 @@ class Module:
     """A part of a network: parameters, children, and `forward`, which subclasses write.
 
     A tensor is a parameter if, when it is assigned, it requires gradients and was not computed
-    from others; it stays one when it is frozen by `requires_grad_(False)`. Constants that belong
-    to the state are given to `register_buffer`. Tensors in lists are not looked for.
+    from others; it stays one when it is frozen by `requires_grad_(False)`. Another tensor under
+    its name, computed or a constant, is none. Constants that belong to the state are given to
+    `register_buffer`. Tensors in lists are not looked for.
     """
 
     _parameters: set[str]
@@ -59,9 +60,13 @@ class Module:
         return module
 
     def __setattr__(self, name: str, value: Any) -> None:
+        before = vars(self).get(name)
         super().__setattr__(name, value)
-        if isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
-            self._parameters.add(name)
+        if isinstance(value, Tensor):
+            if value.requires_grad and value.is_leaf:
+                self._parameters.add(name)
+            elif value is not before:  # a frozen one stays one
+                self._parameters.discard(name)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Compute the output from the inputs."""
@@ -220,7 +225,8 @@ class Module:
             for name, old in module._own(module._parameters | module._buffers):
                 if old.dtype.kind == "f":
                     new = Tensor(old.data.astype(dtype), requires_grad=old.requires_grad)
-                    setattr(module, name, converted.setdefault(id(old), new))
+                    # Past __setattr__, to which a frozen parameter would be a constant.
+                    vars(module)[name] = converted.setdefault(id(old), new)
         return self
 
     def double(self) -> Self:
