@@ -216,7 +216,7 @@ def indexed(draw: Any) -> Call:
         elif d == array:
             places = hnp.arrays(np.int64, shapes(low=1, high=2), elements=st.integers(-n, n - 1))
             parts.append(draw(places))
-        elif array is None and draw(st.booleans()):  # beside arrays NumPy and torch differ here
+        elif draw(st.booleans()):
             parts.append(draw(st.integers(-n, n - 1)))
         else:
             start, stop = draw(st.integers(-n, n)), draw(st.integers(-n, n))
@@ -617,6 +617,48 @@ def test_places_may_be_tensors_ranges_and_empty():
     assert x[x > 2].tolist() == [3, 4, 5] and x[[True, False, True]].shape == (2, 2)
     assert x[x > 9].sum().item() == 0
     assert x[..., None, 0].shape == (3, 1) and x[()].shape == (3, 2) and x[1, -1].item() == 3
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        (0, slice(None), [0, 1]), ([0, 1], slice(None), 2), (slice(None), 1, slice(None), [3, 0]),
+        (1, ..., [3, 0, 0]), (..., [0, 1], slice(1), -1), (None, 0, slice(None), [0, 1]),
+        (0, None, slice(1, None), [0, 1]), ([[0], [1]], 0, [[0, 1]]), (0, [1, 2], slice(None), 4),
+        (1, slice(None), [True, False, False, True]), (0, [[True] * 4, [False] * 4, [True] * 4]),
+        (0, slice(None), slice(None), [1, 1, 1]), (0, slice(None), []),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_integers_beside_arrays_select_first(index: tuple[Any, ...]):
+    array = np.arange(120.0).reshape(2, 3, 4, 5)
+    parts = [np.array(part, int) if part == [] else part for part in index]
+    parts = [np.array(part) if isinstance(part, list) else part for part in parts]
+    formula = partial(_index, parts=parts)
+    agree(lambda on, x: formula(on, x) ** 2, [array])
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if all(part.dtype == bool or len(np.unique(part)) == part.size for part in arrays):
+        ours, theirs = Tensor(array, requires_grad=False), torch.tensor(array)
+        shape = formula(THEIRS, theirs).shape
+        new = -1 - np.arange(np.prod(shape)).reshape(shape)
+        ours[tuple(parts)] = new
+        constants = [torch.tensor(p) if isinstance(p, np.ndarray) else p for p in parts]
+        theirs[tuple(constants)] = torch.tensor(new).double()
+        same(ours, theirs, "written")
+
+
+def test_an_integer_may_be_a_tensor_or_one_of_numpy():
+    x = Tensor(np.arange(1.0, 25.0).reshape(2, 3, 4))
+    one = Tensor(np.array(1))
+    for first in (one, np.int64(1), np.array(1)):
+        assert x[first, :, [0, 1]].tolist() == x[1][:, [0, 1]].tolist()
+    with pytest.raises(IndexError):
+        x[2, :, [0, 1]]
+    with pytest.raises(IndexError):
+        x[0, :, [0, 1], 0]
+    with no_grad():
+        x[one, :, [0, 1]] = np.zeros((3, 2))
+    assert x[0].data.all() and not x[1, :, :2].data.any() and x[1, :, 2:].data.all()
 
 
 def test_an_index_is_remembered_as_it_was():

@@ -45,3 +45,34 @@ def _array_index(index: Any) -> Any:
     if array.dtype.kind == "f":
         raise IndexError(f"an index holds integers or truth values, not {array.dtype}")
     return array
+
+
+def index_in_steps(index: Any) -> tuple[Any, ...]:
+    """The indices to apply one after the other, of one that `array_index` gave.
+
+    Integers beside arrays go first, as in torch. NumPy would count them among the arrays, and put
+    what these select in front of the dimensions that stand between them.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    arrays = [part for part in parts if isinstance(part, np.ndarray) and part.ndim]
+    if not arrays or not any(map(_is_integer, parts)):
+        return (index,)
+    first: list[Any] = []
+    then: list[Any] = []
+    for part in parts:
+        if _is_integer(part):
+            first.append(int(part))
+        elif isinstance(part, np.ndarray):
+            # A mask stands for as many dimensions as it has.
+            first += [slice(None)] * (part.ndim if part.dtype.kind == "b" else 1)
+            then.append(part)
+        else:
+            first.append(part)
+            then.append(part if part is Ellipsis else slice(None))
+    return tuple(first), tuple(then)
+
+
+def _is_integer(part: Any) -> bool:
+    if isinstance(part, np.ndarray):
+        return part.ndim == 0 and part.dtype.kind in "iu"
+    return isinstance(part, (int, np.integer)) and not isinstance(part, bool)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from groundup.maths.arrays import Array, Shape, ShapeError, array_index, as_array
+from groundup.maths.arrays import Array, Shape, ShapeError, array_index, as_array, index_in_steps
 
 if TYPE_CHECKING:  # the page above, whose methods these are
     from groundup.maths.tensor import Forward, Operand, Rule, Tensor
@@ -601,8 +601,10 @@ def new_tensor(x: Tensor, data: Operand) -> Tensor:
 
 
 def select(x: Tensor, index: Any) -> Tensor:
-    """x[index], with all that NumPy's indices can say."""
-    at = array_index(index)
+    """x[index], with all that NumPy's indices can say; integers beside arrays go first."""
+    *first, at = index_in_steps(array_index(index))
+    if first:
+        return select(select(x, *first), at)
     parts = at if isinstance(at, tuple) else (at,)
     if builtins.all(isinstance(part, (int, np.integer)) for part in parts):
         at = (*parts, ...)  # a view like any other, also of a single number

@@ -46,7 +46,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 
 from groundup.maths import ops
-from groundup.maths.arrays import Array, Shape, ShapeError, array_index, as_array
+from groundup.maths.arrays import Array, Shape, ShapeError, array_index, as_array, index_in_steps
 
 Forward: TypeAlias = Callable[..., Any]
 """Arrays of the parents -> the value, an array or NumPy scalar."""
@@ -638,9 +638,11 @@ class Tensor:
                 f"a change in place of a tensor of shape {self.shape} is not recorded; "
                 "compute a new tensor, or change it within no_grad()"
             )
+        *first, at = index_in_steps(index)
         try:
             with np.errstate(all="ignore"):
-                self._array[index] = update(self._array[index], new._array)
+                array = self._array[first[0]] if first else self._array  # a view of what changes
+                array[at] = update(array[at], new._array)
         except ValueError as error:
             raise ShapeError(f"{new.shape} cannot go into shape {self.shape}: {error}") from None
         self.increment_version()
