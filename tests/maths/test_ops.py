@@ -421,6 +421,46 @@ def test_edges_elementwise(name: str):
     same(x.grad, t.grad, "gradient")
 
 
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "logsumexp", "flip"])
+def test_a_number_has_one_dimension_to_list(name: str):
+    for dims in ((0,), [-1], ()):
+        agree(method(name, dims), [np.array(2.0)])
+    if name != "flip":
+        agree(method(name, (0,), keepdim=True), [np.array(2.0)])
+    for wrong in ((1,), (-2,), (0, -1), (0, 0)):
+        with pytest.raises(ShapeError, match="dimension"):
+            getattr(Tensor(2.0), name)(wrong)
+
+
+@pytest.mark.parametrize("name", ["all", "any", "var", "std"])
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")
+def test_a_number_has_one_dimension_to_list_without_gradients(name: str):
+    for number in (2.0, 0.0):
+        found = getattr(Tensor(number), name)((0,))
+        same(found, getattr(torch.tensor(number).double(), name)((0,)), name)
+    with pytest.raises(ShapeError, match="dimension"):
+        getattr(Tensor(2.0), name)((0, -1))
+
+
+def test_a_transposed_number_is_a_view():
+    x = Tensor(2.0)
+    with no_grad():
+        x.transpose(0, -1).zero_()
+    assert x.item() == 0 and x._version == 1
+    for wrong in ((0, 1), (-2, 0)):
+        with pytest.raises(ShapeError, match="dimension"):
+            x.transpose(*wrong)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("dim", [(), [], (0,), (0, 1), None, 1.0], ids=str)
+def test_a_softmax_is_taken_along_one_dimension(name: str, dim: Any):
+    with pytest.raises(TypeError, match=f"{name} is taken along one dimension, a whole number"):
+        getattr(Tensor(np.ones((2, 2))), name)(dim)
+    whole = Tensor(np.ones((2, 4)))
+    assert (getattr(whole, name)(np.int64(1)).data == getattr(whole, name)(-1).data).all()
+
+
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
 def test_normalisers_of_whole_numbers_are_those_of_the_same_floats(name: str):
     whole = Tensor(np.array([[1, 2, 3], [-4, 0, 5]]))
@@ -531,8 +571,8 @@ def test_of_nothing(name: str):
 @pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "softmax", "cumsum", "flip"])
 @pytest.mark.parametrize("dim", [0, -1])
 def test_a_number_has_one_dimension_to_name(name: str, dim: int):
-    if name != "flip":
-        agree(method(name, dim), [np.array(2.0)])
+    agree(method(name, dim), [np.array(2.0)])
+    agree(method("transpose", dim, 0), [np.array(2.0)])
     agree(lambda _, x: x.max(dim).values, [np.array(2.0)])
     agree(lambda on, x: x.gather(dim, on.constant(0)), [np.array(2.0)])
 

@@ -121,7 +121,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 def erf(x: Tensor) -> Tensor:
-    """The error function, d erf(x) = 2/√π exp(-x²) dx."""
+    """The error function, of each number by `math.erf`; d erf(x) = 2/√π exp(-x²) dx."""
 
     def forward(a: Array) -> Array:
         values = np.fromiter(map(erf_of_number, a.ravel().tolist()), np.float64, a.size)
@@ -213,9 +213,22 @@ def logaddexp(a: Tensor, b: Operand) -> Tensor:
 # Reductions
 
 
-def _axes(dim: Dims, empty: Shape | None = None) -> int | tuple[int, ...] | None:
-    """As NumPy takes them; an empty list means all dimensions, as in torch, or else `empty`."""
+def _given(dim: Dims, empty: Shape | None = None) -> int | tuple[int, ...] | None:
+    """An empty list means all dimensions, as in torch, or else `empty`."""
     return tuple(dim) or empty if isinstance(dim, Sequence) else dim
+
+
+def _axes(x: Tensor, dim: Dims, empty: Shape | None = None) -> int | tuple[int, ...] | None:
+    """As NumPy takes them, which has no list of dimensions of a number."""
+    axes = _given(dim, empty)
+    return axes if x.ndim or not isinstance(axes, tuple) else _axes_of_a_number(axes)
+
+
+def _axes_of_a_number(dims: Sequence[int]) -> Shape:
+    """None, where each one names its only dimension, and no two do."""
+    if len([_dim(dim, 0) for dim in dims]) > 1:
+        raise ShapeError(f"dimensions {tuple(dims)} of a number are one; give it once")
+    return ()
 
 
 def _dim(dim: int, ndim: int) -> int:
@@ -227,7 +240,7 @@ def _dim(dim: int, ndim: int) -> int:
 
 
 def _dims(x: Tensor, dim: Dims, empty: Shape | None = None) -> set[int]:
-    dims = _axes(dim, empty)
+    dims = _given(dim, empty)
     listed = range(x.ndim) if dims is None else dims if isinstance(dims, tuple) else (dims,)
     return {_dim(d, x.ndim) for d in listed}
 
@@ -242,7 +255,7 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Every element gets the gradient of the sum it went into."""
     return x.apply(
         "sum",
-        lambda a: a.sum(axis=_axes(dim), keepdims=keepdim),
+        lambda a: a.sum(axis=_axes(x, dim), keepdims=keepdim),
         (x,),
         (lambda g, _: _with_dims(g, x, dim).expand(*x.shape),),
         linear=True,
@@ -303,13 +316,13 @@ def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 def _extremum(name: str, best: Callable[..., Any], x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     def shared(g: Tensor, y: Tensor) -> Tensor:
         equal = x.data == _with_dims(y, x, dim).data
-        share: Array = equal / equal.sum(axis=_axes(dim), keepdims=True)
+        share: Array = equal / equal.sum(axis=_axes(x, dim), keepdims=True)
         return _with_dims(g, x, dim) * share.astype(x.dtype)
 
     def forward(a: Array) -> Any:
-        return best(a, axis=_axes(dim), keepdims=keepdim)
+        return best(a, axis=_axes(x, dim), keepdims=keepdim)
 
-    return x.apply(name, forward, (x,), (shared,), dim=_axes(dim))
+    return x.apply(name, forward, (x,), (shared,), dim=_axes(x, dim))
 
 
 class Extreme(NamedTuple):
@@ -332,16 +345,20 @@ def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
 def _extreme(
     name: str, place: Callable[..., Tensor], x: Tensor, dim: int, keepdim: bool
 ) -> Extreme:
-    if not isinstance(dim, (int, np.integer)):
-        raise TypeError(
-            f"{name} is taken along one dimension, not {type(dim).__name__}; a{name} takes "
-            f"several, and {name}imum compares two tensors"
-        )
+    _refuse_dims(name, dim, f"a{name} takes several, and {name}imum compares two tensors")
     indices = place(x, dim, keepdim=True)
     values = gather(x, dim, indices)
     return Extreme(
         *((values, indices) if keepdim else (squeeze(values, dim), squeeze(indices, dim)))
     )
+
+
+def _refuse_dims(name: str, dim: object, remedy: str) -> None:
+    """Raise `TypeError` for several dimensions, or none."""
+    if not isinstance(dim, (int, np.integer)):
+        raise TypeError(
+            f"{name} is taken along one dimension, a whole number, not {dim!r}; {remedy}"
+        )
 
 
 def _peak(a: Array, axis: int | tuple[int, ...] | None) -> Any:
@@ -353,19 +370,20 @@ def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """log Σ exp(x), without overflow; its derivative is the softmax."""
 
     def forward(a: Array) -> Any:
-        peak = _peak(a, _axes(dim))
+        peak = _peak(a, _axes(x, dim))
         peak = np.where(np.isinf(peak), a.dtype.type(0), peak)
-        total = np.log(np.exp(a - peak).sum(axis=_axes(dim), keepdims=True)) + peak
-        return total if keepdim else total.squeeze(axis=_axes(dim))
+        total = np.log(np.exp(a - peak).sum(axis=_axes(x, dim), keepdims=True)) + peak
+        return total if keepdim else total.squeeze(axis=_axes(x, dim))
 
     def rule(g: Tensor, y: Tensor) -> Tensor:
         return _with_dims(g, x, dim) * exp(x - _with_dims(y, x, dim))
 
-    return x.apply("logsumexp", forward, (_floating(x),), (rule,), dim=_axes(dim))
+    return x.apply("logsumexp", forward, (_floating(x),), (rule,), dim=_axes(x, dim))
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:
     """y = exp(x) / Σ exp(x), dy = y (dx - Σ y dx)."""
+    _refuse_dims("softmax", dim, "several are first flattened to one")
 
     def forward(a: Array) -> Array:
         powers = np.asarray(np.exp(a - _peak(a, dim)))
@@ -380,6 +398,7 @@ def softmax(x: Tensor, dim: int) -> Tensor:
 
 def log_softmax(x: Tensor, dim: int) -> Tensor:
     """y = x - log Σ exp(x), dy = dx - Σ exp(y) dx."""
+    _refuse_dims("log_softmax", dim, "several are first flattened to one")
 
     def forward(a: Array) -> Array:
         below = np.asarray(a - _peak(a, dim))
@@ -401,12 +420,12 @@ def _constant(
 
 def all(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether every element is true; an empty list of dimensions, as in torch, joins none."""
-    return _constant("all", np.all, x, _axes(dim, ()), keepdim)
+    return _constant("all", np.all, x, _axes(x, dim, ()), keepdim)
 
 
 def any(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether some element is true; an empty list of dimensions, as in torch, joins none."""
-    return _constant("any", np.any, x, _axes(dim, ()), keepdim)
+    return _constant("any", np.any, x, _axes(x, dim, ()), keepdim)
 
 
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -474,9 +493,11 @@ def squeeze(x: Tensor, dim: Dims = None) -> Tensor:
 
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged."""
-    return _linear(
-        "transpose", x, lambda a: a.swapaxes(dim0, dim1), lambda g: transpose(g, dim0, dim1)
-    )
+
+    def forward(a: Array) -> Array:
+        return a.swapaxes(dim0, dim1) if a.ndim else forward(a.reshape(1)).reshape(())
+
+    return _linear("transpose", x, forward, lambda g: transpose(g, dim0, dim1))
 
 
 def permute(x: Tensor, *order: Any, dims: Sequence[int] | None = None) -> Tensor:
@@ -523,7 +544,7 @@ def roll(x: Tensor, shifts: int | tuple[int, ...], dims: Dims = None) -> Tensor:
     What leaves at the end enters at the start.
     """
     back = -shifts if isinstance(shifts, int) else tuple(-shift for shift in shifts)
-    axes = _axes(dims)
+    axes = _given(dims)
     return _linear(
         "roll", x, lambda a: np.roll(a, shifts, axis=axes), lambda g: roll(g, back, dims)
     )
@@ -532,6 +553,8 @@ def roll(x: Tensor, shifts: int | tuple[int, ...], dims: Dims = None) -> Tensor:
 def flip(x: Tensor, *axes: Any, dims: Sequence[int] | None = None) -> Tensor:
     """The order reversed along dimensions: flip(0, 1), flip((0, 1)) or flip(dims=(0, 1))."""
     axes = _sizes(axes if dims is None else (*axes, dims))
+    if not x.ndim:
+        axes = _axes_of_a_number(axes)
     return _linear("flip", x, lambda a: np.flip(a, axes), lambda g: flip(g, *axes))
 
 
