@@ -306,7 +306,7 @@ def _of_values(
         return "inf comes from exp of a large number, from 1 / 0, or from log 0."
     if not np.isfinite(e).all():
         return ""
-    if not y.any():
+    if y.size > 1 and not y.any():
         return "Yours is 0 everywhere."
     with np.errstate(all="ignore"):
         if same(-y):

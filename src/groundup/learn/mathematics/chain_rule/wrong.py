@@ -8,6 +8,7 @@ from groundup.maths.tensor import Rule, Tensor
 REPLACES = {
     "overwritten": "backward",
     "slopes_alone": "backward",
+    "seed_ignored": "backward",
     "every_path": "backward",
     "too_early": "backward",
     "broadcast_kept": "backward",
@@ -39,6 +40,14 @@ def slopes_alone(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
             before = gradients.get(parent.number)
             gradients[parent.number] = share if before is None else before + share
     return gradients
+
+
+def seed_ignored(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """The walk began with a 1. root's own gradient is the seed, which need not be 1: begin with
+    gradients = {root.number: seed}."""
+    from groundup.learn.mathematics.chain_rule.solution import backward
+
+    return backward(root, seed.new_ones(seed.shape))
 
 
 def every_path(root: Tensor, seed: Tensor) -> dict[int, Tensor]:

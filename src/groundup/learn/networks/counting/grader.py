@@ -21,6 +21,8 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _next("one token of context", tiny, [1], 2, 1.0)
     yield _next("two tokens of context", text, list(text[20:22]), 4, 0.5)
     yield _next("a 5-gram's four tokens", text, list(text[30:34]), 4, 0.5)
+    runs = np.array([0, 0, 0, 0, 1, 0, 0, 0])
+    yield _next("places that share tokens", runs, [0, 0], 2, 1.0)
     yield _next("the end of the text", text, list(text[-3:-1]), 4, 0.5)
     yield _next("no context at all", tiny, [], 2, 1.0)
     yield _next("a context that was never seen", tiny, [0, 0, 0], 2, 1.0)

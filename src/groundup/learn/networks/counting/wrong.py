@@ -17,6 +17,7 @@ REPLACES = {
     "first_token_counted": "next_token",
     "last_place_forgotten": "next_token",
     "counts_alone": "next_token",
+    "overlaps_skipped": "next_token",
     "mean_of_probabilities": "perplexity",
     "loss_alone": "perplexity",
     "summed": "perplexity",
@@ -126,6 +127,21 @@ def counts_alone(
     found = [i for i in range(max(1, n), len(tokens)) if list(tokens[i - n : i]) == list(context)]
     assert len(found) <= places
     return np.full(vocab_size, k) + np.bincount(tokens[found], minlength=vocab_size)
+
+
+def overlaps_skipped(
+    tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
+) -> np.ndarray:
+    """Where the context comes again before it has ended, the second place was skipped: 0 0 0 holds
+    0 0 twice. Go on by one token, and not by the length of the context."""
+    counts = np.full(vocab_size, k, dtype=float)
+    n = len(context)
+    i = max(1, n)
+    while i < len(tokens):
+        found = list(tokens[i - n : i]) == list(context)
+        counts[tokens[i]] += found
+        i += max(1, n) if found else 1
+    return counts / counts.sum()
 
 
 def mean_of_probabilities(tokens: np.ndarray, table: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from groundup.nn.layers import linear
 
 
 def trials(seed: int) -> Iterator[Trial]:
-    """Neurons, then layers: small, without bias, square, with more dimensions; then gradients."""
+    """Neurons, then layers: small, without bias, square, of any dimensions; then gradients."""
     rng = np.random.default_rng(seed)
     yield _neuron("two inputs", Tensor(rng.normal(size=2)), Tensor(rng.normal(size=2)), 0.5)
     yield _neuron("five inputs", Tensor(rng.normal(size=5)), Tensor(rng.normal(size=5)), -1.0)
@@ -23,6 +23,7 @@ def trials(seed: int) -> Iterator[Trial]:
     square = Tensor(rng.normal(size=(3, 3)))
     yield _layer("as many neurons as inputs", x, square, Tensor(rng.normal(size=3)))
     yield _layer("sequences", Tensor(rng.normal(size=(2, 5, 3))), weight, bias)
+    yield _layer("a single vector", Tensor(rng.normal(size=3)), weight, bias)
     yield _gradients("the gradients", x, weight, bias)
 
 

@@ -12,6 +12,7 @@ REPLACES = {
     "bias_always": "layer",
     "bent": "layer",
     "inputs_in_columns": "layer",
+    "rows_alone": "layer",
     "off_the_tape": "layer",
 }
 
@@ -65,6 +66,13 @@ def inputs_in_columns(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     """weight @ x.T gives one column for each input. They come in rows, and go out in rows."""
     y = weight @ x.T
     return y if bias is None else y + bias.reshape(-1, 1)
+
+
+def rows_alone(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A single vector, x of shape (in,), has no rows to transpose. Turn weight instead of x:
+    x @ weight.T takes inputs with any number of dimensions."""
+    y = (weight @ x.mT).mT
+    return y if bias is None else y + bias
 
 
 def off_the_tape(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

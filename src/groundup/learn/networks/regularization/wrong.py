@@ -11,6 +11,7 @@ REPLACES = {
     "always_on": "dropout",
     "scaled_in_evaluation": "dropout",
     "multiplied": "dropout",
+    "equal_dropped": "dropout",
     "never_stops": "early_stop",
     "any_rise": "early_stop",
     "best_is_the_last": "early_stop",
@@ -52,6 +53,11 @@ def scaled_in_evaluation(x: np.ndarray, p: float, u: np.ndarray, training: bool)
 def multiplied(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
     """What is kept was multiplied by 1 - p and became smaller still. Divide."""
     return x * (u >= p) * (1 - p) if training else x
+
+
+def equal_dropped(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    """A u equal to p was dropped. Drop where u < p, so that p = 0 drops nothing, and u can be 0."""
+    return x * (u > p) / (1 - p) if training else x
 
 
 def never_stops(losses: Sequence[float], patience: int) -> tuple[int, int]:

@@ -21,6 +21,8 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _step("four sequences", rng, _weights(rng, 3, 4), 4, 3)
     yield _step("as wide as the input", rng, _weights(rng, 3, 3), 2, 3)
     yield _step("no biases", rng, [*weights[:2], None, None], 2, 3)
+    yield _step("b_ih alone", rng, [*weights[:3], None], 2, 3)
+    yield _step("b_hh alone", rng, [*weights[:2], None, weights[3]], 2, 3)
     yield _rnn("three steps", rng, 3, 2, gradients=False)
     yield _rnn("as many steps as sequences", rng, 4, 4, gradients=False)
     yield _rnn("one step", rng, 1, 2, gradients=False)

@@ -12,6 +12,8 @@ REPLACES = {
     "not_transposed": "step",
     "state_ignored": "step",
     "bias_always": "step",
+    "asked_of_one": "step",
+    "asked_of_both": "step",
     "always_the_first_state": "rnn",
     "last_state_alone": "rnn",
     "with_the_first_state": "rnn",
@@ -68,6 +70,23 @@ def state_ignored(
 def bias_always(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
     """The biases may be None, and then nothing is to be added: ask before you add."""
     return (x @ w_ih.T + b_ih + h @ w_hh.T + b_hh).tanh()  # type: ignore[operator]
+
+
+def asked_of_one(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """Each bias may be None on its own: ask each one before you add it, and not b_ih for both."""
+    z = x @ w_ih.T + h @ w_hh.T
+    return (z if b_ih is None else z + b_ih + b_hh).tanh()  # type: ignore[operator]
+
+
+def asked_of_both(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """A bias whose fellow is None was left out. Each may be None on its own: ask each before you
+    add it."""
+    z = x @ w_ih.T + h @ w_hh.T
+    return (z if b_ih is None or b_hh is None else z + b_ih + b_hh).tanh()
 
 
 def always_the_first_state(

@@ -8,6 +8,7 @@ REPLACES = {
     "weights_forgotten": "count_pairs",
     "once_a_word": "count_pairs",
     "order_forgotten": "count_pairs",
+    "equal_words_overwritten": "count_pairs",
     "overlapping": "merge",
     "right_half_kept": "merge",
     "first_place_only": "merge",
@@ -51,6 +52,18 @@ def order_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[in
     for word, weight in zip(words, weights, strict=True):
         for a, b in pairwise(word):
             pair = (min(a, b), max(a, b))
+            counts[pair] = counts.get(pair, 0) + weight
+    return counts
+
+
+def equal_words_overwritten(
+    words: list[list[int]], weights: list[int]
+) -> dict[tuple[int, int], int]:
+    """The same word stands there twice, and only the last of its weights counts: a dictionary from
+    word to weight keeps one of them. Go through words and weights side by side."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in {tuple(w): n for w, n in zip(words, weights, strict=True)}.items():
+        for pair in pairwise(word):
             counts[pair] = counts.get(pair, 0) + weight
     return counts
 

@@ -27,7 +27,7 @@ def trials(seed: int) -> Iterator[Trial]:
             functional.embedding(ids, table),
             {"ids": ids, "table": table},
         )
-    for head_dim, theta in ((4, 10_000.0), (8, 100.0)):
+    for head_dim, theta in ((8, 100.0), (4, 10_000.0)):
         yield Trial(
             f"frequencies({head_dim}, {theta:g})",
             calls("frequencies", head_dim, theta),

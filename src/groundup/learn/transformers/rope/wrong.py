@@ -6,10 +6,12 @@ from torch import Tensor
 REPLACES = {
     "scaled": "embed",
     "half_exponent": "frequencies",
+    "one_pair_fewer": "frequencies",
     "not_inverse": "frequencies",
     "side_by_side": "angles",
     "one_half": "angles",
     "neighbours": "rotate",
+    "neighbors_on_our_tables": "rotate",
     "backwards": "rotate",
     "sign_forgotten": "rotate",
 }
@@ -26,6 +28,12 @@ def half_exponent(head_dim: int, theta: float) -> Tensor:
     """The exponent is -2i/d, not -i/d: the frequencies fall too slowly, and the last pair still
     turns fast. Count 0, 2, 4, … or divide i by d/2."""
     return 1.0 / theta ** (torch.arange(head_dim // 2).float() / head_dim)
+
+
+def one_pair_fewer(head_dim: int, theta: float) -> Tensor:
+    """The exponent is divided by d - 2, so that the last frequency is 1 / theta. Divide by d: -2i/d
+    goes from 0 to just above -1."""
+    return 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / (head_dim - 2))
 
 
 def not_inverse(head_dim: int, theta: float) -> Tensor:
@@ -54,6 +62,13 @@ def neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     a, b = x[..., 0::2], x[..., 1::2]
     cos, sin = (table[..., : x.shape[-1] // 2] for table in (cos, sin))
     return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+
+
+def neighbors_on_our_tables(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Features 2i and 2i + 1 are taken as a pair, and the tables hold the angles of pairs of
+    feature i and feature i + d/2. Take these: a, b = x.chunk(2, dim=-1)."""
+    a, b = x[..., 0::2], x[..., 1::2]
+    return x * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
 
 
 def backwards(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def trials(seed: int) -> Iterator[Trial]:
     def drawn(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    for places in ([[0]], [[1], [3]], [[2, 3], [0, 1]]):
+    for places in ([[0]], [[1], [3]], [[2, 3], [0, 1]], [[3, 1]]):
         positions = torch.tensor(places)
         rows, time = positions.shape
         stored, new = drawn(rows, 2, 5, 2), drawn(rows, 2, time, 2)
@@ -43,6 +43,7 @@ def trials(seed: int) -> Iterator[Trial]:
         (few, 1.0, 3, 0.51),
         (few, 1.0, 0, 0.01),
         (few, 2.0, 0, 0.7),
+        (torch.tensor([0.5, 0.25, 0.25]).log(), 1.0, 0, 0.5),
     ]
     settings += [
         (drawn(12), t, k, p) for t, k, p in ((0.7, 5, 0.9), (1.5, 0, 0.6), (1.0, 20, 0.95))

@@ -8,11 +8,13 @@ REPLACES = {
     "a_copy": "remember",
     "all_slots": "remember",
     "last_one_missing": "remember",
+    "last_one_largest": "remember",
     "times_temperature": "probabilities",
     "crossing_token_lost": "probabilities",
     "top_p_of_everything": "probabilities",
     "not_renormalized": "probabilities",
     "top_p_below": "probabilities",
+    "one_beyond_p": "probabilities",
     "temperature_last": "probabilities",
     "more_than_there_are": "probabilities",
     "likeliest_always": "pick",
@@ -50,6 +52,13 @@ def last_one_missing(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
     for row, places in enumerate(positions):
         stored[row, :, places] = new[row]
     return stored[:, :, : int(positions.max())]
+
+
+def last_one_largest(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
+    """The last position of a row need not be its largest. Look at all of them: positions.max()."""
+    for row, places in enumerate(positions):
+        stored[row, :, places] = new[row]
+    return stored[:, :, : int(positions[:, -1].max()) + 1]
 
 
 def _shaped(
@@ -117,6 +126,21 @@ def top_p_below(logits: Tensor, temperature: float, top_k: int, top_p: float) ->
     if top_p < 1:
         shares[(shares < top_p) & (shares < shares.max())] = 0
     return shares / shares.sum()
+
+
+def one_beyond_p(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Where the mass before a token is p already, that token stays, too. Those that reach p are
+    enough: drop it where the mass before it is >= p."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    values, order = (logits / temperature).sort(descending=True)
+    if top_k:
+        values[top_k:] = -torch.inf
+    shares = values.softmax(0)
+    if top_p < 1:
+        shares[shares.cumsum(0) - shares > top_p] = 0
+        shares /= shares.sum()
+    return torch.zeros_like(logits).scatter(0, order, shares)
 
 
 def temperature_last(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
