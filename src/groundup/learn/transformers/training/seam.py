@@ -27,9 +27,14 @@ def swap(part: ModuleType) -> Iterator[None]:
     """Tokens of weight 0 cost no head, as in the product."""
 
     def linear_cross_entropy(
-        hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        trained: Tensor | None = None,
     ) -> Tensor:
-        trained = weights.nonzero()[:, 0]
+        if trained is None:
+            trained = weights.nonzero()[:, 0]
         logits = (hidden[trained] @ head.T).float()
         total: Tensor = part.cross_entropy(logits, targets[trained], weights[trained])
         return total
