@@ -50,8 +50,8 @@ class _Draws:
 def _dropout(about: str, x: np.ndarray, p: float, seed: int, training: bool) -> Trial:
     # An even spread, so that some are dropped and some are kept whatever the seed; and one u that
     # is p itself, which is kept.
-    u = np.append((np.arange(x.size - 1) + 0.5) / x.size, p)
-    u = np.random.default_rng(seed).permutation(u).reshape(x.shape)
+    spread = [*((np.arange(x.size - 1) + 0.5) / x.size), p]
+    u = np.random.default_rng(seed).permutation(spread).reshape(x.shape)
     layer = Dropout(p, rng=0)
     layer.rng = cast(Any, _Draws(u))
     if not training:
