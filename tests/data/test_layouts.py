@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data import records
+from groundup.data import files, records
 from groundup.errors import UserError
 from groundup.text.rows import BadRow, Conversation, Document, Message
 
@@ -178,6 +178,7 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"messages": [*turns("user"), {"role": "assistant", "content": " "}]}, "answer is empty"),
         ({"messages": [*turns("user"), {"role": "assistant"}]}, "answer is empty"),
         ({"messages": [{"role": "user", "content": ""}]}, "message 1: 'content' is empty"),
+        ({"messages": [*turns("user", "assistant"), {"role": "tool"}]}, "3: 'content' is empty"),
         ({"messages": ["a", "b"]}, "must be {role, content}, not str"),
         ({"messages": None}, "list of at least one"),
         ({"prompt": "a", "completion": ""}, "the answer, 'completion', is empty"),
@@ -210,6 +211,25 @@ def test_what_is_wrong_has_one_reason(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadRow, match=reason) as caught:
         records.conversation_or_document(row, "file", 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [({"name": "n", "ok": True}, "dict"), ({}, "dict"), (False, "bool"), (5, "int"), (0.5, "float")],
+)
+def test_an_answer_that_is_no_string_is_never_made_one(said: Any, kind: str) -> None:
+    call = {"function": {"name": "sum", "arguments": {}}}
+    answer = {"role": "assistant", "content": said}
+    dialog = [{"from": "human", "value": "a"}, {"from": "gpt", "value": said}]
+    for row, name in (
+        ({"messages": [*turns("user"), answer]}, "content"),
+        ({"messages": [*turns("user"), answer | {"tool_calls": [call]}]}, "content"),
+        ({"conversations": dialog}, "value"),
+        ({"prompt": "a", "completion": [answer]}, "content"),
+        ({"prompt": "a", "chosen": [answer], "rejected": "b"}, "content"),
+    ):
+        with pytest.raises(BadRow, match=rf"message \d: '{name}' must be a string, not {kind}$"):
+            (records._preference if "chosen" in row else records.conversation)(row, "file", 1)
 
 
 def test_a_row_ends_with_its_last_answer_that_is_learned() -> None:
@@ -297,6 +317,26 @@ def test_calls_are_the_assistant_s_words_and_what_tools_say_is_not(
     )
 
 
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        {"role": "tool", "content": ""},
+        {"role": "tool", "content": None},
+        {"role": "tool", "content": []},
+        {"role": "tool", "content": " \n"},
+        {"from": "observation", "value": ""},
+        {"from": "observation", "value": None},
+    ],
+)
+def test_a_tool_may_answer_with_nothing(nothing: dict[str, Any], tmp_path: Path) -> None:
+    row = {"messages": [*weighted(1), nothing, {"role": "assistant", "content": "Done."}]}
+    done = (*SAID, Message("tool", ""), Message("assistant", "Done."))
+    assert read(row) == done
+    path = tmp_path / "kept.jsonl"
+    files.write_json_lines(path, [records.conversation(row, "file", 1)])
+    assert records.read_conversations(path).rows[0].messages == done
+
+
 def test_share_gpt_s_calls_belong_to_what_was_said_before() -> None:
     row = [
         {"from": "human", "value": "a"},
@@ -353,4 +393,5 @@ def test_any_row_is_read_or_has_a_reason(row: dict[str, Any], columns: dict[str,
         ("tool", "assistant"),
         ("tool", "user"),
     }
-    assert all(turn.content.strip() for turn in found.messages)
+    # A tool alone may say nothing.
+    assert all(turn.content.strip() for turn in found.messages if turn.role != "tool")

@@ -145,8 +145,8 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
     Of turns that are `learned`, an answer of `weight` 0 is not.
 
     A call of a tool becomes part of what the assistant says, between "<tool_call>" and
-    "</tool_call>": it is learned, as all that the assistant says is, while what the tool answers is
-    not. Raises BadRow, among others for an empty answer.
+    "</tool_call>": it is learned, as all that the assistant says is, while what the tool answers,
+    which may be nothing, is not. Raises BadRow, among others for an empty answer of the assistant.
     """
     if isinstance(value, str):  # as a table's cell holds a list
         value = _parsed(value)
@@ -185,12 +185,15 @@ def _message(one: object, number: int, weighted: bool) -> Message | None:
         if role == "assistant":
             if given.strip().lower() in _CALLS:
                 content = _call(content)
-            calls = [content, *map(_call, _tool_calls(said))]
-            content = "\n".join(str(one) for one in calls if not is_missing(one)) or None
-            if content is None:
+            calls = list(map(_call, _tool_calls(said)))
+            words = [] if is_missing(content) else [text({content_name: content}, content_name)]
+            content = "\n".join([*words, *calls])
+            if not content:
                 raise BadRow("the assistant's answer is empty, so there is nothing to learn")
             if weighted and said.get("weight", 1) not in (0, 1):
                 raise BadRow("'weight' must be 0 or 1")
+        if role == "tool" and is_missing(content) and not _SAID.isdisjoint(one):
+            return Message(role, "")  # many a tool answers with nothing, and none of it is learned
         weight = int(said.get("weight", 1)) if weighted and role == "assistant" else 1
         return Message(role, text({content_name: content}, content_name), weight)
     except BadRow as reason:
