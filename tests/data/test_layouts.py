@@ -215,7 +215,13 @@ def test_what_is_wrong_has_one_reason(row: dict[str, Any], reason: str) -> None:
 
 @pytest.mark.parametrize(
     ("said", "kind"),
-    [({"name": "n", "ok": True}, "dict"), ({}, "dict"), (False, "bool"), (5, "int"), (0.5, "float")],
+    [
+        ({"name": "n", "ok": True}, "dict"),
+        ({}, "dict"),
+        (False, "bool"),
+        (5, "int"),
+        (0.5, "float"),
+    ],
 )
 def test_an_answer_that_is_no_string_is_never_made_one(said: Any, kind: str) -> None:
     call = {"function": {"name": "sum", "arguments": {}}}

@@ -10,6 +10,8 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,8 @@ def _values(batch: Any, name: str, path: Path) -> list[Any]:
 _DELIMITERS = ",;\t|"
 # A text may be longer than the csv module expects.
 _LONGEST_CELL = 2**31 - 1
+# Stands before blanks that are part of a cell; no file that is read holds it.
+_KEPT = "\0"
 # Excel may say itself what parts them.
 _SAID = re.compile(r"sep=(.)\s*")
 
@@ -203,13 +207,36 @@ def _record(lines: list[str], place: int, delimiter: str) -> tuple[list[str] | B
 
 
 def _cells(lines: list[str], place: int, delimiter: str) -> tuple[list[str], int]:
+    """The cells, in which a quote after blanks opens a cell as one at its beginning does.
+
+    Where the quotes then do not fit, blanks and quote are what the cell says.
+    """
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
-        following = (f"{lines[number]}\n" for number in range(place, len(lines)))
-        reader = csv.reader(following, delimiter=delimiter, strict=True)
-        return next(reader), place + reader.line_num
+        if delimiter != " ":
+            with suppress(csv.Error):
+                return _parsed(lines, place, delimiter, skip_blanks=True)
+        return _parsed(lines, place, delimiter)
     finally:
         csv.field_size_limit(limit)
+
+
+def _parsed(
+    lines: list[str], place: int, delimiter: str, *, skip_blanks: bool = False
+) -> tuple[list[str], int]:
+    following = (f"{lines[number]}\n" for number in range(place, len(lines)))
+    if skip_blanks:
+        # The csv module skips the blanks before every cell; it is to keep those before no quote.
+        blanks = _blanks(delimiter)
+        following = (blanks.sub(_KEPT, line) for line in following)
+    reader = csv.reader(following, delimiter=delimiter, strict=True, skipinitialspace=skip_blanks)
+    return [cell.replace(_KEPT, "") for cell in next(reader)], place + reader.line_num
+
+
+@lru_cache
+def _blanks(delimiter: str) -> re.Pattern[str]:
+    """Finds where a cell begins with blanks and no quote after them."""
+    return re.compile(f'(?<![^{re.escape(delimiter)}])(?= +[^ "])')
 
 
 def _header(cells: list[str] | BadRow, path: Path) -> list[str]:
