@@ -59,6 +59,11 @@ FOLDERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {},
         {"layers_to_transform": [0], "layers_pattern": "layers", "target_modules": ["up_proj"]},
     ),
+    "no name of a list of layers": (
+        "llama",
+        {},
+        {"layers_to_transform": [0], "layers_pattern": "", "target_modules": ["up_proj"]},
+    ),
     "ranks and alphas": (
         "llama",
         {},
@@ -84,6 +89,12 @@ FOLDERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a part": ("llama", BIASED, {"modules_to_save": ["mlp"], "target_modules": ALL_NAMES}),
     "all biases": ("qwen2", {}, {"bias": "all"}),
     "biases beside lora": ("llama", BIASED, {"bias": "lora_only"}),
+    "biases of what is replaced": ("llama", BIASED, {"bias": "all", "modules_to_save": ["v_proj"]}),
+    "biases of a part that is replaced": (
+        "llama",
+        BIASED,
+        {"bias": "all", "modules_to_save": ["mlp"], "target_modules": ["q_proj"]},
+    ),
     "no biases to train": ("llama", {}, {"bias": "all"}),
     "gaussian": ("llama", {}, {"init_lora_weights": "gaussian"}),
     "orthogonal": ("llama", {}, {"init_lora_weights": "orthogonal"}),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from contextlib import AbstractContextManager
@@ -43,8 +44,12 @@ _PREFIX = "base_model.model."
 # What PEFT saves beside an adapter where the vocabulary was resized, or where it is asked to
 # (`save_embedding_layers`), with no word of it in the config.
 _VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
-# Where the config does say so, PEFT then saves these and the base's once more, under these names.
-_AGAIN = ("modules_to_save.weight", "original_module.weight")
+# What is replaced as a whole PEFT saves under its own name, which it reads; where the vocabulary or
+# all biases are saved as well, it saves them and the base's once more, and minds neither.
+_AGAIN = tuple(
+    re.compile(rf"\.{name}\.")
+    for name in ("original_module", "modules_to_save", r"modules_to_save\.[^.]+")
+)
 # The words of the file's metadata, as all releases have written them.
 _QUANTIZATION, _DOUBLE = "quantisation", "double_quantisation"
 T = TypeVar("T", int, float)
@@ -205,11 +210,10 @@ def _shapes(model: nn.Module, loras: Mapping[str, LoRA]) -> dict[str, tuple[int,
 def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """All tensors of the file, which must be these and no others, by path."""
     found: dict[str, Tensor] = {}
-    again = {path.replace("weight", name): path for path in _VOCABULARY for name in _AGAIN}
     with _opened(folder) as file:
         for key in file.keys():  # noqa: SIM118 (not a dictionary)
             path = key.removeprefix(_PREFIX).replace(".base_layer.", ".")
-            if path in again and again[path] in shapes:
+            if path not in shapes and any(name.sub(".", path) in shapes for name in _AGAIN):
                 continue
             shape = tuple(file.get_slice(key).get_shape())
             kind = file.get_slice(key).get_dtype()

@@ -127,7 +127,11 @@ _WORDS: dict[str, tuple[Test, str, Any]] = {
     "target_modules": (_is_expression_or_names, "be a list of names", None),
     "exclude_modules": (_is_expression_or_names, "be a list of names", None),
     "modules_to_save": (_one_or_several(_is_name), "be a list of names", None),
-    "layers_pattern": (_one_or_several(_is_name), "be a list of names", None),
+    "layers_pattern": (
+        lambda v: v == "" or _one_or_several(_is_name)(v),  # as PEFT writes none
+        "be a list of names",
+        None,
+    ),
     "layers_to_transform": (_one_or_several(_is_whole), "be numbers of layers", None),
     "r": (_is_rank, f"be a whole number from 1 to {_MOST_RANK}", 8),
     "lora_alpha": (_is_number, "be a number", 8),
@@ -194,7 +198,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             names,
             exclude=exclude,
             layers=_tuple(said["layers_to_transform"]),
-            layers_pattern=_tuple(said["layers_pattern"]),
+            layers_pattern=_tuple(said["layers_pattern"] or None),
             whole=_tuple(said["modules_to_save"]),
         ),
         dropout=said["lora_dropout"],
