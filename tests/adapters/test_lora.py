@@ -358,12 +358,19 @@ def test_a_copy_of_an_adapted_model_is_another(folder: Path) -> None:
     [
         ({"rank": 0}, r"rank=0 must be from 1 to 32 for model.layers.0.self_attn.q_proj, whose "
          r"matrix is 32 x 32"),
+        ({"rank": 2.5}, r"rank=2.5 must be a whole number; try 16"),
+        ({"rank": 2.0}, r"rank=2.0 must be a whole number"),
+        ({"rank": True}, r"rank=True must be a whole number"),
         ({"rank": 17}, r"rank=17 must be from 1 to 16 for .*0.self_attn.k_proj, whose matrix is "
          r"16 x 32; take another rank, or leave this layer out"),
         ({"targets": ["q_proj", "c_attn"]}, r"'c_attn' matches no linear layer of the model's "
          r"blocks; there are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"),
         ({"targets": ["lm_head"]}, r"'lm_head' matches no linear layer of the model's blocks"),
-        ({"targets": "q_proj"}, r"'q_proj' matches no"),
+        ({"targets": "q_proj"}, r"'q_proj' matches no linear layer of the model's blocks; one "
+         r"string is a regular expression for whole names: give \['q_proj'\] for the layers of "),
+        ({"targets": "self_attn.q_proj"}, r"names: give \['self_attn.q_proj'\] for the layers"),
+        ({"targets": ".*c_attn"}, r"'.\*c_attn' matches no linear layer of .* whole names: write "
+         r"one, or a list of names, of which there are q_proj, k_proj, v_proj, o_proj, gate_proj"),
         ({"targets": "("}, r"the name '\(' is not a regular expression"),
         ({"targets": []}, r"list of targets is empty"),
         ({"dropout": 1.0}, r"dropout=1.0 must be from 0 to less than 1"),
@@ -378,7 +385,7 @@ def test_a_copy_of_an_adapted_model_is_another(folder: Path) -> None:
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_what_cannot_be_is_refused_and_leaves_the_model_alone(
-    settings: dict[str, Any], message: str, folder: Path
+    settings: dict[str, Any], message: str, folder: Path, unchecked_types: None
 ) -> None:
     model = add_lora(our_base(folder), 4, targets=["o_proj"], name="there")
     names = list(model.state_dict())

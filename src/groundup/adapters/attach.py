@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TypeVar, cast
 
 import torch
@@ -51,6 +52,8 @@ def add_lora(
         raise UserError(f"dropout={dropout} must be from 0 to less than 1; try 0.05")
     if not (alpha > 0 and math.isfinite(alpha)):
         raise UserError(f"alpha={alpha} must be a number greater than 0; try 2 * rank")
+    if not isinstance(rank, Integral) or isinstance(rank, bool):
+        raise UserError(f"rank={rank} must be a whole number; try 16")
     layers = chosen(model, targets)
     for path, layer in layers.items():
         most = min(layer.in_features, layer.out_features)
@@ -60,7 +63,7 @@ def add_lora(
                 f"{layer.out_features} x {layer.in_features}; take another rank, or leave this "
                 "layer out of the targets"
             )
-    lora = LoRA(rank, alpha, dropout, use_rslora, use_dora)
+    lora = LoRA(int(rank), alpha, dropout, use_rslora, use_dora)
     return attach(model, dict.fromkeys(layers, lora), name=name, seed=seed)
 
 

@@ -65,11 +65,15 @@ def chosen(
     for one in [targets] if isinstance(targets, str) else targets:
         wanted = Targets(one if isinstance(targets, str) else (one,))
         if not any(map(wanted.match, layers)):
-            kinds = dict.fromkeys(path.rpartition(".")[2] for path in layers)
-            raise UserError(
-                f"{one!r} matches no linear layer of the model's blocks; there are "
-                f"{', '.join(kinds) or 'none'}"
-            )
+            ends = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in layers))
+            remedy = f"there are {ends}"
+            if isinstance(targets, str):
+                remedy = "one string is a regular expression for whole names: " + (
+                    f"give [{one!r}] for the layers of that name"
+                    if any(map(Targets((one,)).match, layers))
+                    else f"write one, or a list of names, of which there are {ends}"
+                )
+            raise UserError(f"{one!r} matches no linear layer of the model's blocks; {remedy}")
     wanted = Targets(targets if isinstance(targets, str) else tuple(targets))
     found = {path: layer for path, layer in layers.items() if wanted.match(path)}
     if not found:
