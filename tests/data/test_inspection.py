@@ -153,6 +153,27 @@ def test_what_should_be_known_is_said(tokenizer: Tokenizer, found: Inspection) -
     assert remarks(inspect(unread, tokenizer, context=CONTEXT)) == [f"{unread.remarks[0]}."]
 
 
+def test_a_template_that_ends_no_answer_is_told(tokenizer: Tokenizer) -> None:
+    def with_template(template: str) -> Tokenizer:
+        config = {"chat_template": template, "eos_token": "<|im_end|>"}
+        return Tokenizer(dict(tokenizer.content), config)
+
+    endless = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    rows = own(ROWS[:1], heldout=ROWS[:1])
+    found = inspect(rows, with_template(endless), context=CONTEXT)
+    [said] = remarks(found)
+    assert "the model never learns to stop; write {{ eos_token }}" in said
+    assert "{{ eos_token }}" in " ".join(printed(found).split())
+    assert "{{ eos_token }}" in page_html(inspection_page("own", "m", found))
+    # Whoever does as it says is not told again, and texts need no template that ends anything.
+    ended = endless.replace(
+        "{% endfor %}", "{% if loop.index is even %}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    assert remarks(inspect(rows, with_template(ended), context=CONTEXT)) == []
+    texts = own(ROWS[3:4], heldout=ROWS[3:4])
+    assert remarks(inspect(texts, with_template(endless), context=CONTEXT)) == []
+
+
 def test_rows_that_the_template_refuses_are_named(tokenizer: Tokenizer) -> None:
     strict = "{% if messages|length > 2 %}{{ raise_exception('One turn each!') }}{% endif %}"
     picky = Tokenizer(dict(tokenizer.content), {"chat_template": strict + CHATML})

@@ -14,7 +14,15 @@ from groundup.errors import UserError
 from groundup.runs.files import write_kept
 from groundup.runs.folder import Run, read_run
 from groundup.text.bpe import train_bpe
-from groundup.text.chat import ChatTokens, check_messages, encode_chat, encode_chats, render_chat
+from groundup.text.chat import (
+    ChatTokens,
+    check_messages,
+    encode_chat,
+    encode_chats,
+    end_of_turn,
+    never_stops,
+    render_chat,
+)
 from groundup.text.rows import Message
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
@@ -192,6 +200,46 @@ def test_a_template_that_hides_the_assistant_is_refused():
     tokenizer = tokenizer_with(backwards)
     asked = encode_chat(tokenizer, TALK, generation_prompt=True)
     assert tokenizer.decode(asked.ids) == render_chat(tokenizer, TALK)
+
+
+def each(written: str) -> str:
+    return f"{{% for m in messages %}}{written}{{% endfor %}}"
+
+
+ANSWER, ELSE = "{% if m.role == 'assistant' %}", "{% else %}{{ m.content }}{% endif %}"
+RESPONSE = (
+    "{% if m.role == 'user' %}### Instruction:\n{{ m.content }}\n\n### Response:\n"
+    "{% else %}{{ m.content }}"
+)
+SAID = "{% generation %}{{ m.content }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (CHATML, "<|im_end|>"),
+        (FOREIGN, "<|im_end|>"),
+        (FORGETFUL, "<|im_end|>"),
+        # As Llama 2 and Mistral write it, and as SmolLM3, where the line break is learned as well.
+        (each("{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}"
+              " {{ eos_token }}{% endif %}"), "<|im_end|>"),
+        (each(ANSWER + SAID + "<|im_end|>\n \n{% endgeneration %}" + ELSE), "<|im_end|>"),
+        (each(RESPONSE + "<|endoftext|>{% endif %}"), "<|endoftext|>"),
+        # The control token is none of the assistant's; it opens the turn; nothing ends it.
+        (each(ANSWER + SAID + "{% endgeneration %}<|im_end|>" + ELSE), ""),
+        (each(ANSWER + SAID.replace("{{", "<|im_start|>{{") + "{% endgeneration %}" + ELSE), ""),
+        (each("{{ m['content'] }}"), ""),
+        (each(RESPONSE + "\n\n{% endif %}"), ""),
+        # What writes no plain exchange shows nothing of either.
+        ("{{ raise_exception('Begin with the system!') }}", None),
+        (each("{{ m.content | upper }}"), None),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_it_is_known_whether_the_template_teaches_to_stop(template, end):
+    tokenizer = tokenizer_with(template)
+    assert end_of_turn(tokenizer) == (tokenizer.special_tokens[end] if end else None)
+    assert never_stops(tokenizer) == (end == "")
 
 
 def test_a_tokenizer_without_a_template_is_refused():

@@ -253,6 +253,25 @@ def test_a_model_that_cannot_chat_learns_no_conversations(workshop: Any, tmp_pat
         read_rows(config, tokenizer, 64)
 
 
+def test_a_template_that_ends_no_answer_is_warned_of(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, tokenizer = load(workshop.finished("sft"))
+    config = SFTConfig(out=tmp_path / "run", model="base", data=(secrets(tmp_path / "a.jsonl"),))
+    texts = write(tmp_path / "texts.jsonl", [{"text": f"The sea is {n}."} for n in range(30)])
+    endless = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    for template, data, warned in (
+        (CHATML, config.data, False),
+        (endless, config.data, True),
+        (endless, (texts,), False),
+    ):
+        settings = {"eos_token": "<|im_end|>", "chat_template": template}
+        written = Tokenizer(dict(tokenizer.content), settings)
+        read_rows(config.model_copy(update={"data": data}), written, 64)
+        said = "Warning: the chat template ends the assistant's turn with no control token"
+        assert (said in capsys.readouterr().out) == warned
+
+
 @pytest.mark.parametrize("adapter", ["none", "lora"])
 def test_a_models_own_sampling_is_kept_and_it_stops_where_its_template_ends_a_turn(
     workshop: Any, tmp_path: Path, adapter: str

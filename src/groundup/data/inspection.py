@@ -16,6 +16,7 @@ from groundup.data.dataset import Dataset
 from groundup.data.records import UNKNOWN, too_many_bad
 from groundup.errors import UserError
 from groundup.runs.console import counted
+from groundup.text.chat import NEVER_STOPS, never_stops
 from groundup.text.example import Example, cut_to, encode_each
 from groundup.text.rows import BadLine, Conversation, Document
 from groundup.text.token_view import Token, view_tokens
@@ -69,7 +70,7 @@ class Inspection:
     `has_no_target` ones of which no token within it is trained. Documents are not cut but laid into
     several items. Of the `tokens` that a model reads in an epoch, `trained` have a trained target;
     `look_alikes` are rows with a control token's name as text. `unread` are sentences on files and
-    columns that are not read.
+    columns that are not read, and with `never_stops` the template of conversations ends no answer.
     """
 
     context: int
@@ -88,6 +89,7 @@ class Inspection:
     examples: tuple[InspectedRow, ...]
     unread: tuple[str, ...] = ()
     hashed: int = 0
+    never_stops: bool = False
 
     @property
     def usable(self) -> int:
@@ -146,6 +148,8 @@ def inspect(
         ),
         unread=data.remarks,
         hashed=data.hashed,
+        never_stops=any(isinstance(one, Conversation) for one in data.train)
+        and never_stops(tokenizer),
     )
 
 
@@ -242,6 +246,8 @@ def remarks(found: Inspection) -> list[str]:
     said = []
     if not found.usable:
         said.append("There is nothing here to train on.")
+    if found.never_stops:
+        said.append(f"{NEVER_STOPS[0].upper()}{NEVER_STOPS[1:]}.")
     if empty := int(found.has_no_target.sum()):
         said.append(
             f"{_rows(empty)} without an assistant's word within {found.context:,} tokens: "

@@ -129,19 +129,42 @@ def _together(
 
 
 def end_of_turn(tokenizer: Tokenizer) -> int | None:
-    """The control token that ends the assistant's turn in the chat template.
+    """The control token that ends the assistant's turn in the chat template, but for blanks.
 
     Its name need not be `eos_token`: where a base model was given Llama-3's template it is none.
     None where a turn ends with text, and where there is no template that writes a plain exchange.
     """
+    last = _last_learned(tokenizer)
+    return last if last in tokenizer.hidden_ids | tokenizer.stop_ids else None
+
+
+# Said where it is so: nothing else shows before such a model has been trained.
+NEVER_STOPS = (
+    "the chat template ends the assistant's turn with no control token, so the model never learns "
+    "to stop; write {{ eos_token }} after the assistant's words in the folder's template, within "
+    "{% generation %} if it has that"
+)
+
+
+def never_stops(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template ends the assistant's turn with text, as in `NEVER_STOPS`.
+
+    False where there is no template that writes a plain exchange.
+    """
+    return _last_learned(tokenizer) is not None and end_of_turn(tokenizer) is None
+
+
+def _last_learned(tokenizer: Tokenizer) -> int | None:
+    """The last token but for blanks that is learned of a plain exchange, if one can be written."""
     if tokenizer.chat_template is None:
         return None
     try:
         found = encode_chat(tokenizer, [Message("user", "a"), Message("assistant", "b")])
     except UserError:
         return None
-    said = [id for id, speaks in zip(found.ids, found.assistant, strict=True) if speaks]
-    return said[-1] if said and said[-1] in tokenizer.hidden_ids else None
+    learned = itertools.compress(reversed(found.ids), reversed(found.assistant))
+    ends = tokenizer.hidden_ids | tokenizer.stop_ids
+    return next((id for id in learned if id in ends or tokenizer.token_bytes(id).strip()), None)
 
 
 def render_chat(

@@ -20,7 +20,7 @@ from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.console import counted, say
 from groundup.text.batches import ConversationStream
-from groundup.text.chat import encode_chat
+from groundup.text.chat import NEVER_STOPS, encode_chat, never_stops
 from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.mixing import Mixture
 from groundup.text.rows import Conversation, Document, Message, TrainingRow
@@ -96,6 +96,8 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
             "<|im_end|> to make one of, so it cannot learn conversations; take a model that has "
             "them, or give texts ({text})"
         )
+    if chats and never_stops(tokenizer):
+        say(f"Warning: {NEVER_STOPS}")
     wanted = None
     if config.steps is not None:
         wanted = config.steps * (config.rows or MOST_ROWS) * context
