@@ -333,12 +333,42 @@ def test_llama3s_settings_are_found_in_its_factors(
     save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
     # As llama.cpp's converter leaves it: the tensor, and no word of the settings.
     header = header_of(read_gguf_header(tmp_path / "a.gguf"))
-    for name in ("low_freq_factor", "high_freq_factor", "original_context_length"):
+    written = ("llama3_factor", "low_freq_factor", "high_freq_factor", "original_context_length")
+    for name in written:
         header = header.changed(f"llama.rope.scaling.{name}", None)
     (tmp_path / "b.gguf").write_bytes(header.to_bytes())
     found = read_gguf(tmp_path / "b.gguf").config.rope
     assert (found.type, found.theta, found.factor) == ("llama3", base, factor)
     np.testing.assert_allclose(frequency_factors(found, dim), expected, rtol=1e-4)
+
+
+def test_llama3s_factor_is_read_where_no_pair_is_slowed_by_all_of_it(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    rope = Rope(1e4, "llama3", 8.0, 0.25, 4.0, 8192)
+    factors = frequency_factors(rope, 16)
+    np.testing.assert_allclose(factors, converters_factors(1e4, 16, 8.0, 0.25, 4.0, 8192), 1e-5)
+    assert 1.0 < factors.max() < 7.0, "the tensor alone does not tell the factor"
+    model = tiny_model(model_type="llama", head_dim=16, rope=rope)
+    save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
+    assert read_gguf(tmp_path / "a.gguf").config.rope == rope
+    # llama.cpp goes by the tensor alone, whatever else the file says.
+    np.testing.assert_allclose(
+        llama_cpps(tmp_path / "a.gguf", IDS), logits(model, IDS), atol=1e-4, rtol=0
+    )
+
+
+def test_llama3s_factor_is_found_in_files_that_do_not_say_it(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """As earlier versions wrote them, with bounds that no fit finds."""
+    rope = Rope(5e5, "llama3", 8.0, 0.5, 4.0, 32)
+    model = tiny_model(model_type="llama", rope=rope)
+    save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
+    header = header_of(read_gguf_header(tmp_path / "a.gguf"))
+    header = header.changed("llama.rope.scaling.llama3_factor", None)
+    (tmp_path / "b.gguf").write_bytes(header.to_bytes())
+    assert read_gguf(tmp_path / "b.gguf").config.rope == rope
 
 
 def test_yarns_bounds_are_read_as_the_file_says(
@@ -455,6 +485,10 @@ def test_a_window_bounds_the_context_that_llama_cpp_may_give(
         (
             {"model_type": "llama", "rope": Rope(8.0, "llama3", 8.0, 4.0, 1.0)},
             "low_freq_factor=4 is not less than high_freq_factor=1",
+        ),
+        (
+            {"model_type": "llama", "rope": Rope(type="llama3", factor=0.5)},
+            "factor=0.5 is not 1 or more",
         ),
         ({"rope": replace(YARN, truncate=False)}, "truncate=False"),
         ({"rope": replace(YARN, beta_fast=16.0)}, "beta_fast=16, beta_slow=1"),

@@ -55,12 +55,14 @@ _OTHERS: dict[str, Any] = {
 FREQUENCY_FACTORS = "rope_freqs.weight"
 Factors = npt.NDArray[np.float32]
 
-# Of Llama 3.1, 3.2 and 3.3; the factor itself is the largest that the tensor holds.
+# Of Llama 3.1, 3.2 and 3.3.
 _LLAMA3 = Rope(
     type="llama3", low_freq_factor=1, high_freq_factor=4, original_max_position_embeddings=8192
 )
 # Entries of ours: llama.cpp goes by the tensor alone.
 _LOW, _HIGH = "{arch}.rope.scaling.low_freq_factor", "{arch}.rope.scaling.high_freq_factor"
+# Not `rope.scaling.factor`, by which llama.cpp would divide all positions as well.
+_LLAMA3_FACTOR = "{arch}.rope.scaling.llama3_factor"
 _SCALE_BEFORE_2024 = "{arch}.rope.scale_linear"
 
 
@@ -278,10 +280,13 @@ def _llama3(read: _Settings, plain: Rope, head_dim: int, factors: Factors) -> Ro
     """Find the settings from which the factors in the file were computed, and check them."""
     file = read.file
     if np.isfinite(factors).all() and 1.0 <= factors.min() <= factors.max() <= 1e6:
-        for settings in (_written(read), _LLAMA3, _fitted(plain, head_dim, factors)):
+        # Of the factor itself a tensor tells where the slowest pair is slowed fully.
+        largest = float(factors.max())
+        known = replace(_LLAMA3, factor=largest)
+        for settings in (_written(read, largest), known, _fitted(plain, head_dim, factors)):
             if settings is None:
                 continue
-            rope = replace(settings, theta=plain.theta, factor=float(factors.max()))
+            rope = replace(settings, theta=plain.theta)
             if np.allclose(frequency_factors(rope, head_dim), factors, rtol=1e-4):
                 return rope
     raise UserError(
@@ -290,8 +295,11 @@ def _llama3(read: _Settings, plain: Rope, head_dim: int, factors: Factors) -> Ro
     )
 
 
-def _written(read: _Settings) -> Rope | None:
-    """The settings as `config_entries` leaves them, for such as no fit could find again."""
+def _written(read: _Settings, largest: float) -> Rope | None:
+    """The settings as `config_entries` leaves them, for such as no fit could find again.
+
+    Files of earlier versions do not say the factor; then it is the largest that the tensor holds.
+    """
     if not all(map(read.has, (_LOW, _HIGH, Keys.Rope.SCALING_ORIG_CTX_LEN))):
         return None
     low, high = read.float_(_LOW, 1e-6), read.float_(_HIGH, 1e-6)
@@ -299,6 +307,7 @@ def _written(read: _Settings) -> Rope | None:
         read.refuse(_LOW, f"less than high_freq_factor, {high:g}")
     return replace(
         _LLAMA3,
+        factor=read.float_(_LLAMA3_FACTOR, 1.0, largest),
         low_freq_factor=low,
         high_freq_factor=high,
         original_max_position_embeddings=read.file.int_(read.name(Keys.Rope.SCALING_ORIG_CTX_LEN)),
@@ -325,7 +334,12 @@ def _fitted(plain: Rope, head_dim: int, factors: Factors) -> Rope | None:
     original = round(slope * width)
     if not 1 <= original <= MOST["max_position_embeddings"]:
         return None
-    return replace(_LLAMA3, high_freq_factor=1 + width, original_max_position_embeddings=original)
+    return replace(
+        _LLAMA3,
+        factor=float(factors.max()),
+        high_freq_factor=1 + width,
+        original_max_position_embeddings=original,
+    )
 
 
 # Writing.
@@ -381,7 +395,12 @@ def _rope_entries(rope: Rope) -> dict[str, Any]:
             Keys.Rope.SCALING_ATTN_FACTOR: rope.attention_factor / yarn_scale(rope.factor),
         }
     if rope.type == "llama3":
-        return {_LOW: rope.low_freq_factor, _HIGH: rope.high_freq_factor, **original}
+        return {
+            _LLAMA3_FACTOR: rope.factor,
+            _LOW: rope.low_freq_factor,
+            _HIGH: rope.high_freq_factor,
+            **original,
+        }
     return {}
 
 
@@ -402,6 +421,11 @@ def _refuse_unknown_to_llama_cpp(config: ModelConfig) -> None:
         raise UserError(
             f"low_freq_factor={rope.low_freq_factor:g} is not less than high_freq_factor="
             f"{rope.high_freq_factor:g}, which a GGUF file of {rope.type} RoPE asks for; {remedy}"
+        )
+    if rope.type == "llama3" and rope.factor < 1:
+        raise UserError(
+            f"factor={rope.factor:g} is not 1 or more, which a GGUF file of {rope.type} RoPE asks "
+            f"for; {remedy}"
         )
     if rope.type == "yarn" and not rope.truncate:
         raise UserError(f"llama.cpp always rounds YaRN's bounds (truncate=False); {remedy}")
