@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from groundup.adapters.attach import add_lora
 from groundup.adapters.quantization import quantize
 from groundup.app.cli import main
+from groundup.errors import UserError
 from groundup.formats.adapter import save_adapted
-from groundup.formats.checks import Check
+from groundup.formats.checks import HARD_TEXTS, Check, same_ids
 from groundup.formats.export import export
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
@@ -284,6 +287,50 @@ def test_a_folder_is_held_against_a_folder(tmp_path: Path, folder: Path) -> None
 def test_a_tokenizer_that_loses_text_is_found(tokenizer: Tokenizer) -> None:
     lossy = Tokenizer({**tokenizer.content, "normalizer": {"type": "Lowercase"}}, {})
     assert "text to ids and back" in differing(compared_with_itself(make(), lossy))
+
+
+@pytest.fixture(scope="module")
+def spelling() -> Tokenizer:
+    """A Unigram tokenizer trained the ordinary way, whose vocabulary spells its control token."""
+    fast = tokenizers.Tokenizer(models.Unigram())
+    fast.pre_tokenizer, fast.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=["<unk>", "</s>"], unk_token="<unk>", show_progress=False
+    )
+    fast.train_from_iterator(HARD_TEXTS, trainer)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
+    return Tokenizer(json.loads(fast.to_str()), settings)
+
+
+def test_of_a_vocabulary_that_spells_a_control_token_there_is_a_whole_table(
+    tmp_path: Path, spelling: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="makes a control token of the plain text"):
+        spelling.encode("A line </s> and another.")
+    save_model(tmp_path, make(eos_token_ids=(1,)), spelling, card="# x\n")
+    checks = {check.name: check for check in verify(tmp_path)}
+    assert differing([*checks.values()]) == ["no text becomes a control token"], checks
+    assert {
+        name
+        for name, check in checks.items()
+        if check.status == "same" and check.about == f"{len(HARD_TEXTS) - 1} hard texts"
+    } == {"text to ids and back", "ids as transformers makes them"}
+    assert checks["logits as transformers computes them"].status == "same"
+    assert main(["verify", str(tmp_path)]) == 1
+    heard = capsys.readouterr()
+    [row] = [line for line in heard.out.splitlines() if "DIFFERS" in line]
+    assert row.startswith("no text becomes a control token ")
+    assert heard.err.startswith("error: 1 of ")
+
+
+def test_a_copy_that_refuses_a_text_which_the_model_takes_is_found(
+    tokenizer: Tokenizer, spelling: Tokenizer
+) -> None:
+    texts = ["A line </s> and another."]
+    assert same_ids("ids", spelling, spelling, texts).status == "same"
+    for found, expected in ((spelling, tokenizer), (tokenizer, spelling)):
+        check = same_ids("ids", found, expected, texts)
+        assert check.status == "differs" and "makes a control token" in check.about
 
 
 def test_the_command_prints_a_table_and_exits_with_one_where_something_differs(
