@@ -94,6 +94,22 @@ def test_rows_that_fill_no_blocks_are_told_of(
     assert "rows of 72 numbers do not fill blocks of 32" in capsys.readouterr().out
 
 
+def test_every_end_of_an_answer_is_exported(
+    folder: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = tokenizer.vocab_size
+    end = tokenizer.content["added_tokens"][0] | {"id": last, "content": "<|turn_end|>"}
+    content = {"added_tokens": [*tokenizer.content["added_tokens"], end]}
+    words = Tokenizer(dict(tokenizer.content) | content, {"eos_token": "<|endoftext|>"})
+    save_model(folder, load_model(folder), words, card=CARD)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, last]}))
+    file = export(folder, type="f32") / "sea.f32.gguf"
+    assert "GGUF F32: where an answer ends  same     3 tokens\n" in capsys.readouterr().out
+    assert load_config(file).eos_token_ids == (0, 2, last)
+    with llama_cpp(file, vocabulary_only=True) as theirs:
+        assert {id for id in range(320) if theirs.stops_at(id)} == {0, 2, last}
+
+
 def test_to_gguf_and_back_to_a_folder(folder: Path, tmp_path: Path) -> None:
     gguf = export(folder, type="F32", out=tmp_path / "a")
     back = export(gguf, to="hf", out=tmp_path / "b")
@@ -122,7 +138,7 @@ def test_a_copy_that_transformers_cannot_open_differs(
 ) -> None:
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "above"}))
-    with pytest.raises(CheckFailed, match="1 of 3 checks"):
+    with pytest.raises(CheckFailed, match="1 of 5 checks"):
         export(folder, to="hf")
     assert "transformers cannot load it: ValueError: Padding side" in capsys.readouterr().out
 

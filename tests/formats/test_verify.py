@@ -12,6 +12,7 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from gguf_files import U32, Value, header_of
 from groundup.adapters.attach import add_lora
 from groundup.adapters.quantization import quantize
 from groundup.app.cli import main
@@ -20,6 +21,7 @@ from groundup.formats.adapter import save_adapted
 from groundup.formats.checks import HARD_TEXTS, Check, same_ids
 from groundup.formats.export import export
 from groundup.formats.folder import save_model
+from groundup.formats.gguf.header import read_gguf_header
 from groundup.formats.gguf.write import save_gguf
 from groundup.formats.load import load
 from groundup.formats.verify import compared_with_itself, verify
@@ -86,10 +88,13 @@ def test_a_sound_folder_is_the_same_in_every_way(
         "greedy tokens in a batch",
         "logits as transformers computes them",
         "added tokens as transformers knows them",
+        "where an answer ends in transformers",
         "ids as transformers makes them",
         "chat as transformers renders it",
         "chat ids as transformers makes them",
         "GGUF F32: how a text begins",
+        "GGUF F32: where an answer ends",
+        "GGUF F32: context",
         "GGUF F32: tensors",
         "GGUF F32: logits",
         "GGUF Q8_0: logits",
@@ -153,6 +158,87 @@ def test_a_changed_setting_is_found_though_every_weight_is_right(
     turned.load_state_dict(model.state_dict())
     save_gguf(tmp_path / "model.gguf", turned, tokenizer, "q8_0")
     assert differing(verify(tmp_path / "model.gguf", folder)) == ["GGUF Q8_0: logits"]
+
+
+def with_control_tokens(tokenizer: Tokenizer, *names: str) -> Tokenizer:
+    plain = tokenizer.content["added_tokens"]
+    own = [plain[0] | {"id": id, "content": name}
+           for id, name in enumerate(names, tokenizer.vocab_size)]  # fmt: skip
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    return Tokenizer(dict(tokenizer.content) | {"added_tokens": [*plain, *own]}, settings)
+
+
+START = "2 tokens; also at '<|im_start|>'"
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "name", "told"),
+    [
+        ("tokenizer.ggml.eos_token_id", 1, "where an answer ends", START),
+        ("llama.context_length", 64, "context", "64 tokens, not 128"),
+    ],
+)
+def test_a_changed_entry_is_found(
+    tmp_path: Path, tokenizer: Tokenizer, entry: str, value: int, name: str, told: str
+) -> None:
+    model = make(model_type="llama")
+    save_model(tmp_path / "model", model, tokenizer, card="# x\n")
+    save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
+    header = header_of(read_gguf_header(tmp_path / "a.gguf")).changed(entry, Value(U32, value))
+    (tmp_path / "b.gguf").write_bytes(header.to_bytes())
+    [differs] = [c for c in verify(tmp_path / "b.gguf", tmp_path / "model") if c.status != "same"]
+    assert (differs.name, differs.status) == (f"GGUF F32: {name}", "differs")
+    assert differs.about == told
+
+
+def test_a_lost_end_of_an_answer_is_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """As by a converter that takes the first of several ends."""
+    folder, model = tmp_path / "model", make()
+    tokenizer = with_control_tokens(tokenizer, "<a>", "<b>")
+    save_model(folder, model, tokenizer, card="# x\n")
+    ends = [2, tokenizer.vocab_size - 2, tokenizer.vocab_size - 1]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    save_gguf(tmp_path / "model.gguf", model, tokenizer, "f32")
+    lost = "4 tokens; not at '<a>', '<b>'"
+    checks = {check.name: check for check in verify(tmp_path / "model.gguf", folder)}
+    assert differing([*checks.values()]) == ["GGUF F32: where an answer ends"]
+    assert checks["GGUF F32: where an answer ends"].about == lost
+    save_model(tmp_path / "copy", model, tokenizer, card="# x\n")
+    checks = {check.name: check for check in verify(tmp_path / "copy", folder)}
+    assert differing([*checks.values()]) == ["folder: where an answer ends"]
+    assert checks["folder: where an answer ends"].about == lost
+
+
+def test_a_lost_context_is_found_and_a_window_is_none(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model = make(max_position_embeddings=64)
+    save_model(tmp_path / "copy", model, tokenizer, card="# x\n")
+    assert differing(verify(tmp_path / "copy", folder)) == ["folder: context"]
+    windowed = make(model_type="mistral", sliding_window=24)
+    save_model(tmp_path / "window", windowed, tokenizer, card="# x\n")
+    save_gguf(tmp_path / "a.gguf", windowed, tokenizer, "f32")
+    header = header_of(read_gguf_header(tmp_path / "a.gguf"))
+    # As llama.cpp's own converter writes it.
+    whole = header.changed("llama.context_length", Value(U32, 128))
+    (tmp_path / "b.gguf").write_bytes(whole.to_bytes())
+    for file, tokens in (("a.gguf", 24), ("b.gguf", 128)):
+        checks = {check.name: check for check in verify(tmp_path / file, tmp_path / "window")}
+        assert differing([*checks.values()]) == []
+        assert checks["GGUF F32: context"].about == f"{tokens} tokens"
+
+
+def test_stops_that_a_copy_or_transformers_does_not_share_are_told(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    words = with_control_tokens(tokenizer, "<|end|>")
+    save_model(tmp_path, make(eos_token_ids=(2,)), words, card="# x\n")
+    checks = {check.name: check for check in verify(tmp_path)}
+    assert differing([*checks.values()]) == []
+    theirs = checks["where an answer ends in transformers"].about
+    assert theirs == "1 token; also at '<|endoftext|>', where transformers goes on"
+    copy = checks["GGUF F32: where an answer ends"].about
+    assert copy == "2 tokens; also at '<|end|>', which llama.cpp stops at by name"
 
 
 def test_another_tokenizer_is_found(folder: Path, tmp_path: Path) -> None:

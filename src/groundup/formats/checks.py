@@ -7,7 +7,7 @@ and it is small against what a wrong head, position or permutation would do.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.errors import CheckFailed, UserError
+from groundup.formats.weights import listed
+from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
 from groundup.text.chat import encode_chat
@@ -153,6 +155,39 @@ def same_logits(
     name: str, found: CausalLM, expected: CausalLM, prompts: Sequence[Sequence[int]]
 ) -> Check:
     return near(name, *([logits_of(one, ids) for ids in prompts] for one in (found, expected)))
+
+
+def end_ids(config: ModelConfig, tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens at which an answer ends."""
+    return tokenizer.stop_ids | {*config.eos_token_ids}
+
+
+def same_ends(
+    name: str,
+    found: Collection[int],
+    expected: Collection[int],
+    tokenizer: Tokenizer,
+    allowed: Collection[int] = (),
+    why: str = "",
+) -> Check:
+    """Whether answers end at the same tokens. `allowed` ones may end them in one copy alone, which
+    is told with the words `why`.
+
+    With an id that has no token, which some configs name, nothing is lost.
+    """
+    lost = {id for id in {*expected} - {*found} if tokenizer.token_bytes(id)}
+    more = {*found} - {*expected}
+    status: Status = "differs" if lost or more - {*allowed} else "same"
+    about = [f"{len(expected)} tokens" if len(expected) != 1 else "1 token"]
+    for words, ids, reason in (
+        ("not at", lost, ""),
+        ("also at", more - {*allowed}, ""),
+        ("also at", more & {*allowed}, f", {why}"),
+    ):
+        if ids:
+            tokens = listed(repr(tokenizer.decode([id])) for id in sorted(ids))
+            about.append(f"{words} {tokens}{reason}")
+    return Check(name, status, "; ".join(about))
 
 
 def added_texts(tokenizer: Tokenizer) -> tuple[str, ...]:

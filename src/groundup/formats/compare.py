@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -22,16 +23,21 @@ from groundup.formats.checks import (
     Check,
     added_texts,
     chat_ids,
+    end_ids,
     equal,
     prompts_for,
+    same_ends,
     same_ids,
     same_logits,
 )
 from groundup.formats.gguf.model import GGUFModel, read_gguf
+from groundup.formats.gguf.settings import context_of
 from groundup.formats.gguf.tensors import BLOCK_TYPES, dequantize, quantize, stored_in_gguf
+from groundup.formats.gguf.tokenizer import ends_by_name
 from groundup.formats.load import open_model
 from groundup.formats.weights import model_of
 from groundup.generation.request import opening_ids
+from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 
@@ -41,7 +47,7 @@ _HALVES = {"f16": torch.float16, "bf16": torch.bfloat16}
 def compared_with_gguf(
     model: CausalLM, tokenizer: Tokenizer, file: Path, type: str | None = None
 ) -> list[Check]:
-    """A GGUF file against the model that it was made of: tensors, logits, ids, chat template.
+    """A GGUF file against its model: tensors, logits, ids, ends of answers, context, template.
 
     A quantized file is compared with our weights quantized by the `gguf` package. The checks name
     the `type` that was asked for, by default that of most numbers.
@@ -78,6 +84,20 @@ def compared_with_gguf(
             [opening_ids(model.config, tokenizer)],
             "beginnings",
         ),
+        same_ends(
+            f"GGUF {kind}: where an answer ends",
+            end_ids(copy.config, found.tokenizer),
+            end_ids(model.config, tokenizer),
+            tokenizer,
+            allowed=ends_by_name(found.tokenizer),
+            why="which llama.cpp stops at by name",
+        ),
+        # A file of other converters has the whole context, whatever the window.
+        _same_context(
+            f"GGUF {kind}: context",
+            copy.config,
+            {model.config.max_position_embeddings, context_of(model.config)},
+        ),
     ]
     if tokenizer.chat_template is not None:
         name = f"GGUF {kind}: chat template"
@@ -86,6 +106,13 @@ def compared_with_gguf(
         written, ours = chat_ids(found.tokenizer, TALK), chat_ids(tokenizer, TALK)
         checks.append(equal(name, [written], [ours], "conversations"))
     return checks
+
+
+def _same_context(name: str, copy: ModelConfig, allowed: Collection[int]) -> Check:
+    found = copy.max_position_embeddings
+    if found in allowed:
+        return Check(name, "same", f"{found:,} tokens")
+    return Check(name, "differs", f"{found:,} tokens, not {max(allowed):,}")
 
 
 def _same_tensors(name: str, model: CausalLM, copy: CausalLM, found: GGUFModel) -> Check:
@@ -147,6 +174,13 @@ def compared_with_folder(
     return [
         same_logits(f"folder in {type}: logits", copy, twin, prompts),
         same_ids("folder: ids", written, tokenizer),
+        same_ends(
+            "folder: where an answer ends",
+            end_ids(copy.config, written),
+            end_ids(model.config, tokenizer),
+            tokenizer,
+        ),
+        _same_context("folder: context", copy.config, {model.config.max_position_embeddings}),
     ]
 
 

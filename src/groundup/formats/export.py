@@ -26,6 +26,7 @@ from groundup.formats.checks import Check, require_same
 from groundup.formats.compare import compared_with_folder, compared_with_gguf
 from groundup.formats.folder import CARD, StoredModel, save_model
 from groundup.formats.gguf.model import GGUFModel, read_gguf
+from groundup.formats.gguf.settings import context_of
 from groundup.formats.gguf.write import GGUF_TYPES, save_gguf
 from groundup.formats.load import open_model
 from groundup.formats.locate import GGUF_SUFFIX, is_named, short_name
@@ -111,8 +112,7 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
     path, tokenizer = found.path, found.tokenizer
     model = in_full(found.model(), torch.float32)
     file = f"{name}.{type}{GGUF_SUFFIX}"
-    windows = [window for window in model.config.windows if window is not None]
-    context = min([whole := model.config.max_position_embeddings, *windows])
+    context, whole = context_of(model.config), model.config.max_position_embeddings
     if context < whole:
         say(
             "llama.cpp knows no attention window of this family, so the file's context is that "

@@ -38,10 +38,12 @@ from groundup.formats.checks import (
     Status,
     chat_ids,
     encodable,
+    end_ids,
     equal,
     logits_of,
     near,
     prompts_for,
+    same_ends,
 )
 from groundup.formats.compare import compared_with_folder, compared_with_gguf
 from groundup.formats.folder import TOKENIZER, ModelFolder, StoredModel
@@ -230,7 +232,7 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
     texts = encodable(tokenizer, HARD_TEXTS)
     with _quiet_transformers() as transformers:
         try:
-            logits = _their_logits(transformers, found, prompts)
+            logits, their_ends = _their_logits(transformers, found, prompts)
             written = transformers.AutoTokenizer.from_pretrained(at, local_files_only=True)
         except Exception as error:  # of whatever kind: it checks a folder as it reads it
             return [Check("loaded by transformers", "differs", _cannot_load(error))]
@@ -242,11 +244,21 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
             written(text, add_special_tokens=False, split_special_tokens=True).input_ids
             for text in texts
         ]
+    our_ends = end_ids(model.config, tokenizer)
     our_logits = [logits_of(model, ids) for ids in prompts]
     our_ids = [tokenizer.encode(text) for text in texts]
     checks = [
         near("logits as transformers computes them", our_logits, logits),
         added_tokens,
+        # Answers of a base model end where ChatML ends a turn, too, which no file of it may say.
+        same_ends(
+            "where an answer ends in transformers",
+            our_ends,
+            their_ends,
+            tokenizer,
+            allowed=our_ends,
+            why="where transformers goes on",
+        ),
         equal("ids as transformers makes them", our_ids, their_ids, "hard texts", texts),
     ]
     if their_text is not None and tokenizer.chat_template is not None:
@@ -279,7 +291,8 @@ def _cannot_load(error: Exception) -> str:
 
 def _their_logits(
     transformers: Any, found: StoredModel, prompts: Sequence[Sequence[int]]
-) -> list[Logits]:
+) -> tuple[list[Logits], list[int]]:
+    """Logits after the prompts, and the tokens at which the library's `generate` stops."""
     base = found.base if isinstance(found, AdapterFolder) else found
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         base.path, dtype=torch.float32, local_files_only=True
@@ -289,8 +302,10 @@ def _their_logits(
 
         theirs = peft.PeftModel.from_pretrained(theirs, found.path)
     theirs.eval()
+    ends = theirs.generation_config.eos_token_id
     with torch.inference_mode():
-        return [theirs(torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
+        logits = [theirs(torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
+    return logits, ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def _added_tokens(tokenizer: Tokenizer, theirs: Any) -> Check:

@@ -153,6 +153,71 @@ def test_llama_cpp_stops_where_we_do(tokenizer: Tokenizer, theirs: LlamaCpp) -> 
     assert stops == tokenizer.stop_ids
 
 
+@pytest.mark.parametrize(
+    ("eos", "more"),
+    [
+        (["<|endoftext|>", "<a>"], ["<|im_end|>"]),
+        (["<a>", "<|im_end|>"], ["<|endoftext|>"]),
+        (["<a>"], ["<|im_end|>", "<|endoftext|>"]),
+        (["<|im_end|>", "<a>", "<b>"], ["<|endoftext|>"]),
+        (["<a>", "<|im_end|>", "<b>", "<|endoftext|>", "<c>"], []),
+        ([], ["<|endoftext|>", "<|im_end|>"]),
+    ],
+)
+@pytest.mark.parametrize("special", [True, False])
+def test_all_ends_survive(
+    tokenizer: Tokenizer, tmp_path: Path, eos: list[str], more: list[str], special: bool
+) -> None:
+    whole = with_ends(tokenizer, "<a>", "<b>", "<c>", special=special)
+    ids = {one["content"]: one["id"] for one in whole.content["added_tokens"]}
+    entries = entries_of(whole, eos_ids=[ids[token] for token in eos])
+    path = write(tmp_path / "a.gguf", entries)
+    ends = [whole.decode([id]) for id in read_ids(read_gguf_header(path)).ends]
+    assert sorted(ends) == sorted([*eos, *more]) and ends[:1] == (eos or more)[:1]
+    with llama_cpp(path, vocabulary_only=True) as theirs:
+        stops = {id for id in range(VOCABULARY + 8) if theirs.stops_at(id)}
+    assert {whole.decode([id]) for id in stops} == {*eos, *more}
+
+
+def test_an_ordinary_token_that_has_the_name_of_an_end_is_not_made_one(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    content = dict(with_ends(tokenizer, "<|eot_id|>", special=False).content)
+    content["added_tokens"] = [one for one in content["added_tokens"] if one["id"] != 2]
+    writing = Tokenizer(content, {"chat_template": "x<|eot_id|>"})
+    assert "<|eot_id|>" in writing.special_tokens and writing.stop_ids == {0}
+    back = read_back(tmp_path / "a.gguf", entries_of(writing, eos_ids=(0,)))
+    assert back.stop_ids == {0}
+
+
+def test_an_end_that_the_tokenizers_files_alone_name_survives(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    whole = with_ends(tokenizer, "<a>", "<b>")
+    own = Tokenizer(dict(whole.content), {"eos_token": "<a>"}, [VOCABULARY + 1])
+    back = read_back(tmp_path / "a.gguf", entries_of(own, eos_ids=(2,)))
+    assert back.stop_ids == own.stop_ids == {0, 2, VOCABULARY, VOCABULARY + 1}
+
+
+def test_more_ends_than_a_file_has_entries_for_are_refused(tokenizer: Tokenizer) -> None:
+    names = ("<a>", "<b>", "<c>", "<d>")
+    ids = range(VOCABULARY, VOCABULARY + 4)
+    with pytest.raises(UserError, match=r"answers at <a>, <b>, <c>, <d>, .* entries for 3 such"):
+        entries_of(with_ends(tokenizer, *names), eos_ids=ids)
+    # An id without a token counts for nothing.
+    entries_of(with_ends(tokenizer, *names[:3]), eos_ids=ids)
+
+
+def with_ends(tokenizer: Tokenizer, *names: str, special: bool = True) -> Tokenizer:
+    """The tokenizer with added tokens of these names, at which a model may end its answers."""
+    plain = tokenizer.content["added_tokens"]
+    own = [
+        plain[0] | {"id": VOCABULARY + place, "content": name, "special": special}
+        for place, name in enumerate(names)
+    ]
+    return with_content(tokenizer, added_tokens=[*plain, *own])
+
+
 def test_llama_cpp_adds_nothing_to_a_conversation(tokenizer: Tokenizer, theirs: LlamaCpp) -> None:
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi."}]
     rendered = render_chat(tokenizer, messages, generation_prompt=True)

@@ -351,13 +351,8 @@ def config_entries(config: ModelConfig) -> dict[str, Any]:
     Raises `UserError` for what llama.cpp has no word for.
     """
     _refuse_unknown_to_llama_cpp(config)
-    context = config.max_position_embeddings
-    if config.sliding_window is not None:
-        # llama.cpp has no window for these families. While a text is no longer than the window,
-        # there is none to see; so that is how much the model may be given.
-        context = min(context, config.sliding_window)
     entries: dict[str, Any] = {
-        Keys.LLM.CONTEXT_LENGTH: context,
+        Keys.LLM.CONTEXT_LENGTH: context_of(config),
         Keys.LLM.EMBEDDING_LENGTH: config.hidden_size,
         Keys.LLM.BLOCK_COUNT: config.num_hidden_layers,
         Keys.LLM.FEED_FORWARD_LENGTH: config.intermediate_size,
@@ -378,6 +373,15 @@ def config_entries(config: ModelConfig) -> dict[str, Any]:
         entries[Keys.Attention.SLIDING_WINDOW] = config.sliding_window
     architecture = ARCHITECTURES[config.model_type]
     return {name.format(arch=architecture): value for name, value in entries.items()}
+
+
+def context_of(config: ModelConfig) -> int:
+    """How many tokens the model may be given by llama.cpp, which has no window for these families.
+
+    While a text is no longer than the window, there is none to see.
+    """
+    windows = (window for window in config.windows if window is not None)
+    return min([config.max_position_embeddings, *windows])
 
 
 def _rope_entries(rope: Rope) -> dict[str, Any]:

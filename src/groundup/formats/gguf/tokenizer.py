@@ -39,6 +39,8 @@ _ENDS = (
     "<|end_of_text|>",
     "</s>",
 )
+# The entries for other ends than the first.
+_MORE_ENDS = (_KEYS.EOT_ID, _KEYS.EOM_ID)
 # Qwen's own vocabulary normalizes text to NFC before it cuts it, which no entry of a GGUF file
 # says and llama.cpp does not do. It is known by where it ends; ours has the same cut and no
 # normalizer.
@@ -107,11 +109,16 @@ def read_ids(file: GGUFFile) -> TokenIds:
 
 
 def _ends(file: GGUFFile, tokens: Mapping[int, str], types: Sequence[int]) -> tuple[int, ...]:
-    keys = (_KEYS.EOS_ID, _KEYS.EOT_ID, _KEYS.EOM_ID)
-    named = [_id(file, key, tokens) for key in keys]
+    named = [_id(file, key, tokens) for key in (_KEYS.EOS_ID, *_MORE_ENDS)]
     ids = {token: id for id, token in tokens.items() if types[id] == TokenType.CONTROL}
     found = [*named, *(ids.get(token) for token in _ENDS)]
     return tuple(dict.fromkeys(id for id in found if id is not None))
+
+
+def ends_by_name(tokenizer: Tokenizer) -> frozenset[int]:
+    """The control tokens at which llama.cpp stops for their names, whatever a file says of them."""
+    tokens = tokenizer.special_tokens
+    return frozenset(tokens[name] for name in _ENDS if name in tokens) & tokenizer.hidden_ids
 
 
 def _pre_tokenizer_name(file: GGUFFile) -> str:
@@ -233,8 +240,8 @@ def tokenizer_entries(
     """The metadata entries that hold `tokenizer`, filled up to the model's `vocab_size`.
 
     Raises `UserError` for a tokenizer that llama.cpp could not follow: not byte-level BPE, cut by
-    a pattern it has no name for, changed by a normalizer, or with added tokens that look at what
-    stands beside them.
+    a pattern it has no name for, changed by a normalizer, with added tokens that look at what
+    stands beside them, or with more ends of an answer than a file has entries for.
     """
     content = tokenizer.content
     model = content.get("model") or {}
@@ -255,15 +262,12 @@ def tokenizer_entries(
         raise UserError("this tokenizer has no merges, which llama.cpp needs; train a larger one")
     tokens, types = _filled(content, vocab_size)
     # llama.cpp takes token 11, whatever it is, for both where no entry names another.
-    end = next(iter(eos_ids), tokenizer.end_of_text)
+    end, *more_ends = _ends_written(tokenizer, eos_ids)
     begin = bos_id
     if begin is None:
         # One that nothing begins with: <|endoftext|> here would open every text of ours.
         others = (id for name, id in tokenizer.special_tokens.items() if name != END_OF_TEXT)
         begin = end if end != tokenizer.special_tokens.get(END_OF_TEXT) else next(others, end)
-    turn_end = tokenizer.special_tokens.get(
-        "<|im_end|>", tokenizer.special_tokens.get("<|eot_id|>")
-    )
     merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     entries = {
         _KEYS.MODEL: "gpt2",
@@ -273,7 +277,7 @@ def tokenizer_entries(
         _KEYS.MERGES: merges,
         _KEYS.BOS_ID: begin,
         _KEYS.EOS_ID: end,
-        _KEYS.EOT_ID: turn_end,
+        **dict(zip(_MORE_ENDS, more_ends, strict=False)),
         _KEYS.PAD_ID: pad_id,
         # llama.cpp and Ollama have one switch for conversations and bare texts alike. Where the
         # tokenizer itself puts the token first (Llama 3), so shall they, and they know of templates
@@ -283,6 +287,30 @@ def tokenizer_entries(
         _KEYS.CHAT_TEMPLATE: tokenizer.chat_template or None,
     }
     return {name: value for name, value in entries.items() if value is not None}
+
+
+def _ends_written(tokenizer: Tokenizer, eos_ids: Sequence[int]) -> list[int]:
+    """The ends that entries name: the first of `eos_ids`, and those that no name tells of.
+
+    Where there is room, the end of a turn has its entry as well, as in other converters' files.
+    """
+    first = eos_ids or [tokenizer.end_of_text]
+    # An id without a token, which some configs name, is nothing that a file could hold.
+    ends = [id for id in (*first, *sorted(tokenizer.stop_ids)) if tokenizer.token_bytes(id)]
+    end, named = ends[0] if ends else tokenizer.end_of_text, ends_by_name(tokenizer)
+    unnamed = [*dict.fromkeys(id for id in ends if id not in named and id != end)]
+    if len(unnamed) > len(_MORE_ENDS):
+        names = ", ".join(tokenizer.decode([id]) for id in (end, *unnamed))
+        raise UserError(
+            f"this model ends its answers at {names}, and a GGUF file has entries for "
+            f"{len(_MORE_ENDS) + 1} such tokens; leave some out of eos_token_id in "
+            "generation_config.json, or export to the Hugging Face format"
+        )
+    tokens = tokenizer.special_tokens
+    turn_end = tokens.get("<|im_end|>", tokens.get("<|eot_id|>"))
+    if turn_end is not None and turn_end in named and len(unnamed) < len(_MORE_ENDS):
+        return [end, turn_end, *unnamed]
+    return [end, *unnamed]
 
 
 def _refuse_normalizer(normalizer: Any, pre: str) -> None:
