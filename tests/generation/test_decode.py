@@ -259,3 +259,107 @@ def test_whoever_changes_what_a_layer_gives_changes_the_whole_answer(
     assert generate(model, [request])[0].ids != plain[0].ids
     hook.remove()
     assert generate(model, [request]) == plain
+
+
+class Rolled(nn.Module):
+    """A layer within another, as tools for steering put them."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any) -> torch.Tensor:
+        out: torch.Tensor = self.inner(*args)
+        return out.roll(1, -1)
+
+
+def patched(name: str) -> Callable[[CausalLM], None]:
+    def change(model: CausalLM) -> None:
+        module = model.get_submodule(name)
+        before = module.forward
+        module.forward = lambda *args: before(*args).roll(1, -1)
+
+    return change
+
+
+def subclassed(name: str) -> Callable[[CausalLM], None]:
+    def change(model: CausalLM) -> None:
+        module = model.get_submodule(name)
+        kind: Any = type(module)
+
+        class Own(kind):  # type: ignore[misc]
+            def forward(self, *args: Any) -> torch.Tensor:
+                out: torch.Tensor = super().forward(*args)
+                return out.roll(1, -1)
+
+        module.__class__ = Own
+
+    return change
+
+
+def wrapped(name: str) -> Callable[[CausalLM], None]:
+    return lambda model: model.set_submodule(name, Rolled(model.get_submodule(name)))
+
+
+def gone(name: str) -> Callable[[CausalLM], None]:
+    return lambda model: model.set_submodule(name, nn.Identity())
+
+
+def with_another_activation(model: CausalLM) -> None:
+    model.get_submodule("model.layers.1.mlp").activation = torch.tanh  # type: ignore[assignment]
+
+
+def with_fewer_heads(model: CausalLM) -> None:
+    """Half of the queries that share a key, as pruning leaves them."""
+    attention = model.blocks[1].self_attn
+    q, o = attention.q_proj, attention.o_proj
+    heads = torch.arange(q.out_features).view(-1, 2, model.config.head_dim)[:, 0].flatten()
+    attention.q_proj = nn.Linear(q.in_features, len(heads), bias=False)
+    attention.o_proj = nn.Linear(len(heads), o.out_features, bias=False)
+    attention.q_proj.weight, attention.o_proj.weight = (
+        nn.Parameter(weight.detach().clone()) for weight in (q.weight[heads], o.weight[:, heads])
+    )
+
+
+def with_more_inner_features(model: CausalLM) -> None:
+    mlp: Any = model.get_submodule("model.layers.1.mlp")
+    width, more = model.config.hidden_size, 3 * model.config.intermediate_size
+    mlp.gate_proj, mlp.up_proj = (nn.Linear(width, more, bias=False) for _ in range(2))
+    mlp.down_proj = nn.Linear(more, width, bias=False)
+
+
+LAYER = "model.layers.1"
+CHANGES: dict[str, Callable[[CausalLM], None]] = {
+    **{
+        f"{change.__name__} {name}": change(name)
+        for change in (patched, subclassed, wrapped)
+        for name in (
+            *(LAYER, f"{LAYER}.self_attn", f"{LAYER}.mlp", f"{LAYER}.mlp.down_proj"),
+            *(f"{LAYER}.input_layernorm", f"{LAYER}.self_attn.q_norm", "model.norm", "lm_head"),
+        )
+    },
+    **{f"gone {name}": gone(name) for name in (f"{LAYER}.mlp", f"{LAYER}.input_layernorm")},
+    "gone model.norm": gone("model.norm"),
+    **{
+        change.__name__: change
+        for change in (
+            with_another_activation,
+            with_fewer_heads,
+            with_more_inner_features,
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("rows", [1, MOST_ROWS + 1])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_model_is_decoded_as_it_is(tiny_model: TinyModel, change: str, rows: int) -> None:
+    model = randomized(tiny_model(eos_token_ids=(), tie_word_embeddings=False))
+    requests = [
+        Request([5, 6 + n], sampling=Sampling(temperature=0, max_new_tokens=8)) for n in range(rows)
+    ]
+    before = [one.ids for one in generate(model, requests)]
+    CHANGES[change](model)
+    after = [one.ids for one in generate(model, requests)]
+    assert after == [one.ids for one in reference_generate(model, requests)]
+    assert after != before

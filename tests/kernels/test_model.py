@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.kernels.conftest import HOOKS, error, number, within
+from tests.kernels.conftest import HOOKS, error, normal, number, within
+from torch import nn
 
 from groundup.adapters.attach import add_lora
 from groundup.adapters.quantization import quantize
 from groundup.kernels.library import Kernels, plain
-from groundup.lm.model import CausalLM
+from groundup.lm.model import CausalLM, RMSNorm
 from groundup.train.batch import Batch
 from groundup.train.loss import next_token_loss
 from groundup.train.optim import Optimizer, Rates
@@ -145,6 +146,63 @@ def test_whoever_listens_to_a_norm_hears_it_called(
     getattr(module, f"register_{hook}_hook")(lambda *_: heard.append(True))
     gradients(model, packed(2, 9, 30))
     assert len(heard) == 2, "once in each pass"
+
+
+def randomized(model: CausalLM) -> CausalLM:
+    """Of fresh models the blocks add nothing."""
+    with torch.no_grad():
+        for i, parameter in enumerate(model.parameters()):
+            if parameter.ndim == 2:
+                parameter.copy_(normal(i, *parameter.shape, scale=parameter.shape[1] ** -0.5))
+    return model
+
+
+class Tripled(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.mul(self.inner(x), 3)
+
+
+class TripledNorm(RMSNorm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * 3
+
+
+def tripled(model: CausalLM, name: str, how: str) -> None:
+    """Make a layer give three times as much, by one of the ways there are."""
+    module = model.get_submodule(name)
+    if how == "subclass":
+        module.__class__ = TripledNorm
+    elif how == "wrapper":
+        model.set_submodule(name, Tripled(module))
+    else:
+        before = module.forward
+        module.forward = lambda x: before(x) * 3
+
+
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [
+        *(("forward", f"self_attn.{name}") for name in ("v_proj", "o_proj", "q_norm")),
+        *(("forward", name) for name in ("mlp.down_proj", "post_attention_layernorm")),
+        *(("subclass", name) for name in ("self_attn.q_norm", "post_attention_layernorm")),
+        ("wrapper", "self_attn.q_norm"),
+    ],
+)
+def test_a_changed_layer_is_computed_as_it_is(
+    kernels: Kernels, tiny_model: TinyModel, name: str, how: str
+) -> None:
+    model, batch = randomized(tiny_model(**SIZES)).to(number()), packed(2, 9, 30)
+    before = model(batch)
+    tripled(model, f"model.layers.1.{name}", how)
+    after = model(batch)
+    with plain():
+        expected = model(batch)
+    assert error(after, expected) < within(0.03)
+    assert error(after, before) > 0.1
 
 
 def test_second_derivatives_are_refused(kernels: Kernels, tiny_model: TinyModel) -> None:

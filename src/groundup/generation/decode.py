@@ -12,7 +12,8 @@ for all layers, and while no row joins or leaves, positions only count up. Adapt
 the matrices are that they stand beside; quantized layers are called as they are. A few rows go
 through `kernel`, where a step is a single call; of more rows it computes what lies between the
 products. Blocks that are put together otherwise (norms after, experts, ALiBi), recurrent networks,
-and models with hooks go through the model itself.
+and models whose parts were changed (by a hook, a `forward` or a class of their own) go through the
+model itself.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch.nn.functional import linear, rms_norm
 
 from groundup.adapters.lora import LoRALinear
 from groundup.generation.kernel import Kernel, is_plain
-from groundup.kernels.linear import has_hooks
+from groundup.kernels.linear import is_changed
 from groundup.lm.attention import one_query
 from groundup.lm.cache import Cache, KVCache
 from groundup.lm.model import MLP, Attention, Block, CausalLM, Decoder, RMSNorm, uncompiled
@@ -268,9 +269,9 @@ def _joined(layers: Sequence[nn.Module]) -> Function:
 
 def _parts(layer: nn.Module) -> tuple[nn.Linear, Tensor, Tensor] | None:
     """A matrix and the two thin ones beside it, which are empty without an adapter."""
-    if any(map(has_hooks, layer.modules())):
+    if any(map(is_changed, layer.modules())):
         return None
-    if isinstance(layer, LoRALinear) and type(layer.base_layer) is nn.Linear:
+    if type(layer) is LoRALinear and type(layer.base_layer) is nn.Linear:
         found = layer.split(layer.base_layer.weight.dtype)
         return None if found is None else (layer.base_layer, *found[1:])
     if type(layer) is not nn.Linear:

@@ -16,15 +16,16 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import pad, silu
 
 from groundup.adapters.lora import LoRALinear
 from groundup.generation.blocks import BlockLinear
 from groundup.generation.library import FLAGS, KINDS, Layer, Matrix, Model, library
 from groundup.generation.threads import Threads
-from groundup.kernels.linear import has_hooks
+from groundup.kernels.linear import is_changed
 from groundup.lm.cache import KVCache
-from groundup.lm.model import MLP, Block, CausalLM, RMSNorm
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import MLP, Attention, Block, CausalLM, Decoder, RMSNorm
 from groundup.lm.positions import inverse_frequencies, rotation
 
 # More rows than this are faster as PyTorch's matrix products; those of weights in blocks would have
@@ -164,7 +165,7 @@ class Kernel:
 
     def _read(self, layer: nn.Module) -> Matrix | None:
         """A matrix of the model's type or in blocks, with an adapter's two beside it."""
-        if isinstance(layer, LoRALinear):
+        if type(layer) is LoRALinear:
             split = layer.split(self._dtype)
             if split is None or len(split[1]) > _MOST_RANK:
                 return None
@@ -174,7 +175,7 @@ class Kernel:
                 wide = pad(up, (0, -rank % _CHUNK))
                 found.lora_down, found.lora_up = map(self._address, (down, wide))
             return found
-        if isinstance(layer, BlockLinear):
+        if type(layer) is BlockLinear:
             return layer.matrix(self.floats(layer.bias))
         if type(layer) is not nn.Linear:
             return None
@@ -219,14 +220,48 @@ def _layer(kernel: Kernel, block: Block) -> Layer:
 def is_plain(model: CausalLM) -> bool:
     """Whether blocks are put together as the steps of decoding here and in `decode` are.
 
-    Whoever listens to a module, or changes what it gives, is to hear it called.
+    Whoever listens to a module, or changes what it gives, is to hear it called. Matrices and
+    embeddings of other classes are called in any case.
     """
     config = model.config
     if config.family.recurrent or config.experts is not None:
         return False
-    if any(map(has_hooks, model.modules())):
+    if not config.do_layer_norm_before or config.position == "alibi":
         return False
-    return config.do_layer_norm_before and config.position != "alibi"
+    if any(map(is_changed, model.modules())):
+        return False
+    if type(model) is not CausalLM or type(model.model) is not Decoder:
+        return False
+    layers, windows = model.model.layers, config.windows
+    return (
+        len(layers) == len(windows)
+        and _has_norms(config, model.model.norm)
+        and all(_is_plain_block(config, *one) for one in zip(layers, windows, strict=True))
+    )
+
+
+def _is_plain_block(config: ModelConfig, block: nn.Module, window: int | None) -> bool:
+    """Whether a block's parts are of our classes, and as the config says."""
+    if type(block) is not Block or not block.norms_before:
+        return False
+    attention, mlp = block.self_attn, block.mlp
+    return (
+        type(attention) is Attention
+        and attention.window == window
+        and type(mlp) is MLP
+        and (mlp.gate_proj is not None) == config.gated
+        and _has_norms(config, block.input_layernorm, block.post_attention_layernorm)
+        and (
+            _has_norms(config, attention.q_norm, attention.k_norm)
+            if config.qk_norm
+            else type(attention.q_norm) is type(attention.k_norm) is nn.Identity
+        )
+    )
+
+
+def _has_norms(config: ModelConfig, *norms: nn.Module) -> bool:
+    kind = RMSNorm if config.family.norm == "rms" else nn.LayerNorm
+    return all(type(norm) is kind and norm.eps == config.rms_norm_eps for norm in norms)
 
 
 def _known(model: CausalLM) -> bool:
@@ -236,7 +271,28 @@ def _known(model: CausalLM) -> bool:
         return False
     if not is_plain(model) or config.family.norm != "rms" or config.head_dim % 2:
         return False
-    return config.gated and config.hidden_act == "silu"
+    return config.gated and all(_is_known_block(config, block) for block in model.blocks)
+
+
+def _is_known_block(config: ModelConfig, block: Block) -> bool:
+    """Whether a plain block's activation is the kernel's, and its sizes are the config's.
+
+    For these there is room, and heads may have been taken out of a layer since.
+    """
+    attention, mlp = block.self_attn, cast(MLP, block.mlp)
+    queries, keys = (
+        count * config.head_dim
+        for count in (config.num_attention_heads, config.num_key_value_heads)
+    )
+    inner = config.intermediate_size
+    sizes = (
+        (attention.q_proj, queries), (attention.k_proj, keys), (attention.v_proj, keys),
+        (mlp.gate_proj, inner), (mlp.up_proj, inner),
+    )  # fmt: skip
+    # A layer without `out_features` is none that the kernel reads.
+    return mlp.activation is silu and all(
+        getattr(layer, "out_features", size) == size for layer, size in sizes
+    )
 
 
 def kernel_number(model: CausalLM) -> int:

@@ -15,9 +15,12 @@ from groundup.kernels.gradients import accumulate_product, master_of
 from groundup.kernels.library import in_use, once_differentiable
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether someone listens to a module, who is to hear it called."""
-    forward = module._forward_hooks or module._forward_pre_hooks
+def is_changed(module: nn.Module) -> bool:
+    """Whether a module is to be called, since that may do more than its class says.
+
+    Someone listens to it by a hook, or it has a `forward` of its own.
+    """
+    forward = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
     return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
@@ -31,7 +34,7 @@ def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
         and in_use(layer.weight)
         and layer.in_features % 32 == 0
         and layer.out_features % 32 == 0
-        and not has_hooks(layer)
+        and not is_changed(layer)
     )
 
 

@@ -26,6 +26,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -38,7 +39,7 @@ from groundup.deprecated import renamed_method
 from groundup.errors import UserError
 from groundup.kernels import attention as kernel
 from groundup.kernels import rms_norm, rotary
-from groundup.kernels.linear import has_hooks, linears
+from groundup.kernels.linear import is_changed, linears
 from groundup.kernels.swiglu import swiglu_down
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.config import Activation, ModelConfig
@@ -143,7 +144,8 @@ def _placed(
         out: Tensor = norm(x.transpose(1, 2))
         return out
     weight, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
-    if rotary.supports(x, weight) and not has_hooks(norm):
+    plain = type(norm) in (RMSNorm, nn.Identity) and not is_changed(norm)
+    if plain and rotary.supports(x, weight):
         return rotary.normed_and_rotated(x, weight, eps, *cos_sin).transpose(1, 2)
     return rotate(norm(x.transpose(1, 2)), cos_sin)
 
@@ -217,7 +219,7 @@ class Block(nn.Module):
 
 def _added(x: Hidden, found: Hidden, norm: nn.Module) -> tuple[Hidden, Hidden]:
     """x + found, and the norm of it."""
-    if isinstance(norm, RMSNorm) and rms_norm.supports(x, norm.weight) and not has_hooks(norm):
+    if type(norm) is RMSNorm and rms_norm.supports(x, norm.weight) and not is_changed(norm):
         return rms_norm.add_rms_norm(x, found, norm.weight, norm.eps)
     x = x + found
     return x, norm(x)
@@ -368,11 +370,14 @@ class CausalLM(nn.Module):
         return self.lm_head.weight
 
     @property
-    def like(self) -> Float[Tensor, " width"]:
+    def like(self) -> Float[Tensor, "..."]:
         """A tensor of the type and on the device in which the model computes."""
-        weight = self.model.norm.weight
-        assert isinstance(weight, Tensor)
-        return weight
+        norm = self.model.norm
+        weight = getattr(norm, "weight", None)
+        if isinstance(weight, Tensor):
+            return weight
+        # The norm stands within another module, or was taken out.
+        return next(chain(norm.parameters(), self.model.parameters()))
 
     def logits(self, batch: Batch, cache: Cache | None = None) -> Float[Tensor, "rows time vocab"]:
         """Logits of every position, in float32. For a loss, use the head in chunks instead."""
