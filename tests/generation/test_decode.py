@@ -328,6 +328,15 @@ def with_more_inner_features(model: CausalLM) -> None:
     mlp.down_proj = nn.Linear(more, width, bias=False)
 
 
+def with_layers_that_changed_places(model: CausalLM) -> None:
+    layers = model.model.layers
+    layers[0], layers[1] = layers[1], layers[0]
+
+
+def with_a_layer_in_two_places(model: CausalLM) -> None:
+    model.model.layers[1] = model.model.layers[0]
+
+
 LAYER = "model.layers.1"
 CHANGES: dict[str, Callable[[CausalLM], None]] = {
     **{
@@ -346,6 +355,8 @@ CHANGES: dict[str, Callable[[CausalLM], None]] = {
             with_another_activation,
             with_fewer_heads,
             with_more_inner_features,
+            with_layers_that_changed_places,
+            with_a_layer_in_two_places,
         )
     },
 }

@@ -10,6 +10,7 @@ row has read is copied into another's slots instead of being computed again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -21,6 +22,9 @@ from groundup.lm.config import ModelConfig
 
 Stored = Float[Tensor, "rows kv_heads slots head_dim"]
 New = Float[Tensor, "some kv_heads time head_dim"]
+Visible = Float[Tensor, "some kv_heads visible head_dim"]
+# Stores a layer's new keys and values; returns all that the pass may look at.
+Write = Callable[[New, New], tuple[Visible, Visible]]
 
 
 @runtime_checkable  # the tests' import hook checks arguments
@@ -124,12 +128,7 @@ class CacheView:
         lines = lines.view(self.rows, heads, 1) * cache.slots
         self._places = (lines + position_ids[:, None]).flatten()
 
-    def write(
-        self, layer: int, key: New, value: New
-    ) -> tuple[
-        Float[Tensor, "some kv_heads visible head_dim"],
-        Float[Tensor, "some kv_heads visible head_dim"],
-    ]:
+    def write(self, layer: int, key: New, value: New) -> tuple[Visible, Visible]:
         """Store a layer's new keys and values; return all that this pass may look at."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         width = keys.shape[-1]

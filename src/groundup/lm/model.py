@@ -55,7 +55,7 @@ from groundup.train.batch import Batch
 from groundup.train.loss import Auxiliary
 
 if TYPE_CHECKING:  # what is trained keeps no keys, and few models have these parts
-    from groundup.lm.cache import Cache, CacheView, KVCache
+    from groundup.lm.cache import Cache, CacheView, KVCache, Write
     from groundup.lm.experts import MixtureOfExperts
     from groundup.lm.rnn import Recurrent
 
@@ -100,7 +100,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.head_dim = layer, config.head_dim
+        self.head_dim = config.head_dim
         self.window = config.windows[layer]
         self.path: AttentionPath = "matmul"
         width, bias = config.hidden_size, config.attention_bias
@@ -116,7 +116,7 @@ class Attention(nn.Module):
         self.k_norm = head_norm(config.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Hidden, seen: Seen, cos_sin: Rotation | None, cache: CacheView | None
+        self, x: Hidden, seen: Seen, cos_sin: Rotation | None, write: Write | None
     ) -> Hidden:
         projected = linears(x, self.q_proj, self.k_proj, self.v_proj)
         # Each head has its own slice of the features: (rows, time, heads, head_dim).
@@ -126,8 +126,8 @@ class Attention(nn.Module):
         query = _placed(query, self.q_norm, cos_sin)
         key = _placed(key, self.k_norm, cos_sin)
         value = value.transpose(1, 2)
-        if cache is not None:
-            key, value = cache.write(self.layer, key, value)
+        if write is not None:
+            key, value = write(key, value)
         if seen.dtype == torch.int32:
             mixed = kernel.attention(query, key, value, seen)
         else:
@@ -205,13 +205,13 @@ class Block(nn.Module):
         self.mlp = feed_forward(config)
 
     def forward(
-        self, x: Hidden, seen: Seen, cos_sin: Rotation | None, cache: CacheView | None
+        self, x: Hidden, seen: Seen, cos_sin: Rotation | None, write: Write | None
     ) -> Hidden:
         if not self.norms_before:
-            x = self.input_layernorm(x + self.self_attn(x, seen, cos_sin, cache))
+            x = self.input_layernorm(x + self.self_attn(x, seen, cos_sin, write))
             after: Tensor = self.post_attention_layernorm(x + self.mlp(x))
             return after
-        found = self.self_attn(self.input_layernorm(x), seen, cos_sin, cache)
+        found = self.self_attn(self.input_layernorm(x), seen, cos_sin, write)
         x, normed = _added(x, found, self.post_attention_layernorm)
         out: Tensor = x + self.mlp(normed)
         return out
@@ -263,13 +263,15 @@ class Decoder(nn.Module):
         # Who may see whom is the same in every layer with the same window, so it is found out once.
         windows = self.config.windows
         seen = {window: self._seen(batch, view, window, x) for window in set(windows)}
-        for layer, window in zip(self.layers, windows, strict=True):
+        for place, (layer, window) in enumerate(zip(self.layers, windows, strict=True)):
+            # By its place, not by a number of its own: layers may change places or stand in two.
+            write = None if view is None else partial(view.write, place)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 # Memory for time: of a block its input alone is kept, and backward runs it again
                 # (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost).
-                x = checkpoint(layer, x, seen[window], cos_sin, view, use_reentrant=False)
+                x = checkpoint(layer, x, seen[window], cos_sin, write, use_reentrant=False)
             else:
-                x = layer(x, seen[window], cos_sin, view)
+                x = layer(x, seen[window], cos_sin, write)
         out: Tensor = self.norm(x)
         return out
 

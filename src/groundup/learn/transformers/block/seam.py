@@ -11,7 +11,7 @@ from groundup.learn.plain import all_replaced, plainly
 from groundup.learn.small import losses, replies
 from groundup.lm import model
 from groundup.lm.attention import Bias
-from groundup.lm.cache import CacheView
+from groundup.lm.cache import Write
 from groundup.lm.positions import Rotation
 
 USED_BY = "every layer of every transformer: its wiring, its norms, and its SwiGLU where it has one"
@@ -38,14 +38,14 @@ def swap(part: ModuleType) -> Iterator[None]:
         x: Tensor,
         seen: Bias,
         cos_sin: Rotation | None,
-        cache: CacheView | None,
+        write: Write | None,
     ) -> Tensor:
         if not self.norms_before:
-            return product[1](self, x, seen, cos_sin, cache)
+            return product[1](self, x, seen, cos_sin, write)
         stream: Tensor = part.block(
             x,
             self.input_layernorm,
-            lambda y: self.self_attn(y, seen, cos_sin, cache),
+            lambda y: self.self_attn(y, seen, cos_sin, write),
             self.post_attention_layernorm,
             self.mlp,
         )
