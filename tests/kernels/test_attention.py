@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -77,3 +78,14 @@ def test_what_is_no_number_stays_none(kernels: Kernels) -> None:
     query[0, 1, 35, 3] = torch.nan
     out = attention(query, key, value, first_seen(torch.zeros(1, 40, dtype=torch.int64)))
     assert bool(out[0, 1, 35].isnan().all()) and int(out.isnan().sum()) == 32
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_tensors_of_several_types_are_refused(kernels: Kernels, which: int) -> None:
+    """The kernel would read the memory of one as that of another type, and beyond its end."""
+    other = torch.float32 if number() == torch.bfloat16 else torch.bfloat16
+    tensors = [normal(seed, 1, 2, 5, 32) for seed in range(3)]
+    tensors[which] = tensors[which].to(other)
+    first = first_seen(torch.zeros(1, 5, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"torch\.bfloat16.*convert the model's parts"):
+        attention(*tensors, first)

@@ -10,6 +10,8 @@ from tests.kernels.conftest import error, leaves, normal, number, within
 from torch import Tensor, nn
 from torch.nn import functional
 
+from groundup.kernels import rms_norm as norms
+from groundup.kernels import rotary
 from groundup.kernels.cross_entropy import cross_entropy_, supports
 from groundup.kernels.library import Kernels
 from groundup.kernels.rms_norm import add_rms_norm, rms_norm
@@ -135,3 +137,18 @@ def test_targets_outside_the_vocabulary_are_refused(kernels: Kernels, wrong: int
     with pytest.raises(IndexError, match=f"target {wrong} is outside the vocabulary of 32"):
         cross_entropy_(logits, torch.tensor([5, wrong]), torch.ones(2))
     assert torch.equal(memory, before)
+
+
+def test_numbers_of_another_type_are_not_read_as_the_kernels_own(kernels: Kernels) -> None:
+    """As a float32 vector that is added to a bfloat16 layer's output makes them."""
+    other = torch.float32 if number() == torch.bfloat16 else torch.bfloat16
+    wide, weight = normal(0, 2, 3, 64), normal(1, 64)
+    assert norms.supports(wide, weight, wide)
+    assert not norms.supports(wide, weight, wide.to(other))
+    heads, turns = normal(2, 2, 3, 4, 64), normal(3, 2, 3, 64)
+    assert rotary.supports(heads, weight, turns, turns)
+    assert not rotary.supports(heads, weight, turns.to(other), turns)
+    assert not rotary.supports(heads, None, turns, turns.to(other))
+    gate, up = normal(4, 3, 64), normal(5, 3, 64)
+    found = swiglu_down(gate, up.to(other), nn.Identity())
+    assert error(found, functional.silu(gate.double()) * up.double()) < 0.01

@@ -205,6 +205,44 @@ def test_a_changed_layer_is_computed_as_it_is(
     assert error(after, before) > 0.1
 
 
+def autograd_gradients(model: CausalLM, loss: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+@pytest.mark.parametrize("to", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", ["qwen3", "llama"])
+def test_under_autocast_kernels_change_nothing(
+    kernels: Kernels,
+    tiny_model: TinyModel,
+    shape: str,
+    weights: torch.dtype,
+    to: torch.dtype,
+) -> None:
+    model, batch = randomized(tiny_model(**{**SIZES, **SHAPES[shape]})).to(weights), packed(2, 9, 9)
+
+    def computed() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        with torch.autocast("cpu", dtype=to):
+            logits, loss = model.logits(batch), next_token_loss(model, batch).total
+        return logits, autograd_gradients(model, loss)
+
+    logits, found = computed()
+    with plain():
+        expected, true = computed()
+    assert torch.equal(logits, expected)
+    # The head's gradient is the loss's own, whose logits are of the type of the head.
+    assert all(error(one, other) < 0.01 for one, other in zip(found, true, strict=True))
+
+
+def test_autocast_around_backward_changes_no_bit(kernels: Kernels, tiny_model: TinyModel) -> None:
+    model, batch = randomized(tiny_model(**SIZES)).to(number()), packed(2, 9, 9)
+    expected = autograd_gradients(model, next_token_loss(model, batch).total)
+    loss = next_token_loss(model, batch).total
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = autograd_gradients(model, loss)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_second_derivatives_are_refused(kernels: Kernels, tiny_model: TinyModel) -> None:
     """Some would be left out, and nobody would know."""
     model, batch = tiny_model(**SIZES).to(number()), packed(2, 9, 30)

@@ -42,7 +42,16 @@ def first_seen(segment_ids: Tensor, window: int | None = None) -> FirstSeen:
 
 
 def attention(query: Query, key: Key, value: Key, first: FirstSeen) -> Query:
-    """softmax(Q K^T / sqrt(d)) V, where query i sees the keys from first[i] to i."""
+    """softmax(Q K^T / sqrt(d)) V, where query i sees the keys from first[i] to i.
+
+    Raises `TypeError` for tensors of another type than the kernel's, as torch's products do.
+    """
+    if not all(map(in_use, (query, key, value))):
+        types = ", ".join(str(x.dtype) for x in (query, key, value))
+        raise TypeError(
+            f"query, key and value are {types}, and the kernel in use computes with one type "
+            "alone; convert the model's parts to one type"
+        )
     out: Tensor = _Attention.apply(query, key, value, first)  # type: ignore[no-untyped-call]
     return out
 

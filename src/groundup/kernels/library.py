@@ -184,7 +184,11 @@ def plain() -> Iterator[None]:
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse second derivatives, where torch's decorator of this name would leave some out."""
+    """Refuse second derivatives, where torch's decorator of this name would leave some out.
+
+    Products within are of the types of forward, also where autocast goes on around backward: a
+    kernel would read numbers of another type as if they were its own.
+    """
 
     @functools.wraps(backward)
     def checked(*arguments: Any) -> Any:
@@ -194,7 +198,10 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
                 "compute forward and backward within groundup.kernels.library.plain(), and the "
                 "loss from model.logits(batch)"
             )
-        return backward(*arguments)
+        if not torch.is_autocast_enabled("cpu"):
+            return backward(*arguments)
+        with torch.autocast("cpu", enabled=False):
+            return backward(*arguments)
 
     return checked
 
@@ -206,8 +213,13 @@ def used() -> ctypes.CDLL:
 
 
 def in_use(x: Tensor) -> bool:
-    """Whether kernels are in use that compute with tensors like x."""
-    return _used is not None and x.dtype == _dtype and x.device.type == "cpu"
+    """Whether kernels are in use that compute with tensors like x.
+
+    Not under autocast, which chooses the type of each product anew.
+    """
+    if _used is None or x.dtype != _dtype or x.device.type != "cpu":
+        return False
+    return not torch.is_autocast_enabled("cpu")
 
 
 def scratch(name: str, *sizes: int) -> Tensor:

@@ -14,9 +14,10 @@ from groundup.kernels.library import call, in_use, once_differentiable
 Wide = Float[Tensor, "*rows width"]
 
 
-def supports(x: Wide, weight: Float[Tensor, " width"]) -> bool:
+def supports(x: Wide, weight: Float[Tensor, " width"], added: Wide | None = None) -> bool:
     """Whether the kernel computes with these."""
-    return in_use(x) and weight.dtype == x.dtype and x.shape[-1] % 16 == 0
+    alike = weight.dtype == x.dtype and (added is None or added.dtype == x.dtype)
+    return in_use(x) and alike and x.shape[-1] % 16 == 0
 
 
 def rms_norm(x: Wide, weight: Float[Tensor, " width"], eps: float) -> Wide:

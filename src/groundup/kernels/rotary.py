@@ -18,10 +18,11 @@ Tokens = Float[Tensor, "rows time heads size"]
 Turns = Float[Tensor, "rows time size"]
 
 
-def supports(x: Tokens, weight: Float[Tensor, " size"] | None) -> bool:
+def supports(x: Tokens, weight: Float[Tensor, " size"] | None, cos: Turns, sin: Turns) -> bool:
     """Whether the kernel computes with these."""
     fits = x.shape[-1] % 32 == 0 and x.shape[-1] <= _LARGEST
-    return in_use(x) and fits and (weight is None or weight.dtype == x.dtype)
+    alike = cos.dtype == sin.dtype == x.dtype and (weight is None or weight.dtype == x.dtype)
+    return in_use(x) and fits and alike
 
 
 def normed_and_rotated(

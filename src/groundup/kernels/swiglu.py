@@ -18,7 +18,7 @@ Inner = Float[Tensor, "*rows inner"]
 
 def swiglu_down(gate: Inner, up: Inner, down: nn.Module) -> Float[Tensor, "*rows width"]:
     """down(silu(gate) * up)."""
-    if in_use(gate) and gate.numel() % 16 == 0:
+    if in_use(gate) and up.dtype == gate.dtype and gate.numel() % 16 == 0:
         if is_plain(down):
             y: Tensor = _SwiGLUDown.apply(gate, up, down.weight)  # type: ignore[no-untyped-call]
             return y

@@ -145,7 +145,7 @@ def _placed(
         return out
     weight, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
     plain = type(norm) in (RMSNorm, nn.Identity) and not is_changed(norm)
-    if plain and rotary.supports(x, weight):
+    if plain and rotary.supports(x, weight, *cos_sin):
         return rotary.normed_and_rotated(x, weight, eps, *cos_sin).transpose(1, 2)
     return rotate(norm(x.transpose(1, 2)), cos_sin)
 
@@ -219,7 +219,7 @@ class Block(nn.Module):
 
 def _added(x: Hidden, found: Hidden, norm: nn.Module) -> tuple[Hidden, Hidden]:
     """x + found, and the norm of it."""
-    if type(norm) is RMSNorm and rms_norm.supports(x, norm.weight) and not is_changed(norm):
+    if type(norm) is RMSNorm and rms_norm.supports(x, norm.weight, found) and not is_changed(norm):
         return rms_norm.add_rms_norm(x, found, norm.weight, norm.eps)
     x = x + found
     return x, norm(x)
