@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -385,6 +386,34 @@ def test_a_recipe_runs_once_and_goes_on_where_it_stopped(
     assert "again (sft): begun before" in capsys.readouterr().out
     assert (out / "again" / "model.safetensors").read_bytes() == weights
     assert find_model(out) == out / "again"
+
+
+def test_a_finished_recipe_that_lost_what_can_be_made_again_is_whole_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stages after it were begun from the same bytes and are skipped."""
+    recipe, out = recipe_of(folder, RECIPE), folder / "out"
+    run_recipe(recipe, out)
+    models = ("base", "again")
+    weights = {name: (out / name / "model.safetensors").read_bytes() for name in models}
+    plan = (out / "base" / "plan.json").read_bytes()
+
+    def lost(name: str) -> list[str]:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.write_bytes(b"")
+        capsys.readouterr()
+        run_recipe(recipe, out)
+        assert weights == {one: (out / one / "model.safetensors").read_bytes() for one in models}
+        said = capsys.readouterr().out.splitlines()
+        return [
+            line.split("]")[1].split()[0].strip(":") for line in said if "finished before" in line
+        ]
+
+    assert lost("tokenizer/status.json") == ["base", "again"]
+    assert lost("tokenizer") == ["base", "again"]
+    assert lost("base/status.json") == ["tokenizer", "again"]
+    assert lost("base/plan.json") == ["tokenizer", "base", "again"]
+    assert (out / "base" / "plan.json").read_bytes() == plan
 
 
 def test_a_recipe_of_ones_own_may_be_called_quickstart(

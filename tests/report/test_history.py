@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -39,6 +40,37 @@ def test_a_file_in_a_folder_beside_is_found_from_elsewhere(
     assert run.beside("quickstart/data/documents/train.jsonl") == text
     # What is nowhere is called as it would be, beside the run.
     assert run.beside("quickstart/other/nothing.jsonl") == tmp_path / "moved" / "nothing.jsonl"
+
+
+def test_a_parent_whose_hash_an_earlier_version_kept_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It covered what the run before said of itself."""
+    for project in ("one", "other"):
+        base = tmp_path / project / "base"
+        base.mkdir(parents=True)
+        (base / "model.safetensors").write_text(project)
+        (base / "run.json").write_text("{}")
+    base, whole = tmp_path / "one" / "base", hashlib.sha256()
+    for name in ("model.safetensors", "run.json"):
+        content = hashlib.sha256((base / name).read_bytes()).hexdigest()
+        whole.update(f"{name} {content}\n".encode())
+    parents = {"model": {"path": "base", "sha256": whole.hexdigest()}}
+    run = History(tmp_path / "one" / "sft", {"stage": "sft", "parents": parents}, {})
+    monkeypatch.chdir(tmp_path / "other")
+    assert run.parent is not None and run.parent.resolve() == base
+
+
+def test_a_run_that_lost_its_plan_tells_what_it_was_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it learned from stands in run.json; what it cost is left out, and the file is named."""
+    run = {"stage": "pretrain", "parents": {"data": {"path": "data"}}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    (tmp_path / "metrics.jsonl").write_text("")
+    [found] = lineage(tmp_path)
+    assert found.run["parents"] == run["parents"] and found.plan == {}
+    assert "plan.json" in capsys.readouterr().out
 
 
 def test_a_lineage_reads_what_was_measured_only_for_who_asks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -111,6 +112,88 @@ def test_a_changed_parent_is_refused(tmp_path: Path) -> None:
     (data / "text.txt").write_text("two")
     with pytest.raises(UserError, match="another data than"):
         Run.open(config.out, "sft", config, {"data": data})
+
+
+OF_THE_RUN = ("run.json", "plan.json", "status.json")
+
+
+def finished(folder: Path) -> Path:
+    """A finished run with a plan, which has made a model."""
+    with open_run(folder) as run:
+        run.plan({"steps": 1})
+        save_file({"w": np.zeros(8, np.float32)}, folder / "model.safetensors")
+        run.finish(step=1)
+    return folder
+
+
+def test_what_a_run_says_of_itself_is_none_of_its_content(tmp_path: Path) -> None:
+    base = finished(tmp_path / "base")
+    hashes = {folder_hash(base)}
+    for name in OF_THE_RUN:
+        (base / name).write_text("{")
+        hashes.add(folder_hash(base))
+    (base / "plan.json").unlink()
+    assert hashes == {folder_hash(base)}
+    save_file({"w": np.ones(8, np.float32)}, base / "model.safetensors")
+    assert hashes != {folder_hash(base)}
+    # Where there is no run, they are somebody's texts.
+    texts = {folder_hash(tmp_path)}
+    for name in ("plan.json", "status.json"):
+        (tmp_path / name).write_text('{"text": "one"}')
+        texts.add(folder_hash(tmp_path))
+    assert len(texts) == 3
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_run_that_keeps_the_hash_of_an_earlier_version_goes_on(
+    tmp_path: Path, moved: bool
+) -> None:
+    """It covered what the run before said of itself."""
+    base = finished(tmp_path / "base")
+
+    def opened(base: Path) -> Run:
+        config = TokenizerConfig(data=base, out=tmp_path / "out")
+        return Run.open(config.out, "tokenizer", config, {"data": base})
+
+    with opened(base) as run:
+        run.plan({"steps": 1})
+    described = read_run(tmp_path / "out")
+    whole = hashlib.sha256()
+    for name in ("model.safetensors", *sorted(OF_THE_RUN)):
+        content = hashlib.sha256((base / name).read_bytes()).hexdigest()
+        whole.update(f"{name} {content}\n".encode())
+    assert described["parents"]["data"]["sha256"] != whole.hexdigest()
+    described["parents"]["data"]["sha256"] = whole.hexdigest()
+    write_kept(tmp_path / "out" / "run.json", described)
+    if moved:
+        base = base.rename(tmp_path / "elsewhere")
+    opened(base).close()
+    save_file({"w": np.ones(8, np.float32)}, base / "model.safetensors")
+    with pytest.raises(UserError, match="was begun with data=" if moved else "another data than"):
+        opened(base)
+
+
+@pytest.mark.parametrize("way", ["gone", "cut"])
+def test_the_plan_of_a_finished_run_is_restored_from_its_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    finished(tmp_path)
+    plan, copy = tmp_path / "plan.json", tmp_path / ".plan.json.copy"
+    whole = plan.read_bytes()
+
+    def harm(path: Path) -> None:
+        path.unlink() if way == "gone" else path.write_bytes(whole[:20])
+
+    harm(plan)
+    with open_run(tmp_path) as run:
+        assert run.finished
+    assert plan.read_bytes() == whole
+    assert capsys.readouterr().out.count("plan.json was damaged or gone and is restored") == 1
+    # Nothing is left to be done by it.
+    harm(plan)
+    harm(copy)
+    with open_run(tmp_path) as run:
+        assert run.finished
 
 
 def test_a_parent_may_be_spelled_in_another_way(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from groundup.errors import UserError
 from groundup.runs.console import say
 from groundup.runs.files import is_kept, is_number, read_json_object, read_kept
-from groundup.runs.folder import folder_hash, read_metrics, read_run
+from groundup.runs.folder import kept_hashes, read_metrics, read_run
 
 # What each training stage measures on held-out material on the way, and what it is called.
 HELDOUT = {
@@ -58,7 +58,7 @@ class History:
     def of(folder: Path) -> History | None:
         """Read a finished training run's folder; what is damaged in it is left out, and said."""
         files = [folder / name for name in ("run.json", "plan.json", "metrics.jsonl")]
-        if not (is_kept(files[0]) and is_kept(files[1]) and files[2].is_file()):
+        if not (is_kept(files[0]) and files[2].is_file()):
             return None
         try:
             run = read_run(folder)
@@ -130,7 +130,7 @@ class History:
             return path if path.exists() else near
         hashes = {one["path"]: one.get("sha256") for one in self.run["parents"].values()}
         with contextlib.suppress(OSError):  # damaged: then the name alone says
-            return near if _hash(near) == hashes.get(named) else path
+            return near if hashes.get(named) in _hashes(near) else path
         return path
 
     def planned(self, name: str) -> float | None:
@@ -252,9 +252,9 @@ class History:
 
 
 @cache
-def _hash(folder: Path) -> str:
-    """The hash of a folder that nobody writes to any more."""
-    return folder_hash(folder)
+def _hashes(folder: Path) -> frozenset[str]:
+    """The hashes of a folder that nobody writes to any more."""
+    return kept_hashes(folder)
 
 
 @cache

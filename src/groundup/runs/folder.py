@@ -67,8 +67,9 @@ _LOGS = frozenset(
 )
 _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
 _DESCRIPTIONS = ("run.json", ".run.json.copy")
-# What a finished stage is asked for; what says of the run itself is made anew by any start.
+# What a finished stage is asked for.
 _PARTS = frozenset({".safetensors", ".json", ".jsonl"})
+# What a run says of itself: of when it ran and how fast, which any start may write anew.
 _OF_THE_RUN = frozenset({"run.json", "plan.json", "status.json"})
 parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar(
     "parts_of_ones_own", default=MappingProxyType({})
@@ -148,6 +149,7 @@ class Run:
         try:
             if not is_kept(described) or not _continues(folder, wanted, defaults, known):
                 write_kept(described, wanted)
+            _restore_plan(folder)
             if lost := _lost_parts(folder):
                 say(f"{lost[0]} is gone or cut short: it is made anew")
                 run.repairs = True
@@ -192,7 +194,7 @@ class Run:
             self.status("finished", parts=_parts(self.folder), **facts)
 
     def status(self, state: str, **facts: Any) -> None:
-        # Of a repaired run it stays as it was, as part of the content that others were begun from.
+        # Of a repaired run it stays as it was: earlier versions hashed it with what a run has made.
         if not self.writes or (self.repairs and state != "finished"):
             return
         line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": utc_now(), **facts}
@@ -309,11 +311,7 @@ def _is_whole(path: Path, size: object) -> bool:
 
 def _parts(folder: Path) -> dict[str, int]:
     """The size of each file that a finished stage has made, by its path in the folder."""
-    return {
-        name: path.stat().st_size
-        for name, path in _content(folder)
-        if path.suffix in _PARTS and name not in _OF_THE_RUN
-    }
+    return {name: path.stat().st_size for name, path in _content(folder) if path.suffix in _PARTS}
 
 
 # All that a start leaves which failed before its first work, on bad data say.
@@ -359,14 +357,35 @@ def runs_inside(folder: Path) -> frozenset[Path]:
 
 def folder_hash(folder: Path) -> str:
     """One hash for a model, tokenizer or data folder: of the files that make it what it is."""
+    return _hash_of(_content(folder))
+
+
+def kept_hashes(path: Path) -> frozenset[str]:
+    """The hashes that a run may have kept of a file or folder that it was begun from.
+
+    Earlier versions hashed what a folder's run says of itself with what it has made.
+    """
+    if not path.is_dir():
+        return frozenset({file_hash(path)})
+    return frozenset({folder_hash(path), _hash_of(_files(path))})
+
+
+def _hash_of(files: Iterable[tuple[str, Path]]) -> str:
     whole = hashlib.sha256()
-    for name, path in _content(folder):
+    for name, path in files:
         whole.update(f"{name} {file_hash(path)}\n".encode())
     return whole.hexdigest()
 
 
 def _content(folder: Path) -> Iterator[tuple[str, Path]]:
     """The files that make a folder what it is, each with its path in the folder."""
+    # Where there is no run, files of these names are somebody's texts.
+    aside = _OF_THE_RUN if is_kept(folder / "run.json") else frozenset[str]()
+    return ((name, path) for name, path in _files(folder) if name not in aside)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a folder without logs, caches and what other runs wrote inside."""
     others = runs_inside(folder)
     for path in sorted(folder.rglob("*")):
         if not others.isdisjoint(path.parents):
@@ -396,6 +415,17 @@ def _continues(
             raise
         return False
     return True
+
+
+def _restore_plan(folder: Path) -> None:
+    """Put a damaged or lost plan right from its copy, of a finished run, too, which resolves none.
+
+    What a lost copy means is told by whoever needs the plan.
+    """
+    path = folder / "plan.json"
+    if is_kept(path) and not path.is_dir():
+        with contextlib.suppress(UserError):
+            read_kept(path, dict, say)
 
 
 def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
@@ -582,6 +612,7 @@ def _require_same(
             f"{folder} was begun with these parts of your own (--mine): {begun}{same}; now there "
             f"are: {now}; choose another --out, or give the same parts to continue it"
         )
+    have = have | {"parents": _by_todays_hash(have["parents"], want["parents"])}
     allowed = want["config"].get("allow_inexact_resume")  # None where nothing is trained
     free = _FREE_FIELDS | _INEXACT_FIELDS if allowed else _FREE_FIELDS
     keys = sorted(have["config"].keys() | want["config"].keys())
@@ -615,6 +646,18 @@ def _require_same(
                     f"{folder} was begun from another {part} of {name} than {parent['path']} has "
                     "now; choose another --out, or put back what it was begun from"
                 )
+
+
+def _by_todays_hash(
+    begun: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What a run was begun from, with today's hash of what has the one that the run has kept."""
+    found = dict(begun)
+    for name, parent in now.items():
+        said = begun.get(name, {}).get("sha256")
+        if said != parent["sha256"] and said in kept_hashes(Path(parent["path"])):
+            found[name] = begun[name] | {"sha256": parent["sha256"]}
+    return found
 
 
 def _named(value: Any, names: Mapping[str, Any]) -> Any:

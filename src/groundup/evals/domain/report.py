@@ -32,7 +32,7 @@ from groundup.report.page import (
     write_page,
 )
 from groundup.runs.files import write_json
-from groundup.runs.folder import read_run, utc_now
+from groundup.runs.folder import kept_hashes, utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 1
@@ -47,7 +47,7 @@ def write_tuning(
 ) -> Callable[[], None]:
     """Write report.json and report.html into `folder`; gives what to say then."""
     tested = claims(models, models[0].material.domain)
-    content = tuning_json(config, models, tested, children_of(folder, models), compute, seconds)
+    content = tuning_json(config, models, tested, children_of(models), compute, seconds)
     write_json(folder / "report.json", content)
     write_page(folder / PAGE, tuning_page(content, tested, tuning_plots(models)))
     return lambda: say_table(content, tested)
@@ -79,15 +79,14 @@ def run(config: TuningReportConfig) -> Path:
     return run_suite(TUNING, config)
 
 
-def children_of(folder: Path, models: Sequence[Evaluated]) -> dict[str, bool | None]:
+def children_of(models: Sequence[Evaluated]) -> dict[str, bool | None]:
     """Whether each tuned model was trained from the first one, by the hashes that runs keep; None
     where a folder does not tell."""
-    parents = read_run(folder)["parents"]
-    first = parents[models[0].name]["sha256"]
+    first = kept_hashes(models[0].folder)
     found: dict[str, bool | None] = {}
     for model in models[1:]:
         began = None if model.history is None else model.history.run["parents"].get("model")
-        found[model.name] = None if began is None else began.get("sha256") == first
+        found[model.name] = None if began is None else began.get("sha256") in first
     return found
 
 
