@@ -14,6 +14,7 @@ from groundup.app.cli import app
 from groundup.app.plan import plan_recipe, replan
 from groundup.app.recipe import Recipe, Table, read_recipe
 from groundup.data.config import DataConfig
+from groundup.errors import UserError
 from groundup.runs.files import read_kept, write_kept
 from groundup.train.device import Machine
 
@@ -365,6 +366,26 @@ def test_what_a_report_takes_depends_on_what_it_computes_in(
     assert as_planned(other, "report") == 12 + whole / 5
     table = replan(recipe, other, named(recipe, "report"), 300 - 12 - whole)
     assert not set(table.settings) & {"bytes_per_source", "pairs"}, "measured whole"
+
+
+def test_a_lost_plan_is_not_made_anew_over_stages_that_have_begun(
+    journey: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    """Another would have other numbers than they were begun with."""
+    _, out = journey
+    before = written(out)["settings"]
+    for name in ("plan.json", ".plan.json.copy"):
+        (out / name).unlink()
+    recipe = read_recipe(tmp_path / "mine.toml")
+    assert plan_recipe(recipe, out, 5) is not recipe and written(out)["settings"].keys() == (
+        before.keys()
+    ), "nothing has begun"
+    finish(out, "data", 1.0)
+    for name in ("plan.json", ".plan.json.copy"):
+        (out / name).unlink()
+    with pytest.raises(UserError, match=r"out/plan\.json is not there.*out/data has begun"):
+        plan_recipe(recipe, out, 5)
+    assert [path.name for path in out.iterdir()] == ["data"]
 
 
 def test_a_plan_of_before_is_left_as_it_is(journey: tuple[Recipe, Path]) -> None:

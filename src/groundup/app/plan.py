@@ -29,6 +29,7 @@ from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import fresh
 from groundup.runs.console import counted, say
 from groundup.runs.files import is_kept, is_number, read_json_object, read_kept, write_kept
+from groundup.runs.folder import has_begun
 from groundup.train.config import NOTHING_TRAINED, TrainingConfig, Traits
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
@@ -231,8 +232,16 @@ def _other_steps(
 
 
 def _written(path: Path, recipe: Recipe, out: Path) -> dict[str, Any] | None:
-    """Return the plan that was written, if there is one."""
+    """Return the plan that was written, if there is one.
+
+    Raises `UserError` where it is lost and a stage has begun by it: another plan has other numbers.
+    """
     if not is_kept(path):
+        if begun := [table.name for table in recipe.tables if has_begun(out / table.name)]:
+            raise UserError(
+                f"{path} is not there, and {out / begun[0]} has begun: put the plan back, leave "
+                "out --minutes if there was none, or choose another folder with --out"
+            )
         return None
     try:
         return read_kept(path, _checked, say)
