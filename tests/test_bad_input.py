@@ -368,3 +368,12 @@ def test_answers_that_cannot_be_learned_from(
         for word in told:
             assert word in said, (words, said)
         assert not (folder / f"out-{number}" / "model.safetensors").exists()
+
+
+def test_a_device_is_no_file_to_read(refused: Refused, tmp_path: Path) -> None:
+    """The first ends at once; the second has no end."""
+    for device in ("/dev/null", "/dev/zero"):
+        said = refused("tokenizer", device, "--out", tmp_path / "tokenizer")
+        assert f"{device!r} is no file but a pipe or a device" in said
+        assert not list(tmp_path.iterdir())
+        assert f"{device!r} is a device" in refused("run", device)

@@ -110,6 +110,8 @@ def read_recipe(source: Path | str) -> Recipe:
 def _read(path: Path) -> str:
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give the recipe's .toml file")
+    if path.is_char_device():  # which may have no end
+        raise UserError(f"{str(path)!r} is a device; give the recipe's .toml file")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError, installing, nearest
-from groundup.runs.files import written_aside
+from groundup.runs.files import require_file, written_aside
 from groundup.text.rows import BadRow, Json
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -336,11 +336,7 @@ def check_file(path: Path) -> None:
     check_there(path)
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give a file inside it")
-    if not path.is_file():
-        raise UserError(
-            f"{str(path)!r} is no file but a pipe or a device, and data are read more than once; "
-            "write them to a file and give that"
-        )
+    require_file(path)
     if path.stat().st_size == 0:
         raise UserError(f"{str(path)!r} is empty; it needs text")
 

@@ -325,6 +325,15 @@ def files_of(*paths: Path) -> list[Path]:
 # Reading.
 
 
+def require_file(path: Path) -> None:
+    """Raise `UserError` for a pipe, which can be read once, and a device, which may have no end."""
+    if not path.is_file():
+        raise UserError(
+            f"{str(path)!r} is no file but a pipe or a device, and data are read more than once; "
+            "write them to a file and give that"
+        )
+
+
 def read_json_object(path: Path, most: int = _MOST_BYTES) -> dict[str, Any]:
     """The JSON object in a file of at most so many bytes; `UserError` for whatever else it is."""
     try:

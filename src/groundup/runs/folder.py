@@ -43,6 +43,7 @@ from groundup.runs.files import (
     read_json_object,
     read_kept,
     read_lines,
+    require_file,
     write_json,
     write_kept,
     write_lines,
@@ -520,7 +521,10 @@ def environment_facts(packages: Iterable[str]) -> dict[str, Any]:
 def _content_hash(name: str, path: Path) -> str:
     if not path.exists():
         raise UserError(f"there is no {name} {str(path)!r}; check the path")
-    return folder_hash(path) if path.is_dir() else file_hash(path)
+    if path.is_dir():
+        return folder_hash(path)
+    require_file(path)
+    return file_hash(path)
 
 
 def _more_hashes(path: Path) -> dict[str, str | None]:
