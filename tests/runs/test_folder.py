@@ -510,6 +510,31 @@ def test_resuming_cuts_the_logs_back_and_drops_a_torn_line(tmp_path: Path) -> No
     assert [line["step"] for line in read_lines(tmp_path / "samples.jsonl")] == [1, 2, 3]
 
 
+def test_resuming_says_once_how_many_lines_are_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "metrics.jsonl"
+    with open_run(tmp_path) as run:
+        for step in range(1, 9):
+            run.log("metrics.jsonl", step=step, loss=1 / step)
+    lines = log.read_text().splitlines()
+    # Two of what stays, one of what is written again, and one that a kill tore.
+    lines[1], lines[2], lines[6], lines[7] = '{"step": 2, "lo', "null", "x", '{"step"'
+    log.write_text("\n".join(lines))
+    for _ in range(2):
+        with open_run(tmp_path) as run:
+            run.cut_back(5)
+        assert [line["step"] for line in read_lines(log)] == [1, 4, 5]
+    said = capsys.readouterr().out
+    assert said.count("metrics.jsonl") == 1 and "2 damaged lines up to step 5" in said
+    # What is torn behind the last line of a checkpoint is none of it.
+    with open(log, "a") as file:
+        file.write('{"schema": 1, "step": 6, "lo')
+    with open_run(tmp_path) as run:
+        run.cut_back(5)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_last_line_torn_right_before_its_end_is_whole(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.log("metrics.jsonl", step=1)

@@ -97,8 +97,16 @@ def _refusal(path: Path) -> int | None:
 def in_words(error: OSError) -> str:
     """Return one sentence: what could not be done, why, and the remedy."""
     reason = str(error) if error.errno is None else os.strerror(error.errno)
+    if error.filename is None:
+        what = "a file" if error.errno is not None else "a file or a stream"
+        return f"{what} cannot be used ({reason}); {remedy(error)}"
+    return f"{os.fsdecode(error.filename)!r} cannot be used ({reason}); {remedy(error)}"
+
+
+def remedy(error: OSError) -> str:
+    """Return what a person can do against what the system answered."""
     no_locks = "choose a place on a local disk (--out), for this file system gives no locks"
-    remedy = {
+    return {
         errno.ENOLCK: no_locks,
         errno.EOPNOTSUPP: no_locks,
         errno.ENOSPC: "make room on its disk and start the same command again",
@@ -111,10 +119,6 @@ def in_words(error: OSError) -> str:
         errno.ENOENT: "check the path",
         errno.EMFILE: "raise the limit on open files (ulimit -n) and start it again",
     }.get(error.errno or 0, "check the path, its permissions and the space on its disk")
-    if error.filename is None:
-        what = "a file" if error.errno is not None else "a file or a stream"
-        return f"{what} cannot be used ({reason}); {remedy}"
-    return f"{os.fsdecode(error.filename)!r} cannot be used ({reason}); {remedy}"
 
 
 # Writing.
@@ -418,17 +422,22 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
     A line that is damaged, and a torn last one, the mark of a kill, is left out.
     """
-    lines = []
+    return [line for line in read_damaged_lines(path) if line is not None]
+
+
+def read_damaged_lines(path: Path) -> list[dict[str, Any] | None]:
+    """The lines of a .jsonl log as `read_lines` gives them, with None for each that is damaged."""
     with naming(path):
         content = path.read_bytes()
-    for line in content.split(b"\n"):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
+    return [_line(line) for line in content.split(b"\n") if line.strip()]
+
+
+def _line(line: bytes) -> dict[str, Any] | None:
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(line)
         if isinstance(value, dict) and is_count(value.get("step")):
-            lines.append(value)
-    return lines
+            return value
+    return None
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -33,13 +33,14 @@ from groundup import __version__
 from groundup.deprecated import current_settings
 from groundup.errors import UserError
 from groundup.runs import ranks
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.files import (
     file_hash,
     is_kept,
     is_number,
     lock,
     naming,
+    read_damaged_lines,
     read_json_object,
     read_kept,
     read_lines,
@@ -256,7 +257,8 @@ class Run:
             self._files[file].flush()
 
     def cut_back(self, step: int) -> None:
-        """Forget what was logged after `step`, damaged lines, and a last one that a kill tore."""
+        """Forget what was logged after `step`, and damaged lines, which are counted: whatever
+        follows the last line that stays is written again or was torn by a kill."""
         if not self.writes:
             return
         for name in ("metrics.jsonl", "samples.jsonl"):
@@ -264,8 +266,16 @@ class Run:
             if not path.exists():
                 continue
             assert name not in self._files, "cut back before logging"
-            kept = [line for line in read_lines(path) if line["step"] <= step]
+            kept, lost, since = list[dict[str, Any]](), 0, 0
+            for line in read_damaged_lines(path):
+                if line is None:
+                    since += 1
+                elif line["step"] <= step:
+                    kept.append(line)
+                    lost, since = lost + since, 0
             write_lines(path, kept)
+            if lost:
+                say(f"{path}: {counted(lost, 'damaged line')} up to step {step} cannot be restored")
 
 
 def is_finished(folder: Path) -> bool:
