@@ -158,7 +158,9 @@ def test_a_failed_write_leaves_the_last_good_one(tmp_path: Path) -> None:
     # The kernel refuses to let a file grow past this, as a full disk would.
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(UserError, match=r"step 6 .* failed .* step 3 is untouched"):
+        with pytest.raises(
+            UserError, match=r"step 6 .* failed .* step 3 is untouched; raise .*ulimit -f"
+        ):
             checkpoint.save(tmp_path, 6, {"model": {"w": torch.zeros(200_000)}}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

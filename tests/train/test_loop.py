@@ -188,6 +188,10 @@ def test_bad_steps_in_a_row_end_the_run_with_an_explanation(
         )
     assert f"{BAD_STEPS_ALLOWED} times in a row" in str(told.value)
     assert "learning rate" in str(told.value)
+    # The last of them is in the log, by the number that the message gives.
+    last = read_lines(tmp_path / "metrics.jsonl")[-1]
+    assert last["step"] == 2 + BAD_STEPS_ALLOWED and "skipped" in last
+    assert f"diverged at step {last['step']}:" in str(told.value)
     assert max(after) < 2 + BAD_STEPS_ALLOWED
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, after[2][name])
@@ -270,7 +274,7 @@ def test_bad_steps_before_a_save_are_remembered_after_it(tmp_path: Path) -> None
             callback=stop,
         )
     # Three bad ones were saved with step 4, so two more are too many.
-    with pytest.raises(UserError, match="step 5"):
+    with pytest.raises(UserError, match="step 6"):
         train(tmp_path, tiny(), HarmedSteps(nan_loss, range(99)), steps=20, save_every=4)
 
 

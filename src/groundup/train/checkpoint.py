@@ -23,6 +23,7 @@ from groundup.runs import ranks
 from groundup.runs.files import (
     file_hash,
     read_json_object,
+    remedy,
     seal,
     sync_folder,
     write_json,
@@ -74,7 +75,7 @@ def save(
         reason = error.strerror or str(error)
         raise UserError(
             f"writing a checkpoint at step {step} into {folder} failed ({reason}); "
-            f"{_standing(newest(folder))}; make room and start the same command again"
+            f"{_standing(newest(folder))}; {remedy(error)}"
         ) from error
     finally:  # after a kill by Ctrl-C, too
         shutil.rmtree(partial, ignore_errors=True)

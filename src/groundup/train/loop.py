@@ -81,20 +81,21 @@ def fit(
             begun = time.perf_counter()
             # Each process of a run draws numbers of its own, dropout's for example.
             torch.manual_seed(step_seed(seed, step * ranks.size() + ranks.rank()))
+            fault = ""
             try:
                 facts = _update(model, stream, loss, optimizer, plan, step)
                 bad = 0
             except _Bad as error:
                 optimizer.clear()
-                bad += 1
-                facts = {"skipped": str(error), "tokens": 0, "flops": 0.0}
-                # A run of fewer steps than that, all of them bad, has learned nothing either.
-                if bad >= min(BAD_STEPS_ALLOWED, steps):
-                    raise UserError(_diverged(run, step, str(error), bad)) from None
+                bad, fault = bad + 1, str(error)
+                facts = {"skipped": fault, "tokens": 0, "flops": 0.0}
             done = step + 1
             read, seconds = facts.pop("tokens"), time.perf_counter() - begun
             tokens += read
             _log(run, plan, done, tokens, read, facts.pop("flops"), seconds, facts)
+            # A run of fewer steps than that, all of them bad, has learned nothing either.
+            if bad >= min(BAD_STEPS_ALLOWED, steps):
+                raise UserError(_diverged(run, done, fault, bad))
             bar.advance(done, facts.get("loss", math.nan), read, seconds)
             if callback(done, done == steps):
                 break
