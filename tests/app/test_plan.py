@@ -209,6 +209,24 @@ def test_passes_over_pairs_of_its_own_take_what_the_pairs_take(
     assert found["once"]["seconds"]["base"] > found["share"]["seconds"]["base"]
 
 
+def test_passes_of_a_plan_too_short_for_them_take_what_the_models_speed_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So long it will take, which no other length depends on: training has its least anyhow."""
+    # Wide enough to be slower than the fixed seconds of a pair tell.
+    text = COMPARED.replace("context = 32\n", "context = 32\ndepth = 2\nwidth = 128\n")
+    text = text.replace('reward = "sum"\n', 'reward = "sum"\nn = 4\nmax_new_tokens = 96\n')
+    lengths(tmp_path, monkeypatch, text + 'epochs = 3\nptx = 1\nptx_data = "data"\n', 1)
+    found = written(tmp_path / "out")
+    prompts, speed = found["settings"]["labels"]["questions"], found["tokens_per_second"]["dpo"]
+    assert prompts == 1_000 and speed < 100_000
+    tokens = 2 * 3 * 360 * prompts
+    assert found["seconds"]["dpo"] == pytest.approx(12 + 12 + tokens / speed)
+    whole = sum(found["seconds"].values())
+    assert found["whole_seconds"] == whole
+    assert f"it will take about {whole / 60:.1f} minutes" in capsys.readouterr().out
+
+
 # Planned anew on the way.
 
 JOURNEY = (

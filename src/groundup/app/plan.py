@@ -66,6 +66,8 @@ _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 25.0, 0.1
 # one takes, and learning once from its pairs; and reading the fine-tuning data beside them.
 _COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 300, 1_000, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
+# The tokens of one prompt's pairs, each of two answers with the prompt.
+_PAIRS_TOKENS = 360
 # With pairs across prompts there are so many times as many.
 _ACROSS_PROMPTS = 1.6
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
@@ -306,7 +308,8 @@ def _lines(
     compute = _compute(training[0], out, minutes)
     if compute.compile:
         left -= _COMPILE_SECONDS
-    left = max(left, _LEAST_STAGE_SECONDS * len(training))
+    least = _LEAST_STAGE_SECONDS * len(training)
+    is_short, left = left < least, max(left, least)
     whole = sum(_traits(table).share for table in training)
     seconds = {table.name: left * _traits(table).share / whole for table in training}
     # The speed of each table's model, where this recipe makes it from nothing.
@@ -324,6 +327,10 @@ def _lines(
             lines += _length_lines(table, config, speed, seconds[table.name], whole)
         if speed is not None:
             speeds[table.name] = speed
+            if is_short:
+                # Training has the least that it may have: to know better changes no other length.
+                more = _passes_seconds(table, recipe, sizes, speed) - passes[table.name]
+                fixed[table.name] += more
     return lines, {name: own + seconds.get(name, 0.0) for name, own in fixed.items()}, speeds
 
 
@@ -358,14 +365,16 @@ def _compared_seconds(table: Table, sizes: _Sizes, each: float = _PROMPT_SECONDS
     return float(each * answers * config["max_new_tokens"] / 96)
 
 
-def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes) -> float:
-    """How long a table learns that reads the pairs of a best-of-n table so many times; else 0."""
+def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes, speed: float = math.inf) -> float:
+    """How long a table learns that reads the pairs of a best-of-n table so many times; else 0.
+
+    Its model reads at most `speed` tokens a second.
+    """
     compared = [one for one in recipe.tables if one.name == table.inputs.get("data")]
     if "epochs" not in table.settings or not compared or compared[0].stage.name != "best-of-n":
         return 0.0
-    seconds = float(table.settings["epochs"]) * _compared_seconds(
-        compared[0], sizes, _PAIRS_SECONDS
-    )
+    each = max(_PAIRS_SECONDS, _PAIRS_TOKENS / speed)
+    seconds = float(table.settings["epochs"]) * _compared_seconds(compared[0], sizes, each)
     if compared[0].settings.get("across_prompts"):
         seconds *= _ACROSS_PROMPTS
     # A step reads as many rows of fine-tuning data.
