@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import jaxtyping
 import pytest
+import tokenizers
 import torch
 from filelock import FileLock
 from hypothesis import settings
@@ -297,6 +299,24 @@ def tiny_model() -> TinyModel:
 def tokenizer() -> Tokenizer:
     text = "The sea is wide, the sea is deep, and the ship sails over the sea to the island. "
     return Tokenizer.from_bpe(train_bpe([text] * 4, 300))
+
+
+WithToken = Callable[[Path, str], Path]
+
+
+@pytest.fixture
+def with_token(tmp_path: Path) -> WithToken:
+    """A copy of a model folder whose tokenizer has one more token, behind all others."""
+
+    def copy(folder: Path, token: str) -> Path:
+        found = Path(shutil.copytree(folder, tmp_path / f"{folder.name} with {token}"))
+        written = str(found / "tokenizer.json")
+        fast = tokenizers.Tokenizer.from_file(written)
+        assert fast.add_tokens([token]) == 1
+        fast.save(written)
+        return found
+
+    return copy
 
 
 VOCAB = 320

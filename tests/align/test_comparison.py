@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import WithToken
 from groundup.align.best_of_n import kl_bound
 from groundup.align.comparison import Answered, gain_table, methods, source_table
 from groundup.align.prompts import Prompt, load_prompts
@@ -52,6 +53,16 @@ def test_models_answer_the_same_prompts_and_are_held_against_the_first(
     gold = [float("blue" in a["text"]) for a in first["answers"]]
     assert [a["gold"] for a in first["answers"]] == gold
     assert (out / "report.html").is_file()
+
+
+def test_models_that_differ_in_an_added_token_are_not_compared(
+    workshop: Any, tmp_path: Path, with_token: WithToken, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zebra, horse = (with_token(workshop.finished("sft"), word) for word in ("zebra", "horse"))
+    words = ["eval", "rewards", str(zebra), str(horse), "--reward", "length:4", *SMALL]
+    out = tmp_path / "out"
+    assert main([*words, "--prompts", str(workshop.data), "--out", str(out)]) == 2
+    assert f"{horse} has another tokenizer than {zebra}" in capsys.readouterr().err
 
 
 def test_nats_are_those_of_a_slow_loop(workshop: Any, tmp_path: Path) -> None:

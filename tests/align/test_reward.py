@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 import groundup
+from conftest import WithToken
 from groundup.align.prompts import Prompt
 from groundup.align.reward import (
     Comparison,
@@ -37,6 +38,7 @@ from groundup.align.rewards.model import (
     score_rollouts,
     scores_of,
 )
+from groundup.align.rewards.verifiers import open_reward
 from groundup.align.rollout import Rollout, prompts_of, sample
 from groundup.app.cli import main
 from groundup.data.records import read_preferences
@@ -314,6 +316,14 @@ def test_an_ensemble_has_two_members_at_least(spec: str, folder: Path) -> None:
     assert "reward models" in told and "two or more" in told
 
 
+def test_an_empty_name_is_not_the_current_folder(tokenizer: Tokenizer) -> None:
+    for told in (
+        said_of(lambda: open_reward("")),
+        said_of(lambda: open_rollout_reward("", tokenizer)),
+    ):
+        assert told.startswith("'' is no reward; give sum, ")
+
+
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])
 def test_beside_an_adapter_in_bfloat16(adapter: str, workshop: Any, tmp_path: Path) -> None:
     """The adapter and the head are trained in float32, and the body never is."""
@@ -363,6 +373,23 @@ def test_a_reward_model_of_other_tokens(workshop: Any, folder: Path) -> None:
     other = Tokenizer.from_bpe(train_bpe(["quite another text about quails"] * 4, 300))
     assert "reads other tokens" in said_of(lambda: load_reward_model(folder, other))
     load_reward_model(folder, load_tokenizer(workshop.finished("sft")))
+
+
+def test_a_reward_model_of_another_added_token(
+    workshop: Any, folder: Path, tmp_path: Path, with_token: WithToken
+) -> None:
+    """Both stand at one id: every "zebra" would be scored as "horse"."""
+    sft = workshop.finished("sft")
+    zebra, horse = (with_token(sft, word) for word in ("zebra", "horse"))
+    shutil.copy(horse / "tokenizer.json", folder)
+    load_reward_model(folder, load_tokenizer(horse))
+    for policy in (zebra, sft):
+        assert "reads other tokens" in said_of(
+            lambda policy=policy: load_reward_model(folder, load_tokenizer(policy))
+        )
+    command = workshop.command("reward", tmp_path / "out", policy=zebra)
+    code, said = workshop.run_here(command)
+    assert code == 2 and f"policy={zebra} has another tokenizer than {sft}" in said
 
 
 def test_a_torn_weight_file(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The tokenizer against transformers' reading of the same folder, and its one promise."""
 
+import itertools
 import json
 import logging
 import random
@@ -123,6 +124,19 @@ def test_saved_loaded_and_saved_again_is_the_same(tokenizer, folder, tmp_path):
 
 def test_the_hash_knows_another_vocabulary(tokenizer):
     assert Tokenizer.from_bpe(train_bpe([TEXT], 300)).hash != tokenizer.hash
+
+
+def test_tokens_are_the_same_where_transformers_maps_them_to_the_same_ids(folder, tmp_path):
+    theirs = {}
+    for added in ((), ("zebra",), ("horse",), ("zebra", "horse"), ("horse", "zebra")):
+        theirs[added] = AutoTokenizer.from_pretrained(folder)
+        theirs[added].add_tokens(list(added))
+        theirs[added].save_pretrained(tmp_path / "-".join(("with", *added)))
+    ours = {added: Tokenizer.load(tmp_path / "-".join(("with", *added))) for added in theirs}
+    assert ours[()].same_tokens(Tokenizer.load(folder))
+    for one, other in itertools.product(theirs, repeat=2):
+        alike = theirs[one].get_vocab() == theirs[other].get_vocab()
+        assert ours[one].same_tokens(ours[other]) == alike == (one == other)
 
 
 def test_decoding_can_leave_out_control_tokens(tokenizer):

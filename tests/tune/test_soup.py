@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from conftest import WithToken
 from groundup.adapters import modules_to_save
 from groundup.adapters.attach import add_lora, merge
 from groundup.app import cli
@@ -191,6 +192,15 @@ def test_other_shapes_and_tokenizers_are_refused(
     save_model(tmp_path / "strange", model, strange, card="")
     with pytest.raises(UserError, match="other tokens"):
         soup([two[0], tmp_path / "strange"], (0.5, 0.5))
+
+
+def test_models_that_differ_in_an_added_token_are_not_averaged(
+    two: tuple[Path, Path], with_token: WithToken
+) -> None:
+    zebra, horse = (with_token(*one) for one in zip(two, ("zebra", "horse"), strict=True))
+    with pytest.raises(UserError, match="other tokens"):
+        soup([zebra, horse], (0.5, 0.5))
+    soup([zebra, with_token(two[1], "zebra")], (0.5, 0.5))
 
 
 def test_weights_are_a_mean(tmp_path: Path) -> None:

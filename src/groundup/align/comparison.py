@@ -256,7 +256,7 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
     found: list[Answered] = []
     for path in config.models:
         model, own = (first, tokenizer) if not found else load_policy(path, config.device)
-        if own.content["model"] != tokenizer.content["model"]:
+        if not own.same_tokens(tokenizer):
             raise UserError(
                 f"{path} has another tokenizer than {config.models[0]}, so that their answers "
                 "cannot be compared token by token; compare models of one family"

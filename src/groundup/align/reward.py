@@ -322,7 +322,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     use_threads(config)
     if config.policy is not None:
         own = load_tokenizer(config.policy)
-        if own.content["model"] != prepared.tokenizer.content["model"]:
+        if not own.same_tokens(prepared.tokenizer):
             raise UserError(
                 f"policy={config.policy} has another tokenizer than {config.model}, so that its "
                 "answers could not be scored; give a policy of the same family"

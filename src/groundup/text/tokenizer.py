@@ -459,6 +459,10 @@ class Tokenizer:
         """The content of `tokenizer.json`, to be written in another format."""
         return self._content
 
+    def same_tokens(self, other: Tokenizer) -> bool:
+        """Whether both spell texts alike, and every id is one token, added ones among them."""
+        return self._content["model"] == other._content["model"] and self._tokens == other._tokens
+
     @property
     def template_variables(self) -> dict[str, str]:
         """The names a chat template may use for control tokens, such as `bos_token`."""

@@ -72,7 +72,7 @@ def soup(sources: Sequence[Path | str], weights: Sequence[float]) -> tuple[Causa
     tokenizer = first.tokenizer
     for source, other in zip(sources[1:], others, strict=True):
         _require_alike(sources[0], source, first.config, other.config)
-        if other.tokenizer.content["model"] != tokenizer.content["model"]:
+        if not other.tokenizer.same_tokens(tokenizer):
             raise UserError(
                 f"{source} reads other tokens than {sources[0]}, so that their embeddings mean "
                 "different things; average models that were fine-tuned from one parent"

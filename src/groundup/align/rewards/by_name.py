@@ -89,7 +89,8 @@ def reward_folders(
 
 
 def _is_folder(spec: str) -> bool:
-    return not is_verifier(spec) and Path(spec).is_dir()
+    # The path of an empty name is the current folder.
+    return bool(spec) and not is_verifier(spec) and Path(spec).is_dir()
 
 
 def _of_texts(reward: Reward, rollouts: Sequence[Rollout]) -> list[float]:

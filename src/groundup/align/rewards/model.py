@@ -183,7 +183,7 @@ def load_reward_model(
         raise UserError(f"{folder} holds {what}; give a folder that groundup {_MAKES[label]} wrote")
     if tokenizer is not None and (folder / TOKENIZER).is_file():
         own = Tokenizer.load(folder)
-        if own.content["model"] != tokenizer.content["model"]:
+        if not own.same_tokens(tokenizer):
             raise UserError(
                 f"{folder} reads other tokens than the policy's, whose answers it could not score; "
                 "train a reward model from the policy's own fine-tuned model"

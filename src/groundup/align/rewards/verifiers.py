@@ -276,7 +276,7 @@ def open_reward(spec: str) -> Reward:
         _sentiment("", "", {})  # its lexicon may be missing, which is better said before sampling
     if is_verifier(spec):
         return _PLAIN[spec] if spec in _PLAIN else _WITH_ARGUMENT[name](argument)
-    if Path(spec).is_dir():
+    if spec and Path(spec).is_dir():
         raise UserError(f"{spec} is a folder, and no reward model is read here; try {_KNOWN}")
     if name == "__main__" and colon:
         raise UserError(
