@@ -221,6 +221,30 @@ def test_transformers_gives_the_same_scores(folder: Path, workshop: Any) -> None
     np.testing.assert_allclose(found, at_once, atol=1e-5)
 
 
+def test_the_snippet_of_its_card_gives_our_rewards_by_transformers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = (folder / "README.md").read_text()
+    snippet = card.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(folder)
+    found: dict[str, Any] = {}
+    exec(compile(snippet, "README.md", "exec"), found)
+    tokenizer, (*prompt, said) = load_tokenizer(folder), found["messages"]
+    ids = answered_ids(tokenizer, [Message(**turn) for turn in prompt], said["content"])
+    rollout = Rollout(Prompt(tuple(ids[:3])), tuple(ids[3:]), (0.0,) * (len(ids) - 3), "", True)
+    [ours] = score_rollouts(load_reward_model(folder), [rollout])
+    assert found["reward"] == pytest.approx(ours, abs=1e-3)
+    assert float(capsys.readouterr().out) == found["reward"]
+    # Of what the template writes the reward is another one.
+    whole = found["tokenizer"].apply_chat_template(found["messages"], tokenize=False)
+    assert whole != found["text"]
+    with torch.no_grad():
+        read = found["tokenizer"](whole, add_special_tokens=False, return_tensors="pt")
+        score = found["model"](**read).logits[0, 0].item()
+    model = load_reward_model(folder)
+    assert abs((score - model.mean) / model.deviation - ours) > 0.1
+
+
 def test_what_is_saved_is_loaded_and_saved_the_same(folder: Path, tmp_path: Path) -> None:
     model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
     assert not any(parameter.requires_grad for parameter in model.parameters())

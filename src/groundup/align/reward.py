@@ -53,7 +53,7 @@ from groundup.data.records import read_preferences
 from groundup.data.split import evenly_spaced, split
 from groundup.deprecated import renamed
 from groundup.errors import UserError
-from groundup.formats.card import as_merged, model_card
+from groundup.formats.card import READ_BY_TRANSFORMERS, as_merged, model_card
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model, load_tokenizer
 from groundup.formats.locate import name_of
@@ -368,6 +368,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
             data=(config.data,),
             parents=(config.model,),
             scores=True,
+            usage=READ_BY_TRANSFORMERS,
         )
         save_reward_model(run.folder, whole, prepared.tokenizer, card)
         read = min(stream.labels, stream.labels_read(plan.steps))

@@ -33,6 +33,34 @@ to be given a wrong one. It has not been made safe for use by others. Do not rel
 alone.
 """
 
+# For transformers, which reads a score at the last token of a text.
+READ_BY_TRANSFORMERS = """\
+## How to read it
+The number stands at the token that ends an answer. transformers reads it at the last token, so what
+a chat template writes behind that one is stripped:
+
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "."  # where this card is
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+messages = [
+    {"role": "user", "content": "Where does the ship sail?"},
+    {"role": "assistant", "content": "Over the sea."},
+]
+text = tokenizer.apply_chat_template(messages, tokenize=False).rstrip()
+tokens = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+with torch.no_grad():
+    score = model(**tokens).logits[0, 0].item()
+reward = (score - model.config.reward_mean) / model.config.reward_deviation
+print(reward)
+```
+
+"""
+
 # How an adapter's `how` ends, and what it says of a base that is an adapter, too.
 NEEDS_BASE = "it needs its base to run."
 UPON_AN_ADAPTER = (
@@ -106,11 +134,12 @@ def model_card(
     data: Iterable[Path],
     parents: Sequence[Path] = (),
     scores: bool = False,
+    usage: str = "",
 ) -> str:
     """README.md of a model folder: Hugging Face's front matter, then plain words.
 
     Weights keep what the `parents` learned: it was trained on all that their cards name, and on the
-    `data`. A model that `scores` gives numbers and no text.
+    `data`. A model that `scores` gives numbers and no text. `usage` is a section of its own.
     """
     credits = [line for parent in parents for line in _credits(parent)]
     for path in data:
@@ -132,5 +161,5 @@ def model_card(
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\n{how}\n\n"
         f"| | |\n|---|---|\n{table}\n\n{_TRAINED_ON}{credit}\n\n"
-        f"{_LIMITS_OF_SCORES if scores else _LIMITS}"
+        f"{usage}{_LIMITS_OF_SCORES if scores else _LIMITS}"
     )

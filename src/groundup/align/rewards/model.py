@@ -1,7 +1,8 @@
 """The reward model: a fine-tuned model's body with one number in the head's place, and its folder.
 
 The folder is a Hugging Face folder (`…ForSequenceClassification` with one label), which
-transformers reads; `reward_mean` and `reward_deviation` in its config.json are ours. Where they
+transformers reads at the last token of a text: the one that ends an answer must be the last, as the
+folder's card shows. `reward_mean` and `reward_deviation` in its config.json are ours. Where they
 were measured, a reward has mean 0 and deviation 1, so that a price in nats means the same with
 every reward model.
 """
