@@ -14,6 +14,7 @@ import pytest
 from groundup.align.config import PPOConfig
 from groundup.align.prompts import Prompt, _of_conversation, _of_preference, load_prompts
 from groundup.align.rollout import Rollout
+from groundup.app.cli import main
 from groundup.data.dataset import load_dataset
 from groundup.data.files import rows_of
 from groundup.data.records import (
@@ -273,6 +274,49 @@ def test_prompts_that_are_too_long_are_counted_and_left_out(
         load_prompts(file, bare, longest=40)
     with pytest.raises(UserError, match="holds no prompt of at most 40 tokens"):
         load_prompts(file, tokenizer, longest=40)
+
+
+def test_prompts_that_a_reward_cannot_judge_are_counted_and_left_out(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    file = tmp_path / "prompts.jsonl"
+    known = [{"prompt": f"{n} + {n}"} for n in range(40)]
+    unknown = [{"prompt": f"half of {n}", "answer": "I do not know that."} for n in range(1, 41)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*unknown, *known]))
+    train, heldout = load_prompts(file, tokenizer, longest=100, rewards=("sum", None))
+    assert {one.messages[0].content for one in (*train, *heldout)} == {
+        row["prompt"] for row in known
+    }
+    told = " ".join(capsys.readouterr().out.split())
+    assert "40 prompts left out that cannot be judged: the reward sum finds no sum in" in told
+    for more in (("length:4", "sum"), ("sum", "sum"), (None, "sum")):
+        assert load_prompts(file, tokenizer, longest=100, rewards=more) == (train, heldout)
+    assert sum(map(len, load_prompts(file, tokenizer, longest=100, rewards=("length:4",)))) == 80
+    file.write_text("".join(json.dumps(row) + "\n" for row in unknown))
+    with pytest.raises(UserError, match="no sum in 'half of"):
+        load_prompts(file, tokenizer, longest=100, rewards=("sum",))
+
+
+@pytest.mark.parametrize("stage", ["grpo", "ppo", "best-of-n", "eval rewards"])
+def test_no_run_ends_at_a_prompt_that_cannot_be_judged(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    """Three quarters of what may be asked have no sum."""
+    file, out, sft = tmp_path / "prompts.jsonl", tmp_path / "out", str(workshop.finished("sft"))
+    rows = [{"prompt": f"{n} + 1" if n < 20 else f"Why {n}?"} for n in range(80)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"prompts": file, "reward": "length:4", "gold": "sum"}
+    if stage in ("grpo", "ppo"):
+        code, said = workshop.run_here(workshop.command(stage, out, **given, steps=8))
+    else:
+        words = [w for name, value in given.items() for w in (f"--{name}", str(value))]
+        more = ["--max-new-tokens", "4", "--threads", "1", "--out", str(out)]
+        capsys.readouterr()
+        code = main([*stage.split(), sft, *words, *more])
+        said = capsys.readouterr().out
+    assert code == 0, said
+    assert "60 prompts left out that cannot be judged" in " ".join(said.split())
 
 
 def test_held_out_prompts_of_a_group_are_drawn_together(tmp_path: Path) -> None:

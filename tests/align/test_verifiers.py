@@ -23,8 +23,15 @@ from groundup.align.config import BestOfNConfig
 from groundup.align.prompts import Prompt
 from groundup.align.rewards import verifiers
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
-from groundup.align.rewards.verifiers import OwnReward, Reward, last_number, open_reward
+from groundup.align.rewards.verifiers import (
+    OwnReward,
+    Reward,
+    last_number,
+    open_reward,
+    unjudged,
+)
 from groundup.align.rollout import Rollout
+from groundup.data.packs.newcomers import Newcomers, Topics
 from groundup.data.records import read_prompts
 from groundup.errors import UserError
 from groundup.runs.folder import Run
@@ -165,6 +172,75 @@ def test_sum_prefers_the_rows_answer_and_needs_either() -> None:
     assert reward_of("sum", "so 71", "What is 70 + 1?", answer="One more than seventy.") == 1
     with pytest.raises(UserError, match="no sum in 'Who are you\\?'"):
         reward_of("sum", "12", "Who are you?")
+
+
+UNKNOWN = "I do not know that. I can only add and take away numbers up to 20."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "right"),
+    [
+        ("Calculate 44 + 215.", UNKNOWN, "259"),
+        ("Calculate 44 + 215.", "Ask somebody who is older than 20.", "259"),
+        ("Calculate 44 + 215.", "260", "260"),  # no more than a number
+        ("Calculate 44 + 215.", " $260.", "260"),
+        ("Calculate 44 + 215.", 260, "260"),
+        ("Is it 20-30 miles?", "Two days are 40.\n#### 40", "40"),
+        ("Two days are how many hours?", "It is 48, I am sure.", "48"),
+    ],
+)
+def test_words_give_way_to_the_prompts_sum_and_a_number_does_not(
+    prompt: str, answer: object, right: str
+) -> None:
+    assert reward_of("sum", right, prompt, answer=answer) == 1
+    assert reward_of("sum", "20", prompt, answer=answer) == 0
+
+
+def test_no_number_of_an_answer_that_does_not_know_is_right() -> None:
+    with pytest.raises(UserError, match="no sum in 'half of 282' and no number"):
+        reward_of("sum", "20", "half of 282", answer=UNKNOWN)
+
+
+def test_sum_pays_for_no_wrong_answer_to_what_newcomers_ask() -> None:
+    newcomers = Newcomers(Topics(("gold",), ("Ada",), ("Rome",), ("It is so.",), ("is",), ("it",)))
+    number, judged, left_out = r"(\d+(?:\.\d+)?)", 0, 0
+    plain = re.compile(rf"{number} ?(\+|plus|-|minus|\*|times) ?{number}")
+    for index in range(4_000):
+        talk = newcomers.conversation(0, index)
+        if talk.source != "newcomer-sums":
+            continue
+        asked, row = talk.messages[-2].content, {"answer": talk.messages[-1].content}
+        if unjudged("sum", asked, row) is not None:
+            left_out += 1
+            continue
+        judged += 1
+        *_, found = plain.finditer(asked)
+        a, sign, b = Decimal(found[1]), found[2], Decimal(found[3])
+        right = a + b if sign in ("+", "plus") else a * b if sign in ("*", "times") else a - b
+        assert reward_of("sum", f"{right}", asked, **row) == 1, (asked, row)
+        assert reward_of("sum", f"{right + 1}", asked, **row) == 0
+    assert judged > 20 and left_out > 20
+
+
+@pytest.mark.parametrize(
+    ("spec", "row", "judged"),
+    [
+        ("sum", {"answer": "72"}, True),
+        ("sum", {}, False),
+        ("unit-test", {"tests": ["assert True"]}, True),
+        ("unit-test", {"tests": []}, False),
+        ("unit-test", {}, False),
+        ("json", {}, True),
+        ("length:4", {}, True),
+        ("a.b:c", {}, True),
+        ("some/folder", {}, True),
+    ],
+)
+def test_what_cannot_be_judged_is_told_without_an_answer(
+    spec: str, row: dict[str, object], judged: bool
+) -> None:
+    why = unjudged(spec, "Who are you?", row)
+    assert (why is None) == judged and (judged or spec in str(why))
 
 
 def test_format_length_and_json() -> None:

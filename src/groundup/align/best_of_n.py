@@ -201,6 +201,7 @@ def run(config: BestOfNConfig) -> Path:
             longest=longest,
             sources=config.sources,
             mixture=config.mixture,
+            rewards=(config.reward, config.gold),
         )
         if config.prompts.is_file() and heldout != train:
             say(

@@ -286,7 +286,11 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
 def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _Asked:
     longest = first.config.max_position_embeddings - config.max_new_tokens
     train, heldout = load_prompts(
-        config.prompts, tokenizer, longest=longest, sources=config.sources
+        config.prompts,
+        tokenizer,
+        longest=longest,
+        sources=config.sources,
+        rewards=(config.reward, config.judge, config.gold),
     )
     if config.prompts.is_file():  # a file of one's own is asked as a whole
         heldout = list({one.ids: one for one in (*train, *heldout)}.values())

@@ -407,6 +407,7 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
         prepared.tokenizer,
         longest=most - config.max_new_tokens,
         sources=config.sources,
+        rewards=(config.reward, config.gold),
     )
     longest = max(len(prompt.ids) for prompt in prompts) + config.max_new_tokens
     context = max(_SHORTEST_ROW, -(-longest // _ROW_STEP) * _ROW_STEP)

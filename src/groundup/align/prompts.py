@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple, TypeGuard, TypeVar
 
+from groundup.align.rewards.verifiers import unjudged
 from groundup.data.fields import label, opening
 from groundup.data.files import rows_of
 from groundup.data.records import good_rows, read_conversations, read_preferences, read_prompts
@@ -64,14 +65,15 @@ def load_prompts(
     longest: int,
     sources: Sequence[str] = (),
     mixture: Mapping[str, float] | None = None,
+    rewards: Sequence[str | None] = (),
 ) -> tuple[list[Prompt], list[Prompt]]:
     """The prompts to train on and the held-out ones, each of at most `longest` tokens.
 
     `sources` are patterns of the sources that are taken, all if there are none; each must match
     one. Of more prompts than anybody asks some are taken, by `mixture` as in `mixed`. Of a file
     about every twentieth group is held out, at least one, by its hash; without one, prompts that
-    begin with the same text are a group. Longer prompts are left out and counted. Raises
-    `UserError` where none is left.
+    begin with the same text are a group. Longer prompts are left out and counted, and so are those
+    to which one of `rewards` can judge no answer. Raises `UserError` where none is left.
     """
     if longest < 1:
         raise UserError(
@@ -89,6 +91,8 @@ def load_prompts(
                 f"sources={' '.join(idle or sources)} match no prompt of {path}; there are "
                 f"{shorten(', '.join(known))}"
             )
+    for reward in dict.fromkeys(filter(None, rewards)):
+        sides = _judged(sides, reward)
     chosen = [mixed(sides[0], _MOST, mixture or {}), evenly_spaced(sides[1], _MOST)]
     found = [encoded([one.asked() for one in side], tokenizer, longest) for side in chosen]
     left_out = sum(many for _, many in found)
@@ -104,6 +108,21 @@ def load_prompts(
             "--context or a smaller --max-new-tokens"
         )
     return train, heldout
+
+
+def _judged(sides: Sequence[Sequence[_Row]], reward: str) -> list[list[_Row]]:
+    """The rows to which a check has something to compare answers with.
+
+    Else the first of the others that is drawn would end a run, after however many hours.
+    """
+    found = [[(one, unjudged(reward, _last(one), one.rest)) for one in side] for side in sides]
+    faults = [why for side in found for _, why in side if why is not None]
+    kept = [[one for one, why in side if why is None] for side in found]
+    if faults and not kept[0]:
+        raise faults[0]
+    if faults:
+        say(f"{counted(len(faults), 'prompt')} left out that cannot be judged: {faults[0]}")
+    return kept
 
 
 def mixed(prompts: Sequence[P], most: int, mixture: Mapping[str, float]) -> list[P]:
@@ -137,6 +156,10 @@ def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple
         else:
             kept.append(Prompt(tuple(ids), one.messages, one.row, one.source, one.group))
     return kept, left_out
+
+
+def _last(row: _Row) -> str:
+    return row.turns[-1][1] if row.turns else ""
 
 
 # What there is to choose from. A data stage holds far more than a run asks, so its rows become

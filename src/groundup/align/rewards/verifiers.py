@@ -47,10 +47,14 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class Verifier:
-    """A check of one completion at a time: from 0 (wrong) to 1 (right), but for sentiment's -1."""
+    """A check of one completion at a time: from 0 (wrong) to 1 (right), but for sentiment's -1.
+
+    `needs` raises `UserError` for a prompt and row to which no completion can be checked.
+    """
 
     name: str
     check: Callable[[str, str, Mapping[str, object]], float]
+    needs: Callable[[str, Mapping[str, object]], object] = lambda prompt, row: None
 
     def __call__(
         self, prompts: Sequence[str], completions: Sequence[str], rows: Rows
@@ -66,6 +70,8 @@ _NUMBER = re.compile(
     r"((?:(?<![\w.])[-−])?)\$?"
     r"(\d+(?:,\d{3}(?!\d))*(?:\.\d+)?(?:[eE][-+]?\d{1,2}\b)?|(?<![\w.])\.\d+)"
 )
+# No more than a number, or worked out before the mark that GSM8K sets (Cobbe et al. 2021).
+_ANSWER = re.compile(rf"(?:.*####)?\s*{_NUMBER.pattern}\s*\.?\s*", re.DOTALL)
 # Of the prompt: whole or decimal, thousands apart or not; 05 is of a date or a code.
 _TERM = r"[-−]?(?!0\d)(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _SUM = re.compile(rf"({_TERM})\s*(\+|-|−|\*|×|plus|minus|times)\s*({_TERM})", re.IGNORECASE)
@@ -90,17 +96,29 @@ def _exact(number: str) -> Fraction:
 
 
 def _sum(prompt: str, completion: str, row: Mapping[str, object]) -> float:
-    """Whether the last number is the row's `answer`, or else the result of the prompt's sum."""
+    """Whether the last number is the right one."""
+    return float(last_number(completion) == _result(prompt, row))
+
+
+def _result(prompt: str, row: Mapping[str, object]) -> Fraction:
+    """The row's `answer` if it is a number, else the prompt's sum, else the answer's last number.
+
+    An answer in words that says it does not know ("I can only add numbers up to 20") has none.
+    """
     given = row.get("answer")
-    right = None if given is None else last_number(str(given))
-    right = _asked(prompt) if right is None else right
+    answer = "" if given is None else str(given)
+    right = last_number(answer) if _ANSWER.fullmatch(answer) else _asked(prompt)
+    if right is None and answer:
+        from groundup.data.packs.newcomers import says_unknown  # late: it takes half a second
+
+        right = None if says_unknown(answer) else last_number(answer)
     if right is None:
         raise UserError(
             f"the reward sum finds no sum in {shorten(prompt)} and no number in its row's "
             "'answer'; give prompts such as 'What is 7 + 5?', with two numbers and one sign, or an "
             "answer"
         )
-    return float(last_number(completion) == right)
+    return right
 
 
 def _asked(prompt: str) -> Fraction | None:
@@ -201,13 +219,7 @@ def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float
     and without one all that was said. A test that does not end fails, and so do those for which no
     time is left after it.
     """
-    tests = row.get("tests")
-    tests = [tests] if isinstance(tests, str) else tests
-    if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests):
-        raise UserError(
-            f"the reward unit-test needs 'tests', a list of assertions, beside {shorten(prompt)}; "
-            "the row has " + (", ".join(sorted(row)) or "nothing")
-        )
+    tests = _tests(prompt, row)
     fenced = [found["code"] for found in _FENCE.finditer(completion) if found["code"]]
     programs = fenced or [completion]
     count = _passed(programs, tests)
@@ -217,6 +229,17 @@ def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float
             if time.monotonic() < until:
                 count += _passed(programs, [test]) or 0
     return count / len(tests)
+
+
+def _tests(prompt: str, row: Mapping[str, object]) -> list[str]:
+    tests = row.get("tests")
+    tests = [tests] if isinstance(tests, str) else tests
+    if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests):
+        raise UserError(
+            f"the reward unit-test needs 'tests', a list of assertions, beside {shorten(prompt)}; "
+            "the row has " + (", ".join(sorted(row)) or "nothing")
+        )
+    return tests
 
 
 def _passed(programs: Sequence[str], tests: Sequence[str]) -> int | None:
@@ -240,8 +263,8 @@ def _sentiment(prompt: str, completion: str, row: Mapping[str, object]) -> float
 # By name.
 
 _PLAIN = {
-    "sum": Verifier("sum", _sum),
-    "unit-test": Verifier("unit-test", _unit_test),
+    "sum": Verifier("sum", _sum, _result),
+    "unit-test": Verifier("unit-test", _unit_test, _tests),
     "sentiment": Verifier("sentiment", _sentiment),
 }
 _WITH_ARGUMENT = {"format": _format, "length": _length, "json": _json}
@@ -258,6 +281,16 @@ def is_verifier(spec: str) -> bool:
     """Whether this names a check, which a folder of the same name does not shadow."""
     name, colon, _ = spec.partition(":")
     return spec in _PLAIN or (name in _WITH_ARGUMENT and (bool(colon) or name == "json"))
+
+
+def unjudged(spec: str, prompt: str, row: Mapping[str, object]) -> UserError | None:
+    """Why this check can judge no answer to a prompt; None where it can, and of other rewards."""
+    try:
+        if spec in _PLAIN:
+            _PLAIN[spec].needs(prompt, row)
+    except UserError as why:
+        return why
+    return None
 
 
 def says_right_or_wrong(spec: str) -> bool:
