@@ -80,6 +80,25 @@ def test_shipped_recipes_are_sound(
     assert read_recipe(name).name == name
 
 
+def test_rejection_sampling_has_a_control_that_differs_in_its_answers_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part in ("base", "sft", "data"):
+        (tmp_path / "quickstart" / part).mkdir(parents=True)
+        (tmp_path / "quickstart" / part / "config.json").write_text("{}")
+    tables = {table.name: table for table in read_recipe("alignment").tables}
+    chosen, control = (
+        tables[name].config(tmp_path).model_dump() for name in ("rejection", "rejection-random")
+    )
+    assert control.pop("out") != chosen.pop("out")
+    [answers], [others] = chosen.pop("data"), control.pop("data")
+    assert others == answers / "random"
+    assert control == chosen
+    compared = tables["comparison"].config(tmp_path).model_dump()["models"]
+    assert {tmp_path / "rejection", tmp_path / "rejection-random"} <= set(compared)
+
+
 def test_three_ways_to_fine_tune_have_one_parent_and_as_many_tokens(tmp_path: Path) -> None:
     tables = {table.name: table for table in read_recipe("domain").tables}
     ways = [tables[name].config(tmp_path).model_dump() for name in ("full", "lora", "qlora")]
