@@ -43,14 +43,26 @@ PROMPTS = [
 Voted = Callable[..., str]
 
 
-def save_tiny(folder: Path, seed: int) -> Path:
-    """A model whose answers are gibberish, and come at once."""
-    tiny = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=256))
+def save_tiny(folder: Path, seed: int, *, ends: bool = False) -> Path:
+    """A model whose answers are gibberish, and come at once; with an end or none."""
+    config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=256)
+    tiny = CausalLM(replace(config, tie_word_embeddings=not ends))
+    tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide. "] * 4, 300), CHATML)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in tiny.named_parameters():
             parameter.normal_("norm" in name, 0.2, generator=generator)
-    tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide. "] * 4, 300), CHATML)
+            if ends and name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.zero_()  # so that what follows a token depends on it alone
+        if ends:  # letters alone, and an end after any of them
+            letters = [tokenizer.encode(letter)[0] for letter in "bcfgjklmnopqruvxyz"]
+            embeddings = tiny.model.embed_tokens.weight
+            embeddings[:, :2] = 1.0
+            embeddings[tokenizer.encode("\n"), 0] = -1.0
+            tiny.head[:, 0], tiny.head[:, 1] = 0.0, -5.0
+            tiny.head[letters, 1] = 0.0
+            tiny.head[tokenizer.im_end] = 0.0
+            tiny.head[tokenizer.im_end, 0] = 0.7
     save_model(folder, tiny, tokenizer, card="tiny")
     return folder
 
@@ -60,6 +72,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(("one", "two", "three")):
         save_tiny(folder / name, seed)
+        save_tiny(folder / f"ending-{name}", seed + 1, ends=True)
     return folder
 
 
@@ -71,6 +84,14 @@ def room(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def ending(room: Path, models: Path) -> None:
+    """The same with models whose answers end, so that votes on them make pairs."""
+    for name in ("one", "two"):
+        (room / name).unlink()
+        (room / name).symlink_to(models / f"ending-{name}")
 
 
 def words(*more: str, models: tuple[str, ...] = ("one", "two")) -> list[str]:
@@ -136,6 +157,7 @@ def test_chance_draws_the_sides_and_draws_them_again() -> None:
     assert one.id != other.id and not set(one.seeds) & set(other.seeds)
 
 
+@pytest.mark.usefixtures("ending")
 def test_who_won_is_told_at_the_end_alone(voted: Voted) -> None:
     shown = voted("l r t b s q")
     head, _, tail = shown.partition("  quit")
@@ -143,7 +165,7 @@ def test_who_won_is_told_at_the_end_alone(voted: Voted) -> None:
     assert re.search(r"^one ", tail, re.M) and re.search(r"^two ", tail, re.M)
     assert "4 votes (1 skipped)" in tail and "Still to vote on: 1 prompt" in tail
     assert "Left was chosen in 50% of 2 votes" in tail
-    assert "groundup dpo one --data votes.jsonl" in tail
+    assert "groundup dpo one --data votes.jsonl" in tail and "cut" not in tail
     choices = [line["choice"] for line in logged()]
     assert choices[2:] == ["tie", "both bad", "skip"] and {*choices[:2]} <= {"a", "b"}
 
@@ -265,6 +287,7 @@ def test_a_last_vote_without_its_line_break_is_kept(voted: Voted) -> None:
     assert len(logged()) == 3
 
 
+@pytest.mark.usefixtures("ending")
 def test_two_answers_of_one_model_make_pairs_and_no_rating(voted: Voted) -> None:
     shown = voted("l r l r l r", models=("one",))
     assert all(line["a"] != line["b"] for line in logged())
@@ -273,6 +296,32 @@ def test_two_answers_of_one_model_make_pairs_and_no_rating(voted: Voted) -> None
     # The same, spelled out.
     shown = voted("", models=("one", "one"))
     assert "── prompt" not in shown and len(logged()) == 6
+
+
+def test_a_vote_on_a_cut_answer_is_kept_and_makes_no_pair(
+    voted: Voted, room: Path, models: Path
+) -> None:
+    (room / "ends").symlink_to(models / "ending-one")
+    shown = voted("l r t q", models=("one", "ends"))
+    assert [line["ended"] for line in logged()] == [[False, True]] * 3
+    assert shown.count("(cut)") == 4  # and in the fourth pair, of which there is no vote
+    assert "2 votes on an answer that was cut make no pair" in shown
+    assert "learns from" not in shown
+    # Another start knows it, too: what is taken back is shown as it was, and written as it was.
+    shown = voted("u u q", models=("one", "ends"))
+    again = shown.split("prompt 3 of")[1].split("prompt 4 of")[0]
+    assert again.count("(cut)") == 2 and logged()[-1]["ended"] == [False, True]
+    assert not read_preferences(Path("votes.jsonl")).rows
+
+
+@pytest.mark.usefixtures("ending")
+def test_what_learns_from_the_log_is_named_as_a_shell_takes_it(
+    voted: Voted, room: Path, models: Path
+) -> None:
+    (room / "my model").symlink_to(models / "ending-three")
+    out = "my votes.jsonl"
+    shown = voted("l q", "--out", out, models=("my model", "one"))
+    assert "groundup dpo 'my model' --data 'my votes.jsonl' learns from 1 pair" in shown
 
 
 def test_the_same_answer_twice_is_not_shown(voted: Voted, room: Path, models: Path) -> None:
@@ -336,6 +385,7 @@ def test_the_rating_of_few_votes_has_the_ends_of_their_share(choices: str) -> No
         assert share == pytest.approx(getattr(second.share, end))
 
 
+@pytest.mark.usefixtures("ending")
 def test_prompts_may_be_conversations(voted: Voted) -> None:
     turns = [("user", "Hi."), ("assistant", "Yes?"), ("user", "Wie tief?")]
     rows: list[dict[str, Any]] = [
@@ -360,6 +410,7 @@ def test_a_prompt_that_a_model_cannot_read_is_named_and_left_out(
     assert len(logged()) == 2 and "Still to vote on" not in done.stdout
 
 
+@pytest.mark.usefixtures("ending")
 def test_dpo_learns_from_the_log(
     voted: Voted, room: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from groundup.data.records import (
+    Records,
     read_conversations,
     read_preferences,
     read_unpaired_preferences,
@@ -61,6 +63,24 @@ def test_decided_votes_make_pairs_and_the_others_are_counted(tmp_path: Path) -> 
     for words in ("3 pairs of 9 votes", "tie: 1", "both bad: 1", "skip: 2"):
         assert words in found.remark
     assert "without words: 1" in found.remark and "same answer twice: 1" in found.remark
+
+
+@pytest.mark.parametrize("read", [read_preferences, read_unpaired_preferences])
+def test_a_cut_answer_makes_no_pair(tmp_path: Path, read: Callable[[Path], Records[Any]]) -> None:
+    """Its last word would be learned as the place to end."""
+    path = written(
+        tmp_path,
+        line("a", "1", ended=[True, True]),
+        line("a", "2", ended=[False, True]),
+        line("b", "3", ended=[False, True]),
+        line("b", "4", ended=[False, False]),
+        line("tie", "5", ended=[False, True]),
+        line("b", "6"),  # of a log that does not say
+    )
+    found = read(path)
+    assert {one.prompt[-1].content for one in found.rows} == {"How deep is 1?", "How deep is 6?"}
+    assert "2 pairs of 6 votes" in found.remark and not found.bad
+    assert "an answer that was cut: 3" in found.remark and "tie: 1" in found.remark
 
 
 def test_the_last_word_of_each_person_counts(tmp_path: Path) -> None:
@@ -123,6 +143,7 @@ def test_the_remark_stays_with_what_is_trained_on(tmp_path: Path) -> None:
         ({"left": "c"}, "'left' must be a or b"),
         ({"seeds": [1]}, "'seeds' must be two values"),
         ({"models": "x"}, "'models' must be two values"),
+        ({"ended": [True, 1]}, "'ended' must be two values"),
         ({"prompt": [{"role": "assistant", "content": "x"}]}, "must end with the user's turn"),
     ],
 )
@@ -135,6 +156,7 @@ def test_what_no_vote_is(tmp_path: Path, change: Mapping[str, object], told: str
 
 def test_a_vote_is_written_as_it_is_read(tmp_path: Path) -> None:
     more = {"left": "b", "models": ["x", "y"], "hashes": ["1", "2"], "seeds": [3, 2**40]}
+    more["ended"] = [True, False]
     path = written(tmp_path, line("a", "1", **more), line("undo", "1", **more))
     votes = read_votes(path).rows
     assert written(tmp_path, *(one.to_json() for one in votes)) == path

@@ -6,6 +6,7 @@ The answers are drawn ahead, in batches, while the person reads.
 from __future__ import annotations
 
 import queue
+import shlex
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ from groundup.app.terminal import Wrapped, forget_typed, key, single_keys, tell,
 from groundup.data.fields import check_order, prompt
 from groundup.data.files import suffix_of
 from groundup.data.records import read_prompts
-from groundup.data.votes import Vote, standing
+from groundup.data.votes import CUT, Vote, preferences, standing
 from groundup.errors import UserError
 from groundup.formats.adapter import model_hash
 from groundup.generation.engine import Engine
@@ -80,12 +81,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The two answers to a prompt; `cut` names those that came to no end."""
+    """The two answers to a prompt, and whether each has ended; of old votes nobody knows."""
 
     comparison: Comparison
     a: str
     b: str
-    cut: frozenset[str] = frozenset()
+    ended: tuple[bool, ...] = ()
+
+    @property
+    def cut(self) -> set[str]:
+        return {name for name, ended in zip("ab", self.ended, strict=False) if not ended}
 
     def vote(self, choice: str, who: str, candidates: Sequence[tuple[str, str]]) -> Vote:
         asked = self.comparison
@@ -102,6 +107,7 @@ class Drawn:
             names,
             hashes,
             asked.seeds,
+            self.ended,
         )
 
 
@@ -290,8 +296,8 @@ class AnswersAhead:
 
 
 def _drawn(comparison: Comparison, a: Completion, b: Completion) -> Drawn:
-    cut = {name for name, one in (("a", a), ("b", b)) if one.finish_reason == "length"}
-    return Drawn(comparison, a.text.strip(), b.text.strip(), frozenset(cut))
+    ended = tuple(one.finish_reason != "length" for one in (a, b))
+    return Drawn(comparison, a.text.strip(), b.text.strip(), ended)
 
 
 # The person's turn.
@@ -312,7 +318,9 @@ class _Session:
         by_id = {one.id: one for one in asked}
         # In the order of their votes, so that the last one is what undo takes back.
         self._voted = [
-            Drawn(by_id[id], vote.a, vote.b) for id, vote in votes.items() if id in by_id
+            Drawn(by_id[id], vote.a, vote.b, vote.ended)
+            for id, vote in votes.items()
+            if id in by_id
         ]
         self.todo = [one for one in asked if one.id not in votes]
         self._places = {one.id: place for place, one in enumerate(asked, 1)}
@@ -402,7 +410,15 @@ class _Session:
                 f"Left was chosen in {side.estimate:.0%} of {counted(side.items, 'vote')} for a "
                 f"side ({side.low:.0%} to {side.high:.0%}{bias})."
             )
-            tell(f"groundup dpo {names[0]} --data {self._log.path} learns from these.")
+        pairs, left_out = preferences(self._log.votes, str(self._log.path))
+        if cut := left_out.get(CUT):
+            tell(
+                f"{counted(cut, 'vote')} on an answer that was cut make no pair, as nobody should "
+                "learn to end there; raise --max-new-tokens."
+            )
+        if pairs:
+            command = ["groundup", "dpo", names[0], "--data", str(self._log.path)]
+            tell(f"{shlex.join(command)} learns from {counted(len(pairs), 'pair')} of these.")
         if left:
             tell(f"Still to vote on: {counted(left, 'prompt')}; the same command goes on.")
 

@@ -4,7 +4,9 @@
 
 `choice` is one of `CHOICES`. A log only grows: of what one person said of one comparison (its `id`)
 the last line counts, and `undo` takes it back. Beside these stands where the answers come from:
-`models`, their `hashes` and `seeds`, a's first, and which of the two stood on the `left`.
+`models`, their `hashes` and `seeds`, a's first, which of the two stood on the `left`, and whether
+each has `ended`: one that was cut off at its limit must teach nobody where to end, so that no pair
+is made of it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class Vote:
     models: tuple[str, ...] = ()
     hashes: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    ended: tuple[bool, ...] = ()
 
     @property
     def decided(self) -> bool:
@@ -57,11 +60,14 @@ class Vote:
             "prompt": turns[0]["content"] if is_plain else turns,
             **{name: getattr(self, name) for name in _TEXTS},
             "left": self.left,
-            **{name: list(getattr(self, name)) for name in ("models", "hashes", "seeds")},
+            **{name: list(getattr(self, name)) for name in _PAIRS},
         }
 
 
 _TEXTS = ("a", "b", "choice", "who", "when", "id")
+_PAIRS = ("models", "hashes", "seeds", "ended")
+# Why votes make no pair, beside choices that prefer neither answer.
+CUT = "an answer that was cut"
 
 
 def vote(row: Json, file: str, line: int) -> Vote:
@@ -86,6 +92,7 @@ def vote(row: Json, file: str, line: int) -> Vote:
         models=_two(row, "models", str),
         hashes=_two(row, "hashes", str),
         seeds=_two(row, "seeds", int),
+        ended=_two(row, "ended", bool),
     )
 
 
@@ -132,6 +139,8 @@ def preferences(votes: Sequence[Vote], source: str) -> tuple[list[Preference], M
         sides = (one.a, one.b) if one.choice == "a" else (one.b, one.a)
         if not one.decided:
             left_out[one.choice] += 1
+        elif not all(one.ended):  # a log that does not say is taken as it is
+            left_out[CUT] += 1
         elif not all(side.strip() for side in sides):
             left_out["an answer without words"] += 1
         elif sides[0] == sides[1]:
