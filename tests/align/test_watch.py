@@ -93,7 +93,7 @@ def clipped(outside: float) -> Loss:
 def test_clipping_is_judged_over_ten_iterations() -> None:
     said: list[str] = []
     watch = Watch("ppo", said.append, repeats=True)
-    healthy = {"kl": 1.0, "entropy": 0.5, "ended": 1.0}
+    healthy: dict[str, Any] = {"kl": 1.0, "entropy": 0.5, "ended": 1.0, "prompts": 16}
     for iteration in range(11):
         assert not said, iteration
         watch.iteration(**healthy)
@@ -107,7 +107,48 @@ def test_clipping_is_judged_over_ten_iterations() -> None:
 def test_a_run_that_goes_on_is_held_against_its_beginning() -> None:
     said: list[str] = []
     watch = Watch("grpo", said.append, repeats=False)
-    watch.begin(entropy=1.0, ended=0.9)
-    watch.iteration(kl=2.0, entropy=0.09, ended=0.65)
-    watch.iteration(kl=2.0, entropy=0.09, ended=0.65)
+    watch.begin(entropy=1.0, ends=[(0.9, 256)])
+    watch.iteration(kl=2.0, entropy=0.09, ended=0.65, prompts=256)
+    watch.iteration(kl=2.0, entropy=0.09, ended=0.65, prompts=256)
     assert len(said) == 2 and "from 1.000 to 0.090" in said[0] and "90%" in said[1]
+
+
+def iterations_until_told(shares: Sequence[float], prompts: int, answers: int, seed: int) -> int:
+    """After how many iterations a fall of the answers that end is told, 0 for never.
+
+    Each prompt is answered so often, and its answers are alike, as prompts differ.
+    """
+    dice, said = np.random.default_rng(seed), list[str]()
+    watch = Watch("grpo", said.append, repeats=False)
+    for iteration, share in enumerate(shares, 1):
+        likely = dice.beta(2 * share, 2 * (1 - share), prompts)
+        ended = dice.binomial(answers, likely).mean() / answers
+        watch.iteration(kl=1.0, entropy=0.5, ended=float(ended), prompts=prompts)
+        if said:
+            assert len(said) == 1 and "of the answers end, and" in said[0]
+            return iteration
+    return 0
+
+
+@pytest.mark.parametrize(("prompts", "answers"), [(1, 8), (2, 8), (8, 8), (16, 1), (64, 1)])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_chance_is_no_fall_of_the_answers_that_end(
+    share: float, prompts: int, answers: int
+) -> None:
+    told = [iterations_until_told([share] * 100, prompts, answers, seed) for seed in range(60)]
+    assert sum(map(bool, told)) <= 3, told
+
+
+@pytest.mark.parametrize(
+    ("shares", "within"),
+    [
+        ([0.98] * 2 + [0.3] * 20, 5),  # at once
+        ([0.98] * 30 + [0.3] * 20, 5),  # late
+        ([0.98] * 3 + [0.7, 0.5, 0.3, 0.1] + [0.02] * 20, 5),  # by and by
+    ],
+)
+def test_a_fall_of_the_answers_that_end_is_told_soon(shares: Sequence[float], within: int) -> None:
+    begun = sum(share == 0.98 for share in shares)
+    for seed in range(40):
+        told = iterations_until_told(shares, 16, 1, seed)
+        assert begun < told <= begun + within, (seed, told)

@@ -185,6 +185,7 @@ class Online:
         kl = facts.sampled_kl()
         entropy = facts.mean_entropy()
         ended = float(np.mean([one.ended for one in rollouts]))
+        prompts = len({one.prompt.ids for one in rollouts})
         apart = mismatch(rollouts, facts.logprobs)
         also = {
             name: float(found.mean())
@@ -204,6 +205,7 @@ class Online:
             entropy=entropy,
             length=float(np.mean([len(one.ids) for one in rollouts])),
             ended=ended,
+            prompts=prompts,
             mismatch=apart[0],
             largest_mismatch=apart[1],
             sampling_seconds=sampled.sampling_seconds,
@@ -218,7 +220,9 @@ class Online:
         if self.watch is not None:
             # Not by their deviation, which rounding keeps from 0.
             told_apart = more.get("groups_with_signal", float(np.ptp(sampled.rewards)))
-            self.watch.iteration(kl=kl, entropy=entropy, ended=ended, told_apart=told_apart > 0)
+            self.watch.iteration(
+                kl=kl, entropy=entropy, ended=ended, prompts=prompts, told_apart=told_apart > 0
+            )
 
     def stream(
         self,
@@ -379,7 +383,9 @@ def _watch(run: Run, *, repeats: bool) -> Watch:
     lines = read_lines(path) if path.is_file() else []
     begun = [line for line in lines if line.get("kind") == "rollout"]
     if begun:
-        watch.begin(begun[0]["entropy"], begun[0]["ended"], len(begun))
+        # Without the number of its prompts, as in runs of before, an iteration counts for one.
+        ends = [(line["ended"], line.get("prompts", 1)) for line in begun]
+        watch.begin(begun[0]["entropy"], ends)
     return watch
 
 

@@ -10,7 +10,8 @@ language models" asks for 1 to 20 %).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import sqrt
 
 from groundup.train.batch import Loss
 
@@ -19,22 +20,23 @@ from groundup.train.batch import Loss
 _FAR = 25.0
 # The share of clipped ratios between which a step is neither too small nor too large.
 _STILL, _WILD = 0.01, 0.2
-# Iterations over which that share is a mean.
+# Iterations over which that share is a mean, and that of the answers that end.
 _WINDOW = 10
 # Of the entropy that it began with; a policy that learns what is right falls to a half or less.
 _ALIKE = 0.1
 # So many iterations whose rewards are all alike are no accident.
 _SILENT = 5
-# By so much the share of answers that end may fall.
-_ENDLESS = 0.2
+# By so much the share of answers that end may fall, and by so many standard errors, as a run looks
+# hundreds of times: of 100 iterations in which nothing changes, fewer than 3 % of runs see that.
+_ENDLESS, _ERRORS = 0.2, 4.0
 
 
 class Watch:
     """Follows a run's iterations and says through `say` what goes wrong.
 
     `repeats` says whether answers are read more than once a policy: only then can a ratio be
-    clipped. `begin` is told the first iteration's entropy and share of ends, and what has learned
-    nothing yet (a policy whose critic warms up) is not judged by its clipping.
+    clipped. What has learned nothing yet (a policy whose critic warms up) is not judged by its
+    clipping.
     """
 
     def __init__(self, stage: str, say: Callable[[str], None], *, repeats: bool) -> None:
@@ -42,16 +44,17 @@ class Watch:
         self.policy_trains = True
         self._said: set[str] = set()
         self._entropy: float | None = None
-        self._ended = 0.0
+        # Of each iteration: the share of answers that end, and the number of prompts.
+        self._ends: list[tuple[float, int]] = []
         self._outside, self._tokens = 0.0, 0.0
         self._shares: deque[float] = deque(maxlen=_WINDOW)
         self._judged_still = False
         self._silent = 0
 
-    def begin(self, entropy: float, ended: float, iterations: int = 0) -> None:
-        """Remember how answers were before training, `iterations` ago where a run goes on."""
-        self._entropy, self._ended = entropy, ended
-        self._judged_still = iterations > _WINDOW
+    def begin(self, entropy: float, ends: Sequence[tuple[float, int]] = ()) -> None:
+        """Remember the first iteration's entropy, and where a run goes on how its answers ended."""
+        self._entropy, self._ends = entropy, list(ends)
+        self._judged_still = len(ends) > _WINDOW
 
     def step(self, loss: Loss) -> None:
         """Count what a micro-batch's ratios say."""
@@ -59,14 +62,15 @@ class Watch:
         self._outside, self._tokens = self._outside + outside, self._tokens + tokens
 
     def iteration(
-        self, *, kl: float, entropy: float, ended: float, told_apart: bool = True
+        self, *, kl: float, entropy: float, ended: float, prompts: int, told_apart: bool = True
     ) -> None:
         """Judge an iteration's answers, and the steps that were taken on those before.
 
-        `told_apart` says whether rewards differed among answers that are compared.
+        `ended` is the share of answers that end, of so many `prompts`; `told_apart` says whether
+        rewards differed among answers that are compared.
         """
         if self._entropy is None:
-            self.begin(entropy, ended)
+            self.begin(entropy)
             self._outside = self._tokens = 0.0  # what measuring the pace has left
         assert self._entropy is not None
         self._judge_steps()
@@ -91,13 +95,28 @@ class Watch:
                 "are compared, so nothing is learned; give prompts that are neither always nor "
                 "never answered rightly, or another --reward",
             )
-        if ended < self._ended - _ENDLESS:
-            self._tell(
-                "endless",
-                f"{ended:.0%} of the answers end, and {self._ended:.0%} did at first: a fall of "
-                f"more than {100 * _ENDLESS:.0f} points; raise --missing-eos-penalty or "
-                "--max-new-tokens, or lower --learning-rate",
-            )
+        self._ends.append((ended, prompts))
+        self._judge_ends()
+
+    def _judge_ends(self) -> None:
+        """Hold the last iterations' share of ends against the first ones'.
+
+        Both are of all answers, and their difference has the error of as many draws as prompts
+        were asked, as answers to one prompt are alike. Among the first are as few as one
+        iteration: what falls at once has ended its answers in no other.
+        """
+        for first in range(1, min(_WINDOW, len(self._ends) - 1) + 1):
+            before, asked = _pooled(self._ends[:first])
+            now, asks = _pooled(self._ends[first:][-_WINDOW:])
+            both, _ = _pooled([(before, asked), (now, asks)])
+            error = sqrt(both * (1 - both) * (1 / asked + 1 / asks))
+            if before - now > max(_ENDLESS, _ERRORS * error):
+                self._tell(
+                    "endless",
+                    f"{now:.0%} of the answers end, and {before:.0%} did at first: a fall of "
+                    f"more than {100 * _ENDLESS:.0f} points; raise --missing-eos-penalty or "
+                    "--max-new-tokens, or lower --learning-rate",
+                )
 
     def _judge_steps(self) -> None:
         if self._tokens and self.policy_trains:
@@ -127,3 +146,9 @@ class Watch:
         if what not in self._said:
             self._said.add(what)
             self._say(f"{self.stage}: {sentence}")
+
+
+def _pooled(ends: Sequence[tuple[float, int]]) -> tuple[float, int]:
+    """The share of several, each of so many prompts, and the number of all."""
+    prompts = sum(count for _, count in ends)
+    return sum(share * count for share, count in ends) / prompts, prompts
