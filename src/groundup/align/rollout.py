@@ -366,8 +366,10 @@ class RolloutStream:
 
     def at(self, step: int, model: nn.Module) -> Sequence[Any]:
         if self.can_save(step):
-            self._iteration, self._place = self._iteration + 1, 0
-            self._minibatches = self._roll(self._iteration, step, model)
+            # Where rolling fails, as anybody's reward may, the run can still be saved as it is.
+            self._place, self._minibatches = 0, ()
+            self._minibatches = self._roll(self._iteration + 1, step, model)
+            self._iteration += 1
         epoch, place = divmod(self._place, len(self._minibatches))
         order = np.random.default_rng((self._seed, self._iteration, epoch))
         # The first epoch reads them as they were laid out, the others shuffle.

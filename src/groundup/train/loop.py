@@ -66,8 +66,8 @@ def fit(
     `callback(step, last)` is called before the first step and after each with the number of steps
     done, to evaluate or to sample; it must leave weights and generators alone, and ends training
     early when it says True. Returns the steps done. Raises `Interrupted` after saving on
-    Ctrl-C, and `UserError` when the loss stays non-finite or the disk is full. A Ctrl-C after which
-    nothing is left to train sets `run.stopped_by`.
+    Ctrl-C, and `UserError` when the loss stays non-finite or the disk is full, and after saving
+    what the stream raises. A Ctrl-C after which nothing is left to train sets `run.stopped_by`.
     """
     steps, folder = plan.steps, run.folder / "checkpoints"
     start, tokens, bad = _resume(run, stream, optimizer, steps)
@@ -89,6 +89,17 @@ def fit(
                 optimizer.clear()
                 bad, fault = bad + 1, str(error)
                 facts = {"skipped": fault, "tokens": 0, "flops": 0.0}
+            except UserError as error:
+                # What a stream makes may fail by what is not of this run, as a reward that asks a
+                # service does: what was learned before is kept.
+                if not (step and stream.can_save(step)):
+                    raise
+                if saved < step:
+                    _save(run, step, stream, optimizer, tokens, bad)
+                raise UserError(
+                    f"{error}; saved at step {step} of {steps} in {folder}, and the same command "
+                    "continues from there"
+                ) from None
             done = step + 1
             read, seconds = facts.pop("tokens"), time.perf_counter() - begun
             tokens += read
