@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
-from groundup.align.label import comparisons, result
+from groundup.align.label import comparisons, result, result_table
 from groundup.app.cli import main
 from groundup.data.records import read_preferences, read_votes
 from groundup.data.votes import Vote, standing
@@ -30,6 +31,7 @@ from groundup.learn.own import Own
 from groundup.learn.road import find
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.report.terminal import in_terminal
 from groundup.runs.files import file_hash
 from groundup.text.bpe import train_bpe
 from groundup.text.rows import Message
@@ -345,6 +347,32 @@ def test_several_people_and_models_share_a_log(voted: Voted) -> None:
         assert re.search(rf"^{one.model} +{one.wins} +{one.ties} +{one.losses} ", shown, re.M)
     # The first is what the others are compared with.
     assert found.models[0].rating is None and None not in [m.rating for m in found.models[1:]]
+
+
+@pytest.mark.parametrize("columns", [50, 80, 200])
+def test_the_table_says_which_model_won(columns: int) -> None:
+    """However long the paths are; what tells them apart may be their end or its folder."""
+    folder = "/home/ann/projects/a-very-long-name-of-a-project/tiny-model/runs"
+    for names, shown in (
+        ((f"{folder}/sft-2026-11-30-a", f"{folder}/dpo-2026-11-30-b"), ("sft-2026", "dpo-2026")),
+        ((f"{folder}/sft", f"{folder}/old/sft"), ("runs/sft", "old/sft")),
+        (("sft", "runs/sft"), ("sft", "runs/sft")),
+    ):
+        votes = [
+            Vote(
+                (Message("user", str(place)),), "x", "y", "a" if place % 3 else "tie",
+                who="me", when="", id=str(place), models=names, hashes=("1", "2"),
+            )
+            for place in range(20)
+        ]  # fmt: skip
+        terminal = Console(width=columns, file=io.StringIO())
+        terminal.print(in_terminal(result_table(result(votes))))
+        assert isinstance(terminal.file, io.StringIO)
+        written = terminal.file.getvalue()
+        rows = [line.split() for line in written.splitlines() if line[:1].strip()]
+        [first, second] = [row[0] for row in rows if row[1:2] in (["13"], ["0"])]
+        assert first.startswith(shown[0]) and second.startswith(shown[1])
+        assert "…" not in written
 
 
 def test_votes_on_one_prompt_are_drawn_together() -> None:

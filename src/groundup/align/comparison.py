@@ -59,6 +59,7 @@ from groundup.report.page import PAGE, Page, Section, write_page
 from groundup.report.table import Table, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
+from groundup.runs.files import names_apart
 from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import restoring_torch, usable_cores
@@ -320,8 +321,8 @@ def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:
 
 
 def _name(path: Path, models: Sequence[Path]) -> str:
-    """The folder's name, or the whole path where two folders have one name."""
-    return path.name if sum(one.name == path.name for one in models) == 1 else str(path)
+    """What tells a model's folder from the others'."""
+    return names_apart([str(one) for one in models])[list(models).index(path)]
 
 
 def _kind(history: History) -> str:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from groundup.data.fields import check_order, label, opening, prompt, text
 from groundup.errors import shorten
+from groundup.runs.files import names_apart
 from groundup.text.rows import BadRow, Json, Message, Preference, as_dicts
 
 T = TypeVar("T")
@@ -112,9 +113,10 @@ def _two(row: Json, name: str, kind: type[T]) -> tuple[T, ...]:
 
 
 def names_of(votes: Sequence[Vote], players: Sequence[str]) -> list[str]:
-    """What the models are called; where two have one name, with a bit of their hashes."""
+    """What the models are called, by what tells their folders apart; where two have one name, with
+    a bit of their hashes."""
     called = {p: name for vote in votes for p, name in zip(vote.players, vote.models, strict=False)}
-    names = [called.get(player, player) for player in players]
+    names = names_apart([called.get(player, player) for player in players])
     return [
         name if names.count(name) == 1 else f"{name} ({player[:6]})"
         for name, player in zip(names, players, strict=True)

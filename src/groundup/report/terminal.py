@@ -24,7 +24,8 @@ def in_terminal(table: Table) -> rich.table.Table:
         header_style="dim",
         show_header=any(table.heads),
     )
-    drawn.add_column(Text(table.corner))
+    # What a row is about is broken and never cut: a path says at its end which one it is.
+    drawn.add_column(Text(table.corner), overflow="fold")
     for column, head in zip(table.columns, table.heads[1:], strict=True):
         drawn.add_column(Text(head), justify="left" if column.words else "right")
     for row in table.rows:

@@ -316,6 +316,24 @@ def same_file(one: Path, other: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
+def names_apart(paths: Sequence[str]) -> list[str]:
+    """Each path by as few of its last parts as no other ends with: its own name, if that will do.
+
+    A path that stands there twice has one name.
+    """
+    parts = {path: Path(path).parts or (path,) for path in paths}
+
+    def name(path: str) -> str:
+        others = [found for other, found in parts.items() if other != path]
+        for count in range(1, len(parts[path]) + 1):
+            last = parts[path][-count:]
+            if all(other[-count:] != last for other in others):
+                return str(Path(*last))
+        return path
+
+    return [name(path) for path in paths]
+
+
 def files_of(*paths: Path) -> list[Path]:
     """Return these files and the files in these folders."""
     return [

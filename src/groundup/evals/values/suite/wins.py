@@ -7,7 +7,6 @@ is the better one. Neither is measured here; what was measured is read and shown
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -71,17 +70,11 @@ def vote_wins(log: Path) -> list[dict[str, Any]]:
         worth = np.array([_worth(vote, one) for vote in votes])
         prompts = [str([turn.content for turn in vote.prompt]) for vote in votes]
         won = rate(worth, groups=prompts, chance=0.5)
-        name, against = _short(names_of(votes, (one, other)))
+        name, against = names_of(votes, (one, other))
         people = len({vote.who for vote in votes})
         said = f"by {people} {'person' if people == 1 else 'people'}"
         found.append(_row(name, against, said, won))
     return found
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    """The folders' own names, as long as they differ."""
-    short = [Path(name).name for name in names]
-    return short if len(set(short)) == len(short) else list(names)
 
 
 def _worth(vote: Vote, player: str) -> float:
