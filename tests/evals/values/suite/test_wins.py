@@ -55,7 +55,7 @@ def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     both = ("runs/a/sft", "runs/b/sft")
     log.write_text("".join(vote("a", f"p{i}", both, id=f"{i}") for i in range(3)))
     (one,) = vote_wins(log)
-    assert {one["model"], one["other"]} == set(both)
+    assert {one["model"], one["other"]} == {"a/sft", "b/sft"}
 
 
 def test_votes_that_name_no_models_are_told(tmp_path: Path) -> None:
