@@ -11,6 +11,7 @@ import types
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -370,10 +371,19 @@ def test_answers_that_cannot_be_learned_from(
         assert not (folder / f"out-{number}" / "model.safetensors").exists()
 
 
-def test_a_device_is_no_file_to_read(refused: Refused, tmp_path: Path) -> None:
+def test_a_device_is_no_file_to_read(
+    workshop: Any, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first ends at once; the second has no end."""
+    monkeypatch.chdir(tmp_path)
     for device in ("/dev/null", "/dev/zero"):
         said = refused("tokenizer", device, "--out", tmp_path / "tokenizer")
         assert f"{device!r} is no file but a pipe or a device" in said
         assert not list(tmp_path.iterdir())
         assert f"{device!r} is a device" in refused("run", device)
+    model = workshop.finished("pretrain")
+    for words in (
+        ["data", "inspect", "/dev/null", "--model", model],
+        ["sft", model, "--data", "/dev/null"],
+    ):
+        assert "'/dev/null' is no file but a pipe or a device" in refused(*words)

@@ -231,6 +231,9 @@ def test_bash_learns_the_commands(
     )
     offered = subprocess.run(["bash", "-c", asked], capture_output=True, text=True)
     assert offered.stdout.split() == ["quickstart"], offered.stderr
+    monkeypatch.setenv("HOME", str(tmp_path / "none"))
+    assert main(["--install-completion", "--shell", "bash"]) == 2
+    assert "is not there" in capsys.readouterr().err and not (tmp_path / "none").exists()
     assert main(["--install-completion", "--shell", "csh"]) == 2
     told = capsys.readouterr().err
     assert '"csh"' in told and '"zsh"' in told and told.count("\n") == 1

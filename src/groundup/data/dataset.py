@@ -51,6 +51,7 @@ from groundup.data.split import (
 )
 from groundup.errors import UserError, known_names
 from groundup.runs.console import say
+from groundup.runs.files import require_file
 from groundup.text.rows import BadLine, Json, TrainingRow
 
 # Of fewer rows than this a twentieth is too few to judge by, and each may be a fact that nothing
@@ -317,6 +318,7 @@ class Reader:
                 rows += found.rows
                 bad += found.bad
             else:
+                require_file(path)  # a device's name says nothing of what is wrong with it
                 raise UserError(
                     f"{str(path)!r} ends in {path.suffix!r}; data is read from "
                     f"{', '.join(SUFFIXES)}, folders of such files, pack:NAME and hub:OWNER/NAME"

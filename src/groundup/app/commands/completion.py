@@ -34,6 +34,11 @@ def install_completion(
             "the shell here is none of bash, zsh and fish; name the one that is to complete: "
             "groundup --install-completion --shell bash"
         )
+    if not Path.home().is_dir():
+        raise UserError(
+            f"your home folder {str(Path.home())!r} is not there, and shells look for completions "
+            "in it; set HOME to one that is"
+        )
     say(f"Completion for {found} is in {app.install_completion(shell=found)}.")
     if found in _STARTUP:
         say(f"A line in {Path.home() / _STARTUP[found]} loads it; open a new shell to use it.")
