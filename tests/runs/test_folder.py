@@ -396,6 +396,27 @@ def test_a_run_is_finished_when_it_says_so(tmp_path: Path) -> None:
     assert not is_finished(tmp_path)
 
 
+def test_a_run_that_lost_its_status_says_so_before_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = f"{tmp_path / 'status.json'} is damaged or gone"
+    open_run(tmp_path).close()  # nothing was done yet, so nothing is lost
+    with open_run(tmp_path) as run:
+        run.log("metrics.jsonl", step=1)
+        run.heartbeat(step=1)
+    with open_run(tmp_path) as run:
+        run.finish(step=2)
+    open_run(tmp_path).close()
+    assert lost not in capsys.readouterr().out
+    (tmp_path / "status.json").write_text("{")
+    open_run(tmp_path).close()
+    assert lost in capsys.readouterr().out
+    (tmp_path / "status.json").unlink()
+    save_file({"w": np.zeros(8, np.float32)}, tmp_path / "model.safetensors")
+    open_run(tmp_path).close()
+    assert lost in capsys.readouterr().out
+
+
 def test_a_finished_run_has_all_that_it_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,6 +155,11 @@ class Run:
             if lost := _lost_parts(folder):
                 say(f"{lost[0]} is gone or cut short: it is made anew")
                 run.repairs = True
+            elif _status(folder) is None and (status := _lost_status(folder)):
+                say(
+                    f"{status} is damaged or gone, and with it whether this run was finished: it "
+                    "goes on from what it has saved, if need be from its first step"
+                )
         except BaseException:
             run.close()
             raise
@@ -283,13 +288,24 @@ def is_finished(folder: Path) -> bool:
     return _lost_parts(folder) == []
 
 
+def _status(folder: Path) -> dict[str, Any] | None:
+    """What a run says of itself; where that is gone or damaged it is made anew by the run's end."""
+    try:
+        return read_json_object(folder / "status.json")
+    except UserError:
+        return None
+
+
+def _lost_status(folder: Path) -> Path | None:
+    """The status that a run must have had: it stands there, or a model that took all steps does."""
+    path = folder / "status.json"
+    return path if path.exists() or any(folder.glob("*model*.safetensors")) else None
+
+
 def _lost_parts(folder: Path) -> list[Path] | None:
     """What a finished stage has made and is gone or cut short; None where it is not finished."""
-    try:
-        status = read_json_object(folder / "status.json")
-    except UserError:  # not there, or damaged: the run goes on to its end and writes it anew
-        return None
-    if status.get("state") != "finished":
+    status = _status(folder)
+    if status is None or status.get("state") != "finished":
         return None
     parts = status.get("parts")
     if not isinstance(parts, dict):  # an earlier version made it: of a model weights are known
