@@ -495,7 +495,9 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged."""
 
     def forward(a: Array) -> Array:
-        return a.swapaxes(dim0, dim1) if a.ndim else forward(a.reshape(1)).reshape(())
+        if a.ndim:
+            return a.swapaxes(dim0, dim1)
+        return a.reshape(1).swapaxes(dim0, dim1).reshape(())
 
     return _linear("transpose", x, forward, lambda g: transpose(g, dim0, dim1))
 
