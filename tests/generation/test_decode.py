@@ -287,12 +287,11 @@ def subclassed(name: str) -> Callable[[CausalLM], None]:
         module = model.get_submodule(name)
         kind: Any = type(module)
 
-        class Own(kind):  # type: ignore[misc]
-            def forward(self, *args: Any) -> torch.Tensor:
-                out: torch.Tensor = super().forward(*args)
-                return out.roll(1, -1)
+        def forward(self: nn.Module, *args: Any) -> torch.Tensor:
+            out: torch.Tensor = kind.forward(self, *args)
+            return out.roll(1, -1)
 
-        module.__class__ = Own
+        module.__class__ = type("Own", (kind,), {"forward": forward})
 
     return change
 
@@ -306,7 +305,8 @@ def gone(name: str) -> Callable[[CausalLM], None]:
 
 
 def with_another_activation(model: CausalLM) -> None:
-    model.get_submodule("model.layers.1.mlp").activation = torch.tanh  # type: ignore[assignment]
+    mlp: Any = model.get_submodule("model.layers.1.mlp")
+    mlp.activation = torch.tanh
 
 
 def with_fewer_heads(model: CausalLM) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from conftest import TinyModel
 from groundup.errors import UserError
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
@@ -130,8 +131,8 @@ def test_gradient_checkpointing_changes_no_bit() -> None:
         ([[1] * 65], "position 64 is beyond the 64 that the model has vectors for"),
     ],
 )
-def test_what_has_no_vector_is_refused(  # type: ignore[no-untyped-def]
-    tiny_model, device: str, ids: list[list[int]], message: str
+def test_what_has_no_vector_is_refused(
+    tiny_model: TinyModel, device: str, ids: list[list[int]], message: str
 ) -> None:
     """The meta device looks nothing up and says nothing, as a GPU says it late or never."""
     where = torch.device(device)
@@ -142,11 +143,11 @@ def test_what_has_no_vector_is_refused(  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (2, 0)])
-def test_an_empty_batch_has_no_logits(tiny_model, shape: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
+def test_an_empty_batch_has_no_logits(tiny_model: TinyModel, shape: tuple[int, int]) -> None:
     batch = Batch.of(torch.zeros(shape, dtype=torch.int64))
     assert tiny_model().logits(batch).shape == (*shape, 320)
 
 
-def test_rotated_positions_have_no_end(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_rotated_positions_have_no_end(tiny_model: TinyModel) -> None:
     model = tiny_model().to("meta")
     assert model(Batch.of(torch.ones(1, 65, dtype=torch.int64)).to(torch.device("meta"))).numel()

@@ -384,7 +384,7 @@ def runs_inside(folder: Path) -> frozenset[Path]:
 
 def folder_hash(folder: Path) -> str:
     """One hash for a model, tokenizer or data folder: of the files that make it what it is."""
-    return _hash_of(_content(folder))
+    return _hash_of((name, file_hash(path)) for name, path in _content(folder))
 
 
 def kept_hashes(path: Path) -> frozenset[str]:
@@ -394,13 +394,16 @@ def kept_hashes(path: Path) -> frozenset[str]:
     """
     if not path.is_dir():
         return frozenset({file_hash(path)})
-    return frozenset({folder_hash(path), _hash_of(_files(path))})
+    hashes = {name: file_hash(file) for name, file in _files(path)}
+    todays = ((name, hashes[name]) for name, _ in _content(path))
+    return frozenset({_hash_of(todays), _hash_of(hashes.items())})
 
 
-def _hash_of(files: Iterable[tuple[str, Path]]) -> str:
+def _hash_of(files: Iterable[tuple[str, str]]) -> str:
+    """The hash of files of these names and hashes."""
     whole = hashlib.sha256()
-    for name, path in files:
-        whole.update(f"{name} {file_hash(path)}\n".encode())
+    for name, of_file in files:
+        whole.update(f"{name} {of_file}\n".encode())
     return whole.hexdigest()
 
 

@@ -62,7 +62,13 @@ def last_one_largest(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
 
 
 def _shaped(
-    logits: Tensor, top_k: int, top_p: float, *, share_first: bool = False, renormalize: bool = True
+    logits: Tensor,
+    top_k: int,
+    top_p: float,
+    *,
+    share_first: bool = False,
+    renormalize: bool = True,
+    keeps_equal: bool = False,
 ) -> Tensor:
     values, order = logits.sort(descending=True)
     shares = values.softmax(0)
@@ -71,7 +77,8 @@ def _shaped(
         if not share_first and renormalize:
             shares /= shares.sum()
     if top_p < 1:
-        shares[shares.cumsum(0) - shares >= top_p] = 0
+        before = shares.cumsum(0) - shares
+        shares[(before > top_p) if keeps_equal else (before >= top_p)] = 0
     if renormalize:
         shares /= shares.sum()
     return torch.zeros_like(logits).scatter(0, order, shares)
@@ -133,14 +140,7 @@ def one_beyond_p(logits: Tensor, temperature: float, top_k: int, top_p: float) -
     enough: drop it where the mass before it is >= p."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
-    values, order = (logits / temperature).sort(descending=True)
-    if top_k:
-        values[top_k:] = -torch.inf
-    shares = values.softmax(0)
-    if top_p < 1:
-        shares[shares.cumsum(0) - shares > top_p] = 0
-        shares /= shares.sum()
-    return torch.zeros_like(logits).scatter(0, order, shares)
+    return _shaped(logits / temperature, top_k, top_p, keeps_equal=True)
 
 
 def temperature_last(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
