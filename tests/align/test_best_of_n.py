@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -494,6 +495,20 @@ def test_what_is_worse_to_one_prompt_is_preferred_where_it_is_best(
         ("I am sad.", "Sorry!", "Yes."),
     }
     assert len(found) == 2
+    # It is preferred as often as its pairs reject it more often than they choose it.
+    sad = as_dicts((Message("user", "I am sad."),))
+    chosen = Pool(sad, "s", ["Sorry!", "Yes."], np.array([1.0, 0.0]), None, [True, True])
+    for times in (1, 2):
+        more = [*side, *[(side[0][0], chosen)] * times]
+        assert len(_across_prompts(config, tokenizer, reward, more)) == 2 - times
+    # A source that is left out has no such pairs, and its answers are counted all the same.
+    apart = config.model_copy(update={"across_prompts_except": ("t*",)})
+    others = [(prompt, replace(pool, source="tea")) for prompt, pool in side[1:]]
+    assert _across_prompts(apart, tokenizer, reward, [side[0], *others]) == []
+    rejected = {
+        one["rejected"] for one in _across_prompts(apart, tokenizer, reward, [*side, others[0]])
+    }
+    assert rejected == {"I will not help.", "Yes."}
     # Where the better answer of a pair is as good to the other prompt, nothing is preferred.
     right["I am sad."] = "Yes."
     assert {one["rejected"] for one in _across_prompts(config, tokenizer, reward, side)} == {
@@ -529,6 +544,18 @@ def test_pairs_across_prompts_join_the_others_and_keep_to_their_side(
         }
         more += len(others)
     assert more
+
+
+def test_sources_without_pairs_across_prompts_are_named_as_they_are(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = command(workshop, tmp_path / "out")[3:]
+    assert main([*asked, "--across-prompts-except", "harm-*"]) == 2
+    assert "across_prompts_except=harm-* needs across_prompts" in capsys.readouterr().err
+    assert main([*asked, "--across-prompts", "--across-prompts-except", "harm-*"]) == 2
+    error = capsys.readouterr().err
+    assert "across_prompts_except names harm-*, which has no prompt; there are " in error
+    assert error.count("\n") == 1
 
 
 # Which prompts are asked, and which are held out together.

@@ -15,10 +15,10 @@ prompt came with joins them there, as the better one of pairs with the model's o
 
 What is often wrong is unlearned where it is right, too: "I am sorry that you are sad" is the worse
 of many answers to a request that harms, and to whoever is sad it is the best of four, so that no
-pair of that prompt says it. With `across_prompts` each worse answer c- of a pair (x, c+, c-) that
-is the best to another prompt x' makes the pair (x', c-, c+) there, if c+ is worth less to x': both
-are as often chosen as rejected, and only the prompt tells which is right (Yin et al. 2024, Relative
-Preference Optimization, contrasts answers of different prompts as well).
+pair of that prompt says it. With `across_prompts` a pair (x, c+, c-) whose worse answer is the best
+to another prompt x' makes the pair (x', c-, c+) there, if c+ is worth less to x', until c- is as
+often chosen as rejected: then only the prompt tells which of the two is right (Yin et al. 2024,
+Relative Preference Optimization, contrasts answers of different prompts as well).
 
     answers.jsonl       every prompt with its answers and their scores
     conversations/      the best answer to each prompt        random/conversations/    any of them
@@ -35,6 +35,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -44,7 +45,7 @@ import torch
 from jaxtyping import Float
 
 from groundup.align.config import BestOfNConfig
-from groundup.align.prompts import Prompt, load_prompts, mixed
+from groundup.align.prompts import Prompt, load_prompts, mixed, without_prompt
 from groundup.align.reward import answered_ids
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import (
@@ -81,6 +82,8 @@ _ANSWERS = "answers.jsonl"
 _CHUNK, _ANSWERS_TOGETHER = 16, 128
 # Of many answers to a prompt, pairs are made of so many at most.
 _PAIRED = 4
+# A pair that is to be turned round at another prompt draws so many of those at most.
+_DRAWS = 8
 _TELL_SECONDS = 10.0
 
 
@@ -178,6 +181,11 @@ class Pool:
         spoken = [i for i, text in enumerate(self.texts) if text.strip() and self.ended[i]]
         return sorted(spoken, key=lambda i: -self.scores[i])
 
+    @property
+    def best(self) -> float:
+        """The score of the best answer that ends and says something, of which there is one."""
+        return float(self.scores[self.said[0]])
+
 
 @restoring_torch()
 def run(config: BestOfNConfig) -> Path:
@@ -208,6 +216,9 @@ def run(config: BestOfNConfig) -> Path:
                 f"{counted(len(heldout), 'prompt')} of {config.prompts} set aside: every stage "
                 "holds the same ones out, so that what is learned can be measured on them"
             )
+        for name in config.across_prompts_except:
+            if not any(fnmatch(one.source, name) for one in train):
+                raise without_prompt("across_prompts_except", name, train)
         asked = mixed(_others(train, config.exclude), config.questions, config.mixture)
         if config.reference_answers and not any(_reference(one) for one in asked):
             raise UserError(
@@ -451,7 +462,7 @@ def _place(group: str) -> float:
 
 def _is_learned(pool: Pool, min_reward: float | None) -> bool:
     """Whether the best answer is good enough to learn from."""
-    return min_reward is None or bool(pool.scores[pool.said[0]] >= min_reward)
+    return min_reward is None or pool.best >= min_reward
 
 
 def _talk(pool: Pool, place: int) -> dict[str, Any]:
@@ -489,37 +500,62 @@ def _across_prompts(
     reward: RolloutReward,
     side: Sequence[tuple[Prompt, Pool]],
 ) -> list[dict[str, Any]]:
-    """The pairs that prefer a worse answer of `_pairs` where it is the best one.
+    """Pairs that prefer what `_pairs` reject more often than they choose, where it is the best.
 
-    Of the prompts to which it is, each pair draws one, and no pair comes twice. Both answers are
-    scored as answers to that prompt.
+    Each pair draws a prompt to which its worse answer is the best; if its better one is worth less
+    to that, the two make a pair there. No answer gets more of them than it takes to be chosen as
+    often as rejected, and no pair comes twice.
     """
+    pairs = list[tuple[str, str]]()
+    known = set[tuple[int, str, str]]()
     best_to: dict[str, list[int]] = {}
+    lacking = Counter[str]()
     for place, (_, pool) in enumerate(side):
-        top = {pool.texts[i] for i in pool.said if pool.scores[i] == pool.scores[pool.said[0]]}
-        for text in sorted(top):
+        own = [(one["chosen"], one["rejected"]) for one in _pairs(pool)]
+        known |= {(place, *one) for one in own}
+        for better, worse in own:
+            lacking[worse] += 1
+            lacking[better] -= 1
+        if any(fnmatch(pool.source, one) for one in config.across_prompts_except):
+            continue
+        pairs += own
+        for text in sorted({pool.texts[i] for i in pool.said if pool.scores[i] == pool.best}):
             best_to.setdefault(text, []).append(place)
     rng = np.random.default_rng((config.seed, 3))
-    drawn: dict[tuple[int, str, str], None] = {}
-    for _, pool in side:
-        for pair in _pairs(pool):
-            if places := best_to.get(pair["rejected"]):
-                place = places[int(rng.integers(len(places)))]
-                drawn[place, pair["rejected"], pair["chosen"]] = None
-    sampled = [
-        (one, _as_sampled(tokenizer, side[one[0]][0], one[2], config.max_new_tokens))
-        for one in drawn
-    ]
-    known = [(one, rollout) for one, rollout in sampled if rollout is not None]
+    left = [pairs[int(i)] for i in rng.permutation(len(pairs))]
     found = list[dict[str, Any]]()
-    for start in range(0, len(known), _ANSWERS_TOGETHER):
-        some = known[start : start + _ANSWERS_TOGETHER]
-        scores = rewards_of(reward, [rollout for _, rollout in some])
-        for ((place, better, worse), _), score in zip(some, scores, strict=True):
-            pool = side[place][1]
-            if score < pool.scores[pool.said[0]]:
-                found.append(_pair(pool, better, worse))
+    for _ in range(_DRAWS):
+        left = [one for one in left if lacking[one[1]] > 0 and one[1] in best_to]
+        places = [best_to[worse][int(rng.integers(len(best_to[worse])))] for _, worse in left]
+        there = [(side[i][0], better) for i, (better, _) in zip(places, left, strict=True)]
+        scores = _scores_as_sampled(config, tokenizer, reward, there)
+        tried, left = list(zip(places, left, scores, strict=True)), []
+        for place, (better, worse), score in tried:
+            pool, key = side[place][1], (place, worse, better)
+            if lacking[worse] > 0 and score < pool.best and key not in known:
+                known.add(key)
+                found.append(_pair(pool, worse, better))
+                lacking[worse] -= 1
+                lacking[better] += 1
+            else:
+                left.append((better, worse))
     return found
+
+
+def _scores_as_sampled(
+    config: BestOfNConfig,
+    tokenizer: Tokenizer,
+    reward: RolloutReward,
+    answers: Sequence[tuple[Prompt, str]],
+) -> Float[np.ndarray, " answers"]:
+    """What texts are worth as answers to prompts; infinite where no policy could have said one."""
+    sampled = [_as_sampled(tokenizer, *one, config.max_new_tokens) for one in answers]
+    known = [(i, one) for i, one in enumerate(sampled) if one is not None]
+    scores = np.full(len(answers), math.inf)
+    for start in range(0, len(known), _ANSWERS_TOGETHER):
+        places, some = zip(*known[start : start + _ANSWERS_TOGETHER], strict=True)
+        scores[list(places)] = rewards_of(reward, some)
+    return scores
 
 
 def _group(pool: Pool) -> str:

@@ -505,8 +505,13 @@ class BestOfNConfig(StageConfig):
     across_prompts: bool = Field(
         False,
         description="pair answers of different prompts, too: where the worse answer of a pair is "
-        "the best to another prompt, it is preferred there to the better one, so that what is "
-        "wrong here is not unlearned everywhere",
+        "the best to another prompt, it is preferred there to the better one, until it is as often "
+        "chosen as rejected, so that what is wrong here is not unlearned everywhere",
+    )
+    across_prompts_except: tuple[str, ...] = Field(
+        (),
+        description="prompts of these sources, such as harm-*, take no part in across_prompts: "
+        "neither they nor the pairs of their answers",
     )
     min_reward: Bound | None = Field(
         None,
@@ -522,6 +527,15 @@ class BestOfNConfig(StageConfig):
     @model_validator(mode="after")
     def _shares_leave_something(self) -> Self:
         check_mixture(self.mixture)
+        return self
+
+    @model_validator(mode="after")
+    def _exceptions_are_from_something(self) -> Self:
+        if self.across_prompts_except and not self.across_prompts:
+            raise ValueError(
+                f"across_prompts_except={' '.join(self.across_prompts_except)} needs "
+                "across_prompts; give it as well, or leave it out"
+            )
         return self
 
 

@@ -134,14 +134,17 @@ def mixed(prompts: Sequence[P], most: int, mixture: Mapping[str, float]) -> list
     for name, share in mixture.items():
         own = [one for one in rest if fnmatch(one[1].source, name)]
         if not own:
-            known = ", ".join(sorted({one.source for one in prompts}))
-            raise UserError(
-                f"mixture names {name}, which has no prompt; there are {shorten(known)}"
-            )
+            raise without_prompt("mixture", name, prompts)
         rest = [one for one in rest if not fnmatch(one[1].source, name)]
         taken += evenly_spaced(own, min(round(share * most), most - len(taken)))
     taken += evenly_spaced(rest, most - len(taken))
     return [one for _, one in sorted(taken, key=lambda one: one[0])]
+
+
+def without_prompt(setting: str, name: str, prompts: Sequence[P]) -> UserError:
+    """What is said of a setting that names a source which has no prompt."""
+    known = shorten(", ".join(sorted({one.source for one in prompts})))
+    return UserError(f"{setting} names {name}, which has no prompt; there are {known}")
 
 
 def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple[list[Prompt], int]:

@@ -69,7 +69,7 @@ _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
 # The tokens of one prompt's pairs, each of two answers with the prompt.
 _PAIRS_TOKENS = 360
 # With pairs across prompts there are so many times as many.
-_ACROSS_PROMPTS = 1.6
+_ACROSS_PROMPTS = 1.3
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
