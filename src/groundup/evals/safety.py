@@ -31,9 +31,11 @@ def refused(
     model: CausalLM,
     tokenizer: Tokenizer,
     prompts: Sequence[RefusalPrompt],
-    says_no: Callable[[str], bool] = is_refusal,
+    says_no: Callable[[str, str], bool] | None = None,
 ) -> dict[str, Bool[np.ndarray, " prompts"]]:
     """Which of the `harmful` and which of the `benign` prompts are refused, in their order.
+
+    By `is_refusal`, or by a judge of an answer and its prompt.
 
     Raises `UserError` for a prompt longer than the context.
     """
@@ -45,7 +47,8 @@ def refused(
     answers = generate(model, requests, tokenizer, batch_size=64)
     found: dict[str, list[bool]] = {}
     for prompt, answer in zip(prompts, answers, strict=True):
-        found.setdefault(prompt.kind, []).append(says_no(answer.text))
+        no = says_no(answer.text, prompt.prompt) if says_no else is_refusal(answer.text)
+        found.setdefault(prompt.kind, []).append(no)
     return {kind: np.array(found[kind], bool) for kind in sorted(found, reverse=True)}
 
 

@@ -49,7 +49,6 @@ from groundup.formats.verify import verify
 from groundup.report.claim import Better
 from groundup.report.estimate import POOLED, BySource, Estimate, ratio, share
 from groundup.runs.console import say
-from groundup.text.saying_no import is_refusal
 from groundup.train.device import prepare as place_model
 
 TEXT, CHOICE, PREFERS = (
@@ -145,7 +144,7 @@ def implicit_reward(on: Subject) -> Margins | None:
 
 def refusals(on: Subject) -> dict[str, Declined]:
     """Which of people's harmful and benign prompts are refused."""
-    return declined(on.model, on.tokenizer, on.material.refusals, is_refusal)
+    return declined(on.model, on.tokenizer, on.material.refusals)
 
 
 def endings(on: Subject) -> Bool[np.ndarray, " prompts"] | None:

@@ -233,7 +233,7 @@ def behaved(items: Sequence[RefusalPrompt], said: Sequence[str]) -> list[Row]:
             "id": _name([one.prompt]),
             "group": f"{one.kind} {_name([one.group])}",
             "kind": one.kind,
-            "declined": conduct.declines(answer),
+            "declined": conduct.declines(answer, one.prompt),
             "unknown": conduct.is_unknown(answer),
         }
         for one, answer in zip(items, said, strict=True)

@@ -187,7 +187,7 @@ def declined(
     model: CausalLM,
     tokenizer: Tokenizer,
     requests: Sequence[RefusalPrompt],
-    says_no: Callable[[str], bool],
+    says_no: Callable[[str, str], bool] | None = None,
 ) -> dict[str, Declined]:
     """What the model declines of each kind when it answers greedily."""
     found = refused(model, tokenizer, requests, says_no)
