@@ -47,7 +47,16 @@ def trials(seed: int) -> Iterator[Trial]:
         {"logits": large, "targets": targets, "weights": weights},
         atol=1e-3,  # of numbers of this size float32 keeps so much
     )
-    for steps, warmup, decay in ((10, 4, 3), (10, 0, 5), (6, 2, 0), (4, 3, 3)):
+    targets = torch.tensor([1, 0])
+    # Of a target that a float's softmax gives 0: a small number put beside it (or a clamp) leaves
+    # the loss finite, and nothing is learned.
+    yield _trial(
+        "its gradient where the targets are not the largest",
+        calls("cross_entropy", large, targets, weights, via=_gradient),
+        _gradient(_product, large, targets, weights),
+        {"logits": large, "targets": targets, "weights": weights},
+    )
+    for steps, warmup, decay in ((10, 4, 3), (10, 0, 5), (6, 2, 0), (4, 3, 3), (4, 4, 4)):
         yield Trial(
             f"schedule of {steps} steps, warm-up {warmup}, decay {decay}",
             calls("schedule", steps, warmup, decay, via=_every_step),

@@ -10,8 +10,11 @@ REPLACES = {
     "sign_forgotten": "cross_entropy",
     "exp_overflows": "cross_entropy",
     "softmax_twice": "cross_entropy",
+    "log_of_softmax": "cross_entropy",
+    "never_zero": "cross_entropy",
     "begins_at_zero": "schedule",
     "never_falls": "schedule",
+    "ramps_multiplied": "schedule",
     "cosine": "schedule",
     "mean_of_means": "bits_per_byte",
     "nats_per_byte": "bits_per_byte",
@@ -50,6 +53,21 @@ def softmax_twice(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return -(weights * said).sum()
 
 
+def log_of_softmax(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """This takes the logarithm of a finished softmax, and a probability too small for a float has
+    become 0 by then: the loss is inf. Take both in one step, by log_softmax or logsumexp."""
+    said = logits.softmax(-1).log().gather(-1, targets[:, None])[:, 0]
+    return -(weights * said).sum()
+
+
+def never_zero(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """A small number (or a clamp) keeps 0 from the logarithm, so that a target of probability 0
+    costs far too little, and its gradient is 0: the model cannot learn from its worst mistakes.
+    Take softmax and logarithm in one step, by log_softmax or logsumexp."""
+    said = (logits.softmax(-1) + 1e-12).log().gather(-1, targets[:, None])[:, 0]
+    return -(weights * said).sum()
+
+
 def begins_at_zero(step: int, steps: int, warmup: int, decay: int) -> float:
     """The first step has a rate of 0 and learns nothing. Steps count from 0, so the first is 1
     of warmup: (step + 1) / warmup."""
@@ -61,6 +79,14 @@ def begins_at_zero(step: int, steps: int, warmup: int, decay: int) -> float:
 def never_falls(step: int, steps: int, warmup: int, decay: int) -> float:
     """The decay is missing: in the last `decay` steps the scale falls, (steps - step) / decay."""
     return min((step + 1) / warmup, 1.0) if warmup else 1.0
+
+
+def ramps_multiplied(step: int, steps: int, warmup: int, decay: int) -> float:
+    """The two ramps are multiplied, so that where they overlap the rate is lower than either. The
+    scale is the smallest of them and 1."""
+    rising = min((step + 1) / warmup, 1.0) if warmup else 1.0
+    falling = min((steps - step) / decay, 1.0) if decay else 1.0
+    return rising * falling
 
 
 def cosine(step: int, steps: int, warmup: int, decay: int) -> float:
