@@ -12,6 +12,15 @@ from groundup.maths.tensor import Tensor, no_grad
 Graph = Mapping[str, Tensor]
 """Tensors by name; the last is the root."""
 
+_COUNT = "how many gradients there are in all"
+_DIAMONDS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "u + u.exp()": lambda u: u + u.exp(),
+    "u.exp() + u": lambda u: u.exp() + u,
+    "u * (u * u)": lambda u: u * (u * u),
+    "u * u.exp()": lambda u: u * u.exp(),
+    "u.exp() * u": lambda u: u.exp() * u,
+}
+
 
 def trials(seed: int) -> Iterator[Trial]:
     """From one operation to a layer of a network, a diamond, and a chain of 1200 steps."""
@@ -22,6 +31,10 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _trial("x is used twice", "y = x * x + x", _twice(x), x=x)
     yield _trial("a diamond: u is used twice", "u = x * w;  y = u * u * u", _cube(x, w), x=x, w=w)
     yield _trial("uses of different ages", "u = 2 * x;  y = u.exp() * x + u", _ages(0.5), x=0.5)
+    # Whichever side a walk goes down first, in some of these it comes too early to u.
+    for formula, diamond in _DIAMONDS.items():
+        y = f"u = 2 * x;  y = {formula}"
+        yield _trial("a diamond, one side longer", y, _diamond(1.0, diamond), x=1.0)
     a, b, c = rng.normal(size=(3, 2)), rng.normal(size=(2, 4)), rng.normal(size=4)
     yield _trial("a layer", "y = (a @ b + c).tanh()", _layer(a, b, c), a=a, b=b, c=c)
     yield _trial(
@@ -40,19 +53,25 @@ def _trial(about: str, formula: str, graph: Graph, **inputs: object) -> Trial:
 
     def run(part: ModuleType) -> Any:
         with no_grad():
-            return _by_name(part.backward(root, seed), graph)
+            found = part.backward(root, seed)
+        named = _by_name(found, graph)
+        return {**named, _COUNT: len(found)} if isinstance(found, dict) else found
 
     return Trial(
         about,
         run,
-        {name: numbers[t.number] for name, t in graph.items() if t.number in numbers},
+        {
+            **{name: numbers[t.number] for name, t in graph.items() if t.number in numbers},
+            # What has no name counts as well: constants have no gradient.
+            _COUNT: len(numbers),
+        },
         {"graph": formula, **inputs, "seed": seed.data},
         rtol=1e-9,
     )
 
 
 def _by_name(found: Any, graph: Graph) -> Any:
-    """The part's gradients by the tensors' names; others are its own business."""
+    """The part's gradients by the tensors' names."""
     if not isinstance(found, dict):
         return found
     return {
@@ -86,6 +105,12 @@ def _ages(x: float) -> Graph:
     a = Tensor(x)
     u = a * 2
     return {"x": a, "u": u, "y": u.exp() * a + u}
+
+
+def _diamond(x: float, of: Callable[[Tensor], Tensor]) -> Graph:
+    a = Tensor(x)
+    u = a * 2
+    return {"x": a, "u": u, "y": of(u)}
 
 
 def _layer(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Graph:

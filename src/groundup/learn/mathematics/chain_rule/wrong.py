@@ -11,10 +11,14 @@ REPLACES = {
     "seed_ignored": "backward",
     "every_path": "backward",
     "too_early": "backward",
+    "in_the_order_found": "backward",
+    "handed_on_again": "backward",
+    "first_parent_first": "backward",
     "broadcast_kept": "backward",
     "leaves_alone": "backward",
     "recursive": "backward",
     "changed_in_place": "backward",
+    "constants_too": "backward",
 }
 
 
@@ -82,6 +86,35 @@ def too_early(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
     return gradients
 
 
+def in_the_order_found(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """A tensor had its turn in the order in which it was found, and one that is also used further
+    down handed on only a part of its gradient. Everyone who used it must have had their turn: visit
+    by number, the newest first."""
+    return _along(_found_in_order(root), seed)
+
+
+def handed_on_again(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """A tensor had a turn for each share that arrived, and handed all of its gradient on each time,
+    what it had handed on before as well. Let it wait until all shares are there, then visit it
+    once: the newest (largest number) first."""
+    gradients = {root.number: seed}
+    waiting = [root]
+    for tensor in waiting:
+        for parent, rule in _parents(tensor):
+            share = sum_to(rule(gradients[tensor.number], tensor), parent.shape)
+            before = gradients.get(parent.number)
+            gradients[parent.number] = share if before is None else before + share
+            waiting.append(parent)
+    return gradients
+
+
+def first_parent_first(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """The walk goes down to the end on one side before it begins the other, and a tensor that both
+    sides use handed on only a part of its gradient. Everyone who used it must have had their turn:
+    visit by number, the newest first."""
+    return _along(_depth_first(root), seed)
+
+
 def broadcast_kept(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
     """A tensor that was broadcast, a bias say, got a gradient of the output's shape. It was used
     once for every row, and the shares of all its uses add up: sum_to(share, parent.shape)."""
@@ -141,6 +174,23 @@ def changed_in_place(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
     return gradients
 
 
+def constants_too(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """Constants are in the dictionary as well. What does not require a gradient is left out: look
+    at parent.requires_grad."""
+    gradients = {root.number: seed}
+    waiting = {root.number: root}
+    while waiting:
+        tensor = waiting.pop(max(waiting))
+        node = tensor.node
+        for parent, rule in zip(node.parents, node.rules, strict=True) if node else ():
+            if rule is not None:
+                share = sum_to(rule(gradients[tensor.number], tensor), parent.shape)
+                before = gradients.get(parent.number)
+                gradients[parent.number] = share if before is None else before + share
+                waiting[parent.number] = parent
+    return gradients
+
+
 def _parents(tensor: Tensor) -> list[tuple[Tensor, Rule]]:
     """The parents that want a gradient, each with its rule."""
     node = tensor.node
@@ -157,3 +207,39 @@ def _newest_first(root: Tensor) -> Iterator[Tensor]:
                 found[parent.number] = parent
                 open_ends.append(parent)
     return iter([found[number] for number in sorted(found, reverse=True)])
+
+
+def _found_in_order(root: Tensor) -> list[Tensor]:
+    """Every tensor below the root, in the order in which a queue finds them."""
+    order, seen = [root], {root.number}
+    for tensor in order:
+        for parent, _ in _parents(tensor):
+            if parent.number not in seen:
+                seen.add(parent.number)
+                order.append(parent)
+    return order
+
+
+def _depth_first(root: Tensor) -> list[Tensor]:
+    """Every tensor below the root, its first side to the end before the others."""
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    open_ends = [root]
+    while open_ends:
+        tensor = open_ends.pop()
+        if tensor.number not in seen:
+            seen.add(tensor.number)
+            order.append(tensor)
+            open_ends += [parent for parent, _ in reversed(_parents(tensor))]
+    return order
+
+
+def _along(order: list[Tensor], seed: Tensor) -> dict[int, Tensor]:
+    """The gradients of a walk in that order."""
+    gradients = {order[0].number: seed}
+    for tensor in order:
+        for parent, rule in _parents(tensor):
+            share = sum_to(rule(gradients[tensor.number], tensor), parent.shape)
+            before = gradients.get(parent.number)
+            gradients[parent.number] = share if before is None else before + share
+    return gradients
