@@ -15,6 +15,7 @@ def trials(seed: int) -> Iterator[Trial]:
     rng = np.random.default_rng(seed)
     yield _project("onto an axis", np.array([2.0, 1.0]), np.array([4.0, 0.0]))
     yield _project("in space", rng.normal(size=3), 2 * rng.normal(size=3))
+    yield _project("at an obtuse angle", np.array([-2.0, 1.0]), np.array([2.0, 0.0]))
     square, wide = rng.normal(size=(3, 3)), rng.normal(size=(3, 5))
     tall = rng.normal(size=(6, 4))
     for about, a, r in (

@@ -8,6 +8,7 @@ REPLACES = {
     "onto_the_other": "project",
     "number_alone": "project",
     "length_of_the_shadow": "project",
+    "sign_lost": "project",
     "without_singular_values": "low_rank",
     "singular_values_twice": "low_rank",
     "last_terms": "low_rank",
@@ -40,6 +41,12 @@ def onto_the_other(v: np.ndarray, u: np.ndarray) -> np.ndarray:
 def number_alone(v: np.ndarray, u: np.ndarray) -> np.ndarray:
     """This is the number (u · v) / (u · u), how many times u fits; the point is that many u."""
     return np.asarray((u @ v) / (u @ u))
+
+
+def sign_lost(v: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The point lies on the wrong side of the origin: u · v is negative where the two are more than
+    a right angle apart, and its sign counts. No abs and no length belongs there."""
+    return u * abs(u @ v) / (u @ u)
 
 
 def without_singular_values(a: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
