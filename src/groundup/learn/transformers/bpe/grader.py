@@ -14,7 +14,7 @@ _TEXT = "the hug of the pug, the hugs of the pugs; hum hum hum, aaaa banana"
 
 def trials(seed: int) -> Iterator[Trial]:
     dice = random.Random(seed)
-    for text in ("sea", "é", "", "naïve 🐚"):
+    for text in ("sea", "é", "", "naïve 🐚", " Sea\r\n", "e\u0301"):
         expected = [CHAR_TO_BYTE[char] for char in draw_bytes(text)]
         yield Trial(
             f"byte_ids({text!r})",
@@ -49,6 +49,7 @@ def trials(seed: int) -> Iterator[Trial]:
         ([1, 1, 1], (1, 1)),
         ([2, 1, 2, 3, 1], (3, 2)),
         ([], (1, 2)),
+        ([11, 2, 1, 23], (1, 2)),  # as text they hold "1 2"
         ([dice.randrange(1, 4) for _ in range(12)], (1, 1)),
         ([dice.randrange(1, 4) for _ in range(12)], (2, 1)),
     ]

@@ -1,10 +1,14 @@
 """What goes wrong in byte-pair encoding."""
 
+import unicodedata
 from itertools import pairwise
 
 REPLACES = {
     "code_points": "byte_ids",
     "bytes_themselves": "byte_ids",
+    "edges_cut_off": "byte_ids",
+    "small_letters": "byte_ids",
+    "composed": "byte_ids",
     "weights_forgotten": "count_pairs",
     "once_a_word": "count_pairs",
     "order_forgotten": "count_pairs",
@@ -12,6 +16,7 @@ REPLACES = {
     "overlapping": "merge",
     "right_half_kept": "merge",
     "first_place_only": "merge",
+    "ids_as_text": "merge",
     "list_against_tuple": "merge",
 }
 
@@ -25,6 +30,24 @@ def code_points(text: str) -> list[int]:
 def bytes_themselves(text: str) -> bytes:
     """The bytes are right, and a list of their numbers is asked for: put list( ) around them."""
     return text.encode("utf-8")
+
+
+def edges_cut_off(text: str) -> list[int]:
+    """The spaces and line ends at the edges are lost. They are text as well: what a tokenizer
+    decodes must be what was encoded, so do not strip."""
+    return list(text.strip().encode("utf-8"))
+
+
+def small_letters(text: str) -> list[int]:
+    """The capital letters became small ones. What a tokenizer decodes must be what was encoded:
+    take the text as it is."""
+    return list(text.lower().encode("utf-8"))
+
+
+def composed(text: str) -> list[int]:
+    """An "e" and the accent after it became one character, "é". They look alike and are different
+    bytes: take the text as it is, without normalizing it."""
+    return list(unicodedata.normalize("NFC", text).encode("utf-8"))
 
 
 def weights_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
@@ -100,6 +123,13 @@ def first_place_only(word: list[int], pair: tuple[int, int], new: int) -> list[i
         if tuple(word[place : place + 2]) == pair:
             return [*word[:place], new, *word[place + 2 :]]
     return list(word)
+
+
+def ids_as_text(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The ids were joined to a text, in which "1 2" also stands within "11 2" and "1 23". Compare
+    the numbers themselves, not their digits."""
+    text = " ".join(map(str, word)).replace("{} {}".format(*pair), str(new))
+    return [int(one) for one in text.split()]
 
 
 def list_against_tuple(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
