@@ -17,6 +17,8 @@ REPLACES = {
     "one_beyond_p": "probabilities",
     "temperature_last": "probabilities",
     "more_than_there_are": "probabilities",
+    "nearly_zero": "probabilities",
+    "equals_of_the_last": "probabilities",
     "likeliest_always": "pick",
     "equal_counts": "pick",
     "nothing_found": "pick",
@@ -158,6 +160,24 @@ def more_than_there_are(logits: Tensor, temperature: float, top_k: int, top_p: f
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     if top_k:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
+    return _shaped(logits / temperature, 0, top_p)
+
+
+def nearly_zero(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """At temperature 0 two tokens of (nearly) the same logit share the probability: a tiny number
+    stands there in its place, or logits are compared with their maximum. One token has all of it,
+    the one that argmax names."""
+    return _shaped(logits / (temperature or 1e-5), top_k, top_p)
+
+
+def equals_of_the_last(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """More than k tokens stay: logits are compared with the k-th largest, and several equal it.
+    Keep exactly k places, those that sort or topk name."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    if top_k:
+        last = logits.topk(min(top_k, len(logits))).values[-1]
+        logits = logits.masked_fill(logits < last, -torch.inf)
     return _shaped(logits / temperature, 0, top_p)
 
 
