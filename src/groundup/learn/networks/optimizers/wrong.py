@@ -26,6 +26,13 @@ REPLACES = {
     "own_betas": "adamw_step",
     "decayed_gradient_step": "adamw_step",
     "decay_after_the_step": "adamw_step",
+    "eps_not_scaled_and_decay_after": "adamw_step",
+    "only_m_unbiased": "adamw_step",
+    "only_s_unbiased": "adamw_step",
+    "hats_exchanged": "adamw_step",
+    "hats_of_the_first_step": "adamw_step",
+    "step_uphill": "adamw_step",
+    "decay_by_the_gradient": "adamw_step",
 }
 
 
@@ -208,6 +215,72 @@ def decay_after_the_step(
     w ← w - η λ w, then the step."""
     w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, eps, 0.0)
     return w - lr * weight_decay * w, m, s
+
+
+def eps_not_scaled_and_decay_after(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """Two things differ, as in some lectures. ε is added to √s without its hat, and it belongs to
+    √ŝ: lr · m̂ / (√ŝ + ε). And the weights decayed after the step: first w ← w - η λ w, then the
+    step."""
+    w, m, s = eps_not_scaled(w, g, m, s, t, lr, beta1, beta2, eps, 0.0)
+    return w - lr * weight_decay * w, m, s
+
+
+def only_m_unbiased(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """Only m has its hat. s began at 0 as well and is too small at first: divide it by 1 - β₂ᵗ."""
+    w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    return w - lr * m / (1 - beta1**t) / (s**0.5 + eps), m, s
+
+
+def only_s_unbiased(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """Only s has its hat. m began at 0 as well and is too small at first: divide it by 1 - β₁ᵗ."""
+    w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    return w - lr * m / ((s / (1 - beta2**t)) ** 0.5 + eps), m, s
+
+
+def hats_exchanged(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The hats are exchanged: m is divided by 1 - β₁ᵗ, and s by 1 - β₂ᵗ."""
+    w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    m_hat, s_hat = m / (1 - beta2**t), s / (1 - beta1**t)
+    return w - lr * m_hat / (s_hat**0.5 + eps), m, s
+
+
+def hats_of_the_first_step(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """Each hat divides by 1 - β, which is right in the first step alone. It is 1 - βᵗ: β to the
+    power of t."""
+    return _adam(w, g, m, s, 1, lr, beta1, beta2, eps, weight_decay)
+
+
+def step_uphill(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The sign is turned: the step is added, and it walks uphill. Subtract it."""
+    return _adam(w, g, m, s, t, -lr, beta1, beta2, eps, -weight_decay)
+
+
+def decay_by_the_gradient(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The decay takes a part of the gradient away. It shrinks the weights themselves:
+    w - lr · weight_decay · w."""
+    w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, eps, 0.0)
+    return w - lr * weight_decay * g, m, s
 
 
 def _averages(
