@@ -21,7 +21,7 @@ from groundup.tune.config import SFTConfig
 
 
 def trials(seed: int) -> Iterator[Trial]:
-    """Dropout in training and evaluation, then five histories."""
+    """Dropout in training and evaluation, then histories."""
     rng = np.random.default_rng(seed)
     yield _dropout("four numbers", np.array([1.0, 2.0, 3.0, 4.0]), 0.25, seed, True)
     yield _dropout("a matrix", rng.normal(size=(4, 5)), 0.4, seed, True)
@@ -33,6 +33,8 @@ def trials(seed: int) -> Iterator[Trial]:
         ("it only gets worse", [1.0, 2.0, 3.0, 4.0], 1),
         ("equal values", [2.0, 1.0, 1.0, 1.0, 1.0, 0.5], 3),
         ("a late best", [3.0, 3.5, 2.0, 2.5, 2.2, 2.1, 1.5], 3),
+        ("large losses", [4e6, 3e6, 2e6, 1e6], 5),
+        ("it gets better by a little", [1.0, 0.999999, 0.999998, 0.999997], 2),
     ):
         yield _stop(about, losses, patience)
 

@@ -18,6 +18,8 @@ REPLACES = {
     "equal_counts_as_better": "early_stop",
     "one_more": "early_stop",
     "best_of_all": "early_stop",
+    "first_guess": "early_stop",
+    "little_does_not_count": "early_stop",
 }
 
 
@@ -106,6 +108,29 @@ def best_of_all(losses: Sequence[float], patience: int) -> tuple[int, int]:
     """The best was sought in all losses, also in those after the stop, which training never
     saw."""
     return _stopped(losses, patience)[0], int(np.argmin(losses))
+
+
+def first_guess(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """The best loss begins at some number that was thought large enough, and larger losses are
+    never better than it. Begin with the first loss, or with infinity."""
+    best, lowest = 0, 100.0
+    for i, loss in enumerate(losses):
+        if loss < lowest:
+            best, lowest = i, loss
+        elif i - best >= patience:
+            return i, best
+    return len(losses) - 1, best
+
+
+def little_does_not_count(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """A loss has to be better by some margin to count. Anything below the best is better."""
+    best = 0
+    for i, loss in enumerate(losses):
+        if loss < losses[best] - 1e-3:
+            best = i
+        elif i - best >= patience:
+            return i, best
+    return len(losses) - 1, best
 
 
 def _stopped(losses: Sequence[float], patience: int) -> tuple[int, int]:
