@@ -26,6 +26,8 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _next("the end of the text", text, list(text[-3:-1]), 4, 0.5)
     yield _next("no context at all", tiny, [], 2, 1.0)
     yield _next("a context that was never seen", tiny, [0, 0, 0], 2, 1.0)
+    digits = np.array([1, 12, 3, 11, 2, 4, 1, 12, 3])
+    yield _next("tokens of two digits", digits, [1, 12], 13, 1.0)
     yield _perplexity("the lesson's text", tiny, tiny, 2, 1.0)
     yield _perplexity("a new text", text, _text(rng, 30, 4), 4, 0.5)
 

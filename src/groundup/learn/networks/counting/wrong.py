@@ -18,6 +18,7 @@ REPLACES = {
     "last_place_forgotten": "next_token",
     "counts_alone": "next_token",
     "overlaps_skipped": "next_token",
+    "digits_joined": "next_token",
     "mean_of_probabilities": "perplexity",
     "loss_alone": "perplexity",
     "summed": "perplexity",
@@ -141,6 +142,19 @@ def overlaps_skipped(
         found = list(tokens[i - n : i]) == list(context)
         counts[tokens[i]] += found
         i += max(1, n) if found else 1
+    return counts / counts.sum()
+
+
+def digits_joined(
+    tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
+) -> np.ndarray:
+    """Contexts were compared as joined digits, and 1, 12 gives the same text as 11, 2. Compare the
+    numbers."""
+    counts = np.full(vocab_size, k, dtype=float)
+    n = len(context)
+    for i in range(max(1, n), len(tokens)):
+        if "".join(map(str, tokens[i - n : i])) == "".join(map(str, context)):
+            counts[tokens[i]] += 1
     return counts / counts.sum()
 
 
