@@ -18,7 +18,8 @@ def trials(seed: int) -> Iterator[Trial]:
     rng = np.random.default_rng(seed)
     yield _posterior("the coin of the lesson", np.array([0.9, 0.1]), np.array([0.125, 1.0]))
     yield _posterior("four explanations", rng.dirichlet(np.ones(4)), rng.uniform(size=4))
-    for successes, n in ((int(rng.integers(30, 45)), 50), (50, 50), (0, 7), (13, 21)):
+    shares = ((int(rng.integers(30, 45)), 50), (50, 50), (0, 7), (13, 21), (14.5, 20))
+    for successes, n in shares:
         yield _wilson(successes, n)
     yield _wilson(13, 21, z=2.576)
     # Of fewer than 30 the product's percentiles are other ones.
@@ -36,7 +37,7 @@ def _posterior(about: str, prior: np.ndarray, likelihoods: np.ndarray) -> Trial:
     return Trial(f"posterior, {about}", run, believed.probs, shown, rtol=1e-9)
 
 
-def _wilson(successes: int, n: int, z: float = 1.96) -> Trial:
+def _wilson(successes: float, n: int, z: float = 1.96) -> Trial:
     found = wilson_interval(successes, n, confidence=2 * NormalDist().cdf(z) - 1)
 
     def run(part: ModuleType) -> Any:

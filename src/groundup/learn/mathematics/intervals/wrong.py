@@ -16,6 +16,7 @@ REPLACES = {
     "share_instead_of_count": "wilson",
     "not_cut_off": "wilson",
     "own_z": "wilson",
+    "whole_successes": "wilson",
     "drawn_apart": "paired_difference",
     "one_sided": "paired_difference",
     "spread_of_questions": "paired_difference",
@@ -86,6 +87,13 @@ def own_z(successes: float, n: int, z: float = 1.96) -> Ends:
     """1.96 is written into the function, so that every interval is one of 95 %. Take z as it
     comes."""
     low, high = not_cut_off(successes, n)
+    return max(0.0, low), min(1.0, high)
+
+
+def whole_successes(successes: float, n: int, z: float = 1.96) -> Ends:
+    """The successes were rounded to a whole number. A tie counts as half of one: take them as they
+    come."""
+    low, high = not_cut_off(int(successes), n, z)
     return max(0.0, low), min(1.0, high)
 
 
