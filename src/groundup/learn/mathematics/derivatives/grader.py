@@ -24,6 +24,7 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _rule("a polynomial of degree 4", [float(c) for c in rng.integers(-9, 9, size=5)])
     yield _rule("a straight line", [4.0, 7.0])
     yield _rule("a constant", [5.0])
+    yield _rule("no whole numbers", [0.5, 1.25, -0.75])
 
 
 def _slope(about: str, formula: str, f: Callable[[Any], Any], x: float) -> Trial:

@@ -14,6 +14,7 @@ REPLACES = {
     "power_after_lowering": "by_rule",
     "highest_first": "by_rule",
     "nothing_left": "by_rule",
+    "rounded_down": "by_rule",
 }
 
 
@@ -66,6 +67,11 @@ def highest_first(coefficients: Sequence[float]) -> list[float]:
 def nothing_left(coefficients: Sequence[float]) -> list[float]:
     """The derivative of a constant is the polynomial 0, [0], and not a list without anything."""
     return [n * c for n, c in enumerate(coefficients)][1:]
+
+
+def rounded_down(coefficients: Sequence[float]) -> list[float]:
+    """What comes behind the point is lost. Coefficients may be any numbers: leave int away."""
+    return [float(int(n * c)) for n, c in enumerate(coefficients)][1:] or [0]
 
 
 def left_side_alone(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
