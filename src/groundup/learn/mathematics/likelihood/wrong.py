@@ -12,6 +12,8 @@ REPLACES = {
     "max_over_everything": "log_softmax",
     "naive": "log_softmax",
     "rows_did_not_fit": "log_softmax",
+    "never_below_1e12": "log_softmax",
+    "never_below_1e9": "log_softmax",
     "summed": "cross_entropy",
     "sign_forgotten": "cross_entropy",
     "in_bits": "cross_entropy",
@@ -20,6 +22,8 @@ REPLACES = {
     "log_forgotten": "cross_entropy",
     "softmax_overflows": "cross_entropy",
     "log_of_zero": "cross_entropy",
+    "loss_never_above_1e12": "cross_entropy",
+    "loss_never_above_1e9": "cross_entropy",
 }
 
 
@@ -131,6 +135,36 @@ def rows_did_not_fit(logits: np.ndarray) -> np.ndarray:
     rows, or lines up with the columns. Keep it: keepdims=True."""
     shifted = logits - logits.max(axis=-1)
     return shifted - np.log(np.exp(shifted).sum(axis=-1))
+
+
+def never_below_1e12(logits: np.ndarray) -> np.ndarray:
+    """A small number (or a clip) keeps 0 from the logarithm, so that whatever is unlikelier than it
+    becomes equally likely. Write it in one step: shifted - log(sum(exp(shifted)))."""
+    return np.log(_softmax(logits) + 1e-12)
+
+
+def never_below_1e9(logits: np.ndarray) -> np.ndarray:
+    """A small number (or a clip) keeps 0 from the logarithm, so that whatever is unlikelier than it
+    becomes equally likely. Write it in one step: shifted - log(sum(exp(shifted)))."""
+    return np.log(_softmax(logits) + 1e-9)
+
+
+def loss_never_above_1e12(logits: np.ndarray, targets: np.ndarray) -> float:
+    """A small number (or a clip) keeps 0 from the logarithm, so that a mistake that was thought
+    impossible costs too little. Build it on log_softmax, which never leaves logs."""
+    return float(-np.log(_softmax(logits)[np.arange(len(targets)), targets] + 1e-12).mean())
+
+
+def loss_never_above_1e9(logits: np.ndarray, targets: np.ndarray) -> float:
+    """A small number (or a clip) keeps 0 from the logarithm, so that a mistake that was thought
+    impossible costs too little. Build it on log_softmax, which never leaves logs."""
+    return float(-np.log(_softmax(logits)[np.arange(len(targets)), targets] + 1e-9).mean())
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: np.ndarray = e / e.sum(axis=-1, keepdims=True)
+    return result
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
