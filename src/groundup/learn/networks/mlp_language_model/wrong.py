@@ -15,6 +15,8 @@ REPLACES = {
     "one_window_too_many": "windows",
     "without_bend": "logits",
     "bend_at_the_end": "logits",
+    "relu_for_tanh": "logits",
+    "sigmoid_for_tanh": "logits",
     "one_vector": "logits",
     "columns_side_by_side": "logits",
     "bias_forgotten": "logits",
@@ -75,6 +77,22 @@ def bend_at_the_end(
     -1 and 1."""
     x = table[ids].reshape(len(ids), -1)
     return ((x @ w1.T + b1).tanh() @ w2.T + b2).tanh()
+
+
+def relu_for_tanh(
+    ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+) -> Tensor:
+    """The bend is a ReLU. This network has tanh, as in Bengio's: (…).tanh()."""
+    x = table[ids].reshape(len(ids), -1)
+    return (x @ w1.T + b1).relu() @ w2.T + b2
+
+
+def sigmoid_for_tanh(
+    ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+) -> Tensor:
+    """The bend is a sigmoid. This network has tanh, as in Bengio's: (…).tanh()."""
+    x = table[ids].reshape(len(ids), -1)
+    return (x @ w1.T + b1).sigmoid() @ w2.T + b2
 
 
 def one_vector(
