@@ -35,8 +35,9 @@ def trials(seed: int) -> Iterator[Trial]:
             {"head_dim": head_dim, "theta": theta},
             rtol=1e-5,
         )
-    for positions in (torch.tensor([0, 1, 2]), torch.tensor([[0, 5], [3, 1000]])):
+    for positions in (torch.tensor([0, 1, 2]), torch.tensor([[0, 5], [3, 1001]])):
         frequencies = inverse_frequencies(Rope(theta=100.0), 4, torch.device("cpu"))
+        # bfloat16 does not know 1001.
         expected = rotation(frequencies, positions, torch.float32)
         for name, at in (("cosines", 0), ("sines", 1)):
             yield Trial(

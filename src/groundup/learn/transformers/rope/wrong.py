@@ -8,8 +8,10 @@ REPLACES = {
     "half_exponent": "frequencies",
     "one_pair_fewer": "frequencies",
     "not_inverse": "frequencies",
+    "own_theta": "frequencies",
     "side_by_side": "angles",
     "one_half": "angles",
+    "positions_rounded": "angles",
     "neighbours": "rotate",
     "neighbors_on_our_tables": "rotate",
     "backwards": "rotate",
@@ -42,6 +44,11 @@ def not_inverse(head_dim: int, theta: float) -> Tensor:
     return grown
 
 
+def own_theta(head_dim: int, theta: float) -> Tensor:
+    """10000 is written into the function. Take theta as it comes: models have others."""
+    return 1.0 / 10_000.0 ** (torch.arange(0, head_dim, 2).float() / head_dim)
+
+
 def side_by_side(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
     """Each value is repeated at once (f0 f0 f1 f1 …), which belongs to pairs of neighbours. Here
     the whole row of d/2 values comes twice (f0 f1 … f0 f1 …)."""
@@ -54,6 +61,14 @@ def one_half(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
     of the pairs."""
     half = positions[..., None].float() * frequencies
     return half.cos(), half.sin()
+
+
+def positions_rounded(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions became bfloat16, which has eight bits for a number: 1001 becomes 1000. Compute
+    angles in float32."""
+    half = positions[..., None].bfloat16().float() * frequencies
+    whole = torch.cat((half, half), dim=-1)
+    return whole.cos(), whole.sin()
 
 
 def neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
