@@ -18,6 +18,9 @@ REPLACES = {
     "mask_added": "attention",
     "mask_ignored": "attention",
     "softmax_over_queries": "attention",
+    "softmax_over_heads": "attention",
+    "masked_to_zero": "attention",
+    "query_and_key_exchanged": "attention",
     "own_softmax_overflows": "attention",
 }
 
@@ -98,6 +101,27 @@ def softmax_over_queries(query: Tensor, key: Tensor, value: Tensor, mask: Tensor
     which are the last dimension."""
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
     return scores.masked_fill(~mask, -torch.inf).softmax(-2) @ value
+
+
+def softmax_over_heads(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The softmax runs over heads (dimension 1). Each query shares its weight out among keys, which
+    are the last dimension."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(~mask, -torch.inf).softmax(1) @ value
+
+
+def masked_to_zero(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Where the mask is false the score is 0, and e to the 0 is 1: such keys still get a share. Set
+    their scores to minus infinity."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(~mask, 0.0).softmax(-1) @ value
+
+
+def query_and_key_exchanged(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Query and key are exchanged: rows of the scores are queries, and columns are keys, as in
+    query @ key.transpose(-1, -2)."""
+    scores = key @ query.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value
 
 
 def own_softmax_overflows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
