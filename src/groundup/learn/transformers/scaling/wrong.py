@@ -12,6 +12,8 @@ REPLACES = {
     "log_of_a": "fit_law",
     "first_floor": "fit_law",
     "error_of_logarithms": "fit_law",
+    "absolute_errors": "fit_law",
+    "straightest": "fit_law",
     "high_floors_kept": "fit_law",
     "straight_on": "predict",
 }
@@ -77,6 +79,22 @@ def error_of_logarithms(compute: np.ndarray, losses: np.ndarray, floors: list[fl
             error = float(((y - slope * x - intercept) ** 2).sum())
             found.append((error, float(floor), float(np.exp(intercept)), float(-slope)))
     return min(found)[1:]
+
+
+def absolute_errors(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
+    """The floors are compared by the sum of absolute differences. Square them: (losses - law)²."""
+    fits = [one[1:] for one in _fits(compute, losses, floors)]
+    return min(fits, key=lambda f: float(np.abs(losses - f[0] - f[1] * compute ** -f[2]).sum()))
+
+
+def straightest(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
+    """The floor is taken whose logarithms lie best on a line (R², or the correlation). Compare the
+    losses themselves: the sum of (losses - law)²."""
+
+    def straightness(fit: Fit) -> float:
+        return float(np.corrcoef(np.log(compute), np.log(losses - fit[0]))[0, 1] ** 2)
+
+    return max([one[1:] for one in _fits(compute, losses, floors)], key=straightness)
 
 
 def high_floors_kept(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
