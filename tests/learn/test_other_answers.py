@@ -18,6 +18,7 @@ from groundup.learn.judge import judge
 from groundup.learn.lesson import lesson_of
 from groundup.learn.road import find
 from groundup.maths import Tensor, probability
+from groundup.maths.ops import sum_to
 from groundup.nn import layers
 
 
@@ -136,6 +137,65 @@ def dropout_by_where(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> 
     return np.where(u < p, 0.0, x / (1 - p)) if training else x
 
 
+def backward_in_topological_order(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    waiting = [(root, False)]
+    while waiting:
+        tensor, parents_are_done = waiting.pop()
+        if parents_are_done:
+            order.append(tensor)
+        elif tensor.number not in seen:
+            seen.add(tensor.number)
+            waiting.append((tensor, True))
+            if tensor.node is not None:
+                waiting += [(one, False) for one in tensor.node.parents if one.requires_grad]
+    gradients = {root.number: seed}
+    for tensor in reversed(order):
+        if tensor.node is None:
+            continue
+        for parent, rule in zip(tensor.node.parents, tensor.node.rules, strict=True):
+            if rule is not None and parent.requires_grad:
+                share = sum_to(rule(gradients[tensor.number], tensor), parent.shape)
+                before = gradients.get(parent.number)
+                gradients[parent.number] = share if before is None else before + share
+    return gradients
+
+
+def probabilities_by_topk(
+    logits: torch.Tensor, temperature: float, top_k: int, top_p: float
+) -> torch.Tensor:
+    if temperature == 0:
+        return functional.one_hot(logits.argmax(), len(logits)).float()
+    kept = logits.topk(min(top_k or len(logits), len(logits))).indices
+    logits = torch.full_like(logits, -torch.inf).index_copy(0, kept, logits[kept] / temperature)
+    if top_p < 1:  # from the least likely up, as Transformers goes
+        rising, places = logits.softmax(-1).sort()
+        dropped = rising.cumsum(-1) <= 1 - top_p
+        dropped[-1] = False
+        logits = logits.masked_fill(dropped.scatter(0, places, dropped), -torch.inf)
+    return logits.softmax(-1)
+
+
+def stop_by_counter(losses: list[float], patience: int) -> tuple[int, int]:
+    lowest, best, bad = float("inf"), 0, 0
+    for i, loss in enumerate(losses):
+        if loss < lowest:
+            lowest, best, bad = loss, i, 0
+        else:
+            bad += 1
+            if bad == patience:
+                return i, best
+    return len(losses) - 1, best
+
+
+def wilson_by_share(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    p = successes / n
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
+    radius = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, center - radius), min(1.0, center + radius)
+
+
 def remember_by_loops(
     stored: torch.Tensor, new: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
@@ -156,9 +216,11 @@ RIGHT = {
     "ppo_clip": {"clipped_losses": clip_by_minimum},
     "lora": {"start": start_by_rand},
     "masks": {"assistant_mask": mask_by_flag},
-    "sampling": {"remember": remember_by_loops},
+    "sampling": {"remember": remember_by_loops, "probabilities": probabilities_by_topk},
+    "chain_rule": {"backward": backward_in_topological_order},
+    "intervals": {"wilson": wilson_by_share},
     "by_hand": {"gradients": gradients_on_constants},
-    "regularization": {"dropout": dropout_by_where},
+    "regularization": {"dropout": dropout_by_where, "early_stop": stop_by_counter},
     "dpo": {
         "dpo_losses": lambda c, r, rc, rr, beta: (
             functional.softplus(-beta * (c - r - rc + rr)),
