@@ -18,7 +18,6 @@ REPLACES = {
     "temperature_last": "probabilities",
     "more_than_there_are": "probabilities",
     "nearly_zero": "probabilities",
-    "equals_of_the_last": "probabilities",
     "likeliest_always": "pick",
     "equal_counts": "pick",
     "nothing_found": "pick",
@@ -168,17 +167,6 @@ def nearly_zero(logits: Tensor, temperature: float, top_k: int, top_p: float) ->
     stands there in its place, or logits are compared with their maximum. One token has all of it,
     the one that argmax names."""
     return _shaped(logits / (temperature or 1e-5), top_k, top_p)
-
-
-def equals_of_the_last(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """More than k tokens stay: logits are compared with the k-th largest, and several equal it.
-    Keep exactly k places, those that sort or topk name."""
-    if temperature == 0:
-        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
-    if top_k:
-        last = logits.topk(min(top_k, len(logits))).values[-1]
-        logits = logits.masked_fill(logits < last, -torch.inf)
-    return _shaped(logits / temperature, 0, top_p)
 
 
 def likeliest_always(probabilities: Tensor, u: float) -> int:
