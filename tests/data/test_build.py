@@ -22,7 +22,7 @@ from groundup.data.packs.manifest import generated_set
 from groundup.data.packs.rows import Rejected
 from groundup.errors import UserError
 from groundup.text.cleaning import normal_form, words
-from groundup.text.rows import Conversation, Document, Message, Preference
+from groundup.text.rows import Choice, Conversation, Document, Message, Preference
 from groundup.text.saying_no import is_refusal
 from groundup.world.facts import HELDOUT_PAIRS
 from groundup.world.pack import is_heldout_combination
@@ -351,6 +351,34 @@ def test_each_check_finds_its_leak_and_nothing_else() -> None:
     assert leaks.failed(_talk("Other", "Answer", "g"), against) == {"question"}
     assert leaks.failed(_talk("Other", f"He said: {LONG}"), against) == {"13-gram"}
     assert leaks.failed(_talk("Other", "x", "held title", "boolq"), against) == {"title"}
+
+
+def test_a_held_out_question_leaks_before_the_last_turn_only_with_its_answer() -> None:
+    asked = (Message("user", "Who is it?"),)
+    against = leaks.evaluated(
+        [
+            _talk("Tell me more.", "The fox lives in the forest.", "g", "siqa"),
+            Preference(asked, "It is me.", "It is you.", "siqa", "p"),
+            Choice("It rains and", ("all is wet", "all is dry"), 1, "piqa", "c"),
+            Conversation.of(("Hi", "Hello!", "Why?", "Because."), "siqa", "m"),
+        ]
+    )
+    last = ("And the bear?", "It sleeps.")
+
+    def failed(*turns: str) -> list[frozenset[str]]:
+        said = Conversation.of((*turns, *last), "x", "")
+        pair = Preference(said.messages[:-1], last[1], "It flies.", "x", "")
+        return [leaks.failed(said, against), leaks.failed(pair, against)]
+
+    leaked: list[frozenset[str]] = [frozenset({"question"})] * 2
+    assert failed("tell me more", "The fox lives in the forest") == leaked
+    assert failed("Hi", "Hello!", "tell me more", "The fox lives in the forest") == leaked
+    assert failed("Who is it", "it is me") == failed("It rains and", "All is dry.") == leaked
+    sound: list[frozenset[str]] = [frozenset()] * 2
+    assert failed("Tell me more.", "The bear eats honey.") == sound
+    assert failed("Who is it?", "It is you.") == failed("It rains and", "All is wet.") == sound
+    # Held out after another turn, it may mean something else alone.
+    assert failed("Why?", "Because.") == sound
 
 
 def test_the_world_leaks_by_combination_and_question_and_not_by_its_sentences() -> None:

@@ -3,9 +3,10 @@
 Three questions, put to every training document, conversation and pair against everything that is
 evaluated (held-out documents, conversations and pairs, choices, refusal prompts, and BoolQ's dev
 passages): does it have the same *title*; does it ask the same *question*, up to case and
-punctuation; does it share *13 words in a row* (the overlap of Brown et al. 2020, Language Models
-are Few-Shot Learners, appendix C)? What leaks is taken out of the training side, from a document
-paragraph by paragraph, and both what was found and what is left are reported.
+punctuation, or before its last turn ask it and get the tested answer; does it share *13 words in a
+row* (the overlap of Brown et al. 2020, Language Models are Few-Shot Learners, appendix C)? What
+leaks is taken out of the training side, from a document paragraph by paragraph, and both what was
+found and what is left are reported.
 
 The generated world is held out by *combination*: somebody and something that meet in the test meet
 in no training text. That is the fourth question, put to its texts and its companions' alone; its
@@ -60,11 +61,13 @@ class Evaluated:
     `short` holds, for n from 8 to 12, the questions of just n words: a document leaks one by
     holding its words in a row. `openings` are their first 8 words, which most documents never say.
     `stock_answers` are the few sentences that are said to whatever is not known: they say nothing
-    of what was asked, and both sides hold them, so they are not looked at.
+    of what was asked, and both sides hold them, so they are not looked at. `answered` are the
+    normal forms of questions of one turn with their answers.
     """
 
     titles: frozenset[str]
     questions: frozenset[str]
+    answered: frozenset[tuple[str, str]]
     grams: UInt64[np.ndarray, " grams"]
     openings: UInt64[np.ndarray, " openings"]
     short: tuple[tuple[int, UInt64[np.ndarray, " _"]], ...]
@@ -102,10 +105,8 @@ def asked(row: AnyRow) -> frozenset[str]:
     """
     if isinstance(row, Document):
         return frozenset()
-    if isinstance(row, Conversation):
-        prompt = _said(row.messages, "user")
-    elif isinstance(row, Preference):
-        prompt = _said(row.prompt, "user")
+    if isinstance(row, Conversation | Preference):
+        prompt = _said(_turns(row), "user")
     else:
         prompt = row.prompt
     # A title is no question: it has a check of its own.
@@ -121,9 +122,42 @@ def _asked_last(row: AnyRow) -> frozenset[str]:
     """
     if not isinstance(row, Conversation | Preference):
         return frozenset()
-    turns = row.messages if isinstance(row, Conversation) else row.prompt
-    said = [turn.content for turn in turns if turn.role == "user"]
+    said = [turn.content for turn in _turns(row) if turn.role == "user"]
     return frozenset(last for last in map(normal_form, said[-1:]) if " " in last)
+
+
+def _answered_alone(row: AnyRow) -> frozenset[tuple[str, str]]:
+    """The normal forms of a question that nothing is said before, and of its right answer."""
+    if isinstance(row, Document | RefusalPrompt):
+        return frozenset()
+    if isinstance(row, Choice):
+        return frozenset({(normal_form(row.prompt), normal_form(row.options[row.answer]))})
+    answer = () if isinstance(row, Conversation) else (Message("assistant", row.chosen),)
+    turns = [one for one in (*_turns(row), *answer) if one.role != "system"]
+    return frozenset(_answers(turns)) if len(turns) == 2 else frozenset()
+
+
+def _answered_before(row: AnyRow) -> frozenset[tuple[str, str]]:
+    """The normal forms of the questions before a row's last one, each with its answer.
+
+    With its answer, since alone a question such as `Tell me more.` begins any number of
+    conversations that say nothing of the tested one.
+    """
+    if not isinstance(row, Conversation | Preference):
+        return frozenset()
+    return frozenset(_answers(_turns(row)[:-1]))
+
+
+def _answers(turns: Sequence[Message]) -> list[tuple[str, str]]:
+    return [
+        (normal_form(one.content), normal_form(following.content))
+        for one, following in itertools.pairwise(turns)
+        if (one.role, following.role) == ("user", "assistant")
+    ]
+
+
+def _turns(row: Conversation | Preference) -> tuple[Message, ...]:
+    return row.messages if isinstance(row, Conversation) else row.prompt
 
 
 def _said(messages: Sequence[Message], role: str) -> str:
@@ -148,9 +182,11 @@ def evaluated(
     ignored = frozenset(stock_answers)
     titles: set[str] = set()
     questions: set[str] = set()
+    answered: set[tuple[str, str]] = set()
     compared = [words(text) for text in more_texts]
     for row in rows:
         questions |= asked(row)
+        answered |= _answered_alone(row)
         if (of := title(row)) is not None:
             titles.add(of)
         if generated_set(row.source) is None:
@@ -164,6 +200,7 @@ def evaluated(
     return Evaluated(
         frozenset(titles),
         frozenset(questions),
+        frozenset(answered),
         _hashes(compared, _GRAM),
         _hashes(openings, _SHORTEST_QUESTION),
         tuple(short),
@@ -234,7 +271,8 @@ def _failed_alone(row: AnyRow, against: Evaluated) -> set[str]:
     found = set()
     if title(row) in against.titles:
         found.add("title")
-    if (asked(row) | _asked_last(row)) & against.questions:
+    same = (asked(row) | _asked_last(row)) & against.questions
+    if same or _answered_before(row) & against.answered:
         found.add("question")
     if (made := made_from(row.source)) is not None:
         page = page_of(made.name)
