@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from groundup.adapters.attach import add_lora, using_adapter
 from groundup.adapters.quantization import quantize
@@ -24,7 +25,7 @@ from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.cache import KVCache
 from groundup.lm.config import Rope
-from groundup.lm.model import CausalLM
+from groundup.lm.model import MLP, Attention, Block, CausalLM, Decoder, RMSNorm
 from groundup.train.batch import Batch
 
 TinyModel = Callable[..., CausalLM]
@@ -259,6 +260,46 @@ def test_whoever_changes_what_a_layer_gives_changes_the_whole_answer(
     assert generate(model, [request])[0].ids != plain[0].ids
     hook.remove()
     assert generate(model, [request]) == plain
+
+
+@pytest.mark.parametrize("rows", [1, MOST_ROWS + 1])
+@pytest.mark.parametrize("kind", [CausalLM, Decoder, Block, Attention, MLP, RMSNorm, nn.Linear])
+def test_a_forward_in_the_place_of_a_class_s_own_is_called(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, kind: type[nn.Module], rows: int
+) -> None:
+    model = randomized(tiny_model(eos_token_ids=(), tie_word_embeddings=False))
+    requests = [
+        Request([5, 6 + n], sampling=Sampling(temperature=0, max_new_tokens=8)) for n in range(rows)
+    ]
+    before = [one.ids for one in generate(model, requests)]
+    forward = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, *args: forward(self, *args).roll(1, -1))
+    after = [one.ids for one in generate(model, requests)]
+    assert after == [one.ids for one in reference_generate(model, requests)]
+    assert after != before
+    monkeypatch.undo()
+    assert before == [one.ids for one in generate(model, requests)]
+
+
+@pytest.mark.parametrize("rows", [1, MOST_ROWS + 1])
+def test_whoever_listens_to_all_modules_changes_the_whole_answer(
+    tiny_model: TinyModel, rows: int
+) -> None:
+    model = randomized(tiny_model(eos_token_ids=(), tie_word_embeddings=False))
+    requests = [
+        Request([5, 6 + n], sampling=Sampling(temperature=0, max_new_tokens=8)) for n in range(rows)
+    ]
+    before = [one.ids for one in generate(model, requests)]
+    turned = model.get_submodule("model.layers.1.mlp")
+    hook = register_module_forward_hook(
+        lambda module, _, y: y.roll(1, -1) if module is turned else None
+    )
+    try:
+        after = [one.ids for one in generate(model, requests)]
+        assert after == [one.ids for one in reference_generate(model, requests)]
+    finally:
+        hook.remove()
+    assert after != before == [one.ids for one in generate(model, requests)]
 
 
 class Rolled(nn.Module):

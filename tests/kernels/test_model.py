@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.kernels.conftest import HOOKS, error, normal, number, within
 from torch import nn
+from torch.nn.modules import module as every_module
 
 from groundup.adapters.attach import add_lora
 from groundup.adapters.quantization import quantize
@@ -148,6 +149,27 @@ def test_whoever_listens_to_a_norm_hears_it_called(
     assert len(heard) == 2, "once in each pass"
 
 
+# Of the tokens, which are no numbers, there is no gradient.
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("hook", HOOKS)
+def test_whoever_listens_to_all_modules_hears_each(
+    kernels: Kernels, tiny_model: TinyModel, hook: str
+) -> None:
+    model, batch = tiny_model(**SIZES).to(number()), packed(2, 9, 30)
+
+    def heard() -> list[nn.Module]:
+        found = list[nn.Module]()
+        listen = getattr(every_module, f"register_module_{hook}_hook")
+        handle = listen(lambda module, *_: found.append(module))
+        gradients(model, batch)
+        handle.remove()
+        return found
+
+    ours = heard()
+    with plain():
+        assert ours == heard()
+
+
 def randomized(model: CausalLM) -> CausalLM:
     """Of fresh models the blocks add nothing."""
     with torch.no_grad():
@@ -198,6 +220,23 @@ def test_a_changed_layer_is_computed_as_it_is(
     model, batch = randomized(tiny_model(**SIZES)).to(number()), packed(2, 9, 30)
     before = model(batch)
     tripled(model, f"model.layers.1.{name}", how)
+    after = model(batch)
+    with plain():
+        expected = model(batch)
+    assert error(after, expected) < within(0.03)
+    assert error(after, before) > 0.1
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, RMSNorm])
+def test_a_forward_that_takes_the_place_of_its_class_s_own_is_called(
+    kernels: Kernels,
+    tiny_model: TinyModel,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[nn.Module],
+) -> None:
+    model, batch = randomized(tiny_model(**SIZES)).to(number()), packed(2, 9, 30)
+    before, forward = model(batch), kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, x: forward(self, x) * 1.5)
     after = model(batch)
     with plain():
         expected = model(batch)

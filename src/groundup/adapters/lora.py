@@ -31,6 +31,7 @@ from torch.nn.functional import linear
 from groundup.adapters.frozen import FrozenLinear
 from groundup.adapters.layers import dense
 from groundup.deprecated import renamed
+from groundup.kernels.linear import remembered
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class LoRA:
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
+@remembered
 class LoRALinear(nn.Module):
     """A linear layer with adapters beside it, of which one is active or none.
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from groundup.adapters.frozen import FrozenLinear
 from groundup.errors import UserError
 from groundup.generation.library import FLAGS, KINDS, Matrix, library
+from groundup.kernels.linear import remembered
 
 BlockKind = Literal["q8_0", "q4_0", "q4_1"]
 BLOCK_KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
@@ -55,6 +56,7 @@ def dequantize_blocks(
     return numbers.view(rows, -1).to(dtype)
 
 
+@remembered
 class BlockLinear(FrozenLinear):
     """A linear layer whose weight stays in blocks."""
 

@@ -5,23 +5,48 @@ dx = sum_i dy_i W_i        dW_i = dy_i^T x
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from collections.abc import Callable
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules import module as every_module
 
 from groundup.kernels.gradients import accumulate_product, master_of
 from groundup.kernels.library import in_use, once_differentiable
 
+M = TypeVar("M", bound=nn.Module)
+
+# Those on all modules.
+_HOOKS = (
+    every_module._global_forward_hooks,
+    every_module._global_forward_pre_hooks,
+    every_module._global_backward_hooks,
+    every_module._global_backward_pre_hooks,
+)
+# What the classes that are computed without being called do.
+_FORWARD: dict[type[nn.Module], Callable[..., Any]] = {
+    kind: kind.forward for kind in (nn.Linear, nn.LayerNorm, nn.Identity)
+}
+
+
+def remembered(kind: type[M]) -> type[M]:
+    """The class; a `forward` that takes the place of its own from now on is a change."""
+    _FORWARD[kind] = kind.forward
+    return kind
+
 
 def is_changed(module: nn.Module) -> bool:
-    """Whether a module is to be called, since that may do more than its class says.
+    """Whether a module is to be called, since that may do more than its class was made to do.
 
-    Someone listens to it by a hook, or it has a `forward` of its own.
+    Someone listens to it or to all modules by a hook, or it or its class has another `forward`.
     """
-    forward = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
-    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
+    kind = type(module)
+    if "forward" in module.__dict__ or kind.forward is not _FORWARD.get(kind, kind.forward):
+        return True
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks or any(_HOOKS))
 
 
 def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:

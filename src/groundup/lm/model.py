@@ -39,7 +39,7 @@ from groundup.deprecated import renamed_method
 from groundup.errors import UserError
 from groundup.kernels import attention as kernel
 from groundup.kernels import rms_norm, rotary
-from groundup.kernels.linear import is_changed, linears
+from groundup.kernels.linear import is_changed, linears, remembered
 from groundup.kernels.swiglu import swiglu_down
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.config import Activation, ModelConfig
@@ -73,6 +73,7 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+@remembered
 class RMSNorm(nn.Module):
     """x / rms(x) * weight (Zhang & Sennrich 2019), computed in float32."""
 
@@ -95,6 +96,7 @@ def norm(config: ModelConfig) -> nn.Module:
     return kind(config.hidden_size, config.rms_norm_eps)
 
 
+@remembered
 class Attention(nn.Module):
     """Queries, keys and values of each head, attention, and a matrix that mixes the heads."""
 
@@ -144,12 +146,13 @@ def _placed(
         out: Tensor = norm(x.transpose(1, 2))
         return out
     weight, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
-    plain = type(norm) in (RMSNorm, nn.Identity) and not is_changed(norm)
-    if plain and rotary.supports(x, weight, *cos_sin):
+    plain = type(norm) in (RMSNorm, nn.Identity)
+    if plain and rotary.supports(x, weight, *cos_sin) and not is_changed(norm):
         return rotary.normed_and_rotated(x, weight, eps, *cos_sin).transpose(1, 2)
     return rotate(norm(x.transpose(1, 2)), cos_sin)
 
 
+@remembered
 class MLP(nn.Module):
     """The feed-forward part: SwiGLU, down(silu(gate(x)) * up(x)) (Shazeer 2020).
 
@@ -187,6 +190,7 @@ def feed_forward(config: ModelConfig) -> nn.Module:
     return MixtureOfExperts(config.experts, config.hidden_size, experts)
 
 
+@remembered
 class Block(nn.Module):
     """One layer: look around, then think, each added to what was there.
 
@@ -225,6 +229,7 @@ def _added(x: Hidden, found: Hidden, norm: nn.Module) -> tuple[Hidden, Hidden]:
     return x, norm(x)
 
 
+@remembered
 class Decoder(nn.Module):
     """Everything below the head; named `model` inside `CausalLM`, as Hugging Face does."""
 
@@ -301,6 +306,7 @@ def below_the_head(config: ModelConfig) -> Decoder | Recurrent:
     return Recurrent(config, norm(config))
 
 
+@remembered
 class CausalLM(nn.Module):
     """A language model: `model(batch)` gives hidden states, `model.head` the output weights."""
 
