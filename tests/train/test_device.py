@@ -220,6 +220,67 @@ def test_threads_are_as_many_as_the_cores_that_are_left(
     assert resolve(config(device="cpu"), compile_by_default=False).threads == expected
 
 
+OF_V2 = {
+    "cpu.max": "250000 100000",
+    "memory.max": "150000000",
+    "memory.current": "100000000",
+    "memory.stat": "anon 60000000\ninactive_file 30000000",
+}
+OF_V1 = {
+    "cpu.cfs_quota_us": "250000",
+    "cpu.cfs_period_us": "100000",
+    "memory.limit_in_bytes": "150000000",
+    "memory.usage_in_bytes": "100000000",
+    "memory.stat": "inactive_file 0\ntotal_inactive_file 30000000",
+}
+NO_LIMIT = {
+    "cpu.max": "max 100000",
+    "cpu.cfs_quota_us": "-1",
+    "memory.max": "max",
+    "memory.limit_in_bytes": "9223372036854771712",
+}
+HYBRID = "5:cpu,cpuacct:/job/step\n4:memory:/job/step\n1:name=systemd:/other\n0::/job/step\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "tree"),
+    [
+        ("0::/job/step\n", "job/step"),
+        ("0::/job/step\n", "job"),  # what stands above holds, too
+        ("0::/job/step\n", ""),  # a container sees its own as the root
+        (HYBRID, "unified/job"),
+        (HYBRID, "v1/job/step"),
+        (HYBRID, "v1/job"),
+        (HYBRID, "v1"),
+        ("0::/job\n", "job/step"),  # of somebody else
+        (HYBRID, "v1/other"),
+    ],
+)
+def test_limits_hold_from_ones_own_cgroup_up_to_the_root(
+    own: str, tree: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    monkeypatch.setattr(device, "OWN_CGROUP", tmp_path / "self")
+    (tmp_path / "self").write_text(own)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**12))
+    files = OF_V1 if tree.startswith("v1") else OF_V2
+    for controller in ("cpu", "memory"):
+        folder = tmp_path / tree.replace("v1", controller)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            if name.startswith(controller):
+                (folder / name).write_text(f"{text}\n")
+    is_ours = "other" not in tree and not (own == "0::/job\n" and tree == "job/step")
+    expected = (3, 80_000_000) if is_ours else (8, 10**12)
+    assert (device.usable_cores(), device.available_memory()) == expected
+    for name, text in NO_LIMIT.items():
+        for file in tmp_path.rglob(name):
+            file.write_text(f"{text}\n")
+    assert (device.usable_cores(), device.available_memory()) == (8, 10**12)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
 def test_a_process_on_one_core_has_one_thread() -> None:
     allowed = os.sched_getaffinity(0)

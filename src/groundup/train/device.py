@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
 import math
 import os
 import re
@@ -45,7 +46,14 @@ _LAUNCHED_SECONDS, _MOST_LAUNCHED = 0.01, 200
 # Seconds that each of a model's products is tried for, and the numbers that one makes at most.
 _PRODUCT_SECONDS = 0.05
 _MOST_NUMBERS = 2**26
-CGROUP = Path("/sys/fs/cgroup")
+# The limits of containers, of batch jobs and of services, and where this process stands among them.
+CGROUP, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# Their names in cgroup v2 and in v1: microseconds of each period, and bytes.
+_CPU_LIMITS = ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+_MEMORY_LIMITS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @dataclass(frozen=True)
@@ -136,11 +144,32 @@ def usable_cores() -> int:
     cores = os.cpu_count() or 1
     if sys.platform == "linux":
         cores = min(cores, len(os.sched_getaffinity(0)))
-    with contextlib.suppress(OSError, ValueError):
-        # A container's limit (cgroup v2): microseconds of each period, or "max".
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    for folder, names in itertools.product(_cgroups("cpu"), _CPU_LIMITS):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+            if int(quota) > 0:  # without a limit it is "max", or -1
+                cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
     return cores
+
+
+def _cgroups(controller: str) -> list[Path]:
+    """The folders of this process's cgroup and of all above it, whose limits hold as well.
+
+    They are of cgroup v2, which stands in a folder of its own where v1 is beside it, and of v1's
+    tree for this controller. A container sees its own cgroup as the root of a tree, whatever path
+    it has outside.
+    """
+    found = [CGROUP]
+    with contextlib.suppress(OSError):
+        for line in OWN_CGROUP.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                roots = [CGROUP, CGROUP / "unified"]
+            else:
+                roots = [CGROUP / controller] if controller in controllers.split(",") else []
+            below = itertools.accumulate(Path(path).parts[1:], Path, initial=Path())
+            found += [root / part for root, part in itertools.product(roots, below)]
+    return found
 
 
 def thread_count(config: TrainingConfig) -> int:
@@ -356,16 +385,14 @@ def best_seconds(work: Callable[[], object], budget: float) -> float:
 def available_memory() -> int:
     """Bytes that a new process may use now, on this machine and in this container."""
     free = int(psutil.virtual_memory().available)
-    try:
-        # A container's limit (cgroup v2): without one the file is absent or says "max". What is
+    for folder, (limit, used, kept) in itertools.product(_cgroups("memory"), _MEMORY_LIMITS):
+        # Without a limit the file is absent, or says "max" or a number beyond any memory. What is
         # counted there as used includes files that the kernel keeps only while there is room.
-        limit, used = (
-            int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
-        )
-        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        return max(0, min(free, limit - used + int(stat["inactive_file"])))
-    except (OSError, ValueError, KeyError):
-        return free
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            free = max(0, min(free, left + int(stat[kept])))
+    return free
 
 
 def free_memory(device: str) -> int:
