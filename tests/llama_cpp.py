@@ -66,6 +66,15 @@ class LlamaCpp:
     def stops_at(self, id: int) -> bool:
         return bool(self.lib.llama_vocab_is_eog(self.vocab, id))
 
+    def sampling(self, name: str) -> str | None:
+        """What the file says of a setting of sampling, by llama.cpp's own name of it."""
+        named = getattr(self.lib, f"LLAMA_MODEL_META_KEY_SAMPLING_{name}")
+        text, room = self.ffi.new("char[64]"), 64
+        key = self.lib.llama_model_meta_key_str(named)
+        if self.lib.llama_model_meta_val_str(self.model, key, text, room) < 0:
+            return None
+        return bytes(self.ffi.string(text)).decode()
+
     def close(self) -> None:
         self.lib.llama_model_free(self.model)
 

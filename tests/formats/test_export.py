@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from gguf import GGUFReader, GGUFValueType
 
 from groundup.adapters.attach import add_lora
 from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
@@ -19,6 +20,7 @@ from groundup.formats.adapter import save_adapted
 from groundup.formats.export import export
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.model import read_gguf
+from groundup.formats.gguf.write import save_gguf
 from groundup.formats.load import load, load_config, load_model
 from groundup.formats.modelfile import chatml_system, modelfile
 from groundup.generation.request import opening_ids
@@ -69,6 +71,31 @@ def test_to_gguf(folder: Path) -> None:
     assert metadata["general.name"] == "sea" and metadata["general.license"] == "cc-by-sa-4.0"
     with llama_cpp(out / "sea.q8_0.gguf") as theirs:
         assert theirs.logits([0, 5, 7]).shape == (3, 320)
+
+
+@pytest.mark.parametrize("type", ["f32", "q4_k_m"])
+def test_llama_cpp_finds_how_to_draw_in_the_file(folder: Path, type: str) -> None:
+    settings = {"temperature": 0, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1}
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings | {"top_p": "x"}))
+    out = export(folder, type=type) / f"sea.{type}.gguf"
+    with llama_cpp(out, vocabulary_only=True) as theirs:
+        names = ("TEMP", "TOP_K", "MIN_P", "PENALTY_REPEAT")
+        found = [float(theirs.sampling(name) or "nan") for name in names]
+        assert theirs.sampling("TOP_P") is theirs.sampling("PENALTY_LAST_N") is None
+    assert found == pytest.approx([0, 20, 0.1, 1.1])
+    # Of llama.cpp's own types.
+    kinds = {name: field.types for name, field in GGUFReader(out).fields.items()}
+    assert kinds["general.sampling.top_k"] == [GGUFValueType.INT32]
+    assert kinds["general.sampling.temp"] == [GGUFValueType.FLOAT32]
+
+
+@pytest.mark.parametrize("value", [True, "0.5", None, float("nan"), 1e300, 10**400, [1]])
+def test_what_is_no_number_says_nothing_of_how_to_draw(folder: Path, value: Any) -> None:
+    model, tokenizer = load(folder)
+    strange = dict.fromkeys(("temperature", "top_k", "min_p"), value)
+    save_gguf(folder / "sea.gguf", model, tokenizer, "f32", sampling=strange)
+    assert not any("sampling" in name for name in read_gguf(folder / "sea.gguf").file.metadata)
 
 
 def test_a_card_nested_too_deeply_names_no_license(folder: Path) -> None:

@@ -118,13 +118,16 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
             "llama.cpp knows no attention window of this family, so the file's context is that "
             f"window: {context:,} tokens of {whole:,}"
         )
-    said = modelfile(file, tokenizer, context=context, sampling=_sampling(found) or {})
+    sampling, license = _sampling(found), _license(found)
+    said = modelfile(file, tokenizer, context=context, sampling=sampling)
     earlier = (f"*{GGUF_SUFFIX}",) if _is_export(out, "gguf") else ()
     for stale in sorted(path for pattern in earlier for path in out.glob(pattern)):
         if stale.name != file:
             say(f"{stale} is replaced: a folder holds one model; give another --out to keep both")
     with folder_aside(out, last="Modelfile", replaces=earlier) as aside:
-        save_gguf(aside / file, model, tokenizer, type, name=name, license=_license(found))
+        save_gguf(
+            aside / file, model, tokenizer, type, name=name, license=license, sampling=sampling
+        )
         write_text(aside / "Modelfile", said)
         if (path / CARD).is_file():
             write_text(aside / CARD, _card(found, name))

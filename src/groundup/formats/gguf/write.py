@@ -46,8 +46,17 @@ GGUFType = Literal[
     "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
 ]  # fmt: skip
 GGUF_TYPES: tuple[GGUFType, ...] = get_args(GGUFType)
+# What generation_config.json says of how to draw: llama.cpp draws so where nobody says otherwise.
+_SAMPLING = {
+    "temperature": Keys.General.SAMPLING_TEMP,
+    "top_p": Keys.General.SAMPLING_TOP_P,
+    "top_k": Keys.General.SAMPLING_TOP_K,
+    "min_p": Keys.General.SAMPLING_MIN_P,
+    "repetition_penalty": Keys.General.SAMPLING_PENALTY_REPEAT,
+}
 _BLOCK = 32  # numbers that share a scale in the types that we write ourselves
 _HALF = torch.float16
+_MOST_INT, _MOST_FLOAT = np.iinfo(np.int32).max, float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ def save_gguf(
     *,
     name: str | None = None,
     license: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `model` with its tokenizer and chat template to a GGUF file.
 
@@ -75,8 +85,9 @@ def save_gguf(
     does for nearly all purposes; q5_1, q5_0, q4_1 and q4_0 have 6, 5.5, 5 and 4.5 and show it.
     Norms and biases stay F32, as llama.cpp wants them; a matrix whose rows are not whole blocks of
     32 becomes F16, as in llama.cpp's own quantizer. Types with a k mix formats, and llama.cpp
-    itself makes them, by way of its binding (extra `llama-cpp`). The file is written aside and
-    renamed into place.
+    itself makes them, by way of its binding (extra `llama-cpp`). `sampling` may say temperature,
+    top_p, top_k, min_p and repetition_penalty, as a folder's generation_config.json does. The file
+    is written aside and renamed into place.
 
     Raises `UserError` for a model or a tokenizer that llama.cpp cannot express, and for a type with
     a k where the binding is not installed.
@@ -91,6 +102,7 @@ def save_gguf(
         require_llama_cpp(known)
     written: GGUFType = "f32" if mixed else known
     entries = _entries(model, tokenizer, written, name or path.stem, license)
+    entries |= _sampling_entries(sampling or {})
     tensors = _tensors(model, written)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as partial:
@@ -128,6 +140,21 @@ def _entries(
         pad_id=config.pad_token_id,
     )
     return {k: v for k, v in general.items() if v is not None} | config_entries(config) | words
+
+
+def _sampling_entries(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """How to draw, as far as a stranger's settings are numbers that the file can hold."""
+    found: dict[str, Any] = {}
+    for name, key in _SAMPLING.items():
+        value = sampling.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if name == "top_k":
+            if isinstance(value, int) and 0 <= value <= _MOST_INT:
+                found[key] = np.int32(value)
+        elif abs(value) <= _MOST_FLOAT:
+            found[key] = float(value)
+    return found
 
 
 def _tensors(model: CausalLM, type: GGUFType) -> dict[str, _Written]:
@@ -169,6 +196,7 @@ def _write(
     kinds = (
         (bool, writer.add_bool),
         (int, writer.add_uint32),
+        (np.int32, writer.add_int32),
         (float, writer.add_float32),
         (str, writer.add_string),
         (list, writer.add_array),
