@@ -814,9 +814,58 @@ def test_the_file_of_ones_own_reward_is_found_and_not_run(
         Path(name).write_text("raise SystemExit('imported')\n")
     own = {"reward": Path("mine.py"), "gold": Path("judging/kind.py")}
     found = reward_folders("mine:f", "judging.kind:f", judge="judging:f", cost="not_there:f")
-    assert found == own | {"judge": Path("judging/__init__.py")}
+    package = Path("judging/__init__.py")
+    assert found == own | {"judge": package, "gold module judging": package}
     # An update of the package is told of elsewhere; a check and a part of Python have no such file.
     assert reward_folders("groundup.world.gold:reward", "length:4", judge="sys:f") == {}
+
+
+def test_what_ones_own_reward_imports_from_the_current_folder_is_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "mine.py": "import json, words\n\ndef f(prompts, completions):\n    import late",
+        "words.py": "from rules import marks\nimport numpy, nowhere, mine",
+        "rules/__init__.py": "raise SystemExit('imported')",
+        "rules/marks.py": "from . import more",
+        "rules/more.py": "",
+        "rules/unused.py": "",
+        "late.py": "import broken",
+        "broken.py": "def",
+        "unused.py": "",
+        "json.py": "",  # it takes the place of Python's own
+    }
+    Path("rules").mkdir()
+    for name, text in files.items():
+        Path(name).write_text(f"{text}\n")
+    found = reward_folders("mine:f", None, cost="broken:f")
+    used = ("json", "late", "rules", "rules.marks", "rules.more", "words")
+    assert found == {"reward": Path("mine.py"), "cost": Path("broken.py")} | {
+        f"reward module {one}": Path(
+            "rules/__init__.py" if one == "rules" else f"{one.replace('.', '/')}.py"
+        )
+        for one in used
+    }
+
+
+def test_a_module_of_a_reward_that_was_edited_makes_it_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from words import f\n")
+    Path("words.py").write_text("def f(prompts, completions):\n    return [0.0] * len(prompts)\n")
+    config = TrainingConfig(out=tmp_path / "out")
+
+    def opened() -> Run:
+        return Run.open(config.out, "ppo", config, reward_folders("mine:f", None))
+
+    with opened() as run:
+        run.finish()
+    opened().close()
+    Path("words.py").write_text("def f(prompts, completions):\n    return [1.0] * len(prompts)\n")
+    with pytest.raises(UserError, match=r"another reward module words than words\.py is now"):
+        opened()
 
 
 def test_a_reward_that_was_edited_in_place_is_another_one(

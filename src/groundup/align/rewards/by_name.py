@@ -18,7 +18,13 @@ import torch
 from jaxtyping import Float
 
 from groundup.align.rewards.model import RewardModel, load_reward_model, score_rollouts
-from groundup.align.rewards.verifiers import Reward, is_verifier, open_reward, source_of
+from groundup.align.rewards.verifiers import (
+    Reward,
+    is_verifier,
+    modules_of,
+    open_reward,
+    source_of,
+)
 from groundup.align.rollout import Rollout, RolloutReward
 from groundup.errors import UserError
 from groundup.text.rows import as_dicts
@@ -85,6 +91,7 @@ def reward_folders(
             found |= {f"{name}-{i}": one for i, one in enumerate(members(spec))}
         elif spec and (source := source_of(spec)) is not None:
             found[name] = source
+            found |= {f"{name} module {one}": file for one, file in modules_of(spec).items()}
     return found
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from importlib.machinery import PathFinder
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -342,6 +344,18 @@ def source_of(spec: str) -> Path | None:
         return None
     path, here = Path(found.origin), Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def modules_of(spec: str) -> dict[str, Path]:
+    """The modules of the current folder that a person's reward function, `module:function`, imports
+    at whatever depth, by their names; they are read, and not imported."""
+    here, name = Path.cwd(), spec.partition(":")[0]
+    finder = ModuleFinder([str(here)], excludes=["groundup"])
+    # What cannot be imported is told of where it is.
+    with contextlib.suppress(ImportError, SyntaxError, ValueError):
+        finder.import_hook(name)
+    files = {one: vars(found)["__file__"] for one, found in finder.modules.items() if one != name}
+    return {one: Path(file).relative_to(here) for one, file in sorted(files.items()) if file}
 
 
 class OwnReward:
