@@ -390,6 +390,25 @@ def test_an_absolute_value_is_bounded_where_it_is() -> None:
     assert held / 500 > 0.93 and outside > 10
 
 
+def test_rounding_is_no_spread_and_puts_no_estimate_outside() -> None:
+    """Sums of a tenth or a third have other last bits in other orders and of other lengths."""
+    groups = np.repeat(np.arange(30), np.arange(1, 31))
+    for value in (0.1, 1 / 3, 0.7):
+        values = np.full(len(groups), value)
+        for found in (
+            bootstrap_ratio(values, np.ones(len(values)), clusters=groups),
+            bootstrap_sums(
+                np.stack([values, np.ones(len(values))], axis=1),
+                lambda sums: 3 * sums[:, 0] / sums[:, 1] - 0.2,
+                clusters=groups,
+            ),
+        ):
+            assert found.low == found.estimate == found.high
+    tiny = 1 + 1e-9 * np.arange(50)
+    found = bootstrap_ratio(tiny, np.ones(50))
+    assert found.low < found.estimate < found.high  # small, and yet a spread
+
+
 def test_wilsons_ends_are_on_either_side_of_the_share() -> None:
     for n in range(1, 301):
         for successes in (0, n):

@@ -26,6 +26,8 @@ FEW_GROUPS = 30
 DRAWS_AT_ONCE = 1 << 21
 # Rows that matrix products compute together: pieces of whole such blocks give the same last bits.
 BLOCK = 16
+# Numbers that are this near are equal but for the rounding of sums.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -368,8 +370,11 @@ def percentile_interval(
     if 1 < groups < FEW_GROUPS:
         farther = sqrt(groups / (groups - 1)) * student_quantile(confidence, groups - 1)
         tail = NormalDist().cdf(-farther)
-    low, high = np.quantile(replicates, [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high))
+    low, high = (float(end) for end in np.quantile(replicates, [tail, 1 - tail]))
+    # Sums of other orders differ in last bits: that is no spread, and leaves no estimate outside.
+    if max(low, high, estimate) - min(low, high, estimate) < ROUNDING * max(1.0, abs(estimate)):
+        return Interval(estimate, estimate, estimate)
+    return Interval(estimate, low, high)
 
 
 def _checked(confidence: float) -> float:

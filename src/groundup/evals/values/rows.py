@@ -68,7 +68,9 @@ def widened(found: Estimate, least: float, most: float) -> Estimate:
     width = most - least
     share = min(max((found.estimate - least) / width, 0.0), 1.0)
     ends = wilson_interval(share * found.groups, found.groups)
-    return replace(found, low=least + width * ends.low, high=least + width * ends.high)
+    low, high = (least + width * end for end in (ends.low, ends.high))
+    # Rounding must not put an end on the wrong side of what it is about.
+    return replace(found, low=min(low, found.estimate), high=max(high, found.estimate))
 
 
 def further(
