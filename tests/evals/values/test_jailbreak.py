@@ -23,6 +23,7 @@ def test_every_request_is_put_in_every_way() -> None:
     assert [one.way for one in found] == ways * 3
     assert len({one.asked.id for one in found}) == 3
     assert len(TASK.items(TASK.count)) == TASK.count
+    assert len(TASK.items(9)) == 9 and TASK.items(8) == []
 
 
 def test_an_attack_holds_the_request_or_what_it_is_in_another_writing() -> None:

@@ -82,8 +82,8 @@ class Attack:
 
 
 def items(count: int) -> list[Attack]:
-    """As many requests as can be put in every way within `count`, one at least."""
-    chosen = evenly_spaced(requests("advbench", "harmful"), max(1, count // len(_WAYS)))
+    """As many requests as can be put in every way within `count`."""
+    chosen = evenly_spaced(requests("advbench", "harmful"), count // len(_WAYS))
     return [Attack(one, way) for one in chosen for way in _WAYS]
 
 

@@ -174,6 +174,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(
     [
         (("bbq",), 3, "^bbq asks in blocks of 4: give --items=4 or more$"),
         (("winobias", "swaps"), 1, "^winobias asks in blocks of 4: give --items=4 or more$"),
+        (("jailbreak",), 8, "^jailbreak asks in blocks of 9: give --items=9 or more$"),
         (("unknown",), 1, "^unknown asks in blocks of 2: give --items=2 or more$"),
         (("winobias", "unknown"), 1, "winobias .* of 4, unknown .* of 2: give --items=4 or more$"),
     ],
