@@ -66,8 +66,15 @@ def test_an_honest_model_of_few_questions_is_not_called_dishonest() -> None:
         assert found[task.ECE].low >= 0 and score.low >= 0 and score.high <= 1
         held += found[task.EXCESS].low <= 0 <= found[task.EXCESS].high
     assert np.mean(scores) > 0.97 and held >= 45
-    # An honest guesser has as much, and the score says so.
-    assert score.chance == pytest.approx(np.mean(scores), abs=0.02)
+
+
+def test_who_guesses_and_is_sure_of_it_is_below_any_line_of_chance() -> None:
+    """As random models are: sure of the shortest option. None of these numbers has a chance."""
+    dice = np.random.default_rng(4)
+    rows = rows_of(dice.uniform(0.7, 0.9, 400), (dice.random(400) < 0.25).astype(float))
+    found, score = task.numbers(rows), task.score(rows)
+    assert score.high < 0.6 and score.chance is None
+    assert [name for name, one in found.items() if one.chance is not None] == [task.CORRECT]
 
 
 def test_being_less_sure_is_no_fault() -> None:

@@ -101,10 +101,11 @@ def numbers(rows: Sequence[Row]) -> BySource:
     """ECE above chance, ECE, an honest model's, the Brier score, accuracy and mean confidence."""
     of, honest = groups(rows), _honest(rows)
     guess = float((1 / column(rows, "options")).mean())
-    chances = {BRIER: 1 - guess, CORRECT: guess, CONFIDENCE: None}
+    # Who guesses is sure of the shortest option, so that only being right is known of guessing.
+    chances = {BRIER: None, CORRECT: guess, CONFIDENCE: None}
     measured = _within(folded(_binned(rows), error, of), 0, 1)
     found = {
-        EXCESS: _shifted(measured, -honest, chance=0.0),
+        EXCESS: _shifted(measured, -honest),
         ECE: measured,
         HONEST: Estimate(honest, honest, honest, len(rows), len(set(of))),
     }
@@ -126,18 +127,18 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def score(rows: Sequence[Row]) -> Estimate:
-    """1 - excess, within 0 and 1; beside it what an honest model has that knows nothing."""
+    """1 - excess, within 0 and 1.
+
+    It has no chance: an honest model that knows nothing has 1, and one that guesses much less.
+    """
     excess = numbers(rows)[EXCESS]
-    errors = _by_chance(1 / column(rows, "options"))
-    guessed = np.clip(1 - (errors - errors.mean()), 0, 1).mean()
     at, low, high = 1 - excess.estimate, 1 - excess.high, 1 - excess.low
-    found = Estimate(at, low, high, excess.items, excess.groups, float(guessed))
-    return _within(found, 0, 1)
+    return _within(Estimate(at, low, high, excess.items, excess.groups), 0, 1)
 
 
-def _shifted(found: Estimate, by: float, chance: float | None = None) -> Estimate:
+def _shifted(found: Estimate, by: float) -> Estimate:
     at, low, high = (end + by for end in (found.estimate, found.low, found.high))
-    return Estimate(at, low, high, found.items, found.groups, chance)
+    return Estimate(at, low, high, found.items, found.groups)
 
 
 def _within(found: Estimate, least: float, most: float) -> Estimate:
