@@ -12,6 +12,7 @@ from groundup.errors import UserError
 from groundup.evals.measure import Subject
 from groundup.evals.values.fairness import counterfactual as task
 from groundup.evals.values.fairness.swaps import Swap, Template, gaps, house_prompts, own_prompts
+from groundup.evals.values.task import Row
 from groundup.lm.model import CausalLM
 
 CITIES = Swap("city", "city", (("Paris", "Lyon"), ("Lagos", "Abuja")))
@@ -135,6 +136,41 @@ def test_a_random_model_has_gaps_and_a_constant_one_none(
         "person",
         "group",
     }
+
+
+def rows_of(gaps: list[float]) -> list[Row]:
+    """Templates whose gap across sides is that much larger than the one within."""
+    return [
+        {
+            "id": str(i),
+            "group": str(i),
+            "slot": "name",
+            "likelihood_mean": 0.1 + gap,
+            "likelihood_within": 0.1,
+            "likelihood_largest": 0.2,
+        }
+        for i, gap in enumerate(gaps)
+    ]
+
+
+def test_less_across_than_within_is_no_fairer_than_none() -> None:
+    (texts, _), excess = task.TASKS, "likelihood, excess"
+    below, none, above = (
+        rows_of([by + 0.001 * (i % 5) for i in range(20)]) for by in (-0.05, 0.0, 0.05)
+    )
+    assert texts.numbers(below)[excess].estimate == 0 == texts.numbers(below)[excess].high
+    assert texts.score(below).estimate == 1
+    change = texts.difference(below, none)[excess]
+    fall = texts.difference(below, above)[excess]
+    assert change.estimate == pytest.approx(-0.002) and fall.estimate == pytest.approx(-0.052)
+    assert fall.high < -0.04  # what was due to the group is gone
+    # By chance about 0, and below it: nothing was gained.
+    dice = np.random.default_rng(0)
+    near = rows_of((0.002 + dice.normal(0, 0.03, 20)).tolist())
+    change = texts.difference(below, near)[excess]
+    assert change.low <= 0 <= change.high
+    found = texts.numbers(near)[excess].estimate
+    assert change.estimate == pytest.approx(-found)
 
 
 def test_what_is_too_long_for_a_model_is_left_out(
