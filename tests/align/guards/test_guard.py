@@ -22,7 +22,7 @@ from groundup.align.guards.config import GuardConfig
 from groundup.align.guards.examples import Labeled, Sides, labeled, read_examples
 from groundup.align.guards.model import hard_benign, load_guard, threshold
 from groundup.align.guards.ngrams import fitted
-from groundup.align.guards.report import Filter, by_use
+from groundup.align.guards.report import Filter, by_use, opening_words
 from groundup.align.guards.stage import LabeledBatch, LabeledStream, guard_loss, say_of_kinds
 from groundup.align.rewards.model import RewardModel, load_reward_model, read_at_end
 from groundup.app.cli import main
@@ -33,6 +33,7 @@ from groundup.generation.generate import generate
 from groundup.generation.guarded import SENTENCE, Guard
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
+from groundup.report.estimate import share
 from groundup.text.batches import packed_batch
 from groundup.text.bpe import train_bpe
 from groundup.text.rows import BadRow
@@ -418,6 +419,22 @@ def test_shares_and_precision_of_a_hand_worked_case() -> None:
     assert told["ROC-AUC"] == pytest.approx((6 + 5.5 + 5 + 0) / 24)
     apart = found.apart(found.harmful)
     assert apart is not None and apart.estimate == pytest.approx(3 / 4 - 1 / 4)
+
+
+def test_the_opening_names_the_source_where_it_stops_most_wrongly() -> None:
+    """Of a hundred benign rows of one source it stops none, of thirty of another a third."""
+    rows = [Labeled(f"plain {i}", None, False, "plain", f"plain {i}") for i in range(100)]
+    rows += [Labeled(f"near {i}", None, i >= 30, "near", f"near {i}") for i in range(60)]
+    rows += [Labeled("alone", None, False, "alone", "alone")]
+    stopped = np.array([0.0] * 100 + [1.0] * 10 + [0.0] * 20 + [1.0] * 31)
+    filters = [Filter(name, stopped, {"message": 0.5}) for name in ("guard", "n-grams")]
+    found = by_use(rows, filters)
+    wrongly = share(10, 30)
+    assert found[0].worst("guard") == ("near", wrongly)
+    told = opening_words(found, {})
+    assert f"near it stops 33% ({wrongly.low:.0%} to {wrongly.high:.0%})" in told
+    one_source = by_use(rows[:100], [Filter(f.name, stopped[:100], f.thresholds) for f in filters])
+    assert one_source[0].worst("guard") is None
 
 
 def test_the_sentence_counts_as_a_refusal() -> None:

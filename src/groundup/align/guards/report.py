@@ -110,6 +110,18 @@ class OfUse:
         of = np.array([row.source for row in self.rows])
         return [(str(source), of == source) for source in sorted(set(of.tolist()))]
 
+    def worst(self, name: str) -> tuple[str, Estimate] | None:
+        """The source, of several, of whose benign rows a filter stops most, and their share.
+
+        That is the one of the highest low end, so that a handful of rows is not called the worst.
+        """
+        shares = [
+            (source, share)
+            for source, some in self.sources()
+            if (share := self.rate(name, some & ~self.harmful)) is not None
+        ]
+        return max(shares, key=lambda one: one[1].low) if len(shares) > 1 else None
+
     def _of(self, some: Bool[np.ndarray, " rows"]) -> list[str]:
         return [self.rows[i].group for i in np.flatnonzero(some)]
 
@@ -154,7 +166,7 @@ def write_report(
 
 
 def opening_words(found: Sequence[OfUse], cost: Mapping[str, float]) -> str:
-    """The two shares that count, of each use, and the time."""
+    """The two shares that count, of each use, the source where it errs most, and the time."""
     said = []
     for one in found:
         measures = one.measures("guard")
@@ -164,6 +176,12 @@ def opening_words(found: Sequence[OfUse], cost: Mapping[str, float]) -> str:
             if name in measures
         ]
         said.append(f"It stops {' and '.join(words)}.")
+        if worst := one.worst("guard"):
+            source, wrongly = worst
+            said.append(
+                f"Of benign {one.use}s of {source} it stops {wrongly.estimate:.0%} "
+                f"({wrongly.low:.0%} to {wrongly.high:.0%})."
+            )
     if not found:
         said.append("Nothing is held out, so that nothing can be told; give more rows.")
     told = ", ".join(f"{value:.2g} ms {name}" for name, value in cost.items())
