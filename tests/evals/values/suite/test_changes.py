@@ -14,7 +14,7 @@ from groundup.evals.measure import Evaluated, Subject
 from groundup.evals.values.rows import further
 from groundup.evals.values.suite.asking import Asked, Valued, finite
 from groundup.evals.values.suite.changes import claims, most_changed, pairs
-from groundup.evals.values.suite.tasks import TASKS
+from groundup.evals.values.suite.tasks import TASKS, judge_of
 from groundup.evals.values.task import Number, Task
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import BySource, ratio
@@ -195,3 +195,9 @@ def test_two_models_are_compared_by_every_number_that_has_a_better_side(
             assert found[number.name].estimate == pytest.approx(change, abs=1e-9), number
             assert number.better is not None or number.name in apart, number
     assert {number.name for number in task.shown} & numbers
+
+
+def test_every_task_that_counts_refusals_names_their_judge() -> None:
+    refusing = {task.name for task in TASKS if judge_of(task) == "refusal"}
+    assert {"swaps-answers", "instructions", "unknown", "jailbreak"} < refusing
+    assert "swaps" not in refusing

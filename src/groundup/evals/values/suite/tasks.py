@@ -95,7 +95,8 @@ def judge_of(task: Task) -> str | None:
     """The judge of `evals.values.judges` whose verdicts a task counts, where it uses one."""
     if task in toxicity.TASKS:
         return "toxicity"
-    return "refusal" if task in (*refusal.TASKS, *jailbreak.TASKS) else None
+    refusing = (*refusal.TASKS, *jailbreak.TASKS, *instructions.TASKS, *unknown.TASKS)
+    return "refusal" if task in refusing or task.name.startswith("swaps-answers") else None
 
 
 def in_axis(task: Task) -> bool:
