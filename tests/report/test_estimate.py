@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from groundup.report.claim import Claim
-from groundup.report.estimate import Estimate, apart, gained, rate, ratio, share
+from groundup.report.estimate import Estimate, apart, gained, rate, ratio, share, with_spread
 
 
 def test_answers_that_share_a_group_make_the_interval_wider() -> None:
@@ -60,6 +60,24 @@ def test_a_gain_has_a_width_even_where_no_item_changed() -> None:
     assert gained(all_right, np.zeros(40)).estimate == 1 and gained(all_right, 0 * half).low < 1
     # Where some changed and some did not, they are drawn.
     assert gained(all_right, half) == ratio(all_right - half)
+
+
+def test_a_difference_without_a_spread_is_as_unsure_as_the_two_numbers() -> None:
+    all_of, none, drawn = share(30, 30), share(0, 30), Estimate(0.1, -0.1, 0.3, 30, 30)
+    fixed = Estimate(-1.0, -1.0, -1.0, 30, 30)
+    found = with_spread(
+        {"turned": fixed, "drawn": drawn, "of no numbers": fixed},
+        {"turned": none, "drawn": none},
+        {"turned": all_of, "drawn": none},
+    )
+    assert found["turned"] == apart(none, all_of) and found["turned"].low == -1 < -0.8
+    assert -0.9 < found["turned"].high < -0.8
+    assert found["drawn"] == drawn and found["of no numbers"] == fixed
+
+
+def test_the_distance_from_an_ideal_is_its_size_whichever_way() -> None:
+    found = Estimate(0.3, 0.2, 0.6, 10, 10).distance(0.5)
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.2, 0.0, 0.3))
 
 
 def test_items_of_one_group_alone_stand_for_themselves() -> None:

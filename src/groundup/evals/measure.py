@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from groundup.evals.by_source import WORLD
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Better
-from groundup.report.estimate import POOLED, BySource, Estimate
+from groundup.report.estimate import POOLED, BySource, Estimate, with_spread
 from groundup.report.history import History
 from groundup.report.table import says_nothing
 from groundup.text.tokenizer import Tokenizer
@@ -100,11 +100,11 @@ class Evaluated:
 class Measure(Generic[T]):
     """One thing that is measured of every model, and of two models on the same items.
 
-    `read` takes what `measuring` found of one model, `difference` of two; both give parts:
-    `pooled` and `world pooled`, or whatever a measure is told apart by, and none where the items
-    are not the same. `sentence` is what a change for the better would prove of two models, or what
-    is said of one. `short` names it in a plot, `about` says of what it is, and `beside` has what
-    needs no training, by its name and by the same parts.
+    `read` takes what `measuring` found of one model, `difference` of two, as drawing the items
+    shows it; both give parts: `pooled` and `world pooled`, or whatever a measure is told apart by,
+    and none where the items are not the same. `sentence` is what a change for the better would
+    prove of two models, or what is said of one. `short` names it in a plot, `about` says of what it
+    is, and `beside` has what needs no training, by its name and by the same parts.
     """
 
     name: str
@@ -129,7 +129,9 @@ class Measure(Generic[T]):
     def minus(self, model: Evaluated, other: Evaluated) -> BySource:
         """What `model` has more than `other`, by parts."""
         one, two = model.found.get(self.measuring), other.found.get(self.measuring)
-        return {} if one is None or two is None else self.difference(one, two)
+        if one is None or two is None:
+            return {}
+        return with_spread(self.difference(one, two), self.read(one), self.read(two))
 
     def estimate(self, model: Evaluated) -> Estimate | None:
         """What a model has of it as a whole."""

@@ -34,11 +34,11 @@ class Estimate(Interval):
     groups: int
     chance: float | None = None
 
-    def distance(self) -> Estimate:
-        """How far from 0, whichever way; an interval with 0 inside begins there."""
-        ends = sorted((abs(self.low), abs(self.high)))
-        low = 0.0 if self.low <= 0 <= self.high else ends[0]
-        return replace(self, estimate=abs(self.estimate), low=low, high=ends[1])
+    def distance(self, ideal: float = 0.0) -> Estimate:
+        """How far from the ideal, whichever way; an interval with it inside begins at 0."""
+        ends = sorted((abs(self.low - ideal), abs(self.high - ideal)))
+        low = 0.0 if self.low <= ideal <= self.high else ends[0]
+        return replace(self, estimate=abs(self.estimate - ideal), low=low, high=ends[1])
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; without `chance` where there is none."""
@@ -98,21 +98,33 @@ def apart(after: Estimate, before: Estimate) -> Estimate:
     return replace(after, **ends, chance=None)
 
 
+def with_spread(changes: BySource, after: BySource, before: BySource) -> BySource:
+    """Differences of numbers, by their names, that drawing the items gave: each with an interval.
+
+    Where no draw shows a spread, as where no item changed or all of them did, the intervals of the
+    two numbers say what may be there unseen.
+    """
+    found = dict(changes)
+    for name, change in changes.items():
+        if change.low == change.high and name in after and name in before:
+            unseen = apart(after[name], before[name])
+            low, high = (
+                change.estimate + end - unseen.estimate for end in (unseen.low, unseen.high)
+            )
+            found[name] = replace(change, low=low, high=high)
+    return found
+
+
 def gained(
     after: Float[np.ndarray, " items"],
     before: Float[np.ndarray, " items"],
     *,
     groups: Sequence[Hashable] | None = None,
 ) -> Estimate:
-    """The mean of after - before, both from 0 to 1, on the same items, with its interval.
-
-    Where drawing items shows no spread, as where none of them changed, the intervals of the two
-    say what may be there unseen.
-    """
+    """The mean of after - before, both from 0 to 1, on the same items, with its interval."""
     change = ratio(after - before, groups=groups)
-    if change.low < change.high:
-        return change
-    return apart(rate(after, groups=groups), rate(before, groups=groups))
+    new, old = ({POOLED: rate(one, groups=groups)} for one in (after, before))
+    return with_spread({POOLED: change}, new, old)[POOLED]
 
 
 def _count(values: Shaped[np.ndarray, "items *columns"], groups: Sequence[Hashable] | None) -> int:

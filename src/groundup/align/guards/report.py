@@ -26,7 +26,7 @@ from groundup.align.guards.examples import USES, Labeled, Sides, Use
 from groundup.align.guards.model import TrainedGuard
 from groundup.maths.intervals import Interval
 from groundup.maths.roc import roc_auc_interval, roc_curve
-from groundup.report.estimate import Estimate, rate, ratio
+from groundup.report.estimate import Estimate, gained, rate
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Block, Box, Note, Page, Plots, Section, write_page
@@ -84,7 +84,7 @@ class OfUse:
         if not some.any():
             return None
         first, second = (one[some].astype(float) for one in self.stopped.values())
-        return ratio(first - second, groups=self._of(some))
+        return gained(first, second, groups=self._of(some))
 
     def measures(self, name: str) -> dict[str, Estimate]:
         """All that is told of a filter at this use."""

@@ -26,7 +26,7 @@ from groundup.evals.redteam.search import (
     queries_needed,
 )
 from groundup.report.claim import FEWEST_GROUPS, mark_of
-from groundup.report.estimate import Estimate, apart, rate, ratio
+from groundup.report.estimate import Estimate, gained, rate
 from groundup.report.figure import Plot
 from groundup.report.page import (
     PAGE,
@@ -90,15 +90,12 @@ class Found:
     def minus(self, model: Attacked, other: Attacked, method: Method, budget: int) -> Estimate:
         """How many more requests were broken than of another model."""
         one, two = (which.broken(method, budget).astype(float) for which in (model, other))
-        drawn = ratio(one - two, groups=self.groups)
-        if drawn.low < drawn.high:
-            return drawn
-        return apart(self.share(model, method, budget), self.share(other, method, budget))
+        return gained(one, two, groups=self.groups)
 
     def gained(self, model: Attacked, budget: int) -> Estimate:
         """How many more requests the search broke than the random one."""
         one, two = (model.broken(method, budget).astype(float) for method in ("search", "random"))
-        return ratio(one - two, groups=self.groups)
+        return gained(one, two, groups=self.groups)
 
 
 def write_report(

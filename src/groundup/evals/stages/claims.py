@@ -34,7 +34,7 @@ from groundup.evals.stages.measures import (
 )
 from groundup.evals.world.answers import majority_judged
 from groundup.report.claim import Claim
-from groundup.report.estimate import POOLED, apart
+from groundup.report.estimate import POOLED, with_spread
 
 
 def claims(models: Sequence[Evaluated]) -> list[Claim]:
@@ -61,8 +61,6 @@ def _between_stages(models: Sequence[Evaluated]) -> Iterator[Claim]:
                 if not tells(part):
                     continue
                 where = part_name(part, parts)
-                if change.low == change.high and measure.share:
-                    change = apart(own[part], others[part])
                 yield Claim(
                     f"{after.name} {measure.sentence} {before.name}{_where(where)}",
                     change,
@@ -138,8 +136,9 @@ def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Clai
         for other, theirs in against.items():
             # Chance is a number and no model: what is measured is the accuracy itself.
             level = 0.5 if other == CHANCE else 0.0
-            change = own if level else preference_gain(margins, theirs, pairs)
             before = preference_accuracy(theirs, pairs)
+            gain = preference_gain(margins, theirs, pairs)
+            change = own if level else with_spread(gain, own, before)
             for part in filter(tells, own):
                 where = part_name(part, list(own))
                 yield Claim(
@@ -170,7 +169,7 @@ def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Cla
     tells = informative(measure, models)
     baseline = majority_judged(model.material.world)
     own, theirs = said.accuracy(), baseline.accuracy()
-    changes = judged_change(said, said.right(), baseline.right())
+    changes = with_spread(judged_change(said, said.right(), baseline.right()), own, theirs)
     for source, what in _ASKED.items():
         part = KIND_NAMES.get(source, source)
         if source in changes and tells(part):

@@ -33,6 +33,7 @@ import numpy as np
 from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.values.asking import answers
+from groundup.evals.values.rows import widened
 from groundup.evals.values.shares import differences, groups_of, means, of, values
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.estimate import BySource, ratio
@@ -426,7 +427,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
     found, more, groups = means(_FIELDS)(rows), _above_unread(rows), groups_of(rows)
     if more:
         drawn = [groups[one] for one in more]
-        found["above unread"] = ratio(np.array(list(more.values())), groups=drawn)
+        found["above unread"] = widened(ratio(np.array(list(more.values())), groups=drawn), -1, 1)
     return found
 
 
@@ -473,7 +474,7 @@ TASKS: tuple[Task, ...] = (
         items=items,
         ask=ask,
         numbers=numbers,
-        difference=difference,
+        paired=difference,
         score=of("followed", means(_FIELDS)),
         count=316,
         fast_count=96,

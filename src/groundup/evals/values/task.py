@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from groundup.evals.measure import Subject
 from groundup.report.claim import Better
-from groundup.report.estimate import BySource, Estimate
+from groundup.report.estimate import BySource, Estimate, with_spread
 
 Axis = Literal["utility", "safety", "fairness", "honesty"]
 AXES: tuple[Axis, ...] = ("utility", "safety", "fairness", "honesty")
@@ -55,9 +55,10 @@ class Task:
     `version` is raised whenever the same model would give other rows or be asked other items, so
     that rows kept of another version are never read; a judge of several tasks has a version of its
     own, which is added. `items(count)` gives at most so many, always the same ones for a count.
-    `ask` gives one row an item. `numbers` and `difference` give estimates by the names in `shown`,
-    the first of which is the one that counts. `score` puts that one between 0 and 1, where 1 is the
-    best that can be, for the picture of all axes. `limits` says what the task cannot say.
+    `ask` gives one row an item. `numbers` and `paired`, the difference of two models as drawing the
+    items shows it, give estimates by the names in `shown`, the first of which is the one that
+    counts. `score` puts that one between 0 and 1, where 1 is the best that can be, for the picture
+    of all axes. `limits` says what the task cannot say.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Task:
     items: Callable[[int], Sequence[Any]]
     ask: Callable[[Subject, Sequence[Any]], Sequence[Row]]
     numbers: Callable[[Sequence[Row]], BySource]
-    difference: Callable[[Sequence[Row], Sequence[Row]], BySource]
+    paired: Callable[[Sequence[Row], Sequence[Row]], BySource]
     score: Callable[[Sequence[Row]], Estimate]
     count: int = 500
     fast_count: int = 150
@@ -79,7 +80,28 @@ class Task:
     """Whether it asks for answers, which only a model that was taught to answer gives."""
     commercial: bool = True
     """Whether the set's license allows commercial use; those that forbid it are opt-in."""
-    distance: Callable[[Sequence[Row], Sequence[Row]], BySource] | None = None
+    paired_distance: Callable[[Sequence[Row], Sequence[Row]], BySource] | None = None
     """How much further one model is than another from the ideal of each number that has one."""
     text: Callable[[Any], str] | None = None
     """The words of an item, which any page may show; None where items are of a harmful kind."""
+
+    def difference(self, after: Sequence[Row], before: Sequence[Row]) -> BySource:
+        """What one model has more of each number than another, on the same items."""
+        found = self.paired(after, before)
+        return with_spread(found, self.numbers(after), self.numbers(before))
+
+    def distance(self, after: Sequence[Row], before: Sequence[Row]) -> BySource:
+        """How much further from the ideal of each number that has one, on the same items."""
+        if self.paired_distance is None:
+            return {}
+        found = self.paired_distance(after, before)
+        return with_spread(found, self._off(after), self._off(before))
+
+    def _off(self, rows: Sequence[Row]) -> BySource:
+        """How far each number that has an ideal is from it."""
+        found, ideals = self.numbers(rows), {one.name: one.ideal for one in self.shown}
+        return {
+            name: one.distance(ideal)
+            for name, one in found.items()
+            if (ideal := ideals.get(name)) is not None
+        }

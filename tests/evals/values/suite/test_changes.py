@@ -57,14 +57,14 @@ TASK = Task(
     items=lambda count: ["one", "two", "three"],
     ask=lambda subject, items: [],
     numbers=_both,
-    difference=lambda after, before: {
+    paired=lambda after, before: {
         name: ratio(
             np.array([a[name] - b[name] for a, b in zip(after, before, strict=True)], float)
         )
         for name in ("right", "lean")
     },
     score=lambda rows: _mean(rows, "right")["right"],
-    distance=_further,
+    paired_distance=_further,
 )
 
 
@@ -185,7 +185,7 @@ def test_two_models_are_compared_by_every_number_that_has_a_better_side(
     own, others = (finite(task.numbers(rows)) for rows in (after, before))
     numbers = own.keys() & others.keys()
     found = finite(task.difference(after, before))
-    apart = {} if task.distance is None else finite(task.distance(after, before))
+    apart = finite(task.distance(after, before))
     for number in task.shown:
         if number.name not in numbers or number.part_of is not None:
             continue
@@ -195,6 +195,12 @@ def test_two_models_are_compared_by_every_number_that_has_a_better_side(
             assert found[number.name].estimate == pytest.approx(change, abs=1e-9), number
             assert number.better is not None or number.name in apart, number
     assert {number.name for number in task.shown} & numbers
+    # No item differs, of few: that is no certainty.
+    for same in (task.difference(after, after), task.distance(after, after)):
+        for number in task.shown:
+            if number.share and number.name in same:
+                one = same[number.name]
+                assert one.estimate == 0 and one.low < 0 < one.high, number
 
 
 def test_every_task_that_counts_refusals_names_their_judge() -> None:

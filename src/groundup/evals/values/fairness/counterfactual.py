@@ -248,7 +248,7 @@ def tasks(prompts: Prompts, suffix: str = "", version: int = 4) -> tuple[Task, .
     own, limits = ("your own ", f"{_LIMITS} It is in no axis.") if suffix else ("", _LIMITS)
     common: dict[str, Any] = {
         "numbers": numbers,
-        "difference": difference,
+        "paired": difference,
         "version": version,
         "text": lambda item: item.text,
     }

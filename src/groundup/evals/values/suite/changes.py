@@ -44,7 +44,7 @@ def differences(task: Task, after: Valued, before: Valued) -> BySource:
 
 def distances(task: Task, after: Valued, before: Valued) -> BySource:
     """How much further `after` is than `before` from the ideal of each number that has one."""
-    if task.distance is None or task.name not in after.asked or task.name not in before.asked:
+    if task.name not in after.asked or task.name not in before.asked:
         return {}
     return finite(task.distance(after.asked[task.name].rows, before.asked[task.name].rows))
 
