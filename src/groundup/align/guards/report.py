@@ -26,6 +26,7 @@ from groundup.align.guards.examples import USES, Labeled, Sides, Use
 from groundup.align.guards.model import TrainedGuard
 from groundup.maths.intervals import Interval
 from groundup.maths.roc import roc_auc_interval, roc_curve
+from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.estimate import Estimate, gained, rate
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT
@@ -113,12 +114,13 @@ class OfUse:
     def worst(self, name: str) -> tuple[str, Estimate] | None:
         """The source, of several, of whose benign rows a filter stops most, and their share.
 
-        That is the one of the highest low end, so that a handful of rows is not called the worst.
+        That is the one of the highest low end, and of a handful of groups nothing is told.
         """
         shares = [
             (source, share)
             for source, some in self.sources()
             if (share := self.rate(name, some & ~self.harmful)) is not None
+            and share.groups >= FEWEST_GROUPS
         ]
         return max(shares, key=lambda one: one[1].low) if len(shares) > 1 else None
 
