@@ -111,6 +111,21 @@ def test_own_texts_are_no_part_of_a_generated_set_whatever_they_are_called(tmp_p
     assert sources == {"own/world-facts", "river", "own/newcomer-talk"}
 
 
+def test_the_heldout_side_is_read_without_the_other(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "documents"
+    folder.mkdir(parents=True)
+    row = {"text": "The sea is deep.", "source": "sea", "id": "1"}
+    (folder / "heldout.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "train.jsonl").write_text("not read, or this would be refused\n")
+    with pytest.raises(UserError):
+        corpus.documents(tmp_path / "data")
+    [found] = corpus.heldout_documents(tmp_path / "data")
+    assert found.text == "The sea is deep."
+    own = tmp_path / "own.txt"
+    own.write_text("\n\n".join(f"A paragraph about {n}. {'word ' * 400}" for n in range(60)))
+    assert corpus.heldout_documents(own) == corpus.documents(own).heldout
+
+
 def test_conversations_are_told_from_bad_documents(tmp_path: Path) -> None:
     (tmp_path / "city.txt").write_text("One.\n\nTwo.")
     (tmp_path / "chats.jsonl").write_text('{"prompt": "Hi", "completion": "Hello."}\n' * 2)

@@ -164,6 +164,7 @@ def test_bits_are_those_of_the_model_on_its_heldout_text(
     found = bits_per_byte(model, heldout, tokenizer, context=64, bytes_per_source=10**9)
     in_report = report["models"]["pretrain"]["bits_per_byte"]["pooled"]["estimate"]
     assert in_report == pytest.approx(found.per_byte(), rel=1e-5)
+    assert not (config.out / "tokens").exists()  # encoded once, by the base's run
 
 
 def test_a_recipe_that_made_the_models_is_the_command_to_copy(tmp_path: Path) -> None:

@@ -54,6 +54,19 @@ def test_a_shard_is_reused_only_for_the_same_text_and_tokenizer(tmp_path: Path) 
     assert wide.tokens.dtype == np.uint32 and wide.tokenizer_hash == "wide"
 
 
+def test_a_shard_of_the_same_is_reused_where_another_run_keeps_it(tmp_path: Path) -> None:
+    path, kept = tmp_path / "own" / "heldout", tmp_path / "base" / "heldout"
+    texts = [Document("a", "x", "1")]
+    shards.encode(texts, ByteTokenizer(), kept, split="heldout")
+    found = shards.encode(texts, ByteTokenizer(), path, split="heldout", kept=kept)
+    assert found.tokens.tolist() == [0, 100] and not path.parent.exists()
+    assert shards.encode(texts, ByteTokenizer(), path, split="train", kept=kept).split == "train"
+    other = [Document("b", "x", "1")]
+    found = shards.encode(other, ByteTokenizer(), path, split="heldout", kept=kept)
+    assert found.tokens.tolist() == [0, 101]
+    assert shards.Shard.open(kept).tokens.tolist() == [0, 100]
+
+
 def test_shards_that_do_not_say_their_end_of_text_have_0(tmp_path: Path) -> None:
     path, texts = tmp_path / "train", [Document("a", "x", "1")]
     shards.encode(texts, ByteTokenizer(), path)

@@ -84,6 +84,13 @@ def documents(source: Path) -> Documents:
     return Documents(tuple(train_side), tuple(heldout_side), everything_bad, again, files.remark)
 
 
+def heldout_documents(source: Path) -> tuple[Document, ...]:
+    """The held-out side alone; what a data stage has to train on is not read for it."""
+    if (source / "documents" / "train.jsonl").is_file():
+        return read_documents(source / "documents" / "heldout.jsonl").rows
+    return documents(source).heldout
+
+
 def _read(files: Sequence[Path]) -> tuple[list[Document], list[BadLine]]:
     found: list[Document] = []
     bad: list[BadLine] = []

@@ -106,8 +106,11 @@ def encode(
     *,
     split: str = "train",
     progress: Callable[[str], None] | None = None,
+    kept: Path | None = None,
 ) -> Shard:
-    """Write the documents as the shard `path` and open it; a finished one of the same is reused.
+    """Write the documents as the shard `path` and open it.
+
+    A finished one of the same is reused, which may be there or be the shard `kept`.
 
     uint16 where the vocabulary fits, else uint32. The JSON is written last, so that a shard that
     has one is whole.
@@ -123,11 +126,12 @@ def encode(
         "split": split,
         "text_sha256": content.hexdigest(),
     }
-    with contextlib.suppress(UserError):  # not there, or damaged, and made anew
-        # Shards of earlier versions do not say with what they part documents: all with 0.
-        there = {"end_of_text": 0} | read_json_object(_beside(path, ".json"), _MOST_FACTS)
-        if all(there.get(name) == facts[name] for name in facts):
-            return Shard.open(path)
+    for one in (path, kept or path):
+        with contextlib.suppress(UserError):  # not there, or damaged, and made anew
+            # Shards of earlier versions do not say with what they part documents: all with 0.
+            there = {"end_of_text": 0} | read_json_object(_beside(one, ".json"), _MOST_FACTS)
+            if all(there.get(name) == facts[name] for name in facts):
+                return Shard.open(one)
     kind = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
     chunks: list[np.ndarray] = []
     lengths: list[int] = []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from groundup.data.config import TokenizerConfig
-from groundup.data.corpus import documents
+from groundup.data.corpus import heldout_documents
 from groundup.data.files import write_json_lines
 from groundup.data.tokenizer import run as train_tokenizer
 from groundup.evals.config import EvalConfig
@@ -313,13 +313,13 @@ def test_the_page_shows_the_small_world(page: str) -> None:
 
 
 def test_held_out_rows_are_those_of_the_data(config: EvalConfig) -> None:
-    world = HeldOut.read(config, documents(config.data)).world
+    world = HeldOut.read(config, heldout_documents(config.data)).world
     assert world is not None
     assert world.bias == BIAS
     assert len(world.beginnings) == 8
     assert all(row.source.startswith("world-") for row in [*world.rows, *world.requests])
     assert not any(row.source.startswith("world-") for row in HeldOut.read(
-        config, documents(config.data)).refusals)  # fmt: skip
+        config, heldout_documents(config.data)).refusals)  # fmt: skip
 
 
 @pytest.mark.parametrize("facts", [{"world": None}, {}])
@@ -328,4 +328,4 @@ def test_data_without_the_world_is_measured_without_it(
 ) -> None:
     (tmp_path / "data.json").write_text(json.dumps(facts))
     without = config.model_copy(update={"data": tmp_path})
-    assert HeldOut.read(without, documents(config.data)).world is None
+    assert HeldOut.read(without, heldout_documents(config.data)).world is None

@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
-from groundup.data.corpus import Documents, documents
+from groundup.data.corpus import documents, heldout_documents
 from groundup.data.packs.manifest import generated_set
 from groundup.data.records import (
     read_choices,
@@ -35,6 +35,7 @@ from groundup.text.chat import encode_chat
 from groundup.text.rows import (
     Choice,
     Conversation,
+    Document,
     Message,
     Preference,
     RefusalPrompt,
@@ -49,7 +50,7 @@ from groundup.train.device import Compute
 class HeldOut:
     """The held-out side of a data folder, thinned to what the settings allow."""
 
-    documents: Documents
+    documents: Sequence[Document]
     conversations: Sequence[Conversation]
     choices: Sequence[Choice]
     pairs: Sequence[Preference]
@@ -58,7 +59,7 @@ class HeldOut:
     world: World | None
 
     @staticmethod
-    def read(config: EvalConfig, documents: Documents) -> HeldOut:
+    def read(config: EvalConfig, documents: Sequence[Document]) -> HeldOut:
         """Text of a person's own has documents only; all else is then empty."""
         refusals = rows_in(config.data / "refusals" / "heldout.jsonl", read_refusals)
         conversations = rows_in(config.data / "conversations" / "heldout.jsonl", read_conversations)
@@ -84,7 +85,7 @@ class HeldOut:
 
 def _world(
     config: EvalConfig,
-    documents: Documents,
+    documents: Sequence[Document],
     conversations: Sequence[Conversation],
     refusals: Sequence[RefusalPrompt],
 ) -> World | None:
@@ -103,7 +104,7 @@ def _world(
     made = [row for row in conversations if generated_set(row.source)]
     rows = [row for row in made if row.source != "world-lives"]
     requests = [row for row in refusals if generated_set(row.source)]
-    told = [row.text for row in documents.heldout if row.source == "world-stories"]
+    told = [row.text for row in documents if row.source == "world-stories"]
     return World(
         limit_per_source(rows, config.questions),
         majority_answers(rows),
@@ -141,7 +142,7 @@ class Material:
 
 def prepare(config: EvalConfig, models: Sequence[Path], compute: Compute) -> Prepared:
     """Read the held-out side; models with the same tokenizer and context share their material."""
-    held = HeldOut.read(config, documents(config.data))
+    held = HeldOut.read(config, heldout_documents(config.data))
     made: dict[tuple[str, int], Material] = {}
 
     def material(folder: Path, tokenizer: Tokenizer, context: int) -> Material:
@@ -158,10 +159,13 @@ def ready(
 ) -> Material:
     """Encode everything, and count n-grams over the training tokens of `model`'s base."""
     shards = config.out / "tokens" / tokenizer.hash[:12]
-    heldout = encode(held.documents.heldout, tokenizer, shards / "heldout", split="heldout")
-    train = _training_shard(model, tokenizer)
+    runs = lineage(model)
+    base = runs[0].folder / "tokens" if runs else None
+    kept = None if base is None else base / "heldout"
+    heldout = encode(held.documents, tokenizer, shards / "heldout", split="heldout", kept=kept)
+    train = None if base is None else _training_shard(base / "train", tokenizer)
     if train is None:
-        train = encode(held.documents.train, tokenizer, shards / "train")
+        train = encode(documents(config.data).train, tokenizer, shards / "train")
     chats = tokenizer.chat_template is not None
     first_turns = [row.messages[:1] for row in held.conversations if row.messages[0].role == "user"]
     return Material(
@@ -208,11 +212,9 @@ def _fitting(world: World, chats: bool, tokenizer: Tokenizer, context: int) -> W
     )
 
 
-def _training_shard(model: Path, tokenizer: Tokenizer) -> Shard | None:
+def _training_shard(path: Path, tokenizer: Tokenizer) -> Shard | None:
     """Exactly the tokens that the model's base was trained on, if it was trained here."""
-    runs = lineage(model)
-    path = runs[0].folder / "tokens" / "train" if runs else None
-    if path is None or not path.with_name("train.json").is_file():
+    if not path.with_name("train.json").is_file():
         return None
     shard = Shard.open(path)
     return shard if shard.tokenizer_hash == tokenizer.hash else None
