@@ -29,6 +29,7 @@ from groundup.formats.card import model_card
 from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
 from groundup.text.batches import ConversationStream
+from groundup.text.chat import TAKEN_APART
 from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import B, Batch, Loss, LossFunction, Stream, TensorFields
@@ -180,7 +181,7 @@ def _items(sources: Sequence[Path], tokenizer: Tokenizer, context: int, seed: in
         say(str(line))
     order = np.random.default_rng(seed).permutation(len(read.train))
     items: list[Example] = []
-    tokens = refused = 0
+    tokens = refused = apart = 0
     for start in range(0, len(order), _ROWS_AT_A_TIME):
         rows = [read.train[i] for i in order[start : start + _ROWS_AT_A_TIME]]
         try:
@@ -192,9 +193,12 @@ def _items(sources: Sequence[Path], tokenizer: Tokenizer, context: int, seed: in
             continue
         items += found.items
         refused += len(found.refused)
+        apart += found.apart
         tokens += sum(cut_to(item, context).inputs for item in found.items)
         if tokens >= _MOST_TOKENS:
             break
     if refused:
         say(f"ptx: {counted(refused, 'row')} set aside, as they cannot be encoded")
+    if apart:
+        say(f"ptx: {counted(apart, 'conversation')} {TAKEN_APART}")
     return items

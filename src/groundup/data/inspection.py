@@ -16,8 +16,8 @@ from groundup.data.dataset import Dataset
 from groundup.data.records import UNKNOWN, too_many_bad
 from groundup.errors import UserError
 from groundup.runs.console import counted
-from groundup.text.chat import NEVER_STOPS, never_stops
-from groundup.text.example import Example, cut_to, encode_each
+from groundup.text.chat import NEVER_STOPS, TAKEN_APART, never_stops
+from groundup.text.example import Example, cut_to, encode_each, is_apart
 from groundup.text.rows import BadLine, Conversation, Document
 from groundup.text.token_view import Token, view_tokens
 from groundup.text.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ _MOST_BINS = 12
 
 @dataclass(frozen=True)
 class InspectedRow:
-    """A training row, counted from 1; of a document in several `pieces` the first is shown."""
+    """A training row, counted from 1; of one in several `pieces` the first is shown."""
 
     number: int
     kind: str
@@ -68,9 +68,11 @@ class Inspection:
     template or the tokenizer cannot take, and why; the arrays are of the others: `lengths` in
     tokens as long as nothing is cut, `is_cut` conversations that are longer than `context`,
     `has_no_target` ones of which no token within it is trained. Documents are not cut but laid into
-    several items. Of the `tokens` that a model reads in an epoch, `trained` have a trained target;
-    `look_alikes` are rows with a control token's name as text. `unread` are sentences on files and
-    columns that are not read, and with `never_stops` the template of conversations ends no answer.
+    several items. So many conversations are taken `apart` into an item for each answer; the longest
+    says how long such a row is. Of the `tokens` that a model reads in an epoch, `trained` have a
+    trained target; `look_alikes` are rows with a control token's name as text. `unread` are
+    sentences on files and columns that are not read, and with `never_stops` the template of
+    conversations ends no answer.
     """
 
     context: int
@@ -90,6 +92,7 @@ class Inspection:
     unread: tuple[str, ...] = ()
     hashed: int = 0
     never_stops: bool = False
+    apart: int = 0
 
     @property
     def usable(self) -> int:
@@ -111,7 +114,7 @@ def inspect(
     encode none of them, such as conversations without a chat template.
     """
     refused, shown, pieces = list[tuple[int, str]](), list[tuple[int, Example]](), list[int]()
-    counted_items = list[tuple[int, int, int, int]]()
+    counted_items, apart = list[tuple[int, int, int, int]](), set[int]()
     # Of a row's tokens only their numbers are kept: a whole file's would take memory for nothing.
     for place, items in enumerate(encode_each(tokenizer, data.train, context)):
         if isinstance(items, UserError):
@@ -120,6 +123,8 @@ def inspect(
         if len(shown) < examples:
             shown.append((place, items[0]))
             pieces.append(len(items))
+        if is_apart(data.train[place], items):
+            apart.add(place)
         for item in items:
             within = cut_to(item, context)
             trains = sum(within.loss_mask[1:])
@@ -127,6 +132,9 @@ def inspect(
         progress(place + 1)
     row, whole, read, trained = np.array(counted_items, np.int64).reshape(-1, 4).T
     usable, begins = np.unique(row, return_index=True)
+    # Pieces of a document make it up together; a conversation's answers repeat what is before them.
+    longest = np.maximum.reduceat(whole, begins) if len(begins) else whole
+    pieced = np.bincount(row, whole, len(data.train))[usable].astype(np.int64)
     inputs = read * (trained > 0)
     return Inspection(
         context=context,
@@ -135,8 +143,8 @@ def inspect(
         duplicates=data.duplicates,
         bad=data.bad,
         refused=tuple(refused),
-        lengths=np.bincount(row, whole, len(data.train))[usable].astype(np.int64),
-        is_cut=whole[begins] > context,
+        lengths=np.where(np.isin(usable, [*apart]), longest, pieced),
+        is_cut=longest > context,
         has_no_target=np.bincount(row, trained, len(data.train))[usable] == 0,
         tokens=int(inputs.sum()),
         trained=int(trained.sum()),
@@ -150,6 +158,7 @@ def inspect(
         hashed=data.hashed,
         never_stops=any(isinstance(one, Conversation) for one in data.train)
         and never_stops(tokenizer),
+        apart=len(apart),
     )
 
 
@@ -248,6 +257,8 @@ def remarks(found: Inspection) -> list[str]:
         said.append("There is nothing here to train on.")
     if found.never_stops:
         said.append(f"{NEVER_STOPS[0].upper()}{NEVER_STOPS[1:]}.")
+    if found.apart:
+        said.append(f"{counted(found.apart, 'conversation')} {TAKEN_APART}.")
     if empty := int(found.has_no_target.sum()):
         said.append(
             f"{_rows(empty)} without an assistant's word within {found.context:,} tokens: "

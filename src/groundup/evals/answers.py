@@ -23,7 +23,7 @@ from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import BySource
 from groundup.text.chat import encode_chat
-from groundup.text.example import Example, conversation_item, cut_to
+from groundup.text.example import Example, conversation_items, cut_to
 from groundup.text.rows import Conversation, Message, as_dicts
 from groundup.text.tokenizer import Tokenizer
 
@@ -78,10 +78,11 @@ def ready_conversations(
     """Encode them, without those whose assistant says nothing within the context."""
     kept, items = [], []
     for row in rows:
-        item = cut_to(conversation_item(tokenizer, row), context)
-        if item.teaches:
-            kept.append(row)
-            items.append(item)
+        for whole in conversation_items(tokenizer, row):
+            item = cut_to(whole, context)
+            if item.teaches:
+                kept.append(row)
+                items.append(item)
     return Conversations(items, [row.source for row in kept], [row.group for row in kept])
 
 

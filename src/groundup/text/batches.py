@@ -84,7 +84,8 @@ class Row:
 
 
 def joined(members: Sequence[Example], width: int, prompt_weight: float = 0.0) -> Row:
-    """Items side by side in a row of `width`; what is not trained has `prompt_weight`."""
+    """Items side by side in a row of `width`; what is not trained has `prompt_weight`, but for
+    what an item shares with another."""
     row = Row(
         np.zeros(width, np.int64),
         np.zeros(width, np.int64),
@@ -96,7 +97,8 @@ def joined(members: Sequence[Example], width: int, prompt_weight: float = 0.0) -
         place = slice(start, start + member.inputs)
         row.input_ids[place] = member.ids[:-1]
         row.targets[place] = member.ids[1:]
-        row.weights[place] = np.where(member.loss_mask[1:], 1.0, prompt_weight)
+        is_new = np.arange(1, member.inputs + 1) >= member.shared
+        row.weights[place] = np.where(member.loss_mask[1:], 1.0, prompt_weight * is_new)
         row.segment_ids[place] = segment
         start += member.inputs
     return row
@@ -261,6 +263,8 @@ class ConversationStream(DataStream):
 
     def _chain(self, members: Sequence[int]) -> Example:
         """Several conversations as the turns of one; the template writes them just so."""
+        if len(members) == 1:
+            return self.conversations[members[0]]
         ids = [token for i in members for token in self.conversations[i].ids]
         return Example(ids, [own for i in members for own in self.conversations[i].loss_mask])
 

@@ -17,6 +17,7 @@ model says these itself: they are tokens in the assistant's own words, and text 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -43,10 +44,15 @@ _MANY = 2_000
 
 @dataclass(frozen=True)
 class ChatTokens:
-    """A conversation's ids, and for each whether the assistant speaks it (equally long)."""
+    """A conversation's ids, and for each whether the assistant speaks it (equally long).
+
+    With `last_only` the tokens of its last answer alone are marked, and the ids are those with
+    which a model is asked for this answer, and the answer.
+    """
 
     ids: list[int]
     assistant: list[bool]
+    last_only: bool = False
 
     def learned(self, messages: Sequence[Message]) -> list[bool]:
         """Whether each token is learned: the assistant's, but for the answers that are not to be.
@@ -54,7 +60,7 @@ class ChatTokens:
         Raises UserError where some are not and the template does not show which tokens are whose.
         """
         answers = [one.weight == 1 for one in messages if one.role == "assistant"]
-        if all(answers):
+        if self.last_only or all(answers):
             return self.assistant
         runs = [(speaks, len(list(run))) for speaks, run in itertools.groupby(self.assistant)]
         if sum(speaks for speaks, _ in runs) != len(answers):
@@ -75,11 +81,23 @@ def encode_chat(
     `generation_prompt` the ids end where the assistant is to begin; nobody learns from what it
     said before, and where the template does not show that, none of it is marked.
 
+    A template may write an answer in another way once a turn follows it, or what stands before it
+    in another way once it is there: then the result is that of `encode_last_answer`.
+
     Raises UserError for messages of another form, and for a template that is missing, refuses the
     messages, fails, or, without `generation_prompt`, does not show which text is the assistant's.
     """
-    parts = _parts(tokenizer, messages, generation_prompt)
-    return _joined(parts, [_ids(tokenizer, part) for part in parts])
+    found = _parts(tokenizer, messages, generation_prompt)
+    return _joined(found, [_ids(tokenizer, part) for part in found.cut])
+
+
+def encode_last_answer(tokenizer: Tokenizer, messages: Sequence[AnyMessage]) -> ChatTokens:
+    """Encode how a model is asked for the last answer of `messages`, and that answer.
+
+    The result is `last_only`. Raises UserError as `encode_chat` does.
+    """
+    found = _parts(tokenizer, messages, generation_prompt=False, last_only=True)
+    return _joined(found, [_ids(tokenizer, part) for part in found.cut])
 
 
 def encode_chats(
@@ -99,7 +117,7 @@ def encode_chats(
 def _together(
     tokenizer: Tokenizer, conversations: Sequence[Sequence[AnyMessage]], generation_prompt: bool
 ) -> list[ChatTokens | UserError]:
-    found: list[list[_Part] | UserError] = []
+    found: list[_Parts | UserError] = []
     for messages in conversations:
         try:
             found.append(_parts(tokenizer, messages, generation_prompt))
@@ -109,7 +127,7 @@ def _together(
         (part.text, part.after): None
         for parts in found
         if not isinstance(parts, UserError)
-        for part in parts
+        for part in parts.cut
         if not part.control
     }
     known = dict(zip(texts, tokenizer.encode_pieces(list(texts)), strict=True))
@@ -120,8 +138,10 @@ def _together(
             continue
         try:
             # Looked up as text only: a text may read like a control token.
-            ids = [None if part.control else known[part.text, part.after] for part in parts]
-            new = [_ids(tokenizer, p) if i is None else i for p, i in zip(parts, ids, strict=True)]
+            ids = [None if part.control else known[part.text, part.after] for part in parts.cut]
+            new = [
+                _ids(tokenizer, p) if i is None else i for p, i in zip(parts.cut, ids, strict=True)
+            ]
             encoded.append(_joined(parts, new))
         except UserError as error:
             encoded.append(error.with_traceback(None))
@@ -137,6 +157,12 @@ def end_of_turn(tokenizer: Tokenizer) -> int | None:
     last = _last_learned(tokenizer)
     return last if last in tokenizer.hidden_ids | tokenizer.stop_ids else None
 
+
+# Said where conversations are learned as several examples.
+TAKEN_APART = (
+    "taken apart, each answer learned after what was said before it, as the chat template writes "
+    "earlier turns in another way than the last"
+)
 
 # Said where it is so: nothing else shows before such a model has been trained.
 NEVER_STOPS = (
@@ -434,18 +460,26 @@ def _mark_by_prefixes(
     marked, done = "", 0
     for place, prompt, whole in zip(turns, before, upto, strict=True):
         start, end = len(prompt), _end_of_turn(tokenizer, full, prompt, whole)
-        last = strings.either.split(marks.remove(broken[place].content))[-1]
-        said = strings.broken(last, marks.break_).strip()
         known = full.startswith(prompt) and done <= start < end
-        if not known or said not in full[start:end]:
-            raise UserError(
-                "the chat template does not show which text is the assistant's (message "
-                f"{place + 1} is not found where its turn begins); put {{% generation %}} and "
-                "{% endgeneration %} around the assistant's words in the template"
-            )
+        if not known or _last_said(strings, broken[place], marks) not in full[start:end]:
+            raise _not_shown(place + 1)
         marked += full[done:start] + marks.start + full[start:end] + marks.end
         done = end
     return marked + full[done:]
+
+
+def _last_said(strings: _ControlStrings, message: Message, marks: _Marks) -> str:
+    """What a message says after its last control string, broken as in the message."""
+    last = strings.either.split(marks.remove(message.content))[-1]
+    return strings.broken(last, marks.break_).strip()
+
+
+def _not_shown(number: int) -> UserError:
+    return UserError(
+        "the chat template does not show which text is the assistant's (message "
+        f"{number} is not found where its turn begins); put {{% generation %}} and "
+        "{% endgeneration %} around the assistant's words in the template"
+    )
 
 
 def _end_of_turn(tokenizer: Tokenizer, full: str, prompt: str, whole: str) -> int:
@@ -461,6 +495,65 @@ def _end_of_turn(tokenizer: Tokenizer, full: str, prompt: str, whole: str) -> in
     return -1
 
 
+def _asked_and_answered(
+    tokenizer: Tokenizer,
+    strings: _ControlStrings,
+    broken: list[Message],
+    marks: _Marks,
+    full: str,
+) -> tuple[str, str]:
+    """Return the prompt with which a model is asked for the last answer, and that answer, marked.
+
+    `full` is the conversation, rendered. What it writes after the answer stands after the mark.
+    """
+    if broken[-1].role != "assistant":
+        raise _not_shown(len(broken))
+    [prompt] = _render(tokenizer, strings, broken, marks, [(len(broken) - 1, True)])
+    whole = prompt + _after_prompt(strings, broken, marks, prompt, full)
+    start, end = len(prompt), _end_of_turn(tokenizer, whole, prompt, whole)
+    if start == end or _last_said(strings, broken[-1], marks) not in whole[start:end]:
+        raise _not_shown(len(broken))
+    with contextlib.suppress(UserError):
+        # As for whoever asks a model: what it said before may hold tokens of its own.
+        prompt = _mark_by_prefixes(tokenizer, strings, broken[:-1], marks, prompt)
+    return prompt, marks.start + whole[start:end] + marks.end + whole[end:]
+
+
+def _after_prompt(
+    strings: _ControlStrings, broken: list[Message], marks: _Marks, prompt: str, full: str
+) -> str:
+    """Return what follows `prompt`, which asks for the last answer, in the conversation `full`.
+
+    Some templates write other things before an answer than in its prompt. With Mistral's the
+    system's message stands in the last turn of a prompt alone: the answer follows what is the same
+    from the last question on. DeepSeek-R1's prompt begins the reasoning, and `full` has no
+    reasoning at all: the answer is as its message has it, and ends as in `full`.
+    """
+    if full.startswith(prompt):
+        return full[len(prompt) :]
+    question = broken[-2].content.strip() if len(broken) > 1 else ""
+    if not question:
+        raise _not_shown(len(broken))
+    ending = prompt.rpartition(question)[2]
+    # As often in both: the answer does not repeat it.
+    if 0 < full.count(question + ending) == prompt.count(question + ending):
+        return full.rpartition(question + ending)[2]
+    said, words = _last_said(strings, broken[-1], marks), marks.remove(broken[-1].content).strip()
+    before, _, after = full.rpartition(said) if said else ("", "", "")
+    opening = prompt.removeprefix(before.rstrip())
+    if opening == prompt or not ending.endswith(opening):
+        raise _not_shown(len(broken))
+    if strings.broken(words, marks.break_) == said:
+        raise UserError(
+            f"the chat template begins every answer with {opening.strip()!r}, and message "
+            f"{len(broken)} holds no reasoning; begin it with that, the reasoning, which may be "
+            "empty, and its end, or do not learn it"
+        )
+    blanks = opening[len(opening.rstrip()) :]
+    words = words.removeprefix(opening.strip()).removeprefix(blanks)
+    return strings.broken(words, marks.break_) + after
+
+
 class _Part(NamedTuple):
     """A part of a rendered conversation: a control token, or a text and what it stands after."""
 
@@ -470,9 +563,17 @@ class _Part(NamedTuple):
     after: After
 
 
+class _Parts(NamedTuple):
+    cut: list[_Part]
+    last_only: bool
+
+
 def _parts(
-    tokenizer: Tokenizer, messages: Sequence[AnyMessage], generation_prompt: bool
-) -> list[_Part]:
+    tokenizer: Tokenizer,
+    messages: Sequence[AnyMessage],
+    generation_prompt: bool,
+    last_only: bool = False,
+) -> _Parts:
     """A conversation rendered, and cut at whole control strings and at the assistant's marks.
 
     A cut at the assistant's first word as well, since at generation time the prompt is encoded
@@ -482,21 +583,30 @@ def _parts(
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
     full, strings, broken = _rendered(tokenizer, checked, marks, generation_prompt)
     _require_tools(full, broken)
-    if marks.start not in full and any(message.role == "assistant" for message in checked):
+    asked = ""
+    if marks.start in full:
+        last = full.rindex(marks.start) if last_only else 0
+        asked, full = full[:last], full[last:]
+    elif any(message.role == "assistant" for message in checked):
         try:
-            full = _mark_by_prefixes(tokenizer, strings, broken, marks, full)
+            if not last_only:
+                full = _mark_by_prefixes(tokenizer, strings, broken, marks, full)
         except UserError:
-            if not generation_prompt:
-                raise
-    cut = _pieces(_control_strings(tokenizer), full, marks, tokenizer.spoken_tokens)
+            last_only = not generation_prompt
+        if last_only:
+            asked, full = _asked_and_answered(tokenizer, strings, broken, marks, full)
+    cut = list[tuple[str, bool, bool]]()
+    for text, speaks in ((asked, False), (full, True)):
+        found = _pieces(_control_strings(tokenizer), text, marks, tokenizer.spoken_tokens)
+        cut += [(piece, control, speaks and marked) for piece, control, marked in found]
     if tokenizer.taking_blanks:
-        cut = without_taken_blanks(cut, tokenizer.taking_blanks)
-    found: list[_Part] = []
+        cut = [*without_taken_blanks(cut, tokenizer.taking_blanks)]
+    parts: list[_Part] = []
     after: After = "nothing"
     for piece, control, speaks in cut:
-        found.append(_Part(piece, speaks, control, after))
+        parts.append(_Part(piece, speaks, control, after))
         after = "control" if control else "text"
-    return found
+    return _Parts(parts, last_only)
 
 
 def _ids(tokenizer: Tokenizer, part: _Part) -> list[int]:
@@ -505,9 +615,9 @@ def _ids(tokenizer: Tokenizer, part: _Part) -> list[int]:
     return tokenizer.encode_piece(part.text, part.after)
 
 
-def _joined(parts: Sequence[_Part], ids: Sequence[Sequence[int]]) -> ChatTokens:
-    marks = [part.assistant for part, new in zip(parts, ids, strict=True) for _ in new]
-    return ChatTokens([id for new in ids for id in new], marks)
+def _joined(parts: _Parts, ids: Sequence[Sequence[int]]) -> ChatTokens:
+    marks = [part.assistant for part, new in zip(parts.cut, ids, strict=True) for _ in new]
+    return ChatTokens([id for new in ids for id in new], marks, parts.last_only)
 
 
 def _pieces(

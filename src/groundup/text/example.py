@@ -2,17 +2,22 @@
 
 A conversation trains the assistant's words alone, a document every word of it. Both are the same
 thing to a stream, so that a model can go on pre-training, be fine-tuned, or both at once.
+
+A conversation is one example where the chat template writes it so that each answer stands in it as
+the model would be asked for it. Some templates drop earlier reasoning, end the last turn in another
+way or move the system's message: then each answer is an example of its own.
 """
 
 from __future__ import annotations
 
 import itertools
+import operator
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from groundup.errors import UserError
-from groundup.text.chat import ChatTokens, encode_chat, encode_chats
+from groundup.text.chat import ChatTokens, encode_chat, encode_chats, encode_last_answer
 from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 
@@ -27,13 +32,15 @@ class Example:
     """A sequence of tokens; where `loss_mask[i]` is true, token i is learned.
 
     One that stands `alone` never goes on from another in one segment. `source` says where it is
-    from, for whoever mixes sources.
+    from, for whoever mixes sources. Another example begins with the same first `shared` tokens: in
+    this one they are read and have no weight.
     """
 
     ids: Sequence[int]
     loss_mask: Sequence[bool]
     alone: bool = False
     source: str = ""
+    shared: int = 0
 
     @property
     def inputs(self) -> int:
@@ -66,6 +73,25 @@ def conversation_item(
     return Example(tokens.ids, learned, source=conversation.source)
 
 
+def conversation_items(
+    tokenizer: Tokenizer, conversation: Conversation, tokens: ChatTokens | None = None
+) -> list[Example]:
+    """A conversation as `conversation_item` gives it; where the chat template does not show all of
+    its answers at once, one such item for each answer that is learned, and what stands before it.
+    """
+    tokens = tokens or encode_chat(tokenizer, conversation.messages)
+    if not tokens.last_only:
+        return [conversation_item(tokenizer, conversation, tokens)]
+    items, before = list[Example](), list[int]()
+    for end, message in enumerate(conversation.messages, 1):
+        if message.role == "assistant" and message.weight == 1:
+            one = encode_last_answer(tokenizer, conversation.messages[:end])
+            shared = sum(itertools.takewhile(bool, map(operator.eq, before, one.ids)))
+            items.append(Example(one.ids, one.assistant, True, conversation.source, shared))
+            before = one.ids
+    return items
+
+
 def document_items(
     tokenizer: Tokenizer, document: Document, context: int, words: Sequence[int] | None = None
 ) -> list[Example]:
@@ -87,11 +113,15 @@ def document_items(
 
 @dataclass(frozen=True)
 class Encoded:
-    """Encoded rows: item i is of row `row[i]`; `refused` are rows that could not be, and why."""
+    """Encoded rows: item i is of row `row[i]`; `refused` are rows that could not be, and why.
+
+    So many conversations were taken `apart` into several items.
+    """
 
     items: list[Example]
     row: list[int]
     refused: list[tuple[int, str]]
+    apart: int = 0
 
 
 def encode_rows(
@@ -104,15 +134,21 @@ def encode_rows(
 
     `progress` hears how many rows are done. Raises `UserError` as `encode_each` does.
     """
-    found = Encoded([], [], [])
+    found, apart = Encoded([], [], []), 0
     for place, items in enumerate(encode_each(tokenizer, rows, context)):
         if isinstance(items, UserError):
             found.refused.append((place, str(items)))
             continue
         found.items.extend(items)
         found.row.extend([place] * len(items))
+        apart += is_apart(rows[place], items)
         progress(place + 1)
-    return found
+    return replace(found, apart=apart)
+
+
+def is_apart(row: TrainingRow, items: Sequence[Example]) -> bool:
+    """Whether a conversation is taken apart into several items."""
+    return isinstance(row, Conversation) and len(items) > 1
 
 
 def encode_each(
@@ -140,7 +176,7 @@ def encode_each(
                 tokens = next(chats)
                 if isinstance(tokens, UserError):
                     raise tokens
-                items = [conversation_item(tokenizer, row, tokens)]
+                items = conversation_items(tokenizer, row, tokens)
         except UserError as reason:
             first, refused = first or str(reason), refused + 1
             if refused == len(rows):

@@ -20,8 +20,8 @@ from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.console import counted, say
 from groundup.text.batches import ConversationStream
-from groundup.text.chat import NEVER_STOPS, encode_chat, never_stops
-from groundup.text.example import Example, cut_to, encode_rows
+from groundup.text.chat import NEVER_STOPS, TAKEN_APART, encode_chat, never_stops
+from groundup.text.example import Encoded, Example, cut_to, encode_rows
 from groundup.text.mixing import Mixture
 from groundup.text.rows import Conversation, Document, Message, TrainingRow
 from groundup.text.tokenizer import Tokenizer
@@ -101,18 +101,21 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     wanted = None
     if config.steps is not None:
         wanted = config.steps * (config.rows or MOST_ROWS) * context
-    sources, heldout, refused, unread = dict[str, Sequence[Example]](), list[Example](), 0, 0
+    sources, heldout = dict[str, Sequence[Example]](), list[Example]()
+    refused = apart = unread = 0
     for name, read in own.items():
         for line in (*read.bad, *read.remarks):
             say(str(line))
         rows = _enough(read.train, wanted, context, config.seed)
         unread += len(read.train) - len(rows)
-        sources[name], without = _encoded(name, tokenizer, rows, context)
-        refused += without
+        encoded = _encoded(name, tokenizer, rows, context)
+        sources[name] = encoded.items
+        refused += len(encoded.refused)
+        apart += encoded.apart
         if read.heldout:
             some = evenly_spaced(read.heldout, _CURVE_ITEMS)
             try:
-                heldout += _encoded(f"{name}, held out", tokenizer, some, context)[0]
+                heldout += _encoded(f"{name}, held out", tokenizer, some, context).items
             except UserError as reason:
                 say(f"{name}: no row that is held out can be read, and all are set aside: {reason}")
     if config.patience is not None and not heldout:
@@ -124,6 +127,7 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     counts = {
         "bad_lines": sum(len(read.bad) for read in found),
         "refused": refused,
+        "taken_apart": apart,
         "duplicates": sum(read.duplicates for read in found),
         "unread": unread,
         "heldout": sum(len(read.heldout) for read in found),
@@ -359,20 +363,20 @@ def _replayed(
             say(str(line))
         general = [row for row in read.train if content(row) not in found.said]
         rows = _enough(general, tokens, layout.context, config.seed)
-        replayed_text[str(at)], _ = _encoded(str(at), found.tokenizer, rows, layout.context)
+        replayed_text[str(at)] = _encoded(str(at), found.tokenizer, rows, layout.context).items
     return replayed_text
 
 
-def _encoded(
-    name: str, tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int
-) -> tuple[Sequence[Example], int]:
-    """A source's rows as items, and how many rows the chat template refused, which is said."""
+def _encoded(name: str, tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int) -> Encoded:
+    """A source's rows as items. Rows that the chat template refuses or takes apart are said."""
     found = encode_rows(tokenizer, rows, context)
     if found.refused:
         row, reason = found.refused[0]
         many = counted(len(found.refused), "row")
         say(f"{name}: {many} set aside; the first is row {row + 1}: {reason}")
-    return found.items, len(found.refused)
+    if found.apart:
+        say(f"{name}: {counted(found.apart, 'conversation')} {TAKEN_APART}")
+    return found
 
 
 def _tokens(items: Sequence[Example], context: int) -> int:
