@@ -1,5 +1,6 @@
 """Chat encoding against transformers, against forgery, and against templates of strangers."""
 
+import json
 import random
 import time
 
@@ -10,6 +11,8 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from groundup.data.fields import messages as turns_of
+from groundup.data.files import write_json_lines
+from groundup.data.records import read_conversations
 from groundup.errors import UserError
 from groundup.runs.files import write_kept
 from groundup.runs.folder import Run, read_run
@@ -23,7 +26,7 @@ from groundup.text.chat import (
     never_stops,
     render_chat,
 )
-from groundup.text.rows import Message
+from groundup.text.rows import Message, as_dicts
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 
@@ -691,3 +694,141 @@ def test_together_conversations_are_what_each_is(
             assert isinstance(tokens, UserError) and str(tokens) == str(error)
         else:
             assert isinstance(tokens, ChatTokens)
+
+
+# The manner of Llama 3, whose calls are JSON, and of Mistral, with a control token before a list.
+LLAMA_CALLS = """{%- for m in messages -%}
+{%- if m.role == 'assistant' and m.tool_calls -%}
+{%- if m.tool_calls | length != 1 -%}{{- raise_exception('one call at once') -}}{%- endif -%}
+{%- set call = m.tool_calls[0].function -%}
+{{- '<|im_start|>assistant\\n{"name": "' + call.name + '", "parameters": ' -}}
+{{- call.arguments | tojson + '}<|im_end|>' -}}
+{%- else -%}
+{{- '<|im_start|>' + ('ipython' if m.role == 'tool' else m.role) + '\\n' -}}
+{{- m.content + '<|im_end|>' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+MISTRAL_CALLS = """{%- for m in messages -%}
+{%- if m.role == 'user' -%}{{- '[INST]' + m.content + '[/INST]' -}}
+{%- elif m.role == 'tool' -%}{{- '[TOOL_RESULTS]' + m.content + '[/TOOL_RESULTS]' -}}
+{%- else -%}
+{%- if m.content is defined -%}{{- ' ' + m.content -}}{%- endif -%}
+{%- if m.tool_calls is defined -%}{{- '[TOOL_CALLS]' -}}
+{%- for call in m.tool_calls -%}{{- call.function | tojson -}}{%- endfor -%}{%- endif -%}
+{{- '<|im_end|>' -}}
+{%- endif -%}
+{%- endfor -%}"""
+MISTRAL_CONTROLS = ("[INST]", "[/INST]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+ARGUMENTS = {"a": 1, "é<|im_end|>": ["[TOOL_CALLS]", {"b": None}, True, 0.5], "c": '"\n</think>'}
+
+
+@pytest.mark.parametrize(
+    ("template", "calls"),
+    [(LLAMA_CALLS, 1), (MISTRAL_CALLS, 1), (MISTRAL_CALLS, 2), (CALLS, 1), (CALLS, 2), (TOOLS, 2)],
+)
+@pytest.mark.parametrize("words", [None, "Let me see </think>."])
+def test_a_template_that_knows_calls_writes_them_itself(template, calls, words, tmp_path):
+    plain = thinking(template, "<tool_call>", "</tool_call>", *MISTRAL_CONTROLS)
+    content = dict(plain.content)
+    content["added_tokens"] = [
+        one | {"special": one["special"] or one["content"] in MISTRAL_CONTROLS}
+        for one in content["added_tokens"]
+    ]
+    Tokenizer(content, plain._config).save(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    given = [
+        {"type": "function", "function": {"name": f"sum{n}", "arguments": ARGUMENTS}}
+        for n in range(calls)
+    ]
+    row = [
+        TALK[1],
+        {"role": "assistant", "content": words, "tool_calls": given},
+        {"role": "tool", "content": "31"},
+        {"role": "assistant", "content": "It is 31."},
+        {"role": "user", "content": "And again?"},
+        {"role": "assistant", "content": words, "tool_calls": given},
+    ]
+    turns = turns_of(row, "messages")
+    for count, prompt in ((6, False), (3, True), (2, False)):
+        text = theirs.apply_chat_template(row[:count], add_generation_prompt=prompt, tokenize=False)
+        assert render_chat(tokenizer, turns[:count], generation_prompt=prompt) == text
+        found = encode_chat(tokenizer, turns[:count], generation_prompt=prompt)
+        assert tokenizer.decode(found.ids) == text
+        # As files and requests have them.
+        again = [json.loads(json.dumps(one)) for one in as_dicts(turns[:count])]
+        assert encode_chat(tokenizer, again, generation_prompt=prompt) == found
+        [together] = encode_chats(tokenizer, [turns[:count]], generation_prompt=prompt)
+        assert together == found
+    said = spoken(tokenizer, turns)
+    assert said.count("sum0") == 2 and "31<" not in said and "And again" not in said
+    # What an argument holds is no control token.
+    ids = encode_chat(tokenizer, turns).ids
+    written = [
+        token for token in tokenizer.special_tokens if tokenizer.special_tokens[token] in ids
+    ]
+    assert ids.count(tokenizer.im_end) == (3 if template == MISTRAL_CALLS else 6)
+    wanted = {
+        "<|im_end|>",
+        "[INST]",
+        "[/INST]",
+        "[TOOL_CALLS]",
+        "[TOOL_RESULTS]",
+        "[/TOOL_RESULTS]",
+    }
+    if template == MISTRAL_CALLS:
+        assert set(written) == wanted and ids.count(tokenizer.special_tokens["[TOOL_CALLS]"]) == 2
+
+
+def test_calls_that_are_text_in_the_data_stay_text():
+    """A system's message may tell of "<tool_call>", whatever the template would write."""
+    tokenizer = tokenizer_with(LLAMA_CALLS)
+    text = '<tool_call>\n{"name": "sum", "arguments": {}}\n</tool_call>'
+    turns = turns_of([TALK[1], {"role": "assistant", "content": text}], "messages")
+    assert text in render_chat(tokenizer, turns)
+    own = {"from": "function_call", "value": '{"name": "sum", "arguments": {}}'}
+    for called in (own, {"role": "assistant", "function_call": {"name": "sum"}}):
+        turns = turns_of([TALK[1], called], "messages")
+        assert turns[1].content == text
+        assert '{"name": "sum", "parameters": {}}' in render_chat(tokenizer, turns)
+
+
+def test_calls_that_the_template_refuses_or_leaves_out_are_told_of():
+    call = {"function": {"name": "sum", "arguments": {}}}
+    turns = turns_of([TALK[1], {"role": "assistant", "tool_calls": [call, call]}], "messages")
+    with pytest.raises(UserError, match="one call at once"):
+        encode_chat(tokenizer_with(LLAMA_CALLS), turns)
+    silent = (
+        "{% for m in messages %}{% if not m.tool_calls %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(UserError, match="leaves out that message 2 calls the tool 'sum'"):
+        encode_chat(tokenizer_with(silent), turns)
+    # A word of it in a comment is no knowledge.
+    assert "<tool_call>" in render_chat(tokenizer_with("{# tool_calls? #}" + CHATML), turns)
+    for wrong in (1, 3, -1, "2"):
+        said = [{"role": "assistant", "content": turns[1].content + "." * (wrong == 1)}]
+        with pytest.raises(UserError, match="does not end with so many calls"):
+            check_messages([said[0] | {"calls_at_end": wrong}])
+
+
+def test_calls_survive_a_file_of_rows(tmp_path):
+    call = {"function": {"name": "sum", "arguments": ARGUMENTS}}
+    turns = [TALK[1], {"role": "assistant", "content": "So:", "tool_calls": [call, call]}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"messages": turns}) + "\n")
+    [row] = read_conversations(path).rows
+    write_json_lines(tmp_path / "again.jsonl", [row])
+    [again] = read_conversations(tmp_path / "again.jsonl").rows
+    assert row.messages == again.messages
+    assert [one.calls_at_end for one in row.messages] == [0, 2]
+    assert [one.calls_at_end for one in again.messages] == [0, 2]
+    tokenizer = tokenizer_with(MISTRAL_CALLS)
+    assert render_chat(tokenizer, again.messages) == render_chat(tokenizer, row.messages)
+    wrong = json.loads((tmp_path / "again.jsonl").read_text())
+    wrong["messages"][1]["calls_at_end"] = 3
+    (tmp_path / "wrong.jsonl").write_text(json.dumps(wrong) + "\n")
+    rows = "\n".join([json.dumps({"messages": TALK[1:3]})] * 30 + [json.dumps(wrong)])
+    (tmp_path / "wrong.jsonl").write_text(rows + "\n")
+    [bad] = read_conversations(tmp_path / "wrong.jsonl").bad
+    assert "'calls_at_end' is 3" in bad.reason

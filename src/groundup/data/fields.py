@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -9,7 +10,15 @@ from collections.abc import Mapping
 
 from groundup.errors import shorten
 from groundup.text.cleaning import normal_form
-from groundup.text.rows import ROLES, BadRow, Json, Message
+from groundup.text.rows import (
+    CALL,
+    ROLES,
+    BadRow,
+    Json,
+    Message,
+    call_text,
+    calls_apart,
+)
 
 # Who speaks, by the names that are in use; ShareGPT's are human and gpt.
 _ROLE_OF = {role: role for role in ROLES} | {
@@ -145,8 +154,9 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
     Of turns that are `learned`, an answer of `weight` 0 is not.
 
     A call of a tool becomes part of what the assistant says, between "<tool_call>" and
-    "</tool_call>": it is learned, as all that the assistant says is, while what the tool answers,
-    which may be nothing, is not. Raises BadRow, among others for an empty answer of the assistant.
+    "</tool_call>", unless the chat template knows better: it is learned, as all that the assistant
+    says is, while what the tool answers, which may be nothing, is not. Raises BadRow, among others
+    for an empty answer of the assistant.
     """
     if isinstance(value, str):  # as a table's cell holds a list
         value = _parsed(value)
@@ -160,10 +170,13 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
         if turn is None:
             continue
         # Some write what is said before a call as a turn of its own.
-        if found and found[-1].role == turn.role == "assistant" and turn.content.startswith(_CALL):
+        if found and found[-1].role == turn.role == "assistant" and turn.content.startswith(CALL):
             said = found.pop()
             least = min(said.weight, turn.weight)
-            turn = Message("assistant", f"{said.content}\n{turn.content}", least)
+            calls = turn.calls_at_end
+            if calls and not calls_apart(turn.content, calls)[0]:
+                calls += said.calls_at_end
+            turn = Message("assistant", f"{said.content}\n{turn.content}", least, calls)
         found.append(turn)
     if not found:
         raise BadRow(f"{name!r} holds nothing but an empty turn of the system")
@@ -182,12 +195,13 @@ def _message(one: object, number: int, weighted: bool) -> Message | None:
         role, content = _role(given), _joined(said.get(content_name))
         if role == "system" and is_missing(content):
             return None
+        calls: list[object] = []
         if role == "assistant":
+            calls = _tool_calls(said)
             if given.strip().lower() in _CALLS:
-                content = _call(content)
-            calls = list(map(_call, _tool_calls(said)))
+                content, calls = None, [content, *calls]
             words = [] if is_missing(content) else [text({content_name: content}, content_name)]
-            content = "\n".join([*words, *calls])
+            content = "\n".join([*words, *map(_call, calls)])
             if not content:
                 raise BadRow("the assistant's answer is empty, so there is nothing to learn")
             if weighted and said.get("weight", 1) not in (0, 1):
@@ -195,7 +209,10 @@ def _message(one: object, number: int, weighted: bool) -> Message | None:
         if role == "tool" and is_missing(content) and not _SAID.isdisjoint(one):
             return Message(role, "")  # many a tool answers with nothing, and none of it is learned
         weight = int(said.get("weight", 1)) if weighted and role == "assistant" else 1
-        return Message(role, text({content_name: content}, content_name), weight)
+        # One that is text already stays text for every template.
+        as_text = any(isinstance(one, str) and one.lstrip().startswith(CALL) for one in calls)
+        known = 0 if as_text else len(calls) or _calls_at_end(said, content)
+        return Message(role, text({content_name: content}, content_name), weight, known)
     except BadRow as reason:
         raise BadRow(f"message {number}: {reason}") from reason
 
@@ -223,9 +240,6 @@ def _joined(content: object) -> object:
     return "\n".join(parts)
 
 
-_CALL = "<tool_call>"
-
-
 def _tool_calls(said: Json) -> list[object]:
     """The calls beside a turn's content, as OpenAI's interface gives them, now or formerly."""
     calls = said.get("tool_calls", [])
@@ -234,10 +248,22 @@ def _tool_calls(said: Json) -> list[object]:
     return [*calls, *([said["function_call"]] if "function_call" in said else [])]
 
 
+def _calls_at_end(said: Json, content: object) -> int:
+    """How many calls a content ends with that was written here: rows of ours say so."""
+    calls = said.get("calls_at_end", 0)
+    if not calls:
+        return 0
+    with contextlib.suppress(ValueError):
+        if isinstance(calls, int) and isinstance(content, str):
+            calls_apart(content, calls)
+            return calls
+    raise BadRow(f"'calls_at_end' is {shorten(calls)}, and the content does not end with so many")
+
+
 def _call(call: object) -> str:
-    """A call of a tool as text, in the manner of Hermes' and Qwen's chat templates."""
+    """A call of a tool as text."""
     if isinstance(call, str):
-        if call.lstrip().startswith(_CALL):
+        if call.lstrip().startswith(CALL):
             return call
         call = _parsed(call)
     function = call.get("function") if isinstance(call, Mapping) else None
@@ -247,8 +273,7 @@ def _call(call: object) -> str:
         raise BadRow(f"a call of a tool must be {{name, arguments}}, not {shorten(call)}")
     arguments = call.get("arguments", {})
     arguments = _parsed(arguments) if isinstance(arguments, str) else arguments
-    written = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False)
-    return f"{_CALL}\n{written}\n</tool_call>"
+    return call_text(call["name"], arguments)
 
 
 def _parsed(value: str) -> object:

@@ -9,8 +9,9 @@
 
 All but the last may name a `system` beside. Contents may be lists of texts. A turn of the assistant
 with OpenAI's `weight` 0 is not learned, and a row ends with its last answer that is. What the
-assistant asks of a tool, as `tool_calls` or in a turn of its own, becomes part of its words; what
-the tool answers is a turn of the role `tool` and never learned. The tools themselves (a column
+assistant asks of a tool, as `tool_calls` or in a turn of its own, becomes part of its words: as the
+chat template writes it if it knows `tool_calls`, else between "<tool_call>" and "</tool_call>".
+What the tool answers is a turn of the role `tool` and never learned. The tools themselves (a column
 `tools`) are not read: tell of them in the system prompt. Columns of other names are made known by a
 mapping from our names to theirs, as {"prompt": "question", "completion": "answer"}.
 
@@ -196,7 +197,7 @@ def layout_of(row: Json) -> RowLayout | None:
 # What a row is called by, which nothing is learned from.
 _NAMES = {"source", "group", "id", "label"}
 _KEYS_OF_TURNS = {"role", "content", "from", "value", "weight", "tool_calls", "function_call"}
-_KEYS_OF_TURNS |= {"tool_call_id"}
+_KEYS_OF_TURNS |= {"tool_call_id", "calls_at_end"}
 
 
 def unread_columns(row: Json) -> set[str]:

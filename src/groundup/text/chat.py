@@ -28,13 +28,13 @@ from typing import Any, NamedTuple
 
 from groundup.errors import UserError
 from groundup.text.pieces import without_taken_blanks
-from groundup.text.rows import ROLES, Message, as_dicts
-from groundup.text.template import Renderings, TemplateFailed, render
+from groundup.text.rows import ROLES, Message, calls_apart
+from groundup.text.template import Renderings, TemplateFailed, knows_calls, render
 from groundup.text.tokenizer import After, Tokenizer
 
 # A message as rows hold it, or as people write it: {"role": …, "content": …}.
 AnyMessage = Message | Mapping[str, Any]
-_KEYS = ("role", "content", "weight")
+_KEYS = ("role", "content", "weight", "calls_at_end")
 # Letters of all beginnings and ends of control tokens: real tokenizers have a million or two, those
 # with a token for each piece of an image twenty.
 _MOST_LETTERS = 10**8
@@ -197,7 +197,7 @@ def render_chat(
     tokenizer: Tokenizer, messages: Sequence[AnyMessage], *, generation_prompt: bool = False
 ) -> str:
     """Return the text that the chat template makes of `messages`, for people to read."""
-    checked = check_messages(messages)
+    checked = _checked(tokenizer, messages)
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
     return marks.remove(_rendered(tokenizer, checked, marks, generation_prompt)[0])
 
@@ -225,7 +225,12 @@ def check_messages(messages: Sequence[AnyMessage]) -> list[Message]:
 
 def _check_message(place: int, message: AnyMessage) -> Message:
     if isinstance(message, Message):
-        if message.role in ROLES and isinstance(message.content, str) and message.weight in (0, 1):
+        if (
+            message.role in ROLES
+            and isinstance(message.content, str)
+            and message.weight in (0, 1)
+            and message.calls_at_end == 0
+        ):
             return message
         message = vars(message)
     if not isinstance(message, Mapping):
@@ -248,7 +253,15 @@ def _check_message(place: int, message: AnyMessage) -> Message:
         )
     if weight not in (None, 0, 1):
         raise UserError(f"message {place} has weight={weight!r}, which must be 0 or 1")
-    return Message(role, content, 1 if weight is None else int(weight))
+    calls = message.get("calls_at_end") or 0
+    try:
+        calls_apart(content, calls)
+    except (ValueError, TypeError):
+        raise UserError(
+            f"message {place} has calls_at_end={calls!r}, and its content does not end with so many calls "
+            'of tools, each {"name", "arguments"} between <tool_call> and </tool_call>'
+        ) from None
+    return Message(role, content, 1 if weight is None else int(weight), calls)
 
 
 # The marks.
@@ -385,9 +398,11 @@ def _render(
     variables = tokenizer.template_variables
     variables |= {"generation_start": marks.start, "generation_end": marks.end}
     try:
-        plain = as_dicts(broken)
+        plain = [_as_template_reads(strings, one, marks) for one in broken]
         breaks = (strings.anywhere.pattern, marks.break_)
         return render(template, Renderings(plain, cuts, variables, breaks))
+    except RecursionError:
+        raise UserError("the arguments of a call of a tool are nested too deeply") from None
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
         has_tool = any(message.role == "tool" for message in broken)
@@ -395,6 +410,42 @@ def _render(
         raise UserError(
             f"the chat template cannot render this conversation: {reason}; {remedy}"
         ) from failure
+
+
+def _checked(tokenizer: Tokenizer, messages: Sequence[AnyMessage]) -> list[Message]:
+    """The messages as rows hold them; calls of tools are text where the template knows no other."""
+    checked = check_messages(messages)
+    if knows_calls(tokenizer.chat_template or ""):
+        return checked
+    return [replace(one, calls_at_end=0) if one.calls_at_end else one for one in checked]
+
+
+def _as_template_reads(
+    strings: _ControlStrings, message: Message, marks: _Marks
+) -> dict[str, object]:
+    """A broken message as {role, content}, and `tool_calls` in OpenAI's form if it calls tools."""
+    if not message.calls_at_end:
+        return {"role": message.role, "content": message.content}
+    words, calls = calls_apart(marks.remove(message.content), message.calls_at_end)
+    tool_calls = [
+        {"type": "function", "function": _broken_json(strings, call, marks)} for call in calls
+    ]
+    # Without words there is no content, not an empty one: so transformers has it.
+    said = {"content": strings.broken(words, marks.break_)} if words else {}
+    return {"role": message.role, **said, "tool_calls": tool_calls}
+
+
+def _broken_json(strings: _ControlStrings, value: object, marks: _Marks) -> object:
+    if isinstance(value, str):
+        return strings.broken(value, marks.break_)
+    if isinstance(value, list):
+        return [_broken_json(strings, one, marks) for one in value]
+    if isinstance(value, dict):
+        return {
+            strings.broken(name, marks.break_): _broken_json(strings, one, marks)
+            for name, one in value.items()
+        }
+    return value
 
 
 def _rendered(
@@ -423,8 +474,9 @@ def _rendered(
 _TOOL_REMEDY = "write a tool's turn as one of the user, or leave the conversation out"
 
 
-def _require_tools(full: str, broken: list[Message]) -> None:
-    """Checks that the template shows tools' answers, as text or JSON: many leave them out."""
+def _require_tools(full: str, broken: list[Message], marks: _Marks) -> None:
+    """Checks that the template shows what tools are asked and answer, as text or JSON: many leave
+    that out."""
     for place, message in enumerate(broken, 1):
         said = message.content.strip()
         as_json = json.dumps(said, ensure_ascii=False)[1:-1]
@@ -433,6 +485,12 @@ def _require_tools(full: str, broken: list[Message]) -> None:
                 f"the chat template leaves out what the tool says in message {place}; "
                 f"{_TOOL_REMEDY}"
             )
+        for call in calls_apart(marks.remove(message.content), message.calls_at_end)[1]:
+            if call["name"] not in marks.remove(full):
+                raise UserError(
+                    f"the chat template leaves out that message {place} calls the tool "
+                    f"{call['name']!r}; write the call into its content, or leave it out"
+                )
 
 
 # Which tokens are the assistant's.
@@ -469,8 +527,12 @@ def _mark_by_prefixes(
 
 
 def _last_said(strings: _ControlStrings, message: Message, marks: _Marks) -> str:
-    """What a message says after its last control string, broken as in the message."""
-    last = strings.either.split(marks.remove(message.content))[-1]
+    """What a message says after its last control string, broken as in the message; of one that
+    calls tools, the name of the last."""
+    content = marks.remove(message.content)
+    if message.calls_at_end:
+        content = calls_apart(content, message.calls_at_end)[1][-1]["name"]
+    last = strings.either.split(content)[-1]
     return strings.broken(last, marks.break_).strip()
 
 
@@ -532,7 +594,7 @@ def _after_prompt(
     if full.startswith(prompt):
         return full[len(prompt) :]
     question = broken[-2].content.strip() if len(broken) > 1 else ""
-    if not question:
+    if not question or broken[-1].calls_at_end:
         raise _not_shown(len(broken))
     ending = prompt.rpartition(question)[2]
     # As often in both: the answer does not repeat it.
@@ -579,10 +641,10 @@ def _parts(
     A cut at the assistant's first word as well, since at generation time the prompt is encoded
     alone: a token that joined the prompt's line break to the answer would never be generated.
     """
-    checked = check_messages(messages)
+    checked = _checked(tokenizer, messages)
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
     full, strings, broken = _rendered(tokenizer, checked, marks, generation_prompt)
-    _require_tools(full, broken)
+    _require_tools(full, broken, marks)
     asked = ""
     if marks.start in full:
         last = full.rindex(marks.start) if last_only else 0

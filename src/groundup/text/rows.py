@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -16,17 +17,54 @@ class Message:
     """One turn of a conversation: who speaks (one of `ROLES`) and what.
 
     What a tool says is context, as what the user says is: it is never learned. Nor is an answer of
-    the assistant whose `weight` is 0, as OpenAI's format says it; else it is 1.
+    the assistant whose `weight` is 0, as OpenAI's format says it; else it is 1. With so many
+    `calls_at_end` of tools, as text, its content ends, and a chat template may write these in its
+    own manner.
     """
 
     role: str
     content: str
     weight: int = field(default=1, repr=False, metadata={"omit_default": True})
+    calls_at_end: int = field(default=0, repr=False, compare=False, metadata={"omit_default": True})
 
 
-def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages as chat templates and JSON files read them."""
-    return [{"role": message.role, "content": message.content} for message in messages]
+def as_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as requests and JSON files have them."""
+    return [
+        {"role": one.role, "content": one.content}
+        | ({"calls_at_end": one.calls_at_end} if one.calls_at_end else {})
+        for one in messages
+    ]
+
+
+# Calls of tools, in the manner of Hermes' and Qwen's chat templates: so they are text that any
+# template can write. One that knows `tool_calls` writes them in its model's own manner.
+CALL, _END = "<tool_call>", "</tool_call>"
+
+
+def call_text(name: str, arguments: object) -> str:
+    """A call as text: JSON between "<tool_call>" and "</tool_call>"."""
+    written = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"{CALL}\n{written}\n{_END}"
+
+
+def calls_apart(content: str, calls: int) -> tuple[str, list[Mapping[str, Any]]]:
+    """Return the words of `content` and so many calls that it ends with, {name, arguments} each.
+
+    Raises ValueError where it does not end with so many.
+    """
+    if calls < 0:
+        raise ValueError(f"{calls} calls")
+    words, found = content, list[Mapping[str, Any]]()
+    for _ in range(calls):
+        # No line breaks in JSON: this one is none of an argument's.
+        words, begun, call = words.rpartition(f"{CALL}\n")
+        read = json.loads(call.removesuffix(f"\n{_END}"))
+        if not begun or not isinstance(read, dict) or not isinstance(read.get("name"), str):
+            raise ValueError(f"{call!r} is no call of a tool")
+        words = words.removesuffix("\n")
+        found.insert(0, read)
+    return words, found
 
 
 @dataclass(frozen=True)

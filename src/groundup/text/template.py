@@ -74,7 +74,7 @@ class Renderings:
     what the template looks for in them has it too. `now` is the time that the template is told.
     """
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     cuts: list[tuple[int, bool]]
     variables: dict[str, str]
     breaks: tuple[str, str] | None = None
@@ -163,6 +163,12 @@ def _break_searched(template: nodes.Template, pattern: re.Pattern[str], mark: st
     for const in searched:
         if isinstance(const, nodes.Const) and isinstance(const.value, str):
             const.value = pattern.sub(lambda found: found.group() + mark, const.value)
+
+
+@lru_cache(maxsize=8)
+def knows_calls(template: str) -> bool:
+    """Whether a template reads `tool_calls` of messages."""
+    return "tool_calls" in re.sub(r"{#.*?#}", "", template, flags=re.DOTALL)
 
 
 @lru_cache(maxsize=8)

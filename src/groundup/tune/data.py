@@ -355,7 +355,7 @@ def _replayed(
     tokens = round(max(MOST_SEEN, layout.epochs) * own * share) + layout.context
     if config.steps is not None:
         tokens = min(tokens, config.steps * (config.rows or MOST_ROWS) * layout.context)
-    replayed_text = {}
+    replayed_text = dict[str, Sequence[Example]]()
     for at in general_text(config):
         say(f"replay: reading {at}")  # a large file takes a while
         read = load_dataset([at])
