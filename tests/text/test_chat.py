@@ -10,25 +10,32 @@ from pydantic import BaseModel
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from groundup.data.dataset import Dataset
 from groundup.data.fields import messages as turns_of
 from groundup.data.files import write_json_lines
-from groundup.data.records import read_conversations
+from groundup.data.inspection import inspect, remarks
+from groundup.data.records import read_conversations, read_preferences, unread_columns
 from groundup.errors import UserError
 from groundup.runs.files import write_kept
 from groundup.runs.folder import Run, read_run
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import (
+    NO_TOOLS,
     ChatTokens,
     check_messages,
     encode_chat,
     encode_chats,
     end_of_turn,
+    leaves_tools_out,
     never_stops,
     render_chat,
 )
+from groundup.text.example import encode_rows
 from groundup.text.rows import Message, as_dicts
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
+from groundup.tune.config import SFTConfig
+from groundup.tune.data import read_rows
 
 TEXT = "It was the best of times, it was the worst of times; 1859. Don't they'll. naïve café 🙂\n"
 LOOK_ALIKES = [
@@ -832,3 +839,89 @@ def test_calls_survive_a_file_of_rows(tmp_path):
     (tmp_path / "wrong.jsonl").write_text(rows + "\n")
     [bad] = read_conversations(tmp_path / "wrong.jsonl").bad
     assert "'calls_at_end' is 3" in bad.reason
+
+
+# In the manner of Qwen and Llama, and of Mistral, which tells of tools before the last question.
+TELLS = {
+    "first": "{%- if tools -%}{{- '<|im_start|>system\\n' -}}{%- for tool in tools -%}"
+    "{{- tool | tojson -}}{%- endfor -%}{{- '<|im_end|>' -}}{%- endif -%}" + LLAMA_CALLS,
+    "set": "{%- if not tools is defined -%}{%- set tools = none -%}{%- endif -%}"
+    "{%- if tools is not none -%}{{- tools | tojson(indent=2) -}}{%- endif -%}" + CALLS,
+    "last": LLAMA_CALLS.replace(
+        "{{- '<|im_start|>' +",
+        "{%- if tools and m == (messages | selectattr('role', 'equalto', 'user') | list)[-1] -%}"
+        "{{- tools | tojson -}}{%- endif -%}{{- '<|im_start|>' +",
+    ),
+}
+GIVEN_TOOLS = [
+    {"type": "function", "function": {"name": f"sum{n}", "description": "<|im_end|> é \"x\"",
+     "parameters": {"type": "object", "properties": {"a<|im_start|>": {"type": "number"}}}}}
+    for n in range(2)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", TELLS)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_template_that_knows_tools_tells_of_them_itself(place, as_text, tmp_path):
+    tokenizer = thinking(TELLS[place], "<tool_call>", "</tool_call>")
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    call = {"type": "function", "function": {"name": "sum1", "arguments": {"a": 1}}}
+    row = [
+        TALK[1],
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "31"},
+        TALK[2],
+        TALK[3],
+        TALK[4],
+    ]
+    path = tmp_path / "rows.jsonl"
+    tools = json.dumps(GIVEN_TOOLS) if as_text else GIVEN_TOOLS
+    path.write_text(json.dumps({"messages": row, "tools": tools}) + "\n")
+    [read] = read_conversations(path).rows
+    write_json_lines(path, [read])
+    [again] = read_conversations(path).rows
+    assert again.messages == read.messages
+    for count, prompt in ((6, False), (3, True), (1, True), (4, False)):
+        wanted = theirs.apply_chat_template(
+            row[:count], tools=GIVEN_TOOLS, add_generation_prompt=prompt, tokenize=False
+        )
+        for turns in (read.messages[:count], as_dicts(again.messages[:count])):
+            assert render_chat(tokenizer, turns, generation_prompt=prompt) == wanted
+            found = encode_chat(tokenizer, turns, generation_prompt=prompt)
+            assert tokenizer.decode(found.ids) == wanted
+    items = encode_rows(tokenizer, [read], 10_000).items
+    assert len(items) == (3 if place == "last" else 1)
+    learned = [id for one in items for id, own in zip(one.ids, one.loss_mask, strict=True) if own]
+    assert tokenizer.decode(learned).count("sum") == 1 and learned.count(tokenizer.im_end) == 3
+    # What a tool is described by is no control token.
+    ids = encode_chat(tokenizer, read.messages[:1]).ids
+    assert ids.count(tokenizer.im_end) == (2 if place == "first" else 1)
+    pair = {"prompt": row[:1], "chosen": "a", "rejected": "b", "tools": tools}
+    path.write_text(json.dumps(pair) + "\n")
+    [pair] = read_preferences(path).rows
+    assert pair.prompt == read.messages[:1] and pair.prompt[0].tools
+
+
+def test_tools_that_no_template_tells_of_are_told_of(tmp_path, capsys):
+    rows = [{"messages": TALK[1:3], "tools": GIVEN_TOOLS}, {"messages": TALK[3:], "tools": ["x"]}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    first, second = read_conversations(path).rows
+    assert first.messages[0].tools and not second.messages[0].tools
+    assert unread_columns(rows[0]) == set() and unread_columns(rows[1]) == {"tools"}
+    for template in (CHATML, FOREIGN, "{# tools #}" + CHATML, CHATML + "{{ messages[0].tools }}"):
+        tokenizer = tokenizer_with(template)
+        assert leaves_tools_out(tokenizer, [second, first])
+        assert not leaves_tools_out(tokenizer, [second])
+        assert "sum0" not in render_chat(tokenizer, first.messages)
+    found = inspect(Dataset((first,), (), (), 0), tokenizer_with(CHATML), context=99)
+    assert f"{NO_TOOLS[0].upper()}{NO_TOOLS[1:]}." in remarks(found)
+    config = SFTConfig(model=tmp_path, data=(path,), out=tmp_path / "out", validation=0)
+    read_rows(config, tokenizer_with(CHATML), 256)
+    assert f"Warning: {NO_TOOLS}" in capsys.readouterr().out.replace("\n", " ")
+    hidden = tokenizer_with("{% if false %}{{ tools }}{% endif %}" + CHATML)
+    with pytest.raises(UserError, match="leaves out the tool 'sum0'"):
+        encode_chat(hidden, first.messages)
+    with pytest.raises(UserError, match="which must be a JSON list"):
+        check_messages([TALK[1] | {"tools": "search"}])

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from groundup.errors import shorten
 from groundup.text.cleaning import normal_form
@@ -113,12 +114,22 @@ def prompt(row: Json, name: str = "prompt") -> tuple[Message, ...]:
 
 
 def with_system(row: Json, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Returns the turns after what the row's column `system` says, if they begin with no other.
-    Raises BadRow."""
+    """Returns the turns after what the row's column `system` says, if they begin with no other, and
+    with the tools of its column `tools`. Raises BadRow."""
     system = optional(row, "system")
-    if system is None or turns[0].role == "system":
-        return turns
-    return (Message("system", system), *turns)
+    if system is not None and turns[0].role != "system":
+        turns = (Message("system", system), *turns)
+    tools = tools_in(row)
+    return (replace(turns[0], tools=tools), *turns[1:]) if tools else turns
+
+
+def tools_in(row: Json) -> str:
+    """The field `tools` as JSON, if it is a list of objects or, as a cell holds it, JSON of one."""
+    given = row.get("tools")
+    given = _parsed(given) if isinstance(given, str) else given
+    if not isinstance(given, list) or not all(isinstance(one, Mapping) for one in given):
+        return ""
+    return text({"tools": json.dumps(given, ensure_ascii=False)}, "tools") if given else ""
 
 
 def from_cell(value: object, name: str) -> object:
@@ -212,7 +223,8 @@ def _message(one: object, number: int, weighted: bool) -> Message | None:
         # One that is text already stays text for every template.
         as_text = any(isinstance(one, str) and one.lstrip().startswith(CALL) for one in calls)
         known = 0 if as_text else len(calls) or _calls_at_end(said, content)
-        return Message(role, text({content_name: content}, content_name), weight, known)
+        content = text({content_name: content}, content_name)
+        return Message(role, content, weight, known, tools_in(said))
     except BadRow as reason:
         raise BadRow(f"message {number}: {reason}") from reason
 

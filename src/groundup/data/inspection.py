@@ -16,7 +16,13 @@ from groundup.data.dataset import Dataset
 from groundup.data.records import UNKNOWN, too_many_bad
 from groundup.errors import UserError
 from groundup.runs.console import counted
-from groundup.text.chat import NEVER_STOPS, TAKEN_APART, never_stops
+from groundup.text.chat import (
+    NEVER_STOPS,
+    NO_TOOLS,
+    TAKEN_APART,
+    leaves_tools_out,
+    never_stops,
+)
 from groundup.text.example import Example, cut_to, encode_each, is_apart
 from groundup.text.rows import BadLine, Conversation, Document
 from groundup.text.token_view import Token, view_tokens
@@ -154,7 +160,7 @@ def inspect(
             _example(tokenizer, data.train[place], place, first, context, count)
             for (place, first), count in zip(shown, pieces, strict=True)
         ),
-        unread=data.remarks,
+        unread=(*data.remarks, *([NO_TOOLS] if leaves_tools_out(tokenizer, data.train) else [])),
         hashed=data.hashed,
         never_stops=any(isinstance(one, Conversation) for one in data.train)
         and never_stops(tokenizer),
@@ -290,7 +296,9 @@ def remarks(found: Inspection) -> list[str]:
             "Columns of other names are made known with --columns, as in --columns "
             "prompt=question completion=answer."
         )
-    said += [f"{one}." for one in found.unread]
+    said += [
+        f"{one[0].upper()}{one[1:]}." if one == NO_TOOLS else f"{one}." for one in found.unread
+    ]
     if found.rows and not found.heldout:
         said.append("No row is held out, so that nothing tells how well training goes.")
     return said

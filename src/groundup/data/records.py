@@ -12,8 +12,9 @@ with OpenAI's `weight` 0 is not learned, and a row ends with its last answer tha
 assistant asks of a tool, as `tool_calls` or in a turn of its own, becomes part of its words: as the
 chat template writes it if it knows `tool_calls`, else between "<tool_call>" and "</tool_call>".
 What the tool answers is a turn of the role `tool` and never learned. The tools themselves (a column
-`tools`) are not read: tell of them in the system prompt. Columns of other names are made known by a
-mapping from our names to theirs, as {"prompt": "question", "completion": "answer"}.
+`tools`) are told of by a chat template that knows `tools`; else do it in the system prompt. Columns
+of other names are made known by a mapping from our names to theirs, as {"prompt": "question",
+"completion": "answer"}.
 
 Pairs of answers are {prompt, chosen, rejected}, or are made of votes {prompt, a, b, choice}
 (`votes`). Both answers may be whole conversations that differ in the last answer alone; the prompt
@@ -47,6 +48,7 @@ from groundup.data.fields import (
     optional,
     prompt,
     text,
+    tools_in,
     truth,
     with_system,
 )
@@ -197,7 +199,7 @@ def layout_of(row: Json) -> RowLayout | None:
 # What a row is called by, which nothing is learned from.
 _NAMES = {"source", "group", "id", "label"}
 _KEYS_OF_TURNS = {"role", "content", "from", "value", "weight", "tool_calls", "function_call"}
-_KEYS_OF_TURNS |= {"tool_call_id", "calls_at_end"}
+_KEYS_OF_TURNS |= {"tool_call_id", "calls_at_end", "tools"}
 
 
 def unread_columns(row: Json) -> set[str]:
@@ -208,7 +210,7 @@ def unread_columns(row: Json) -> set[str]:
         read |= set(_OTHER_ANSWERS)
     if layout is not None and layout.sign == "instruction" and _is_dolly(row):
         read |= set(_DOLLY)
-    unread = {name for name in row if name not in read}
+    unread = {name for name in row if name not in read and not (name == "tools" and tools_in(row))}
     found = {name for name in unread if not is_missing(row[name]) and row[name] not in ([], {})}
     sign = layout.sign if layout else ""
     turns = row.get(sign)

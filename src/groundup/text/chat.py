@@ -21,20 +21,20 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from groundup.errors import UserError
 from groundup.text.pieces import without_taken_blanks
-from groundup.text.rows import ROLES, Message, calls_apart
-from groundup.text.template import Renderings, TemplateFailed, knows_calls, render
+from groundup.text.rows import ROLES, Conversation, Message, calls_apart
+from groundup.text.template import Renderings, TemplateFailed, names_in, render
 from groundup.text.tokenizer import After, Tokenizer
 
 # A message as rows hold it, or as people write it: {"role": …, "content": …}.
 AnyMessage = Message | Mapping[str, Any]
-_KEYS = ("role", "content", "weight", "calls_at_end")
+_KEYS = ("role", "content", "weight", "calls_at_end", "tools")
 # Letters of all beginnings and ends of control tokens: real tokenizers have a million or two, those
 # with a token for each piece of an image twenty.
 _MOST_LETTERS = 10**8
@@ -158,6 +158,19 @@ def end_of_turn(tokenizer: Tokenizer) -> int | None:
     return last if last in tokenizer.hidden_ids | tokenizer.stop_ids else None
 
 
+# Said where conversations have tools and the template does not know of any.
+NO_TOOLS = (
+    "the chat template knows no `tools`, so those of the rows are not read; tell of them in the "
+    "system's message"
+)
+
+
+def leaves_tools_out(tokenizer: Tokenizer, rows: Iterable[object]) -> bool:
+    """Whether conversations among `rows` have tools, and the template is as in `NO_TOOLS`."""
+    given = any(isinstance(row, Conversation) and row.messages[0].tools for row in rows)
+    return given and "tools" not in names_in(tokenizer.chat_template or "")
+
+
 # Said where conversations are learned as several examples.
 TAKEN_APART = (
     "taken apart, each answer learned after what was said before it, as the chat template writes "
@@ -230,6 +243,7 @@ def _check_message(place: int, message: AnyMessage) -> Message:
             and isinstance(message.content, str)
             and message.weight in (0, 1)
             and message.calls_at_end == 0
+            and not message.tools
         ):
             return message
         message = vars(message)
@@ -258,10 +272,21 @@ def _check_message(place: int, message: AnyMessage) -> Message:
         calls_apart(content, calls)
     except (ValueError, TypeError):
         raise UserError(
-            f"message {place} has calls_at_end={calls!r}, and its content does not end with so many calls "
-            'of tools, each {"name", "arguments"} between <tool_call> and </tool_call>'
+            f"message {place} has calls_at_end={calls!r}, and its content does not end with so "
+            'many calls of tools, each {"name", "arguments"} between <tool_call> and </tool_call>'
         ) from None
-    return Message(role, content, 1 if weight is None else int(weight), calls)
+    tools = message.get("tools") or ""
+    if tools and not _is_list_of_objects(tools):
+        raise UserError(f"message {place} has tools={str(tools)[:80]!r}, which must be a JSON list")
+    return Message(role, content, 1 if weight is None else int(weight), calls, tools)
+
+
+def _is_list_of_objects(text: object) -> bool:
+    try:
+        read = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(read, list) and all(isinstance(one, dict) for one in read)
 
 
 # The marks.
@@ -279,7 +304,7 @@ class _Marks:
 
     @classmethod
     def absent_from(cls, template: str, messages: list[Message]) -> _Marks:
-        taken = _letters(template).union(*(message.content for message in messages))
+        taken = _letters(template).union(*(one.content + one.tools for one in messages))
         private_use = itertools.chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
         free = (chr(code) for code in private_use if chr(code) not in taken)
         try:
@@ -400,7 +425,10 @@ def _render(
     try:
         plain = [_as_template_reads(strings, one, marks) for one in broken]
         breaks = (strings.anywhere.pattern, marks.break_)
-        return render(template, Renderings(plain, cuts, variables, breaks))
+        tools = None
+        if broken and broken[0].tools:
+            tools = _broken_json(strings, json.loads(broken[0].tools), marks)
+        return render(template, Renderings(plain, cuts, variables, breaks, tools))
     except RecursionError:
         raise UserError("the arguments of a call of a tool are nested too deeply") from None
     except TemplateFailed as failure:
@@ -413,11 +441,14 @@ def _render(
 
 
 def _checked(tokenizer: Tokenizer, messages: Sequence[AnyMessage]) -> list[Message]:
-    """The messages as rows hold them; calls of tools are text where the template knows no other."""
-    checked = check_messages(messages)
-    if knows_calls(tokenizer.chat_template or ""):
-        return checked
-    return [replace(one, calls_at_end=0) if one.calls_at_end else one for one in checked]
+    """The messages as rows hold them; calls of tools are text where the template knows no other,
+    and there are no tools where it does not tell of them."""
+    checked, names = check_messages(messages), names_in(tokenizer.chat_template or "")
+    if ".tool_calls" not in names:
+        checked = [replace(one, calls_at_end=0) if one.calls_at_end else one for one in checked]
+    if "tools" not in names:
+        checked = [replace(one, tools="") if one.tools else one for one in checked]
+    return checked
 
 
 def _as_template_reads(
@@ -435,7 +466,7 @@ def _as_template_reads(
     return {"role": message.role, **said, "tool_calls": tool_calls}
 
 
-def _broken_json(strings: _ControlStrings, value: object, marks: _Marks) -> object:
+def _broken_json(strings: _ControlStrings, value: Any, marks: _Marks) -> Any:
     if isinstance(value, str):
         return strings.broken(value, marks.break_)
     if isinstance(value, list):
@@ -475,8 +506,17 @@ _TOOL_REMEDY = "write a tool's turn as one of the user, or leave the conversatio
 
 
 def _require_tools(full: str, broken: list[Message], marks: _Marks) -> None:
-    """Checks that the template shows what tools are asked and answer, as text or JSON: many leave
-    that out."""
+    """Checks that the template shows the tools, and what they are asked and answer, as text or
+    JSON: many leave that out."""
+    shown = marks.remove(full)
+    for tool in json.loads(broken[0].tools or "[]"):
+        function = tool.get("function")
+        name = (function if isinstance(function, dict) else tool).get("name")
+        if isinstance(name, str) and name not in shown:
+            raise UserError(
+                f"the chat template leaves out the tool {name!r}; tell of the tools in the "
+                "system's message, and leave them out of `tools`"
+            )
     for place, message in enumerate(broken, 1):
         said = message.content.strip()
         as_json = json.dumps(said, ensure_ascii=False)[1:-1]
@@ -486,7 +526,7 @@ def _require_tools(full: str, broken: list[Message], marks: _Marks) -> None:
                 f"{_TOOL_REMEDY}"
             )
         for call in calls_apart(marks.remove(message.content), message.calls_at_end)[1]:
-            if call["name"] not in marks.remove(full):
+            if call["name"] not in shown:
                 raise UserError(
                     f"the chat template leaves out that message {place} calls the tool "
                     f"{call['name']!r}; write the call into its content, or leave it out"

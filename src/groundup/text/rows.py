@@ -19,13 +19,14 @@ class Message:
     What a tool says is context, as what the user says is: it is never learned. Nor is an answer of
     the assistant whose `weight` is 0, as OpenAI's format says it; else it is 1. With so many
     `calls_at_end` of tools, as text, its content ends, and a chat template may write these in its
-    own manner.
+    own manner. The first message of a conversation has the `tools` that there are, as a JSON list.
     """
 
     role: str
     content: str
     weight: int = field(default=1, repr=False, metadata={"omit_default": True})
     calls_at_end: int = field(default=0, repr=False, compare=False, metadata={"omit_default": True})
+    tools: str = field(default="", repr=False, metadata={"omit_default": True})
 
 
 def as_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -33,6 +34,7 @@ def as_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [
         {"role": one.role, "content": one.content}
         | ({"calls_at_end": one.calls_at_end} if one.calls_at_end else {})
+        | ({"tools": one.tools} if one.tools else {})
         for one in messages
     ]
 

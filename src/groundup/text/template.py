@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
@@ -71,13 +71,15 @@ class Renderings:
 
     A cut is how many of the messages there are, and whether a generation prompt follows them.
     `breaks` are a pattern and a mark, if the messages have that mark behind what the pattern finds:
-    what the template looks for in them has it too. `now` is the time that the template is told.
+    what the template looks for in them has it too. `tools` are those of the variable of that
+    name, and `now` is the time that the template is told.
     """
 
     messages: list[dict[str, Any]]
     cuts: list[tuple[int, bool]]
     variables: dict[str, str]
     breaks: tuple[str, str] | None = None
+    tools: list[Any] | None = None
     now: str = field(default_factory=_now)
 
 
@@ -107,7 +109,7 @@ def _render_here(template: str, renderings: Renderings) -> list[str]:
             compiled.render(
                 messages=renderings.messages[:count],
                 add_generation_prompt=prompt,
-                tools=None,
+                tools=renderings.tools,
                 documents=None,
                 strftime_now=lambda form: now.strftime(form),
                 **renderings.variables,
@@ -166,9 +168,23 @@ def _break_searched(template: nodes.Template, pattern: re.Pattern[str], mark: st
 
 
 @lru_cache(maxsize=8)
-def knows_calls(template: str) -> bool:
-    """Whether a template reads `tool_calls` of messages."""
-    return "tool_calls" in re.sub(r"{#.*?#}", "", template, flags=re.DOTALL)
+def names_in(template: str) -> frozenset[str]:
+    """The variables that a template reads, such as `tools`, and, after a dot each, the fields, such
+    as `.tool_calls`. Of a template that cannot be read it is empty.
+    """
+    if hashlib.sha256(template.encode("utf-8", "surrogatepass")).digest() in _OWN_TEMPLATES:
+        return frozenset(_names(_environment().parse(template)))
+    return frozenset(
+        (_stranger().ask({"template": template, "strings": True}) or {}).get("names", ())
+    )
+
+
+def _names(template: nodes.Template) -> Iterator[str]:
+    yield from meta.find_undeclared_variables(template)
+    for node in template.find_all((nodes.Getattr, nodes.Const)):
+        name = node.attr if isinstance(node, nodes.Getattr) else getattr(node, "value", None)
+        if isinstance(name, str) and name.isidentifier():
+            yield f".{name}"
 
 
 @lru_cache(maxsize=8)
@@ -290,6 +306,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def _answer_strings(template: str) -> dict[str, Any]:
     try:
-        return {"strings": list(_strings(_environment().parse(template)))}
+        parsed = _environment().parse(template)
+        return {"strings": list(_strings(parsed)), "names": sorted({*_names(parsed)})}
     except (jinja2.TemplateError, RecursionError, MemoryError):
         return {}

@@ -20,7 +20,14 @@ from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.console import counted, say
 from groundup.text.batches import ConversationStream
-from groundup.text.chat import NEVER_STOPS, TAKEN_APART, encode_chat, never_stops
+from groundup.text.chat import (
+    NEVER_STOPS,
+    NO_TOOLS,
+    TAKEN_APART,
+    encode_chat,
+    leaves_tools_out,
+    never_stops,
+)
 from groundup.text.example import Encoded, Example, cut_to, encode_rows
 from groundup.text.mixing import Mixture
 from groundup.text.rows import Conversation, Document, Message, TrainingRow
@@ -98,6 +105,8 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
         )
     if chats and never_stops(tokenizer):
         say(f"Warning: {NEVER_STOPS}")
+    if any(leaves_tools_out(tokenizer, read.train) for read in found):
+        say(f"Warning: {NO_TOOLS}")
     wanted = None
     if config.steps is not None:
         wanted = config.steps * (config.rows or MOST_ROWS) * context
