@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from groundup.align.prompts import load_prompts
 from groundup.data.dataset import Dataset
 from groundup.data.fields import messages as turns_of
 from groundup.data.files import write_json_lines
@@ -901,6 +902,11 @@ def test_a_template_that_knows_tools_tells_of_them_itself(place, as_text, tmp_pa
     path.write_text(json.dumps(pair) + "\n")
     [pair] = read_preferences(path).rows
     assert pair.prompt == read.messages[:1] and pair.prompt[0].tools
+    # So a model is asked, too, that learns from what it says itself.
+    path.write_text(json.dumps({"messages": row[:3], "tools": tools}) + "\n")
+    [prompt], _ = load_prompts(path, tokenizer, longest=10_000)
+    asked = encode_chat(tokenizer, read.messages[:3], generation_prompt=True).ids
+    assert list(prompt.ids) == asked and prompt.messages == read.messages[:3]
 
 
 def test_tools_that_no_template_tells_of_are_told_of(tmp_path, capsys):
@@ -923,5 +929,5 @@ def test_tools_that_no_template_tells_of_are_told_of(tmp_path, capsys):
     hidden = tokenizer_with("{% if false %}{{ tools }}{% endif %}" + CHATML)
     with pytest.raises(UserError, match="leaves out the tool 'sum0'"):
         encode_chat(hidden, first.messages)
-    with pytest.raises(UserError, match="which must be a JSON list"):
+    with pytest.raises(UserError, match="which must be JSON of a list"):
         check_messages([TALK[1] | {"tools": "search"}])

@@ -168,8 +168,8 @@ def _last(row: _Row) -> str:
 # What there is to choose from. A data stage holds far more than a run asks, so its rows become
 # messages only when they are chosen.
 
-# The roles and texts of a prompt's messages.
-Turns = tuple[tuple[str, str], ...]
+# The roles and texts of a prompt's messages; of those with tools or calls of tools, every field.
+Turns = tuple[tuple[str, str] | tuple[str, str, int, int, str], ...]
 
 
 class _Row(NamedTuple):
@@ -232,7 +232,12 @@ def _read_preferences(path: Path) -> list[_Row]:
 
 
 def _turns(messages: Iterable[Message]) -> Turns:
-    return tuple((one.role, one.content) for one in messages)
+    return tuple(
+        (one.role, one.content, one.weight, one.calls_at_end, one.tools)
+        if one.calls_at_end or one.tools
+        else (one.role, one.content)
+        for one in messages
+    )
 
 
 def _of_conversation(row: Json, file: str) -> _Row | None:

@@ -270,14 +270,16 @@ def _check_message(place: int, message: AnyMessage) -> Message:
     calls = message.get("calls_at_end") or 0
     try:
         calls_apart(content, calls)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(
             f"message {place} has calls_at_end={calls!r}, and its content does not end with so "
             'many calls of tools, each {"name", "arguments"} between <tool_call> and </tool_call>'
         ) from None
     tools = message.get("tools") or ""
     if tools and not _is_list_of_objects(tools):
-        raise UserError(f"message {place} has tools={str(tools)[:80]!r}, which must be a JSON list")
+        raise UserError(
+            f"message {place} has tools={str(tools)[:80]!r}, which must be JSON of a list"
+        )
     return Message(role, content, 1 if weight is None else int(weight), calls, tools)
 
 
@@ -304,7 +306,7 @@ class _Marks:
 
     @classmethod
     def absent_from(cls, template: str, messages: list[Message]) -> _Marks:
-        taken = _letters(template).union(*(one.content + one.tools for one in messages))
+        taken = _letters(template).union(messages[0].tools, *(one.content for one in messages))
         private_use = itertools.chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
         free = (chr(code) for code in private_use if chr(code) not in taken)
         try:
@@ -430,7 +432,7 @@ def _render(
             tools = _broken_json(strings, json.loads(broken[0].tools), marks)
         return render(template, Renderings(plain, cuts, variables, breaks, tools))
     except RecursionError:
-        raise UserError("the arguments of a call of a tool are nested too deeply") from None
+        raise UserError("a tool, or what it is called with, is nested too deeply") from None
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
         has_tool = any(message.role == "tool" for message in broken)
@@ -492,10 +494,11 @@ def _rendered(
     strings = _control_strings(tokenizer)
     broken = _broken(strings, messages, marks)
     [full] = _render(tokenizer, strings, broken, marks, cuts)
-    if any(first in one.content for first in strings.firsts for one in messages):
+    texts = [messages[0].tools, *(one.content for one in messages)]
+    if any(first in text for first in strings.firsts for text in texts):
         beginnings = _beginnings(tokenizer)
         further = _broken(beginnings, messages, marks)
-        if further != broken:
+        if further != broken or messages[0].tools:
             [safe] = _render(tokenizer, beginnings, further, marks, cuts)
             if strings.whole.findall(safe) != strings.whole.findall(full):
                 return safe, beginnings, further
@@ -508,11 +511,10 @@ _TOOL_REMEDY = "write a tool's turn as one of the user, or leave the conversatio
 def _require_tools(full: str, broken: list[Message], marks: _Marks) -> None:
     """Checks that the template shows the tools, and what they are asked and answer, as text or
     JSON: many leave that out."""
-    shown = marks.remove(full)
-    for tool in json.loads(broken[0].tools or "[]"):
+    for tool in json.loads(broken[0].tools) if broken[0].tools else ():
         function = tool.get("function")
         name = (function if isinstance(function, dict) else tool).get("name")
-        if isinstance(name, str) and name not in shown:
+        if isinstance(name, str) and name not in marks.remove(full):
             raise UserError(
                 f"the chat template leaves out the tool {name!r}; tell of the tools in the "
                 "system's message, and leave them out of `tools`"
@@ -525,8 +527,10 @@ def _require_tools(full: str, broken: list[Message], marks: _Marks) -> None:
                 f"the chat template leaves out what the tool says in message {place}; "
                 f"{_TOOL_REMEDY}"
             )
+        if not message.calls_at_end:
+            continue
         for call in calls_apart(marks.remove(message.content), message.calls_at_end)[1]:
-            if call["name"] not in shown:
+            if call["name"] not in marks.remove(full):
                 raise UserError(
                     f"the chat template leaves out that message {place} calls the tool "
                     f"{call['name']!r}; write the call into its content, or leave it out"
@@ -649,7 +653,7 @@ def _after_prompt(
         raise UserError(
             f"the chat template begins every answer with {opening.strip()!r}, and message "
             f"{len(broken)} holds no reasoning; begin it with that, the reasoning, which may be "
-            "empty, and its end, or do not learn it"
+            "empty, and its end, or leave it unlearned (weight 0)"
         )
     blanks = opening[len(opening.rstrip()) :]
     words = words.removeprefix(opening.strip()).removeprefix(blanks)
