@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -38,7 +38,7 @@ def tokenize_answer(
     """
     content = prompt[-1].content
     while True:
-        asked = as_dicts([*prompt[:-1], Message(prompt[-1].role, content)])
+        asked = as_dicts([*prompt[:-1], replace(prompt[-1], content=content)])
         said = as_dicts([Message("assistant", answer)])
         chat = encode_chat(tokenizer, [*asked, *said])
         excess = max(0, len(chat.ids) - 1 - context)
