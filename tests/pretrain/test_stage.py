@@ -21,6 +21,7 @@ from groundup.data.tokenizer import run as train_tokenizer
 from groundup.errors import UserError
 from groundup.formats.load import load
 from groundup.generation.request import opening_ids
+from groundup.pretrain import stage
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run
 from groundup.report.history import History
@@ -87,6 +88,12 @@ def test_the_plan_is_shown_before_it_starts(workshop: Any) -> None:
     for name, reason in plan["reasons"].items():
         assert f"{name}: {reason}" in said
     assert said.index("steps of") < said.index("bits per byte")
+
+
+def test_one_head_begins_and_two_begin() -> None:
+    said = [stage._why_looking_back(heads) for heads in (1, 2)]
+    assert said[0].startswith("1 head of the first layer begins by looking one token back")
+    assert said[1].startswith("2 heads of the first layer begin by looking one and two tokens")
 
 
 def test_where_the_mixture_moves_the_loss_is_said_to_rise(

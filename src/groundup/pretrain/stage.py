@@ -198,8 +198,9 @@ def previous_token_heads(config: PretrainConfig, shape: ModelConfig) -> int:
 
 def _why_looking_back(heads: int) -> str:
     places = "one token" if heads == 1 else "one and two tokens"
+    begin = "begins" if heads == 1 else "begin"
     return (
-        f"{counted(heads, 'head')} of the first layer begin by looking {places} back, so that "
+        f"{counted(heads, 'head')} of the first layer {begin} by looking {places} back, so that "
         "copying is learned sooner; change with --previous-token-heads"
     )
 
