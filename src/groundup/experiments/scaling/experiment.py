@@ -287,6 +287,10 @@ def remarks(
             )
         said += [f"The budget of {one.flops:.2g} FLOPs {one.why}: it is left out." for one in left]
     said.append(
+        "All runs are of one seed and of one source: the intervals say what other runs among these "
+        "would have told, and nothing of another seed or another text."
+    )
+    said.append(
         f"{fit.kept.sum()} runs tell the exponents to about {(a.high - a.low) / 2:.2f}; hundreds "
         "would be needed for the digits that are printed in papers."
     )
