@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.conftest import Workshop
 
 from groundup.app.cli import main
-from groundup.app.forecast import PlanRequest, _named, plan_run, read_law
+from groundup.app.commands import machine
+from groundup.app.forecast import PlanRequest, _by_set, _named, plan_run, read_law
 from groundup.errors import UserError
 from groundup.kernels.library import best_kernels
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.scaling.law import Law
+from groundup.runs.files import read_json_object
 from groundup.text.shards import Shard
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, compute_dtype
-from groundup.train.plan import Trained, training_memory
+from groundup.train.plan import Trained, run_memory, training_disk, training_memory
+from groundup.tune.config import SFTConfig
 
 EAGER = Compute("cpu", "bfloat16", "matmul", False, 2, "")
 KERNELS = Compute("cpu", "bfloat16", "matmul", False, 2, "", kernels="amx")
 
 
-def gpt(depth: int, context: int, **switches: Any) -> ModelConfig:
-    return ModelConfig.of(width=256, depth=depth, vocab_size=4_096, context=context, **switches)
+def gpt(depth: int, context: int, width: int = 256, **switches: Any) -> ModelConfig:
+    return ModelConfig.of(width=width, depth=depth, vocab_size=4_096, context=context, **switches)
 
 
-def recurrent(cell: Literal["lstm", "gru"], width: int) -> ModelConfig:
-    return ModelConfig.recurrent(cell, width=width, depth=2, vocab_size=4_096, context=256)
+def recurrent(cell: Literal["lstm", "gru"], width: int, depth: int = 2) -> ModelConfig:
+    return ModelConfig.recurrent(cell, width=width, depth=depth, vocab_size=4_096, context=256)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +105,118 @@ def test_what_the_process_holds_already_is_counted() -> None:
     trained = Trained.whole(shape, 256, (0.02, 0.006), "")
     fresh = training_memory(config, trained, KERNELS, 256)
     weights = 2 * shape.parameters
-    for held, more in ((300_000_000, 0), (370_000_000 + weights, 0), (10**9 + weights, 63e7)):
-        found = training_memory(config, trained, KERNELS, 256, held)
+    for held, more in ((3e8, -7e7), (37e7 + weights, 0), (1e9 + weights, 63e7)):
+        found = training_memory(config, trained, KERNELS, 256, round(held))
         assert found - fresh == pytest.approx(more, abs=1)
+
+
+def test_disk_is_that_of_the_steps() -> None:
+    shape = gpt(2, 128)
+    trained = Trained.whole(shape, 128, (0.02, 0.006), "")
+    for steps, save_every, bytes_a_weight in (
+        (1, 5, 2 + 4),  # a snapshot after the first step, and the model
+        (40, 100, 6 * 2 + 4),  # after steps 1, 2, 4, 8, 16 and 32
+        (40, 20, 6 * 2 + 12 + 4),  # saved once on the way, not again at the end
+        (40, 3, 6 * 2 + 3 * 12 + 4),  # one more than the two that are kept, while it is written
+        (33_000, 3, 16 * 2 + 3 * 12 + 4),
+        (None, None, 16 * 2 + 3 * 12 + 4),
+    ):
+        found = training_disk(trained, snapshots=2, steps=steps, save_every=save_every)
+        assert found == bytes_a_weight * shape.parameters
+
+
+@pytest.mark.parametrize(
+    ("shape", "context", "rows", "megabytes"),
+    [
+        # Peak of `groundup pretrain` with its steps given, on 30 MB of documents.
+        (gpt(2, 128, width=128), 128, 8, 510),
+        (recurrent("lstm", 256, depth=1), 64, 16, 509),
+        (
+            gpt(3, 512, width=64, position_embedding_type="alibi", experts=(4, 2)),
+            *(512, 4, 607),
+        ),
+    ],
+)
+def test_memory_of_a_whole_run_is_what_was_measured(
+    shape: ModelConfig, context: int, rows: int, megabytes: float
+) -> None:
+    config = TrainingConfig(out=Path("x"), rows=rows)
+    trained = Trained.whole(shape, context, (0.02, 0.006), "")
+    held = 371_000_000  # before the first step
+    estimate = training_memory(config, trained, KERNELS, context, held)
+    estimate += run_memory(config, trained, KERNELS, context)
+    assert estimate / 1e6 == pytest.approx(megabytes, rel=0.15)
+    on_gpu = replace(KERNELS, device="cuda")
+    assert run_memory(config, trained, on_gpu, context) == 0
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+def test_a_run_of_given_steps_takes_the_memory_that_is_planned(
+    workshop: Workshop, stage: str
+) -> None:
+    """Data, kernels, optimizer and evaluations among it, which were not measured before."""
+    folder = workshop.finished(stage)
+    plan = read_json_object(folder / "plan.json")
+    took = read_json_object(folder / "status.json")["peak_memory_bytes"]
+    assert plan["expected"]["peak_memory_bytes"] == pytest.approx(took, rel=0.2)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo", "kto", "reward", "guard"])
+def test_every_stage_is_planned_on_what_it_would_read(
+    workshop: Workshop, tmp_path: Path, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its speed is timed on more micro-batches than a few steps have, and than are made ready."""
+    data, file = workshop.data, tmp_path / "plan.json"
+    if stage == "guard":
+        data = tmp_path / "labels.jsonl"
+        rows = [{"prompt": f"{n} Is the coal wide?", "label": n % 3 == 0} for n in range(200)]
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["plan", "--stage", stage, "--model", str(workshop.finished("sft"))]
+    words += ["--data", str(data), "--steps", "2", "--rows", "4", "--json", str(file)]
+    assert main([*words, "--set", "micro_rows=4", "threads=1", "compile=off"]) == 0
+    assert json.loads(file.read_text())["steps"] == 2
+    assert_options_exist(capsys.readouterr().out)
+
+
+def assert_options_exist(said: str) -> None:
+    """Whatever option is named is one of `groundup plan`."""
+    named = set(re.findall(r"--([a-z-]+)", said))
+    known = {name.replace("_", "-") for name in inspect.signature(machine.plan).parameters}
+    assert named and named <= known
+
+
+def test_a_plan_says_how_to_change_it_by_its_own_options(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["plan", "--depth", "1", "--context", "32", "--steps", "3", "--rows", "4"]
+    settings = ["threads=1", "dtype=float32", "compile=auto"]
+    assert main([*words, "--vocab-size", "320", "--set", *settings]) == 0
+    said = capsys.readouterr().out
+    assert_options_exist(said)
+    assert "change with --set save_every=…" in said and "change with --width" in said
+
+
+def test_a_stage_refuses_by_the_options_of_the_plan(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(workshop.data), "--tokenizer", str(workshop.tokenizer), "--depth", "1"]
+    settings = ["--context", "32", "--steps", "3", "--set", "previous_token_heads=99"]
+    assert main(["plan", *words, *settings]) == 2
+    assert "error: --set previous_token_heads=99 must be at most" in capsys.readouterr().err
+
+
+def test_an_option_of_a_stage_is_spelled_as_a_setting() -> None:
+    for said, meant in {
+        "change with --compile on": "change with --set compile=on",
+        "change with --replay, 0 turns it off": "change with --set replay=…, 0 turns it off",
+        "change with --epochs or --steps": "change with --set epochs=… or --steps",
+        "--lora-rank=7 must be even": "--set lora_rank=7 must be even",
+        "beside them with --adapter lora": "beside them with --set adapter=lora",
+        "add --gradient-checkpointing": "add --set gradient_checkpointing=true",
+        "lower --set micro_rows or --context": "lower --set micro_rows or --context",
+        "give another --out, or --law": "give another --out, or --law",
+    }.items():
+        assert _by_set(SFTConfig, said) == meant
 
 
 # Where kernels are missing it is compiled, and checks of types cannot be.

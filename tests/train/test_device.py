@@ -368,12 +368,10 @@ class Nothing(DataStream):
         return []
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_time_and_disk_are_of_the_type_that_is_asked_for(dtype: Any, tmp_path: Path) -> None:
-    shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
-    trained = Trained(shape, shape.parameters, 1e6, (0.01, 0.01), "")
-    settings = TrainingConfig(out=tmp_path / "run", steps=2, rows=2, device="cpu", dtype=dtype)
-    job: Job[Batch, CausalLM] = Job(
+def job_of_nothing(
+    settings: TrainingConfig, trained: Trained, shape: ModelConfig, *, replays: bool
+) -> Job[Batch, CausalLM]:
+    return Job(
         settings,
         trained,
         model=lambda: CausalLM(shape),
@@ -385,15 +383,42 @@ def test_time_and_disk_are_of_the_type_that_is_asked_for(dtype: Any, tmp_path: P
         rows_per_epoch=2,
         model_config={},
         snapshots=True,
-        replays=False,
+        replays=replays,
     )
+
+
+def test_a_run_of_given_steps_plans_what_it_will_take_beside_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_KERNELS", "none")  # with kernels they are tried on a batch
+    shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
+    trained = Trained(shape, shape.parameters, 1e6, (0.01, 0.01), "")
+    settings = TrainingConfig(
+        out=tmp_path / "run", steps=2, rows=2, device="cpu", dtype="float32", compile="off"
+    )
+    job = job_of_nothing(settings, trained, shape, replays=True)
+    data = torch.ones(50_000_000)  # so that it holds more than any process does
     with Run.open(settings.out, "cell", settings) as run:
+        plan = make_plan(run, job)
+    assert plan.expected is not None and data.all()
+    # The model is tiny: kernels, optimizer and what evaluates it are not.
+    assert plan.expected["peak_memory_bytes"] > psutil.Process().memory_info().rss + 50e6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_time_and_disk_are_of_the_type_that_is_asked_for(dtype: Any, tmp_path: Path) -> None:
+    shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
+    trained = Trained(shape, shape.parameters, 1e6, (0.01, 0.01), "")
+    settings = TrainingConfig(out=tmp_path / "run", steps=2, rows=2, device="cpu", dtype=dtype)
+    job = job_of_nothing(settings, trained, shape, replays=False)
+    with Run.open(settings.out, "cell", settings) as run:
+        (settings.out / "tokens.npy").write_bytes(bytes(10_000))
+        there = sum(one.stat().st_size for one in settings.out.iterdir())
         plan = make_plan(run, job)
     kind = plan.compute.torch_dtype
     assert str(kind) == f"torch.{dtype}" and plan.expected is not None
-    # Three checkpoints of masters and moments, sixteen snapshots and the model.
-    size = (3 * 12 + 16 * kind.itemsize + 4) * shape.parameters
-    assert plan.expected["disk_bytes"] == size
+    # What it has prepared, snapshots of the two steps and the model; no save falls between them.
+    assert plan.expected["disk_bytes"] == there + (2 * kind.itemsize + 4) * shape.parameters
     minutes = expected_minutes(trained, 10**9, plan.compute)
     assert minutes == pytest.approx(10**15 / (0.5 * device.matmul_peak("cpu", kind)) / 60)
 

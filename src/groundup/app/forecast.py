@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import re
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,6 +68,8 @@ from groundup.train.plan import (
     Shape,
     Trained,
     how_computed,
+    run_memory,
+    steps_between_saves,
     training_disk,
     training_memory,
 )
@@ -74,6 +77,8 @@ from groundup.train.stage import Forecast, forecast
 
 # What has an option of its own.
 _OPTIONS = ("data", "tokenizer", "model")
+_NUMBERS = ("minutes", "steps", "depth", "width", "context", "rows")
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?![a-z-])(=| \w+)?")
 # A law is trusted from a tenth of the least to ten times the most of what its runs had.
 _FAR_OUTSIDE = 10.0
 # Of each pair the one says what the other does.
@@ -135,12 +140,18 @@ def plan_run(
 ) -> RunEstimate:
     """Say what a run would take, and why. Raises `UserError` for what cannot be run."""
     _refuse_pairs(request)
-    if law is not None and not _is_new(_stage(request)):
+    stage = _stage(request)
+    if law is not None and not _is_new(stage):
         raise UserError(
             f"--law is of the loss of a new model on its text, not of {request.stage}; leave it out"
         )
     law_found = None if law is None else read_law(law)
-    estimate = _elsewhere(request, machine) if machine is not None else _here(request)
+    try:
+        estimate = _elsewhere(request, machine) if machine is not None else _here(request)
+    except UserError as error:
+        raise UserError(_by_set(stage.config, str(error))) from None
+    reasons = {name: _by_set(stage.config, one) for name, one in estimate.reasons.items()}
+    estimate = replace(estimate, reasons=reasons)
     if (wanted := request.parameters) is not None:
         near = f"{estimate.parameters:,}, of the sizes that are tried the nearest to {wanted:,.0f}"
         reason = f"{near}; give the size itself with --width and --depth"
@@ -154,13 +165,13 @@ def plan_run(
     console.print(in_terminal(table(estimate)))
     for name, reason in estimate.reasons.items():
         say(f"  {name}: {reason}")
-    if not _is_new(_stage(request)):
+    if not _is_new(stage):
         say("FLOPs are counted as if every token were trained on; a run counts what is.")
-    if estimate.passes is not None and _is_new(_stage(request)):
+    if estimate.passes is not None and _is_new(stage):
         _, warning = passes(estimate.passes)
         if warning:
             say(f"Warning: {warning}")
-    if estimate.loss is None and _is_new(_stage(request)):
+    if estimate.loss is None and _is_new(stage):
         say(
             "The loss is unknown, as it depends on the text: train a few small models on it, put "
             "parameters, tokens and loss in a table, and give --law the folder of groundup "
@@ -209,7 +220,7 @@ def _say_unmeasured(config: PretrainConfig, vocab_size: int) -> None:
     say(
         f"It would have {short_number(shape.parameters)} parameters and take "
         f"{short_number(tokens)} tokens, {trained.flops_per_token * tokens:.2e} FLOPs and "
-        f"{training_disk(trained, snapshots=True, width=width) / 1e9:.2f} GB of disk."
+        f"{training_disk(trained, snapshots=width, steps=config.steps) / 1e9:.2f} GB of disk."
     )
 
 
@@ -284,7 +295,7 @@ def _kaplan(shape: Shape, tokens: float) -> float | None:
 def _settings(request: PlanRequest, config: type[BaseModel]) -> dict[str, Any]:
     """The settings of the stage's own command."""
     found: dict[str, Any] = {}
-    for name in ("minutes", "steps", "depth", "width", "context", "rows"):
+    for name in _NUMBERS:
         if (value := getattr(request, name)) is not None:
             found[name] = value
     for name in ("model", "tokenizer"):
@@ -306,6 +317,23 @@ def _spelling(request: PlanRequest) -> Callable[[str], str]:
     """How a setting was given: behind --set, or as an option of its own."""
     own = _named(request.settings)
     return lambda field: f"--set {field}" if field in own else spelled(field)
+
+
+def _by_set(config: type[BaseModel], said: str) -> str:
+    """What a stage says of the options of its own command, by those that there are here."""
+
+    def spell(option: re.Match[str]) -> str:
+        name, after = option[1].replace("-", "_"), option[2] or ""
+        if name not in config.model_fields or name in (*_OPTIONS, *_NUMBERS, "out"):
+            return option[0]
+        kind = config.model_fields[name].annotation
+        if after == "=":
+            return f"--set {name}="
+        if after[1:] in get_args(kind):  # a choice
+            return f"--set {name}={after[1:]}"
+        return f"--set {name}={'true' if kind is bool else '…'}{after}"
+
+    return _OPTION.sub(spell, said)
 
 
 def _named(settings: Sequence[str]) -> dict[str, Any]:
@@ -413,8 +441,14 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         training_seconds=seconds,
         preparing_seconds=0.0,
         tokens_per_second=speed,
-        peak_memory=training_memory(config, trained, compute, config.context),
-        disk=training_disk(trained, snapshots=True, width=compute.torch_dtype.itemsize),
+        peak_memory=training_memory(config, trained, compute, config.context)
+        + run_memory(config, trained, compute, config.context),
+        disk=training_disk(
+            trained,
+            snapshots=compute.torch_dtype.itemsize,
+            steps=steps,
+            save_every=config.save_every or steps_between_saves(per_step / speed),
+        ),
         loss=None,
         reasons=reasons,
         how=f"{compute.dtype} on {facts.get('processor')}, as fast as its trial",

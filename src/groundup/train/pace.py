@@ -94,6 +94,10 @@ def random_batches(vocab_size: int, *, context: int, rows: int) -> Iterator[Batc
         )
 
 
-def micro_batches(stream: Stream[B], model: nn.Module) -> Iterator[B]:
-    """Yield a stream's micro-batches, step after step."""
-    return (batch for step in itertools.count() for batch in stream.at(step, model))
+def micro_batches(stream: Stream[B], model: nn.Module, steps: int | None = None) -> Iterator[B]:
+    """Yield a stream's micro-batches, step after step, without end.
+
+    After the `steps` of a run come its first ones again: a stream may have nothing beyond them.
+    """
+    numbers = itertools.count() if steps is None else itertools.cycle(range(steps))
+    return (batch for step in numbers for batch in stream.at(step, model))

@@ -44,6 +44,9 @@ _BYTES_PER_TOKEN = 72
 # Measured over fifteen shapes, each in a process of its own: what a process holds with Python and
 # torch, and activations against those that a layer is reckoned to keep.
 _PROCESS_BYTES = 370_000_000
+# What a run took more: its first steps, by the kernels and the optimizer, its first evaluation, and
+# experts, of whatever size.
+_STEPS_BYTES, _EVALUATION_BYTES, _EXPERTS_BYTES = 60_000_000, 40_000_000, 60_000_000
 # What PPO and GRPO took more in a process of their own, with a model of 2 million parameters.
 _SAMPLING_BYTES = 300_000_000
 _KEPT_BY_KERNELS, _KEPT_EAGERLY = 0.85, 1.6
@@ -174,14 +177,16 @@ def resolve_plan(
     most_passes: float | None = None,
     layout: dict[str, float] | None = None,
     peak_memory: int | None = None,
-    disk: int | None = None,
+    snapshots: int = 0,
+    written: int = 0,
     replays: bool = True,
     reasons: dict[str, str],
 ) -> TrainPlan:
     """Fill in every value that follows from the settings and the measured speed.
 
     Where a stage does not replay what is there (`replays`), its steps wait for what it samples.
-    `peak_memory` and `disk` are bytes that were measured or reckoned for the run, for its report.
+    For the run's report, `peak_memory` are the bytes that were measured or reckoned, `snapshots`
+    those of a weight in a snapshot (0 without any), and `written` those of its folder so far.
     """
     steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
     reasons = _why_eager(config, compute, trained.shape) | reasons | {"steps": why}
@@ -200,7 +205,7 @@ def resolve_plan(
             seconds_per_step = max(least, tokens_per_step / speed)
         else:
             seconds_per_step = tokens_per_step / tokens_per_second
-        save_every = max(1, round(SAVE_SECONDS / seconds_per_step))
+        save_every = steps_between_saves(seconds_per_step)
         reasons |= {"save_every": "about once a minute; change with --save-every"}
     matrices, embeddings = trained.rates
     if config.learning_rate is None:
@@ -238,19 +243,25 @@ def resolve_plan(
             steps * tokens_per_step,
             tokens_per_second,
             peak_memory or training_memory(config, trained, compute, context),
-            disk,
+            written
+            + training_disk(trained, snapshots=snapshots, steps=steps, save_every=save_every),
         ),
     )
 
 
+def steps_between_saves(seconds_per_step: float) -> int:
+    """Returns after how many steps a run is saved unless the user says otherwise."""
+    return max(1, round(SAVE_SECONDS / seconds_per_step))
+
+
 def _expected(
-    tokens: int, tokens_per_second: float | None, peak_memory: int, disk: int | None
+    tokens: int, tokens_per_second: float | None, peak_memory: int, disk: int
 ) -> dict[str, float]:
     """What a run is expected to take: seconds of training, bytes of memory and of disk."""
-    expected = {"peak_memory_bytes": float(peak_memory)}
+    expected = {"peak_memory_bytes": float(peak_memory), "disk_bytes": float(disk)}
     if tokens_per_second is not None:
         expected["seconds"] = tokens / tokens_per_second / TRAINING_SHARE
-    return expected if disk is None else expected | {"disk_bytes": float(disk)}
+    return expected
 
 
 def print_plan(stage: str, plan: TrainPlan) -> None:
@@ -355,6 +366,16 @@ def training_memory(
     # What is trained has a master and two moments in float32; its gradients come as activations go.
     stored = 1 if trained.adapter == "qlora" else width
     state = trained.trained_parameters * 3 * 4 + shape.parameters * stored
+    # The memory of a CUDA device holds tensors alone.
+    process = 0 if compute.device == "cuda" else _PROCESS_BYTES
+    if held is not None:  # with the weights or, where a new model is made anew, without
+        process = max(min(process, held), held - shape.parameters * stored)
+    return round(state + _activations(config, trained, compute, context) + process)
+
+
+def _activations(config: TrainingConfig, trained: Trained, compute: Compute, context: int) -> float:
+    """Bytes that the passes of a micro-batch take at their peak, roughly."""
+    shape, width = trained.shape, 2 if compute.dtype == "bfloat16" else 4
     # Blocks fill the triangle of the scores that are seen.
     scores = shape.scores_per_token(context) * min(1.0, (context + _QUERIES) / (2 * context))
     by_kernels = compute.kernels != "none" and scores > 0  # PyTorch computes recurrent networks
@@ -370,11 +391,21 @@ def training_memory(
     per_token = block * shape.num_hidden_layers + beside
     if config.gradient_checkpointing:
         per_token = shape.hidden_size * shape.num_hidden_layers + block + beside
-    activations = config.micro(context) * context * per_token * width
-    beside_weights = 0 if held is None else held - shape.parameters * stored
-    # The memory of a CUDA device holds tensors alone.
-    process = 0 if compute.device == "cuda" else _PROCESS_BYTES
-    return round(state + activations + scratch + max(process, beside_weights))
+    return config.micro(context) * context * per_token * width + scratch
+
+
+def run_memory(config: TrainingConfig, trained: Trained, compute: Compute, context: int) -> int:
+    """Bytes that a run's process takes beside `training_memory`, roughly; on a GPU none.
+
+    Kernels and optimizer come with the first steps, and what measures a model with the first
+    evaluation, when the activations of training are gone.
+    """
+    if compute.device == "cuda":
+        return 0
+    shape = trained.shape
+    has_experts = not shape.compiles and shape.scores_per_token(1) > 0  # else it is recurrent
+    measuring = max(0.0, _EVALUATION_BYTES - _activations(config, trained, compute, context))
+    return round(_STEPS_BYTES + _EXPERTS_BYTES * has_experts + measuring)
 
 
 def sampling_memory(trained: Trained, compute: Compute) -> int:
@@ -388,15 +419,22 @@ def sampling_memory(trained: Trained, compute: Compute) -> int:
     return reference + _SAMPLING_BYTES
 
 
-def training_disk(trained: Trained, *, snapshots: bool = False, width: int = 2) -> int:
-    """Bytes that a run writes, roughly: one checkpoint more than are kept, and the model.
+def training_disk(
+    trained: Trained, *, snapshots: int = 0, steps: int | None = None, save_every: int | None = None
+) -> int:
+    """Bytes that a run writes, roughly: its checkpoints, its snapshots and the model.
 
-    Snapshots are of `width` bytes a weight, and sixteen of them in a run of 33,000 steps.
+    While one more is written, there is one checkpoint more than are kept; fewer in a run that ends
+    before it is saved so often. Snapshots have so many bytes a weight, and are kept after steps
+    1, 2, 4, …: sixteen in a run of 33,000 steps, which is reckoned with while nothing is known.
     """
     masters_and_moments = 3 * 4
-    kept_on_the_way = 16 * width if snapshots else 0
-    checkpoints = masters_and_moments * (checkpoint.KEPT + 1)
-    return trained.trained_parameters * (checkpoints + kept_on_the_way + 4)
+    checkpoints = checkpoint.KEPT + 1
+    if steps is not None and save_every is not None:  # the last step leaves the model alone
+        checkpoints = min(checkpoints, (steps - 1) // save_every)
+    kept_on_the_way = 16 if steps is None else steps.bit_length()
+    per_weight = masters_and_moments * checkpoints + kept_on_the_way * snapshots + 4
+    return trained.trained_parameters * per_weight
 
 
 def _why_eager(config: TrainingConfig, compute: Compute, shape: Shape) -> dict[str, str]:

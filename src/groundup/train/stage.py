@@ -49,6 +49,7 @@ from groundup.train.plan import (
     print_plan,
     require_resources,
     resolve_plan,
+    run_memory,
     sampling_memory,
     training_disk,
     training_memory,
@@ -232,9 +233,9 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             now = _compute(job, compile_by_default=compiled, planned=plan.compute)
             refuse_inexact(plan.compute, now, config.allow_inexact_resume)
             return replace(plan, compute=now)
-        minutes = config.minutes
+        minutes, steps = config.minutes, config.steps
         if minutes is None:
-            steps = config.steps or math.ceil(config.epochs * job.rows_per_epoch / config.rows)
+            steps = steps or math.ceil(config.epochs * job.rows_per_epoch / config.rows)
             tokens = steps * config.rows * job.context
             eager = resolve(config, compile_by_default=False)
             minutes = expected_minutes(job.trained, tokens, eager)
@@ -243,7 +244,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         require_resources(config, job.trained, compute, job.context, only_planned=only_planned)
         what = f"training {job.trained.trained_parameters / 1e6:.1f} M parameters"
         width = compute.torch_dtype.itemsize
-        need = training_disk(job.trained, snapshots=job.snapshots, width=width)
+        snapshots = width if job.snapshots else 0
+        need = training_disk(job.trained, snapshots=snapshots, steps=steps)
         checkpoint.require_space(run.folder, need, what, None)
         reasons = job.reasons
         if compute != in_pytorch(compute) and job.replays:
@@ -270,7 +272,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             pace = measure_pace(
                 model,
                 compute,
-                micro_batches(job.stream(None), model),
+                micro_batches(job.stream(None), model, config.steps),
                 job.loss,
                 muon=uses_muon(config, job.trained),
                 gradient_checkpointing=config.gradient_checkpointing,
@@ -283,7 +285,9 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             reset_peak_memory(compute.device)
             held = peak_memory(compute.device)
             peak = training_memory(config, job.trained, compute, job.context, held)
-            if not job.replays:
+            if job.replays:
+                peak += run_memory(config, job.trained, compute, job.context)
+            else:
                 peak += sampling_memory(job.trained, compute)
         plan = resolve_plan(
             config,
@@ -296,7 +300,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             most_passes=job.most_passes,
             layout=job.layout,
             peak_memory=peak,
-            disk=need,
+            snapshots=snapshots,
+            written=sum(one.stat().st_size for one in run.folder.rglob("*") if one.is_file()),
             replays=job.replays,
             reasons=reasons,
         )
