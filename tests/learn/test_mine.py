@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -333,8 +334,16 @@ def test_damaged_progress_is_told_what_to_do(own: Own) -> None:
     path = own.folder / "progress.json"
     for content in (b"", b"{", b"\xff", b"[1]", b'{"exercises": 1}', b"[" * 100_000):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"progress\.json is damaged .* your files stay"):
+        with pytest.raises(
+            UserError, match=r"progress\.json is damaged .* your files stay"
+        ) as told:
             own.progress()
+    path.unlink()  # as it says
+    command = re.search(r"groundup (learn check NUMBER .*) finds out", str(told.value))
+    assert command is not None
+    own.file(CHAIN).write_bytes((CHAIN.folder / "solution.py").read_bytes())
+    assert main(shlex.split(command[1].replace("NUMBER", CHAIN.number))) == 0
+    assert own.has_passed(CHAIN)
 
 
 def test_a_notebook_or_page_is_of_a_named_exercise(

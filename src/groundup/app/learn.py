@@ -313,7 +313,7 @@ def _exercise(own: Own, which: str | None) -> Exercise:
     opened = own.progress().opened
     if opened is None:
         raise UserError(
-            f"no exercise was opened in {own.folder} yet; open one: "
+            f"no exercise was opened in {own.folder} yet; name the one that is meant, or open one: "
             f"groundup learn {road()[0].number}{own.option}"
         )
     return find(opened)

@@ -58,7 +58,7 @@ def mine(
         raise UserError(
             f"{folder} has no part yet that passed and can take the product's place"
             f"{f': {told}' if told else ''}; groundup learn{own.option} shows the road, and "
-            f"groundup learn check{own.option} says what passes"
+            f"groundup learn check NUMBER{own.option} says what passes"
         )
     with ExitStack() as stack:
         stack.enter_context(importable(folder))

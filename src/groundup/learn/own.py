@@ -160,8 +160,8 @@ class Own:
         except ValidationError as error:
             raise UserError(
                 f"{path} is damaged ({error.errors()[0]['msg']}); move it away to begin a new one: "
-                f"your files stay, and groundup learn check{self.option} finds out again what "
-                "passes"
+                f"your files stay, and groundup learn check NUMBER{self.option} finds out again "
+                "whether an exercise passes"
             ) from None
         except OSError as error:
             raise UserError(
