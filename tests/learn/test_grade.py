@@ -63,6 +63,17 @@ def test_an_endless_loop_is_ended_and_its_line_told(tmp_path: Path) -> None:
     assert "loop that does not end" in text
 
 
+def test_a_part_that_waits_for_its_turn_is_not_ended(tmp_path: Path) -> None:
+    waits = "import time\nif not hasattr(descend, 'waited'): time.sleep(0.9)\ndescend.waited = True"
+    verdict = graded(tmp_path, f"{waits}\n{RIGHT}", seconds=0.6)
+    assert verdict.passed, verdict.lines
+
+
+def test_a_part_that_waits_for_ever_is_ended(tmp_path: Path) -> None:
+    text = said(graded(tmp_path, "import time\ntime.sleep(60)", seconds=0.1))
+    assert "did not end in time" in text
+
+
 def test_a_loop_that_swallows_everything_is_ended_too(tmp_path: Path) -> None:
     lines = ["while True:", " try:", "  while True:", "   x = x + 0", " except BaseException: pass"]
     text = said(graded(tmp_path, "\n".join(lines), seconds=0.2, wall_seconds=5.0))
