@@ -34,6 +34,8 @@ def test_the_solution_passes(exercise: Exercise, tmp_path: Path) -> None:
 
 def foretold(part: ModuleType, run: Path, prediction: float = 1.52) -> None:
     """Let a run have reached 1.5 bits per byte, and the part have foretold it."""
+    (run / "run.json").write_text('{"stage": "pretrain"}')
+    (run / "status.json").write_text('{"state": "finished", "parts": {}}')
     (run / "metrics.jsonl").write_text('{"bits_per_byte": 1.7}\n{"bits_per_byte": 1.5}\n')
     part.PREDICTION, part.RUN = prediction, str(run)  # type: ignore[attr-defined]
 
@@ -55,6 +57,41 @@ def test_a_prediction_without_its_run_is_not_passed(tmp_path: Path) -> None:
     assert verdict.state == "differs" and "RUN names no folder" in verdict.lines[-1]
     foretold(part, tmp_path)
     assert judge(exercise, part).passed
+
+
+@pytest.mark.parametrize("prediction", [float("nan"), float("inf"), 0.0, -1.5, "1.5", True])
+def test_a_prediction_is_a_number_of_bits(prediction: object, tmp_path: Path) -> None:
+    exercise = find("scaling")
+    part = module_of(exercise.folder / "solution.py", exercise.name)
+    foretold(part, tmp_path)
+    part.PREDICTION = prediction  # type: ignore[attr-defined]
+    verdict = judge(exercise, part)
+    assert verdict.state == "differs" and "Bits per byte are a number above 0" in verdict.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("status.json", '{"state": "running"}', "is not finished"),
+        ("status.json", None, "is not finished"),
+        ("run.json", '{"stage": "sft"}', "is not one"),
+        ("run.json", None, "is not one"),
+        ("metrics.jsonl", '{"bits_per_byte": 1.5}\n{"bits_', "is not one"),
+        ("metrics.jsonl", '{"loss": 1.5}', "is not one"),
+    ],
+)
+def test_a_prediction_is_compared_with_a_finished_pretrain_run(
+    name: str, content: str | None, told: str, tmp_path: Path
+) -> None:
+    exercise = find("scaling")
+    part = module_of(exercise.folder / "solution.py", exercise.name)
+    foretold(part, tmp_path)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+    verdict = judge(exercise, part)
+    assert verdict.state == "differs" and told in verdict.lines[-1], verdict.lines
 
 
 @EXERCISES

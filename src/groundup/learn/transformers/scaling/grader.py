@@ -1,14 +1,17 @@
 """Grades the scaling law by laws that are known, and a prediction by the run itself."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
+from groundup.errors import UserError
 from groundup.learn.difference import Difference
 from groundup.learn.exercise import StillToCome, Trial, Unfit, calls
+from groundup.runs.folder import is_finished, read_run
 
 _NEAR = 0.05
 
@@ -82,21 +85,39 @@ def _miss(part: ModuleType) -> float:
     if prediction is None:
         hint = "RUN is named, and PREDICTION is None: say what you foretold."
         raise Unfit(Difference("", "PREDICTION = None", "a number of bits per byte", hint))
-    # As seen from where the learner's folder lies.
-    log = Path(str(part.__file__)).resolve().parent.parent / run / "metrics.jsonl"
-    text = log.read_text(encoding="utf-8") if log.is_file() else ""
-    found = [json.loads(line).get("bits_per_byte") for line in text.splitlines()]
-    reached = [one for one in found if one is not None]
-    if not reached:
-        hint = f"RUN names no folder of a pretrain run: {log} "
-        hint += "holds no bits_per_byte." if log.is_file() else "is not there."
-        raise Unfit(Difference("", f"RUN = {run!r}", "the folder of a pretrain run", hint))
-    off = prediction / reached[-1] - 1
+    is_number = isinstance(prediction, int | float | np.number) and prediction is not True
+    if not is_number or not 0 < prediction < math.inf:
+        hint = "Bits per byte are a number above 0: say what you foretold."
+        found = f"PREDICTION = {prediction!r}"
+        raise Unfit(Difference("", found, "a number of bits per byte", hint))
+    reached = _reached(part, run)
+    off = prediction / reached - 1
     if abs(off) > _NEAR:
         hint = (
             f"{abs(off):.1%} too {'high' if off > 0 else 'low'}. Fit the law to more runs and "
             "foretell another one: a number made to fit this run foretells nothing."
         )
-        yours, expected = f"{prediction:.4g} bits per byte foretold", f"{reached[-1]:.4g} reached"
+        yours, expected = f"{prediction:.4g} bits per byte foretold", f"{reached:.4g} reached"
         raise Unfit(Difference("", yours, f"{expected}, within {_NEAR:.0%}", hint))
     return 0.0
+
+
+def _reached(part: ModuleType, run: str) -> float:
+    """The bits per byte that a finished pretrain run ended with."""
+    # As seen from where the learner's folder lies.
+    folder = Path(str(part.__file__)).resolve().parent.parent / run
+    try:
+        measure = read_run(folder)["traits"].get("measure")
+        log = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+        found = [json.loads(line).get("bits_per_byte") for line in log.splitlines()]
+    except (UserError, OSError, ValueError):
+        measure, found = None, []
+    reached = [one for one in found if one is not None]
+    if measure != "bits_per_byte" or not reached:
+        hint = f"RUN names no folder of a pretrain run: {folder} "
+        hint += "is not one." if folder.is_dir() else "is not there."
+        raise Unfit(Difference("", f"RUN = {run!r}", "the folder of a pretrain run", hint))
+    if not is_finished(folder):
+        hint = f"The run in {folder} is not finished: the same command as before resumes it."
+        raise Unfit(Difference("", f"RUN = {run!r}", "a finished pretrain run", hint))
+    return float(reached[-1])
