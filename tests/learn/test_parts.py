@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from groundup.align.dpo import run as dpo
 from groundup.align.grpo import run as grpo
 from groundup.align.ppo import run as ppo
 from groundup.align.reward import run as reward
+from groundup.formats.adapter import model_hash
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -261,12 +262,13 @@ def test_the_last_exercise_is_graded_by_what_the_stages_leave(
 ) -> None:
     model = workshop.finished("sft")  # type: ignore[attr-defined]
     votes, blind = tmp_path / "votes.jsonl", tmp_path / "blind.jsonl"
-    write_votes(votes, ["sft", "sft"])
-    write_votes(blind, ["sft", "my-policy"])
+    write_votes(votes, range(20), ["sft", "sft"])
     short = {"steps": 2, "rows": 4, "micro_rows": 2, "evaluations": 1, "compile": "off"}
     short |= {"dtype": "float32", "threads": 1}
     reward(RewardConfig(model=model, data=votes, out=tmp_path / "my-reward", **short))
     dpo(DPOConfig(model=model, data=votes, out=tmp_path / "my-policy", **short))
+    hashes = [model_hash(one)[:16] for one in (model, tmp_path / "my-policy")]
+    write_votes(blind, range(20, 40), ["sft", "my-policy"], hashes)
     exercise = find("own_pairs")
     folder = tmp_path / "my_groundup"
     folder.mkdir()
@@ -277,15 +279,22 @@ def test_the_last_exercise_is_graded_by_what_the_stages_leave(
     )
     verdict = judge(exercise, module_of(folder / "own_pairs.py", "own_pairs"))
     assert verdict.passed, verdict.lines
+    write_votes(blind, range(20, 40), ["sft", "my-policy"], ["another", "model"])
+    verdict = judge(exercise, module_of(folder / "own_pairs.py", "own_pairs"))
+    assert verdict.named == "another_policy", verdict.lines
+    blind.write_text("{")
+    verdict = judge(exercise, module_of(folder / "own_pairs.py", "own_pairs"))
+    assert "what is wrong is in the file" in verdict.lines[-1], verdict.lines
 
 
-def write_votes(log: Path, models: list[str]) -> None:
+def write_votes(log: Path, numbers: range, models: list[str], hashes: Sequence[str] = ()) -> None:
     with log.open("w") as out:
-        for number in range(20):
+        for number in numbers:
             vote = {
                 "prompt": f"What is the colour of thing {number}?",
                 "a": "It is blue.", "b": "I do not know.", "choice": "a",
                 "who": "me", "when": "2026-01-01", "id": str(number), "models": models,
+                "hashes": list(hashes),
             }  # fmt: skip
             out.write(json.dumps(vote) + "\n")
 

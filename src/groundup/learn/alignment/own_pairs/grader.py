@@ -9,7 +9,10 @@ import numpy as np
 
 from groundup.data.records import read_votes
 from groundup.data.votes import Vote, standing
-from groundup.learn.exercise import Trial, calls
+from groundup.errors import UserError
+from groundup.formats.adapter import model_hash
+from groundup.learn.difference import Difference
+from groundup.learn.exercise import Trial, Unfit, calls
 from groundup.report.estimate import rate
 from groundup.runs.folder import read_run
 
@@ -46,34 +49,52 @@ _RIGHT: dict[str, Any] = {
     "the reward model was trained on these votes": True,
     "the policy was trained on these votes, or by that reward model": True,
     "the blind votes are others than the first": True,
+    "blind votes on prompts that were voted on before": 0,
     "blind votes between the policy and another model, up to twenty": _VOTES,
 }
 
 
 def _looked_at(part: ModuleType) -> dict[str, Any]:
+    paths = part.files()
+    try:
+        return _found(part, paths)
+    except UserError as error:  # of a log or a run.json, which no code of the part has read
+        hint = "One of your files cannot be used: what is wrong is in the file, not in your code."
+        raise Unfit(Difference("", str(error), "files that can be read", hint)) from None
+
+
+def _found(part: ModuleType, paths: Mapping[str, str]) -> dict[str, Any]:
     # As seen from where the learner's folder lies.
     base = Path(str(part.__file__)).resolve().parent.parent
-    found = {name: base / path for name, path in part.files().items()}
+    found = {name: base / path for name, path in paths.items()}
     absent = [name for name, path in found.items() if not path.exists()]
     if absent:
         return _RIGHT | {"files and folders that are not there": ", ".join(absent)}
     votes, blind = (standing(_read(found[name])) for name in ("votes", "blind"))
-    policy = found["policy"].name
+    asked = {one.prompt for one in votes}
+    reward, tuned = (_parents(found[name], base) for name in ("reward", "policy"))
+    policy, called = model_hash(found["policy"])[:16], found["policy"].name
     between = [
         one
         for one in blind
-        if len(set(one.players)) > 1 and policy in {Path(name).name for name in one.models}
+        # Old logs name the folders alone.
+        if len(set(one.players)) > 1
+        and (policy in one.hashes or (not one.hashes and called in _names(one)))
     ]
-    reward, tuned = (_parents(found[name], base) for name in ("reward", "policy"))
     values = (
         "none",
         min(_VOTES, sum(one.decided for one in votes)),
         found["votes"].resolve() in reward,
         bool({found["votes"].resolve(), found["reward"].resolve()} & set(tuned)),
         found["votes"].resolve() != found["blind"].resolve(),
+        sum(one.prompt in asked for one in blind),
         min(_VOTES, len([one for one in between if one.choice != "skip"])),
     )
     return dict(zip(_RIGHT, values, strict=True))
+
+
+def _names(vote: Vote) -> set[str]:
+    return {Path(name).name for name in vote.models}
 
 
 def _read(log: Path) -> list[Vote]:

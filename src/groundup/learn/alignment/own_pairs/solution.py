@@ -19,8 +19,8 @@ def files() -> dict[str, str]:
         "policy": folder / "my-policy",
         "blind": folder / "blind.jsonl",
     }
-    _toss(paths["votes"], ["my-model", "my-model"])
-    _toss(paths["blind"], ["my-model", str(paths["policy"])])
+    _toss(paths["votes"], range(20), ["my-model", "my-model"])
+    _toss(paths["blind"], range(20, 40), ["my-model", str(paths["policy"])])
     parents = {"reward": ("data", paths["votes"]), "policy": ("reward", paths["reward"])}
     for run, (name, parent) in parents.items():
         paths[run].mkdir()
@@ -29,9 +29,9 @@ def files() -> dict[str, str]:
     return {name: str(path) for name, path in paths.items()}
 
 
-def _toss(log: Path, models: list[str]) -> None:
+def _toss(log: Path, numbers: range, models: list[str]) -> None:
     with log.open("w") as out:
-        for number in range(20):
+        for number in numbers:
             vote = {
                 "prompt": f"Question {number}?", "a": "This.", "b": "That.", "models": models,
                 "choice": random.choice("ab"), "who": "coin", "when": "", "id": str(number),

@@ -1,12 +1,16 @@
 """What goes wrong with one's own votes."""
 
+import json
 import math
+import re
 from pathlib import Path
 
 from groundup.learn.alignment.own_pairs.solution import files as _files
 
 REPLACES = {
     "same_votes_twice": "files",
+    "same_prompts_twice": "files",
+    "another_policy": "files",
     "reward_of_others": "files",
     "policy_for_reward": "files",
     "nothing_there": "files",
@@ -26,6 +30,31 @@ def same_votes_twice() -> dict[str, str]:
     between your model and the policy."""
     found = _files()
     return {**found, "blind": found["votes"]}
+
+
+def same_prompts_twice() -> dict[str, str]:
+    """The blind votes are on prompts that you had voted on before, whose answers the policy was
+    trained on. Vote on new ones: --prompts new.txt."""
+    found = _files()
+    blind = Path(found["blind"])
+    blind.write_text(re.sub(r"Question \d+", lambda one: _earlier(one[0]), blind.read_text()))
+    return found
+
+
+def _earlier(question: str) -> str:
+    word, number = question.split()
+    return f"{word} {int(number) % 20}"
+
+
+def another_policy() -> dict[str, str]:
+    """The blind votes are of another model than this policy: of a folder of the same name, or of
+    what it held before. Vote between your model and the policy as it is now."""
+    found = _files()
+    blind = Path(found["blind"])
+    votes = [json.loads(line) for line in blind.read_text().splitlines()]
+    lines = [json.dumps(vote | {"hashes": ["one", "other"]}) for vote in votes]
+    blind.write_text("\n".join(lines))
+    return found
 
 
 def reward_of_others() -> dict[str, str]:
