@@ -31,7 +31,7 @@ EXERCISES = (
         minutes=30,
         difficulty=3,
         importance=4,
-        makes="a model in your own four bits, in a folder that bitsandbytes reads",
+        makes="QLoRA trains an adapter beside a model in your own four bits",
     ),
     Exercise(
         "4.4",

@@ -14,7 +14,7 @@ from groundup.adapters.quantization import quantize, quantized_layers
 from groundup.learn.plain import all_replaced
 from groundup.learn.small import losses, replies, small_model
 
-USED_BY = "QLoRA and models in NF4 (--adapter qlora, --quantize nf4), and the folders of both"
+USED_BY = "QLoRA (--adapter qlora) of groundup sft, dpo and other stages, and models loaded in NF4"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
