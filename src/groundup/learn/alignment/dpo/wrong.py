@@ -11,6 +11,9 @@ REPLACES = {
     "beta_forgotten": "dpo_losses",
     "beta_outside": "dpo_losses",
     "rejected_preferred": "dpo_losses",
+    "loss_rises": "dpo_losses",
+    "no_logarithm": "dpo_losses",
+    "exchanged": "dpo_losses",
     "reference_added": "dpo_losses",
     "sigmoid_overflows": "dpo_losses",
     "margin_without_beta": "dpo_losses",
@@ -149,3 +152,40 @@ def rejected_detached(
     reference thinks is a constant."""
     margins = beta * ((chosen - reference_chosen) - (rejected.detach() - reference_rejected))
     return -logsigmoid(margins), margins
+
+
+def loss_rises(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """The sign inside of the sigmoid is turned: the loss would rise with the margin. It is -log
+    sigmoid(margin)."""
+    margins = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    return -logsigmoid(-margins), margins
+
+
+def no_logarithm(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """That is -sigmoid(margin). The loss is -log sigmoid(margin), by `logsigmoid`."""
+    margins = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    return -margins.sigmoid(), margins
+
+
+def exchanged(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """The two results are exchanged: losses come first, then margins."""
+    margins = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    return margins, -logsigmoid(margins)

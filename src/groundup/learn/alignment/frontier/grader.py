@@ -20,6 +20,18 @@ def trials(seed: int) -> Iterator[Trial]:
             dominates(one, other),
             {"one": one, "other": other},
         )
+    # Of any axes, as many as there are; and a little better is better.
+    pairs_of_three = [((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)), ((0.5, 0.5, 0.9), (0.5, 0.5, 0.1))]
+    pairs_of_three += [((0.9, 0.9, 0.1), (0.5, 0.5, 0.2)), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.4999))]
+    pairs_of_three += [((0.9, 0.9, 0.4999), (0.5, 0.5, 0.5)), ((0.2, 0.9, 0.9), (0.3, 0.5, 0.5))]
+    for first, second in pairs_of_three:
+        one, other = _on_three(first), _on_three(second)
+        yield Trial(
+            f"dominates: {first} against {second}",
+            calls("dominates", one, other),
+            dominates(one, other),
+            {"one": one, "other": other},
+        )
     one, other = {"safety": 0.9, "use": 0.3}, {"use": 0.2, "safety": 0.8}
     yield Trial(
         "dominates: the axes in another order",
@@ -34,8 +46,10 @@ def trials(seed: int) -> Iterator[Trial]:
         [(dice.randrange(5) / 4, dice.randrange(5) / 4) for _ in range(8)],
         [(0.1, 0.9), (0.4, 0.6), (0.6, 0.4), (0.9, 0.2), (0.3, 0.5)],
     ]
-    for values in lists:
-        points = [_point(one) for one in values]
+    in_three = [(0.9, 0.9, 0.1), (0.5, 0.5, 0.5), (0.9, 0.5, 0.1), (0.1, 0.1, 0.9)]
+    spaces = [[_point(one) for one in values] for values in lists]
+    spaces.append([_on_three(one) for one in in_three])
+    for points in spaces:
         yield Trial(
             f"frontier of {len(points)} points",
             calls("frontier", points),
@@ -49,6 +63,8 @@ def trials(seed: int) -> Iterator[Trial]:
         ((0.01, 0.02), (0.0, 0.03)),
         ((-0.2, -0.1), (-0.3, 0.1)),
         ((-0.09, 0.01), (0.01, 0.02)),
+        ((0.0, 0.1), (-0.05, 0.1)),
+        ((0.02, 0.1), (-0.1, 0.0)),
     ]
     for safety, use in changes:
         ends = {"safety": safety, "use": use}
@@ -62,3 +78,7 @@ def trials(seed: int) -> Iterator[Trial]:
 
 def _point(values: tuple[float, float]) -> dict[str, float]:
     return {"safety": values[0], "use": values[1]}
+
+
+def _on_three(values: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(("fairness", "safety", "use"), values, strict=True))

@@ -7,6 +7,10 @@ REPLACES = {
     "better_sum": "dominates",
     "first_axis": "dominates",
     "axes_by_place": "dominates",
+    "better_on_more_axes": "dominates",
+    "first_two_axes": "dominates",
+    "named_axes": "dominates",
+    "nearly_equal": "dominates",
     "best_sum": "frontier",
     "dominated_ones": "frontier",
     "points_not_places": "frontier",
@@ -15,6 +19,8 @@ REPLACES = {
     "sure_everywhere": "beyond_chance",
     "middle_counts": "beyond_chance",
     "doubt_stops": "beyond_chance",
+    "touching_is_a_gain": "beyond_chance",
+    "touching_is_a_loss": "beyond_chance",
 }
 
 Point = dict[str, float]
@@ -59,6 +65,33 @@ def axes_by_place(one: Point, other: Point) -> bool:
     Look both up by the axis."""
     pairs = list(zip(one.values(), other.values(), strict=True))
     return all(mine >= theirs for mine, theirs in pairs) and any(a > b for a, b in pairs)
+
+
+def better_on_more_axes(one: Point, other: Point) -> bool:
+    """It is enough here to be better on more axes than worse. Worse on a single one is not
+    dominance."""
+    better = sum(one[axis] > other[axis] for axis in other)
+    return better > sum(one[axis] < other[axis] for axis in other)
+
+
+def first_two_axes(one: Point, other: Point) -> bool:
+    """Only the first two axes are compared. There may be any number: go over all of them."""
+    two = list(one)[:2]
+    pairs = [(one[axis], other[axis]) for axis in two]
+    return all(mine >= theirs for mine, theirs in pairs) and any(a > b for a, b in pairs)
+
+
+def named_axes(one: Point, other: Point) -> bool:
+    """Only "safety" and "use" are compared. Points may have other axes: go over the keys."""
+    pairs = [(one[axis], other[axis]) for axis in ("safety", "use")]
+    return all(mine >= theirs for mine, theirs in pairs) and any(a > b for a, b in pairs)
+
+
+def nearly_equal(one: Point, other: Point) -> bool:
+    """Numbers that nearly agree are taken as equal. Dominance compares them as they are; what is
+    beyond chance is asked apart, by intervals."""
+    nowhere_worse = all(one[axis] >= other[axis] - 1e-3 for axis in other)
+    return nowhere_worse and any(one[axis] > other[axis] + 1e-3 for axis in other)
 
 
 def best_sum(points: list[Point]) -> list[int]:
@@ -109,3 +142,15 @@ def doubt_stops(changes: Changes) -> bool:
     where the *high* end is below 0."""
     is_better = any(low > 0 for low, _ in changes.values())
     return is_better and not any(low < 0 for low, _ in changes.values())
+
+
+def touching_is_a_gain(changes: Changes) -> bool:
+    """An interval that begins at 0 is taken as a gain. Zero is in it: low > 0, not low >= 0."""
+    is_better = any(low >= 0 for low, _ in changes.values())
+    return is_better and not any(high < 0 for _, high in changes.values())
+
+
+def touching_is_a_loss(changes: Changes) -> bool:
+    """An interval that ends at 0 is taken as a loss. Zero is in it: high < 0, not high <= 0."""
+    is_better = any(low > 0 for low, _ in changes.values())
+    return is_better and not any(high <= 0 for _, high in changes.values())

@@ -25,12 +25,14 @@ def trials(seed: int) -> Iterator[Trial]:
         (example, 1.0, 0.0),
         (example, 0.9, 0.5),
         ((np.array([2.0]), np.array([0.5])), 1.0, 0.95),
+        ((np.array([0, 0, 1]), example[1]), 0.9, 0.5),
         (drawn, 0.97, 0.95),
     ):
-        expected = gae(rewards, values, gamma, lam)
+        expected = gae(rewards.astype(float), values, gamma, lam)
         for at, name in enumerate(("advantages", "returns")):
             yield Trial(
-                f"{name} of {len(rewards)} tokens, gamma {gamma}, lam {lam}",
+                f"{name} of {len(rewards)} tokens, gamma {gamma}, lam {lam}"
+                f"{', rewards of whole numbers' if rewards.dtype.kind == 'i' else ''}",
                 calls("gae", rewards, values, gamma, lam, at=at),
                 expected[at],
                 {"rewards": rewards, "values": values, "gamma": gamma, "lam": lam},

@@ -7,6 +7,9 @@ REPLACES = {
     "price_paid_out": "token_rewards",
     "last_price_lost": "token_rewards",
     "score_first": "token_rewards",
+    "price_of_distance": "token_rewards",
+    "price_of_gains": "token_rewards",
+    "estimated_kl": "token_rewards",
     "value_after_the_end": "gae",
     "deltas_alone": "gae",
     "lambda_forgotten": "gae",
@@ -14,6 +17,10 @@ REPLACES = {
     "returns_are_advantages": "gae",
     "rewards_to_go": "gae",
     "gamma_forgotten": "gae",
+    "next_value_whole": "gae",
+    "no_value_taken_away": "gae",
+    "returns_by_minus": "gae",
+    "whole_numbers": "gae",
 }
 
 Both = tuple[np.ndarray, np.ndarray]
@@ -112,3 +119,64 @@ def rewards_to_go(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: fl
         ahead = rewards[t] + gamma * ahead
         returns[t] = ahead
     return advantages, returns
+
+
+def price_of_distance(
+    score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
+) -> np.ndarray:
+    """The price is of the distance, |logprobs - reference_logprobs|. It is of the difference: a
+    token that became less likely gets something back, and only the sum is the divergence."""
+    rewards = -beta * np.abs(logprobs - reference_logprobs)
+    rewards[-1] += score
+    return rewards
+
+
+def price_of_gains(
+    score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
+) -> np.ndarray:
+    """Only tokens that became likelier have a price here. A difference below 0 counts as well, with
+    its sign."""
+    rewards = -beta * np.maximum(logprobs - reference_logprobs, 0)
+    rewards[-1] += score
+    return rewards
+
+
+def estimated_kl(
+    score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
+) -> np.ndarray:
+    """That is GRPO's estimate, e^d - 1 - d. PPO's price is the plain difference of log-
+    probabilities."""
+    apart = reference_logprobs - logprobs
+    rewards = -beta * (np.exp(apart) - 1 - apart)
+    rewards[-1] += score
+    return rewards
+
+
+def next_value_whole(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
+    """The next token's value counts whole in delta. It is still to come, so γ shrinks it:
+    r + γ V' - V."""
+    deltas = rewards + np.append(values[1:], 0.0) - values
+    return _swept(deltas + values, values, 0.0, gamma * lam, 0.0)
+
+
+def no_value_taken_away(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
+    """The token's own value is not taken away: an advantage is what came *beyond* what the critic
+    expected, r + γ V' - V."""
+    following = gamma * np.append(values[1:], 0.0)
+    advantages, _ = _swept(rewards + following, np.zeros(len(values)), 0.0, gamma * lam, 0.0)
+    return advantages, advantages + values
+
+
+def returns_by_minus(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
+    """The values are taken away from the advantages once more. Returns are advantages + values."""
+    advantages, _ = _swept(rewards, values, gamma, gamma * lam, 0.0)
+    return advantages, advantages - values
+
+
+def whole_numbers(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
+    """The advantages are cut to whole numbers where the rewards are such: zeros_like(rewards) has
+    their dtype. Take np.zeros(len(rewards))."""
+    ahead = _swept(rewards, values, gamma, gamma * lam, 0.0)[0]
+    advantages = np.zeros_like(rewards)
+    advantages[:] = ahead
+    return advantages, advantages + values

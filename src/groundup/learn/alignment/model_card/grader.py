@@ -30,6 +30,7 @@ def trials(seed: int) -> Iterator[Trial]:
     ends = [
         *((0.6, 0.8, 0.5, above), (0.1, 0.2, 0.25, below), (0.48, 0.562, 0.5, within)),
         *((0.2, 0.55, 0.5, within), (0.5, 0.7, 0.5, within), (0.3, 0.5, 0.5, within)),
+        *((0.3, 0.4, 0.25, above), (0.2, 0.4, 0.25, within)),
     ]
     for low, high, chance, expected in ends:
         yield Trial(
@@ -45,4 +46,12 @@ def trials(seed: int) -> Iterator[Trial]:
             calls("missing", tasks, measured),
             card.missing(tasks, measured),
             {"tasks": tasks, "measured": measured},
+        )
+    alike = ["bbq", "toxicity", "bbq-age"]
+    for measured in (["bbq-age"], ["bbq"], ["BBQ"]):
+        yield Trial(
+            f"missing: {measured[0]} was measured, of names that are alike",
+            calls("missing", alike, measured),
+            card.missing(alike, measured),
+            {"tasks": alike, "measured": measured},
         )

@@ -13,10 +13,13 @@ REPLACES = {
     "only_above": "says",
     "one_end_is_enough": "says",
     "no_difference": "says",
+    "half_is_chance": "says",
     "what_was_measured": "missing",
     "without_order": "missing",
     "how_many": "missing",
     "measured_not_known": "missing",
+    "part_of_a_name": "missing",
+    "in_any_case": "missing",
 }
 
 
@@ -91,6 +94,14 @@ def no_difference(low: float, high: float, chance: float) -> str:
     return "below chance" if high < chance else "no difference from chance"
 
 
+def half_is_chance(low: float, high: float, chance: float) -> str:
+    """The ends are compared with one half. Chance is what is given: among four answers it is a
+    quarter."""
+    if low > 0.5:
+        return "above chance"
+    return "below chance" if high < 0.5 else "cannot be told from chance"
+
+
 def what_was_measured(tasks: list[str], measured: list[str]) -> list[str]:
     """These are the tasks that *were* measured."""
     return [task for task in tasks if task in measured]
@@ -111,3 +122,14 @@ def measured_not_known(tasks: list[str], measured: list[str]) -> list[str]:
     asked for."""
     left = [task for task in tasks if task not in measured]
     return left + [one for one in measured if one not in tasks]
+
+
+def part_of_a_name(tasks: list[str], measured: list[str]) -> list[str]:
+    """The names are looked for in one text, where a name is found in a longer one, as bbq is in
+    bbq-age. Ask whether it is in the *list*."""
+    return [task for task in tasks if task not in " ".join(measured)]
+
+
+def in_any_case(tasks: list[str], measured: list[str]) -> list[str]:
+    """Capital and small letters are taken as the same. Names are compared as they are."""
+    return [task for task in tasks if task.lower() not in [one.lower() for one in measured]]

@@ -51,12 +51,12 @@ def trials(seed: int) -> Iterator[Trial]:
             float(((ratio < 1 - epsilon) | (ratio > 1 + epsilon)).float().mean()),
             {name: value for name, value in shown.items() if name != "advantages"},
         )
-    narrow = torch.tensor([0.78, 1.21, 1.19]).log()
-    zero = torch.zeros(3)
+    narrow = torch.tensor([0.78, 1.21, 1.19, 0.82]).log()
+    zero = torch.zeros(4)
     yield _trial(
         "clipped_share of ratios near the edges",
         calls("clipped_share", narrow, zero, 0.2),
-        2 / 3,
+        2 / 4,
         {"logprobs": narrow, "old_logprobs": zero, "epsilon": 0.2},
     )
 

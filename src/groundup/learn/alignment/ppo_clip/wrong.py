@@ -9,26 +9,38 @@ REPLACES = {
     "never_clipped": "clipped_losses",
     "log_ratio_clipped": "clipped_losses",
     "ratio_upside_down": "clipped_losses",
+    "quotient_of_logs": "clipped_losses",
+    "difference_of_logs": "clipped_losses",
+    "high_side_clipped": "clipped_losses",
+    "own_range": "clipped_losses",
     "rewards_fall": "clipped_losses",
     "mean_taken": "clipped_losses",
     "nothing_detached": "clipped_losses",
+    "old_not_detached": "clipped_losses",
+    "advantages_not_detached": "clipped_losses",
     "high_side_only": "clipped_share",
     "inside_counted": "clipped_share",
     "of_logs": "clipped_share",
+    "lower_end_upside_down": "clipped_share",
 }
 
 
 def _ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
-    return (logprobs - old_logprobs).exp()
+    return (logprobs - old_logprobs.detach()).exp()
+
+
+def _larger(advantages: Tensor, ratio: Tensor, clipped: Tensor) -> Tensor:
+    numbers = advantages.detach()
+    return torch.maximum(-numbers * ratio, -numbers * clipped)
 
 
 def smaller_of_two(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
     """The smaller of the two losses is taken, so the clip never stops anything. In a loss, with
-    the minus inside, it is the larger one."""
+    the minus inside, it is the larger one. (With the minus before it, it is the smaller one.)"""
     ratio = _ratio(logprobs, old_logprobs)
-    return torch.minimum(-advantages * ratio, -advantages * ratio.clamp(1 - epsilon, 1 + epsilon))
+    return -_larger(-advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
 
 
 def clip_alone(
@@ -36,14 +48,14 @@ def clip_alone(
 ) -> Tensor:
     """Only the clipped ratio is used: where a token went the wrong way, nothing brings it back.
     Take the larger of the unclipped and the clipped loss."""
-    return -advantages * _ratio(logprobs, old_logprobs).clamp(1 - epsilon, 1 + epsilon)
+    return -advantages.detach() * _ratio(logprobs, old_logprobs).clamp(1 - epsilon, 1 + epsilon)
 
 
 def never_clipped(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
     """Nothing is clipped: one sample would be followed without end."""
-    return -advantages * _ratio(logprobs, old_logprobs)
+    return -advantages.detach() * _ratio(logprobs, old_logprobs)
 
 
 def log_ratio_clipped(
@@ -51,17 +63,16 @@ def log_ratio_clipped(
 ) -> Tensor:
     """The *difference of logarithms* is clipped to ±ε. It is the ratio that stays within 1 - ε
     and 1 + ε: exp first."""
-    apart = logprobs - old_logprobs
-    clipped = apart.clamp(-epsilon, epsilon).exp()
-    return torch.maximum(-advantages * apart.exp(), -advantages * clipped)
+    apart = logprobs - old_logprobs.detach()
+    return _larger(advantages, apart.exp(), apart.clamp(-epsilon, epsilon).exp())
 
 
 def ratio_upside_down(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
     """The ratio is upside down: it is new over old, exp(logprobs - old_logprobs)."""
-    ratio = _ratio(old_logprobs, logprobs)
-    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - epsilon, 1 + epsilon))
+    ratio = (old_logprobs.detach() - logprobs).exp()
+    return _larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
 
 
 def rewards_fall(
@@ -70,7 +81,7 @@ def rewards_fall(
     """The minus is missing: this is what is made large. A loss is made small, so its sign is
     turned, and the minimum becomes a maximum."""
     ratio = _ratio(logprobs, old_logprobs)
-    return torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - epsilon, 1 + epsilon))
+    return -_larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
 
 
 def mean_taken(
@@ -78,8 +89,7 @@ def mean_taken(
 ) -> Tensor:
     """The tokens are averaged. Return the loss of each: who divides by what is decided later."""
     ratio = _ratio(logprobs, old_logprobs)
-    clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
-    return torch.maximum(-advantages * ratio, -advantages * clipped).mean()
+    return _larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon)).mean()
 
 
 def nothing_detached(
@@ -87,7 +97,7 @@ def nothing_detached(
 ) -> Tensor:
     """A gradient flows to old_logprobs or to the advantages, which are numbers from before. Detach
     both."""
-    ratio = _ratio(logprobs, old_logprobs)
+    ratio = (logprobs - old_logprobs).exp()
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - epsilon, 1 + epsilon))
 
 
@@ -104,3 +114,57 @@ def inside_counted(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> fl
 def of_logs(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:
     """The difference of logarithms is compared with ε. Compare the ratio's distance from 1."""
     return float(((logprobs - old_logprobs).abs() > epsilon).float().mean())
+
+
+def quotient_of_logs(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
+) -> Tensor:
+    """Log-probabilities are divided by each other. The ratio of probabilities is the exp of their
+    difference."""
+    ratio = logprobs / old_logprobs.detach()
+    return _larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
+
+
+def difference_of_logs(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
+) -> Tensor:
+    """The exp is missing: a difference of log-probabilities is the *logarithm* of the ratio."""
+    ratio = logprobs - old_logprobs.detach()
+    return _larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
+
+
+def high_side_clipped(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
+) -> Tensor:
+    """The ratio is cut at 1 + ε alone. A token with a negative advantage has gained when its ratio
+    *fell*: take the larger of the unclipped loss and that of the ratio cut on both sides."""
+    return -advantages.detach() * _ratio(logprobs, old_logprobs).clamp(max=1 + epsilon)
+
+
+def own_range(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
+    """The ratio is clipped to 0.8 and 1.2 whatever ε is: 1 - ε and 1 + ε."""
+    ratio = _ratio(logprobs, old_logprobs)
+    return _larger(advantages, ratio, ratio.clamp(0.8, 1.2))
+
+
+def lower_end_upside_down(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:
+    """The lower end is taken as 1 / (1 + ε). It is 1 - ε."""
+    ratio = _ratio(logprobs, old_logprobs)
+    return float(((ratio < 1 / (1 + epsilon)) | (ratio > 1 + epsilon)).float().mean())
+
+
+def old_not_detached(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
+) -> Tensor:
+    """A gradient flows to old_logprobs, which are numbers from before. Detach them."""
+    ratio = (logprobs - old_logprobs).exp()
+    return _larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
+
+
+def advantages_not_detached(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
+) -> Tensor:
+    """A gradient flows to the advantages, which are numbers: what they were computed by, such as a
+    critic, must not learn from this loss. Detach them."""
+    ratio = _ratio(logprobs, old_logprobs)
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - epsilon, 1 + epsilon))

@@ -30,6 +30,7 @@ def trials(seed: int) -> Iterator[Trial]:
         ("A beats B, B beats C", chain),
         ("players of different strength who met unequally often", _unequal()),
         ("four players", some),
+        ("players far apart", np.array([[0.0, 1.0, 0.0], [20.0, 0.0, 1.0], [0.0, 30.0, 0.0]])),
     ):
         yield Trial(
             f"ratings of {name}",

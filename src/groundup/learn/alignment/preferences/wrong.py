@@ -11,6 +11,7 @@ REPLACES = {
     "log_odds_won": "ratings",
     "first_not_zero": "ratings",
     "one_step": "ratings",
+    "a_hundred_steps": "ratings",
     "downhill": "ratings",
 }
 
@@ -76,6 +77,13 @@ def first_not_zero(wins: np.ndarray) -> np.ndarray:
 def one_step(wins: np.ndarray) -> np.ndarray:
     """One step is not the top of the hill. Repeat until a step hardly moves anything."""
     found = _climbed(wins, 1)
+    return found - found[0]
+
+
+def a_hundred_steps(wins: np.ndarray) -> np.ndarray:
+    """A hundred steps are too few where players are far apart: the slope there is small. Repeat
+    until a step hardly moves anything."""
+    found = _climbed(wins, 100)
     return found - found[0]
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from groundup.adapters.lora import LoRA, LoRALinear
 from groundup.learn.exercise import Trial, calls
@@ -50,12 +52,27 @@ def trials(seed: int) -> Iterator[Trial]:
             expected,
             {"x": x, "down": down, "up": up, "scale": 0.5},
         )
-    del base
+    y = base + 0.5 * x @ down.T @ up.T
+    for place, name, expected in ((0, "x", y @ up @ down), (1, "base", 2 * y)):
+        yield _trial(
+            f"the gradient of sum(y²) with respect to {name}",
+            calls("lora", x, base, down, up, at=place, via=_gradients_of_inputs),
+            expected,
+            {"x": x, "base": base, "down": down, "up": up, "scale": 0.5},
+        )
+    x, base, down, up = drawn(3, 40), drawn(3, 50), drawn(2, 40), drawn(50, 2)
+    yield Trial(
+        "does lora make a matrix as large as W, of shape (50, 40)",
+        calls("lora", x, base, down, up, 0.5, via=_makes_a_whole_matrix),
+        False,
+        {"x": x, "base": base, "down": down, "up": up, "scale": 0.5},
+    )
     rank, inputs, outputs = 4, 64, 8
     facts: dict[str, Callable[[Tensor, Tensor], object]] = {
         "A's shape": lambda down, up: list(down.shape),
         "B's shape": lambda down, up: list(up.shape),
         "is B zero everywhere": lambda down, up: not bool(up.any()),
+        "is A zero everywhere": lambda down, up: not bool(down.any()),
         "is A within 1/√inputs": lambda down, up: bool(down.abs().max() <= 0.125 + 1e-6),
         "is A spread over all of that": lambda down, up: bool(
             down.min() < -0.1 and down.max() > 0.1
@@ -74,10 +91,42 @@ def trials(seed: int) -> Iterator[Trial]:
             fact(down, up),
             {"rank": rank, "inputs": inputs, "outputs": outputs},
         )
+    yield Trial(
+        f"start({rank}, {inputs}, {outputs}), twice: is A the same",
+        calls("start", rank, inputs, outputs, via=_starts_alike),
+        False,
+        {"rank": rank, "inputs": inputs, "outputs": outputs},
+    )
 
 
 def _fact(fact: Callable[[Tensor, Tensor], object], *sizes: int) -> Callable[[ModuleType], object]:
     return lambda part: fact(*part.start(*sizes))
+
+
+def _starts_alike(start: Callable[..., tuple[Tensor, Tensor]], *sizes: int) -> bool:
+    return torch.equal(start(*sizes)[0], start(*sizes)[0])
+
+
+class _Sizes(TorchFunctionMode):
+    """Notes how many numbers the largest tensor has that an operation gives."""
+
+    largest = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor):
+            self.largest = max(self.largest, found.numel())
+        return found
+
+
+def _makes_a_whole_matrix(
+    lora: Callable[..., Tensor], x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float
+) -> bool:
+    with _Sizes() as sizes:
+        lora(x, base, down, up, scale)
+    return sizes.largest >= len(up) * down.shape[1]
 
 
 def _layer(weight: Tensor, down: Tensor, up: Tensor, alpha: float) -> LoRALinear:
@@ -104,3 +153,17 @@ def _gradients(
     leaves = [down.clone().requires_grad_(), up.clone().requires_grad_()]
     result = lora(x, torch.zeros(2, 3), *leaves, 0.5)
     return torch.autograd.grad(result.square().sum(), leaves)
+
+
+def _gradients_of_inputs(
+    lora: Callable[..., Tensor], x: Tensor, base: Tensor, down: Tensor, up: Tensor
+) -> tuple[Tensor, ...]:
+    leaves = [x.clone().requires_grad_(), base.clone().requires_grad_()]
+    # The factors need gradients too, as they do in training.
+    factors = [down.clone().requires_grad_(), up.clone().requires_grad_()]
+    total = lora(*leaves, *factors, 0.5).square().sum()
+    found = torch.autograd.grad(total, leaves, allow_unused=True)
+    return tuple(
+        torch.zeros_like(leaf) if one is None else one
+        for leaf, one in zip(leaves, found, strict=True)
+    )

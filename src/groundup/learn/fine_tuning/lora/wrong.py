@@ -10,9 +10,14 @@ REPLACES = {
     "base_scaled_too": "lora",
     "base_left_out": "lora",
     "not_transposed": "lora",
+    "whole_matrix": "lora",
+    "x_detached": "lora",
+    "base_detached": "lora",
     "both_zero": "start",
     "both_random": "start",
     "wide_start": "start",
+    "one_number": "start",
+    "the_same_each_time": "start",
     "scale_not_merged": "merged",
     "weight_changed": "merged",
     "merged_the_wrong_way": "merged",
@@ -74,3 +79,34 @@ def weight_changed(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Te
 def merged_the_wrong_way(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
     """The product is A B, of shape (r, r). B A, `up @ down`, has W's shape."""
     return weight + scale * (down @ up)
+
+
+def whole_matrix(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """B A is multiplied out, a matrix as large as W, for each layer and step. Go through the r
+    numbers: (x @ A.T) @ B.T, from left to right."""
+    return base + scale * (x @ (up @ down).T)
+
+
+def x_detached(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """No gradient flows through the adapter to x, so the layers before would learn from W x alone.
+    Only W is frozen."""
+    return base + (x.detach() @ down.T * scale) @ up.T
+
+
+def base_detached(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """No gradient flows through base. W is frozen, and what comes to it is not: the layers before
+    learn through W x, too."""
+    return base.detach() + (x @ down.T * scale) @ up.T
+
+
+def one_number(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
+    """A is not drawn: most of its numbers are the same, so its rows would learn alike. Draw each
+    one uniformly between -1/sqrt(in) and 1/sqrt(in)."""
+    return torch.full((rank, inputs), 0.5 / math.sqrt(inputs)), torch.zeros(outputs, rank)
+
+
+def the_same_each_time(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
+    """Each call gives the same A, so all layers of one size would start alike. Draw it, without a
+    seed of your own."""
+    even = torch.linspace(-1, 1, rank * inputs).view(rank, inputs)
+    return even / math.sqrt(inputs), torch.zeros(outputs, rank)

@@ -22,6 +22,7 @@ def trials(seed: int) -> Iterator[Trial]:
         ("four numbers", torch.tensor([0.3, -0.1, 0.0, 0.05]), 4),
         ("two blocks, one with an outlier", outlier, 4),
         ("a block of zeros", zeros, 4),
+        ("two blocks of tiny numbers", torch.tensor([1e-4, -3e-5, 5e-5, 0, 8e-9, 1e-9, 0, 0]), 4),
         ("256 numbers", drawn, 64),
     ):
         packed, absmax = quantize_4bit(flat, "nf4", block_size)

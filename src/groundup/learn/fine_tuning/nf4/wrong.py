@@ -9,6 +9,7 @@ REPLACES = {
     "rounded_down": "quantize",
     "evenly_spaced": "quantize",
     "zeros_divided": "quantize",
+    "small_blocks_clamped": "quantize",
     "low_bits_first": "pack",
     "no_bytes": "pack",
     "halves_side_by_side": "pack",
@@ -99,3 +100,11 @@ def divided_by_scale(packed: Tensor, absmax: Tensor, code: Tensor, block_size: i
     """Blocks are divided by their scales again. They were divided when quantized: multiply now."""
     indices = torch.stack((packed >> 4, packed & 15), dim=1).flatten()
     return (code[indices.long()].view(-1, block_size) / absmax[:, None]).flatten()
+
+
+def small_blocks_clamped(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    """Blocks of small numbers are divided by more than their absmax, and fall near zero. What keeps
+    zeros from 0 / 0 must be far below any weight: clamp(min=1e-38)."""
+    blocks = flat.view(-1, block_size)
+    absmax = blocks.abs().amax(1)
+    return _nearest(blocks / absmax.clamp(min=1e-3)[:, None], code), absmax

@@ -29,6 +29,7 @@ def trials(seed: int) -> Iterator[Trial]:
         (1_000_000, 0.9, 50_000),
         (1_000_000, 0.1, 10_000_000),
         (30, 1.0, 60),
+        (1_001, 0.3, 7_000),
     ):
         steps = tokens * share
         yield Trial(
@@ -40,6 +41,7 @@ def trials(seed: int) -> Iterator[Trial]:
     texts: list[tuple[list[float], list[float], list[int]]] = [
         ([10.0], [12.0], [20]),
         ([5.0, 90.0], [9.0, 91.0], [4, 90]),
+        ([9.0, 91.0], [5.0, 93.0], [4, 90]),
     ]
     sizes = [dice.randrange(5, 90) for _ in range(4)]
     paid = [dice.uniform(0.5, 1) * size for size in sizes]

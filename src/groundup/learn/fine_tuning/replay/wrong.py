@@ -10,9 +10,13 @@ REPLACES = {
     "zero_shares_listed": "token_shares",
     "share_forgotten": "times_seen",
     "upside_down": "times_seen",
+    "whole_passes": "times_seen",
+    "rounded": "times_seen",
+    "whole_tokens": "times_seen",
     "mean_of_texts": "forgotten",
     "sign_turned": "forgotten",
     "in_nats": "forgotten",
+    "never_below_zero": "forgotten",
 }
 
 
@@ -77,3 +81,23 @@ def sign_turned(before: list[float], after: list[float], sizes: list[int]) -> fl
 def in_nats(before: list[float], after: list[float], sizes: list[int]) -> float:
     """These are nats per byte. Divide by log 2 for bits."""
     return (sum(after) - sum(before)) / sum(sizes)
+
+
+def whole_passes(tokens: int, share: float, size: int) -> float:
+    """Only whole passes are counted. A source is seen 1.8 times, or 0.01 times: divide with /."""
+    return tokens * share // size
+
+
+def rounded(tokens: int, share: float, size: int) -> float:
+    """The result is rounded, which is for showing it. Of a large source a small share is seen."""
+    return round(tokens * share / size, 2)
+
+
+def whole_tokens(tokens: int, share: float, size: int) -> float:
+    """The source's tokens are cut to a whole number first. Nothing needs to be rounded here."""
+    return int(tokens * share) / size
+
+
+def never_below_zero(before: list[float], after: list[float], sizes: list[int]) -> float:
+    """What is below 0 is made 0. A model may become better at a text, and that is told too."""
+    return max(0.0, (sum(after) - sum(before)) / math.log(2) / sum(sizes))

@@ -40,12 +40,21 @@ def trials(seed: int) -> Iterator[Trial]:
     clear = ([0.0, 0.1, 0.0, 0.1] * 5, [0.3, 0.4, 0.4, 0.3] * 5)
     # Its mean is above 0.1, its low end is not.
     unclear = ([0.0, 1.0, 0.0, 1.0] * 3, [1.0, 1.0, 0.0, 1.0] * 3)
+    # From 0.141 to 0.526, at 90 % from 0.172.
+    third = ([0.0, 0.5, 0.0] * 8, [1.0, 0.5, 0.0] * 8)
+    # Always the same gain, so that the interval is this number.
+    same = ([0.0, 0.5, 0.25, 0.5], [0.25, 0.75, 0.5, 0.75])
     for (prompted, tuned), least in (
         (clear, 0.1),
         (clear, 0.5),
         (unclear, 0.1),
         (clear, 0.31),
         (_SIX, 0.0),
+        (third, 0.1),
+        (third, 0.155),
+        (third, 0.3),
+        (same, 0.25),
+        (same, 0.24),
     ):
         yield Trial(
             f"worth_it, at least {least}",

@@ -15,6 +15,9 @@ REPLACES = {
     "the_mean_decides": "worth_it",
     "better_than_nothing": "worth_it",
     "high_end": "worth_it",
+    "mean_of_a_sure_gain": "worth_it",
+    "ninety_percent": "worth_it",
+    "touching_is_above": "worth_it",
 }
 
 
@@ -92,3 +95,25 @@ def high_end(prompted: list[float], tuned: list[float], least: float) -> bool:
     """The high end is compared: almost anything *may* be better. Look at the low end."""
     apart = _apart(prompted, tuned)
     return _interval(fmean(apart), stdev(apart), len(apart))[2] > least
+
+
+def mean_of_a_sure_gain(prompted: list[float], tuned: list[float], least: float) -> bool:
+    """The low end is compared with 0, and the mean alone with `least`. Compare the low end with
+    `least`."""
+    apart = _apart(prompted, tuned)
+    mean, low, _ = _interval(fmean(apart), stdev(apart), len(apart))
+    return low > 0 and mean > least
+
+
+def ninety_percent(prompted: list[float], tuned: list[float], least: float) -> bool:
+    """The low end is taken with 1.645, that of a 90 % interval. The interval is the one that
+    `difference` returns, with 1.96."""
+    apart = _apart(prompted, tuned)
+    mean, low, _ = _interval(fmean(apart), stdev(apart), len(apart))
+    return mean - (mean - low) * 1.645 / 1.96 > least
+
+
+def touching_is_above(prompted: list[float], tuned: list[float], least: float) -> bool:
+    """An interval that begins at `least` is not above it: low > least, not low >= least."""
+    apart = _apart(prompted, tuned)
+    return _interval(fmean(apart), stdev(apart), len(apart))[1] >= least
