@@ -14,7 +14,7 @@ from torch.nn import functional
 from groundup.align import dpo
 from groundup.learn.difference import compare, short
 from groundup.learn.exercise import module_of
-from groundup.learn.judge import judge
+from groundup.learn.judge import TooLong, judge
 from groundup.learn.lesson import lesson_of
 from groundup.learn.road import find
 from groundup.maths import Tensor, probability
@@ -93,8 +93,16 @@ def clip_by_minimum(
     return -torch.min(ratio * advantages, clipped * advantages)
 
 
-def start_by_rand(rank: int, inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return (torch.rand(rank, inputs) * 2 - 1) / inputs**0.5, torch.zeros(outputs, rank)
+def start_by_kaiming(rank: int, inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    down = torch.empty(rank, inputs)
+    torch.nn.init.kaiming_uniform_(down, a=5**0.5)
+    return down, torch.zeros(outputs, rank)
+
+
+def lora_by_linear(
+    x: torch.Tensor, base: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float
+) -> torch.Tensor:
+    return base + functional.linear(functional.linear(x, down), up) * scale
 
 
 def mask_by_flag(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
@@ -214,7 +222,7 @@ RIGHT = {
     "preferences": {"ratings": ratings_by_mm},
     "gae": {"gae": gae_by_sum},
     "ppo_clip": {"clipped_losses": clip_by_minimum},
-    "lora": {"start": start_by_rand},
+    "lora": {"start": start_by_kaiming, "lora": lora_by_linear},
     "masks": {"assistant_mask": mask_by_flag},
     "sampling": {"remember": remember_by_loops, "probabilities": probabilities_by_topk},
     "chain_rule": {"backward": backward_in_topological_order},
@@ -270,6 +278,28 @@ def test_a_mistake_that_nobody_foresaw_is_told_something(exercise: str) -> None:
     verdict = judge(find(exercise), part(exercise, **WRONG[exercise]))
     assert verdict.state == "differs"
     assert len(verdict.lines) >= 3, verdict.lines
+
+
+def test_a_right_start_by_rand_passes() -> None:
+    def start(rank: int, inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return (torch.rand(rank, inputs) * 2 - 1) / inputs**0.5, torch.zeros(outputs, rank)
+
+    verdict = judge(find("lora"), part("lora", start=start))
+    assert verdict.passed, verdict.lines
+
+
+def test_a_right_clip_in_one_line_passes() -> None:
+    """As Spinning Up has it."""
+
+    def losses(
+        logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, epsilon: float
+    ) -> torch.Tensor:
+        numbers = advantages.detach()
+        ends = torch.where(numbers >= 0, (1 + epsilon) * numbers, (1 - epsilon) * numbers)
+        return -torch.min((logprobs - old.detach()).exp() * numbers, ends)
+
+    verdict = judge(find("ppo_clip"), part("ppo_clip", clipped_losses=losses))
+    assert verdict.passed, verdict.lines
 
 
 def test_a_top_k_beyond_the_vocabulary_is_told() -> None:
@@ -459,6 +489,42 @@ def test_a_mistake_is_not_named_where_it_would_go_wrong_and_the_part_is_right() 
 
     verdict = judge(find("gae"), part("gae", gae=with_odd_returns))
     assert verdict.state == "differs" and verdict.named is None
+
+
+def test_a_mistake_is_not_named_by_one_trial_alone() -> None:
+    # Of 2 answers this is the same number as with a logarithm of base 2.
+    verdict = judge(find("best_of_n"), part("best_of_n", kl_bound=lambda n: (n - 1) / n))
+    assert verdict.state == "differs" and verdict.named is None, verdict.lines
+
+
+def test_two_mistakes_in_one_function_are_not_called_by_the_name_of_one() -> None:
+    right = part("worth_it").training_bytes
+
+    def both(frozen: int, trained: int, bits: int) -> float:
+        found = right(frozen, trained, bits)
+        assert isinstance(found, float)
+        return found - 12 * trained + (bits == 4)
+
+    verdict = judge(find("worth_it"), part("worth_it", training_bytes=both))
+    assert verdict.state == "differs" and verdict.named is None, verdict.lines
+
+
+def test_mistakes_in_two_functions_are_named_by_the_first() -> None:
+    wrong = find("lora").page("wrong")
+    both = part("lora", lora=wrong.scale_forgotten, merged=wrong.scale_not_merged)
+    assert judge(find("lora"), both).named == "scale_forgotten"
+
+
+def test_a_part_that_takes_too_long_in_the_product_is_told_so() -> None:
+    whole = part("optimizers").adamw_step
+
+    def slow(w: object, *others: object) -> object:
+        if isinstance(w, torch.Tensor):  # as it is in the product
+            raise TooLong
+        return whole(w, *others)
+
+    verdict = judge(find("optimizers"), part("optimizers", adamw_step=slow))
+    assert verdict.state == "differs" and "which took too long" in verdict.lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class Trial:
     `run(part)` calls the part's function; `expected` is what the product's function gives, made
     before the part runs. `shown` holds the inputs by name, as the learner is shown them: `run`
     uses these very objects, so that a part that changes its inputs is found out. An element is
-    right where |yours - expected| ≤ atol + rtol |expected|. `most_seconds` is for trials of speed.
+    right where |yours - expected| ≤ atol + rtol |expected|.
     """
 
     about: str
@@ -78,7 +78,6 @@ class Trial:
     shown: Mapping[str, object] = field(default_factory=dict)
     rtol: float = 1e-6
     atol: float = 1e-9
-    most_seconds: float | None = None
 
 
 class StillToCome(Exception):

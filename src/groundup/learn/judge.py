@@ -14,11 +14,10 @@ import functools
 import inspect
 import linecache
 import re
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin
@@ -68,17 +67,12 @@ class Outcome:
     changed: str | None = None
     """The input that the part changed in place."""
     difference: Difference | None = None
-    seconds: float = 0.0
-
-    @property
-    def slow(self) -> bool:
-        most = self.trial.most_seconds
-        return most is not None and self.seconds > most
+    asked: frozenset[str] = frozenset()
+    """The part's functions that the trial called."""
 
     @property
     def right(self) -> bool:
-        faults = (self.error, self.changed, self.difference)
-        return not self.slow and all(fault is None for fault in faults)
+        return all(fault is None for fault in (self.error, self.changed, self.difference))
 
 
 Limit = Callable[[], AbstractContextManager[object]]
@@ -156,22 +150,25 @@ def _in_product(exercise: Exercise) -> Trial:
     return Trial(about, run, seam.try_it(), rtol=1e-3, atol=1e-5)
 
 
-def _watched(exercise: Exercise, part: ModuleType) -> ModuleType:
+def _watched(exercise: Exercise, part: ModuleType, asked: set[str]) -> ModuleType:
     """The part, whose functions raise `Unfit` for nothing, and for one value where several belong.
 
-    The stub's annotations say how many.
+    The stub's annotations say how many. The name of each function that is called goes into `asked`.
     """
     watched = ModuleType(part.__name__)
     vars(watched).update(vars(part))
     for name in exercise.functions:
         returns = inspect.signature(getattr(exercise.page("stub"), name)).return_annotation
         kinds = get_args(returns) if get_origin(returns) is tuple else ()
-        setattr(watched, name, _fitting(name, getattr(part, name), kinds))
+        setattr(watched, name, _fitting(name, getattr(part, name), kinds, asked))
     return watched
 
 
-def _fitting(name: str, plain: Callable[..., Any], kinds: tuple[object, ...]) -> Callable[..., Any]:
+def _fitting(
+    name: str, plain: Callable[..., Any], kinds: tuple[object, ...], asked: set[str]
+) -> Callable[..., Any]:
     def called(*given: Any, **named: Any) -> Any:
+        asked.add(name)
         found = plain(*given, **named)
         if found is None:
             raise Unfit(Difference("", "None", "a result", RETURNS_NOTHING))
@@ -192,9 +189,12 @@ def _fitting(name: str, plain: Callable[..., Any], kinds: tuple[object, ...]) ->
 
 
 def _outcomes(exercise: Exercise, part: ModuleType, seed: int, limit: Limit) -> list[Outcome]:
-    part, outcomes = _watched(exercise, part), []
+    asked: set[str] = set()
+    part, outcomes = _watched(exercise, part, asked), []
     for trial in exercise.page("grader").trials(seed):
-        outcomes.append(_outcome(trial, part, limit))
+        asked.clear()
+        outcome = _outcome(trial, part, limit)
+        outcomes.append(replace(outcome, asked=frozenset(asked)))
         if isinstance(outcomes[-1].error, TooLong):
             break  # the others would only take as long again
     return outcomes
@@ -202,7 +202,7 @@ def _outcomes(exercise: Exercise, part: ModuleType, seed: int, limit: Limit) -> 
 
 def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
     given = {name: _copied(value) for name, value in trial.shown.items()}
-    value, error, difference, begun = None, None, None, time.perf_counter()
+    value, error, difference = None, None, None
     try:
         with limit(), np.errstate(all="ignore"):
             value = trial.run(part)
@@ -210,7 +210,6 @@ def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
         difference = raised.difference
     except (Exception, TooLong) as raised:
         error = raised
-    seconds = time.perf_counter() - begun
     changed = next(
         (name for name, old in given.items() if not _unchanged(old, trial.shown[name])), None
     )
@@ -221,7 +220,7 @@ def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
             )
         except Exception as raised:  # by a value of a learner's own kind
             error = raised
-    return Outcome(trial, given, value, error, changed, difference, seconds)
+    return Outcome(trial, given, value, error, changed, difference)
 
 
 def _copied(value: object) -> object:
@@ -253,23 +252,28 @@ def _unchanged(old: object, now: object) -> bool:
 def _named(
     exercise: Exercise, outcomes: Sequence[Outcome], first: Outcome, seed: int
 ) -> str | None:
-    """The wrong answer that gives what the part gives on the first trial that went wrong.
+    """The wrong answer that gives what the part gives in all trials of the function that fails.
 
-    Of several, the one that agrees with the part on most of the trials; none that goes wrong where
-    the part is right.
+    One trial alone would not do: of one token, or of n = 2, different mistakes give the same
+    number. Of several, the one that agrees with the part on most of all trials; none that goes
+    wrong where the part is right.
     """
     if isinstance(first.error, TooLong):
         return None
     place = next(n for n, outcome in enumerate(outcomes) if outcome is first)
     best, most = None, 0
     for name, theirs in _of_the_wrong(exercise, seed).items():
-        if len(theirs) <= place or not _alike(first, theirs[place]):
+        if len(theirs) <= place or theirs[place].right:
             continue
-        if any(own.right and not other.right for own, other in zip(outcomes, theirs, strict=False)):
+        pairs = list(zip(outcomes, theirs, strict=False))
+        if any(own.right and not other.right for own, other in pairs):
             continue
-        agreeing = sum(map(_alike, outcomes, theirs))
-        if agreeing > most:
-            best, most = name, agreeing
+        alike = [_alike(own, other) for own, other in pairs]
+        of_it = [own is first or bool(own.asked & first.asked) for own in outcomes]
+        if not all(alike[n] for n in range(len(pairs)) if of_it[n]):
+            continue
+        if sum(alike) > most:
+            best, most = name, sum(alike)
     return best
 
 
@@ -288,7 +292,7 @@ def _alike(one: Outcome, other: Outcome) -> bool:
         return one.right and other.right
     if one.error is not None or other.error is not None:
         return type(one.error) is type(other.error) and str(one.error) == str(other.error)
-    if one.changed != other.changed or one.slow != other.slow:
+    if one.changed != other.changed:
         return False
     trial = one.trial
     try:
@@ -315,9 +319,6 @@ def _told(outcome: Outcome, part: ModuleType) -> list[str]:
             lines += _aligned("expected, whole", found.whole[1])
     if outcome.changed is not None:
         lines.append(f"  The function changes its input {outcome.changed} in place.")
-    if found is None and outcome.slow:
-        most = outcome.trial.most_seconds
-        lines.append(f"  It took {outcome.seconds:.2f} s, and {most:.2f} s are enough.")
     return lines
 
 
@@ -331,6 +332,12 @@ def _kind_in_product(outcome: Outcome) -> str:
         return (
             "Your part calls the product's own function, whose place it takes: there it would "
             "call itself without end. Write out what that function does."
+        )
+    if isinstance(outcome.error, TooLong):
+        return (
+            "Alone your part is right in every trial. The product calls it more often, and with "
+            "more numbers at once, which took too long: let operations on whole arrays do what a "
+            "loop does number by number."
         )
     return (
         "Alone your part is right in every trial. The product calls it with other shapes, types "
@@ -354,8 +361,6 @@ def _kind(outcome: Outcome, part: ModuleType) -> str:
         said = message_of(outcome.error)
         stopped = _STOPPED if own_line(outcome.error, part.__file__) else _UNUSABLE
         return next((hint for mark, hint in _ERRORS.items() if mark in said), stopped)
-    if outcome.slow:
-        return "The values are right, and it takes too long: is something computed again and again?"
     return (outcome.difference.hint if outcome.difference is not None else "") or _BY_HAND
 
 
