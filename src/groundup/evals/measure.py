@@ -131,7 +131,9 @@ class Measure(Generic[T]):
         one, two = model.found.get(self.measuring), other.found.get(self.measuring)
         if one is None or two is None:
             return {}
-        return with_spread(self.difference(one, two), self.read(one), self.read(two))
+        changes = self.difference(one, two)
+        # Where every item costs as much more, of bits say, that is what it costs.
+        return with_spread(changes, self.read(one), self.read(two)) if self.share else changes
 
     def estimate(self, model: Evaluated) -> Estimate | None:
         """What a model has of it as a whole."""

@@ -97,7 +97,8 @@ def test_questions_are_counted_by_set_and_compared_one_by_one(
     change = CORE.difference(found, nothing)["right answers"]
     assert change.estimate == pytest.approx(right.mean())
     same = CORE.difference(found, found)
-    assert all((one.estimate, one.low, one.high) == (0, 0, 0) for one in same.values())
+    # None of so few answers differs, which leaves room for some that do.
+    assert all(one.estimate == 0 and one.low < 0 < one.high for one in same.values())
 
 
 def test_a_harmless_item_can_be_shown() -> None:
