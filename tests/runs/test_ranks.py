@@ -119,6 +119,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 sys.path.insert(0, sys.argv[1])
+from groundup.runs import ranks
 from groundup.runs.folder import Run
 from groundup.train.batch import Batch, DataStream, Loss
 from groundup.train.config import TrainingConfig
@@ -150,6 +151,7 @@ with Run.open(folder, "test", TrainingConfig(out=folder)) as run:
     if run.writes:
         moved = {name: tensor - before[name] for name, tensor in model.state_dict().items()}
         save_file(moved, folder / "moved.safetensors")
+ranks.leave(0)
 """
 
 
