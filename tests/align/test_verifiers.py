@@ -849,30 +849,20 @@ def test_what_ones_own_reward_imports_from_the_current_folder_is_of_it(
     }
 
 
-def test_a_module_of_a_reward_that_was_edited_makes_it_another_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text("from words import f\n")
-    Path("words.py").write_text("def f(prompts, completions):\n    return [0.0] * len(prompts)\n")
-    config = TrainingConfig(out=tmp_path / "out")
-
-    def opened() -> Run:
-        return Run.open(config.out, "ppo", config, reward_folders("mine:f", None))
-
-    with opened() as run:
-        run.finish()
-    opened().close()
-    Path("words.py").write_text("def f(prompts, completions):\n    return [1.0] * len(prompts)\n")
-    with pytest.raises(UserError, match=r"another reward module words than words\.py is now"):
-        opened()
-
-
+@pytest.mark.parametrize(
+    ("edited", "told"),
+    [
+        ("mine.py", r"begun from another reward than mine\.py is now"),
+        ("words.py", r"another reward module words than words\.py is now"),
+    ],
+)
 def test_a_reward_that_was_edited_in_place_is_another_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    edited: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text("def f(prompts, completions):\n    return [0.0] * len(prompts)\n")
+    function = "def f(prompts, completions):\n    return [{}] * len(prompts)\n"
+    Path("mine.py").write_text("from words import f\n")
+    Path("words.py").write_text(function.format(0.0))
     config = TrainingConfig(out=tmp_path / "out")
 
     def opened() -> Run:
@@ -881,6 +871,6 @@ def test_a_reward_that_was_edited_in_place_is_another_one(
     with opened() as run:
         run.finish()
     opened().close()
-    Path("mine.py").write_text("def f(prompts, completions):\n    return [1.0] * len(prompts)\n")
-    with pytest.raises(UserError, match=r"begun from another reward than mine\.py is now"):
+    Path(edited).write_text(function.format(1.0))
+    with pytest.raises(UserError, match=told):
         opened()

@@ -12,22 +12,14 @@ def trials(seed: int) -> Iterator[Trial]:
     dice = random.Random(seed)
     pairs = [((0.9, 0.8), (0.7, 0.5)), ((0.9, 0.8), (0.9, 0.5)), ((0.9, 0.2), (0.1, 0.8))]
     pairs += [((0.5, 0.5), (0.5, 0.5)), ((0.9, 0.3), (0.4, 0.4)), ((0.1, 0.2), (0.3, 0.4))]
-    for left, right in pairs:
-        one, other = _point(left), _point(right)
-        yield Trial(
-            f"dominates: {left} against {right}",
-            calls("dominates", one, other),
-            dominates(one, other),
-            {"one": one, "other": other},
-        )
     # Of any axes, as many as there are; and a little better is better.
     pairs_of_three = [((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)), ((0.5, 0.5, 0.9), (0.5, 0.5, 0.1))]
     pairs_of_three += [((0.9, 0.9, 0.1), (0.5, 0.5, 0.2)), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.4999))]
     pairs_of_three += [((0.9, 0.9, 0.4999), (0.5, 0.5, 0.5)), ((0.2, 0.9, 0.9), (0.3, 0.5, 0.5))]
-    for first, second in pairs_of_three:
-        one, other = _on_three(first), _on_three(second)
+    for left, right in (*pairs, *pairs_of_three):
+        one, other = _point(left), _point(right)
         yield Trial(
-            f"dominates: {first} against {second}",
+            f"dominates: {left} against {right}",
             calls("dominates", one, other),
             dominates(one, other),
             {"one": one, "other": other},
@@ -39,17 +31,16 @@ def trials(seed: int) -> Iterator[Trial]:
         dominates(one, other),
         {"one": one, "other": other},
     )
-    lists = [
+    lists: list[list[tuple[float, ...]]] = [
         [(1.0, 0.1), (0.7, 0.6), (0.5, 0.4), (0.2, 0.9)],
         [(0.5, 0.5), (0.5, 0.5), (0.4, 0.5)],
         [],
         [(dice.randrange(5) / 4, dice.randrange(5) / 4) for _ in range(8)],
         [(0.1, 0.9), (0.4, 0.6), (0.6, 0.4), (0.9, 0.2), (0.3, 0.5)],
+        [(0.9, 0.9, 0.1), (0.5, 0.5, 0.5), (0.9, 0.5, 0.1), (0.1, 0.1, 0.9)],
     ]
-    in_three = [(0.9, 0.9, 0.1), (0.5, 0.5, 0.5), (0.9, 0.5, 0.1), (0.1, 0.1, 0.9)]
-    spaces = [[_point(one) for one in values] for values in lists]
-    spaces.append([_on_three(one) for one in in_three])
-    for points in spaces:
+    for values in lists:
+        points = [_point(one) for one in values]
         yield Trial(
             f"frontier of {len(points)} points",
             calls("frontier", points),
@@ -76,9 +67,6 @@ def trials(seed: int) -> Iterator[Trial]:
         )
 
 
-def _point(values: tuple[float, float]) -> dict[str, float]:
-    return {"safety": values[0], "use": values[1]}
-
-
-def _on_three(values: tuple[float, float, float]) -> dict[str, float]:
-    return dict(zip(("fairness", "safety", "use"), values, strict=True))
+def _point(values: tuple[float, ...]) -> dict[str, float]:
+    """Two values are of the last two axes."""
+    return dict(zip(("fairness", "safety", "use")[-len(values) :], values, strict=True))
