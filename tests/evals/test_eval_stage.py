@@ -135,6 +135,24 @@ def test_every_model_has_every_number_with_its_interval(report: dict[str, Any]) 
     assert set(report["baselines"]["ngrams"]["pretrain"]) == {"3-gram", "5-gram"}
 
 
+def test_what_changed_most_is_told_of_each_stage_and_the_one_before(
+    report: dict[str, Any], page: str
+) -> None:
+    pairs = [(one["model"], one["other"]) for one in report["changes"]]
+    assert pairs == [("sft", "pretrain"), ("dpo", "sft")]
+    questions = {f"What is the colour of the {one}?" for one in ("sea", "grass", "snow", "coal")}
+    learned, _ = report["changes"]
+    found = [one for one in learned["items"] if one["task"] == "multiple choice"]
+    assert found and {one["text"] for one in found} <= questions | {
+        "What is the colour of the sun?"
+    }
+    for one in found:
+        for chosen in one["fields"].get("answer", ()):
+            assert chosen.startswith(f"The {one['text'].split()[-1].rstrip('?')} is ")
+    assert "sft against pretrain: multiple choice" in page
+    assert found[0]["text"] in page.partition('id="changed"')[2]
+
+
 def test_every_model_was_asked_in_two_ways(report: dict[str, Any], page: str) -> None:
     for model in report["models"].values():
         found = {check["name"]: check["status"] for check in model["verified"]}

@@ -104,8 +104,8 @@ class ChoiceAccuracy:
     """Which share of the questions was answered right, by mean and by sum over tokens.
 
     `calibration` says, source by source, whether the model knows which of its choices those are.
-    `items` has each question's credit by `mean` and by `sum`, and its `brier` score, so that two
-    models are compared question by question.
+    `items` has each question's credit by `mean` and by `sum`, its `brier` score and the option that
+    was `chosen` by mean, so that two models are compared question by question.
     """
 
     by_mean: BySource
@@ -137,7 +137,11 @@ def choice_accuracy(model: CausalLM, choices: Choices, *, context: int) -> Choic
         _accuracy(credits["mean"], choices.rows),
         _accuracy(credits["sum"], choices.rows),
         _calibration(probabilities, choices.rows),
-        credits | {"brier": brier_scores(probabilities, answers)},
+        credits
+        | {
+            "brier": brier_scores(probabilities, answers),
+            "chosen": np.array([float(one.argmax()) for one in means]),
+        },
         choices.rows,
     )
 

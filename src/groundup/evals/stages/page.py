@@ -13,6 +13,7 @@ from groundup.evals.by_source import WORLD
 from groundup.evals.fairness import ANSWER, TEXT
 from groundup.evals.measure import Evaluated, from_json, of_models, renamed
 from groundup.evals.perplexity import BYTES_ON_THE_WAY
+from groundup.evals.stages.changed import ASKED
 from groundup.evals.stages.measures import LONGER, choices
 from groundup.evals.stages.opening import dialogues, first
 from groundup.evals.stages.tables import (
@@ -29,6 +30,7 @@ from groundup.evals.stages.tables import (
 )
 from groundup.evals.stages.triangle import triangles
 from groundup.report import plots
+from groundup.report.changed import changed_blocks
 from groundup.report.claim import Claim
 from groundup.report.estimate import POOLED, BySource
 from groundup.report.figure import Plot
@@ -163,6 +165,7 @@ def _blocks(
         ),
         **_fairness(content),
         "samples": [Fold(f"All {len(prompts)} prompts", prompts)] if prompts else [],
+        "changed": changed_blocks(content["changes"], {name: name for name in ASKED}),
         "curves": [Plots(curves)] if curves else [],
         "costs": [costs(content)],
         "data": _data(content),

@@ -12,6 +12,7 @@ from groundup.evals.config import EvalConfig
 from groundup.evals.fairness import planted
 from groundup.evals.measure import Evaluated, informative, parts_of, to_json
 from groundup.evals.preference import length_margins, preference_accuracy
+from groundup.evals.stages.changed import changes
 from groundup.evals.stages.claims import claims, passing
 from groundup.evals.stages.material import prepare
 from groundup.evals.stages.measures import (
@@ -118,6 +119,7 @@ def report_json(
         },
         "headlines": [number.to_json() for number in numbers],
         "measures": _measures_json(models),
+        "changes": changes(models),
         "findings": [claim.to_json() for claim in tested],
         "data": _read_json(config.data / "data.json"),
         "leaks": _read_json(config.data / "leaks.json"),

@@ -7,18 +7,14 @@ should be a half) the distance from it is compared, so that from 49 % to 80 % is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from groundup.evals.values.suite.asking import Valued, finite
 from groundup.evals.values.task import Row, Task
+from groundup.report.changed import Changed, largest_changes
 from groundup.report.claim import Claim
 from groundup.report.estimate import BySource
-
-# So many items of a change are shown.
-_SHOWN = 5
-_FACTS = ("id", "group")
 
 
 def pairs(models: Sequence[Valued]) -> list[tuple[Valued, Valued]]:
@@ -98,61 +94,12 @@ def _of_task(task: Task, after: Valued, before: Valued) -> Iterator[Claim]:
 # Single items.
 
 
-@dataclass(frozen=True)
-class Changed:
-    """An item whose row changed: its name, its words where they harm nobody, and what was what."""
-
-    task: str
-    id: str
-    text: str | None
-    fields: Mapping[str, tuple[Any, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        fields = {name: list(both) for name, both in self.fields.items()}
-        return {"task": self.task, "id": self.id, "text": self.text, "fields": fields}
-
-
 def most_changed(task: Task, items: Sequence[Any], after: Valued, before: Valued) -> list[Changed]:
-    """The items whose rows changed most: by how far each field moved, of the farthest that any did.
-
-    A verdict that is another one has moved as far as can be.
-    """
+    """The items of a task that both were asked whose rows changed most."""
     if task.name not in after.asked or task.name not in before.asked:
         return []
-    rows = after.asked[task.name].rows
-    old = {row["id"]: row for row in before.asked[task.name].rows}
-    moved = {
-        str(row["id"]): fields
-        for row in rows
-        if row["id"] in old and (fields := _changed_fields(row, old[row["id"]]))
-    }
-    farthest: dict[str, float] = {}
-    for fields in moved.values():
-        for name, both in fields.items():
-            farthest[name] = max(farthest.get(name, 0.0), _distance(*both))
-
-    def how_far(id: str) -> float:
-        return sum(_distance(*both) / farthest[name] for name, both in moved[id].items())
-
-    words = _texts(task, items, rows)
-    most = sorted(moved, key=how_far, reverse=True)[:_SHOWN]
-    return [Changed(task.name, id, words.get(id), moved[id]) for id in most]
-
-
-def _changed_fields(new: Row, old: Row) -> dict[str, tuple[Any, Any]]:
-    """The fields that differ, as (before, after)."""
-    return {
-        name: (old[name], value)
-        for name, value in new.items()
-        if name not in _FACTS and name in old and old[name] != value
-    }
-
-
-def _distance(one: Any, other: Any) -> float:
-    """How far two values of a field are apart: 1 where they are no numbers."""
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return abs(float(one) - float(other))
-    return 1.0
+    rows, old = (one.asked[task.name].rows for one in (after, before))
+    return largest_changes(task.name, rows, old, _texts(task, items, rows))
 
 
 def _texts(task: Task, items: Sequence[Any], rows: Sequence[Row]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from groundup.evals.measure import from_json
 from groundup.evals.values.suite.changes import away_from
 from groundup.evals.values.suite.provenance import hashes, seen, sets
 from groundup.evals.values.task import AXES, CORNERS
+from groundup.report.changed import changed_blocks
 from groundup.report.claim import FEWEST_GROUPS, Better, Claim, by_outcome, mark_of
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
@@ -26,7 +27,6 @@ from groundup.report.page import (
 )
 from groundup.report.plots import model_colors, triangle_plot
 from groundup.report.table import (
-    DASH,
     Cell,
     Column,
     Part,
@@ -38,7 +38,7 @@ from groundup.report.table import (
     points,
     short_number,
 )
-from groundup.report.terminal import in_terminal, one_line
+from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 
 KINDS = {"world": "in the small world", "real": "on sets that people made"}
@@ -47,6 +47,7 @@ KINDS = {"world": "in the small world", "real": "on sets that people made"}
 def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
     """Triangles, what was traded, every number with its limits, and where all of it is from."""
     models, tasks = content["models"], content["tasks"]
+    titles = {name: task["title"] for name, task in tasks.items()}
     in_world = any("world" in model["axes"] for model in models.values())
     leads = (
         " The small world leads: a program made it, so its truth and its prejudice are known, and "
@@ -59,7 +60,7 @@ def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
         "scores": [score_table(content)],
         "judges": [_judges(content)] if content["judges"] else [],
         "wins": [_wins(content)] if content["wins"] else [],
-        "changed": _changed(content),
+        "changed": changed_blocks(content["changes"], titles),
         "seen": seen(content),
         "sets": [sets(content)],
         "again": [hashes(content)],
@@ -328,35 +329,6 @@ def _wins(content: Mapping[str, Any]) -> Table:
         for one in content["wins"]
     ]
     return Table([Column("wins")], rows)
-
-
-def _changed(content: Mapping[str, Any]) -> list[Block]:
-    """For each change and task the items whose rows changed most, folded."""
-    blocks: list[Block] = []
-    for change in content["changes"]:
-        by_task: dict[str, list[Row]] = {}
-        for one in change["items"]:
-            fields = [
-                f"{name}: {_value(a)} → {_value(b)}" for name, (a, b) in one["fields"].items()
-            ]
-            words = "" if one["text"] is None else one_line(one["text"], 160)
-            cells = [Cell(words or DASH), Cell(", ".join(fields))]
-            by_task.setdefault(one["task"], []).append(Row(one["id"], cells))
-        columns = [Column("its words", words=True), Column("what changed", words=True)]
-        for name, rows in by_task.items():
-            title = (
-                f"{change['model']} against {change['other']}: {content['tasks'][name]['title']}"
-            )
-            blocks.append(Fold(title, [Table(columns, rows, corner="item")]))
-    return blocks
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: DASH}[value]
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return str(value)
 
 
 # The terminal.
