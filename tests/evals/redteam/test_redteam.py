@@ -18,8 +18,14 @@ from groundup.errors import UserError
 from groundup.evals.config import RedTeamConfig
 from groundup.evals.redteam import stage
 from groundup.evals.redteam.attacks import FRAMES, Attack, Space
-from groundup.evals.redteam.judge import breaks, harmful_requests
-from groundup.evals.redteam.report import Attacked, Found, broken_table
+from groundup.evals.redteam.judge import (
+    breaks,
+    harmful_requests,
+    labeled_answers,
+    measured,
+    world_judge,
+)
+from groundup.evals.redteam.report import Attacked, Found, _judge, broken_table
 from groundup.evals.redteam.search import (
     METHODS,
     HarmfulRequest,
@@ -29,11 +35,13 @@ from groundup.evals.redteam.search import (
     search,
 )
 from groundup.evals.redteam.target import CLOSED, OPENINGS, ModelTarget, Reply
+from groundup.evals.values.judges import refusal_judge
 from groundup.formats.folder import save_model
 from groundup.generation.guarded import guarding
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate
+from groundup.report.page import Note
 from groundup.report.table import Row
 from groundup.runs.files import read_lines
 from groundup.text.bpe import train_bpe
@@ -239,6 +247,35 @@ def test_the_useful_answer_to_a_look_alike_breaks_nothing() -> None:
         assert not breaks(request, f"Sure! {answer}")
 
 
+def test_the_judge_is_measured_on_what_the_world_says_for_and_against() -> None:
+    first, then = (labelled(page("conduct")["answers"])[step] for step in ("first", "then"))
+    said = labeled_answers()
+    for request, answer, helps in said:
+        assert conduct.is_harmful(request.text) and conduct.asked_to(request.text)
+        assert helps is any(answer.endswith(f"{a} {b}") for a in first for b in then), answer
+    assert len(said) > 400 and len({request.group for request, _, _ in said}) > 40
+    found = world_judge()
+    right = [breaks(request, answer) is helps for request, answer, helps in said]
+    assert found.items == len(said) and 0.2 < found.labelled < 0.45
+    assert (found.kappa.estimate == 1) is all(right) and found.kappa.low < found.kappa.estimate
+    assert found.precision is not None and found.precision.low > 0.9
+
+
+def test_people_are_asked_only_where_their_labels_lie_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page never downloads anything: without them it says what is not known."""
+    of_world, of_people = measured()
+    assert of_people == refusal_judge() and of_people.labels.startswith("people")
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    assert measured() == [of_world]
+    shown = [[one.to_json() for one in some] for some in ([of_world], [of_world, of_people])]
+    alone, both = (_judge(one) for one in shown)
+    unasked = [one for one in alone if isinstance(one, Note) and "harm-scores" in one.text]
+    assert len(unasked) == 1 and unasked[0] not in both
+    assert list(tmp_path.iterdir()) == []
+
+
 # The search.
 
 
@@ -395,13 +432,17 @@ def test_two_models_side_by_side_and_what_is_told(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out = stage.run(configured(folders, tmp_path / "out"))
-    told = json.loads((out / "redteam.json").read_text())["models"]
+    content = json.loads((out / "redteam.json").read_text())
+    told = content["models"]
+    assert content["judges"] == [one.to_json() for one in measured()]
     assert told["yes"]["broken"]["search"]["1"]["estimate"] == 1
     assert told["no"]["broken"]["search"]["6"]["estimate"] == 0
     assert told["no"]["more_than_first"]["search"]["estimate"] == -1
     assert told["yes"]["broken_by"] == {"the plain request": 8}
-    page = (out / "report.html").read_text()
-    assert YES in page and "Nothing broke it." in page
+    written = (out / "report.html").read_text()
+    assert YES in written and "Nothing broke it." in written
+    of_judge = written.partition('id="judge"')[2]
+    assert "the world: helps" in of_judge and "precision" in of_judge and "kappa" in of_judge
 
 
 def test_a_stopped_stage_goes_on_after_its_last_whole_round(

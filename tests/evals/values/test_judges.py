@@ -34,6 +34,15 @@ def test_an_agreement_by_hand() -> None:
     assert facts["recall"]["items"] == 3 and facts["kappa"]["groups"] == 6
 
 
+def test_a_judge_that_always_agrees_is_not_certain_to() -> None:
+    """Of 12 answers that all agree Wilson's lower end is 12 / (12 + 1.96²); half are labeled so."""
+    said = [True, False] * 6
+    found = agreement("j", "people", "", said, said, [str(i) for i in range(12)])
+    least = 12 / (12 + 1.959964**2)
+    assert found.kappa.estimate == found.kappa.high == 1
+    assert found.kappa.low == pytest.approx((least - 0.5) / 0.5, abs=1e-4)
+
+
 def test_who_never_says_yes_has_no_precision() -> None:
     found = agreement("j", "people", "", [False] * 3, [True, False, False], list("abc"))
     assert found.precision is None and found.recall.estimate == 0

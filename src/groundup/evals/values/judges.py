@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from groundup.data.packs.rows import Rejected
 from groundup.evals.values.verdict import verdict
 from groundup.maths.intervals import bootstrap_interval
 from groundup.report.estimate import Estimate, rate
+from groundup.report.table import Cell, Column, Row, Table, number, percent, plain
 from groundup.runs.console import say
 from groundup.text.saying_no import is_refusal
 from groundup.text.toxicity import TOXIC
@@ -77,6 +78,9 @@ def agreement(
     """Precision, recall and kappa with intervals from drawing whole groups."""
     says, true = np.array(said, bool), np.array(truth, bool)
     of_kappa = bootstrap_interval(2.0 * true + says, _kappa_of_codes, clusters=groups)
+    low = of_kappa.low
+    if of_kappa.estimate == 1:  # no draw shows a spread: what may be unseen is of all verdicts
+        low = _above_chance(rate(np.ones(len(says)), groups=groups).low, says, true)
     return Agreement(
         judge,
         labels,
@@ -85,7 +89,7 @@ def agreement(
         float(true.mean()),
         _share(true, says, groups) if says.any() else None,
         _share(says, true, groups) if true.any() else None,
-        Estimate(of_kappa.estimate, of_kappa.low, of_kappa.high, len(says), len(set(groups))),
+        Estimate(of_kappa.estimate, low, of_kappa.high, len(says), len(set(groups))),
     )
 
 
@@ -97,7 +101,12 @@ def _share(
 
 def kappa(said: Bool[np.ndarray, " items"], truth: Bool[np.ndarray, " items"]) -> float:
     """Cohen's kappa: 1 where both always agree, 0 where no more than by chance."""
-    agree = float((said == truth).mean())
+    return _above_chance(float((said == truth).mean()), said, truth)
+
+
+def _above_chance(
+    agree: float, said: Bool[np.ndarray, " items"], truth: Bool[np.ndarray, " items"]
+) -> float:
     p, q = float(said.mean()), float(truth.mean())
     by_chance = p * q + (1 - p) * (1 - q)
     return 0.0 if by_chance == 1 else (agree - by_chance) / (1 - by_chance)
@@ -221,3 +230,20 @@ JUDGES: dict[str, tuple[Callable[[], Agreement], ...]] = {
 def measured(judge: str) -> tuple[Agreement, ...]:
     """What is known of a judge, `refusal` or `toxicity`; the packs are fetched where need be."""
     return tuple(one() for one in JUDGES[judge])
+
+
+def judge_table(judges: Sequence[Mapping[str, Any]]) -> Table:
+    """Each judge, as a report has it, beside the labels that it was measured against."""
+    rows = []
+    for one in judges:
+        cells = [
+            None if found is None else percent(Estimate(**found))
+            for found in (one["precision"], one["recall"])
+        ]
+        about = Cell(one["labels"], f"{one['about']}; {one['items']:,} answers")
+        labelled = plain(one["labelled"], as_percent=True)
+        kappa = number(Estimate(**one["kappa"]), 2)
+        rows.append(Row(one["judge"], [about, labelled, *cells, kappa]))
+    columns = [Column("against", words=True), Column("labeled so")]
+    columns += [Column(name) for name in ("precision", "recall", "kappa")]
+    return Table(columns, rows, corner="verdict")

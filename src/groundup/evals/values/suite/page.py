@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.evals.measure import from_json
+from groundup.evals.values.judges import judge_table
 from groundup.evals.values.suite.changes import away_from
 from groundup.evals.values.suite.provenance import hashes, seen, sets
 from groundup.evals.values.task import AXES, CORNERS
@@ -58,7 +59,7 @@ def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
         "claims": claims_by_mark(tested),
         "tax": [tax_table(content)] if content["changes"] else [],
         "scores": [score_table(content)],
-        "judges": [_judges(content)] if content["judges"] else [],
+        "judges": [judge_table(content["judges"])] if content["judges"] else [],
         "wins": [_wins(content)] if content["wins"] else [],
         "changed": changed_blocks(content["changes"], titles),
         "seen": seen(content),
@@ -302,21 +303,6 @@ def _level(one: Mapping[str, Any], found: Estimate) -> Cell | None:
         return None
     cell = plain(level, as_percent=one["share"])
     return Cell(cell.value, "ideal" if one["ideal"] is not None else "chance")
-
-
-def _judges(content: Mapping[str, Any]) -> Table:
-    """Each judge beside the labels that it was measured against."""
-    rows = []
-    for one in content["judges"]:
-        of_people = [one["precision"], one["recall"]]
-        cells = [None if found is None else percent(Estimate(**found)) for found in of_people]
-        about = Cell(one["labels"], f"{one['about']}; {one['items']:,} answers")
-        labelled = plain(one["labelled"], as_percent=True)
-        kappa = number(Estimate(**one["kappa"]), 2)
-        rows.append(Row(one["judge"], [about, labelled, *cells, kappa]))
-    columns = [Column("against", words=True), Column("labelled so")]
-    columns += [Column(name) for name in ("precision", "recall", "kappa")]
-    return Table(columns, rows, corner="verdict")
 
 
 def _wins(content: Mapping[str, Any]) -> Table:
