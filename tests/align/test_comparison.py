@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from groundup.align.rollout import Rollout, load_policy, sample
 from groundup.app.cli import main
 from groundup.data.split import evenly_spaced
 from groundup.formats.load import load, load_tokenizer
+from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.estimate import ratio
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
@@ -53,6 +55,29 @@ def test_models_answer_the_same_prompts_and_are_held_against_the_first(
     gold = [float("blue" in a["text"]) for a in first["answers"]]
     assert [a["gold"] for a in first["answers"]] == gold
     assert (out / "report.html").is_file()
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    assert main(["card", str(model), "--reports", str(out)]) == 0
+    card = (model / "README.md").read_text()
+    # As the option was called when one kind of report alone was taken.
+    assert main(["card", str(model), "--values", str(out)]) == 0
+    assert (model / "README.md").read_text() == card
+    for what, key in (
+        ("worth of an answer by its reward", "reward"),
+        ("worth of an answer by its gold", "gold"),
+        ("wins against sft by its reward", "reward: wins against sft"),
+    ):
+        one = found["pretrain"][key]
+        shown = f"{100 * one['low']:.1f} %" if "wins" in key else f"{one['low']:z.3f}"
+        [line] = [line for line in card.splitlines() if line.startswith(f"| {what} |")]
+        assert shown in line and line.endswith(" 6 |"), line
+    assert "eval rewards: gold: format:blue" in card.partition("## The judges")[2]
+    assert "none trained on: no --judge was given" in card
+    # The reward is length: who is told to be better or worse is so by it.
+    sign = "Better" if gain["low"] > 0 else "Worse"
+    if gain["groups"] >= FEWEST_GROUPS and not gain["low"] <= 0 <= gain["high"]:
+        part = card.partition(f"{sign} than what it is compared with")[2]
+        assert "- worth of an answer by its reward: pretrain against sft" in part
 
 
 def test_models_that_differ_in_an_added_token_are_not_compared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -235,6 +236,26 @@ def test_large_numbers_have_fewer_digits(before: float, after: float, shown: str
     assert Claim("", change, "a second", "below", values=(before, after)).change == shown
     bare = Claim("", change, "", "below", values=(before, after))
     assert bare.change == shown.replace(" a second", "")
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_claim_comes_back_from_what_a_report_has_of_it(share: bool) -> None:
+    one = Claim(
+        "b is better than a",
+        Estimate(-0.1, -0.2, -0.05, 40, 12),
+        "share right",
+        "below",
+        what="sums",
+        model="b",
+        other="a",
+        values=(0.5, 0.4),
+        share=share,
+        stages=True,
+    )
+    told = json.loads(json.dumps(one.to_json()))
+    assert Claim.from_json(told) == one
+    del told["share"], told["values"]  # as earlier versions, and one that compares no two numbers
+    assert Claim.from_json(told) == replace(one, share=False, values=None)
 
 
 def test_babble_is_folded_and_an_answer_is_not() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
 from groundup.evals.benchmarks import ALL, Answers, answered, guessing
+from groundup.evals.cards.card import write_card
 from groundup.evals.config import CoreConfig
 from groundup.evals.contamination import contamination
 from groundup.evals.core import run
@@ -252,6 +255,25 @@ def folder(config: CoreConfig) -> Path:
 def report(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "core.json").read_text())
     return content
+
+
+def test_a_card_takes_the_benchmarks(
+    config: CoreConfig, folder: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(config.models[1], tmp_path / "model")
+    card = write_card(tmp_path / "model", [folder]).read_text()
+    found = report["models"]["sft"]["accuracy"][ALL]
+    ends = f"{100 * found['low']:.1f} % to {100 * found['high']:.1f} %"
+    assert f"{ends} | {100 * found['chance']:.1f} % | {found['items']} |" in card
+    bits = report["models"]["sft"]["bits_per_byte"]["pooled"]
+    assert f"{bits['low']:.3f} to {bits['high']:.3f} |  | {bits['items']} |" in card
+    # Every set is held against the first model's, question by question.
+    changes = report["against_first"]["sft"]
+    told = card.count("sft against pretrain, ")
+    untold = re.search(r"told of (\d+) more comparison", card)
+    assert told + (int(untold[1]) if untold else 0) == len(changes)
+    assert all(one["citation"] in card for one in report["sets"].values())
+    assert "groundup eval core: questions: by the likeliest option" in card
 
 
 def test_every_number_has_its_interval_and_its_chance(report: dict[str, Any]) -> None:

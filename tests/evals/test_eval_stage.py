@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from groundup.errors import UserError
+from groundup.evals.cards.card import write_card
 from groundup.evals.config import EvalConfig
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.stages.material import _fitting, limit_per_source
+from groundup.evals.stages.measures import MEASURES
 from groundup.evals.stages.page import _runs, passed_in_words
 from groundup.evals.stages.report import run
 from groundup.evals.stages.tables import costs
@@ -220,6 +222,56 @@ def test_harmful_text_is_counted_and_never_told(
 def test_the_page_is_whole_in_itself_and_holds_no_foreign_markup(page: str) -> None:
     assert_whole(page)
     assert "&lt;script&gt;alert" in page
+
+
+def test_a_card_takes_the_journeys_report_that_lies_beside_the_model(
+    config: EvalConfig, report: dict[str, Any], tmp_path: Path, workshop: Any
+) -> None:
+    """Found by the model's weights, wherever both lie; what measured others is left alone."""
+    for name, folder in (("mine", config.models[2]), ("measured", config.out)):
+        shutil.copytree(folder, tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    card = write_card(tmp_path / "mine").read_text()
+    for one in report["measures"]:
+        if not one["says_something"] or "dpo" not in one["models"]:
+            continue
+        found, is_share = one["models"]["dpo"], one["unit"].startswith("share")
+        what = one["what"] if is_share else f"{one['what']}, {one['unit']}"
+        ends = [
+            f"{100 * found[end]:.1f} %" if is_share else f"{found[end]:z.3f}"
+            for end in ("low", "high")
+        ]
+        # Of one text alone nothing says how texts differ.
+        interval = (
+            "–" if found["groups"] == 1 and found["low"] == found["high"] else " to ".join(ends)
+        )
+        [line] = [line for line in card.splitlines() if line.startswith(f"| {what} |")]
+        assert f" | {interval} | " in line and line.endswith(f" {found['items']:,} |")
+    claims = [one for one in report["findings"] if one["model"] == "dpo"]
+    worse = [one for one in claims if one["outcome"] == "worse"]
+    assert claims and f"Worse than what it is compared with ({len(worse)}):" in card
+    assert (
+        card.index("### By groundup eval report") < card.index("Worse than") < card.index("| what")
+    )
+    # Of the small world there was nothing, and of other commands no report.
+    left = card.partition("## What was not measured")[2]
+    assert "- right answers in the small world: " in left
+    assert "- groundup redteam: no report was given" in left and "eval report: no" not in left
+    assert "a list of phrases" in card.partition("## The judges")[2]
+    # Given by its file it is the same, and of other weights, or of none, nothing is written.
+    assert write_card(tmp_path / "mine", [config.out / "report.json"]).read_text() == card
+    other = tmp_path / "other" / "model"
+    shutil.copytree(workshop.finished("reward"), other)
+    with pytest.raises(UserError, match="measured other weights"):
+        write_card(other, [config.out])
+    shutil.copytree(config.out, other.parent / "measured")
+    with pytest.raises(UserError, match=r"no report beside .*--reports$"):
+        write_card(other)
+
+
+def test_a_measure_is_a_share_by_its_unit() -> None:
+    """As whoever reads report.json can tell it."""
+    assert all(one.share is one.unit.startswith("share") for one in MEASURES)
 
 
 def test_a_finished_report_is_left_alone(config: EvalConfig, said: str) -> None:

@@ -290,7 +290,7 @@ def _add_models(app: App) -> None:
         "models:card",
         "card",
         _MODELS,
-        "Write into a model's card what groundup eval values measured, and what was not.",
+        "Write into a model's card what was measured of it, and what was not.",
         "README.md in the model's folder keeps all that others wrote: the part of groundup stands "
         "between two marks.",
     )

@@ -122,9 +122,24 @@ class Claim:
             "model": self.model,
             "other": self.other,
             "between_stages": self.stages,
+            "share": self.share,
             **self.measured.to_json(),
         }
         return found if self.values is None else found | {"values": list(self.values)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Claim:
+        """The claim that `to_json` told of; of as many rows as it has groups, at least `fewest`."""
+        parts = ("claim", "unit", "wanted", "level", "what", "model", "other")
+        ends = ("estimate", "low", "high", "items", "groups", "chance")
+        values = found.get("values")
+        return cls(
+            measured=Estimate(**{name: found[name] for name in ends if name in found}),
+            values=None if values is None else (values[0], values[1]),
+            share=found.get("share", False),  # which earlier versions did not say
+            stages=found["between_stages"],
+            **{name: found[name] for name in parts},
+        )
 
 
 def by_outcome(claims: Sequence[Claim]) -> dict[Outcome, list[Claim]]:

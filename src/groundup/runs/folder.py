@@ -399,6 +399,16 @@ def kept_hashes(path: Path) -> frozenset[str]:
     return frozenset({_hash_of(todays), _hash_of(hashes.items())})
 
 
+def same_as(path: Path) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether what a run says of one of its parents is true of a file or folder as it is now."""
+    hashes, more = kept_hashes(path), _more_hashes(path)
+    # Runs of earlier versions say less of each.
+    return lambda parent: (
+        parent.get("sha256") in hashes
+        and all(parent.get(part, now) == now for part, now in more.items())
+    )
+
+
 def _hash_of(files: Iterable[tuple[str, str]]) -> str:
     """The hash of files of these names and hashes."""
     whole = hashlib.sha256()

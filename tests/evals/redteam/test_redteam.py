@@ -15,6 +15,7 @@ import torch
 
 from groundup.app.cli import main
 from groundup.errors import UserError
+from groundup.evals.cards.card import write_card
 from groundup.evals.config import RedTeamConfig
 from groundup.evals.redteam import stage
 from groundup.evals.redteam.attacks import FRAMES, Attack, Space
@@ -441,6 +442,20 @@ def test_two_models_side_by_side_and_what_is_told(
     assert told["yes"]["broken_by"] == {"the plain request": 8}
     written = (out / "report.html").read_text()
     assert YES in written and "Nothing broke it." in written
+    card = write_card(folders[1], [out]).read_text()
+    assert (
+        "harmful requests broken by 6 prompts of the search: no against yes, 100.0 % → 0.0 %"
+        in card
+    )
+    broken = told["no"]["broken"]["search"]["6"]
+    [line] = [
+        line
+        for line in card.splitlines()
+        if line.startswith("| harmful requests broken by 6 prompts of the search")
+    ]
+    assert f"| 0.0 % | 0.0 % to {100 * broken['high']:.1f} % |  | 8 |" in line
+    judge = content["judges"][0]
+    assert f"broken, against the world: helps, {judge['items']} answers: precision" in card
     of_judge = written.partition('id="judge"')[2]
     assert "the world: helps" in of_judge and "precision" in of_judge and "kappa" in of_judge
 

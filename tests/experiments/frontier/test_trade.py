@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from groundup.evals.cards.card import write_card
 from groundup.evals.values.task import Row
 from groundup.experiments.frontier.config import FrontierConfig
 from groundup.experiments.frontier.picture import _bars, dial_plot, trade_plot
-from groundup.experiments.frontier.report import remarks
+from groundup.experiments.frontier.report import NAME, remarks, write_report
 from groundup.experiments.frontier.trade import (
     AXES,
     Point,
@@ -25,6 +28,7 @@ from groundup.experiments.frontier.trade import (
 )
 from groundup.report.estimate import Estimate
 from groundup.report.figure import image
+from groundup.runs.folder import Run
 from groundup.world.lives import probes
 
 
@@ -284,3 +288,28 @@ def test_pictures_are_drawn_of_every_kind_of_point(dial: str) -> None:
         assert box.count_overlaps(boxes[:i] + boxes[i + 1 :]) == 0
         assert trade.figure.bbox.y1 >= box.y1 and box.x1 <= axes.bbox.x1, "in the color bar"
     assert list(AXES) == ["utility", "safety", "fairness"]
+
+
+def test_a_card_takes_where_a_frontier_began(tmp_path: Path, workshop: Any) -> None:
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(workshop.finished("sft"), model)
+    config = FrontierConfig(out=out, model=model, strategies=("soup",))
+    start, better = rows(0.5, 0.5, 0.5), rows(0.9, 0.9, 0.0)
+    points = [
+        Point.of("before", "start", None, [start], 1.0),
+        Point.of("mix 0", "dial", 0.0, [better], 1.0),
+        Point.of("mix 1", "dial", 1.0, [start], 1.0),
+    ]
+    with Run.open(out, NAME, config, {"model": model}) as run:
+        write_report(config, points, 1.0)
+        run.finish()
+    card = write_card(model, [out]).read_text()
+    for axis in AXES:
+        one = points[0].axis(axis)
+        ends = f"{100 * one.low:.1f} % to {100 * one.high:.1f} %"
+        assert f"| {axis} | {100 * one.estimate:.1f} % | {ends} |" in card
+    assert "beside 2 other models made from it; mix 0 is nowhere worse and somewhere better" in card
+    assert "mix 0 beats it beyond chance" in card
+    assert "- The strategy balanced: it was not asked for" in card
+    assert "The strategy soup" not in card
+    assert "jobs and groups of the small world" in card.partition("## What was measured")[0]

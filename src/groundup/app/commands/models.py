@@ -248,13 +248,21 @@ def card(
     model: ModelFolder,
     /,
     *,
-    values: Annotated[
-        Path, Parameter(help="the folder of groundup eval values, which measured this model")
-    ],
+    reports: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            name=("--reports", "--values"),
+            negative="",
+            consume_multiple=True,
+            show_default=False,
+            help="folders of what measured this model: of groundup eval values, eval report, eval "
+            "core, eval rewards, redteam and frontier (default: all beside the model's folder)",
+        ),
+    ] = (),
     mine: Mine = None,
 ) -> None:
     """Write what was measured of a model into its card."""
-    from groundup.evals.values.suite.card import write_card
+    from groundup.evals.cards.card import write_card
 
     with with_parts(mine):
-        say(f"Written:     {write_card(find_model(model), values)}")
+        say(f"Written:     {write_card(find_model(model), reports)}")

@@ -169,7 +169,7 @@ def _blocks(
         "curves": [Plots(curves)] if curves else [],
         "costs": [costs(content)],
         "data": _data(content),
-        "leaks": _leaks(content["leaks"]),
+        "leaks": [*leaks_told(content["leaks"])],
         "verified": [verified(content)],
         "again": _runs(content),
     }
@@ -246,7 +246,7 @@ def _data(content: Mapping[str, Any]) -> list[Block]:
     return [*blocks, *map(Note, data.get("notes", []))]
 
 
-def _leaks(leaks: Mapping[str, Any] | None) -> list[Block]:
+def leaks_told(leaks: Mapping[str, Any] | None) -> list[str]:
     """How much each check found in all training sets together, and how much is left."""
     sums: dict[str, list[int]] = {}
     for one in leaks["checks"] if leaks else ():

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from groundup.errors import UserError
+from groundup.evals.cards.card import BEGIN, END, KINDS, Report, card_section, write_card
+from groundup.evals.cards.values import values_account
 from groundup.evals.config import ValuesConfig
 from groundup.evals.measure import to_json
-from groundup.evals.values.suite.card import BEGIN, END, _not_measured, card_section, write_card
 from groundup.evals.values.suite.page import axis_table, score_table, tax_table
 from groundup.evals.values.suite.report import run
 from groundup.evals.values.suite.tasks import TASKS, chosen, knows_world
@@ -205,7 +206,7 @@ def test_prompts_of_ones_own_stand_beside_the_axis(
     # Of one prompt nothing says how prompts differ.
     assert "one group, no interval" in page
     assert "one group, no interval" not in (folder / "report.html").read_text()
-    card = card_section(content, "sft").splitlines()
+    card = section(content, "sft", Path(config.models[1])).splitlines()
     assert any(
         line.startswith("| Swaps in your own sentences: ") and "| – |" in line for line in card
     )
@@ -283,6 +284,13 @@ def test_whoever_read_of_the_world_knows_it(tmp_path: Path, workshop: Any) -> No
 # The card.
 
 
+def section(content: dict[str, Any], name: str, model: Path) -> str:
+    """The part of a card that one report fills."""
+    kind = KINDS["values"]
+    report = Report(kind, Path("report.json"), {})
+    return card_section([(report, "2026-01-01", kind.account(content, name, {}))], model)
+
+
 def test_a_card_says_why_a_task_was_not_measured(report: dict[str, Any]) -> None:
     content = json.loads(json.dumps(report))
     model = content["models"]["pretrain"]
@@ -292,7 +300,7 @@ def test_a_card_says_why_a_task_was_not_measured(report: dict[str, Any]) -> None
     model["numbers"] = {}
     why = {
         line.partition(" (")[0]: line.rpartition(": ")[2]
-        for line in _not_measured(content, "pretrain").splitlines()
+        for line in values_account(content, "pretrain", {}).left
     }
     wanted = {
         "swaps-answers": "it was never taught to answer",
@@ -300,7 +308,7 @@ def test_a_card_says_why_a_task_was_not_measured(report: dict[str, Any]) -> None
         "winogender": "it could read none of its items",
         "bits": "it was not asked in this report",
     }
-    assert {name: why[f"- {BY_NAME[name].title}"] for name in wanted} == wanted
+    assert {name: why[BY_NAME[name].title] for name in wanted} == wanted
 
 
 def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(
@@ -311,7 +319,7 @@ def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(
     readme = model / "README.md"
     own = "# My model\n\nWritten by a person.\n"
     readme.write_text(own)
-    assert write_card(model, folder) == readme
+    assert write_card(model, [folder]) == readme
     text = readme.read_text()
     assert text.startswith(own.rstrip()) and text.count(BEGIN) == text.count(END) == 1
     gap = report["models"]["sft"]["numbers"]["world-bias"]["planted gap"]
@@ -323,18 +331,23 @@ def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(
     items = gap["items"]
     assert f"| {gap['low']:.3f} to {gap['high']:.3f} | 0.000 | {items} |" in text
     assert f"at most {config.items} items of each task" in text
+    # What got worse is told first, and none of it is left out.
+    worse = [one["what"] for one in report["claims"] if one["outcome"] == "worse"]
+    before, _, after = text.partition("Better than what it is compared with")
+    assert f"Worse than what it is compared with ({len(worse)}):" in before and "| what |" in after
+    assert all(f"- {what}: sft against pretrain, " in before for what in worse)
     texts = report["models"]["sft"]["seen"]["texts"]
     assert texts and f"not found in {texts:,} texts" in text
     assert "The judges" not in text  # no verdict was counted
     # Words after the marks stay too, and twice is as once.
     readme.write_text(text + "\nMore of mine.\n")
-    write_card(model, folder / "report.json")
+    write_card(model, [folder / "report.json"])
     assert readme.read_text() == text + "\nMore of mine.\n"
     readme.write_text(text.replace(END, ""))
     with pytest.raises(UserError, match="marks"):
-        write_card(model, folder)
+        write_card(model, [folder])
     readme.unlink()
-    write_card(model, folder)
+    write_card(model, [folder])
     assert readme.read_text().startswith("# model\n")
 
 
@@ -342,20 +355,20 @@ def test_a_card_is_made_of_numbers_of_these_very_weights(
     folder: Path, config: ValuesConfig, tmp_path: Path, workshop: Any
 ) -> None:
     with pytest.raises(UserError, match="other weights"):
-        write_card(workshop.finished("dpo"), folder)
+        write_card(workshop.finished("dpo"), [folder])
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(UserError, match="no report of groundup eval values"):
-        write_card(Path(config.models[0]), tmp_path)
+        write_card(Path(config.models[0]), [tmp_path])
     own = json.loads((folder / "report.json").read_text())
     del own["settings"]
     for damaged in ({"suite": "values"}, {"suite": "values", "models": {"a": 1}}, own):
         (tmp_path / "report.json").write_text(json.dumps(damaged))
         with pytest.raises(UserError, match="measure the model anew"):
-            write_card(Path(config.models[0]), tmp_path)
+            write_card(Path(config.models[0]), [tmp_path])
 
 
 def test_a_card_tells_what_was_trained_on_how_far_judges_agree_and_how_much_was_asked(
-    report: dict[str, Any],
+    report: dict[str, Any], config: ValuesConfig
 ) -> None:
     """A report by hand: as of a chat model that trained on what it is asked."""
     content = json.loads(json.dumps(report))
@@ -376,7 +389,7 @@ def test_a_card_tells_what_was_trained_on_how_far_judges_agree_and_how_much_was_
         {"set": "swaps", "items": 12, "found": 5, **counts},
         {"set": "bbq", "items": 99, "found": 9, **counts},  # it was not asked that
     ]
-    text = card_section(content, "sft")
+    text = section(content, "sft", Path(config.models[1]))
     assert "sft read half of PIQA" in text and "base is from elsewhere" in text
     assert "5 of 12 items were found in its training, 1 in the same words, 2 in nearly" in text
     assert "3 by 13 words in a row" in text and "9 of 99" not in text

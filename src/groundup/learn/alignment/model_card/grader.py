@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from groundup.evals.values.suite import card
+from groundup.evals.cards import account, card
 from groundup.learn.exercise import Trial, calls
 from groundup.maths.intervals import wilson_interval
 from groundup.report.estimate import Estimate
@@ -44,7 +44,7 @@ def trials(seed: int) -> Iterator[Trial]:
         yield Trial(
             f"missing: {len(measured)} were measured",
             calls("missing", tasks, measured),
-            card.missing(tasks, measured),
+            account.missing(tasks, measured),
             {"tasks": tasks, "measured": measured},
         )
     alike = ["bbq", "toxicity", "bbq-age"]
@@ -52,6 +52,6 @@ def trials(seed: int) -> Iterator[Trial]:
         yield Trial(
             f"missing: {measured[0]} was measured, of names that are alike",
             calls("missing", alike, measured),
-            card.missing(alike, measured),
+            account.missing(alike, measured),
             {"tasks": alike, "measured": measured},
         )

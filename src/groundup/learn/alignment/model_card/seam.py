@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
 
-from groundup.evals.values.suite import card
+from groundup.evals.cards import account, card
 from groundup.learn.plain import all_replaced
 from groundup.report.estimate import Estimate
 
@@ -24,12 +24,12 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
     def missing(tasks: Sequence[str], measured: Collection[str]) -> list[str]:
         return list(part.missing(list(tasks), list(measured)))
 
-    return all_replaced((card, "shown", shown), (card, "missing", missing))
+    return all_replaced((card, "shown", shown), (account, "missing", missing))
 
 
 def try_it() -> list[float]:
     """The numbers in what a card says of a share, and where the missing tasks stand."""
     value, interval = card.shown(Estimate(0.8, 0.49, 0.943, 10, 10), True)
     low, high = interval.split(" to ")
-    left = card.missing(["a", "b", "c"], ["b"])
+    left = account.missing(["a", "b", "c"], ["b"])
     return [float(one.split()[0]) for one in (value, low, high)] + [float(ord(x)) for x in left]
