@@ -375,6 +375,17 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
     assert [path.name for path in (tmp_path / "gguf").glob("*.gguf")] == [f"{folder.name}.f16.gguf"]
     said = capsys.readouterr().out
     assert said.count("is replaced") == 1 and f"{folder.name}.q8_0.gguf is replaced" in said
+    other = tmp_path / "gguf" / "other.Q4_K_M.gguf"
+    other.write_text("my only copy")
+    with pytest.raises(UserError, match=r"other\.Q4_K_M\.gguf, which the earlier export did not"):
+        export(folder, "gguf", out=tmp_path / "gguf")
+    export(folder, "gguf", out=tmp_path / "gguf", force=True)
+    assert other.read_text() == "my only copy"
+    other.unlink()
+    said = tmp_path / "gguf" / "Modelfile"
+    said.write_text(said.read_text().replace("num_ctx", "num_predict"))
+    with pytest.raises(UserError, match="a Modelfile that was edited since"):
+        export(folder, "gguf", out=tmp_path / "gguf")
     (tmp_path / "hf" / "run.json").write_text("{}")  # a run of ours, and no copy
     with pytest.raises(UserError, match="holds other files"):
         export(folder, "hf", out=tmp_path / "hf")

@@ -10,6 +10,7 @@ folder in another number format.
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from groundup.formats.gguf.settings import context_of
 from groundup.formats.gguf.write import GGUF_TYPES, save_gguf
 from groundup.formats.load import open_model
 from groundup.formats.locate import GGUF_SUFFIX, is_named, short_name
-from groundup.formats.modelfile import MARK, modelfile
+from groundup.formats.modelfile import modelfile, written
 from groundup.formats.own_config import not_in_hugging_face
 from groundup.formats.verify import opened_by_transformers
 from groundup.runs.console import say
@@ -90,21 +91,32 @@ def _refuse_other_files(out: Path, found: StoredModel, to: str, force: bool) -> 
         return
     if (out / "run.json").exists():
         raise UserError(f"--out={out} holds other files, those of a run; give another folder")
-    if not force and not _is_export(out, to):
+    if not force and (others := _others(out, to)):
         raise UserError(
-            f"--out={out} holds other files and no earlier export; give another folder, or pass "
-            "--force to write into it"
+            f"--out={out} holds {others}; give another folder, or pass --force to write into it"
         )
 
 
-def _is_export(out: Path, to: str) -> bool:
-    """Whether an earlier export wrote this folder."""
+def _others(out: Path, to: str) -> str:
+    """What an earlier export did not write in this folder, in words; "" if it wrote all."""
     if to == "hf":
-        return (out / _HF_MARK).is_file()
+        return "" if (out / _HF_MARK).is_file() else "other files and no earlier export"
+    earlier = _earlier(out)
+    if earlier is None:
+        return "other files and no earlier export"
+    file, edited = earlier
+    if edited:
+        return "a Modelfile that was edited since it was exported"
+    strange = sorted(path.name for path in out.glob(f"*{GGUF_SUFFIX}") if path.name != file)
+    return f"{strange[0]}, which the earlier export did not write" if strange else ""
+
+
+def _earlier(out: Path) -> tuple[str, bool] | None:
+    """The GGUF file of an earlier export, and whether its Modelfile was edited; None if none."""
     try:
-        return MARK in (out / "Modelfile").read_text(encoding="utf-8", errors="replace")
+        return written((out / "Modelfile").read_text(encoding="utf-8", errors="replace"))
     except OSError:
-        return False
+        return None
 
 
 def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list[Check]:
@@ -120,11 +132,14 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
         )
     sampling, license = _sampling(found), _license(found)
     said = modelfile(file, tokenizer, context=context, sampling=sampling)
-    earlier = (f"*{GGUF_SUFFIX}",) if _is_export(out, "gguf") else ()
-    for stale in sorted(path for pattern in earlier for path in out.glob(pattern)):
-        if stale.name != file:
-            say(f"{stale} is replaced: a folder holds one model; give another --out to keep both")
-    with folder_aside(out, last="Modelfile", replaces=earlier) as aside:
+    earlier = _earlier(out)
+    stale = [] if earlier is None else [earlier[0]]
+    if stale and stale != [file] and (out / stale[0]).exists():
+        say(
+            f"{out / stale[0]} is replaced: a folder holds one model; give another --out to keep "
+            "both"
+        )
+    with folder_aside(out, last="Modelfile", replaces=[glob.escape(one) for one in stale]) as aside:
         save_gguf(
             aside / file, model, tokenizer, type, name=name, license=license, sampling=sampling
         )

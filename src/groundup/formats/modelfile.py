@@ -7,6 +7,8 @@ knows the model's Jinja as. A template of ours it may not know, so a Modelfile s
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +22,8 @@ _CHATML_GO = """\
 {{ .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
 """
-# The line by which a file of ours is recognized and may be replaced.
-MARK = "# written by groundup export"
+# The line by which a file of ours is recognized and may be replaced, unless it was edited since.
+_MARK = "# written by groundup export"
 _MOST_CONTEXT = 8_192
 _QUESTION: dict[str, str] = {"role": "user", "content": "Q"}
 _PROBES: tuple[list[dict[str, str]], ...] = (
@@ -61,7 +63,21 @@ def modelfile(
         value = (sampling or {}).get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             lines.append(f"PARAMETER {names.get(name, name)} {value}")
-    return "\n".join([*lines, MARK]) + "\n"
+    said = "\n".join(lines) + "\n"
+    return f"{said}{_MARK}, {_digest(said)}\n"
+
+
+def written(text: str) -> tuple[str, bool] | None:
+    """The GGUF file that a Modelfile of ours was written for, and whether it was edited since.
+
+    None for a Modelfile of others.
+    """
+    said, mark, digest = text.partition(_MARK)
+    named = re.match(r"FROM \./(.+)\n", said)
+    if not mark or named is None:
+        return None
+    digest = digest.strip(", \n")  # earlier ones had none
+    return named[1], bool(digest) and digest != _digest(said)
 
 
 def chatml_system(tokenizer: Tokenizer) -> str | None:
@@ -86,6 +102,10 @@ def chatml_system(tokenizer: Tokenizer) -> str | None:
     said = before.removeprefix(system).removesuffix("<|im_end|>\n")
     # Three quotes would end the Modelfile's own.
     return None if "<|im_" in said or '"""' in said or "\r" in said else said
+
+
+def _digest(said: str) -> str:
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _chatml(messages: list[dict[str, str]]) -> str:
