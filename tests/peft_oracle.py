@@ -24,7 +24,8 @@ _SIZES = {
 
 def base_folder(folder: Path, kind: str = "llama", **changes: Any) -> Path:
     """A model of that family, saved as transformers saves it."""
-    config = transformers.AutoConfig.for_model(kind, **(_SIZES | changes))
+    gpt2 = {"num_key_value_heads": 4, "n_inner": 48} if kind == "gpt2" else {}
+    config = transformers.AutoConfig.for_model(kind, **(_SIZES | gpt2 | changes))
     model = transformers.AutoModelForCausalLM.from_config(config)
     randomize(model, 0)
     model.save_pretrained(folder)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from groundup.adapters.attach import active_adapter, adapter_names, add_lora, merge, use_adapter
+from groundup.adapters.lora import lora_layers
 from groundup.adapters.quantization import is_quantized, quantize
 from groundup.errors import UserError
 from groundup.formats.adapter import base_of, save_adapted, with_adapters
@@ -267,19 +268,34 @@ def test_an_adapter_that_is_its_own_base_is_refused(
             read(tmp_path / "one")
 
 
-def test_gpt2_has_adapters_of_its_own_and_none_of_peft(
+def test_an_adapter_of_gpt2_is_one_of_peft(
     tmp_path: Path, tiny_model, tokenizer: Tokenizer
 ) -> None:  # type: ignore[no-untyped-def]
     save_model(tmp_path / "base", tiny_model(**GPT2), tokenizer, card=CARD)
     model = write(tmp_path / "adapter", tmp_path / "base", tokenizer)
     assert torch.equal(logits(load_model(tmp_path / "adapter")), logits(model))
-    assert any("PEFT has none of the layers" in one.about for one in verify(tmp_path / "adapter"))
-    their_adapter(tmp_path / "base", target_modules=["c_attn"]).save_pretrained(tmp_path / "theirs")
-    with pytest.raises(UserError, match=r"fan_in_fan_out=True, which is not supported; merge it"):
-        load_model(tmp_path / "theirs")
-    described(tmp_path / "theirs", fan_in_fan_out=False)
-    with pytest.raises(UserError, match=r"changes \('c_attn',\), and no linear layer .* it has q_"):
-        load_model(tmp_path / "theirs")
+    checks = {check.name: check.status for check in verify(tmp_path / "adapter")}
+    assert checks["logits as transformers computes them"] == "same"
+    assert "differs" not in checks.values()
+
+
+def test_an_adapter_of_gpt2_of_an_earlier_release_is_read(
+    tmp_path: Path, tiny_model, tokenizer: Tokenizer
+) -> None:  # type: ignore[no-untyped-def]
+    """It called the layers as our model does."""
+    save_model(tmp_path / "base", tiny_model(**GPT2), tokenizer, card=CARD)
+    model = write(tmp_path / "adapter", tmp_path / "base", tokenizer)
+    tensors = {}
+    for path, layer in lora_layers(model).items():
+        for part, one in zip("AB", layer.own_parameters("default"), strict=True):
+            tensors[f"base_model.model.{path}.lora_{part}.weight"] = one.detach()
+    save_file(tensors, tmp_path / "adapter" / WEIGHTS)
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+    described(
+        tmp_path / "adapter", target_modules=names, rank_pattern={}, alpha_pattern={}, r=4,
+        lora_alpha=32, fan_in_fan_out=False, base_model_name_or_path=str(tmp_path / "base"),
+    )  # fmt: skip
+    assert torch.equal(logits(load_model(tmp_path / "adapter")), logits(model))
 
 
 # Writing.

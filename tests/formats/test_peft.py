@@ -39,6 +39,7 @@ UNTIED = {"tie_word_embeddings": False}
 TIED = {"tie_word_embeddings": True}
 BIASED = {"attention_bias": True, "mlp_bias": True}
 ALL_NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+GPT2_NAMES = ["c_attn", "c_proj", "c_fc"]
 
 # Of PEFT: the family of the base, changes of its config, and settings of the adapter.
 FOLDERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -96,6 +97,28 @@ FOLDERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"bias": "all", "modules_to_save": ["mlp"], "target_modules": ["q_proj"]},
     ),
     "no biases to train": ("llama", {}, {"bias": "all"}),
+    "gpt2": ("gpt2", {}, {"target_modules": ["c_attn"]}),
+    "gpt2 all-linear": ("gpt2", {}, {"target_modules": "all-linear", "fan_in_fan_out": True}),
+    "gpt2 regex": ("gpt2", {}, {"target_modules": r".*\.h\.1\..*c_(attn|proj)", "r": 3}),
+    "gpt2 rslora": (
+        "gpt2",
+        {},
+        {"target_modules": GPT2_NAMES, "use_rslora": True, "rank_pattern": {"attn.c_attn": 6}},
+    ),
+    "gpt2 dora": ("gpt2", {}, {"target_modules": GPT2_NAMES, "use_dora": True}),
+    "gpt2 one layer": (
+        "gpt2",
+        {},
+        {"target_modules": GPT2_NAMES, "layers_to_transform": [1], "layers_pattern": "h"},
+    ),
+    "gpt2 biases": ("gpt2", {}, {"target_modules": GPT2_NAMES, "bias": "lora_only"}),
+    "gpt2 all biases": ("gpt2", {}, {"target_modules": ["c_fc"], "bias": "all"}),
+    "gpt2 a matrix": ("gpt2", {}, {"target_modules": ["c_fc"], "modules_to_save": ["c_attn"]}),
+    "gpt2 embeddings": (
+        "gpt2",
+        {},
+        {"target_modules": ["c_attn"], "modules_to_save": ["wte", "wpe", "ln_f", "lm_head"]},
+    ),
     "gaussian": ("llama", {}, {"init_lora_weights": "gaussian"}),
     "orthogonal": ("llama", {}, {"init_lora_weights": "orthogonal"}),
     "eva": ("llama", {}, {"init_lora_weights": "eva", "eva_config": peft.tuners.lora.EvaConfig()}),
@@ -298,6 +321,40 @@ def test_saved_loaded_and_saved_it_is_the_same_bytes(
     described = peft.PeftConfig.from_pretrained(folder / "one")
     peft_model = peft.PeftModel.from_pretrained(theirs(base), folder / "one", config=described)
     assert_close(their_logits(peft_model.eval()), our_logits(model), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"targets": ["q_proj", "v_proj", "down_proj"], "use_rslora": True},
+        {"targets": ["k_proj", "o_proj"], "use_dora": True},
+    ],
+    ids=["all", "rslora of two parts", "dora of one part"],
+)
+def test_queries_keys_and_values_of_gpt2_are_one_layer_in_the_file(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whichever of the three have an adapter, each with an A of its own; and once it is trained
+    further, the file's rank does not grow."""
+    base = base_folder(tmp_path / "base", "gpt2")
+    model = ours(base, **settings)
+    for name in ("one", "two"):
+        save_adapter(tmp_path / name, model, base=base)
+        read = reloaded(base, tmp_path / name)
+        assert_close(their_logits(read), our_logits(model), rtol=1e-5, atol=1e-5)
+        assert_close(our_logits(model), their_logits(read.merge_and_unload()), rtol=1e-5, atol=1e-5)
+        load_adapter(again := our_base(base), tmp_path / name)
+        assert_close(our_logits(again), our_logits(model), rtol=1e-5, atol=1e-5)
+        ranks = {path: layer.adapters["default"].rank for path, layer in lora_layers(again).items()}
+        assert "use_dora" in settings or set(ranks.values()) == {4}
+        model = again
+        for number, parameter in enumerate(model.parameters()):
+            if parameter.requires_grad:
+                parameter.data *= 1 + number / 100
+    tensors = load_file(tmp_path / "two" / WEIGHTS)
+    assert all(key.startswith("base_model.model.transformer.h.") for key in tensors)
+    assert peft.PeftConfig.from_pretrained(tmp_path / "two").fan_in_fan_out
 
 
 def test_several_adapters_with_parameters_of_their_own(tmp_path: Path) -> None:

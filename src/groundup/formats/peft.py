@@ -1,7 +1,5 @@
 """Adapters on disk, in PEFT's format: what either of us writes, the other reads.
 
-Only of GPT-2, whose q, k and v are one layer there, neither reads the other's.
-
     adapter_config.json          what it is (see `peft_config`); written last, it seals the folder
     adapter_model.safetensors    A and B of each layer, and what the adapter replaces as a whole
 
@@ -35,7 +33,15 @@ from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError
 from groundup.formats.locate import ADAPTER_CONFIG, is_named
 from groundup.formats.peft_config import AdapterConfig, read_adapter_config
-from groundup.formats.weights import FLOATS, open_weights
+from groundup.formats.peft_names import (
+    Adapted,
+    Names,
+    around,
+    names_in_file,
+    put_together,
+    taken_apart,
+)
+from groundup.formats.weights import FLOATS, join_parts, open_weights, shape_in_file, split_parts
 from groundup.runs.files import write_bytes, write_json
 
 WEIGHTS = "adapter_model.safetensors"
@@ -93,16 +99,28 @@ def load_adapter(
             f"{str(base_sha256)[:12]}…); give the model that it was trained on: "
             f"{_from_here(origin.base, folder)}"
         )
-    loras = _loras(folder, config, model)
-    whole = _whole(config, model, loras, _vocabulary(folder))
-    shapes = _shapes(model, loras) | {path: tuple(p.shape) for path, p in whole.items()}
-    tensors = _read(folder, shapes)
-    attach(model, loras, name=name)
-    for path, layer in lora_layers(model).items():
-        if path in loras:
-            for key, own in zip(_keys(path, loras[path]), layer.own_parameters(name), strict=True):
-                own.data.copy_(tensors[key])
-    modules_to_save.add(model, name, {path: tensors[path] for path in whole})
+    names = names_in_file(model, ours=_has_our_names(folder))
+    if config.fan_in_fan_out and not names.transposed:
+        raise UserError(
+            f"{folder / ADAPTER_CONFIG} says fan_in_fan_out=True, which is not supported for this "
+            "model, whose files keep no matrix as (in, out); give the model that it was trained on"
+        )
+    loras = _loras(folder, config, names)
+    whole = _whole(config, model, names, loras, _vocabulary(folder, names))
+    tensors = _read(folder, _shapes(model, names, loras, whole), names)
+    adapted: dict[str, Adapted] = {}
+    for layer, lora in loras.items():
+        stored = [tensors[key] for key in _keys(layer, lora)]
+        adapted |= taken_apart(names.layers[layer], (lora, stored))
+    attach(model, {path: lora for path, (lora, _) in adapted.items()}, name=name)
+    for path, part in lora_layers(model).items():
+        if path in adapted:
+            for own, given in zip(part.own_parameters(name), adapted[path][1], strict=True):
+                own.data.copy_(given)
+    replaced: dict[str, Tensor] = {}
+    for key in whole:
+        replaced |= split_parts(tensors[key], names.parameters[key])
+    modules_to_save.add(model, name, replaced)
     train_only(model, name)
     use_adapter(model, name)
 
@@ -125,14 +143,18 @@ def read_origin(folder: Path) -> Origin:
     return Origin(said.get("base"), said.get("base_sha256"), quantization)
 
 
-def _loras(folder: Path, config: AdapterConfig, model: nn.Module) -> dict[str, LoRA]:
+def _has_our_names(folder: Path) -> bool:
+    """Whether a file calls a model's parts as we do, whatever its base's files call them: so have
+    earlier releases written adapters of GPT-2."""
+    with _opened(folder) as file:
+        return any(key.startswith(f"{_PREFIX}model.") for key in file.keys())  # noqa: SIM118
+
+
+def _loras(folder: Path, config: AdapterConfig, names: Names) -> dict[str, LoRA]:
     """The LoRA of each linear layer that the config targets."""
-    layers = linear_layers(model)
-    inside = tuple(f"{path}." for path in lora_layers(model))
     if config.targets.names != ALL_LINEAR:
-        for path, _ in model.named_modules():
-            own = bool(inside) and path.startswith(inside)
-            if path and path not in layers and not own and config.targets.match(path):
+        for path in names.modules:
+            if path not in names.layers and config.targets.match(path):
                 raise UserError(
                     f"the adapter in {folder} changes {path}, and here adapters change linear "
                     "layers of the blocks; train it with modules_to_save for the others, or merge "
@@ -146,11 +168,11 @@ def _loras(folder: Path, config: AdapterConfig, model: nn.Module) -> dict[str, L
             config.use_rslora,
             config.use_dora,
         )
-        for path in layers
+        for path in names.layers
         if config.targets.match(path)
     }
     if not found:
-        kinds = dict.fromkeys(path.rpartition(".")[2] for path in layers)
+        kinds = dict.fromkeys(path.rpartition(".")[2] for path in names.layers)
         raise UserError(
             f"the adapter in {folder} changes {str(config.targets.names)[:80]}, and no linear "
             f"layer of this model is called so; it has {', '.join(kinds) or 'none'}"
@@ -158,56 +180,66 @@ def _loras(folder: Path, config: AdapterConfig, model: nn.Module) -> dict[str, L
     return found
 
 
-def _vocabulary(folder: Path) -> set[str]:
-    """The paths of embeddings and head that the file holds, whether or not the config says so."""
+def _vocabulary(folder: Path, names: Names) -> set[str]:
+    """The names of embeddings and head that the file holds, whether or not the config says so."""
     with _opened(folder) as file:
-        return {path for path in _VOCABULARY if f"{_PREFIX}{path}" in file.keys()}  # noqa: SIM118
+        return {key for key in _embeddings(names) if f"{_PREFIX}{key}" in file.keys()}  # noqa: SIM118
+
+
+def _embeddings(names: Names) -> list[str]:
+    return [key for key, [(path, _), *_] in names.parameters.items() if path in _VOCABULARY]
 
 
 def _whole(
-    config: AdapterConfig, model: nn.Module, loras: Iterable[str], vocabulary: Set[str]
-) -> dict[str, nn.Parameter]:
-    """The parameters that the adapter replaces, by path; those of the `vocabulary` among them."""
-    everything = modules_to_save.parameters(model)
-    everything = {path: p for path, p in everything.items() if ".lora_" not in path}
+    config: AdapterConfig,
+    model: nn.Module,
+    names: Names,
+    loras: Iterable[str],
+    vocabulary: Set[str],
+) -> list[str]:
+    """The parameters that the adapter replaces; those of the `vocabulary` among them."""
 
-    def wanted(path: str) -> bool:
-        owner, _, leaf = path.rpartition(".")
-        if any(part.endswith(config.targets.whole) for part in _with_parents(owner)):
+    def wanted(key: str) -> bool:
+        owner, _, leaf = key.rpartition(".")
+        if any(part.endswith(config.targets.whole) for part in around(owner)):
             return True
         return leaf == "bias" and (
             config.bias == "all" or (config.bias == "lora_only" and owner in loras)
         )
 
-    found = {path: p for path, p in everything.items() if path in vocabulary or wanted(path)}
-    if config.tied or vocabulary - set(filter(wanted, everything)):
-        ids = {id(parameter) for parameter in found.values()}
-        found = {path: p for path, p in everything.items() if path in found or id(p) in ids}
+    found = [key for key in names.parameters if key in vocabulary or wanted(key)]
+    if config.tied or vocabulary - set(filter(wanted, names.parameters)):
+        parameters = modules_to_save.parameters(model)
+        ids = {key: id(parameters[parts[0][0]]) for key, parts in names.parameters.items()}
+        tied = {ids[key] for key in found}
+        found = [key for key in names.parameters if key in found or ids[key] in tied]
     return found
 
 
-def _with_parents(path: str) -> list[str]:
-    parts = path.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
-
-
-def _keys(path: str, lora: LoRA) -> list[str]:
+def _keys(layer: str, lora: LoRA) -> list[str]:
     """The file's names of one layer's tensors, without the prefix."""
     parts = ["lora_A.weight", "lora_B.weight"] + ["lora_magnitude_vector"] * lora.use_dora
-    return [f"{path}.{part}" for part in parts]
+    return [f"{layer}.{part}" for part in parts]
 
 
-def _shapes(model: nn.Module, loras: Mapping[str, LoRA]) -> dict[str, tuple[int, ...]]:
+def _shapes(
+    model: nn.Module, names: Names, loras: Mapping[str, LoRA], whole: Iterable[str]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes that the file's tensors must have, by name."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path, layer in linear_layers(model).items():
-        if path in loras:
-            rank = loras[path].rank
-            sizes = [(rank, layer.in_features), (layer.out_features, rank), (layer.out_features,)]
-            shapes |= zip(_keys(path, loras[path]), sizes, strict=False)
+    layers = linear_layers(model)
+    for name, lora in loras.items():
+        parts = [layers[path] for path in names.layers[name]]
+        outputs = sum(part.out_features for part in parts)
+        sizes = [(lora.rank, parts[0].in_features), (outputs, lora.rank), (outputs,)]
+        shapes |= zip(_keys(name, lora), sizes, strict=False)
+    ours = {path: p.shape for path, p in modules_to_save.parameters(model).items()}
+    for key in whole:
+        shapes[key] = tuple(shape_in_file(names.parameters[key], ours))
     return shapes
 
 
-def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]], names: Names) -> dict[str, Tensor]:
     """All tensors of the file, which must be these and no others, by path."""
     found: dict[str, Tensor] = {}
     with _opened(folder) as file:
@@ -223,7 +255,7 @@ def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tens
                     f"{ADAPTER_CONFIG} describes, on this model; check that both belong together"
                 )
             if shape != shapes[path]:
-                if path in _VOCABULARY and shape[1:] == shapes[path][1:]:
+                if path in _embeddings(names) and shape[1:] == shapes[path][1:]:
                     raise UserError(
                         f"{folder / WEIGHTS}: tensor {key} has {shape[0]:,} rows, and on this model"
                         f" it must have {shapes[path][0]:,}: the base was given another vocabulary "
@@ -280,7 +312,7 @@ def save_adapter(
     base_sha256: str | None = None,
     quantization: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write one adapter of the model, in float32, as PEFT would (of GPT-2 for us alone).
+    """Write one adapter of the model, in float32, as PEFT would.
 
     `base` is the path of its base, or a name (`pack:…`, `hub:…`). The same adapter always gives the
     same bytes. A process that is killed leaves a whole adapter, or a folder without
@@ -289,19 +321,37 @@ def save_adapter(
     check_known(model, name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    layers = {p: layer for p, layer in lora_layers(model).items() if name in layer.adapters}
-    config = _described(model, {p: layer.adapters[name] for p, layer in layers.items()}, name)
-    tensors = {
-        key: parameter
-        for path, layer in layers.items()
-        for key, parameter in zip(
-            _keys(path, layer.adapters[name]), layer.own_parameters(name), strict=True
-        )
+    names = names_in_file(model)
+    adapted = {
+        path: (layer.adapters[name], list(layer.own_parameters(name)))
+        for path, layer in lora_layers(model).items()
+        if name in layer.adapters
     }
-    for path, parameter in modules_to_save.of(model, name).items():
-        owner, _, leaf = path.rpartition(".")
-        tensors[f"{owner}.base_layer.{leaf}" if owner in layers else path] = parameter
-    stored = {f"{_PREFIX}{key}": p.detach().float().cpu() for key, p in tensors.items()}
+    layers = {
+        layer: put_together(model, parts, adapted)
+        for layer, parts in names.layers.items()
+        if any(path in adapted for path in parts)
+    }
+    replaced = modules_to_save.of(model, name)
+    present = modules_to_save.parameters(model)
+    whole = {
+        key: join_parts([(stored, replaced.get(path, present[path])) for path, stored in parts])
+        for key, parts in names.parameters.items()
+        if any(path in replaced for path, _ in parts)
+    }
+    config = _described(names, {layer: lora for layer, (lora, _) in layers.items()}, set(whole))
+    tensors = {
+        key: tensor
+        for layer, (lora, given) in layers.items()
+        for key, tensor in zip(_keys(layer, lora), given, strict=True)
+    }
+    for key, tensor in whole.items():
+        owner, _, leaf = key.rpartition(".")
+        tensors[f"{owner}.base_layer.{leaf}" if owner in layers else key] = tensor
+    stored = {
+        f"{_PREFIX}{key}": tensor.detach().float().cpu().contiguous()
+        for key, tensor in tensors.items()
+    }
     place, known_as = _where(folder, base)
     origin = {"base": place, "base_sha256": base_sha256}
     if quantization:
@@ -315,33 +365,34 @@ def save_adapter(
     write_json(folder / ADAPTER_CONFIG, described)
 
 
-def _described(model: nn.Module, loras: Mapping[str, LoRA], name: str) -> AdapterConfig:
+def _described(names: Names, loras: Mapping[str, LoRA], replaced: Set[str]) -> AdapterConfig:
     """The config of an adapter of the model."""
     one = next(iter(loras.values()))
     rank, rank_pattern = _pattern({path: lora.rank for path, lora in loras.items()})
     alpha, alpha_pattern = _pattern({path: lora.alpha for path, lora in loras.items()})
-    replaced = modules_to_save.of(model, name)
     biases = {p for p in replaced if p.endswith(".bias") and f"{p[:-5]}.weight" not in replaced}
-    whole = dict.fromkeys(path.rpartition(".")[0] for path in replaced if path not in biases)
-    others = modules_to_save.parameters(model).keys() - replaced.keys()
-    everywhere = any(path.endswith(".bias") for path in others)
+    whole = dict.fromkeys(
+        key.rpartition(".")[0] for key in names.parameters if key in replaced - biases
+    )
+    everywhere = any(key.endswith(".bias") for key in names.parameters.keys() - replaced)
     return AdapterConfig(
         rank=rank,
         alpha=alpha,
-        targets=Targets(_names(model, loras), whole=tuple(whole)),
+        targets=Targets(_names(names, loras), whole=tuple(whole)),
         dropout=one.dropout,
         use_rslora=one.use_rslora,
         use_dora=one.use_dora,
         rank_pattern=rank_pattern,
         alpha_pattern=alpha_pattern,
         bias="none" if not biases else "lora_only" if everywhere else "all",
+        fan_in_fan_out=names.transposed,
     )
 
 
-def _names(model: nn.Module, paths: Iterable[str]) -> tuple[str, ...]:
+def _names(names: Names, paths: Iterable[str]) -> tuple[str, ...]:
     """The last parts of the layers' paths, if these match no other layers; else the paths."""
     ends = tuple(sorted({path.rpartition(".")[2] for path in paths}))
-    meant = {path for path, _ in model.named_modules() if Targets(ends).match(path)}
+    meant = set(filter(Targets(ends).match, names.modules))
     return ends if meant == set(paths) else tuple(paths)
 
 

@@ -38,7 +38,8 @@ class AdapterConfig:
     """A LoRA adapter as PEFT describes it.
 
     `targets.whole` is its `modules_to_save`. Ranks and alphas may differ by layer, as the patterns
-    say. With `tied`, what is saved as a whole keeps its ties to other parameters.
+    say. With `tied`, what is saved as a whole keeps its ties to other parameters. The base's files
+    keep matrices as (in, out) with `fan_in_fan_out`.
     """
 
     rank: int
@@ -51,6 +52,7 @@ class AdapterConfig:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     bias: Literal["none", "all", "lora_only"] = "none"
     tied: bool = False
+    fan_in_fan_out: bool = False
     base: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class AdapterConfig:
             "alpha_pattern": {key: _plain(value) for key, value in self.alpha_pattern.items()},
             "modules_to_save": list(self.targets.whole) or None,
             "bias": self.bias,
-            "fan_in_fan_out": False,
+            "fan_in_fan_out": self.fan_in_fan_out,
             "init_lora_weights": True,
         }
 
@@ -143,6 +145,7 @@ _WORDS: dict[str, tuple[Test, str, Any]] = {
     "use_rslora": (_is_flag, "be true or false", False),
     "use_dora": (_is_flag, "be true or false", False),
     "ensure_weight_tying": (_is_flag, "be true or false", False),
+    "fan_in_fan_out": (_is_flag, "be true or false", False),
     "rank_pattern": (_pattern(_is_rank), "give a number for each name", None),
     "alpha_pattern": (_pattern(_is_number), "give a number for each name", None),
     "bias": (lambda v: v in ("none", "all", "lora_only"), "be none, all or lora_only", "none"),
@@ -208,5 +211,6 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         alpha_pattern=said["alpha_pattern"] or {},
         bias=said["bias"],
         tied=said["ensure_weight_tying"],
+        fan_in_fan_out=said["fan_in_fan_out"],
         base=said["base_model_name_or_path"],
     )

@@ -208,8 +208,6 @@ def _why_not_in_transformers(found: StoredModel, model: CausalLM) -> str | None:
         return "of weights in 4 bits bitsandbytes computes the products in bfloat16"
     if isinstance(found, AdapterFolder):
         needed.append("peft")
-        if model.config.model_type == "gpt2":
-            return "PEFT has none of the layers that an adapter of ours changes in GPT-2"
         if not isinstance(found.base, ModelFolder):
             return "the adapter's base is no folder of a model that PEFT could read"
         if read_origin(found.path).quantization is not None:

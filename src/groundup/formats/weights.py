@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +61,7 @@ def write_weights(
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     pieces: dict[str, list[tuple[Stored, Tensor]]] = {}
     for name, parameter in parameters.items():
-        stored = _stored_as(model.config, name)
+        stored = place_in_file(model.config, name)
         pieces.setdefault(stored.name, []).append((stored, parameter))
     sizes = {name: sum(t.numel() for _, t in parts) for name, parts in pieces.items()}
     sizes = {name: numbers * dtype.itemsize for name, numbers in sizes.items()}
@@ -70,7 +70,7 @@ def write_weights(
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else WEIGHTS
-        shard = {name: _joined(pieces[name]).to(dtype) for name in names if name in pieces}
+        shard = {name: join_parts(pieces[name]).to(dtype) for name in names if name in pieces}
         shard |= {name: beside[name] for name in names if name in beside}
         shard = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
         with naming(folder / file):
@@ -81,13 +81,13 @@ def write_weights(
         write_json(folder / INDEX, index)
 
 
-def _stored_as(config: ModelConfig, name: str) -> Stored:
+def place_in_file(config: ModelConfig, name: str) -> Stored:
     """Where a file keeps our tensor: under its own name, where the shape is ours alone."""
     own = not_in_hugging_face(config) is not None
     return Stored(name) if own else stored_as(config.model_type, name)
 
 
-def _joined(pieces: list[tuple[Stored, Tensor]]) -> Tensor:
+def join_parts(pieces: list[tuple[Stored, Tensor]]) -> Tensor:
     """Joins one or several of our tensors into the file's."""
     whole = torch.cat([tensor for _, tensor in pieces]) if len(pieces) > 1 else pieces[0][1]
     return whole.T if pieces[0][0].transposed else whole
@@ -184,12 +184,12 @@ def read_weights(
     wanted: dict[str, list[tuple[str, Stored]]] = {}
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     for name in shapes:
-        stored = _stored_as(config, name)
+        stored = place_in_file(config, name)
         wanted.setdefault(stored.name, []).append((name, stored))
     missing, tensors = set(wanted) - beside, {}
     # Files of a bare decoder leave out its prefix.
     prefixes = ("", "transformer." if config.family.weights else "model.")
-    embedding = _stored_as(config, _EMBEDDING).name
+    embedding = place_in_file(config, _EMBEDDING).name
     if _shards_differ(folder):
         say(
             f"Warning: {folder} holds {WEIGHTS} and, by {INDEX}, other weights in shards; the one "
@@ -207,7 +207,8 @@ def read_weights(
                     continue
                 tied = known is None and name == _HEAD
                 parts = wanted[embedding] if tied else wanted.get(str(known), [])
-                _check(path, name, file.get_slice(name), _expected_shape(parts, shapes))
+                shape = shape_in_file(parts, shapes) if parts else None
+                _check(path, name, file.get_slice(name), shape)
                 if tied:
                     tied_head = file.get_tensor(name)
                     continue
@@ -216,7 +217,7 @@ def read_weights(
                         f"{path}: tensor {name} is there twice, or as {known} as well, and one "
                         "would replace the other; save the model again with one of the two"
                     )
-                tensors.update(_ours(file.get_tensor(name), parts))
+                tensors.update(split_parts(file.get_tensor(name), parts))
                 missing.discard(str(known))
     if tied_head is not None and missing == {embedding}:
         # Of two names for one tensor some writers keep the last one.
@@ -234,18 +235,16 @@ def read_weights(
     return tensors
 
 
-def _expected_shape(
-    parts: list[tuple[str, Stored]], shapes: Mapping[str, list[int]]
-) -> list[int] | None:
+def shape_in_file(
+    parts: list[tuple[str, Stored]], shapes: Mapping[str, Sequence[int]]
+) -> list[int]:
     """The shape that a file's tensor must have to hold these of ours."""
-    if not parts:
-        return None
     outputs = sum(shapes[name][0] for name, _ in parts)
     shape = [outputs, *shapes[parts[0][0]][1:]]
     return shape[::-1] if parts[0][1].transposed else shape
 
 
-def _ours(whole: Tensor, parts: list[tuple[str, Stored]]) -> dict[str, Tensor]:
+def split_parts(whole: Tensor, parts: list[tuple[str, Stored]]) -> dict[str, Tensor]:
     """Splits a file's tensor into those of our model."""
     [(name, stored), *more] = parts
     if not more and not stored.transposed:

@@ -1,0 +1,131 @@
+"""What PEFT calls the parts of a model: as the files of its base do.
+
+Of most families these are our names. GPT-2's files keep queries, keys and values as one matrix,
+`c_attn`, where our model has three. An adapter of it has one A for all three, and of B each has the
+rows of its own outputs:
+
+    c_attn:  A (r, in)                q:  A, B[:out]    k:  A, B[out:2 out]    v:  A, B[2 out:]
+
+Adapters of ours may have three different A. In a file these stand one below the other, and B has
+zeros wherever one would meet another's outputs; such a file is taken apart again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from groundup.adapters import modules_to_save
+from groundup.adapters.layers import dense, linear_layers
+from groundup.adapters.lora import LoRA
+from groundup.formats.weights import place_in_file
+from groundup.lm.families import Stored
+from groundup.lm.model import CausalLM
+
+# An adapter of one layer: its settings, A, B, and DoRA's lengths where it has them.
+Adapted = tuple[LoRA, Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Names:
+    """The linear layers and the parameters by their names in a file, each with our parts of it."""
+
+    layers: Mapping[str, tuple[str, ...]]
+    parameters: Mapping[str, list[tuple[str, Stored]]]
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the base's files keep matrices as (in, out), PEFT's `fan_in_fan_out`."""
+        return any(stored.transposed for parts in self.parameters.values() for _, stored in parts)
+
+    @property
+    def modules(self) -> list[str]:
+        """The modules that have layers or parameters, and those around them."""
+        owners = [name.rpartition(".")[0] for name in self.parameters]
+        return [*dict.fromkeys(path for one in (*owners, *self.layers) for path in around(one))]
+
+
+def around(path: str) -> list[str]:
+    """A path and those of the modules around it, from the outermost."""
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def names_in_file(model: nn.Module, *, ours: bool = False) -> Names:
+    """The file's names for a model's parts; with `ours` they are those of the model itself."""
+
+    def place(path: str) -> Stored:
+        known = isinstance(model, CausalLM) and not ours
+        return place_in_file(model.config, path) if known else Stored(path)
+
+    layers: dict[str, tuple[str, ...]] = {}
+    for path in linear_layers(model):
+        name = place(f"{path}.weight").name.rpartition(".")[0]
+        layers[name] = (*layers.get(name, ()), path)
+    parameters: dict[str, list[tuple[str, Stored]]] = {}
+    for path in modules_to_save.parameters(model):
+        if ".lora_" not in path:
+            parameters.setdefault(place(path).name, []).append((path, place(path)))
+    return Names(layers, parameters)
+
+
+def taken_apart(parts: Sequence[str], adapted: Adapted) -> dict[str, Adapted]:
+    """The adapter of a file's layer as one of each of our layers, by path."""
+    if len(parts) == 1:
+        return {parts[0]: adapted}
+    lora, (down, up, *lengths) = adapted
+    ups, lengths = up.chunk(len(parts)), [one.chunk(len(parts)) for one in lengths]
+    used = torch.stack([one.any(dim=0) for one in ups])  # which rows of A each part reads
+    if not (used.sum(dim=0) == 1).all() or (lora.use_dora and not used.any(dim=1).all()):
+        used = torch.ones_like(used)
+    return {
+        path: (
+            _of_rank(lora, int(rows.sum())),
+            [down[rows], ups[i][:, rows], *(one[i] for one in lengths)],
+        )
+        for i, (path, rows) in enumerate(zip(parts, used, strict=True))
+        if rows.any()
+    }
+
+
+def put_together(model: nn.Module, parts: Sequence[str], adapted: Mapping[str, Adapted]) -> Adapted:
+    """The adapter of a file's layer, of those that some of our layers have."""
+    there = [path for path in parts if path in adapted]
+    if len(parts) == 1:
+        return adapted[parts[0]]
+    lora, (first, *_) = adapted[there[0]]
+    downs = [adapted[path][1][0] for path in there]
+    if there == [*parts] and all(
+        adapted[path][0] == lora and torch.equal(down, first)
+        for path, down in zip(there, downs, strict=True)
+    ):
+        down, up = first, torch.cat([adapted[path][1][1] for path in parts])
+    else:
+        # One scale is for all of them: what another's differs by is multiplied into its B.
+        ups = [
+            adapted[path][1][1] * (adapted[path][0].scale / lora.scale)
+            if path in adapted
+            else first.new_zeros(linear_layers(model)[path].out_features, 0)
+            for path in parts
+        ]
+        down, up = torch.cat(downs), torch.block_diag(*ups)
+        lora = _of_rank(lora, len(down))
+    if not lora.use_dora:
+        return lora, [down, up]
+    lengths = [
+        adapted[path][1][2] if path in adapted else dense(linear_layers(model)[path]).norm(dim=1)
+        for path in parts
+    ]
+    return lora, [down, up, torch.cat(lengths)]
+
+
+def _of_rank(lora: LoRA, rank: int) -> LoRA:
+    """The settings at another rank and the same scale."""
+    grown = rank / lora.rank
+    return replace(
+        lora, rank=rank, alpha=lora.alpha * (math.sqrt(grown) if lora.use_rslora else grown)
+    )
