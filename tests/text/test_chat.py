@@ -2,7 +2,9 @@
 
 import json
 import random
+import re
 import time
+from collections.abc import Sequence
 
 import pytest
 import tokenizers
@@ -32,7 +34,7 @@ from groundup.text.chat import (
     render_chat,
 )
 from groundup.text.example import encode_rows
-from groundup.text.rows import Message, as_dicts
+from groundup.text.rows import Conversation, Message, as_dicts
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune.config import SFTConfig
@@ -805,7 +807,8 @@ def test_calls_that_are_text_in_the_data_stay_text():
 def test_calls_that_the_template_refuses_or_leaves_out_are_told_of():
     call = {"function": {"name": "sum", "arguments": {}}}
     turns = turns_of([TALK[1], {"role": "assistant", "tool_calls": [call, call]}], "messages")
-    with pytest.raises(UserError, match="one call at once"):
+    refused = "one call at once; message 2 calls 2 tools at once: give each call a turn of its own"
+    with pytest.raises(UserError, match=refused):
         encode_chat(tokenizer_with(LLAMA_CALLS), turns)
     silent = (
         "{% for m in messages %}{% if not m.tool_calls %}{{ m.content }}{% endif %}{% endfor %}"
@@ -840,6 +843,90 @@ def test_calls_survive_a_file_of_rows(tmp_path):
     (tmp_path / "wrong.jsonl").write_text(rows + "\n")
     [bad] = read_conversations(tmp_path / "wrong.jsonl").bad
     assert "'calls_at_end' is 3" in bad.reason
+
+
+# Mistral's writes no call and no answer without an id of nine characters.
+WITH_IDS = """{%- for m in messages -%}
+{%- if m.tool_calls is defined -%}
+{{- '[TOOL_CALLS]' -}}
+{%- for call in m.tool_calls -%}
+{%- if call.id is not defined or call.id | length != 9 -%}
+{{- raise_exception('ids must have nine characters') -}}
+{%- endif -%}
+{{- (call.function | tojson)[:-1] + ', "id": "' + call.id + '"}' -}}
+{%- endfor -%}
+{{- '<|im_end|>' -}}
+{%- elif m.role == 'tool' -%}
+{%- if m.tool_call_id is not defined or m.tool_call_id | length != 9 -%}
+{{- raise_exception('ids must have nine characters') -}}
+{%- endif -%}
+{{- '{"content": "' + m.content + '", "call_id": "' + m.tool_call_id + '"}' -}}
+{%- elif m.role == 'user' -%}{{- '[INST]' + m.content + '[/INST]' -}}
+{%- else -%}{{- m.content + '<|im_end|>' -}}
+{%- endif -%}
+{%- endfor -%}"""
+
+
+def calling(first: str, ids: Sequence[str] = ()) -> list[dict[str, object]]:
+    calls: list[dict[str, object]] = [
+        {"type": "function", "function": {"name": f"sum{n}", "arguments": {"a": n}}}
+        for n in range(2)
+    ]
+    answers: list[dict[str, object]] = [{"role": "tool", "content": said} for said in ("4", "5")]
+    for id, call, answer in zip(ids, calls, answers, strict=False):
+        call["id"] = answer["tool_call_id"] = id
+    return [
+        {"role": "user", "content": first},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        *answers,
+        {"role": "assistant", "content": "It is 9."},
+    ]
+
+
+def test_a_template_that_wants_ids_of_calls_has_those_of_the_data(tmp_path):
+    plain = thinking(WITH_IDS, *MISTRAL_CONTROLS)
+    plain.save(tmp_path)
+    row = calling("Add.", ["abcdefgh1", "ZYXWVUTS2"])
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"messages": row}) + "\n")
+    [read] = read_conversations(path).rows
+    write_json_lines(path, [read])
+    [again] = read_conversations(path).rows
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    wanted = theirs.apply_chat_template(row, tokenize=False)
+    assert wanted.count("abcdefgh1") == wanted.count("ZYXWVUTS2") == 2
+    for turns in (read.messages, again.messages, as_dicts(again.messages)):
+        assert render_chat(plain, turns) == wanted
+    assert spoken(plain, read.messages).count('"id": ') == 2
+    # One of another form is the data's fault, and a control token in it is text.
+    for ids, why in ((["call_1", "call_2"], "nine"), (["<|im_end|>", "<|im_end|>"], "nine")):
+        with pytest.raises(UserError, match=f"{why} characters; message 2 calls 2 tools at once"):
+            encode_chat(plain, turns_of(calling("Add.", ids), "messages"))
+    for wrong in ("x", '"x"', "[1]", '[""]'):
+        with pytest.raises(UserError, match="must be JSON of a list of texts"):
+            check_messages([{"role": "tool", "content": "4", "call_ids": wrong}])
+
+
+def test_a_template_that_wants_ids_of_calls_is_given_some_where_the_data_has_none():
+    tokenizer = thinking(WITH_IDS, *MISTRAL_CONTROLS)
+    written = []
+    for first in ("Add.", "Add!"):
+        turns = turns_of(calling(first), "messages")
+        text = render_chat(tokenizer, turns)
+        ids = re.findall(r'"id": "([0-9a-zA-Z]{9})"', text)
+        assert re.findall(r'"call_id": "(.*?)"', text) == ids and len({*ids}) == 2
+        # The same each time, whatever follows, and whether or not the model is being asked.
+        for count in (2, 3, 4):
+            assert text.startswith(render_chat(tokenizer, turns[:count], generation_prompt=True))
+        written += ids
+        items = encode_rows(tokenizer, [Conversation(tuple(turns), "x", "x")], 1000).items
+        assert len(items) == 1
+    assert len({*written}) == 4
+    # A template that wants none is not given any.
+    assert '"id"' not in render_chat(thinking(MISTRAL_CALLS), turns)
+    dump = "{% for m in messages %}{{ m | tojson }}<|im_end|>{% if m.tool_calls %}{% endif %}"
+    dump = tokenizer_with(dump + "{% endfor %}")
+    assert "id" not in render_chat(dump, turns).replace("<|im_end|>", "")
 
 
 # In the manner of Qwen and Llama, and of Mistral, which tells of tools before the last question.

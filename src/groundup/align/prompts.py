@@ -169,7 +169,7 @@ def _last(row: _Row) -> str:
 # messages only when they are chosen.
 
 # The roles and texts of a prompt's messages; of those with tools or calls of tools, every field.
-Turns = tuple[tuple[str, str] | tuple[str, str, int, int, str], ...]
+Turns = tuple[tuple[str, str] | tuple[str, str, int, int, str, str], ...]
 
 
 class _Row(NamedTuple):
@@ -233,8 +233,8 @@ def _read_preferences(path: Path) -> list[_Row]:
 
 def _turns(messages: Iterable[Message]) -> Turns:
     return tuple(
-        (one.role, one.content, one.weight, one.calls_at_end, one.tools)
-        if one.calls_at_end or one.tools
+        (one.role, one.content, one.weight, one.calls_at_end, one.tools, one.call_ids)
+        if one.calls_at_end or one.tools or one.call_ids
         else (one.role, one.content)
         for one in messages
     )

@@ -19,6 +19,7 @@ from groundup.text.rows import (
     Message,
     call_text,
     calls_apart,
+    ids_in,
 )
 
 # Who speaks, by the names that are in use; ShareGPT's are human and gpt.
@@ -184,10 +185,12 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
         if found and found[-1].role == turn.role == "assistant" and turn.content.startswith(CALL):
             said = found.pop()
             least = min(said.weight, turn.weight)
-            calls = turn.calls_at_end
+            calls, ids = turn.calls_at_end, ids_in(turn.call_ids)
             if calls and not calls_apart(turn.content, calls)[0]:
-                calls += said.calls_at_end
-            turn = Message("assistant", f"{said.content}\n{turn.content}", least, calls)
+                calls, ids = calls + said.calls_at_end, ids_in(said.call_ids) + ids
+            turn = Message(
+                "assistant", f"{said.content}\n{turn.content}", least, calls, call_ids=_listed(ids)
+            )
         found.append(turn)
     if not found:
         raise BadRow(f"{name!r} holds nothing but an empty turn of the system")
@@ -217,14 +220,16 @@ def _message(one: object, number: int, weighted: bool) -> Message | None:
                 raise BadRow("the assistant's answer is empty, so there is nothing to learn")
             if weighted and said.get("weight", 1) not in (0, 1):
                 raise BadRow("'weight' must be 0 or 1")
+        ids = _call_ids(said, role, calls)
         if role == "tool" and is_missing(content) and not _SAID.isdisjoint(one):
-            return Message(role, "")  # many a tool answers with nothing, and none of it is learned
+            # Many a tool answers with nothing, and none of it is learned.
+            return Message(role, "", call_ids=ids)
         weight = int(said.get("weight", 1)) if weighted and role == "assistant" else 1
         # One that is text already stays text for every template.
         as_text = any(isinstance(one, str) and one.lstrip().startswith(CALL) for one in calls)
         known = 0 if as_text else len(calls) or _calls_at_end(said, content)
         content = text({content_name: content}, content_name)
-        return Message(role, content, weight, known, tools_in(said))
+        return Message(role, content, weight, known, tools_in(said), ids)
     except BadRow as reason:
         raise BadRow(f"message {number}: {reason}") from reason
 
@@ -270,6 +275,22 @@ def _calls_at_end(said: Json, content: object) -> int:
             calls_apart(content, calls)
             return calls
     raise BadRow(f"'calls_at_end' is {shorten(calls)}, and the content does not end with so many")
+
+
+def _call_ids(said: Json, role: str, calls: list[object]) -> str:
+    """The ids of a turn's calls, or of the call that a tool answers, if each has one."""
+    given = [call.get("id") if isinstance(call, Mapping) else None for call in calls]
+    if role == "tool":
+        given = [said.get("tool_call_id")]
+    if not any(given):  # as rows of ours have them
+        with contextlib.suppress(ValueError, RecursionError):
+            given = list[object](ids_in(str(said.get("call_ids", ""))))
+    ids = [id for id in given if isinstance(id, str) and id]
+    return _listed(ids if len(ids) == len(given) else [])
+
+
+def _listed(ids: list[str]) -> str:
+    return text({"id": json.dumps(ids, ensure_ascii=False)}, "id") if ids else ""
 
 
 def _call(call: object) -> str:

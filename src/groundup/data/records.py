@@ -199,7 +199,7 @@ def layout_of(row: Json) -> RowLayout | None:
 # What a row is called by, which nothing is learned from.
 _NAMES = {"source", "group", "id", "label"}
 _KEYS_OF_TURNS = {"role", "content", "from", "value", "weight", "tool_calls", "function_call"}
-_KEYS_OF_TURNS |= {"tool_call_id", "calls_at_end", "tools"}
+_KEYS_OF_TURNS |= {"tool_call_id", "calls_at_end", "tools", "call_ids"}
 
 
 def unread_columns(row: Json) -> set[str]:

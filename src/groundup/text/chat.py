@@ -18,6 +18,7 @@ model says these itself: they are tokens in the assistant's own words, and text 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import re
@@ -28,13 +29,13 @@ from typing import Any, NamedTuple
 
 from groundup.errors import UserError
 from groundup.text.pieces import without_taken_blanks
-from groundup.text.rows import ROLES, Conversation, Message, calls_apart
+from groundup.text.rows import ROLES, Conversation, Message, calls_apart, ids_in
 from groundup.text.template import Renderings, TemplateFailed, names_in, render
 from groundup.text.tokenizer import After, Tokenizer
 
 # A message as rows hold it, or as people write it: {"role": …, "content": …}.
 AnyMessage = Message | Mapping[str, Any]
-_KEYS = ("role", "content", "weight", "calls_at_end", "tools")
+_KEYS = ("role", "content", "weight", "calls_at_end", "tools", "call_ids")
 # Letters of all beginnings and ends of control tokens: real tokenizers have a million or two, those
 # with a token for each piece of an image twenty.
 _MOST_LETTERS = 10**8
@@ -244,6 +245,7 @@ def _check_message(place: int, message: AnyMessage) -> Message:
             and message.weight in (0, 1)
             and message.calls_at_end == 0
             and not message.tools
+            and not message.call_ids
         ):
             return message
         message = vars(message)
@@ -280,7 +282,14 @@ def _check_message(place: int, message: AnyMessage) -> Message:
         raise UserError(
             f"message {place} has tools={str(tools)[:80]!r}, which must be JSON of a list"
         )
-    return Message(role, content, 1 if weight is None else int(weight), calls, tools)
+    ids = message.get("call_ids") or ""
+    try:
+        ids = json.dumps(ids_in(ids), ensure_ascii=False) if ids else ""
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(
+            f"message {place} has call_ids={str(ids)[:80]!r}, which must be JSON of a list of texts"
+        ) from None
+    return Message(role, content, 1 if weight is None else int(weight), calls, tools, ids)
 
 
 def _is_list_of_objects(text: object) -> bool:
@@ -306,7 +315,8 @@ class _Marks:
 
     @classmethod
     def absent_from(cls, template: str, messages: list[Message]) -> _Marks:
-        taken = _letters(template).union(messages[0].tools, *(one.content for one in messages))
+        said = [text for one in messages for text in (one.content, one.call_ids)]
+        taken = _letters(template).union(messages[0].tools, *said)
         private_use = itertools.chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
         free = (chr(code) for code in private_use if chr(code) not in taken)
         try:
@@ -425,18 +435,32 @@ def _render(
     variables = tokenizer.template_variables
     variables |= {"generation_start": marks.start, "generation_end": marks.end}
     try:
-        plain = [_as_template_reads(strings, one, marks) for one in broken]
         breaks = (strings.anywhere.pattern, marks.break_)
         tools = None
         if broken and broken[0].tools:
             tools = _broken_json(strings, json.loads(broken[0].tools), marks)
+        plain = [_as_template_reads(strings, one, marks) for one in broken]
+        try:
+            return render(template, Renderings(plain, cuts, variables, breaks, tools))
+        except TemplateFailed:
+            if not any(one.calls_at_end or one.role == "tool" for one in broken):
+                raise
+        # Some, such as Mistral's, write no call without an id.
+        plain = [_as_template_reads(strings, one, marks) for one in _with_ids(broken, marks)]
         return render(template, Renderings(plain, cuts, variables, breaks, tools))
     except RecursionError:
         raise UserError("a tool, or what it is called with, is nested too deeply") from None
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
-        has_tool = any(message.role == "tool" for message in broken)
-        remedy = _TOOL_REMEDY if has_tool else "change the messages, or the folder's template"
+        remedy = "change the messages, or the folder's template"
+        if any(message.role == "tool" for message in broken):
+            remedy = _TOOL_REMEDY
+        several = [place for place, one in enumerate(broken, 1) if one.calls_at_end > 1]
+        if several:
+            remedy = (
+                f"message {several[0]} calls {broken[several[0] - 1].calls_at_end} tools at once: "
+                "give each call a turn of its own, or leave the conversation out"
+            )
         raise UserError(
             f"the chat template cannot render this conversation: {reason}; {remedy}"
         ) from failure
@@ -456,16 +480,45 @@ def _checked(tokenizer: Tokenizer, messages: Sequence[AnyMessage]) -> list[Messa
 def _as_template_reads(
     strings: _ControlStrings, message: Message, marks: _Marks
 ) -> dict[str, object]:
-    """A broken message as {role, content}, and `tool_calls` in OpenAI's form if it calls tools."""
+    """A broken message as {role, content}, and in OpenAI's form what it calls, or answers."""
+    ids = [strings.broken(id, marks.break_) for id in ids_in(message.call_ids)]
     if not message.calls_at_end:
-        return {"role": message.role, "content": message.content}
+        answers = {"tool_call_id": ids[0]} if ids and message.role == "tool" else {}
+        return {"role": message.role, "content": message.content} | answers
     words, calls = calls_apart(marks.remove(message.content), message.calls_at_end)
-    tool_calls = [
+    tool_calls: list[dict[str, object]] = [
         {"type": "function", "function": _broken_json(strings, call, marks)} for call in calls
     ]
+    if len(ids) == len(calls):
+        tool_calls = [{"id": id, **call} for id, call in zip(ids, tool_calls, strict=True)]
     # Without words there is no content, not an empty one: so transformers has it.
     said = {"content": strings.broken(words, marks.break_)} if words else {}
     return {"role": message.role, **said, "tool_calls": tool_calls}
+
+
+def _with_ids(messages: list[Message], marks: _Marks) -> list[Message]:
+    """The messages with an id for each call and answer of a tool that has none.
+
+    It is of nine letters or digits, as Mistral's template wants it, and made from what was said up
+    to there: the same each time the conversation is read, whatever follows. A tool's answers have
+    the ids of the calls before them, in order.
+    """
+    said, named, open_calls = hashlib.sha256(), list[Message](), list[str]()
+    for message in messages:
+        said.update(f"{message.role}\n{marks.remove(message.content)}\n".encode())
+        ids = ids_in(message.call_ids)
+        if message.role == "tool":
+            answered = open_calls.pop(0) if open_calls else said.hexdigest()[:9]
+            ids = ids or [answered]
+        elif message.calls_at_end:
+            numbers = range(message.calls_at_end)
+            made = [
+                hashlib.sha256(said.digest() + f"{n}".encode()).hexdigest()[:9] for n in numbers
+            ]
+            ids = ids if len(ids) == message.calls_at_end else made
+            open_calls = [*ids]
+        named.append(replace(message, call_ids=json.dumps(ids)) if ids else message)
+    return named
 
 
 def _broken_json(strings: _ControlStrings, value: Any, marks: _Marks) -> Any:

@@ -19,7 +19,9 @@ class Message:
     What a tool says is context, as what the user says is: it is never learned. Nor is an answer of
     the assistant whose `weight` is 0, as OpenAI's format says it; else it is 1. With so many
     `calls_at_end` of tools, as text, its content ends, and a chat template may write these in its
-    own manner. The first message of a conversation has the `tools` that there are, as a JSON list.
+    own manner; `call_ids` are their ids, or that of the call that a tool answers, as a JSON list,
+    if the data has any. The first message of a conversation has the `tools` that there are, as a
+    JSON list.
     """
 
     role: str
@@ -27,6 +29,7 @@ class Message:
     weight: int = field(default=1, repr=False, metadata={"omit_default": True})
     calls_at_end: int = field(default=0, repr=False, compare=False, metadata={"omit_default": True})
     tools: str = field(default="", repr=False, metadata={"omit_default": True})
+    call_ids: str = field(default="", repr=False, compare=False, metadata={"omit_default": True})
 
 
 def as_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -35,6 +38,7 @@ def as_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
         {"role": one.role, "content": one.content}
         | ({"calls_at_end": one.calls_at_end} if one.calls_at_end else {})
         | ({"tools": one.tools} if one.tools else {})
+        | ({"call_ids": one.call_ids} if one.call_ids else {})
         for one in messages
     ]
 
@@ -67,6 +71,14 @@ def calls_apart(content: str, calls: int) -> tuple[str, list[Mapping[str, Any]]]
         words = words.removesuffix("\n")
         found.insert(0, read)
     return words, found
+
+
+def ids_in(text: str) -> list[str]:
+    """Returns the ids that a JSON list holds. Raises ValueError for what is no list of texts."""
+    found = json.loads(text) if text else []
+    if not isinstance(found, list) or not all(isinstance(id, str) and id for id in found):
+        raise ValueError(f"{text!r} is no list of ids")
+    return found
 
 
 @dataclass(frozen=True)
