@@ -261,6 +261,8 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["sft", "x", "--data", "x", "--rows", "2.5"], "--rows='2.5' must be a whole number"),
         (["sft", "x", "--data", "x", "--mixture", "{world=1}"], "--mixture.world 0.9"),
         (["sft", "x", "--data", "x", "--mixture.world", "a"], "--mixture.world='a' must be a"),
+        (["generate", "x", "--template", "x"], "such as --template.enable_thinking false"),
+        (["sft", "x", "--data", "x", "--template", "x"], "--template.enable_thinking false"),
         (["pretrain", "--data", "x", "--mixture.world", "0.7"], "--mixture.world lacks a value"),
         (["tokenizer", "x", "--vocab-size", "7"], "--vocab-size"),
         (["data", "pull", "wikki"], "'wiki'"),

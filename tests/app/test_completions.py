@@ -27,6 +27,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.resumable_jsonl import resumable_lines
 from groundup.text.bpe import train_bpe
+from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 
 SAMPLING = Sampling(temperature=1.0, max_new_tokens=12)
@@ -273,6 +274,27 @@ def test_an_adapter_on_another_base_does_not_continue_it(folder: Path, tmp_path:
     for _ in range(2):
         complete_file(folder, prompts, out, SAMPLING, as_messages=False, adapter=adapter)
     assert len(read(out)) == 2
+
+
+def test_variables_of_the_chat_template_are_part_of_what_a_file_was_begun_with(
+    folder: Path, tmp_path: Path
+) -> None:
+    model, tokenizer = load(folder)
+    template = CHATML + "{% if add_generation_prompt and terse %}{{ terse }}{% endif %}"
+    save_model(tmp_path / "model", model, tokenizer.with_template(template), card="A test.")
+    rows = [{"messages": [{"role": "user", "content": "the sea"}]}]
+    prompts, found = write(tmp_path / "prompts.jsonl", rows), []
+    ways: list[dict[str, Any]] = [{}, {"template": {"terse": "the island"}}]
+    for place, way in enumerate(ways):
+        out = tmp_path / f"{place}.jsonl"
+        for _ in range(2):
+            complete_file(tmp_path / "model", prompts, out, SAMPLING, as_messages=False, **way)
+        found += read(out)
+        with pytest.raises(UserError, match="begun"):
+            complete_file(
+                tmp_path / "model", prompts, out, SAMPLING, as_messages=False, **ways[1 - place]
+            )
+    assert len(found) == 2 and found[0]["text"] != found[1]["text"]
 
 
 def test_a_file_of_another_origin_is_not_touched(complete: Complete, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from groundup.align.prompts import load_prompts
+from groundup.app.settings import configured
 from groundup.data.dataset import Dataset
 from groundup.data.fields import messages as turns_of
 from groundup.data.files import write_json_lines
@@ -32,6 +33,7 @@ from groundup.text.chat import (
     leaves_tools_out,
     never_stops,
     render_chat,
+    with_template_variables,
 )
 from groundup.text.example import encode_rows
 from groundup.text.rows import Conversation, Message, as_dicts
@@ -927,6 +929,117 @@ def test_a_template_that_wants_ids_of_calls_is_given_some_where_the_data_has_non
     dump = "{% for m in messages %}{{ m | tojson }}<|im_end|>{% if m.tool_calls %}{% endif %}"
     dump = tokenizer_with(dump + "{% endfor %}")
     assert "id" not in render_chat(dump, turns).replace("<|im_end|>", "")
+
+
+# The hybrid manner of Qwen3, whose generation prompt says that there is to be no reasoning.
+HYBRID = """{%- for m in messages -%}
+{{- '<|im_start|>' + m.role + '\\n' -}}
+{%- if loop.last and m.role == 'assistant' -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}
+{{- m.content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- if enable_thinking is defined and enable_thinking is false -%}
+{{- '<think>\\n\\n</think>\\n\\n' -}}
+{%- endif -%}
+{%- if effort is defined -%}{{- 'Effort: ' ~ effort ~ '\\n' -}}{%- endif -%}
+{%- endif -%}"""
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"enable_thinking": False},
+        {"enable_thinking": True},
+        {"effort": "l'é\n\"🙂{{ x }}\\\\"},
+        {"effort": "2", "enable_thinking": "false"},
+        {"effort": "0.5"},
+        {"effort": "[0.5]"},
+        {"effort": "NaN"},
+    ],
+)
+@pytest.mark.parametrize("before", ["", "\n", "  {# a comment #}"])
+def test_variables_of_a_template_become_its_own(variables, before, tmp_path):
+    """So transformers asks the saved model alike, and who gives others has these."""
+    plain = thinking(before + HYBRID)
+    plain.save(tmp_path / "plain")
+    tokenizer = with_template_variables(plain, variables)
+    tokenizer.save(tmp_path / "saved")
+    wanted = AutoTokenizer.from_pretrained(tmp_path / "plain")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    for count, prompt in ((2, True), (4, True), (5, False)):
+        talk = TALK[:count]
+        options = {"tokenize": False, "add_generation_prompt": prompt}
+        meant = {"2": 2, "0.5": 0.5, "false": False}
+        values = {name: meant.get(value, value) for name, value in variables.items()}
+        text = wanted.apply_chat_template(talk, **options, **values)
+        assert render_chat(tokenizer, talk, generation_prompt=prompt) == text
+        assert render_chat(Tokenizer.load(tmp_path / "saved"), talk, generation_prompt=prompt) == (
+            saved.apply_chat_template(talk, **options)
+        )
+        assert saved.apply_chat_template(talk, **options) == text
+        others = dict.fromkeys(variables, "other")
+        given = wanted.apply_chat_template(talk, **options, **others)
+        assert saved.apply_chat_template(talk, **options, **others) == given
+        again = with_template_variables(tokenizer, others)
+        assert render_chat(again, talk, generation_prompt=prompt) == given
+
+
+def test_a_model_is_trained_as_its_template_will_ask_it(tmp_path):
+    """Without reasoning it learns the answer alone, of which the prompt begins the turn."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"messages": TALK[1:3]}) + "\n")
+    learned = {}
+    for thinks in (None, False):
+        template = {} if thinks is None else {"enable_thinking": thinks}
+        config = SFTConfig(
+            model=tmp_path, data=(path,), out=tmp_path / "out", validation=0, template=template
+        )
+        found = read_rows(config, thinking(HYBRID), 256)
+        [[item]] = found.sources.values()
+        ids = [id for id, own in zip(item.ids, item.loss_mask, strict=True) if own]
+        learned[thinks] = found.tokenizer.decode(ids)
+        asked = render_chat(found.tokenizer, TALK[1:2], generation_prompt=True)
+        assert found.tokenizer.decode(item.ids).startswith(asked)
+    answer = TALK[2]["content"] + "<|im_end|>"
+    assert learned == {None: "<think>\n\n</think>\n\n" + answer, False: answer}
+
+
+def test_variables_in_a_recipe_are_texts_numbers_true_or_false():
+    settings = {"model": "x", "data": ["y"], "out": "z"}
+    given = {"a": 3, "b": False, "c": "x", "d": 0.5}
+    found = configured(SFTConfig, settings | {"template": given})
+    assert found.template == {"a": "3", "b": False, "c": "x", "d": "0.5"}
+    for wrong in ([1], None, {"b": 1}):
+        with pytest.raises(
+            UserError, match=r"^template\.a=.* must be a text, a number, true"
+        ) as error:
+            configured(SFTConfig, settings | {"template": {"a": wrong}})
+        assert "\n" not in str(error.value)
+
+
+def test_a_variable_that_the_template_does_not_read_is_refused():
+    for template, name, known in (
+        (HYBRID, "enable_thinkin", "did you mean 'enable_thinking'"),
+        (HYBRID, "messages", "reads effort, enable_thinking"),
+        (HYBRID, "eos_token", "reads effort, enable_thinking"),
+        (CHATML, "enable_thinking", "it reads none"),
+        ("{% if %}", "x", "it reads none"),
+        (HYBRID, "x'{{", "it reads"),
+    ):
+        with pytest.raises(UserError, match=f"^template.{re.escape(name)} is no .*{known}"):
+            with_template_variables(tokenizer_with(template), {name: False})
+    with pytest.raises(UserError, match="no chat template"):
+        with_template_variables(tokenizer_with(None), {"x": "1"})
+    several = [{"name": "default", "template": HYBRID}, {"name": "tool_use", "template": CHATML}]
+    plain = thinking(HYBRID)
+    named = Tokenizer(plain.content, plain._config | {"chat_template": several})
+    changed = with_template_variables(named, {"enable_thinking": False})
+    assert changed._config["chat_template"][1] == several[1]
+    assert (
+        changed.chat_template
+        == with_template_variables(plain, {"enable_thinking": False}).chat_template
+    )
 
 
 # In the manner of Qwen and Llama, and of Mistral, which tells of tools before the last question.

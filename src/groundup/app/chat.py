@@ -22,6 +22,7 @@ from groundup.report.history import History, lineage
 from groundup.runs.console import console, counted, duration
 from groundup.runs.files import in_words, naming, read_json_object
 from groundup.runs.resumable_jsonl import write
+from groundup.text.rows import TemplateVariables
 
 # What to ask a model that has read the small world: all sorts of what it has learned to do.
 _SUGGESTIONS = (
@@ -58,13 +59,14 @@ def converse(
     guard: Path | None = None,
     *,
     device: str = "cpu",
+    template: TemplateVariables | None = None,
 ) -> None:
     """Run the conversation until the person leaves. Piped input is echoed, as in a transcript.
 
     `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
     first answers, until /adapter names another. A `guard` stops messages and answers.
     """
-    model, tokenizer = opened(folder, adapters, device)
+    model, tokenizer = opened(folder, adapters, device, template)
     talk = Conversation(model, tokenizer, sampling)
     talk.guard = opened_guard(guard)
     tell(introduction(name, folder, model))

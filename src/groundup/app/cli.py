@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_origin
+from typing import get_args, get_origin
 
 from cyclopts import (
     App,
@@ -436,7 +436,7 @@ def _no_number(error: CoercionError) -> str | None:
 
 def _is_table(argument: Argument) -> bool:
     """Whether an option has names of its user's behind a dot, as in --mixture.world."""
-    return get_origin(argument.hint) is dict
+    return any(get_origin(one) is dict for one in (argument.hint, *get_args(argument.hint)))
 
 
 def _set_environment(command: str) -> None:

@@ -32,7 +32,8 @@ from groundup.lm.model import CausalLM
 from groundup.runs.console import counted, printable, progress, say
 from groundup.runs.files import file_hash, files_of, is_number, read_json_object
 from groundup.runs.resumable_jsonl import resumable_lines, write
-from groundup.text.rows import BadLine, PromptRow, as_dicts
+from groundup.text.chat import with_template_variables
+from groundup.text.rows import BadLine, PromptRow, TemplateVariables, as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import resolve_device
 from groundup.train.ranges import TopLogprobs, check
@@ -89,14 +90,20 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
 
 
 def opened(
-    folder: Path, adapters: Sequence[Path] = (), device: str = "cpu"
+    folder: Path,
+    adapters: Sequence[Path] = (),
+    device: str = "cpu",
+    template: TemplateVariables | None = None,
 ) -> tuple[CausalLM, Tokenizer]:
-    """Load the model and its tokenizer; of several `adapters` on it the first one answers."""
+    """Load the model and its tokenizer; of several `adapters` on it the first one answers.
+
+    The chat template has the variables of `template`.
+    """
     model, tokenizer = load(folder, keep_quantized=not adapters, device=resolve_device(device))
     if adapters:
         use_adapter(model, with_adapters(model, adapters, base=folder)[0])
         tokenizer = tokenizer_with(adapters[0], folder)
-    return model, tokenizer
+    return model, with_template_variables(tokenizer, template or {})
 
 
 def write_completions(
@@ -108,10 +115,11 @@ def write_completions(
     adapter: Path | None = None,
     guard: Path | None = None,
     device: str = "cpu",
+    template: TemplateVariables | None = None,
 ) -> None:
     """Write the completion of each prompt to standard output."""
     reader = opened_guard(guard)
-    model, tokenizer = opened(folder, [adapter] if adapter else [], device)
+    model, tokenizer = opened(folder, [adapter] if adapter else [], device, template)
     with guarding(model, reader):
         _write_completions(model, tokenizer, prompts, sampling, as_messages=as_messages)
 
@@ -169,6 +177,7 @@ def complete_file(
     adapter: Path | None = None,
     guard: Path | None = None,
     device: str = "cpu",
+    template: TemplateVariables | None = None,
     force: bool = False,
 ) -> None:
     """Complete every prompt of a file; lines go to `out`, or to standard output.
@@ -189,6 +198,7 @@ def complete_file(
         "prompts": file_hash(prompts),
         "chat": as_messages,
         "logprobs": logprobs,
+        "template": template or None,
         **asdict(sampling),
     }
     inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
@@ -197,7 +207,7 @@ def complete_file(
         write_line,
         finished,
     ):
-        model, tokenizer = opened(folder, [adapter] if adapter else [], device)
+        model, tokenizer = opened(folder, [adapter] if adapter else [], device, template)
         jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records, str(prompts), ways)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)

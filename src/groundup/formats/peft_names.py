@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from groundup.adapters import modules_to_save
 from groundup.adapters.layers import dense, linear_layers
@@ -58,9 +59,10 @@ def around(path: str) -> list[str]:
 def names_in_file(model: nn.Module, *, ours: bool = False) -> Names:
     """The file's names for a model's parts; with `ours` they are those of the model itself."""
 
+    config = model.config if isinstance(model, CausalLM) and not ours else None
+
     def place(path: str) -> Stored:
-        known = isinstance(model, CausalLM) and not ours
-        return place_in_file(model.config, path) if known else Stored(path)
+        return Stored(path) if config is None else place_in_file(config, path)
 
     layers: dict[str, tuple[str, ...]] = {}
     for path in linear_layers(model):
@@ -78,14 +80,14 @@ def taken_apart(parts: Sequence[str], adapted: Adapted) -> dict[str, Adapted]:
     if len(parts) == 1:
         return {parts[0]: adapted}
     lora, (down, up, *lengths) = adapted
-    ups, lengths = up.chunk(len(parts)), [one.chunk(len(parts)) for one in lengths]
+    ups, split_lengths = up.chunk(len(parts)), [one.chunk(len(parts)) for one in lengths]
     used = torch.stack([one.any(dim=0) for one in ups])  # which rows of A each part reads
     if not (used.sum(dim=0) == 1).all() or (lora.use_dora and not used.any(dim=1).all()):
         used = torch.ones_like(used)
     return {
         path: (
             _of_rank(lora, int(rows.sum())),
-            [down[rows], ups[i][:, rows], *(one[i] for one in lengths)],
+            [down[rows], ups[i][:, rows], *(one[i] for one in split_lengths)],
         )
         for i, (path, rows) in enumerate(zip(parts, used, strict=True))
         if rows.any()
@@ -105,15 +107,17 @@ def put_together(model: nn.Module, parts: Sequence[str], adapted: Mapping[str, A
     ):
         down, up = first, torch.cat([adapted[path][1][1] for path in parts])
     else:
-        # One scale is for all of them: what another's differs by is multiplied into its B.
-        ups = [
-            adapted[path][1][1] * (adapted[path][0].scale / lora.scale)
-            if path in adapted
-            else first.new_zeros(linear_layers(model)[path].out_features, 0)
-            for path in parts
-        ]
-        down, up = torch.cat(downs), torch.block_diag(*ups)
-        lora = _of_rank(lora, len(down))
+        down, ups, before = torch.cat(downs), list[Tensor](), 0
+        for path in parts:
+            if path not in adapted:
+                outputs = linear_layers(model)[path].out_features
+                ups.append(down.new_zeros(outputs, len(down)))
+                continue
+            own, (_, up, *_) = adapted[path]
+            # One scale is for all of them: what another's differs by is multiplied into its B.
+            ups.append(pad(up * (own.scale / lora.scale), (before, len(down) - before - own.rank)))
+            before += own.rank
+        up, lora = torch.cat(ups), _of_rank(lora, len(down))
     if not lora.use_dora:
         return lora, [down, up]
     lengths = [

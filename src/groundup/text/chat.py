@@ -27,10 +27,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from groundup.errors import UserError
+from groundup.errors import UserError, known_names, shorten
 from groundup.text.pieces import without_taken_blanks
 from groundup.text.rows import ROLES, Conversation, Message, calls_apart, ids_in
-from groundup.text.template import Renderings, TemplateFailed, names_in, render
+from groundup.text.template import (
+    Renderings,
+    TemplateFailed,
+    names_in,
+    render,
+    variables_of,
+    with_variables,
+)
 from groundup.text.tokenizer import After, Tokenizer
 
 # A message as rows hold it, or as people write it: {"role": …, "content": …}.
@@ -225,6 +232,24 @@ def template_of(tokenizer: Tokenizer) -> str:
             "<|im_start|> and <|im_end|>, or write a chat_template into its tokenizer_config.json"
         )
     return tokenizer.chat_template
+
+
+def with_template_variables(tokenizer: Tokenizer, variables: Mapping[str, bool | str]) -> Tokenizer:
+    """Return the tokenizer with a chat template that has these variables, as `with_variables` does.
+
+    Raises `UserError` for one that the template does not read, and where there is no template.
+    """
+    if not variables:
+        return tokenizer
+    template = template_of(tokenizer)
+    known = variables_of(template)
+    for name in variables:
+        if name not in known:
+            raise UserError(
+                f"template.{shorten(name)[1:-1]} is no variable of the chat template; "
+                f"{known_names(name, known, 'it reads')}"
+            )
+    return tokenizer.with_template(with_variables(template, variables))
 
 
 def check_messages(messages: Sequence[AnyMessage]) -> list[Message]:
@@ -484,7 +509,7 @@ def _as_template_reads(
     ids = [strings.broken(id, marks.break_) for id in ids_in(message.call_ids)]
     if not message.calls_at_end:
         answers = {"tool_call_id": ids[0]} if ids and message.role == "tool" else {}
-        return {"role": message.role, "content": message.content} | answers
+        return {"role": message.role, "content": message.content, **answers}
     words, calls = calls_apart(marks.remove(message.content), message.calls_at_end)
     tool_calls: list[dict[str, object]] = [
         {"type": "function", "function": _broken_json(strings, call, marks)} for call in calls

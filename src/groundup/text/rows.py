@@ -10,6 +10,8 @@ from typing import Any, Self
 ROLES = ("system", "user", "assistant", "tool")
 
 Json = Mapping[str, object]
+# Variables of a chat template by name, such as Qwen3's enable_thinking; a number is a text here.
+TemplateVariables = dict[str, bool | str]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -185,6 +186,43 @@ def _names(template: nodes.Template) -> Iterator[str]:
         name = node.attr if isinstance(node, nodes.Getattr) else getattr(node, "value", None)
         if isinstance(name, str) and name.isidentifier():
             yield f".{name}"
+
+
+# What every rendering gives a template.
+_GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
+
+
+def variables_of(template: str) -> list[str]:
+    """The variables with which one can ask a template to write in another way, such as
+    `enable_thinking`: those that it reads and that neither the messages nor the tokenizer give."""
+    given = _GIVEN.union(_environment().globals)
+    names = {name for name in names_in(template) if not name.startswith(".")} - given
+    return sorted(name for name in names if not name.endswith("_token"))
+
+
+def with_variables(template: str, variables: Mapping[str, bool | str]) -> str:
+    """The template with variables that it has wherever nobody gives it others of these names.
+
+    They stand in its own first line, so that every program that renders it asks the model alike. A
+    text that is a number, true or false in JSON is that.
+    """
+    set_first = "".join(
+        f"{{%- if {name} is not defined %}}{{%- set {name} = {_in_jinja(value)} %}}{{%- endif %}}"
+        for name, value in variables.items()
+    )
+    return f"{set_first}\n{template}" if set_first else template  # Jinja leaves that line end out
+
+
+def _in_jinja(value: bool | str) -> str:
+    """A value as Jinja reads it: a text is as in Python, all else as in JSON."""
+    read: object = value
+    if isinstance(value, str):
+        try:
+            read = json.loads(value)
+        except (ValueError, RecursionError):
+            return ascii(value)
+    number = isinstance(read, int | float) and math.isfinite(read)
+    return json.dumps(read) if number else ascii(value)
 
 
 @lru_cache(maxsize=8)

@@ -137,6 +137,15 @@ class Tokenizer:
         config = self._config | {"chat_template": CHATML, "eos_token": IM_END}
         return Tokenizer(self._content, config, self.stop_ids)
 
+    def with_template(self, template: str) -> Tokenizer:
+        """This tokenizer with that chat template in the place of its own, or of its default one."""
+        several = self._config.get("chat_template")
+        named: Any = template
+        if isinstance(several, list):
+            others = [one for one in several if one.get("name") != "default"]
+            named = [{"name": "default", "template": template}, *others]
+        return Tokenizer(self._content, self._config | {"chat_template": named}, self.stop_ids)
+
     def save(self, folder: Path | str) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` (with the chat template)."""
         folder = Path(folder)

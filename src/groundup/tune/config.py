@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -10,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from groundup.data.config import OwnDataConfig
 from groundup.data.files import ROW_KINDS
 from groundup.data.packs.manifest import GENERATED
+from groundup.text.rows import TemplateVariables
 from groundup.train.config import StageConfig, TrainingConfig, Traits
 from groundup.train.ranges import (
     Alpha,
@@ -164,11 +166,31 @@ class SFTConfig(TuningConfig, OwnDataConfig):
         "--mixture.world 0.9, in a recipe mixture = {world = 0.9}; a source that is named itself "
         "is not of its set",
     )
+    template: TemplateVariables = Field(
+        {},
+        description="variables of the chat template, which the trained model's has as well: "
+        "--template.enable_thinking false, in a recipe template = {enable_thinking = false}",
+    )
     decay: Share | None = Field(  # type: ignore[assignment]  # None until the data are read
         None,
         description="share of the steps spent decaying to zero (default: 0.8, beside little data "
         "0.4)",
     )
+
+    @field_validator("template", mode="before")
+    @classmethod
+    def _numbers_are_texts(cls, given: object) -> object:
+        """In a recipe a number may stand as one."""
+        if not isinstance(given, dict):
+            return given
+        for name, value in given.items():
+            if not isinstance(value, bool | str | int | float):
+                raise ValueError(
+                    f"template.{name}={json.dumps(value)} must be a text, a number, true or false; "
+                    "give one, or leave it out"
+                )
+        plain = (bool, str)
+        return {n: one if isinstance(one, plain) else json.dumps(one) for n, one in given.items()}
 
     @model_validator(mode="after")
     def _shares_leave_something(self) -> Self:

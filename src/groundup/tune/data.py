@@ -27,6 +27,7 @@ from groundup.text.chat import (
     encode_chat,
     leaves_tools_out,
     never_stops,
+    with_template_variables,
 )
 from groundup.text.example import Encoded, Example, cut_to, encode_rows
 from groundup.text.mixing import Mixture
@@ -103,6 +104,7 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
             "<|im_end|> to make one of, so it cannot learn conversations; take a model that has "
             "them, or give texts ({text})"
         )
+    tokenizer = with_template_variables(tokenizer, config.template)
     if chats and never_stops(tokenizer):
         say(f"Warning: {NEVER_STOPS}")
     if any(leaves_tools_out(tokenizer, read.train) for read in found):

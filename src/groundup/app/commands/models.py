@@ -18,6 +18,7 @@ from groundup.app.commands.options import (
     Mine,
     ModelFolder,
     SamplingOptions,
+    Template,
     checked,
     with_parts,
 )
@@ -70,6 +71,7 @@ def generate(
     adapter: Adapter = None,
     guard: GuardFolder = None,
     device: Device = "cpu",
+    template: Template = None,
     chat: Annotated[
         bool,
         Parameter(
@@ -119,6 +121,7 @@ def generate(
                 adapter=adapter,
                 guard=guard,
                 device=device,
+                template=template,
             )
         else:
             complete_file(
@@ -132,6 +135,7 @@ def generate(
                 adapter=adapter,
                 guard=guard,
                 device=device,
+                template=template,
                 force=force,
             )
 
@@ -179,6 +183,7 @@ def chat(
     ] = (),
     guard: GuardFolder = None,
     device: Device = "cpu",
+    template: Template = None,
     sampling: SamplingOptions,
     seed: Annotated[
         ranges.Seed | None,
@@ -193,7 +198,7 @@ def chat(
 
     drawn = sampling_of(folder, **sampling.model_dump())
     with with_parts(mine):
-        converse(str(model), folder, drawn, seed, adapter, guard, device=device)
+        converse(str(model), folder, drawn, seed, adapter, guard, device=device, template=template)
 
 
 @checked

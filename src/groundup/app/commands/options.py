@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from groundup.errors import UserError
 from groundup.learn.own import FOLDER
+from groundup.text.rows import TemplateVariables
 from groundup.train import ranges
 from groundup.train.config import DEVICE
 from groundup.train.config import Device as TrainingDevice
@@ -53,6 +54,13 @@ GuardFolder = Annotated[
     ),
 ]
 Device = Annotated[TrainingDevice, Parameter(help=DEVICE)]
+Template = Annotated[
+    TemplateVariables | None,
+    Parameter(
+        show_default=False,
+        help="variables of the chat template, such as --template.enable_thinking false",
+    ),
+]
 Force = Annotated[
     bool,
     Parameter(negative="", show_default=False, help="overwrite what is there, whatever wrote it"),
