@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import gguf
 
 from groundup.formats.gguf.header import GGUFFile
 
@@ -116,3 +119,21 @@ def _value(value: Any) -> Value:
 
 def numbers_of(kind: int, values: Iterable[Any]) -> Value:
     return Value(ARRAY, (kind, list(values)))
+
+
+def write_vocabulary(path: Path, entries: Mapping[str, Any]) -> Path:
+    """A GGUF file of nothing but a vocabulary, by gguf's own writer."""
+    path.unlink(missing_ok=True)
+    writer = gguf.GGUFWriter(path, "llama")
+    for name in ("context_length", "embedding_length", "block_count", "feed_forward_length"):
+        writer.add_uint32(f"llama.{name}", 64)
+    writer.add_uint32("llama.attention.head_count", 1)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-6)
+    adders = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32}
+    for name, value in entries.items():
+        adders.get(type(value), writer.add_array)(name, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

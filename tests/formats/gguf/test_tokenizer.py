@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, trainers
 
+from gguf_files import write_vocabulary as write
 from groundup.data.packs.fetch import pull_model
 from groundup.errors import UserError
 from groundup.formats.checks import added_texts, same_ids
@@ -75,24 +75,6 @@ def with_content(tokenizer: Tokenizer, **changes: Any) -> Tokenizer:
 def entries_of(tokenizer: Tokenizer, **changes: Any) -> dict[str, Any]:
     settings = {"vocab_size": VOCABULARY + 8, "bos_id": 0, "eos_ids": (2, 0), "pad_id": 0}
     return tokenizer_entries(tokenizer, **settings | changes)
-
-
-def write(path: Path, entries: Mapping[str, Any]) -> Path:
-    """A GGUF file of nothing but a vocabulary, by gguf's own writer."""
-    path.unlink(missing_ok=True)
-    writer = gguf.GGUFWriter(path, "llama")
-    for name in ("context_length", "embedding_length", "block_count", "feed_forward_length"):
-        writer.add_uint32(f"llama.{name}", 64)
-    writer.add_uint32("llama.attention.head_count", 1)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-6)
-    adders = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32}
-    for name, value in entries.items():
-        adders.get(type(value), writer.add_array)(name, value)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def read_back(path: Path, entries: Mapping[str, Any]) -> Tokenizer:
@@ -377,7 +359,9 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tokenizer: Tokenizer) -> N
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"model": "llama"}, "a SentencePiece vocabulary"),
+        ({"model": "llama"}, "a SentencePiece vocabulary without a score for each token"),
+        ({"model": "llama", "scores": [0.5, 1.0]}, "a SentencePiece vocabulary without a score"),
+        ({"model": "bert"}, "a WordPiece vocabulary"),
         ({"model": "t5"}, "a Unigram vocabulary"),
         ({"model": "other\n"}, "'other\\n'"),
         ({"pre": "nobody-knows"}, "these are: qwen2"),

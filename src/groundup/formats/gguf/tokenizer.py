@@ -1,8 +1,9 @@
 """The tokenizer inside a GGUF file, read as Hugging Face's tokenizer.json, and written from it.
 
-Byte-level BPE only, which GGUF calls "gpt2" after its first user: tokens in the byte alphabet, the
+Byte-level BPE, which GGUF calls "gpt2" after its first user: tokens in the byte alphabet, the
 merges, a type for each token, the name of the split pattern, the ids with a meaning, and the chat
-template. SentencePiece vocabularies (Llama 2, Mistral 7B) are refused by name.
+template. For SentencePiece's BPE (Llama 2, Mistral 7B) see `sentencepiece`; vocabularies of other
+kinds are refused by name.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy as np
 from gguf import Keys, TokenType
 
 from groundup.errors import UserError
+from groundup.formats.gguf import sentencepiece
 from groundup.formats.gguf.header import GGUFFile
 from groundup.formats.gguf.pretokenizers import PRE_TOKENIZERS, name_of, to_hf
 from groundup.text.tokenizer import END_OF_TEXT, Tokenizer, faults_named
 
 _KEYS = Keys.Tokenizer
 _OTHER_MODELS = {
-    "llama": "a SentencePiece vocabulary",
     "t5": "a Unigram vocabulary",
     "bert": "a WordPiece vocabulary",
     "rwkv": "RWKV's vocabulary",
@@ -56,7 +57,6 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer:
     Raises `UserError` for a vocabulary of another kind, an unknown split pattern, and tokens or
     merges that do not fit together.
     """
-    pre = _pre_tokenizer_name(file)
     tokens, types = _tokens(file)
     added = [
         {
@@ -71,12 +71,22 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer:
         for id in tokens
         if types[id] in (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED)
     ]
-    nfc = pre == "qwen2" and tokens.get(_QWEN_END[1]) == _QWEN_END[0]
+    parts = _sentencepiece if file.str_(_KEYS.MODEL) == sentencepiece.NAME else _byte_level
     content = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": added,
+        **parts(file, tokens, types),
+    }
+    with faults_named(f"{file.path} holds a tokenizer that cannot be read"):
+        return Tokenizer(content, _config(file, tokens), _ends(file, tokens, types))
+
+
+def _byte_level(file: GGUFFile, tokens: Mapping[int, str], types: Sequence[int]) -> dict[str, Any]:
+    pre = _pre_tokenizer_name(file)
+    nfc = pre == "qwen2" and tokens.get(_QWEN_END[1]) == _QWEN_END[0]
+    return {
         "normalizer": {"type": "NFC"} if nfc else None,
         "pre_tokenizer": to_hf(PRE_TOKENIZERS[pre]),
         "post_processor": _first_token(file, tokens, PRE_TOKENIZERS[pre].begins),
@@ -88,8 +98,29 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer:
         },
         "model": _model(file, tokens, PRE_TOKENIZERS[pre].whole_words),
     }
-    with faults_named(f"{file.path} holds a tokenizer that cannot be read"):
-        return Tokenizer(content, _config(file, tokens), _ends(file, tokens, types))
+
+
+def _sentencepiece(
+    file: GGUFFile, tokens: Mapping[int, str], types: Sequence[int]
+) -> dict[str, Any]:
+    given = file.metadata.get(_KEYS.SCORES)
+    if not isinstance(given, np.ndarray) or given.dtype.kind != "f" or len(given) != len(types):
+        raise UserError(
+            f"{file.path} holds a SentencePiece vocabulary without a score for each token "
+            f"({_KEYS.SCORES}); download it again"
+        )
+    words = [id for id in tokens if types[id] == TokenType.NORMAL]
+    scores = {tokens[id]: float(given[id]) for id in words}
+    unknown = next((token for id, token in tokens.items() if types[id] == TokenType.UNKNOWN), None)
+    return {
+        **sentencepiece.to_hf(
+            {token: id for id, token in tokens.items()},
+            scores,
+            unknown,
+            file.bool_(_KEYS.ADD_PREFIX, True),
+        ),
+        "post_processor": _first_token(file, tokens, begins=True),
+    }
 
 
 @dataclass(frozen=True)
@@ -126,8 +157,8 @@ def _pre_tokenizer_name(file: GGUFFile) -> str:
     if model != "gpt2":
         kind = _OTHER_MODELS.get(model, "a vocabulary")
         raise UserError(
-            f"{file.path} holds {kind} ({_KEYS.MODEL}={model[:80]!r}); only byte-level BPE "
-            "('gpt2') is read: use the model's Hugging Face folder"
+            f"{file.path} holds {kind} ({_KEYS.MODEL}={model[:80]!r}); only BPE of bytes "
+            "('gpt2') or of SentencePiece ('llama') is read: use the model's Hugging Face folder"
         )
     pre = file.str_(_KEYS.PRE, "default")
     if pre not in PRE_TOKENIZERS:
@@ -239,28 +270,27 @@ def tokenizer_entries(
 ) -> dict[str, Any]:
     """The metadata entries that hold `tokenizer`, filled up to the model's `vocab_size`.
 
-    Raises `UserError` for a tokenizer that llama.cpp could not follow: not byte-level BPE, cut by
-    a pattern it has no name for, changed by a normalizer, with added tokens that look at what
-    stands beside them, or with more ends of an answer than a file has entries for.
+    Raises `UserError` for a tokenizer that llama.cpp could not follow: no BPE of bytes or of
+    SentencePiece, cut by a pattern it has no name for, changed by a normalizer, with added tokens
+    that look at what stands beside them, or with more ends of an answer than a file has entries
+    for.
     """
     content = tokenizer.content
-    model = content.get("model") or {}
-    pre = name_of(content.get("pre_tokenizer"), bool(model.get("ignore_merges")))
-    if model.get("byte_fallback") or content.get("pre_tokenizer") is None:
-        raise UserError(
-            "this tokenizer is a SentencePiece vocabulary, which groundup does not write to GGUF; "
-            "convert the model's Hugging Face folder with llama.cpp's convert_hf_to_gguf.py"
-        )
-    if model.get("type") != "BPE" or pre is None:
-        raise UserError(
-            "this tokenizer cannot be written to GGUF: llama.cpp knows byte-level BPE by the name "
-            "of its split pattern, and has none for this one; export to the Hugging Face format"
-        )
-    _refuse_normalizer(content.get("normalizer"), pre)
+    if sentencepiece.is_sentencepiece(content):
+        sentencepiece.refuse_unknown(content)
+        spelled = sentencepiece.entries(content, *_filled(content, vocab_size))
+    else:
+        pre = _known_cut(content)
+        merges = [m if isinstance(m, str) else " ".join(m) for m in content["model"]["merges"]]
+        tokens, types = _filled(content, vocab_size)
+        spelled = {
+            _KEYS.MODEL: "gpt2",
+            _KEYS.PRE: pre,
+            _KEYS.LIST: tokens,
+            _KEYS.TOKEN_TYPE: types,
+            _KEYS.MERGES: merges,
+        }
     _refuse_neighbors(tokenizer)
-    if not model.get("merges"):
-        raise UserError("this tokenizer has no merges, which llama.cpp needs; train a larger one")
-    tokens, types = _filled(content, vocab_size)
     # llama.cpp takes token 11, whatever it is, for both where no entry names another.
     end, *more_ends = _ends_written(tokenizer, eos_ids)
     begin = bos_id
@@ -268,13 +298,8 @@ def tokenizer_entries(
         # One that nothing begins with: <|endoftext|> here would open every text of ours.
         others = (id for name, id in tokenizer.special_tokens.items() if name != END_OF_TEXT)
         begin = end if end != tokenizer.special_tokens.get(END_OF_TEXT) else next(others, end)
-    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     entries = {
-        _KEYS.MODEL: "gpt2",
-        _KEYS.PRE: pre,
-        _KEYS.LIST: tokens,
-        _KEYS.TOKEN_TYPE: types,
-        _KEYS.MERGES: merges,
+        **spelled,
         _KEYS.BOS_ID: begin,
         _KEYS.EOS_ID: end,
         **dict(zip(_MORE_ENDS, more_ends, strict=False)),
@@ -287,6 +312,21 @@ def tokenizer_entries(
         _KEYS.CHAT_TEMPLATE: tokenizer.chat_template or None,
     }
     return {name: value for name, value in entries.items() if value is not None}
+
+
+def _known_cut(content: Mapping[str, Any]) -> str:
+    """llama.cpp's name for how a byte-level BPE cuts text, where it follows it in all else too."""
+    model = content.get("model") or {}
+    pre = name_of(content.get("pre_tokenizer"), bool(model.get("ignore_merges")))
+    if model.get("type") != "BPE" or pre is None:
+        raise UserError(
+            "this tokenizer cannot be written to GGUF: llama.cpp knows byte-level BPE by the name "
+            "of its split pattern, and has none for this one; export to the Hugging Face format"
+        )
+    _refuse_normalizer(content.get("normalizer"), pre)
+    if not model.get("merges"):
+        raise UserError("this tokenizer has no merges, which llama.cpp needs; train a larger one")
+    return pre
 
 
 def _ends_written(tokenizer: Tokenizer, eos_ids: Sequence[int]) -> list[int]:
