@@ -1109,6 +1109,16 @@ def test_a_template_that_knows_tools_tells_of_them_itself(place, as_text, tmp_pa
     assert list(prompt.ids) == asked and prompt.messages == read.messages[:3]
 
 
+def test_tools_of_a_request_mark_nothing_as_the_assistants():
+    """JSON may spell a character that marks its words as an escape."""
+    tokenizer = thinking(TELLS["first"])
+    tools = json.dumps([{"name": "sum \ue000\ue001 x \ue002 y"}])
+    assert "\\ue001" in tools
+    talk = [TALK[1] | {"tools": tools}, TALK[2]]
+    assert spoken(tokenizer, talk) == TALK[2]["content"] + "<|im_end|>"
+    assert "\ue000\ue001 x \ue002" in render_chat(tokenizer, talk)
+
+
 def test_tools_that_no_template_tells_of_are_told_of(tmp_path, capsys):
     rows = [{"messages": TALK[1:3], "tools": GIVEN_TOOLS}, {"messages": TALK[3:], "tools": ["x"]}]
     path = tmp_path / "rows.jsonl"

@@ -307,6 +307,8 @@ def _check_message(place: int, message: AnyMessage) -> Message:
         raise UserError(
             f"message {place} has tools={str(tools)[:80]!r}, which must be JSON of a list"
         )
+    # Without escapes, so that it shows each character that it holds.
+    tools = tools and json.dumps(json.loads(tools), ensure_ascii=False)
     ids = message.get("call_ids") or ""
     try:
         ids = json.dumps(ids_in(ids), ensure_ascii=False) if ids else ""
