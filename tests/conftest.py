@@ -65,6 +65,12 @@ def another_default_dtype() -> Iterator[Callable[[], None]]:
     torch.set_default_dtype(torch.float32)
 
 
+def forget_finished(run: Path) -> None:
+    """Let a run not know that it was finished, as a kill right before leaves it."""
+    for name in ("status.json", ".status.json.copy"):
+        (run / name).unlink(missing_ok=True)
+
+
 STEPS = 24
 COLOURS = {"sea": "blue", "grass": "green", "snow": "white", "coal": "black", "sun": "yellow"}
 # Small enough that a stage takes about a second, saved often enough that kills meet a save.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Workshop
+from conftest import Workshop, forget_finished
 from groundup.app.cli import main
 from groundup.runs.folder import folder_hash, is_finished
 from miniature import write_miniature
@@ -77,7 +77,8 @@ def command(workshop: Workshop, stage: str, out: Path) -> list[str]:
 def interrupted(folder: Path, to: Path) -> Path:
     """The run as a kill near its end leaves it."""
     shutil.copytree(folder, to)
-    for name in ("status.json", *MODEL, "model.safetensors", "README.md"):
+    forget_finished(to)
+    for name in (*MODEL, "model.safetensors", "README.md"):
         (to / name).unlink()
     (to / "status.json").write_text('{"schema": 1, "state": "running", "step": 6, "steps": 8}')
     return to

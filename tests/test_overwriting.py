@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Workshop
+from conftest import Workshop, forget_finished
 from groundup.app.cli import main
 from groundup.errors import UserError
 from groundup.runs.files import writable
@@ -31,7 +31,8 @@ def mine(tmp_path: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) ->
     (folder / "ollama" / "Modelfile").write_text("FROM ./my.gguf\n")
     (folder / "ollama" / "my.gguf").write_text("weights")
     shutil.copytree(workshop.finished("sft"), folder / "theirs")
-    for name in ("run.json", ".run.json.copy", "status.json", ".lock"):
+    forget_finished(folder / "theirs")
+    for name in ("run.json", ".run.json.copy", ".lock"):
         (folder / "theirs" / name).unlink()
     (folder / "soft.jsonl").symlink_to("data.jsonl")
     (folder / "hard.jsonl").hardlink_to(folder / "data.jsonl")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import forget_finished
 from groundup.align.config import GRPOConfig, PPOConfig
 from groundup.app.cli import main
 from groundup.app.journey import run_recipe
@@ -398,9 +399,9 @@ def test_a_recipe_runs_once_and_goes_on_where_it_stopped(
     assert capsys.readouterr().out.count("finished before") == 3
     assert len(read_lines(out / "base" / "metrics.jsonl")) == lines
 
-    for path in (out / "again").iterdir():  # as if it had been killed on its way
-        if path.name in ("status.json", "config.json", "model.safetensors"):
-            path.unlink()
+    forget_finished(out / "again")  # as if it had been killed on its way
+    for name in ("config.json", "model.safetensors"):
+        (out / "again" / name).unlink()
     run_recipe(recipe, out)
     assert "again (sft): begun before" in capsys.readouterr().out
     assert (out / "again" / "model.safetensors").read_bytes() == weights
@@ -428,8 +429,10 @@ def test_a_finished_recipe_that_lost_what_can_be_made_again_is_whole_again(
             line.split("]")[1].split()[0].strip(":") for line in said if "finished before" in line
         ]
 
-    assert lost("tokenizer/status.json") == ["base", "again"]
+    assert lost("tokenizer/status.json") == ["tokenizer", "base", "again"]
     assert lost("tokenizer") == ["base", "again"]
+    assert lost("base/status.json") == ["tokenizer", "base", "again"]
+    (out / "base" / ".status.json.copy").unlink()
     assert lost("base/status.json") == ["tokenizer", "again"]
     assert lost("base/plan.json") == ["tokenizer", "base", "again"]
     assert (out / "base" / "plan.json").read_bytes() == plan

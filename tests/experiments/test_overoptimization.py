@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import forget_finished
 from groundup.align.best_of_n import kl_bound
 from groundup.align.prompts import load_prompts
 from groundup.app.cli import main
@@ -454,7 +455,7 @@ def test_the_experiment_in_miniature(workshop: Any, tmp_path: Path) -> None:
     # What is lost is made again, and nothing else.
     kept = out / "proxies" / "1x64-8-0" / "model.safetensors"
     before = kept.stat().st_mtime_ns
-    (out / "status.json").unlink()
+    forget_finished(out)
     (out / "scores" / "1x64-8-1.json").unlink()
     started()
     assert kept.stat().st_mtime_ns == before

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import Workshop
+from tests.conftest import Workshop, forget_finished
 from tests.kernels.conftest import number
 
 from groundup.errors import UserError
@@ -75,8 +75,8 @@ def test_a_run_goes_on_as_it_was_planned(
     def start(kind: str, folder: str) -> Path:
         monkeypatch.setenv(VARIABLE, kind)
         out = config.out / folder
-        for name in ("status.json", "model.safetensors"):  # as if it had been killed at the end
-            (out / name).unlink(missing_ok=True)
+        forget_finished(out)  # as if it had been killed at the end
+        (out / "model.safetensors").unlink(missing_ok=True)
         return run(config.model_copy(update={"out": out, "steps": 2}))
 
     start("none", "plain")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from conftest import forget_finished
 from groundup.data.config import TokenizerConfig
 from groundup.data.corpus import documents
 from groundup.data.tokenizer import run as train_tokenizer
@@ -159,7 +160,8 @@ def test_a_later_start_reads_the_plan_and_measures_nothing(workshop: Any, tmp_pa
     plan = json.loads((out / "plan.json").read_text()) | {"steps": 2, "peak_flops": 1.0}
     del plan["sha256"]  # as whoever changes it on purpose does
     (out / "plan.json").write_text(json.dumps(plan))
-    for name in ("status.json", "metrics.jsonl", "model.safetensors", "config.json"):
+    forget_finished(out)
+    for name in ("metrics.jsonl", "model.safetensors", "config.json"):
         (out / name).unlink()
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     run(config(workshop, out))
@@ -360,7 +362,7 @@ def test_every_architecture_is_trained_and_kept(workshop: Any, tmp_path: Path, n
     # A snapshot is a model of that shape as well.
     assert load_snapshot(folder, 4, model.config).config == model.config
     # It goes on from its plan without measuring anything anew.
-    (folder / "status.json").unlink()
+    forget_finished(folder)
     assert run(settings) == folder
 
 

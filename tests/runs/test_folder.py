@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import groundup
+from conftest import forget_finished
 from groundup.data.config import TokenizerConfig
 from groundup.data.split import data_files
 from groundup.errors import UserError
@@ -392,7 +393,27 @@ def test_a_run_is_finished_when_it_says_so(tmp_path: Path) -> None:
         run.finish(step=2)
         assert run.finished
     assert is_finished(tmp_path) and not is_finished(tmp_path / "nothing")
-    (tmp_path / "status.json").write_text("{")
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}", '{"state": "running"}'])
+def test_a_run_stays_finished_without_its_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    finished(tmp_path)
+    status = tmp_path / "status.json"
+    before = status.read_bytes()
+    status.unlink()
+    if content is not None:
+        status.write_text(content)
+    assert is_finished(tmp_path)
+    with open_run(tmp_path) as run:
+        assert run.finished and not run.repairs
+    said = capsys.readouterr().out
+    assert f"{status} was damaged or gone and is restored from its copy" in said
+    assert status.read_bytes() == before
+    # Not what its parts say of themselves: those are still asked.
+    (tmp_path / "model.safetensors").unlink()
+    status.unlink()
     assert not is_finished(tmp_path)
 
 
@@ -404,14 +425,18 @@ def test_a_run_that_lost_its_status_says_so_before_it_goes_on(
     with open_run(tmp_path) as run:
         run.log("metrics.jsonl", step=1)
         run.heartbeat(step=1)
-    with open_run(tmp_path) as run:
-        run.finish(step=2)
     open_run(tmp_path).close()
     assert lost not in capsys.readouterr().out
     (tmp_path / "status.json").write_text("{")
     open_run(tmp_path).close()
     assert lost in capsys.readouterr().out
-    (tmp_path / "status.json").unlink()
+    with open_run(tmp_path) as run:
+        run.finish(step=2)
+    for name in ("status.json", ".status.json.copy"):
+        (tmp_path / name).write_text("{")
+    open_run(tmp_path).close()
+    assert lost in capsys.readouterr().out
+    forget_finished(tmp_path)
     save_file({"w": np.zeros(8, np.float32)}, tmp_path / "model.safetensors")
     open_run(tmp_path).close()
     assert lost in capsys.readouterr().out
@@ -458,6 +483,7 @@ def test_a_finished_run_has_all_that_it_made(
 def test_a_model_that_an_earlier_version_finished_has_its_weights(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.finish()
+    forget_finished(tmp_path)
     write_json(tmp_path / "status.json", {"schema": 1, "state": "finished"})
     assert is_finished(tmp_path)  # a stage that makes no model
     write_json(tmp_path / "config.json", {})

@@ -149,6 +149,7 @@ def main(folder: Path) -> None:
     shutil.copytree(folder / "base", folder / "interrupted")
     for name in ("model.safetensors", "config.json", "generation_config.json", "README.md"):
         (folder / "interrupted" / name).unlink()
+    (folder / "interrupted" / ".status.json.copy").unlink()
     (folder / "interrupted" / "status.json").write_text('{"schema": 1, "state": "running"}\n')
     shutil.rmtree(folder / "base" / "checkpoints")
     for name in ("sft", "dpo", "report", "lora/tokens"):

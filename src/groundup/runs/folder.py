@@ -151,7 +151,8 @@ class Run:
         try:
             if not is_kept(described) or not _continues(folder, wanted, defaults, known):
                 write_kept(described, wanted)
-            _restore_plan(folder)
+            _restore(folder / "plan.json")
+            _restore(folder / "status.json")
             if lost := _lost_parts(folder):
                 say(f"{lost[0]} is gone or cut short: it is made anew")
                 run.repairs = True
@@ -205,7 +206,11 @@ class Run:
         if not self.writes or (self.repairs and state != "finished"):
             return
         line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": utc_now(), **facts}
-        write_json(self.folder / "status.json", line, sync=state == "finished")
+        path = self.folder / "status.json"
+        if state == "finished":  # which nothing else says; a heartbeat is made anew by the next
+            write_kept(path, line)
+        else:
+            write_json(path, line, sync=False)
 
     def heartbeat(self, **facts: Any) -> None:
         """Refresh status.json, at most once a second."""
@@ -289,9 +294,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def _status(folder: Path) -> dict[str, Any] | None:
-    """What a run says of itself; where that is gone or damaged it is made anew by the run's end."""
+    """What a run says of itself: a finished one keeps a copy, an unfinished one says it anew."""
     try:
-        return read_json_object(folder / "status.json")
+        return read_kept(folder / "status.json", dict)
     except UserError:
         return None
 
@@ -457,12 +462,11 @@ def _continues(
     return True
 
 
-def _restore_plan(folder: Path) -> None:
-    """Put a damaged or lost plan right from its copy, of a finished run, too, which resolves none.
+def _restore(path: Path) -> None:
+    """Put a damaged or lost plan or status right from its copy, of a finished run, too.
 
-    What a lost copy means is told by whoever needs the plan.
+    What a lost copy means is told by whoever needs the file.
     """
-    path = folder / "plan.json"
     if is_kept(path) and not path.is_dir():
         with contextlib.suppress(UserError):
             read_kept(path, dict, say)

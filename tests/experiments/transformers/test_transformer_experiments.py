@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import forget_finished
 from groundup.app.stages import EXPERIMENTS
 from groundup.errors import UserError
 from groundup.experiments.transformers import attention_cost, copying, induction, recall
@@ -240,7 +241,7 @@ def test_attention_cost_in_miniature_times_with_the_threads_asked_for_after_a_re
     stage, before = EXPERIMENTS["attention-cost"], torch.get_num_threads()
     config = stage.config(out=tmp_path / "out", quick=True, threads=1)
     check(stage.run(config), "attention-cost")
-    (tmp_path / "out" / "status.json").unlink()  # killed before it was finished
+    forget_finished(tmp_path / "out")
     try:
         torch.set_num_threads(2)
         check(stage.run(config), "attention-cost")
