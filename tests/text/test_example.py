@@ -159,9 +159,8 @@ def test_rows_that_the_template_refuses_are_set_aside_with_the_reason(workshop: 
     turns = (Message("user", "Sea?"), Message("assistant", "Blue."))
     good = Conversation(turns, "talk", "1")
     bad = Conversation((Message("system", "Be brief."), *turns), "talk", "2")
-    heard = list[int]()
-    found = encode_rows(tokenizer, [good, bad, good], 64, heard.append)
-    assert found.row == [0, 2] and heard == [1, 3]
+    found = encode_rows(tokenizer, [good, bad, good], 64)
+    assert found.row == [0, 2]
     [(place, reason)] = found.refused
     assert place == 1 and "No system!" in reason
     with pytest.raises(UserError, match="No system!"):

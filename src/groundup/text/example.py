@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import operator
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from groundup.errors import UserError
@@ -124,15 +124,10 @@ class Encoded:
     apart: int = 0
 
 
-def encode_rows(
-    tokenizer: Tokenizer,
-    rows: Sequence[TrainingRow],
-    context: int,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Encoded:
+def encode_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int) -> Encoded:
     """Every row as items. A row that the chat template or the tokenizer refuses is set aside.
 
-    `progress` hears how many rows are done. Raises `UserError` as `encode_each` does.
+    Raises `UserError` as `encode_each` does.
     """
     found, apart = Encoded([], [], []), 0
     for place, items in enumerate(encode_each(tokenizer, rows, context)):
@@ -142,7 +137,6 @@ def encode_rows(
         found.items.extend(items)
         found.row.extend([place] * len(items))
         apart += is_apart(rows[place], items)
-        progress(place + 1)
     return replace(found, apart=apart)
 
 

@@ -100,7 +100,7 @@ class Recall:
 
 @dataclass(frozen=True)
 class Copying:
-    """A string of random letters, a sign, and the string again, or backwards, and an end.
+    """A string of random letters, a sign, and the string again, and an end.
 
     Token 0 is the sign that copying begins, 1 that it ends. Strings have from `shortest` to
     `longest` letters, drawn evenly. A row holds as many as fit into `context`, each for itself:
@@ -111,7 +111,6 @@ class Copying:
     shortest: int
     longest: int
     context: int
-    backwards: bool = False
 
     def __call__(self, rng: np.random.Generator, rows: int) -> Batch:
         shape = (rows, self.context)
@@ -141,8 +140,7 @@ class Copying:
         self, rng: np.random.Generator, length: int
     ) -> tuple[Int[np.ndarray, " time"], Int[np.ndarray, " time"]]:
         string = 2 + rng.integers(self.letters, size=length)
-        again = string[::-1] if self.backwards else string
-        whole = np.concatenate((string, [0], again, [1]))
+        whole = np.concatenate((string, [0], string, [1]))
         return whole[:-1], whole[1:]
 
 
