@@ -14,7 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
+from groundup.align.config import DPOConfig, KTOConfig, RewardConfig
+from groundup.align.preferences import (
+    Pair,
+    PairBatch,
+    PairStream,
+    micro_sizes,
+    tokenize_pairs,
+)
 from groundup.data.records import read_preferences
 from groundup.data.split import split
 from groundup.errors import UserError
@@ -22,6 +29,7 @@ from groundup.text.bpe import train_bpe
 from groundup.text.example import Example
 from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.config import PASS_TOKENS, TrainingConfig
 
 CONTEXT = 24
 
@@ -149,6 +157,20 @@ def test_what_some_steps_read_is_known_beforehand(
         for reference in batch.reference
     }
     assert pairs.packing.read_by(steps).tolist() == sorted(read)
+
+
+@pytest.mark.parametrize(("kind", "least"), [(DPOConfig, 2), (RewardConfig, 2), (KTOConfig, 1)])
+@pytest.mark.parametrize("micro_rows", [1, 2, 3, None])
+@pytest.mark.parametrize("context", [256, PASS_TOKENS, 2 * PASS_TOKENS])
+def test_memory_is_planned_for_the_rows_that_a_pass_of_pairs_has(
+    kind: type[TrainingConfig], least: int, micro_rows: int | None, context: int
+) -> None:
+    config = kind.model_validate(
+        {"out": "o", "model": "m", "data": "d", "rows": 6, "micro_rows": micro_rows}
+    )
+    micro = config.micro(context)
+    assert micro == max(micro_sizes(config.rows, micro, least))
+    assert micro == max(least, micro_rows or min(6, PASS_TOKENS // context))
 
 
 def test_no_pairs_are_refused() -> None:

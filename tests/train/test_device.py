@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from groundup.align.config import DPOConfig
 from groundup.errors import UserError
 from groundup.kernels.library import VARIABLE, best_kernels
 from groundup.lm.config import ModelConfig
@@ -297,6 +298,15 @@ def test_a_plan_too_large_for_this_machine_is_refused() -> None:
     with pytest.raises(UserError, match=r"M parameters with micro_rows=8 .*--depth"):
         trained = Trained.whole(shape, 256, (1, 1), "")
         require_resources(TrainingConfig(out="x", rows=8, micro_rows=8), trained, PLANNED, 256)
+
+
+def test_fewer_rows_than_two_are_no_remedy_where_pairs_are_learned_from() -> None:
+    shape = ModelConfig.of(width=64 * 400, depth=400, vocab_size=8192, context=256)
+    trained = Trained.whole(shape, 256, (1, 1), "")
+    for micro_rows, lower in ((1, "--context"), (2, "--context"), (3, "--micro-rows")):
+        config = DPOConfig(out="x", model="m", data="d", rows=8, micro_rows=micro_rows)
+        with pytest.raises(UserError, match=f"micro_rows={max(2, micro_rows)} .*; lower {lower}"):
+            require_resources(config, trained, PLANNED, 256)
 
 
 def leave_free(size: int, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

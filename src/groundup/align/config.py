@@ -110,6 +110,7 @@ class DPOConfig(PreferenceConfig):
     # What the reference thinks of each pair takes time, and pairs are shorter than the rows that a
     # machine's speed is measured with: one makes up for the other.
     traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.1)
+    fewest_micro_rows: ClassVar[int] = 2
 
     data: Path = Field(
         description=f"a data-stage folder, that of groundup best-of-n, a {ROW_KINDS} file of "
@@ -209,6 +210,7 @@ class RewardConfig(TuningConfig):
     """A reward model: which of two answers people prefer, as one number for each answer."""
 
     traits: ClassVar[Traits] = Traits("preferences", False, "preference_loss", 0.1)
+    fewest_micro_rows: ClassVar[int] = 2
 
     model: Path = Field(description="the folder of the fine-tuned model whose body it starts from")
     data: Path = Field(

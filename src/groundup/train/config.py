@@ -100,6 +100,8 @@ class TrainingConfig(StageConfig):
     """What every training stage has. 'auto' is resolved once and written to plan.json."""
 
     traits: ClassVar[Traits] = Traits("documents", False, "heldout_loss")
+    # The two answers of a pair are read in one pass, and each may be as long as the context.
+    fewest_micro_rows: ClassVar[int] = 1
 
     minutes: Minutes | None = Field(
         None,
@@ -115,9 +117,9 @@ class TrainingConfig(StageConfig):
     rows: Rows = Field(16, description="rows of one context each in an optimizer step")
     micro_rows: Rows | None = Field(
         None,
-        description="rows in one forward and backward pass; which preferences a step reads follows "
-        f"from it (default: as many as hold {PASS_TOKENS:,} tokens, at most a process's part of "
-        "the rows)",
+        description="rows in one forward and backward pass, two at least where pairs are learned "
+        "from; which preferences a step reads follows from it (default: as many as hold "
+        f"{PASS_TOKENS:,} tokens, at most a process's part of the rows)",
     )
     optimizer: Literal["muon", "adamw"] = Field("muon", description=OPTIMIZER)
     learning_rate: LearningRate | None = Field(
@@ -170,10 +172,11 @@ class TrainingConfig(StageConfig):
 
     def micro(self, context: int) -> int:
         """Rows in one forward and backward pass."""
-        if self.micro_rows is not None:
-            return min(self.rows, self.micro_rows)
         # Each of the processes that share a step has a pass.
-        return max(1, min(self.rows // ranks.size(), PASS_TOKENS // context))
+        most = min(self.rows // ranks.size(), PASS_TOKENS // context)
+        if self.micro_rows is not None:
+            most = min(self.rows, self.micro_rows)
+        return max(self.fewest_micro_rows, most)
 
     @model_validator(mode="after")
     def _phases_fit_into_the_run(self) -> Self:

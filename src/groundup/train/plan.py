@@ -333,7 +333,9 @@ def require_resources(
     fewer = "--set micro_rows" if only_planned else "--micro-rows"
     saving = "--set gradient_checkpointing=true" if only_planned else "--gradient-checkpointing"
     remedies = [
-        f"lower {fewer} or --context" if micro_rows > 1 else "lower --context",
+        f"lower {fewer} or --context"
+        if micro_rows > config.fewest_micro_rows
+        else "lower --context",
         "take a smaller model (--depth)",
         *([] if config.gradient_checkpointing else [f"add {saving}"]),
     ]
