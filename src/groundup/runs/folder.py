@@ -392,6 +392,11 @@ def folder_hash(folder: Path) -> str:
     return _hash_of((name, file_hash(path)) for name, path in _content(folder))
 
 
+def content_hash(path: Path) -> str:
+    """The hash of what a run may be begun from: a folder's own, or that of a file such as GGUF."""
+    return folder_hash(path) if path.is_dir() else file_hash(path)
+
+
 def kept_hashes(path: Path) -> frozenset[str]:
     """The hashes that a run may have kept of a file or folder that it was begun from.
 
@@ -564,10 +569,9 @@ def environment_facts(packages: Iterable[str]) -> dict[str, Any]:
 def _content_hash(name: str, path: Path) -> str:
     if not path.exists():
         raise UserError(f"there is no {name} {str(path)!r}; check the path")
-    if path.is_dir():
-        return folder_hash(path)
-    require_file(path)
-    return file_hash(path)
+    if not path.is_dir():
+        require_file(path)
+    return content_hash(path)
 
 
 def _more_hashes(path: Path) -> dict[str, str | None]:

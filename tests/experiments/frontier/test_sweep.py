@@ -13,26 +13,33 @@ from typing import Any
 import pytest
 
 from groundup.experiments.frontier.config import FrontierConfig
+from groundup.experiments.frontier.points import Workshop
 from groundup.experiments.frontier.sweep import settings
 from groundup.formats.folder import save_model
+from groundup.formats.gguf.write import save_gguf
+from groundup.formats.load import load
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.folder import is_finished
 from groundup.text.bpe import train_bpe
+from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 from groundup.world import pack
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def random_model(folder: Path, template: str | None = CHATML, seed: int = 0) -> Path:
     """A model with random weights that reads the world's words."""
-    folder = tmp_path_factory.mktemp("world") / "model"
     texts = [pack.document(0, i).text for i in range(40)]
-    tokenizer = Tokenizer.from_bpe(train_bpe(texts, 500))
+    tokenizer = Tokenizer.from_bpe(train_bpe(texts, 500), chat_template=template)
     random = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=512, context=512))
-    random.initialize(0)
+    random.initialize(seed)
     save_model(folder, random, tokenizer, card="")
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_model(tmp_path_factory.mktemp("world") / "model")
 
 
 def command(model: Path, out: Path, *more: str) -> list[str]:
@@ -145,6 +152,43 @@ def test_a_guard_or_a_reward_that_is_none_is_said_before_anything_is_trained(
     assert cli.main(command(model, out, *more)[3:]) == 2
     assert said in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_template_that_cannot_be_asked_is_said_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from groundup.app import cli
+
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
+    none, strict = (
+        random_model(tmp_path / name, template)
+        for name, template in (("none", None), ("strict", strict + CHATML))
+    )
+    for folder, said in ((none, "no chat template"), (strict, "No system!")):
+        out = tmp_path / "out"
+        assert cli.main(command(folder, out)[3:]) == 2
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1
+        assert ("leave system-prompt out of --strategies" in told) == (folder == strict)
+        assert not out.exists()
+    # Whoever does as it says is refused for that no more.
+    more = ("--strategies", "soup", "--guard", ".")
+    assert cli.main(command(strict, tmp_path / "out", *more)[3:]) == 2
+    assert "guard=. holds no guard" in capsys.readouterr().err
+
+
+def test_another_file_of_weights_is_asked_anew(tmp_path: Path) -> None:
+    """Of a file, too, what was measured is kept by what it holds."""
+    asked = []
+    (tmp_path / "out").mkdir()
+    for seed in (0, 1):
+        gguf = tmp_path / "model.gguf"
+        save_gguf(gguf, *load(random_model(tmp_path / f"model{seed}", seed=seed)), "F32")
+        config = FrontierConfig(out=tmp_path / "out", model=gguf, quick=True, threads=1)
+        Workshop(config).measured(gguf)
+        kept = json.loads((tmp_path / "out" / "measured" / "before.json").read_text())
+        asked.append(kept["of"]["model"])
+    assert asked[0] != asked[1]
 
 
 def test_a_model_that_is_not_there_is_said(

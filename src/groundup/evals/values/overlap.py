@@ -46,8 +46,7 @@ from groundup.errors import UserError
 from groundup.evals.contamination import asked_of, called, kinds_of, sets_of, sources_of
 from groundup.report.history import History, lineage
 from groundup.runs.console import say
-from groundup.runs.files import file_hash
-from groundup.runs.folder import folder_hash
+from groundup.runs.folder import content_hash
 from groundup.text.cleaning import shingles, words
 from groundup.text.rows import (
     Conversation,
@@ -174,7 +173,7 @@ class Source:
         """The hash of what it is read from; None where that is gone."""
         if not self.path.exists():
             return None
-        return folder_hash(self.path) if self.path.is_dir() else file_hash(self.path)
+        return content_hash(self.path)
 
     def to_json(self) -> dict[str, Any]:
         """All that its texts depend on."""

@@ -36,9 +36,9 @@ from groundup.formats.load import load, load_config, load_tokenizer
 from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
-from groundup.runs.folder import folder_hash
+from groundup.runs.folder import content_hash
 from groundup.text.chat import encode_chat
-from groundup.text.rows import as_dicts
+from groundup.text.rows import Message, as_dicts
 from groundup.train.device import prepare
 from groundup.tune import soup
 from groundup.tune.config import SoupConfig
@@ -85,6 +85,25 @@ def check_rewards(config: FrontierConfig) -> None:
     for spec in used:
         reward = open_rollout_reward(spec, tokenizer)
         rewards_of(reward, [Rollout(prompt, ids, (0.0,) * len(ids), said, ended=True)])
+
+
+def check_template(config: FrontierConfig) -> None:
+    """Let the model's chat template take what points ask, and the system prompt where one is told.
+
+    Raises `UserError` if it does not: some, as Gemma 2's, know no system messages.
+    """
+    tokenizer, asked = load_tokenizer(config.model), Message("user", "Who are you?")
+    encode_chat(tokenizer, [asked], generation_prompt=True)
+    if "system-prompt" not in config.strategies:
+        return
+    told = [*Deployment(system=config.system).opening, asked]
+    try:
+        encode_chat(tokenizer, told, generation_prompt=True)
+    except UserError as error:
+        raise UserError(
+            f"{config.model} takes no system prompt: {error}; or leave system-prompt out of "
+            "--strategies"
+        ) from None
 
 
 class Workshop:
@@ -214,10 +233,10 @@ class Workshop:
         """What decides over the rows."""
         guard = self.config.guard if used is not None and used.guard is not None else None
         return {
-            "model": folder_hash(folder),
+            "model": content_hash(folder),
             "versions": {task.name: task.version for task in TASKS},
             "questions": self.sizes.questions,
-            "used": [used.system, guard and folder_hash(guard)] if used else [],
+            "used": [used.system, guard and content_hash(guard)] if used else [],
         }
 
     def _asked(self, folder: Path, used: Deployment | None) -> Rows:

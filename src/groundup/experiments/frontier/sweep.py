@@ -29,7 +29,7 @@ import numpy as np
 from groundup.align.guards.model import TrainedGuard, load_guard
 from groundup.evals.values.world import Deployment
 from groundup.experiments.frontier.config import FrontierConfig, cost_name
-from groundup.experiments.frontier.points import Workshop, check_rewards
+from groundup.experiments.frontier.points import Workshop, check_rewards, check_template
 from groundup.experiments.frontier.report import NAME, write_report
 from groundup.experiments.frontier.trade import Point
 from groundup.generation.guarded import guarded
@@ -57,6 +57,7 @@ def run(config: FrontierConfig) -> Path:
     if config.guard is not None:
         parents["guard"] = config.guard
     if not is_finished(config.out):
+        check_template(config)
         check_rewards(config)
     resumed = has_begun(config.out)
     with Run.open(config.out, NAME, config, parents) as run:
