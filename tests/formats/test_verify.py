@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -137,6 +138,25 @@ def test_of_an_adapter_nothing_is_printed_but_the_table(
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "logits as transformers computes them" in done.stdout
+
+
+def test_a_library_that_cannot_be_imported_is_said_and_all_else_is_checked(
+    folder: Path, tmp_path: Path
+) -> None:
+    """As one that stands beside an older release of what it needs, in a process of its own."""
+    (tmp_path / "transformers.py").write_text("from json import nothing\n")
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "groundup", "verify", str(folder)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths, "COLUMNS": "300"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "transformers cannot be imported: ImportError: cannot import name 'nothing'" in (
+        " ".join(done.stdout.split())
+    )
+    assert "GGUF Q8_0" in done.stdout
 
 
 def test_a_changed_weight_is_found(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:

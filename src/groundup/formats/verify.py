@@ -212,8 +212,20 @@ def _why_not_in_transformers(found: StoredModel, model: CausalLM) -> str | None:
             return "the adapter's base is no folder of a model that PEFT could read"
         if read_origin(found.path).quantization is not None:
             return "the adapter's base is quantized when it is loaded, each library in its own way"
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(missing)} is not installed" if missing else None
+    return _why_not_imported(needed)
+
+
+def _why_not_imported(names: Sequence[str]) -> str | None:
+    """Why one of these libraries cannot be imported; None if all can."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            return f"{name} is not installed"
+        try:
+            with _quiet():
+                importlib.import_module(name)
+        except Exception as error:  # of whatever kind: what it needs may be of an older release
+            return f"{name} cannot be imported: {_in_one_line(error)}"
+    return None
 
 
 def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Check]:
@@ -271,8 +283,8 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
 def opened_by_transformers(folder: Path) -> Check:
     """Whether transformers, where it is installed, reads a model folder's settings."""
     name = "folder: opened by transformers"
-    if importlib.util.find_spec("transformers") is None:
-        return Check(name, "not checked", "transformers is not installed")
+    if (why := _why_not_imported(["transformers"])) is not None:
+        return Check(name, "not checked", why)
     with _quiet_transformers() as transformers:
         try:
             for kind in (transformers.AutoConfig, transformers.AutoTokenizer):
@@ -283,8 +295,11 @@ def opened_by_transformers(folder: Path) -> Check:
 
 
 def _cannot_load(error: Exception) -> str:
-    why = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"transformers cannot load it: {why[:300]}"
+    return f"transformers cannot load it: {_in_one_line(error)}"
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _their_logits(
@@ -340,16 +355,24 @@ def _quiet_transformers() -> Iterator[Any]:
 
     library: Any = transformers
     bars = library.utils.logging
+    bars.disable_progress_bar()
+    try:
+        with _quiet():
+            yield library
+    finally:
+        bars.enable_progress_bar()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    bars.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield library
+            yield
     finally:
         logging.disable(before)
-        bars.enable_progress_bar()
 
 
 # Another copy.
