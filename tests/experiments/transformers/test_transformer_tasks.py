@@ -55,6 +55,19 @@ def test_strings_are_said_again_and_ended() -> None:
     assert beyond.any() and not batch.weights[beyond].any()
 
 
+def test_all_lengths_of_strings_are_drawn_as_often() -> None:
+    """Long strings, too, though fewer of them fit into the end of a row."""
+    task = Copying(letters=9, shortest=1, longest=16, context=128)
+    batch = task(np.random.default_rng(0), 2_000)
+    # Weighted are the letters and the end of each.
+    lengths = torch.bincount(batch.segment_ids[batch.weights > 0]) - 1
+    counts = torch.bincount(lengths).numpy()
+    assert len(counts) == 17 and counts[0] == 0 and counts.sum() > 10_000
+    even = counts.sum() / 16
+    # Pearson's statistic, which of 15 degrees of freedom is above 38 once in a thousand.
+    assert ((counts[1:] - even) ** 2 / even).sum() < 38
+
+
 def test_what_is_known_of_a_block_is_what_followed_the_same_token() -> None:
     task = Repetition(vocab_size=50, shortest=3, longest=6, context=40)
     batch, lengths = task.parts(np.random.default_rng(0), 8)

@@ -28,6 +28,8 @@ from groundup.train.batch import Batch, DataStream
 # (rng, rows) -> a batch; a task of one length or of random ones.
 Making = Callable[[np.random.Generator, int], Batch]
 Ids = Int[np.ndarray, "rows time"]
+# The sign after the last letter of a copied string.
+END = 1
 # NumPy reads a seed as words of 32 bits. Those of training, (seed, step), have three at most, and
 # more than four are another seed whatever they are; 2**40 would be (0, 256), a step of training.
 TEST_SEED = (0, 0, 0, 0, 1)
@@ -102,9 +104,9 @@ class Recall:
 class Copying:
     """A string of random letters, a sign, and the string again, and an end.
 
-    Token 0 is the sign that copying begins, 1 that it ends. Strings have from `shortest` to
-    `longest` letters, drawn evenly. A row holds as many as fit into `context`, each for itself:
-    strings never see each other.
+    Token 0 is the sign that copying begins, 1 (`END`) that it ends. Strings have from `shortest` to
+    `longest` letters, drawn evenly. A row of `context` tokens takes one more as long as there is
+    room for the longest, each for itself: strings never see each other.
     """
 
     letters: int
@@ -118,11 +120,11 @@ class Copying:
         segments, segment = np.full(shape, -1), 0
         for row in range(rows):
             start = 0
-            while True:
+            # Whether one more is drawn does not depend on how long it is: to draw one and throw it
+            # away where it does not fit would leave more short ones than long ones.
+            while start + 2 * self.longest + 1 <= self.context:
                 length = int(rng.integers(self.shortest, self.longest + 1))
                 end = start + 2 * length + 1
-                if end > self.context:
-                    break
                 here = slice(start, end)
                 ids[row, here], targets[row, here] = self._said(rng, length)
                 weights[row, start + length : end] = 1
@@ -140,7 +142,7 @@ class Copying:
         self, rng: np.random.Generator, length: int
     ) -> tuple[Int[np.ndarray, " time"], Int[np.ndarray, " time"]]:
         string = 2 + rng.integers(self.letters, size=length)
-        whole = np.concatenate((string, [0], string, [1]))
+        whole = np.concatenate((string, [0], string, [END]))
         return whole[:-1], whole[1:]
 
 
