@@ -20,7 +20,12 @@ from groundup.experiments.transformers.induction import scores
 from groundup.experiments.transformers.language import losses, non_overlapping, sliding, windows
 from groundup.experiments.transformers.models import Architecture, attention_only, transformer
 from groundup.experiments.transformers.optimizers import Tuned, reached, sooner
-from groundup.experiments.transformers.tasks import Recall, Repetition, TaskStream
+from groundup.experiments.transformers.tasks import (
+    END,
+    Recall,
+    Repetition,
+    TaskStream,
+)
 from groundup.lm.model import CausalLM
 from pages import assert_whole
 
@@ -161,6 +166,25 @@ def test_copying_says_how_many_strings_were_tested() -> None:
     found = {"RoPE": [History([{"letters": end, "strings": end}], [])]}
     [remark] = copying.table(found, "letters", 10).remarks
     assert "tested on 10 strings" in remark and "Student" not in remark
+
+
+def test_the_end_of_a_string_is_no_letter() -> None:
+    """Who says the end everywhere has no right letter, and who never does has no whole string."""
+
+    def says(token: int, length: int) -> tuple[float, float]:
+        model = Architecture(transformer(width=16, depth=1, heads=2, vocab_size=64, context=33))(0)
+        with torch.no_grad():
+            # All tokens point the same way, and `token` the furthest, so that it is always said.
+            embeddings = model.model.embed_tokens.weight.zero_()
+            embeddings[:, 0] = 1
+            embeddings[token, 0] = 2
+        found = copying.measured(model, 0, rows=200, lengths=(length,))
+        return found["letters"][str(length)], found["strings"][str(length)]
+
+    assert [says(END, length) for length in (1, 4, 16)] == [(0.0, 0.0)] * 3
+    # A letter is the right one now and then, and of strings of one letter they would be whole.
+    letters, strings = says(2, 1)
+    assert 0 < letters < 0.1 and strings == 0
 
 
 def test_recall_parts_a_name_from_its_number() -> None:

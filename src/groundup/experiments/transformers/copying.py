@@ -34,7 +34,7 @@ from groundup.experiments.transformers.findings import (
     share_cell,
 )
 from groundup.experiments.transformers.models import Architecture, recurrent, transformer
-from groundup.experiments.transformers.tasks import Copying, TaskStream, test_batch
+from groundup.experiments.transformers.tasks import END, Copying, TaskStream, test_batch
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.outcome import RESULT, experiment, write
@@ -48,6 +48,10 @@ LENGTHS = (8, 16, 32, 64)
 TASK = Copying(LETTERS, 1, LONGEST, CONTEXT)
 _ROWS, _TEST_ROWS, _LAYERS, _WIDTH = 12, 100, 2, 64
 LSTM = "LSTM"
+PREDICTED = (
+    "Each letter is predicted after the right letters before it. The end is no letter, but a "
+    "string without an error has it at its place."
+)
 # Heads of ALiBi differ in how fast they forget, so that there are four of them.
 _HEADS = 4
 
@@ -129,14 +133,16 @@ def measured(
 ) -> dict[str, Any]:
     """Shares of right letters and of strings without an error, by the length of the strings.
 
-    Each letter is predicted from the right ones before it, and the end has to be seen too.
+    Each letter is predicted after the right ones before it. The sign at the end is no letter, but
+    a string without an error ends with it.
     """
     found: dict[str, dict[str, float]] = {"letters": {}, "strings": {}}
     for length in lengths:
         batch = test_batch(Copying(LETTERS, length, length, 2 * length + 1), rows)
         right = (model(batch) @ model.head.T).argmax(-1) == batch.targets
         asked = batch.weights > 0
-        found["letters"][str(length)] = float(right[asked].float().mean())
+        letters = asked & (batch.targets != END)
+        found["letters"][str(length)] = float(right[letters].float().mean())
         found["strings"][str(length)] = float((right | ~asked).all(1).float().mean())
     return found
 
@@ -202,7 +208,7 @@ def table(found: dict[str, list[History]], what: str, rows_each: int) -> Table:
         rows,
         (
             f"Trained on 1 to {LONGEST} letters out of {LETTERS}, tested on {rows_each} strings "
-            f"of each length; guessing gets 1 letter in {LETTERS}. "
+            f"of each length; guessing gets 1 letter in {LETTERS}. {PREDICTED} "
             f"{intervals(len(next(iter(found.values()))))}",
         ),
     )

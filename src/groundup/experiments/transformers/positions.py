@@ -273,7 +273,10 @@ def copying_table(copies: Courses) -> Table:
             )
             for one, name in NAMES.items()
         ),
-        (f"Trained on 1 to {LONGEST} letters out of {LETTERS}; – cannot be read.",),
+        (
+            f"Trained on 1 to {LONGEST} letters out of {LETTERS}, each predicted after the right "
+            "letters before it; – cannot be read.",
+        ),
     )
 
 
