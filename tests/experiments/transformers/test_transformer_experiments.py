@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from groundup.experiments.transformers.models import Architecture, attention_onl
 from groundup.experiments.transformers.optimizers import Tuned, reached, sooner
 from groundup.experiments.transformers.tasks import (
     END,
+    TEST_SEED,
     Recall,
     Repetition,
     TaskStream,
@@ -134,6 +136,76 @@ def test_of_who_is_sooner_no_more_is_said_than_was_looked_at() -> None:
     said = sooner(tuned("adamw", (3.0, 3.8, 2.0)), Tuned("muon", muon.tried, slow))
     assert "after 71% of its steps (4% to 100%)" in said
     assert "2.00 times as long here, 141% of its time (8% to 274%)." in said
+
+
+def test_as_many_heads_are_taken_out_of_either_kind() -> None:
+    # Three of four look at the token before by the usual rule: two of them are compared with two.
+    most, least = induction.halves(np.array([0.55, 0.47, 0.6, 0.39]))
+    assert (most, least) == ([(0, 0), (0, 2)], [(0, 1), (0, 3)])
+    # An odd one in the middle is left alone, and of equal ones no head is in both.
+    assert induction.halves(np.array([0.1, 0.9, 0.5])) == ([(0, 1)], [(0, 0)])
+    assert induction.halves(np.full(4, 0.5)) == ([(0, 0), (0, 1)], [(0, 2), (0, 3)])
+
+
+def test_what_is_lost_without_heads_is_the_loss_without_as_many() -> None:
+    model = attention_only(width=32, depth=2, heads=4, vocab_size=128, context=96)(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "o_proj" in name:
+                parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(1))
+    found = induction.measured(model, last=True)
+    previous = np.array(found["previous_token"][0])
+    most, least = found["without_previous"], found["without_other"]
+    assert sorted(most["heads"] + least["heads"]) == [0, 1, 2, 3] and len(most["heads"]) == 2
+    assert previous[most["heads"]].min() >= previous[least["heads"]].max()
+    batch, _ = induction.TASK.parts(np.random.default_rng(TEST_SEED), 48)
+    for one in (most, least):
+        heads = [(0, head) for head in one["heads"]]
+        assert one["loss"] == pytest.approx(induction.loss(model, batch, heads))
+    assert len({found["loss"], most["loss"], least["loss"]}) == 3
+
+
+def ablated(most: Sequence[float], least: Sequence[float]) -> dict[int, list[History]]:
+    """One layer at 4.2 nats and two at 0.1, with losses of each seed without either half."""
+
+    def history(loss: float, **without: Any) -> History:
+        end = {"loss": loss, "previous_token": [[0.6]], "induction": [[0.9]], **without}
+        return History([end], [])
+
+    return {
+        1: [history(4.2 + n / 100) for n in range(len(most))],
+        2: [
+            history(
+                0.1,
+                heads_before=3,
+                without_previous={"loss": a, "induction": 0.3},
+                without_other={"loss": b, "induction": 0.8},
+            )
+            for a, b in zip(most, least, strict=True)
+        ],
+    }
+
+
+def test_heads_that_look_back_are_told_from_as_many_others() -> None:
+    def marks(most: Sequence[float], least: Sequence[float]) -> list[str]:
+        return [one.mark for one in induction.tested(ablated(most, least))]
+
+    # More than with all heads, less than one layer loses, and more than without the others.
+    assert marks([3.0, 3.1, 2.9], [0.2, 0.3, 0.2]) == ["yes", "yes", "no", "yes", "yes"]
+    # Without the others as much, or more.
+    assert marks([3.0, 3.1, 2.9], [2.9, 3.2, 2.8])[-1] == "open"
+    assert marks([3.0, 3.1, 2.9], [6.0, 6.2, 5.9])[-1] == "no"
+    # Worse than one layer, or nobody knows.
+    assert marks([8.0, 8.1, 7.9], [0.2, 0.3, 0.2])[2] == "yes"
+    assert marks([2.0, 8.1, 3.0], [0.2, 0.3, 0.2])[2] == "open"
+
+
+def test_losses_without_heads_stand_beside_one_layer_and_guessing() -> None:
+    table = induction.ablations(ablated([9.3, 9.4, 9.2], [0.2, 0.3, 0.2]))
+    losses = {row.title: row.cells[0].value for row in table.rows if row.cells[0]}
+    assert list(losses.values()) == ["0.100", "9.300", "0.233", "4.210", "4.852"]
+    assert list(losses)[3:] == ["one layer", "guessing"]
+    assert "3, 3, 3 of them by seeds" in table.remarks[0]
 
 
 def test_the_test_of_induction_is_no_step_of_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
