@@ -15,7 +15,7 @@ from conftest import forget_finished
 from groundup.app.stages import EXPERIMENTS
 from groundup.errors import UserError
 from groundup.experiments.transformers import attention_cost, copying, induction, recall
-from groundup.experiments.transformers.cells import Cell, History, trained
+from groundup.experiments.transformers.cells import Cell, History, trained, trainings
 from groundup.experiments.transformers.config import CopyingConfig, InductionConfig, RecallConfig
 from groundup.experiments.transformers.induction import scores
 from groundup.experiments.transformers.language import losses, non_overlapping, sliding, windows
@@ -320,6 +320,33 @@ def test_a_stopped_experiment_goes_on_with_the_cells_that_it_has(
     monkeypatch.setattr(induction, "_cell", real)
     assert check(induction.run(config), "induction")["seconds"] is None
     assert first.stat().st_mtime_ns == before
+
+
+def test_how_models_were_trained_is_said_and_kept(tmp_path: Path) -> None:
+    config = RecallConfig(out=tmp_path, steps=1_500, attention_steps=600)
+    cells = {name: recall._cell(config, name, 0) for name in recall.architectures()}
+    said = trainings(cells)
+    assert said.startswith(
+        "Trained by AdamW at 0.003 for 600 steps: attention 32; Muon at 0.02 for 1,500 steps: "
+        "LSTM 32, LSTM 64, LSTM 128, GRU 32, "
+    )
+    assert "fixed" in said
+    kept = cells["GRU 64"].training
+    assert kept.pop("rate_choice") == "fixed"
+    assert kept == {"optimizer": "muon", "rate": 0.02, "embedding_rate": 0.01, "steps": 1_500}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["recall", "copying"])
+def test_pages_of_two_optimizers_say_which_trained_what(name: str, tmp_path: Path) -> None:
+    stage = EXPERIMENTS[name]
+    out = stage.run(stage.config(out=tmp_path / "out", quick=True, threads=1))
+    found = check(out, name)
+    [said] = [one for one in found["remarks"] if one.startswith("Trained by")]
+    assert "AdamW at 0.003 for 20 steps" in said and "Muon at 0.02 for 20 steps" in said
+    data = found["data"].get("training", found["data"])
+    assert {one["optimizer"] for one in data.values()} == {"adamw", "muon"}
+    assert {one["steps"] for one in data.values()} == {20}
 
 
 @pytest.mark.long

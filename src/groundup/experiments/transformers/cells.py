@@ -7,7 +7,7 @@ cell, and finished ones are read from their folders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from groundup.experiments.transformers.config import TransformerExperimentConfig
 from groundup.experiments.transformers.models import Architecture
 from groundup.formats.hf_config import config_to_hf
 from groundup.lm.model import CausalLM
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch, Stream
 from groundup.train.config import TrainingConfig
@@ -25,6 +25,8 @@ from groundup.train.plan import Trained
 from groundup.train.stage import Job, run_stage
 
 Measured = dict[str, Any]
+Optimizer = Literal["muon", "adamw"]
+TITLES: Mapping[Optimizer, str] = {"adamw": "AdamW", "muon": "Muon"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Cell:
     rate: float
     measure: Callable[[CausalLM, int], Measured]
     embedding_rate: float | None = None
-    optimizer: Literal["muon", "adamw"] = "adamw"
+    optimizer: Optimizer = "adamw"
     evaluations: int = 1
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     weight_decay: float = 0.0
@@ -54,6 +56,17 @@ class Cell:
     measured_at: Sequence[int] = ()
     warmup: float = 0.1
     decay: float = 0.5
+
+    @property
+    def training(self) -> Measured:
+        """How it is trained, for result.json."""
+        return {
+            "optimizer": self.optimizer,
+            "rate": self.rate,
+            "embedding_rate": self.embedding_rate or self.rate,
+            "steps": self.steps,
+            "rate_choice": "fixed",
+        }
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,19 @@ class History:
     def seconds(self) -> float:
         """What training took, without measuring."""
         return float(sum(line["seconds"] for line in self.steps))
+
+
+def trainings(cells: Mapping[str, Cell]) -> str:
+    """By which optimizer, at which rate and for how many steps each model is trained, in words."""
+    alike = dict[str, list[str]]()
+    for name, cell in cells.items():
+        how = f"{TITLES[cell.optimizer]} at {cell.rate:g} for {counted(cell.steps, 'step')}"
+        alike.setdefault(how, []).append(name)
+    said = "; ".join(f"{how}: {', '.join(names)}" for how, names in alike.items())
+    return (
+        f"Trained by {said}. Rates are those of matrices, and fixed: a run of this experiment "
+        "tries no others."
+    )
 
 
 def trained(config: TransformerExperimentConfig, cell: Cell) -> History:

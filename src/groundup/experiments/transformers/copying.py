@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.experiments.transformers.cells import Cell, History, trained
+from groundup.experiments.transformers.cells import Cell, History, trained, trainings
 from groundup.experiments.transformers.config import CopyingConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -66,6 +66,7 @@ def run(config: CopyingConfig) -> Path:
 
 def _run(config: CopyingConfig) -> None:
     begun = perf_counter()
+    cells = {name: _cell(config, name, config.seed) for name in architectures()}
     found = {
         name: [trained(config, _cell(config, name, seed)) for seed in config.all_seeds]
         for name in architectures()
@@ -77,10 +78,11 @@ def _run(config: CopyingConfig) -> None:
         QUESTION,
         tables=[table(found, what, _test_rows(config)) for what in ("letters", "strings")],
         plots=[plot(found), learning(found)],
-        remarks=conclusions(claims),
+        remarks=[*conclusions(claims), trainings(cells)],
         claims=claims,
         data={
-            name: [history.measured for history in histories] for name, histories in found.items()
+            "training": {name: cell.training for name, cell in cells.items()},
+            **{name: [one.measured for one in histories] for name, histories in found.items()},
         },
         pieces=("cells", RESULT),
         seconds=perf_counter() - begun,

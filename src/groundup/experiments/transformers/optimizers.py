@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
 
 import numpy as np
 
-from groundup.experiments.transformers.cells import Cell, History, trained
+from groundup.experiments.transformers.cells import TITLES, Cell, History, Optimizer, trained
 from groundup.experiments.transformers.config import OptimizersConfig
 from groundup.experiments.transformers.findings import (
     FEWEST_SEEDS,
@@ -50,9 +49,7 @@ from groundup.report.table import Table, text_table
 
 NAME = "optimizers"
 QUESTION = "How much sooner does Muon reach a loss than AdamW, each at its best learning rate?"
-Name = Literal["adamw", "muon"]
-TITLES: Mapping[Name, str] = {"adamw": "AdamW", "muon": "Muon"}
-RATES: Mapping[Name, tuple[float, ...]] = {
+RATES: Mapping[Optimizer, tuple[float, ...]] = {
     "adamw": (0.001, 0.002, 0.004, 0.008),
     "muon": (0.0025, 0.005, 0.01, 0.02),
 }
@@ -67,7 +64,7 @@ _TRIED = 10_000
 class Tuned:
     """An optimizer: its loss at each rate tried, the best rate, and its histories there."""
 
-    name: Name
+    name: Optimizer
     tried: Mapping[float, float]
     histories: Sequence[History]
 
@@ -128,7 +125,7 @@ def _run(config: OptimizersConfig) -> None:
     )
 
 
-def _tuned(config: OptimizersConfig, name: Name, text: Material) -> Tuned:
+def _tuned(config: OptimizersConfig, name: Optimizer, text: Material) -> Tuned:
     rates = RATES[name][1:3] if config.quick else RATES[name]
     tried = {
         rate: trained(config, _cell(config, name, rate, config.seed + _TRIED, text)).end["loss"]
@@ -141,7 +138,9 @@ def _tuned(config: OptimizersConfig, name: Name, text: Material) -> Tuned:
     return Tuned(name, tried, histories)
 
 
-def _cell(config: OptimizersConfig, name: Name, rate: float, seed: int, text: Material) -> Cell:
+def _cell(
+    config: OptimizersConfig, name: Optimizer, rate: float, seed: int, text: Material
+) -> Cell:
     count = 1_024 if config.quick else _TOKENS
     shape = transformer(
         width=_WIDTH,

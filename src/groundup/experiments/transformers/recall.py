@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.experiments.transformers.cells import Cell, History, trained
+from groundup.experiments.transformers.cells import Cell, History, trained, trainings
 from groundup.experiments.transformers.config import RecallConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -80,6 +80,7 @@ def run(config: RecallConfig) -> Path:
 
 def _run(config: RecallConfig) -> None:
     begun = perf_counter()
+    cells = {name: _cell(config, name, config.seed) for name in architectures()}
     found = [
         Contestant(
             name, make, [trained(config, _cell(config, name, seed)) for seed in config.all_seeds]
@@ -109,9 +110,9 @@ def _run(config: RecallConfig) -> None:
                 marker="o",
             )
         ],
-        remarks=remarks(found, claims),
+        remarks=[*remarks(found, claims), trainings(cells)],
         claims=claims,
-        data={one.name: numbers(one) for one in found},
+        data={one.name: {**numbers(one), **cells[one.name].training} for one in found},
         pieces=("cells", RESULT),
         seconds=perf_counter() - begun,
     )
