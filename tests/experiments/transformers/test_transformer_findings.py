@@ -65,6 +65,12 @@ def test_no_speed_is_below_zero() -> None:
     assert (cell.value, cell.note) == ("180", "0 to 602")
 
 
+def test_no_attention_is_above_one() -> None:
+    scores = [0.309, 0.793, 0.420]  # Student's interval ends at 1.14
+    assert number_cell(scores, 2).note == "0.00 to 1.14"
+    assert number_cell(scores, 2, most=1).note == "0.00 to 1.00"
+
+
 def test_of_one_seed_no_interval_is_named() -> None:
     assert "interval" in intervals(3) and "3 seeds" in intervals(3)
     assert "Student" not in intervals(1) and "One seed" in intervals(1)

@@ -93,10 +93,10 @@ def share_cell(values: Sequence[float]) -> Cell:
     return found if len(values) > 1 else Cell(found.value)
 
 
-def number_cell(values: Sequence[float], digits: int = 3) -> Cell:
-    """A number over seeds for a table, of what is never below 0, and so is its interval."""
+def number_cell(values: Sequence[float], digits: int = 3, most: float = np.inf) -> Cell:
+    """A number over seeds for a table, of what is from 0 to `most`, and so is its interval."""
     found = over(values)
-    cell = number(replace(found, low=max(0.0, found.low)), digits)
+    cell = number(replace(found, low=max(0.0, found.low), high=min(most, found.high)), digits)
     return cell if len(values) > 1 else Cell(cell.value)
 
 

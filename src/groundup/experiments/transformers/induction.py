@@ -7,10 +7,10 @@ tells each token which one came before it, and an *induction head* looks for the
 after one like the present. One layer has no second place to look from. In two layers the pair forms
 within some dozen steps, and the loss falls off a cliff.
 
-The cause is shown by taking away: without the half of the first layer's heads that look at the
-token before most, induction heads find less. To compare, the other half, as many heads, is taken
-out instead. Zeros stand in for what a head hands over, as in `xray`. No later layer has learned
-from them, so that a model can lose more than guessing does.
+Whether it is those heads is asked by taking away: the half of the first layer's heads that look at
+the token before most and, to compare, the other half, which are as many. Zeros stand in for what a
+head hands over, as in `xray`; the second layer has not learned from them, so that a model can lose
+more than guessing does.
 
 Lengths of blocks are random. With one length for all a head would look back so many places, and one
 layer would do.
@@ -277,8 +277,8 @@ def table(found: dict[int, list[History]]) -> Table:
             (
                 str(depth),
                 number_cell([end["loss"] for end in ends]),
-                number_cell([best(end, "previous_token") for end in ends], 2),
-                number_cell([best(end, "induction") for end in ends], 2),
+                number_cell([best(end, "previous_token") for end in ends], 2, most=1),
+                number_cell([best(end, "induction") for end in ends], 2, most=1),
             )
         )
     return text_table(
@@ -310,7 +310,7 @@ def ablations(found: dict[int, list[History]]) -> Table:
                 (
                     name,
                     number_cell([one["loss"] for one in ends]),
-                    number_cell([one["induction"] for one in ends], 2),
+                    number_cell([one["induction"] for one in ends], 2, most=1),
                 )
                 for name, ends in cases.items()
             ),
