@@ -80,13 +80,21 @@ def test_the_distance_from_an_ideal_is_its_size_whichever_way() -> None:
     assert (found.estimate, found.low, found.high) == pytest.approx((0.2, 0.0, 0.3))
 
 
-def test_items_of_one_group_alone_stand_for_themselves() -> None:
+def test_items_of_one_group_alone_are_drawn_for_a_ratio_and_one_trial_of_a_rate() -> None:
     values = np.repeat([0.0, 1.0], 10)
-    for measure in (rate, ratio):
-        found = measure(values, groups=["all"] * 20)
-        assert found == replace(measure(values), groups=1) and found.low < 0.5 < found.high
-    # Where nothing differs either, they are one item as often asked.
-    assert rate(np.ones(20), groups=["all"] * 20).low < rate(np.ones(20)).low
+    found = ratio(values, groups=["all"] * 20)
+    assert found == replace(ratio(values), groups=1) and found.low < 0.5 < found.high
+    for count in (2, 10, 99):
+        groups = ["all"] * count
+        right, but_one, half = np.ones(count), np.ones(count), np.full(count, 0.75)
+        but_one[0], half[0] = 0, 0.25
+        whole = rate(right, groups=groups)
+        assert (whole.low, whole.high) == (share(1, 1).low, share(1, 1).high)
+        # So most that are right say no more than all of them, and of fractions the same holds.
+        for values in (but_one, half):
+            found = rate(values, groups=groups)
+            assert (found.items, found.groups) == (count, 1)
+            assert found.low < whole.low and found.low < 0.5 < found.high
 
 
 def test_a_mean_of_fractions_has_the_width_that_drawing_them_shows() -> None:

@@ -153,8 +153,9 @@ def rate(
     """The mean of values from 0 to 1, such as the share of right answers.
 
     Of yes, no and ties by Wilson's interval: of as many trials as items where each stands for
-    itself, else of the trials that groups are worth (`independent_trials`). Other values are drawn,
-    in whole groups; where that shows no spread, Wilson's interval of as many groups does it.
+    itself, else of the trials that groups are worth (`independent_trials`), and of one group alone
+    one. Other values are drawn, in whole groups; where that shows no spread, Wilson's interval of
+    as many groups does it.
     """
     estimate, count = float(np.mean(values)), _count(values, groups)
     found = set(np.asarray(values, dtype=float).tolist())
@@ -163,8 +164,6 @@ def rate(
         drawn = ratio(values, groups=groups, chance=chance)
         if drawn.low < drawn.high:
             return drawn
-    elif differ and count == 1:
-        trials = len(values)
     elif groups is not None and 1 < count < len(values):
         trials = independent_trials(values, groups)
     wilson = wilson_interval(estimate * trials, trials)
