@@ -226,6 +226,22 @@ def test_every_stage_holds_the_same_rows_of_a_file_out(
         assert questions(load_dataset([file], columns={column: "chosen"}).heldout) == heldout
 
 
+def test_of_few_groups_every_stage_holds_the_same_one_out(workshop: Any, tmp_path: Path) -> None:
+    """The smallest is held out, and has as many rows where only its prompts are read."""
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    for k in range(8):
+        rows = [
+            {"prompt": f"{k} {name}", "chosen": f"a {n}", "rejected": "b"}
+            for name, size in (("x", 5), ("y", 9), ("z", 3))
+            for n in range(size)
+        ]
+        file = tmp_path / "pairs.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        heldout = {row.prompt[0].content for row in split(file, "-", read_preferences)[1].rows}
+        asked = load_prompts(file, tokenizer, longest=100)[1]
+        assert heldout == {f"{k} z"} == {one.messages[0].content for one in asked}
+
+
 def test_a_file_may_hold_what_is_answered_already(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -297,11 +297,15 @@ def _holds(path: Path) -> bool:
 
 
 def _file(path: Path) -> list[list[_Row]]:
-    found = _new(_of_row(row, path.name) for row in good_rows(read_prompts(path, answered=True)))
+    rows = [_of_row(row, path.name) for row in good_rows(read_prompts(path, answered=True))]
+    found = _new(rows)
     groups = [one.group for one in found]
-    if len(set(groups)) < 2:
-        groups = [repr(one.turns) for one in found]  # then prompts are told apart
-    out = held_out_groups(groups, OWN_HELDOUT)
+    known = set(groups)
+    # A group is as large as to those who learn from pairs of this file, and hold the same out.
+    sizes = [one.group for one in rows if one.group in known]
+    if len(known) < 2:
+        sizes = groups = [repr(one.turns) for one in found]  # then prompts are told apart
+    out = held_out_groups(sizes, OWN_HELDOUT)
     if not out:
         say(f"{path} has one prompt, and none to hold out: what is measured is what is trained on")
         return [found, found]

@@ -74,7 +74,8 @@ def documents(source: Path) -> Documents:
                 f"{str(source)!r} holds too little text to hold a part of it out: at least two "
                 "different documents are needed; add more text"
             )
-        train_side, heldout_side = hold_out(train_side, OWN_HELDOUT)
+        sides = hold_out(train_side, OWN_HELDOUT)
+        train_side, heldout_side = sides.train, sides.heldout
     if not train_side:
         raise UserError(
             f"{str(source)!r} holds out all that it trains on: the files of both sides say the "

@@ -64,7 +64,8 @@ class Dataset:
     """The two sides, the lines that were set aside, and how many rows said the same again.
 
     `hashed` are the rows held out by hash, and `share` is the share of them; the others came held
-    out. `remarks` are sentences on what was not read: files of a folder, and columns of rows.
+    out. `remarks` are sentences on what was not read, files of a folder and columns of rows, and on
+    a share held out that is far from the one asked.
     """
 
     train: tuple[TrainingRow, ...]
@@ -159,12 +160,17 @@ def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
     # One decision for all sources: a row is on the same side wherever it stands.
     undivided = [row for rows in new for row in rows]
     share = share_held_out(validation, len(undivided))
-    chosen = set(map(content, hold_out(undivided, share)[1]))
+    sides = hold_out(undivided, share)
+    chosen = set(map(content, sides.heldout))
+    # Said once of all sources; that nothing is held out, the counts say.
+    unsaid = [f"data: {sides.remark}"] if sides.heldout and sides.remark else []
     read = []
     trained, out = set[Hashable](), set[Hashable]()
     for part, rows in zip(parts, new, strict=True):
         held: Sequence[TrainingRow]
+        remarks = list(part.remarks)
         if part.heldout is None:
+            remarks, unsaid = remarks + unsaid, []
             train = [row for row in rows if content(row) not in chosen]
             held = [row for row in rows if content(row) in chosen]
         else:
@@ -182,7 +188,7 @@ def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
                 tuple(part.bad),
                 duplicates=len(part.train) + len(part.heldout or ()) - len(train) - len(held),
                 share=share,
-                remarks=tuple(part.remarks),
+                remarks=tuple(remarks),
                 hashed=len(held) if part.heldout is None else 0,
             )
         )

@@ -2,17 +2,20 @@
 
 The names of files decide, where some are called train and others validation or test, and else the
 hash of what a row shares with others. So it never depends on order, machine or seed: the same row
-is always on the same side, and so are two answers to one question. Every stage that reads a
-person's own data goes by these rules: a folder is the same data to pre-training and to fine-tuning.
+is always on the same side, and so are two answers to one question. Only of few questions does what
+else there is count as well, so that neither side is left with next to nothing. Every stage that
+reads a person's own data goes by these rules: a folder is the same data to pre-training and to
+fine-tuning.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import regex
 
@@ -147,29 +150,74 @@ def content(row: AnyRow | UnpairedPreference) -> Hashable:
     return (row.prompt, row.options) if isinstance(row, Choice) else row.prompt
 
 
-def hold_out(rows: Sequence[R], share: float) -> tuple[list[R], list[R]]:
-    """The rows to train on and those held out, about `share` of them, each side in their order.
+@dataclass(frozen=True)
+class Sides(Generic[R]):
+    """The rows to train on and those held out, and what there is to say of how they were parted."""
 
-    At least one row is on each side as long as two differ; share 0 holds nothing out. Texts of the
-    same words are on one side.
+    train: list[R]
+    heldout: list[R]
+    remark: str = ""
+
+
+def hold_out(rows: Sequence[R], share: float) -> Sides[R]:
+    """Hold about `share` of the rows out by `held_out_groups`, each side in the rows' order.
+
+    Share 0 holds nothing out. Texts of the same words are on one side. Documents and conversations
+    of one group alone are told apart, so that there is something to measure; pairs and labels are
+    not, as one pair has the answer of another. Each label keeps a group to train on. The remark
+    says where nothing is held out all the same, or more than twice the share.
     """
     if share <= 0:
-        return list(rows), []
+        return Sides(list(rows), [])
     groups = [normal_form(row.text) if isinstance(row, Document) else row.group for row in rows]
-    if len(set(groups)) < 2:
-        # Everything answers one question: then the answers are told apart, or nothing could be.
+    alone = len(set(groups)) < 2
+    if alone and not any(isinstance(row, Preference | UnpairedPreference) for row in rows):
         groups = [repr(content(row)) for row in rows]
-    out = held_out_groups(groups, share)
+    labels = [row.label if isinstance(row, UnpairedPreference) else None for row in rows]
+    out = held_out_groups(groups, share, labels)
     train = [row for row, group in zip(rows, groups, strict=True) if group not in out]
-    return train, [row for row, group in zip(rows, groups, strict=True) if group in out]
+    heldout = [row for row, group in zip(rows, groups, strict=True) if group in out]
+    remark = ""
+    if len(heldout) > max(1, 2 * share * len(rows)):
+        remark = (
+            f"{len(heldout):,} of {len(rows):,} rows are held out, since rows of one prompt or "
+            f"group stay together, and there are {len(set(groups)):,} of these; give rows of more "
+            f"prompts to hold out about {share:.0%}"
+        )
+    elif rows and not heldout:
+        why = "all are of one prompt or group" if alone else "each label has few prompts or groups"
+        remark = f"no row is held out to measure on, since {why}; give rows of more prompts"
+    return Sides(train, heldout, remark)
 
 
-def held_out_groups(groups: Iterable[str], share: float) -> set[str]:
-    """The groups of the lowest hashes, about `share` of all: at least one, and never all."""
-    hashes = {group: split_hash(group) for group in groups}
-    ordered = sorted(hashes, key=lambda group: hashes[group])
-    count = sum(one < share for one in hashes.values())
-    return set(ordered[: min(max(count, 1), len(ordered) - 1)])
+def held_out_groups(
+    groups: Sequence[str], share: float, kinds: Sequence[Hashable] | None = None
+) -> set[str]:
+    """The groups whose hashes are below `share`, where `groups` names the group of each row.
+
+    A group with more than a tenth of all rows, and more than twice the share, is not held out, or
+    a hash would decide about most of the data. At least one group is: that of the lowest hash among
+    those with up to a tenth of the rows, else the smallest, with up to half of them. But each of
+    the `kinds` of rows keeps a group to train on, and so one is never held out of one.
+    """
+    sizes = Counter(groups)
+    # The smallest group is never too large: a single row, or a single pair as its two answers.
+    large = max(min(sizes.values(), default=0), 2 * OWN_HELDOUT * len(groups))
+    most = max(large, 2 * share * len(groups))
+    hashes = {group: split_hash(group) for group in sizes}
+    pairs = set(zip(groups, kinds or [None] * len(groups), strict=True))
+    left = Counter(kind for _, kind in pairs)
+    kinds_of: dict[str, list[Hashable]] = {}
+    for group, kind in pairs:
+        kinds_of.setdefault(group, []).append(kind)
+    out: set[str] = set()
+    for group in sorted(sizes, key=lambda group: (max(sizes[group], large), hashes[group])):
+        first = not out and 2 * sizes[group] <= len(groups)
+        wanted = first or (hashes[group] < share and sizes[group] <= most)
+        if wanted and all(left[kind] > 1 for kind in kinds_of[group]):
+            out.add(group)
+            left.subtract(kinds_of[group])
+    return out
 
 
 def split(
@@ -178,7 +226,7 @@ def split(
     """The training and held-out rows of a data-stage folder's `kind`, or of a file of one's own.
 
     Of a person's own file about every twentieth row is held out, by its hash. Duplicates are taken
-    out of `distinct` rows, and the remark counts them.
+    out of `distinct` rows. The remark counts them, and says where far from a twentieth is held out.
     """
     if data.is_dir():
         if not (data / kind / "train.jsonl").is_file():
@@ -200,8 +248,10 @@ def split(
         rows = tuple(distinct.values())
     if again := len(whole.rows) - len(rows):
         remark = f"{data}: {counted(again, 'duplicate')} taken out"
-    train, out = hold_out(rows, OWN_HELDOUT)
-    return replace(whole, rows=tuple(train), remark=remark), Records(tuple(out), ())
+    sides = hold_out(rows, OWN_HELDOUT)
+    if sides.remark:
+        remark = "\n".join(filter(None, (remark, f"{data}: {sides.remark}")))
+    return replace(whole, rows=tuple(sides.train), remark=remark), Records(tuple(sides.heldout), ())
 
 
 # Texts.

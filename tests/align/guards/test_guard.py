@@ -247,11 +247,40 @@ def test_of_one_kind_alone_nothing_is_learned(tmp_path: Path) -> None:
         read_examples(path, 100)
 
 
-def test_a_row_that_is_held_out_leaves_nothing_to_learn_from(tmp_path: Path) -> None:
+def test_the_kinds_of_a_file_are_those_of_all_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"prompt": "a1", "label": True}))
-    with pytest.raises(UserError, match="holds nothing to learn from"):
+    with pytest.raises(UserError, match="holds harmful rows alone"):
         read_examples(path, 100)
+    folder = tmp_path / "data"
+    (folder / "conversations").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds nothing to learn from"):
+        read_examples(folder, 100)
+
+
+@pytest.mark.parametrize("harmful", [1, 2])
+@pytest.mark.parametrize("answer", [None, "So."])
+def test_of_few_harmful_rows_one_is_learned_from(
+    tmp_path: Path, harmful: int, answer: str | None
+) -> None:
+    path = tmp_path / "a.jsonl"
+    for k in range(40):
+        rows: list[dict[str, object]] = [
+            {"prompt": f"hurt {k} {i}", "answer": answer, "label": True} for i in range(harmful)
+        ]
+        # Beside messages alone, which are another use.
+        for use in (answer, None):
+            rows += [{"prompt": f"bake {k} {i}", "answer": use, "label": False} for i in range(60)]
+        rows += [{"prompt": f"harm {k} {i}", "label": True} for i in range(60) if answer]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sides = read_examples(path, 1000)
+        use = "message" if answer is None else "answer"
+        assert any(row.harmful and row.use == use for row in sides.train)
+        assert 3 < len({row.group for row in sides.calibration}) < 60
+        groups = [
+            {row.group for row in side} for side in (sides.train, sides.calibration, sides.heldout)
+        ]
+        assert groups[0].isdisjoint(groups[1] | groups[2]) and groups[1].isdisjoint(groups[2])
 
 
 # N-grams.

@@ -12,7 +12,8 @@ From a data-stage folder come, each from its own side of the split,
 
 A file of one's own has rows of {prompt, label} or {prompt, answer, label}. What belongs together
 (`group`: an act, a question) is on one side. Of the training side a quarter of the groups is never
-learned: by it the thresholds are set.
+learned: by it the thresholds are set. A group is learned from all the same where it alone holds
+what is harmful, or benign.
 """
 
 from __future__ import annotations
@@ -31,9 +32,8 @@ from groundup.data.records import (
     read_rows,
     rows_in,
 )
-from groundup.data.split import evenly_spaced
+from groundup.data.split import evenly_spaced, held_out_groups
 from groundup.errors import UserError, shorten
-from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadRow, Conversation, Json, Message, Preference
 from groundup.text.saying_no import is_refusal
 from groundup.world import conduct, gold
@@ -77,11 +77,8 @@ def read_examples(data: Path, most: int) -> Sides:
     Raises `UserError` for a file without labels, and for data of one kind alone.
     """
     learned, heldout = _of_folder(data) if data.is_dir() else _of_file(data)
-    sides: list[list[Labeled]] = [[], []]
-    for one in _limited(learned, most):
-        sides[split_hash(f"guard {one.group}") < _CALIBRATION].append(one)
-    found = Sides(sides[0], sides[1], _limited(heldout, most))
-    kinds = {one.harmful for one in found.train}
+    # Whatever is set aside leaves rows of each kind to learn from.
+    kinds = {one.harmful for one in learned}
     if kinds != {True, False}:
         one_kind = f"{'harmful' if True in kinds else 'benign'} rows alone"
         has = one_kind if kinds else "nothing to learn from"
@@ -89,7 +86,20 @@ def read_examples(data: Path, most: int) -> Sides:
             f"data={data} holds {has}, and a guard learns from both kinds; give rows with "
             "label true (harmful) and false (benign), or a data-stage folder with the small world"
         )
-    return found
+    limited = _limited(learned, most)
+    train, calibration = _parted(limited, [f"guard {one.group}" for one in limited], _CALIBRATION)
+    return Sides(train, calibration, _limited(heldout, most))
+
+
+def _parted(
+    rows: Sequence[Labeled], groups: Sequence[str], share: float
+) -> tuple[list[Labeled], list[Labeled]]:
+    """The rows less about `share` of their groups, and those; of no use is a kind lost."""
+    out = held_out_groups(groups, share, [(row.use, row.harmful) for row in rows])
+    sides: list[list[Labeled]] = [[], []]
+    for row, group in zip(rows, groups, strict=True):
+        sides[group in out].append(row)
+    return sides[0], sides[1]
 
 
 def _limited(rows: Iterable[Labeled], most: int) -> list[Labeled]:
@@ -174,10 +184,8 @@ def _asked(messages: Sequence[Message]) -> str:
 
 
 def _of_file(path: Path) -> tuple[list[Labeled], list[Labeled]]:
-    sides: list[list[Labeled]] = [[], []]
-    for row in good_rows(read_rows(path, labeled)):
-        sides[split_hash(row.group) < _OWN_HELDOUT].append(row)
-    return sides[0], sides[1]
+    rows = good_rows(read_rows(path, labeled))
+    return _parted(rows, [row.group for row in rows], _OWN_HELDOUT)
 
 
 def labeled(row: Json, file: str, line: int) -> Labeled:

@@ -1,0 +1,138 @@
+"""Few groups of rows: what is held out of them, and what is said of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from groundup.data.dataset import load_dataset
+from groundup.data.files import write_json_lines
+from groundup.data.records import read_preferences, read_unpaired_preferences
+from groundup.data.split import hold_out, split
+from groundup.text.cleaning import split_hash
+from groundup.text.rows import Message, Preference, UnpairedPreference
+
+
+def pairs(sizes: dict[str, int]) -> list[Preference]:
+    return [
+        Preference((Message("user", name),), f"good {n}", f"bad {n}", "s", name)
+        for name, size in sizes.items()
+        for n in range(size)
+    ]
+
+
+def labels(answers: Sequence[tuple[str, bool]]) -> list[UnpairedPreference]:
+    return [
+        UnpairedPreference((Message("user", name),), f"answer {n}", label, "s", name)
+        for n, (name, label) in enumerate(answers)
+    ]
+
+
+def names_of_hash(below: float, many: int) -> list[str]:
+    """Names of groups whose hashes are below the usual share, and are held out as a rule."""
+    names = (f"group {n}" for n in range(100_000))
+    return [name for name in names if split_hash(name) < below][:many]
+
+
+@pytest.mark.parametrize("main", [[f"main {n}" for n in range(40)], names_of_hash(0.05, 10)])
+def test_of_a_large_and_a_small_group_the_small_one_is_held_out(main: list[str]) -> None:
+    for name in main:
+        found = hold_out(pairs({name: 99, "other": 1}), 0.05)
+        assert {row.group for row in found.heldout} == {"other"} and len(found.train) == 99
+        assert not found.remark
+
+
+def test_a_large_group_is_not_held_out_however_low_its_hash() -> None:
+    [low] = names_of_hash(0.001, 1)
+    found = hold_out(pairs({low: 60, **{f"other {n}": 1 for n in range(200)}}), 0.05)
+    assert low not in {row.group for row in found.heldout}
+    assert 0 < len(found.heldout) < 30
+
+
+def test_of_many_groups_the_hash_alone_decides() -> None:
+    rng = random.Random(0)
+    rows = pairs({f"question {n}": rng.randint(1, 5) for n in range(400)})
+    for share in (0.05, 0.2, 0.5):
+        found = hold_out(rows, share)
+        assert found.heldout == [row for row in rows if split_hash(row.group) < share]
+        assert found.train == [row for row in rows if split_hash(row.group) >= share]
+        assert not found.remark
+
+
+def test_a_larger_share_holds_out_what_a_smaller_one_does() -> None:
+    rng = random.Random(1)
+    for trial in range(200):
+        sizes = {f"{trial} {n}": rng.choice((1, 2, 9, 40)) for n in range(rng.randint(2, 12))}
+        out = [
+            {row.group for row in hold_out(pairs(sizes), share).heldout} for share in (0.05, 0.2)
+        ]
+        assert out[0] and out[0] <= out[1] and len(out[1]) < len(sizes)
+
+
+def test_half_of_the_rows_held_out_is_said(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": prompt, "chosen": f"a {n}", "rejected": "b"}
+        for prompt in "pq"
+        for n in range(50)
+    ]
+    path = tmp_path / "a.jsonl"
+    write_json_lines(path, rows)
+    train, heldout = split(path, "-", read_preferences)
+    assert len(train.rows) == len(heldout.rows) == 50
+    assert "50 of 100 rows are held out" in train.remark and "2 of these" in train.remark
+    # Fine-tuning says so too, of conversations by the same groups.
+    talks = load_dataset([path], columns={"completion": "chosen"})
+    assert len(talks.heldout) == 50 and "50 of 100 rows are held out" in talks.remarks[-1]
+
+
+@pytest.mark.parametrize("group", [None, "one"])
+def test_pairs_and_labels_of_one_group_stay_together(tmp_path: Path, group: str | None) -> None:
+    answers = ["great", "good", "meh", "bad"]
+    rows = [
+        {"prompt": "Why?", "chosen": better, "rejected": worse, "group": group}
+        for place, better in enumerate(answers)
+        for worse in answers[place + 1 :]
+    ]
+    for count in (6, 1):
+        path = tmp_path / f"{count}.jsonl"
+        write_json_lines(path, rows[:count])
+        for read in (read_preferences, read_unpaired_preferences):
+            train, heldout = split(path, "-", read)
+            assert len(train.rows) >= count and not heldout.rows
+            assert "no row is held out" in train.remark and "one prompt" in train.remark
+
+
+def test_each_label_keeps_an_answer_to_train_on() -> None:
+    rare = [*names_of_hash(0.05, 10), *(f"rare {n}" for n in range(40))]
+    for name in rare:
+        for others in (2, 60):
+            rows = labels([(name, False), *((f"{name} {n}", True) for n in range(others))])
+            found = hold_out(rows, 0.05)
+            assert {row.label for row in found.train} == {True, False} and found.heldout
+        # Of one prompt for each label none can be spared.
+        found = hold_out(labels([(name, False), ("other", True)]), 0.05)
+        assert not found.heldout and "each label" in found.remark
+        # Nor is most of the data held out because the rest cannot be.
+        found = hold_out(labels([(name, False), (name, True), *[("main", True)] * 99]), 0.05)
+        assert not found.heldout and len(found.train) == 101
+
+
+def test_pairs_and_their_labeled_answers_are_split_alike(tmp_path: Path) -> None:
+    rng = random.Random(2)
+    for trial in range(100):
+        groups = [f"{trial} {n}" for n in range(rng.randint(2, 8))]
+        rows = [
+            {"prompt": group, "chosen": f"a {n}", "rejected": f"b {n}"}
+            for group in groups
+            for n in range(rng.choice((1, 1, 3, 20)))
+        ]
+        path = tmp_path / "a.jsonl"
+        write_json_lines(path, rows)
+        sides = [
+            {row.group for row in split(path, "-", read)[1].rows}
+            for read in (read_preferences, read_unpaired_preferences)
+        ]
+        assert sides[0] and sides[0] == sides[1]
