@@ -404,3 +404,48 @@ def test_no_weight_at_all_is_refused() -> None:
                 "undesirable_weight": 0.0,
             },
         )
+
+
+@pytest.mark.parametrize("stage", ["kto", "dpo", "reward"])
+def test_of_one_pair_nothing_is_held_out_and_that_is_said(
+    workshop: Any, tmp_path: Path, stage: str
+) -> None:
+    path = written(tmp_path / "a.jsonl", [{"prompt": "Why?", "chosen": "So.", "rejected": "No."}])
+    more = {"samples": 2, "max_new_tokens": 4} if stage == "reward" else {}
+    command = workshop.command(stage, tmp_path / "out", data=path, steps=1, evaluations=1, **more)
+    code, said = workshop.run_here(command)
+    said = " ".join(said.split())
+    assert code == 0 and "no row is held out" in said, said
+    assert "better than guessing" not in said and not re.search(r"\b1 [a-z-]*(pair|prompt)s", said)
+    if stage == "reward":
+        assert "Not measured: accuracy" in said and "held out measured on" not in said
+        page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+        assert "Trained on 1 pair." in page and "Not measured" in page and "<table" not in page
+    if stage == "kto":
+        assert "1 desirable and 1 undesirable answers to train on, 0 held out" in said
+
+
+def test_a_label_is_not_missed_because_it_is_held_out(workshop: Any, tmp_path: Path) -> None:
+    """Of three prompts one has the only undesirable answer; many answers to a prompt are one."""
+    for k in range(6):
+        rows = [{"prompt": f"{k} {n}", "completion": "Yes.", "label": n != 1} for n in range(3)]
+        path = written(tmp_path / f"{k}.jsonl", rows)
+        command = workshop.command("kto", tmp_path / f"out{k}", data=path, steps=1, evaluations=1)
+        code, said = workshop.run_here(command)
+        assert code == 0 and "1 desirable and 1 undesirable answers to train on, 1 held" in said
+        assert "measured on 1 held-out answer:" in said and "of 1 held-out answer (" in said
+
+
+def test_answers_to_one_held_out_prompt_prove_nothing(workshop: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n % 3}", "completion": f"c{n}", "label": n % 2 == 0} for n in range(30)]
+    path = written(tmp_path / "a.jsonl", rows)
+    command = workshop.command("kto", tmp_path / "out", data=path, steps=1, evaluations=1)
+    code, said = workshop.run_here(command)
+    assert code == 0 and "10 of 30 rows are held out" in " ".join(said.split()), said
+    [line] = [
+        one for one in read_lines(tmp_path / "out" / "metrics.jsonl") if "heldout_by_source" in one
+    ]
+    for found in line["heldout_by_source"].values():
+        assert (found["items"], found["groups"]) == (10, 1) and found["low"] < 0.5 < found["high"]
+        assert found["high"] - found["low"] > 0.75  # ten trials would have 0.53 at most
+    assert "cannot be told from guessing" in said

@@ -209,7 +209,7 @@ def test_pairs_that_are_the_same_are_set_aside_and_the_run_goes_on(
     assert "line 41: 'chosen' and 'rejected' are the same" in said
     assert "line 42: the answer, 'chosen', is empty" in said
     assert "2 bad lines set aside" in said
-    assert "1 pairs that do not differ within the context" in said
+    assert "1 pair without a difference within the context" in said
 
 
 def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None:

@@ -200,9 +200,10 @@ def _pairs(
     )
     say_counts(
         sides[0].bad,
-        f"{len(trained):,} pairs to train on, {len(heldout):,} held out",
+        f"{counted(len(trained), 'pair')} to train on, {len(heldout):,} held out",
         len(sides[0].rows) - len(trained) - len(refused),
-        "pairs that do not differ",
+        "pair",
+        "without a difference",
     )
     say_refused(refused, refused_too)
     heldout = evenly_spaced(heldout, _CURVE_PAIRS)
@@ -225,15 +226,16 @@ def _pairs(
     return stream, heldout, reference[len(trained) :], fill
 
 
-def say_counts(bad: Sequence[BadLine], counts: str, without: int, what: str) -> None:
+def say_counts(bad: Sequence[BadLine], counts: str, left: int, noun: str, why: str) -> None:
     """Say how much is learned from, what was set aside, and why."""
     for line in bad:
         say(str(line))
     say(f"data: {counts}")
     if bad:
         say(f"  {counted(len(bad), 'bad line')} set aside")
-    if without:
-        say(f"  {without:,} {what} within the context, or whose prompt leaves no room in it")
+    if left:
+        where = "within the context, or whose prompt leaves no room in it"
+        say(f"  {counted(left, noun)} {why} {where}")
 
 
 def pair_logprobs(
@@ -266,7 +268,8 @@ def _evaluate(
         [pair.source for pair in heldout],
         [pair.group for pair in heldout],
         float(losses.mean()),
-        f"better answer {what} in {{share}} of {{items}} held-out pairs",
+        f"better answer {what} in {{share}} of {{items}}",
+        "held-out pair",
         _POOLS,
     )
 
@@ -279,13 +282,14 @@ def measured(
     groups: Sequence[str],
     loss: float,
     sentence: str,
+    noun: str,
     pools: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return an evaluation as metrics.jsonl keeps it, and say it by pools."""
     found = gained_by_source(right, sources, groups)
     for name, where in pools.items():
         if name in found:
-            say(f"{run.stage}  step {step}  {_in_words(found[name], sentence, where, found)}")
+            say(f"{run.stage}  step {step}  {_in_words(found[name], sentence, noun, where, found)}")
     return {
         "heldout_accuracy": float(right.mean()),
         "preference_loss": loss,
@@ -325,7 +329,7 @@ def _explain(config: DPOConfig, run: Run, pairs: int) -> None:
     )
 
 
-def _in_words(found: Estimate, sentence: str, where: str, pools: Collection[str]) -> str:
+def _in_words(found: Estimate, sentence: str, noun: str, where: str, pools: Collection[str]) -> str:
     if found.low > _GUESSING:
         verdict = "better than guessing"
     elif found.high < _GUESSING:
@@ -333,5 +337,5 @@ def _in_words(found: Estimate, sentence: str, where: str, pools: Collection[str]
     else:
         verdict = "cannot be told from guessing"
     place = f", {where}" if WORLD in pools else ""
-    said = sentence.format(share=f"{found.estimate:.1%}", items=found.items)
+    said = sentence.format(share=f"{found.estimate:.1%}", items=counted(found.items, noun))
     return f"{said}{place} ({found.low:.0%} to {found.high:.0%}: {verdict})"

@@ -50,7 +50,7 @@ from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
 from groundup.text.example import Example
@@ -308,7 +308,8 @@ def _answers(
         f"{good:,} desirable and {len(trained) - good:,} undesirable answers to train on, "
         f"{len(heldout):,} held out",
         len(sides[0].rows) - len(trained) - len(refused),
-        "answers without a word",
+        "answer",
+        "without a word",
     )
     say_refused(refused, refused_too)
     _require_both_labels(trained)
@@ -337,8 +338,8 @@ def _require_both_labels(answers: Sequence[LabeledAnswer]) -> None:
     if len(labels) < 2:
         [label] = labels
         raise UserError(
-            f"all {len(answers):,} answers to train on have label={str(label).lower()}, and KTO "
-            f"learns from the difference; add answers with label={str(not label).lower()}"
+            f"every answer to train on has label={str(label).lower()}, and KTO learns from the "
+            f"difference; add answers with label={str(not label).lower()}"
         )
 
 
@@ -368,7 +369,8 @@ def _evaluate(
         [one.source for one in heldout],
         [one.group for one in heldout],
         float(losses.mean()),
-        "label told from the gain in probability in {share} of {items} held-out answers",
+        "label told from the gain in probability in {share} of {items}",
+        "held-out answer",
         {POOLED: "answers written by people", WORLD: "answers of the small world"},
     )
 
@@ -377,7 +379,7 @@ def _explain(run: Run, answers: int) -> None:
     """Say what the evaluations during training measure."""
     if answers:
         say(
-            f"{run.stage}  measured on {answers:,} held-out answers: how many gained more than "
-            "mismatched answers did where they are desirable, and less where they are not? The "
-            "range in brackets is the 95 % interval"
+            f"{run.stage}  measured on {counted(answers, 'held-out answer')}: how many gained more "
+            "than mismatched answers did where they are desirable, and less where they are not? "
+            "The range in brackets is the 95 % interval"
         )

@@ -337,8 +337,8 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     )
     compared = sum(len(one.pairs) for one in train)
     say(
-        f"{run.stage}: {compared:,} pairs of {len(train):,} prompts to train on, "
-        f"{len(sides[0].rows) - compared - len(refused):,} that do not differ are set aside"
+        f"{run.stage}: {counted(compared, 'pair')} of {counted(len(train), 'prompt')} to train on, "
+        f"{len(sides[0].rows) - compared - len(refused):,} without a difference set aside"
     )
     say_refused(refused, refused_too)
     heldout = evenly_spaced(heldout, _REPORT_PROMPTS)

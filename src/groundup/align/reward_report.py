@@ -36,7 +36,7 @@ from groundup.report.page import PAGE, Block, Box, Page, Plots, Section, write_p
 from groundup.report.plots import BASELINE, COLORS, calibration_plot, panels
 from groundup.report.table import Cell, Column, Part, Row, Table, number, percent
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console, counted
+from groundup.runs.console import console, counted, say
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 
@@ -195,22 +195,25 @@ def course_of(run: Run) -> list[Point]:
 
 
 def write_report(run: Run, pairs: HeldoutPairs | None, labels: int, read: int) -> None:
-    """Write result.json and report.html, and print the table.
+    """Write result.json and report.html, and print the table, or that nothing is measured.
 
     `labels` are those of the training set, of which training has `read` so many.
     """
     found = measured(pairs, course_of(run))
     run.write(RESULT, to_json(found, pairs, labels))
-    shown = table(found, labels)
-    blocks: list[Block] = [shown] if pairs is None else [shown, Plots(plots(found, pairs, labels))]
-    heldout = 0 if pairs is None else len(pairs.margins)
-    trained = f"{labels:,}" if read == labels else f"{read:,} of {labels:,}"
-    lead = f"Trained on {trained} pairs and measured on {heldout:,} that were held out."
+    lead = f"Trained on {f'{read:,} of ' * (read < labels)}{counted(labels, 'pair')}"
     opening = [] if not found.missing else [Box(not_measured(found, pairs))]
-    section = Section("On held-out pairs", "heldout", blocks)
-    page = Page("Reward model", "What the reward model tells apart", lead, opening, [section])
+    sections = []
+    if pairs is None:
+        say(not_measured(found, pairs))
+    else:
+        shown = table(found, labels)
+        console.print(in_terminal(shown))
+        blocks: list[Block] = [shown, Plots(plots(found, pairs, labels))]
+        sections.append(Section("On held-out pairs", "heldout", blocks))
+        lead += f" and measured on {counted(len(pairs.margins), 'held-out pair')}"
+    page = Page("Reward model", "What the reward model tells apart", f"{lead}.", opening, sections)
     write_page(run.folder / PAGE, page)
-    console.print(in_terminal(shown))
 
 
 def not_measured(found: Measured, pairs: HeldoutPairs | None) -> str:
