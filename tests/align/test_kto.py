@@ -18,6 +18,7 @@ from torch.testing import assert_close
 
 from conftest import TinyModel
 from groundup.align.config import KTOConfig
+from groundup.align.dpo import in_words
 from groundup.align.kto import (
     KTOBatch,
     KTOStream,
@@ -32,6 +33,7 @@ from groundup.app.settings import configured
 from groundup.data.records import read_unpaired_preferences
 from groundup.errors import UserError
 from groundup.lm.model import CausalLM
+from groundup.report.estimate import rate
 from groundup.runs.files import read_lines
 from groundup.runs.folder import read_run
 from groundup.text.batches import packed_batch
@@ -449,3 +451,13 @@ def test_answers_to_one_held_out_prompt_prove_nothing(workshop: Any, tmp_path: P
         assert (found["items"], found["groups"]) == (10, 1) and found["low"] < 0.5 < found["high"]
         assert found["high"] - found["low"] > 0.75  # ten trials would have 0.53 at most
     assert "cannot be told from guessing" in said
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_of_fewer_than_six_prompts_nothing_is_told(right: float) -> None:
+    """Four of four happens in one of eight guesses, whatever Wilson's interval ends at."""
+    for prompts in (4, 8):
+        found = rate([right] * prompts)
+        assert not found.low <= 0.5 <= found.high
+        said = in_words(found, "{share} of {items}", "pair", "", [])
+        assert ("cannot be told from guessing" in said) == (prompts == 4), said

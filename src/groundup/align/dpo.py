@@ -43,6 +43,7 @@ from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
+from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.estimate import POOLED, Estimate, rate
 from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
@@ -289,7 +290,7 @@ def measured(
     found = gained_by_source(right, sources, groups)
     for name, where in pools.items():
         if name in found:
-            say(f"{run.stage}  step {step}  {_in_words(found[name], sentence, noun, where, found)}")
+            say(f"{run.stage}  step {step}  {in_words(found[name], sentence, noun, where, found)}")
     return {
         "heldout_accuracy": float(right.mean()),
         "preference_loss": loss,
@@ -329,13 +330,12 @@ def _explain(config: DPOConfig, run: Run, pairs: int) -> None:
     )
 
 
-def _in_words(found: Estimate, sentence: str, noun: str, where: str, pools: Collection[str]) -> str:
-    if found.low > _GUESSING:
-        verdict = "better than guessing"
-    elif found.high < _GUESSING:
-        verdict = "worse than guessing"
-    else:
+def in_words(found: Estimate, sentence: str, noun: str, where: str, pools: Collection[str]) -> str:
+    """A share in a sentence, with what it says against guessing; of few groups nothing."""
+    if found.groups < FEWEST_GROUPS or found.low <= _GUESSING <= found.high:
         verdict = "cannot be told from guessing"
+    else:
+        verdict = "better than guessing" if found.low > _GUESSING else "worse than guessing"
     place = f", {where}" if WORLD in pools else ""
     said = sentence.format(share=f"{found.estimate:.1%}", items=counted(found.items, noun))
     return f"{said}{place} ({found.low:.0%} to {found.high:.0%}: {verdict})"

@@ -94,7 +94,7 @@ def read_examples(data: Path, most: int) -> Sides:
 def _parted(
     rows: Sequence[Labeled], groups: Sequence[str], share: float
 ) -> tuple[list[Labeled], list[Labeled]]:
-    """The rows less about `share` of their groups, and those; of no use is a kind lost."""
+    """The rows less about `share` of their groups, and those. Each use keeps both kinds."""
     out = held_out_groups(groups, share, [(row.use, row.harmful) for row in rows])
     sides: list[list[Labeled]] = [[], []]
     for row, group in zip(rows, groups, strict=True):
