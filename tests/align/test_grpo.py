@@ -81,6 +81,22 @@ def test_the_estimate_is_k3_and_its_mean_is_the_exact_kl() -> None:
     assert bool((kl_estimate(*close) >= 0).all())
 
 
+def test_the_estimate_of_a_token_that_the_policy_gave_up_is_finite() -> None:
+    below = [-1.0, -40.0, -75.0]
+    ours = torch.tensor([*below, -95.0, -200.0], requires_grad=True)
+    theirs = torch.full((5,), -1.0)
+    found = kl_estimate(ours, theirs)
+    exact = [math.expm1(-1 - logprob) - (-1 - logprob) for logprob in below]
+    assert_close(found[:3], torch.tensor(exact), rtol=1e-5, atol=0)
+    assert bool(found.isfinite().all()) and bool((found[3:] > found[2]).all())
+    [gradient] = torch.autograd.grad(found.sum(), ours)
+    slopes = [-math.expm1(-1 - logprob) for logprob in below]
+    assert_close(gradient[:3], torch.tensor(slopes), rtol=1e-5, atol=0)
+    assert bool(gradient.isfinite().all())
+    # What the policy likes far more than the reference is worth all of it.
+    assert kl_estimate(theirs, ours.detach())[4] == 198
+
+
 def test_a_group_of_one_has_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match="group_size=1"):
         group_advantages(np.array([1.0, 2.0]), 1)

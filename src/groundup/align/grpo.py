@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from groundup.align.config import GRPOConfig
 from groundup.align.online import Online, inputs, open_online
-from groundup.align.ppo import clipped_policy_loss
+from groundup.align.ppo import MOST_NATS, clipped_policy_loss
 from groundup.align.rollout import (
     Laid,
     PerToken,
@@ -74,8 +74,11 @@ def group_advantages(
 def kl_estimate(
     logprobs: Float[Tensor, " tokens"], reference_logprobs: Float[Tensor, " tokens"]
 ) -> Float[Tensor, " tokens"]:
-    """ref/pi - log(ref/pi) - 1 of each token: unbiased and never negative (Schulman 2020, k3)."""
-    return kl_k3(reference_logprobs - logprobs)
+    """ref/pi - log(ref/pi) - 1 of each token: unbiased and never negative (Schulman 2020, k3).
+
+    A ref/pi beyond e^80 is taken for that, as the estimate and its gradient would be infinite.
+    """
+    return kl_k3((reference_logprobs - logprobs).clamp(max=MOST_NATS))
 
 
 def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[PerToken]:

@@ -68,7 +68,7 @@ _FEWEST_WHITENED = 8
 # Keeps advantages that are all alike from a division by zero.
 _EPS = 1e-8
 # The largest log-ratio of probabilities that is told from larger ones: float32 ends at e^88.
-_MOST_NATS = 80.0
+MOST_NATS = 80.0
 
 
 # The heart.
@@ -122,7 +122,7 @@ def clipped_policy_loss(
     and 0 times it no number.
     """
     advantages = advantages.detach()
-    ratio = (logprobs - old_logprobs.detach()).clamp(max=_MOST_NATS).exp()
+    ratio = (logprobs - old_logprobs.detach()).clamp(max=MOST_NATS).exp()
     high = clip_range if clip_range_high is None else clip_range_high
     clipped = ratio.clamp(1 - clip_range, 1 + high)
     return torch.maximum(-advantages * ratio, -advantages * clipped), ratio
