@@ -295,6 +295,29 @@ def test_rewards_are_scaled_by_the_policy_that_they_are_to_score(
     assert "policy" in json.loads((out / "run.json").read_text())["parents"]
 
 
+def test_rewards_of_answers_that_are_worth_the_same_are_not_scaled(
+    workshop: Any, tmp_path: Path
+) -> None:
+    """A policy without a doubt gives one prompt the same answer every time."""
+    out, pairs, policy = (tmp_path / name for name in ("out", "pairs.jsonl", "policy"))
+    pairs.write_text(json.dumps({"prompt": "sea?", "chosen": "blue", "rejected": "green"}))
+    shutil.copytree(workshop.finished("sft"), policy)
+    tensors = load_file(policy / "model.safetensors")
+    tensors["model.norm.weight"] *= 1000
+    save_file(tensors, policy / "model.safetensors", {"format": "pt"})
+    command = workshop.command("reward", out, data=pairs, policy=policy, steps=2)
+    code, said = workshop.run_here(command)
+    assert code == 0, said
+    assert "are all worth the same" in said and "--samples" in said
+    model, tokenizer = load(policy)
+    asked = encode_chat(tokenizer, (Message("user", "sea?"),), generation_prompt=True).ids
+    rollouts = sample(model, [Prompt(tuple(asked))] * 16, tokenizer, max_new_tokens=12, seed=0)
+    assert len({one.ids for one in rollouts}) == 1
+    found = load_reward_model(out, tokenizer)
+    assert found.deviation == 1
+    assert score_rollouts(found, rollouts) == pytest.approx(0, abs=1e-3)
+
+
 # Several together.
 
 

@@ -41,7 +41,6 @@ from groundup.align.preferences import (
 from groundup.align.prompts import Asked, encoded
 from groundup.align.reward_report import HeldoutPairs, accuracies, write_report
 from groundup.align.rewards.model import (
-    LEAST_DEVIATION,
     RewardModel,
     read_at_end,
     save_reward_model,
@@ -77,6 +76,9 @@ RATES = (0.001, 0.001)
 _CURVE_PROMPTS, _REPORT_PROMPTS = 300, 2000
 # Shares of the labels after which it is measured.
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
+# Rewards are not scaled by less: scores begin about 1 apart, and less than a thousandth of that is
+# mostly rounding, which would be taken for what answers are worth.
+_LEAST_SPREAD = 1e-3
 
 
 # Comparisons.
@@ -431,7 +433,14 @@ def _scale(
         seed=config.seed,
     )
     found = score_rollouts(model, rollouts)
-    model.mean, model.deviation = float(found.mean()), max(float(found.std()), LEAST_DEVIATION)
+    model.mean, spread = float(found.mean()), float(found.std())
+    if spread < _LEAST_SPREAD:
+        say(
+            "the sampled answers are all worth the same: rewards have mean 0, but are not scaled "
+            "to deviation 1; give more --samples or prompts"
+        )
+        return
+    model.deviation = spread
 
 
 def _evaluate(

@@ -50,7 +50,7 @@ _SCORE = "score.weight"
 REWARD = "reward"
 _MAKES = {REWARD: "reward", HARM: "guard"}
 # Bounds of what scores are scaled by.
-LEAST_DEVIATION, _LARGEST = 1e-6, 1e9
+_LEAST_DEVIATION, _LARGEST = 1e-6, 1e9
 
 
 class RewardModel(nn.Module):
@@ -206,7 +206,7 @@ def load_reward_model(
     model = RewardModel(
         lm,
         scale.float_("reward_mean", -_LARGEST, _LARGEST),
-        scale.float_("reward_deviation", LEAST_DEVIATION, _LARGEST),
+        scale.float_("reward_deviation", _LEAST_DEVIATION, _LARGEST),
     )
     model.score.weight.data = head.to(dtype)
     return model.eval().requires_grad_(False)
