@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,7 @@ def test_each_prompt_comes_once_a_pass(many: int, group_size: int, seed: int) ->
         ([1.0, 2.0, 3.0], "3 numbers for 2 answers"),
         ([1.0, math.nan], "is nan"),
         ([math.inf, 1.0], "is inf"),
+        ([1e9, -1e20], "is -1e+20; it must be a number from -1,000,000,000 to 1,000,000,000: give"),
     ],
 )
 def test_a_reward_that_is_none(found: list[float], told: str) -> None:
@@ -330,6 +332,16 @@ def test_a_reward_that_is_none(found: list[float], told: str) -> None:
     with pytest.raises(UserError) as raised:
         rewards_of(reward, sampled(small_policy(), 2))
     assert told in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_cost_is_bounded_as_a_reward_is() -> None:
+    def cost(rollouts: Sequence[Rollout], /) -> list[float]:
+        return [1e308 if place % 2 else 0.0 for place, _ in enumerate(rollouts)]
+
+    config = small_config(PPOConfig, Path("x"), cost="length:1", cost_limit=0.0)
+    parts = replace(online(config, small_policy(), length_reward), cost=cost)
+    with pytest.raises(UserError, match=r"is 1e\+308; it must be a number from "):
+        parts.sampled(small_policy(), 0)
 
 
 def test_rewards_may_come_from_anything_that_can_be_counted_through() -> None:

@@ -600,6 +600,30 @@ def nan(prompts, completions):
 def infinite(prompts, completions):
     return [1.0, float("inf")]
 
+def huge(prompts, completions):
+    return [1e9, -1.1e9]
+
+def largest(prompts, completions):
+    return [1e9, -1e9]
+
+def by_completion(prompts, completions):
+    return {number: 1.0 for number, _ in enumerate(completions)}
+
+def without_order(prompts, completions):
+    return {float(len(one)) for one in completions}
+
+def digits(prompts, completions):
+    return "1" * len(completions)
+
+def raw(prompts, completions):
+    return b"\x01" * len(completions)
+
+class DataFrame(list):
+    columns = ["score", "length"]
+
+def table(prompts, completions):
+    return DataFrame([0, 1])
+
 def few(prompts, completions):
     return [1.0]
 
@@ -629,6 +653,7 @@ def asked(spec: str, reward: Reward | None = None) -> list[float]:
 def test_ones_own_function(own: Path) -> None:
     assert asked("mine:words") == [2, 3] and asked("mine:answers") == [1, 0]
     assert asked("mine:keywords") == [3, 5] and asked("mine:noisy") == [1, 1]
+    assert asked("mine:largest") == [1e9, -1e9]
 
 
 @pytest.mark.parametrize(
@@ -691,6 +716,12 @@ def test_columns_that_json_does_not_know_are_text(own: Path) -> None:
         ("nothing", "NoneType"),
         ("nan", "gave nan for the completion 'c — 本'"),
         ("infinite", "gave inf"),
+        ("huge", "gave -1100000000.0 for the completion 'c — 本'; return a number from -1,000,000"),
+        ("by_completion", "returned a dict; return a list, one number for each completion"),
+        ("without_order", "returned a set; return a list"),
+        ("digits", "returned a str; return a list"),
+        ("raw", "returned a bytes; return a list"),
+        ("table", "returned a DataFrame; return a list"),
         ("few", "gave 1 values for 2 completions"),
         ("texts", "gave 'good', which is no number"),
         ("inner", "is no number"),

@@ -16,7 +16,6 @@ tokens is kept flat: one number for each token that was sampled, row after row.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from groundup.adapters.attach import active_adapter, using_adapter
 from groundup.align.prompts import Prompt
+from groundup.align.rewards.verifiers import LARGEST_REWARD, REWARDS_ALLOWED
 from groundup.errors import UserError
 from groundup.formats.load import load
 from groundup.generation.generate import generate
@@ -71,7 +71,7 @@ class Rollout:
 
 @runtime_checkable
 class RolloutReward(Protocol):
-    """How good each of some rollouts is: one finite number for each, in their order."""
+    """How good each of some rollouts is: one number for each, in their order."""
 
     def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[float]: ...
 
@@ -113,18 +113,21 @@ def sample(
 def rewards_of(
     reward: RolloutReward, rollouts: Sequence[Rollout]
 ) -> Float[np.ndarray, " rollouts"]:
-    """The rewards of all rollouts. Raises `UserError` for a wrong count and what is no number."""
+    """The rewards of all rollouts.
+
+    Raises `UserError` for a wrong count, for what is no number and for one beyond `LARGEST_REWARD`.
+    """
     found = [float(value) for value in reward(rollouts)]
     if len(found) != len(rollouts):
         raise UserError(
             f"the reward gave {len(found)} numbers for {len(rollouts)} answers; it must give one "
             "for each, in their order"
         )
-    bad = next((i for i, value in enumerate(found) if not math.isfinite(value)), None)
+    bad = next((i for i, value in enumerate(found) if not abs(value) <= LARGEST_REWARD), None)
     if bad is not None:
         raise UserError(
-            f"the reward of {rollouts[bad].text[:80]!r} is {found[bad]}; it must be a finite "
-            "number: give a low one to an answer that cannot be judged"
+            f"the reward of {rollouts[bad].text[:80]!r} is {found[bad]}; it must be "
+            f"{REWARDS_ALLOWED}: give a low one to an answer that cannot be judged"
         )
     return np.array(found)
 

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.align.rewards.verifiers import LARGEST_REWARD
 from groundup.align.rollout import Rollout
 from groundup.errors import UserError
 from groundup.formats.config_reader import ConfigReader
@@ -49,8 +50,8 @@ _SCORE = "score.weight"
 # What the number says, as the folder tells it: how good an answer is (a guard says how harmful).
 REWARD = "reward"
 _MAKES = {REWARD: "reward", HARM: "guard"}
-# Bounds of what scores are scaled by.
-_LEAST_DEVIATION, _LARGEST = 1e-6, 1e9
+# The least that scores are divided by.
+_LEAST_DEVIATION = 1e-6
 
 
 class RewardModel(nn.Module):
@@ -205,8 +206,8 @@ def load_reward_model(
     scale = ConfigReader({"reward_mean": 0, "reward_deviation": 1, **described}, "reward model")
     model = RewardModel(
         lm,
-        scale.float_("reward_mean", -_LARGEST, _LARGEST),
-        scale.float_("reward_deviation", _LEAST_DEVIATION, _LARGEST),
+        scale.float_("reward_mean", -LARGEST_REWARD, LARGEST_REWARD),
+        scale.float_("reward_deviation", _LEAST_DEVIATION, LARGEST_REWARD),
     )
     model.score.weight.data = head.to(dtype)
     return model.eval().requires_grad_(False)

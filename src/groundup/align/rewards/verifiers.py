@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import secrets
@@ -33,6 +32,9 @@ from groundup.runs.sandbox import Limits, Sandbox
 
 Rows = Sequence[Mapping[str, object]]
 _PROGRAMS = Path(__file__).with_name("sandboxed")
+# In size: what is far larger is a mistake, and its squares end in no number.
+LARGEST_REWARD = 1e9
+REWARDS_ALLOWED = f"a number from {-LARGEST_REWARD:,.0f} to {LARGEST_REWARD:,.0f}"
 
 
 @runtime_checkable
@@ -394,6 +396,11 @@ class OwnReward:
                 f"the reward {self.name} ended its process or took more than {self._seconds:g} s "
                 f"{what}; make it faster, or call it on its own to see"
             )
+        if "returned" in found:
+            raise UserError(
+                f"the reward {self.name} returned {found['returned']}; return a list, one number "
+                "for each completion"
+            )
         module, _, name = self.name.partition(":")
         if "missing" in found:
             raise UserError(
@@ -422,9 +429,9 @@ class OwnReward:
                 f"the reward {self.name} gave {value[:80]}, which is no number; "
                 "return one number for each completion"
             ) from None
-        if not math.isfinite(number):
+        if not abs(number) <= LARGEST_REWARD:  # nor is what is no number
             raise UserError(
                 f"the reward {self.name} gave {number} for the completion {shorten(completion)}; "
-                "return a finite number"
+                f"return {REWARDS_ALLOWED}"
             )
         return number

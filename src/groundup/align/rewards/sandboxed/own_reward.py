@@ -14,20 +14,22 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 _GIVEN = ("prompts", "completions", "rows")
+# What can be counted through, and yet holds no number for each completion in their order.
+_NO_LISTS = (Mapping, Set, str, bytes, bytearray)
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     """The function's values as text, or why there are none.
 
     `missing` says why the module cannot be imported, `known` are its functions where this one is
-    not among them, `refused` says why it cannot be called, `failed` what it raised. A question
-    without completions calls nothing.
+    not among them, `refused` says why it cannot be called, `failed` what it raised, `returned` what
+    it gave that is no list. A question without completions calls nothing.
     """
     name, _, wanted = question["function"].partition(":")
     try:
@@ -47,6 +49,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
         if "completions" not in question:
             return {}
         found = function(*positional, **keywords)
+        if isinstance(found, _NO_LISTS) or hasattr(found, "columns"):
+            return {"returned": f"a {type(found).__name__}"}
         values = found.tolist() if hasattr(found, "tolist") else list(found)
         return {"values": [_written(value) for value in values]}
     except BaseException as error:
