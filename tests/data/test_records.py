@@ -214,6 +214,96 @@ def test_answers_may_be_conversations_that_share_the_prompt(
         _pair(tmp_path, prompt="q", chosen=[USER, GOOD_ANSWER], rejected=[USER, BAD_ANSWER])
 
 
+TURN = {"role": "user", "content": "sure?"}
+
+
+@pytest.mark.parametrize("asked", ["p", [USER]])
+def test_answers_may_go_on_from_the_prompt(tmp_path: Path, asked: object) -> None:
+    """As trl's conversational format allows; what is preferred is the last answer."""
+    first = {"role": "assistant", "content": "first"}
+    found = _pair(
+        tmp_path,
+        prompt=asked,
+        chosen=[first, TURN, GOOD_ANSWER],
+        rejected=[first, TURN, BAD_ANSWER],
+    )
+    assert [(turn.role, turn.content) for turn in found.prompt] == [
+        ("user", "p"),
+        ("assistant", "first"),
+        ("user", "sure?"),
+    ]
+    assert (found.chosen, found.rejected) == ("good", "bad")
+    # One of them may hold the prompt, and a system is said once.
+    whole = [USER, first, TURN, GOOD_ANSWER]
+    other = _pair(
+        tmp_path, prompt=asked, system="s", chosen=whole, rejected=[first, TURN, BAD_ANSWER]
+    )
+    assert other.prompt == (Message("system", "s"), *found.prompt)
+    for chosen, rejected, reason in (
+        ([first, TURN, GOOD_ANSWER], [BAD_ANSWER, TURN, GOOD_ANSWER], "differ before the last"),
+        ([first, TURN, GOOD_ANSWER], [BAD_ANSWER], "differ before the last answer"),
+        ([first, TURN], [first, TURN], "must end with the assistant's answer"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            _pair(tmp_path, prompt=asked, chosen=chosen, rejected=rejected)
+
+
+def test_a_later_answer_is_no_reference_for_the_prompt(tmp_path: Path) -> None:
+    first = {"role": "assistant", "content": "first"}
+    sides = {"chosen": [first, TURN, GOOD_ANSWER], "rejected": [first, TURN, BAD_ANSWER]}
+    rows = [{"prompt": [USER], **sides}, {"prompt": "p", "chosen": "good", "rejected": "bad"}]
+    path = _lines(tmp_path / "a.jsonl", *rows)
+    later, answered = records.read_prompts(path, answered=True).rows
+    assert later.asked == answered.asked == (Message("user", "p"),)
+    assert "answer" not in later.settings and answered.settings["answer"] == "good"
+
+
+def test_pairs_of_hh_rlhf_are_read(tmp_path: Path) -> None:
+    before = "\n\nHuman: What is red?\n\nAssistant: A color.\n\nHuman: Name two\n\nmore.  "
+    good, bad = f"{before}\n\nAssistant: Blue\nand green.", f"{before}\n\nAssistant: Human: no."
+    found = _pair(tmp_path, chosen=good, rejected=bad)
+    assert [(turn.role, turn.content) for turn in found.prompt] == [
+        ("user", "What is red?"),
+        ("assistant", "A color."),
+        ("user", "Name two\n\nmore."),
+    ]
+    assert (found.chosen, found.rejected) == ("Blue\nand green.", "Human: no.")
+    labeled = records.read_unpaired_preferences(tmp_path / "pair.jsonl").rows
+    assert [(row.prompt, row.completion) for row in labeled] == [
+        (found.prompt, found.chosen),
+        (found.prompt, found.rejected),
+    ]
+    [asked] = records.read_prompts(tmp_path / "pair.jsonl", answered=True).rows
+    assert asked.asked == found.prompt and asked.settings["answer"] == found.chosen
+    with pytest.raises(UserError, match="differ before the last answer"):
+        _pair(tmp_path, chosen=good, rejected=bad.replace("red", "blue"))
+    with pytest.raises(UserError, match="message 4: the assistant's answer is empty"):
+        _pair(tmp_path, chosen=good, rejected=f"{before}\n\nAssistant: ")
+    with pytest.raises(UserError, match="must end with the assistant's answer"):
+        _pair(tmp_path, chosen=before, rejected=before)
+    # Beside a prompt they are what somebody said.
+    assert _pair(tmp_path, prompt="p", chosen=good, rejected=bad).chosen == good
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        ("The sky is blue.", "The sky is green."),
+        ("Q\n\nHuman: a\n\nAssistant: b", "Q\n\nHuman: a\n\nAssistant: c"),
+        ([GOOD_ANSWER], [BAD_ANSWER]),
+        ([USER, GOOD_ANSWER], "bad"),
+    ],
+)
+def test_a_pair_without_a_prompt_is_told_the_forms_that_have_one(
+    tmp_path: Path, chosen: object, rejected: object
+) -> None:
+    with pytest.raises(UserError) as refused:
+        _pair(tmp_path, chosen=chosen, rejected=rejected)
+    told = str(refused.value)
+    assert "no 'prompt'; it has ['chosen', 'rejected']" in told and "\n" not in told
+    assert "{role, content}" in told and r"'\n\nHuman:'" in told
+
+
 def test_labels_are_true_and_false_or_1_and_0(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "completion": f"c{n}", "label": n} for n in (0, 1, 0.0, 1.0)]
     found = records.read_unpaired_preferences(_lines(tmp_path / "a.jsonl", *rows)).rows

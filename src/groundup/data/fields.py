@@ -39,6 +39,8 @@ _TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.
 # Turns of the assistant that hold nothing but a call of a tool.
 _CALLS = ("function_call", "tool_call")
 _SAID = {"content", "value", "tool_calls", "function_call"}
+# How a turn begins in the texts of HH-RLHF (Bai et al. 2022), and who says it.
+_SPOKEN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 # How a list of turns begins where Python has printed it into a cell.
 _PRINTED = re.compile(r"\s*\[\s*\{\s*'(?:role|content|from|value)'\s*:")
 
@@ -144,6 +146,20 @@ def from_cell(value: object, name: str) -> object:
         raise _printed(name)
     found = _parsed(value)
     return found if isinstance(found, list) and found and all(map(_is_turn, found)) else value
+
+
+def turns_of_text(value: object) -> object:
+    """Returns the turns of a text as HH-RLHF has them, or else the value itself.
+
+    Each begins with "\\n\\nHuman:" or "\\n\\nAssistant:", the first one at the beginning.
+    """
+    if not isinstance(value, str):
+        return value
+    before, *spoken = _SPOKEN.split(value)
+    if before.strip() or not spoken:
+        return value
+    said = zip(spoken[::2], spoken[1::2], strict=True)
+    return [{"from": who, "value": content.strip()} for who, content in said]
 
 
 def _is_turn(one: object) -> bool:

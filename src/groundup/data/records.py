@@ -17,9 +17,11 @@ of other names are made known by a mapping from our names to theirs, as {"prompt
 "completion": "answer"}.
 
 Pairs of answers are {prompt, chosen, rejected}, or are made of votes {prompt, a, b, choice}
-(`votes`). Both answers may be whole conversations that differ in the last answer alone; the prompt
-is then what they share. A table's cell may hold any of these turns as JSON. Questions with options
-are {prompt, options, answer}. An answer that is called good or bad is a conversation in any layout
+(`votes`). Both answers may be whole conversations that differ in the last answer alone, with or
+without the row's prompt before them; the prompt is then what they share. Without a prompt they may
+be texts of turns that begin with "\\n\\nHuman:" and "\\n\\nAssistant:", as HH-RLHF has them. A
+table's cell may hold any of these turns as JSON. Questions with options are {prompt, options,
+answer}. An answer that is called good or bad is a conversation in any layout
 with a `label`, true or false (or 1 and 0).
 
 A bad line is never silently dropped and never a traceback: it is reported with its file, line
@@ -50,6 +52,7 @@ from groundup.data.fields import (
     text,
     tools_in,
     truth,
+    turns_of_text,
     with_system,
 )
 from groundup.data.files import CSV_SUFFIXES, read_text, rows_of, suffix_of
@@ -283,9 +286,23 @@ def _preference(row: Json, file: str, line: int) -> Preference:
 def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
     """The prompt and both answers, which may be whole conversations with the prompt in them."""
     sides = [from_cell(row.get(name), name) for name in ("chosen", "rejected")]
-    if not all(isinstance(side, list) and len(side) > 1 for side in sides):
+    has_prompt = not is_missing(row.get("prompt"))
+    if not has_prompt:
+        sides = [turns_of_text(side) for side in sides]
+    whole = [side for side in sides if isinstance(side, list)]
+    if len(whole) < 2 or max(map(len, whole)) < 2:
+        if row.get("prompt") is None:
+            raise BadRow(
+                f"no 'prompt'; it has {shorten(sorted(row))}. Without one 'chosen' and 'rejected' "
+                "must both be lists of {role, content}, or texts of turns that begin with "
+                r"'\n\nHuman:' and '\n\nAssistant:', with the prompt in them"
+            )
         return prompt(row), answer(row, "chosen"), answer(row, "rejected")
-    chosen, rejected = messages(sides[0], "chosen"), messages(sides[1], "rejected")
+    before = prompt(row) if has_prompt else ()
+    chosen, rejected = (
+        _whole(row, messages(side, name), before)
+        for side, name in zip(whole, ("chosen", "rejected"), strict=True)
+    )
     asked = chosen[:-1]
     if asked != rejected[:-1]:
         raise BadRow(
@@ -293,12 +310,19 @@ def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
         )
     if chosen[-1].role != "assistant" or rejected[-1].role != "assistant" or not asked:
         raise BadRow("'chosen' and 'rejected' must end with the assistant's answer to a prompt")
-    if (
-        row.get("prompt") is not None
-        and prompt(row)[-1].content.strip() != asked[-1].content.strip()
-    ):
+    is_begun = asked[: len(before)] == before
+    if not is_begun and before[-1].content.strip() != asked[-1].content.strip():
         raise BadRow("'prompt' is another than that before the answers in 'chosen' and 'rejected'")
-    return with_system(row, asked), chosen[-1].content, rejected[-1].content
+    return asked, chosen[-1].content, rejected[-1].content
+
+
+def _whole(
+    row: Json, turns: tuple[Message, ...], before: tuple[Message, ...]
+) -> tuple[Message, ...]:
+    """The turns of an answer that is a conversation, after the prompt if they begin with what the
+    assistant says to that."""
+    begins = turns[0].role == "assistant" and before
+    return (*before, *turns) if begins else with_system(row, turns)
 
 
 def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]:
@@ -389,12 +413,15 @@ def _asked_before(row: Json, file: str, line: int) -> PromptRow:
 def _reference(row: Json) -> Json:
     """The `answer` that a row of a prompt has under another name; empty where it has none.
 
-    One that is labeled false is none to hold others against.
+    One that is labeled false is none to hold others against, nor is one to a later turn.
     """
     if row.get("answer") is None and not _is_labeled_false(row):
         with contextlib.suppress(BadRow):
-            is_pair = row.get("chosen") is not None
-            return {"answer": _pair(row)[1] if is_pair else _of_prompt(row)[-1].content}
+            if row.get("chosen") is None:
+                return {"answer": _of_prompt(row)[-1].content}
+            asked, chosen, _ = _pair(row)
+            if asked[-1].content.strip() == prompt(row)[-1].content.strip():
+                return {"answer": chosen}
     return {}
 
 
