@@ -144,6 +144,22 @@ def test_the_runs_evaluations_draw_whole_groups(workshop: Any) -> None:
         assert found["groups"] == len(groups) < found["items"], stage
 
 
+@pytest.mark.parametrize("stage", ["dpo", "kto", "reward"])
+def test_columns_that_are_not_read_are_told_once(stage: str, workshop: Any, tmp_path: Path) -> None:
+    """Beside what else there is to know, as how many votes make pairs."""
+    rows = [
+        {"prompt": f"{word}?", "chosen": "yes", "rejected": "no", "margin": 2.0, "notes": None}
+        for word in ("sea", "grass", "snow", "coal")
+    ]
+    rows.append({"prompt": "sun?", "a": "x", "b": "y", "choice": "a", "who": "me", "mood": "good"})
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    command = workshop.command(stage, tmp_path / "out", data=path, steps=2)
+    code, said = workshop.run_here(command)
+    assert code == 0, said
+    assert said.count(f"{path}: columns not read: margin, mood\n") == 1
+
+
 def test_it_raises_preference_accuracy(workshop: Any) -> None:
     # Steps of more pairs than the shared run's, and smaller ones: these bounds leave room for
     # rounding.

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.data import files, records
+from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.text.rows import BadRow, Conversation, Document, Message
 
@@ -279,6 +280,36 @@ def test_columns_that_hold_something_and_are_not_read_are_known(
     row: dict[str, Any], unread: set[str]
 ) -> None:
     assert records.unread_columns(row) == unread
+
+
+PAIR = {"prompt": "a", "chosen": "b", "rejected": "c", "system": "s"}
+REASONED = [{"role": "assistant", "content": "b", "reasoning_content": "d"}]
+VOTE = {"prompt": "a", "a": "b", "b": "c", "choice": "a"}
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [
+        (PAIR | {"source": "s", "group": "g", "id": 1, "notes": None}, ()),
+        (PAIR | {"system_prompt": "s", "margin": 0.0}, ("margin", "system_prompt")),
+        (PAIR | {"chosen": REASONED}, ("chosen.reasoning_content",)),
+        (PAIR | {"messages": [{"role": "user", "content": "a"}]}, ("messages",)),
+        (VOTE | {"who": "w", "when": "t", "left": "a", "ended": [True, True]}, ()),
+        (VOTE | {"mood": "good"}, ("mood",)),
+        ({"prompt": "a", "completion": "b", "label": True}, ()),
+        ({"prompt": "a", "completion": "b", "label": True, "score": 3}, ("score",)),
+    ],
+)
+def test_columns_of_pairs_votes_and_labels_that_are_not_read_are_known(
+    tmp_path: Path, row: dict[str, Any], unread: tuple[str, ...]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row) + "\n")
+    assert records.read_unpaired_preferences(path).unread == unread
+    if "label" not in row:
+        assert records.read_preferences(path).unread == unread
+        # And whichever side a row is on.
+        assert split(path, "preferences", records.read_preferences)[0].unread == unread
 
 
 def test_prompts_of_pairs_are_in_order_as_well(tmp_path: Path) -> None:

@@ -32,7 +32,14 @@ from torch.nn.functional import logsigmoid
 
 from groundup.align.config import DPOConfig
 from groundup.align.pair_losses import hinge_loss, ipo_loss, orpo_loss, simpo_loss
-from groundup.align.preferences import Pair, PairBatch, PairStream, say_refused, tokenize_pairs
+from groundup.align.preferences import (
+    Pair,
+    PairBatch,
+    PairStream,
+    say_refused,
+    say_remarks,
+    tokenize_pairs,
+)
 from groundup.align.ptx import PtxBatch, policy_saver, ptx_parents, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_preferences
@@ -193,8 +200,7 @@ def _pairs(
     without a reference has none computed.
     """
     sides = split(config.data, "preferences", read_preferences)
-    if sides[0].remark:
-        say(sides[0].remark)
+    say_remarks(config.data, sides[0])
     context = prepared.context
     (trained, refused), (heldout, refused_too) = (
         tokenize_pairs(prepared.tokenizer, side.rows, context) for side in sides

@@ -36,6 +36,7 @@ from groundup.align.preferences import (
     encoded_rows,
     micro_sizes,
     say_refused,
+    say_remarks,
     tokenize_answer,
     twins,
 )
@@ -296,8 +297,7 @@ def _answers(
     Before its first step an adapter adds nothing: the reference is the model that was given.
     """
     sides = split(config.data, "preferences", read_unpaired_preferences)
-    if sides[0].remark:
-        say(sides[0].remark)
+    say_remarks(config.data, sides[0])
     context = prepared.context
     (trained, refused), (heldout, refused_too) = (
         tokenize_labeled(prepared.tokenizer, side.rows, context, config.seed) for side in sides

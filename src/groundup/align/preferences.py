@@ -9,13 +9,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.data.records import Records
 from groundup.errors import UserError
 from groundup.runs.console import counted, say
 from groundup.text.batches import packed_batch
@@ -262,6 +264,14 @@ def encoded_rows(rows: Sequence[R], encode: Callable[[R], T]) -> tuple[list[T], 
     if refused and not found:
         raise UserError(refused[0][1])
     return found, refused
+
+
+def say_remarks(data: Path, records: Records[Any]) -> None:
+    """Say what else there is to know of the data, and which of its columns are not read."""
+    if records.remark:
+        say(records.remark)
+    if records.unread:
+        say(f"{data}: columns not read: {', '.join(records.unread)}")
 
 
 def say_refused(trained: Refused, heldout: Refused) -> None:

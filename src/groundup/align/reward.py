@@ -37,6 +37,7 @@ from groundup.align.preferences import (
     micro_sizes,
     rows_of_epoch,
     say_refused,
+    say_remarks,
 )
 from groundup.align.prompts import Asked, encoded
 from groundup.align.reward_report import HeldoutPairs, accuracies, write_report
@@ -332,8 +333,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     sides = split(config.data, "preferences", read_preferences)
     for line in sides[0].bad:
         say(str(line))
-    if sides[0].remark:
-        say(sides[0].remark)
+    say_remarks(config.data, sides[0])
     (train, refused), (heldout, refused_too) = (
         comparisons(prepared.tokenizer, side.rows, prepared.context) for side in sides
     )

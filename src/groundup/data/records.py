@@ -85,12 +85,14 @@ class Records(Generic[T]):
 
     `remark` is what else there is to know of the file, where that is anything. With `distinct`
     a row that says the same again is a duplicate; a vote is none, as it is of another person.
+    `unread` are columns of pairs, labels and votes that hold something and are not read.
     """
 
     rows: tuple[T, ...]
     bad: tuple[BadLine, ...]
     remark: str = ""
     distinct: bool = False
+    unread: tuple[str, ...] = ()
 
 
 # Conversations and documents.
@@ -213,14 +215,30 @@ def unread_columns(row: Json) -> set[str]:
         read |= set(_OTHER_ANSWERS)
     if layout is not None and layout.sign == "instruction" and _is_dolly(row):
         read |= set(_DOLLY)
+    return _unread(row, read, (layout.sign,) if layout else ())
+
+
+def unread_columns_of_answers(row: Json) -> set[str]:
+    """The same of a good row that is a pair, a vote, or an answer with a label."""
+    if is_vote(row):
+        from groundup.data.votes import COLUMNS as columns
+
+        return _unread(row, {*_NAMES, *columns, "system"}, ("prompt",))
+    if row.get("chosen") is None:
+        return unread_columns(row)
+    sides = ("prompt", "chosen", "rejected")
+    return _unread(row, {*_NAMES, *sides, "system"}, sides)
+
+
+def _unread(row: Json, read: set[str], conversations: Sequence[str]) -> set[str]:
     unread = {name for name in row if name not in read and not (name == "tools" and tools_in(row))}
     found = {name for name in unread if not is_missing(row[name]) and row[name] not in ([], {})}
-    sign = layout.sign if layout else ""
-    turns = row.get(sign)
-    for turn in turns if isinstance(turns, list) else ():
-        if isinstance(turn, Mapping):
-            said = {key for key in turn if not is_missing(turn[key])}
-            found |= {f"{sign}.{key}" for key in said - _KEYS_OF_TURNS}
+    for name in conversations:
+        turns = row.get(name)
+        for turn in turns if isinstance(turns, list) else ():
+            if isinstance(turn, Mapping):
+                said = {key for key in turn if not is_missing(turn[key])}
+                found |= {f"{name}.{key}" for key in said - _KEYS_OF_TURNS}
     return found
 
 
@@ -490,13 +508,27 @@ def read_preferences(path: Path) -> Records[Preference]:
     # Seldom needed, and nothing that fine-tuning reads.
     from groundup.data.votes import Vote, vote
 
-    found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else _preference)(*row))
+    unread = dict[str, None]()
+    found = read_rows(path, _noting(unread, vote, _preference))
     votes = [row for row in found.rows if isinstance(row, Vote)]
     given = tuple(row for row in found.rows if isinstance(row, Preference))
     if not votes:
-        return Records(given, found.bad, distinct=True)
+        return Records(given, found.bad, distinct=True, unread=tuple(unread))
     made, remark = _of_votes(votes, path)
-    return Records((*given, *made), found.bad, remark)
+    return Records((*given, *made), found.bad, remark, unread=tuple(unread))
+
+
+def _noting(
+    unread: dict[str, None], vote: Callable[[Json, str, int], Vote], other: Callable[..., T]
+) -> Callable[[Json, str, int], Vote | T]:
+    """Reads a vote or a row of the other kind, and keeps which columns of it are not read."""
+
+    def read(row: Json, file: str, line: int) -> Vote | T:
+        found = vote(row, file, line) if is_vote(row) else other(row, file, line)
+        unread.update(dict.fromkeys(sorted(unread_columns_of_answers(row))))
+        return found
+
+    return read
 
 
 def _of_votes(votes: Sequence[Vote], path: Path) -> tuple[list[Preference], str]:
@@ -523,12 +555,13 @@ def read_unpaired_preferences(path: Path) -> Records[UnpairedPreference]:
     # Seldom needed, as above.
     from groundup.data.votes import Vote, vote
 
-    found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else _unpaired)(*row))
+    unread = dict[str, None]()
+    found = read_rows(path, _noting(unread, vote, _unpaired))
     votes = [row for row in found.rows if isinstance(row, Vote)]
     labeled = [rows for rows in found.rows if isinstance(rows, tuple)]
     made, remark = _of_votes(votes, path) if votes else ([], "")
     rows = (row for rows in (*labeled, *map(_apart, made)) for row in rows)
-    return Records(tuple(rows), found.bad, remark)
+    return Records(tuple(rows), found.bad, remark, unread=tuple(unread))
 
 
 def read_choices(path: Path) -> Records[Choice]:

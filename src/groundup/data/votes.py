@@ -67,6 +67,7 @@ class Vote:
 
 _TEXTS = ("a", "b", "choice", "who", "when", "id")
 _PAIRS = ("models", "hashes", "seeds", "ended")
+COLUMNS = ("prompt", *_TEXTS, "left", *_PAIRS)
 # Why votes make no pair, beside choices that prefer neither answer.
 CUT = "an answer that was cut"
 
