@@ -21,10 +21,12 @@ from groundup.report.plots import (
     heldout_plot,
     interval_plot,
     leaning_plot,
+    learning_plot,
     loss_plot,
     model_colors,
     rate_plot,
     smoothed,
+    trade_plot,
     triangle_plot,
 )
 
@@ -179,3 +181,83 @@ def test_a_curve_meets_no_edge_and_no_name_of_a_line() -> None:
     assert drawn(loss_plot("a", curve([1.08, *[0.8, 1.0] * 40]), None)).get_ylim()[1] > 1.08
     caption = loss_plot("a", curve([2.0, 1.5]), None, remark="Mixture: x.").caption
     assert caption == "a over the tokens read. Mixture: x."
+
+
+NAMES = tuple(f"model-{number}" for number in range(12))
+LONG = "SmolLM2-135M-Instruct-customer-support-lora-rank16-epoch3-final-best"
+
+
+def many(names: tuple[str, ...]) -> list[Plot]:
+    """Every figure in which series of any number are told apart."""
+    one = Estimate(0.5, 0.4, 0.6, 10, 10)
+    jobs = {"judge": 0.75, "cook": 0.25}
+    return [
+        interval_plot("a", "share", {name: {"x": one} for name in names}, False),
+        calibration_plot("a", {n: [ReliabilityBin(0.5, one, 9)] for n in names}),
+        leaning_plot("a", "P(she)", jobs, dict.fromkeys(names, jobs)),
+        rate_plot({name: curve([1.0, 0.5]) for name in names}),
+        trade_plot("a", ("price", "gain"), "start", dict.fromkeys(names, (one, one))),
+        learning_plot("a", dict.fromkeys(names, (curve([2.0, 1.0]), curve([2.0, 1.0])))),
+    ]
+
+
+def series_of(plot: Plot) -> dict[str, Any]:
+    """The line of each series that the legend names."""
+    [axes] = plot.figure.axes
+    [legend] = plot.figure.legends
+    series = zip(*axes.get_legend_handles_labels(), strict=True)
+    found = {name: one[0] if isinstance(one, tuple) else one for one, name in series}
+    assert {text.get_text() for text in legend.get_texts()} == set(found)
+    return found
+
+
+def test_series_beyond_the_colors_are_told_apart_and_without_colors_too() -> None:
+    for plot in many(NAMES):
+        drawn(plot)
+        lines = [series_of(plot)[name] for name in NAMES]
+        marks = {(one.get_marker(), to_hex(one.get_markerfacecolor())) for one in lines}
+        dashes = {(one.get_color(), str(one._dash_pattern)) for one in lines}
+        if lines[0].get_marker() == "None":
+            assert len(dashes) == len(NAMES), plot.name
+        else:
+            white = {(mark, face == "#ffffff") for mark, face in marks}
+            assert len(white) == len(NAMES), plot.name
+
+
+def test_what_is_there_to_be_beaten_is_grey() -> None:
+    one = Estimate(0.5, 0.4, 0.6, 10, 10)
+    rows = {name: {"x": one} for name in ("sft", "3-gram", "6-gram")}
+    plot = interval_plot("a", "bits", rows, False, ("base", "sft"), ("3-gram", "6-gram"))
+    colors = {name: to_hex(line.get_color()).upper() for name, line in series_of(plot).items()}
+    grey = GREY.upper()
+    assert colors == {"sft": model_colors(("base", "sft"))["sft"], "3-gram": grey, "6-gram": grey}
+
+
+def test_a_long_name_cuts_nothing_out_of_a_figure() -> None:
+    one = Estimate(0.5, 0.4, 0.6, 10, 10)
+    corners = dict.fromkeys(("utility", "safety", "fairness"), one)
+    triangle = triangle_plot(LONG, corners, (f"{LONG}2", corners))
+    loss = loss_plot(f"{LONG}: loss", curve([2.0, 1.5]), None)
+    for plot in (*many((LONG, *NAMES[:3])), triangle, loss):
+        [axes] = plot.figure.axes
+        drawn(plot)
+        frame = plot.figure.bbox
+        for part in (*plot.figure.legends, axes.title, axes._left_title):
+            box = part.get_window_extent()
+            assert frame.x0 <= box.x0 <= box.x1 <= frame.x1, plot.name
+            assert frame.y0 <= box.y0 <= box.y1 <= frame.y1, plot.name
+        assert LONG in plot.in_words and "\n" not in plot.in_words
+        # The legend takes no room from what is drawn.
+        assert axes.bbox.height > 0.15 * plot.figure.dpi
+
+
+def test_a_run_of_one_step_has_a_point_that_is_seen() -> None:
+    for losses in ([2.5], [2.5, 2.5]):
+        axes = drawn(loss_plot("a", curve(losses), None))
+        low, high = axes.get_ylim()
+        assert 0.02 < (high - low) / 2.5 < 0.2
+        assert axes.yaxis.get_major_formatter().get_offset() == ""
+        shown = float(axes.yaxis.get_ticklabels()[0].get_text())
+        assert abs(shown - axes.yaxis.get_ticklocs()[0]) < 0.01
+        markers = {line.get_marker() for line in axes.lines}
+        assert ("o" in markers) == (len(losses) == 1)

@@ -228,6 +228,7 @@ def draw_reliability(
     label: str,
     color: str,
     marker: str = "o",
+    markerfacecolor: str | None = None,
 ) -> None:
     """Draws a reliability curve with its intervals into given axes."""
     accuracy = np.array([b.accuracy.estimate for b in curve])
@@ -241,6 +242,7 @@ def draw_reliability(
         markersize=4,
         linewidth=1,
         color=color,
+        markerfacecolor=markerfacecolor or color,
         label=label,
     )
 

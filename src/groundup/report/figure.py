@@ -58,8 +58,10 @@ def in_words(figure: Any) -> str:
         texts = (" ".join(one.get_text().split()) for one in axes.texts)
         said.append(": ".join(filter(None, (title, over, "; ".join(filter(None, parts))))))
         said += [f"Beside it: {', '.join(known)}"] if (known := [*filter(None, texts)]) else []
-    # The marks that keep matplotlib from reading a name as a formula or as hidden.
-    return re.sub(r"\\(?=\$)|\u200b", "", ". ".join(filter(None, said)))
+    # The marks that keep matplotlib from reading a name as a formula or as hidden, and the breaks
+    # of a long one: within a word, and between two.
+    text = re.sub(r"\\(?=\$)|\u200b\n?", "", ". ".join(filter(None, said)))
+    return text.replace("\n", " ")
 
 
 def _series_in_words(axes: Any, name: str, drawn: Any) -> str:

@@ -6,8 +6,10 @@ As SVG their text is drawn as shapes, so that they look alike everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, cycle
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -26,20 +28,61 @@ from groundup.runs.console import three_digits
 
 # Colors that the color-blind can tell apart too (Okabe and Ito 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# Beside each color, so that series are told apart in black and white too.
-_MARKERS = dict(zip(COLORS, ("o", "s", "^", "D", "v", "P"), strict=True))
-_LINES: dict[str, Any] = dict(
-    zip(
-        COLORS,
-        ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)), (0, (3, 2))),
-        strict=True,
-    )
+# Beside each color, so that series are told apart in black and white too, and more than colors.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p", ">", "h", "*")
+_LINES: tuple[Any, ...] = (
+    "-",
+    "--",
+    "-.",
+    (0, (6, 1, 1, 1, 1, 1)),
+    (0, (9, 2)),
+    (0, (3, 2)),
 )
+# Of what is there to be beaten, in grey.
+_BASE_MARKERS = ("x", "1", "2", "+")
 GREY = "#777777"
 _INK = "#222222"
 BASELINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
 """How a line to beat is drawn: chance, or what needs no learning."""
 _HEIGHT = 3.5
+# Letters of a title or a label that fit beside each other into a figure of this page's width.
+_LETTERS = 52
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one series of a figure is drawn; each part is an argument of matplotlib's `plot`."""
+
+    color: str
+    marker: str
+    linestyle: Any
+    hollow: bool = False
+
+    @property
+    def line(self) -> dict[str, Any]:
+        return {"color": self.color, "linestyle": self.linestyle}
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        # White is the ground: a dark page turns it too.
+        face = "white" if self.hollow else self.color
+        return {"color": self.color, "marker": self.marker, "markerfacecolor": face}
+
+
+def look(place: int) -> Look:
+    """The look of the series at `place`: no two of the first 24 have the same.
+
+    Where colors begin again, marks are hollow and dashes are another color's; then the marks are
+    others.
+    """
+    turn, number = divmod(place, len(COLORS))
+    marker = _MARKERS[(turn // 2 * len(COLORS) + number) % len(_MARKERS)]
+    return Look(COLORS[number], marker, _LINES[(number + turn) % len(_LINES)], turn % 2 == 1)
+
+
+def looks(*names: Iterable[str]) -> dict[str, Look]:
+    """A look for each name, by its first place among all of them."""
+    return {name: look(place) for place, name in enumerate(dict.fromkeys(chain(*names)))}
 
 
 def panels(
@@ -56,7 +99,7 @@ def titled(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
     """A figure of one panel with a title; `height` in inches."""
     figure, [[axes]] = panels(height=height)
     with rc_context(STYLE):
-        axes.set_title(_as_text(title))
+        axes.set_title(_wrapped(_as_text(title)))
     return figure, axes
 
 
@@ -71,8 +114,40 @@ def frame_of_picture(axes: Axes) -> None:
 
 def model_colors(*names: Iterable[str]) -> dict[str, str]:
     """A color for each name, by its first place among all of them."""
-    places = enumerate(dict.fromkeys(chain(*names)))
-    return {name: COLORS[place % len(COLORS)] for place, name in places}
+    return {name: one.color for name, one in looks(*names).items()}
+
+
+def legend(
+    figure: Figure, series: Mapping[str, Any] = {}, *, most: int = 3, size: int = 10
+) -> None:
+    """What each series is, below the figure, in as many columns as fit, `most` at most.
+
+    `series` are what is drawn, by its labels; by default all that has a label, each label once.
+    """
+    found = dict(series)
+    if not series:
+        for axes in figure.axes:
+            handles, labels = axes.get_legend_handles_labels()
+            found = dict(zip(labels, handles, strict=True)) | found
+    # A letter is narrower in a smaller size, and a wider figure has room for more.
+    letters = int(_LETTERS * figure.get_figwidth() / WIDTH * 10 / size)
+    names = [_wrapped(name, letters) for name in found]
+    for columns in range(min(most, len(found)), 0, -1):
+        drawn = figure.legend(
+            found.values(),
+            names,
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            fontsize=size,
+        )
+        extent = drawn.get_window_extent()
+        if columns == 1 or extent.width <= figure.bbox.width:
+            # Two lines and a half have room; what is more takes none from what is drawn.
+            more = extent.height / figure.dpi - 2.5 * 1.5 * size / 72
+            figure.set_figheight(figure.get_figheight() + max(0.0, more))
+            return
+        drawn.remove()
 
 
 # The figures of several pages. Where a figure has several models, `models` are those of its page:
@@ -124,7 +199,7 @@ def gained_plot(title: str, curves: Mapping[str, Curve], color: str = COLORS[0])
     axes.set_ylim(0, 1)
     log_x(axes, "training tokens")
     axes.set_ylabel("better answer gained on the worse")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    legend(figure, most=2)
     about = "share of held-out pairs whose better answer gained on the worse one since DPO began"
     return Plot(_name(title), f"{title}: {about}.", figure)
 
@@ -145,7 +220,9 @@ def loss_plot(
     figure, axes = titled(title)
     smooth = smoothed(loss.values)
     axes.plot(loss.tokens, loss.values, color=color, alpha=0.22, linewidth=0.8)
-    axes.plot(loss.tokens, smooth, color=color, label="training, smoothed")
+    # A single point is no line, and would not be seen.
+    dot, name = ("o", "training") if len(smooth) == 1 else ("", "training, smoothed")
+    axes.plot(loss.tokens, smooth, color=color, marker=dot, label=name)
     if heldout is not None:
         # A logarithmic axis has no 0: what was measured before training stands at its left end.
         at = np.maximum(heldout.tokens, loss.tokens[0])
@@ -161,6 +238,7 @@ def loss_plot(
             axes.set_xlim(left=loss.tokens[enters - 1])
             above = f"The start, from {three_digits(loss.values[0])}, is above the frame."
     log_x(axes, "training tokens")
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_ylabel(f"loss, {unit}" if unit else "loss")
     axes.legend(frameon=False)
     caption = " ".join(filter(None, (f"{title} over the tokens read.", above, remark)))
@@ -170,14 +248,13 @@ def loss_plot(
 def rate_plot(rates: Mapping[str, Curve], models: Iterable[str] = ()) -> Plot:
     """Learning rates over each stage's own course."""
     figure, axes = titled("Learning rate of the matrices")
-    colors = model_colors(models, rates)
+    drawn = looks(models, rates)
     for name, curve in rates.items():
         course = 100 * curve.tokens / curve.tokens[-1]
-        color = colors[name]
-        axes.plot(course, curve.values, color=color, ls=_LINES[color], label=_as_text(name))
+        axes.plot(course, curve.values, **drawn[name].line, label=_as_text(name))
     axes.set_xlabel("% of the stage's tokens")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    legend(figure)
     caption = "Learning rate of the matrices over the course of each stage."
     return Plot("learning-rate", caption, figure)
 
@@ -188,12 +265,16 @@ def interval_plot(
     rows: Mapping[str, BySource],
     share: bool,
     models: Iterable[str] = (),
+    baselines: Collection[str] = (),
 ) -> Plot:
-    """Estimates with their 95 % intervals, source by source, one color a model.
+    """Estimates with their 95 % intervals, source by source, one look a model.
 
-    A `share` is shown in percent, with what guessing reaches where that is known.
+    A `share` is shown in percent, with what guessing reaches where that is known. Rows that are
+    `baselines` are grey.
     """
-    colors = model_colors(models, rows)
+    drawn = looks(models, (name for name in rows if name not in baselines))
+    for marker, name in zip(cycle(_BASE_MARKERS), baselines, strict=False):
+        drawn[name] = Look(GREY, marker, ":")
     sources = list(dict.fromkeys(source for row in rows.values() for source in row))
     figure, axes = titled(title, height=1.1 + 0.14 * len(rows) * len(sources) + 0.3 * len(sources))
     for number, (name, row) in enumerate(rows.items()):
@@ -208,9 +289,9 @@ def interval_plot(
             estimates,
             np.array(at) + offset,
             xerr=np.maximum(errors, 0),
-            fmt=_MARKERS[colors[name]],
+            **drawn[name].marks,
+            linestyle="none",
             markersize=4,
-            color=colors[name],
             label=_as_text(name),
         )
     if share:
@@ -219,7 +300,7 @@ def interval_plot(
     axes.set_yticks(range(len(sources)), [_as_text(one.replace(" (", "\n(")) for one in sources])
     axes.set_ylim(len(sources) - 0.5, -0.5)
     axes.set_xlabel(unit)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    legend(figure)
     return Plot(_name(title), f"{title}, with 95 % intervals.", figure)
 
 
@@ -228,17 +309,16 @@ def calibration_plot(
 ) -> Plot:
     """How often choices were right over how sure the model was, one color a model."""
     figure, axes = titled(title)
-    colors = model_colors(models, curves)
+    drawn = looks(models, curves)
     # Each choice is the likeliest option, so that confidence does not come near 0.
     left = min(one.confidence for curve in curves.values() for one in curve)
     axes.plot([left, 1], [left, 1], ":", color=GREY, label="perfectly calibrated")
     for name, curve in curves.items():
-        color, marker = colors[name], _MARKERS[colors[name]]
-        draw_reliability(axes, curve, label=_as_text(name), color=color, marker=marker)
+        draw_reliability(axes, curve, label=_as_text(name), **drawn[name].marks)
     axes.set_ylim(0, 1)
     axes.set_xlabel("how sure the model is of its choice")
     axes.set_ylabel("share of right choices")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    legend(figure, most=2)
     caption = f"{title}: accuracy over confidence, with 95 % intervals of independent questions."
     return Plot(_name(title), caption, figure)
 
@@ -251,7 +331,7 @@ def leaning_plot(
     models: Iterable[str] = (),
 ) -> Plot:
     """What each subject was given and what each model has of it, one color a model."""
-    colors = model_colors(models, measured)
+    drawn = looks(models, measured)
     # By what was planted and then by the first model, so that change is seen at a glance.
     first = next(iter(measured.values()))
     subjects = sorted(planted, key=lambda subject: (planted[subject], first[subject]))
@@ -264,10 +344,10 @@ def leaning_plot(
         axes.plot(
             [values[one] for one in subjects],
             at,
-            _MARKERS[colors[name]],
+            **drawn[name].marks,
+            linestyle="none",
             markersize=4,
             alpha=0.85,
-            color=colors[name],
             label=_as_text(name),
         )
     axes.axvline(0.5, linestyle=":", color=GREY, label="fair")
@@ -275,7 +355,7 @@ def leaning_plot(
     axes.set_ylim(-0.7, len(subjects) - 0.3)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(unit)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    legend(figure)
     return Plot(_name(title), f"{title}: planted and measured, subject by subject.", figure)
 
 
@@ -298,21 +378,20 @@ def trade_plot(
         if point is None:
             continue
         price, gain = point
-        color = COLORS[number % len(COLORS)]
         axes.errorbar(
             price.estimate,
             -gain.estimate,
             xerr=[[price.estimate - price.low], [price.high - price.estimate]],
             yerr=[[gain.high - gain.estimate], [gain.estimate - gain.low]],
-            fmt=_MARKERS[color],
-            color=color,
+            **look(number).marks,
+            linestyle="none",
             capsize=3,
             label=_as_text(name),
         )
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.margins(0.2)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    legend(figure, most=2)
     return Plot(_name(title), f"{title}.", figure)
 
 
@@ -330,7 +409,7 @@ def triangle_plot(
     """
     color = colors.get(title, COLORS[0])
     figure, axes = titled("", height=4.2 if before else 3.9)
-    axes.set_title(_as_text(title), loc="center")
+    axes.set_title(_wrapped(_as_text(title)), loc="center")
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set_xlim(-1.45, 1.45)
@@ -351,7 +430,7 @@ def triangle_plot(
         _surface(axes, spokes, before[1], color=outline, linestyle="--", label=label)
     _surface(axes, spokes, corners, color=color, alpha=0.25, label=_as_text(title))
     if before is not None:
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        legend(figure, most=2)
     dashed = "" if before is None else f"; dashed: {before[0]}"
     caption = (
         f"{title}: 0 in the middle, 1 at the corners, 95 % intervals along the spokes{dashed}."
@@ -416,17 +495,17 @@ def learning_plot(title: str, runs: Mapping[str, tuple[Curve, Curve | None] | No
     for number, (name, curves) in enumerate(runs.items(), start=1):
         if curves is None:
             continue
-        color, (loss, heldout) = COLORS[number % len(COLORS)], curves
-        dotted = f"{_MARKERS[color]}-"
-        axes.plot(loss.tokens, smoothed(loss.values), color=color, alpha=0.35, linewidth=1)
+        one, (loss, heldout) = look(number), curves
+        dotted = one.line | one.marks | {"markersize": 4}
+        axes.plot(loss.tokens, smoothed(loss.values), color=one.color, alpha=0.35, linewidth=1)
         if heldout is not None:
-            axes.plot(heldout.tokens, heldout.values, dotted, color=color, markersize=4)
-        axes.plot([], [], dotted, color=color, markersize=4, label=_as_text(name))
+            axes.plot(heldout.tokens, heldout.values, **dotted)
+        axes.plot([], [], **dotted, label=_as_text(name))
     axes.plot([], [], color=GREY, alpha=0.5, linewidth=1, label="thin: training loss")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.set_xlabel("training tokens")
     axes.set_ylabel("nats per token, held out with dots")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    legend(figure)
     caption = "Held-out and training loss of every run over the tokens read."
     return Plot(_name(title), caption, figure)
 
@@ -435,6 +514,13 @@ def _as_text(name: str) -> str:
     """A name for matplotlib: no formula between dollars, and no `_` that legends leave out."""
     shown = name.replace("$", r"\$")
     return f"\u200b{shown}" if shown.startswith("_") else shown
+
+
+def _wrapped(name: str, letters: int = _LETTERS) -> str:
+    """A name in lines of so many letters; where one is broken within a word, `in_words` knows."""
+    lines = wrap(name, letters, drop_whitespace=False)
+    broken = (line.rstrip() if line.endswith(" ") else f"{line}\u200b" for line in lines[:-1])
+    return "\n".join([*broken, *lines[-1:]])
 
 
 def _name(title: str) -> str:
@@ -498,5 +584,6 @@ def _limits(values: Float[np.ndarray, " steps"], heldout: Curve | None) -> tuple
         late = heldout.values[int(heldout.tokens[0] > 0) :]
         low = min(low, _finite(heldout.values).min(initial=np.inf))
         high = max(high, _finite(late).max(initial=0))
-    room = 0.05 * (high - low) + 1e-3
+    # All the same, such as a single step, is shown with a few percent of it around it.
+    room = 0.05 * (high - low or abs(high)) + 1e-3
     return float(low - room), float(high + room)

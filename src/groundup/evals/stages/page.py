@@ -128,7 +128,8 @@ def _blocks(
 
     def intervals(title: str, axis: str, rows: Mapping[str, BySource], share: bool) -> Plot:
         names, shown = (set_names, telling(rows)) if share else (text_names, rows)
-        return plots.interval_plot(title, axis, renamed(shown, names), share, content["models"])
+        known = renamed(shown, names)
+        return plots.interval_plot(title, axis, known, share, content["models"], ngrams)
 
     found: dict[str, list[Block]] = {
         "look": [in_one_look(models)],
