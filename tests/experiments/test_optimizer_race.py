@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from groundup.experiments import digits
 from groundup.experiments.config import OptimizerRaceConfig
@@ -144,3 +145,23 @@ def test_the_same_seed_gives_the_same_numbers(outcome: dict[str, Any]) -> None:
     again = one_heat("Adam", numbers["best_rate"])
     assert numbers["course"] == [again.course.tolist()]
     assert numbers["test_accuracy"]["estimate"] == again.correct.mean()
+
+
+def falling(name: str) -> Sweep:
+    """A loss that falls all the way, as a course on a logarithmic axis does."""
+    course = 2 * np.exp(-np.arange(200) / 40)
+    one = Heat(course, float(course[-1]), 0.3, 0.9, np.ones(100), 0.001)
+    return Sweep(name, [Rate(rate, [one] * 2) for rate in (0.01, 0.1, 1.0)])
+
+
+def test_a_course_neither_lags_nor_needs_colors_to_be_told_apart() -> None:
+    sweeps = [falling(name) for name in OPTIMIZERS]
+    for plot in (course_plot(sweeps), sweep_plot(sweeps)):
+        [axes] = plot.figure.axes
+        lines = [line for line in axes.lines if len(line.get_xdata()) > 2]
+        assert len(lines) == len(OPTIMIZERS)
+        looks = {(line.get_marker(), to_hex(line.get_markerfacecolor())) for line in lines}
+        assert len({(mark, face == "#ffffff") for mark, face in looks}) == len(OPTIMIZERS)
+    for line in course_plot(sweeps).figure.axes[0].lines[: len(OPTIMIZERS)]:
+        shown = np.asarray(line.get_ydata())
+        assert np.abs(np.log(shown / sweeps[0].best.heats[0].course))[10:-10].max() < 0.02

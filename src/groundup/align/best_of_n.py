@@ -64,7 +64,7 @@ from groundup.report.estimate import Estimate, ratio
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Page, Plots, Section, write_page
-from groundup.report.plots import COLORS, panels
+from groundup.report.plots import looks, panels
 from groundup.report.table import Table, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
@@ -637,12 +637,12 @@ def plot(found: dict[int, dict[str, Estimate]]) -> Plot:
     """Score and gold against the root of the nats."""
     figure, [[axes]] = panels()
     root = [math.sqrt(kl_bound(n)) for n in found]
-    for name, color in zip(found[1], COLORS, strict=False):
+    for name, drawn in looks(found[1]).items():
         means = np.array([one[name].estimate for one in found.values()])
         low = np.array([one[name].low for one in found.values()])
         high = np.array([one[name].high for one in found.values()])
-        axes.plot(root, means, "o-", color=color, label=name)
-        axes.fill_between(root, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.plot(root, means, **drawn.both, label=name)
+        axes.fill_between(root, low, high, color=drawn.color, alpha=0.15, linewidth=0)
     axes.set_xlabel("root of the nats")
     axes.set_ylabel("mean of the best of n")
     axes.legend(frameon=False)

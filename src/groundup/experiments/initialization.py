@@ -30,7 +30,7 @@ from groundup.nn.layers import Linear
 from groundup.nn.module import Module, Sequential
 from groundup.report.figure import Plot
 from groundup.report.outcome import check_folder, over_seeds, write
-from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.plots import BASELINE, look, panels
 from groundup.report.table import Table, text_table
 from groundup.runs.console import counted
 
@@ -194,9 +194,9 @@ def plot(measured: Sequence[Depths]) -> Plot:
         row[0].set_ylabel(label)
         for place, activation in zip(row, (Tanh, ReLU), strict=True):
             shown = [one for one in measured if one.beginning.activation is activation]
-            for one, color in zip(shown, COLORS, strict=False):
-                values = one.course(what)
-                place.plot(range(1, LAYERS + 1), values, color=color, label=one.beginning.weights)
+            for number, one in enumerate(shown):
+                style = look(number).both | {"markersize": 3, "label": one.beginning.weights}
+                place.plot(range(1, LAYERS + 1), one.course(what), **style)
             place.axhline(1, **BASELINE)
             place.set_yscale("log")
             place.set_xticks(range(5, LAYERS + 1, 5))

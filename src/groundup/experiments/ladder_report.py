@@ -22,7 +22,7 @@ from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.figure import Plot
 from groundup.report.outcome import over_seeds, write
-from groundup.report.plots import BASELINE, COLORS, GREY, panels
+from groundup.report.plots import BASELINE, GREY, Look, legend, look, panels
 from groundup.report.table import Table, number, text_table
 from groundup.runs.console import counted
 
@@ -214,8 +214,8 @@ def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
         panel.sharex(axes[0])
         panel.sharey(axes[0])
     for ladder, panel in zip(ladders, axes, strict=True):
-        for color, one in zip(COLORS, (one for one in ladder if one.curves), strict=False):
-            _draw_curves(panel, one, color)
+        for place, one in enumerate(one for one in ladder if one.curves):
+            _draw_curves(panel, one, look(place))
         for one in ladder:
             if one.kind == "counted":
                 _draw_level(panel, one)
@@ -223,8 +223,7 @@ def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
         panel.set_xlabel("seconds of training")
     axes[0].set_ylabel("bits per byte")
     axes[0].set_xlim(left=0)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    legend(figure, most=4)
     caption = (
         "Held-out bits per byte over the seconds of training, on a smaller part of the text than "
         "in the table. Lines are means over seeds, bands their least and greatest; dotted lines "
@@ -233,13 +232,13 @@ def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
     return Plot("curves", caption, figure)
 
 
-def _draw_curves(panel: Axes, one: Result, color: str) -> None:
+def _draw_curves(panel: Axes, one: Result, drawn: Look) -> None:
     """The mean of the seeds, and a band from the least to the greatest."""
     seconds = np.array([[point.seconds for point in curve] for curve in one.curves]).mean(axis=0)
     bits = np.array([[point.bits_per_byte for point in curve] for curve in one.curves])
     low, high = bits.min(axis=0), bits.max(axis=0)
-    panel.fill_between(seconds, low, high, color=color, alpha=0.2, linewidth=0)
-    panel.plot(seconds, bits.mean(axis=0), "o-", color=color, markersize=3, label=one.name)
+    panel.fill_between(seconds, low, high, color=drawn.color, alpha=0.2, linewidth=0)
+    panel.plot(seconds, bits.mean(axis=0), **drawn.both, markersize=3, label=one.name)
 
 
 def _draw_level(panel: Axes, one: Result) -> None:

@@ -32,7 +32,7 @@ from groundup.nn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from groundup.nn.training import minibatches, train
 from groundup.report.figure import Plot
 from groundup.report.outcome import check_folder, over_seeds, write
-from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.plots import BASELINE, looks, panels, smoothed
 from groundup.report.table import Cell, Table, listing, number, percent, text_table
 from groundup.runs.console import counted, say
 
@@ -50,8 +50,7 @@ OPTIMIZERS: dict[str, Make] = {
     "Adam": Adam,
     "AdamW": AdamW,
 }
-_COLORS = dict(zip(OPTIMIZERS, (*COLORS, "#000000"), strict=True))
-_DASHED = frozenset({"Nesterov", "AdamW"})  # which run close beside momentum and Adam
+_LOOKS = looks(OPTIMIZERS)
 GUESSING = float(np.log(digits.CLASSES))  # the loss of saying 1/10 for each digit
 
 Make = Callable[..., Optimizer]
@@ -341,7 +340,10 @@ def course_plot(sweeps: Sequence[Sweep]) -> Plot:
     """Training loss over steps, everyone at its best rate."""
     figure, ((axes,),) = panels(width=8, height=4.6)
     for sweep in sweeps:
-        courses = np.stack([_smoothed(heat.course) for heat in sweep.best.heats])
+        # What diverged is cut off where nothing is to be seen any more.
+        courses = np.stack(
+            [smoothed(np.minimum(heat.course, 10 * GUESSING)) for heat in sweep.best.heats]
+        )
         steps = np.arange(1, courses.shape[1] + 1)
         label = f"{sweep.name}, {sweep.best.rate:.2g}"
         _draw_band(axes, steps, courses, sweep.name, label)
@@ -368,7 +370,7 @@ def sweep_plot(sweeps: Sequence[Sweep]) -> Plot:
         ends, best = np.minimum(ends, GUESSING), sweep.best
         _draw_band(axes, rates, ends, sweep.name, sweep.name)
         at = best.rate, min(best.over_seeds("train_loss").estimate, GUESSING)
-        axes.plot(*at, "o", color=_COLORS[sweep.name], markersize=7)
+        axes.plot(*at, **_LOOKS[sweep.name].marks, markersize=9)
     axes.axhline(GUESSING, **BASELINE, label="guessing, or worse")
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -378,7 +380,7 @@ def sweep_plot(sweeps: Sequence[Sweep]) -> Plot:
     return Plot(
         "sweep",
         "The loss over all training images at the end, by learning rate; the band is from the "
-        "least to the greatest of the seeds, and the dot is the rate that validation chose.",
+        "least to the greatest of the seeds, and the large mark is the rate that validation chose.",
         figure,
     )
 
@@ -390,17 +392,18 @@ def _draw_band(
     name: str,
     label: str,
 ) -> None:
-    color, style = _COLORS[name], "--" if name in _DASHED else "-"
-    axes.plot(x, heats.mean(axis=0), style, color=color, linewidth=1.5, label=label)
+    drawn = _LOOKS[name]
+    # A few marks on each line, at places of its own: a course has hundreds of steps.
+    places = list(OPTIMIZERS).index(name) / len(OPTIMIZERS), 1.0
+    every = max(1, len(x) // 8)
+    axes.plot(
+        x,
+        heats.mean(axis=0),
+        **drawn.both,
+        markersize=4,
+        markevery=(int(every * places[0]), every),
+        linewidth=1.5,
+        label=label,
+    )
     least, greatest = heats.min(axis=0), heats.max(axis=0)
-    axes.fill_between(x, least, greatest, color=color, alpha=0.15, linewidth=0)
-
-
-def _smoothed(course: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
-    """The mean of each loss and those before it, up to a pass over the images or so."""
-    window = min(20, len(course))
-    total = np.cumsum(np.concatenate([np.zeros(1), np.minimum(course, 10 * GUESSING)]))
-    at = np.arange(1, len(course) + 1)
-    start = np.maximum(at - window, 0)
-    smooth: Float[np.ndarray, " steps"] = (total[at] - total[start]) / (at - start)
-    return smooth
+    axes.fill_between(x, least, greatest, color=drawn.color, alpha=0.15, linewidth=0)

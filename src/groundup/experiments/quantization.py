@@ -45,7 +45,7 @@ from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.figure import Plot
 from groundup.report.outcome import check_folder, write
-from groundup.report.plots import COLORS, GREY, panels
+from groundup.report.plots import GREY, legend, look, panels
 from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
 from groundup.text.batches import packed_batch
@@ -420,7 +420,6 @@ def plot(found: Sequence[Outcome]) -> Plot:
     """KL, and what a byte costs more, over the bits that are kept of a number."""
     figure, [[left, right]] = panels(1, 2, width=9.0, height=4.2)
     for place, one in enumerate(found[1:]):
-        color, marker = COLORS[place % len(COLORS)], "os"[place // len(COLORS)]
         for axes, value in (
             (left, one.read.kl_per_token()),
             (right, one.read.more_than(found[0].read)),
@@ -430,8 +429,8 @@ def plot(found: Sequence[Outcome]) -> Plot:
                 one.bits,
                 value.estimate,
                 yerr=np.maximum(ends, 0),
-                fmt=marker,
-                color=color,
+                **look(place).marks,
+                linestyle="none",
                 capsize=3,
                 label=one.name if axes is left else None,
             )
@@ -442,7 +441,7 @@ def plot(found: Sequence[Outcome]) -> Plot:
         axes.set_ylabel(label)
     left.set_yscale("log")
     right.axhline(0, color=GREY, linestyle=":", linewidth=1)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    legend(figure, size=8)
     caption = "What the model loses over the bits that are kept, with 95 % intervals."
     return Plot("bits", caption, figure)
 

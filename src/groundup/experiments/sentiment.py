@@ -66,7 +66,7 @@ from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate, ratio
 from groundup.report.figure import Plot
 from groundup.report.outcome import begun_threads, check_folder, write
-from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.plots import BASELINE, looks, panels
 from groundup.report.table import Mark, Table, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, read_lines, write_json
@@ -553,13 +553,14 @@ def remarks(histories: Mapping[str, History], best: Mapping[int, Estimate]) -> l
 def plot(histories: Mapping[str, History], best: Mapping[int, Estimate]) -> Plot:
     """Reward against nats, and bits per byte of texts by people against nats."""
     figure, [[reward, bits]] = panels(1, 2, width=9.0, height=3.8)
-    for (name, history), color in zip(histories.items(), COLORS, strict=False):
+    drawn = looks(histories)
+    for name, history in histories.items():
         nats, means = history.all("kl"), [one.estimate for one in history.rewards]
-        reward.plot(nats, means, "o-", color=color, label=name)
+        reward.plot(nats, means, **drawn[name].both, label=name)
         if history.iterations:
             points = np.array(history.iterations)
-            reward.scatter(points[:, 0], points[:, 1], s=6, color=color, alpha=0.35)
-        bits.plot(nats, history.all("bits_per_byte"), "o-", color=color, label=name)
+            reward.scatter(points[:, 0], points[:, 1], s=6, color=drawn[name].color, alpha=0.35)
+        bits.plot(nats, history.all("bits_per_byte"), **drawn[name].both, label=name)
     bound = [kl_bound(n) for n in best]
     means = [one.estimate for one in best.values()]
     reward.plot(bound, means, label=f"best of {', '.join(map(str, best))}", **BASELINE)

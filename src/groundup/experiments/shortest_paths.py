@@ -38,7 +38,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.figure import Plot
 from groundup.report.outcome import check_folder, write
-from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.plots import BASELINE, looks, panels
 from groundup.report.table import Table, text_table
 from groundup.runs.console import counted, say
 from groundup.runs.files import read_lines
@@ -434,12 +434,12 @@ def remarks(found: Sequence[Graphed], config: ShortestPathsConfig) -> list[str]:
 def plot(found: Sequence[Graphed], config: ShortestPathsConfig) -> Plot:
     """Reward and nats over the iterations, a line for each graph."""
     figure, [[reward, nats]] = panels(1, 2, width=9.0, height=3.8)
-    for method, color in zip(config.methods, COLORS, strict=False):
+    for method, drawn in looks(config.methods).items():
         for turn, one in enumerate(found):
             label = method.upper() if turn == 0 else None
             history = one.histories[method]
-            reward.plot(history.reward, color=color, linewidth=1, alpha=0.7, label=label)
-            nats.plot(history.kl, color=color, linewidth=1, alpha=0.7, label=label)
+            reward.plot(history.reward, **drawn.line, linewidth=1, alpha=0.7, label=label)
+            nats.plot(history.kl, **drawn.line, linewidth=1, alpha=0.7, label=label)
     for turn, one in enumerate(found):
         label = f"a price of {_DEAR:g}" if turn == 0 else None
         nats.plot(one.dear.kl, color="#777777", linewidth=1, label=label)

@@ -63,6 +63,10 @@ class Look:
         return {"color": self.color, "linestyle": self.linestyle}
 
     @property
+    def both(self) -> dict[str, Any]:
+        return self.line | self.marks
+
+    @property
     def marks(self) -> dict[str, Any]:
         # White is the ground: a dark page turns it too.
         face = "white" if self.hollow else self.color
@@ -496,7 +500,7 @@ def learning_plot(title: str, runs: Mapping[str, tuple[Curve, Curve | None] | No
         if curves is None:
             continue
         one, (loss, heldout) = look(number), curves
-        dotted = one.line | one.marks | {"markersize": 4}
+        dotted = one.both | {"markersize": 4}
         axes.plot(loss.tokens, smoothed(loss.values), color=one.color, alpha=0.35, linewidth=1)
         if heldout is not None:
             axes.plot(heldout.tokens, heldout.values, **dotted)

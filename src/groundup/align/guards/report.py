@@ -31,7 +31,7 @@ from groundup.report.estimate import Estimate, gained, rate
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Block, Box, Note, Page, Plots, Section, write_page
-from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.plots import BASELINE, looks, panels
 from groundup.report.table import Cell, Column, Part, Row, Table, number, percent, points
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console
@@ -296,13 +296,14 @@ def plot(one: OfUse) -> Plot:
     """The ROC curves of both filters, with the thresholds that were set."""
     figure, [[axes]] = panels()
     axes.plot([0, 1], [0, 1], label="guessing", **BASELINE)
-    for (name, scores), color in zip(one.scores.items(), COLORS, strict=False):
+    drawn = looks(one.scores)
+    for name, scores in one.scores.items():
         wrongly, rightly = roc_curve(scores, one.harmful)
-        axes.plot(wrongly, rightly, color=color, label=name)
+        axes.plot(wrongly, rightly, **drawn[name].line, label=name)
         at = [float(one.stopped[name][of].mean()) for of in (~one.harmful, one.harmful)]
-        axes.plot(*at, "o", color=color)
+        axes.plot(*at, **drawn[name].marks)
     axes.set_xlabel("share of what is benign")
     axes.set_ylabel("share of what is harmful")
     axes.legend(frameon=False)
-    caption = f"{one.use.capitalize()}s stopped at every threshold; dots are those that are set."
+    caption = f"{one.use.capitalize()}s stopped at every threshold; marks are those that are set."
     return Plot(f"roc-{one.use}", caption, figure)

@@ -40,7 +40,7 @@ from groundup.lm.config import ModelConfig
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT, experiment, write
-from groundup.report.plots import COLORS, panels
+from groundup.report.plots import legend, looks, panels
 from groundup.report.table import Table, short_number, text_table
 from groundup.train.batch import Batch
 from groundup.train.config import TrainingConfig
@@ -223,12 +223,13 @@ def plot(found: Found, vocab_size: int) -> Plot:
     """Loss over what has to be kept of a text, a point for each seed."""
     figure, [[axes]] = panels(height=3.8)
     every = architectures(vocab_size)
-    for color, name in zip(COLORS, found, strict=False):
+    for name, one in looks(found).items():
         lost = np.array(values(found, name))
         size = kept(every[name].shape, _BEFORE)
-        axes.plot(np.full(len(lost), size), lost, "o", color=color, alpha=0.6, label=name)
+        at = np.full(len(lost), size)
+        axes.plot(at, lost, **one.marks, linestyle="none", alpha=0.6, label=name)
     axes.set_xscale("log", base=2)
     axes.set_xlabel(f"numbers to be kept of {_BEFORE:,} tokens")
     axes.set_ylabel("nats a token")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    return Plot("cache", "Loss over the size of the cache; a dot for each seed.", figure)
+    legend(figure, most=2, size=8)
+    return Plot("cache", "Loss over the size of the cache; a mark for each seed.", figure)

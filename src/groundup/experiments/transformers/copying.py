@@ -232,7 +232,7 @@ def plot(found: dict[str, list[History]]) -> Any:
         y="share",
         log_x=True,
         limits=(0, 1.03),
-        marker="o",
+        marked=True,
     )
 
 

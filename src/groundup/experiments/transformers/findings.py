@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +17,7 @@ from groundup.maths.intervals import student_interval
 from groundup.report.claim import Better, Claim
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
-from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.plots import BASELINE, legend, look, panels
 from groundup.report.table import Cell, number, percent
 
 # Student's interval knows how few there are; of one there is none.
@@ -117,24 +116,22 @@ def lines_plot(
     log_x: bool = False,
     level: tuple[str, float] | None = None,
     limits: tuple[float, float] | None = None,
-    marker: str = "",
+    marked: bool = False,
 ) -> Plot:
-    """Lines by label, in panes by title: the mean over seeds, and a band over all of them."""
+    """Lines by label, in panes by title: the mean over seeds, and a band over all of them.
+
+    `marked` are lines of few points, which are shown too.
+    """
     figure, [row] = panels(1, len(panes), width=max(5.4, 4.2 * len(panes)), height=3.8)
     labels = list(dict.fromkeys(label for lines in panes.values() for label in lines))
     for axes, (title, lines) in zip(row, panes.items(), strict=True):
         for label, (at, values) in lines.items():
-            place = labels.index(label)
-            style: dict[str, Any] = {
-                "color": COLORS[place % len(COLORS)],
-                "linestyle": "-" if place < len(COLORS) else "--",
-                # A single point is no line, and would not be seen.
-                "marker": marker if len(at) > 1 else "o",
-                "markersize": 4,
-            }
-            axes.plot(at, values.mean(0), label=label, **style)
+            place = look(labels.index(label))
+            # A single point is no line, and would not be seen.
+            style = place.both if marked or len(at) == 1 else place.line
+            axes.plot(at, values.mean(0), label=label, markersize=4, **style)
             axes.fill_between(
-                at, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0
+                at, values.min(0), values.max(0), color=place.color, alpha=0.15, linewidth=0
             )
         if level is not None:
             axes.axhline(level[1], label=level[0], **BASELINE)
@@ -147,24 +144,5 @@ def lines_plot(
         axes.set_title(title)
         axes.set_xlabel(x)
     row[0].set_ylabel(y)
-    handles = {
-        label: handle
-        for axes in row
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside lower center",
-        ncols=_columns(list(handles), figure.get_figwidth()),
-        frameon=False,
-        fontsize=8,
-    )
+    legend(figure, most=4, size=8)
     return Plot(name, f"{caption} Lines are means, bands all seeds.", figure)
-
-
-def _columns(labels: Sequence[str], inches: float) -> int:
-    """Columns of a legend that fit into a figure's width, four at most."""
-    # A letter of 8 points is 5 wide at most in the mean; beside each label a line and two gaps.
-    widest = 5 * max(map(len, labels)) + 40
-    return max(1, min(4, len(labels), int(72 * inches // widest)))

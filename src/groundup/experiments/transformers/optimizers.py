@@ -44,7 +44,7 @@ from groundup.experiments.transformers.models import Architecture, transformer
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT, experiment, write
-from groundup.report.plots import COLORS, panels
+from groundup.report.plots import look, panels
 from groundup.report.table import Table, text_table
 
 NAME = "optimizers"
@@ -301,10 +301,9 @@ def courses_plot(found: Sequence[Tuned]) -> Plot:
 def rates_plot(found: Sequence[Tuned]) -> Plot:
     """The loss at the end over the rate."""
     figure, [[axes]] = panels(height=3.8)
-    for color, one in zip(COLORS, found, strict=False):
-        axes.plot(
-            list(one.tried), list(one.tried.values()), "o-", color=color, label=TITLES[one.name]
-        )
+    for place, one in enumerate(found):
+        rates, losses = zip(*one.tried.items(), strict=True)
+        axes.plot(rates, losses, **look(place).both, label=TITLES[one.name])
     axes.set_xscale("log")
     axes.set_xlabel("learning rate of the matrices")
     axes.set_ylabel("nats a token")

@@ -294,7 +294,7 @@ def language_plot(read: Courses) -> Plot:
         x="tokens of the window",
         y="nats a token",
         log_x=True,
-        marker="o",
+        marked=True,
     )
 
 
@@ -308,7 +308,7 @@ def copying_plot(copies: Courses) -> Plot:
         y="share of right letters",
         log_x=True,
         limits=(0, 1.03),
-        marker="o",
+        marked=True,
     )
 
 

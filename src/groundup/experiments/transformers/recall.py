@@ -107,7 +107,7 @@ def _run(config: RecallConfig) -> None:
                 y="share of right answers",
                 log_x=True,
                 limits=(0, 1.03),
-                marker="o",
+                marked=True,
             )
         ],
         remarks=[*remarks(found, claims), trainings(cells)],

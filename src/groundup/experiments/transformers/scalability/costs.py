@@ -209,7 +209,7 @@ def plot(speeds: Timed) -> Plot:
         x="tokens of a window",
         y="tokens a second",
         log_x=True,
-        marker="o",
+        marked=True,
     )
 
 

@@ -47,7 +47,7 @@ from groundup.experiments.transformers.scalability.runs import (
 )
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT, experiment, write
-from groundup.report.plots import COLORS, log_x, panels
+from groundup.report.plots import Look, log_x, looks, panels
 from groundup.report.table import Table, short_number, text_table
 
 NAME = "scalability"
@@ -222,15 +222,15 @@ def curves_plot(found: Found, races: Sequence[Race]) -> Plot:
     figure, rows = panels(len(found), 2, width=9.0, height=3.6 * len(found))
     for row, (name, families) in zip(rows, found.items(), strict=True):
         for axes, unit in zip(row, UNITS, strict=True):
-            for color, kind in zip(COLORS, KINDS, strict=False):
+            for drawn, kind in zip(looks(KINDS).values(), KINDS, strict=True):
                 for one in families[kind]:
                     curves = one.curves_by(unit)
                     used = np.mean([curve.used for curve in curves], axis=0)
                     mean = np.mean([curve.losses for curve in curves], axis=0)
-                    axes.plot(used, mean, color=color, linewidth=0.8, alpha=0.5, marker=".")
+                    axes.plot(used, mean, **drawn.both, linewidth=0.8, alpha=0.5, markersize=3)
                 for race in races:
                     if (race.text, race.unit) == (TEXTS[name], unit):
-                        _draw(axes, race, kind, color)
+                        _draw(axes, race, kind, drawn)
             axes.set_title(TEXTS[name])
             log_x(axes, "FLOPs" if unit == "FLOPs" else "seconds of training")
         row[0].set_ylabel("nats a token")
@@ -243,12 +243,12 @@ def curves_plot(found: Found, races: Sequence[Race]) -> Plot:
     )
 
 
-def _draw(axes: Axes, race: Race, kind: Kind, color: str) -> None:
+def _draw(axes: Axes, race: Race, kind: Kind, drawn: Look) -> None:
     """A family's frontier: the mean, and a band over all seeds."""
     values = race.gpt if kind == "GPT" else race.lstm
-    axes.plot(race.budgets, values.mean(0), color=color, linewidth=2.2, label=kind)
+    axes.plot(race.budgets, values.mean(0), **drawn.line, linewidth=2.2, label=kind)
     low, high = values.min(0), values.max(0)
-    axes.fill_between(race.budgets, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.fill_between(race.budgets, low, high, color=drawn.color, alpha=0.2, linewidth=0)
 
 
 def numbers(one: Run) -> dict[str, Any]:

@@ -228,5 +228,5 @@ def plot(found: Sequence[Compared]) -> Plot:
         x="tokens read, at most",
         y="nats a token",
         log_x=True,
-        marker="o",
+        marked=True,
     )
