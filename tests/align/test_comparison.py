@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -251,17 +252,25 @@ def test_each_source_has_a_row_and_models_stand_side_by_side() -> None:
     assert shown == [["a (1)", "3.000", "6.000"], ["b (2)", "1.500", "6.000"]]
 
 
-def test_an_interval_needs_some_prompts_and_has_the_digits_of_its_estimate() -> None:
-    for count in (1, 5, 6):
+def test_an_interval_needs_some_prompts_and_a_spread_and_has_the_digits_of_its_estimate() -> None:
+    # The gain of the first prompt is greater by so much, and of the last less.
+    for count, apart in ((1, 0.0), (5, 0.5), (6, 0.5), (6, 0.0)):
+        more = np.zeros(count)
+        more[[0, -1]] += apart, -apart
         prompts = [Prompt((place,), source="a") for place in range(count)]
         rollouts = [Rollout(prompt, (2,), (0.0,), "", ended=True) for prompt in prompts]
         models = [
-            Answered(name, rollouts, {"reward": worth + np.arange(count)[:, None]}, None, 0.0)
-            for name, worth in (("sft", 0.25), ("dpo", 1.0))
+            Answered(name, rollouts, {"reward": (worth + np.arange(count))[:, None]}, None, 0.0)
+            for name, worth in (("sft", 0.25), ("dpo", 1.0 + more))
         ]
         table = gain_table(models[0], methods(models))
         [[_, gain]] = table.lines
-        assert gain == ("+0.750\n+0.750 to +0.750" if count == 6 else "+0.750")
+        change, _, interval = gain.partition("\n")
+        assert change == "+0.750"
+        if count < 6 or not apart:
+            assert interval == ""
+        else:
+            assert re.fullmatch(r"\+0\.\d{3} to \+\d\.\d{3}", interval)
 
 
 def test_names_of_methods() -> None:

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from groundup.maths.intervals import Interval
 from groundup.report.estimate import Estimate
 from groundup.report.page import Bar
 from groundup.report.table import (
@@ -121,3 +122,15 @@ def test_a_strangers_text_is_one_short_line() -> None:
     assert one_line("a\x1b[31m\nb\tc") == "a [31m b c"
     shown = one_line("word " * 30)
     assert shown.endswith(" …") and len(shown) <= 64
+
+
+def test_an_interval_without_a_width_is_not_shown() -> None:
+    """What one group says, or many that are alike, is not certain for it."""
+    for shown in (number, percent, points):
+        assert shown(Estimate(0.25, 0.2, 0.3, 8, 8)).note
+        assert "to" not in shown(Estimate(0.25, 0.25, 0.25, 1, 1)).text
+    assert number(Interval(3.7, 3.7, 3.7 + 1e-15)).note == ""
+    sole = Estimate(0.3, 0.3, 0.3, 1, 1)
+    assert source_table({"a": {"sea": sole}}, {}, {}, number, share=False).lines == [
+        ["sea", "0.300"]
+    ]

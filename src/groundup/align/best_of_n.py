@@ -65,7 +65,7 @@ from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Page, Plots, Section, write_page
 from groundup.report.plots import looks, panels
-from groundup.report.table import Table, text_table
+from groundup.report.table import Table, number, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import read_lines, write_json, write_lines
@@ -619,7 +619,7 @@ def table(config: BestOfNConfig, found: dict[int, dict[str, Estimate]], prompts:
     rows = tuple(
         (
             f"{n}",
-            *(f"{one[k].estimate:.3f}\n{one[k].low:.3f} to {one[k].high:.3f}" for k in names),
+            *(number(one[k]) for k in names),
             f"{kl_bound(n):.2f}",
         )
         for n, one in found.items()

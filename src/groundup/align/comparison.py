@@ -56,7 +56,7 @@ from groundup.report.estimate import Estimate, rate, ratio
 from groundup.report.history import History
 from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Page, Section, write_page
-from groundup.report.table import Table, text_table
+from groundup.report.table import Cell, Table, ends, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import names_apart
@@ -531,10 +531,10 @@ def _interval(found: Estimate, percent: bool = False, signed: bool = False) -> s
         return f"{value:+.3f}" if signed else f"{value:.3f}"
 
     estimate = shown(found.estimate, " %")
-    # Of a few prompts it would be no wider than they happen to lie apart, and of one have no width.
+    # Of a few prompts it would be no wider than they happen to lie apart.
     if found.groups < FEWEST_GROUPS:
         return estimate
-    return f"{estimate}\n{shown(found.low)} to {shown(found.high)}"
+    return Cell(estimate, ends(found, shown)).text
 
 
 def _minutes(one: Method) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf
 from typing import Any, Literal
 
 from groundup.report.estimate import Estimate
@@ -100,7 +100,7 @@ class Claim:
             f"{scale * (value - self.level):+,.{digits}f}"
             for value in (self.measured.low, self.measured.high, self.measured.estimate)
         )
-        known = isfinite(self.measured.low) and isfinite(self.measured.high)
+        known = -inf < self.measured.low < self.measured.high < inf
         interval = f"interval {low} to {high}" if known else "no interval"
         between = f"{change}{unit}, {interval}"
         if self.values is None:

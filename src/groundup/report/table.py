@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, inf, log10
+from math import floor, inf, isclose, log10
 from typing import Any, Literal
 
 from groundup.maths.intervals import Interval
@@ -161,22 +161,38 @@ def decimals(value: float) -> int:
     return max(3, 2 - floor(log10(value))) if 0 < value < inf else 3
 
 
+def ends(value: Interval, shown: Callable[[float], str]) -> str:
+    """From where to where an interval reaches; nothing of one that has no width.
+
+    A single group, or values that are all alike, show no spread when they are drawn: that does not
+    make the number certain.
+    """
+    if isclose(value.low, value.high):
+        return ""
+    return f"{shown(value.low)} to {shown(value.high)}"
+
+
 def number(value: Interval, digits: int = 3) -> Cell:
     """A number with its interval."""
-    estimate, low, high = (f"{one:z,.{digits}f}" for one in (value.estimate, value.low, value.high))
-    return Cell(estimate, f"{low} to {high}")
+
+    def shown(one: float) -> str:
+        return f"{one:z,.{digits}f}"
+
+    return Cell(shown(value.estimate), ends(value, shown))
 
 
 def percent(share: Interval) -> Cell:
     """A share as a percentage, with its interval."""
-    low, high = 100 * share.low, 100 * share.high
-    return Cell(f"{100 * share.estimate:.1f} %", f"{low:.1f} to {high:.1f}")
+    return Cell(f"{100 * share.estimate:.1f} %", ends(share, lambda one: f"{100 * one:.1f}"))
 
 
 def points(change: Interval) -> Cell:
     """The change of a share in points of a percent, with its interval."""
-    estimate, low, high = (100 * x for x in (change.estimate, change.low, change.high))
-    return Cell(f"{estimate:+.1f}", f"{low:+.1f} to {high:+.1f}")
+
+    def shown(one: float) -> str:
+        return f"{100 * one:+.1f}"
+
+    return Cell(shown(change.estimate), ends(change, shown))
 
 
 def plain(value: float, as_percent: bool) -> Cell:

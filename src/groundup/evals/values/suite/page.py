@@ -33,6 +33,7 @@ from groundup.report.table import (
     Part,
     Row,
     Table,
+    ends,
     number,
     percent,
     plain,
@@ -216,7 +217,7 @@ def _moved(change: Estimate, better: Better | None, share: bool = True) -> Cell:
 
 
 def _signed(change: Estimate) -> Cell:
-    return Cell(f"{change.estimate:+.3f}", f"{change.low:+.3f} to {change.high:+.3f}")
+    return Cell(f"{change.estimate:+.3f}", ends(change, lambda one: f"{one:+.3f}"))
 
 
 def score_table(content: Mapping[str, Any]) -> Table:
