@@ -153,7 +153,8 @@ const context = new Proxy(canvas, { get: (o, k) => o[k] ?? (() => {}), set: () =
 const element = text => ({
   children: [], style: { setProperty() {} }, textContent: text, clientWidth: 300,
   nextElementSibling: {}, append(...more) { this.children.push(...more); },
-  replaceChildren(...all) { this.children = all; }, setAttribute() {}, addEventListener() {},
+  replaceChildren(...all) { this.children = all; }, addEventListener() {},
+  setAttribute(name, value) { this[name] = value; }, focus() { document.activeElement = this; },
   remove() {}, getContext: () => context,
 });
 const document = {
@@ -252,6 +253,67 @@ def test_a_head_that_began_by_looking_back_is_named(
     assert said.returncode == 0, said.stderr
     [sentence] = json.loads(said.stdout)
     assert sentence.startswith("Head 0.1 looked") if score == 1.0 else sentence == ""
+
+
+# A head has the keyboard, and chooses itself: all that is drawn anew takes its place.
+FOCUS = """
+const buttons = () => made.heads.children.filter(one => one.type === "button");
+made.heads.id = "heads";
+made.heads.querySelectorAll = () => buttons();
+console.log(JSON.stringify(buttons().map(one => [one.title, one["aria-label"]])));
+const had = buttons()[1];
+Object.assign(had, { parentElement: { closest: () => made.heads }, tagName: "BUTTON" });
+had.focus();
+choose({ layer: 0, head: 1 });
+const has = document.activeElement;
+console.log(JSON.stringify([has !== had, has["aria-label"], has["aria-pressed"]]));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_a_choice_leaves_the_keyboard_where_it_was(seen: XRay, tokenizer: Tokenizer) -> None:
+    scores = np.zeros_like(seen.head_scores)
+    scores[KINDS.index("previous token"), 0, 1] = 1.0
+    page = written([View("sea", replace(seen, head_scores=scores))], tokenizer)
+    said = subprocess.run(
+        ["node", "-e", BROWSER.split("const charts")[0] + FOCUS],
+        input=json.dumps(page.scripts), capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    names, focused = map(json.loads, said.stdout.splitlines())
+    assert names[:2] == [["0.0", "head 0.0"], ["0.1 previous token", "head 0.1 previous token"]]
+    assert focused == [True, "head 0.1 previous token", True]
+
+
+# Six units a letter, so that eleven stand beside a picture of 300.
+CUT = """
+const texts = [];
+canvas.measureText = text => ({ width: 6 * [...text].length });
+canvas.fillText = text => texts.push(text);
+choose({});
+console.log(JSON.stringify(texts));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("elevenwords", "elevenwords"),
+        ("twelve words", "twelve wor…"),
+        ("\U0001f30a" * 12, "\U0001f30a" * 10 + "…"),
+    ],
+)
+def test_a_name_that_is_cut_says_so(
+    seen: XRay, tokenizer: Tokenizer, text: str, shown: str
+) -> None:
+    page = written([View("sea", replace(seen, tokens=(text,) * len(seen.tokens)))], tokenizer)
+    said = subprocess.run(
+        ["node", "-e", BROWSER.split("const charts")[0] + CUT],
+        input=json.dumps(page.scripts), capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert set(json.loads(said.stdout)) == {shown}
 
 
 HEARD = """

@@ -67,11 +67,19 @@ const signed = (x, digits = 2) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(d
 const wash = (color, share) => `background: color-mix(in srgb, ${color} ${(100 * Math.min(1, Math.max(0, share))).toFixed(1)}%, transparent)`;
 const diverging = (x, most) => wash(x < 0 ? "var(--heat-bad)" : "var(--heat-accent)", Math.abs(x) / (most || 1));
 const scale = (id, color) => { byId(id).style.background = `linear-gradient(to right, transparent, ${color})`; };
+// What is drawn anew leaves the keyboard where it was: at the element in the same place of its part.
+function keepingFocus(draw) {
+  const had = document.activeElement, part = had?.parentElement?.closest("[id]")?.id;
+  const all = () => part === undefined ? [] : [...byId(part).querySelectorAll(had.tagName)];
+  const at = all().indexOf(had);
+  draw();
+  if (at >= 0 && !had.isConnected) all()[at]?.focus({ preventScroll: true });
+}
 const choose = changes => {
   Object.assign(state, changes);
   state.layer = Math.min(state.layer, layersOf(shown()) - 1);
   state.head = Math.min(state.head, headsOf(shown()) - 1);
-  draw();
+  keepingFocus(draw);
 };
 
 // Attention: a byte for each pair that may be seen, row after row of each head.
@@ -199,7 +207,8 @@ function drawHeads() {
       }
       context.putImageData(image, 0, 0);
       const kinds = kindsOf(view, layer, head), pressed = layer === state.layer && head === state.head;
-      cells.push(el("button", { type: "button", class: kinds.length ? "known" : "", "aria-pressed": pressed, title: `${layer}.${head} ${kinds.map(k => D.kinds[k]).join(", ")}`, onclick: () => choose({ layer, head }) },
+      const title = [`${layer}.${head}`, kinds.map(k => D.kinds[k]).join(", ")].filter(Boolean).join(" ");
+      cells.push(el("button", { type: "button", class: kinds.length ? "known" : "", "aria-pressed": pressed, title, "aria-label": `head ${title}`, onclick: () => choose({ layer, head }) },
         canvas, ...(kinds.length ? [el("span", { class: "badge" }, kinds.map(k => LETTERS[k]).join(""))] : [])));
     }
   }
@@ -238,11 +247,17 @@ function pattern(canvas, bytes, say) {
   const width = Math.max(120, canvas.clientWidth), margin = Math.min(84, width / 4);
   const cell = (width - margin) / T, every = Math.ceil(11 / cell), color = ink();
   canvas.width = canvas.height = width * ratio;
-  canvas.style.height = `${width}px`;
   const c = canvas.getContext("2d");
   c.scale(ratio, ratio);
   c.font = "10px ui-monospace, Menlo, Consolas, monospace";
-  const fit = text => { text = visible(text).trim() || "␣"; while (text.length > 1 && c.measureText(text).width > margin - 6) text = text.slice(0, -1); return text; };
+  const room = text => c.measureText(text).width <= margin - 6;
+  // By letters and not by halves of them; what is cut says so.
+  const fit = text => {
+    const whole = visible(text).trim() || "␣", letters = [...whole];
+    if (room(whole)) return whole;
+    while (letters.length > 1 && !room(`${letters.join("")}…`)) letters.pop();
+    return `${letters.join("")}…`;
+  };
   c.fillStyle = style.getPropertyValue("--wash");
   c.fillRect(margin, margin, width - margin, width - margin);
   for (let q = 0; q < T; q++) for (let k = 0; k <= q; k++) {
