@@ -294,6 +294,24 @@ def test_a_text_alone_gives_bits_per_byte(config: EvalConfig, tmp_path: Path) ->
     assert "Multiple choice</h2>" not in (folder / "report.html").read_text()
 
 
+def test_counting_stands_beside_a_course_over_the_same_text_alone(
+    config: EvalConfig, report: dict[str, Any], tmp_path: Path
+) -> None:
+    """On another text the run measured nothing on the way."""
+    text = tmp_path / "own.txt"
+    text.write_text("\n\n".join(f"The sea is blue, said ship {i}. " * 9 for i in range(40)))
+    settings = {"out": tmp_path / "out", "models": config.models[:1], "data": text, "threads": 1}
+    folder = run(EvalConfig.model_validate(settings | {"ngram_orders": (2,)}))
+    other = json.loads((folder / "report.json").read_text())
+    assert set(report["passed_counting"]) == {"pretrain"} and other["passed_counting"] == {}
+    for content, out, named in ((report, config.out, True), (other, folder, False)):
+        assert "held-out bits per byte" in content["models"]["pretrain"]["curves"]
+        page = (out / "report.html").read_text()
+        course = next(alt for alt in re.findall('alt="([^"]*)"', page) if "held-out text:" in alt)
+        assert ("-gram" in course) == named
+        assert ("counting in this run" in page or "passed 3-gram" in page) <= named
+
+
 def test_a_missing_model_is_told_before_anything_is_measured(
     config: EvalConfig, tmp_path: Path
 ) -> None:

@@ -8,6 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from groundup.data.corpus import documents, heldout_documents
 from groundup.data.packs.manifest import generated_set
 from groundup.data.records import (
@@ -22,6 +24,7 @@ from groundup.errors import UserError
 from groundup.evals.answers import Conversations, ready_conversations
 from groundup.evals.choice import Choices, ready_choices
 from groundup.evals.config import EvalConfig
+from groundup.evals.measure import Evaluated
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
 from groundup.evals.preference import Margins, Pairs, ready_pairs
 from groundup.evals.suites import Prepared
@@ -218,6 +221,22 @@ def _training_shard(path: Path, tokenizer: Tokenizer) -> Shard | None:
         return None
     shard = Shard.open(path)
     return shard if shard.tokenizer_hash == tokenizer.hash else None
+
+
+def measured_here(model: Evaluated) -> bool:
+    """Whether a run measured on the way what the report holds out, as its own tokens say.
+
+    What it measured on other texts is not to be compared with what n-grams cost here.
+    """
+    if model.history is None:
+        return False
+    try:
+        own = Shard.open(model.history.folder / "tokens" / "heldout")
+    except UserError:
+        return False
+    here: Shard = model.material.heldout
+    same = own.tokenizer_hash == here.tokenizer_hash and own.sources == here.sources
+    return same and np.array_equal(own.tokens, here.tokens)
 
 
 def _counted(

@@ -14,6 +14,7 @@ from groundup.evals.fairness import ANSWER, TEXT
 from groundup.evals.measure import Evaluated, from_json, of_models, renamed
 from groundup.evals.perplexity import BYTES_ON_THE_WAY
 from groundup.evals.stages.changed import ASKED
+from groundup.evals.stages.material import measured_here
 from groundup.evals.stages.measures import LONGER, choices
 from groundup.evals.stages.opening import dialogues, first
 from groundup.evals.stages.tables import (
@@ -335,7 +336,8 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
         assert model.history is not None
         heldout = model.history.heldout()
         if heldout is not None and model.history.measure == "bits_per_byte":
-            levels = {f"{n}-gram": one.on_the_way for n, one in model.material.ngrams.items()}
+            counted = model.material.ngrams if measured_here(model) else {}
+            levels = {f"{n}-gram": one.on_the_way for n, one in counted.items()}
             title = f"{name}: held-out text"
             drawn.append(plots.heldout_plot(title, heldout, levels, colors[name]))
         # Only fine-tuning on nothing but answers measures the very loss that it trains on.

@@ -14,7 +14,7 @@ from groundup.evals.measure import Evaluated, informative, parts_of, to_json
 from groundup.evals.preference import length_margins, preference_accuracy
 from groundup.evals.stages.changed import changes
 from groundup.evals.stages.claims import claims, passing
-from groundup.evals.stages.material import prepare
+from groundup.evals.stages.material import measured_here, prepare
 from groundup.evals.stages.measures import (
     MEASURES,
     assistant_words,
@@ -115,7 +115,7 @@ def report_json(
         "world": _world_json(models),
         "passed_counting": {
             name: {f"{order}-gram": when for order, when in orders.items()}
-            for name, orders in passing(models, tested).items()
+            for name, orders in passing(list(filter(measured_here, models)), tested).items()
         },
         "headlines": [number.to_json() for number in numbers],
         "measures": _measures_json(models),
