@@ -13,7 +13,7 @@ import pytest
 from groundup.evals.cards.card import write_card
 from groundup.evals.values.task import Row
 from groundup.experiments.frontier.config import FrontierConfig
-from groundup.experiments.frontier.picture import _bars, dial_plot, trade_plot
+from groundup.experiments.frontier.picture import _bars, dial_plot, text_box, trade_plot
 from groundup.experiments.frontier.report import NAME, remarks, write_report
 from groundup.experiments.frontier.trade import (
     AXES,
@@ -313,3 +313,23 @@ def test_a_card_takes_where_a_frontier_began(tmp_path: Path, workshop: Any) -> N
     assert "- The strategy balanced: it was not asked for" in card
     assert "The strategy soup" not in card
     assert "jobs and groups of the small world" in card.partition("## What was measured")[0]
+
+
+def test_points_that_coincide_have_one_name_and_none_lies_on_another() -> None:
+    same = rows(0.5, 0.5, 0.1)
+    points = [point(f"dial {i}", "dial", 0.1 * i, same) for i in range(1, 6)]
+    points += [point("guard", "guard", None, same), point("start", "start", None, same)]
+    near = [(0.5, 0.56), (0.56, 0.5), (0.44, 0.5), (0.5, 0.44), (0.56, 0.56), (0.44, 0.44)]
+    points += [
+        point(f"a neighbor {i}", "system-prompt", None, rows(*place, 0.1))
+        for i, place in enumerate(near)
+    ]
+    plot = trade_plot(points, standings(points), "mix")
+    names = plot.figure.axes[0].texts
+    apart = {(point.axes["utility"], point.axes["safety"]) for point in points}
+    assert len(names) == len(apart) < len(points)
+    said = " ".join(name.get_text() for name in names)
+    assert all(f"{0.1 * i:.2g}" in said for i in range(1, 6)) and "guard" in said
+    boxes = [text_box(name) for name in names]
+    for i, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[:i] + boxes[i + 1 :]) == 0

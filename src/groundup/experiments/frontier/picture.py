@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
 from groundup.experiments.frontier.trade import AXES, Point, Standing
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
-from groundup.report.plots import COLORS, GREY, panels
+from groundup.report.plots import COLORS, GREY, legend, panels
 
 # What each axis is called on a picture, and what is measured there.
 LABELS = {
@@ -51,6 +52,10 @@ _KINDS = {
     "guard": "guard",
 }
 
+# So many points from its mark a name is seen to be of it; from further off a line leads there.
+_NEAR = 9
+_LEADER = {"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6, "shrinkB": 3}
+
 
 def trade_plot(points: Sequence[Point], found: Sequence[Standing], dial: str) -> Plot:
     """Utility to the right, safety upwards, fairness as color; the dominated are pale and small."""
@@ -79,7 +84,7 @@ def trade_plot(points: Sequence[Point], found: Sequence[Standing], dial: str) ->
     bar = figure.colorbar(ScalarMappable(shades, _MAP), ax=axes, pad=0.02)
     bar.set_label(LABELS["fairness"])
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    legend(figure, most=4)
     _name_all(axes, points, found)
     return Plot(
         "frontier",
@@ -119,41 +124,63 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
 
 
 def _name_all(axes: Axes, points: Sequence[Point], found: Sequence[Standing]) -> None:
-    """Each point's name beside it, where it covers no other point and no other name."""
+    """Names beside the points, where they cover no other point and no other name.
+
+    Points that coincide have one label; one that had to go far has a line to its point.
+    """
     figure = cast(Figure, axes.figure)
     figure.draw_without_rendering()  # from here on places are known
-    at = [axes.transData.transform([one.axes["utility"], one.axes["safety"]]) for one in points]
+    places = np.array([[one.axes["utility"], one.axes["safety"]] for one in points])
+    at = axes.transData.transform(places)
     room = 5 * figure.dpi / 72
     marks = [Bbox.from_bounds(x - room, y - room, 2 * room, 2 * room) for x, y in at]
+    heaps: list[list[int]] = []
+    for i in range(len(points)):
+        near = (heap for heap in heaps if np.hypot(*(at[heap[0]] - at[i])) < room)
+        if (heap := next(near, None)) is None:
+            heaps.append([i])
+        else:
+            heap.append(i)
     named: list[Bbox] = []
 
     def outside(box: Bbox) -> int:
-        room = axes.bbox
-        return sum((box.x0 < room.x0, box.x1 > room.x1, box.y0 < room.y0, box.y1 > room.y1))
+        frame = axes.bbox
+        return sum((box.x0 < frame.x0, box.x1 > frame.x1, box.y0 < frame.y0, box.y1 > frame.y1))
 
-    for i, (point, standing) in enumerate(zip(points, found, strict=True)):
+    for heap in heaps:
+        shorts = list(dict.fromkeys(_short(points[i]) for i in heap))
+        lines = [", ".join(shorts[start : start + 3]) for start in range(0, len(shorts), 3)]
+        is_best = any(found[i].on_frontier for i in heap)
         names = [
             axes.annotate(
-                _short(point),
-                (point.axes["utility"], point.axes["safety"]),
+                ",\n".join(lines),
+                (float(places[heap[0], 0]), float(places[heap[0], 1])),
                 xytext=(x * step, y * step),
                 textcoords="offset points",
                 ha="left" if x > 0 else "right",
                 va="bottom" if y > 0 else "top",
                 fontsize=7.5,
-                color="black" if standing.on_frontier else "#888888",
+                color="black" if is_best else "#888888",
+                arrowprops=_LEADER if step > _NEAR else None,
                 zorder=4,
             )
-            for step in (4, 9, 16, 24)
+            for step in (4, _NEAR, 16, 24, 36, 52)
             for x, y in ((1, 1), (1, -1), (-1, 1), (-1, -1))
         ]
-        boxes = [name.get_window_extent() for name in names]
-        others = [*marks[:i], *marks[i + 1 :], *named]
+        boxes = [text_box(name) for name in names]
+        others = [*(mark for i, mark in enumerate(marks) if i not in heap), *named]
         covered = [box.count_overlaps(others) + outside(box) for box in boxes]
         best = covered.index(min(covered))
         named.append(boxes[best])
         for name in (*names[:best], *names[best + 1 :]):
             name.remove()
+
+
+def text_box(name: Annotation) -> Bbox:
+    """Where the text stands; the line to its point may pass over others."""
+    name.get_window_extent()  # which places it
+    box: Bbox = Text.get_window_extent(name)
+    return box
 
 
 def _bars(one: Estimate) -> Float[np.ndarray, "2 1"]:
