@@ -122,7 +122,8 @@ def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
         loss = float(law.loss(n, d))
         said.append(
             f"At {flops:.2g} FLOPs{', the most here,' if flops == largest else ''} the best model "
-            f"has {short_number(n)} parameters and reads {short_number(d)} tokens "
+            f"by the law, the parametric fit, has {short_number(n)} parameters and reads "
+            f"{short_number(d)} tokens "
             f"({d / n:.3g} a parameter), for a loss of {loss:.{digits}f}."
         )
     if alpha.high - alpha.low > 0.3:
@@ -230,7 +231,7 @@ def budget_table(isoflop: IsoFlop) -> Table:
         for one in isoflop.budgets
     ]
     heads = ("FLOPs", "runs", "best parameters", "tokens", "loss")
-    return text_table("The optimum of every budget", heads, rows)
+    return text_table("The optimum of every budget (IsoFLOP profiles)", heads, rows)
 
 
 # Plots.
