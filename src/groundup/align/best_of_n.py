@@ -65,7 +65,7 @@ from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Page, Plots, Section, write_page
 from groundup.report.plots import looks, panels
-from groundup.report.table import Table, number, text_table
+from groundup.report.table import Cell, Table, number, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import read_lines, write_json, write_lines
@@ -616,14 +616,9 @@ def _write_report(config: BestOfNConfig, run: Run, pools: Sequence[Pool], second
 def table(config: BestOfNConfig, found: dict[int, dict[str, Estimate]], prompts: int) -> Table:
     """Score, and gold where there is one, for every n."""
     names = list(found[1])
-    rows = tuple(
-        (
-            f"{n}",
-            *(number(one[k]) for k in names),
-            f"{kl_bound(n):.2f}",
-        )
-        for n, one in found.items()
-    )
+    rows: list[list[str | Cell]] = [
+        [f"{n}", *(number(one[k]) for k in names), f"{kl_bound(n):.2f}"] for n, one in found.items()
+    ]
     remark = (
         f"Means over {prompts:,} prompts with 95 % intervals. The score is {config.reward}, by "
         "which the best is chosen"
