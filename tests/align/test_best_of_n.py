@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 import sys
 import time
@@ -35,8 +36,8 @@ from groundup.data.dataset import load_dataset
 from groundup.data.records import read_preferences, read_unpaired_preferences
 from groundup.data.split import split
 from groundup.errors import UserError
-from groundup.runs.files import read_lines
-from groundup.runs.folder import Run, is_finished
+from groundup.runs.files import read_lines, write_json
+from groundup.runs.folder import Run, folder_hash, is_finished
 from groundup.text.chat import encode_chat
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import Message, as_dicts
@@ -296,15 +297,13 @@ def test_that_nothing_can_be_learned_is_told_as_such(
 # Kills.
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    """What a run leaves, without the times that it took."""
-    found: dict[str, Any] = {
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a run leaves, without what it says of itself."""
+    return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file() and not path.name.startswith((".", "run.json", "status.json"))
     }
-    result = json.loads(found.pop("result.json"))
-    return found | {"result": result | {"seconds": None}}
 
 
 def test_a_killed_run_ends_with_the_same_bytes(workshop: Any, whole: Path, tmp_path: Path) -> None:
@@ -329,6 +328,29 @@ def test_a_killed_run_ends_with_the_same_bytes(workshop: Any, whole: Path, tmp_p
     found = contents(out)
     assert found == contents(whole)
     assert workshop.run(words)[0] == 0 and contents(out) == found
+
+
+def test_what_is_lost_is_made_again_and_is_the_same_folder_to_later_stages(
+    workshop: Any, whole: Path, tmp_path: Path
+) -> None:
+    config = BestOfNConfig(**settings(workshop, tmp_path / "out"))
+    shutil.copytree(whole, config.out)
+    before = folder_hash(config.out)
+    for name in ("preferences/train.jsonl", "random/conversations/heldout.jsonl", "result.json"):
+        (config.out / name).unlink()
+        assert not is_finished(config.out)
+        run(config)
+        assert is_finished(config.out) and folder_hash(config.out) == before, name
+    assert json.loads((config.out / "status.json").read_text())["seconds"] > 0
+    # Earlier versions wrote into the result how long the run took.
+    result = config.out / "result.json"
+    write_json(result, json.loads(result.read_text()) | {"seconds": 2.020271471999877})
+    before = folder_hash(config.out)
+    (config.out / "conversations" / "train.jsonl").unlink()
+    run(config)
+    assert json.loads(result.read_text())["seconds"] == 2.020271471999877
+    shutil.rmtree(config.out)
+    assert folder_hash(run(config)) == folder_hash(whole) != before
 
 
 @pytest.mark.parametrize("harm", ["torn", "hole", "none", "all"])

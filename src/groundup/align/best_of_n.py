@@ -68,7 +68,7 @@ from groundup.report.plots import looks, panels
 from groundup.report.table import Cell, Table, number, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
-from groundup.runs.files import read_lines, write_json, write_lines
+from groundup.runs.files import read_json_object, read_lines, write_json, write_lines
 from groundup.runs.folder import Run
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import as_dicts
@@ -248,8 +248,8 @@ def run(config: BestOfNConfig) -> Path:
                 "no prompt has two answers that end and differ in score, so there are no "
                 "preferences to learn from; train the model longer, or give more questions"
             )
-        _write_report(config, run, pools, perf_counter() - begun)
-        run.finish(questions=len(pools))
+        _write_report(config, run, pools)
+        run.finish(questions=len(pools), seconds=perf_counter() - begun)
         return run.folder
 
 
@@ -588,7 +588,7 @@ def by_n(pools: Sequence[Pool], n: int) -> dict[str, Estimate]:
     return found
 
 
-def _write_report(config: BestOfNConfig, run: Run, pools: Sequence[Pool], seconds: float) -> None:
+def _write_report(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> None:
     found = {n: by_n(pools, n) for n in powers_of_two(config.n)}
     run.write(
         RESULT,
@@ -597,7 +597,7 @@ def _write_report(config: BestOfNConfig, run: Run, pools: Sequence[Pool], second
             "gold": config.gold,
             "prompts": len(pools),
             "ended": float(np.mean([one.ended for one in pools])),
-            "seconds": seconds,
+            **_earlier_seconds(run.folder / RESULT),
             "best_of": {
                 str(n): {"kl_bound": kl_bound(n)} | {k: v.to_json() for k, v in one.items()}
                 for n, one in found.items()
@@ -611,6 +611,16 @@ def _write_report(config: BestOfNConfig, run: Run, pools: Sequence[Pool], second
         run.folder / PAGE, Page("Best of n", "What the best of n is worth", lead, [], [section])
     )
     console.print(in_terminal(shown))
+
+
+def _earlier_seconds(path: Path) -> dict[str, Any]:
+    """The seconds that earlier versions wrote into the result: with other ones or none the folder
+    would be another one to whatever was begun from it."""
+    try:
+        found = read_json_object(path)
+    except UserError:
+        return {}
+    return {"seconds": found["seconds"]} if "seconds" in found else {}
 
 
 def table(config: BestOfNConfig, found: dict[int, dict[str, Estimate]], prompts: int) -> Table:
