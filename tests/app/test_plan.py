@@ -17,6 +17,8 @@ from groundup.data.config import DataConfig
 from groundup.errors import UserError
 from groundup.runs.files import read_kept, write_kept
 from groundup.train.device import Machine
+from miniature import write_miniature
+from rollouts import byte_tokenizer
 
 WORLD = ("world_megabytes", "world_conversations", "world_preferences")
 
@@ -225,6 +227,33 @@ def test_passes_of_a_plan_too_short_for_them_take_what_the_models_speed_says(
     whole = sum(found["seconds"].values())
     assert found["whole_seconds"] == whole
     assert f"it will take about {whole / 60:.1f} minutes" in capsys.readouterr().out
+
+
+def test_a_model_is_planned_for_the_vocabulary_that_it_reads(tmp_path: Path) -> None:
+    write_miniature(tmp_path)
+    (tmp_path / "made").mkdir()
+    byte_tokenizer().save(tmp_path / "made")
+    tokenizer = '[{0}]\nstage = "tokenizer"\ndata = "sea.txt"\nvocab_size = {1}\n'
+    model = '[{0}]\nstage = "pretrain"\nfrom = "{1}"\ndata = "sea.txt"\n'
+    text = tokenizer.format("small", 320) + tokenizer.format("large", 30_000)
+    text += "".join(model.format(f"of-{one}", one) for one in ("small", "large", "made"))
+    text += '[sft]\nfrom = "of-large"\ndata = "talks.jsonl"\n'
+    text += "".join(model.format(f"of-{one}", one) for one in ("sft", "of-made"))
+    (tmp_path / "mine.toml").write_text(text)
+    recipe = read_recipe(tmp_path / "mine.toml")
+    found = {
+        table.name: plan._vocab_size(recipe, tmp_path / "out", table.inputs["tokenizer"])
+        for table in recipe.tables
+        if table.stage.name == "pretrain"
+    }
+    own = byte_tokenizer().vocab_size
+    assert found == {
+        "of-small": 320,
+        "of-large": 30_000,
+        "of-made": own,
+        "of-sft": 30_000,
+        "of-of-made": own,
+    }
 
 
 # Planned anew on the way.

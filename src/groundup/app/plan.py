@@ -23,6 +23,8 @@ from groundup.data.config import TokenizerConfig
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
 from groundup.evals.models import compute_of
+from groundup.formats.load import load_tokenizer
+from groundup.formats.locate import TOKENIZER
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
@@ -30,6 +32,7 @@ from groundup.pretrain.stage import fresh
 from groundup.runs.console import counted, say
 from groundup.runs.files import is_kept, is_number, read_json_object, read_kept, write_kept
 from groundup.runs.folder import has_begun
+from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import NOTHING_TRAINED, TrainingConfig, Traits
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
@@ -209,7 +212,8 @@ def _since_planned(
     compute = _compute(table, out, plan["minutes"])
     if compute.compile:  # to do so once more takes longer than it is worth
         return 1.0, ""
-    shape, _ = model_shape(config, _vocab_size(recipe, out), 0.0)
+    vocab_size = _vocab_size(recipe, out, table.inputs["tokenizer"])
+    shape, _ = model_shape(config, vocab_size, 0.0)
     faster = _speed(config, shape, compute, seconds) / planned
     if faster < _FASTER:
         return 1.0, ""
@@ -483,7 +487,7 @@ def _model_lines(
 ) -> tuple[list[Line], float]:
     """Depth and width for these seconds, and the training speed of that model."""
     timed = config.model_copy(update={"minutes": seconds / 60})
-    vocab_size = _vocab_size(recipe, out)
+    vocab_size = _vocab_size(recipe, out, table.inputs["tokenizer"])
     shape, reasons = model_shape(timed, vocab_size, machine.peak(compute.dtype))
     say(
         "measuring how fast this machine trains a model of "
@@ -516,12 +520,20 @@ def _speed(config: PretrainConfig, shape: ModelConfig, compute: Compute, seconds
     return pace.tokens_per_second(config.rows * config.context)
 
 
-def _vocab_size(recipe: Recipe, out: Path) -> int:
-    for table in recipe.tables:
-        config = table.config(out)
-        if isinstance(config, TokenizerConfig):
-            return config.vocab_size
-    return cast(int, TokenizerConfig.model_fields["vocab_size"].default)
+def _vocab_size(recipe: Recipe, out: Path, source: str | tuple[str, ...]) -> int:
+    """The vocabulary of a table, as the recipe says, or of a tokenizer or model elsewhere."""
+    at = source if isinstance(source, str) else source[0]
+    table = next((one for one in recipe.tables if one.name == at), None)
+    if table is None:
+        folder = Path(at)
+        own = (folder / TOKENIZER).is_file()
+        return (Tokenizer.load(folder) if own else load_tokenizer(at)).vocab_size
+    config = table.config(out)
+    if isinstance(config, TokenizerConfig):
+        return config.vocab_size
+    # A model has the tokenizer that it was made with.
+    before = table.inputs.get("tokenizer") or _models(table)[0]
+    return _vocab_size(recipe, out, before)
 
 
 def _length_lines(
