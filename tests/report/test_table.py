@@ -134,3 +134,13 @@ def test_an_interval_without_a_width_is_not_shown() -> None:
     assert source_table({"a": {"sea": sole}}, {}, {}, number, share=False).lines == [
         ["sea", "0.300"]
     ]
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_no_letter_of_a_table_is_cut_however_narrow_it_is(width: int) -> None:
+    """Heads may differ at their end alone."""
+    heads = ("group", "rejection", "rejection-random", "rejection-worst", "rejection-median")
+    cells = ("all prompts", "1.234\n0.100 to 0.678", "2.345", "3.456", "4.567")
+    said = printed(in_terminal(text_table("Groups", heads, [cells])), width)
+    whole = "".join(("Groups", *heads, *cells))
+    assert sorted("".join(said.split())) == sorted("".join(whole.split()))

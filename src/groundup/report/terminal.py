@@ -24,10 +24,11 @@ def in_terminal(table: Table) -> rich.table.Table:
         header_style="dim",
         show_header=any(table.heads),
     )
-    # What a row is about is broken and never cut: a path says at its end which one it is.
+    # What rows and columns are about is broken and never cut: a path or a name may differ from
+    # another at its end alone.
     drawn.add_column(Text(table.corner), overflow="fold")
     for column, head in zip(table.columns, table.heads[1:], strict=True):
-        drawn.add_column(Text(head), justify="left" if column.words else "right")
+        drawn.add_column(Text(head), justify="left" if column.words else "right", overflow="fold")
     for row in table.rows:
         if isinstance(row, Part):
             drawn.add_row(Text(row.title, style="bold"))
