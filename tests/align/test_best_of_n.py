@@ -292,6 +292,12 @@ def test_that_nothing_can_be_learned_is_told_as_such(
     run(BestOfNConfig(**given))
     said = capsys.readouterr().out
     assert told in said and "is worth" not in said
+    # Whoever reads what is empty is told the same.
+    with pytest.raises(UserError, match=f"train.jsonl' is empty: {told}"):
+        split(given["out"], "preferences", read_preferences)
+    if not any(lines[0]["ended"]):
+        with pytest.raises(UserError, match=f"train.jsonl' is empty: {told}"):
+            load_dataset([given["out"]])
 
 
 # Kills.

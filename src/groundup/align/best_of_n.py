@@ -233,23 +233,12 @@ def run(config: BestOfNConfig) -> Path:
             else None
         )
         conversations, pairs = _write_data(config, run, asked, pools, across)
-        if not any(pool.with_reference.said for pool in pools):
-            say(
-                f"no answer ends within max_new_tokens={config.max_new_tokens} and says something, "
-                "so there is nothing to learn from; give more"
-            )
-        elif not conversations:
-            say(
-                f"min_reward={config.min_reward} is more than any answer is worth, so there are no "
-                "conversations to learn from; give less"
-            )
-        elif not pairs:
-            say(
-                "no prompt has two answers that end and differ in score, so there are no "
-                "preferences to learn from; train the model longer, or give more questions"
-            )
+        empty = _why_empty(config, pools, conversations, pairs)
+        for why in dict.fromkeys(empty.values()):
+            say(why)
         _write_report(config, run, pools)
-        run.finish(questions=len(pools), seconds=perf_counter() - begun)
+        # Told again to whoever reads what is empty.
+        run.finish(questions=len(pools), seconds=perf_counter() - begun, empty=empty)
         return run.folder
 
 
@@ -434,6 +423,30 @@ def _write_data(
     run.write("data.json", {"packs": packs, **({"counts": counts} if packs else {})})
     write_json(run.folder / "random" / "data.json", {"packs": packs})
     return conversations, pairs
+
+
+def _why_empty(
+    config: BestOfNConfig, pools: Sequence[Pool], conversations: int, pairs: int
+) -> dict[str, str]:
+    """Why there are no conversations or no preferences, by the name of their folder."""
+    found: dict[str, str] = {}
+    if not any(pool.with_reference.said for pool in pools):
+        why = (
+            f"no answer ends within max_new_tokens={config.max_new_tokens} and says something, "
+            "so there is nothing to learn from; give more"
+        )
+        return dict.fromkeys(("conversations", "preferences"), why)
+    if not conversations:
+        found["conversations"] = (
+            f"min_reward={config.min_reward} is more than any answer is worth, so there are no "
+            "conversations to learn from; give less"
+        )
+    if not pairs:
+        found["preferences"] = (
+            "no prompt has two answers that end and differ in score, so there are no "
+            "preferences to learn from; train the model longer, or give more questions"
+        )
+    return found
 
 
 def _heldout_groups(pools: Sequence[Pool], share: float) -> set[str]:

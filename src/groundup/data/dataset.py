@@ -377,7 +377,8 @@ def text_beside(folder: Path) -> Path | None:
 
 def _stage(folder: Path) -> Part:
     """A data stage's conversations, or its documents where it has no conversations."""
-    if (folder / "conversations" / "train.jsonl").stat().st_size:
+    has_texts = (folder / "documents" / "train.jsonl").is_file()
+    if (folder / "conversations" / "train.jsonl").stat().st_size or not has_texts:
         train, heldout = split(folder, "conversations", read_conversations)
         return Part(train.rows, heldout.rows, train.bad + heldout.bad, repeats=True)
     texts, texts_heldout = split(folder, "documents", read_documents)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError, installing, nearest
-from groundup.runs.files import require_file, written_aside
+from groundup.runs.files import read_json_object, require_file, written_aside
 from groundup.text.rows import BadRow, Json
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -338,7 +338,17 @@ def check_file(path: Path) -> None:
         raise UserError(f"{str(path)!r} is a folder; give a file inside it")
     require_file(path)
     if path.stat().st_size == 0:
-        raise UserError(f"{str(path)!r} is empty; it needs text")
+        raise UserError(f"{str(path)!r} is empty{_why_empty(path)}")
+
+
+def _why_empty(path: Path) -> str:
+    """What the run that made a part of its data says of why there is none."""
+    try:
+        said = read_json_object(path.parent.parent / "status.json").get("empty")
+    except UserError:
+        said = None
+    why = said.get(path.parent.name) if isinstance(said, dict) else None
+    return f": {why}" if isinstance(why, str) else "; it needs text"
 
 
 # Writing.
