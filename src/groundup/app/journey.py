@@ -19,12 +19,18 @@ from typing import Any
 
 from groundup.app.recipe import Recipe, Table
 from groundup.app.recipe_folder import COPY, FILE, begun_with, is_begun, read_tables, runs_of
-from groundup.app.stages import INPUTS, REWARDS, Stage
+from groundup.app.stages import INPUTS, REWARDS, STAGES, Stage
 from groundup.errors import UserError
 from groundup.formats.locate import is_named, locate
 from groundup.runs.console import say
 from groundup.runs.files import is_kept, write_text
-from groundup.runs.folder import has_begun, is_finished, lock_folder, read_run
+from groundup.runs.folder import (
+    has_begun,
+    is_finished,
+    lock_folder,
+    read_run,
+    refuse_link_to_nowhere,
+)
 
 
 def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
@@ -34,8 +40,12 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
     was begun with a plan goes on with it. Raises `UserError` for an `out` that holds anything else,
     or that another process is working in.
     """
+    # Late: every start of the command loads this page.
+    from groundup.align.rewards.verifiers import modules_beside
+
     begun = monotonic()
-    with _claimed(recipe, out):
+    beside = None if recipe.file is None else recipe.file.parent
+    with _claimed(recipe, out), modules_beside(beside):
         is_planned = is_kept(out / "plan.json")
         # Who goes on with a journey has stopped its clock.
         is_timed = minutes is not None and not is_planned
@@ -94,6 +104,7 @@ def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
     """Hold `out` for this recipe and this process."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{str(out)!r} is a file; choose another folder with --out")
+    refuse_link_to_nowhere(out)
     _refuse_foreign(recipe, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +120,7 @@ def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
             write_text(out / FILE, recipe.text)
         tables = tomllib.loads(recipe.text)
         begun = read_tables(out / FILE)
-        if begun is None or _difference(begun, tables):
+        if begun is None or list(begun.items()) != list(tables.items()):
             changed = begun is not None and not _difference(begun, tables, out)
             if changed:
                 write_text(out / COPY, recipe.text)
@@ -141,22 +152,32 @@ def _refuse_foreign(recipe: Recipe, out: Path) -> None:
         )
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], out: Path | None = None) -> str:
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], out: Path) -> str:
     """Return the first difference of two recipes in words; empty if there is none.
 
-    With `out`, settings of a table of which no run has begun there may differ.
+    Tables of which no run has begun in `out` may differ, come and go.
     """
-    if list(old) != list(new):
-        return f"its tables were {', '.join(old)}"
     for title in old:
-        both = {*runs_of(title, old[title]), *runs_of(title, new[title])}
-        if out is not None and not any(has_begun(out / run) for run in both):
+        both = {*runs_of(title, old[title]), *runs_of(title, new.get(title, old[title]))}
+        if not any(has_begun(out / run) for run in both):
             continue
-        for key in sorted(old[title].keys() | new[title].keys()):
-            if old[title].get(key) != new[title].get(key):
-                was = repr(old[title][key]) if key in old[title] else "not set"
-                return f"[{title}] {key} was {was}"
+        if title not in new:
+            return f"[{title}] was there"
+        was, now = _explicit(title, old), _explicit(title, new)
+        for key in sorted(was.keys() | now.keys()):
+            if was.get(key) != now.get(key):
+                said = repr(was[key]) if key in was else "not set"
+                return f"[{title}] {key} was {said}"
     return ""
+
+
+def _explicit(title: str, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's settings, with the table before as its `from` where it starts from that."""
+    values, titles = dict(tables[title]), list(tables)
+    stage, place = STAGES.get(str(values.get("stage", title))), titles.index(title)
+    if stage is not None and stage.start not in (None, *values) and place:
+        values.setdefault("from", titles[place - 1])
+    return values
 
 
 def _print_farewell(recipe: Recipe, out: Path) -> None:

@@ -129,11 +129,7 @@ class Run:
     def _opened(cls, folder: Path, wanted: dict[str, Any], defaults: Mapping[str, Any]) -> Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
-        if folder.is_symlink() and not folder.exists():
-            raise UserError(
-                f"{folder} is a link to {str(folder.readlink())!r}, which is not there; "
-                "make that folder, or choose another --out"
-            )
+        refuse_link_to_nowhere(folder)
         described = folder / "run.json"
         if folder.is_dir() and any(folder.iterdir()) and not is_kept(described):
             # A first start that was killed here leaves these at most.
@@ -444,6 +440,14 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
         kept = path.name not in _LOGS and not _ASIDE.intersection(parts)
         if path.suffix.lower() in _CONTENT and kept and path.is_file():
             yield "/".join(parts), path
+
+
+def refuse_link_to_nowhere(folder: Path) -> None:
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(
+            f"{folder} is a link to {str(folder.readlink())!r}, which is not there; "
+            "make that folder, or choose another --out"
+        )
 
 
 def lock_folder(folder: Path) -> FileLock:
