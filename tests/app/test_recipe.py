@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -163,9 +164,13 @@ prompts = "talks.jsonl"
 """
 
 
+JUDGES = "def count(prompts, completions):\n    return [len(one) for one in completions]\n"
+
+
 def test_a_reward_is_an_earlier_table_a_verifier_or_a_function(
     folder: Path, tmp_path: Path
 ) -> None:
+    (folder / "judges.py").write_text(JUDGES)
     recipe = recipe_of(folder, BASE + ALIGNED)
     ppo, grpo = (table.config(tmp_path / "out") for table in recipe.tables[-2:])
     assert isinstance(ppo, PPOConfig) and isinstance(grpo, GRPOConfig)
@@ -179,11 +184,14 @@ def test_a_reward_is_an_earlier_table_a_verifier_or_a_function(
     assert recipe.tables[-1].config(tmp_path / "out").model_dump()["reward"] == pattern
     # A folder beside the recipe, too.
     (folder / "judge").mkdir()
+    described = {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1}
+    (folder / "judge" / "config.json").write_text(json.dumps(described))
     recipe = recipe_of(folder, BASE + ALIGNED.replace('"rm"', '"judge"'))
     assert recipe.tables[-2].inputs["reward"] == str(folder / "judge")
 
 
 def test_a_table_with_seeds_is_as_many_runs(folder: Path) -> None:
+    (folder / "judges.py").write_text(JUDGES)
     text = BASE + ALIGNED.replace("[ppo]", "[ppo]\nseeds = 3").replace('"ppo"', '"ppo-1"')
     text += '[worth]\nstage = "comparison"\nmodels = ["base", "ppo", "grpo"]\nreward = "rm"\n'
     recipe = recipe_of(folder, text + 'prompts = "talks.jsonl"\njudge = "rm"\n')
@@ -204,6 +212,15 @@ def test_the_model_of_a_recipe_with_seeds_is_its_last_run(folder: Path) -> None:
     run_recipe(recipe_of(folder, text), folder / "out")
     assert find_model(folder / "out") == folder / "out" / "again-1"
     assert [read_run(folder / "out" / f"again-{i}")["config"]["seed"] for i in (0, 1)] == [0, 1]
+
+
+PPO = '[ppo]\nfrom = "base"\nprompts = "talks.jsonl"\nreward = "{}"\n'
+LABELS = """
+[labels]
+stage = "best-of-n"
+prompts = "talks.jsonl"
+reward = "length:4"
+"""
 
 
 @pytest.mark.parametrize(
@@ -251,7 +268,82 @@ def test_the_model_of_a_recipe_with_seeds_is_its_last_run(folder: Path) -> None:
         pytest.param(BASE + "minutes = inf\n", ["minutes", "inf", "finite"], id="infinite"),
         pytest.param(BASE + "steps = 0\n", ["steps=0", "at least 1"], id="too small"),
         pytest.param(BASE + 'optimizer = "sgd"\n', ["sgd", "muon", "adamw"], id="no such choice"),
-        pytest.param(BASE + "prompt = 1979-05-27\n[sft]\n", ["[sft] data", "missing"], id="date"),
+        pytest.param(BASE + "prompt = 1979-05-27\n", ["[base] prompt=1979-05-27 is"], id="date"),
+        pytest.param(
+            BASE + '[sft]\nfrom = "base"\ndata = [1979-05-27]\n',
+            ["[sft] data=1979-05-27", "in quotes"],
+            id="date for a path",
+        ),
+        pytest.param(
+            BASE + '[sft]\nfrom = "base"\ndata = "sea.txt"\nlora_rank = 4\n',
+            ["[sft] lora_rank=4 has no meaning"],
+            id="a rule of several settings",
+        ),
+        pytest.param(
+            '[base]\nstage = "pretrain"\nfrom = "pack:smollm2"\ndata = "sea.txt"\n',
+            ['[base] from = "pack:smollm2"', "read from a folder"],
+            id="a named model as a tokenizer",
+        ),
+        pytest.param(
+            '[base]\nstage = "pretrain"\nfrom = "sea.txt"\ndata = "sea.txt"\n',
+            ['[base] from = "sea.txt"', "holds no tokenizer", "add a [tokenizer]"],
+            id="a file as a tokenizer",
+        ),
+        pytest.param(
+            '[sft]\nfrom = "sea.txt"\ndata = "talks.jsonl"\n',
+            ['[sft] from = "sea.txt"', "is a file", 'named as data = "…"'],
+            id="a file as a model",
+        ),
+        pytest.param(
+            BASE + PPO.format("judges:sum"),
+            ["[ppo] reward", "judges has no function 'sum'"],
+            id="a function that is not there",
+        ),
+        pytest.param(
+            BASE + PPO.format("judge:count"),
+            ["[ppo] reward", "no module judge that can be imported"],
+            id="a module that is not there",
+        ),
+        pytest.param(
+            BASE + PPO.format("judges.py:count"),
+            ["[ppo] reward", "no module judges.py"],
+            id="a module's file",
+        ),
+        pytest.param(
+            BASE + PPO.format("length:x"),
+            ["[ppo] reward", "length:x", "number of words"],
+            id="a check that means nothing",
+        ),
+        pytest.param(
+            BASE + PPO.format("judges.py"),
+            ['[ppo] reward = "judges.py"', "holds no reward model"],
+            id="a file as a reward",
+        ),
+        pytest.param(
+            BASE + PPO.format(".") + 'critic = "judges:count"\n',
+            ['[ppo] reward = "."', "holds no reward model"],
+            id="a folder that is no reward",
+        ),
+        pytest.param(
+            BASE + PPO.format("json") + 'critic = "judges:count"\n',
+            ['[ppo] critic = "judges:count"', "nor there as a folder"],
+            id="a function as a critic",
+        ),
+        pytest.param(
+            BASE + '[redteam]\nmodels = ["base"]\nguard = "."\n',
+            ['[redteam] guard = "."', "holds no guard"],
+            id="a folder that is no guard",
+        ),
+        pytest.param(
+            BASE + LABELS + '[sft]\nfrom = "base"\ndata = "labels/randm"\n',
+            ['[sft] data = "labels/randm"', "[labels] makes", "random/conversations"],
+            id="data that a table does not make",
+        ),
+        pytest.param(
+            BASE + LABELS + '[sft]\nfrom = "base"\ndata = "labels/random/train.jsonl"\n',
+            ["[labels] makes"],
+            id="a file that a table does not make",
+        ),
         pytest.param("[tokenizer]\n", ["first table", "from"], id="nothing to start from"),
         pytest.param('[tokenizer]\nfrom = "nope"\n', ["nope", "folder"], id="from nowhere"),
         pytest.param("[tokenizer]\nfrom = 3\n", ["from=3", "quotes"], id="from of a wrong type"),
@@ -346,6 +438,7 @@ def test_the_model_of_a_recipe_with_seeds_is_its_last_run(folder: Path) -> None:
 def test_what_cannot_run_is_refused_before_anything_runs(
     folder: Path, text: str, told: list[str]
 ) -> None:
+    (folder / "judges.py").write_text(JUDGES)
     with pytest.raises(UserError) as refused:
         recipe_of(folder, text)
     for words in told:
@@ -455,8 +548,10 @@ def test_another_recipe_or_foreign_files_are_left_alone(folder: Path) -> None:
     before = sorted(path.name for path in out.iterdir())
     with pytest.raises(UserError, match=r"\[tokenizer\] vocab_size was 320.*--out"):
         run_recipe(recipe_of(folder, text.replace("320", "384")), out)
-    with pytest.raises(UserError, match=r"its tables were tokenizer"):
-        run_recipe(recipe_of(folder, text + '[second]\nstage = "tokenizer"\ndata = "sea.txt"'), out)
+    with pytest.raises(UserError, match=r"\[tokenizer\] was there.*not begun may change"):
+        run_recipe(
+            recipe_of(folder, text.replace("[tokenizer]", '[second]\nstage = "tokenizer"')), out
+        )
     assert sorted(path.name for path in out.iterdir()) == before
 
     # A comment more is the same recipe.
@@ -485,6 +580,93 @@ def test_stages_that_have_not_begun_may_be_mended(
     assert (out / "recipe.toml").read_text() == (out / ".recipe.toml.copy").read_text() == right
     with pytest.raises(UserError, match=r"\[second\] data was"):
         run_recipe(recipe_of(folder, wrong), out)
+
+
+def test_a_table_may_come_and_go_where_none_that_has_begun_is_changed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = '[{}]\nstage = "tokenizer"\nvocab_size = {}\ndata = "sea.txt"\n'
+    base = '[base]\nstage = "pretrain"\n' + RECIPE.partition('"pretrain"')[2].partition("[ag")[0]
+    begun, out = one.format("first", 320) + base, folder / "out"
+    run_recipe(recipe_of(folder, begun), out)
+    weights = (out / "base" / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    # At the end, at the beginning and between.
+    for text in (
+        begun + one.format("last", 384),
+        one.format("zeroth", 384) + begun,
+        begun.replace("[base]", one.format("unused", 384) + "[base]"),
+    ):
+        longer = recipe_of(folder, text)
+        if "unused" in text:  # the model would begin from another table than it did
+            with pytest.raises(UserError, match=r"\[base\] from was 'first'"):
+                run_recipe(longer, out)
+            continue
+        run_recipe(longer, out)
+        said = capsys.readouterr().out
+        assert said.count("finished before") == 2 and "written anew" in said
+        assert (out / "recipe.toml").read_text() == text
+        run_recipe(longer, out)
+        assert capsys.readouterr().out.count("finished before") == 3
+        shutil.rmtree(out / ("last" if "last" in text else "zeroth"))
+    run_recipe(recipe_of(folder, begun), out)
+    assert (out / "base" / "model.safetensors").read_bytes() == weights
+    # The table that it began from by its place may be named as well.
+    run_recipe(recipe_of(folder, begun.replace("[base]", '[base]\nfrom = "first"')), out)
+    assert capsys.readouterr().out.count("finished before") == 4
+
+
+def test_a_reward_of_ones_own_lies_beside_the_recipe(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    (elsewhere / "judges.py").write_text("def other(prompts, completions):\n    return []\n")
+    (folder / "judges.py").write_text("from words import count\n")
+    (folder / "words.py").write_text(JUDGES)
+    questions = [{"prompt": f"Where does ship {i} sail?"} for i in range(8)]
+    (folder / "asked.jsonl").write_text("".join(json.dumps(one) + "\n" for one in questions))
+    labels = '[labels]\nstage = "best-of-n"\nprompts = "asked.jsonl"\nreward = "judges:count"\n'
+    labels += 'gold = "judges:count"\n'  # which takes nothing off for an answer that does not end
+    text = RECIPE + labels + "n = 2\nquestions = 4\nmax_new_tokens = 4\nthreads = 1\n"
+    out = folder / "out"
+    run_recipe(recipe_of(folder, text), out)
+    found = read_run(out / "labels")
+    paths = {name: Path(one["path"]) for name, one in found["parents"].items()}
+    assert paths["reward"] == folder / "judges.py"
+    assert paths["reward module words"] == folder / "words.py"
+    [first, *_] = read_lines(out / "labels" / "answers.jsonl")
+    assert first["gold"] == [len(one) for one in first["texts"]]
+    # It is the same journey from the recipe's own folder, and another one with another reward.
+    monkeypatch.chdir(folder)
+    run_recipe(read_recipe("mine.toml"), out)
+    monkeypatch.chdir(elsewhere)
+    (folder / "words.py").write_text(JUDGES.replace("len(one)", "0.0"))
+    with pytest.raises(UserError, match="begun from another reward module words"):
+        run_recipe(read_recipe(folder / "mine.toml"), out)
+
+
+def test_a_script_does_not_read_its_recipe_for_ever(folder: Path) -> None:
+    (folder / "mine.toml").write_text(BASE + PPO.format("script:count"))
+    (folder / "script.py").write_text(
+        f"{JUDGES}\nfrom pathlib import Path\nfrom groundup.app.journey import run_recipe\n"
+        "from groundup.app.recipe import read_recipe\n"
+        "with open(Path(__file__).with_name('started'), 'a') as file:\n    file.write('x')\n"
+        "recipe = Path(__file__).with_name('mine.toml')\n"
+        "run_recipe(read_recipe(recipe), recipe.with_name('out'))\n"
+    )
+    with pytest.raises(UserError, match=r"script is imported for its reward .*__main__"):
+        read_recipe(folder / "mine.toml")
+    assert (folder / "started").read_text() == "x"
+
+
+def test_a_link_to_nowhere_is_told_as_such(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "out").symlink_to(folder / "gone")
+    assert main(["run", str(folder / "miniature.toml"), "--out", str(folder / "out")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "out is a link to" in said and "gone', which is not there; make that folder" in said
 
 
 def test_a_list_that_was_written_as_a_table_is_shown_its_form(folder: Path) -> None:

@@ -17,18 +17,18 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from groundup.app.recipe_folder import MOST_SEEDS, find_data, find_model, runs_of
 from groundup.app.settings import configured
-from groundup.app.stages import INPUTS, REWARDS, STAGES, Stage
+from groundup.app.stages import GUARDS, INPUTS, REWARDS, STAGES, Stage
 from groundup.data.packs.manifest import HUB, PACK, find_set
 from groundup.errors import UserError, known_names
-from groundup.formats.locate import check_named, is_named
+from groundup.formats.locate import TOKENIZER, check_named, is_named
 from groundup.train.config import StageConfig
 from groundup.train.ranges import check_text
 
@@ -55,7 +55,9 @@ class Table:
             for field, at in self.inputs.items()
         }
         values = {**self.settings, **inputs, "out": str(out / self.name)}
-        return configured(self.stage.config, values, lambda field: f"[{self.name}] {field}")
+        return configured(
+            self.stage.config, values, lambda field: f"[{self.name}] {field}", f"[{self.name}] "
+        )
 
 
 def _placed(out: Path, at: str) -> str:
@@ -161,6 +163,7 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
             earlier = {table.name: table for table in tables if table.name not in runs}
             tables += _table(run, settings, earlier, groups, later, folder)
         groups[title] = tuple(runs)
+    _check_rewards(tables, folder)
     return Recipe(name, text, tuple(tables))
 
 
@@ -202,7 +205,7 @@ def _table(
         raise UserError(f"[{title}] sets out, but its folder is the table's name; leave out away")
     inputs = _inputs(title, stage, values, groups)
     for field in [field for field in inputs if INPUTS[field] == REWARDS]:
-        # A verifier or a function is a setting like any other.
+        # A verifier or a function is a setting like any other; a critic is a model's folder.
         named = inputs[field]
         if isinstance(named, str) and named.startswith("ensemble:"):
             raise UserError(
@@ -211,7 +214,8 @@ def _table(
             )
         checks = isinstance(named, str) and (":" in named or is_verifier(named))
         tables = (*earlier, *groups, *later, title)
-        if checks and named not in tables and not os.path.exists(folder / named):
+        is_folder = field == "critic" or named in tables or os.path.exists(folder / named)
+        if checks and not is_folder:
             del inputs[field]
     packs: dict[str, Table] = {}
     found: dict[str, str | tuple[str, ...]] = {}
@@ -232,8 +236,41 @@ def _table(
     table = Table(title, stage, settings, found)
     table.config(Path())
     for pack in settings.get("packs", ()):
-        find_set(pack)
+        _data_set(f"[{title}] packs", pack)
     return [*packs.values(), table]
+
+
+def _data_set(told: str, name: str) -> str:
+    """The name of a data set that there is; a refusal begins with who named it."""
+    try:
+        return find_set(name).name
+    except UserError as error:
+        raise UserError(f"{told}: {error}") from None
+
+
+def _check_rewards(tables: Sequence[Table], folder: Path) -> None:
+    """Refuse checks that mean nothing and functions that are not there.
+
+    A person's module is imported for that, in a process of its own.
+    """
+    from groundup.align.rewards.verifiers import modules_beside, open_reward
+
+    named = {
+        table.settings[field]: f"[{table.name}] {field}"
+        for table in reversed(tables)
+        for field in table.stage.inputs
+        if INPUTS[field] == REWARDS and field in table.settings
+    }
+    named.pop("sentiment", None)  # its lexicon is downloaded when it is used
+    # A script that is imported for its reward would read its recipe again, and so for ever.
+    if os.environ.get("GROUNDUP_IMPORTS_REWARD"):
+        return
+    with modules_beside(folder):
+        for reward, told in named.items():
+            try:
+                open_reward(reward)
+            except UserError as error:
+                raise UserError(f"{told}: {error}") from None
 
 
 def _stage(title: str, values: Mapping[str, Any]) -> Stage:
@@ -319,6 +356,13 @@ def _locate(
             f"{_either(list(runs))}"
         )
     if "data" in wanted and _lies_in_data(named, earlier):
+        title, _, inside = named.partition("/")
+        parts = earlier[title].stage.parts
+        if parts and not _is_part(PurePosixPath(inside), parts):
+            raise UserError(
+                f"{reference} does not fit: {known_names(inside, parts, f'[{title}] makes')}; name "
+                "one of these"
+            )
         return named
     if wanted == ("model",) and is_named(named):
         try:
@@ -328,8 +372,8 @@ def _locate(
         return named
     if "data" in wanted and named.startswith(HUB):
         return named
-    if named.startswith(PACK):
-        pack = find_set(named.removeprefix(PACK)).name
+    if named.startswith(PACK) and "tokenizer" not in wanted:
+        pack = _data_set(str(reference), named.removeprefix(PACK))
         if "data" not in wanted:
             raise UserError(
                 f"{reference} does not fit: a pack is data, and a {wanted[0]} is needed"
@@ -338,6 +382,11 @@ def _locate(
         if name not in earlier:
             packs[name] = Table(name, STAGES["data"], {"packs": [pack]}, {})
         return name
+    if "tokenizer" in wanted and is_named(named):
+        raise UserError(
+            f"{reference} does not fit: a tokenizer is read from a folder with {TOKENIZER}; add a "
+            "[tokenizer] above, or give a model's folder"
+        )
     if named == reference.title or named in later:
         raise UserError(f"{reference} is not above it; a table starts from one that came before")
     check_text(f"[{reference.title}] {reference.field}", Path(named))
@@ -354,9 +403,30 @@ def _locate(
             f"{reference} is neither a table above nor there as a folder; "
             f"{known_names(named, earlier, 'tables above are') if earlier else 'check its name'}"
         )
+    try:
+        return str(_found(wanted, path))
+    except UserError as error:
+        raise UserError(f"{reference} does not fit: {error}") from None
+
+
+def _found(wanted: tuple[str, ...], path: Path) -> Path:
+    """The data or model in a folder, or the folder itself where it holds what is wanted."""
     if "data" in wanted:
-        return str(find_data(path))
-    return str(find_model(path) if wanted == ("model",) else path)
+        return find_data(path)
+    if wanted == ("model",):
+        return find_model(path, 'data are named as data = "…"')
+    if "tokenizer" in wanted and not (path / TOKENIZER).is_file():
+        raise UserError(
+            f"{str(path)!r} holds no tokenizer ({TOKENIZER}); add a [tokenizer] above, or give a "
+            "model's folder"
+        )
+    if wanted in (REWARDS, GUARDS):
+        # Loading torch takes a second, which few recipes need.
+        from groundup.align.rewards.model import REWARD, described_as
+        from groundup.formats.folder import HARM
+
+        described_as(REWARD if wanted == REWARDS else HARM, path)
+    return path
 
 
 def _lies_in_data(named: str, earlier: Mapping[str, Table]) -> bool:
@@ -364,6 +434,13 @@ def _lies_in_data(named: str, earlier: Mapping[str, Table]) -> bool:
     title, _, inside = named.partition("/")
     is_below = bool(inside) and ".." not in Path(inside).parts
     return is_below and title in earlier and earlier[title].stage.makes == "data"
+
+
+def _is_part(inside: PurePosixPath, parts: tuple[str, ...]) -> bool:
+    """Whether this is one of the parts, a folder of them or one of their files."""
+    paths = [PurePosixPath(part) for part in parts]
+    is_file = inside.name in ("train.jsonl", "heldout.jsonl") and inside.parent in paths
+    return is_file or any(path.is_relative_to(inside) for path in paths)
 
 
 def _either(names: list[str]) -> str:

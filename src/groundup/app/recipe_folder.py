@@ -52,11 +52,11 @@ def runs_of(title: str, table: Mapping[str, Any]) -> tuple[str, ...]:
     return (title,)
 
 
-def find_model(path: Path | str) -> Path:
+def find_model(path: Path | str, of_data: str = "data go behind --data") -> Path:
     """The model that `path` means: a model, by its name or where it lies, or a recipe's output.
 
     Of a recipe's models it is the last that was taught to answer, else the last; of those, one that
-    is finished. Raises `UserError` when there is none.
+    is finished. Raises `UserError` when there is none; `of_data` says where data are given.
     """
     check_text("the model's name", Path(path))
     path = locate(path)
@@ -69,7 +69,7 @@ def find_model(path: Path | str) -> Path:
         if holds_model(around) or is_begun(around):
             remedy = f"give the folder around it: {str(path.parent)!r}"
         else:
-            remedy = "give the folder of a model; data go behind --data"
+            remedy = f"give the folder of a model; {of_data}"
         raise UserError(f"{str(path)!r} is a file, not a model folder; {remedy}")
     if not is_begun(path):
         inside = sorted(p.name for p in path.glob("*") if holds_model(p))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,11 +18,15 @@ C = TypeVar("C", bound=BaseModel)
 
 
 def configured(
-    config: type[C], values: Mapping[str, Any], spelled: Callable[[str], str] = str
+    config: type[C],
+    values: Mapping[str, Any],
+    spelled: Callable[[str], str] = str,
+    told: str = "",
 ) -> C:
     """Return `values` as a config; no value is converted to another type.
 
-    Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it.
+    Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it,
+    and `told` stands before what is said of several.
     """
     faults = [
         fault
@@ -34,12 +39,14 @@ def configured(
     try:
         # As JSON, because there a path is a string, and nothing else is taken for one.
         return config.model_validate_json(json.dumps(values, default=str), strict=True)
+    except UserError as error:
+        raise UserError(f"{told}{error}") from None
     except ValidationError as error:
         found = error.errors()
         items = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
         # A list of which an item is wrong is said to be too short as well.
         lines = [
-            _fault(config, dict(fault), spelled)
+            _fault(config, dict(fault), spelled, told)
             for fault in found
             if fault["type"] != "too_short" or fault["loc"][0] not in items
         ]
@@ -62,11 +69,16 @@ _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal",
 def _unspeakable(
     config: type[BaseModel], name: str, value: object, spelled: Callable[[str], str]
 ) -> Iterator[str]:
-    """Yield the faults of values that JSON cannot hold or that no file can be called."""
+    """Yield the faults of values that JSON cannot hold or that no file can be called.
+
+    TOML's dates are among them: as text they would pass for a path.
+    """
     field = config.model_fields[name]
     if isinstance(value, tuple | list):
         for one in value:
             yield from _unspeakable(config, name, one, spelled)
+    elif isinstance(value, date | time):
+        yield f"{spelled(name)}={value} is a date or a time, which no setting is; put it in quotes"
     elif isinstance(value, float) and not math.isfinite(value):
         rules = "".join(f", {one.rule()}" for one in ranges(field))
         yield f"{spelled(name)}={value} must be a finite number{rules}; {_remedy(config, name)}"
@@ -85,7 +97,9 @@ def _types(annotation: Any) -> Iterator[Any]:
         yield from _types(part)
 
 
-def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[[str], str]) -> str:
+def _fault(
+    config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[[str], str], told: str
+) -> str:
     """Return one of pydantic's findings in one sentence: the value, the rule, the remedy."""
     kind, context = fault["type"], fault.get("ctx", {})
     name = str(fault["loc"][0]) if fault["loc"] else ""
@@ -98,7 +112,7 @@ def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[
             f"{known_names(name, known, 'its settings are')}"
         )
     if not name or kind == "value_error":  # a rule of ours, which says it all
-        return str(fault["msg"]).removeprefix("Value error, ")
+        return told + str(fault["msg"]).removeprefix("Value error, ")
     given = fault["input"]
     if kind in _BOUNDS:
         rule = f"must be {next(ranges(config.model_fields[name])).rule(given)}"

@@ -45,7 +45,8 @@ class Stage:
 
     `command` is what the command line calls it, `help` its line there and `more` further
     paragraphs. `start` is the input that a recipe's `from` fills, and `positional` the one that is
-    given without an option's name.
+    given without an option's name. `parts` are the folders in what it makes that are data by
+    themselves, where a recipe may name them.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Stage:
     help: str
     more: tuple[str, ...] = ()
     positional: str | None = None
+    parts: tuple[str, ...] = ()
 
     @cached_property
     def config(self) -> type[StageConfig]:
@@ -274,6 +276,7 @@ STAGES: dict[str, Stage] = {
                 RESUMES,
             ),
             positional="model",
+            parts=("conversations", "preferences", "random/conversations"),
         ),
         Stage(
             "eval",

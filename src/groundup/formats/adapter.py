@@ -28,12 +28,18 @@ from groundup.data.packs.manifest import HUB
 from groundup.errors import UserError, shorten
 from groundup.formats.folder import (
     GENERATION_CONFIG,
-    TOKENIZER,
     StoredModel,
     save_beside,
     with_end_ids,
 )
-from groundup.formats.locate import ADAPTER_CONFIG, CONFIG, is_adapter, is_named, locate
+from groundup.formats.locate import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    TOKENIZER,
+    is_adapter,
+    is_named,
+    locate,
+)
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
 from groundup.formats.peft_config import read_adapter_config
 from groundup.formats.weights import weights_hash

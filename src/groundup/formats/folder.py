@@ -42,7 +42,6 @@ from groundup.text.tokenizer import Tokenizer
 GENERATION_CONFIG = "generation_config.json"
 # Smaller models are unsure of every word: they are sampled at a lower temperature.
 _SMALL = 20_000_000
-TOKENIZER = "tokenizer.json"
 CARD = "README.md"
 # The label of a guard's number.
 HARM = "harmful"

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from groundup.errors import UserError
-from groundup.formats.folder import TOKENIZER, ModelFolder, StoredModel
-from groundup.formats.locate import GGUF_SUFFIX, is_adapter, locate
+from groundup.formats.folder import ModelFolder, StoredModel
+from groundup.formats.locate import GGUF_SUFFIX, TOKENIZER, is_adapter, locate
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer

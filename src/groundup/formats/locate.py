@@ -23,6 +23,7 @@ GGUF_SUFFIX = ".gguf"
 _OF_MODELS = ("*.json", "*.jinja", "model*.safetensors", "adapter_model.safetensors")
 # The file written last into a finished folder of a model, and of an adapter.
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+TOKENIZER = "tokenizer.json"
 
 
 def is_named(source: Path | str) -> bool:

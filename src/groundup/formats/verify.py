@@ -46,11 +46,11 @@ from groundup.formats.checks import (
     same_ends,
 )
 from groundup.formats.compare import compared_with_folder, compared_with_gguf
-from groundup.formats.folder import TOKENIZER, ModelFolder, StoredModel
+from groundup.formats.folder import ModelFolder, StoredModel
 from groundup.formats.gguf.model import GGUFModel
 from groundup.formats.gguf.write import GGUFType, save_gguf
 from groundup.formats.load import load, open_model
-from groundup.formats.locate import GGUF_SUFFIX
+from groundup.formats.locate import GGUF_SUFFIX, TOKENIZER
 from groundup.formats.own_config import not_in_hugging_face
 from groundup.formats.peft import read_origin
 from groundup.generation.generate import generate

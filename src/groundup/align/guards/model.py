@@ -40,7 +40,8 @@ from groundup.align.rewards.model import (
     scores_of,
 )
 from groundup.errors import UserError
-from groundup.formats.folder import HARM, TOKENIZER
+from groundup.formats.folder import HARM
+from groundup.formats.locate import TOKENIZER
 from groundup.runs.files import is_number, read_kept, write_kept
 from groundup.text.chat import encode_chat
 from groundup.text.cleaning import split_hash

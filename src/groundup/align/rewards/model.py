@@ -25,9 +25,9 @@ from groundup.align.rewards.verifiers import LARGEST_REWARD
 from groundup.align.rollout import Rollout
 from groundup.errors import UserError
 from groundup.formats.config_reader import ConfigReader
-from groundup.formats.folder import CARD, DTYPES, HARM, TOKENIZER, scores_texts
+from groundup.formats.folder import CARD, DTYPES, HARM, scores_texts
 from groundup.formats.hf_config import config_from_hf, config_to_hf
-from groundup.formats.locate import CONFIG
+from groundup.formats.locate import CONFIG, TOKENIZER
 from groundup.formats.weights import (
     INDEX,
     MAX_SHARD_BYTES,
@@ -165,16 +165,15 @@ def is_reward_model(folder: Path) -> bool:
         return False
 
 
-def load_reward_model(
-    folder: Path, tokenizer: Tokenizer | None = None, label: str = REWARD
-) -> RewardModel:
-    """The reward model in a folder, for answers in tokens of `tokenizer`; or a guard, of its label.
+def described_as(label: str, folder: Path) -> dict[str, Any]:
+    """What config.json says of the reward model in a folder; or of the guard, of its label.
 
-    Raises `UserError` for a folder without one, and for one that reads other tokens.
+    Raises `UserError` for a folder without one.
     """
     if not is_reward_model(folder):
+        what = "reward model" if label == REWARD else "guard"
         raise UserError(
-            f"{folder} holds no reward model; train one with groundup reward and give its folder"
+            f"{folder} holds no {what}; train one with groundup {_MAKES[label]} and give its folder"
         )
     described = read_json_object(folder / CONFIG)
     labels = described.get("num_labels", len(described.get("id2label") or {"0": ""}))
@@ -183,6 +182,17 @@ def load_reward_model(
     if (HARM in _labels(described)) != (label == HARM):
         what = "a guard, whose number rises with harm" if label == REWARD else "no guard"
         raise UserError(f"{folder} holds {what}; give a folder that groundup {_MAKES[label]} wrote")
+    return described
+
+
+def load_reward_model(
+    folder: Path, tokenizer: Tokenizer | None = None, label: str = REWARD
+) -> RewardModel:
+    """The reward model in a folder, for answers in tokens of `tokenizer`; or a guard, of its label.
+
+    Raises `UserError` for a folder without one, and for one that reads other tokens.
+    """
+    described = described_as(label, folder)
     if tokenizer is not None and (folder / TOKENIZER).is_file():
         own = Tokenizer.load(folder)
         if not own.same_tokens(tokenizer):

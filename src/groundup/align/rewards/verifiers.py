@@ -16,7 +16,8 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -35,6 +36,7 @@ _PROGRAMS = Path(__file__).with_name("sandboxed")
 # In size: what is far larger is a mistake, and its squares end in no number.
 LARGEST_REWARD = 1e9
 REWARDS_ALLOWED = f"a number from {-LARGEST_REWARD:,.0f} to {LARGEST_REWARD:,.0f}"
+_beside: ContextVar[Path | None] = ContextVar("_beside", default=None)
 
 
 @runtime_checkable
@@ -331,7 +333,7 @@ def source_of(spec: str) -> Path | None:
     """The file of a person's reward function, `module:function`, which is not imported for that;
     None for what is none or is not found, and for functions of this package."""
     name, colon, _ = spec.partition(":")
-    parts, places = name.split("."), [os.getcwd(), *sys.path]
+    parts, places = name.split("."), [*_own_places(), *sys.path]
     if not colon or is_verifier(spec) or parts[0] == "groundup":
         return None
     if not all(map(str.isidentifier, parts)):
@@ -344,20 +346,40 @@ def source_of(spec: str) -> Path | None:
         places = list(found.submodule_search_locations or [])
     if found is None or found.origin is None or not os.path.isfile(found.origin):
         return None
-    path, here = Path(found.origin), Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    return _from_here(found.origin)
 
 
 def modules_of(spec: str) -> dict[str, Path]:
-    """The modules of the current folder that a person's reward function, `module:function`, imports
+    """The modules of a person's own folders that their reward function, `module:function`, imports
     at whatever depth, by their names; they are read, and not imported."""
-    here, name = Path.cwd(), spec.partition(":")[0]
-    finder = ModuleFinder([str(here)], excludes=["groundup"])
+    name = spec.partition(":")[0]
+    finder = ModuleFinder(_own_places(), excludes=["groundup"])
     # What cannot be imported is told of where it is.
     with contextlib.suppress(ImportError, SyntaxError, ValueError):
         finder.import_hook(name)
     files = {one: vars(found)["__file__"] for one, found in finder.modules.items() if one != name}
-    return {one: Path(file).relative_to(here) for one, file in sorted(files.items()) if file}
+    return {one: _from_here(file) for one, file in sorted(files.items()) if file}
+
+
+@contextlib.contextmanager
+def modules_beside(folder: Path | None) -> Iterator[None]:
+    """Look for a person's modules in this folder, a recipe's, before the current one."""
+    before = _beside.set(folder)
+    try:
+        yield
+    finally:
+        _beside.reset(before)
+
+
+def _own_places() -> list[str]:
+    """The folders in which a person's modules are looked for before all others."""
+    beside, here = _beside.get(), os.getcwd()
+    return [here] if beside is None else list(dict.fromkeys([str(beside.resolve()), here]))
+
+
+def _from_here(file: str) -> Path:
+    path, here = Path(file), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 class OwnReward:
@@ -370,7 +392,7 @@ class OwnReward:
     """
 
     def __init__(self, name: str, seconds: float = OWN_SECONDS) -> None:
-        self.name, self._seconds = name, seconds
+        self.name, self._seconds, self._places = name, seconds, _own_places()
         limits = Limits(wall_seconds=seconds, isolated=False)
         self._sandbox = Sandbox(_PROGRAMS / "own_reward.py", limits)
         # What is misspelt is better said before sampling.
@@ -390,7 +412,8 @@ class OwnReward:
         return [self._number(*one) for one in zip(found["values"], completions, strict=True)]
 
     def _ask(self, question: Mapping[str, object], what: str) -> dict[str, Any]:
-        found = self._sandbox.ask({"function": self.name, **question})
+        asked = {"function": self.name, "places": self._places, **question}
+        found = self._sandbox.ask(asked)
         if found is None:
             raise UserError(
                 f"the reward {self.name} ended its process or took more than {self._seconds:g} s "
@@ -405,7 +428,7 @@ class OwnReward:
         if "missing" in found:
             raise UserError(
                 f"the reward {self.name} has no module {module} that can be imported "
-                f"({found['missing']}); it is looked for in the current folder first"
+                f"({found['missing']}); it is looked for in {' and '.join(self._places)} first"
             )
         if "known" in found:
             near = nearest(name, found["known"])

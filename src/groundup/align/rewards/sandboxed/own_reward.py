@@ -1,4 +1,4 @@
-"""In a process of its own: a person's reward function, `module:function` of the current folder.
+"""In a process of its own: a person's reward function, `module:function` of their folder.
 
 A parameter called `prompts`, `completions` or `rows` is given these, wherever it stands. One of
 another name is given what stands at its place in f(prompts, completions, rows), the rows only where
@@ -33,7 +33,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     """
     name, _, wanted = question["function"].partition(":")
     try:
-        module = _module(name)
+        module = _module(name, tuple(question["places"]))
     except BaseException as error:  # whatever a person's module raises
         return {"missing": _said(error)}
     try:
@@ -70,8 +70,8 @@ def _written(value: Any) -> str:
 
 
 @lru_cache
-def _module(name: str) -> ModuleType:
-    sys.path.insert(0, os.getcwd())
+def _module(name: str, places: tuple[str, ...]) -> ModuleType:
+    sys.path[:0] = places
     os.environ["GROUNDUP_IMPORTS_REWARD"] = name  # what opens a run looks for it
     try:
         return importlib.import_module(name)
