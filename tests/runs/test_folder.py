@@ -30,6 +30,7 @@ from groundup.runs.folder import (
     runs_inside,
 )
 from groundup.train.config import TrainingConfig
+from groundup.tune.config import SFTConfig
 
 
 def open_run(folder: Path, stage: str = "sft", **settings: Any) -> Run:
@@ -86,6 +87,20 @@ def test_a_run_from_before_a_setting_existed_has_its_default(tmp_path: Path) -> 
     open_run(tmp_path, seed=4).close()
     with pytest.raises(UserError, match=r"gradient_clip=1.0, not gradient_clip=0.5"):
         open_run(tmp_path, seed=4, gradient_clip=0.5)
+
+
+def test_a_run_from_before_a_setting_that_is_a_table_has_its_default(tmp_path: Path) -> None:
+    asked = {"out": tmp_path / "run", "model": Path("model"), "data": [Path("data")]}
+    with Run.open(tmp_path / "run", "sft", SFTConfig(**asked)) as run:
+        run.plan({"steps": 1})
+    for path in (tmp_path / "run" / "run.json", tmp_path / "run" / ".run.json.copy"):
+        facts = json.loads(path.read_text())
+        del facts["config"]["template"]
+        facts.pop("sha256", None)
+        path.write_text(json.dumps(facts))
+    Run.open(tmp_path / "run", "sft", SFTConfig(**asked)).close()
+    with pytest.raises(UserError, match=r"begun with template=\{\}, not template=\{'a': 'b'\}"):
+        Run.open(tmp_path / "run", "sft", SFTConfig(**asked, template={"a": "b"}))
 
 
 @pytest.mark.parametrize(
