@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import unicodedata
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 
 from groundup.data import dataset
 from groundup.data import hub as hub_data
-from groundup.data.corpus import documents
+from groundup.data.config import DataConfig
+from groundup.data.corpus import documents, heldout_documents
 from groundup.data.dataset import Dataset, load_dataset, load_datasets
 from groundup.data.records import read_conversations
 from groundup.errors import UserError
+from groundup.runs.folder import Run
 from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation, Document
 
@@ -344,6 +347,17 @@ def test_the_hub_is_asked_for_data_alone_and_told_of_in_one_sentence(
     with pytest.raises(UserError, match="hub:groundup-tests/none cannot be had") as caught:
         hub_data.pull_dataset("groundup-tests/none")
     assert "\n" not in str(caught.value)
+    reason = re.findall(r"cannot be had \((.*)\); check", str(caught.value))[0]
+    # The client tells a program's author more: what is said of it ends where a sentence does.
+    assert reason in str(caught.value.__context__) and not reason.endswith(" …")
+    assert str(caught.value.__context__).partition(reason)[2][:1] in (".", "")
+
+
+def test_a_long_reason_breaks_off_between_sentences_or_words() -> None:
+    assert hub_data.shortened("It failed.\n See it.") == "It failed. See it."
+    assert hub_data.shortened(f"It failed. Then {'the rest ' * 30}failed.") == "It failed"
+    cut = hub_data.shortened("the rest " * 30)
+    assert 180 < len(cut) <= 200 and cut.endswith(("the …", "rest …"))
 
 
 # Packs.
@@ -400,9 +414,60 @@ def test_columns(tmp_path: Path) -> None:
         load_dataset([native], columns={"system": "persona"})
 
 
+READERS = [documents, heldout_documents, lambda folder: load_dataset([folder])]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_data_that_was_not_finished_is_not_read(tmp_path: Path, read: Any, written: int) -> None:
+    """However much of it lies there: the files of rows are not even opened."""
+    folder = tmp_path / "data"
+    with Run.open(folder, "data", DataConfig(out=folder)):
+        for name in ("documents/train.jsonl", "conversations/train.jsonl")[:written]:
+            (folder / name).parent.mkdir()
+            (folder / name).write_text("no row")
+    message = r"^the data run in '.*data' was not finished; start its command again, or give other"
+    with pytest.raises(UserError, match=message):
+        read(folder)
+    with Run.open(folder, "data", DataConfig(out=folder)) as run:
+        for side in ("train", "heldout"):
+            for kind, row in (("documents", {"text": "a"}), ("conversations", talk(1))):
+                (folder / kind).mkdir(exist_ok=True)
+                lines(folder / kind / f"{side}.jsonl", [row])
+        (folder / "data.json").write_text("{}")
+        run.finish()
+    read(folder)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_the_folder_of_a_model_is_not_read_as_data(tmp_path: Path, read: Any) -> None:
+    lines(tmp_path / "checkpoints" / "step-1" / "manifest.json", [{"schema": 1}])
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="is a model's folder, not data; give the folder of"):
+        read(tmp_path)
+    (tmp_path / "config.json").unlink()
+    for traits, stage, message in (
+        ({"reads": "documents"}, "pretrain", "is a model's folder, not data"),
+        ({}, "tokenizer", "^the tokenizer run in '.*' made no data; give data of"),
+    ):
+        out = tmp_path / stage
+        with Run.open(out, stage, DataConfig(out=out), traits=traits) as run:
+            (out / "tokenizer.json").write_text("{}")
+            run.finish()
+        with pytest.raises(UserError, match=message):
+            read(out)
+
+
+def test_a_file_that_only_is_called_as_that_of_a_run_is_data(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps([talk(1), talk(2)]))
+    assert len(load_dataset([tmp_path], validation=0).train) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("noext", "a,b\n1,2\n", r"noext' has no ending; data is read from \.jsonl"),
         ("a.xml", "a,b\n1,2\n", r"ends in '\.xml'; data is read from \.jsonl"),
         ("a.jsonl", "{}\n", "has no columns, and no layout that is known"),
         ("a.csv", "a,b\n1,2\n", "columns a, b, and no layout.* --columns .*first line"),

@@ -157,6 +157,24 @@ def test_a_json_file_may_be_one_list_with_its_places_as_lines(tmp_path: Path) ->
             records.read_conversations(path)
 
 
+@pytest.mark.parametrize(("content", "what"), [([GOOD, GOOD], "list"), (GOOD, "object")])
+def test_lines_that_are_one_list_or_object_are_told_what_to_be_called(
+    tmp_path: Path, content: object, what: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(content, indent=2))
+    message = rf"^'.*rows\.jsonl' is one {what}, and a \.jsonl file .*; call it \.json$"
+    with pytest.raises(UserError, match=message):
+        records.read_preferences(path)
+    assert records.read_preferences(path.rename(tmp_path / "rows.json")).rows
+
+
+def test_a_line_that_is_no_json_is_told_with_one_number_of_a_line(tmp_path: Path) -> None:
+    path = _lines(tmp_path / "pairs.jsonl", *[GOOD] * 9, b'{"prompt": "a" "b"}')
+    (bad,) = records.read_preferences(path).bad
+    assert bad.reason == "not JSON: Expecting ',' delimiter at column 16"
+
+
 def test_own_rows_are_held_out_by_their_hash(tmp_path: Path) -> None:
     rows = [GOOD | {"prompt": f"p {n}", "chosen": c} for n in range(200) for c in ("a", "b")]
     first = split(_lines(tmp_path / "a.jsonl", *rows), "-", records.read_preferences)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from groundup.data.files import ROW_SUFFIXES, suffix_of
+from groundup.data.files import ROW_SUFFIXES, check_no_run, suffix_of
 from groundup.data.packs.manifest import made_from
 from groundup.data.records import read_documents
 from groundup.data.split import OWN_HELDOUT, data_files, hold_out, text_documents
@@ -56,6 +56,7 @@ def documents(source: Path) -> Documents:
     in twenty is held out, chosen by its hash, and at least one is on each side. Raises UserError
     for what cannot be read.
     """
+    check_no_run(source)
     if (source / "documents" / "train.jsonl").is_file():
         train = read_documents(source / "documents" / "train.jsonl")
         heldout = read_documents(source / "documents" / "heldout.jsonl")
@@ -87,6 +88,7 @@ def documents(source: Path) -> Documents:
 
 def heldout_documents(source: Path) -> tuple[Document, ...]:
     """The held-out side alone; what a data stage has to train on is not read for it."""
+    check_no_run(source)
     if (source / "documents" / "train.jsonl").is_file():
         return read_documents(source / "documents" / "heldout.jsonl").rows
     return documents(source).heldout

@@ -24,6 +24,7 @@ from groundup.data.files import (
     ROW_SUFFIXES,
     SUFFIXES,
     TEXT_SUFFIXES,
+    check_no_run,
     check_there,
     suffix_of,
 )
@@ -285,6 +286,7 @@ class Reader:
             return self._own(pull_dataset(source.removeprefix(HUB)), source)
         path = Path(source)
         check_there(path)
+        check_no_run(path)
         if is_stage(path):
             return _stage(path)
         return self._own(path, source)
@@ -325,8 +327,9 @@ class Reader:
                 bad += found.bad
             else:
                 require_file(path)  # a device's name says nothing of what is wrong with it
+                ending = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
                 raise UserError(
-                    f"{str(path)!r} ends in {path.suffix!r}; data is read from "
+                    f"{str(path)!r} {ending}; data is read from "
                     f"{', '.join(SUFFIXES)}, folders of such files, pack:NAME and hub:OWNER/NAME"
                 )
         return rows, bad

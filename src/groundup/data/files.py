@@ -17,6 +17,7 @@ from typing import Any
 
 from groundup.errors import UserError, installing, nearest
 from groundup.runs.files import read_json_object, require_file, written_aside
+from groundup.runs.folder import is_finished, read_run
 from groundup.text.rows import BadRow, Json
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -62,10 +63,25 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
         if not isinstance(whole, BadRow):
             yield 1, whole
             return
+    else:
+        _refuse_whole(content, path)
     # Only a line feed ends a line: JSON strings may hold U+2028 and other separators.
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
             yield number, _parse_line(line)
+
+
+def _refuse_whole(content: bytes, path: Path) -> None:
+    """Raises UserError for a file of lines that is one list or one row over several of them."""
+    first, _, rest = content.strip().partition(b"\n")
+    # A row that ends in its line is no beginning of a longer one.
+    if rest and isinstance(_parse_line(first), BadRow):
+        with suppress(ValueError, RecursionError):
+            whole = "list" if isinstance(json.loads(content.decode("utf-8")), list) else "object"
+            raise UserError(
+                f"{str(path)!r} is one {whole}, and a {suffix_of(path)} file has a row in each "
+                "line; call it .json"
+            )
 
 
 def _json_list(content: bytes, path: Path) -> list[Json | BadRow]:
@@ -92,6 +108,8 @@ def _parse_line(line: bytes) -> Json | BadRow:
         return BadRow(f"not UTF-8 at byte {error.start} of the line")
     except RecursionError:
         return BadRow("not JSON: nested too deeply")
+    except json.JSONDecodeError as error:
+        return BadRow(f"not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
         return BadRow(f"not JSON: {error}")
 
@@ -329,6 +347,30 @@ def check_there(path: Path) -> None:
     near = nearest(path.name, beside)
     hint = "check the path" if near is None else f"did you mean {near!r}?"
     raise UserError(f"there is no file {str(path)!r}; {hint}")
+
+
+def check_no_run(folder: Path) -> None:
+    """Checks that a folder is no model's, and no run's but that of finished data.
+
+    Their files end as rows do, and are none. Raises UserError.
+    """
+    is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+    is_model = is_model and any(folder.glob("*.safetensors"))
+    described = None
+    with suppress(UserError):  # where it is missing or somebody else's, it says nothing
+        described = read_run(folder)
+    if is_model or (described is not None and described["traits"]):
+        raise UserError(
+            f"{str(folder)!r} is a model's folder, not data; give the folder of groundup data "
+            "build, or files of texts or rows"
+        )
+    # The last that is written of data.
+    if described is None or (folder / "data.json").is_file():
+        return
+    run = f"the {described['stage']} run in {str(folder)!r}"
+    if is_finished(folder):
+        raise UserError(f"{run} made no data; give data of groundup data build, or your own")
+    raise UserError(f"{run} was not finished; start its command again, or give other data")
 
 
 def check_file(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -39,8 +40,14 @@ def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         if isinstance(error, OSError) and error.errno in OF_DISKS:
             raise  # the network has no part in it
-        why = " ".join(str(error).split())[:200]
         raise UserError(
-            f"hub:{name} cannot be had ({why}); check its name and the network, "
+            f"hub:{name} cannot be had ({shortened(str(error))}); check its name and the network, "
             "or give a folder in which it lies"
         ) from None
+
+
+def shortened(message: str) -> str:
+    """The first sentences of a message, as many as fit in 200 letters; else its first words."""
+    text = textwrap.shorten(message, 200, placeholder=" …")
+    sentences, _, rest = text.rpartition(". ")
+    return sentences if sentences and rest.endswith("…") else text
