@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from groundup.data import build, leaks, records
@@ -434,3 +437,21 @@ def test_only_the_leaking_paragraphs_leave_a_long_document() -> None:
     assert [document.text for document in kept] == ["Before.\n\nAfter.", "Sound."]
     (found,) = (one for one in report if one.check == "13-gram")
     assert (found.items, found.found, found.left) == (2, 1, 0)
+
+
+def test_a_stop_by_a_service_leaves_as_ctrl_c_does(tmp_path: Path) -> None:
+    """While other processes share the work, whose semaphores somebody must clear away."""
+    program = (
+        "import loky, sys\nfrom groundup.app.cli import main\n"
+        "loky.cpu_count = lambda: 2\nsys.exit(main())"
+    )
+    words = [sys.executable, "-c", program, "data", "build", "--out", str(tmp_path / "data")]
+    words += ["--packs", "world", "--world-megabytes", "3"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        watched = psutil.Process(process.pid)
+        while not any("LokyProcess" in " ".join(one.cmdline()) for one in watched.children()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate()
+    assert (process.returncode, said) == (128 + signal.SIGTERM, "\nstopped\n")

@@ -31,6 +31,7 @@ from groundup.errors import UserError
 from groundup.runs.console import counted, say
 from groundup.runs.files import write_json
 from groundup.runs.folder import Run
+from groundup.runs.parallel import terminable
 from groundup.text.rows import AnyRow, Document
 
 _SCHEMA = 1
@@ -44,7 +45,7 @@ def run(config: DataConfig) -> Path:
     """
     for name in config.packs:
         find_set(name)
-    with Run.open(config.out, "data", config) as run:
+    with terminable(), Run.open(config.out, "data", config) as run:
         if not run.finished:
             _make(config)
             run.finish()

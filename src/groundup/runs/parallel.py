@@ -16,6 +16,10 @@ from loky.process_executor import BrokenProcessPool
 
 from groundup.errors import UserError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
 S = TypeVar("S")
 T = TypeVar("T")
 # Tasks for each process: more than one, as they take different times.
@@ -51,6 +55,37 @@ def on_all_cores(function: Callable[[S], T], tasks: Sequence[S]) -> list[T]:
         ) from error
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does, and by its own number."""
+
+    number = signal.SIGTERM
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within it SIGTERM is raised as `Terminated`, unless somebody else has a use for it.
+
+    A process that just dies of it leaves semaphores to loky, which warns of them.
+    """
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGTERM, _terminate)
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _in_main_thread() -> bool:
+    """Whether this thread may say what a signal does."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated("stopped")
+
+
 def in_parts(count: int, least: int) -> list[range]:
     """The numbers below `count` in ranges for all cores, each of `least` numbers or more."""
     parts = max(1, min(_TASKS * loky.cpu_count(), count // least))
@@ -60,14 +95,25 @@ def in_parts(count: int, least: int) -> list[range]:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back; processes that begin now never see it, as this one will end them."""
+    """Hold Ctrl-C back, and SIGTERM where it is raised: a process half begun would complain.
+
+    Processes that begin now never see Ctrl-C, as this one will end them.
+    """
     held = hasattr(signal, "pthread_sigmask")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if held else None
+    came = list[int]()
+    is_raised = _in_main_thread() and signal.getsignal(signal.SIGTERM) is _terminate
+    if is_raised:
+        signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     try:
         yield
     finally:
+        if is_raised:
+            signal.signal(signal.SIGTERM, _terminate)
         if before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if came:
+        raise Terminated("stopped")
 
 
 def _end_with(parent: int) -> None:
