@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +25,17 @@ from groundup.app.cli import _set_environment, main
 from groundup.app.journey import _print_farewell, farewell
 from groundup.app.recipe import read_recipe
 from groundup.app.stages import EXPERIMENTS, STAGES
+from groundup.data.config import DataConfig
 from groundup.data.files import ROW_KINDS
-from groundup.data.packs.manifest import SETS
+from groundup.data.packs.manifest import (
+    IMAGES,
+    LEXICONS,
+    SETS,
+    DataSet,
+    GeneratedSet,
+    every_set,
+    find_set,
+)
 from groundup.data.records import read_conversations
 from groundup.train.config import ENVIRONMENT, TrainingConfig
 from groundup.train.ranges import ranges
@@ -275,6 +287,9 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["eval", "reprot", "x"], "report"),
         (["chat", "nowhere"], "'nowhere'"),
         (["generate"], "MODEL is missing"),
+        (["chat", "model", "--mine", "nowhere"], "no learner's folder (progress.json); name one: "),
+        (["chat", "smollm2"], "did you mean 'pack:smollm2'?"),
+        (["chat", "Qwen/Qwen2.5-0.5B"], "a model of Hugging Face's hub is hub:Qwen/Qwen2.5-0.5B"),
         (["chat", ""], "MODEL='' is empty"),
         (["label", "", "x", "--prompts", "x"], "MODEL='' is empty"),
         (["generate", "x", "a", "--stop", "b", "--stop", ""], "--stop='' must be a text"),
@@ -294,6 +309,31 @@ def test_a_slip_gets_one_line_and_the_nearest_name(
     assert shown.err.startswith("error: ") and shown.err.count("\n") == 1
     assert told in shown.err
     assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("journy", "there is no model folder 'journy'; did you mean 'journey'?"),
+        ("journey/bass", "there is no model folder 'journey/bass'; did you mean 'journey/base'?"),
+        # Where the folder is there, the name is of it and of no repository.
+        ("journey/zzzz", "there is no model folder 'journey/zzzz'; check its name\n"),
+        ("journey/data", "'journey/data' is a folder of data; give the folder of a model"),
+    ],
+)
+def test_a_model_that_is_missed_by_little_is_named(
+    model: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("recipe.toml", "base/config.json", "data/conversations/train.jsonl"):
+        (tmp_path / "journey" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "journey" / name).touch()
+    assert main(["chat", model]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_name_does_not_steer_the_terminal(
@@ -414,6 +454,19 @@ def test_data_list_shows_what_each_set_is(capsys: pytest.CaptureFixture[str]) ->
         assert f"{one.name} {size} {one.license}" in shown
         assert " ".join(one.citation.split()) in shown
     assert "world any size Apache-2.0 synthetic: made by a program" in shown
+    assert f"fetches {downloads(every_set(), IMAGES, LEXICONS)} together" in shown
+    needed = map(find_set, DataConfig(out=Path()).packs)
+    assert f"the quickstart needs {downloads(needed).replace('files', 'of them,')}." in shown
+
+
+def downloads(*packs: Iterable[DataSet]) -> str:
+    """The files in which the packs come, and their megabytes."""
+    sizes = {
+        one.archive.filename: one.archive.size
+        for one in itertools.chain(*packs)
+        if not isinstance(one, GeneratedSet)
+    }
+    return f"{len(sizes)} files of {sum(sizes.values()) / 1e6:.0f} MB"
 
 
 def test_data_show_prints_samples_that_a_person_can_read(
@@ -455,6 +508,27 @@ def test_inspecting_a_file_without_a_good_row_is_no_success(
     shown = capsys.readouterr()
     assert "There is nothing here to train on." in shown.out and "line 2: unknown" in shown.out
     assert "rows.jsonl holds no row to train on" in shown.err
+
+
+def test_a_file_is_inspected_in_rows_as_long_as_fine_tuning_makes_them(
+    journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(journey.talker, tmp_path / "model")
+    described = json.loads((tmp_path / "model" / "config.json").read_text())
+    described["max_position_embeddings"] = 2048
+    (tmp_path / "model" / "config.json").write_text(json.dumps(described))
+
+    def context(answer: str, *words: str) -> int:
+        row = {"prompt": "Where is it?", "completion": answer}
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+        file, model = str(tmp_path / "rows.jsonl"), str(tmp_path / "model")
+        assert main(["data", "inspect", file, "--model", model, *words]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        return int(re.findall(r"reads it in ([\d,]+) tokens", shown)[0].replace(",", ""))
+
+    assert context("There.") == 256
+    assert 256 < context("\u4e00" * 100) < 1024 == context("\u4e00" * 2000)
+    assert context("There.", "--context", "512") == 512
 
 
 def test_data_pull_says_what_came(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,8 @@ table. Its function lies in `commands`, in a page that is imported when the comm
 `groundup --help` loads next to nothing.
 
 What a user gave wrong ends in one line on stderr and exit code 2, a check that fails in 1, Ctrl-C
-in 130, SIGTERM while a stage trains in 143, and none in a traceback; a traceback is a bug of ours.
+in 130, SIGTERM while a stage trains or builds data in 143, and none in a traceback; a traceback is
+a bug of ours.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args, get_origin
 
@@ -329,7 +331,7 @@ def _ended(arguments: Sequence[str]) -> int:
         app(words)
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
-        why = _misread(error) if isinstance(error, CycloptsError) else str(error)
+        why = _misread(error, arguments) if isinstance(error, CycloptsError) else str(error)
         if ranks.tells_errors():
             return _complain(why)
         time.sleep(_SILENCE)
@@ -382,7 +384,7 @@ def _in_terminal(text: str) -> str:
     return wrapped(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else text
 
 
-def _misread(error: CycloptsError) -> str:
+def _misread(error: CycloptsError, arguments: Sequence[str]) -> str:
     """Return why the arguments cannot be read, in one line, and where to look."""
     why = " ".join(str(error).split())
     if isinstance(error, MissingArgumentError) and error.argument is not None:
@@ -399,6 +401,9 @@ def _misread(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = " ".join(map(repr, error.unused_tokens))
         why = f"{more} is more than this command takes; an option's name begins with --."
+        folder = error.unused_tokens[0]
+        if ("--mine", folder) in pairwise(arguments):
+            why = f"--mine {folder}: no learner's folder (progress.json); name one: --mine=FOLDER."
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         word = error.unused_tokens[0]
         if begun := [name for name in error.app or () if name.startswith(word)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from groundup.data.dataset import load_dataset
@@ -18,8 +19,8 @@ from groundup.formats.load import load_config, load_tokenizer
 from groundup.runs.console import say
 from groundup.runs.files import files_of, writable
 from groundup.text.rows import Conversation
+from groundup.tune import layout, prepare
 from groundup.tune.config import SFTConfig
-from groundup.tune.prepare import row_length
 
 
 def inspect(
@@ -39,7 +40,7 @@ def inspect(
     if html is not None:
         inputs = files_of(*map(Path, files), model)
         writable(html, "--html", inputs=inputs, force=force, ours=is_inspection)
-    context = row_length(config, load_config(model))
+    context = prepare.row_length(config, load_config(model))
     tokenizer = load_tokenizer(model)
     data = load_dataset(
         files, columns=config.column_names, validation=config.validation, refuse=False
@@ -48,6 +49,9 @@ def inspect(
         tokenizer = tokenizer.able_to_chat()
     with encoding_bar(len(data.train)) as progress:
         found = measured(data, tokenizer, context=context, examples=examples, progress=progress)
+    if config.context is None and found.most:
+        # As fine-tuning then has it: rows that hold the longest, of which nothing more is cut.
+        found = replace(found, context=layout.row_length(found.most, context)[0])
     title = " + ".join(files)
     # First, since whoever reads what is printed may stop reading.
     if html is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from groundup.app.stages import STAGES, Stage
-from groundup.errors import UserError
+from groundup.data.packs.manifest import HUB, MODELS, PACK
+from groundup.errors import UserError, nearest
 from groundup.formats.locate import GGUF_SUFFIX, holds_model, locate
 from groundup.train.ranges import check_text
 
@@ -63,7 +65,7 @@ def find_model(path: Path | str, of_data: str = "data go behind --data") -> Path
     if holds_model(path) or (path.is_file() and path.suffix == GGUF_SUFFIX):
         return path
     if not path.exists():
-        raise UserError(f"there is no model folder {str(path)!r}; check its name")
+        raise UserError(f"there is no model folder {str(path)!r}; {_meant(path)}")
     if not path.is_dir():
         around = path.absolute().parent
         if holds_model(around) or is_begun(around):
@@ -72,6 +74,10 @@ def find_model(path: Path | str, of_data: str = "data go behind --data") -> Path
             remedy = f"give the folder of a model; {of_data}"
         raise UserError(f"{str(path)!r} is a file, not a model folder; {remedy}")
     if not is_begun(path):
+        from groundup.data.dataset import is_stage  # late: it loads what reads data
+
+        if is_stage(path):
+            raise UserError(f"{str(path)!r} is a folder of data; give the folder of a model here")
         inside = sorted(p.name for p in path.glob("*") if holds_model(p))
         remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
         raise UserError(f"the folder {str(path)!r} holds no model (config.json); {remedy}")
@@ -86,6 +92,20 @@ def find_model(path: Path | str, of_data: str = "data go behind --data") -> Path
             "start the command that began it again, and it goes on"
         )
     return path / max(models)[2]
+
+
+def _meant(path: Path) -> str:
+    """The model that a name may mean where there is none of that name, as a hint."""
+    models = {one.name: f"{PACK}{one.name}" for one in MODELS}
+    with suppress(OSError):  # of a folder that may not be read
+        inside = path.parent.iterdir() if path.parent.is_dir() else ()
+        models |= {one.name: str(one) for one in inside if holds_model(one) or is_begun(one)}
+    near = path.name if path.name in models else nearest(path.name, models)
+    if near is not None:
+        return f"did you mean {models[near]!r}?"
+    if len(path.parts) == 2 and not path.parent.exists():
+        return f"check its name; a model of Hugging Face's hub is {HUB}{path}"
+    return "check its name"
 
 
 def find_data(path: Path) -> Path:

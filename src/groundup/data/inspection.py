@@ -70,7 +70,7 @@ class Inspection:
     """Counts of one's own data as a tokenizer and a context make of it.
 
     All but `heldout`, `hashed` of which a hash held out, `duplicates` and `bad` are of the training
-    rows. `refused` are rows that the
+    rows, of which none needs more than `most` tokens of a context. `refused` are rows that the
     template or the tokenizer cannot take, and why; the arrays are of the others: `lengths` in
     tokens as long as nothing is cut, `is_cut` conversations that are longer than `context`,
     `has_no_target` ones of which no token within it is trained. Documents are not cut but laid into
@@ -99,6 +99,7 @@ class Inspection:
     hashed: int = 0
     never_stops: bool = False
     apart: int = 0
+    most: int = 0
 
     @property
     def usable(self) -> int:
@@ -165,6 +166,7 @@ def inspect(
         never_stops=any(isinstance(one, Conversation) for one in data.train)
         and never_stops(tokenizer),
         apart=len(apart),
+        most=int(read.max(initial=0)),
     )
 
 

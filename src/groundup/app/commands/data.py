@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from groundup.app.commands.options import RUNS, Force, checked, spelled, told
 from groundup.app.recipe_folder import find_data, find_model
 from groundup.app.settings import configured
 from groundup.data.config import DataConfig
+from groundup.data.packs.manifest import Archive
 from groundup.errors import UserError
 from groundup.formats.locate import is_named
 from groundup.runs.console import say
@@ -24,7 +26,6 @@ def data_list() -> None:
     """Show every data set and model: what it is, how large, under which license, whom to cite."""
     from groundup.data.packs.fetch import is_cached
     from groundup.data.packs.manifest import (
-        DOMAINS,
         IMAGES,
         LEXICONS,
         MODELS,
@@ -33,7 +34,8 @@ def data_list() -> None:
         every_set,
     )
 
-    for one in (*every_set(), *IMAGES, *LEXICONS, *MODELS):
+    pulled = (*every_set(), *IMAGES, *LEXICONS)
+    for one in (*pulled, *MODELS):
         if isinstance(one, GeneratedSet):
             size, origin = "any size", "synthetic: made by a program"
         else:
@@ -45,14 +47,21 @@ def data_list() -> None:
         for text in (one.about, one.citation):
             say(textwrap.indent(textwrap.fill(text, _width() - 4), "    "))
     say("")
-    archives = {one.archive for one in (*SETS, *DOMAINS)}
-    total = sum(archive.size for archive in archives)
-    say(f"The real texts come in {len(archives)} downloads of {total / 1e6:.0f} MB together.")
+    archives = {one.archive for one in pulled if not isinstance(one, GeneratedSet)}
+    quickstart = {one.archive for one in SETS}
+    say(
+        f"groundup data pull fetches {len(archives)} files of {_megabytes(archives)} together; the "
+        f"quickstart needs {len(quickstart)} of them, of {_megabytes(quickstart)}."
+    )
     models = ", ".join(f"groundup chat pack:{one.name}" for one in MODELS)
     say(f"A model is used by its name: {models}")
     from groundup.runs.cache import cache_folder
 
     say(f"The cache is {cache_folder()} (GROUNDUP_CACHE changes it).")
+
+
+def _megabytes(archives: Iterable[Archive]) -> str:
+    return f"{sum(one.size for one in archives) / 1e6:.0f} MB"
 
 
 def _width() -> int:
