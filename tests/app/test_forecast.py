@@ -386,6 +386,22 @@ def test_what_cannot_be_planned(
     assert not {"ppo,", "grpo,", "soup,"} & set(said.partition("give one of")[2].split())
 
 
+@pytest.mark.parametrize("words", [["--stage", "sft"], ["--set", "foo"]])
+def test_nothing_is_said_to_be_timed_of_what_cannot_be_run(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *words]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and not said.out
+
+
+def test_a_law_is_asked_for_where_a_folder_has_none(tmp_path: Path) -> None:
+    message = "holds no law; name a folder that groundup scaling fit wrote"
+    for place in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=message):
+            read_law(place)
+
+
 @pytest.mark.parametrize("size", [["--params", "1e11"], ["--depth", "100", "--width", "8192"]])
 def test_what_is_too_large_is_told_without_measuring(
     size: list[str], capsys: pytest.CaptureFixture[str]

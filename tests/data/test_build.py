@@ -446,7 +446,7 @@ def test_a_stop_by_a_service_leaves_as_ctrl_c_does(tmp_path: Path) -> None:
         "loky.cpu_count = lambda: 2\nsys.exit(main())"
     )
     words = [sys.executable, "-c", program, "data", "build", "--out", str(tmp_path / "data")]
-    words += ["--packs", "world", "--world-megabytes", "3"]
+    words += ["--packs", "world", "--world-megabytes", "1"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         watched = psutil.Process(process.pid)
         while not any("LokyProcess" in " ".join(one.cmdline()) for one in watched.children()):

@@ -186,25 +186,32 @@ def plan_run(
 
 # On this machine.
 
+_PLANNING = "planning, and timing a few steps …"
+
 
 def _here(request: PlanRequest) -> RunEstimate:
-    say("planning, and timing a few steps …")
     stage = _stage(request)
-    with _scratch() as folder, _quietly():
+    with _scratch() as folder:
         if _is_new(stage) and not request.data:
             config = _pretraining(request, folder)
+            say(_PLANNING)
             try:
-                found = forecast(functools.partial(pretrain_on_noise, config, _vocab_size(request)))
+                with _quietly():
+                    found = forecast(
+                        functools.partial(pretrain_on_noise, config, _vocab_size(request))
+                    )
             except UserError:
                 _say_unmeasured(config, _vocab_size(request))
                 raise
         else:
             settings = _settings(request, stage.config) | {"out": str(folder / "run")}
             ready = configured(stage.config, settings, _spelling(request))
-            if isinstance(ready, PretrainConfig) and (request.tokens or request.parameters):
-                vocab_size = Tokenizer.load(ready.tokenizer).vocab_size
-                ready = _sized(ready, request, vocab_size)
-            found = forecast(lambda: stage.run(ready))
+            say(_PLANNING)
+            with _quietly():
+                if isinstance(ready, PretrainConfig) and (request.tokens or request.parameters):
+                    vocab_size = Tokenizer.load(ready.tokenizer).vocab_size
+                    ready = _sized(ready, request, vocab_size)
+                found = forecast(lambda: stage.run(ready))
     return replace(_estimate(found), passes=found.passes if request.data else None)
 
 
@@ -212,7 +219,6 @@ def _say_unmeasured(config: PretrainConfig, vocab_size: int) -> None:
     """Say of a refused run what needs no measurement, where its size does not need any either."""
     if config.steps is None:
         return
-    console.quiet = False  # until here, what the stage said
     shape, _ = model_shape(config, vocab_size, 1.0)
     tokens = config.steps * config.rows * config.context
     trained = Trained.whole(shape, config.context, RATES, "")
@@ -481,8 +487,10 @@ def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float, int, _Ranges]:
     `scaling-law` wrote a law as well, among its data.
     """
     path = folder / "result.json" if folder.is_dir() else folder
-    found = read_json_object(path)
     try:
+        if not path.exists():
+            raise KeyError(path.name)
+        found = read_json_object(path)
         fit = found["fit"] if "fit" in found else found["data"]["fit"]
         law = Law(**{name: float(fit["law"][name]) for name in ("E", "A", "B", "alpha", "beta")})
         drawn = tuple(Law(*(float(one) for one in row)) for row in fit["drawn"])
