@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -217,3 +218,14 @@ def test_tensors_of_few_bits_are_summed_in_float32() -> None:
     other = {"w": torch.tensor([3.0, 2.0]).bfloat16()}
     found = averaged([one, other], (0.5, 0.5))["w"]
     assert found.dtype is torch.bfloat16 and found.tolist() == [2.0, 129.0]
+
+
+def test_a_model_that_was_fetched_is_called_by_its_name(
+    tmp_path: Path, two: tuple[Path, Path]
+) -> None:
+    fetched = tmp_path / "models--owner--other" / "snapshots" / "revision"
+    shutil.copytree(two[1], fetched)
+    described = json.loads((fetched / "config.json").read_text())
+    (fetched / "config.json").write_text(json.dumps({**described, "rms_norm_eps": 0.1}))
+    with pytest.raises(UserError, match=rf"in {two[0]} and .* in hub:owner/other, and only"):
+        soup([two[0], fetched], [0.5, 0.5])

@@ -70,11 +70,12 @@ def soup(sources: Sequence[Path | str], weights: Sequence[float]) -> tuple[Causa
     """
     first, *others = models = [open_model(source) for source in sources]
     tokenizer = first.tokenizer
-    for source, other in zip(sources[1:], others, strict=True):
-        _require_alike(sources[0], source, first.config, other.config)
+    name, *names = (name_of(Path(source)) for source in sources)
+    for its_name, other in zip(names, others, strict=True):
+        _require_alike(name, its_name, first.config, other.config)
         if not other.tokenizer.same_tokens(tokenizer):
             raise UserError(
-                f"{source} reads other tokens than {sources[0]}, so that their embeddings mean "
+                f"{its_name} reads other tokens than {name}, so that their embeddings mean "
                 "different things; average models that were fine-tuned from one parent"
             )
     taken = [(one, weight) for one, weight in zip(models, weights, strict=True) if weight]
@@ -87,9 +88,7 @@ def soup(sources: Sequence[Path | str], weights: Sequence[float]) -> tuple[Causa
     return model_of(first.config, {name: t.detach() for name, t in mean.items()}), tokenizer
 
 
-def _require_alike(
-    first: Path | str, second: Path | str, one: ModelConfig, other: ModelConfig
-) -> None:
+def _require_alike(first: str, second: str, one: ModelConfig, other: ModelConfig) -> None:
     for field in fields(ModelConfig):
         here, there = getattr(one, field.name), getattr(other, field.name)
         if field.name not in _APART and here != there:
