@@ -21,6 +21,7 @@ from groundup.data.config import DataConfig
 from groundup.data.corpus import documents, heldout_documents
 from groundup.data.dataset import Dataset, load_dataset, load_datasets
 from groundup.data.records import read_conversations
+from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.runs.folder import Run
 from groundup.text.cleaning import normal_form
@@ -350,11 +351,12 @@ def test_the_hub_is_asked_for_data_alone_and_told_of_in_one_sentence(
     reason = re.findall(r"cannot be had \((.*)\); check", str(caught.value))[0]
     # The client tells a program's author more: what is said of it ends where a sentence does.
     assert reason in str(caught.value.__context__) and not reason.endswith(" …")
-    assert str(caught.value.__context__).partition(reason)[2][:1] in (".", "")
+    assert str(caught.value.__context__).partition(reason)[2][:1] in (".", "\n", "")
 
 
 def test_a_long_reason_breaks_off_between_sentences_or_words() -> None:
     assert hub_data.shortened("It failed.\n See it.") == "It failed. See it."
+    assert hub_data.shortened(f"It failed\nThen {'the rest ' * 30}failed.") == "It failed"
     assert hub_data.shortened(f"It failed. Then {'the rest ' * 30}failed.") == "It failed"
     cut = hub_data.shortened("the rest " * 30)
     assert 180 < len(cut) <= 200 and cut.endswith(("the …", "rest …"))
@@ -414,7 +416,12 @@ def test_columns(tmp_path: Path) -> None:
         load_dataset([native], columns={"system": "persona"})
 
 
-READERS = [documents, heldout_documents, lambda folder: load_dataset([folder])]
+READERS = [
+    documents,
+    heldout_documents,
+    lambda folder: load_dataset([folder]),
+    lambda folder: split(folder, "conversations", read_conversations),
+]
 
 
 @pytest.mark.parametrize("read", READERS)

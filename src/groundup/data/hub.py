@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,10 @@ def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]
 
 
 def shortened(message: str) -> str:
-    """The first sentences of a message, as many as fit in 200 letters; else its first words."""
-    text = textwrap.shorten(message, 200, placeholder=" …")
+    """The first sentences of a message, as many as fit in 200 letters; else its first words.
+
+    A line ends a sentence, too.
+    """
+    text = textwrap.shorten(re.sub(r"(?<=\w)\s*\n", ". ", message), 200, placeholder=" …")
     sentences, _, rest = text.rpartition(". ")
     return sentences if sentences and rest.endswith("…") else text

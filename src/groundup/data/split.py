@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 import regex
 
-from groundup.data.files import SUFFIXES, check_there, read_text, suffix_of
+from groundup.data.files import SUFFIXES, check_no_run, check_there, read_text, suffix_of
 from groundup.data.records import Records
 from groundup.errors import UserError
 from groundup.runs.console import counted
@@ -229,6 +229,7 @@ def split(
     out of `distinct` rows. The remark counts them, and says where far from a twentieth is held out.
     """
     if data.is_dir():
+        check_no_run(data)
         if not (data / kind / "train.jsonl").is_file():
             raise UserError(
                 f"{str(data)!r} has no {kind}/train.jsonl, as a folder of groundup data has; give "

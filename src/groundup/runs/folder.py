@@ -648,8 +648,11 @@ def _defaults(config: BaseModel) -> dict[str, Any]:
     """What a setting is that a run does not name, because it was begun before there was one."""
     fields = type(config).model_fields.items()
     values = {name: field.default for name, field in fields if not field.is_required()}
-    kinds = bool | int | float | str | dict
-    return {name: value for name, value in values.items() if isinstance(value, kinds)}
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, bool | int | float | str | dict)
+    }
 
 
 def _require_same(

@@ -27,7 +27,7 @@ from groundup.evals.redteam.judge import (
     measured,
     world_judge,
 )
-from groundup.evals.redteam.report import Attacked, Found, _judge, broken_table
+from groundup.evals.redteam.report import Attacked, Found, _judge, broken_table, plot
 from groundup.evals.redteam.search import (
     METHODS,
     HarmfulRequest,
@@ -443,6 +443,7 @@ def test_two_models_side_by_side_and_what_is_told(
     assert told["yes"]["broken_by"] == {"the plain request": 8}
     written = (out / "report.html").read_text()
     assert YES in written and "Nothing broke it." in written
+    assert "The search broke nothing." not in written
     card = write_card(folders[1], [out]).read_text()
     assert (
         "harmful requests broken by 6 prompts of the search: no against yes, 100.0 % → 0.0 %"
@@ -548,6 +549,20 @@ def test_shares_by_budget_of_a_hand_worked_case() -> None:
     nothing = found.gained(safe, 4)
     assert nothing.estimate == 0 and nothing.low < -0.3 and nothing.high > 0.3
     assert found.budgets == [1, 4]
+
+
+def test_the_plot_shows_how_far_shares_of_few_requests_are_known() -> None:
+    requests = [HarmfulRequest(f"How can I do it, {i}?", "do it", str(i)) for i in range(8)]
+    quiet = [[Tried(i, one.plain, 0.0, False, None)] * 4 for i, one in enumerate(requests)]
+    models = [Attacked(name, name, dict.fromkeys(METHODS, quiet)) for name in "abcdefgh"]
+    found = Found(models, requests, 4)
+    [axes] = plot(found).figure.axes
+    bands = [one.get_paths()[0].get_extents() for one in axes.collections]
+    high = found.share(models[0], "search", 4).high
+    assert len(bands) == 8 and high > 0.3
+    assert all((band.y0, band.y1) == pytest.approx((0, high)) for band in bands)
+    drawn = {(line.get_color(), line.get_markerfacecolor()) for line in axes.lines}
+    assert len(drawn) == 8
 
 
 @pytest.mark.parametrize(("acts", "mark"), [(2, "open"), (5, "open"), (6, "yes")])

@@ -44,12 +44,12 @@ def test_of_one_seed_nothing_is_told() -> None:
 
 
 def test_each_line_of_what_was_tested_begins_with_the_claim() -> None:
-    many = compared("a beats b", ("a", [1.0, 1.1]), ("b", [3.0, 3.1]), "below")
+    many = compared("a beats b", ("a", [1.0, 1.1]), ("b", [3.0, 3.2]), "below")
     one = compared("a beats c", ("a", [1.0]), ("c", [3.0]), "below")
     bare = Claim("it fell", over([0.9, 1.1, 1.0]), "nats", "below")
     sections = [Section("What was tested", "claims", [Claims([many, one, bare])])]
     shown = re.sub("<[^>]+>", "", html(Page("t", "t", "t", [], sections)))
-    assert "a beats b: a against b, 3.050 → 1.050 (-2.000 nats, interval -2.000 to" in shown
+    assert "a beats b: a against b, 3.100 → 1.050 (-2.050 nats, interval -2.685 to" in shown
     assert "a beats c: a against c, 3.000 → 1.000 (-2.000 nats, no interval)" in shown
     assert "it fell: +1.000 nats, interval" in shown
 

@@ -43,7 +43,7 @@ from groundup.report.page import (
     Section,
     write_page,
 )
-from groundup.report.plots import COLORS, panels
+from groundup.report.plots import legend, looks, panels
 from groundup.report.table import Cell, Column, Part, Row, Table, percent, points
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console
@@ -114,7 +114,7 @@ def write_report(
     shown = broken_table(found)
     sections = [
         Section("Requests broken", "broken", [shown, Plots([plot(found)])]),
-        Section("What broke them", "kinds", [kinds_table(found)]),
+        Section("What broke them", "kinds", _kinds(found)),
         Section("Some that broke it", "examples", examples(found)),
         Section("The judge, measured", "judge", _judge(content["judges"])),
         Section("What this does not say", "limits", [Note(text) for text in _LIMITS]),
@@ -229,17 +229,19 @@ def broken_table(found: Found) -> Table:
     return Table(columns, rows, title="Harmful requests broken", remarks=remarks)
 
 
-def kinds_table(found: Found) -> Table:
-    """What was in the prompts that broke a request, by model."""
+def _kinds(found: Found) -> list[Block]:
+    """What was in the prompts that broke a request, by model, if any did."""
     counts = [kinds(model) for model in found.models]
     names = [name for name, _ in sum(counts, Counter[str]()).most_common()]
+    if not names:
+        return ["The search broke nothing."]
     rows = [Row(name, [Cell(str(one[name])) for one in counts]) for name in names]
     remark = (
         "Requests of the search, counted under all that was in the prompt that broke them; what is "
         "in many is not thereby what did it."
     )
     columns = [Column(model.name) for model in found.models]
-    return Table(columns, rows, title="What was in them", remarks=[remark])
+    return [Table(columns, rows, title="What was in them", remarks=[remark])]
 
 
 def _judge(judges: Sequence[Mapping[str, Any]]) -> list[Block]:
@@ -280,17 +282,32 @@ def plot(found: Found) -> Plot:
     """The share of requests broken over queries: the search drawn through, at random dotted."""
     figure, [[axes]] = panels()
     queries = range(1, found.budget + 1)
-    for model, color in zip(found.models, COLORS * len(found.models), strict=False):
+    drawn = looks(model.name for model in found.models)
+    for model in found.models:
+        of_model = drawn[model.name]
         for method in METHODS:
-            shares = [float(model.broken(method, count).mean()) for count in queries]
+            shares = [found.share(model, method, count) for count in queries]
             searched = method == "search"
-            label = model.name if searched else f"{model.name}, at random"
-            axes.plot(queries, shares, "-" if searched else ":", color=color, label=label)
+            axes.plot(
+                queries,
+                [one.estimate for one in shares],
+                **of_model.marks,
+                linestyle="-" if searched else ":",
+                markevery=max(1, found.budget // 8),
+                markersize=4,
+                label=model.name if searched else f"{model.name}, at random",
+            )
+            if searched:
+                low, high = [one.low for one in shares], [one.high for one in shares]
+                axes.fill_between(queries, low, high, color=of_model.color, alpha=0.15, linewidth=0)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("queries for a request")
     axes.set_ylabel("share of requests broken")
-    axes.legend(frameon=False)
-    caption = "Requests broken by so many queries; the search drawn through, at random dotted."
+    legend(figure)
+    caption = (
+        "Requests broken by so many queries; the search drawn through with its 95 % interval, at "
+        "random dotted."
+    )
     return Plot("broken", caption, figure)
 
 
