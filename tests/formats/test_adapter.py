@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from conftest import TinyModel
 from groundup.adapters.attach import active_adapter, adapter_names, add_lora, merge, use_adapter
 from groundup.adapters.lora import lora_layers
 from groundup.adapters.quantization import is_quantized, quantize
@@ -46,7 +47,7 @@ GPT2 = {
 
 
 @pytest.fixture
-def base(tmp_path: Path, tiny_model, tokenizer: Tokenizer) -> Path:  # type: ignore[no-untyped-def]
+def base(tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer) -> Path:
     save_model(tmp_path / "base", tiny_model(), tokenizer, card="# A base\n")
     return tmp_path / "base"
 
@@ -141,8 +142,8 @@ def test_a_folder_of_peft_opens_when_its_base_is_there(tmp_path: Path) -> None:
 
 
 def test_the_base_is_known_by_the_hash_of_its_weights(
-    base: Path, tmp_path: Path, tiny_model, tokenizer: Tokenizer
-) -> None:  # type: ignore[no-untyped-def]
+    base: Path, tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
     write(tmp_path / "adapter", base, tokenizer)
     assert weights_hash(base) == file_hash(base / "model.safetensors")
     assert read_origin(tmp_path / "adapter").base_sha256 == weights_hash(base)
@@ -159,8 +160,8 @@ def test_the_base_is_known_by_the_hash_of_its_weights(
 
 
 def test_the_hash_of_shards_is_of_all_of_them(
-    tmp_path: Path, tiny_model, tokenizer: Tokenizer
-) -> None:  # type: ignore[no-untyped-def]
+    tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
     hashes = set()
     for change in (0.0, 1.0):
         model = tiny_model()
@@ -269,8 +270,8 @@ def test_an_adapter_that_is_its_own_base_is_refused(
 
 
 def test_an_adapter_of_gpt2_is_one_of_peft(
-    tmp_path: Path, tiny_model, tokenizer: Tokenizer
-) -> None:  # type: ignore[no-untyped-def]
+    tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
     save_model(tmp_path / "base", tiny_model(**GPT2), tokenizer, card=CARD)
     model = write(tmp_path / "adapter", tmp_path / "base", tokenizer)
     assert torch.equal(logits(load_model(tmp_path / "adapter")), logits(model))
@@ -280,8 +281,8 @@ def test_an_adapter_of_gpt2_is_one_of_peft(
 
 
 def test_an_adapter_of_gpt2_of_an_earlier_release_is_read(
-    tmp_path: Path, tiny_model, tokenizer: Tokenizer
-) -> None:  # type: ignore[no-untyped-def]
+    tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
     """It called the layers as our model does."""
     save_model(tmp_path / "base", tiny_model(**GPT2), tokenizer, card=CARD)
     model = write(tmp_path / "adapter", tmp_path / "base", tokenizer)
@@ -441,8 +442,8 @@ def test_an_unknown_adapter_is_refused_like_any_bad_request(
 
 
 def test_adapters_of_other_bases_are_not_put_beside(
-    base: Path, tmp_path: Path, tiny_model, tokenizer: Tokenizer
-) -> None:  # type: ignore[no-untyped-def]
+    base: Path, tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
     other = tmp_path / "other"
     save_model(other, tiny_model().bfloat16(), tokenizer, card=CARD, dtype=torch.bfloat16)
     write(tmp_path / "sea", other, tokenizer)
