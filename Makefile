@@ -71,7 +71,7 @@ benchmark: $(VENV)/installed-test
 $(VENV)/installed: pyproject.toml
 	$(VENV)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "installing PyTorch and what else groundup needs into $(VENV), once …"
-	$(VENV)/bin/python -m pip install --quiet --editable .
+	$(VENV)/bin/python -m pip install --quiet --editable '.[serve]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -20,13 +20,24 @@ ORDER = [
     *("maths", "nn", "runs", "report", "kernels"),
     *("train", "text", "world", "data", "adapters", "lm"),
     *("generation", "formats", "evals", "xray", "pretrain", "tune", "align"),
-    *("experiments", "learn", "app"),
+    *("serve", "experiments", "learn", "app"),
 ]
 # Modules of ours that fine-tuning loads at most, folders included, beside those of `kernels`, which
 # only make it faster. It was 60 until shapes came that Hugging Face has no class for: they brought
 # formats.config_reader, formats.own_config and lm.sizes.
 LOADED_BY_SFT = 63
-COMMANDS = ("data", "journeys", "label", "learn", "machine", "models", "scaling", "stages", "xray")
+COMMANDS = (
+    "data",
+    "journeys",
+    "label",
+    "learn",
+    "machine",
+    "models",
+    "scaling",
+    "serve",
+    "stages",
+    "xray",
+)
 # Oracles of the tests; the package stands without them.
 ORACLES = {"transformers", "peft", "trl", "bitsandbytes"}
 # What reads files by running what they say.

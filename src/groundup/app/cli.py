@@ -246,6 +246,17 @@ def _add_models(app: App) -> None:
     _add(app, "models:chat", "chat", _MODELS, "Talk with a model at the terminal.")
     _add(
         app,
+        "serve:serve",
+        "serve",
+        _MODELS,
+        "Serve models to other programs, in OpenAI's interface.",
+        "POST /v1/chat/completions and /v1/completions, whole or streamed, and GET /v1/models. "
+        "Requests of all clients are drawn together; where several models are given, a request "
+        "names the one that is to answer.",
+        usage="serve [OPTIONS] MODELS...",
+    )
+    _add(
+        app,
         "xray:xray",
         "xray",
         _UNDERSTANDING,

@@ -67,7 +67,7 @@ def guard_of(model: CausalLM) -> Guard | None:
 
 def guarded(answers: Sequence[str], messages: Sequence[str], guard: Guard) -> list[str]:
     """What a guarded model says where the model itself gives these answers to these messages."""
-    stopped = _stopped(guard, messages) | _stopped(guard, messages, answers)
+    stopped = stopped_by(guard, messages) | stopped_by(guard, messages, answers)
     return [SENTENCE if stops else answer for stops, answer in zip(stopped, answers, strict=True)]
 
 
@@ -82,9 +82,9 @@ def behind(
     What is stopped has the sentence for a text, no tokens, and ended by `content_filter`.
     """
     asked = [asked_of(request, tokenizer) for request in requests]
-    through = np.flatnonzero(~_stopped(guard, asked)).tolist()
+    through = np.flatnonzero(~stopped_by(guard, asked)).tolist()
     made = complete([requests[i] for i in through])
-    late = _stopped(guard, [asked[i] for i in through], [one.text for one in made])
+    late = stopped_by(guard, [asked[i] for i in through], [one.text for one in made])
     found = [stopped_completion()] * len(requests)
     for i, one, is_stopped in zip(through, made, late, strict=True):
         if not is_stopped:
@@ -92,10 +92,13 @@ def behind(
     return found
 
 
-def _stopped(
+def stopped_by(
     guard: Guard, messages: Sequence[str], answers: Sequence[str] | None = None
 ) -> Bool[np.ndarray, " messages"]:
-    """What a guard stops, also where it says so in a list."""
+    """What a guard stops, also where it says so in a list.
+
+    Raises `UserError` for a guard that says another number of things.
+    """
     told = guard.stops(messages, answers)
     found = np.asarray(told)
     if found.shape != (len(messages),) or (found.dtype != bool and len(messages)):

@@ -95,6 +95,10 @@ class Completion:
     top_logprobs: list[TopLogprobs] | None = None
 
 
+class PromptTooLong(UserError):
+    """A prompt of more tokens than the model sees at once."""
+
+
 class SequenceState:
     """A request while its completion grows: one row of a batch.
 
@@ -294,7 +298,7 @@ def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | Non
     if not ids:
         raise UserError("the prompt is empty; give the model at least one token to continue")
     if len(ids) > config.max_position_embeddings:
-        raise UserError(
+        raise PromptTooLong(
             f"the prompt has {len(ids)} tokens, more than the model's context of "
             f"{config.max_position_embeddings}; shorten it"
         )

@@ -139,6 +139,8 @@ NewTokens = Annotated[int, Ge(1), Le(10_000_000)]
 TopLogprobs = Annotated[int, Ge(0), Le(1_000_000)]
 # Servers with many GPUs draw some thousands at a time.
 BatchSize = Annotated[int, Ge(1), Le(65_536)]
+# What TCP has; 0 is any that is free.
+Port = Annotated[int, Ge(0), Le(65_535)]
 # Rows printed for a person to read.
 Shown = Annotated[int, Ge(0), Le(100_000)]
 SamplesShown = Annotated[int, Ge(1), Le(100_000)]

@@ -1,0 +1,156 @@
+"""`serve`: models for other programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from groundup.app.commands.options import (
+    Device,
+    GuardFolder,
+    Mine,
+    ModelFolder,
+    SamplingOptions,
+    Template,
+    checked,
+    with_parts,
+)
+from groundup.app.recipe_folder import find_model
+from groundup.errors import UserError
+from groundup.formats.locate import is_named
+from groundup.train import ranges
+
+if TYPE_CHECKING:
+    from groundup.serve.worker import Served
+
+_REQUESTS = Group(
+    "Where a request does not say (default: as generation_config.json says if it samples, else the "
+    "likeliest token)",
+    sort_key=10,
+)
+
+
+@checked
+def serve(
+    *models: ModelFolder,
+    host: Annotated[
+        str, Parameter(help="the address to listen at; 0.0.0.0 lets other machines in")
+    ] = "127.0.0.1",
+    port: Annotated[ranges.Port, Parameter(help="its port; 0 takes any that is free")] = 8000,
+    api_key: Annotated[
+        str | None,
+        Parameter(
+            env_var="GROUNDUP_API_KEY",
+            show_env_var=True,
+            help="the key that every request must send (default: none)",
+        ),
+    ] = None,
+    allow_origins: Annotated[
+        tuple[str, ...],
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            show_default=False,
+            help="web pages that may ask, such as http://localhost:3000, or * for all "
+            "(default: none)",
+        ),
+    ] = (),
+    adapter: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            show_default=False,
+            help="folders of adapters for the model, ours or PEFT's; each answers under its own "
+            "name, beside the model without them",
+        ),
+    ] = (),
+    guard: GuardFolder = None,
+    device: Device = "cpu",
+    template: Template = None,
+    batch_size: Annotated[
+        ranges.BatchSize, Parameter(help="how many completions of a model are drawn at a time")
+    ] = 32,
+    waiting: Annotated[
+        ranges.BatchSize,
+        Parameter(help="how many more may wait; what comes beyond is refused for the moment (429)"),
+    ] = 256,
+    sampling: Annotated[SamplingOptions, _REQUESTS],
+    mine: Mine = None,
+) -> None:
+    """Serve models in OpenAI's interface."""
+    if not models:
+        raise UserError("there is no model to serve; name one: groundup serve quickstart")
+    if len(models) > 1 and adapter:
+        raise UserError(
+            f"--adapter is for one model, and {len(models)} are given; serve the folders of the "
+            "adapters as models, or one model alone"
+        )
+    folders = {name: find_model(one) for name, one in _names(models).items()}
+    from groundup.serve.server import listening, require_server
+    from groundup.serve.server import serve as answer
+
+    require_server()
+    with listening(host, port) as at, with_parts(mine):
+        from groundup.app.completions import opened_guard
+
+        reader = opened_guard(guard)
+        served = [
+            one
+            for name, folder in folders.items()
+            for one in _served(name, folder, adapter, device, template, sampling)
+        ]
+        answer(
+            [replace(one, guard=reader) for one in served],
+            at,
+            batch_size=batch_size,
+            most_waiting=waiting,
+            api_key=api_key,
+            allow_origins=allow_origins,
+        )
+
+
+def _names(models: Sequence[Path]) -> dict[str, Path]:
+    """The models by what clients call them: a folder's own name, or where two share it the whole.
+
+    Raises `UserError` for one that is given twice.
+    """
+    short = [str(one) if is_named(one) else one.resolve().name for one in models]
+    count = Counter(short)
+    names = [
+        name if count[name] == 1 else str(one) for name, one in zip(short, models, strict=True)
+    ]
+    twice = next((name for name, times in Counter(names).items() if times > 1), None)
+    if twice is not None:
+        raise UserError(f"{twice} is given twice; name each model once")
+    return dict(zip(names, models, strict=True))
+
+
+def _served(
+    name: str,
+    folder: Path,
+    adapters: Sequence[Path],
+    device: str,
+    template: dict[str, bool | str] | None,
+    sampling: SamplingOptions,
+) -> list[Served]:
+    """A model by its name, and each of its adapters by its own."""
+    from groundup.adapters.attach import active_adapter, adapter_names
+    from groundup.app.completions import opened, sampling_of
+    from groundup.serve.worker import Served
+
+    model, tokenizer = opened(folder, adapters, device, template)
+    # An answer may go on to the end of what the model sees at once.
+    longest = sampling.max_new_tokens or model.config.max_position_embeddings
+    drawn = sampling_of(folder, **sampling.model_dump() | {"max_new_tokens": longest})
+    own = None if adapters else active_adapter(model)
+    others = adapter_names(model) if adapters else []
+    if name in others:
+        raise UserError(f"the model and an adapter are both called {name}; rename a folder")
+    names = {name: own} | {other: other for other in others}
+    return [Served(one, model, tokenizer, drawn, which) for one, which in names.items()]

@@ -1,0 +1,97 @@
+"""A server in this process, asked through a real socket by OpenAI's own client."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from tests.conftest import TinyModel
+
+from groundup.generation.sampling import Sampling
+from groundup.serve.api import API
+from groundup.serve.server import listening
+from groundup.serve.worker import Served
+from groundup.text.tokenizer import Tokenizer
+
+GREEDY = Sampling(temperature=0, max_new_tokens=64)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers at `address`, and OpenAI's client of it."""
+
+    address: str
+    client: openai.OpenAI
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return httpx.post(f"{self.address}{path}", json=body, timeout=60)
+
+    def unfinished(self) -> int:
+        found: int = httpx.get(f"{self.address}/health").json()["unfinished"]
+        return found
+
+    def wait_until_idle(self) -> bool:
+        """Whether all completions come to their end, or are cancelled, within ten seconds."""
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            if not self.unfinished():
+                return True
+            time.sleep(0.02)
+        return False
+
+
+@contextmanager
+def serving(*models: Served, **settings: Any) -> Iterator[Running]:
+    settings = {"batch_size": 8, "most_waiting": 64} | settings
+    at = listening(port=0)
+    server = uvicorn.Server(
+        uvicorn.Config(API(models, **settings).app, log_config=None, lifespan="on", ws="none")
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [at]}, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{at.getsockname()[1]}"
+    key = settings.get("api_key") or "none"
+    client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
+    try:
+        until = time.monotonic() + 20
+        while not server.started and time.monotonic() < until:
+            time.sleep(0.01)
+        yield Running(address, client)
+    finally:
+        client.close()
+        server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+Serve = Callable[..., Running]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a server of some models, which ends with the test."""
+    with ExitStack() as running:
+        yield lambda *models, **settings: running.enter_context(serving(*models, **settings))
+
+
+@pytest.fixture
+def tiny(tiny_model: TinyModel, tokenizer: Tokenizer) -> Served:
+    """A model of random weights, which never ends by itself."""
+    return Served("tiny", tiny_model(), tokenizer, GREEDY)
+
+
+@contextmanager
+def connected(running: Running) -> Iterator[socket.socket]:
+    """A bare connection, which may be cut at any moment."""
+    host, port = running.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        yield connection

@@ -1,0 +1,407 @@
+"""The server through OpenAI's own client: what it says is what `generate` draws."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import torch
+from tests.conftest import TinyModel
+from tests.generation.test_guarded import Words
+from tests.serve.conftest import GREEDY, Running, Serve, connected, serving
+
+from groundup.adapters.attach import add_lora, use_adapter
+from groundup.generation.generate import generate
+from groundup.generation.guarded import SENTENCE
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.logprobs import score
+from groundup.serve.worker import Served
+from groundup.text.example import Example
+from groundup.text.tokenizer import Tokenizer
+
+ASKED = [{"role": "user", "content": "the sea"}]
+HOT = {"temperature": 1.5, "max_tokens": 12}
+
+
+def drawn(served: Served, sampling: Sampling, count: int = 1, likeliest: int = 0) -> Any:
+    one = Request(messages=ASKED, sampling=sampling, top_logprobs=likeliest)
+    return generate(served.model, [one] * count, served.tokenizer)
+
+
+def say(running: Running, messages: Any = ASKED, **settings: Any) -> Any:
+    return running.client.chat.completions.create(
+        model=settings.pop("model", "tiny"), messages=messages, **settings
+    )
+
+
+def go_on(running: Running, prompt: Any, **settings: Any) -> Any:
+    return running.client.completions.create(model="tiny", prompt=prompt, **settings)
+
+
+# What is said.
+
+
+def test_models_are_listed_and_found_by_name(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny, replace(tiny, name="runs/other"))
+    listed = running.client.models.list().data
+    assert [one.id for one in listed] == ["tiny", "runs/other"]
+    assert running.client.models.retrieve("runs/other").id == "runs/other"
+    assert listed[0].max_model_len == 64  # type: ignore[attr-defined]
+    with pytest.raises(openai.NotFoundError, match=r"did you mean 'tiny'\? Served are tiny"):
+        running.client.models.retrieve("tin")
+
+
+def test_an_answer_is_what_generate_draws(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny)
+    found = say(running, max_tokens=12)
+    expected = drawn(tiny, replace(GREEDY, max_new_tokens=12))[0]
+    assert found.choices[0].message.content == expected.text != ""
+    assert found.choices[0].message.role == "assistant"
+    assert found.choices[0].finish_reason == "length"
+    assert found.usage.completion_tokens == 12
+    assert found.usage.total_tokens == found.usage.prompt_tokens + 12
+    # One model needs no name, and an answer goes on as far as the model sees.
+    whole = httpx.post(f"{running.address}/v1/chat/completions", json={"messages": ASKED}).json()
+    assert whole["usage"]["total_tokens"] == 64 and whole["model"] == "tiny"
+
+
+@pytest.mark.parametrize("settings", [{}, {"logprobs": True, "top_logprobs": 2}])
+def test_a_stream_joined_is_the_whole(serve: Serve, tiny: Served, settings: dict[str, Any]) -> None:
+    running = serve(tiny)
+    asked = {**HOT, "seed": 7, "n": 2, **settings}
+    whole = say(running, **asked)
+    parts = list(say(running, stream=True, stream_options={"include_usage": True}, **asked))
+    assert parts[-1].choices == [] and parts[-1].usage == whole.usage
+    assert len({part.id for part in parts}) == 1
+    for choice in whole.choices:
+        own = [p.choices[0] for p in parts[:-1] if p.choices[0].index == choice.index]
+        assert own[0].delta.role == "assistant"
+        assert "".join(p.delta.content or "" for p in own) == choice.message.content
+        assert [p.finish_reason for p in own if p.finish_reason] == [choice.finish_reason]
+        if settings:
+            told = [one for p in own if p.logprobs for one in p.logprobs.content]
+            assert [one.token for one in told] == [one.token for one in choice.logprobs.content]
+    texts = [choice.message.content for choice in whole.choices]
+    assert texts[0] != texts[1]
+
+
+def test_a_seed_draws_the_same_again_and_none_draws_anew(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny)
+    expected = drawn(tiny, Sampling(temperature=1.5, max_new_tokens=12, seed=3), 2)
+    for _ in range(2):
+        found = say(running, **HOT, seed=3, n=2)
+        assert [one.message.content for one in found.choices] == [one.text for one in expected]
+    fresh = {say(running, **HOT).choices[0].message.content for _ in range(4)}
+    assert len(fresh) == 4
+
+
+def test_log_probabilities_are_those_that_were_drawn_with(serve: Serve, tiny: Served) -> None:
+    sampling = replace(GREEDY, max_new_tokens=5)
+    expected = drawn(tiny, sampling, likeliest=3)[0]
+    found = say(serve(tiny), max_tokens=5, logprobs=True, top_logprobs=3)
+    told = found.choices[0].logprobs.content
+    assert [one.logprob for one in told] == pytest.approx(expected.logprobs, abs=1e-5)
+    assert b"".join(bytes(one.bytes) for one in told).decode(errors="replace") == expected.text
+    for one, best in zip(told, expected.top_logprobs, strict=True):
+        assert [other.logprob for other in one.top_logprobs] == pytest.approx([*best.values()])
+        assert one.top_logprobs[0].token == one.token
+
+
+def test_texts_and_tokens_go_on(serve: Serve, tiny: Served) -> None:
+    running, texts = serve(tiny), ["The sea", "over the ship"]
+    requests = [Request(prompt=one, sampling=replace(GREEDY, max_new_tokens=16)) for one in texts]
+    expected = [one.text for one in generate(tiny.model, requests, tiny.tokenizer)]
+    assert [one.text for one in go_on(running, texts).choices] == expected
+    assert go_on(running, "The sea").choices[0].text == expected[0]
+    ids = [[0, *tiny.tokenizer.encode(one)] for one in texts]
+    assert [one.text for one in go_on(running, ids).choices] == expected
+    assert go_on(running, ids[1]).choices[0].text == expected[1]
+    assert go_on(running, texts[0], echo=True).choices[0].text == texts[0] + expected[0]
+    streamed = go_on(running, texts, echo=True, stream=True)
+    joined = ["", ""]
+    for part in streamed:
+        joined[part.choices[0].index] += part.choices[0].text
+    assert joined == [text + more for text, more in zip(texts, expected, strict=True)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_echo_tells_how_likely_the_prompt_was(serve: Serve, tiny: Served, stream: bool) -> None:
+    """As harnesses ask that measure a model through its server."""
+    prompt = "the ship sails over the sea"
+    ids = [0, *tiny.tokenizer.encode(prompt)]
+    [expected] = score(tiny.model, [Example(ids, [True] * len(ids))], context=64)
+    asked = {"echo": True, "logprobs": 2, "max_tokens": 1, "stream": stream}
+    found = go_on(serve(tiny), prompt, **asked)
+    choices = [part.choices[0] for part in found] if stream else found.choices
+    told = [one.logprobs for one in choices if one.logprobs is not None]
+    values = [value for one in told for value in one.token_logprobs]
+    assert values[0] is None and len(values) == len(ids) + 1
+    assert values[1:-1] == pytest.approx(expected.tolist(), abs=1e-5)
+    tops = [top for one in told for top in one.top_logprobs]
+    assert tops[0] is None and all(len(top) == 2 for top in tops[1:])
+    text = "".join(one.text for one in choices)
+    tokens = [token for one in told for token in one.tokens][:-1]
+    places = [place for one in told for place in one.text_offset][:-1]
+    assert tokens[0] == "<|endoftext|>" and "".join(tokens[1:]) == prompt
+    for token, place in zip(tokens[1:], places[1:], strict=True):
+        assert text[place:].startswith(token)
+
+
+def test_stop_strings_end_an_answer_before_them(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny)
+    whole = say(running, max_tokens=12).choices[0].message.content
+    cut = whole[4:6]
+    found = say(running, max_tokens=12, stop=cut).choices[0]
+    assert found.message.content == whole[: whole.index(cut)] and found.finish_reason == "stop"
+
+
+# Many clients.
+
+
+def test_clients_at_the_same_time_get_what_each_gets_alone(serve: Serve, tiny: Served) -> None:
+    other = replace(tiny, name="other")
+    running = serve(tiny, other)
+    seeds = range(12)
+    with ThreadPoolExecutor(12) as pool:
+        found = list(
+            pool.map(
+                lambda seed: (
+                    say(running, **HOT, seed=seed, model=("tiny", "other")[seed % 2])
+                    .choices[0]
+                    .message.content
+                ),
+                seeds,
+            )
+        )
+    sampled = Sampling(temperature=1.5, max_new_tokens=12)
+    assert found == [drawn(tiny, replace(sampled, seed=seed))[0].text for seed in seeds]
+    assert running.wait_until_idle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_leaves_has_nothing_more_drawn(
+    serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer, stream: bool
+) -> None:
+    long = Served("long", tiny_model(max_position_embeddings=65_536), tokenizer, GREEDY)
+    running = serve(long)
+    body = json.dumps({"messages": ASKED, "max_tokens": 60_000, "stream": stream})
+    with connected(running) as connection:
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+        )
+        connection.sendall(f"{head}\r\n\r\n{body}".encode())
+        if stream:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        else:
+            while not running.unfinished():
+                pass
+        assert running.unfinished() == 1
+    assert running.wait_until_idle()
+
+
+def test_more_than_may_wait_is_refused_for_the_moment(
+    serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    long = Served("tiny", tiny_model(max_position_embeddings=65_536), tokenizer, GREEDY)
+    running = serve(long, batch_size=1, most_waiting=1)
+    with say(running, max_tokens=60_000, stream=True) as first:
+        next(iter(first))
+        with pytest.raises(openai.RateLimitError, match="too many completions wait"):
+            say(running, n=2)
+        with pytest.raises(openai.RateLimitError):
+            say(running, n=2, stream=True)
+    assert running.wait_until_idle()
+    assert say(running, max_tokens=2).usage.completion_tokens == 2
+
+
+def test_each_adapter_answers_under_its_own_name(
+    serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    model = tiny_model()
+    for name in ("one", "two"):
+        add_lora(model, rank=4, name=name, seed=len(name))
+        with torch.no_grad():
+            for part, weights in model.named_parameters():
+                if f"lora_B.{name}" in part or (name in part and "B" in part):
+                    weights.normal_(0, 0.5)
+    names = {"plain": None, "one": "one", "two": "two"}
+    served = [Served(key, model, tokenizer, GREEDY, adapter) for key, adapter in names.items()]
+    use_adapter(model, None)
+    expected = []
+    for adapter in names.values():
+        use_adapter(model, adapter)
+        expected.append(drawn(served[0], replace(GREEDY, max_new_tokens=8))[0].text)
+    assert len(set(expected)) == 3
+    running = serve(*served)
+    with ThreadPoolExecutor(6) as pool:
+        asked = [*names] * 2
+        found = list(pool.map(lambda name: say(running, model=name, max_tokens=8), asked))
+    assert [one.choices[0].message.content for one in found] == expected * 2
+
+
+# Guards.
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_guard_stops_messages_and_answers(serve: Serve, tiny: Served, stream: bool) -> None:
+    plain = drawn(tiny, replace(GREEDY, max_new_tokens=6))[0].text
+
+    def answer(running: Running, text: str) -> tuple[str, str]:
+        messages = [{"role": "user", "content": text}]
+        found = say(running, messages, max_tokens=6, stream=stream)
+        if not stream:
+            return found.choices[0].message.content, found.choices[0].finish_reason
+        parts = [part.choices[0] for part in found]
+        return "".join(one.delta.content or "" for one in parts), parts[-1].finish_reason
+
+    let_through = serve(replace(tiny, guard=Words("bad")))
+    assert answer(let_through, "the sea") == (plain, "length")
+    assert answer(let_through, "a bad sea") == (SENTENCE, "content_filter")
+    assert answer(serve(replace(tiny, guard=Words("\0", plain))), "the sea") == (
+        SENTENCE,
+        "content_filter",
+    )
+
+
+# What is refused.
+
+BAD = {
+    "no JSON": ("{", "the body is no JSON"),
+    "no object": ("[1]", r"must be a JSON object, not \[1\]"),
+    "no UTF-8": (b"\xff\xfe{}", "the body is no JSON"),
+    "nested": ("[" * 200_000, "nested too deeply"),
+    "nothing": ({}, "messages is missing"),
+    "an unknown field": ({"temprature": 1}, "did you mean 'temperature'"),
+    "no messages": ({"messages": []}, "must be a list of at least one"),
+    "a stranger": ({"messages": [{"role": "king", "content": "a"}]}, "role 'king' is none of"),
+    "half a character": ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
+    "a picture": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "'image_url', and only text is read",
+    ),
+    "too hot": ({"temperature": -1}, "temperature=-1 must be at least 0"),
+    "no number": ({"temperature": "hot"}, "temperature='hot' must be a number"),
+    "not finite": ('{"messages": [], "top_p": NaN}', "top_p=nan must be"),
+    "no tokens": ({"max_tokens": 0}, "max_tokens=0 must be at least 1"),
+    "too many": ({"n": 129}, "n=129 must be at most 128"),
+    "an empty stop": ({"stop": [""]}, "stop=.* must be a list of strings that are not empty"),
+    "JSON alone": ({"response_format": {"type": "json_object"}}, "no other form is enforced"),
+    "penalties": ({"presence_penalty": 1}, "repetition_penalty=1.1 does the like"),
+    "biases": ({"logit_bias": {"5": 1}}, "logit_bias=.* must be left out"),
+    "tools of none": (
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        "the chat template knows no `tools`",
+    ),
+    "likeliest of none": ({"top_logprobs": 3}, "needs logprobs=true"),
+    "too long": (
+        {"messages": [{"role": "user", "content": "the sea " * 60}]},
+        "more than the model's context of 64; shorten it",
+    ),
+    "another model": ({"model": "gpt-4"}, "model='gpt-4' is not served; served are tiny"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_answered_is_refused_in_words(serve: Serve, tiny: Served, name: str) -> None:
+    running = serve(tiny)
+    given, why = BAD[name]
+    if isinstance(given, dict):
+        messages = {} if name == "nothing" else {"messages": ASKED}
+        given = json.dumps({**messages, **given})
+    found = httpx.post(f"{running.address}/v1/chat/completions", content=given)
+    assert found.status_code in (400, 404)
+    error = found.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert re.search(why, error["message"]), error["message"]
+    assert say(running, max_tokens=2).usage.completion_tokens == 2
+
+
+def test_prompts_that_are_none_are_refused(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny)
+    for prompt in ([], [[]], [1.5], [["a"]], 3, None, [-1], [999]):
+        content = json.dumps({"prompt": prompt})
+        found = httpx.post(f"{running.address}/v1/completions", content=content)
+        assert found.status_code == 400, (prompt, found.text)
+    assert go_on(running, "", max_tokens=2).usage.completion_tokens == 2
+
+
+def test_a_model_that_fails_says_so_and_the_others_go_on(
+    serve: Serve, tiny: Served, tiny_model: TinyModel
+) -> None:
+    broken = tiny_model()
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(float("nan"))
+    running = serve(tiny, replace(tiny, name="broken", model=broken))
+    for settings in ({}, {"stream": True}):
+        with pytest.raises(openai.APIStatusError, match="logits are no numbers"):
+            say(running, model="broken", **settings)
+    with pytest.raises(openai.APIStatusError, match="logits are no numbers"):
+        running.client.completions.create(
+            model="broken", prompt="the sea", echo=True, logprobs=1, max_tokens=1
+        )
+    assert say(running, max_tokens=2).usage.completion_tokens == 2
+
+
+def test_too_large_a_body_is_refused(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny)
+    found = httpx.post(f"{running.address}/v1/chat/completions", content=b" " * (8 * 2**20 + 1))
+    assert found.status_code == 413 and "send less" in found.json()["error"]["message"]
+
+
+def test_other_addresses_are_told_of(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny)
+    for method, path, status in (("GET", "/v2", 404), ("GET", "/v1/completions", 405)):
+        found = httpx.request(method, f"{running.address}{path}")
+        assert found.status_code == status
+        assert "/v1/chat/completions" in found.json()["error"]["message"]
+
+
+# Who may ask.
+
+
+def test_a_key_is_asked_for(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny, api_key="secret")
+    assert say(running, max_tokens=2).usage.completion_tokens == 2
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer sécret"}):
+        encoded = {name: value.encode() for name, value in headers.items()}
+        found = httpx.get(f"{running.address}/v1/models", headers=encoded)
+        assert found.status_code == 401 and found.json()["error"]["code"] == "invalid_api_key"
+    assert httpx.get(f"{running.address}/health").json()["status"] == "ok"
+
+
+def test_pages_of_strangers_may_not_ask(serve: Serve, tiny: Served) -> None:
+    def asked(running: Running, **headers: str) -> httpx.Response:
+        return httpx.get(f"{running.address}/v1/models", headers=headers)
+
+    closed = serve(tiny, allow_hosts=("localhost", "127.0.0.1"))
+    assert asked(closed).status_code == 200
+    assert asked(closed, Origin=closed.address).status_code == 200
+    assert asked(closed, Origin="http://evil.example").status_code == 403
+    # A stranger's name that leads here (DNS rebinding).
+    assert asked(closed, Host="evil.example").status_code == 403
+    opened = serve(tiny, allow_origins=["http://page.example"])
+    found = asked(opened, Origin="http://page.example")
+    assert found.headers["access-control-allow-origin"] == "http://page.example"
+    assert asked(opened, Origin="http://evil.example").status_code == 403
+    preflight = httpx.options(
+        f"{opened.address}/v1/chat/completions",
+        headers={"Origin": "http://page.example", "Access-Control-Request-Method": "POST"},
+    )
+    assert preflight.status_code == 200
+
+
+def test_the_thread_that_computes_ends_with_the_server(tiny: Served) -> None:
+    def threads() -> set[str]:
+        return {thread.name for thread in threading.enumerate()}
+
+    with serving(tiny):
+        assert "engine" in threads()
+    assert "engine" not in threads()

@@ -1,0 +1,141 @@
+"""Calls of tools: told of to the model, and found in what it says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.conftest import TinyModel
+from tests.serve.conftest import GREEDY, Serve
+from torch.nn.functional import cross_entropy
+
+from groundup.serve.replies import CallsHeldBack, calls_in
+from groundup.serve.worker import Served
+from groundup.text.bpe import train_bpe
+from groundup.text.chat import encode_chat
+from groundup.text.rows import call_text
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+
+CALL = call_text("weather", {"city": "Köln"})
+TOOLS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        },
+    }
+]
+# Tells of the tools, and writes calls as they stand in the answer.
+TEMPLATE = (
+    "{% if tools %}{{ '<|im_start|>system\n' }}{% for tool in tools %}{{ tool | tojson }}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role "
+    "+ '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+ASKED = [{"role": "user", "content": "Is it warm?"}]
+
+
+@pytest.fixture(scope="module")
+def text_tokenizer() -> Tokenizer:
+    said = f"Is it warm? I look. {CALL} It rains."
+    return Tokenizer.from_bpe(train_bpe([said] * 4, 320)).with_template(TEMPLATE)
+
+
+def by_heart(tiny_model: TinyModel, tokenizer: Tokenizer, answer: str, tools: Any) -> Served:
+    """A model that has learned one answer by heart, and what stands before it with its tools."""
+    first = {**ASKED[0], "tools": json.dumps(tools)} if tools else ASKED[0]
+    prompt = encode_chat(tokenizer, [first], generation_prompt=True).ids
+    ids = torch.tensor([[*prompt, *tokenizer.encode(answer), tokenizer.im_end]])
+    model = tiny_model(vocab_size=384, max_position_embeddings=512)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(80):
+        logits = model.logits(Batch.of(ids[:, :-1]))[0, len(prompt) - 1 :]
+        loss = cross_entropy(logits, ids[0, len(prompt) :])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert loss.item() < 0.05
+    return Served("tiny", model.eval(), tokenizer, GREEDY)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("words", ["", "I look.\n"])
+def test_a_call_is_told_apart_from_words(
+    serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer, words: str, stream: bool
+) -> None:
+    # What the client sends is what the template is given.
+    running = serve(by_heart(tiny_model, text_tokenizer, words + CALL, TOOLS))
+    asked: dict[str, Any] = {"model": "tiny", "messages": ASKED, "tools": TOOLS, "max_tokens": 99}
+    found: Any = running.client.chat.completions.create(**asked, stream=stream)
+    if stream:
+        parts = [part.choices[0] for part in found]
+        content = "".join(part.delta.content or "" for part in parts)
+        calls = [call for part in parts for call in part.delta.tool_calls or ()]
+        reason = parts[-1].finish_reason
+    else:
+        choice = found.choices[0]
+        content, calls = choice.message.content or "", choice.message.tool_calls
+        reason = choice.finish_reason
+    assert (content, reason) == (words.strip(), "tool_calls")
+    assert [one.function.name for one in calls] == ["weather"]
+    assert json.loads(calls[0].function.arguments) == {"city": "Köln"}
+    assert len(calls[0].id) == 9 and calls[0].id.isalnum()
+
+
+def test_an_answer_of_a_tool_is_read(
+    serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer
+) -> None:
+    """The client sends the call back in OpenAI's form, and what the tool said."""
+    served = by_heart(tiny_model, text_tokenizer, CALL, TOOLS)
+    client = serve(served).client
+    asked: dict[str, Any] = {"model": "tiny", "tools": TOOLS, "max_tokens": 99}
+    first: Any = client.chat.completions.create(messages=ASKED, **asked)
+    call = first.choices[0].message.tool_calls[0]
+    told = {"role": "tool", "tool_call_id": call.id, "content": "It rains."}
+    messages = [*ASKED, first.choices[0].message.model_dump(), told]
+    found = client.chat.completions.create(messages=messages, **asked)
+    written = [
+        {**ASKED[0], "tools": json.dumps(TOOLS)},
+        {"role": "assistant", "content": CALL, "calls_at_end": 1},
+        {"role": "tool", "content": "It rains."},
+    ]
+    expected = encode_chat(text_tokenizer, written, generation_prompt=True).ids
+    assert found.usage is not None and found.usage.prompt_tokens == len(expected)
+
+
+def test_without_tools_what_looks_like_a_call_is_text(
+    serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer
+) -> None:
+    client = serve(by_heart(tiny_model, text_tokenizer, CALL, None)).client
+    for more in ({}, {"tools": TOOLS, "tool_choice": "none"}):
+        found: Any = client.chat.completions.create(
+            model="tiny", messages=ASKED, max_tokens=99, **more
+        )
+        assert found.choices[0].message.content == CALL
+        assert found.choices[0].finish_reason == "stop"
+        assert found.choices[0].message.tool_calls is None
+
+
+PIECES = st.sampled_from(["", "I look. ", "\n", " ", "<tool", "_call>", "<tool_call>\n", CALL, "<"])
+
+
+@given(st.lists(PIECES, max_size=6).map("".join), st.data())
+def test_however_it_comes_a_streamed_answer_is_the_whole_one(
+    text: str, data: st.DataObject
+) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    held, shown = CallsHeldBack(), ""
+    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        shown += held.push(text[start:end])
+    rest, calls = held.finish()
+    words, expected = calls_in(text)
+    assert (shown + rest).strip() == words.strip()
+    assert [one["function"] for one in calls] == [one["function"] for one in expected]
+    if not expected:
+        assert shown + rest == text
