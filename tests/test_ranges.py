@@ -21,6 +21,7 @@ from groundup.app.commands import (
     machine,
     models,
     scaling,
+    serve,
     stages,
     xray,
 )
@@ -270,7 +271,7 @@ def test_usage_names_what_is_given(
     name = "_".join(words).replace("-", "_")
     [function] = [
         getattr(page, name)
-        for page in (data, journeys, label, learn, machine, models, scaling, stages, xray)
+        for page in (data, journeys, label, learn, machine, models, scaling, serve, stages, xray)
         if hasattr(page, name)
     ]
     for one in inspect.signature(function).parameters.values():

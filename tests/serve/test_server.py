@@ -33,8 +33,8 @@ def program(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         try:
             for line in process.stdout:
                 said.append(line)
-                if line.startswith("At:"):
-                    yield process, line.split()[1].removesuffix("/v1,")
+                if line.startswith("Talk:"):
+                    yield process, line.split()[1]
                     return
             raise AssertionError("".join(said))
         finally:
@@ -52,7 +52,7 @@ def test_a_model_of_a_run_is_served_until_ctrl_c(workshop: Workshop) -> None:
         asked = [{"role": "user", "content": "What is the colour of the sea?"}]
         found = client.chat.completions.create(model="sft", messages=asked)  # type: ignore[call-overload]
         assert found.usage.completion_tokens <= 3
-        assert "sft, pretrain" in httpx.get(address).text
+        assert "<title>groundup</title>" in httpx.get(address).text
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 130

@@ -270,10 +270,25 @@ def _help() -> str:
 
 
 def introduction(name: str, folder: Path, model: CausalLM) -> str:
-    """Return what one should know before talking to the model, from the records of its runs.
+    """Return what one should know before talking to the model at the terminal.
 
     `name` is what the person called the model that lies in `folder`.
     """
+    paragraphs = about(name, folder, model)
+    if tries := suggestions(folder):
+        *known, unknown = tries
+        paragraphs += ["Try one of these:", *(f"  {asked}" for asked in known)]
+        paragraphs += [
+            "And one about the real world, of which it has read too little to know the answer, as "
+            "it should say:",
+            f"  {unknown}",
+        ]
+    paragraphs.append("/help shows what else you can do; Ctrl-D leaves.")
+    return "\n".join(paragraphs) + "\n"
+
+
+def about(name: str, folder: Path, model: CausalLM) -> list[str]:
+    """Return what one should know of a model, in paragraphs, from the records of its runs."""
     runs = lineage(folder)
     known = f"You are talking to {name}, {model.config.parameters / 1e6:.1f} million parameters"
     if runs:
@@ -294,16 +309,17 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
         paragraphs.append(
             "This one was never taught to answer (groundup sft does that), so it rambles."
         )
-    # The last run may have read nothing but pairs, and their folder says nothing of a world.
-    if runs and runs[-1].chats and any(run.chats and _has_world(run) for run in runs):
-        paragraphs += ["Try one of these:", *(f"  {asked}" for asked in _SUGGESTIONS)]
-        paragraphs += [
-            "And one about the real world, of which it has read too little to know the answer, as "
-            "it should say:",
-            f"  {_UNKNOWN}",
-        ]
-    paragraphs.append("/help shows what else you can do; Ctrl-D leaves.")
-    return "\n".join(paragraphs) + "\n"
+    return paragraphs
+
+
+def suggestions(folder: Path) -> list[str]:
+    """Return what to ask a model that chats and has read the small world; the last it cannot know.
+
+    The last run may have read nothing but pairs, and their folder says nothing of a world.
+    """
+    runs = lineage(folder)
+    knows = runs and runs[-1].chats and any(run.chats and _has_world(run) for run in runs)
+    return [*_SUGGESTIONS, _UNKNOWN] if knows else []
 
 
 def _has_world(run: History) -> bool:

@@ -176,10 +176,13 @@ def _printed(name: str) -> BadRow:
     )
 
 
-def messages(value: object, name: str, *, learned: bool = False) -> tuple[Message, ...]:
+def messages(
+    value: object, name: str, *, learned: bool = False, may_be_empty: bool = False
+) -> tuple[Message, ...]:
     """Turns of {role, content}, or of ShareGPT's {from, value}; empty system turns are left out.
 
-    Of turns that are `learned`, an answer of `weight` 0 is not.
+    Of turns that are `learned`, an answer of `weight` 0 is not. Where nothing is learned the user
+    and the assistant may say nothing (`may_be_empty`), as a model does that ends at once.
 
     A call of a tool becomes part of what the assistant says, between "<tool_call>" and
     "</tool_call>", unless the chat template knows better: it is learned, as all that the assistant
@@ -192,7 +195,7 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
             raise _printed(name)
     if not isinstance(value, list) or not value:
         raise BadRow(f"{name!r} must be a list of at least one {{role, content}}")
-    read = (_message(one, number, learned) for number, one in enumerate(value, 1))
+    read = (_message(one, number, learned, may_be_empty) for number, one in enumerate(value, 1))
     found: list[Message] = []
     for turn in read:
         if turn is None:
@@ -213,7 +216,7 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
     return tuple(found)
 
 
-def _message(one: object, number: int, weighted: bool) -> Message | None:
+def _message(one: object, number: int, weighted: bool, may_be_empty: bool) -> Message | None:
     if not isinstance(one, Mapping):
         raise BadRow(f"message {number} must be {{role, content}}, not {type(one).__name__}")
     # Parquet gives each row every column, so null means that it is not there.
@@ -232,7 +235,7 @@ def _message(one: object, number: int, weighted: bool) -> Message | None:
                 content, calls = None, [content, *calls]
             words = [] if is_missing(content) else [text({content_name: content}, content_name)]
             content = "\n".join([*words, *map(_call, calls)])
-            if not content:
+            if not content and not may_be_empty:
                 raise BadRow("the assistant's answer is empty, so there is nothing to learn")
             if weighted and said.get("weight", 1) not in (0, 1):
                 raise BadRow("'weight' must be 0 or 1")
@@ -240,6 +243,8 @@ def _message(one: object, number: int, weighted: bool) -> Message | None:
         if role == "tool" and is_missing(content) and not _SAID.isdisjoint(one):
             # Many a tool answers with nothing, and none of it is learned.
             return Message(role, "", call_ids=ids)
+        if may_be_empty and is_missing(content):
+            return Message(role, "")
         weight = int(said.get("weight", 1)) if weighted and role == "assistant" else 1
         # One that is text already stays text for every template.
         as_text = any(isinstance(one, str) and one.lstrip().startswith(CALL) for one in calls)

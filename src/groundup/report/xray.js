@@ -1,4 +1,3 @@
-"use strict";
 // One state, one function that draws each part of the page from it, and no library.
 
 const D = JSON.parse(document.getElementById("data").textContent);
@@ -7,7 +6,6 @@ const T = D.tokens.length;
 const layersOf = view => view.scores[0].length, headsOf = view => view.scores[0][0].length;
 const hasHead = (view, layer, head) => layer < layersOf(view) && head < headsOf(view);
 const COLORS = ["var(--accent)", "var(--bad)", "var(--good)", "var(--open)"];
-const byId = id => document.getElementById(id);
 
 // The steps of the run in order, and its finished model after them.
 const timeline = D.views.map((view, i) => i).filter(i => D.views[i].step !== null);
@@ -42,29 +40,13 @@ new URLSearchParams(location.hash.slice(1)).forEach((value, name) => {
 const shown = () => D.views[state.view];
 const other = () => state.other < 0 || state.other === state.view ? null : D.views[state.other];
 
-// Elements; a text is only ever text.
-function el(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (key === "style") made.style.cssText = value;
-    else made.setAttribute(key, value);
-  }
-  made.append(...children);
-  return made;
-}
-const fill = (id, ...children) => byId(id).replaceChildren(...children);
-const visible = text => (/^ +$/.test(text) ? text.replace(/ /g, "␣") : text).replace(/\n/g, "↵").replace(/\t/g, "⇥");
 // The text as buttons; a line ends after one, for a break inside a button would lift it out of its line.
 const strip = attributes => D.tokens.flatMap((token, i) => [
   el("button", { type: "button", "aria-pressed": i === state.place, onclick: () => choose({ place: i }), ...attributes(i) }, token.replace(/\n/g, "↵") || "∅"),
   token.replace(/[^\n]/g, ""),
 ]);
-const chip = (text, more = "") => el("span", { class: `token ${more}`, title: text.trim() }, visible(text) || "∅");
 const name = id => D.vocabulary[id];
-const percent = p => p >= .0995 ? `${(100 * p).toFixed(0)} %` : p >= .001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? "< 0.1 %" : "0 %";
 const signed = (x, digits = 2) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
-const wash = (color, share) => `background: color-mix(in srgb, ${color} ${(100 * Math.min(1, Math.max(0, share))).toFixed(1)}%, transparent)`;
 const diverging = (x, most) => wash(x < 0 ? "var(--heat-bad)" : "var(--heat-accent)", Math.abs(x) / (most || 1));
 const scale = (id, color) => { byId(id).style.background = `linear-gradient(to right, transparent, ${color})`; };
 // What is drawn anew leaves the keyboard where it was: at the element in the same place of its part.

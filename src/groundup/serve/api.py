@@ -1,5 +1,6 @@
 """The server's addresses: OpenAI's interface over the models that are served.
 
+    GET  /                                              a page to talk with them in a browser
     GET  /v1/models  /v1/models/NAME  /health
     POST /v1/chat/completions  /v1/completions          with "stream": true piece by piece
 
@@ -17,17 +18,19 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from groundup.errors import UserError, known_names, shorten
 from groundup.generation.request import PromptTooLong
+from groundup.report.page import drawn_html
 from groundup.runs.console import counted, say
 from groundup.serve.async_engine import AsyncEngine
 from groundup.serve.protocol import ChatBody, CompletionBody, Refused, parsed
@@ -38,6 +41,12 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 # A conversation of a million tokens has some four megabytes.
 _MOST_BYTES = 8 * 2**20
+# The page runs and fetches nothing but what is in it and on this server, and stands in no other.
+_ALONE = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+}
 # Proxies must not wait for a stream's end before they pass it on.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -72,7 +81,7 @@ class API:
         )
         self.app = Starlette(
             routes=[
-                Route("/", self._checked(self._root, keyed=False)),
+                Route("/", self._checked(self._page, keyed=False)),
                 Route("/health", self._checked(self._health, keyed=False)),
                 Route("/v1/models", self._checked(self._list)),
                 Route("/v1/models/{name:path}", self._checked(self._show)),
@@ -89,9 +98,8 @@ class API:
         async with self._engine.running():
             yield
 
-    async def _root(self, _: Request) -> Response:
-        served = ", ".join(self._models)
-        return PlainTextResponse(f"groundup serves {served} in OpenAI's interface, at /v1.\n")
+    async def _page(self, _: Request) -> Response:
+        return HTMLResponse(drawn_html("chat.html.jinja", None), headers=_ALONE)
 
     async def _health(self, _: Request) -> Response:
         return JSONResponse({"status": "ok", "unfinished": self._engine.unfinished})
@@ -111,6 +119,8 @@ class API:
             "created": self._created,
             "owned_by": "groundup",
             "max_model_len": served.model.config.max_position_embeddings,
+            "about": served.about,
+            "tries": served.tries,
         }
 
     def _served(self, name: str | None) -> Served:
@@ -195,8 +205,8 @@ class API:
                 f"host={shorten(host)} must be one of {', '.join(self._hosts)}", status=403
             )
         # A browser says whose page it is that asks.
-        known = {f"{request.url.scheme}://{request.url.netloc}", *self._origins}
-        if origin is not None and origin not in known and "*" not in known:
+        is_own = origin is not None and urlsplit(origin).netloc == request.url.netloc
+        if not (origin is None or is_own or {origin, "*"} & set(self._origins)):
             raise Refused(
                 f"pages of {shorten(origin)} may not ask; --allow-origins admits them",
                 status=403,

@@ -184,7 +184,9 @@ class ChatBody(Asked):
         """The request that the assistant answers. Raises Refused for messages of another form."""
         given = [tool.model_dump() for tool in self.tools or ()] if self.may_call else []
         try:
-            turns = with_system({"tools": given}, turns_of(self.messages, "messages"))
+            turns = with_system(
+                {"tools": given}, turns_of(self.messages, "messages", may_be_empty=True)
+            )
         except BadRow as error:
             raise Refused(str(error), "messages") from None
         if given and leaves_tools_out(tokenizer, [Conversation(turns, "", "")]):
@@ -264,10 +266,10 @@ def _refused(kind: type[Asked], value: Mapping[str, Any], error: ValidationError
 
 
 _BOUNDS = {
-    "greater_than_equal": "at least {ge}",
-    "greater_than": "more than {gt}",
-    "less_than_equal": "at most {le}",
-    "less_than": "less than {lt}",
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "less than {lt:g}",
     "finite_number": "a finite number",
     "int_type": "a whole number",
     "int_from_float": "a whole number",

@@ -107,8 +107,10 @@ def serve(
 def _tell(models: Sequence[Served], address: str) -> None:
     for one in models:
         say(f"Served:      {one.name}, {one.model.config.parameters / 1e6:,.1f} million parameters")
-    say(f"At:          {address}/v1, in OpenAI's interface; Ctrl-C stops it")
+    say(f"Talk:        {address} in a browser")
+    say(f"Programs:    {address}/v1, in OpenAI's interface")
     body = '{"messages": [{"role": "user", "content": "Hello"}]}'
     if len(models) > 1:
         body = f'{{"model": "{models[0].name}", {body[1:]}'
-    say(f"Try:         curl {address}/v1/chat/completions -d '{body}'")
+    say(f"             curl {address}/v1/chat/completions -d '{body}'")
+    say("Ctrl-C stops it.")

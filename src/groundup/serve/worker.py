@@ -37,15 +37,17 @@ WAITING = 256
 class Served:
     """A model under the name by which clients ask for it.
 
-    `sampling` is how it draws where a request does not say. `adapter` is the one of the model's
-    adapters that answers under this name, None the model without any. A `guard` stops messages and
-    answers.
+    `sampling` is how it draws where a request does not say. People are told what it is `about`, in
+    paragraphs, and what one `tries` first. `adapter` is the one of the model's adapters that
+    answers under this name, None the model without any. A `guard` stops messages and answers.
     """
 
     name: str
     model: CausalLM
     tokenizer: Tokenizer
     sampling: Sampling
+    about: tuple[str, ...] = ()
+    tries: tuple[str, ...] = ()
     adapter: str | None = None
     guard: Guard | None = None
 

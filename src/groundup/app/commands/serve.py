@@ -141,6 +141,7 @@ def _served(
 ) -> list[Served]:
     """A model by its name, and each of its adapters by its own."""
     from groundup.adapters.attach import active_adapter, adapter_names
+    from groundup.app.chat import about, suggestions
     from groundup.app.completions import opened, sampling_of
     from groundup.serve.worker import Served
 
@@ -153,4 +154,5 @@ def _served(
     if name in others:
         raise UserError(f"the model and an adapter are both called {name}; rename a folder")
     names = {name: own} | {other: other for other in others}
-    return [Served(one, model, tokenizer, drawn, which) for one, which in names.items()]
+    told = tuple(about(name, folder, model)), tuple(suggestions(folder))
+    return [Served(one, model, tokenizer, drawn, *told, which) for one, which in names.items()]
