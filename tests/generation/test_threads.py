@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
-from groundup.generation.threads import Threads, Trials
+import pytest
+import torch
+from tests.conftest import TinyModel
+
+from groundup.generation.engine import Engine
+from groundup.generation.prefill import Prefill
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.generation.threads import Threads, Trials, using
 
 
 class Machine:
@@ -55,3 +64,64 @@ def test_a_busy_machine_costs_little_from_the_first_step_on() -> None:
 
 def test_a_single_thread_is_never_another_number() -> None:
     assert Machine(1).run(20, {1: 0.0}) == {1: 20}
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    with using(2):
+        yield
+
+
+def threads_of(engine: Engine, rows: int) -> set[int]:
+    """With how many threads tokens are drawn while so many rows run."""
+    seen = set[int]()
+
+    def mask(ids: Sequence[int]) -> None:
+        seen.add(torch.get_num_threads())
+
+    for row in range(rows):
+        sampling = Sampling(temperature=0, max_new_tokens=3)
+        engine.submit(Request(prompt_ids=[5 + row, 6, 7], sampling=sampling, mask=mask))
+    while engine.unfinished:
+        engine.step()
+    assert torch.get_num_threads() == 2
+    return seen
+
+
+def test_all_of_a_step_keeps_to_one_thread_beside_a_neighbor(
+    tiny_model: TinyModel, two_threads: None
+) -> None:
+    """To draw a token with two from what one thread has made would wait for the second."""
+
+    def engine(reproducible: bool) -> Engine:
+        made = Engine(tiny_model(), prompt_tokens=None, reproducible=reproducible)
+        # It is long until the next trial.
+        made._threads = Threads(2, lambda: 0.0, Trials(one_is_best=True, wait=1e9, left=1e9))
+        return made
+
+    strict, free = engine(reproducible=True), engine(reproducible=False)
+    assert threads_of(free, 4) == threads_of(free, 20) == {1}
+    # Products of many rows may round otherwise with other threads, and runs are resumed by them.
+    assert 2 in threads_of(strict, 20)
+    assert threads_of(strict, 4) == ({1} if strict._decode.is_one_call(4) else {2})
+
+
+def test_a_short_prompt_is_read_by_one_thread(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, two_threads: None
+) -> None:
+    seen, advance = list[int](), Prefill.advance
+
+    def advance_and_tell(self: Prefill, tokens: int) -> int:
+        seen.append(torch.get_num_threads())
+        return advance(self, tokens)
+
+    monkeypatch.setattr(Prefill, "advance", advance_and_tell)
+    model = tiny_model(max_position_embeddings=4096)
+    engine = Engine(model, prompt_tokens=None)
+    sampling = Sampling(temperature=0, max_new_tokens=1)
+    for length in (20, 3000):
+        engine.submit(Request(prompt_ids=[5] * length, sampling=sampling))
+        while engine.unfinished:
+            engine.step()
+    assert seen[0] == 1 and set(seen[1:]) == {2}
+    assert 3000 * model.config.active_parameters > 1e8

@@ -124,6 +124,13 @@ class Decode:
             hidden: Tensor = self._model(batch, self._cache)
         return hidden[:, 0]
 
+    def is_one_call(self, rows: int) -> bool:
+        """Whether a step of so many rows is the kernel's alone.
+
+        Then what it computes does not depend on the number of threads: every number is one's.
+        """
+        return self._kernel is not None and self._plain and rows <= self._kernel.most_rows
+
     def logits(self, hidden: Hidden) -> Float[Tensor, "rows vocab"]:
         """What the head says of these states, in float32."""
         if self._kernel is not None and len(hidden) <= self._kernel.most_rows:

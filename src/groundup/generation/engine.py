@@ -41,6 +41,7 @@ from groundup.generation.request import (
     TopLogprobs,
 )
 from groundup.generation.sampling import BatchedSampling, Logits, restricted, sample, whole
+from groundup.generation.threads import Threads, using
 from groundup.lm.logprobs import NO_NUMBERS
 from groundup.lm.model import CausalLM, in_eval_mode
 from groundup.text.tokenizer import Tokenizer
@@ -49,6 +50,9 @@ from groundup.text.tokenizer import Tokenizer
 BATCH_SIZE = 32
 # How far down the queue we look for prompts that can be read with the first one.
 _LOOK_AHEAD = 64
+# Below so many multiplications, tokens by parameters, a pass takes a few milliseconds with one
+# thread; two save one of them, and where a neighbor has taken a core they cost half a second.
+_SMALL_PASS = 1e8
 # Slots that a new row gets beyond its prompt; then the cache doubles as the rows need it.
 _FIRST_SLOTS = 64
 
@@ -83,6 +87,9 @@ class Engine:
     requests steady; None reads all prompts that there are places for, which is fastest overall.
     Weights must not change while the engine lives, because the cache holds keys of the old ones; so
     it answers with the adapter that is active when it is made, and with no other.
+
+    Steps take as many threads as are fastest beside what else runs on the machine; where the last
+    bits of a number depend on that, only if the engine need not be `reproducible`.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class Engine:
         batch_size: int = BATCH_SIZE,
         share_prefixes: bool = True,
         prompt_tokens: int | None = 512,
+        reproducible: bool = True,
     ) -> None:
         if (whole(batch_size) or 0) < 1:
             raise UserError(
@@ -119,6 +127,9 @@ class Engine:
         self._cache = model.empty_cache(0, 0)
         self._share = share_prefixes and self._cache.shares_prefixes
         self._decode = Decode(model)
+        self._reproducible = reproducible
+        self._threads = Threads(torch.get_num_threads())
+        self._parameters = model.config.active_parameters
         # What follows from who is running is found out once, and again when rows come or go: the
         # tokens last drawn, each row's settings, and the rows that want more. The tokens that a row
         # has seen move with it.
@@ -182,9 +193,11 @@ class Engine:
         self._full = []
         # To look into a model's every part takes a tenth of a small model's step.
         with in_eval_mode(self._model) if self._model.training else nullcontext():
+            if self._threads.most != torch.get_num_threads():
+                self._threads = Threads(torch.get_num_threads())
             fresh = self._join()
             if self._running:
-                events += self._draw(self._read(fresh))
+                events += self._advance(fresh)
                 if fresh:
                     self._drawn = None
                 self._leave()
@@ -200,11 +213,20 @@ class Engine:
             if self._prefill is None and not self._begin():
                 break
             assert self._prefill is not None
-            tokens -= self._prefill.advance(int(min(TOKENS_AT_ONCE, max(1, tokens))))
+            tokens -= self._read_prompts(int(min(TOKENS_AT_ONCE, max(1, tokens))))
             if self._prefill.done:
                 fresh += self._finish(self._prefill)
                 self._prefill = None
         return fresh
+
+    def _read_prompts(self, tokens: int) -> int:
+        """Read up to so many tokens of the prefill; returns the number read."""
+        assert self._prefill is not None
+        threads = self._threads.most if self._reproducible else self._threads.now
+        if min(tokens, self._prefill.tokens_left) * self._parameters < _SMALL_PASS:
+            threads = 1
+        with using(threads):
+            return self._prefill.advance(tokens)
 
     def _begin(self) -> bool:
         """Begin a prefill; returns False where no request waits or no place is free."""
@@ -252,6 +274,19 @@ class Engine:
         self._cache.grow(rows, slots)
 
     # Running.
+
+    def _advance(self, fresh: list[Float[Tensor, " width"]]) -> list[Event]:
+        """One more token for every running row; `fresh` are the last states of newcomers."""
+        if self._reproducible and not self._decode.is_one_call(len(self._running)):
+            return self._draw(self._read(fresh))
+        events: list[Event] = []
+
+        def step(threads: int) -> None:
+            with using(threads):
+                events.extend(self._draw(self._read(fresh)))
+
+        self._threads.run(step)
+        return events
 
     def _read(self, fresh: list[Float[Tensor, " width"]]) -> Float[Tensor, "rows width"]:
         """The last state of every running row; `fresh` are those of newcomers, which stand last."""

@@ -21,7 +21,6 @@ from torch.nn.functional import pad, silu
 from groundup.adapters.lora import LoRALinear
 from groundup.generation.blocks import BlockLinear
 from groundup.generation.library import FLAGS, KINDS, Layer, Matrix, Model, library
-from groundup.generation.threads import Threads
 from groundup.kernels.linear import is_changed
 from groundup.lm.cache import KVCache
 from groundup.lm.config import ModelConfig
@@ -55,7 +54,8 @@ class Kernel:
         )  # fmt: skip
         norms = ((layer.norm1, layer.norm2) for layer in self._layers)
         self._norms = [*chain.from_iterable(norms), self._model.norm]
-        self._threads = Threads(torch.get_num_threads())
+        # There is room for so many threads; a step may run with fewer.
+        self._most_threads = torch.get_num_threads()
         self._slots = -1
 
     @classmethod
@@ -70,7 +70,7 @@ class Kernel:
         """Read and write this cache from now on."""
         for layer, keys, values in zip(self._layers, cache.keys, cache.values, strict=True):
             layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
-        if cache.slots == self._slots:
+        if cache.slots == self._slots and torch.get_num_threads() <= self._most_threads:
             return
         config, self._slots = self._config, cache.slots
         frequencies = inverse_frequencies(config.rope, config.head_dim, torch.device("cpu"))
@@ -80,10 +80,9 @@ class Kernel:
         self._turns = torch.stack(rotation(frequencies, positions, torch.float32, scale), 1)
         self._model.slots, self._model.turns = cache.slots, self._turns.data_ptr()
         heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
-        if self._threads.most != torch.get_num_threads():
-            self._threads = Threads(torch.get_num_threads())
+        self._most_threads = max(self._most_threads, torch.get_num_threads())
         shared = heads * config.head_dim + 2 * config.intermediate_size
-        own = self._threads.most * (self.most_rows * config.hidden_size + 4 * cache.slots)
+        own = self._most_threads * (self.most_rows * config.hidden_size + 4 * cache.slots)
         self._scratch = torch.empty(self.most_rows * shared + own, dtype=torch.float32)
 
     def decode(
@@ -91,13 +90,15 @@ class Kernel:
     ) -> Float[Tensor, "rows width"]:
         """The states after these tokens, in float32."""
         hidden = embeddings.float().contiguous().clone()
-        self._threads.run(
-            lambda threads: self._library.decode(
-                self._model, self._layers, len(hidden), positions.data_ptr(), hidden.data_ptr(),
-                self._scratch.data_ptr(), threads,
-            )
+        self._library.decode(
+            self._model, self._layers, len(hidden), positions.data_ptr(), hidden.data_ptr(),
+            self._scratch.data_ptr(), self._threads,
         )  # fmt: skip
         return hidden
+
+    @property
+    def _threads(self) -> int:
+        return min(torch.get_num_threads(), self._most_threads)
 
     # What lies between the matrix products of many rows.
 
@@ -107,12 +108,12 @@ class Kernel:
         """One layer's attention, from its queries, keys and values side by side."""
         config, heads = self._config, self._numbers(heads)
         mixed = heads.new_empty(len(heads), config.num_attention_heads * config.head_dim)
-        numbers = heads.numel() + mixed.numel() + self._threads.most * 4 * self._model.slots
+        numbers = heads.numel() + mixed.numel() + self._most_threads * 4 * self._model.slots
         if numbers > len(self._scratch):
             self._scratch = torch.empty(numbers, dtype=torch.float32)
         self._library.attention_step(
             self._model, self._layers, layer, len(heads), positions.data_ptr(), heads.data_ptr(),
-            mixed.data_ptr(), self._scratch.data_ptr(), self._threads.most,
+            mixed.data_ptr(), self._scratch.data_ptr(), self._threads,
         )  # fmt: skip
         return mixed
 
@@ -124,7 +125,7 @@ class Kernel:
         y = hidden.new_empty(hidden.shape, dtype=self._dtype)
         self._library.add_norm(
             hidden.data_ptr(), None if added is None else added.data_ptr(), *hidden.shape,
-            self._norms[i], self._config.rms_norm_eps, y.data_ptr(), self._threads.most,
+            self._norms[i], self._config.rms_norm_eps, y.data_ptr(), self._threads,
         )  # fmt: skip
         return y
 
@@ -132,7 +133,7 @@ class Kernel:
         """silu(gate) * up, which stand side by side."""
         inner = self._numbers(inner)
         y = inner.new_empty(len(inner), inner.shape[1] // 2)
-        self._library.gated(inner.data_ptr(), *y.shape, y.data_ptr(), self._threads.most)
+        self._library.gated(inner.data_ptr(), *y.shape, y.data_ptr(), self._threads)
         return y
 
     def _numbers(self, x: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class Kernel:
         hidden = hidden.float().contiguous()
         logits = torch.empty(len(hidden), self._head.out, dtype=torch.float32)
         self._library.linear(
-            self._head, len(hidden), hidden.data_ptr(), logits.data_ptr(), self._threads.now
+            self._head, len(hidden), hidden.data_ptr(), logits.data_ptr(), self._threads
         )
         return logits
 

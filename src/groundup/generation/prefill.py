@@ -147,6 +147,10 @@ class Prefill:
         return self._columns == self.width
 
     @property
+    def tokens_left(self) -> int:
+        return len(self.prompts) * (self.width - self._columns)
+
+    @property
     def hidden(self) -> Float[Tensor, "prompts width"]:
         """The state after each prompt, from which its first token comes."""
         assert self.done

@@ -2,8 +2,7 @@
 
 Threads wait for each other five times in every layer. Where a neighbor has taken the core of one
 of them, all wait for it, and a step takes up to a thousand times as long; then one thread alone is
-far faster than two. So steps are timed, and now and then one is run the other way. What is computed
-does not depend on it, for every number is one thread's.
+far faster than two. So steps are timed, and now and then one is run the other way.
 """
 
 from __future__ import annotations
@@ -11,8 +10,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
 
 # Of the time that steps take, how much is to go into trying the other way. Where all is well trials
 # become rarer; but not so rare, whatever they cost, that a machine which has become busy, or quiet,
@@ -77,3 +79,14 @@ class Threads:
             self._recent.clear()
         found.wait = min(max(2 * found.wait, took / _TRYING), _LONGEST_WAIT_SECONDS)
         found.left = found.wait
+
+
+@contextmanager
+def using(threads: int) -> Iterator[None]:
+    """A context in which PyTorch, and kernels with it, compute with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -44,8 +44,8 @@ _MOST_BYTES = 8 * 2**20
 # The page runs and fetches nothing but what is in it and on this server, and stands in no other.
 _ALONE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 }
 # Proxies must not wait for a stream's end before they pass it on.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -187,7 +187,10 @@ class Worker:
         if served not in self._engines:
             with served.answering():
                 self._engines[served] = Engine(
-                    served.model, served.tokenizer, batch_size=self._batch_size
+                    served.model,
+                    served.tokenizer,
+                    batch_size=self._batch_size,
+                    reproducible=False,
                 )
             self._tickets[served] = {}
         return self._engines[served]
