@@ -32,8 +32,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 FOLDERS = (
     *("maths", "nn", "runs", "report", "kernels", "train", "text", "world", "data", "adapters"),
-    *("lm", "generation", "formats", "evals", "xray", "pretrain", "tune", "align", "experiments"),
-    *("learn", "app"),
+    *("lm", "generation", "formats", "evals", "xray", "pretrain", "tune", "align", "serve"),
+    *("experiments", "learn", "app"),
 )
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from tests.serve.test_server import program
 
 from groundup.app.cli import app, main, words_to_parse
 from groundup.kernels import library
@@ -39,6 +40,8 @@ README = "".join(
 # What takes a quarter of an hour or a network; tests of their own run these in miniature.
 ONLY_PARSED = (
     *("groundup quickstart", "groundup run ", "groundup chat hub:"),
+    # It answers until somebody stops it (tests/serve).
+    "groundup serve",
     # Of the few rows here none is harmful (tests/align/guards).
     *("groundup guard", "groundup chat quickstart --guard"),
     *(
@@ -105,6 +108,8 @@ def commands() -> list[str]:
 
 COMMANDS = commands()
 PYTHON = blocks("python")
+# Where README's server answers.
+SERVED = "http://127.0.0.1:8000"
 
 
 def smaller(command: str) -> list[str]:
@@ -270,12 +275,21 @@ def inside(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _python(needs_a_download: bool) -> list[str]:
-    return [block for block in PYTHON if ("pack:" in block) == needs_a_download]
+    alone = [block for block in PYTHON if SERVED not in block]
+    return [block for block in alone if ("pack:" in block) == needs_a_download]
 
 
 @pytest.mark.parametrize("block", _python(False))
 def test_python_runs_as_it_stands(inside: Path, block: str) -> None:
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if SERVED in block])
+def test_a_client_runs_as_it_stands(inside: Path, block: str) -> None:
+    """But for the port, which another program may have."""
+    with program("quickstart") as (_, address), contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(compile(block.replace(SERVED, address), "README.md", "exec"), {})
+    assert said.getvalue()
 
 
 @pytest.mark.long
