@@ -51,8 +51,8 @@ class Running:
 
 @contextmanager
 def serving(*models: Served, **settings: Any) -> Iterator[Running]:
-    settings = {"batch_size": 8, "most_waiting": 64} | settings
-    at = listening(port=0)
+    settings = {"batch_size": 8, "waiting": 64, "hosts": ["127.0.0.1", "localhost"]} | settings
+    at = listening("127.0.0.1", 0)
     server = uvicorn.Server(
         uvicorn.Config(API(models, **settings).app, log_config=None, lifespan="on", ws="none")
     )

@@ -42,6 +42,10 @@ def say(running: Running, messages: Any = ASKED, **settings: Any) -> Any:
     )
 
 
+def tokens_of(told: Any) -> list[str]:
+    return [token for one in told for token in one.tokens]
+
+
 def go_on(running: Running, prompt: Any, **settings: Any) -> Any:
     return running.client.completions.create(model="tiny", prompt=prompt, **settings)
 
@@ -146,13 +150,37 @@ def test_an_echo_tells_how_likely_the_prompt_was(serve: Serve, tiny: Served, str
     assert values[0] is None and len(values) == len(ids) + 1
     assert values[1:-1] == pytest.approx(expected.tolist(), abs=1e-5)
     tops = [top for one in told for top in one.top_logprobs]
-    assert tops[0] is None and all(len(top) == 2 for top in tops[1:])
+    assert tops[0] is None and all(2 <= len(top) <= 3 for top in tops[1:])
+    for top, name, value in zip(tops[1:], tokens_of(told)[1:], values[1:], strict=True):
+        assert top[name] == value
     text = "".join(one.text for one in choices)
-    tokens = [token for one in told for token in one.tokens][:-1]
+    tokens = tokens_of(told)[:-1]
     places = [place for one in told for place in one.text_offset][:-1]
     assert tokens[0] == "<|endoftext|>" and "".join(tokens[1:]) == prompt
     for token, place in zip(tokens[1:], places[1:], strict=True):
         assert text[place:].startswith(token)
+
+
+def test_a_long_prompt_is_scored_piece_by_piece(
+    serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    long = Served("tiny", tiny_model(max_position_embeddings=2048), tokenizer, GREEDY)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 300, (1200,), generator=generator).tolist()
+    [expected] = score(long.model, [Example(ids, [True] * len(ids))], context=2048)
+    found = go_on(serve(long), ids, echo=True, logprobs=1, max_tokens=0, n=2)
+    for choice in found.choices:
+        values = choice.logprobs.token_logprobs
+        assert values[0] is None and values[1:] == pytest.approx(expected.tolist(), abs=1e-4)
+        assert choice.finish_reason == "length"
+    assert found.usage.completion_tokens == 0 and found.usage.prompt_tokens == 1200
+
+
+def test_a_text_begins_as_in_training_unless_told_otherwise(serve: Serve, tiny: Served) -> None:
+    running, count = serve(tiny), len(tiny.tokenizer.encode("the sea"))
+    for settings, expected in ({}, count + 1), ({"add_special_tokens": False}, count):
+        found = go_on(running, "the sea", max_tokens=2, extra_body=settings)
+        assert found.usage.prompt_tokens == expected
 
 
 def test_stop_strings_end_an_answer_before_them(serve: Serve, tiny: Served) -> None:
@@ -220,7 +248,7 @@ def test_more_than_may_wait_is_refused_for_the_moment(
     serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     long = Served("tiny", tiny_model(max_position_embeddings=65_536), tokenizer, GREEDY)
-    running = serve(long, batch_size=1, most_waiting=1)
+    running = serve(long, batch_size=1, waiting=1)
     with say(running, max_tokens=60_000, stream=True) as first:
         next(iter(first))
         with pytest.raises(openai.RateLimitError, match="too many completions wait"):
@@ -229,6 +257,35 @@ def test_more_than_may_wait_is_refused_for_the_moment(
             say(running, n=2, stream=True)
     assert running.wait_until_idle()
     assert say(running, max_tokens=2).usage.completion_tokens == 2
+
+
+def test_what_can_never_wait_is_refused_for_good(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny, batch_size=2, waiting=2)
+    with pytest.raises(openai.BadRequestError, match=r"5 completions .* takes 4 together"):
+        say(running, n=5)
+    with pytest.raises(openai.BadRequestError, match="20,000 completions"):
+        go_on(running, ["a"] * 200, n=100)
+    assert say(running, n=4, max_tokens=2).usage.completion_tokens == 8
+
+
+def test_an_engine_that_fails_is_followed_by_another(
+    serve: Serve, tiny: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = serve(tiny)
+
+    def no_memory(*_: object, **__: object) -> torch.Tensor:
+        raise MemoryError("no memory left")
+
+    embed = tiny.model.model.embed_tokens
+    embed.forward = no_memory  # type: ignore[method-assign]
+    try:
+        for settings in ({}, {"stream": True}):
+            with pytest.raises(openai.InternalServerError, match="no memory left"):
+                say(running, max_tokens=2, **settings)
+    finally:
+        del embed.forward
+    assert say(running, max_tokens=2).usage.completion_tokens == 2
+    assert running.unfinished() == 0
 
 
 def test_each_adapter_answers_under_its_own_name(
@@ -291,6 +348,16 @@ BAD = {
     "nested": ("[" * 200_000, "nested too deeply"),
     "nothing": ({}, "messages is missing"),
     "an unknown field": ({"temprature": 1}, "did you mean 'temperature'"),
+    "no content": ({"messages": [{"role": "user", "contents": "hi"}]}, "'content'"),
+    "null content": ({"messages": [{"role": "user", "content": None}]}, "'content' is empty"),
+    "half a name": ({"\ud800": 1}, "unicode"),
+    "many stops": ({"stop": ["a"] * 17}, "up to 16 of them"),
+    "an option of none": ({"stream_options": {"foo": 1}}, "an object such as"),
+    "more than it may be": (
+        {"min_tokens": 9, "max_tokens": 5},
+        "min_tokens=9 must be 0 .off. to max_tokens=5",
+    ),
+    "beyond all bounds": ({"max_tokens": 10**11}, "must be at most 10,000,000"),
     "no messages": ({"messages": []}, "must be a list of at least one"),
     "a stranger": ({"messages": [{"role": "king", "content": "a"}]}, "role 'king' is none of"),
     "half a character": ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
@@ -314,7 +381,11 @@ BAD = {
     "likeliest of none": ({"top_logprobs": 3}, "needs logprobs=true"),
     "too long": (
         {"messages": [{"role": "user", "content": "the sea " * 60}]},
-        "more than the model's context of 64; shorten it",
+        "prompt is too long: the prompt has .* more than the model's context of 64; shorten it",
+    ),
+    "much too long": (
+        {"messages": [{"role": "user", "content": "the sea " * 9000}]},
+        "prompt is too long: the prompt has 72,000 characters",
     ),
     "another model": ({"model": "gpt-4"}, "model='gpt-4' is not served; served are tiny"),
 }
@@ -381,10 +452,17 @@ def test_other_addresses_are_told_of(serve: Serve, tiny: Served) -> None:
 def test_a_key_is_asked_for(serve: Serve, tiny: Served) -> None:
     running = serve(tiny, api_key="secret")
     assert say(running, max_tokens=2).usage.completion_tokens == 2
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer sécret"}):
-        encoded = {name: value.encode() for name, value in headers.items()}
-        found = httpx.get(f"{running.address}/v1/models", headers=encoded)
+
+    def asked(at: Running, sent: str | None) -> httpx.Response:
+        headers = {} if sent is None else {"Authorization": sent.encode()}
+        return httpx.get(f"{at.address}/v1/models", headers=headers)
+
+    for sent in (None, "", "secret", "Basic secret", "Bearer", "Bearer wrong", "Bearer sécret"):
+        found = asked(running, sent)
         assert found.status_code == 401 and found.json()["error"]["code"] == "invalid_api_key"
+        assert found.headers["www-authenticate"] == "Bearer"
+    assert asked(running, "bearer  secret").status_code == 200
+    assert asked(serve(tiny, api_key="sécret"), "Bearer sécret").status_code == 200
     assert httpx.get(f"{running.address}/health").json()["status"] == "ok"
 
 
@@ -392,12 +470,22 @@ def test_pages_of_strangers_may_not_ask(serve: Serve, tiny: Served) -> None:
     def asked(running: Running, **headers: str) -> httpx.Response:
         return httpx.get(f"{running.address}/v1/models", headers=headers)
 
-    closed = serve(tiny, allow_hosts=("localhost", "127.0.0.1"))
+    closed = serve(tiny, hosts=["localhost", "127.0.0.1"])
     assert asked(closed).status_code == 200
     assert asked(closed, Origin=closed.address).status_code == 200
     assert asked(closed, Origin="http://evil.example").status_code == 403
     # A stranger's name that leads here (DNS rebinding).
     assert asked(closed, Host="evil.example").status_code == 403
+    for host in ("", "evil.example:999999", "a`b.evil"):
+        assert asked(closed, Host=host).status_code == 403
+    assert asked(closed, Origin="http://[").status_code == 403
+    # Other machines may ask, and pages of this server, but no page whose name was led here.
+    wide = serve(tiny, is_local=False)
+    assert asked(wide, Host="192.0.2.7:80").status_code == 200
+    address = {"Host": "192.0.2.7:80", "Origin": "http://192.0.2.7:80"}
+    assert asked(wide, **address).status_code == 200
+    led = {"Host": "evil.example", "Origin": "http://evil.example"}
+    assert asked(wide, **led).status_code == 403
     opened = serve(tiny, allow_origins=["http://page.example"])
     found = asked(opened, Origin="http://page.example")
     assert found.headers["access-control-allow-origin"] == "http://page.example"

@@ -96,9 +96,9 @@ def test_the_page_is_whole_and_may_fetch_nothing_else(serve: Serve, tiny: Served
 
 
 def test_the_page_is_told_what_the_model_is(serve: Serve, tiny: Served) -> None:
-    running = serve(replace(tiny, about=("Two layers.",), tries=("the sea?",)))
+    running = serve(replace(tiny, about=("Two layers.",), suggestions=("the sea?",)))
     [found] = httpx.get(f"{running.address}/v1/models").json()["data"]
-    assert found["about"] == ["Two layers."] and found["tries"] == ["the sea?"]
+    assert found["about"] == ["Two layers."] and found["suggestions"] == ["the sea?"]
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from tests.conftest import Workshop
 from groundup.app.cli import main
 from groundup.app.commands.serve import _names
 from groundup.errors import UserError
+from groundup.formats.folder import save_model
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
 from groundup.serve.server import listening
+from groundup.text.bpe import train_bpe
+from groundup.text.tokenizer import Tokenizer
 
 
 @contextmanager
@@ -33,8 +39,9 @@ def program(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         try:
             for line in process.stdout:
                 said.append(line)
-                if line.startswith("Talk:"):
-                    yield process, line.split()[1]
+                if line.startswith("Ctrl-C"):
+                    [address] = (one.split()[1] for one in said if one.startswith("Talk:"))
+                    yield process, address
                     return
             raise AssertionError("".join(said))
         finally:
@@ -60,17 +67,49 @@ def test_a_model_of_a_run_is_served_until_ctrl_c(workshop: Workshop) -> None:
     assert said.endswith("stopped\n") and "Traceback" not in said
 
 
-def test_it_ends_while_an_answer_is_drawn(workshop: Workshop) -> None:
+@pytest.fixture(scope="module")
+def long_winded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that can go on for a hundred thousand tokens."""
+    folder = tmp_path_factory.mktemp("models") / "long"
+    text = "The sea is wide, and the ship sails over the sea. "
+    tokenizer = Tokenizer.from_bpe(train_bpe([text] * 4, 300))
+    model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=100_000))
+    save_model(folder, model, tokenizer, card="")
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_waits_is_told_that_the_server_stops(long_winded: Path, number: int) -> None:
+    body = {"prompt": "The", "max_tokens": 90_000, "ignore_eos": True}
+    with program(str(long_winded)) as (process, address), ThreadPoolExecutor(2) as pool:
+        url = f"{address}/v1/completions"
+        asked = [
+            pool.submit(httpx.post, url, json=body | {"stream": stream}, timeout=60)
+            for stream in (False, True)
+        ]
+        while httpx.get(f"{address}/health").json()["unfinished"] < 2:
+            pass
+        process.send_signal(number)
+        whole, streamed = (one.result() for one in asked)
+        said, _ = process.communicate(timeout=30)
+    assert whole.status_code == 503
+    assert whole.json()["error"]["message"] == "the server is being stopped"
+    if streamed.status_code == 200:  # its first token had come
+        *_, last, end = streamed.text.strip().split("\n\n")
+        assert "the server is being stopped" in last and end == "data: [DONE]"
+    assert "Traceback" not in said
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM)
+
+
+def test_answers_go_on_where_nobody_reads_the_terminal(workshop: Workshop) -> None:
     with program(str(workshop.finished("sft"))) as (process, address):
-        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
-        more = {"ignore_eos": True}
-        stream = client.completions.create(
-            model="sft", prompt="The", stream=True, max_tokens=60, extra_body=more
-        )
-        next(iter(stream))
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
-    assert process.returncode in (-signal.SIGTERM, 143)
+        assert process.stdout is not None
+        process.stdout.close()
+        for stream in (False, True) * 2:
+            body = {"prompt": "The", "max_tokens": 3, "stream": stream}
+            found = httpx.post(f"{address}/v1/completions", json=body)
+            assert found.status_code == 200
+            assert not stream or found.text.endswith("data: [DONE]\n\n")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -85,6 +124,7 @@ def test_what_cannot_be_served_is_refused(
 ) -> None:
     model = str(workshop.finished("sft"))
     assert "no model to serve" in refused(capsys)
+    assert "--api-key='' is empty" in refused(capsys, model, "--api-key", "")
     assert "given twice" in refused(capsys, model, model)
     assert "--adapter is for one model" in refused(
         capsys, model, str(workshop.finished("pretrain")), "--adapter", "a"
@@ -93,7 +133,7 @@ def test_what_cannot_be_served_is_refused(
     assert "is no address of this machine" in refused(capsys, model, "--host", "no.such.name")
     assert "is no address of this machine" in refused(capsys, model, "--host", "192.0.2.1")
     refused(capsys, str(tmp_path / "nothing"))
-    with listening(port=0) as taken:
+    with listening("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         assert "is taken by another program" in refused(capsys, model, "--port", port)
 

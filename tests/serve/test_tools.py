@@ -122,6 +122,27 @@ def test_without_tools_what_looks_like_a_call_is_text(
         assert found.choices[0].message.tool_calls is None
 
 
+@pytest.mark.parametrize(
+    ("written", "words", "arguments"),
+    [
+        ('<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>', "", ['{"a": 1}']),
+        ('I look. <tool_call>{"name": "f"}</tool_call>\nWait.', "I look.", ["{}"]),
+        ('<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}', "", ['{"a": 1}']),
+        (f"{CALL}\n{CALL}", "", ['{"city": "Köln"}'] * 2),
+        # What is no call is words, and so is one whose arguments would be lost.
+        ("Write <tool_call> so.", "Write <tool_call> so.", []),
+        ('<tool_call>{"name": "f", "parameters": {"a": 1}}</tool_call>', None, []),
+        ("<tool_call>[1]</tool_call>", None, []),
+    ],
+)
+def test_calls_are_found_as_models_write_them(
+    written: str, words: str | None, arguments: list[str]
+) -> None:
+    found, calls = calls_in(written)
+    assert found == (written if words is None else words)
+    assert [one["function"]["arguments"] for one in calls] == arguments
+
+
 PIECES = st.sampled_from(["", "I look. ", "\n", " ", "<tool", "_call>", "<tool_call>\n", CALL, "<"])
 
 
@@ -135,7 +156,5 @@ def test_however_it_comes_a_streamed_answer_is_the_whole_one(
         shown += held.push(text[start:end])
     rest, calls = held.finish()
     words, expected = calls_in(text)
-    assert (shown + rest).strip() == words.strip()
+    assert shown + rest == words
     assert [one["function"] for one in calls] == [one["function"] for one in expected]
-    if not expected:
-        assert shown + rest == text

@@ -35,6 +35,8 @@ _ROLE_OF = {role: role for role in ROLES} | {
     "tool_response": "tool",
     "observation": "tool",
 }
+# Parts of a content that are text, as OpenAI's two interfaces call them.
+_TEXTS = ("text", "input_text", "output_text")
 _TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 # Turns of the assistant that hold nothing but a call of a tool.
 _CALLS = ("function_call", "tool_call")
@@ -243,8 +245,8 @@ def _message(one: object, number: int, weighted: bool, may_be_empty: bool) -> Me
         if role == "tool" and is_missing(content) and not _SAID.isdisjoint(one):
             # Many a tool answers with nothing, and none of it is learned.
             return Message(role, "", call_ids=ids)
-        if may_be_empty and is_missing(content):
-            return Message(role, "")
+        if may_be_empty and isinstance(content, str) and not content.strip():
+            return Message(role, content)
         weight = int(said.get("weight", 1)) if weighted and role == "assistant" else 1
         # One that is text already stays text for every template.
         as_text = any(isinstance(one, str) and one.lstrip().startswith(CALL) for one in calls)
@@ -270,7 +272,8 @@ def _joined(content: object) -> object:
         return content
     parts = []
     for number, part in enumerate(content, 1):
-        said = part.get("text") if isinstance(part, Mapping) else part
+        is_text = isinstance(part, Mapping) and part.get("type", "text") in _TEXTS
+        said = part.get("text") if isinstance(part, Mapping) and is_text else part
         if not isinstance(said, str):
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
             raise BadRow(f"part {number} of its content is {shorten(kind)}, and only text is read")

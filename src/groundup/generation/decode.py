@@ -129,7 +129,7 @@ class Decode:
 
         Then what it computes does not depend on the number of threads: every number is one's.
         """
-        return self._kernel is not None and self._plain and rows <= self._kernel.most_rows
+        return self._kernel is not None and rows <= self._kernel.most_rows
 
     def logits(self, hidden: Hidden) -> Float[Tensor, "rows vocab"]:
         """What the head says of these states, in float32."""

@@ -41,7 +41,7 @@ from groundup.generation.request import (
     TopLogprobs,
 )
 from groundup.generation.sampling import BatchedSampling, Logits, restricted, sample, whole
-from groundup.generation.threads import Threads, using
+from groundup.generation.threads import OF_PRODUCTS, Threads, using
 from groundup.lm.logprobs import NO_NUMBERS
 from groundup.lm.model import CausalLM, in_eval_mode
 from groundup.text.tokenizer import Tokenizer
@@ -50,9 +50,9 @@ from groundup.text.tokenizer import Tokenizer
 BATCH_SIZE = 32
 # How far down the queue we look for prompts that can be read with the first one.
 _LOOK_AHEAD = 64
-# Below so many multiplications, tokens by parameters, a pass takes a few milliseconds with one
-# thread; two save one of them, and where a neighbor has taken a core they cost half a second.
-_SMALL_PASS = 1e8
+# Below so many multiplications, tokens by parameters, a pass takes some milliseconds with one
+# thread; more save a few of them, and where a neighbor has taken a core they cost half a second.
+_SMALL_PASS = 3e8
 # Slots that a new row gets beyond its prompt; then the cache doubles as the rows need it.
 _FIRST_SLOTS = 64
 
@@ -88,8 +88,9 @@ class Engine:
     Weights must not change while the engine lives, because the cache holds keys of the old ones; so
     it answers with the adapter that is active when it is made, and with no other.
 
-    Steps take as many threads as are fastest beside what else runs on the machine; where the last
-    bits of a number depend on that, only if the engine need not be `reproducible`.
+    Steps of a few rows take as many threads as are fastest beside what else runs on the machine.
+    Those of many do so only if the engine need not be `reproducible`, as the last bits of a product
+    may depend on that.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Engine:
         self._share = share_prefixes and self._cache.shares_prefixes
         self._decode = Decode(model)
         self._reproducible = reproducible
-        self._threads = Threads(torch.get_num_threads())
+        self._set_threads()
         self._parameters = model.config.active_parameters
         # What follows from who is running is found out once, and again when rows come or go: the
         # tokens last drawn, each row's settings, and the rows that want more. The tokens that a row
@@ -138,6 +139,11 @@ class Engine:
         self._seen: Bool[Tensor, "rows vocab"] | None = None
         self._constrained: list[int] = []
         self._asking: list[int] = []
+
+    def _set_threads(self) -> None:
+        most = torch.get_num_threads()
+        self._few = Threads(most)
+        self._many = Threads(most, trials=OF_PRODUCTS)
 
     @property
     def unfinished(self) -> bool:
@@ -193,8 +199,8 @@ class Engine:
         self._full = []
         # To look into a model's every part takes a tenth of a small model's step.
         with in_eval_mode(self._model) if self._model.training else nullcontext():
-            if self._threads.most != torch.get_num_threads():
-                self._threads = Threads(torch.get_num_threads())
+            if self._few.most != torch.get_num_threads():
+                self._set_threads()
             fresh = self._join()
             if self._running:
                 events += self._advance(fresh)
@@ -222,10 +228,8 @@ class Engine:
     def _read_prompts(self, tokens: int) -> int:
         """Read up to so many tokens of the prefill; returns the number read."""
         assert self._prefill is not None
-        threads = self._threads.most if self._reproducible else self._threads.now
-        if min(tokens, self._prefill.tokens_left) * self._parameters < _SMALL_PASS:
-            threads = 1
-        with using(threads):
+        count = min(tokens, self._prefill.tokens_left)
+        with using(1) if count * self._parameters < _SMALL_PASS else nullcontext():
             return self._prefill.advance(tokens)
 
     def _begin(self) -> bool:
@@ -277,7 +281,8 @@ class Engine:
 
     def _advance(self, fresh: list[Float[Tensor, " width"]]) -> list[Event]:
         """One more token for every running row; `fresh` are the last states of newcomers."""
-        if self._reproducible and not self._decode.is_one_call(len(self._running)):
+        is_one_call = self._decode.is_one_call(len(self._running))
+        if self._model.like.device.type != "cpu" or (self._reproducible and not is_one_call):
             return self._draw(self._read(fresh))
         events: list[Event] = []
 
@@ -285,7 +290,7 @@ class Engine:
             with using(threads):
                 events.extend(self._draw(self._read(fresh)))
 
-        self._threads.run(step)
+        (self._few if is_one_call else self._many).run(step)
         return events
 
     def _read(self, fresh: list[Float[Tensor, " width"]]) -> Float[Tensor, "rows width"]:

@@ -14,7 +14,7 @@ model as ever, inside a block:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -67,7 +67,7 @@ def guard_of(model: CausalLM) -> Guard | None:
 
 def guarded(answers: Sequence[str], messages: Sequence[str], guard: Guard) -> list[str]:
     """What a guarded model says where the model itself gives these answers to these messages."""
-    stopped = stopped_by(guard, messages) | stopped_by(guard, messages, answers)
+    stopped = _stopped(guard, messages) | _stopped(guard, messages, answers)
     return [SENTENCE if stops else answer for stops, answer in zip(stopped, answers, strict=True)]
 
 
@@ -82,17 +82,28 @@ def behind(
     What is stopped has the sentence for a text, no tokens, and ended by `content_filter`.
     """
     asked = [asked_of(request, tokenizer) for request in requests]
-    through = np.flatnonzero(~stopped_by(guard, asked)).tolist()
+    through = let_through(guard, asked)
     made = complete([requests[i] for i in through])
-    late = stopped_by(guard, [asked[i] for i in through], [one.text for one in made])
-    found = [stopped_completion()] * len(requests)
-    for i, one, is_stopped in zip(through, made, late, strict=True):
+    return checked(guard, asked, dict(zip(through, made, strict=True)))
+
+
+def let_through(guard: Guard, asked: Sequence[str]) -> list[int]:
+    """Which of the messages may reach the model."""
+    found: list[int] = np.flatnonzero(~_stopped(guard, asked)).tolist()
+    return found
+
+
+def checked(guard: Guard, asked: Sequence[str], made: Mapping[int, Completion]) -> list[Completion]:
+    """What is said to every message, where those that were let through have these completions."""
+    found = [stopped_completion()] * len(asked)
+    late = _stopped(guard, [asked[i] for i in made], [one.text for one in made.values()])
+    for (i, one), is_stopped in zip(made.items(), late, strict=True):
         if not is_stopped:
             found[i] = one
     return found
 
 
-def stopped_by(
+def _stopped(
     guard: Guard, messages: Sequence[str], answers: Sequence[str] | None = None
 ) -> Bool[np.ndarray, " messages"]:
     """What a guard stops, also where it says so in a list.

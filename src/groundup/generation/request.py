@@ -129,7 +129,7 @@ class SequenceState:
             self._text = Detokenizer(tokenizer, self.sampling.stop)
         if self.sampling.ignore_eos:
             ends = frozenset()
-        self._stop_ids = ends | frozenset(self.sampling.stop_ids)
+        self.stop_ids = ends | frozenset(self.sampling.stop_ids)
         self._seed = _seed(self.sampling.seed, prompt, copy)
         self._uniforms: Float32[np.ndarray, " limit"] | None = None
 
@@ -162,9 +162,9 @@ class SequenceState:
         Raises `UserError` where no token is left.
         """
         allowed = self._masked(vocab)
-        if len(self.ids) >= self.sampling.min_new_tokens or not self._stop_ids:
+        if len(self.ids) >= self.sampling.min_new_tokens or not self.stop_ids:
             return allowed
-        ends = [id for id in self._stop_ids if id < vocab]
+        ends = [id for id in self.stop_ids if id < vocab]
         allowed = torch.ones(vocab, dtype=torch.bool) if allowed is None else allowed.clone()
         allowed[ends] = False
         if not bool(allowed.any()):
@@ -201,7 +201,7 @@ class SequenceState:
         if top is not None:
             self.top_logprobs.append(top)
         shown = ""
-        if token in self._stop_ids:
+        if token in self.stop_ids:
             self.finish_reason = "stop"
         elif self._text is not None:
             shown = self._text.push(token)

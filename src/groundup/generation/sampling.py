@@ -290,8 +290,9 @@ def _cut(
     values, ids = scores.topk(width)
     values = values.masked_fill(torch.arange(width, device=ids.device) >= top_k, -torch.inf)
     limited = top_k < scores.shape[-1]
-    masses = values.logsumexp(-1, keepdim=True), scores.logsumexp(-1, keepdim=True)
-    probabilities = (values - torch.where(limited, *masses)).exp()
+    # Not by logsumexp, which divides a long row among threads and rounds by their number.
+    of_all = scores.log_softmax(-1).gather(-1, ids)
+    probabilities = torch.where(limited, values.log_softmax(-1), of_all).exp()
     mass = probabilities.cumsum(-1)
     enough = limited | (mass[:, -1:] >= top_p)
     # With top-p off, a rounded mass of 1 must not cut what only top-k may.

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 
 # Of the time that steps take, how much is to go into trying the other way. Where all is well trials
-# become rarer; but not so rare, whatever they cost, that a machine which has become busy, or quiet,
-# is not noticed within a few seconds.
+# become rarer; but not so rare that a machine which has become busy, or quiet, is not noticed
+# within a few seconds. Where a trial takes long, a sixth of the time is the most that it may cost.
 _TRYING = 0.1
-_LONGEST_WAIT_SECONDS = 1.5
+_LONGEST_WAIT_SECONDS, _LONGEST_WAIT_TRIALS = 1.5, 5
 # Steps that say how long one takes at present.
 _RECENT = 5
 # How much less time the other way must take to be worth a change.
@@ -37,8 +37,9 @@ class Trials:
     left: float = 0.0
 
 
-# All that decodes in a process is beside the same neighbors.
-_OF_PROCESS = Trials()
+# All that decodes in a process is beside the same neighbors. What is best for products of many rows
+# need not be so for a few.
+OF_FEW_ROWS, OF_PRODUCTS = Trials(), Trials()
 
 
 class Threads:
@@ -48,7 +49,7 @@ class Threads:
         self,
         most: int,
         clock: Callable[[], float] = time.perf_counter,
-        trials: Trials = _OF_PROCESS,
+        trials: Trials = OF_FEW_ROWS,
     ) -> None:
         self.most = most
         self._clock, self._trials = clock, trials
@@ -77,13 +78,17 @@ class Threads:
         if took < _WORTH * statistics.median(self._recent):
             found.one_is_best, found.wait = other == 1, 0.0
             self._recent.clear()
-        found.wait = min(max(2 * found.wait, took / _TRYING), _LONGEST_WAIT_SECONDS)
+        longest = max(_LONGEST_WAIT_SECONDS, _LONGEST_WAIT_TRIALS * took)
+        found.wait = min(max(2 * found.wait, took / _TRYING), longest)
         found.left = found.wait
 
 
 @contextmanager
 def using(threads: int) -> Iterator[None]:
-    """A context in which PyTorch, and kernels with it, compute with so many threads."""
+    """A context in which PyTorch, and kernels with it, compute with so many threads.
+
+    A Python thread that uses PyTorch for the first time meanwhile keeps that number.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

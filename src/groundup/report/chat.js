@@ -223,7 +223,7 @@ function draw() {
 
 function about() {
   const one = model();
-  const tries = (one.tries ?? []).map(text => el("button", { type: "button", onclick: () => send(text) }, text));
+  const tries = (one.suggestions ?? []).map(text => el("button", { type: "button", onclick: () => send(text) }, text));
   fill("about", ...(one.about ?? []).map(text => el("p", {}, text)), el("div", { class: "tries" }, ...tries));
 }
 

@@ -11,14 +11,22 @@ form, `{"error": {"message", "type", "param", "code"}}`.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
+import re
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,18 +37,28 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from groundup.errors import UserError, known_names, shorten
-from groundup.generation.request import PromptTooLong
+from groundup.generation.engine import Event
+from groundup.generation.request import Completion, PromptTooLong
+from groundup.lm.logprobs import NO_NUMBERS
 from groundup.report.page import drawn_html
-from groundup.runs.console import counted, say
+from groundup.runs.console import counted, printable, say
 from groundup.serve.async_engine import AsyncEngine
-from groundup.serve.protocol import ChatBody, CompletionBody, Refused, parsed
+from groundup.serve.protocol import (
+    BadRequest,
+    ChatCompletionRequest,
+    CompletionRequest,
+    GenerationRequest,
+    parsed,
+)
 from groundup.serve.replies import ChatReply, CompletionReply, Json, Reply
-from groundup.serve.worker import Busy, Served
+from groundup.serve.worker import Busy, RowEvent, Served, Stopped
 
 T = TypeVar("T")
-Handler = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
+B = TypeVar("B", bound=GenerationRequest)
 # A conversation of a million tokens has some four megabytes.
-_MOST_BYTES = 8 * 2**20
+_MOST_BYTES, _BODY_SECONDS = 8 * 2**20, 60
+_PORT = re.compile(r":\d*$")
 # The page runs and fetches nothing but what is in it and on this server, and stands in no other.
 _ALONE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
@@ -49,14 +67,16 @@ _ALONE = {
 }
 # Proxies must not wait for a stream's end before they pass it on.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+# What statuses want beside them (RFC 9110, 11.6.1; RFC 6585, 4).
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
 
 
 class API:
     """What the addresses do; `app` is the ASGI application.
 
     With an `api_key` all of /v1 asks for it. Pages of `allow_origins` may use it in a browser, and
-    no others ("*": all). A request must name one of `allow_hosts` as its host if there are any: a
-    name that a stranger's page has turned to this machine is none of them (DNS rebinding).
+    no others ("*": all). `hosts` are the names of this machine; where the server `is_local` a
+    request must name one of them.
     """
 
     def __init__(
@@ -64,15 +84,16 @@ class API:
         models: Sequence[Served],
         *,
         batch_size: int,
-        most_waiting: int,
+        waiting: int,
         api_key: str | None = None,
         allow_origins: Sequence[str] = (),
-        allow_hosts: Sequence[str] = (),
+        hosts: Sequence[str] = (),
+        is_local: bool = True,
     ) -> None:
         self._models = {one.name: one for one in models}
         self._api_key, self._created = api_key, int(time.time())
-        self._origins, self._hosts = allow_origins, allow_hosts
-        self._engine = AsyncEngine(batch_size=batch_size, most_waiting=most_waiting)
+        self._origins, self._hosts, self._is_local = allow_origins, hosts, is_local
+        self._engine = AsyncEngine(batch_size=batch_size, waiting=waiting)
         across = Middleware(
             CORSMiddleware,
             allow_origins=list(allow_origins),
@@ -92,6 +113,7 @@ class API:
             exception_handlers={HTTPException: _no_address},
             lifespan=self._lifespan,
         )
+        self.app.router.redirect_slashes = False
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -102,7 +124,13 @@ class API:
         return HTMLResponse(drawn_html("chat.html.jinja", None), headers=_ALONE)
 
     async def _health(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok", "unfinished": self._engine.unfinished})
+        status = "ok" if self._engine.is_alive else "stopped"
+        told = {"status": status, "unfinished": self._engine.unfinished}
+        return _JSON(told, 200 if self._engine.is_alive else 503)
+
+    async def stop(self) -> None:
+        """Draw nothing more; clients that wait are told so."""
+        await self._engine.stop()
 
     # Models.
 
@@ -120,7 +148,8 @@ class API:
             "owned_by": "groundup",
             "max_model_len": served.model.config.max_position_embeddings,
             "about": served.about,
-            "tries": served.tries,
+            "suggestions": served.suggestions,
+            "guarded": served.guard is not None,
         }
 
     def _served(self, name: str | None) -> Served:
@@ -128,10 +157,10 @@ class API:
         if name is None and len(self._models) == 1:
             return next(iter(self._models.values()))
         if name is None:
-            raise Refused(f"model is missing; served are {', '.join(self._models)}", "model")
+            raise BadRequest(f"model is missing; served are {', '.join(self._models)}", "model")
         if name not in self._models:
-            hint = known_names(name, self._models, "served are")
-            raise Refused(
+            hint = known_names(name[:200], self._models, "served are")
+            raise BadRequest(
                 f"model={shorten(name)} is not served; {hint}", "model", "model_not_found", 404
             )
         return self._models[name]
@@ -139,81 +168,99 @@ class API:
     # Completions.
 
     async def _chat(self, request: Request) -> Response:
-        body = parsed(ChatBody, await _read(request))
+        body = await _parsed(ChatCompletionRequest, request)
         served = self._served(body.model)
-        asked = body.request(served.tokenizer, served.sampling)
-        rows = await self._engine.rows(served, [asked] * body.copies)
-        reply = ChatReply(served, rows, with_logprobs=bool(body.logprobs), may_call=body.may_call)
-        return await self._reply(request, reply, bool(body.stream), body.tells_usage)
+        self._engine.require_room(body.n)
+        made = self._engine.rows(served, lambda: [body.request(served)], body.n)
+        rows = await _while_there(request, made)
+        reply = ChatReply(served, rows, with_logprobs=body.logprobs, may_call=body.may_call)
+        events = self._engine.events(served, rows, streams=body.stream)
+        return await self._reply(request, body, reply, events)
 
     async def _complete(self, request: Request) -> Response:
-        body = parsed(CompletionBody, await _read(request))
-        served, copies = self._served(body.model), body.copies
-        asked = body.requests(served.sampling)
-        rows = await self._engine.rows(served, [one for one in asked for _ in range(copies)])
-        reply = CompletionReply(served, rows, logprobs=body.logprobs, echo=bool(body.echo))
+        body = await _parsed(CompletionRequest, request)
+        served = self._served(body.model)
+        self._engine.require_room(len(body.prompts) * body.n)
+        made = self._engine.rows(served, lambda: body.requests(served), body.n)
+        rows = await _while_there(request, made)
+        reply = CompletionReply(served, rows, logprobs=body.logprobs, echo=body.echo)
         if body.echo and body.logprobs is not None:
-            for row in rows[::copies]:
+            for row in rows[:: body.n]:
                 known = self._engine.prompt_logprobs(served, row.prompt, body.logprobs)
-                reply.prompt_logprobs += [await known] * copies
-        return await self._reply(request, reply, bool(body.stream), body.tells_usage)
+                reply.of_prompts += [await _while_there(request, known)] * body.n
+        events = self._engine.events(served, rows, streams=body.stream)
+        return await self._reply(
+            request, body, reply, _nothing(len(rows)) if body.only_echoes else events
+        )
 
     async def _reply(
-        self, request: Request, reply: Reply, stream: bool, tells_usage: bool
+        self,
+        request: Request,
+        body: GenerationRequest,
+        reply: Reply,
+        events: AsyncGenerator[RowEvent],
     ) -> Response:
-        answers = self._engine.answers(reply.served, reply.rows, streams=stream)
-        if not stream:
-            with _logged(reply):
-                return _JSON(await _while_there(request, reply.whole(answers)))
-        chunks = reply.chunks(answers, tells_usage=tells_usage)
+        if not body.stream:
+            with _telling(reply):
+                return _JSON(await _while_there(request, reply.whole(events)))
+        chunks = reply.chunks(events, tells_usage=body.stream_options.include_usage)
         # With the first one awaited here, what is refused has a status of its own.
         first = await _while_there(request, anext(chunks))
 
-        async def events() -> AsyncIterator[bytes]:
-            with _logged(reply):
-                try:
-                    yield _event(first)
-                    async for chunk in chunks:
-                        yield _event(chunk)
-                except Exception as error:
-                    yield _event(_failure(error)[1])
-                yield b"data: [DONE]\n\n"
+        async def stream() -> AsyncIterator[bytes]:
+            with _telling(reply):
+                async with aclosing(events):
+                    try:
+                        yield _event(first)
+                        async for chunk in chunks:
+                            yield _event(chunk)
+                    except Exception as error:
+                        yield _event(_failure(error)[1])
+                    yield b"data: [DONE]\n\n"
 
-        return StreamingResponse(events(), media_type="text/event-stream", headers=_STREAMED)
+        return StreamingResponse(stream(), media_type="text/event-stream", headers=_STREAMED)
 
     # Who may ask, and what is refused.
 
-    def _checked(self, handler: Handler, *, keyed: bool = True) -> Handler:
-        """The handler behind its checks, with what it raises in OpenAI's form."""
+    def _checked(self, endpoint: Endpoint, *, keyed: bool = True) -> Endpoint:
+        """The endpoint behind its checks, with what it raises in OpenAI's form."""
 
-        async def handle(request: Request) -> Response:
+        async def answer(request: Request) -> Response:
             try:
                 self._admit(request, keyed)
-                return await handler(request)
+                return await endpoint(request)
             except ClientDisconnect:
                 return Response(status_code=499)  # nobody reads it
             except Exception as error:
-                status, body = _failure(error)
-                return _JSON(body, status)
+                status, said = _failure(error)
+                _tell(f"{status}, {printable(said['error']['message'])}")
+                return _JSON(said, status, headers=_HEADERS.get(status))
 
-        return handle
+        return answer
 
     def _admit(self, request: Request, keyed: bool) -> None:
-        host, origin = request.url.hostname, request.headers.get("origin")
-        if self._hosts and host not in self._hosts:
-            raise Refused(
-                f"host={shorten(host)} must be one of {', '.join(self._hosts)}", status=403
+        place = request.headers.get("host", "")
+        host = _PORT.sub("", place).strip("[]").lower()
+        if self._is_local and host not in self._hosts:
+            known = ", ".join(self._hosts)
+            raise BadRequest(f"host={shorten(host)} must be one of {known}", status=403)
+        # A browser says whose page it is that asks. Our own has a name of this machine, or none: a
+        # stranger's name may lead here (DNS rebinding). A proxy may have taken the s off https.
+        origin, own = request.headers.get("origin"), set[str]()
+        if host in self._hosts or _is_address(host):
+            own = {f"http://{place}", f"https://{place}"}
+        if origin is not None and not {origin, "*"} & (own | {*self._origins}):
+            raise BadRequest(
+                f"pages of {shorten(origin)} may not ask; --allow-origins admits them", status=403
             )
-        # A browser says whose page it is that asks.
-        is_own = origin is not None and urlsplit(origin).netloc == request.url.netloc
-        if not (origin is None or is_own or {origin, "*"} & set(self._origins)):
-            raise Refused(
-                f"pages of {shorten(origin)} may not ask; --allow-origins admits them",
-                status=403,
-            )
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if keyed and self._api_key and not secrets.compare_digest(given, self._api_key.encode()):
-            raise Refused(
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if not keyed or self._api_key is None:
+            return
+        # Headers are read as Latin-1, whatever bytes they are.
+        sent, key = given.strip().encode("latin-1"), self._api_key.strip().encode()
+        is_key = secrets.compare_digest(sent, key)
+        if scheme.lower() != "bearer" or not is_key:
+            raise BadRequest(
                 "the API key is missing or wrong; send the one of groundup serve --api-key as "
                 "Authorization: Bearer KEY",
                 code="invalid_api_key",
@@ -221,14 +268,27 @@ class API:
             )
 
 
-async def _read(request: Request) -> bytes:
-    """The body of a request, up to what any conversation may have."""
+async def _parsed(kind: type[B], request: Request) -> B:
+    """The body of a request, up to what any conversation may have. Raises BadRequest."""
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BYTES:
-            raise Refused(f"the body has more than {_MOST_BYTES:,} bytes; send less", status=413)
-    return bytes(body)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > _MOST_BYTES:
+                    said = f"the body has more than {_MOST_BYTES:,} bytes; send less"
+                    raise BadRequest(said, status=413)
+    except TimeoutError:
+        said = f"the body did not come within {_BODY_SECONDS} seconds"
+        raise BadRequest(said, status=408) from None
+    return await asyncio.to_thread(parsed, kind, bytes(body))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 async def _while_there(request: Request, made: Awaitable[T]) -> T:
@@ -254,21 +314,29 @@ async def _left(request: Request) -> None:
         pass
 
 
+async def _nothing(rows: int) -> AsyncGenerator[RowEvent]:
+    """The events of rows of which nothing is drawn."""
+    for index in range(rows):
+        yield RowEvent(index, Event(index, completion=Completion("", [], [], "length")))
+
+
 @contextmanager
-def _logged(reply: Reply) -> Iterator[None]:
-    """Tell of an answer when it has ended, however it did."""
-    begun = time.monotonic()
+def _telling(reply: Reply) -> Iterator[None]:
+    """Tell the terminal of an answer that was begun, however it ends."""
     try:
         yield
     finally:
-        seconds, counts = time.monotonic() - begun, reply.usage()
-        ended = len(reply.completions) == len(reply.rows)
-        say(
-            f"{time.strftime('%H:%M:%S')}  {reply.served.name}: "
-            f"{counted(counts['prompt_tokens'], 'token')} read, "
-            f"{counts['completion_tokens']:,} drawn in {seconds:.2f} s"
-            f"{'' if ended else '; not finished'}"
-        )
+        if reply.completions or reply.drawn:
+            took = f"{reply.seconds:.2f} s"
+            ended = "" if len(reply.completions) == len(reply.rows) else "; not finished"
+            read = counted(reply.read, "token")
+            _tell(f"{reply.served.name}: {read} read, {reply.drawn:,} drawn in {took}{ended}")
+
+
+def _tell(what: str) -> None:
+    # Where nobody reads it, or the disk is full, answers go on.
+    with suppress(Exception):
+        say(f"{time.strftime('%H:%M:%S')}  {what}")
 
 
 # What is sent.
@@ -280,10 +348,9 @@ class _JSON(JSONResponse):
 
 
 def _encoded(content: Json) -> bytes:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     # Half a surrogate pair, which a model may write into a call, has no bytes but an escape.
-    return json.dumps(content, ensure_ascii=False, allow_nan=False).encode(
-        errors="backslashreplace"
-    )
+    return text.encode(errors="backslashreplace")
 
 
 def _event(content: Json) -> bytes:
@@ -292,20 +359,27 @@ def _event(content: Json) -> bytes:
 
 def _failure(error: Exception) -> tuple[int, Json]:
     """The status of an error, and what is said of it."""
-    if isinstance(error, Refused):
-        return error.status, _said(str(error), error.param, error.code)
+    if isinstance(error, BadRequest):
+        return error.status, _error(str(error), error.param, error.code)
     if isinstance(error, PromptTooLong):
-        return 400, _said(str(error), code="context_length_exceeded")
+        # Clients know it by these words, if they do not look at the code.
+        said = f"prompt is too long: {error}"
+        return 400, _error(said, code="context_length_exceeded")
     if isinstance(error, UserError):
-        return 400, _said(str(error))
+        # Damaged weights are no fault of who asks.
+        is_theirs = str(error) != NO_NUMBERS
+        type = "invalid_request_error" if is_theirs else "server_error"
+        return 400 if is_theirs else 500, _error(str(error), type=type)
     if isinstance(error, Busy):
         busy = "too many completions wait already; ask again in a while"
-        return 429, _said(busy, code="rate_limit_exceeded", type="rate_limit_error")
+        return 429, _error(busy, code="rate_limit_exceeded", type="rate_limit_error")
+    if isinstance(error, Stopped):
+        return 503, _error("the server is being stopped", type="server_error")
     traceback.print_exception(error)
-    return 500, _said(f"the server failed: {shorten(str(error))}", type="server_error")
+    return 500, _error(f"the server failed: {shorten(str(error))}", type="server_error")
 
 
-def _said(
+def _error(
     message: str,
     param: str | None = None,
     code: str | None = None,
@@ -317,8 +391,7 @@ def _said(
 async def _no_address(request: Request, error: Exception) -> Response:
     """What is said at an address that there is not, or to a method that it does not take."""
     assert isinstance(error, HTTPException)
+    path = shorten(request.url.path)[1:-1]
     there = "GET /v1/models, POST /v1/chat/completions and POST /v1/completions"
-    message = (
-        f"{request.method} {shorten(request.url.path)[1:-1]} is no address here; there are {there}"
-    )
-    return _JSON(_said(message), error.status_code, headers=error.headers)
+    said = _error(f"{request.method} {path} is no address here; there are {there}")
+    return _JSON(said, error.status_code, headers=error.headers)

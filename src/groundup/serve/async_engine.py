@@ -1,8 +1,8 @@
 """The engine for a server's loop: rows in, their events out, behind a guard if there is one.
 
     async with engine.running():
-        rows = await engine.rows(served, [request])
-        async for place, event in engine.answers(served, rows, streams=True):
+        rows = await engine.rows(served, lambda: [request], copies=1)
+        async for index, event in engine.events(served, rows, streams=True):
             ...
 
 Whoever stops reading has the rest cancelled.
@@ -11,44 +11,69 @@ Whoever stops reading has the rest cancelled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import TypeVar
 
 import torch
 
 from groundup.errors import UserError
 from groundup.generation.engine import Event
-from groundup.generation.guarded import Guard, asked_of, stopped_by, stopped_completion
+from groundup.generation.guarded import asked_of, checked, let_through
+from groundup.generation.prefill import read
 from groundup.generation.request import (
     Completion,
-    InputProcessor,
+    PromptTooLong,
     Request,
     SequenceState,
     TopLogprobs,
+    prompt_ids,
 )
 from groundup.lm.logprobs import NO_NUMBERS
-from groundup.lm.model import in_eval_mode, uncompiled
-from groundup.serve.worker import Answer, Served, Ticket, Worker
+from groundup.lm.model import in_eval_mode
+from groundup.serve.worker import RowEvent, Served, Ticket, Worker
 from groundup.train.batch import Batch
 
-# Positions whose logits are made together: of a vocabulary of 150,000 they are 40 megabytes.
-_POSITIONS = 64
-PromptLogprobs = tuple[list[float], list[TopLogprobs]]
+T = TypeVar("T")
+# Tokens of a scored prompt that are read between two steps, and positions whose logits are made
+# together: of a vocabulary of 150,000 they are 40 megabytes.
+_PIECE, _POSITIONS = 512, 64
+
+
+def _require_shorter(served: Served, request: Request) -> None:
+    """Raise PromptTooLong for texts that no number of tokens could make fit, before they are read:
+    megabytes would keep all others waiting."""
+    texts = [request.prompt or "", *(str(one["content"]) for one in request.messages or ())]
+    context, length = served.model.config.max_position_embeddings, sum(map(len, texts))
+    if length > context * served.tokenizer.longest_token:
+        raise PromptTooLong(
+            f"the prompt has {length:,} characters, more than the model's context of {context:,} "
+            "tokens can hold; shorten it"
+        )
 
 
 class AsyncEngine:
     """Answers for the models that are served. Its methods are called in one event loop."""
 
-    def __init__(self, *, batch_size: int, most_waiting: int) -> None:
-        self._worker = Worker(self._post, batch_size=batch_size, most_waiting=most_waiting)
-        self._queues: dict[Ticket, asyncio.Queue[Answer]] = {}
-        # One thread at a time reads texts, and one asks guards: neither is made for several.
-        self._reading, self._guarding = asyncio.Lock(), asyncio.Lock()
+    def __init__(self, *, batch_size: int, waiting: int) -> None:
+        self._worker = Worker(self._post, batch_size=batch_size, waiting=waiting)
+        self._queues: dict[Ticket, asyncio.Queue[RowEvent]] = {}
+        # One thread at a time reads texts: tokenizers are not made for several.
+        self._reading = asyncio.Lock()
+        # One prompt at a time is scored, so that there is one cache for that.
+        self._scoring = asyncio.Lock()
 
     @property
     def unfinished(self) -> int:
         """The number of completions that run or wait."""
         return self._worker.unfinished
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether anything is computed."""
+        return self._worker.is_alive
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -58,124 +83,136 @@ class AsyncEngine:
         try:
             yield
         finally:
-            await asyncio.to_thread(self._worker.close)
+            await self.stop()
 
-    async def rows(self, served: Served, requests: Sequence[Request]) -> list[SequenceState]:
-        """The requests as tokens; equal ones are numbered, so that each draws its own answer.
+    async def stop(self) -> None:
+        """Compute nothing more; what has not ended gets Stopped."""
+        await asyncio.to_thread(self._worker.close)
 
-        Raises `UserError` for a prompt that is empty or longer than the model's context.
+    def require_room(self, rows: int) -> None:
+        """Raise Busy where so many rows may not wait now, `UserError` where they never may."""
+        self._worker.require_room(rows)
+
+    async def rows(
+        self, served: Served, requests: Callable[[], Sequence[Request]], copies: int
+    ) -> list[SequenceState]:
+        """So many rows of each of the requests that a function returns, as tokens.
+
+        Equal ones are numbered, so that each draws an answer of its own, and the same again where
+        the seed is the same again. Raises what the function raises, and `UserError` for a prompt
+        that is empty or longer than the model's context.
         """
 
         def process() -> list[SequenceState]:
-            # Of this call alone: a seed that is asked for again gives the same again.
-            processor = InputProcessor(served.model.config, served.tokenizer)
-            return [processor.process(one) for one in requests]
+            config, tokenizer = served.model.config, served.tokenizer
+            found, seen = list[SequenceState](), Counter[tuple[int, ...]]()
+            for request in requests():
+                _require_shorter(served, request)
+                prompt = prompt_ids(config, request, tokenizer)
+                for _ in range(copies):
+                    copy = seen[tuple(prompt)]
+                    seen[tuple(prompt)] += 1
+                    found.append(SequenceState(config, request, prompt, copy, tokenizer))
+            return found
 
         async with self._reading:
             return await asyncio.to_thread(process)
 
-    async def answers(
+    async def events(
         self, served: Served, rows: Sequence[SequenceState], *, streams: bool = False
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[RowEvent]:
         """The events of rows as they come: of each token if it `streams`, else of the end alone.
 
-        Behind a guard there is one event for each row. Raises Busy where too many wait, and what a
-        row ended by.
+        Behind a guard there is one event for each row. Raises what `Worker.submit` raises, and what
+        a row ended by.
         """
         if served.guard is None:
-            async for answer in self._events(served, rows, streams):
-                yield answer
+            async with aclosing(self._unguarded(served, rows, streams)) as found:
+                async for one in found:
+                    yield one
             return
-        for place, completion in enumerate(await self._behind(served.guard, served, rows)):
-            yield Answer(place, Event(place, text=completion.text, completion=completion))
-
-    async def completions(self, served: Served, rows: Sequence[SequenceState]) -> list[Completion]:
-        """The completions of rows, in their order. Raises as `answers` does."""
-        found: dict[int, Completion] = {}
-        async for place, event in self.answers(served, rows):
-            assert event.completion is not None
-            found[place] = event.completion
-        return [found[place] for place in range(len(rows))]
+        for index, completion in enumerate(await self._behind_guard(served, rows)):
+            yield RowEvent(index, Event(index, text=completion.text, completion=completion))
 
     async def prompt_logprobs(
         self, served: Served, ids: Sequence[int], likeliest: int
-    ) -> PromptLogprobs:
+    ) -> tuple[list[float], list[TopLogprobs]]:
         """log p in nats of every token of a prompt but the first, and the likeliest of each place.
 
-        Raises `UserError` for a model whose logits are no numbers.
+        The prompt is read in pieces, between which other requests go on. Raises `UserError` for a
+        model whose logits are no numbers.
         """
-        done = self._worker.call(lambda: _prompt_logprobs(served, ids, likeliest))
-        return await asyncio.wrap_future(done)
+        model = served.model
+        chosen, tops = list[float](), list[TopLogprobs]()
 
-    async def _events(
+        @torch.inference_mode()
+        def read_piece(start: int) -> None:
+            piece = torch.tensor([ids[start : start + _PIECE]])
+            positions = torch.arange(start, start + piece.shape[1])[None]
+            with in_eval_mode(model), served.answering():
+                hidden = read(model, Batch.at(piece, positions), cache)[0]
+            targets = torch.tensor(ids[start + 1 : start + 1 + len(hidden)], device=hidden.device)
+            for first in range(0, len(targets), _POSITIONS):
+                these = targets[first : first + _POSITIONS]
+                logits = model.lm_head(hidden[first : first + len(these)])
+                logp = logits.float().log_softmax(-1)
+                if bool(logp[:, 0].isnan().any()):
+                    raise UserError(NO_NUMBERS)
+                chosen.extend(logp.gather(-1, these[:, None])[:, 0].tolist())
+                best = logp.topk(min(likeliest, logp.shape[-1]))
+                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                tops.extend(dict(zip(*pair, strict=True)) for pair in pairs)
+
+        async with self._scoring:
+            cache = model.empty_cache(1, len(ids))
+            for start in range(0, len(ids), _PIECE):
+                await self._call(partial(read_piece, start))
+        return chosen, tops
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """What a function returns that computes, when nothing else does."""
+        return await asyncio.wrap_future(self._worker.call(function))
+
+    async def _unguarded(
         self, served: Served, rows: Sequence[SequenceState], streams: bool
-    ) -> AsyncIterator[Answer]:
-        queue = asyncio.Queue[Answer]()
+    ) -> AsyncGenerator[RowEvent]:
+        queue = asyncio.Queue[RowEvent]()
         ticket = self._worker.submit(served, rows, streams=streams)
         self._queues[ticket] = queue
         left = len(rows)
         try:
             while left:
-                answer = await queue.get()
-                left -= answer.event.finished
-                if answer.event.error is not None:
-                    raise answer.event.error
-                yield answer
+                one = await queue.get()
+                left -= one.event.finished
+                if one.event.error is not None:
+                    raise one.event.error
+                yield one
         finally:
             del self._queues[ticket]
             if left:
                 self._worker.cancel(ticket)
 
-    async def _behind(
-        self, guard: Guard, served: Served, rows: Sequence[SequenceState]
+    async def _behind_guard(
+        self, served: Served, rows: Sequence[SequenceState]
     ) -> list[Completion]:
-        """The completions that a guard lets through, and its sentence for the others."""
+        """The completions that the guard lets through, and its sentence for the others."""
+        guard = served.guard
+        assert guard is not None
         asked = [asked_of(row.request, served.tokenizer) for row in rows]
-        through = [i for i, stops in enumerate(await self._stopped(guard, asked)) if not stops]
-        found = [stopped_completion()] * len(rows)
-        made = [answer async for answer in self._events(served, [rows[i] for i in through], False)]
-        said = {through[place]: event.completion for place, event in made}
-        texts = [one.text for one in said.values() if one is not None]
-        late = await self._stopped(guard, [asked[i] for i in said], texts)
-        for (i, completion), stops in zip(said.items(), late, strict=True):
-            if completion is not None and not stops:
-                found[i] = completion
-        return found
-
-    async def _stopped(
-        self, guard: Guard, messages: Sequence[str], answers: Sequence[str] | None = None
-    ) -> list[bool]:
-        async with self._guarding:
-            found = await asyncio.to_thread(stopped_by, guard, messages, answers)
-        stops: list[bool] = found.tolist()
-        return stops
+        through = await self._call(lambda: let_through(guard, asked))
+        made: dict[int, Completion] = {}
+        async with aclosing(self._unguarded(served, [rows[i] for i in through], False)) as found:
+            async for index, event in found:
+                assert event.completion is not None
+                made[through[index]] = event.completion
+        return await self._call(lambda: checked(guard, asked, made))
 
     # From the thread to the loop: once for a step, and not for each of its events.
 
-    def _post(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
-        self._loop.call_soon_threadsafe(self._hand_out, answers)
+    def _post(self, events: Sequence[tuple[Ticket, RowEvent]]) -> None:
+        self._loop.call_soon_threadsafe(self._hand_out, events)
 
-    def _hand_out(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
-        for ticket, answer in answers:
+    def _hand_out(self, events: Sequence[tuple[Ticket, RowEvent]]) -> None:
+        for ticket, event in events:
             if (queue := self._queues.get(ticket)) is not None:  # or it was cancelled meanwhile
-                queue.put_nowait(answer)
-
-
-@torch.inference_mode()
-def _prompt_logprobs(served: Served, ids: Sequence[int], likeliest: int) -> PromptLogprobs:
-    model = served.model
-    chosen, tops = list[float](), list[TopLogprobs]()
-    with in_eval_mode(model), uncompiled(model), served.answering():
-        hidden = model(Batch.of(torch.tensor([ids], device=model.like.device)))[0]
-        targets = torch.tensor(ids[1:], device=model.like.device)
-        for start in range(0, len(targets), _POSITIONS):
-            these = targets[start : start + _POSITIONS]
-            states = hidden[start : start + len(these)]
-            logp = model.lm_head(states).float().log_softmax(-1)
-            if not bool(logp[:, 0].isfinite().all()):
-                raise UserError(NO_NUMBERS)
-            chosen += logp.gather(-1, these[:, None])[:, 0].tolist()
-            best = logp.topk(min(likeliest, logp.shape[-1]))
-            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            tops += [dict(zip(ids, values, strict=True)) for ids, values in pairs]
-    return chosen, tops
+                queue.put_nowait(event)

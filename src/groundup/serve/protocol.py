@@ -1,8 +1,9 @@
 """What a client may ask: the bodies of OpenAI's interface, and the requests that they become.
 
-Fields have OpenAI's names; `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos` and
-`stop_token_ids`, which it lacks, have vLLM's. What nothing here could honor is refused and not
-passed over: a client that asks for JSON alone, say, relies on getting it.
+Fields have OpenAI's names; `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos`,
+`stop_token_ids` and `add_special_tokens`, which it lacks, have vLLM's. What nothing here could
+honor is refused and not passed over: a client that asks for JSON alone, say, relies on getting it.
+A text never becomes a control token, in a completion's prompt neither; who wants these sends ids.
 
 Source: platform.openai.com/docs/api-reference, chat completions and completions.
 """
@@ -16,27 +17,37 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from groundup.data.fields import messages as turns_of
 from groundup.data.fields import with_system
 from groundup.errors import UserError, known_names, shorten
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
+from groundup.serve.worker import Served
 from groundup.text.chat import NO_TOOLS, leaves_tools_out
 from groundup.text.rows import BadRow, Conversation, as_dicts
-from groundup.text.tokenizer import Tokenizer
 from groundup.train import ranges
 
 # OpenAI's bounds: nobody draws more answers of one request, or looks at more tokens.
-Copies = Annotated[int, Ge(1), Le(128)]
-TopLogprobs = Annotated[int, Ge(0), Le(20)]
+_Copies = Annotated[int, Ge(1), Le(128)]
+# They are looked for at every token; OpenAI takes four.
+_Stop = Annotated[str, Len(0, 1000)]
+_MostLikely = Annotated[int, Ge(0), Le(20)]
 # What a completion is long where its request does not say; a chat goes on to the model's end.
 _COMPLETION_TOKENS = 16
-B = TypeVar("B", bound="Asked")
+# What a message says; all else of it is the client's own.
+_SAID = {"role", "content", "tool_calls", "function_call", "tool_call_id"}
+# Settings of ours that have other names here.
+_NAMES = {
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "stop_ids": "stop_token_ids",
+}
+B = TypeVar("B", bound="GenerationRequest")
 
 
-class Refused(Exception):
+class BadRequest(Exception):
     """A request that is not answered: why, the field it is about, OpenAI's code and the status."""
 
     def __init__(
@@ -58,7 +69,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool = False  # of padding against eavesdroppers, which there is none of
 
 
-class Asked(BaseModel):
+class GenerationRequest(BaseModel):
     """What both kinds of bodies have."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -72,12 +83,12 @@ class Asked(BaseModel):
     max_tokens: ranges.NewTokens | None = None
     min_tokens: Annotated[int, Ge(0)] | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    ignore_eos: bool | None = None
-    n: Copies | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stop: _Stop | Annotated[list[_Stop], Len(0, 16)] | None = None
+    stop_token_ids: Annotated[list[int], Len(0, 1024)] | None = None
+    ignore_eos: bool = False
+    n: _Copies = 1
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     # Taken in the one value that changes nothing.
     presence_penalty: Literal[0] | None = None
     frequency_penalty: Literal[0] | None = None
@@ -92,22 +103,15 @@ class Asked(BaseModel):
     prompt_cache_retention: object = None
 
     @property
-    def copies(self) -> int:
-        return self.n or 1
-
-    @property
     def longest(self) -> int | None:
         """The most tokens of an answer, where it says so."""
         return self.max_tokens
 
-    @property
-    def tells_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+    def sampling(self, own: Sampling, longest: int) -> Sampling:
+        """How to draw: as the body says, else as the model's `own` settings do, and up to `longest`
+        tokens.
 
-    def sampling(self, own: Sampling) -> Sampling:
-        """How to draw: as the body says, else as the model's `own` settings do.
-
-        A request without a seed gets a fresh one.
+        A request without a seed gets a fresh one. Raises BadRequest for values out of range.
         """
         stops = [self.stop] if isinstance(self.stop, str) else self.stop
         given: dict[str, Any] = {
@@ -116,7 +120,7 @@ class Asked(BaseModel):
             "top_k": None if self.top_k is None else max(self.top_k, 0),
             "min_p": self.min_p,
             "repetition_penalty": self.repetition_penalty,
-            "max_new_tokens": self.longest,
+            "max_new_tokens": longest if self.longest is None else max(self.longest, 1),
             "min_new_tokens": self.min_tokens,
             "seed": secrets.randbits(32) if self.seed is None else self.seed % 2**63,
             "stop": None if stops is None else tuple(stops),
@@ -126,7 +130,10 @@ class Asked(BaseModel):
         try:
             return replace(own, **{name: v for name, v in given.items() if v is not None})
         except UserError as error:
-            raise Refused(str(error)) from None
+            said = str(error)
+            for ours, theirs in _NAMES.items():
+                said = said.replace(ours, theirs)
+            raise BadRequest(said, said.partition("=")[0]) from None
 
 
 class Function(BaseModel):
@@ -147,14 +154,14 @@ class ResponseFormat(BaseModel):
     type: Literal["text"]
 
 
-class ChatBody(Asked):
+class ChatCompletionRequest(GenerationRequest):
     """The body of POST /v1/chat/completions."""
 
     messages: list[Any]
     max_completion_tokens: ranges.NewTokens | None = None
-    logprobs: bool | None = None
-    top_logprobs: TopLogprobs | None = None
-    tools: list[Tool] | None = None
+    logprobs: bool = False
+    top_logprobs: _MostLikely = 0
+    tools: list[Tool] = []
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -169,59 +176,80 @@ class ChatBody(Asked):
         """Whether calls of tools are to be found in the answer."""
         return bool(self.tools) and self.tool_choice != "none"
 
-    @property
-    def most_likely(self) -> int:
-        """The number of likeliest tokens to tell at each place."""
-        return (self.top_logprobs or 0) if self.logprobs else 0
-
     @model_validator(mode="after")
-    def _has_logprobs(self) -> ChatBody:
+    def _has_logprobs(self) -> ChatCompletionRequest:
         if self.top_logprobs and not self.logprobs:
             raise ValueError(f"top_logprobs={self.top_logprobs} needs logprobs=true beside it")
         return self
 
-    def request(self, tokenizer: Tokenizer, own: Sampling) -> Request:
-        """The request that the assistant answers. Raises Refused for messages of another form."""
-        given = [tool.model_dump() for tool in self.tools or ()] if self.may_call else []
+    def request(self, served: Served) -> Request:
+        """The request that the assistant answers. Raises BadRequest for messages that are none."""
+        said = [
+            {name: one[name] for name in one if name in _SAID} if isinstance(one, Mapping) else one
+            for one in self.messages
+        ]
+        tools = [tool.model_dump() for tool in self.tools] if self.may_call else []
         try:
-            turns = with_system(
-                {"tools": given}, turns_of(self.messages, "messages", may_be_empty=True)
-            )
+            turns = turns_of(said, "messages", may_be_empty=True)
+            turns = with_system({"tools": tools}, turns)
         except BadRow as error:
-            raise Refused(str(error), "messages") from None
-        if given and leaves_tools_out(tokenizer, [Conversation(turns, "", "")]):
-            raise Refused(
-                f"tools={shorten([one['function']['name'] for one in given])}: {NO_TOOLS}"
+            raise BadRequest(str(error), "messages") from None
+        if tools and leaves_tools_out(served.tokenizer, [Conversation(turns, "", "")]):
+            raise BadRequest(
+                f"tools={shorten([one.function.name for one in self.tools])}: {NO_TOOLS}"
             )
+        longest = served.longest or served.model.config.max_position_embeddings
         return Request(
-            messages=as_dicts(turns), sampling=self.sampling(own), top_logprobs=self.most_likely
+            messages=as_dicts(turns),
+            sampling=self.sampling(served.sampling, longest),
+            top_logprobs=self.top_logprobs,
         )
 
 
-class CompletionBody(Asked):
+class CompletionRequest(GenerationRequest):
     """The body of POST /v1/completions: a text, tokens, or a list of either."""
 
-    prompt: (
-        str
-        | Annotated[list[str], Len(1)]
-        | Annotated[list[int], Len(1)]
-        | Annotated[list[list[int]], Len(1)]
-    )
-    logprobs: TopLogprobs | None = None
-    echo: bool | None = None
+    prompt: Any
+    max_tokens: Annotated[int, Ge(0), Le(10_000_000)] | None = None
+    logprobs: _MostLikely | None = None
+    echo: bool = False
     best_of: Literal[1] | None = None
     suffix: Literal[""] | None = None
+    add_special_tokens: bool = True  # whether a text begins as texts did in training
+
+    @field_validator("prompt")
+    @classmethod
+    def _is_prompt(cls, value: Any) -> Any:
+        """By hand, as pydantic would gather a fault for each of a million items."""
+        if not (isinstance(value, str) or _are_ids(value)):
+            prompts = value if isinstance(value, list) and value else [None]
+            if not (all(isinstance(one, str) for one in prompts) or all(map(_are_ids, prompts))):
+                raise ValueError("no prompt")
+        return value
 
     @property
-    def longest(self) -> int | None:
-        return _COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
+    def prompts(self) -> Sequence[str | list[int]]:
+        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
+        return self.prompt if several else [self.prompt]
 
-    def requests(self, own: Sampling) -> list[Request]:
+    @property
+    def only_echoes(self) -> bool:
+        """Whether nothing is to be drawn."""
+        return self.max_tokens == 0
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> CompletionRequest:
+        if self.only_echoes and not self.echo:
+            raise ValueError("max_tokens=0 draws nothing; set echo=true to be told of the prompt")
+        return self
+
+    def requests(self, served: Served) -> list[Request]:
         """A request for each prompt."""
-        sampling = self.sampling(own)
-        # A list of lists may begin with an empty one, which is refused as a prompt.
-        several = isinstance(self.prompt, list) and isinstance(self.prompt[0], str | list)
-        prompts: Sequence[Any] = self.prompt if several else [self.prompt]
+        sampling = self.sampling(served.sampling, served.longest or _COMPLETION_TOKENS)
+        prompts = self.prompts
+        if not self.add_special_tokens:
+            encode = served.tokenizer.encode
+            prompts = [encode(one) if isinstance(one, str) else one for one in prompts]
         return [
             Request(
                 prompt=one if isinstance(one, str) else None,
@@ -233,50 +261,57 @@ class CompletionBody(Asked):
         ]
 
 
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and {*map(type, value)} == {int}
+
+
 def parsed(kind: type[B], body: bytes) -> B:
-    """The body as one of a kind. Raises Refused, with the field that it is about."""
+    """The body as one of a kind. Raises BadRequest, with the field that it is about."""
     try:
-        value = json.loads(body)
+        given = json.loads(body)
     except RecursionError:
-        raise Refused("the body is nested too deeply") from None
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise Refused(f"the body is no JSON: {error}") from None
-    if not isinstance(value, Mapping):
-        raise Refused(f"the body must be a JSON object, not {shorten(value)}")
+        raise BadRequest("the body is nested too deeply") from None
+    except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
+        raise BadRequest(f"the body is no JSON: {error}") from None
+    if not isinstance(given, Mapping):
+        raise BadRequest(f"the body must be a JSON object, not {shorten(given)}")
+    # What is null is as good as left out.
+    value = {name: one for name, one in given.items() if one is not None}
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise _refused(kind, value, error) from None
+        raise _bad_request(kind, value, error) from None
 
 
-def _refused(kind: type[Asked], value: Mapping[str, Any], error: ValidationError) -> Refused:
+def _bad_request(
+    kind: type[GenerationRequest], value: Mapping[str, Any], error: ValidationError
+) -> BadRequest:
     """The first fault of a body, in words."""
     fault = error.errors()[0]
     if not fault["loc"]:
-        return Refused(str(fault["ctx"]["error"]))
+        return BadRequest(str(fault.get("ctx", {}).get("error", fault["msg"])))
     name = str(fault["loc"][0])
-    if fault["type"] == "missing":
-        return Refused(f"{'.'.join(map(str, fault['loc']))} is missing", name)
+    if fault["type"] == "missing" and len(fault["loc"]) == 1:
+        return BadRequest(f"{name} is missing", name)
     if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
-        hint = known_names(name, sorted(kind.model_fields), "there are")
-        return Refused(f"{name} is no field of this request; {hint}", name)
-    said = _BOUNDS.get(fault["type"], fault["msg"].removeprefix("Input should be "))
-    rule = _RULES.get(name) or said.format(**fault.get("ctx", {}))
-    return Refused(f"{name}={shorten(value[name])} must be {rule}", name)
+        hint = known_names(name[:200], sorted(kind.model_fields), "there are")
+        return BadRequest(f"{shorten(name)[1:-1]} is no field of this request; {hint}", name)
+    bounds = next(ranges.ranges(kind.model_fields[name]), None)
+    rule = _RULES.get(name) or _TYPES.get(fault["type"])
+    if rule is None:
+        is_number = bounds is not None and isinstance(value[name], int | float)
+        rule = bounds.rule(value[name]) if bounds and is_number else fault["msg"]
+    return BadRequest(f"{name}={shorten(value[name])} must be {rule}", name)
 
 
-_BOUNDS = {
-    "greater_than_equal": "at least {ge:g}",
-    "greater_than": "more than {gt:g}",
-    "less_than_equal": "at most {le:g}",
-    "less_than": "less than {lt:g}",
-    "finite_number": "a finite number",
+_TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "a text",
     "list_type": "a list",
+    "finite_number": "a finite number",
 }
 # What a value must be that is taken in one form alone, and what to do instead.
 _RULES = {
@@ -290,5 +325,7 @@ _RULES = {
     "modalities": '["text"]',
     "prompt": "a text, a list of texts, a list of token ids, or a list of such lists",
     "tools": 'a list of {"type": "function", "function": {"name": …}}',
-    "stop": "a text or a list of texts",
+    "stop": "a text or a list of up to 16 of them, each of up to 1,000 characters",
+    "stop_token_ids": "a list of up to 1,024 token ids",
+    "stream_options": 'an object such as {"include_usage": true}',
 }

@@ -2,64 +2,92 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 import secrets
 import string
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from groundup.generation.engine import Event
 from groundup.generation.request import Completion, SequenceState, TopLogprobs
-from groundup.serve.worker import Answer, Served
-from groundup.text.rows import CALL, calls_apart
+from groundup.serve.worker import RowEvent, Served
+from groundup.text.rows import CALL
 from groundup.text.tokenizer import Tokenizer
 
 Json = dict[str, Any]
-# log p of every token of a prompt but the first, and the likeliest of each place.
-PromptLogprobs = tuple[list[float], list[TopLogprobs]]
+# Tokens, log p of each in nats, and the likeliest of its place.
+Logprobs = tuple[list[int], list[float], list[TopLogprobs]]
 # What stands for the logarithm of zero, which JSON cannot hold; vLLM's number.
 _NEVER = -9999.0
+# Calls as Hermes and Qwen write them; the last one may have been cut.
+_CALLS = re.compile(r"<tool_call>(.*?)</tool_call>|<tool_call>(.*)", re.DOTALL)
 _LETTERS = string.ascii_letters + string.digits
 
 
 class Reply:
-    """One answer of as many choices as there are rows."""
+    """One answer of as many choices as there are rows; `drawn` counts their tokens."""
 
     kind, chunk, prefix = "", "", ""
 
     def __init__(self, served: Served, rows: Sequence[SequenceState]) -> None:
         self.served, self.rows = served, rows
         self.completions: dict[int, Completion] = {}
+        self.drawn = 0
+        self._begun = time.monotonic()
         self._id, self._created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
 
-    async def whole(self, answers: AsyncIterator[Answer]) -> Json:
+    async def whole(self, events: AsyncIterator[RowEvent]) -> Json:
         """The answer when all choices have ended."""
-        async for place, event in answers:
-            assert event.completion is not None
-            self.completions[place] = event.completion
+        async for index, event in events:
+            self._note(index, event)
         ended = sorted(self.completions.items())
-        choices = [self.choice(place, completion) for place, completion in ended]
-        return self._with(self.kind, choices) | {"usage": self.usage()}
+        choices = [self.choice(index, completion) for index, completion in ended]
+        return self._with(self.kind, choices) | {"usage": self._usage()}
 
     async def chunks(
-        self, answers: AsyncIterator[Answer], *, tells_usage: bool = False
+        self, events: AsyncIterator[RowEvent], *, tells_usage: bool = False
     ) -> AsyncIterator[Json]:
         """The answer piece by piece, as the tokens come; joined, the pieces are the whole."""
         unsaid: Json = {"usage": None} if tells_usage else {}
-        async for place, event in answers:
-            if event.completion is not None:
-                self.completions[place] = event.completion
-            for piece in self.pieces(place, event):
-                yield self._with(self.chunk, [{"index": place} | piece]) | unsaid
+        async for index, event in events:
+            self._note(index, event)
+            for piece in self.pieces(index, event):
+                yield self._with(self.chunk, [{"index": index} | piece]) | unsaid
         if tells_usage:
-            yield self._with(self.chunk, []) | {"usage": self.usage()}
+            yield self._with(self.chunk, []) | {"usage": self._usage()}
 
-    def choice(self, place: int, completion: Completion) -> Json:
+    def choice(self, index: int, completion: Completion) -> Json:
+        """One of the choices of the whole."""
         raise NotImplementedError
 
-    def pieces(self, place: int, event: Event) -> Iterator[Json]:
+    def pieces(self, index: int, event: Event) -> Iterator[Json]:
+        """What an event adds to a choice, in the chunks of a stream."""
         raise NotImplementedError
+
+    @property
+    def read(self) -> int:
+        """The number of tokens of prompts, once where one has several answers."""
+        return sum(map(len, {id(row.request): row.prompt for row in self.rows}.values()))
+
+    @property
+    def seconds(self) -> float:
+        """The time since the request was read."""
+        return time.monotonic() - self._begun
+
+    def _note(self, index: int, event: Event) -> None:
+        if event.completion is not None:
+            self.completions[index] = event.completion
+        # Of what is not streamed only the end is told.
+        ended = sum(len(one.ids) for one in self.completions.values())
+        self.drawn = max(self.drawn + (event.token is not None), ended)
+
+    def _usage(self) -> Json:
+        drawn = sum(len(one.ids) for one in self.completions.values())
+        total = self.read + drawn
+        return {"prompt_tokens": self.read, "completion_tokens": drawn, "total_tokens": total}
 
     def _with(self, kind: str, choices: list[Json]) -> Json:
         return {
@@ -69,13 +97,6 @@ class Reply:
             "model": self.served.name,
             "choices": choices,
         }
-
-    def usage(self) -> Json:
-        """The number of tokens that were read, once where one prompt has several answers, and
-        drawn."""
-        read = sum(map(len, {id(row.request): row.prompt for row in self.rows}.values()))
-        drawn = sum(len(one.ids) for one in self.completions.values())
-        return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
 
 
 class ChatReply(Reply):
@@ -95,24 +116,24 @@ class ChatReply(Reply):
         self._with_logprobs, self._may_call = with_logprobs, may_call
         self._held: dict[int, CallsHeldBack] = {}
 
-    def choice(self, place: int, completion: Completion) -> Json:
+    def choice(self, index: int, completion: Completion) -> Json:
         words, calls = calls_in(completion.text) if self._may_call else (completion.text, [])
         content = words or (None if calls else "")
         message: Json = {"role": "assistant", "content": content, "refusal": None}
         return {
-            "index": place,
+            "index": index,
             "message": message | ({"tool_calls": calls} if calls else {}),
-            "logprobs": self._logprobs(*_drawn(completion)),
+            "logprobs": self._logprobs(index, completion, *_drawn(completion)),
             "finish_reason": _reason(completion, calls),
         }
 
-    def pieces(self, place: int, event: Event) -> Iterator[Json]:
-        if place not in self._held:
-            self._held[place] = CallsHeldBack()
+    def pieces(self, index: int, event: Event) -> Iterator[Json]:
+        if index not in self._held:
+            self._held[index] = CallsHeldBack()
             yield _piece({"role": "assistant", "content": ""})
-        held = self._held[place]
+        held = self._held[index]
         shown = held.push(event.text) if self._may_call else event.text
-        logprobs = self._logprobs(*_drawn(event))
+        logprobs = self._logprobs(index, event.completion, *_drawn(event))
         if shown or (logprobs and logprobs["content"]):
             yield _piece({"content": shown}, logprobs)
         if event.completion is None:
@@ -125,27 +146,36 @@ class ChatReply(Reply):
         yield _piece({}, reason=_reason(event.completion, calls))
 
     def _logprobs(
-        self, ids: Sequence[int], logprobs: Sequence[float], tops: Sequence[TopLogprobs] | None
+        self,
+        index: int,
+        ended: Completion | None,
+        ids: list[int],
+        logprobs: list[float],
+        tops: list[TopLogprobs],
     ) -> Json | None:
-        """Each token with log p in nats, and the likeliest of its place; without the one that ends
-        the turn, which is none of what was said."""
+        """Each token with log p and the likeliest of its place; without the one that ends the turn,
+        which is none of what was said."""
         if not self._with_logprobs:
             return None
-        tokenizer, told = self.served.tokenizer, []
-        for place, (id, value) in enumerate(zip(ids, logprobs, strict=True)):
-            if id not in tokenizer.stop_ids:
-                likeliest = [
-                    _token(tokenizer, *one) for one in (tops[place] if tops else {}).items()
-                ]
-                told.append(_token(tokenizer, id, value) | {"top_logprobs": likeliest})
+        if ended is not None and ended.finish_reason == "stop":
+            ids = ids[:-1] if ids and ids[-1] in self.rows[index].stop_ids else ids
+        told = []
+        for id, value, likeliest in zip(ids, logprobs, tops, strict=False):
+            best = [self._token(*one) for one in likeliest.items()]
+            told.append(self._token(id, value) | {"top_logprobs": best})
         return {"content": told, "refusal": None}
+
+    def _token(self, id: int, logprob: float) -> Json:
+        tokenizer = self.served.tokenizer
+        text = _spelled(tokenizer, id).decode(errors="replace")
+        return {"token": text, "logprob": max(logprob, _NEVER), "bytes": [*_said(tokenizer, id)]}
 
 
 class CompletionReply(Reply):
     """How texts go on; with `echo` after the texts themselves.
 
     `logprobs` is the number of the likeliest tokens to tell, None tells of no token. Where it
-    echoes, `prompt_logprobs` has those of each row's prompt.
+    echoes, `of_prompts` has each row's: log p of all tokens but the first, and the likeliest.
     """
 
     kind, chunk, prefix = "text_completion", "text_completion", "cmpl"
@@ -160,72 +190,76 @@ class CompletionReply(Reply):
     ) -> None:
         super().__init__(served, rows)
         self._likeliest, self._echo = logprobs, echo
-        self.prompt_logprobs: list[PromptLogprobs] = []
-        # The bytes of a row's text so far, by which tokens have their places in it.
-        self._bytes: dict[int, bytes] = {}
+        self.of_prompts: list[tuple[list[float], list[TopLogprobs]]] = []
+        # The length of a row's text so far, by which tokens have their places in it.
+        self._lengths: dict[int, _Length] = {}
 
-    def choice(self, place: int, completion: Completion) -> Json:
+    def choice(self, index: int, completion: Completion) -> Json:
         return {
-            "index": place,
-            "text": self._before(place) + completion.text,
-            "logprobs": self._logprobs(place, *_drawn(completion)),
+            "index": index,
+            "text": self._before(index) + completion.text,
+            "logprobs": self._logprobs(index, *_drawn(completion)),
             "finish_reason": completion.finish_reason,
         }
 
-    def pieces(self, place: int, event: Event) -> Iterator[Json]:
-        begins = place not in self._bytes
-        logprobs = self._logprobs(place, *_drawn(event))
-        text = (self._before(place) if begins else "") + event.text
-        self._bytes.setdefault(place, b"")
+    def pieces(self, index: int, event: Event) -> Iterator[Json]:
+        before = self._before(index) if index not in self._lengths else ""
+        logprobs = self._logprobs(index, *_drawn(event))
+        self._lengths.setdefault(index, _Length())
         reason = None if event.completion is None else event.completion.finish_reason
-        if text or logprobs is not None or reason is not None:
-            yield {"text": text, "logprobs": logprobs, "finish_reason": reason}
+        if before or event.text or logprobs is not None or reason is not None:
+            yield {"text": before + event.text, "logprobs": logprobs, "finish_reason": reason}
 
-    def _before(self, place: int) -> str:
-        return self.served.tokenizer.decode(self.rows[place].prompt, True) if self._echo else ""
+    def _before(self, index: int) -> str:
+        return self.served.tokenizer.decode(self.rows[index].prompt, True) if self._echo else ""
 
     def _logprobs(
-        self,
-        place: int,
-        ids: Sequence[int],
-        logprobs: Sequence[float],
-        tops: Sequence[TopLogprobs] | None,
+        self, index: int, ids: list[int], logprobs: list[float], tops: list[TopLogprobs]
     ) -> Json | None:
-        """Tokens, log p in nats and the likeliest of their places side by side, in the older form,
-        with each token's place in the text."""
+        """Tokens, log p and the likeliest of their places side by side, in the older form, with
+        each token's place in the text."""
         if self._likeliest is None:
             return None
-        tokenizer, begins = self.served.tokenizer, place not in self._bytes
-        values, likeliest = list[float | None](logprobs), list[TopLogprobs | None](tops or [])
-        if begins and self.prompt_logprobs:
-            ids = [*self.rows[place].prompt, *ids]
-            values = [None, *self.prompt_logprobs[place][0], *values]
-            likeliest = [None, *self.prompt_logprobs[place][1], *likeliest]
-        so_far, offsets = self._bytes.get(place, b""), []
-        for id in ids:
-            offsets.append(len(so_far.decode(errors="ignore")))
-            so_far += _said(tokenizer, id)
-        self._bytes[place] = so_far
+        tokenizer, begins = self.served.tokenizer, index not in self._lengths
+        values, likeliest = list[float | None](logprobs), list[TopLogprobs | None](tops)
+        if begins and self.of_prompts:
+            ids = [*self.rows[index].prompt, *ids]
+            values = [None, *self.of_prompts[index][0], *values]
+            likeliest = [None, *self.of_prompts[index][1], *likeliest]
+        length = self._lengths.setdefault(index, _Length())
+        told = zip(ids, values, likeliest, strict=True)
         return {
             "tokens": [_name(tokenizer, id) for id in ids],
             "token_logprobs": [None if one is None else max(one, _NEVER) for one in values],
-            "top_logprobs": [one and _by_name(tokenizer, one) for one in likeliest]
+            "top_logprobs": [_by_name(tokenizer, *one) for one in told]
             if self._likeliest
             else None,
-            "text_offset": offsets,
+            "text_offset": [length.before(_said(tokenizer, id)) for id in ids],
         }
 
 
-def _drawn(
-    of: Completion | Event,
-) -> tuple[Sequence[int], Sequence[float], Sequence[TopLogprobs] | None]:
+class _Length:
+    """The length of a text whose bytes come token by token."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._characters = 0
+
+    def before(self, more: bytes) -> int:
+        """Return the length before these bytes."""
+        before = self._characters
+        self._characters += len(self._decoder.decode(more))
+        return before
+
+
+def _drawn(of: Completion | Event) -> Logprobs:
     """The tokens of a completion, or the one of an event, with log p and the likeliest."""
     if isinstance(of, Completion):
-        return of.ids, of.logprobs, of.top_logprobs
+        return list(of.ids), list(of.logprobs), list(of.top_logprobs or [{}] * len(of.ids))
     if of.token is None or of.logprob is None:
         # A prompt that fills the context, or a whole answer from behind a guard.
-        return ([], [], None) if of.completion is None else _drawn(of.completion)
-    return [of.token], [of.logprob], None if of.top_logprobs is None else [of.top_logprobs]
+        return ([], [], []) if of.completion is None else _drawn(of.completion)
+    return [of.token], [of.logprob], [of.top_logprobs or {}]
 
 
 def _piece(delta: Json, logprobs: Json | None = None, reason: str | None = None) -> Json:
@@ -241,21 +275,18 @@ def _reason(completion: Completion, calls: Sequence[Json]) -> str:
 # Tokens.
 
 
-def _token(tokenizer: Tokenizer, id: int, logprob: float) -> Json:
-    text = _spelled(tokenizer, id).decode(errors="replace")
-    return {"token": text, "logprob": max(logprob, _NEVER), "bytes": [*_said(tokenizer, id)]}
+def _by_name(
+    tokenizer: Tokenizer, id: int, logprob: float | None, likeliest: TopLogprobs | None
+) -> dict[str, float] | None:
+    """The likeliest tokens by their names, the likelier of two that share one, and the token too.
 
-
-def _said(tokenizer: Tokenizer, id: int) -> bytes:
-    """The bytes that a token adds to a text; a control token adds none."""
-    return b"" if id in tokenizer.hidden_ids else tokenizer.token_bytes(id)
-
-
-def _by_name(tokenizer: Tokenizer, likeliest: TopLogprobs) -> dict[str, float]:
-    """The likeliest tokens by their names, the likelier of two that share one."""
+    None for the first token of a prompt.
+    """
+    if logprob is None or likeliest is None:
+        return None
     found: dict[str, float] = {}
-    for id, value in likeliest.items():
-        found.setdefault(_name(tokenizer, id), max(value, _NEVER))
+    for one, value in [*likeliest.items(), (id, logprob)]:
+        found.setdefault(_name(tokenizer, one), max(value, _NEVER))
     return found
 
 
@@ -276,32 +307,44 @@ def _spelled(tokenizer: Tokenizer, id: int) -> bytes:
     return tokenizer.token_bytes(id) or f"token_id:{id}".encode()
 
 
+def _said(tokenizer: Tokenizer, id: int) -> bytes:
+    """The bytes that a token adds to a text; a control token adds none."""
+    return b"" if id in tokenizer.hidden_ids else tokenizer.token_bytes(id)
+
+
 # Calls of tools.
 
 
 def calls_in(text: str) -> tuple[str, list[Json]]:
-    """Return an answer's words and the calls of tools that it ends with, as Hermes and Qwen write
-    them.
+    """Return an answer's words and the calls of tools behind them.
 
-    An answer that ends with something that only looks like a call is all words.
+    What follows the first call is none of the words, as in vLLM's parser for Hermes. Where what
+    looks like a call is none, all is words.
     """
-    said = text.strip()
+    written = [whole or cut for whole, cut in _CALLS.findall(text)]
     try:
-        words, calls = calls_apart(said, said.count(CALL))
+        calls = list(map(_call, written))
     except (ValueError, RecursionError):
         return text, []
-    return (words.rstrip(), list(map(_call, calls))) if calls else (text, [])
+    return (text[: text.index(CALL)].rstrip(), calls) if calls else (text, [])
 
 
-def _call(call: Mapping[str, Any]) -> Json:
+def _call(written: str) -> Json:
+    """A call that is written as {"name", "arguments"}, which may lack for none.
+
+    Raises ValueError for what is no call.
+    """
+    call = json.loads(written)
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        raise ValueError(f"{written!r} has no name")
+    arguments = call.pop("arguments", {})
+    if call.keys() != {"name"}:
+        raise ValueError(f"{written!r} has more than arguments")
     # Mistral's template takes ids of nine letters and digits alone, others take any.
     id = "".join(secrets.choice(_LETTERS) for _ in range(9))
-    arguments = json.dumps(call.get("arguments", {}), ensure_ascii=False)
-    return {
-        "id": id,
-        "type": "function",
-        "function": {"name": call["name"], "arguments": arguments},
-    }
+    # Some models write them as JSON within JSON, as this interface does.
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return {"id": id, "type": "function", "function": {"name": call["name"], "arguments": text}}
 
 
 class CallsHeldBack:
@@ -323,8 +366,7 @@ class CallsHeldBack:
     def finish(self) -> tuple[str, list[Json]]:
         """Return the rest of the words, and the calls."""
         words, calls = calls_in(self._text)
-        # Without calls the words are all that was held, blanks included.
-        return words[len(self._text[: self._shown].lstrip()) if calls else self._shown :], calls
+        return words[self._shown :], calls
 
 
 def _begun(text: str) -> int:

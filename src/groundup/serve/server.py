@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import logging
+import shlex
 import socket
 from collections.abc import Sequence
 
 from groundup.errors import UserError, installing
-from groundup.generation.engine import BATCH_SIZE
-from groundup.runs.console import say
-from groundup.serve.worker import WAITING, Served
+from groundup.runs.console import printable, say
+from groundup.serve.worker import Served
 
-HOST, PORT = "127.0.0.1", 8000
 # Seconds that running answers have to end after Ctrl-C.
 _GRACE = 3
+_MOST_CONNECTIONS = 1000
 
 
 def require_server() -> None:
@@ -34,7 +35,7 @@ def require_server() -> None:
     del starlette, uvicorn
 
 
-def listening(host: str = HOST, port: int = PORT) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
     """A socket at that address, before models are loaded for it; port 0 is any that is free.
 
     Raises `UserError` for an address that is taken, or that this machine does not have.
@@ -45,7 +46,7 @@ def listening(host: str = HOST, port: int = PORT) -> socket.socket:
         )[0]
     except (OSError, UnicodeError):
         raise UserError(
-            f"--host={host!r} is no address of this machine; try {HOST}, or 0.0.0.0 for all"
+            f"--host={host!r} is no address of this machine; try 127.0.0.1, or 0.0.0.0 for all"
         ) from None
     found = socket.socket(family, kind, protocol)
     try:
@@ -57,9 +58,9 @@ def listening(host: str = HOST, port: int = PORT) -> socket.socket:
         why = {
             errno.EADDRINUSE: f"--port={port} is taken by another program; "
             "try another one, or 0 for any that is free",
-            errno.EACCES: f"--port={port} is for the system's own programs; try {PORT}",
+            errno.EACCES: f"--port={port} is for the system's own programs; try 8000",
         }
-        other = f"--host={host!r} is no address of this machine; try {HOST}, or 0.0.0.0 for all"
+        other = f"--host={host!r} is no address of this machine; try 127.0.0.1, or 0.0.0.0 for all"
         raise UserError(why.get(error.errno or 0, other)) from None
     return found
 
@@ -67,28 +68,33 @@ def listening(host: str = HOST, port: int = PORT) -> socket.socket:
 def serve(
     models: Sequence[Served],
     at: socket.socket,
+    given_host: str,
     *,
-    batch_size: int = BATCH_SIZE,
-    most_waiting: int = WAITING,
+    batch_size: int,
+    waiting: int,
     api_key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> None:
-    """Answer at that socket until Ctrl-C."""
+    """Answer at that socket until Ctrl-C; `given_host` is what it was asked to listen at."""
     import uvicorn
 
     from groundup.serve.api import API
 
     host, port = at.getsockname()[:2]
-    is_local = ipaddress.ip_address(host).is_loopback
+    found = ipaddress.ip_address(host)
+    is_local = (getattr(found, "ipv4_mapped", None) or found).is_loopback
+    names = {"localhost", "127.0.0.1", "::1", host, given_host, socket.gethostname()}
     api = API(
         models,
         batch_size=batch_size,
-        most_waiting=most_waiting,
+        waiting=waiting,
         api_key=api_key,
         allow_origins=allow_origins,
-        allow_hosts=("localhost", "127.0.0.1", "::1", host) if is_local else (),
+        hosts=sorted(one.lower() for one in names),
+        is_local=is_local,
     )
-    _tell(models, f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    _tell(models, f"http://{f'[{reached}]' if ':' in reached else reached}:{port}")
     if not is_local and api_key is None:
         say("Whoever reaches this machine can use it; --api-key asks for a key.")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
@@ -100,17 +106,37 @@ def serve(
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
+        limit_concurrency=_most_connections(),
     )
-    uvicorn.Server(config).run(sockets=[at])
+
+    class Server(uvicorn.Server):
+        """Before it waits for open connections, what is drawn for them is stopped."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await api.stop()
+            await super().shutdown(sockets)
+
+    Server(config).run(sockets=[at])
+
+
+def _most_connections() -> int:
+    """As many as have a file each, beside those that are open anyway."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return _MOST_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if soft < 0 else max(16, min(_MOST_CONNECTIONS, soft // 2))
 
 
 def _tell(models: Sequence[Served], address: str) -> None:
     for one in models:
-        say(f"Served:      {one.name}, {one.model.config.parameters / 1e6:,.1f} million parameters")
+        size = f"{one.model.config.parameters / 1e6:,.1f} million parameters"
+        say(f"Served:      {printable(one.name)}, {size}")
     say(f"Talk:        {address} in a browser")
     say(f"Programs:    {address}/v1, in OpenAI's interface")
     body = '{"messages": [{"role": "user", "content": "Hello"}]}'
     if len(models) > 1:
-        body = f'{{"model": "{models[0].name}", {body[1:]}'
-    say(f"             curl {address}/v1/chat/completions -d '{body}'")
+        body = f'{{"model": {json.dumps(models[0].name)}, {body[1:]}'
+    say(f"             curl {address}/v1/chat/completions -d {shlex.quote(body)}")
     say("Ctrl-C stops it.")

@@ -1,8 +1,8 @@
 """One thread computes for all clients: their requests join and leave the engine's running batch.
 
-    worker = Worker(post)                              # post(pairs) is called from the thread
+    worker = Worker(post, …)                           # post(pairs) is called from the thread
     ticket = worker.submit(served, rows)               # from any thread
-    post([(ticket, Answer(place, event)), …])          # after every step, for those that wait
+    post([(ticket, RowEvent(row, event)), …])          # after every step, for those that wait
     worker.cancel(ticket)
 
 A server's own loop only reads and writes; it never waits for a model. One thread, and not one for
@@ -12,16 +12,19 @@ each model, because the products of two models at a time wait for the same cores
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from groundup.adapters.attach import active_adapter, using_adapter
-from groundup.generation.engine import BATCH_SIZE, Engine, Event
+from groundup.adapters.attach import active_adapter, adapter_names, using_adapter
+from groundup.errors import UserError
+from groundup.generation.engine import Engine, Event
 from groundup.generation.guarded import Guard
 from groundup.generation.request import SequenceState
 from groundup.generation.sampling import Sampling
@@ -29,42 +32,47 @@ from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
-# Completions that may wait for a place in the batch, by default.
-WAITING = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
     """A model under the name by which clients ask for it.
 
-    `sampling` is how it draws where a request does not say. People are told what it is `about`, in
-    paragraphs, and what one `tries` first. `adapter` is the one of the model's adapters that
-    answers under this name, None the model without any. A `guard` stops messages and answers.
+    `sampling` is how it draws where a request does not say, `longest` the most tokens of an answer
+    then, None as many as fit. People are told what it is `about`, in paragraphs, and get
+    `suggestions` of what to ask. `adapter` is the one of the model's adapters that answers under
+    this name, None the model without any. A `guard` stops messages and answers.
     """
 
     name: str
     model: CausalLM
     tokenizer: Tokenizer
     sampling: Sampling
+    longest: int | None = None
     about: tuple[str, ...] = ()
-    tries: tuple[str, ...] = ()
+    suggestions: tuple[str, ...] = ()
     adapter: str | None = None
     guard: Guard | None = None
 
     def answering(self) -> AbstractContextManager[None]:
         """A context in which the model is the one that this name means."""
-        as_it_is = active_adapter(self.model) == self.adapter
-        return nullcontext() if as_it_is else using_adapter(self.model, self.adapter)
+        if not self._has_adapters or active_adapter(self.model) == self.adapter:
+            return nullcontext()
+        return using_adapter(self.model, self.adapter)
+
+    @cached_property
+    def _has_adapters(self) -> bool:
+        return bool(adapter_names(self.model))
 
 
-class Answer(NamedTuple):
-    """An event of the row that stands at `place` among those of its ticket."""
+class RowEvent(NamedTuple):
+    """An event, and which of a ticket's rows it is of."""
 
-    place: int
+    row: int
     event: Event
 
 
-Post = Callable[[Sequence[tuple["Ticket", Answer]]], None]
+Post = Callable[[Sequence[tuple["Ticket", RowEvent]]], None]
 
 
 @dataclass(eq=False)
@@ -75,26 +83,29 @@ class Ticket:
     rows: Sequence[SequenceState]
     streams: bool
     ids: dict[int, int] = field(default_factory=dict)
-    """The engine's number of each row that has not ended, and the row's place."""
+    """The engine's number of each row that has not ended, and the row's index."""
 
 
 class Busy(Exception):
     """More completions wait than the server takes."""
 
 
+class Stopped(Exception):
+    """The thread does not compute any more."""
+
+
 class Worker:
     """The thread, and an engine for every name that was asked for."""
 
-    def __init__(
-        self, post: Post, *, batch_size: int = BATCH_SIZE, most_waiting: int = WAITING
-    ) -> None:
+    def __init__(self, post: Post, *, batch_size: int, waiting: int) -> None:
         self._post, self._batch_size = post, batch_size
-        self._most = batch_size + most_waiting
+        self._most = batch_size + waiting
         self._engines: dict[Served, Engine] = {}
         self._tickets: dict[Served, dict[int, Ticket]] = {}
         # What other threads ask for, which is done between two steps.
         self._wake = threading.Condition()
         self._orders: list[Callable[[], None]] = []
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._closed = False
         self._unfinished = 0
         # A thread begins with the number of threads that PyTorch itself would take.
@@ -106,22 +117,30 @@ class Worker:
         """The number of completions that run or wait."""
         return self._unfinished
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread computes."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread after the step that it is at."""
+        """End the thread after the step that it is at; what has not ended gets Stopped."""
         self._order(self._close)
         self._thread.join()
 
     def submit(
         self, served: Served, rows: Sequence[SequenceState], *, streams: bool = False
     ) -> Ticket:
-        """Queue rows that were made for the model. Raises Busy where too many wait already."""
+        """Queue rows that were made for the model.
+
+        Raises Busy where too many wait already, `UserError` for more than may ever wait, and
+        Stopped after the end.
+        """
+        self.require_room(len(rows))
         ticket = Ticket(served, rows, streams)
         with self._wake:
-            if self._unfinished + len(rows) > self._most:
-                raise Busy
             self._unfinished += len(rows)
         self._order(lambda: self._enqueue(ticket))
         return ticket
@@ -130,19 +149,27 @@ class Worker:
         """Drop what has not ended of a ticket; nothing more is told of it."""
         self._order(lambda: self._drop(ticket))
 
+    def require_room(self, rows: int) -> None:
+        """Raise what `submit` raises for so many rows."""
+        if self._closed:
+            raise Stopped
+        if rows > self._most:
+            raise UserError(
+                f"{rows:,} completions are asked for at once, and this server takes {self._most:,} "
+                "together; ask for fewer, or start it with a larger --waiting"
+            )
+        if self._unfinished + rows > self._most:
+            raise Busy
+
     def call(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function between two steps, when nothing else computes."""
+        """Run a function when nothing else computes, one such function between two steps.
+
+        Raises Stopped after the end, and the function ends so where that comes before its turn.
+        """
+        if self._closed:
+            raise Stopped
         done = Future[T]()
-
-        def run() -> None:
-            if not done.set_running_or_notify_cancel():
-                return
-            try:
-                done.set_result(function())
-            except Exception as error:
-                done.set_exception(error)
-
-        self._order(run)
+        self._order(lambda: self._calls.append((function, done)))
         return done
 
     def _order(self, order: Callable[[], None]) -> None:
@@ -154,12 +181,33 @@ class Worker:
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
+        try:
+            self._compute()
+        finally:
+            self._end_all()
+
+    def _end_all(self) -> None:
+        """Let whoever waits know that there is nothing to wait for."""
+        with self._wake:
+            self._closed = True
+            orders, self._orders = self._orders, []
+        for order in orders:
+            order()
+        for served in list(self._engines):
+            self._fail(served, Stopped())
+        for _, done in self._calls:
+            if done.set_running_or_notify_cancel():
+                done.set_exception(Stopped())
+
+    def _compute(self) -> None:
         while not self._closed:
             with self._wake:
-                self._wake.wait_for(lambda: self._orders or self._busy())
+                self._wake.wait_for(lambda: self._orders or self._calls or self._busy())
                 orders, self._orders = self._orders, []
             for order in orders:
                 order()
+            if self._calls:
+                _call(*self._calls.popleft())
             for served, engine in list(self._engines.items()):
                 if engine.unfinished:
                     self._step(served, engine)
@@ -171,17 +219,18 @@ class Worker:
         self._closed = True
 
     def _enqueue(self, ticket: Ticket) -> None:
+        served = ticket.served
         try:
-            engine = self._engine_of(ticket.served)
+            engine = self._engine_of(served)
         except Exception as error:  # no memory for it
             self._finish(len(ticket.rows))
             failed = Event(0, error=error)
-            self._post([(ticket, Answer(place, failed)) for place in range(len(ticket.rows))])
+            self._post([(ticket, RowEvent(index, failed)) for index in range(len(ticket.rows))])
             return
-        for place, row in enumerate(ticket.rows):
+        for index, row in enumerate(ticket.rows):
             id = engine.enqueue(row)
-            ticket.ids[id] = place
-            self._tickets[ticket.served][id] = ticket
+            ticket.ids[id] = index
+            self._tickets[served][id] = ticket
 
     def _engine_of(self, served: Served) -> Engine:
         if served not in self._engines:
@@ -197,24 +246,34 @@ class Worker:
 
     def _drop(self, ticket: Ticket) -> None:
         for id in list(ticket.ids):
-            self._engines[ticket.served].cancel(id)
             self._end(ticket, id)
+            try:
+                self._engines[ticket.served].cancel(id)
+            except Exception as error:
+                self._fail(ticket.served, error)
+                return
 
     def _step(self, served: Served, engine: Engine) -> None:
         """One more token for every running row of a name, told to those who wait for it."""
-        tickets = self._tickets[served]
         try:
             with served.answering():
                 events = engine.step()
-        except Exception as error:
-            # The engine cannot go on (no memory left), and the next request gets a new one.
-            del self._engines[served]
-            events = [Event(id, error=error) for id in tickets]
+        except Exception as error:  # no memory left
+            self._fail(served, error)
+        else:
+            self._tell(served, events)
+
+    def _fail(self, served: Served, error: Exception) -> None:
+        """End all requests of an engine that cannot go on; the next request gets a new one."""
+        del self._engines[served]
+        self._tell(served, [Event(id, error=error) for id in self._tickets[served]])
+
+    def _tell(self, served: Served, events: Sequence[Event]) -> None:
         told = []
         for event in events:
-            ticket = tickets[event.id]
+            ticket = self._tickets[served][event.id]
             if ticket.streams or event.finished:
-                told.append((ticket, Answer(ticket.ids[event.id], event)))
+                told.append((ticket, RowEvent(ticket.ids[event.id], event)))
             if event.finished:
                 self._end(ticket, event.id)
         if told:
@@ -227,3 +286,12 @@ class Worker:
     def _finish(self, rows: int) -> None:
         with self._wake:
             self._unfinished -= rows
+
+
+def _call(function: Callable[[], T], done: Future[T]) -> None:
+    if not done.set_running_or_notify_cancel():
+        return
+    try:
+        done.set_result(function())
+    except Exception as error:
+        done.set_exception(error)

@@ -414,6 +414,11 @@ class Tokenizer:
         """
         return self._bytes.get(id, b"")
 
+    @cached_property
+    def longest_token(self) -> int:
+        """The largest number of bytes that a token stands for."""
+        return max(map(len, self._bytes.values()))
+
     @property
     def end_of_text(self) -> int:
         """The id that stands between two documents, and for padding."""

@@ -95,7 +95,7 @@ class SamplingOptions(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     max_new_tokens: ranges.NewTokens | None = Field(
-        None, description="most tokens of one answer (default: 256)"
+        None, description="most tokens of one answer (default: 256; of serve, as many as fit)"
     )
     temperature: ranges.Temperature | None = Field(
         None, description="0 always takes the likeliest token; more is more random"

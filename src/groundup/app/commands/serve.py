@@ -86,6 +86,8 @@ def serve(
     """Serve models in OpenAI's interface."""
     if not models:
         raise UserError("there is no model to serve; name one: groundup serve quickstart")
+    if api_key is not None and not api_key.strip():
+        raise UserError("--api-key='' is empty, so that everybody could ask; give a key")
     if len(models) > 1 and adapter:
         raise UserError(
             f"--adapter is for one model, and {len(models)} are given; serve the folders of the "
@@ -108,8 +110,9 @@ def serve(
         answer(
             [replace(one, guard=reader) for one in served],
             at,
+            host,
             batch_size=batch_size,
-            most_waiting=waiting,
+            waiting=waiting,
             api_key=api_key,
             allow_origins=allow_origins,
         )
@@ -146,13 +149,22 @@ def _served(
     from groundup.serve.worker import Served
 
     model, tokenizer = opened(folder, adapters, device, template)
-    # An answer may go on to the end of what the model sees at once.
-    longest = sampling.max_new_tokens or model.config.max_position_embeddings
-    drawn = sampling_of(folder, **sampling.model_dump() | {"max_new_tokens": longest})
+    drawn = sampling_of(folder, **sampling.model_dump())
     own = None if adapters else active_adapter(model)
     others = adapter_names(model) if adapters else []
     if name in others:
         raise UserError(f"the model and an adapter are both called {name}; rename a folder")
     names = {name: own} | {other: other for other in others}
-    told = tuple(about(name, folder, model)), tuple(suggestions(folder))
-    return [Served(one, model, tokenizer, drawn, *told, which) for one, which in names.items()]
+    return [
+        Served(
+            one,
+            model,
+            tokenizer,
+            drawn,
+            longest=sampling.max_new_tokens,
+            about=tuple(about(one, folder, model)),
+            suggestions=tuple(suggestions(folder)),
+            adapter=which,
+        )
+        for one, which in names.items()
+    ]
