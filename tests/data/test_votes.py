@@ -83,6 +83,22 @@ def test_a_cut_answer_makes_no_pair(tmp_path: Path, read: Callable[[Path], Recor
     assert "an answer that was cut: 3" in found.remark and "tie: 1" in found.remark
 
 
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (["a"], "1 pair of 1 vote"),
+        (["a", "skip"], "1 pair of 2 votes"),
+        (["skip"], "0 pairs of 1 vote"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_preferences, read_unpaired_preferences])
+def test_the_remark_counts_one_as_one(
+    tmp_path: Path, read: Callable[[Path], Records[Any]], choices: list[str], said: str
+) -> None:
+    path = written(tmp_path, *(line(one, str(place)) for place, one in enumerate(choices)))
+    assert read(path).remark.split(";")[0] == f"{path}: {said}"
+
+
 def test_the_last_word_of_each_person_counts(tmp_path: Path) -> None:
     path = written(
         tmp_path,
@@ -124,7 +140,7 @@ def test_labeled_answers_may_stand_among_votes(tmp_path: Path) -> None:
         ("Blue.", True),
         ("Deep.", False),
     }
-    assert "1 pairs of 2 votes" in found.remark and not found.bad
+    assert "1 pair of 2 votes" in found.remark and not found.bad
 
 
 def test_the_remark_stays_with_what_is_trained_on(tmp_path: Path) -> None:

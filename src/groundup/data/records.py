@@ -57,7 +57,7 @@ from groundup.data.fields import (
 )
 from groundup.data.files import CSV_SUFFIXES, read_text, rows_of, suffix_of
 from groundup.errors import UserError, shorten
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.text.rows import (
     BadLine,
     BadRow,
@@ -537,7 +537,8 @@ def _of_votes(votes: Sequence[Vote], path: Path) -> tuple[list[Preference], str]
 
     made, left_out = preferences(votes, path.stem)
     counts = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
-    remark = f"{path}: {len(made)} pairs of {len(made) + sum(left_out.values())} votes"
+    whole = len(made) + sum(left_out.values())
+    remark = f"{path}: {counted(len(made), 'pair')} of {counted(whole, 'vote')}"
     return made, remark + (f"; left out: {counts}" if counts else "")
 
 
