@@ -403,6 +403,11 @@ reward = "length:4"
             id="a model as a reward",
         ),
         pytest.param(
+            BASE + '[sft]\nfrom = "base"\ndata = "base"\n',
+            ["[base] makes a model, and data is needed"],
+            id="a model as data",
+        ),
+        pytest.param(
             BASE + ALIGNED.replace('reward = "rm"', 'reward = "grpo"'),
             ['"grpo"', "not above"],
             id="a reward from below",

@@ -374,7 +374,9 @@ def test_text_is_shown_as_soon_as_it_is_sure(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.usefixtures("unchecked_types")
 def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: Tokenizer) -> None:
-    with pytest.raises(UserError, match=r"requests\[0\]='hi' is a str; write groundup\.Request"):
+    with pytest.raises(
+        UserError, match=r"requests\[0\]='hi' is of type str; write groundup\.Request"
+    ):
         generate(model, ["hi"], tokenizer)  # type: ignore[list-item]
     for single in ("hi", Request(prompt="hi"), None):
         with pytest.raises(UserError, match="pass a list of it"):
@@ -386,8 +388,8 @@ def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: To
         ({"prompt": 5}, "prompt=5 is of type int; give a text"),
         ({"prompt": "x", "top_logprobs": 1.5}, "top_logprobs=1.5 must be"),
         ({"prompt": "x", "top_logprobs": True}, "top_logprobs=True must be"),
-        ({"prompt": "x", "mask": [True]}, "is a list; give a function"),
-        ({"prompt": "x", "sampling": {"temperature": 1}}, "is a dict; write"),
+        ({"prompt": "x", "mask": [True]}, "is of type list; give a function"),
+        ({"prompt": "x", "sampling": {"temperature": 1}}, "is of type dict; write"),
     ]
     for wrong, told in settings:
         with pytest.raises(UserError, match=told):

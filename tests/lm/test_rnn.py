@@ -191,9 +191,10 @@ def test_a_folder_is_ours_and_no_one_elses(cell: str, tmp_path: Path, tokenizer:
         AutoModelForCausalLM.from_pretrained(tmp_path / "model")
 
 
-def test_there_are_no_heads_to_look_at() -> None:
-    with pytest.raises(UserError, match="the model is an lstm"):
-        xray(filled(recurrent("lstm")), [1, 2, 3])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_there_are_no_heads_to_look_at(cell: str) -> None:
+    with pytest.raises(UserError, match=f"the model is of the type {cell},"):
+        xray(filled(recurrent(cell)), [1, 2, 3])
 
 
 def test_no_adapter_fits() -> None:

@@ -71,7 +71,7 @@ def test_other_settings_are_refused_with_the_field_and_both_values(tmp_path: Pat
     begin(tmp_path, seed=4, steps=10)
     with pytest.raises(UserError, match=r"steps=10, not steps=20.*another --out"):
         open_run(tmp_path, seed=4, steps=20)
-    with pytest.raises(UserError, match="holds a sft run, not a dpo run"):
+    with pytest.raises(UserError, match="holds a run of sft, not of dpo"):
         open_run(tmp_path, "dpo", seed=4, steps=10)
     # A refusal gives the folder back.
     open_run(tmp_path, seed=4, steps=10).close()

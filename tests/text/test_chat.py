@@ -560,7 +560,7 @@ def test_words_that_a_template_deletes_forge_no_control_token(changed):
         ([], "at least one"),
         ("hello", "must be a list"),
         ({"role": "user", "content": "x"}, "must be a list"),
-        (["hello"], "message 1 is a str"),
+        (["hello"], "message 1 is of type str"),
         ([TALK[0], {"role": "human", "content": "x"}], "message 2 has the role 'human'"),
         ([{"content": "x"}], "message 1 has the role None"),
         ([{"role": "user"}], "content of type NoneType"),

@@ -151,11 +151,11 @@ def test_decoding_can_leave_out_control_tokens(tokenizer):
 def test_what_is_no_text_is_not_blamed_on_the_folder(tokenizer):
     for wrong in (b"ab", None, ["ab"]):
         for allowed in ((), "all"):
-            with pytest.raises(UserError, match=r"is a (bytes|NoneType|list); give a str"):
+            with pytest.raises(UserError, match=r"is of type (bytes|NoneType|list); give a str"):
                 tokenizer.encode(wrong, allowed)
-        with pytest.raises(UserError, match=r"is a (bytes|NoneType|list); give a str"):
+        with pytest.raises(UserError, match=r"is of type (bytes|NoneType|list); give a str"):
             tokenizer.encode_batch(["ab", wrong])
-        with pytest.raises(UserError, match=r"is a (bytes|NoneType|list); give a str"):
+        with pytest.raises(UserError, match=r"is of type (bytes|NoneType|list); give a str"):
             list(tokenizer.encode_iterable(["ab", wrong]))
     for single in ("abc", None):
         with pytest.raises(UserError, match=r"is a single .*; give a list of texts"):

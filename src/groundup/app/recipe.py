@@ -346,8 +346,9 @@ def _locate(
         if makes not in wanted:
             fitting = [name for name, table in earlier.items() if table.stage.makes in wanted]
             raise UserError(
-                f"{reference} does not fit: [{named}] makes a {makes}, and a {wanted[0]} is "
-                f"needed; {f'name {_either(fitting)}' if fitting else 'add such a table above'}"
+                f"{reference} does not fit: [{named}] makes {_one(makes)}, and "
+                f"{_one(wanted[0])} is needed; "
+                + (f"name {_either(fitting)}" if fitting else "add such a table above")
             )
         return named
     if len(runs := groups.get(named, ())) > 1:
@@ -376,7 +377,7 @@ def _locate(
         pack = _data_set(str(reference), named.removeprefix(PACK))
         if "data" not in wanted:
             raise UserError(
-                f"{reference} does not fit: a pack is data, and a {wanted[0]} is needed"
+                f"{reference} does not fit: a pack is data, and {_one(wanted[0])} is needed"
             )
         name = f"pack-{pack}"
         if name not in earlier:
@@ -441,6 +442,11 @@ def _is_part(inside: PurePosixPath, parts: tuple[str, ...]) -> bool:
     paths = [PurePosixPath(part) for part in parts]
     is_file = inside.name in ("train.jsonl", "heldout.jsonl") and inside.parent in paths
     return is_file or any(path.is_relative_to(inside) for path in paths)
+
+
+def _one(made: str) -> str:
+    """What a stage makes, with the article where it is one that can be counted."""
+    return made if made in ("data", "results") else f"a {made}"
 
 
 def _either(names: list[str]) -> str:

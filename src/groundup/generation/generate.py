@@ -114,7 +114,7 @@ def _checked(requests: Iterable[Request]) -> list[Request]:
     for place, one in enumerate(requests):
         if not isinstance(one, Request):
             raise UserError(
-                f"requests[{place}]={shorten(one)} is a {type(one).__name__}; write "
+                f"requests[{place}]={shorten(one)} is of type {type(one).__name__}; write "
                 "groundup.Request(prompt=…) to continue a text, or Request(messages=[…]) to chat"
             )
     return requests

@@ -62,8 +62,8 @@ class Request:
             raise UserError(f"prompt={shorten(self.prompt)} is of type {kind}; give a text")
         if not isinstance(self.sampling, Sampling):
             raise UserError(
-                f"sampling={shorten(self.sampling)} is a {type(self.sampling).__name__}; write "
-                "groundup.generation.sampling.Sampling(temperature=…)"
+                f"sampling={shorten(self.sampling)} is of type {type(self.sampling).__name__}; "
+                "write groundup.generation.sampling.Sampling(temperature=…)"
             )
         top = whole(self.top_logprobs)
         if top is None or top < 0:
@@ -72,8 +72,8 @@ class Request:
             )
         if self.mask is not None and not callable(self.mask):
             raise UserError(
-                f"mask={shorten(self.mask)} is a {type(self.mask).__name__}; give a function that "
-                "gets the ids so far and returns one bool for each token of the model"
+                f"mask={shorten(self.mask)} is of type {type(self.mask).__name__}; give a "
+                "function that gets the ids so far and returns one bool for each token of the model"
             )
 
 

@@ -660,7 +660,7 @@ def _require_same(
 ) -> None:
     if have["stage"] != want["stage"]:
         raise UserError(
-            f"{folder} holds a {have['stage']} run, not a {want['stage']} run; choose another --out"
+            f"{folder} holds a run of {have['stage']}, not of {want['stage']}; choose another --out"
         )
     if have.get("mine", {}) != want.get("mine", {}):
         begun, now = (", ".join(one.get("mine", {})) or "none" for one in (have, want))

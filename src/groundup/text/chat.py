@@ -276,7 +276,8 @@ def _check_message(place: int, message: AnyMessage) -> Message:
         message = vars(message)
     if not isinstance(message, Mapping):
         raise UserError(
-            f'message {place} is a {type(message).__name__}; write {{"role": …, "content": …}}'
+            f"message {place} is of type {type(message).__name__}; "
+            'write {"role": …, "content": …}'
         )
     other = sorted(str(key) for key in message if key not in _KEYS and message[key] is not None)
     if other:

@@ -528,7 +528,7 @@ def _checked_text(text: object) -> str:
 
 
 def _no_text(value: object) -> UserError:
-    return UserError(f"{shorten(value)} is a {type(value).__name__}; give a str")
+    return UserError(f"{shorten(value)} is of type {type(value).__name__}; give a str")
 
 
 @contextmanager

@@ -143,8 +143,8 @@ def require_transformer(config: ModelConfig) -> None:
     """Raise `UserError` for a model without attention to look at."""
     if config.family.recurrent:
         raise UserError(
-            f"the model is an {config.model_type}, and what is looked at are the heads and the "
-            "residual stream of transformers; give one of these"
+            f"the model is of the type {config.model_type}, and what is looked at are the "
+            "heads and the residual stream of transformers; give one of these"
         )
 
 

@@ -29,6 +29,7 @@ from typing import Any, Protocol, runtime_checkable
 import regex
 
 from groundup.errors import UserError, nearest, shorten
+from groundup.runs.console import counted
 from groundup.runs.sandbox import Limits, Sandbox
 
 Rows = Sequence[Mapping[str, object]]
@@ -403,11 +404,12 @@ class OwnReward:
     ) -> list[float]:
         batch = {"prompts": list(prompts), "completions": list(completions)}
         question = {**batch, "rows": [dict(row) for row in rows]}
-        found = self._ask(question, f"for {len(completions)} completions")
+        found = self._ask(question, f"for {counted(len(completions), 'completion')}")
         if len(found["values"]) != len(completions):
             raise UserError(
-                f"the reward {self.name} gave {len(found['values'])} values for "
-                f"{len(completions)} completions; return one for each"
+                f"the reward {self.name} gave "
+                f"{counted(len(found['values']), 'value')} for "
+                f"{counted(len(completions), 'completion')}; return one for each"
             )
         return [self._number(*one) for one in zip(found["values"], completions, strict=True)]
 

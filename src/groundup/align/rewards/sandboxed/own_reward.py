@@ -50,7 +50,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             return {}
         found = function(*positional, **keywords)
         if isinstance(found, _NO_LISTS) or hasattr(found, "columns"):
-            return {"returned": f"a {type(found).__name__}"}
+            return {"returned": f"a value of type {type(found).__name__}"}
         values = found.tolist() if hasattr(found, "tolist") else list(found)
         return {"values": [_written(value) for value in values]}
     except BaseException as error:

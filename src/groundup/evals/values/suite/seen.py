@@ -69,7 +69,9 @@ def _hash(texts: Sequence[Sequence[str]]) -> str:
 @functools.singledispatch
 def trained_texts(item: Any) -> Sequence[str]:
     """The texts of an item any of which, found in training, says that it was trained on."""
-    raise TypeError(f"nothing says what training could hold of a {type(item).__name__}")
+    raise TypeError(
+        f"nothing says what training could hold of an item of type {type(item).__name__}"
+    )
 
 
 _ASKED = re.compile(r"(?:(.+)\n)?(?:Question|Q): (.+)\n(?:Answer|A):", re.DOTALL)
