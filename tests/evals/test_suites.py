@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from groundup.align import comparison
+from groundup.align.config import ComparisonConfig
 from groundup.errors import UserError
-from groundup.evals.config import CoreConfig
+from groundup.evals import harness_run
+from groundup.evals.config import CoreConfig, HarnessConfig, RedTeamConfig
 from groundup.evals.measure import Evaluated, Measure, Subject, informative, parts_of, to_json
+from groundup.evals.redteam import stage as redteam
 from groundup.evals.suites import Prepared, Suite, run_suite
 from groundup.lm.logprobs import score
 from groundup.report.estimate import POOLED, ratio
@@ -115,3 +120,46 @@ def test_a_missing_model_is_told_before_anything_is_written(tmp_path: Path) -> N
     with pytest.raises(UserError, match="none"):
         run_suite(TOY, config)
     assert not (tmp_path / "out").exists()
+
+
+def weightless(folder: Path, model: Path) -> Path:
+    """A downloaded model of which everything is there but the weights."""
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(model / name, folder / name)
+    return folder
+
+
+def adapter_on(folder: Path, base: Path) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    return folder
+
+
+@pytest.mark.parametrize("command", ["core", "lm-eval", "redteam", "rewards"])
+@pytest.mark.parametrize("kind", ["model", "adapter", "base"])
+def test_missing_weights_are_told_before_anything_is_written(
+    workshop: Any, tmp_path: Path, command: str, kind: str
+) -> None:
+    whole, out = workshop.finished("sft"), tmp_path / "out"
+    lacking = weightless(tmp_path / "lacking", whole)
+    if kind != "model":
+        lacking = adapter_on(tmp_path / "adapter", whole if kind == "adapter" else lacking)
+    models = (str(whole), str(lacking))
+    with pytest.raises(UserError, match=r"download the (adapter's )?weights as well"):
+        if command == "core":
+            run_suite(TOY, CoreConfig(out=out, models=models))
+        elif command == "lm-eval":
+            harness_run.run(HarnessConfig(out=out, models=models, tasks=("arc_easy",)))
+        elif command == "redteam":
+            redteam.run(RedTeamConfig(out=out, models=models))
+        else:
+            comparison.run(
+                ComparisonConfig(
+                    out=out,
+                    models=tuple(map(Path, models)),
+                    reward="exact",
+                    prompts=workshop.data,
+                )
+            )
+    assert not out.exists()

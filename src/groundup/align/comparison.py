@@ -49,6 +49,7 @@ from groundup.align.rollout import (
 )
 from groundup.data.split import evenly_spaced
 from groundup.errors import UserError
+from groundup.formats.load import require_weights
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.report.claim import FEWEST_GROUPS
@@ -207,6 +208,8 @@ def run(config: ComparisonConfig) -> Path:
     Raises `UserError` for models, prompts or rewards that cannot be used, and for models of
     different tokenizers.
     """
+    for path in config.models:
+        require_weights(path)
     parents = {_name(path, config.models): path for path in config.models}
     parents |= {"of prompts": config.prompts}
     parents |= reward_folders(config.reward, config.gold, config.judge)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.evals.config import EvalConfig, ModelsConfig
-from groundup.formats.load import load_config
+from groundup.formats.load import require_weights
 from groundup.formats.locate import is_named, locate, name_of, short_name
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, resolve
@@ -27,7 +27,7 @@ def located(given: Sequence[Path | str]) -> list[Named]:
     """Every model, each found before anything is measured."""
     paths = [locate(source) for source in given]
     for path in paths:
-        load_config(path)
+        require_weights(path)
     # The command line has found out where a pack lies; people know it by its name.
     sources = [
         str(source) if is_named(source) else name_of(path)

@@ -40,7 +40,13 @@ from groundup.formats.locate import (
     is_named,
     locate,
 )
-from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
+from groundup.formats.peft import (
+    WEIGHTS,
+    load_adapter,
+    read_origin,
+    require_adapter_weights,
+    save_adapter,
+)
 from groundup.formats.peft_config import read_adapter_config
 from groundup.formats.weights import weights_hash
 from groundup.lm.config import ModelConfig
@@ -79,6 +85,10 @@ class AdapterFolder(StoredModel):
     @cached_property
     def config(self) -> ModelConfig:
         return with_end_ids(self.base.config, self.path)
+
+    def require_weights(self) -> None:
+        self.base.require_weights()
+        require_adapter_weights(self.path)
 
     def model(
         self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"

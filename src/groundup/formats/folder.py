@@ -70,6 +70,10 @@ class StoredModel(ABC):
     def tokenizer(self) -> Tokenizer: ...
 
     @abstractmethod
+    def require_weights(self) -> None:
+        """Raise `UserError` where files of the weights are missing or damaged; reads no tensor."""
+
+    @abstractmethod
     def model(
         self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> CausalLM:
@@ -115,6 +119,9 @@ class ModelFolder(StoredModel):
 
             described = without_quantization_config(described)
         return with_end_ids(config_from_hf(described), self.path)
+
+    def require_weights(self) -> None:
+        tensor_names(self.path)
 
     def model(
         self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"

@@ -88,6 +88,16 @@ def require_finite(model: CausalLM, source: Path | str) -> None:
             )
 
 
+def require_weights(source: Path | str) -> None:
+    """Raise `UserError` for a model whose shape or weights are not there; no weight is read.
+
+    Whoever loads a model only after other work asks this first.
+    """
+    found = open_model(source)
+    _ = found.config
+    found.require_weights()
+
+
 def load_tokenizer(source: Path | str) -> Tokenizer:
     """The tokenizer of a model, wherever it is."""
     return open_model(source).tokenizer

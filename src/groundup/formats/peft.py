@@ -287,6 +287,12 @@ def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]], names: Names) -> 
     return found
 
 
+def require_adapter_weights(folder: Path) -> None:
+    """Raise `UserError` for an adapter's folder whose weights are missing or damaged."""
+    with _opened(folder):
+        pass
+
+
 def _opened(folder: Path) -> AbstractContextManager[Any]:
     path, pickle = folder / WEIGHTS, folder / "adapter_model.bin"
     if not path.is_file() and pickle.is_file():

@@ -61,6 +61,9 @@ class GGUFModel(StoredModel):
     def tokenizer(self) -> Tokenizer:
         return read_tokenizer(self.file)
 
+    def require_weights(self) -> None:
+        _ = self.parts
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the matrices, where they share one; float32 for quantized ones.
