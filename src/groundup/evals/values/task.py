@@ -88,14 +88,19 @@ class Task:
     def difference(self, after: Sequence[Row], before: Sequence[Row]) -> BySource:
         """What one model has more of each number than another, on the same items."""
         found = self.paired(after, before)
-        return with_spread(found, self.numbers(after), self.numbers(before))
+        return found | with_spread(self._shares(found), self.numbers(after), self.numbers(before))
 
     def distance(self, after: Sequence[Row], before: Sequence[Row]) -> BySource:
         """How much further from the ideal of each number that has one, on the same items."""
         if self.paired_distance is None:
             return {}
         found = self.paired_distance(after, before)
-        return with_spread(found, self._off(after), self._off(before))
+        return found | with_spread(self._shares(found), self._off(after), self._off(before))
+
+    def _shares(self, found: BySource) -> BySource:
+        """Those that are shares: where each item costs as many nats more, that is what it costs."""
+        shares = {one.name for one in self.shown if one.share}
+        return {name: one for name, one in found.items() if name in shares}
 
     def _off(self, rows: Sequence[Row]) -> BySource:
         """How far each number that has an ideal is from it."""

@@ -203,6 +203,31 @@ def test_two_models_are_compared_by_every_number_that_has_a_better_side(
                 assert one.estimate == 0 and one.low < 0 < one.high, number
 
 
+@pytest.mark.parametrize("is_share", [True, False])
+def test_only_a_share_may_hide_what_no_item_shows(is_share: bool) -> None:
+    """Where each item costs a quarter of a nat more, that is what it costs; of half of some answers
+    and a quarter of others nothing like it is known."""
+
+    def apart(after: Any, before: Any) -> BySource:
+        changes = [a["lean"] - b["lean"] for a, b in zip(after, before, strict=True)]
+        return {"lean": ratio(np.array(changes, float))}
+
+    number = replace(LEAN, share=is_share)
+    task = replace(
+        TASK,
+        shown=(number,),
+        numbers=lambda rows: _mean(rows, "lean"),
+        paired=apart,
+        paired_distance=apart,
+    )
+    before = [{"group": str(i), "lean": 0.5 + i / 8} for i in range(3)]
+    after = [row | {"lean": row["lean"] + 0.25} for row in before]
+    for found in (task.difference(after, before), task.distance(after, before)):
+        one = found["lean"]
+        assert one.estimate == 0.25
+        assert (one.low < 0.25 < one.high) if is_share else (one.low == 0.25 == one.high)
+
+
 def test_every_task_that_counts_refusals_names_their_judge() -> None:
     refusing = {task.name for task in TASKS if judge_of(task) == "refusal"}
     assert {"swaps-answers", "instructions", "unknown", "jailbreak"} < refusing
