@@ -22,6 +22,7 @@ from transformers import AutoTokenizer
 
 from groundup.errors import UserError
 from groundup.evals.benchmarks import answered
+from groundup.evals.cards.card import write_card
 from groundup.evals.config import HarnessConfig
 from groundup.evals.core_sets import core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks, penalty_of, sampling_of, task_files
@@ -394,6 +395,31 @@ def test_the_stage_writes_what_the_harness_says(folder: Path, tmp_path: Path) ->
     held = (out / "tasks" / "groundup_openbookqa.jsonl").read_text().splitlines()
     assert len(held) == sum(row.source == "openbookqa" for row in core_questions(10**9))
     assert run(config) == out
+    # A card takes them as they are, with 1.96 standard errors to either side, if there are any.
+    results["groundup_openbookqa"] |= {
+        "acc,none": 0.4,
+        "acc_stderr,none": 0.1,
+        "acc_norm,none": 1.0,
+        "acc_norm_stderr,none": 0.0,
+        "exact_match,strict-match": 0.25,
+        "exact_match_stderr,strict-match": "N/A",
+    }
+    (out / "harness.json").write_text(json.dumps(content))
+    shutil.copytree(folder, tmp_path / "model")
+    card = write_card(tmp_path / "model", [out]).read_text()
+    assert "### By groundup eval lm-eval" in card and "at most 5 questions of each task" in card
+    for line in (
+        "acc | 0.400 | 0.204 to 0.596",
+        "acc_norm | 1.000 | –",
+        "exact_match (strict-match) | 0.250 | –",
+    ):
+        assert f"| groundup_openbookqa: {line} |  | 5 |" in card
+    assert card.count("| groundup_openbookqa: ") == 3
+    assert "groundup eval lm-eval: no report" not in card
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="measured other weights"):
+        write_card(tmp_path / "other", [out])
 
 
 def test_a_model_whose_logits_are_no_numbers_has_no_accuracy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,9 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.data.dataset import Dataset
+from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
 from groundup.evals.answers import assistant_loss, ready_conversations
-from groundup.evals.benchmarks import Answers, seen_before
+from groundup.evals.benchmarks import ALL, Answers, seen_before
+from groundup.evals.cards.card import write_card
 from groundup.evals.config import TuningReportConfig
 from groundup.evals.contamination import Contamination
 from groundup.evals.domain import measures
@@ -680,6 +683,43 @@ def folder(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return content
+
+
+def test_a_card_takes_what_tuning_brought_and_cost(
+    folder: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(folder.parent / "none", tmp_path / "none")
+    card = write_card(tmp_path / "none", [folder]).read_text()
+    model, domain = report["models"]["none"], report["domain"]
+    assert "### By groundup eval tuning" in card
+    assert f"{domain['heldout_rows']} held-out rows of the domain, 12 general questions" in card
+    shown = {OF[name].title: OF[name].share for name in report["shown"]}
+    for name in report["shown"]:
+        found, share = model["measures"][name], OF[name].share
+        scale, digits, unit = (100, 1, " %") if share else (1, 3, "")
+        low, value, high = (
+            f"{scale * found[end]:z.{digits}f}{unit}" for end in ("low", "estimate", "high")
+        )
+        is_one = found["low"] == found["high"]
+        ends = "–" if is_one else f"{low} to {high}"
+        assert f"| {OF[name].title} | {value} | {ends} |" in card
+    # The gain on the domain is told as one, by bits and not again by nats.
+    better = card.partition("Better than what")[2].partition("|")[0]
+    assert f"- {OF['bits_per_byte'].title}: none against pretrain, " in better
+    assert OF["loss"].title in shown and f"- {OF['loss'].title}" not in better
+    for name in report["unproven"]:
+        assert f"- {OF[name].title}, whether it changed: so few rows cannot tell" in card
+        assert f"- {OF[name].title}: none against" not in card
+    assert all(find_set(one).citation in card for one in model["question_accuracy"] if one != ALL)
+    # The first of a report has nothing to be compared with.
+    shutil.copytree(report["settings"]["models"][0], tmp_path / "pretrain")
+    assert (
+        " against "
+        not in write_card(tmp_path / "pretrain", [folder])
+        .read_text()
+        .partition("## What was not measured")[0]
+        .partition("### By")[2]
+    )
 
 
 def test_a_model_tuned_on_a_domain_is_better_there(report: dict[str, Any]) -> None:

@@ -19,9 +19,11 @@ from groundup.evals.cards.account import Account
 from groundup.evals.cards.others import (
     core_account,
     frontier_account,
+    harness_account,
     journey_account,
     redteam_account,
     rewards_account,
+    tuning_account,
 )
 from groundup.evals.cards.values import values_account
 from groundup.evals.values.suite.page import has_interval
@@ -71,6 +73,8 @@ KINDS: Mapping[str, Kind] = {
     "values": Kind("groundup eval values", "report.json", values_account),
     "eval": Kind("groundup eval report", "report.json", journey_account),
     "core": Kind("groundup eval core", "core.json", core_account),
+    "lm-eval": Kind("groundup eval lm-eval", "harness.json", harness_account),
+    "tuning": Kind("groundup eval tuning", "report.json", tuning_account),
     "comparison": Kind("groundup eval rewards", "result.json", rewards_account),
     "redteam": Kind("groundup redteam", "redteam.json", redteam_account),
     "frontier": Kind("groundup frontier", "frontier.json", frontier_account),

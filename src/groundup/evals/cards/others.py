@@ -1,13 +1,17 @@
-"""The accounts of a journey's report, benchmarks, rewards, red teaming and a frontier."""
+"""The accounts of all other reports, from a journey's and benchmarks to a frontier."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from groundup.data.packs.manifest import find_set
 from groundup.evals.cards import account
 from groundup.evals.cards.account import Account, Line, claims_on, lines, trained_on
 from groundup.evals.core import SET_TITLES
+from groundup.evals.core_sets import CORE_SETS
+from groundup.evals.domain.measures import LOSS
+from groundup.evals.domain.measures import MEASURES as TUNING
 from groundup.evals.measure import from_json
 from groundup.evals.stages.measures import MEASURES
 from groundup.evals.stages.page import leaks_told
@@ -98,6 +102,111 @@ def core_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) 
         data=[
             f"**{one['title']}** ({one['license']}): {one['citation']}"
             for one in content["sets"].values()
+        ],
+    )
+
+
+def harness_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
+    """The harness's own numbers and standard errors, of `groundup eval lm-eval`."""
+    model, settings, compute = content["models"][name], content["settings"], content["compute"]
+    asked = "all questions of each task"
+    if settings["limit"] is not None:
+        asked = f"at most {counted(settings['limit'], 'question')} of each task (--limit)"
+    form = ", in its chat format" if settings["chat"] else ""
+    return Account(
+        how=f"{asked}{form}, {compute['dtype']} on {compute['device']}; an interval is "
+        f"{_ERRORS} standard errors to either side",
+        numbers=list(_of_harness(model)),
+        judged=["all answers: by the metrics of each task, as the lm-evaluation-harness has them"],
+        left=[
+            "Whether it is better or worse than another model: no two were compared question by "
+            "question",
+            "Whether questions of these tasks are in its training data",
+        ],
+    )
+
+
+# The 95 % of a normal distribution.
+_ERRORS = 1.96
+
+
+def _of_harness(model: Mapping[str, Any]) -> Iterator[Line]:
+    """Every metric of every task; which are shares the harness does not say."""
+    for task, measures in model["results"].items():
+        items = model.get("n-samples", {}).get(task, {}).get("effective", 0)
+        for key, value in measures.items():
+            metric, _, kind = key.partition(",")
+            if metric.endswith("_stderr") or not isinstance(value, int | float) or not kind:
+                continue
+            error = measures.get(f"{metric}_stderr,{kind}")
+            half = _ERRORS * error if isinstance(error, float) else 0.0
+            # All questions alike have an error of 0, which is no interval.
+            groups = items if half > 0 else 1
+            found = Estimate(value, value - half, value + half, items, groups)
+            what = metric if kind == "none" else f"{metric} ({kind})"
+            yield Line(f"{task}: {what}", found, share=False)
+
+
+def tuning_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
+    """What it knows of the domain and of all else, of `groundup eval tuning`."""
+    model, compute, domain = content["models"][name], content["compute"], content["domain"]
+    first, shown = next(iter(content["models"])), content["shown"]
+    measures = {one.name: one for one in TUNING if one.name in shown}
+    found, before = (from_json(content["models"][one]["measures"]) for one in (name, first))
+    changes = from_json(content["against_parent"].get(name, {}))
+    trained = domain["rows_trained_on"]
+    rows = (
+        f"{counted(trained, 'row')} of the domain, all of them trained on"
+        if trained
+        else f"{counted(domain['heldout_rows'], 'held-out row')} of the domain"
+    )
+    return Account(
+        how=f"{rows}, {counted(content['general']['questions'], 'general question')}, "
+        f"{compute['dtype']} on {compute['device']}",
+        numbers=[
+            Line(one.title, found[key], one.share, found[key].chance)
+            for key, one in measures.items()
+            if key in found
+        ],
+        claims=[
+            _claim(
+                "is better than",
+                changes[key],
+                one.title,
+                (name, first),
+                (before[key], found[key]),
+                wanted=one.better,
+                share=one.share,
+                unit=one.unit,
+            )
+            for key, one in measures.items()
+            # Nats per token are bits per byte again, in a unit that hangs on the tokenizer.
+            if one is not LOSS and key in changes and key not in content["unproven"]
+        ],
+        judged=["replies and questions: by the likeliest option, so that no verdict is needed"],
+        left=[
+            *(
+                f"{one.title}: the domain had nothing for it, or it tells no models apart"
+                for one in TUNING
+                if one.name not in found or one.name not in shown
+            ),
+            *(
+                f"{measures[key].title}, whether it changed: "
+                + (
+                    "its rows were trained on"
+                    if trained and measures[key].about == "domain"
+                    else "so few rows cannot tell"
+                )
+                for key in content["unproven"]
+                if key in changes and key in measures
+            ),
+        ],
+        familiar=trained_on(model["familiar"]),
+        data=[
+            f"**{CORE_SETS[one].title}** ({pack.license}): {pack.citation}"
+            for one in model["question_accuracy"]
+            if one in CORE_SETS
+            for pack in [find_set(one)]
         ],
     )
 
@@ -229,13 +338,14 @@ def _claim(
     *,
     wanted: Better = "above",
     share: bool = True,
+    unit: str = "reward",
 ) -> Claim:
     """What became of a model (the first of `sides`) against another, whose value is the first."""
     model, other = sides
     return Claim(
         f"{model} {sentence} {other}",
         change,
-        "" if share else "reward",
+        "" if share else unit,
         wanted,
         what=what,
         model=model,
