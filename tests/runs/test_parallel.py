@@ -80,6 +80,38 @@ def test_the_others_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
     _until(lambda: not any(_lives(int(one.name)) for one in tmp_path.iterdir()))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_stops_waits_for_no_task_and_can_begin_anew(tmp_path: Path, number: int) -> None:
+    program = (
+        "from pathlib import Path\nimport loky\n"
+        "from groundup.runs.parallel import on_all_cores, terminable\n"
+        "from test_parallel import reciprocal, wait\n"
+        "loky.cpu_count = lambda: 2\n"
+        "try:\n"
+        "    with terminable():\n"
+        f"        on_all_cores(wait, [Path({str(tmp_path)!r})] * 40)\n"
+        "except KeyboardInterrupt:\n"
+        "    print(on_all_cores(reciprocal, [1, 2, 4]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _until(lambda: len(list(tmp_path.iterdir())) == 2)
+        process.send_signal(number)
+        # The tasks take ten minutes.
+        said, told = process.communicate(timeout=240)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, said, told) == (0, "[1.0, 0.5, 0.25]\n", "")
+    _until(lambda: not any(_lives(int(one.name)) for one in tmp_path.iterdir()))
+
+
 def _lives(process: int) -> bool:
     try:
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE

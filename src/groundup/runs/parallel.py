@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import TypeVar
 
 import loky
@@ -32,7 +33,7 @@ def on_all_cores(function: Callable[[S], T], tasks: Sequence[S]) -> list[T]:
     One task is done by this process, as is everything where there is one core or a system that
     lends no semaphores. Else the function, tasks and what is returned travel between processes, so
     they must be picklable. What the function raises is raised here; UserError if a process is
-    killed.
+    killed. Ctrl-C ends the processes in the middle of their tasks.
     """
     workers = min(loky.cpu_count(), len(tasks))
     if workers > 1:
@@ -44,15 +45,24 @@ def on_all_cores(function: Callable[[S], T], tasks: Sequence[S]) -> list[T]:
             workers = 1
     if workers < 2:
         return [function(task) for task in tasks]
+    begun = list[Future[T]]()
     try:
         with _interrupts_held():
-            results = executor.map(function, tasks)
-        return list(results)
+            begun += [executor.submit(function, task) for task in tasks]
+        return [one.result() for one in begun]
+    except KeyboardInterrupt:
+        # Else the end of this process waits for theirs, and a task may take minutes.
+        executor.shutdown(kill_workers=True)
+        raise
     except BrokenProcessPool as error:
         raise UserError(
             "a process that shared the work was killed, most likely for want of memory; free some, "
             "or set LOKY_MAX_CPU_COUNT=1 to work in one process"
         ) from error
+    finally:
+        # Those that wait, where another one raised; after the shutdown, which cancels by itself.
+        for one in begun:
+            one.cancel()
 
 
 class Terminated(KeyboardInterrupt):
