@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -127,7 +127,8 @@ class Worker:
 
     def close(self) -> None:
         """End the thread after the step that it is at; what has not ended gets Stopped."""
-        self._order(self._close)
+        with suppress(Stopped):
+            self._order(self._close)
         self._thread.join()
 
     def submit(
@@ -147,12 +148,11 @@ class Worker:
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop what has not ended of a ticket; nothing more is told of it."""
-        self._order(lambda: self._drop(ticket))
+        with suppress(Stopped):  # then nothing more is told anyway
+            self._order(lambda: self._drop(ticket))
 
     def require_room(self, rows: int) -> None:
-        """Raise what `submit` raises for so many rows."""
-        if self._closed:
-            raise Stopped
+        """Raise Busy or `UserError` as `submit` does for so many rows."""
         if rows > self._most:
             raise UserError(
                 f"{rows:,} completions are asked for at once, and this server takes {self._most:,} "
@@ -166,14 +166,14 @@ class Worker:
 
         Raises Stopped after the end, and the function ends so where that comes before its turn.
         """
-        if self._closed:
-            raise Stopped
         done = Future[T]()
         self._order(lambda: self._calls.append((function, done)))
         return done
 
     def _order(self, order: Callable[[], None]) -> None:
         with self._wake:
+            if self._closed:
+                raise Stopped
             self._orders.append(order)
             self._wake.notify()
 
@@ -216,7 +216,8 @@ class Worker:
         return any(engine.unfinished for engine in self._engines.values())
 
     def _close(self) -> None:
-        self._closed = True
+        with self._wake:
+            self._closed = True
 
     def _enqueue(self, ticket: Ticket) -> None:
         served = ticket.served
