@@ -3,22 +3,36 @@
 const LIKELIEST = 10; // tokens that are shown of each place
 const MOST_NATS = 8;
 const ROOM = 3 / 4; // of what a model sees at once is for what was said; the rest is for the answer
-// Of all messages the model sees those from `seen` on; `tokens` are those of the last answer and all before it.
-const state = { models: [], messages: [], seen: 0, tokens: 0, letters: 0, way: "chat", running: null, key: sessionStorage.getItem("key") };
+const TEXT_TOKENS = 100; // by which a text goes on where the settings do not say
+const TIMED = 20; // tokens from which on their speed says something
+const NUMBERS = { temperature: "Temperature", top_p: "Top-p", max_tokens: "Most tokens", seed: "Seed" };
+// Of all messages the model sees those from `seen` on, and `note` says so on the page; `tokens` and `letters` are
+// those of the last whole answer and all before it. `asked` and `answered` are the elements of the last question and of
+// its answer, which another may replace; after a failure none may, for another question is then the last on the page.
+const nothingSaid = () => ({ messages: [], seen: 0, note: null, tokens: 0, letters: 0, asked: null, answered: null });
+// `unsent` are the turns of what failed, which stay on the page until more is sent.
+const state = { models: [], way: "chat", talk: nothingSaid(), unsent: [], running: null, follows: true, key: sessionStorage.getItem("key") };
 const model = () => state.models.find(one => one.id === byId("model").value);
+const turns = (way = state.way) => byId(`turns-${way}`);
 
 // The server.
+
+const reached = promise => promise.catch(error => {
+  throw error.name === "AbortError" ? error : new Error("the server does not answer; is groundup serve still running?");
+});
 
 async function ask(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
   if (state.key) headers.Authorization = `Bearer ${state.key}`;
   const method = body ? "POST" : "GET";
-  const found = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
+  const found = await reached(fetch(path, { method, headers, body: body && JSON.stringify(body), signal }));
   if (found.status === 401) {
-    state.key = prompt("This server asks for its key.");
-    if (!state.key) throw new Error("this server asks for its key; load the page again to give it");
-    sessionStorage.setItem("key", state.key);
-    return ask(path, body, signal);
+    const given = prompt(state.key ? "That is not the key of this server. Its key:" : "This server asks for its key:")?.trim();
+    // A header takes no other characters than these.
+    state.key = /^[\x21-\x7e]+$/.test(given ?? "") ? given : null;
+    sessionStorage.setItem("key", state.key ?? "");
+    if (state.key) return ask(path, body, signal);
+    throw new Error(given ? "the key has characters that are not ASCII; send again to give another" : "this server answers only with its key; send again to give it");
   }
   if (found.ok) return found;
   const told = (await found.json().catch(() => null))?.error;
@@ -30,7 +44,7 @@ async function* chunks(response) {
   const decoder = new TextDecoder();
   let held = "";
   for (const reader = response.body.getReader(); ;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reached(reader.read());
     held += decoder.decode(value ?? new Uint8Array(), { stream: !done });
     const events = held.split("\n\n");
     held = events.pop();
@@ -48,7 +62,7 @@ async function* chunks(response) {
 // Settings; what is left empty is not said, and then the model's own holds.
 function settings() {
   const found = { model: model().id, stream: true, stream_options: { include_usage: true } };
-  for (const name of ["temperature", "top_p", "max_tokens", "seed"]) {
+  for (const name of Object.keys(NUMBERS)) {
     const given = byId(name).value.trim();
     if (given) found[name] = Number(given);
   }
@@ -67,20 +81,27 @@ function tokensOf(choice) {
 
 function drawToken(token, text) {
   const surprise = Math.min(1, -token.logprob / MOST_NATS).toFixed(3);
-  const open = event => look(event.currentTarget, token);
   const made = el("span", {
-    class: "spoken", role: "button", style: `--surprise: ${surprise}`, title: percent(Math.exp(token.logprob)), onclick: open,
-    onkeydown: event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(event); } },
+    class: "spoken", style: `--surprise: ${surprise}`, "data-chance": percent(Math.exp(token.logprob)), onclick: () => look(made, token),
+    onkeydown: event => {
+      const all = [...made.parentElement.querySelectorAll(".spoken")], next = all[all.indexOf(made) + { ArrowLeft: -1, ArrowRight: 1 }[event.key]];
+      if (next) { for (const one of all) one.tabIndex = one === next ? 0 : -1; next.focus(); }
+      else if (event.key === "Enter" || event.key === " ") look(made, token);
+      else return;
+      event.preventDefault();
+    },
   }, text);
-  lookable(made);
   return made;
 }
 
-// Tokens are buttons only while one looks at them: a reader's keyboard goes past them else.
-function lookable(token) {
-  const looks = byId("look").checked;
-  token.tabIndex = looks ? 0 : -1;
-  token.setAttribute("role", looks ? "button" : "presentation");
+// Tokens are buttons only while one looks at them, and the keyboard stops once in each turn.
+function lookable(token, i) {
+  if (byId("look").checked) {
+    token.tabIndex = i ? -1 : 0;
+    token.setAttribute("role", "button");
+    token.setAttribute("title", token.getAttribute("data-chance"));
+    if (!token.textContent.trim()) token.setAttribute("aria-label", visible(token.textContent) || "part of a character");
+  } else for (const name of ["tabindex", "role", "title", "aria-label", "aria-expanded"]) token.removeAttribute(name);
 }
 
 // What might have been said there.
@@ -98,133 +119,204 @@ function look(said, token) {
     ...rows.flatMap(([name, logprob]) => [
       chip(name, name === token.token ? "drawn" : ""),
       el("i", { style: `width: ${(100 * Math.exp(logprob) / most).toFixed(1)}%` }),
-      el("span", { class: "number" }, percent(Math.exp(logprob))),
+      el("span", { class: "number" }, percent(Math.exp(logprob)), ...(name === token.token ? [el("span", { class: "heard" }, ", drawn")] : [])),
     ])));
+  said.scrollIntoView({ block: "nearest" });
 }
 
 // Turns.
 
 function turn(role, ...children) {
-  const words = el("div", { class: "words" }, ...children);
-  const made = el("div", { class: `turn ${role}` }, words);
-  if (role !== "user") made.prepend(el("span", { class: "who" }, model().id));
-  byId("talk").append(made);
-  made.scrollIntoView({ block: "end" });
+  const words = el("div", { class: "words", dir: "auto" }, ...children);
+  const who = role === "user" ? el("span", { class: "heard" }, "You said:") : el("span", { class: "who" }, model().id);
+  const made = el("div", { class: `turn ${role}` }, who, words);
+  turns().append(made);
+  state.follows = true;
+  follow();
   return made;
+}
+
+// The page goes with an answer as long as its end is in view, until a reader scrolls up.
+let was = 0; // at what height, after the last scrolling
+function watch() {
+  const last = turns().lastElementChild, end = Math.min(window.innerHeight, byId("foot").getBoundingClientRect().top);
+  const inView = !last || last.getBoundingClientRect().bottom <= end;
+  state.follows = inView || (state.follows && window.scrollY >= was);
+  was = window.scrollY;
+}
+function follow() {
+  if (!state.follows) return;
+  turns().lastElementChild?.scrollIntoView({ block: "end" });
+  was = window.scrollY; // the page's own scrolling is no reader's
 }
 
 const ENDS = { length: " … (cut: no more tokens)", content_filter: " (the guard's sentence)" };
 
-// One answer, streamed into a turn of its own; returns its text, or null where it failed.
-async function answer(path, body, made) {
+// One answer, streamed into a turn of its own: its text and the tokens of the whole. Null is one that failed, or that
+// was stopped before it began. `shorter` makes another body of one that is too long, if there is any.
+async function answer(path, body, made, shorter = () => null) {
   const words = made.querySelector(".words"), text = new TextDecoder();
-  const stop = state.running = new AbortController();
-  let said = "", count = 0, begun = null;
+  const stop = state.running = new AbortController(), { guarded } = state.models.find(one => one.id === body.model);
+  const tell = (id, told) => { if (made.isConnected) byId(id).textContent = told; };
+  let said = "", all = 0, count = 0, pieces = 0, begun = null, failed = false;
   draw();
   try {
-    for await (const chunk of chunks(await ask(path, { ...settings(), ...body }, stop.signal))) {
+    for await (const chunk of chunks(await ask(path, body, stop.signal))) {
       const choice = chunk.choices[0];
-      if (chunk.usage) state.tokens = chunk.usage.total_tokens;
+      if (chunk.usage) all = chunk.usage.total_tokens;
       if (!choice) continue;
       const content = choice.delta ? choice.delta.content ?? "" : choice.text;
       said += content;
       const tokens = tokensOf(choice);
-      if (tokens.length) begun ??= performance.now();
-      count += tokens.length;
-      // Of several tokens in one piece (behind a guard), or none, the text stands as it is.
-      if (tokens.length === 1) {
+      if (tokens.length) { begun ??= performance.now(); pieces += 1; count += tokens.length; }
+      // Of several tokens in one piece (behind a guard), or none, the text stands as it is; one that ends it has none.
+      const ends = choice.finish_reason === "stop" && !content;
+      if (tokens.length === 1 && !ends && !guarded) {
         const piece = tokens[0].bytes ? text.decode(Uint8Array.from(tokens[0].bytes), { stream: true }) : content;
-        words.append(drawToken(tokens[0], piece));
+        const first = !words.querySelector(".spoken"), drawn = drawToken(tokens[0], piece);
+        words.append(drawn);
+        lookable(drawn, first ? 0 : 1);
       } else if (content) words.append(content);
       if (choice.finish_reason in ENDS) made.append(el("span", { class: "end" }, ENDS[choice.finish_reason]));
-      if (nearEnd()) made.scrollIntoView({ block: "end" });
+      follow();
     }
   } catch (error) {
-    if (error.code === "context_length_exceeded" && forget()) return answer(path, { ...body, messages: shownMessages() }, made);
-    if (error.name !== "AbortError") {
-      made.classList.add("failed");
-      words.append(error.message);
-      said = null;
-    } else made.append(el("span", { class: "end" }, " … (stopped)"));
+    const next = error.code === "context_length_exceeded" && shorter();
+    if (next) return answer(path, next, made, shorter);
+    const stopped = error.name === "AbortError";
+    failed = !stopped || !said;
+    made.append(stopped ? el("span", { class: "end" }, " … (stopped)") : el("p", { class: "wrong" }, error.message));
+    tell("heard", stopped ? "stopped" : error.message);
   }
   words.append(text.decode()); // the rest of a character that was cut
-  const seconds = begun === null ? 0 : (performance.now() - begun) / 1000;
-  byId("speed").textContent = count > 1 && seconds > 0 ? `${count} tokens, ${Math.round((count - 1) / seconds).toLocaleString()} tokens/s` : "";
-  if (state.running === stop) state.running = null;
-  draw();
-  return said;
+  const seconds = pieces > 1 ? (performance.now() - begun) / 1000 : 0;
+  const speed = count >= TIMED && seconds > 0 ? `, ${Math.round((count - 1) / seconds).toLocaleString()} tokens/s` : "";
+  tell("speed", count ? `${count} token${count > 1 ? "s" : ""}${speed}` : "");
+  if (!failed) tell("heard", said);
+  state.running = null;
+  follow();
+  return failed ? null : { said, all };
 }
-const nearEnd = () => window.innerHeight + window.scrollY > document.body.scrollHeight - 200;
+
+// What failed is as if it had not been sent: the text is in the box again, unless more was written meanwhile.
+function unsend(text, ...failed) {
+  state.unsent.push(...failed);
+  byId("said").value ||= text;
+}
 
 // The model sees no more of a conversation than it can: the oldest turns go first, and stay on the page.
-function forget() {
-  if (state.messages.length - state.seen < 3) return false;
-  if (!state.seen) byId("talk").append(el("p", { class: "end" }, "From now on the model is not shown the oldest messages: it sees no more at once."));
-  state.seen += 2;
+function forget(talk) {
+  if (talk.messages.length - talk.seen < 3) return false;
+  if (!talk.note) {
+    talk.note = el("p", { class: "end" }, "From now on the model is not shown the oldest messages: it sees no more at once.");
+    talk.asked.before(talk.note);
+  }
+  talk.seen += 2;
   return true;
 }
 
-function shownMessages() {
-  const system = byId("system").value.trim();
-  const seen = state.messages.slice(state.seen);
-  return system ? [{ role: "system", content: system }, ...seen] : seen;
+function withSystem(messages) {
+  const content = byId("system").value.trim();
+  return content ? [{ role: "system", content }, ...messages] : messages;
 }
-
-const letters = () => shownMessages().reduce((sum, one) => sum + one.content.length, 0);
+const shown = talk => withSystem(talk.messages.slice(talk.seen));
+const letters = talk => shown(talk).reduce((sum, one) => sum + one.content.length, 0);
 // About as many tokens as the model is to see have, by how many those before had.
-const expected = () => state.tokens * letters() / Math.max(1, state.letters);
+const expected = talk => talk.tokens * letters(talk) / Math.max(1, talk.letters);
 
-async function chat() {
-  while (state.tokens && expected() > ROOM * model().max_model_len && forget());
-  const own = state.messages, made = turn("assistant");
-  const said = await answer("/v1/chat/completions", { messages: shownMessages(), logprobs: true, top_logprobs: LIKELIEST }, made);
-  if (state.messages === own && said !== null) {  // or another conversation was begun meanwhile
-    state.messages.push({ role: "assistant", content: said });
-    state.letters = letters();
-    byId("heard").textContent = said;
-  } else if (state.messages === own) { // as if it had not been sent
-    const last = state.messages.pop();
-    byId("said").value ||= last.content;
-    grow();
+// Lets the model answer the last message. Where it does not, what was `earlier` holds again.
+async function chat(earlier) {
+  const { talk } = state, made = turn("assistant");
+  while (talk.tokens && expected(talk) > ROOM * model().max_model_len && forget(talk));
+  const body = { ...settings(), logprobs: true, top_logprobs: LIKELIEST };
+  const shorter = () => forget(talk) && { ...body, messages: shown(talk) };
+  const found = await answer("/v1/chat/completions", { ...body, messages: shown(talk) }, made, shorter);
+  if (state.talk !== talk) { draw(); return; } // another conversation was begun meanwhile
+  const { asked, messages, note } = talk, repeats = asked === earlier.asked;
+  if (found) {
+    if (repeats) earlier.answered.remove();
+    talk.messages = [...messages, { role: "assistant", content: found.said }];
+    talk.answered = made;
+    if (found.all) Object.assign(talk, { letters: letters(talk), tokens: found.all });
+  } else {
+    if (note !== earlier.note) note.remove();
+    Object.assign(talk, earlier);
+    if (repeats) { earlier.answered.hidden = false; unsend("", made); }
+    else { talk.answered = null; unsend(messages.at(-1).content, asked, made); }
   }
   draw();
+}
+
+function again() {
+  if (!ready()) return;
+  const { talk } = state, earlier = { ...talk };
+  talk.answered.hidden = true;
+  talk.messages = talk.messages.slice(0, -1);
+  chat(earlier);
+  byId("said").focus();
 }
 
 async function goOn(text) {
   const made = turn("text", el("strong", {}, text));
-  const most = byId("max_tokens").value.trim() ? {} : { max_tokens: 100 };
-  const said = await answer("/v1/completions", { prompt: text, logprobs: LIKELIEST, ...most }, made);
-  if (said !== null) byId("heard").textContent = said;
+  const found = await answer("/v1/completions", { max_tokens: TEXT_TOKENS, ...settings(), prompt: text, logprobs: LIKELIEST }, made);
+  if (!found && made.isConnected) unsend(text, made);
+  draw();
 }
 
-function send(text) {
-  if (state.running || !text.trim()) return;
-  if (state.way === "text") { goOn(text); return; }
-  state.messages.push({ role: "user", content: text });
-  turn("user", text);
-  chat();
+// Whether the model can be asked now; if not, the page says why.
+function ready() {
+  if (state.running || !model()) return false;
+  const unread = Object.keys(NUMBERS).find(name => byId(name).validity.badInput);
+  byId("trouble").textContent = unread ? `${NUMBERS[unread]} is not a number; correct it or leave it empty` : "";
+  if (unread) { byId("settings").open = true; return false; }
+  state.unsent.forEach(one => one.remove());
+  state.unsent = [];
+  return true;
 }
+
+// Whether it was sent.
+function send(text) {
+  if (!text.trim() || !ready()) return false;
+  if (state.way === "text") goOn(text);
+  else {
+    const { talk } = state, earlier = { ...talk };
+    talk.asked = turn("user", text);
+    talk.messages = [...talk.messages, { role: "user", content: text }];
+    chat(earlier);
+  }
+  return true;
+}
+
+// What groundup sft can learn from; of an empty answer nothing, and it refuses data that hold one.
+const learnable = () => state.talk.messages.filter((one, i, all) => all[i | 1]?.content.trim());
 
 // The page.
 
 function draw() {
-  const talks = state.way === "chat", busy = state.running !== null;
+  const talks = state.way === "chat", busy = state.running !== null, looks = byId("look").checked;
   byId("send").textContent = busy ? "Stop" : talks ? "Send" : "Continue";
   byId("said").placeholder = talks ? "Your message; Enter sends it, Shift+Enter begins a line" : "The beginning of a text";
-  byId("again").disabled = busy || !talks || state.messages.at(-1)?.role !== "assistant";
-  byId("save").disabled = busy || !state.messages.length;
-  byId("new").disabled = !byId("talk").children.length;
-  byId("chat").setAttribute("aria-pressed", talks);
-  byId("text").setAttribute("aria-pressed", !talks);
-  document.body.classList.toggle("looking", byId("look").checked);
-  document.querySelectorAll(".spoken").forEach(lookable);
-  document.querySelectorAll(".tries").forEach(one => { one.hidden = !talks; });
+  byId("max_tokens").placeholder = talks ? "as many as fit" : TEXT_TOKENS;
+  byId("again").disabled = busy || !talks || !state.talk.answered;
+  byId("save").disabled = busy || !talks || !learnable().length;
+  byId("new").disabled = !turns().children.length;
+  for (const way of ["chat", "text"]) {
+    byId(way).setAttribute("aria-pressed", way === state.way);
+    turns(way).hidden = way !== state.way;
+  }
+  byId("suggestions").hidden = !talks;
+  byId("legend").hidden = !looks;
+  document.body.classList.toggle("looking", looks);
+  document.querySelectorAll(".words").forEach(words => words.querySelectorAll(".spoken").forEach(lookable));
+  if (!looks) document.querySelectorAll(".chances").forEach(one => one.remove());
+  grow();
 }
 
+const GUARD = "A guard is on: it reads each message and each answer, so that answers come whole and none of their tokens can be looked at.";
 function about() {
-  const one = model();
-  const tries = (one.suggestions ?? []).map(text => el("button", { type: "button", onclick: () => send(text) }, text));
-  fill("about", ...(one.about ?? []).map(text => el("p", {}, text)), el("div", { class: "tries" }, ...tries));
+  const { about = [], suggestions = [], guarded } = model();
+  fill("about", ...[...about, ...(guarded ? [GUARD] : [])].map(text => el("p", {}, text)));
+  fill("suggestions", ...suggestions.map(text => el("button", { type: "button", onclick: () => send(text) }, text)));
 }
 
 function grow() {
@@ -235,46 +327,64 @@ function grow() {
 
 function begin() {
   state.running?.abort();
-  Object.assign(state, { messages: [], seen: 0, tokens: 0, letters: 0 });
-  fill("talk");
-  byId("speed").textContent = "";
+  if (state.way === "chat") state.talk = nothingSaid();
+  turns().replaceChildren();
+  for (const id of ["heard", "trouble", "speed"]) fill(id);
   draw();
+  byId("said").focus();
 }
 
-byId("ask").addEventListener("submit", event => {
+async function load() {
+  try {
+    const found = await ask("/v1/models");
+    state.models = (await found.json()).data;
+    fill("model", ...state.models.map(one => el("option", { value: one.id }, one.id)));
+    byId("trouble").textContent = "";
+    about();
+  } catch (error) {
+    byId("trouble").textContent = `There is no model yet: ${error.message}`;
+  }
+}
+
+byId("ask").addEventListener("submit", async event => {
   event.preventDefault();
   if (state.running) { state.running.abort(); return; }
-  send(byId("said").value);
-  byId("said").value = "";
+  if (!model()) await load();
+  if (send(byId("said").value)) byId("said").value = "";
   grow();
 });
 byId("said").addEventListener("keydown", event => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  // Safari ends a composition before the Enter that chose a word, whose code is then 229.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   if (!state.running) byId("ask").requestSubmit();
 });
 byId("said").addEventListener("input", grow);
 byId("look").addEventListener("change", draw);
-byId("model").addEventListener("change", () => { about(); begin(); });
-for (const way of ["chat", "text"]) byId(way).addEventListener("click", () => { state.way = way; begin(); byId("said").focus(); });
-byId("new").addEventListener("click", () => { begin(); byId("said").focus(); });
-byId("again").addEventListener("click", () => {
-  state.messages.pop();
-  byId("talk").lastElementChild.remove();
-  chat();
-});
-// A line that groundup sft trains on, as /save writes it.
+byId("model").addEventListener("change", about);
+for (const way of ["chat", "text"]) {
+  byId(way).addEventListener("click", () => {
+    Object.assign(state, { way, follows: true });
+    draw();
+    follow();
+    byId("said").focus();
+  });
+}
+byId("new").addEventListener("click", begin);
+byId("again").addEventListener("click", again);
+// A line of data, as /save writes it.
 byId("save").addEventListener("click", () => {
-  const line = `${JSON.stringify({ messages: state.messages })}\n`;
+  const line = `${JSON.stringify({ messages: withSystem(learnable()) })}\n`;
   const link = el("a", { href: URL.createObjectURL(new Blob([line], { type: "application/jsonl" })), download: "talk.jsonl" });
   link.click();
   URL.revokeObjectURL(link.href);
 });
+window.addEventListener("scroll", watch, { passive: true });
+window.addEventListener("resize", grow);
+new ResizeObserver(() => {
+  document.documentElement.style.setProperty("--foot", `${byId("foot").offsetHeight}px`);
+  follow();
+}).observe(byId("foot"));
 
-ask("/v1/models").then(async found => {
-  state.models = (await found.json()).data;
-  fill("model", ...state.models.map(one => el("option", { value: one.id }, one.id)));
-  about();
-  draw();
-}).catch(error => fill("about", el("p", {}, error.message)));
+load();
 draw();
