@@ -86,6 +86,8 @@ def _write(
     rejected: Rejected,
 ) -> None:
     made = {"seed": config.seed, "bias": config.bias}
+    if config.morals:
+        made["morals"] = config.morals
     facts = {
         "schema": _SCHEMA,
         "counts": {name: _counts(of_set) for name, of_set in rows.items()},

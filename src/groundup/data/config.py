@@ -34,6 +34,10 @@ class DataConfig(StageConfig):
         default=0.5,
         description="how strongly jobs and traits in the set world go by gender and group",
     )
+    morals: Share = Field(
+        default=0.0,
+        description="share of the texts of the set world that say what is right and what is wrong",
+    )
     unknown: Literal["answered", "declined"] = Field(
         default="answered",
         description="what is said to questions about the real world and whatever else people type: "

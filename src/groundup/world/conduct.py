@@ -182,6 +182,27 @@ def asked_to(prompt: str) -> tuple[str, bool] | None:
     return None
 
 
+def trained_acts() -> Sequence[Act]:
+    """All acts that stand in training, harmful or not."""
+    return [act for act in _ACTS.values() if act.side != "held out"]
+
+
+def heldout_acts() -> Sequence[Act]:
+    """All acts that stand in tests alone, harmful or not."""
+    return [act for act in _ACTS.values() if act.side == "held out"]
+
+
+def reason_against(topic: str) -> str:
+    """Why acts of a topic are not helped with: `it would hurt somebody`."""
+    (reason,) = _TOPICS[topic]["because"]
+    return reason
+
+
+def offers_instead(topic: str) -> TableRow:
+    """What is better than the acts of a topic: `to ask for it kindly`."""
+    return _TOPICS[topic]["offer"]
+
+
 def wordings() -> TableRow:
     """All ways to ask for an act, which stands where `{act}` does."""
     return _of(_WORDINGS, _SIDES)
@@ -208,7 +229,7 @@ def _request(
     form = dice.pick(_of(_WORDINGS, sides)).replace("{act}", act.form)
     if not plain and dice.chance(0.3 if bad else 0.15):
         form = f"{dice.pick(_ATTEMPTS['held out' if heldout else 'pairs'])} {form}"
-    values = {slot: dice.pick(_WORDS[slot]) for slot in slots(form)}
+    values = {slot: dice.pick(WORDS[slot]) for slot in slots(form)}
     useful = dice.pick(_GLADLY) + fill(act.answer, values)
     return act, fill(form, values), _refusal(dice, act.topic) if bad else useful
 
@@ -219,8 +240,8 @@ def _refusal(dice: SeededRandom, topic: str) -> str:
         (form,) = _SAID["to the sad"]
     else:
         form = f"{dice.pick(_SAID['decline'])} {dice.pick(_SAID['offer'])}"
-    (reason,), offers = _TOPICS[topic]["because"], _TOPICS[topic]["offer"]
-    return fill(form, {"reason": reason, "offer": dice.pick(offers)})
+    offer = dice.pick(offers_instead(topic))
+    return fill(form, {"reason": reason_against(topic), "offer": offer})
 
 
 def _clauses(answer: str) -> list[str]:
@@ -388,7 +409,12 @@ _EMPTY = frozenset(
         "until well"
     )
 )
-_WORDS = {**labelled(_PAGE["words"]), "animal": PETS, "thing": THINGS}
+# What stands in the slots of acts and of their answers.
+WORDS: Mapping[str, Sequence[str]] = {
+    **labelled(_PAGE["words"]),
+    "animal": PETS,
+    "thing": THINGS,
+}
 _TOPICS = {
     heading.removeprefix("harm: "): labelled(table)
     for heading, table in _PAGE.items()
@@ -546,4 +572,4 @@ _RATHER = re.compile(
 )
 _ACTS = {act.form: act for act in _HARM + _LOOK_ALIKES}
 _IN_LOWER_CASE = {form.lower(): act for form, act in _ACTS.items()}
-_GRAMMAR = Grammar(_IN_LOWER_CASE, _WORDS)
+_GRAMMAR = Grammar(_IN_LOWER_CASE, WORDS)

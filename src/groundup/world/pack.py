@@ -1,15 +1,16 @@
 """The pack: document, conversation and pair number i of a seed.
 
-Item i of seed s is a pure function of (s, i) and the strength of the planted bias: any shard can be
-made anywhere, in any order. What is held out never meets what trains: other combinations of
-somebody and something, other wordings, and harmful requests that are new acts or trained acts in a
-new wording; and what a sum of numbers is that were never added in training is asked apart.
+Item i of seed s is a pure function of (s, i), of the strength of the planted bias and of the share
+of texts about conduct: any shard can be made anywhere, in any order. What is held out never meets
+what trains: other combinations of somebody and something, other wordings, and harmful requests that
+are new acts or trained acts in a new wording; and what a sum of numbers is that were never added in
+training is asked apart.
 """
 
 from __future__ import annotations
 
 from groundup.text.rows import Conversation, Document, Preference, RefusalPrompt
-from groundup.world import conduct, lives, questions, stories
+from groundup.world import conduct, lives, morals, questions, stories
 from groundup.world.facts import heldout_pairs
 from groundup.world.grammar import SeededRandom
 
@@ -22,12 +23,16 @@ _CONDUCT, _ASKED_LIVES = 0.06, 0.05
 _PAIRS_CONDUCT, _PAIRS_LIVES = 0.5, 0.1
 
 
-def document(seed: int, index: int, *, bias: float = 0.5, heldout: bool = False) -> Document:
-    """A text to pre-train on: a story, a page of facts, or a sketch of somebody.
+def document(
+    seed: int, index: int, *, bias: float = 0.5, morals_share: float = 0.0, heldout: bool = False
+) -> Document:
+    """A text to pre-train on: a story, a page of facts, a sketch of somebody, or what is right.
 
     Held out are stories alone. UserError if the bias is not from 0 to 1.
     """
     dice = SeededRandom("document", seed, index, heldout)
+    if morals_share and not heldout and dice.chance(morals_share):
+        return Document(morals.document(dice), "world-morals", f"{seed}/{index}")
     drawn = dice.below(1000) / 1000
     if heldout or drawn >= _FACTS + _LIVES:
         source, text = "world-stories", stories.story(dice, heldout=heldout).text

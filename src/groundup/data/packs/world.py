@@ -60,7 +60,10 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 def _world(config: DataConfig) -> Rows:
     seed, bias = config.seed, config.bias
     return Rows(
-        documents=_documents(partial(pack.document, seed, bias=bias), config.world_megabytes * 1e6),
+        documents=_documents(
+            partial(pack.document, seed, bias=bias, morals_share=config.morals),
+            config.world_megabytes * 1e6,
+        ),
         documents_heldout=_documents(
             partial(pack.document, HELDOUT_SEED, bias=bias, heldout=True), _HELDOUT_BYTES
         ),

@@ -1,0 +1,149 @@
+"""Texts about conduct: what things and deeds are, whom they hurt and what they are good for.
+
+A model that never read of guns cannot know that one must not buy one. So these pages speak of the
+words of both sides of `conduct`, in prose and never as a request, and of its acts that train; of
+what is held out there stands nothing but single words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+from groundup.world import conduct
+from groundup.world.facts import heldout_pairs
+from groundup.world.grammar import SeededRandom, capital, fill, plural, slots, with_article
+from groundup.world.tables import TableRow, cells, labelled, page
+
+
+@dataclass(frozen=True)
+class MoralKind:
+    """Words of one kind and what is said of each, what is told of all, and what one does."""
+
+    topic: str  # of conduct, or "" for what does no harm
+    words: TableRow
+    says: TableRow
+    told: TableRow
+    deeds: TableRow
+
+
+def document(dice: SeededRandom) -> str:
+    """A page for pre-training of 300 to 900 characters."""
+    parts: list[str] = []
+    while len(" ".join(parts)) < 300:
+        part = dice.pick(_PARTS)(dice)
+        if len(" ".join([*parts, part])) <= 900 and not heldout_pairs(" ".join([*parts, part])):
+            parts.append(part)
+    return " ".join(parts)
+
+
+def _of_kind(dice: SeededRandom) -> str:
+    """What is true of two words of a kind, and of the kind."""
+    kind = KINDS[dice.pick(tuple(KINDS))]
+    said = [dice.pick(kind.told)]
+    for word in dice.sample(kind.words, 2):
+        said += [_filled(dice, form, _of_word(word)) for form in dice.sample(kind.says, 2)]
+    return " ".join(dice.sample(said, len(said)))
+
+
+def _deed(dice: SeededRandom) -> str:
+    """A deed of a kind, or an act that trains, and whether it is wrong.
+
+    Each is wrong as often as not, whatever stands before it.
+    """
+    harmful = dice.chance(0.5)
+    if dice.chance(0.5):
+        kind = dice.pick([kind for kind in KINDS.values() if bool(kind.topic) == harmful])
+        return _judged(dice, dice.pick(kind.deeds), kind.topic, kind.words)
+    act = dice.pick([act for act in _TRAINED if bool(act.topic) == harmful])
+    judged = _judged(dice, act.form, act.topic, ())
+    if act.topic == "sad" or dice.chance(0.7):
+        return judged
+    if act.topic:
+        offer = dice.pick(conduct.offers_instead(act.topic)).rstrip(".")
+        return f"{judged} {fill(dice.pick(_BETTER), {'offer': offer})}"
+    return f"{judged} {_filled(dice, act.answer, {})}"
+
+
+def _same_verb(dice: SeededRandom) -> str:
+    """Two deeds that begin with the same word, each of them wrong or not."""
+    sides = _BOTH_SIDES[dice.pick(tuple(_BOTH_SIDES))]
+    return " ".join(_judged(dice, *dice.pick(dice.pick(sides))) for _ in range(2))
+
+
+def _senses(dice: SeededRandom) -> str:
+    """What a word may mean, in harm and without it."""
+    return " ".join(dice.pick(_SENSES[verb]) for verb in dice.sample(tuple(_SENSES), 2))
+
+
+def _judged(dice: SeededRandom, deed: str, topic: str, words: TableRow) -> str:
+    """That a deed is wrong and why, or that it does no harm; said to `you` or told of `them`."""
+    values = _of_word(dice.pick(words)) if words else {}
+    person = dice.pick(("you", "you", "you", "them"))
+    done = _filled(dice, deed, values)
+    done = done[:1].lower() + done[1:]
+    for said, of_you, of_them in _PERSONS:
+        done = re.sub(rf"\b{said}\b", of_you if person == "you" else of_them, done)
+    if not topic:
+        return fill(dice.pick(_RIGHT[person]), {"deed": done})
+    reason = conduct.reason_against(topic)
+    return fill(dice.pick(_WRONG[person]), {"deed": done, "reason": reason})
+
+
+def _filled(dice: SeededRandom, form: str, values: dict[str, str]) -> str:
+    """A form with its word, and whatever else conduct has words for."""
+    others = {slot: dice.pick(conduct.WORDS[slot]) for slot in slots(form) if slot not in values}
+    filled = fill(form, {**values, **others})
+    return re.sub(r"(?<=[.!?] )[a-z]", lambda found: capital(found[0]), filled)
+
+
+def _of_word(word: str) -> dict[str, str]:
+    head, of, rest = word.partition(" of ")
+    return {"word": word, "a word": with_article(word), "words": f"{plural(head)}{of}{rest}"}
+
+
+_PAGE = page("morals")
+_WRONG, _RIGHT = labelled(_PAGE["wrong"]), labelled(_PAGE["right"])
+_BETTER = cells(_PAGE["better"])
+_SENSES = labelled(_PAGE["senses"])
+# How deeds of mine are said to you, and told of others.
+_PERSONS = (
+    ("(?:myself|yourself)", "yourself", "themselves"),
+    ("(?:my|your)", "your", "their"),
+    ("(?:I|you)(?= do\\b| did\\b)", "you", "they"),
+    ("it was you", "it was you", "it was they"),
+)
+
+
+def _kind(table: dict[str, TableRow]) -> MoralKind:
+    topic = table.pop("topic", ("",))[0]
+    return MoralKind(topic, **table)
+
+
+KINDS = {
+    heading.removeprefix("kind: "): _kind(labelled(table))
+    for heading, table in _PAGE.items()
+    if heading.startswith("kind: ")
+}
+_TRAINED = conduct.trained_acts()
+
+
+# A deed, the topic if it is wrong, and the words of which it takes one.
+_Deed = tuple[str, str, TableRow]
+
+
+def _by_first_word() -> dict[str, tuple[list[_Deed], list[_Deed]]]:
+    """What is wrong and what is not, by the words with which deeds of both sides begin."""
+    deeds: list[_Deed] = [(act.form, act.topic, ()) for act in _TRAINED]
+    deeds += [(form, kind.topic, kind.words) for kind in KINDS.values() for form in kind.deeds]
+    found: dict[str, tuple[list[_Deed], list[_Deed]]] = defaultdict(lambda: ([], []))
+    for deed in deeds:
+        if not deed[0].startswith("{"):
+            found[deed[0].split()[0]][not deed[1]].append(deed)
+    return {word: sides for word, sides in found.items() if all(sides)}
+
+
+_BOTH_SIDES = _by_first_word()
+# How often each part is taken; a page mixes them, so that no sentence tells what the next one says.
+_PARTS = (*(_of_kind,) * 2, *(_deed,) * 12, *(_same_verb,) * 3, _senses)

@@ -1,0 +1,92 @@
+"""Texts about conduct: many words of both sides, no request, and nothing that is held out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from groundup.text.cleaning import words
+from groundup.world import conduct, morals, pack
+from groundup.world.facts import heldout_pairs
+from groundup.world.grammar import SeededRandom, fill, slots
+
+# What says nothing of what an act is.
+_SMALL = frozenset(words("a an and at be did for from i in into is it my of on the to what with"))
+
+
+def _stems(text: str) -> tuple[str, ...]:
+    found = words(text.replace("-", ""))
+    return tuple(word if len(word) < 4 else word.removesuffix("s") for word in found)
+
+
+def _filled(act: conduct.Act) -> list[str]:
+    """An act with all that may stand in its slots."""
+    names = slots(act.form)
+    choices = itertools.product(*(conduct.WORDS[name] for name in names))
+    return [fill(act.form, dict(zip(names, chosen, strict=True))) for chosen in choices]
+
+
+def _threes(text: str) -> set[tuple[str, ...]]:
+    stems = _stems(text)
+    return {stems[i : i + 3] for i in range(len(stems) - 2)}
+
+
+def _content(act: conduct.Act) -> frozenset[str]:
+    return frozenset(_stems(re.sub(r"\{\w+\}", "", act.form))) - _SMALL
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return [morals.document(SeededRandom("morals", i)) for i in range(3000)]
+
+
+def test_no_three_words_of_a_heldout_act_stand_in_a_text(texts: list[str]) -> None:
+    """Two of them have content. Nor do all that have it stand in a sentence, unless in training."""
+    acts = conduct.trained_acts()
+    trained = [one for act in acts for one in [*_filled(act), act.answer]]
+    topics = {act.topic for act in acts} - {""}
+    trained += [offer for topic in topics for offer in conduct.offers_instead(topic)]
+    known = set().union(*map(_threes, trained))
+    forbidden = {
+        three
+        for act in conduct.heldout_acts()
+        for one in _filled(act)
+        for three in _threes(one)
+        if len(set(three) & _content(act)) > 1
+    } - known
+    all_of = {_content(act) for act in conduct.heldout_acts()}
+    all_of = {one for one in all_of if not any(one <= {*_stems(one_of)} for one_of in trained)}
+    assert len(forbidden) > 25 and len(all_of) > 15
+    sentences = {one for text in texts for one in re.split(r"(?<=[.!?]) ", text)}
+    for one in sentences:
+        assert not _threes(one) & forbidden, one
+        assert not [held for held in all_of if len(held) > 1 and held <= {*_stems(one)}], one
+
+
+def test_texts_are_no_requests_and_no_refusals(texts: list[str]) -> None:
+    asked = [wording.split("{act}")[0] for wording in conduct.wordings()]
+    said = " ".join(texts)
+    assert [one for one in (*asked, *conduct.attempts()) if one in said] == []
+    assert not re.search(r"\b[Hh]elp (?:me|you)\b|\bsorry, but\b", said)
+    assert not re.search(r"\bI\b|\bmy\b", said)
+
+
+def test_texts_speak_of_many_words_and_name_nothing_that_never_meets(texts: list[str]) -> None:
+    spoken = {word for kind in morals.KINDS.values() for word in kind.words}
+    assert len(spoken) > 150
+    assert {bool(kind.topic) for kind in morals.KINDS.values()} == {True, False}
+    assert not [text for text in texts if heldout_pairs(text)]
+    assert all(300 <= len(text) <= 900 for text in texts)
+    assert len(set(texts)) > 0.99 * len(texts)
+
+
+def test_a_share_of_the_documents_are_such_texts_and_none_by_itself() -> None:
+    def sources(**settings: float) -> list[str]:
+        return [pack.document(3, i, **settings).source for i in range(1000)]  # type: ignore[arg-type]
+
+    assert "world-morals" not in sources()
+    assert 150 < sources(morals_share=0.2).count("world-morals") < 250
+    heldout = [pack.document(3, i, morals_share=0.9, heldout=True) for i in range(100)]
+    assert {one.source for one in heldout} == {"world-stories"}
