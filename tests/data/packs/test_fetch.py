@@ -85,6 +85,7 @@ def test_every_source_of_the_world_is_known_and_no_other() -> None:
         made |= {pack.document(0, i, heldout=heldout).source for i in range(30)}
         made |= {pack.conversation(0, i, heldout=heldout).source for i in range(200)}
         made |= {pack.preference(0, i, heldout=heldout).source for i in range(30)}
+    made |= {pack.document(0, i, morals_share=1.0).source for i in range(3)}
     made |= {row.source for row in pack.refusal_prompts()}
     assert made == set(manifest.GENERATED[0].sources)
 

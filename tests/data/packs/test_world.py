@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,8 +70,8 @@ def test_the_bias_reaches_the_lives() -> None:
 def test_a_document_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = pack.document
 
-    def twice(seed: int, index: int, *, bias: float = 0.5, heldout: bool = False) -> object:
-        return made(seed, index // 2, bias=bias, heldout=heldout)
+    def twice(seed: int, index: int, **settings: Any) -> object:
+        return made(seed, index // 2, **settings)
 
     monkeypatch.setattr(pack, "document", twice)
     texts = [document.text for document in little().documents]
