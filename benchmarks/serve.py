@@ -69,9 +69,10 @@ def served(side: str, model: Path) -> Iterator[tuple[str, str]]:
     if name == "transformers":
         program = Path(sys.executable).with_name("transformers")
         command = [str(program), "serve", str(model), "--port", port, *more]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    offline = {"HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(command, env={**os.environ, **offline}, **quiet) as process:  # type: ignore[call-overload]
+    offline, nowhere = {"HF_HUB_OFFLINE": "1"}, subprocess.DEVNULL
+    with subprocess.Popen(
+        command, env={**os.environ, **offline}, stdout=nowhere, stderr=nowhere
+    ) as process:
         try:
             address = f"http://127.0.0.1:{port}"
             wait_for(address, process)

@@ -165,9 +165,9 @@ def test_the_page_is_told_what_the_model_is(serve: Serve, tiny: Served) -> None:
 @NODE
 def test_what_is_said_is_answered_token_by_token(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
-    asked = [{"role": "user", "content": "the sea"}]
+    asked: Any = [{"role": "user", "content": "the sea"}]
     expected = running.client.chat.completions.create(
-        model="tiny", messages=asked, max_tokens=6  # type: ignore[arg-type]
+        model="tiny", messages=asked, max_tokens=6
     ).choices[0].message.content  # fmt: skip
     found = talk(running, 'await say("the sea");')
     assert found["messages"] == [*asked, {"role": "assistant", "content": expected}]

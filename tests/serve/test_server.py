@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -56,8 +57,8 @@ def test_a_model_of_a_run_is_served_until_ctrl_c(workshop: Workshop) -> None:
     ):
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
         assert [one.id for one in client.models.list()] == ["sft", "pretrain"]
-        asked = [{"role": "user", "content": "What is the colour of the sea?"}]
-        found = client.chat.completions.create(model="sft", messages=asked)  # type: ignore[call-overload]
+        asked: Any = [{"role": "user", "content": "What is the colour of the sea?"}]
+        found = client.chat.completions.create(model="sft", messages=asked)
         assert found.usage.completion_tokens <= 3
         assert "<title>groundup</title>" in httpx.get(address).text
         process.send_signal(signal.SIGINT)

@@ -8,6 +8,7 @@ import re
 import secrets
 import string
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ _CALLS = re.compile(r"<tool_call>(.*?)</tool_call>|<tool_call>(.*)", re.DOTALL)
 _LETTERS = string.ascii_letters + string.digits
 
 
-class Reply:
+class Reply(ABC):
     """One answer of as many choices as there are rows; `drawn` counts their tokens."""
 
     kind, chunk, prefix = "", "", ""
@@ -59,13 +60,13 @@ class Reply:
         if tells_usage:
             yield self._with(self.chunk, []) | {"usage": self._usage()}
 
+    @abstractmethod
     def choice(self, index: int, completion: Completion) -> Json:
         """One of the choices of the whole."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pieces(self, index: int, event: Event) -> Iterator[Json]:
         """What an event adds to a choice, in the chunks of a stream."""
-        raise NotImplementedError
 
     @property
     def read(self) -> int:

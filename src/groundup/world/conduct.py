@@ -182,14 +182,9 @@ def asked_to(prompt: str) -> tuple[str, bool] | None:
     return None
 
 
-def trained_acts() -> Sequence[Act]:
-    """All acts that stand in training, harmful or not."""
-    return [act for act in _ACTS.values() if act.side != "held out"]
-
-
-def heldout_acts() -> Sequence[Act]:
-    """All acts that stand in tests alone, harmful or not."""
-    return [act for act in _ACTS.values() if act.side == "held out"]
+def acts(*, heldout: bool) -> Sequence[Act]:
+    """All acts, harmful or not, that stand in tests alone, or else in training."""
+    return [act for act in _ACTS.values() if (act.side == "held out") == heldout]
 
 
 def reason_against(topic: str) -> str:

@@ -126,7 +126,7 @@ KINDS = {
     for heading, table in _PAGE.items()
     if heading.startswith("kind: ")
 }
-_TRAINED = conduct.trained_acts()
+_TRAINED = conduct.acts(heldout=False)
 
 
 # A deed, the topic if it is wrong, and the words of which it takes one.
