@@ -222,6 +222,23 @@ def test_min_new_tokens_is_that_of_transformers(tiny_model) -> None:  # type: ig
         assert found.ids == output[0, len(prompt) :].tolist()
 
 
+def test_stop_strings_count_only_after_min_new_tokens(
+    model: CausalLM, tokenizer: Tokenizer
+) -> None:
+    free = Sampling(temperature=1.0, seed=3, max_new_tokens=30, ignore_eos=True)
+    [all_of_it] = generate(model, [Request([5, 6], sampling=free)], tokenizer)
+    shown = Detokenizer(tokenizer, ())
+    pieces = [shown.push(token) for token in all_of_it.ids]
+    stop = next(piece for piece in pieces[:10] if piece and piece in "".join(pieces[10:]))
+    for least in (0, 1, 10, 30):
+        sampling = replace(free, stop=(stop,), min_new_tokens=least)
+        [held] = generate(model, [Request([5, 6], sampling=sampling)], tokenizer)
+        exempt, rest = "".join(pieces[:least]), all_of_it.text[len("".join(pieces[:least])) :]
+        assert held.text == exempt + rest.partition(stop)[0]
+        assert held.finish_reason == ("stop" if stop in rest else "length")
+        assert len(held.ids) > least or least == 30
+
+
 def test_min_new_tokens_and_a_mask_that_allows_ends_alone_cannot_both_be(model: CausalLM) -> None:
     only = torch.zeros(320, dtype=torch.bool)
     only[list(model.config.eos_token_ids)] = True

@@ -204,7 +204,7 @@ class SequenceState:
         if token in self.stop_ids:
             self.finish_reason = "stop"
         elif self._text is not None:
-            shown = self._text.push(token)
+            shown = self._text.push(token, may_stop=len(self.ids) > self.sampling.min_new_tokens)
             if self._text.stopped:
                 self.finish_reason = "stop"
         if self.finish_reason is None and len(self.ids) == self.limit:
@@ -338,8 +338,10 @@ class Detokenizer:
         self._stop, self._held = stop, ""
         self.stopped = False
 
-    def push(self, token: int) -> str:
-        return self._show(self._decoder.push(token))
+    def push(self, token: int, *, may_stop: bool = True) -> str:
+        """Returns what can be shown now; a text that may not stop is shown as it comes."""
+        text = self._decoder.push(token)
+        return self._show(text) if may_stop else text
 
     def finish(self) -> str:
         """Returns the text that was held, when no more tokens come."""

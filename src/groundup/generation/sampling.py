@@ -64,7 +64,8 @@ class Sampling:
     """The model's own ends do not end it (vLLM's word): it goes on to `max_new_tokens`, unless a
     stop string or one of `stop_ids` comes. For measuring speed, and for texts of one length."""
     min_new_tokens: int = 0
-    """No end, nor any of `stop_ids`, is drawn before so many tokens; stop strings still count."""
+    """No end, nor any of `stop_ids`, is drawn before so many tokens, and no stop string counts in
+    their text (vLLM's min_tokens)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _items(self.stop))
