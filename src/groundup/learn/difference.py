@@ -151,7 +151,9 @@ def _of_numbers(
     if kind in ("torch", "tensor") and family != kind:
         wanted = {"torch": "a tensor of torch", "tensor": "a Tensor of groundup.maths"}[kind]
         hint = f"The result should be {wanted}, and yours is {_called(yours)}."
-        if y.shape == e.shape and _close(y, e, rtol, atol).all():
+        if family == "list" and any(_array(one)[0] == kind for one in yours):
+            hint += " Join its tensors to one: stack puts them along a new dimension."
+        elif y.shape == e.shape and _close(y, e, rtol, atol).all():
             hint += (
                 " The numbers are right; what was lost is how they were computed, without which no "
                 "gradient finds its way back. Use the tensors' own operations."
@@ -294,6 +296,7 @@ def _of_values(
     inputs: Mapping[str, object],
 ) -> str:
     """What kind of wrong values these are, both of one shape."""
+    one_index = e.size == 1 and y.dtype.kind in "iu" and e.dtype.kind in "iu"
     y, e = y.astype(float), e.astype(float)
     rtol, atol = max(rtol, 1e-6), max(atol, 1e-9)
 
@@ -325,7 +328,8 @@ def _of_values(
                 f"Nearly right: at most {off:.1g} of the largest number away. Look for digits that "
                 "were lost: float32, a rounded constant, a small term left out."
             )
-        factor = _factor(y, e, rtol)
+        # Of two indices or counts one is easily twice the other by chance.
+        factor = None if one_index else _factor(y, e, rtol)
         if factor is not None:
             return _of_factor(factor, {} if e.size == 1 else inputs)
         if y.size > 1 and np.ptp(y - e) <= atol + rtol * np.abs(e).max():
@@ -409,7 +413,7 @@ def _of_factor(factor: float, inputs: Mapping[str, object]) -> str:
 def _only_along(right: np.ndarray) -> str:
     """Where only the first or only the last of a dimension is wrong."""
     for dim in range(right.ndim):
-        if right.shape[dim] < 3:
+        if right.shape[dim] < 4:  # of three, any one that is wrong is likely to be at an edge
             continue
         wrong = ~np.asarray(right.all(axis=tuple(d for d in range(right.ndim) if d != dim)))
         for place, name in ((0, "first"), (-1, "last")):

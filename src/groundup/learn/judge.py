@@ -359,8 +359,11 @@ def _kind(outcome: Outcome, part: ModuleType) -> str:
         )
     if outcome.error is not None:
         said = message_of(outcome.error)
-        stopped = _STOPPED if own_line(outcome.error, part.__file__) else _UNUSABLE
-        return next((hint for mark, hint in _ERRORS.items() if mark in said), stopped)
+        # In a line of the learner's another function was called; else theirs was, and not entered.
+        within = own_line(outcome.error, part.__file__) != ""
+        errors = _ERRORS | (_CALLED if within else _CALL)
+        stopped = _STOPPED if within else _UNUSABLE
+        return next((hint for mark, hint in errors.items() if mark in said), stopped)
     return (outcome.difference.hint if outcome.difference is not None else "") or _BY_HAND
 
 
@@ -377,12 +380,20 @@ _ERRORS = {
     "shapes cannot be multiplied": _SHAPES,
     "__array_ufunc__": "np.exp and its like take NumPy arrays. A Tensor has its own: x.exp(), "
     "x.log(), x.tanh().",
-    "positional argument": "The function has to take what the stub's takes, in that order.",
-    "unexpected keyword": "The function's parameters have to keep the stub's names.",
     "is not subscriptable": "A function or a number stands where an array was meant: look at the "
     "brackets, ( ) calls and [ ] looks up.",
     "unsupported operand type(s) for": "One side is None or a list where a number or an array was "
     "meant.",
+}
+_CALL = {
+    "positional argument": "The function has to take what the stub's takes, in that order.",
+    "unexpected keyword": "The function's parameters have to keep the stub's names.",
+}
+_CALLED = {
+    "positional argument": "A function that this line calls takes more or fewer arguments: look up "
+    "what it takes.",
+    "unexpected keyword": "A function that this line calls has no parameter of that name. NumPy says "
+    "axis and keepdims where tensors have dim and keepdim.",
 }
 _STOPPED = (
     "The code stopped on the input above: print what the line that it stopped in works with, and "

@@ -57,8 +57,8 @@ def without_singular_values(a: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarr
 
 
 def singular_values_twice(a: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both thin matrices got the singular values, so that the product has their squares. Give s to
-    one of them, or its root to both."""
+    """The product has the squares of the singular values: both thin matrices got them, or one got
+    them twice. Give s to one of the two, once."""
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     return u[:, :r] * s[:r], s[:r, None] * vt[:r]
 

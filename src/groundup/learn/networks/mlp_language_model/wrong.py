@@ -98,8 +98,8 @@ def sigmoid_for_tanh(
 def one_vector(
     ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
-    """The vectors were added (or averaged), which forgets their order, and w1 does not fit. Put
-    them side by side: reshape(len(ids), -1)."""
+    """The vectors were added or averaged, or only one was taken, and w1 does not fit: it reads all of
+    them, in their order. Put them side by side: reshape(len(ids), -1)."""
     return (table[ids].sum(1) @ w1.T + b1).tanh() @ w2.T + b2
 
 
