@@ -564,3 +564,38 @@ def test_the_factor_of_a_single_number_is_no_length() -> None:
 
 def test_a_zero_is_shown_without_a_sign() -> None:
     assert short(np.array([-0.0, -1e-9, 1.0])) == "[0. 0. 1.]"
+
+
+def test_of_two_indices_no_factor_is_told() -> None:
+    found = compare([4, 2], [4, 4], rtol=1e-6, atol=1e-9)
+    assert found is not None and found.hint == ""
+
+
+def test_of_three_numbers_no_edge_is_told() -> None:
+    found = compare(np.array([1.0, 2.0, 7.3]), np.array([1.0, 2.0, 0.5]), rtol=1e-6, atol=1e-9)
+    assert found is not None and found.hint == ""
+    yours, expected = np.array([1.0, 2.0, 3.0, 7.3]), np.array([1.0, 2.0, 3.0, 0.5])
+    found = compare(yours, expected, rtol=1e-6, atol=1e-9)
+    assert found is not None and found.hint.startswith("Only the last along dimension 0")
+
+
+def test_of_a_list_of_tensors_it_is_told_to_join_them() -> None:
+    whole = part("rnn").rnn
+    verdict = judge(find("rnn"), part("rnn", rnn=lambda *given: list(whole(*given))))
+    assert "stack puts them along a new dimension" in verdict.lines[-1]
+    assert "what was lost" not in verdict.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def neuron(x, w, b): return (w * x).sum(axis=0)", "a Tensor has dim and keepdim"),
+        ("def neuron(x, w, b): return (w @ x + b).sigmoid(1, 2)", "look up what it takes"),
+        ("def neuron(x, w): return (w @ x).sigmoid()", "what the stub's takes, in that order"),
+    ],
+)
+def test_whose_parameters_do_not_fit_is_told(text: str, told: str, tmp_path: Path) -> None:
+    solution = (find("layer").folder / "solution.py").read_text()
+    (tmp_path / "layer.py").write_text(f"{solution}\n\n{text}\n")
+    verdict = judge(find("layer"), module_of(tmp_path / "layer.py", "layer"))
+    assert told in verdict.lines[-1], verdict.lines

@@ -392,8 +392,8 @@ _CALL = {
 _CALLED = {
     "positional argument": "A function that this line calls takes more or fewer arguments: look up "
     "what it takes.",
-    "unexpected keyword": "A function that this line calls has no parameter of that name. NumPy says "
-    "axis and keepdims where tensors have dim and keepdim.",
+    "unexpected keyword": "A function that this line calls has no parameter of that name. Where "
+    "NumPy has axis and keepdims, a Tensor has dim and keepdim.",
 }
 _STOPPED = (
     "The code stopped on the input above: print what the line that it stopped in works with, and "
