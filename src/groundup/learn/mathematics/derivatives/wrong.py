@@ -15,6 +15,11 @@ REPLACES = {
     "highest_first": "by_rule",
     "nothing_left": "by_rule",
     "rounded_down": "by_rule",
+    "half_step": "by_limit",
+    "one_side_over_both": "by_limit",
+    "brackets_forgotten": "by_limit",
+    "factor_forgotten": "by_rule",
+    "powers_from_one": "by_rule",
 }
 
 
@@ -83,3 +88,32 @@ def left_side_alone(f: Callable[[float], float], x: float, h: float = 1e-5) -> f
 def own_step(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
     """The step is 1e-5 whatever h is. Use the h that is given."""
     return (f(x + 1e-5) - f(x - 1e-5)) / 2e-5
+
+
+def half_step(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """This goes h / 2 to each side. Go a whole h to each side, and divide by the way between the
+    two places, 2 h."""
+    return (f(x + h / 2) - f(x - h / 2)) / h
+
+
+def one_side_over_both(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """x and x + h are h apart, and the difference was divided by 2 h. Look to both sides:
+    f(x + h) - f(x - h)."""
+    return (f(x + h) - f(x)) / (2 * h)
+
+
+def brackets_forgotten(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """Division comes before subtraction, so that f(x - h) alone was divided. Put brackets around
+    the difference."""
+    return f(x + h) - f(x - h) / (2 * h)
+
+
+def factor_forgotten(coefficients: Sequence[float]) -> list[float]:
+    """Each term moved one place down, and its factor is missing: c xⁿ becomes n c xⁿ⁻¹."""
+    return list(coefficients[1:]) or [0]
+
+
+def powers_from_one(coefficients: Sequence[float]) -> list[float]:
+    """Each factor is one too large: the constant stands at place 0, so that a coefficient's place
+    is its power."""
+    return [(n + 1) * c for n, c in enumerate(coefficients)][1:] or [0]

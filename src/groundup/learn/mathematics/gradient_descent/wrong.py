@@ -18,6 +18,11 @@ REPLACES = {
     "averaged": "best_rate",
     "first_and_last": "best_rate",
     "rate_and_half": "best_rate",
+    "copied_once": "descend",
+    "one_step_too_many": "descend",
+    "rate_forgotten": "descend",
+    "half_of_it": "best_rate",
+    "flattest_alone": "best_rate",
 }
 
 
@@ -102,3 +107,37 @@ def _walk(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndar
     for _ in range(steps):
         points.append(points[-1] - rate * gradient(points[-1]))
     return np.stack(points)
+
+
+def copied_once(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
+    """All points are the last one: -= changes the one array that the list holds again and again.
+    Write x = x - …, which makes a new one."""
+    x = x.copy()
+    points = [x]
+    for _ in range(steps):
+        x -= rate * gradient(x)
+        points.append(x)
+    return np.stack(points)
+
+
+def one_step_too_many(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
+    """There is one point too many: steps + 1 points, the start included, have steps steps between
+    them."""
+    return _walk(gradient, x, rate, steps + 1)
+
+
+def rate_forgotten(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
+    """The rate is missing: a step is rate times the gradient."""
+    return _walk(gradient, x, 1.0, steps)
+
+
+def half_of_it(curvatures: np.ndarray) -> float:
+    """The 2 above the line is missing: the mean of the two extremes is (λ_min + λ_max) / 2, and the
+    best rate is one over it."""
+    return float(1 / (curvatures.min() + curvatures.max()))
+
+
+def flattest_alone(curvatures: np.ndarray) -> float:
+    """1 / λ_min is best for the flattest direction alone, and in a steep one it jumps further and
+    further. The best rate for both is 2 / (λ_min + λ_max)."""
+    return float(1 / curvatures.min())

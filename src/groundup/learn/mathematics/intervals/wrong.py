@@ -23,6 +23,10 @@ REPLACES = {
     "second_minus_first": "paired_difference",
     "wrong_axis": "paired_difference",
     "normal_ends": "paired_difference",
+    "share_in_the_middle": "wilson",
+    "center_and_radius": "wilson",
+    "ends_of_their_own": "paired_difference",
+    "percentages": "paired_difference",
 }
 
 
@@ -135,4 +139,33 @@ def normal_ends(first: np.ndarray, second: np.ndarray, draws: np.ndarray) -> End
 
 def _ends(values: np.ndarray) -> Ends:
     low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def share_in_the_middle(successes: float, n: int, z: float = 1.96) -> Ends:
+    """The interval lies around the share s / n. Wilson's center is drawn to one half:
+    (s + z²/2) / (n + z²)."""
+    center = successes / n
+    radius = z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
+    return max(0.0, center - radius), min(1.0, center + radius)
+
+
+def center_and_radius(successes: float, n: int, z: float = 1.96) -> Ends:
+    """These are the center and the radius. The two ends are asked for: center - radius and
+    center + radius."""
+    center = (successes + z**2 / 2) / (n + z**2)
+    return center, z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
+
+
+def ends_of_their_own(first: np.ndarray, second: np.ndarray, draws: np.ndarray) -> Ends:
+    """Each model got an interval of its own, and their ends were subtracted. Subtract first: the
+    mean difference of each sample, then its quantiles."""
+    one, other = _ends(first[draws].mean(axis=1)), _ends(second[draws].mean(axis=1))
+    return one[0] - other[0], one[1] - other[1]
+
+
+def percentages(first: np.ndarray, second: np.ndarray, draws: np.ndarray) -> Ends:
+    """np.quantile takes shares between 0 and 1, 0.025 and 0.975. It is np.percentile that takes 2.5
+    and 97.5."""
+    low, high = np.quantile((first - second)[draws].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)

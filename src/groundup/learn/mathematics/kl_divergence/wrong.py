@@ -19,6 +19,9 @@ REPLACES = {
     "ratio_turned": "k3",
     "one_forgotten": "k3",
     "half_square": "k3",
+    "entropy_left_in": "kl",
+    "sizes_of_terms": "kl",
+    "log_forgotten": "k3",
 }
 
 
@@ -102,3 +105,22 @@ def half_square(log_ratio: Any) -> Any:
 def _kl(q: np.ndarray, p: np.ndarray) -> float:
     seen = q > 0
     return float((q[seen] * (np.log(q[seen]) - np.log(p[seen]))).sum())
+
+
+def entropy_left_in(q: np.ndarray, p: np.ndarray) -> float:
+    """This is the cross-entropy, -Σ q ln p. KL is what it costs beyond q's own entropy: the term is
+    q (ln q - ln p)."""
+    seen = q > 0
+    return float(-(q[seen] * np.log(p[seen])).sum())
+
+
+def sizes_of_terms(q: np.ndarray, p: np.ndarray) -> float:
+    """The absolute value makes every term positive. Terms may be negative: only their sum is
+    not."""
+    seen = q > 0
+    return float(np.abs(q[seen] * (np.log(q[seen]) - np.log(p[seen]))).sum())
+
+
+def log_forgotten(log_ratio: Any) -> Any:
+    """This is r - 1 alone, which averages to 0. Take ln r away from it."""
+    return log_ratio.exp() - 1

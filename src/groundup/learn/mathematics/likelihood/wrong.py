@@ -24,6 +24,10 @@ REPLACES = {
     "log_of_zero": "cross_entropy",
     "loss_never_above_1e12": "cross_entropy",
     "loss_never_above_1e9": "cross_entropy",
+    "mean_for_sum": "log_softmax",
+    "raw_logits": "cross_entropy",
+    "softmax_twice": "cross_entropy",
+    "log_of_the_mean": "cross_entropy",
 }
 
 
@@ -176,3 +180,25 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 def _own(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The loss of each row."""
     return -_log_softmax(logits)[np.arange(len(targets)), targets]
+
+
+def mean_for_sum(logits: np.ndarray) -> np.ndarray:
+    """The mean of the exps was taken, and their sum is asked for: it is what makes the
+    probabilities of a row sum to 1."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).mean(axis=-1, keepdims=True))
+
+
+def raw_logits(logits: np.ndarray, targets: np.ndarray) -> float:
+    """These are the logits themselves. They become log-probabilities first, by log_softmax."""
+    return float(-logits[np.arange(len(targets)), targets].mean())
+
+
+def softmax_twice(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The softmax is taken twice: log_softmax wants logits, not probabilities."""
+    return float(_own(_softmax(logits), targets).mean())
+
+
+def log_of_the_mean(logits: np.ndarray, targets: np.ndarray) -> float:
+    """This is the logarithm of a mean probability. First the logarithm of each, then the mean."""
+    return float(-np.log(np.exp(-_own(logits, targets)).mean()))

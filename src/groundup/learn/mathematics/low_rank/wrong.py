@@ -18,6 +18,10 @@ REPLACES = {
     "without_root": "error",
     "values_added": "error",
     "what_is_kept": "error",
+    "what_is_left": "project",
+    "divided_by_v": "project",
+    "all_of_vt": "low_rank",
+    "averaged": "error",
 }
 
 
@@ -111,3 +115,26 @@ def rows_of_u(a: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
     """The first rows of u were taken. The u's are its columns: u[:, :r]."""
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     return u[:r] * s, vt[:r]
+
+
+def what_is_left(v: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """This is what is left of v, at a right angle to u. The point on the line is what you took away
+    from it."""
+    return v - u * (u @ v) / (u @ u)
+
+
+def divided_by_v(v: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """You divided by v · v. What stands in the formula twice is u: divide by u · u."""
+    return u * (u @ v) / (v @ v)
+
+
+def all_of_vt(a: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
+    """vt is still whole, and does not fit the r columns of left. Keep its first r rows: vt[:r]."""
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    return u[:, :r] * s[:r], vt
+
+
+def averaged(a: np.ndarray, r: int) -> float:
+    """This takes the mean of the squares. Their sum is asked for, and its root."""
+    s = np.linalg.svd(a, compute_uv=False)
+    return float(np.sqrt((s[r:] ** 2).sum() / a.size))

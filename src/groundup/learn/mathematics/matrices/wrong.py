@@ -14,6 +14,9 @@ REPLACES = {
     "points_in_columns": "moved",
     "unsigned": "area_factor",
     "added": "area_factor",
+    "minus_forgotten": "rotation",
+    "points_on_the_right": "moved",
+    "diagonal_alone": "area_factor",
 }
 
 
@@ -66,3 +69,18 @@ def added(matrix: np.ndarray) -> float:
     """The second product is subtracted, not added: a d - b c."""
     (a, b), (c, d) = matrix
     return float(a * d + b * c)
+
+
+def minus_forgotten(angle: float) -> np.ndarray:
+    """The minus is missing: (0, 1) goes to (-sin a, cos a), which is the second column."""
+    return np.array([[cos(angle), sin(angle)], [sin(angle), cos(angle)]])
+
+
+def points_on_the_right(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """matrix @ points takes the columns for points. They stand in rows: points @ matrix.T."""
+    return matrix @ points
+
+
+def diagonal_alone(matrix: np.ndarray) -> float:
+    """Only the diagonal was multiplied, a d. The other product is taken away: a d - b c."""
+    return float(matrix[0, 0] * matrix[1, 1])
