@@ -21,6 +21,10 @@ REPLACES = {
     "tape_of_the_sum": "by_tape",
     "graph_cut": "by_tape",
     "by_hand_again": "by_tape",
+    "divided_by_all_numbers": "gradients",
+    "slope_of_a_sigmoid": "gradients",
+    "every_row_with_every_class": "gradients",
+    "bias_over_the_neurons": "gradients",
 }
 Gradients = dict[str, np.ndarray]
 
@@ -176,3 +180,37 @@ def _correct(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
     _, h, probs = _forward(x, p)
     d_y = _d_y(probs, classes)
     return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
+
+
+def divided_by_all_numbers(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """d_y was divided by the number of its entries, n times the classes. The loss is a mean over
+    the n rows alone."""
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes) / probs.shape[1]
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
+
+
+def slope_of_a_sigmoid(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """h (1 - h) is the slope of a sigmoid. The network bends with tanh: 1 - h²."""
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    return _back(x, h, d_y, (d_y @ p[2]) * h * (1 - h))
+
+
+def every_row_with_every_class(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """d_y[:, classes] -= 1 changes these columns in every row. Take one entry from each row:
+    d_y[np.arange(n), classes] -= 1."""
+    _, h, probs = _forward(x, p)
+    d_y = probs.copy()
+    d_y[:, classes] -= 1
+    d_y /= len(x)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
+
+
+def bias_over_the_neurons(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The bias gradients were summed over the neurons, axis=1. Each neuron has a bias of its own,
+    which each row used once: sum over the rows, axis=0."""
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    d_z = (d_y @ p[2]) * (1 - h * h)
+    return _back(x, h, d_y, d_z) | {"b1": d_z.sum(axis=1), "b2": d_y.sum(axis=1)}

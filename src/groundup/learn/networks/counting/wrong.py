@@ -24,6 +24,12 @@ REPLACES = {
     "summed": "perplexity",
     "two_to_the_nats": "perplexity",
     "first_token_charged": "perplexity",
+    "table_of_counts": "bigram",
+    "smoothed_once_below": "bigram",
+    "last_pair_forgotten": "bigram",
+    "k_forgotten": "next_token",
+    "bits_and_e": "perplexity",
+    "mean_of_inverses": "perplexity",
 }
 
 
@@ -199,3 +205,41 @@ def _next(tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float)
         if list(tokens[i - n : i]) == list(context):
             counts[tokens[i]] += 1
     return counts / counts.sum()
+
+
+def table_of_counts(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
+    """These are the counts. Divide each row by its sum, axis=1, keepdims=True."""
+    return _counts(tokens, vocab_size) + k
+
+
+def smoothed_once_below(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
+    """k was added once below the line. It was added to each of the V counts of a row: below stands
+    the count of h plus k · V."""
+    counts = _counts(tokens, vocab_size)
+    result: np.ndarray = (counts + k) / (counts.sum(axis=1, keepdims=True) + k)
+    return result
+
+
+def last_pair_forgotten(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
+    """The last pair was not counted: N tokens have N - 1 pairs, range(len(tokens) - 1)."""
+    counts = _counts(tokens[:-1], vocab_size) + k
+    result: np.ndarray = counts / counts.sum(axis=1, keepdims=True)
+    return result
+
+
+def k_forgotten(
+    tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
+) -> np.ndarray:
+    """k is missing: what never followed is impossible, and a context that was never seen is 0 /
+    0."""
+    return _next(tokens, context, vocab_size, 0.0)
+
+
+def bits_and_e(tokens: np.ndarray, table: np.ndarray) -> float:
+    """e to the power of bits: with np.log2 it is 2 **, with np.log it is np.exp."""
+    return float(np.exp(-np.log2(table[tokens[:-1], tokens[1:]]).mean()))
+
+
+def mean_of_inverses(tokens: np.ndarray, table: np.ndarray) -> float:
+    """This is the mean of 1 / p. The mean is taken of the logarithms, and exp comes after it."""
+    return float((1 / table[tokens[:-1], tokens[1:]]).mean())

@@ -18,6 +18,12 @@ REPLACES = {
     "always_the_first_input": "spreads",
     "not_transposed": "spreads",
     "variances": "spreads",
+    "slope_alone": "relu_backward",
+    "sign_of_the_input": "relu_backward",
+    "leaky": "relu_backward",
+    "root_of_two_alone": "he_std",
+    "before_the_layer": "spreads",
+    "root_mean_square": "spreads",
 }
 
 
@@ -102,4 +108,44 @@ def variances(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
     for w in weights:
         x = np.maximum(0, x @ w.T)
         found.append(float(x.var()))
+    return found
+
+
+def slope_alone(g: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """This is the slope alone. The chain rule multiplies it by the gradient that arrives, g."""
+    return (z > 0).astype(float)
+
+
+def sign_of_the_input(g: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """The slope of ReLU is 1 or 0. np.sign gives -1 for a negative input; it has to be 0 there."""
+    return g * np.sign(z)
+
+
+def leaky(g: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """A little passes for negative inputs as well, as in a leaky ReLU. Here nothing does: slope
+    0."""
+    return np.where(z > 0, g, 0.01 * g)
+
+
+def root_of_two_alone(fan_in: int) -> float:
+    """Only the 2 stands under the root. fan_in belongs there as well: √(2 / fan_in)."""
+    return float(2**0.5 / fan_in)
+
+
+def before_the_layer(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """The spread was measured before each layer, the input's first. It is asked for after each."""
+    found = []
+    for w in weights:
+        found.append(float(x.std()))
+        x = np.maximum(0, x @ w.T)
+    return found
+
+
+def root_mean_square(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """This is the root of the mean square. The standard deviation takes the mean away first, which
+    is not 0 behind a ReLU: .std()."""
+    found = []
+    for w in weights:
+        x = np.maximum(0, x @ w.T)
+        found.append(float(np.sqrt((x * x).mean())))
     return found

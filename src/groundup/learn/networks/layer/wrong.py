@@ -14,6 +14,8 @@ REPLACES = {
     "inputs_in_columns": "layer",
     "rows_alone": "layer",
     "off_the_tape": "layer",
+    "bend_turned": "neuron",
+    "asked_for_truth": "layer",
 }
 
 
@@ -80,3 +82,15 @@ def off_the_tape(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     no gradient finds its way back through it. Use the tensors' own operations."""
     y = x.data @ weight.data.T
     return Tensor(y if bias is None else y + bias.data, requires_grad=False)
+
+
+def bend_turned(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """1 / (1 + exp(z)) is the sigmoid of -z. A minus is missing: 1 / (1 + exp(-z))."""
+    return (-(w @ x + b)).sigmoid()
+
+
+def asked_for_truth(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`if bias` asks several numbers at once whether they are true. Ask whether there is one:
+    bias is not None."""
+    y = x @ weight.T
+    return y + bias if bias else y

@@ -20,6 +20,8 @@ REPLACES = {
     "one_vector": "logits",
     "columns_side_by_side": "logits",
     "bias_forgotten": "logits",
+    "table_off_the_tape": "logits",
+    "bias_of_the_hidden_layer_forgotten": "logits",
 }
 
 
@@ -98,8 +100,8 @@ def sigmoid_for_tanh(
 def one_vector(
     ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
-    """The vectors were added or averaged, or only one was taken, and w1 does not fit: it reads all of
-    them, in their order. Put them side by side: reshape(len(ids), -1)."""
+    """The vectors were added or averaged, or only one was taken, and w1 does not fit: it reads all
+    of them, in their order. Put them side by side: reshape(len(ids), -1)."""
     return (table[ids].sum(1) @ w1.T + b1).tanh() @ w2.T + b2
 
 
@@ -130,3 +132,20 @@ def one_window_too_many(tokens: np.ndarray, reach: int) -> Pair:
 def _windows(tokens: np.ndarray, reach: int) -> Pair:
     count = len(tokens) - reach
     return np.stack([tokens[i : i + reach] for i in range(count)]), tokens[reach:]
+
+
+def table_off_the_tape(
+    ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+) -> Tensor:
+    """The numbers are right, but the embeddings have forgotten that they come from the table
+    (.data), and no gradient finds its way back to it: table[ids]."""
+    x = Tensor(table.data[ids].reshape(len(ids), -1))
+    return (x @ w1.T + b1).tanh() @ w2.T + b2
+
+
+def bias_of_the_hidden_layer_forgotten(
+    ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+) -> Tensor:
+    """A bias is missing, b1: both layers have one."""
+    x = table[ids].reshape(len(ids), -1)
+    return (x @ w1.T).tanh() @ w2.T + b2

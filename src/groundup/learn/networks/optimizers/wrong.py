@@ -33,6 +33,15 @@ REPLACES = {
     "hats_of_the_first_step": "adamw_step",
     "step_uphill": "adamw_step",
     "decay_by_the_gradient": "adamw_step",
+    "rate_forgotten": "sgd_step",
+    "nesterov": "sgd_step",
+    "weights_exchanged": "adamw_step",
+    "sums_for_averages": "adamw_step",
+    "square_of_the_average": "adamw_step",
+    "hat_of_step_zero": "adamw_step",
+    "eps_beside_the_step": "adamw_step",
+    "no_eps": "adamw_step",
+    "grows_by_the_decay": "adamw_step",
 }
 
 
@@ -301,3 +310,84 @@ def _adam(
     w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
     m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
     return w - lr * m_hat / (s_hat**0.5 + eps), m, s
+
+
+def rate_forgotten(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
+    """The learning rate is missing: the step is lr · v."""
+    v = momentum * v + g
+    return w - v, v
+
+
+def nesterov(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
+    """This is Nesterov's step, which looks ahead with g + μ v. Here the step is lr · v."""
+    v = momentum * v + g
+    return w - lr * (g + momentum * v), v
+
+
+def weights_exchanged(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """Old and new are exchanged in the averages: what was remembered is multiplied by β, and what
+    is new by 1 - β."""
+    w = w - lr * weight_decay * w
+    m = (1 - beta1) * m + beta1 * g
+    s = (1 - beta2) * s + beta2 * g * g
+    return w - lr * m / (1 - beta1**t) / ((s / (1 - beta2**t)) ** 0.5 + eps), m, s
+
+
+def sums_for_averages(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The factor 1 - β is missing: m and s are averages, and the new gradient gets only that weight
+    in them."""
+    w = w - lr * weight_decay * w
+    m, s = beta1 * m + g, beta2 * s + g * g
+    return w - lr * m / (1 - beta1**t) / ((s / (1 - beta2**t)) ** 0.5 + eps), m, s
+
+
+def square_of_the_average(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """s averages the square of m. It averages the square of the gradient itself, g · g."""
+    w = w - lr * weight_decay * w
+    m = beta1 * m + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * m * m
+    return w - lr * m / (1 - beta1**t) / ((s / (1 - beta2**t)) ** 0.5 + eps), m, s
+
+
+def hat_of_step_zero(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The power in the hats is t - 1, which is 0 in the first step: 1 - β⁰ is 0, and the step is no
+    number. t is 1 in the first step; take it as it comes."""
+    return _adam(w, g, m, s, t - 1, lr, beta1, beta2, eps, weight_decay)
+
+
+def eps_beside_the_step(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """Division comes before addition, so that ε was added to the weights. Put brackets around
+    (√ŝ + ε)."""
+    w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, 0.0, weight_decay)
+    return w + eps, m, s
+
+
+def no_eps(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """ε is missing: without it a gradient of 0 would give 0 / 0. Divide by √ŝ + ε."""
+    return _adam(w, g, m, s, t, lr, beta1, beta2, 0.0, weight_decay)
+
+
+def grows_by_the_decay(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The sign of the decay is turned, and the weights grow by it: w - lr · weight_decay · w."""
+    return _adam(w, g, m, s, t, lr, beta1, beta2, eps, -weight_decay)

@@ -20,6 +20,11 @@ REPLACES = {
     "best_of_all": "early_stop",
     "first_guess": "early_stop",
     "little_does_not_count": "early_stop",
+    "upper_part_dropped": "dropout",
+    "off_in_training": "dropout",
+    "never_begins_anew": "early_stop",
+    "loss_for_its_place": "early_stop",
+    "one_past_the_end": "early_stop",
 }
 
 
@@ -141,3 +146,46 @@ def _stopped(losses: Sequence[float], patience: int) -> tuple[int, int]:
         elif i - best >= patience:
             return i, best
     return len(losses) - 1, best
+
+
+def upper_part_dropped(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    """As many were dropped as should be, and they are others: those with u >= 1 - p. Drop where
+    u < p."""
+    return x * (u < 1 - p) / (1 - p) if training else x
+
+
+def off_in_training(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    """Training and evaluation are exchanged: drop where training is True, and return x as it is
+    where it is False."""
+    return x if training else x * (u >= p) / (1 - p)
+
+
+def never_begins_anew(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """The count of evaluations without a new best is never set back. Each new best begins it anew,
+    at 0."""
+    best, bad = 0, 0
+    for i in range(1, len(losses)):
+        if losses[i] < losses[best]:
+            best = i
+        else:
+            bad += 1
+            if bad >= patience:
+                return i, best
+    return len(losses) - 1, best
+
+
+def loss_for_its_place(losses: Sequence[float], patience: int) -> tuple[int, float]:
+    """The second number is the best loss. Its index is asked for."""
+    stopped, best = _stopped(losses, patience)
+    return stopped, losses[best]
+
+
+def one_past_the_end(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """Where nothing stops the training it ends at the last index, and that is len(losses) - 1."""
+    best = 0
+    for i, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = i
+        elif i - best >= patience:
+            return i, best
+    return len(losses), best

@@ -19,6 +19,13 @@ REPLACES = {
     "with_the_first_state": "rnn",
     "backwards": "rnn",
     "over_the_batch": "rnn",
+    "asked_for_truth": "step",
+    "other_bias": "step",
+    "no_bias": "step",
+    "relu_for_tanh": "step",
+    "before_the_step": "rnn",
+    "zeros_first": "rnn",
+    "cut_at_each_step": "rnn",
 }
 
 
@@ -131,3 +138,56 @@ def _sum(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bia
     z = x @ w_ih.T + h @ w_hh.T
     z = z if b_ih is None else z + b_ih
     return z if b_hh is None else z + b_hh
+
+
+def asked_for_truth(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """`if b_ih` asks several numbers at once whether they are true. Ask whether there is one:
+    b_ih is not None."""
+    z = x @ w_ih.T + h @ w_hh.T
+    z = z + b_ih if b_ih else z
+    return (z + b_hh if b_hh else z).tanh()
+
+
+def other_bias(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
+    """One of the two biases is missing, b_ih."""
+    return _sum(x, h, w_ih, w_hh, None, b_hh).tanh()
+
+
+def no_bias(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
+    """Both biases are missing: add each one that is not None."""
+    return _sum(x, h, w_ih, w_hh, None, None).tanh()
+
+
+def relu_for_tanh(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """The bend is a ReLU. This network has tanh: (…).tanh()."""
+    return _sum(x, h, w_ih, w_hh, b_ih, b_hh).relu()
+
+
+def before_the_step(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """Each state was put away before its step, so that the first one is among them and the last is
+    not. First the step, then append."""
+    states = solution.rnn(x, h, w_ih, w_hh, b_ih, b_hh)
+    return stack([h, *(states[t] for t in range(len(x) - 1))])
+
+
+def zeros_first(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
+    """The first step began with zeros. It begins with the state that is given, h."""
+    return solution.rnn(x, h * 0, w_ih, w_hh, b_ih, b_hh)
+
+
+def cut_at_each_step(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """The states are right, but each step forgets how the state before it was computed (.data), and
+    no gradient goes back through time."""
+    states = []
+    for t in range(len(x)):
+        h = solution.step(x[t], Tensor(h.data), w_ih, w_hh, b_ih, b_hh)
+        states.append(h)
+    return stack(states)
