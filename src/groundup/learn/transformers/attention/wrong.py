@@ -22,6 +22,12 @@ REPLACES = {
     "masked_to_zero": "attention",
     "query_and_key_exchanged": "attention",
     "own_softmax_overflows": "attention",
+    "not_moved": "split_heads",
+    "sees_everything": "causal_mask",
+    "multiplied_by_the_scale": "attention",
+    "scaled_after_the_softmax": "attention",
+    "softmax_forgotten": "attention",
+    "scaled_by_keys": "attention",
 }
 
 
@@ -130,3 +136,41 @@ def own_softmax_overflows(query: Tensor, key: Tensor, value: Tensor, mask: Tenso
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
     weights = scores.masked_fill(~mask, -torch.inf).exp()
     return weights / weights.sum(-1, keepdim=True) @ value
+
+
+def not_moved(x: Tensor, heads: int) -> Tensor:
+    """The heads still come after time. Exchange dimensions 1 and 2."""
+    rows, time, _ = x.shape
+    return x.view(rows, time, heads, -1)
+
+
+def sees_everything(time: int) -> Tensor:
+    """Every token sees every other, the future too. Keep the lower triangle (tril)."""
+    return torch.ones(time, time, dtype=torch.bool)
+
+
+def multiplied_by_the_scale(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The scores are multiplied by sqrt(d). Divide by it, so that they stay small."""
+    scores = query @ key.transpose(-1, -2) * math.sqrt(query.shape[-1])
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value
+
+
+def scaled_after_the_softmax(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The weights are divided by sqrt(d), and no longer sum to 1. Divide the scores, before the
+    softmax."""
+    scores = query @ key.transpose(-1, -2)
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) / math.sqrt(query.shape[-1]) @ value
+
+
+def softmax_forgotten(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The softmax is missing: scores become weights that sum to 1, and only then meet the
+    values."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(~mask, 0.0) @ value
+
+
+def scaled_by_keys(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The scores are divided by the root of the number of keys. d is the last dimension of the
+    query: query.shape[-1]."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(key.shape[-2])
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value

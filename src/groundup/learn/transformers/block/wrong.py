@@ -20,6 +20,17 @@ REPLACES = {
     "norms_after": "block",
     "both_read_x": "block",
     "normed_stream": "block",
+    "root_forgotten": "rms_norm",
+    "square_of_the_mean": "rms_norm",
+    "deviation": "rms_norm",
+    "over_everything": "rms_norm",
+    "own_eps": "rms_norm",
+    "nothing_bent": "swiglu",
+    "product_bent": "swiglu",
+    "added_to_x": "block",
+    "second_part_replaces": "block",
+    "norms_forgotten": "block",
+    "first_norm_twice": "block",
 }
 
 
@@ -85,3 +96,65 @@ def normed_stream(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: La
     h = a + attend(a)
     b = norm2(h)
     return b + feed(b)
+
+
+def root_forgotten(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The root is missing: divide by the root of the mean square."""
+    return weight * x / (x.square().mean(-1, keepdim=True) + eps)
+
+
+def square_of_the_mean(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """This takes the mean first and squares it. Square each feature first, then take the mean."""
+    return weight * x * torch.rsqrt(x.mean(-1, keepdim=True).square() + eps)
+
+
+def deviation(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The variance was taken, which takes the mean away first. The mean of the squares is asked
+    for: x.square().mean(-1, keepdim=True)."""
+    return weight * x * torch.rsqrt(x.var(-1, keepdim=True) + eps)
+
+
+def over_everything(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The mean runs over the whole tensor. Each vector has a mean square of its own: mean(-1,
+    keepdim=True)."""
+    return weight * x * torch.rsqrt(x.square().mean() + eps)
+
+
+def own_eps(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """1e-6 is written into the function. Take eps as it comes: models have others."""
+    return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+def nothing_bent(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
+    """silu is missing: the gate goes through it before it multiplies."""
+    return down(gate(x) * up(x))
+
+
+def product_bent(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
+    """silu is applied to the product. It belongs to the gate alone: silu(gate(x)) * up(x)."""
+    return down(silu(gate(x) * up(x)))
+
+
+def added_to_x(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
+    """The second part is added to x, and what the first one found is lost. Add it to h: h +
+    feed(norm2(h))."""
+    return x + feed(norm2(x + attend(norm1(x))))
+
+
+def second_part_replaces(
+    x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer
+) -> Tensor:
+    """The second part replaces the stream. It is to be added to it: h + feed(norm2(h))."""
+    return feed(norm2(x + attend(norm1(x))))
+
+
+def norms_forgotten(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
+    """The norms are missing: each part reads a normed copy, attend(norm1(x)) and feed(norm2(h))."""
+    h = x + attend(x)
+    return h + feed(h)
+
+
+def first_norm_twice(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
+    """Both parts read a copy that norm1 made. The second one has its own, norm2."""
+    h = x + attend(norm1(x))
+    return h + feed(norm1(h))

@@ -18,6 +18,11 @@ REPLACES = {
     "first_place_only": "merge",
     "ids_as_text": "merge",
     "list_against_tuple": "merge",
+    "across_words": "count_pairs",
+    "last_pair_forgotten": "count_pairs",
+    "every_other_pair": "count_pairs",
+    "last_id_lost": "merge",
+    "from_the_right": "merge",
 }
 
 
@@ -136,3 +141,55 @@ def list_against_tuple(word: list[int], pair: tuple[int, int], new: int) -> list
     """Nothing is ever merged. `word[i : i + 2] == pair` compares a list with a tuple, and these
     are never equal: make a tuple of the two ids first."""
     return list(word)
+
+
+def across_words(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """The last id of a word and the first of the next one were counted as a pair. Words stand
+    apart: look for pairs within each."""
+    counts: dict[tuple[int, int], int] = {}
+    ids = [(one, weight) for word, weight in zip(words, weights, strict=True) for one in word]
+    for (a, weight), (b, _) in pairwise(ids):
+        counts[a, b] = counts.get((a, b), 0) + weight
+    return counts
+
+
+def last_pair_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """The last pair of each word was not counted: n ids have n - 1 pairs, range(len(word) - 1)."""
+    return _count_in([word[:-1] for word in words], weights)
+
+
+def every_other_pair(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """Pairs were counted two places apart. They overlap: [1, 2, 3] holds (1, 2) and (2, 3)."""
+    apart = [word[i : i + 2] for word in words for i in range(0, len(word), 2)]
+    often = [n for word, n in zip(words, weights, strict=True) for _ in range(0, len(word), 2)]
+    return _count_in(apart, often)
+
+
+def _count_in(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for pair in pairwise(word):
+            counts[pair] = counts.get(pair, 0) + weight
+    return counts
+
+
+def last_id_lost(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The last id is lost where no pair takes it: the loop ends before it. Go on to the end of the
+    word."""
+    merged, place = [], 0
+    while place < len(word) - 1:
+        found = (word[place], word[place + 1]) == pair
+        merged.append(new if found else word[place])
+        place += 2 if found else 1
+    return merged
+
+
+def from_the_right(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The pairs were taken from right to left: of [1, 1, 1] and (1, 1) the first two are merged,
+    and it becomes [new, 1]."""
+    merged, place = [], len(word) - 1
+    while place >= 0:
+        found = place > 0 and (word[place - 1], word[place]) == pair
+        merged.append(new if found else word[place])
+        place -= 2 if found else 1
+    return merged[::-1]

@@ -11,6 +11,9 @@ REPLACES = {
     "the_twin": "induction_score",
     "both_blocks": "induction_score",
     "one_too_near": "induction_score",
+    "summed": "diagonal_mean",
+    "from_the_end": "diagonal_mean",
+    "keys_of_the_block": "induction_score",
 }
 
 
@@ -87,3 +90,26 @@ def one_too_near(attention: np.ndarray, block: int) -> np.ndarray:
     """The line is one place too near: the twin is `block` places back, and the token after it
     block - 1."""
     return _line(attention[..., -block:, :], block - 2)
+
+
+def summed(attention: np.ndarray, back: int) -> np.ndarray:
+    """The weights on the line are summed. Take their mean."""
+    queries, keys = attention.shape[-2:]
+    first = keys - queries
+    places = np.arange(max(first, back), keys)
+    return np.asarray(attention[..., places - first, places - back].sum(-1))
+
+
+def from_the_end(attention: np.ndarray, back: int) -> np.ndarray:
+    """A place below 0 counts from the end: queries with no key so far back were given one of the
+    last keys. Leave these queries out."""
+    queries, keys = attention.shape[-2:]
+    first = keys - queries
+    places = np.arange(first, keys)
+    return np.asarray(attention[..., places - first, places - back].mean(-1))
+
+
+def keys_of_the_block(attention: np.ndarray, block: int) -> np.ndarray:
+    """The keys were cut as well, and what followed the twin stands in the first block. Cut the
+    queries alone: attention[..., -block:, :]."""
+    return _line(attention[..., -block:, -block:], block - 1)

@@ -16,6 +16,9 @@ REPLACES = {
     "neighbors_on_our_tables": "rotate",
     "backwards": "rotate",
     "sign_forgotten": "rotate",
+    "cosines_and_sines_exchanged": "angles",
+    "halves_not_exchanged": "rotate",
+    "tables_exchanged": "rotate",
 }
 
 
@@ -98,3 +101,24 @@ def sign_forgotten(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     turning never does that."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((b, a), dim=-1) * sin
+
+
+def cosines_and_sines_exchanged(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines are exchanged: the cosines come first."""
+    half = positions[..., None].float() * frequencies
+    whole = torch.cat((half, half), dim=-1)
+    return whole.sin(), whole.cos()
+
+
+def halves_not_exchanged(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Each half was multiplied by its own sine. Turning mixes the two: a cos - b sin, and b cos +
+    a sin."""
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-a, b), dim=-1) * sin
+
+
+def tables_exchanged(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Cosine and sine are exchanged: x itself is multiplied by cos, so that a turn by 0 changes
+    nothing."""
+    a, b = x.chunk(2, dim=-1)
+    return x * sin + torch.cat((-b, a), dim=-1) * cos

@@ -21,6 +21,10 @@ REPLACES = {
     "likeliest_always": "pick",
     "equal_counts": "pick",
     "nothing_found": "pick",
+    "added": "remember",
+    "top_k_ignored": "probabilities",
+    "left_sorted": "probabilities",
+    "one_further": "pick",
 }
 
 
@@ -187,3 +191,31 @@ def nothing_found(probabilities: Tensor, u: float) -> int:
     probability. Take the last one that has some."""
     beyond = (probabilities.cumsum(0) > u).nonzero()
     return int(beyond[0]) if len(beyond) else len(probabilities) - 1
+
+
+def added(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
+    """What is new was added to what stood in the slots. It takes their place: =, not +=."""
+    for row, places in enumerate(positions):
+        stored[row, :, places] += new[row]
+    return stored[:, :, : int(positions.max()) + 1]
+
+
+def top_k_ignored(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """top_k does nothing: only that many of the likeliest tokens stay."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    return _shaped(logits / temperature, 0, top_p)
+
+
+def left_sorted(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """The probabilities are still sorted, the likeliest first. Put each one back in its token's
+    place, by scatter with the order that sort gave."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    return _shaped(logits / temperature, top_k, top_p).sort(descending=True).values
+
+
+def one_further(probabilities: Tensor, u: float) -> int:
+    """The place is one too far: the token with which the sum becomes greater than u is the one."""
+    beyond = (probabilities.cumsum(0) > u).nonzero()
+    return int(beyond[0]) + 1 if len(beyond) else int(probabilities.nonzero()[-1])

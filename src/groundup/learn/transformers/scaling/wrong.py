@@ -16,6 +16,10 @@ REPLACES = {
     "straightest": "fit_law",
     "high_floors_kept": "fit_law",
     "straight_on": "predict",
+    "floor_forgotten": "law",
+    "a_in_the_power": "law",
+    "compute_as_it_is": "fit_law",
+    "slope_and_intercept_exchanged": "fit_law",
 }
 
 Fit = tuple[float, float, float]
@@ -111,3 +115,39 @@ def straight_on(compute: np.ndarray, losses: np.ndarray, floors: list[float], at
     Ask the law."""
     slope = (losses[-1] - losses[-2]) / (compute[-1] - compute[-2])
     return float(losses[-1] + slope * (at - compute[-1]))
+
+
+def floor_forgotten(compute: Any, floor: float, a: float, b: float) -> Any:
+    """The floor is missing: it is added to a C^(-b)."""
+    return a * compute**-b
+
+
+def a_in_the_power(compute: Any, floor: float, a: float, b: float) -> Any:
+    """a was raised to the power, too. Only C is: a * compute ** -b."""
+    return floor + (a * compute) ** -b
+
+
+def compute_as_it_is(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
+    """The line is fitted over compute itself. It is straight over log(compute)."""
+    found = []
+    for floor in floors:
+        if floor < losses.min():
+            slope, intercept = np.polyfit(compute, np.log(losses - floor), 1)
+            a, b = float(np.exp(intercept)), float(-slope)
+            error = float(((losses - floor - a * compute**-b) ** 2).sum())
+            found.append((error, float(floor), a, b))
+    return min(found)[1:]
+
+
+def slope_and_intercept_exchanged(
+    compute: np.ndarray, losses: np.ndarray, floors: list[float]
+) -> Fit:
+    """Slope and intercept are exchanged: np.polyfit gives the highest power first, the slope."""
+    found = []
+    for floor in floors:
+        if floor < losses.min():
+            intercept, slope = np.polyfit(np.log(compute), np.log(losses - floor), 1)
+            a, b = float(np.exp(intercept)), float(-slope)
+            error = float(((losses - floor - a * compute**-b) ** 2).sum())
+            found.append((error, float(floor), a, b))
+    return min(found)[1:]

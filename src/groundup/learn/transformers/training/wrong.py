@@ -19,6 +19,13 @@ REPLACES = {
     "mean_of_means": "bits_per_byte",
     "nats_per_byte": "bits_per_byte",
     "multiplied_by_log_2": "bits_per_byte",
+    "raw_logits": "cross_entropy",
+    "log_forgotten": "cross_entropy",
+    "weights_in_a_row": "cross_entropy",
+    "divided_by_tokens": "cross_entropy",
+    "ends_at_zero": "schedule",
+    "divided_by_zero": "schedule",
+    "warmup_goes_first": "schedule",
 }
 
 
@@ -112,3 +119,45 @@ def nats_per_byte(nats: list[float], sizes: list[int]) -> float:
 def multiplied_by_log_2(nats: list[float], sizes: list[int]) -> float:
     """Nats become bits by *dividing* by log 2: there are more bits than nats."""
     return sum(nats) * math.log(2) / sum(sizes)
+
+
+def raw_logits(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """These are the logits themselves. They become log-probabilities first, by log_softmax."""
+    return -(weights * logits.gather(-1, targets[:, None])[:, 0]).sum()
+
+
+def log_forgotten(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The logarithm is missing: these are probabilities, and a loss sums their logarithms."""
+    return -(weights * logits.softmax(-1).gather(-1, targets[:, None])[:, 0]).sum()
+
+
+def weights_in_a_row(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """gather gives a column, (tokens, 1), and weights are a row: broadcasting made every pair of
+    them. Take the column's numbers first: [:, 0]."""
+    return -(weights * logits.log_softmax(-1).gather(-1, targets[:, None])).sum()
+
+
+def divided_by_tokens(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """That is the mean over the tokens. A step adds up sums and divides once, so return the sum."""
+    return -(weights * logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]).mean()
+
+
+def ends_at_zero(step: int, steps: int, warmup: int, decay: int) -> float:
+    """The last step has a rate of 0 and learns nothing. It is step steps - 1, and its scale is
+    1 / decay: (steps - step) / decay."""
+    rising = (step + 1) / warmup if warmup else 1.0
+    falling = (steps - 1 - step) / decay if decay else 1.0
+    return min(rising, 1.0, falling)
+
+
+def divided_by_zero(step: int, steps: int, warmup: int, decay: int) -> float:
+    """warmup or decay may be 0, and then there is no such ramp: ask before you divide."""
+    return min((step + 1) / warmup, 1.0, (steps - step) / decay)
+
+
+def warmup_goes_first(step: int, steps: int, warmup: int, decay: int) -> float:
+    """Where the two ramps overlap you look at the warm-up alone. The scale is the smallest of both
+    and 1."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return min(1.0, (steps - step) / decay) if decay else 1.0
