@@ -91,3 +91,12 @@ def test_a_share_of_the_documents_are_such_texts_and_none_by_itself() -> None:
     assert 150 < sources(morals_share=0.2).count("world-morals") < 250
     heldout = [pack.document(3, i, morals_share=0.9, heldout=True) for i in range(100)]
     assert {one.source for one in heldout} == {"world-stories"}
+
+
+def test_what_is_right_takes_the_place_of_facts_alone() -> None:
+    for index in range(300):
+        without, with_some = (pack.document(3, index, morals_share=share) for share in (0.0, 0.5))
+        if without.source == "world-facts":
+            assert with_some.source in ("world-facts", "world-morals")
+        else:
+            assert with_some == without

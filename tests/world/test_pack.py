@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "d7f4cdaf948c3d9c5d43535475bfbdcc11445e975e0409bdb81c20332b79f63c"
+DIGEST = "0b0382572e46885cd87d12a4c74ac4ce7eb70ac8752c6c00f03afa3e5ba74430"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack

@@ -261,7 +261,7 @@ def test_wrong_answers_are_told_from_right_ones_by_their_value_alone() -> None:
     assert seen > 15
 
 
-@pytest.mark.parametrize("seed", [18706, 34843, 40952, 52998])
+@pytest.mark.parametrize("seed", [34843, 52998, 87827, 94000])
 def test_an_answer_in_one_word_has_another_beside_it(seed: int) -> None:
     """No legs are `zero` in one word."""
     pair = questions.preference(SeededRandom(seed))

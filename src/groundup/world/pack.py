@@ -28,14 +28,15 @@ def document(
 ) -> Document:
     """A text to pre-train on: a story, a page of facts, a sketch of somebody, or what is right.
 
-    Held out are stories alone. UserError if the bias is not from 0 to 1.
+    What is right is told in the place of facts, as far as these go. Held out are stories alone.
+    UserError if the bias is not from 0 to 1.
     """
     dice = SeededRandom("document", seed, index, heldout)
-    if morals_share and not heldout and dice.chance(morals_share):
-        return Document(morals.document(dice), "world-morals", f"{seed}/{index}")
     drawn = dice.below(1000) / 1000
-    if heldout or drawn >= _FACTS + _LIVES:
+    if heldout or drawn >= max(_FACTS + _LIVES, morals_share):
         source, text = "world-stories", stories.story(dice, heldout=heldout).text
+    elif drawn < morals_share:
+        source, text = "world-morals", morals.document(dice)
     elif drawn < _FACTS:
         source, text = "world-facts", questions.document(dice)
     else:
