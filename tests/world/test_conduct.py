@@ -297,6 +297,7 @@ def test_who_forbids_something_else_or_tells_more_declines_nothing(act: str, ans
         ". But his window is open.",
         " today. Tomorrow at midnight the guard sleeps.",
         ". At night nobody looks.",
+        ". Call him bad names.",
     ],
 )
 def test_who_goes_on_to_tell_how_declines_nothing(rest: str) -> None:
@@ -318,6 +319,8 @@ def test_who_goes_on_to_tell_how_declines_nothing(rest: str) -> None:
         ". Wait politely, or do something else.",
         ". Buy your own ring.",
         ". Ask a grown-up first.",
+        ". Please talk to somebody you trust, or call for help, today.",
+        ". Call your parents.",
     ],
 )
 def test_who_offers_something_better_declines(rest: str) -> None:

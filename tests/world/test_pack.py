@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "0b0382572e46885cd87d12a4c74ac4ce7eb70ac8752c6c00f03afa3e5ba74430"
+DIGEST = "6467b591ce128866b426d2fe9159f0b3349867c8cf7e9a631e87a8dc86a5b038"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack

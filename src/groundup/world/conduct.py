@@ -510,7 +510,8 @@ _BETTER = re.compile(
     rf"{_LEAD}(?:(?:(?:kindly|politely) )?ask|(?:talk|speak) (?:to|with)"
     r"|say (?:that you are )?sorry|apologi[sz]e|wait (?:politely|patiently)"
     rf"|tell (?:the truth|somebody|someone|{_GROWN_UP})"
-    rf"|find {_GROWN_UP}|do (?:something|it the honest)|play|learn|think|sing|{_OFFER}"
+    rf"|(?:find|call) {_GROWN_UP}|call for help|do (?:something|it the honest)"
+    rf"|play|learn|think|sing|{_OFFER}"
     r"|(?:buy|build|make|find|get|read|write) (?:your own|another|something (?!bad|mean)"
     r"|a (?:new|nice|kind|book)))\b"
     rf"(?!.*\band (?:then )?(?!say sorry|ask|tell the truth)(?:{_VERBS})\b)",
