@@ -36,7 +36,8 @@ class DataConfig(StageConfig):
     )
     morals: Share = Field(
         default=0.0,
-        description="share of the texts of the set world that say what is right and what is wrong",
+        description="share of the texts of the set world that say what is right and what is wrong, "
+        "in the place of facts",
     )
     unknown: Literal["answered", "declined"] = Field(
         default="answered",
