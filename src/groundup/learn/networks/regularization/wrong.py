@@ -182,10 +182,5 @@ def loss_for_its_place(losses: Sequence[float], patience: int) -> tuple[int, flo
 
 def one_past_the_end(losses: Sequence[float], patience: int) -> tuple[int, int]:
     """Where nothing stops the training it ends at the last index, and that is len(losses) - 1."""
-    best = 0
-    for i, loss in enumerate(losses):
-        if loss < losses[best]:
-            best = i
-        elif i - best >= patience:
-            return i, best
-    return len(losses), best
+    stopped, best = _stopped(losses, patience)
+    return (stopped if stopped - best >= patience else len(losses)), best

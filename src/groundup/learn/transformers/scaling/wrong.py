@@ -1,5 +1,6 @@
 """What goes wrong with scaling laws."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,21 @@ REPLACES = {
 }
 
 Fit = tuple[float, float, float]
+Line = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _fits(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> list[Any]:
+def _line(compute: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Slope and intercept."""
+    return np.polyfit(np.log(compute), np.log(above), 1)
+
+
+def _fits(
+    compute: np.ndarray, losses: np.ndarray, floors: list[float], line: Line = _line
+) -> list[Any]:
     found = []
     for floor in floors:
         if floor < losses.min():
-            slope, intercept = np.polyfit(np.log(compute), np.log(losses - floor), 1)
+            slope, intercept = line(compute, losses - floor)
             a, b = float(np.exp(intercept)), float(-slope)
             error = float(((losses - floor - a * compute**-b) ** 2).sum())
             found.append((error, float(floor), a, b))
@@ -129,13 +138,7 @@ def a_in_the_power(compute: Any, floor: float, a: float, b: float) -> Any:
 
 def compute_as_it_is(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
     """The line is fitted over compute itself. It is straight over log(compute)."""
-    found = []
-    for floor in floors:
-        if floor < losses.min():
-            slope, intercept = np.polyfit(compute, np.log(losses - floor), 1)
-            a, b = float(np.exp(intercept)), float(-slope)
-            error = float(((losses - floor - a * compute**-b) ** 2).sum())
-            found.append((error, float(floor), a, b))
+    found = _fits(compute, losses, floors, lambda c, above: np.polyfit(c, np.log(above), 1))
     return min(found)[1:]
 
 
@@ -143,11 +146,5 @@ def slope_and_intercept_exchanged(
     compute: np.ndarray, losses: np.ndarray, floors: list[float]
 ) -> Fit:
     """Slope and intercept are exchanged: np.polyfit gives the highest power first, the slope."""
-    found = []
-    for floor in floors:
-        if floor < losses.min():
-            intercept, slope = np.polyfit(np.log(compute), np.log(losses - floor), 1)
-            a, b = float(np.exp(intercept)), float(-slope)
-            error = float(((losses - floor - a * compute**-b) ** 2).sum())
-            found.append((error, float(floor), a, b))
+    found = _fits(compute, losses, floors, lambda c, above: _line(c, above)[::-1])
     return min(found)[1:]
