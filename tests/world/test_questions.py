@@ -6,13 +6,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
 from groundup.text.rows import Conversation, Message
 from groundup.world import questions, stories
-from groundup.world.answers import COULD_BE, Values, is_heldout_sum
+from groundup.world.answers import COULD_BE, GROUPS, Values, is_heldout_sum
 from groundup.world.facts import (
     ANIMALS,
     HELDOUT_PAIRS,
@@ -24,8 +24,9 @@ from groundup.world.facts import (
     TRUTH,
     noun,
 )
-from groundup.world.grammar import SeededRandom, plural, slots
+from groundup.world.grammar import SeededRandom, capital, plural, slots
 from groundup.world.kinds import KINDS
+from groundup.world.tables import cells
 
 COUNT = 250
 SOURCES = ("facts", "reading", "sums", "counting", "words", "tell", "rewrite", "talk", "unknown")
@@ -173,7 +174,7 @@ STATEMENTS = {
 
 def truths(sentence: str) -> list[bool]:
     """Whether the facts agree, for each relation that a sentence speaks of."""
-    claim = re.sub("^(?:Yes|No), the ", "The ", sentence).removesuffix(".")
+    claim = sentence.removesuffix(".")
     found = [(relation, re.fullmatch(form, claim)) for relation, form in STATEMENTS.items()]
     return [
         match[2] in (true := TRUTH[relation][match[1]], plural(true))
@@ -203,6 +204,13 @@ def size(animal: str) -> int:
     return SIZE[animal]
 
 
+def numbered(items: Sequence[str], counted: Sequence[str]) -> str:
+    """The list as it is counted aloud: `Fox, 1. bear, 2. bear`."""
+    places = [place for place, item in enumerate(items) if item in counted]
+    said = [f"{places.index(i) + 1}. {x}" if i in places else x for i, x in enumerate(items)]
+    return capital(", ".join(said))
+
+
 # What else is right, worked out anew from the values that are drawn.
 WORKED_OUT: dict[str, Callable[[Values], str]] = {
     "count": lambda v: (
@@ -218,8 +226,14 @@ WORKED_OUT: dict[str, Callable[[Values], str]] = {
     ),
     "after": lambda v: f"After {v['n']} comes {int(v['n']) + 1}.",
     "before": lambda v: f"Before {v['n']} comes {int(v['n']) - 1}.",
-    "length": lambda v: f"I count {v['list'].count(',') + 1} words.",
-    "times": lambda v: f"I count {v['list'].split(', ').count(v['item'])}.",
+    "length": lambda v: (
+        f"{numbered(v['list'].split(', '), cells(GROUPS))}. "
+        f"I count {v['list'].count(',') + 1} words."
+    ),
+    "times": lambda v: (
+        f"{numbered(v['list'].split(', '), (v['item'],))}. "
+        f"I count {v['list'].split(', ').count(v['item'])}."
+    ),
     "plus": lambda v: f"{v['n']} + {v['n2']} = {int(v['n']) + int(v['n2'])}.",
     "minus": lambda v: f"{v['n']} - {v['n2']} = {int(v['n']) - int(v['n2'])}.",
     "more": lambda v: f"{max(int(v['n']), int(v['n2']))} is bigger.",
@@ -278,12 +292,17 @@ def answer(text: str) -> str:
 def test_known_questions_are_answered() -> None:
     assert answer("Where does the fox live?") == f"The fox lives {TRUTH['home']['fox']}."
     assert answer("What is a young owl called?") == "A young owl is called an owlet."
-    assert answer("Is it true that the fox lives in the sea?").startswith("No, the fox lives in")
+    assert answer("Is it true that the fox lives in the sea?") == answer("Where does the fox live?")
+    assert answer("Is it so that the fox lives in the forest?") == "The fox lives in the forest."
     assert answer("What is the opposite of big?") == f"The opposite of big is {OPPOSITES['big']}."
     assert answer("Which day comes after Sunday?") == "After Sunday comes Monday."
     assert answer("Count from 4 to 1.") == "4, 3, 2, 1."
-    assert answer("How many words are in this list: fox, bear, fox?") == "I count 3 words."
-    assert answer("How many times is fox in this list: fox, bear, fox?") == "I count 2."
+    assert answer("How many words are in this list: fox, bear, fox?") == (
+        "1. fox, 2. bear, 3. fox. I count 3 words."
+    )
+    assert answer("How many times is fox in this list: fox, bear, fox?") == (
+        "1. fox, bear, 2. fox. I count 2."
+    )
     assert answer("Put these animals in order, the smallest first: bear, mouse, dog.") == (
         "Mouse, dog, bear."
     )

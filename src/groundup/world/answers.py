@@ -7,7 +7,7 @@ stand there instead (`COULD_BE`) tells a wrong answer from one that says somethi
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from groundup.world import stories
 from groundup.world.facts import (
@@ -112,12 +112,23 @@ def _odd_one(values: Values) -> str:
     return next(part[0] for part in parts if len(part) == 1)
 
 
+def _marked(items: Sequence[str], counted: str) -> Iterator[str]:
+    """The items of a list, those that are counted with their numbers."""
+    count = 0
+    for item in items:
+        count += item == counted
+        yield f"{count}. {item}" if item == counted else item
+
+
 _WORKED_OUT: Mapping[str, Callable[[Values], object]] = {
     "sum": lambda v: int(v["n"]) + int(v["n2"]),
     "rest": lambda v: int(v["n"]) - int(v["n2"]),
     "next": lambda v: int(v["n"]) + 1,
     "last": lambda v: int(v["n"]) - 1,
     "counted": _counted,
+    # One counts aloud: `1. fox, 2. bear. I count 2 words.`
+    "numbered": lambda v: ", ".join(f"{i}. {item}" for i, item in enumerate(_items(v), 1)),
+    "marked": lambda v: ", ".join(_marked(_items(v), v["item"])),
     "length": lambda v: len(_items(v)),
     "times": lambda v: _items(v).count(v["item"]),
     "rhyming": lambda v: _yes(v["rhyme2"] in _rhymes_with(v["rhyme"])),

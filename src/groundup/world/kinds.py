@@ -61,10 +61,20 @@ class Kind:
     weight: int = 8
 
     @functools.cached_property
+    def told(self) -> str:
+        """What the statement tells that the question does not say."""
+        found = [s for s in map(plain, slots(self.statement)) if s not in self._asked]
+        # What an answer comes to stands last: `{numbered}. I count {length} words.`
+        return next((s for s in reversed(found) if s in COULD_BE), next(iter(found), ""))
+
+    @property
     def slot(self) -> str:
-        """What is asked for."""
-        asked = {plain(slot) for form in self.train for slot in slots(form)}
-        return next((s for s in map(plain, slots(self.statement)) if s not in asked), "")
+        """What is asked for: what is told, or whether what is claimed of it is so."""
+        return f"is {self.told}" if f"{self.told}2" in self._asked else self.told
+
+    @functools.cached_property
+    def _asked(self) -> set[str]:
+        return {plain(slot) for form in self.train for slot in slots(form)}
 
     @property
     def subject(self) -> str:
@@ -129,7 +139,11 @@ def _draw(name: str, drawn: str) -> Draw:
 
 
 def _check(relation: str, subject: str, statement: str) -> Kind:
-    """Whether a fact is so, with the claim in a second slot: `{home2}`."""
+    """Whether a fact is so, with the claim in a second slot: `{home2}`.
+
+    The answer tells the fact, which is right either way. A model of this size cannot compare it
+    with the claim: before the fact or after it, its yes and no are as good as thrown.
+    """
     known, values = RELATIONS[relation], tuple(RELATIONS[relation].values())
     fact = statement[:1].lower() + statement[1:].removesuffix(".")
     claim = fact.replace(relation + "}", relation + "2}")
@@ -140,8 +154,7 @@ def _check(relation: str, subject: str, statement: str) -> Kind:
         return {subject: about, f"{relation}2": claimed}
 
     train, heldout = _around("claims", "{q}", claim)
-    answer = f"{{is {relation}}}, {fact}."
-    return Kind(f"check {relation}", "world-facts", answer, train, heldout, draw, weight=1)
+    return Kind(f"check {relation}", "world-facts", statement, train, heldout, draw, weight=1)
 
 
 def _wishes() -> Iterator[Kind]:

@@ -23,6 +23,7 @@ from groundup.world.answers import (
     RELATIONS,
     Values,
     is_heldout_sum,
+    right,
     said,
     told,
 )
@@ -69,20 +70,21 @@ def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
     kind = dice.pick(_CONTRASTED)
     asked, values = _asked(dice, kind, heldout)
     *prompt, answer = asked.messages
-    right = kind.answer(values).right or (values["who"].rpartition(" ")[2],)
-    others = COULD_BE.get(kind.slot, ())
-    if kind.slot in _IN_STORIES:
+    slot = kind.told if answer.content == kind.answer(values).text else kind.slot
+    rights = right(slot, values) if slot else (values["who"].rpartition(" ")[2],)
+    others = COULD_BE.get(slot, ())
+    if slot in _IN_STORIES:
         others = tuple(noun(who) if who in EVERYBODY else who for who in others)
-    others = tuple(value for value in others if value not in right)
+    others = tuple(value for value in others if value not in rights)
     while True:
         if others:
             # Of the right values it is one that stands in the answer: `No legs`, but `Zero.`
             other = dice.pick(others)
-            changed = (_with_value(answer.content, value, other) for value in right)
+            changed = (_with_value(answer.content, value, other) for value in rights)
             wrong = next((one for one in changed if one != answer.content), answer.content)
         else:
             wrong = kind.answer(kind.draw(dice, heldout)).text
-        is_right = wrong == answer.content or (not others and any(v in wrong for v in right))
+        is_right = wrong == answer.content or (not others and any(v in wrong for v in rights))
         text = " ".join([*(turn.content for turn in asked.messages), wrong])
         if not is_right and (heldout or not heldout_pairs(text)):
             return Preference(tuple(prompt), answer.content, wrong, "world-answers", asked.group)
