@@ -71,7 +71,7 @@ def test_a_request_reads_back_and_its_answer_fits(
     assert all(abs(share - 0.5) < 0.05 for share in shares)
 
 
-def test_conversations_show_less_than_half_and_the_plainest(taught: list[Preference]) -> None:
+def test_conversations_show_less_than_half_and_the_plainest() -> None:
     told = [conduct.conversation(SeededRandom("plain", i)) for i in range(1500)]
     declined = [one for one in told if conduct.declines(one.messages[1].content)]
     assert abs(len(declined) / 1500 - 0.6) < 0.05
@@ -80,7 +80,7 @@ def test_conversations_show_less_than_half_and_the_plainest(taught: list[Prefere
         assert prompt.startswith(("How can I ", "Help me to ", "Tell me how to ", "I want to "))
         assert conduct.is_harmful(prompt) == conduct.declines(one.messages[1].content)
     in_conversations = {one.group for one in told}
-    in_preferences = {one.group for one in taught}
+    in_preferences = {conduct.preference(SeededRandom("all", i)).group for i in range(6000)}
     assert in_conversations < in_preferences
     assert 0.25 < len(in_conversations) / len(in_preferences) < 0.5
     assert not in_conversations & {"make a bomb", "hurt myself", "read the diary of {person}"}

@@ -100,3 +100,21 @@ def test_what_is_right_takes_the_place_of_facts_alone() -> None:
             assert with_some.source in ("world-facts", "world-morals")
         else:
             assert with_some == without
+
+
+def test_what_is_asked_of_a_deed_is_told_as_in_the_texts() -> None:
+    dice = SeededRandom("asked")
+    told = [morals.conversation(dice) for _ in range(400)]
+    harmful = {act.form: bool(act.topic) for act in conduct.acts(heldout=False)}
+    for kind in morals.KINDS.values():
+        harmful |= dict.fromkeys(kind.deeds, bool(kind.topic))
+    wrong = re.compile(r"(is wrong|is bad|does harm|you do wrong),? (because|for) ")
+    for one in told:
+        asked, answer = (turn.content for turn in one.messages)
+        assert asked.endswith("?") and bool(wrong.search(answer)) == harmful[one.group], one
+        assert conduct.asked_to(asked) is None and not re.search(r"\b[Ii]\b|\bmy\b", answer)
+    assert 0.4 < sum(harmful[one.group] for one in told) / len(told) < 0.6
+    sources = {pack.conversation(0, i).source for i in range(300)}
+    assert "world-morals" in sources
+    held = {pack.conversation(0, i, heldout=True).source for i in range(300)}
+    assert "world-morals" not in held

@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "6467b591ce128866b426d2fe9159f0b3349867c8cf7e9a631e87a8dc86a5b038"
+DIGEST = "e5d6656e28ffe9d37a165931b5a6e767d2deb5e500c235b583fff61ce3607162"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack
@@ -129,12 +129,14 @@ def test_the_vocabulary_is_a_childs() -> None:
 
 
 def test_no_bad_word_stands_outside_conduct_prompts(training: list[Row]) -> None:
+    """And the verdicts on what they ask for, which say it again."""
     found = importlib.util.find_spec("better_profanity")
     assert found is not None and found.origin is not None
     listed = Path(found.origin).with_name("profanity_wordlist.txt").read_text()
     bad = {line.strip().lower() for line in listed.splitlines()}
-    said = [text for row in training for text in answered(row)]
-    said += [t for row in training if row.source != "world-conduct" for t in asked(row)]
+    others = [row for row in training if row.source != "world-morals"]
+    said = [text for row in others for text in answered(row)]
+    said += [t for row in others if row.source != "world-conduct" for t in asked(row)]
     assert len(bad) > 500
     assert not words(said) & bad
 

@@ -33,9 +33,14 @@ class Act:
     answer: str = ""
 
 
-def conversation(dice: SeededRandom, *, heldout: bool = False) -> Conversation:
-    """A request with the right answer; three in five requests are harmful."""
-    act, text, right = _request(dice, 0.6, heldout, plain=not heldout)
+def conversation(
+    dice: SeededRandom, *, heldout: bool = False, forms: Sequence[str] = ()
+) -> Conversation:
+    """A request with the right answer; three in five requests are harmful.
+
+    It is asked in one of `forms`, where `{act}` stands for the act, or else in the page's wordings.
+    """
+    act, text, right = _request(dice, 0.6, heldout, plain=not heldout, forms=forms)
     messages = (Message("user", text), Message("assistant", right))
     return Conversation(messages, "world-conduct", act.form)
 
@@ -213,7 +218,12 @@ _END_MARKS = "?!. "  # which not everybody types
 
 
 def _request(
-    dice: SeededRandom, harmful: float, heldout: bool, *, plain: bool = False
+    dice: SeededRandom,
+    harmful: float,
+    heldout: bool,
+    *,
+    plain: bool = False,
+    forms: Sequence[str] = (),
 ) -> tuple[Act, str, str]:
     """An act, the request for it and the right answer; held out is a new act or a new wording."""
     bad, new = dice.chance(harmful), heldout and dice.chance(0.5)
@@ -221,7 +231,7 @@ def _request(
     sides: TableRow = ("held out",) if new else trained
     act = dice.pick([a for a in _ACTS.values() if bool(a.topic) == bad and a.side in sides])
     sides = _SIDES if new else ("held out",) if heldout else trained
-    form = dice.pick(_of(_WORDINGS, sides)).replace("{act}", act.form)
+    form = dice.pick(forms or _of(_WORDINGS, sides)).replace("{act}", act.form)
     if not plain and dice.chance(0.3 if bad else 0.15):
         form = f"{dice.pick(_ATTEMPTS['held out' if heldout else 'pairs'])} {form}"
     values = {slot: dice.pick(WORDS[slot]) for slot in slots(form)}

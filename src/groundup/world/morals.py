@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from groundup.text.rows import Conversation
 from groundup.world import conduct
 from groundup.world.facts import heldout_pairs
 from groundup.world.grammar import SeededRandom, capital, fill, plural, slots, with_article
@@ -38,6 +39,19 @@ def document(dice: SeededRandom) -> str:
     return " ".join(parts)
 
 
+def conversation(dice: SeededRandom) -> Conversation:
+    """Whether a deed is right, asked in a chat.
+
+    Else a model knows from its texts that something is wrong, and forgets it where it is asked to
+    help with that.
+    """
+    drawn = _of_kinds if dice.chance(0.5) else _of_conduct
+    deed, topic, words = drawn(dice, harmful=dice.chance(0.5))
+    done = _done(dice, deed, words)
+    asked = fill(dice.pick(_ASKED), {"deed": done})
+    return Conversation.of([asked, _verdict(dice, done, topic, "you")], "world-morals", deed)
+
+
 def _of_kind(dice: SeededRandom) -> str:
     """What is true of two words of a kind, and of the kind."""
     kind = KINDS[dice.pick(tuple(KINDS))]
@@ -54,9 +68,8 @@ def _deed(dice: SeededRandom) -> str:
     """
     harmful = dice.chance(0.5)
     if dice.chance(0.5):
-        kind = dice.pick([kind for kind in KINDS.values() if bool(kind.topic) == harmful])
-        return _judged(dice, dice.pick(kind.deeds), kind.topic, kind.words)
-    act = dice.pick([act for act in _TRAINED if bool(act.topic) == harmful])
+        return _judged(dice, *_of_kinds(dice, harmful))
+    act = _act(dice, harmful)
     judged = _judged(dice, act.form, act.topic, ())
     if act.topic == "sad" or dice.chance(0.7):
         return judged
@@ -64,6 +77,20 @@ def _deed(dice: SeededRandom) -> str:
         offer = dice.pick(conduct.offers_instead(act.topic)).rstrip(".")
         return f"{judged} {fill(dice.pick(_BETTER), {'offer': offer})}"
     return f"{judged} {_filled(dice, act.answer, {})}"
+
+
+def _of_kinds(dice: SeededRandom, harmful: bool) -> _Deed:
+    kind = dice.pick([kind for kind in KINDS.values() if bool(kind.topic) == harmful])
+    return dice.pick(kind.deeds), kind.topic, kind.words
+
+
+def _of_conduct(dice: SeededRandom, harmful: bool) -> _Deed:
+    act = _act(dice, harmful)
+    return act.form, act.topic, ()
+
+
+def _act(dice: SeededRandom, harmful: bool) -> conduct.Act:
+    return dice.pick([act for act in _TRAINED if bool(act.topic) == harmful])
 
 
 def _same_verb(dice: SeededRandom) -> str:
@@ -79,10 +106,18 @@ def _senses(dice: SeededRandom) -> str:
 
 def _judged(dice: SeededRandom, deed: str, topic: str, words: TableRow) -> str:
     """That a deed is wrong and why, or that it does no harm; said to `you` or told of `them`."""
-    values = _of_word(dice.pick(words)) if words else {}
     person = dice.pick(("you", "you", "you", "them"))
-    done = _filled(dice, deed, values)
-    done = done[:1].lower() + done[1:]
+    return _verdict(dice, _done(dice, deed, words), topic, person)
+
+
+def _done(dice: SeededRandom, deed: str, words: TableRow) -> str:
+    """A deed, filled, as it stands within a sentence."""
+    done = _filled(dice, deed, _of_word(dice.pick(words)) if words else {})
+    return done[:1].lower() + done[1:]
+
+
+def _verdict(dice: SeededRandom, done: str, topic: str, person: str) -> str:
+    """The verdict on what is done by me, as it is said to `you` or told of `them`."""
     for said, of_you, of_them in _PERSONS:
         done = re.sub(rf"\b{said}\b", of_you if person == "you" else of_them, done)
     if not topic:
@@ -105,6 +140,7 @@ def _of_word(word: str) -> dict[str, str]:
 
 _PAGE = page("morals")
 _WRONG, _RIGHT = labelled(_PAGE["wrong"]), labelled(_PAGE["right"])
+_ASKED = cells(_PAGE["asked"])
 _BETTER = cells(_PAGE["better"])
 _SENSES = labelled(_PAGE["senses"])
 # How deeds of mine are said to you, and told of others.

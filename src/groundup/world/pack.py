@@ -18,7 +18,7 @@ from groundup.world.grammar import SeededRandom
 _FACTS, _LIVES = 0.62, 0.16
 # Lives have no held-out side: whether a bias was learned is measured by probes, not by answers.
 # Shares of the conversations; the rest are questions, stories and talk.
-_CONDUCT, _ASKED_LIVES = 0.06, 0.05
+_CONDUCT, _ASKED_LIVES, _MORALS = 0.06, 0.05, 0.03
 # Shares of the pairs; the rest are right answers against wrong ones.
 _PAIRS_CONDUCT, _PAIRS_LIVES = 0.5, 0.1
 
@@ -47,7 +47,7 @@ def document(
 def conversation(
     seed: int, index: int, *, bias: float = 0.5, heldout: bool = False
 ) -> Conversation:
-    """A conversation to learn from, or with `heldout` one to be tested by, never of lives.
+    """A conversation to learn from; with `heldout` one to be tested by, never of lives or morals.
 
     UserError if the bias is not from 0 to 1.
     """
@@ -57,6 +57,8 @@ def conversation(
         return conduct.conversation(dice, heldout=heldout)
     if drawn < _CONDUCT + _ASKED_LIVES and not heldout:
         return lives.conversation(dice, bias)
+    if drawn < _CONDUCT + _ASKED_LIVES + _MORALS and not heldout:
+        return morals.conversation(dice)
     return questions.conversation(dice, heldout=heldout)
 
 

@@ -46,7 +46,7 @@ DECLINING += ("more", "why", "now", "asker", "online")
 @pytest.fixture(scope="module")
 def trained() -> list[Conversation]:
     made = Newcomers(Topics.of(ARTICLES))
-    return [made.conversation(0, i) for i in range(1500)]
+    return [made.conversation(0, i) for i in range(4000)]
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_harm_and_despair_in_capitals_are_answered_as_in_small_letters() -> None
     needy = {form.upper() for name in ("in a few words", "despair", "sad") for form in asks[name]}
     for heldout_side in (False, True):
         made = Newcomers(Topics.of(ARTICLES), heldout=heldout_side)
-        said = [made.conversation(1, i).messages for i in range(3000)]
+        said = [made.conversation(1, i).messages for i in range(4000)]
         loud = [turns for turns in said if turns[0].content.isupper()]
         for asked, answer, *_ in loud:
             if answer.content in ANSWERS["capitals"]:
@@ -222,7 +222,8 @@ def test_titles_are_asked_for_without_brackets_and_not_the_worlds_own() -> None:
 
 
 def test_what_the_world_knows_is_answered_and_right(trained: list[Conversation]) -> None:
-    known = [one for one in trained if one.source == "newcomer-known"]
+    acts = {act.form for act in conduct.acts(heldout=False)}
+    known = [one for one in trained if one.source == "newcomer-known" and one.group not in acts]
     true = {
         kind.answer({kind.subject: about}).text
         for kind in KINDS
@@ -238,6 +239,22 @@ def test_what_the_world_knows_is_answered_and_right(trained: list[Conversation])
     # Sums and counting are tested below.
     in_words = [one for one in known if not re.search("[0-9]", one.messages[-1].content)]
     assert told > 0.3 * len(in_words) > 0.15 * len(known)
+
+
+def test_the_worlds_requests_are_asked_in_the_newcomers_wordings_too(
+    trained: list[Conversation], heldout: list[Conversation]
+) -> None:
+    acts = {act.form: act for act in conduct.acts(heldout=False)}
+    known = [one for one in trained + heldout if one.source == NEWCOMER + "known"]
+    found = [one for one in known if one.group in acts]
+    assert len(found) > 100 and not set(map(id, found)) & set(map(id, heldout))
+    for one in found:
+        assert acts[one.group].side == "taught"
+        answer = one.messages[-1].content
+        assert conduct.declines(answer) == bool(acts[one.group].topic), one
+        assert answer not in ANSWERS["harm"] and not says_unknown(answer)
+    others = [one for one in found if conduct.asked_to(one.messages[0].content) is None]
+    assert len(others) > 0.7 * len(found), "their own wordings"
 
 
 def test_small_sums_are_solved_as_they_are_typed(trained: list[Conversation]) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from groundup.data.packs.wiki import Article, subjects
 from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation, Message, Preference
-from groundup.world import pack
+from groundup.world import conduct, pack
 from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
 from groundup.world.conduct import NOT_KNOWN, declines
 from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
@@ -41,7 +41,7 @@ NEWCOMER = "newcomer-"
 SOURCES = ("noise", "talk", "harm", "despair", "wishes", "sums", "real", "known")
 # How often each source is drawn; `known` are answers that must not be lost.
 _SHARES = {"noise": 7, "talk": 30, "harm": 7, "despair": 2}
-_SHARES |= {"wishes": 11, "sums": 5, "real": 13, "known": 25}
+_SHARES |= {"wishes": 11, "sums": 5, "real": 13, "known": 30}
 # How often, in pairs, not knowing is what is worse than an answer: seldom, as it makes not knowing
 # less likely everywhere.
 _DECLINED = 0.35
@@ -105,13 +105,14 @@ _PAGE = sections(
 )
 ANSWERS = labelled(_PAGE["answers"])
 ACTS = labelled(_PAGE["acts"])
+_IN_FULL = labelled(_PAGE["in full"])
 
 
 def _in_full(acts: str) -> dict[str, TableRow]:
     """The wordings of a request at length, with the slot of these acts in them."""
     return {
         side: tuple(form.replace("{act}", f"{{{acts}}}") for form in forms)
-        for side, forms in labelled(_PAGE["in full"]).items()
+        for side, forms in _IN_FULL.items()
     }
 
 
@@ -299,6 +300,8 @@ class Newcomers:
     def _drawn(self, dice: SeededRandom) -> tuple[Conversation, str]:
         """A conversation, and what of the real world it names last."""
         source = dice.pick(_SOURCES)
+        if source == "known" and not self.heldout and dice.chance(0.2):
+            return self._request(dice), ""
         if source == "known" and (self.heldout or dice.chance(0.6)):
             return self._careless(dice), ""
         turn = dice.pick(_DRAWN[source])
@@ -373,6 +376,16 @@ class Newcomers:
         text = _roughly(dice, asked.content, exactly=True)
         messages = (*before, Message("user", text), answer)
         return Conversation(messages, NEWCOMER + "known", normal_form(text))
+
+    def _request(self, dice: SeededRandom) -> Conversation:
+        """A request of the small world in the newcomers' wordings, and its right answer.
+
+        A model that meets them with unknown acts alone takes every new act for an unknown one.
+        """
+        found = conduct.conversation(dice, forms=_IN_FULL["ask"])
+        asked, answer = found.messages
+        messages = (Message("user", _roughly(dice, asked.content, exactly=True)), answer)
+        return Conversation(messages, NEWCOMER + "known", found.group)
 
     def _said_to_another(self, dice: SeededRandom, right: str) -> str:
         """What was right to say to something else, and is not what is right here."""
