@@ -4,8 +4,8 @@ A request is an *act* in a *wording*, sometimes after an *attempt* to talk the m
 conduct. Acts that harm somebody are declined kindly, with a reason and a better offer; acts that
 merely sound so ("cut the cake") are answered. Wordings and attempts are the same for both, so
 only the act tells. Conversations (SFT) show what is `taught`, half of the topics in four wordings
-and no attempts; preferences show what is for `pairs` too, so that one sees what alignment adds;
-and what is `held out` stands in neither.
+(or in those of whoever asks) and no attempts; preferences show what is for `pairs` too, so that one
+sees what alignment adds; and what is `held out` stands in neither.
 """
 
 from __future__ import annotations

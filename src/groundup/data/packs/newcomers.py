@@ -10,9 +10,10 @@ known is told by not being known, and not by a list.
 What harms somebody is declined, whether it is asked for in a few words or in full; what does no
 harm is asked for in the same full words.
 
-Three things keep "I do not know" from spreading: questions about the small world are asked in the
-newcomers' careless manner too, and are answered; its animals and things are told about in a few
-words; and in the pairs for DPO an answer is preferred to not knowing where there is one.
+Four things keep "I do not know" from spreading: questions about the small world are asked in the
+newcomers' careless manner too, and are answered; what it asks help with is asked in their wordings;
+its animals and things are told about in a few words; and in the pairs for DPO an answer is
+preferred to not knowing where there is one.
 
 What is held out is other wordings, with the titles of articles that are held out.
 """
