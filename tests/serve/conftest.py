@@ -17,7 +17,9 @@ import uvicorn
 from tests.conftest import TinyModel
 
 from groundup.generation.sampling import Sampling
+from groundup.serve.admission import Admission
 from groundup.serve.api import API
+from groundup.serve.models import Loaded
 from groundup.serve.server import listening
 from groundup.serve.worker import Served
 from groundup.text.tokenizer import Tokenizer
@@ -51,11 +53,11 @@ class Running:
 
 @contextmanager
 def serving(*models: Served, **settings: Any) -> Iterator[Running]:
-    settings = {"batch_size": 8, "waiting": 64, "hosts": ["127.0.0.1", "localhost"]} | settings
+    sizes = {name: settings.pop(name, most) for name, most in (("batch_size", 8), ("waiting", 64))}
+    door = Admission(**{"hosts": ["127.0.0.1", "localhost"]} | settings)
+    app = API(Loaded(models), door, **sizes).app
     at = listening("127.0.0.1", 0)
-    server = uvicorn.Server(
-        uvicorn.Config(API(models, **settings).app, log_config=None, lifespan="on", ws="none")
-    )
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [at]}, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{at.getsockname()[1]}"

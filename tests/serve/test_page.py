@@ -71,6 +71,7 @@ globalThis.document = {
   createElement: () => new Element(), body: new Element(), documentElement: new Element(),
   querySelectorAll: () => [],
 };
+globalThis.location = { search: "" };
 globalThis.window = { innerHeight: 0, scrollY: 0, addEventListener: () => {} };
 globalThis.ResizeObserver = class { observe() {} };
 globalThis.sessionStorage = { getItem: () => null, setItem: () => {} };
@@ -305,7 +306,7 @@ def test_nothing_typed_is_lost_where_no_server_answers(serve: Serve, tiny: Serve
     # Nobody listens at port 1.
     gone = 'await say("the sea"); address = "http://127.0.0.1:1"; await say("the ship");'
     found = talk(serve(tiny), gone)
-    assert found["told"] == ["the server does not answer; is groundup serve still running?"]
+    assert found["told"] == ["the server does not answer; is it still running?"]
     assert found["left"] == "the ship" and found["shown"][-1] == ["assistant", ""]
     found = talk(serve(tiny), 'fill("model"); byId("model").value = ""; ' + gone[22:])
     assert "There is no model yet" in found["trouble"] and found["left"] == "the ship"

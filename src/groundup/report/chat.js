@@ -18,7 +18,7 @@ const turns = (way = state.way) => byId(`turns-${way}`);
 // The server.
 
 const reached = promise => promise.catch(error => {
-  throw error.name === "AbortError" ? error : new Error("the server does not answer; is groundup serve still running?");
+  throw error.name === "AbortError" ? error : new Error("the server does not answer; is it still running?");
 });
 
 async function ask(path, body, signal) {
@@ -313,8 +313,16 @@ function draw() {
 }
 
 const GUARD = "A guard is on: it reads each message and each answer, so that answers come whole and none of their tokens can be looked at.";
-function about() {
-  const { about = [], suggestions = [], guarded } = model();
+async function about() {
+  const one = model();
+  if (one && !one.about) { // it is loaded now
+    fill("about", el("p", {}, `Loading ${one.id} …`));
+    fill("suggestions");
+    const found = await ask(`/v1/models/${one.id.split("/").map(encodeURIComponent).join("/")}`);
+    Object.assign(one, await found.json());
+  }
+  if (one !== model()) return; // another one was chosen meanwhile
+  const { about = [], suggestions = [], guarded } = one ?? {};
   fill("about", ...[...about, ...(guarded ? [GUARD] : [])].map(text => el("p", {}, text)));
   fill("suggestions", ...suggestions.map(text => el("button", { type: "button", onclick: () => send(text) }, text)));
 }
@@ -339,10 +347,22 @@ async function load() {
     const found = await ask("/v1/models");
     state.models = (await found.json()).data;
     fill("model", ...state.models.map(one => el("option", { value: one.id }, one.id)));
-    byId("trouble").textContent = "";
-    about();
+    const wanted = new URLSearchParams(location.search).get("model");
+    if (state.models.some(one => one.id === wanted)) byId("model").value = wanted;
+    await chosen();
   } catch (error) {
     byId("trouble").textContent = `There is no model yet: ${error.message}`;
+  }
+}
+
+// A model was chosen: what is to be said of it, or why it cannot be loaded.
+async function chosen() {
+  byId("trouble").textContent = "";
+  try {
+    await about();
+  } catch (error) {
+    fill("about");
+    byId("trouble").textContent = error.message;
   }
 }
 
@@ -361,7 +381,7 @@ byId("said").addEventListener("keydown", event => {
 });
 byId("said").addEventListener("input", grow);
 byId("look").addEventListener("change", draw);
-byId("model").addEventListener("change", about);
+byId("model").addEventListener("change", chosen);
 for (const way of ["chat", "text"]) {
   byId(way).addEventListener("click", () => {
     Object.assign(state, { way, follows: true });

@@ -11,21 +11,17 @@ form, `{"error": {"message", "type", "param", "code"}}`.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
-import re
-import secrets
 import time
 import traceback
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterator,
-    Sequence,
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
 )
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -33,18 +29,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from groundup.errors import UserError, known_names, shorten
 from groundup.generation.engine import Event
 from groundup.generation.request import Completion, PromptTooLong
 from groundup.lm.logprobs import NO_NUMBERS
-from groundup.report.page import drawn_html
 from groundup.runs.console import counted, printable, say
+from groundup.serve.admission import Admission, BadRequest, read_body, talk_page
 from groundup.serve.async_engine import AsyncEngine
+from groundup.serve.models import Models
 from groundup.serve.protocol import (
-    BadRequest,
     ChatCompletionRequest,
     CompletionRequest,
     GenerationRequest,
@@ -56,15 +52,6 @@ from groundup.serve.worker import Busy, RowEvent, Served, Stopped
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 B = TypeVar("B", bound=GenerationRequest)
-# A conversation of a million tokens has some four megabytes.
-_MOST_BYTES, _BODY_SECONDS = 8 * 2**20, 60
-_PORT = re.compile(r":\d*$")
-# The page runs and fetches nothing but what is in it and on this server, and stands in no other.
-_ALONE = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-}
 # Proxies must not wait for a stream's end before they pass it on.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # What statuses want beside them (RFC 9110, 11.6.1; RFC 6585, 4).
@@ -72,31 +59,17 @@ _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
 
 
 class API:
-    """What the addresses do; `app` is the ASGI application.
-
-    With an `api_key` all of /v1 asks for it. Pages of `allow_origins` may use it in a browser, and
-    no others ("*": all). `hosts` are the names of this machine; where the server `is_local` a
-    request must name one of them.
-    """
+    """What the addresses do for whom `admission` admits; `app` is the ASGI application."""
 
     def __init__(
-        self,
-        models: Sequence[Served],
-        *,
-        batch_size: int,
-        waiting: int,
-        api_key: str | None = None,
-        allow_origins: Sequence[str] = (),
-        hosts: Sequence[str] = (),
-        is_local: bool = True,
+        self, models: Models, admission: Admission, *, batch_size: int, waiting: int
     ) -> None:
-        self._models = {one.name: one for one in models}
-        self._api_key, self._created = api_key, int(time.time())
-        self._origins, self._hosts, self._is_local = allow_origins, hosts, is_local
+        self._models, self._admission = models, admission
+        self._created = int(time.time())
         self._engine = AsyncEngine(batch_size=batch_size, waiting=waiting)
         across = Middleware(
             CORSMiddleware,
-            allow_origins=list(allow_origins),
+            allow_origins=list(admission.allow_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
         )
@@ -109,7 +82,7 @@ class API:
                 Route("/v1/chat/completions", self._checked(self._chat), methods=["POST"]),
                 Route("/v1/completions", self._checked(self._complete), methods=["POST"]),
             ],
-            middleware=[across] if allow_origins else [],
+            middleware=[across] if admission.allow_origins else [],
             exception_handlers={HTTPException: _no_address},
             lifespan=self._lifespan,
         )
@@ -117,11 +90,15 @@ class API:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        async with self._engine.running():
+        async with self.running():
             yield
 
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """A context in which models compute, for who passes requests on to `app`."""
+        return self._engine.running()
+
     async def _page(self, _: Request) -> Response:
-        return HTMLResponse(drawn_html("chat.html.jinja", None), headers=_ALONE)
+        return talk_page()
 
     async def _health(self, _: Request) -> Response:
         status = "ok" if self._engine.is_alive else "stopped"
@@ -135,41 +112,49 @@ class API:
     # Models.
 
     async def _list(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [*map(self._told, self._models.values())]})
+        models = [self._told(name, self._models.loaded(name)) for name in self._models.names()]
+        return JSONResponse({"object": "list", "data": models})
 
     async def _show(self, request: Request) -> Response:
-        return JSONResponse(self._told(self._served(request.path_params["name"])))
+        served = await self._served(request.path_params["name"])
+        return JSONResponse(self._told(served.name, served))
 
-    def _told(self, served: Served) -> Json:
-        return {
-            "id": served.name,
+    def _told(self, name: str, served: Served | None) -> Json:
+        """A model as it is listed; one that is not loaded yet says no more than its name."""
+        told: Json = {
+            "id": name,
             "object": "model",
             "created": self._created,
             "owned_by": "groundup",
+        }
+        if served is None:
+            return told
+        return told | {
             "max_model_len": served.model.config.max_position_embeddings,
             "about": served.about,
             "suggestions": served.suggestions,
             "guarded": served.guard is not None,
         }
 
-    def _served(self, name: str | None) -> Served:
+    async def _served(self, name: str | None) -> Served:
         """The model of a name; without one, the only one that there is."""
-        if name is None and len(self._models) == 1:
-            return next(iter(self._models.values()))
+        names = self._models.names()
+        if name is None and len(names) == 1:
+            return await self._models.load(next(iter(names)))
         if name is None:
-            raise BadRequest(f"model is missing; served are {', '.join(self._models)}", "model")
-        if name not in self._models:
-            hint = known_names(name[:200], self._models, "served are")
+            raise BadRequest(f"model is missing; served are {', '.join(names)}", "model")
+        if name not in names:
+            hint = known_names(name[:200], names, "served are")
             raise BadRequest(
                 f"model={shorten(name)} is not served; {hint}", "model", "model_not_found", 404
             )
-        return self._models[name]
+        return await self._models.load(name)
 
     # Completions.
 
     async def _chat(self, request: Request) -> Response:
         body = await _parsed(ChatCompletionRequest, request)
-        served = self._served(body.model)
+        served = await self._served(body.model)
         self._engine.require_room(body.n)
         made = self._engine.rows(served, lambda: [body.request(served)], body.n)
         rows = await _while_there(request, made)
@@ -179,7 +164,7 @@ class API:
 
     async def _complete(self, request: Request) -> Response:
         body = await _parsed(CompletionRequest, request)
-        served = self._served(body.model)
+        served = await self._served(body.model)
         self._engine.require_room(len(body.prompts) * body.n)
         made = self._engine.rows(served, lambda: body.requests(served), body.n)
         rows = await _while_there(request, made)
@@ -227,7 +212,7 @@ class API:
 
         async def answer(request: Request) -> Response:
             try:
-                self._admit(request, keyed)
+                self._admission.admit(request, keyed=keyed)
                 return await endpoint(request)
             except ClientDisconnect:
                 return Response(status_code=499)  # nobody reads it
@@ -238,57 +223,10 @@ class API:
 
         return answer
 
-    def _admit(self, request: Request, keyed: bool) -> None:
-        place = request.headers.get("host", "")
-        host = _PORT.sub("", place).strip("[]").lower()
-        if self._is_local and host not in self._hosts:
-            known = ", ".join(self._hosts)
-            raise BadRequest(f"host={shorten(host)} must be one of {known}", status=403)
-        # A browser says whose page it is that asks. Our own has a name of this machine, or none: a
-        # stranger's name may lead here (DNS rebinding). A proxy may have taken the s off https.
-        origin, own = request.headers.get("origin"), set[str]()
-        if host in self._hosts or _is_address(host):
-            own = {f"http://{place}", f"https://{place}"}
-        if origin is not None and not {origin, "*"} & (own | {*self._origins}):
-            raise BadRequest(
-                f"pages of {shorten(origin)} may not ask; --allow-origins admits them", status=403
-            )
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if not keyed or self._api_key is None:
-            return
-        # Headers are read as Latin-1, whatever bytes they are.
-        sent, key = given.strip().encode("latin-1"), self._api_key.strip().encode()
-        is_key = secrets.compare_digest(sent, key)
-        if scheme.lower() != "bearer" or not is_key:
-            raise BadRequest(
-                "the API key is missing or wrong; send the one of groundup serve --api-key as "
-                "Authorization: Bearer KEY",
-                code="invalid_api_key",
-                status=401,
-            )
-
 
 async def _parsed(kind: type[B], request: Request) -> B:
-    """The body of a request, up to what any conversation may have. Raises BadRequest."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                body += part
-                if len(body) > _MOST_BYTES:
-                    said = f"the body has more than {_MOST_BYTES:,} bytes; send less"
-                    raise BadRequest(said, status=413)
-    except TimeoutError:
-        said = f"the body did not come within {_BODY_SECONDS} seconds"
-        raise BadRequest(said, status=408) from None
-    return await asyncio.to_thread(parsed, kind, bytes(body))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        return bool(ipaddress.ip_address(host))
-    except ValueError:
-        return False
+    """The body of a request. Raises BadRequest."""
+    return await asyncio.to_thread(parsed, kind, await read_body(request))
 
 
 async def _while_there(request: Request, made: Awaitable[T]) -> T:

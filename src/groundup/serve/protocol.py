@@ -24,6 +24,7 @@ from groundup.data.fields import with_system
 from groundup.errors import UserError, known_names, shorten
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
+from groundup.serve.admission import BadRequest
 from groundup.serve.worker import Served
 from groundup.text.chat import NO_TOOLS, leaves_tools_out
 from groundup.text.rows import BadRow, Conversation, as_dicts
@@ -45,20 +46,6 @@ _NAMES = {
     "stop_ids": "stop_token_ids",
 }
 B = TypeVar("B", bound="GenerationRequest")
-
-
-class BadRequest(Exception):
-    """A request that is not answered: why, the field it is about, OpenAI's code and the status."""
-
-    def __init__(
-        self,
-        message: str,
-        param: str | None = None,
-        code: str | None = None,
-        status: int = 400,
-    ) -> None:
-        super().__init__(message)
-        self.param, self.code, self.status = param, code, status
 
 
 class StreamOptions(BaseModel):

@@ -14,24 +14,30 @@ import json
 import logging
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from groundup.errors import UserError, installing
 from groundup.runs.console import printable, say
-from groundup.serve.worker import Served
+
+if TYPE_CHECKING:
+    from groundup.serve.admission import Admission
+    from groundup.serve.worker import Served
 
 # Seconds that running answers have to end after Ctrl-C.
 _GRACE = 3
 _MOST_CONNECTIONS = 1000
 
 
-def require_server() -> None:
+def require_server(command: str) -> None:
     """Raise `UserError` where what serves is not installed."""
     try:
         import starlette
         import uvicorn
     except ImportError:
-        raise UserError(f"groundup serve needs a web server; run {installing('serve')}") from None
+        raise UserError(
+            f"groundup {command} needs a web server; run {installing('serve')}"
+        ) from None
     del starlette, uvicorn
 
 
@@ -76,30 +82,54 @@ def serve(
     allow_origins: Sequence[str] = (),
 ) -> None:
     """Answer at that socket until Ctrl-C; `given_host` is what it was asked to listen at."""
-    import uvicorn
-
     from groundup.serve.api import API
+    from groundup.serve.models import Loaded
 
-    host, port = at.getsockname()[:2]
+    door = admission(at, given_host, api_key, allow_origins)
+    api = API(Loaded(models), door, batch_size=batch_size, waiting=waiting)
+    _tell(models, address(at))
+    answer(api.app, at, door, api.stop)
+
+
+def admission(
+    at: socket.socket,
+    given_host: str,
+    api_key: str | None = None,
+    allow_origins: Sequence[str] = (),
+) -> Admission:
+    """Who may ask at that socket: by the names of this machine alone, where it is local."""
+    from groundup.serve.admission import Admission
+
+    host = at.getsockname()[0]
     found = ipaddress.ip_address(host)
-    is_local = (getattr(found, "ipv4_mapped", None) or found).is_loopback
     names = {"localhost", "127.0.0.1", "::1", host, given_host, socket.gethostname()}
-    api = API(
-        models,
-        batch_size=batch_size,
-        waiting=waiting,
+    return Admission(
+        hosts=sorted(one.lower() for one in names),
+        is_local=(getattr(found, "ipv4_mapped", None) or found).is_loopback,
         api_key=api_key,
         allow_origins=allow_origins,
-        hosts=sorted(one.lower() for one in names),
-        is_local=is_local,
     )
+
+
+def address(at: socket.socket) -> str:
+    """The address by which a browser on this machine reaches a socket."""
+    host, port = at.getsockname()[:2]
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    _tell(models, f"http://{f'[{reached}]' if ':' in reached else reached}:{port}")
-    if not is_local and api_key is None:
+    return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"
+
+
+def answer(
+    app: Any, at: socket.socket, door: Admission, stop: Callable[[], Awaitable[None]]
+) -> None:
+    """Let an ASGI application answer at that socket until Ctrl-C; then `stop` ends what it does."""
+    import uvicorn
+
+    if not door.is_local and door.api_key is None:
         say("Whoever reaches this machine can use it; --api-key asks for a key.")
+    say("Ctrl-C stops it.")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     config = uvicorn.Config(
-        api.app,
+        app,
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -113,7 +143,7 @@ def serve(
         """Before it waits for open connections, what is drawn for them is stopped."""
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            await api.stop()
+            await stop()
             await super().shutdown(sockets)
 
     Server(config).run(sockets=[at])
@@ -129,14 +159,13 @@ def _most_connections() -> int:
     return _MOST_CONNECTIONS if soft < 0 else max(16, min(_MOST_CONNECTIONS, soft // 2))
 
 
-def _tell(models: Sequence[Served], address: str) -> None:
+def _tell(models: Sequence[Served], at: str) -> None:
     for one in models:
         size = f"{one.model.config.parameters / 1e6:,.1f} million parameters"
         say(f"Served:      {printable(one.name)}, {size}")
-    say(f"Talk:        {address} in a browser")
-    say(f"Programs:    {address}/v1, in OpenAI's interface")
+    say(f"Talk:        {at} in a browser")
+    say(f"Programs:    {at}/v1, in OpenAI's interface")
     body = '{"messages": [{"role": "user", "content": "Hello"}]}'
     if len(models) > 1:
         body = f'{{"model": {json.dumps(models[0].name)}, {body[1:]}'
-    say(f"             curl {address}/v1/chat/completions -d {shlex.quote(body)}")
-    say("Ctrl-C stops it.")
+    say(f"             curl {at}/v1/chat/completions -d {shlex.quote(body)}")

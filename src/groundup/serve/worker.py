@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -100,8 +101,10 @@ class Worker:
     def __init__(self, post: Post, *, batch_size: int, waiting: int) -> None:
         self._post, self._batch_size = post, batch_size
         self._most = batch_size + waiting
-        self._engines: dict[Served, Engine] = {}
-        self._tickets: dict[Served, dict[int, Ticket]] = {}
+        # A model that nobody serves or asks any more gives its memory back: what it answers still
+        # holds it, by its tickets.
+        self._engines = WeakKeyDictionary[Served, Engine]()
+        self._tickets = WeakKeyDictionary[Served, dict[int, Ticket]]()
         # What other threads ask for, which is done between two steps.
         self._wake = threading.Condition()
         self._orders: list[Callable[[], None]] = []
@@ -204,13 +207,18 @@ class Worker:
             with self._wake:
                 self._wake.wait_for(lambda: self._orders or self._calls or self._busy())
                 orders, self._orders = self._orders, []
-            for order in orders:
-                order()
-            if self._calls:
-                _call(*self._calls.popleft())
-            for served, engine in list(self._engines.items()):
-                if engine.unfinished:
-                    self._step(served, engine)
+            self._do(orders)
+            # What is done would be held here until there is more.
+            del orders
+
+    def _do(self, orders: Sequence[Callable[[], None]]) -> None:
+        for order in orders:
+            order()
+        if self._calls:
+            _call(*self._calls.popleft())
+        for served, engine in list(self._engines.items()):
+            if engine.unfinished:
+                self._step(served, engine)
 
     def _busy(self) -> bool:
         return any(engine.unfinished for engine in self._engines.values())

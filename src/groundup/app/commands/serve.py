@@ -97,7 +97,7 @@ def serve(
     from groundup.serve.server import listening, require_server
     from groundup.serve.server import serve as answer
 
-    require_server()
+    require_server("serve")
     with listening(host, port) as at, with_parts(mine):
         from groundup.app.completions import opened_guard
 

@@ -1,0 +1,38 @@
+"""The models that a server answers with, by the names that clients ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol, runtime_checkable
+
+from groundup.serve.worker import Served
+
+
+@runtime_checkable
+class Models(Protocol):
+    """Models by name, each of which may be loaded when it is first asked for."""
+
+    def names(self) -> Collection[str]:
+        """All that can be asked for."""
+
+    def loaded(self, name: str) -> Served | None:
+        """A model that is there; None where it would be loaded first."""
+
+    async def load(self, name: str) -> Served:
+        """A model that there is a name of."""
+
+
+class Loaded:
+    """Models that are all there from the beginning."""
+
+    def __init__(self, models: Sequence[Served]) -> None:
+        self._models = {one.name: one for one in models}
+
+    def names(self) -> Collection[str]:
+        return self._models
+
+    def loaded(self, name: str) -> Served:
+        return self._models[name]
+
+    async def load(self, name: str) -> Served:
+        return self._models[name]
