@@ -52,27 +52,32 @@ class Running:
 
 
 @contextmanager
-def serving(*models: Served, **settings: Any) -> Iterator[Running]:
-    sizes = {name: settings.pop(name, most) for name, most in (("batch_size", 8), ("waiting", 64))}
-    door = Admission(**{"hosts": ["127.0.0.1", "localhost"]} | settings)
-    app = API(Loaded(models), door, **sizes).app
+def answering(app: Any) -> Iterator[str]:
+    """The address at which an application answers."""
     at = listening("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [at]}, daemon=True)
     thread.start()
-    address = f"http://127.0.0.1:{at.getsockname()[1]}"
-    key = settings.get("api_key") or "none"
-    client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
     try:
         until = time.monotonic() + 20
         while not server.started and time.monotonic() < until:
             time.sleep(0.01)
-        yield Running(address, client)
+        yield f"http://127.0.0.1:{at.getsockname()[1]}"
     finally:
-        client.close()
         server.should_exit = True
         thread.join(20)
     assert not thread.is_alive()
+
+
+@contextmanager
+def serving(*models: Served, **settings: Any) -> Iterator[Running]:
+    sizes = {name: settings.pop(name, most) for name, most in (("batch_size", 8), ("waiting", 64))}
+    door = Admission(**{"hosts": ["127.0.0.1", "localhost"]} | settings)
+    with answering(API(Loaded(models), door, **sizes).app) as address:
+        key = settings.get("api_key") or "none"
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
+        with client:
+            yield Running(address, client)
 
 
 Serve = Callable[..., Running]

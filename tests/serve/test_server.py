@@ -29,11 +29,13 @@ from groundup.text.tokenizer import Tokenizer
 
 
 @contextmanager
-def program(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The program, and the address at which it answers by now."""
-    command = [sys.executable, "-m", "groundup", "serve", *words, "--port", "0"]
+def program(
+    *words: str, command: str = "serve", says: str = "Talk:"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The program, and the address that it says, at which it answers by now."""
+    given = [sys.executable, "-m", "groundup", command, *words, "--port", "0"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
         said = []
@@ -41,7 +43,7 @@ def program(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             for line in process.stdout:
                 said.append(line)
                 if line.startswith("Ctrl-C"):
-                    [address] = (one.split()[1] for one in said if one.startswith("Talk:"))
+                    [address] = (one.split()[1] for one in said if one.startswith(says))
                     yield process, address
                     return
             raise AssertionError("".join(said))

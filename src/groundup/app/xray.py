@@ -19,8 +19,8 @@ from groundup.runs.console import counted, say
 from groundup.runs.files import files_of, read_json_object, read_lines, writable
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
-from groundup.xray.look import text_ids, token_text, xray
-from groundup.xray.page import View, is_xray, write_xray
+from groundup.xray.look import MOST_TOKENS, text_ids, token_text, xray
+from groundup.xray.page import View, is_xray, write_xray, xray_html
 from groundup.xray.snapshots import load_snapshot, snapshot_steps
 from groundup.xray.trace import Head, check_heads
 
@@ -44,6 +44,31 @@ def look(
     """
     others = [] if against is None else [against[0]]
     writable(out, "--out", inputs=files_of(folder, *others), force=force, ours=is_xray)
+    title, views, tokenizer = _views(
+        folder, text, name=name, chat=chat, without=without, against=against, tokens=tokens
+    )
+    _say(views)
+    size = write_xray(out, title, views, lambda id: token_text(tokenizer, id))
+    say(f"Page:        {out} ({size / 1e6:.1f} MB)")
+
+
+def page(folder: Path, text: str, *, name: str, chat: bool) -> str:
+    """The page of what the model in a folder does with a text, as HTML."""
+    title, views, tokenizer = _views(folder, text, name=name, chat=chat)
+    return xray_html(title, views, lambda id: token_text(tokenizer, id))
+
+
+def _views(
+    folder: Path,
+    text: str | None,
+    *,
+    name: str,
+    chat: bool,
+    without: Sequence[str] = (),
+    against: tuple[Path, str] | None = None,
+    tokens: int = MOST_TOKENS,
+) -> tuple[str, list[View], Tokenizer]:
+    """What a page shows of a text, with its title and the tokenizer that read it."""
     stored, other = open_model(folder), None if against is None else open_model(against[0])
     heads = list(dict.fromkeys(_head(one) for one in without))
     check_heads(stored.config, heads)
@@ -76,9 +101,7 @@ def look(
     steps = [] if is_adapter(folder) or folder.is_file() else snapshot_steps(folder)
     for step in steps:
         views.append(View(f"step {step}", alike(load_snapshot(folder, step, stored.config)), step))
-    _say(views)
-    size = write_xray(out, title, views, lambda id: token_text(tokenizer, id))
-    say(f"Page:        {out} ({size / 1e6:.1f} MB)")
+    return title, views, tokenizer
 
 
 def _head(word: str) -> Head:

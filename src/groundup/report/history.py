@@ -15,7 +15,7 @@ from jaxtyping import Float
 from groundup.errors import UserError
 from groundup.runs.console import say
 from groundup.runs.files import is_kept, is_number, read_json_object, read_kept
-from groundup.runs.folder import kept_hashes, read_metrics, read_run
+from groundup.runs.folder import is_metric, kept_hashes, read_metrics, read_run
 
 # What each training stage measures on held-out material on the way, and what it is called.
 HELDOUT = {
@@ -25,6 +25,11 @@ HELDOUT = {
 }
 
 _POINTS_KEPT = 400
+
+
+def heldout_names(own: str | None) -> dict[str, str]:
+    """What may be measured on held-out material, by its key; a stage's own measure comes last."""
+    return HELDOUT if own in (None, *HELDOUT) else HELDOUT | {str(own): str(own).replace("_", " ")}
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,14 @@ class History:
     """A run folder's own records; `of` gives None for a model from elsewhere.
 
     `run` and `plan` are run.json and plan.json, `train` and `evaluations` the lines of
-    metrics.jsonl by kind, which are read when somebody asks for them: a long run has many.
+    metrics.jsonl by kind, which are read when somebody asks for them: a long run has many. Who has
+    read them gives the `lines`.
     """
 
     folder: Path
     run: dict[str, Any]
     plan: dict[str, Any]
+    lines: Sequence[dict[str, Any]] | None = None
 
     @staticmethod
     def of(folder: Path) -> History | None:
@@ -74,6 +81,8 @@ class History:
 
     @cached_property
     def _lines(self) -> list[dict[str, Any]]:
+        if self.lines is not None:
+            return [line for line in self.lines if is_metric(line)]
         return read_metrics(self.folder / "metrics.jsonl")
 
     @cached_property
@@ -165,10 +174,13 @@ class History:
     def learning_rate(self) -> Curve:
         return Curve("learning rate", self.tokens, self._of_steps("learning_rate"))
 
-    def heldout(self) -> Curve | None:
-        """What the stage measured on held-out material on the way, if it did."""
-        for key, name in HELDOUT.items():
-            lines = [line for line in self.evaluations if line.get(key) is not None]
+    def heldout(self, *, own: bool = False) -> Curve | None:
+        """What the stage measured on held-out material on the way, if it did.
+
+        By its `own` measure, too, if that is none of those that models are compared by.
+        """
+        for key, name in heldout_names(self.measure if own else None).items():
+            lines = [line for line in self.evaluations if is_number(line.get(key))]
             if lines and self.train:
                 tokens = [self._at_step(line["step"], self.tokens) for line in lines]
                 return Curve(name, np.array(tokens), np.array([line[key] for line in lines], float))

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -161,8 +162,38 @@ class Spans:
     spans: Sequence[Span | str]
 
 
-_Text: TypeAlias = str | Note | Box | Heading | Listing | Claims
-_Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans
+@dataclass(frozen=True)
+class Links:
+    """Where to go from here, side by side: words, and the address that they lead to."""
+
+    links: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A text to send to an address, with what goes along unseen and what may be ticked."""
+
+    action: str
+    label: str
+    name: str
+    most: int
+    """The most characters of the text."""
+    hidden: Mapping[str, str]
+    choices: Mapping[str, str]
+    """What may be ticked, by its name: the words beside it."""
+    button: str
+
+
+@dataclass(frozen=True)
+class Live:
+    """A page that a server makes anew: the address of `live.js`, which looks again."""
+
+    script: str
+    seconds: float
+
+
+_Text: TypeAlias = str | Note | Box | Heading | Listing | Claims | Links
+_Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans | Form
 # As text, for a fold holds blocks itself.
 Block: TypeAlias = "_Text | _Shown | Plots | Fold"
 
@@ -180,7 +211,8 @@ class Section:
 class Page:
     """A page: what a browser calls it, its heading and lead, an opening, and its sections.
 
-    `generator` is by which a page of ours is known again.
+    `generator` is by which a page of ours is known again. One that is `live` may change while it is
+    looked at.
     """
 
     title: str
@@ -190,6 +222,12 @@ class Page:
     sections: Sequence[Section]
     contents: bool = False
     generator: str = "groundup"
+    live: Live | None = None
+
+
+def live_script() -> str:
+    """What a live page looks again with."""
+    return (Path(__file__).parent / "live.js").read_text(encoding="utf-8")
 
 
 def written(
@@ -270,13 +308,10 @@ def _blocks(
 
 def html(page: Page) -> str:
     """The page as one file; what is no text of ours is escaped."""
-    environment = _environment()
-    environment.filters["kind"] = lambda block: type(block).__name__.lower()
-    environment.filters["picture"] = _picture
-    environment.filters["unbroken"] = _unbroken
-    return environment.get_template("page.html.jinja").render(page=page)
+    return _environment().get_template("page.html.jinja").render(page=page)
 
 
+@cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -286,6 +321,9 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["prose"] = prose
+    environment.filters["kind"] = lambda block: type(block).__name__.lower()
+    environment.filters["picture"] = _picture
+    environment.filters["unbroken"] = _unbroken
     return environment
 
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 from groundup.maths.calibration import ReliabilityBin, draw_reliability
 from groundup.report.estimate import BySource, Estimate
 from groundup.report.figure import STYLE, WIDTH, Plot
-from groundup.report.history import Curve
+from groundup.report.history import Curve, History
 from groundup.report.table import short_number
 from groundup.runs.console import three_digits
 
@@ -247,6 +247,43 @@ def loss_plot(
     axes.legend(frameon=False)
     caption = " ".join(filter(None, (f"{title} over the tokens read.", above, remark)))
     return Plot(_name(title), caption, figure)
+
+
+# What the loss of predicting tokens is in; that of preferences is over pairs.
+_NATS = "nats per token"
+
+
+def history_plots(
+    name: str,
+    history: History,
+    color: str = COLORS[0],
+    *,
+    levels: Mapping[str, float] = {},
+    pools: Mapping[str, str] = {},
+    whole: bool = False,
+) -> list[Plot]:
+    """What a run measured while it trained: held-out text, training loss, preferences.
+
+    `levels` of held-out text are to be beaten, and `pools` of preferences have names to show. The
+    `whole` shows whatever was measured on held-out material, which is not told elsewhere then.
+    """
+    drawn = []
+    heldout = history.heldout(own=whole)
+    # Only fine-tuning on nothing but answers measures the very loss that it trains on.
+    weighted = history.setting("prompt_weight") or 0
+    comparable = heldout if history.measure == "heldout_loss" and not weighted else None
+    if heldout is not None and history.measure == "bits_per_byte":
+        drawn.append(heldout_plot(f"{name}: held-out text", heldout, levels, color))
+    elif heldout is not None and whole and comparable is None:
+        drawn.append(heldout_plot(f"{name}: held out", heldout, levels, color))
+    mixture = history.reason("mixture")
+    loss, remark = history.loss(), f"Mixture: {mixture}." if mixture else ""
+    unit = _NATS if history.measure in ("bits_per_byte", "heldout_loss") else ""
+    drawn.append(loss_plot(f"{name}: loss", loss, comparable, color, remark, unit))
+    gained = {pools[pool]: curve for pool, curve in history.gained(tuple(pools)).items()}
+    if gained:
+        drawn.append(gained_plot(f"{name}: preferences on the way", gained, color))
+    return drawn
 
 
 def rate_plot(rates: Mapping[str, Curve], models: Iterable[str] = ()) -> Plot:

@@ -24,13 +24,16 @@ DASH = "–"
 class Cell:
     """A value, a note in small letters such as its interval, and a change against something.
 
-    `mark` is of the change or, without one, of the value.
+    `mark` is of the change or, without one, of the value. The value leads to `href`, and a `share`
+    from 0 to 1 is drawn as a bar below it.
     """
 
     value: str
     note: str = ""
     change: str = ""
     mark: Mark = ""
+    href: str = ""
+    share: float | None = None
 
     @staticmethod
     def of(text: str) -> Cell:
@@ -47,13 +50,16 @@ class Cell:
 class Row:
     """What was measured, with a cell for each column; None is shown as a dash.
 
-    `base` marks what was not learned, or is there to be beaten.
+    `base` marks what was not learned, or is there to be beaten. The title leads to `href`, and
+    stands further in the deeper the row is below those before it.
     """
 
     title: str
     cells: Sequence[Cell | None]
     note: str = ""
     base: bool = False
+    href: str = ""
+    depth: int = 0
 
 
 @dataclass(frozen=True)

@@ -447,10 +447,11 @@ def read_damaged_lines(path: Path) -> list[dict[str, Any] | None]:
     """The lines of a .jsonl log as `read_lines` gives them, with None for each that is damaged."""
     with naming(path):
         content = path.read_bytes()
-    return [_line(line) for line in content.split(b"\n") if line.strip()]
+    return [log_line(line) for line in content.split(b"\n") if line.strip()]
 
 
-def _line(line: bytes) -> dict[str, Any] | None:
+def log_line(line: bytes) -> dict[str, Any] | None:
+    """What a line of a .jsonl log says, with its `step`; None where it is damaged."""
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(line)
         if isinstance(value, dict) and is_count(value.get("step")):

@@ -149,10 +149,10 @@ class Run:
                 write_kept(described, wanted)
             _restore(folder / "plan.json")
             _restore(folder / "status.json")
-            if lost := _lost_parts(folder):
+            if lost := lost_parts(folder):
                 say(f"{lost[0]} is gone or cut short: it is made anew")
                 run.repairs = True
-            elif _status(folder) is None and (status := _lost_status(folder)):
+            elif read_status(folder) is None and (status := _lost_status(folder)):
                 say(
                     f"{status} is damaged or gone, and with it whether this run was finished: it "
                     "goes on from what it has saved, if need be from its first step"
@@ -286,10 +286,10 @@ class Run:
 
 def is_finished(folder: Path) -> bool:
     """Whether the stage in this folder is finished, and what it made is still there."""
-    return _lost_parts(folder) == []
+    return lost_parts(folder) == []
 
 
-def _status(folder: Path) -> dict[str, Any] | None:
+def read_status(folder: Path) -> dict[str, Any] | None:
     """What a run says of itself: a finished one keeps a copy, an unfinished one says it anew."""
     try:
         return read_kept(folder / "status.json", dict)
@@ -303,9 +303,9 @@ def _lost_status(folder: Path) -> Path | None:
     return path if path.exists() or any(folder.glob("*model*.safetensors")) else None
 
 
-def _lost_parts(folder: Path) -> list[Path] | None:
+def lost_parts(folder: Path) -> list[Path] | None:
     """What a finished stage has made and is gone or cut short; None where it is not finished."""
-    status = _status(folder)
+    status = read_status(folder)
     if status is None or status.get("state") != "finished":
         return None
     parts = status.get("parts")
@@ -363,10 +363,11 @@ _MEASURED = (
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, each of a `kind` and with numbers; damaged ones are left out."""
-    return [line for line in read_lines(path) if _is_metric(line)]
+    return [line for line in read_lines(path) if is_metric(line)]
 
 
-def _is_metric(line: dict[str, Any]) -> bool:
+def is_metric(line: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is whole: of a `kind`, and with the numbers that it needs."""
     kind = line.get("kind")
     numbers = {name: line[name] for name in _MEASURED if line.get(name) is not None}
     return (

@@ -10,7 +10,9 @@ import base64
 import ipaddress
 import re
 import secrets
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -18,6 +20,7 @@ from starlette.responses import HTMLResponse, Response
 
 from groundup.errors import shorten
 from groundup.report.page import drawn_html
+from groundup.runs.console import say
 
 # A conversation of a million tokens has some four megabytes.
 _MOST_BYTES, _BODY_SECONDS = 8 * 2**20, 60
@@ -142,3 +145,10 @@ def talk_page(home: str | None = None) -> Response:
     """
     headers = allowing(script_src="'unsafe-inline'", connect_src="'self'")
     return HTMLResponse(drawn_html("chat.html.jinja", None, home=home), headers=headers)
+
+
+def tell(what: str) -> None:
+    """Say at the terminal what was done or refused."""
+    # Where nobody reads it, or the disk is full, answers go on.
+    with suppress(Exception):
+        say(f"{time.strftime('%H:%M:%S')}  {what}")

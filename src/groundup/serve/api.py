@@ -20,7 +20,6 @@ from contextlib import (
     aclosing,
     asynccontextmanager,
     contextmanager,
-    suppress,
 )
 from typing import Any, TypeVar
 
@@ -36,8 +35,8 @@ from groundup.errors import UserError, known_names, shorten
 from groundup.generation.engine import Event
 from groundup.generation.request import Completion, PromptTooLong
 from groundup.lm.logprobs import NO_NUMBERS
-from groundup.runs.console import counted, printable, say
-from groundup.serve.admission import Admission, BadRequest, read_body, talk_page
+from groundup.runs.console import counted, printable
+from groundup.serve.admission import Admission, BadRequest, read_body, talk_page, tell
 from groundup.serve.async_engine import AsyncEngine
 from groundup.serve.models import Models
 from groundup.serve.protocol import (
@@ -218,7 +217,7 @@ class API:
                 return Response(status_code=499)  # nobody reads it
             except Exception as error:
                 status, said = _failure(error)
-                _tell(f"{status}, {printable(said['error']['message'])}")
+                tell(f"{status}, {printable(said['error']['message'])}")
                 return _JSON(said, status, headers=_HEADERS.get(status))
 
         return answer
@@ -268,13 +267,7 @@ def _telling(reply: Reply) -> Iterator[None]:
             took = f"{reply.seconds:.2f} s"
             ended = "" if len(reply.completions) == len(reply.rows) else "; not finished"
             read = counted(reply.read, "token")
-            _tell(f"{reply.served.name}: {read} read, {reply.drawn:,} drawn in {took}{ended}")
-
-
-def _tell(what: str) -> None:
-    # Where nobody reads it, or the disk is full, answers go on.
-    with suppress(Exception):
-        say(f"{time.strftime('%H:%M:%S')}  {what}")
+            tell(f"{reply.served.name}: {read} read, {reply.drawn:,} drawn in {took}{ended}")
 
 
 # What is sent.

@@ -61,6 +61,25 @@ Template = Annotated[
         help="variables of the chat template, such as --template.enable_thinking false",
     ),
 ]
+Host = Annotated[str, Parameter(help="the address to listen at; 0.0.0.0 lets other machines in")]
+Port = Annotated[ranges.Port, Parameter(help="its port; 0 takes any that is free")]
+
+
+def _key(type: Any, tokens: Sequence[Token]) -> str:
+    if not tokens[0].value.strip():
+        raise UserError("--api-key='' is empty, so that everybody could ask; give a key")
+    return tokens[0].value
+
+
+ApiKey = Annotated[
+    str | None,
+    Parameter(
+        converter=_key,
+        env_var="GROUNDUP_API_KEY",
+        show_env_var=True,
+        help="the key that every request must send (default: none)",
+    ),
+]
 Force = Annotated[
     bool,
     Parameter(negative="", show_default=False, help="overwrite what is there, whatever wrote it"),

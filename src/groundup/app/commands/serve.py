@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from groundup.app.commands.options import (
+    ApiKey,
     Device,
     GuardFolder,
+    Host,
     Mine,
     ModelFolder,
+    Port,
     SamplingOptions,
     Template,
     checked,
@@ -38,18 +41,9 @@ _REQUESTS = Group(
 @checked
 def serve(
     *models: ModelFolder,
-    host: Annotated[
-        str, Parameter(help="the address to listen at; 0.0.0.0 lets other machines in")
-    ] = "127.0.0.1",
-    port: Annotated[ranges.Port, Parameter(help="its port; 0 takes any that is free")] = 8000,
-    api_key: Annotated[
-        str | None,
-        Parameter(
-            env_var="GROUNDUP_API_KEY",
-            show_env_var=True,
-            help="the key that every request must send (default: none)",
-        ),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: ApiKey = None,
     allow_origins: Annotated[
         tuple[str, ...],
         Parameter(
@@ -86,8 +80,6 @@ def serve(
     """Serve models in OpenAI's interface."""
     if not models:
         raise UserError("there is no model to serve; name one: groundup serve quickstart")
-    if api_key is not None and not api_key.strip():
-        raise UserError("--api-key='' is empty, so that everybody could ask; give a key")
     if len(models) > 1 and adapter:
         raise UserError(
             f"--adapter is for one model, and {len(models)} are given; serve the folders of the "
@@ -105,7 +97,7 @@ def serve(
         served = [
             one
             for name, folder in folders.items()
-            for one in _served(name, folder, adapter, device, template, sampling)
+            for one in opened_models(name, folder, adapter, device, template, sampling)
         ]
         answer(
             [replace(one, guard=reader) for one in served],
@@ -134,13 +126,13 @@ def _names(models: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(names, models, strict=True))
 
 
-def _served(
+def opened_models(
     name: str,
     folder: Path,
     adapters: Sequence[Path],
     device: str,
-    template: dict[str, bool | str] | None,
-    sampling: SamplingOptions,
+    template: dict[str, bool | str] | None = None,
+    sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen)
 ) -> list[Served]:
     """A model by its name, and each of its adapters by its own."""
     from groundup.adapters.attach import active_adapter, adapter_names

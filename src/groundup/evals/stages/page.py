@@ -329,36 +329,19 @@ def passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list
 
 
 def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
-    drawn = []
+    drawn = list[Plot]()
     colors = plots.model_colors(model.name for model in models)
     trained = {model.name: model for model in models if model.history and model.history.train}
     for name, model in trained.items():
         assert model.history is not None
-        heldout = model.history.heldout()
-        if heldout is not None and model.history.measure == "bits_per_byte":
-            counted = model.material.ngrams if measured_here(model) else {}
-            levels = {f"{n}-gram": one.on_the_way for n, one in counted.items()}
-            title = f"{name}: held-out text"
-            drawn.append(plots.heldout_plot(title, heldout, levels, colors[name]))
-        # Only fine-tuning on nothing but answers measures the very loss that it trains on.
-        weighted = model.history.setting("prompt_weight") or 0
-        comparable = heldout if model.history.measure == "heldout_loss" and not weighted else None
-        mixture = model.history.reason("mixture")
-        loss, remark = model.history.loss(), f"Mixture: {mixture}." if mixture else ""
-        unit = _NATS if model.history.measure in ("bits_per_byte", "heldout_loss") else ""
-        drawn.append(plots.loss_plot(f"{name}: loss", loss, comparable, colors[name], remark, unit))
-        gained = {
-            _POOLS[pool]: curve for pool, curve in model.history.gained(tuple(_POOLS)).items()
-        }
-        if gained:
-            title = f"{name}: preferences on the way"
-            drawn.append(plots.gained_plot(title, gained, colors[name]))
+        reads_text = model.history.measure == "bits_per_byte" and measured_here(model)
+        counted = model.material.ngrams if reads_text else {}
+        levels = {f"{n}-gram": one.on_the_way for n, one in counted.items()}
+        drawn += plots.history_plots(name, model.history, colors[name], levels=levels, pools=_POOLS)
     rates = {n: m.history.learning_rate() for n, m in trained.items() if m.history is not None}
     return [*drawn, plots.rate_plot(rates, colors)] if rates else drawn
 
 
-# What the loss of predicting tokens is in; that of preferences is over pairs.
-_NATS = "nats per token"
 _POOLS = {POOLED: "pairs written by people", WORLD: "the small world’s pairs"}
 
 
