@@ -33,7 +33,7 @@ ROOT = HERE.parent
 FOLDERS = (
     *("maths", "nn", "runs", "report", "kernels", "train", "text", "world", "data", "adapters"),
     *("lm", "generation", "formats", "evals", "xray", "pretrain", "tune", "align", "serve"),
-    *("experiments", "learn", "app"),
+    *("studio", "experiments", "learn", "app"),
 )
 
 

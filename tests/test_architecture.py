@@ -20,7 +20,7 @@ ORDER = [
     *("maths", "nn", "runs", "report", "kernels"),
     *("train", "text", "world", "data", "adapters", "lm"),
     *("generation", "formats", "evals", "xray", "pretrain", "tune", "align"),
-    *("serve", "experiments", "learn", "app"),
+    *("serve", "studio", "experiments", "learn", "app"),
 ]
 # Modules of ours that fine-tuning loads at most, folders included, beside those of `kernels`, which
 # only make it faster. It was 60 until shapes came that Hugging Face has no class for: they brought
@@ -36,6 +36,7 @@ COMMANDS = (
     "scaling",
     "serve",
     "stages",
+    "studio",
     "xray",
 )
 # Oracles of the tests; the package stands without them.

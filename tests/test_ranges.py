@@ -23,6 +23,7 @@ from groundup.app.commands import (
     scaling,
     serve,
     stages,
+    studio,
     xray,
 )
 from groundup.app.settings import configured
@@ -271,7 +272,19 @@ def test_usage_names_what_is_given(
     name = "_".join(words).replace("-", "_")
     [function] = [
         getattr(page, name)
-        for page in (data, journeys, label, learn, machine, models, scaling, serve, stages, xray)
+        for page in (
+            data,
+            journeys,
+            label,
+            learn,
+            machine,
+            models,
+            scaling,
+            serve,
+            stages,
+            studio,
+            xray,
+        )
         if hasattr(page, name)
     ]
     for one in inspect.signature(function).parameters.values():

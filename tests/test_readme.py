@@ -40,8 +40,8 @@ README = "".join(
 # What takes a quarter of an hour or a network; tests of their own run these in miniature.
 ONLY_PARSED = (
     *("groundup quickstart", "groundup run ", "groundup chat hub:"),
-    # It answers until somebody stops it (tests/serve).
-    "groundup serve",
+    # They answer until somebody stops them (tests/serve, tests/studio).
+    *("groundup serve", "groundup studio"),
     # Of the few rows here none is harmful (tests/align/guards).
     *("groundup guard", "groundup chat quickstart --guard"),
     *(

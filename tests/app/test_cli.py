@@ -43,7 +43,7 @@ from groundup.train.remembered import remember
 from miniature import write_miniature
 
 COMMANDS = ["quickstart", "run", "data", "tokenizer", "pretrain", "sft", "dpo", "eval"]
-COMMANDS += ["generate", "chat", "label", "experiment", "xray"]
+COMMANDS += ["generate", "chat", "label", "experiment", "studio", "xray"]
 DATA_COMMANDS = ["data list", "data show", "data pull", "data build", "data inspect"]
 
 

@@ -257,6 +257,17 @@ def _add_models(app: App) -> None:
     )
     _add(
         app,
+        "studio:studio",
+        "studio",
+        _MODELS,
+        "See in a browser all that was trained here, talk to it, and look into it.",
+        "Every run below a folder, as the tree of its lineage, with its curves, its samples and "
+        "its plan, also while it trains. Its pages are on this machine alone unless --host says "
+        "otherwise; it needs the extra `serve`: pip install 'groundup[serve]'.",
+        usage="studio [OPTIONS] [FOLDER]",
+    )
+    _add(
+        app,
         "xray:xray",
         "xray",
         _UNDERSTANDING,

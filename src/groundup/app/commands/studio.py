@@ -1,0 +1,49 @@
+"""`studio`: the web page of all that was trained here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from groundup.app.commands.options import ApiKey, Device, Host, Port, checked
+from groundup.errors import UserError
+
+if TYPE_CHECKING:
+    from groundup.serve.worker import Served
+
+
+@checked
+def studio(
+    folder: Annotated[
+        Path, Parameter(help="the folder whose runs are shown, at whatever depth they lie in it")
+    ] = Path("."),
+    /,
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = 8001,
+    api_key: ApiKey = None,
+    device: Device = "cpu",
+) -> None:
+    """Show all that was trained here, in a browser."""
+    if not folder.is_dir():
+        there = "is a file" if folder.exists() else "is not there"
+        raise UserError(f"FOLDER={str(folder)!r} {there}; give a folder with runs in it, or none")
+    from groundup.serve.server import listening, require_server
+
+    require_server("studio")
+    from groundup.studio.server import studio as show
+
+    def open(name: str, folder: Path) -> Served:
+        from groundup.app.commands.serve import opened_models
+
+        return opened_models(name, folder, (), device)[0]
+
+    def look(name: str, folder: Path, text: str, as_message: bool) -> str:
+        from groundup.app.xray import page
+
+        return page(folder, text, name=name, chat=as_message)
+
+    with listening(host, port) as at:
+        show(folder, at, host, api_key=api_key, open=open, look=look)

@@ -1,0 +1,386 @@
+"""The studio's pages as data: all runs as the tree of their lineage, and one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from groundup.report.figure import Plot
+from groundup.report.history import History
+from groundup.report.page import (
+    PAGE,
+    Answer,
+    Block,
+    Box,
+    Dialogue,
+    Fold,
+    Form,
+    Heading,
+    Links,
+    Listing,
+    Live,
+    Note,
+    Page,
+    Plots,
+    Section,
+)
+from groundup.report.table import Cell, Column, Mark, Part, Row, Table, short_number
+from groundup.runs.console import counted, duration, three_digits
+from groundup.studio.runs import Run, Runs, State
+
+# Seconds after which a page looks again: while something runs, and to see whether anything does.
+_SOON, _LATER = 5, 20
+# A page shows so many of a run's samples, and of a file so many characters.
+_SAMPLES, _LETTERS = 8, 20_000
+# As many characters as the tokens that an X-ray looks at may have.
+MOST_LETTERS = 2_000
+_NEVER = datetime.fromtimestamp(0, UTC)
+_WORDS: Mapping[State, tuple[str, Mark]] = {
+    "running": ("running", ""),
+    "finished": ("done", "yes"),
+    "stopped": ("stopped", ""),
+    "begun": ("begun", ""),
+    "damaged": ("damaged", "no"),
+}
+
+
+def home_page(runs: Runs) -> Page:
+    """All runs below the folder, those of one recipe together, each below what it was made from."""
+    found = runs.all()
+    running = [run for run in found.values() if run.state == "running"]
+    now = f"{len(running)} running now" if running else "none is running now"
+    lead = f"{counted(len(found), 'run')} below `{runs.root}`; {now}."
+    links = [("Talk to a model", "/talk")] if any(run.holds_model for run in found.values()) else []
+    opening: list[Block] = [Links(links)] if links else []
+    if runs.cut:
+        opening.append(Note("There is more below this folder; give a folder that is nearer."))
+    if not found:
+        opening.append(
+            Box(
+                "Nothing was trained here yet. Begin with a whole journey, from text to a model "
+                "that chats; this page shows it as it goes.",
+                ["`groundup quickstart`", "`groundup run RECIPE`, a journey of your own"],
+            )
+        )
+        return _page("Runs", f"No runs below `{runs.root}` yet.", opening, [], _LATER)
+    return _page(
+        "Runs", lead, [*opening, _runs_table(runs, found)], [], _SOON if running else _LATER
+    )
+
+
+def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]) -> Page:
+    """One run, from its own files: how far it is, its curves, its samples, how it came to be."""
+    named = run.path or run.name
+    word, _ = _WORDS[run.state]
+    lead = f"{run.stage or 'A run'}, {word}"
+    if run.begun is not None:
+        lead += f"; begun {_when(run.begun)}"
+    links = [("All runs", "/")]
+    if run.holds_model:
+        links += [("Talk to it", _talk(run)), ("Look inside", "#inside")]
+    if run.file(PAGE) is not None:
+        links.append(("Its report", f"/report/{quote(run.path)}"))
+    opening: list[Block] = [Links(links)]
+    if run.why:
+        opening.append(Box(_sentence(f"{word}: {run.why}")))
+    opening += [_facts_table(runs, run)]
+    history = run.history
+    sections = [
+        Section("Curves", "curves", [Plots(plots)] if plots else []),
+        Section("What it wrote", "samples", _samples(samples)),
+        Section("What it was made from", "lineage", list(_lineage(runs, run))),
+        Section("Look inside", "inside", [_inside(run)] if run.holds_model else []),
+        Section("Plan", "plan", _plan(history)),
+        Section("How it was begun", "settings", _settings(history.run)),
+        Section("What it says of itself", "files", list(_files(run))),
+    ]
+    kept = [section for section in sections if section.blocks]
+    return _page(named, f"{lead}.", opening, kept, _SOON if run.state == "running" else _LATER)
+
+
+def refusal_page(status: int, why: str) -> Page:
+    """Why there is nothing to be seen at an address."""
+    blocks: list[Block] = [Links([("All runs", "/")]), Box(_sentence(why))]
+    return Page(f"groundup studio: {status}", "This cannot be shown", "", blocks, [])
+
+
+def _page(
+    title: str, lead: str, opening: Sequence[Block], sections: Sequence[Section], seconds: float
+) -> Page:
+    whole, live = f"{title} · groundup studio", Live("/live.js", seconds)
+    return Page(whole, title, lead, opening, sections, generator="groundup studio", live=live)
+
+
+# All runs.
+
+
+def _runs_table(runs: Runs, found: Mapping[str, Run]) -> Table:
+    columns = [
+        Column("state"),
+        Column("steps"),
+        Column("loss", "training"),
+        Column("held out"),
+        Column("size"),
+        Column("begun"),
+        Column(""),
+    ]
+    rows = list[Row | Part]()
+    for group, tree in _trees(runs, found):
+        rows.append(Part(group or runs.root.name))
+        rows += [_row(runs, *one) for one in tree]
+    bad = [f"**{run.path or run.name}**: {run.why}" for run in found.values() if run.why]
+    return Table(columns, rows, corner="run", title="Runs", remarks=bad)
+
+
+def _trees(
+    runs: Runs, found: Mapping[str, Run]
+) -> Iterator[tuple[str, Sequence[tuple[Run, int, str]]]]:
+    """The runs of each folder, last begun first: how far below others each stands, or from where.
+
+    Of all that a run is made from it stands below what was made last: data before a tokenizer, a
+    tokenizer before a model.
+    """
+    made_from = {
+        path: {at for _, at in runs.parents(run).values() if at is not None and at in found}
+        for path, run in found.items()
+    }
+    heights: dict[str, int] = {}
+
+    def height(path: str, below: frozenset[str] = frozenset()) -> int:
+        # A damaged run.json may say anything, also that a run is made from itself.
+        if path not in heights:
+            above = (height(one, below | {path}) for one in made_from[path] - below)
+            heights[path] = 1 + max(above, default=0)
+        return heights[path]
+
+    groups: dict[str, list[Run]] = {}
+    below: dict[str | None, list[tuple[Run, str]]] = {}
+    for path, run in sorted(found.items(), key=lambda one: (one[1].begun or _NEVER, one[0])):
+        groups.setdefault(run.group, []).append(run)
+        above = [one for one in made_from[path] if height(one) < height(path)]
+        last = max(above, key=lambda one: (height(one), one), default="")
+        is_near = bool(above) and found[last].group == run.group
+        below.setdefault(last if is_near else None, []).append((run, "" if is_near else last))
+
+    def tree(path: str | None, depth: int) -> Iterator[tuple[Run, int, str]]:
+        for run, elsewhere in below.get(path, ()):
+            yield run, depth, elsewhere
+            yield from tree(run.path, depth + 1)
+
+    rows = list(tree(None, 0))
+    for group in sorted(groups, key=lambda one: groups[one][-1].begun or _NEVER, reverse=True):
+        yield group, [one for one in rows if one[0].group == group]
+
+
+def _row(runs: Runs, run: Run, depth: int, elsewhere: str = "") -> Row:
+    parameters = run.history.planned("parameters")
+    cells = [
+        _state(run),
+        _steps(run),
+        _number(run.latest.loss),
+        _number(run.latest.heldout, run.latest.measure.removeprefix("held-out ")),
+        Cell(
+            f"{three_digits(runs.size(run) / 1e6)} MB",
+            f"{short_number(parameters)} parameters" if parameters else "",
+        ),
+        None if run.begun is None else Cell(_when(run.begun)),
+        Cell("Talk", href=_talk(run)) if run.holds_model else Cell(""),
+    ]
+    notes = (run.stage if run.stage != run.name else "", f"from {elsewhere}" if elsewhere else "")
+    return Row(run.name, cells, ", ".join(filter(None, notes)), href=_address(run), depth=depth)
+
+
+def _state(run: Run) -> Cell:
+    word, mark = _WORDS[run.state]
+    note = ""
+    if run.state == "running" and run.heard is not None:
+        ago = max(0.0, (datetime.now(UTC) - run.heard).total_seconds())
+        note = "heard just now" if ago < 10 else f"heard {duration(ago)} ago"
+    return Cell(word, note, mark=mark)
+
+
+def _steps(run: Run) -> Cell | None:
+    if run.steps is None:
+        return None
+    done, planned = run.steps
+    if run.state == "finished":
+        seconds = run.status.get("seconds")
+        took = f"in {duration(seconds)}" if isinstance(seconds, float) else ""
+        return Cell(f"{done:,}", took)
+    left = "" if run.seconds_left is None else f"{duration(run.seconds_left)} left"
+    return Cell(f"{done:,} of {planned:,}", left, share=min(1.0, done / planned))
+
+
+def _number(value: float | None, note: str = "") -> Cell | None:
+    return None if value is None else Cell(f"{value:.3f}", note)
+
+
+# One run.
+
+
+def _facts_table(runs: Runs, run: Run) -> Table:
+    row = _row(runs, run, 0)
+    columns = ["state", "steps", "training loss", "held out", "size"]
+    return Table(
+        [Column(title) for title in columns],
+        [Row(run.name, row.cells[:5], run.stage)],
+        corner="run",
+        title="Where it is",
+    )
+
+
+def _samples(samples: Sequence[Any]) -> list[Block]:
+    """What a model wrote after so many steps, the same prompts' texts one below the other."""
+    by_prompt: dict[str, list[Answer]] = {}
+    for one in samples:
+        prompt, text = one.get("prompt"), one.get("text")
+        if isinstance(prompt, str) and isinstance(text, str):
+            who = f"after step {one['step']:,}"
+            by_prompt.setdefault(prompt, []).append(Answer(who, text[:_LETTERS]))
+    blocks: list[Block] = []
+    for prompt, answers in list(by_prompt.items())[:_SAMPLES]:
+        few = _spread(answers, _SAMPLES)
+        blocks.append(Dialogue([("the prompt", prompt)], few))
+        if len(few) < len(answers):
+            title = f"All {len(answers):,} texts of this prompt"
+            blocks.append(Fold(title, [Dialogue([], answers[-200:])]))
+    return blocks
+
+
+def _spread(answers: Sequence[Answer], most: int) -> Sequence[Answer]:
+    """The first and the last, and between them the more the earlier: most is learned at first."""
+    if len(answers) <= most:
+        return answers
+    last = len(answers) - 1
+    places = {round((last + 1) ** (i / (most - 1))) - 1 for i in range(most)} | {last}
+    return [answers[place] for place in sorted(places)]
+
+
+def _lineage(runs: Runs, run: Run) -> Iterator[Block]:
+    rows = []
+    for name, (said, path) in runs.parents(run).items():
+        href = "" if path is None else f"/runs/{quote(path)}"
+        rows.append(Row(said, [Cell(name)], href=href))
+    if rows:
+        yield Table([Column("as its")], rows, corner="made from", title="What it was made from")
+    made = [
+        (one, name)
+        for one in runs.all().values()
+        for name, (_, path) in runs.parents(one).items()
+        if path == run.path
+    ]
+    if made:
+        yield Heading("Made from it")
+        yield Table(
+            [Column("which it reads as its")],
+            [
+                Row(one.path or one.name, [Cell(name)], one.stage, href=_address(one))
+                for one, name in made
+            ],
+            corner="run",
+            title="Made from it",
+        )
+
+
+def _inside(run: Run) -> Form:
+    return Form(
+        "/look",
+        "A text that the model reads; the page shows what it does with each token",
+        "text",
+        MOST_LETTERS,
+        {"model": run.path or run.name},
+        {"chat": "as a message to answer"} if run.history.chats else {},
+        "Look inside",
+    )
+
+
+def _plan(history: History) -> list[Block]:
+    """What was resolved once, with its reasons."""
+    reasons = history.plan.get("reasons")
+    reasons = reasons if isinstance(reasons, dict) else {}
+    flat = dict(_flat({name: one for name, one in history.plan.items() if name != "reasons"}))
+    known = {k: v for k, v in history.run.get("config", {}).items() if v is not None} | flat
+    columns = [Column("value", words=True), Column("reason", words=True)]
+    why = [
+        Row(name, [Cell(_shown(known[name])) if name in known else None, Cell(str(reason))])
+        for name, reason in reasons.items()
+    ]
+    rest = [Row(name, [Cell(_shown(value))]) for name, value in flat.items()]
+    blocks: list[Block] = [Table(columns, why, corner="decided", title="Plan")] if why else []
+    if rest:
+        blocks.append(Fold("All of the plan", [Table(columns[:1], rest, corner="value of")]))
+    return blocks
+
+
+def _settings(described: Mapping[str, Any]) -> list[Block]:
+    """What the run was begun with, and on what."""
+    config = _flat({k: v for k, v in described.get("config", {}).items() if v is not None})
+    about = {
+        name: described[name]
+        for name in ("started", "versions", "machine", "git", "mine")
+        if described.get(name)
+    }
+    return [
+        Fold(title, [Table([Column("value", words=True)], rows, corner="name")])
+        for title, found in (("Settings", config), ("Machine and versions", _flat(about)))
+        if (rows := [Row(name, [Cell(_shown(value))]) for name, value in found])
+    ]
+
+
+def _files(run: Run) -> Iterator[Block]:
+    """What it says of its data and of its model, as it stands there."""
+    titles = {"data.json": "What its data are", "README.md": "The model's card"}
+    for name, title in titles.items():
+        path = run.file(name)
+        if path is not None and (text := _text(path)):
+            yield Fold(f"{title} ({name})", [Listing(text)])
+
+
+def _text(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(_LETTERS + 1)
+    except OSError:
+        return ""
+    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]}\n…"
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Each value by its name, of tables in it with a dot between the names."""
+    found = list[tuple[str, Any]]()
+    for name, value in values.items():
+        whole = f"{before}{name}"
+        inner = value if isinstance(value, dict) and before.count(".") < 3 else None
+        found += _flat(inner, f"{whole}.") if inner else [(whole, value)]
+    return found
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 500 else f"{text[:500]} …"
+
+
+def _address(run: Run) -> str:
+    return f"/runs/{quote(run.path)}"
+
+
+def _talk(run: Run) -> str:
+    return f"/talk?{urlencode({'model': run.path or run.name})}"
+
+
+def _when(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"

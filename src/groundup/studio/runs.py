@@ -1,0 +1,319 @@
+"""Every run below a folder as it is now: what it was made from, how far it is, what it measured.
+
+All of it is read from the run's own files while another process may write them: small files whole,
+logs from their end. Links are not followed, so that nothing outside of the folder is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import psutil
+
+from groundup.errors import UserError
+from groundup.formats.locate import CONFIG, holds_model
+from groundup.report.history import History, heldout_names
+from groundup.runs.files import is_count, is_kept, is_number, read_json_object, read_kept
+from groundup.runs.folder import is_metric, lost_parts, read_run, read_status
+from groundup.runs.growing import last_lines
+
+State = Literal["running", "finished", "stopped", "begun", "damaged"]
+# So deep and so many: a home folder by mistake must not be read for minutes.
+_MOST_DEPTH, _MOST_RUNS, _MOST_FOLDERS = 6, 500, 20_000
+# What a run keeps of itself, and what other programs keep much in.
+_PASSED = frozenset({"checkpoints", "snapshots", "tokens", "node_modules", "__pycache__"})
+# A folder is looked through again after so many seconds, and after many times what it took.
+_LOOK_SECONDS, _LOOK_SHARE = 3.0, 20
+# A heartbeat comes about once a second, and seldom while something is evaluated.
+_HEARTBEAT_SECONDS = 30
+# The end of a log, some hundred steps, and the most of one that is read for what it says last.
+_END_BYTES, _MOST_BYTES = 2**16, 2**23
+
+
+@dataclass(frozen=True)
+class Latest:
+    """What a training run measured last: its loss, what was held out, and seconds for a step."""
+
+    loss: float | None = None
+    heldout: float | None = None
+    measure: str = ""
+    step_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; `path` is its place below the folder that is shown, with / between parts.
+
+    `why` says what is damaged, or why it is not known whether it is finished.
+    """
+
+    path: str
+    folder: Path
+    history: History
+    status: Mapping[str, Any]
+    state: State
+    why: str = ""
+    latest: Latest = field(default_factory=Latest)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def group(self) -> str:
+        """The folder that it lies in, where the runs of a recipe stand side by side."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def stage(self) -> str:
+        return self.history.stage if self.history.run else ""
+
+    @property
+    def steps(self) -> tuple[int, int] | None:
+        """The steps that are done, and those that are planned; None where nothing is trained."""
+        done, planned = self.status.get("step"), self.status.get("steps")
+        return (done, planned) if is_count(done) and is_count(planned) and planned else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time that the steps to come take, at the pace of the last; evaluations are more."""
+        if self.state != "running" or self.steps is None or self.latest.step_seconds is None:
+            return None
+        return (self.steps[1] - self.steps[0]) * self.latest.step_seconds
+
+    @property
+    def begun(self) -> datetime | None:
+        return _time(self.history.run.get("started"))
+
+    @property
+    def heard(self) -> datetime | None:
+        """When it last said where it is."""
+        return _time(self.status.get("time"))
+
+    @cached_property
+    def holds_model(self) -> bool:
+        """Whether a finished model lies there that continues texts; a reward model does not."""
+        if self.state != "finished" or not holds_model(self.folder):
+            return False
+        try:
+            architectures = read_json_object(self.folder / CONFIG).get("architectures")
+        except UserError:  # an adapter for a base that lies elsewhere
+            return not (self.folder / CONFIG).exists()
+        return not isinstance(architectures, list) or any(
+            "CausalLM" in str(one) or "LMHead" in str(one) for one in architectures
+        )
+
+    def file(self, name: str) -> Path | None:
+        """A file of its own, to be shown as it is; None for one that is a link elsewhere."""
+        path = self.folder / name
+        return path if path.is_file() and not path.is_symlink() else None
+
+
+class Runs:
+    """The runs below a folder. Its methods are called from one thread at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._folders: dict[str, Path] = {}
+        self._looked = self._look_at = 0.0
+        self.cut = False
+        """Whether there is more below the folder than is looked through."""
+        self._latest: dict[Path, tuple[tuple[int, int], Latest]] = {}
+        self._sizes: dict[Path, tuple[object, float, int]] = {}
+        self._parents: dict[tuple[Path, str], Path] = {}
+
+    def all(self) -> dict[str, Run]:
+        """Every run by its path, as it is now."""
+        self._look()
+        runs = {path: self._run(path, folder) for path, folder in self._folders.items()}
+        return {path: run for path, run in runs.items() if run is not None}
+
+    def one(self, path: str) -> Run | None:
+        """The run of that path; None where there is none."""
+        if path not in self._folders and time.monotonic() > self._looked + 1:
+            self._look_at = 0.0
+        self._look()
+        return self._run(path, self._folders[path]) if path in self._folders else None
+
+    def models(self) -> dict[str, Path]:
+        """The folders of all models that can be asked, those that answer first, newest first."""
+        found = [run for run in self.all().values() if run.holds_model]
+        found.sort(key=lambda run: (run.history.chats, str(run.status.get("time"))), reverse=True)
+        return {run.path or run.name: run.folder for run in found}
+
+    def parents(self, run: Run) -> dict[str, tuple[str, str | None]]:
+        """What a run was made from, by name: how it says it, and the path of the run shown here."""
+        found = {}
+        paths = {folder: path for path, folder in self._folders.items()}
+        for name, described in run.history.run.get("parents", {}).items():
+            said = described["path"]
+            key = (run.folder, said)
+            if key not in self._parents:
+                # Once: where two folders have one name, contents are compared.
+                self._parents[key] = run.history.beside(said).resolve()
+            at = self._parents[key]
+            # Of data a run may have read a part.
+            near = next((one for one in (at, *at.parents) if one in paths), None)
+            found[name] = (said, None if near in (None, run.folder) else paths[near])
+        return found
+
+    def size(self, run: Run) -> int:
+        """The bytes of a run's folder, counted anew now and then while it grows."""
+        known = self._sizes.get(run.folder)
+        stamp = (run.state, run.status.get("step") if run.state != "running" else None)
+        if known is None or known[0] != stamp or known[1] < time.monotonic():
+            until = time.monotonic() + (60 if run.state == "running" else 3600)
+            known = self._sizes[run.folder] = (stamp, until, _bytes(run.folder))
+        return known[2]
+
+    # Finding them.
+
+    def _look(self) -> None:
+        begun = time.monotonic()
+        if begun < self._look_at:
+            return
+        self._folders, self.cut = {}, False
+        for looked, (path, folder) in enumerate(_folders(self.root, "", _MOST_DEPTH)):
+            if looked > _MOST_FOLDERS or len(self._folders) >= _MOST_RUNS:
+                self.cut = True
+                break
+            if is_kept(folder / "run.json"):
+                self._folders[path] = folder
+        self._looked = time.monotonic()
+        self._look_at = self._looked + max(_LOOK_SECONDS, _LOOK_SHARE * (self._looked - begun))
+
+    def _run(self, path: str, folder: Path) -> Run | None:
+        """The run that lies there; None where it is gone by now."""
+        if not is_kept(folder / "run.json"):
+            return None
+        status = read_status(folder) or {}
+        try:
+            described = read_run(folder)
+        except UserError as error:
+            return Run(path, folder, History(folder, {}, {}), status, "damaged", str(error))
+        try:
+            plan = read_kept(folder / "plan.json", dict)
+        except UserError:
+            plan = {}
+        history = History(folder, described, plan)
+        state, why = _state(folder, status)
+        return Run(path, folder, history, status, state, why, self._measured(history))
+
+    def _measured(self, history: History) -> Latest:
+        """The end of metrics.jsonl, read again where it has changed."""
+        log = history.folder / "metrics.jsonl"
+        if not log.is_file():  # nothing is trained yet, or ever
+            return Latest()
+        try:
+            stat = log.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            known = self._latest.get(log)
+            if known is None or known[0] != stamp:
+                before = Latest() if known is None else known[1]
+                # At least all that is new, in which something may have been evaluated.
+                new = stat.st_size - (0 if known is None else known[0][1])
+                most = min(_MOST_BYTES, max(_END_BYTES, new + 2**13))
+                lines = [line for line in last_lines(log, most) if is_metric(line)]
+                known = self._latest[log] = (stamp, _latest(lines, history.measure, before))
+        except OSError:
+            return Latest()
+        return known[1]
+
+
+def _folders(folder: Path, path: str, depth: int) -> Iterator[tuple[str, Path]]:
+    """A folder and those below it, by name, each with its path."""
+    yield path, folder
+    try:
+        with os.scandir(folder) as found:
+            below = sorted(
+                one.name
+                for one in found
+                if one.is_dir(follow_symlinks=False)
+                and not one.name.startswith(".")
+                and one.name not in _PASSED
+            )
+    except OSError:  # it may not be read, or is gone
+        return
+    for name in below if depth else ():
+        # A virtual environment says that it is one.
+        if not (folder / name / "pyvenv.cfg").exists():
+            yield from _folders(folder / name, f"{path}/{name}".lstrip("/"), depth - 1)
+
+
+def _state(folder: Path, status: Mapping[str, Any]) -> tuple[State, str]:
+    said = status.get("state")
+    if said == "finished":
+        if lost := lost_parts(folder):
+            return "damaged", f"{lost[0].name} is gone or cut short; the same command makes it anew"
+        return "finished", ""
+    if said == "running":
+        if _lives(status):
+            return "running", ""
+        return "stopped", (
+            "it ended without a word, as of a kill or a power cut; the same command goes on from "
+            "what it saved"
+        )
+    if said == "stopped":
+        return "stopped", "the same command goes on from what it saved"
+    if (folder / "status.json").exists():
+        return "damaged", (
+            "status.json is damaged, and with it whether the run is finished; the same command "
+            "goes on from what it saved"
+        )
+    return "begun", ""
+
+
+def _lives(status: Mapping[str, Any]) -> bool:
+    """Whether the process that a heartbeat is of still runs: here, or elsewhere by its last one."""
+    heard, pid = _time(status.get("time")), status.get("pid")
+    if heard is None:
+        return False
+    if (datetime.now(UTC) - heard).total_seconds() < _HEARTBEAT_SECONDS:
+        return True
+    try:
+        # Another program may have got the number since.
+        return is_count(pid) and psutil.Process(pid).create_time() <= heard.timestamp()
+    except (psutil.Error, OverflowError):
+        return False
+
+
+def _latest(lines: list[dict[str, Any]], measure: str | None, before: Latest) -> Latest:
+    trained = [line for line in lines if line["kind"] == "train"]
+    loss = next((line["loss"] for line in reversed(trained) if "loss" in line), before.loss)
+    pace = median(line["seconds"] for line in trained[-50:]) if trained else before.step_seconds
+    found = (
+        (line[key], name)
+        for line in reversed(lines)
+        for key, name in heldout_names(measure).items()
+        if line["kind"] == "evaluation" and is_number(line.get(key))
+    )
+    heldout, name = next(found, (before.heldout, before.measure))
+    return Latest(loss, heldout, name, pace)
+
+
+def _time(said: object) -> datetime | None:
+    """A time as runs write it; None for whatever else stands there."""
+    try:
+        found = datetime.fromisoformat(str(said))
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_size
+            except OSError:  # gone meanwhile
+                continue
+    return total

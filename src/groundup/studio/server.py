@@ -1,0 +1,276 @@
+"""`groundup studio`: a page on one's own machine of all that was trained here, while it is trained.
+
+    GET  /                  all runs below a folder, as the tree of their lineage
+    GET  /runs/PATH         one run: curves, samples, plan, lineage;  /report/PATH its report
+    GET  /talk              the page to talk in, and under /v1 the interface, of `groundup serve`
+    POST /look              the page of `groundup xray`, of a model and a text
+
+Pages are made from the runs' own files, one at a time, and need no JavaScript to be read. Models,
+and torch, are loaded when somebody talks to one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import traceback
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from groundup.errors import UserError, shorten
+from groundup.report.figure import Plot
+from groundup.report.history import History
+from groundup.report.page import PAGE, Page, html, live_script
+from groundup.runs.console import printable, say
+from groundup.runs.files import read_lines
+from groundup.runs.growing import GrowingLog
+from groundup.serve.admission import Admission, BadRequest, allowing, read_body, talk_page, tell
+from groundup.serve.server import address, admission, answer
+from groundup.studio.pages import MOST_LETTERS, home_page, refusal_page, run_page
+from groundup.studio.runs import Run, Runs
+
+if TYPE_CHECKING:
+    from groundup.serve.api import API
+    from groundup.serve.worker import Served
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+# Curves of so many runs are kept, and drawn again when a run has grown by so much: a drawing takes
+# the time of some steps.
+_LOGS, _GROWN = 4, 1.03
+_BATCH_SIZE, _WAITING = 16, 64
+_READ = {
+    **allowing(script_src="'self'", connect_src="'self'", form_action="'self'"),
+    "Cache-Control": "no-store",
+}
+# What a run's folder holds may come from anywhere: it is shown, and may do nothing.
+_SHOWN = allowing(sandbox="")
+_DRAWN = allowing(script_src="'unsafe-inline'")
+
+
+class Studio:
+    """The pages for whom `door` admits; `app` is the ASGI application.
+
+    `open` loads a model by its name and folder, and `look` is the page of what a model in a folder
+    does with a text, or with a message where the last argument says so.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        door: Admission,
+        open: Callable[[str, Path], Served],
+        look: Callable[[str, Path, str, bool], str],
+    ) -> None:
+        self._runs, self._door = Runs(root), door
+        self._open, self._look_inside = open, look
+        self._api: API | None = None
+        # One page at a time is made: plots are drawn by one thread, and none slows a training much.
+        self._making, self._looking, self._starting = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
+        self._logs = OrderedDict[Path, GrowingLog]()
+        self._plots: dict[Path, tuple[int, list[Plot]]] = {}
+        self._stack = AsyncExitStack()
+        self.app = Starlette(
+            routes=[
+                Route("/", self._admitted(self._home)),
+                Route("/runs/{path:path}", self._admitted(self._run)),
+                Route("/report/{path:path}", self._admitted(self._report)),
+                Route("/talk", self._admitted(self._talk)),
+                Route("/look", self._admitted(self._look), methods=["POST"]),
+                Route("/live.js", self._admitted(self._script)),
+                # The interface admits by itself, and refuses in its own form.
+                Route("/v1/{rest:path}", _Passing(self._models)),
+                Route("/health", _Passing(self._models)),
+            ],
+            exception_handlers={HTTPException: self._no_address},
+            lifespan=self._lifespan,
+        )
+        self.app.router.redirect_slashes = False
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        async with self._stack:
+            yield
+
+    async def stop(self) -> None:
+        """Draw nothing more; clients that wait are told so."""
+        if self._api is not None:
+            await self._api.stop()
+
+    # Pages.
+
+    async def _home(self, _: Request) -> Response:
+        return await self._page(lambda: home_page(self._runs))
+
+    async def _run(self, request: Request) -> Response:
+        def made() -> Page:
+            run = self._found(request)
+            samples = run.file("samples.jsonl")
+            return run_page(
+                self._runs, run, self._curves(run), read_lines(samples) if samples else []
+            )
+
+        return await self._page(made)
+
+    async def _report(self, request: Request) -> Response:
+        def read() -> bytes:
+            run = self._found(request)
+            path = run.file(PAGE)
+            if path is None:
+                raise BadRequest(f"{run.path or run.name} has no report", status=404)
+            return path.read_bytes()
+
+        return HTMLResponse(await asyncio.to_thread(read), headers=_SHOWN)
+
+    async def _talk(self, _: Request) -> Response:
+        return talk_page(home="/")
+
+    async def _script(self, _: Request) -> Response:
+        return Response(live_script(), media_type="text/javascript", headers=_READ)
+
+    async def _look(self, request: Request) -> Response:
+        form = parse_qs((await read_body(request)).decode("utf-8", errors="replace"))
+        name, text = (form.get(one, [""])[0] for one in ("model", "text"))
+        folder = (await asyncio.to_thread(self._runs.models)).get(name)
+        if folder is None:
+            raise BadRequest(
+                f"there is no model {shorten(name)} here; go back to its run", status=404
+            )
+        if not text.strip() or len(text) > MOST_LETTERS:
+            raise BadRequest(
+                f"a text to look at has 1 to {MOST_LETTERS:,} characters, and this one "
+                f"{len(text):,}; go back and write another"
+            )
+        if self._looking.locked():
+            raise BadRequest("another text is looked at; ask again in a while", status=429)
+        async with self._looking:
+            made = await asyncio.to_thread(self._look_inside, name, folder, text, "chat" in form)
+        return HTMLResponse(made, headers=_DRAWN)
+
+    async def _page(self, made: Callable[[], Page]) -> Response:
+        def drawn() -> bytes:
+            return html(made()).encode("utf-8", errors="replace")
+
+        async with self._making:
+            return HTMLResponse(await asyncio.to_thread(drawn), headers=_READ)
+
+    def _found(self, request: Request) -> Run:
+        """The run that an address names. No other folder can be named: paths are looked up."""
+        path = request.path_params["path"]
+        run = self._runs.one(path)
+        if run is None:
+            raise BadRequest(
+                f"there is no run {shorten(path)} below {self._runs.root}; it may have been moved",
+                status=404,
+            )
+        return run
+
+    def _curves(self, run: Run) -> list[Plot]:
+        """What a run measured so far, drawn anew when there is visibly more of it."""
+        path = run.folder / "metrics.jsonl"
+        if not path.is_file() or not run.history.run:
+            return []
+        log = self._logs.setdefault(path, GrowingLog(path))
+        self._logs.move_to_end(path)
+        lines = log.lines()
+        known, plots = self._plots.get(path, (0, []))
+        grown = len(lines) - known
+        if grown < 0 or (grown and (run.state != "running" or len(lines) > _GROWN * known)):
+            from groundup.report.plots import history_plots
+
+            history = History(run.folder, run.history.run, run.history.plan, lines)
+            plots = history_plots(run.name, history, whole=True) if history.train else []
+            self._plots[path] = len(lines), plots
+        if len(self._logs) > _LOGS:
+            oldest, _ = self._logs.popitem(last=False)
+            self._plots.pop(oldest, None)
+        return plots
+
+    # Models.
+
+    async def _models(self) -> API:
+        """The interface to talk to all models, begun when it is first asked."""
+        async with self._starting:
+            if self._api is None:
+                self._api = await asyncio.to_thread(self._new_api)
+                await self._stack.enter_async_context(self._api.running())
+        return self._api
+
+    def _new_api(self) -> API:
+        # Late: it loads torch.
+        from groundup.serve.api import API
+        from groundup.studio.models import OnDemand
+
+        models = OnDemand(self._runs.models, self._open)
+        return API(models, self._door, batch_size=_BATCH_SIZE, waiting=_WAITING)
+
+    # Who may ask, and what is refused.
+
+    def _admitted(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint for whom the door admits, with what it raises as a page."""
+
+        @functools.wraps(endpoint)
+        async def answer(request: Request) -> Response:
+            try:
+                self._door.admit(request, keyed=True)
+                return await endpoint(request)
+            except BadRequest as error:
+                return _refusal(error.status, str(error))
+            except UserError as error:
+                return _refusal(400, str(error))
+            except Exception as error:
+                traceback.print_exception(error)
+                return _refusal(500, f"the server failed: {shorten(str(error))}")
+
+        return answer
+
+    async def _no_address(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = shorten(request.url.path)[1:-1]
+        return _refusal(error.status_code, f"{request.method} {path} is no address here")
+
+
+class _Passing:
+    """An ASGI application that passes on to one that is made when it is asked for."""
+
+    def __init__(self, made: Callable[[], Awaitable[API]]) -> None:
+        self._made = made
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (await self._made()).app(scope, receive, send)
+
+
+def _refusal(status: int, why: str) -> Response:
+    # A browser then asks for the key, which is the password; any name will do.
+    asks = {"WWW-Authenticate": 'Basic realm="groundup studio: the password is its key"'}
+    headers = {**_READ, **(asks if status == 401 else {})}
+    tell(f"{status}, {printable(why)}")
+    return HTMLResponse(html(refusal_page(status, why)), status, headers=headers)
+
+
+def studio(
+    root: Path,
+    at: socket.socket,
+    given_host: str,
+    *,
+    api_key: str | None,
+    open: Callable[[str, Path], Served],
+    look: Callable[[str, Path, str, bool], str],
+) -> None:
+    """Show what lies below a folder at that socket until Ctrl-C."""
+    door = admission(at, given_host, api_key)
+    shown = Studio(root, door, open, look)
+    say(f"Studio:      {address(at)} in a browser")
+    say(f"Shown:       all runs below {root.resolve()}")
+    answer(shown.app, at, door, shown.stop)

@@ -1,0 +1,173 @@
+"""Models of the studio: loaded when they are asked, talked to, looked into and given back."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import Workshop
+from tests.studio.conftest import Show, looked, opened
+
+from groundup.app.completions import opened as opened_model
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.runs.files import read_json_object, write_json
+from groundup.serve.worker import Served
+from groundup.studio.models import OnDemand
+from groundup.studio.runs import Runs
+
+ASKED = [{"role": "user", "content": "What is the colour of the sea?"}]
+GREEDY = {"temperature": 0, "max_tokens": 8}
+
+
+def test_a_model_is_loaded_when_it_is_talked_to(trained: Path, show: Show) -> None:
+    begun = list[str]()
+
+    def open(name: str, folder: Path) -> Served:
+        begun.append(name)
+        return opened(name, folder)
+
+    client = show(trained, open)
+    assert "<title>groundup</title>" in client.get("/talk").text
+    listed = client.get("/v1/models").json()["data"]
+    # Those that answer come first, so that the page begins with one.
+    assert [one["id"] for one in listed] == ["journey/sft", "journey/pretrain"]
+    assert begun == [] and "about" not in listed[0]
+    told = client.get("/v1/models/journey/sft").json()
+    assert begun == ["journey/sft"] and told["max_model_len"] == 64
+    assert "You are talking to journey/sft" in told["about"][0]
+    body = {"model": "journey/sft", "messages": ASKED, **GREEDY}
+    said = client.post("/v1/chat/completions", json=body).json()
+    model, tokenizer = opened_model(trained / "journey" / "sft")
+    asked = Request(messages=ASKED, sampling=Sampling(temperature=0, max_new_tokens=8))
+    [expected] = generate(model, [asked], tokenizer)
+    assert said["choices"][0]["message"]["content"] == expected.text != ""
+    assert begun == ["journey/sft"], "it is loaded once"
+    missing = client.post("/v1/chat/completions", json=body | {"model": "journey/tokenizer"})
+    assert missing.status_code == 404 and "served are" in missing.text.lower()
+
+
+def test_what_cannot_be_loaded_is_said(trained: Path, show: Show) -> None:
+    path = trained / "journey" / "sft" / "config.json"
+    write_json(path, read_json_object(path) | {"num_hidden_layers": 3})
+    answer = show(trained).get("/v1/models/journey/sft")
+    assert answer.status_code == 400 and "layers" in answer.json()["error"]["message"]
+
+
+def test_only_finished_models_that_write_are_talked_to(workshop: Workshop, tmp_path: Path) -> None:
+    shutil.copytree(workshop.finished("reward"), tmp_path / "reward")
+    shutil.copytree(workshop.finished("sft"), tmp_path / "begun")
+    for name in ("status.json", ".status.json.copy"):
+        (tmp_path / "begun" / name).unlink()
+    assert set(Runs(tmp_path).all()) == {"reward", "begun"}
+    assert Runs(tmp_path).models() == {}
+
+
+@pytest.fixture
+def on_demand(trained: Path) -> OnDemand:
+    for name in ("a", "b"):
+        shutil.copytree(trained / "journey" / "sft", trained / name)
+    return OnDemand(Runs(trained).models, opened, most=2)
+
+
+def test_the_least_recently_used_is_given_back(on_demand: OnDemand) -> None:
+    async def talk() -> tuple[Any, ...]:
+        await on_demand.load("a")
+        gone, kept = [weakref.ref((await on_demand.load(one)).model) for one in ("b", "a")]
+        await on_demand.load("journey/sft")
+        return kept, gone
+
+    kept, gone = asyncio.run(talk())
+    gc.collect()
+    assert kept() is not None and gone() is None
+    assert [on_demand.loaded(one) is not None for one in ("a", "b", "journey/sft")] == [
+        *(True, False, True),
+    ]
+
+
+def test_a_model_that_was_trained_anew_is_loaded_anew(on_demand: OnDemand, trained: Path) -> None:
+    async def twice() -> tuple[Served, Served, Served]:
+        first, same = await on_demand.load("a"), await on_demand.load("a")
+        shutil.copy(trained / "journey/pretrain/model.safetensors", trained / "a")
+        return first, same, await on_demand.load("a")
+
+    first, same, other = asyncio.run(twice())
+    assert first is same and other is not first
+
+
+def test_a_model_that_was_talked_to_gives_its_memory_back(trained: Path, show: Show) -> None:
+    models = list[Any]()
+
+    def open(name: str, folder: Path) -> Served:
+        served = opened(name, folder)
+        models.append(weakref.ref(served.model))
+        return served
+
+    names = [f"copy{number}" for number in range(4)]
+    for name in names:
+        shutil.copytree(trained / "journey" / "sft", trained / name)
+    client = show(trained, open)
+    for name in names:
+        body = {"model": name, "messages": ASKED, **GREEDY}
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+    gc.collect()
+    assert [one() is not None for one in models] == [False, True, True, True]
+
+
+# Looking inside.
+
+
+def test_what_a_model_does_with_a_text_is_shown(trained: Path, show: Show) -> None:
+    client = show(trained)
+    page = client.get("/runs/journey/sft").text
+    assert 'action="/look"' in page and 'value="journey/sft"' in page
+    form = {"model": "journey/sft", "text": "The sea is blue. </script>", "chat": "on"}
+    shown = client.post("/look", data=form)
+    folder = trained / "journey" / "sft"
+    assert shown.text == looked("journey/sft", folder, "The sea is blue. </script>", True)
+    assert "connect-src" not in shown.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ({"model": "journey/sft", "text": " "}, 400),
+        ({"model": "journey/sft"}, 400),
+        ({"model": "journey/sft", "text": "x" * 2_001}, 400),
+        ({"model": "../secret", "text": "The sea"}, 404),
+        ({"model": "journey/tokenizer", "text": "The sea"}, 404),
+        ({}, 404),
+    ],
+)
+def test_what_cannot_be_looked_at(
+    trained: Path, show: Show, form: dict[str, str], status: int
+) -> None:
+    assert show(trained).post("/look", data=form).status_code == status
+
+
+def test_one_text_at_a_time_is_looked_at(trained: Path, show: Show) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def look(name: str, folder: Path, text: str, as_message: bool) -> str:
+        begun.set()
+        assert may_end.wait(30)
+        return "seen"
+
+    client = show(trained, look=look)
+    form = {"model": "journey/sft", "text": "The sea"}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/look", data=form)
+        assert begun.wait(30)
+        # Pages are shown meanwhile.
+        assert client.get("/").status_code == 200
+        assert client.post("/look", data=form).status_code == 429
+        may_end.set()
+        assert first.result().text == "seen"
