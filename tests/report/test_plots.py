@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from matplotlib.colors import to_hex, to_rgba_array
 from groundup.maths.calibration import ReliabilityBin
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot, image
-from groundup.report.history import Curve
+from groundup.report.history import Curve, History
 from groundup.report.plots import (
     GREY,
     calibration_plot,
     gained_plot,
     heldout_plot,
+    history_plots,
     interval_plot,
     leaning_plot,
     learning_plot,
@@ -64,6 +66,24 @@ def test_what_was_measured_before_training_is_seen() -> None:
     [dots] = [line for line in axes.lines if line.get_label() == "loss"]
     x, y = dots.get_xdata(), dots.get_ydata()
     assert (x[0], y[0]) == (1_000.0, 3.9) and axes.get_ylim()[1] > 3.9
+
+
+def test_a_run_that_has_only_measured_what_it_begins_from_is_drawn() -> None:
+    lines: list[dict[str, Any]] = [
+        {"kind": "evaluation", "step": 0, "seconds": 1.0, "preference_loss": 0.69},
+        *(
+            {"kind": "train", "step": 1 + i, "tokens": 64, "seconds": 1, "loss": 1}
+            for i in range(2)
+        ),
+    ]
+    run = {"stage": "dpo", "config": {}, "parents": {}, "traits": {"measure": "preference_loss"}}
+    history = History(Path("dpo"), run, {}, lines)
+    heldout, loss = history_plots("dpo", history, whole=True)
+    [line, *_] = drawn(heldout).lines
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([64.0], [0.69])
+    drawn(loss)
+    # Models are compared by other measures, so that a report has no such plot.
+    assert len(history_plots("dpo", history)) == 1
 
 
 @pytest.mark.parametrize("name", ["_base", r"a$x\foo$b", r"a\$b", "a$b", "sft"])

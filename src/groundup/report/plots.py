@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, cycle
 from textwrap import wrap
 from typing import Any
@@ -272,10 +272,13 @@ def history_plots(
     # Only fine-tuning on nothing but answers measures the very loss that it trains on.
     weighted = history.setting("prompt_weight") or 0
     comparable = heldout if history.measure == "heldout_loss" and not weighted else None
-    if heldout is not None and history.measure == "bits_per_byte":
-        drawn.append(heldout_plot(f"{name}: held-out text", heldout, levels, color))
-    elif heldout is not None and whole and comparable is None:
-        drawn.append(heldout_plot(f"{name}: held out", heldout, levels, color))
+    reads_text = history.measure == "bits_per_byte"
+    if heldout is not None and (reads_text or (whole and comparable is None)):
+        # A logarithmic axis has no 0, where a run measures what it begins from.
+        first = max(1.0, float(history.tokens[0]))
+        curve = replace(heldout, tokens=np.maximum(heldout.tokens, first))
+        title = f"{name}: held-out text" if reads_text else f"{name}: held out"
+        drawn.append(heldout_plot(title, curve, levels, color))
     mixture = history.reason("mixture")
     loss, remark = history.loss(), f"Mixture: {mixture}." if mixture else ""
     unit = _NATS if history.measure in ("bits_per_byte", "heldout_loss") else ""

@@ -7,6 +7,7 @@ import gc
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -15,6 +16,12 @@ from groundup.serve.worker import Served
 _MOST = 3
 # Of a model's file: weights are read beside what they become.
 _ROOM = 2
+
+
+class _Known(NamedTuple):
+    folder: Path
+    stamp: object
+    served: Served
 
 
 class OnDemand:
@@ -31,27 +38,27 @@ class OnDemand:
         most: int = _MOST,
     ) -> None:
         self._folders, self._open, self._most = folders, open, most
-        self._loaded = OrderedDict[str, tuple[object, Served]]()
+        self._loaded = OrderedDict[str, _Known]()
         self._loading = asyncio.Lock()
 
     def names(self) -> Collection[str]:
         return self._folders()
 
     def loaded(self, name: str) -> Served | None:
-        stamp, served = self._loaded.get(name, (None, None))
+        known = self._loaded.get(name)
         # A model that was trained anew since is another one.
-        return served if served is not None and stamp == _stamp(self._folders()[name]) else None
+        return known.served if known is not None and known.stamp == _stamp(known.folder) else None
 
     async def load(self, name: str) -> Served:
         async with self._loading:
-            folder = self._folders()[name]
             served = self.loaded(name)
             if served is None:
                 self._loaded.pop(name, None)
+                folder = self._folders()[name]
                 self._make_room(folder)
                 stamp = _stamp(folder)
                 served = await asyncio.to_thread(self._open, name, folder)
-                self._loaded[name] = stamp, served
+                self._loaded[name] = _Known(folder, stamp, served)
             self._loaded.move_to_end(name)
             return served
 

@@ -118,7 +118,7 @@ class Run:
 
 
 class Runs:
-    """The runs below a folder. Its methods are called from one thread at a time."""
+    """The runs below a folder. What is found is replaced and never changed, for several threads."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -180,14 +180,14 @@ class Runs:
         begun = time.monotonic()
         if begun < self._look_at:
             return
-        self._folders, self.cut = {}, False
+        found, self.cut = dict[str, Path](), False
         for looked, (path, folder) in enumerate(_folders(self.root, "", _MOST_DEPTH)):
-            if looked > _MOST_FOLDERS or len(self._folders) >= _MOST_RUNS:
+            if looked > _MOST_FOLDERS or len(found) >= _MOST_RUNS:
                 self.cut = True
                 break
             if is_kept(folder / "run.json"):
-                self._folders[path] = folder
-        self._looked = time.monotonic()
+                found[path] = folder
+        self._folders, self._looked = found, time.monotonic()
         self._look_at = self._looked + max(_LOOK_SECONDS, _LOOK_SHARE * (self._looked - begun))
 
     def _run(self, path: str, folder: Path) -> Run | None:

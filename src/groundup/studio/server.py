@@ -190,7 +190,8 @@ class Studio:
             from groundup.report.plots import history_plots
 
             history = History(run.folder, run.history.run, run.history.plan, lines)
-            plots = history_plots(run.name, history, whole=True) if history.train else []
+            has_read = bool(history.train) and float(history.tokens.max()) > 0
+            plots = history_plots(run.name, history, whole=True) if has_read else []
             self._plots[path] = len(lines), plots
         if len(self._logs) > _LOGS:
             oldest, _ = self._logs.popitem(last=False)
@@ -255,7 +256,8 @@ def _refusal(status: int, why: str) -> Response:
     # A browser then asks for the key, which is the password; any name will do.
     asks = {"WWW-Authenticate": 'Basic realm="groundup studio: the password is its key"'}
     headers = {**_READ, **(asks if status == 401 else {})}
-    tell(f"{status}, {printable(why)}")
+    if status != 404:  # a browser asks for icons, too
+        tell(f"{status}, {printable(why)}")
     return HTMLResponse(html(refusal_page(status, why)), status, headers=headers)
 
 
