@@ -165,7 +165,7 @@ def test_damaged_runs_say_why_and_hide_no_others(trained: Path, show: Show) -> N
     states = {name.removeprefix("journey/"): run.state for name, run in runs.items()}
     assert states == {
         **dict.fromkeys(("lost", "torn", "unsure"), "damaged"),
-        **dict.fromkeys(("pretrain", "sft", "tokenizer"), "finished"),
+        **dict.fromkeys(("pretrain", "sft", "tokenizer"), "done"),
     }
     client = show(trained)
     said = read(client, "/")

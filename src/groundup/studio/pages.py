@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,8 @@ _SAMPLES, _LETTERS = 8, 20_000
 # As many characters as the tokens that an X-ray looks at may have.
 MOST_LETTERS = 2_000
 _NEVER = datetime.fromtimestamp(0, UTC)
-_WORDS: Mapping[State, tuple[str, Mark]] = {
-    "running": ("running", ""),
-    "finished": ("done", "yes"),
-    "stopped": ("stopped", ""),
-    "begun": ("begun", ""),
-    "damaged": ("damaged", "no"),
-}
+_COLUMNS = ("state", "steps", "training loss", "held out", "size", "begun", "")
+_MARKS: Mapping[State, Mark] = {"done": "yes", "damaged": "no"}
 
 
 def home_page(runs: Runs) -> Page:
@@ -58,27 +54,20 @@ def home_page(runs: Runs) -> Page:
     opening: list[Block] = [Links(links)] if links else []
     if runs.cut:
         opening.append(Note("There is more below this folder; give a folder that is nearer."))
-    if not found:
-        opening.append(
-            Box(
-                "Nothing was trained here yet. Begin with a whole journey, from text to a model "
-                "that chats; this page shows it as it goes.",
-                ["`groundup quickstart`", "`groundup run RECIPE`, a journey of your own"],
-            )
-        )
-        return _page("Runs", f"No runs below `{runs.root}` yet.", opening, [], _LATER)
-    return _page(
-        "Runs", lead, [*opening, _runs_table(runs, found)], [], _SOON if running else _LATER
-    )
+    if found:
+        opening.append(_runs_table(runs, found))
+    else:
+        begin = ["`groundup quickstart`", "`groundup run RECIPE`, a journey of your own"]
+        why = "Nothing was trained here yet. Begin with a whole journey, from text to a model that "
+        opening.append(Box(f"{why}chats; this page shows it as it goes.", begin))
+    return _page("Runs", lead, opening, [], _SOON if running else _LATER)
 
 
 def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]) -> Page:
     """One run, from its own files: how far it is, its curves, its samples, how it came to be."""
     named = run.path or run.name
-    word, _ = _WORDS[run.state]
-    lead = f"{run.stage or 'A run'}, {word}"
-    if run.begun is not None:
-        lead += f"; begun {_when(run.begun)}"
+    lead = f"{run.stage or 'A run'}, {run.state}"
+    lead += f"; begun {_when(run.begun)}." if run.begun is not None else "."
     links = [("All runs", "/")]
     if run.holds_model:
         links += [("Talk to it", _talk(run)), ("Look inside", "#inside")]
@@ -86,8 +75,10 @@ def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]
         links.append(("Its report", f"/report/{quote(run.path)}"))
     opening: list[Block] = [Links(links)]
     if run.why:
-        opening.append(Box(_sentence(f"{word}: {run.why}")))
-    opening += [_facts_table(runs, run)]
+        opening.append(Box(_sentence(f"{run.state}: {run.why}")))
+    columns = [Column(title) for title in _COLUMNS[:5]]
+    row = replace(_row(runs, run, 0), href="")
+    opening.append(Table(columns, [replace(row, cells=row.cells[:5])], corner="run"))
     history = run.history
     sections = [
         Section("Curves", "curves", [Plots(plots)] if plots else []),
@@ -99,7 +90,7 @@ def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]
         Section("What it says of itself", "files", list(_files(run))),
     ]
     kept = [section for section in sections if section.blocks]
-    return _page(named, f"{lead}.", opening, kept, _SOON if run.state == "running" else _LATER)
+    return _page(named, lead, opening, kept, _SOON if run.state == "running" else _LATER)
 
 
 def refusal_page(status: int, why: str) -> Page:
@@ -119,15 +110,7 @@ def _page(
 
 
 def _runs_table(runs: Runs, found: Mapping[str, Run]) -> Table:
-    columns = [
-        Column("state"),
-        Column("steps"),
-        Column("loss", "training"),
-        Column("held out"),
-        Column("size"),
-        Column("begun"),
-        Column(""),
-    ]
+    columns = [Column(title) for title in _COLUMNS]
     rows = list[Row | Part]()
     for group, tree in _trees(runs, found):
         rows.append(Part(group or runs.root.name))
@@ -195,19 +178,18 @@ def _row(runs: Runs, run: Run, depth: int, elsewhere: str = "") -> Row:
 
 
 def _state(run: Run) -> Cell:
-    word, mark = _WORDS[run.state]
     note = ""
     if run.state == "running" and run.heard is not None:
         ago = max(0.0, (datetime.now(UTC) - run.heard).total_seconds())
         note = "heard just now" if ago < 10 else f"heard {duration(ago)} ago"
-    return Cell(word, note, mark=mark)
+    return Cell(run.state, note, mark=_MARKS.get(run.state, ""))
 
 
 def _steps(run: Run) -> Cell | None:
     if run.steps is None:
         return None
     done, planned = run.steps
-    if run.state == "finished":
+    if run.state == "done":
         seconds = run.status.get("seconds")
         took = f"in {duration(seconds)}" if isinstance(seconds, float) else ""
         return Cell(f"{done:,}", took)
@@ -220,17 +202,6 @@ def _number(value: float | None, note: str = "") -> Cell | None:
 
 
 # One run.
-
-
-def _facts_table(runs: Runs, run: Run) -> Table:
-    row = _row(runs, run, 0)
-    columns = ["state", "steps", "training loss", "held out", "size"]
-    return Table(
-        [Column(title) for title in columns],
-        [Row(run.name, row.cells[:5], run.stage)],
-        corner="run",
-        title="Where it is",
-    )
 
 
 def _samples(samples: Sequence[Any]) -> list[Block]:

@@ -25,13 +25,13 @@ from groundup.runs.files import is_count, is_kept, is_number, read_json_object, 
 from groundup.runs.folder import is_metric, lost_parts, read_run, read_status
 from groundup.runs.growing import last_lines
 
-State = Literal["running", "finished", "stopped", "begun", "damaged"]
+State = Literal["running", "done", "stopped", "begun", "damaged"]
 # So deep and so many: a home folder by mistake must not be read for minutes.
 _MOST_DEPTH, _MOST_RUNS, _MOST_FOLDERS = 6, 500, 20_000
 # What a run keeps of itself, and what other programs keep much in.
 _PASSED = frozenset({"checkpoints", "snapshots", "tokens", "node_modules", "__pycache__"})
 # A folder is looked through again after so many seconds, and after many times what it took.
-_LOOK_SECONDS, _LOOK_SHARE = 3.0, 20
+_LOOK_SECONDS, _LOOK_SHARE, _SIZE_SECONDS = 3.0, 20, 60.0
 # A heartbeat comes about once a second, and seldom while something is evaluated.
 _HEARTBEAT_SECONDS = 30
 # The end of a log, some hundred steps, and the most of one that is read for what it says last.
@@ -101,7 +101,7 @@ class Run:
     @cached_property
     def holds_model(self) -> bool:
         """Whether a finished model lies there that continues texts; a reward model does not."""
-        if self.state != "finished" or not holds_model(self.folder):
+        if self.state != "done" or not holds_model(self.folder):
             return False
         try:
             architectures = read_json_object(self.folder / CONFIG).get("architectures")
@@ -127,7 +127,7 @@ class Runs:
         self.cut = False
         """Whether there is more below the folder than is looked through."""
         self._latest: dict[Path, tuple[tuple[int, int], Latest]] = {}
-        self._sizes: dict[Path, tuple[object, float, int]] = {}
+        self._sizes: dict[Path, tuple[float, int]] = {}
         self._parents: dict[tuple[Path, str], Path] = {}
 
     def all(self) -> dict[str, Run]:
@@ -166,13 +166,12 @@ class Runs:
         return found
 
     def size(self, run: Run) -> int:
-        """The bytes of a run's folder, counted anew now and then while it grows."""
-        known = self._sizes.get(run.folder)
-        stamp = (run.state, run.status.get("step") if run.state != "running" else None)
-        if known is None or known[0] != stamp or known[1] < time.monotonic():
-            until = time.monotonic() + (60 if run.state == "running" else 3600)
-            known = self._sizes[run.folder] = (stamp, until, _bytes(run.folder))
-        return known[2]
+        """The bytes of a run's folder, counted anew now and then."""
+        until, size = self._sizes.get(run.folder, (0.0, 0))
+        if until < time.monotonic():
+            size = _bytes(run.folder)
+            self._sizes[run.folder] = (time.monotonic() + _SIZE_SECONDS, size)
+        return size
 
     # Finding them.
 
@@ -249,25 +248,22 @@ def _folders(folder: Path, path: str, depth: int) -> Iterator[tuple[str, Path]]:
 
 
 def _state(folder: Path, status: Mapping[str, Any]) -> tuple[State, str]:
-    said = status.get("state")
-    if said == "finished":
-        if lost := lost_parts(folder):
+    goes_on = "the same command goes on from what it saved"
+    match status.get("state"):
+        case "finished":
+            lost = lost_parts(folder)
+            if not lost:
+                return "done", ""
             return "damaged", f"{lost[0].name} is gone or cut short; the same command makes it anew"
-        return "finished", ""
-    if said == "running":
-        if _lives(status):
+        case "running" if _lives(status):
             return "running", ""
-        return "stopped", (
-            "it ended without a word, as of a kill or a power cut; the same command goes on from "
-            "what it saved"
-        )
-    if said == "stopped":
-        return "stopped", "the same command goes on from what it saved"
+        case "running":
+            return "stopped", f"it ended without a word, as of a kill or a power cut; {goes_on}"
+        case "stopped":
+            return "stopped", goes_on
     if (folder / "status.json").exists():
-        return "damaged", (
-            "status.json is damaged, and with it whether the run is finished; the same command "
-            "goes on from what it saved"
-        )
+        why = "status.json is damaged, and with it whether the run is finished"
+        return "damaged", f"{why}; {goes_on}"
     return "begun", ""
 
 
