@@ -145,6 +145,7 @@ def test_what_a_model_does_with_a_text_is_shown(trained: Path, show: Show) -> No
         ({"model": "../secret", "text": "The sea"}, 404),
         ({"model": "journey/tokenizer", "text": "The sea"}, 404),
         ({}, 404),
+        ({f"field{number}": "x" for number in range(99)}, 400),
     ],
 )
 def test_what_cannot_be_looked_at(

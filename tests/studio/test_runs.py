@@ -17,13 +17,16 @@ from urllib.parse import urlparse
 
 import httpx
 import pytest
-from tests.studio.conftest import Show
+from tests.studio.conftest import Show, looked, opened
 
+from groundup.report.figure import Plot
 from groundup.report.table import Row
-from groundup.runs.files import read_json_object, write_kept
+from groundup.runs.files import read_json_object, read_lines, write_kept
 from groundup.runs.folder import Run, read_metrics
+from groundup.serve.admission import Admission
 from groundup.studio.pages import home_page
 from groundup.studio.runs import Runs
+from groundup.studio.server import Studio
 from groundup.train.config import TrainingConfig
 
 
@@ -121,6 +124,26 @@ def test_what_runs_is_followed_while_it_grows(tmp_path: Path, show: Show) -> Non
             step(run, number, 1.0, steps=1000)
         assert "2.125" in read(client, "/")
     assert "1 running now" in read(client, "/"), "the heartbeat is of a moment ago"
+
+
+def test_curves_are_drawn_again_when_there_is_more_to_be_seen(tmp_path: Path) -> None:
+    shown = Studio(tmp_path, Admission(), opened, looked)
+    with training(tmp_path / "base") as run:
+
+        def curves(until: int) -> list[Plot]:
+            for number in range(len(read_lines(run.folder / "metrics.jsonl")), until):
+                step(run, number + 1, 1.0, steps=200)
+            found = shown._runs.one("base")
+            assert found is not None
+            return shown._curves(found)
+
+        step(run, 1, 1.0)
+        first = curves(100)
+        assert curves(102) is first and curves(110) is not first
+        assert first[0].svg is first[0].svg
+        last = curves(112)
+        run.finish()
+    assert curves(112) is not last, "a finished run shows all of its steps"
 
 
 def test_a_run_that_was_stopped_or_killed_says_so(tmp_path: Path) -> None:

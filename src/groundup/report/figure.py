@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 # Narrow, with letters large for it: shown on a phone at two thirds of this, they are still read.
@@ -32,7 +33,12 @@ class Plot:
     caption: str
     figure: Any  # matplotlib's
 
-    @property
+    @cached_property
+    def svg(self) -> bytes:
+        """The picture of a page, made once: it takes a third of a second."""
+        return image(self.figure, "svg", transparent=True)
+
+    @cached_property
     def in_words(self) -> str:
         """What is drawn, with its numbers; of a picture without any its caption."""
         return in_words(self.figure) or self.caption

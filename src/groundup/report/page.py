@@ -20,7 +20,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from groundup.report.claim import Claim, Outcome
-from groundup.report.figure import Plot, image
+from groundup.report.figure import Plot
 from groundup.report.table import Mark, Table
 from groundup.runs.files import write_bytes
 
@@ -351,7 +351,7 @@ def _unbroken(title: str) -> str:
 
 
 def _picture(plot: Plot) -> str:
-    code = base64.b64encode(image(plot.figure, "svg", transparent=True)).decode("ascii")
+    code = base64.b64encode(plot.svg).decode("ascii")
     return f"data:image/svg+xml;base64,{code}"
 
 

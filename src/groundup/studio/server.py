@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 # Curves of so many runs are kept, and drawn again when a run has grown by so much: a drawing takes
-# the time of some steps.
+# as long as some steps.
 _LOGS, _GROWN = 4, 1.03
 _BATCH_SIZE, _WAITING = 16, 64
 _READ = {
@@ -140,7 +140,7 @@ class Studio:
         return Response(live_script(), media_type="text/javascript", headers=_READ)
 
     async def _look(self, request: Request) -> Response:
-        form = parse_qs((await read_body(request)).decode("utf-8", errors="replace"))
+        form = _form(await read_body(request))
         name, text = (form.get(one, [""])[0] for one in ("model", "text"))
         folder = (await asyncio.to_thread(self._runs.models)).get(name)
         if folder is None:
@@ -240,6 +240,13 @@ class Studio:
         assert isinstance(error, HTTPException)
         path = shorten(request.url.path)[1:-1]
         return _refusal(error.status_code, f"{request.method} {path} is no address here")
+
+
+def _form(body: bytes) -> dict[str, list[str]]:
+    try:
+        return parse_qs(body.decode("utf-8", errors="replace"), max_num_fields=8)
+    except ValueError:
+        raise BadRequest("the form has other fields than model, text and chat") from None
 
 
 class _Passing:
