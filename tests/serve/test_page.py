@@ -117,15 +117,19 @@ STEPS
 """
 
 
-def scripts(running: Running) -> tuple[str, str]:
-    page = httpx.get(running.address).text
+def scripts(running: Running, path: str = "/") -> tuple[str, str]:
+    page = httpx.get(f"{running.address}{path}").text
     [script] = re.findall(r"<script>(.*)</script>", page, re.DOTALL)
     return page, script
 
 
-def talk(running: Running, steps: str, prompts: Sequence[str] = ()) -> dict[str, Any]:
-    _, script = scripts(running)
-    program = BROWSER + script.replace('"use strict";', "") + TALK.replace("STEPS", steps)
+def talk(
+    running: Running, steps: str, prompts: Sequence[str] = (), path: str = "/", search: str = ""
+) -> dict[str, Any]:
+    """What the page shows and knows after these steps; of a studio it has a path and a search."""
+    _, script = scripts(running, path)
+    browser = BROWSER.replace('search: ""', f'search: "{search}"')
+    program = browser + script.replace('"use strict";', "") + TALK.replace("STEPS", steps)
     found = subprocess.run(
         ["node", "-e", program],
         input=json.dumps([script, running.address, prompts]),

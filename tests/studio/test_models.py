@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import shutil
 import threading
 import weakref
@@ -11,8 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from tests.conftest import Workshop
+from tests.serve.conftest import Running
+from tests.serve.test_page import NODE, talk
 from tests.studio.conftest import Show, looked, opened
 
 from groundup.app.completions import opened as opened_model
@@ -53,6 +57,33 @@ def test_a_model_is_loaded_when_it_is_talked_to(trained: Path, show: Show) -> No
     assert begun == ["journey/sft"], "it is loaded once"
     missing = client.post("/v1/chat/completions", json=body | {"model": "journey/tokenizer"})
     assert missing.status_code == 404 and "served are" in missing.text.lower()
+
+
+@NODE
+def test_the_page_talks_to_the_model_that_a_link_names(trained: Path, show: Show) -> None:
+    client = show(trained)
+    # The script is that of serve's page, which stands at another address here.
+    running = Running(f"{client.base_url}".rstrip("/"), openai.OpenAI(api_key="none"))
+    [search] = re.findall(r'href="/talk([^"]*pretrain[^"]*)"', client.get("/").text)
+    told = "while (!model().about) await pause(10);"
+    said = 'await say(byId("about").textContent.slice(0, 38)); await say("the sea");'
+    found = talk(running, told + said, path="/talk", search=search)
+    assert found["messages"][0]["content"] == "You are talking to journey/pretrain, 0"
+    assert len(found["messages"]) == 4 and not found["told"] and not found["trouble"]
+    # Another one is loaded when it is chosen.
+    chosen = 'byId("model").value = "journey/sft"; byId("model").heard.change();'
+    found = talk(running, chosen + told + said, path="/talk", search=search)
+    assert found["messages"][0]["content"] == "You are talking to journey/sft, 0.1 mi"
+
+
+@NODE
+def test_the_page_says_that_nothing_can_be_talked_to_yet(
+    trained: Path, tmp_path: Path, show: Show
+) -> None:
+    running = Running(f"{show(trained).base_url}".rstrip("/"), openai.OpenAI(api_key="none"))
+    empty = f"{show(tmp_path / 'shown' / 'journey' / 'tokenizer').base_url}".rstrip("/")
+    found = talk(running, f'address = "{empty}"; await load();', path="/talk")
+    assert found["trouble"] == "There is no model yet: none is finished that could be talked to"
 
 
 def test_what_cannot_be_loaded_is_said(trained: Path, show: Show) -> None:

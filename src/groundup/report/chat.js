@@ -346,6 +346,7 @@ async function load() {
   try {
     const found = await ask("/v1/models");
     state.models = (await found.json()).data;
+    if (!state.models.length) throw new Error("none is finished that could be talked to");
     fill("model", ...state.models.map(one => el("option", { value: one.id }, one.id)));
     const wanted = new URLSearchParams(location.search).get("model");
     if (state.models.some(one => one.id === wanted)) byId("model").value = wanted;

@@ -91,7 +91,6 @@ class Studio:
                 Route("/live.js", self._admitted(self._script)),
                 # The interface admits by itself, and refuses in its own form.
                 Route("/v1/{rest:path}", _Passing(self._models)),
-                Route("/health", _Passing(self._models)),
             ],
             exception_handlers={HTTPException: self._no_address},
             lifespan=self._lifespan,

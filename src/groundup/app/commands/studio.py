@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @checked
 def studio(
     folder: Annotated[
-        Path, Parameter(help="the folder whose runs are shown, at whatever depth they lie in it")
+        Path, Parameter(help="the folder whose runs are shown, up to six folders deep")
     ] = Path("."),
     /,
     *,
