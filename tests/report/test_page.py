@@ -80,7 +80,7 @@ def test_every_block_is_shown_as_text_and_the_page_needs_nothing_else() -> None:
     shown = markup.unescape(re.sub("<[^>]+>", "", made[made.index("<body>") :]))
     # Twice each block: as it is, and folded.
     assert shown.count(EVIL) >= 2 * 28
-    assert '<a href="#one">' in made and '<h2 id="one">' in made
+    assert '<a href="#one">' in made and '<section id="one">' in made
 
 
 def test_a_table_is_its_cells() -> None:
