@@ -72,6 +72,7 @@ globalThis.document = {
   querySelectorAll: () => [],
 };
 globalThis.location = { search: "" };
+globalThis.history = { replaceState: (state, title, search) => { location.search = search; } };
 globalThis.window = { innerHeight: 0, scrollY: 0, addEventListener: () => {} };
 globalThis.ResizeObserver = class { observe() {} };
 globalThis.sessionStorage = { getItem: () => null, setItem: () => {} };

@@ -40,7 +40,7 @@ def test_a_model_is_loaded_when_it_is_talked_to(trained: Path, show: Show) -> No
         return opened(name, folder)
 
     client = show(trained, open)
-    assert "<title>groundup</title>" in client.get("/talk").text
+    assert "<title>Talk · groundup studio</title>" in client.get("/talk").text
     listed = client.get("/v1/models").json()["data"]
     # Those that answer come first, so that the page begins with one.
     assert [one["id"] for one in listed] == ["journey/sft", "journey/pretrain"]

@@ -11,7 +11,7 @@ const NUMBERS = { temperature: "Temperature", top_p: "Top-p", max_tokens: "Most 
 // its answer, which another may replace; after a failure none may, for another question is then the last on the page.
 const nothingSaid = () => ({ messages: [], seen: 0, note: null, tokens: 0, letters: 0, asked: null, answered: null });
 // `unsent` are the turns of what failed, which stay on the page until more is sent.
-const state = { models: [], way: "chat", talk: nothingSaid(), unsent: [], running: null, follows: true, key: sessionStorage.getItem("key") };
+const state = { models: [], way: "chat", talk: nothingSaid(), unsent: [], running: null, loading: null, follows: true, key: sessionStorage.getItem("key") };
 const model = () => state.models.find(one => one.id === byId("model").value);
 const turns = (way = state.way) => byId(`turns-${way}`);
 
@@ -342,23 +342,30 @@ function begin() {
   byId("said").focus();
 }
 
-async function load() {
+function load(more = "") {
+  fill("about", el("p", {}, `Loading the list of models … ${more}`));
+  return state.loading ??= listed().finally(() => { state.loading = null; });
+}
+
+async function listed() {
+  byId("trouble").textContent = "";
   try {
     const found = await ask("/v1/models");
     state.models = (await found.json()).data;
     if (!state.models.length) throw new Error("none is finished that could be talked to");
     fill("model", ...state.models.map(one => el("option", { value: one.id }, one.id)));
-    const wanted = new URLSearchParams(location.search).get("model");
-    if (state.models.some(one => one.id === wanted)) byId("model").value = wanted;
-    await chosen();
+    const wanted = new URLSearchParams(location.search).get("model"), known = state.models.some(one => one.id === wanted);
+    if (known) byId("model").value = wanted;
+    chosen(known || !wanted ? "" : `There is no model “${wanted}” here; this is ${model().id}.`);
   } catch (error) {
+    fill("about");
     byId("trouble").textContent = `There is no model yet: ${error.message}`;
   }
 }
 
 // A model was chosen: what is to be said of it, or why it cannot be loaded.
-async function chosen() {
-  byId("trouble").textContent = "";
+async function chosen(trouble = "") {
+  byId("trouble").textContent = trouble;
   try {
     await about();
   } catch (error) {
@@ -370,7 +377,7 @@ async function chosen() {
 byId("ask").addEventListener("submit", async event => {
   event.preventDefault();
   if (state.running) { state.running.abort(); return; }
-  if (!model()) await load();
+  if (!model()) await load("Your message is sent when they are there.");
   if (send(byId("said").value)) byId("said").value = "";
   grow();
 });
@@ -382,7 +389,10 @@ byId("said").addEventListener("keydown", event => {
 });
 byId("said").addEventListener("input", grow);
 byId("look").addEventListener("change", draw);
-byId("model").addEventListener("change", chosen);
+byId("model").addEventListener("change", () => {
+  history.replaceState(null, "", `?${new URLSearchParams({ model: model().id })}`);
+  chosen();
+});
 for (const way of ["chat", "text"]) {
   byId(way).addEventListener("click", () => {
     Object.assign(state, { way, follows: true });
