@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,22 @@ def test_a_curve_meets_no_edge_and_no_name_of_a_line() -> None:
     assert drawn(loss_plot("a", curve([1.08, *[0.8, 1.0] * 40]), None)).get_ylim()[1] > 1.08
     caption = loss_plot("a", curve([2.0, 1.5]), None, remark="Mixture: x.").caption
     assert caption == "a over the tokens read. Mixture: x."
+
+
+def test_a_start_above_the_frame_is_left_out_and_said() -> None:
+    early = replace(curve([4.006, 1.5, 1.2, 1.1, 1.05]), name="held-out bits per byte")
+    plot = heldout_plot("sft: held-out text", early, {})
+    axes = drawn(plot)
+    (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
+    assert top < 4 and "The start, from 4.01, is above the frame." in plot.caption
+    # The line comes in through the upper left corner.
+    points = axes.transData.transform([(1_000, 4.006), (left, top), (2_000, 1.5)])
+    (run, rise), (on, up) = points[2] - points[0], points[1] - points[0]
+    assert up / on == pytest.approx(rise / run)
+    assert 1_000 < left < 2_000 and right > 5_000
+    assert plot.caption.count("held-out") == 1 and axes.get_ylabel() == "bits per byte"
+    whole = heldout_plot("a", curve([1.3, 1.25, 1.2, 1.1]), {})
+    assert drawn(whole).get_xlim()[0] < 1_000 and "frame" not in whole.caption
 
 
 NAMES = tuple(f"model-{number}" for number in range(12))

@@ -161,7 +161,10 @@ def legend(
 def heldout_plot(
     title: str, curve: Curve, levels: Mapping[str, float], color: str = COLORS[0]
 ) -> Plot:
-    """What was measured on held-out material over the tokens read, with levels to beat."""
+    """What was measured on held-out material over the tokens read, with levels to beat.
+
+    A start far above all that follows is left out, and the caption says so.
+    """
     figure, axes = titled(title)
     axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4)
     # A curve that begins above the lines comes down to them at the right.
@@ -180,16 +183,29 @@ def heldout_plot(
             va="bottom" if above else "top",
             color=GREY,
         )
-    values, late = _finite(curve.values), _finite(curve.values[len(curve.values) // 4 :])
+    above, values, late = "", _finite(curve.values), _finite(curve.values[len(curve.values) // 4 :])
     if shown := [*values.tolist(), *levels.values()]:
         # The first evaluation of a long run would squeeze all that follows into a corner.
         lowest, highest = min(shown), max([*late.tolist(), *levels.values()], default=max(shown))
         room = max(0.02, 0.15 * (highest - lowest))
         top = max(highest + room, min(float(values.max(initial=-np.inf)) + room, 2 * highest))
         axes.set_ylim(lowest - room, top)
+        within = np.flatnonzero(curve.values <= top)
+        if len(within) and (enters := within[0]) and np.isfinite(curve.values[enters - 1]):
+            # The frame begins where the line comes down into it; on this axis it is straight.
+            ends = [enters, enters - 1]
+            at = np.interp(top, curve.values[ends], np.log(curve.tokens[ends]))
+            axes.set_xlim(left=float(np.exp(at)))
+            above = _above(curve)
     log_x(axes, "training tokens")
-    axes.set_ylabel(curve.name)
-    return Plot(_name(title), f"{title}: {curve.name} over the tokens read in training.", figure)
+    measure = curve.name.removeprefix("held-out ")
+    axes.set_ylabel(measure)
+    caption = f"{title}, {measure}, over the tokens read."
+    return Plot(_name(title), " ".join(filter(None, (caption, above))), figure)
+
+
+def _above(curve: Curve) -> str:
+    return f"The start, from {three_digits(curve.values[0])}, is above the frame."
 
 
 def gained_plot(title: str, curves: Mapping[str, Curve], color: str = COLORS[0]) -> Plot:
@@ -240,7 +256,7 @@ def loss_plot(
         if len(within) and (enters := within[0]) and (heldout is None or heldout.tokens[0] > 0):
             # The frame begins where the line comes down into it, and not with an empty half.
             axes.set_xlim(left=loss.tokens[enters - 1])
-            above = f"The start, from {three_digits(loss.values[0])}, is above the frame."
+            above = _above(loss)
     log_x(axes, "training tokens")
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_ylabel(f"loss, {unit}" if unit else "loss")
