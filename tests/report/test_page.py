@@ -88,7 +88,7 @@ def test_a_table_is_its_cells() -> None:
     table = Table([Column("first", "small", base=True), Column("second")], [Part("part"), row])
     made = html(page(Section("One", "one", [table])))
     assert '<th scope="col" class="base">first<span class="i">small</span></th>' in made
-    assert '<tr class="part"><th scope="rowgroup" colspan="3">part</th></tr>' in made
+    assert '<tr class="part"><th scope="rowgroup" colspan="3"><span>part</span></th></tr>' in made
     assert '<tr class="base"><th scope="row">sea<span class="i">deep</span></th>' in made
     assert '1.5<span class="i">1 to 2</span><span class="change yes">+0.5</span>' in made
     assert '<td><span class="none">–</span></td>' in made

@@ -363,7 +363,7 @@ def test_kinds_that_were_not_measured_have_no_numbers(tiny_model) -> None:  # ty
 def test_what_cuts_the_text_is_named(model: CausalLM) -> None:
     ids = list(range(5, 80))
     by_choice = written([View("one", xray(model, ids, most_tokens=9))], None).shown
-    assert "66 more tokens, left out here; --tokens sets" in by_choice
+    assert "66 more tokens, left out here; groundup xray --tokens sets" in by_choice
     by_context = written([View("one", xray(model, ids))], None).shown
     assert "the context of the model is 64 tokens" in by_context and "--tokens" not in by_context
 

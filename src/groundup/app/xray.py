@@ -52,10 +52,12 @@ def look(
     say(f"Page:        {out} ({size / 1e6:.1f} MB)")
 
 
-def page(folder: Path, text: str, *, name: str, chat: bool) -> str:
-    """The page of what the model in a folder does with a text, as HTML."""
-    title, views, tokenizer = _views(folder, text, name=name, chat=chat)
-    return xray_html(title, views, lambda id: token_text(tokenizer, id))
+def page(
+    folder: Path, text: str, *, name: str, chat: bool, links: Sequence[tuple[str, str]] = ()
+) -> str:
+    """The page of what the model in a folder does with a text, as HTML, and where it leads to."""
+    _, views, tokenizer = _views(folder, text, name=name, chat=chat)
+    return xray_html(name, views, lambda id: token_text(tokenizer, id), links)
 
 
 def _views(

@@ -56,10 +56,16 @@ def is_xray(path: Path) -> bool:
     return is_made_by(path, _GENERATOR)
 
 
-def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) -> str:
+def xray_html(
+    title: str,
+    views: Sequence[View],
+    text_of: Callable[[int], str],
+    links: Sequence[tuple[str, str]] = (),
+) -> str:
     """The page: whole in itself, and nothing of a text in it but as text.
 
-    All views must be of the same tokens and answers (see `xray`).
+    All views must be of the same tokens and answers (see `xray`). `links` are words and where they
+    lead, for the page of a server.
     """
     seen = views[0].seen
     for view in views:
@@ -79,6 +85,7 @@ def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) 
         data,
         generator=_GENERATOR,
         title=title,
+        links=links,
         seen=seen,
         tokens=counted(len(seen.tokens), "token"),
         more=counted(seen.cut, "more token"),
