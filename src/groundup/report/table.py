@@ -206,6 +206,14 @@ def plain(value: float, as_percent: bool) -> Cell:
     return Cell(f"{100 * value:.1f} %" if as_percent else f"{value:.3f}")
 
 
+def in_bytes(size: float) -> str:
+    """12.1 MB: so many bytes in the unit that reads best."""
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= 0.9995 * one:
+            return f"{three_digits(size / one)} {unit}"
+    return f"{size:.0f} bytes"
+
+
 def short_number(value: float) -> str:
     """1500000 as 1.5 M."""
     if abs(value) >= 0.9995e15:

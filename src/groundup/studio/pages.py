@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,18 +28,23 @@ from groundup.report.page import (
     Plots,
     Section,
 )
-from groundup.report.table import Cell, Column, Mark, Part, Row, Table, short_number
-from groundup.runs.console import counted, duration, three_digits
+from groundup.report.table import Cell, Column, Mark, Part, Row, Table, in_bytes, short_number
+from groundup.runs.console import counted, duration
 from groundup.studio.runs import Run, Runs, State
 
 # Seconds after which a page looks again: while something runs, and to see whether anything does.
 _SOON, _LATER = 5, 20
-# A page shows so many of a run's samples, and of a file so many characters.
-_SAMPLES, _LETTERS = 8, 20_000
-# As many characters as the tokens that an X-ray looks at may have.
+# A page shows so many of a run's prompts, and texts of each at first and unfolded; so many
+# characters of a file.
+_SAMPLES, _TEXTS, _LETTERS = 8, 200, 20_000
+# More than the tokens that an X-ray looks at have; it says what it leaves out.
 MOST_LETTERS = 2_000
 _NEVER = datetime.fromtimestamp(0, UTC)
-_COLUMNS = ("state", "steps", "training loss", "held out", "size", "begun", "")
+_COLUMNS = ("state", "steps", "training loss", "held out", "size", "started", "talk")
+# Where the plan has what its reasons name otherwise.
+_PLACES = {"heads": "model.num_attention_heads", "learning_rate": "rates.matrices"}
+# What the names of some parents do not say.
+_ROLES = {"ptx": "fine-tuning data read beside its own", "replay": "text read beside its own"}
 _MARKS: Mapping[State, Mark] = {"done": "yes", "damaged": "no"}
 
 
@@ -67,7 +71,7 @@ def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]
     """One run, from its own files: how far it is, its curves, its samples, how it came to be."""
     named = run.path or run.name
     lead = f"{run.stage or 'A run'}, {run.state}"
-    lead += f"; begun {_when(run.begun)}." if run.begun is not None else "."
+    lead += f"; started {_when(run.begun)}." if run.begun is not None else "."
     links = [("All runs", "/")]
     if run.holds_model:
         links += [("Talk to it", _talk(run)), ("Look inside", "#inside")]
@@ -83,14 +87,21 @@ def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]
     sections = [
         Section("Curves", "curves", [Plots(plots)] if plots else []),
         Section("What it wrote", "samples", _samples(samples)),
-        Section("What it was made from", "lineage", list(_lineage(runs, run))),
+        Section("Lineage", "lineage", list(_lineage(runs, run))),
         Section("Look inside", "inside", [_inside(run)] if run.holds_model else []),
         Section("Plan", "plan", _plan(history)),
-        Section("How it was begun", "settings", _settings(history.run)),
-        Section("What it says of itself", "files", list(_files(run))),
+        Section("How it was started", "settings", _settings(history.run)),
+        Section("Data and model card", "files", list(_files(run))),
     ]
     kept = [section for section in sections if section.blocks]
     return _page(named, lead, opening, kept, _SOON if run.state == "running" else _LATER)
+
+
+def look_links(root: Path, name: str, folder: Path) -> list[tuple[str, str]]:
+    """Where the page of what a model below the root does with a text leads to."""
+    path = folder.relative_to(root.resolve()).as_posix()
+    run = f"/runs/{quote('' if path == '.' else path)}"
+    return [("All runs", "/"), (name, run), ("Another text", f"{run}#inside")]
 
 
 def refusal_page(status: int, why: str) -> Page:
@@ -115,14 +126,16 @@ def _runs_table(runs: Runs, found: Mapping[str, Run]) -> Table:
     for group, tree in _trees(runs, found):
         rows.append(Part(group or runs.root.name))
         rows += [_row(runs, *one) for one in tree]
-    bad = [f"**{run.path or run.name}**: {run.why}" for run in found.values() if run.why]
-    return Table(columns, rows, corner="run", title="Runs", remarks=bad)
+    said = [f"**{run.path or run.name}**: {run.why}" for run in found.values() if run.why]
+    if any(run.holds_model for run in found.values()):
+        said.append("What a model does with a text is shown from the page of its run.")
+    return Table(columns, rows, corner="run", title="Runs", remarks=said)
 
 
 def _trees(
     runs: Runs, found: Mapping[str, Run]
 ) -> Iterator[tuple[str, Sequence[tuple[Run, int, str]]]]:
-    """The runs of each folder, last begun first: how far below others each stands, or from where.
+    """The runs of each folder, last started first: how far below others each stands, or from where.
 
     Of all that a run is made from it stands below what was made last: data before a tokenizer, a
     tokenizer before a model.
@@ -167,7 +180,7 @@ def _row(runs: Runs, run: Run, depth: int, elsewhere: str = "") -> Row:
         _number(run.latest.loss),
         _number(run.latest.heldout, run.latest.measure.removeprefix("held-out ")),
         Cell(
-            f"{three_digits(runs.size(run) / 1e6)} MB",
+            in_bytes(runs.size(run)),
             f"{short_number(parameters)} parameters" if parameters else "",
         ),
         None if run.begun is None else Cell(_when(run.begun)),
@@ -194,7 +207,9 @@ def _steps(run: Run) -> Cell | None:
         took = f"in {duration(seconds)}" if isinstance(seconds, float) else ""
         return Cell(f"{done:,}", took)
     left = "" if run.seconds_left is None else f"{duration(run.seconds_left)} left"
-    return Cell(f"{done:,} of {planned:,}", left, share=min(1.0, done / planned))
+    # Of what is damaged it is not known how much of it holds.
+    share = None if run.state == "damaged" else min(1.0, done / planned)
+    return Cell(f"{done:,} of {planned:,}", left, share=share)
 
 
 def _number(value: float | None, note: str = "") -> Cell | None:
@@ -217,8 +232,11 @@ def _samples(samples: Sequence[Any]) -> list[Block]:
         few = _spread(answers, _SAMPLES)
         blocks.append(Dialogue([("the prompt", prompt)], few))
         if len(few) < len(answers):
-            title = f"All {len(answers):,} texts of this prompt"
-            blocks.append(Fold(title, [Dialogue([], answers[-200:])]))
+            title = "All texts" if len(answers) <= _TEXTS else f"The last {_TEXTS} texts"
+            blocks.append(Fold(f"{title} of this prompt", [Dialogue([], answers[-_TEXTS:])]))
+    if len(by_prompt) > _SAMPLES:
+        more = f"{_SAMPLES} of {len(by_prompt):,} prompts; `samples.jsonl` has all."
+        blocks.append(Note(f"Shown are the first {more}"))
     return blocks
 
 
@@ -232,29 +250,24 @@ def _spread(answers: Sequence[Answer], most: int) -> Sequence[Answer]:
 
 
 def _lineage(runs: Runs, run: Run) -> Iterator[Block]:
-    rows = []
-    for name, (said, path) in runs.parents(run).items():
-        href = "" if path is None else f"/runs/{quote(path)}"
-        rows.append(Row(said, [Cell(name)], href=href))
-    if rows:
-        yield Table([Column("as its")], rows, corner="made from", title="What it was made from")
-    made = [
-        (one, name)
+    above = [
+        Row(said, [_role(name)], href="" if path is None else f"/runs/{quote(path)}")
+        for name, (said, path) in runs.parents(run).items()
+    ]
+    below = [
+        Row(one.path or one.name, [_role(name)], one.stage, href=_address(one))
         for one in runs.all().values()
         for name, (_, path) in runs.parents(one).items()
         if path == run.path
     ]
-    if made:
-        yield Heading("Made from it")
-        yield Table(
-            [Column("which it reads as its")],
-            [
-                Row(one.path or one.name, [Cell(name)], one.stage, href=_address(one))
-                for one, name in made
-            ],
-            corner="run",
-            title="Made from it",
-        )
+    for title, rows in (("Made from", above), ("Used by", below)):
+        if rows:
+            yield Heading(title)
+            yield Table([Column("role")], rows, corner="run or file", title=title)
+
+
+def _role(name: str) -> Cell:
+    return Cell(name, _ROLES.get(name.split()[0], ""))
 
 
 def _inside(run: Run) -> Form:
@@ -274,7 +287,10 @@ def _plan(history: History) -> list[Block]:
     reasons = history.plan.get("reasons")
     reasons = reasons if isinstance(reasons, dict) else {}
     flat = dict(_flat({name: one for name, one in history.plan.items() if name != "reasons"}))
-    known = {k: v for k, v in history.run.get("config", {}).items() if v is not None} | flat
+    settings = {k: v for k, v in history.run.get("config", {}).items() if v is not None}
+    layout = history.plan.get("layout")
+    known = settings | (layout if isinstance(layout, dict) else {}) | flat
+    known |= {name: flat[place] for name, place in _PLACES.items() if place in flat}
     columns = [Column("value", words=True), Column("reason", words=True)]
     why = [
         Row(name, [Cell(_shown(known[name])) if name in known else None, Cell(str(reason))])
@@ -283,12 +299,12 @@ def _plan(history: History) -> list[Block]:
     rest = [Row(name, [Cell(_shown(value))]) for name, value in flat.items()]
     blocks: list[Block] = [Table(columns, why, corner="decided", title="Plan")] if why else []
     if rest:
-        blocks.append(Fold("All of the plan", [Table(columns[:1], rest, corner="value of")]))
+        blocks.append(Fold("All of the plan", [Table(columns[:1], rest, corner="setting")]))
     return blocks
 
 
 def _settings(described: Mapping[str, Any]) -> list[Block]:
-    """What the run was begun with, and on what."""
+    """What the run was started with, and on what."""
     config = _flat({k: v for k, v in described.get("config", {}).items() if v is not None})
     about = {
         name: described[name]
@@ -303,8 +319,8 @@ def _settings(described: Mapping[str, Any]) -> list[Block]:
 
 
 def _files(run: Run) -> Iterator[Block]:
-    """What it says of its data and of its model, as it stands there."""
-    titles = {"data.json": "What its data are", "README.md": "The model's card"}
+    """Its files on its data and its model, as they are."""
+    titles = {"data.json": "Data", "README.md": "Model card"}
     for name, title in titles.items():
         path = run.file(name)
         if path is not None and (text := _text(path)):
@@ -337,7 +353,10 @@ def _shown(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        text = "; ".join(f"{name}: {_shown(one)}" for name, one in value.items())
+    else:
+        text = ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 500 else f"{text[:500]} …"
 
 

@@ -33,17 +33,19 @@ def studio(
     from groundup.serve.server import listening, require_server
 
     require_server("studio")
+    from groundup.studio.pages import look_links
     from groundup.studio.server import studio as show
 
-    def open(name: str, folder: Path) -> Served:
+    def open(name: str, at: Path) -> Served:
         from groundup.app.commands.serve import opened_models
 
-        return opened_models(name, folder, (), device)[0]
+        return opened_models(name, at, (), device)[0]
 
-    def look(name: str, folder: Path, text: str, as_message: bool) -> str:
+    def look(name: str, at: Path, text: str, as_message: bool) -> str:
         from groundup.app.xray import page
 
-        return page(folder, text, name=name, chat=as_message)
+        links = look_links(folder, name, at)
+        return page(at, text, name=name, chat=as_message, links=links)
 
-    with listening(host, port) as at:
-        show(folder, at, host, api_key=api_key, open=open, look=look)
+    with listening(host, port) as socket:
+        show(folder, socket, host, api_key=api_key, open=open, look=look)

@@ -41,6 +41,7 @@ from groundup.report.table import (
     Part,
     Row,
     Table,
+    in_bytes,
     number,
     percent,
     short_number,
@@ -244,9 +245,7 @@ def _trained(model: Mapping[str, Any]) -> str:
 
 
 def _bytes(size: int | None) -> str:
-    if size is None:
-        return DASH
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    return DASH if size is None else in_bytes(size)
 
 
 def _counted(count: float | None, digits: int = 0) -> str:
