@@ -16,6 +16,7 @@ from groundup.report.table import (
     Part,
     Row,
     Table,
+    in_bytes,
     number,
     percent,
     plain,
@@ -144,3 +145,9 @@ def test_no_letter_of_a_table_is_cut_however_narrow_it_is(width: int) -> None:
     said = printed(in_terminal(text_table("Groups", heads, [cells])), width)
     whole = "".join(("Groups", *heads, *cells))
     assert sorted("".join(said.split())) == sorted("".join(whole.split()))
+
+
+def test_bytes_are_in_the_unit_that_reads_best() -> None:
+    shown = {0: "0 bytes", 999: "999 bytes", 4_050: "4.05 kB", 267_000: "267 kB"}
+    shown |= {999_400: "999 kB", 999_600: "1 MB", 892_187_034: "892 MB", 70_000_000_000: "70 GB"}
+    assert {size: in_bytes(size) for size in shown} == shown

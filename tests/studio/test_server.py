@@ -20,6 +20,9 @@ def test_a_folder_is_shown_until_ctrl_c(workshop: Workshop) -> None:
         assert 'href="/runs/sft"' in page
         body = {"model": "sft", "prompt": "The", "max_tokens": 2}
         assert httpx.post(f"{address}/v1/completions", json=body, timeout=60).status_code == 200
+        form = {"model": "sft", "text": "The sea"}
+        looked = httpx.post(f"{address}/look", data=form, timeout=60).text
+        assert "<h1>sft</h1>" in looked and '<a href="/runs/sft#inside">' in looked
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 130

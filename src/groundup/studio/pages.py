@@ -263,7 +263,7 @@ def _lineage(runs: Runs, run: Run) -> Iterator[Block]:
     for title, rows in (("Made from", above), ("Used by", below)):
         if rows:
             yield Heading(title)
-            yield Table([Column("role")], rows, corner="run or file", title=title)
+            yield Table([Column("role", words=True)], rows, corner="run or file", title=title)
 
 
 def _role(name: str) -> Cell:
