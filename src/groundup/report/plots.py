@@ -183,7 +183,8 @@ def heldout_plot(
             va="bottom" if above else "top",
             color=GREY,
         )
-    above, values, late = "", _finite(curve.values), _finite(curve.values[len(curve.values) // 4 :])
+    remark = ""
+    values, late = _finite(curve.values), _finite(curve.values[len(curve.values) // 4 :])
     if shown := [*values.tolist(), *levels.values()]:
         # The first evaluation of a long run would squeeze all that follows into a corner.
         lowest, highest = min(shown), max([*late.tolist(), *levels.values()], default=max(shown))
@@ -196,12 +197,12 @@ def heldout_plot(
             ends = [enters, enters - 1]
             at = np.interp(top, curve.values[ends], np.log(curve.tokens[ends]))
             axes.set_xlim(left=float(np.exp(at)))
-            above = _above(curve)
+            remark = _above(curve)
     log_x(axes, "training tokens")
     measure = curve.name.removeprefix("held-out ")
     axes.set_ylabel(measure)
     caption = f"{title}, {measure}, over the tokens read."
-    return Plot(_name(title), " ".join(filter(None, (caption, above))), figure)
+    return Plot(_name(title), " ".join(filter(None, (caption, remark))), figure)
 
 
 def _above(curve: Curve) -> str:
