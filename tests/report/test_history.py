@@ -42,6 +42,42 @@ def test_a_file_in_a_folder_beside_is_found_from_elsewhere(
     assert run.beside("quickstart/other/nothing.jsonl") == tmp_path / "moved" / "nothing.jsonl"
 
 
+def test_of_two_files_of_one_name_the_one_that_was_read_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a copy of a whole recipe, seen from where both lie."""
+    for project in ("first", "copy"):
+        (tmp_path / project / "data").mkdir(parents=True)
+        (tmp_path / project / "data" / "train.jsonl").write_text("{}")
+    named = "first/data/train.jsonl"
+    parents = {"replay": {"path": named, "sha256": hashlib.sha256(b"{}").hexdigest()}}
+    run = History(tmp_path / "copy" / "sft", {"stage": "sft", "parents": parents}, {})
+    monkeypatch.chdir(tmp_path)
+    assert run.beside(named) == tmp_path / "copy" / "data" / "train.jsonl"
+    # Another one by now, which was not known when it was asked for first.
+    (tmp_path / "copy" / "data" / "train.jsonl").write_text("[]")
+    assert run.beside(named) == Path(named)
+
+
+def test_a_folder_that_is_still_written_is_compared_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for project in ("first", "copy"):
+        (tmp_path / project / "base").mkdir(parents=True)
+        for name in ("run.json", "status.json"):
+            (tmp_path / project / "base" / name).write_text("{}")
+    weights = [tmp_path / project / "base" / "model.safetensors" for project in ("first", "copy")]
+    weights[0].write_text("trained")
+    hashed = folder_hash(tmp_path / "first" / "base")
+    parents = {"model": {"path": "first/base", "sha256": hashed}}
+    run = History(tmp_path / "copy" / "sft", {"stage": "sft", "parents": parents}, {})
+    monkeypatch.chdir(tmp_path)
+    assert run.parent == Path("first/base")
+    weights[1].write_text("trained")
+    (tmp_path / "copy" / "base" / "status.json").write_text('{"state": "finished"}')
+    assert run.parent == tmp_path / "copy" / "base"
+
+
 def test_a_parent_whose_hash_an_earlier_version_kept_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from groundup.errors import UserError
 from groundup.runs.console import say
@@ -134,12 +135,15 @@ class History:
         # The last parts of the name, as few as lead to something: data, data/documents/train.jsonl.
         parts = [part for part in path.parts if part not in (path.anchor, "..")]
         tails = [beside.joinpath(*parts[-count:]) for count in range(1, len(parts) + 1)]
-        near = next((tail for tail in tails if tail.exists()), beside / path.name)
-        if not (path.is_dir() and near.is_dir()) or path.samefile(near):
-            return path if path.exists() else near
+        near = next(filter(os.path.exists, tails), beside / path.name)
+        # Of a name that is none, such as one too long, os.path says that there is no such file.
+        if not (os.path.exists(path) and os.path.exists(near)) or path.samefile(near):
+            return path if os.path.exists(path) else near
         hashes = {one["path"]: one.get("sha256") for one in self.run["parents"].values()}
         with contextlib.suppress(OSError):  # damaged: then the name alone says
-            return near if hashes.get(named) in _hashes(near) else path
+            status = near / "status.json"
+            changed = (status if status.exists() else near).stat().st_mtime_ns
+            return near if hashes.get(named) in _hashes(near, changed) else path
         return path
 
     def planned(self, name: str) -> float | None:
@@ -255,18 +259,21 @@ class History:
 
     def _at_step(self, step: int, values: Float[np.ndarray, " steps"]) -> float:
         """The value at the last logged step up to `step`; 0 before the first."""
-        steps = [line["step"] for line in self.train]
-        past = int(np.searchsorted(steps, step, side="right"))
+        past = int(np.searchsorted(self._steps, step, side="right"))
         return float(values[past - 1]) if past else 0.0
+
+    @cached_property
+    def _steps(self) -> Int[np.ndarray, " steps"]:
+        return np.array([line["step"] for line in self.train], int)
 
     def _of_steps(self, name: str) -> Float[np.ndarray, " steps"]:
         return np.array([line.get(name, np.nan) for line in self.train], float)
 
 
-@cache
-def _hashes(folder: Path) -> frozenset[str]:
-    """The hashes of a folder that nobody writes to any more."""
-    return kept_hashes(folder)
+@lru_cache(maxsize=64)
+def _hashes(path: Path, changed: int) -> frozenset[str]:
+    """The hashes of a file or folder as it was left at that time."""
+    return kept_hashes(path)
 
 
 @cache

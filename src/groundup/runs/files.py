@@ -412,7 +412,7 @@ def read_kept(
 
 def is_kept(path: Path) -> bool:
     """Whether `write_kept` has written this file, even if it is gone."""
-    return os.path.lexists(path) or _copy(path).is_file()
+    return os.path.lexists(path) or os.path.isfile(_copy(path))
 
 
 def seal(value: Mapping[str, Any]) -> str:

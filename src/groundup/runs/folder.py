@@ -313,11 +313,20 @@ def lost_parts(folder: Path) -> list[Path] | None:
         is_model = (folder / "config.json").is_file()
         weights = [path.name for path in folder.glob("*.safetensors")] or ["model.safetensors"]
         parts = dict.fromkeys(weights) if is_model else {}
-    return [folder / name for name, size in parts.items() if not _is_whole(folder / name, size)]
+    return [
+        folder / name
+        for name, size in parts.items()
+        # Whoever wrote it may have named what is none of the folder, or has no end.
+        if ".." in Path(name).parts
+        or Path(name).is_absolute()
+        or not _is_whole(folder / name, size)
+    ]
 
 
 def _is_whole(path: Path, size: object) -> bool:
     """Whether a part has the size it was made with, or was changed to another whole one."""
+    if not os.path.isfile(path):
+        return False
     try:
         if path.stat().st_size == size:
             return True
@@ -530,7 +539,13 @@ def _started(described: Mapping[str, Any]) -> datetime | None:
 
 
 def _is_path(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value and len(value) < 4096
+    if not isinstance(value, str) or "\0" in value or len(value) >= 4096:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def _description(
@@ -586,8 +601,8 @@ def _more_hashes(path: Path) -> dict[str, str | None]:
     """
     if not path.is_dir():
         return {}
-    bases = [f"{_content_hash('base', one)} {_template_hash(one)}" for one in _bases(path)]
-    base = hashlib.sha256("\n".join(bases).encode()).hexdigest() if bases else None
+    below = [f"{_content_hash('base', one)} {_template_hash(one)}" for one in bases(path)]
+    base = hashlib.sha256("\n".join(below).encode()).hexdigest() if below else None
     return {"chat_template": _template_hash(path), "base": base}
 
 
@@ -596,7 +611,7 @@ def _template_hash(folder: Path) -> str | None:
     return file_hash(template) if template.is_file() else None
 
 
-def _bases(folder: Path) -> list[Path]:
+def bases(folder: Path) -> list[Path]:
     """What an adapter's folder stands on, down to a whole model, as far as it lies here."""
     found = [folder]
     while (base := _base(found[-1])) is not None and not any(map(base.samefile, found)):

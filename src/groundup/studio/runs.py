@@ -7,8 +7,9 @@ logs from their end. Links are not followed, so that nothing outside of the fold
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,8 +35,11 @@ _PASSED = frozenset({"checkpoints", "snapshots", "tokens", "node_modules", "__py
 _LOOK_SECONDS, _LOOK_SHARE, _SIZE_SECONDS = 3.0, 20, 60.0
 # A heartbeat comes about once a second, and seldom while something is evaluated.
 _HEARTBEAT_SECONDS = 30
-# The end of a log, some hundred steps, and the most of one that is read for what it says last.
+# The end of a log, some hundred steps, and the most of one that is searched for an evaluation.
 _END_BYTES, _MOST_BYTES = 2**16, 2**23
+# What is read of each run to list it.
+_KEPT = ("run.json", "plan.json", "status.json")
+_READ = (*_KEPT, *(f".{name}.copy" for name in _KEPT), "metrics.jsonl")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,12 @@ class Run:
     status: Mapping[str, Any]
     state: State
     why: str = ""
-    latest: Latest = field(default_factory=Latest)
+    measured: Callable[[History], Latest] = field(default=lambda _: Latest(), repr=False)
+
+    @cached_property
+    def latest(self) -> Latest:
+        """What it measured last; its log is read when somebody asks."""
+        return self.measured(self.history)
 
     @property
     def name(self) -> str:
@@ -114,7 +123,7 @@ class Run:
     def file(self, name: str) -> Path | None:
         """A file of its own, to be shown as it is; None for one that is a link elsewhere."""
         path = self.folder / name
-        return path if path.is_file() and not path.is_symlink() else None
+        return path if _is_own_file(path) else None
 
 
 class Runs:
@@ -126,9 +135,9 @@ class Runs:
         self._looked = self._look_at = 0.0
         self.cut = False
         """Whether there is more below the folder than is looked through."""
-        self._latest: dict[Path, tuple[tuple[int, int], Latest]] = {}
+        self._finding = threading.Lock()
+        self._latest: dict[Path, tuple[object, int, int, Latest]] = {}
         self._sizes: dict[Path, tuple[float, int]] = {}
-        self._parents: dict[tuple[Path, str], Path] = {}
 
     def all(self) -> dict[str, Run]:
         """Every run by its path, as it is now."""
@@ -155,11 +164,7 @@ class Runs:
         paths = {folder: path for path, folder in self._folders.items()}
         for name, described in run.history.run.get("parents", {}).items():
             said = described["path"]
-            key = (run.folder, said)
-            if key not in self._parents:
-                # Once: where two folders have one name, contents are compared.
-                self._parents[key] = run.history.beside(said).resolve()
-            at = self._parents[key]
+            at = Path(os.path.realpath(run.history.beside(said)))
             # Of data a run may have read a part.
             near = next((one for one in (at, *at.parents) if one in paths), None)
             found[name] = (said, None if near in (None, run.folder) else paths[near])
@@ -176,23 +181,31 @@ class Runs:
     # Finding them.
 
     def _look(self) -> None:
-        begun = time.monotonic()
-        if begun < self._look_at:
-            return
-        found, self.cut = dict[str, Path](), False
-        for looked, (path, folder) in enumerate(_folders(self.root, "", _MOST_DEPTH)):
-            if looked > _MOST_FOLDERS or len(found) >= _MOST_RUNS:
-                self.cut = True
-                break
-            if is_kept(folder / "run.json"):
-                found[path] = folder
-        self._folders, self._looked = found, time.monotonic()
-        self._look_at = self._looked + max(_LOOK_SECONDS, _LOOK_SHARE * (self._looked - begun))
+        with self._finding:
+            begun = time.monotonic()
+            if begun < self._look_at:
+                return
+            found, cut = dict[str, Path](), False
+            for looked, (path, folder) in enumerate(_folders(self.root, "", _MOST_DEPTH)):
+                if looked > _MOST_FOLDERS or len(found) >= _MOST_RUNS:
+                    cut = True
+                    break
+                if is_kept(folder / "run.json"):
+                    found[path] = folder
+            there = frozenset(found.values())
+            for known in (self._latest, self._sizes):
+                for folder in known.keys() - there:
+                    known.pop(folder, None)
+            self._folders, self.cut, self._looked = found, cut, time.monotonic()
+            self._look_at = self._looked + max(_LOOK_SECONDS, _LOOK_SHARE * (self._looked - begun))
 
     def _run(self, path: str, folder: Path) -> Run | None:
         """The run that lies there; None where it is gone by now."""
         if not is_kept(folder / "run.json"):
             return None
+        if (other := _other_than_file(folder)) is not None:
+            why = f"{other} is a link or no file that can be read; put the file itself in its place"
+            return Run(path, folder, History(folder, {}, {}), {}, "damaged", why)
         status = read_status(folder) or {}
         try:
             described = read_run(folder)
@@ -204,27 +217,41 @@ class Runs:
             plan = {}
         history = History(folder, described, plan)
         state, why = _state(folder, status)
-        return Run(path, folder, history, status, state, why, self._measured(history))
+        return Run(path, folder, history, status, state, why, self._measured)
 
     def _measured(self, history: History) -> Latest:
         """The end of metrics.jsonl, read again where it has changed."""
         log = history.folder / "metrics.jsonl"
-        if not log.is_file():  # nothing is trained yet, or ever
-            return Latest()
+        nothing = (None, 0, 0, Latest())
         try:
             stat = log.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size)
-            known = self._latest.get(log)
-            if known is None or known[0] != stamp:
-                before = Latest() if known is None else known[1]
-                # At least all that is new, in which something may have been evaluated.
-                new = stat.st_size - (0 if known is None else known[0][1])
-                most = min(_MOST_BYTES, max(_END_BYTES, new + 2**13))
-                lines = [line for line in last_lines(log, most) if is_metric(line)]
-                known = self._latest[log] = (stamp, _latest(lines, history.measure, before))
-        except OSError:
+            # A run that goes on from before writes its log anew, and so does one that begins anew.
+            file = (history.run.get("started"), stat.st_ino)
+            known, when, size, latest = self._latest.get(history.folder, nothing)
+            if known != file or stat.st_size < size:
+                _, when, size, latest = nothing
+            if (when, size) != (stat.st_mtime_ns, stat.st_size):
+                lines = list(filter(is_metric, last_lines(log, _END_BYTES)))
+                new = stat.st_size - size
+                if new > _END_BYTES and all(line["kind"] != "evaluation" for line in lines):
+                    most = min(_MOST_BYTES, new + 2**13)
+                    lines = [*filter(is_metric, last_lines(log, most, b'"evaluation"')), *lines]
+                latest = _latest(lines, history.measure, latest)
+                self._latest[history.folder] = (file, stat.st_mtime_ns, stat.st_size, latest)
+        except OSError:  # nothing is trained yet, or ever
             return Latest()
-        return known[1]
+        return latest
+
+
+def _is_own_file(path: Path) -> bool:
+    """Whether a file lies there that can be read, and no link, which may lead elsewhere."""
+    return os.path.isfile(path) and not os.path.islink(path) and os.access(path, os.R_OK)
+
+
+def _other_than_file(folder: Path) -> str | None:
+    """What stands in the place of a file that is read of each run, and is none."""
+    there = (name for name in _READ if os.path.lexists(folder / name))
+    return next((name for name in there if not _is_own_file(folder / name)), None)
 
 
 def _folders(folder: Path, path: str, depth: int) -> Iterator[tuple[str, Path]]:
@@ -238,12 +265,15 @@ def _folders(folder: Path, path: str, depth: int) -> Iterator[tuple[str, Path]]:
                 if one.is_dir(follow_symlinks=False)
                 and not one.name.startswith(".")
                 and one.name not in _PASSED
+                # No address leads to a name with these, or with bytes that are no text.
+                and "\n" not in one.name
+                and one.name == one.name.encode(errors="ignore").decode()
             )
     except OSError:  # it may not be read, or is gone
         return
     for name in below if depth else ():
         # A virtual environment says that it is one.
-        if not (folder / name / "pyvenv.cfg").exists():
+        if not os.path.exists(folder / name / "pyvenv.cfg"):
             yield from _folders(folder / name, f"{path}/{name}".lstrip("/"), depth - 1)
 
 
@@ -272,7 +302,7 @@ def _lives(status: Mapping[str, Any]) -> bool:
     heard, pid = _time(status.get("time")), status.get("pid")
     if heard is None:
         return False
-    if (datetime.now(UTC) - heard).total_seconds() < _HEARTBEAT_SECONDS:
+    if abs((datetime.now(UTC) - heard).total_seconds()) < _HEARTBEAT_SECONDS:
         return True
     try:
         # Another program may have got the number since.
@@ -299,9 +329,10 @@ def _time(said: object) -> datetime | None:
     """A time as runs write it; None for whatever else stands there."""
     try:
         found = datetime.fromisoformat(str(said))
-    except ValueError:
+        # In the time of this place, which the first and the last day may not have.
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone()
+    except (ValueError, OverflowError):
         return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _bytes(folder: Path) -> int:
