@@ -466,6 +466,14 @@ def test_a_key_is_asked_for(serve: Serve, tiny: Served) -> None:
     assert httpx.get(f"{running.address}/health").json()["status"] == "ok"
 
 
+def test_a_refusal_names_a_few_models(serve: Serve, tiny: Served) -> None:
+    running = serve(*(replace(tiny, name=f"model-{number}") for number in range(99)))
+    answer = running.post("/v1/completions", prompt="The", model="model-1000")
+    said = answer.json()["error"]["message"]
+    assert answer.status_code == 404 and "and 96 more" in said and len(said) < 200
+    assert "did you mean" in said
+
+
 def test_pages_of_strangers_may_not_ask(serve: Serve, tiny: Served) -> None:
     def asked(running: Running, **headers: str) -> httpx.Response:
         return httpx.get(f"{running.address}/v1/models", headers=headers)
@@ -486,6 +494,17 @@ def test_pages_of_strangers_may_not_ask(serve: Serve, tiny: Served) -> None:
     assert asked(wide, **address).status_code == 200
     led = {"Host": "evil.example", "Origin": "http://evil.example"}
     assert asked(wide, **led).status_code == 403
+    # Nor may it read, for which browsers send no origin; with a key it cannot.
+    assert asked(wide, Host="evil.example").status_code == 403
+    assert asked(wide, Host="localhost").status_code == 200
+    keyed = serve(tiny, is_local=False, api_key="right")
+    key = {"Authorization": "Bearer right"}
+    assert asked(keyed, Host="models.example", **key).status_code == 200
+    # A picture, say, in another site's page; a link in it leads here all the same.
+    other = {"Sec-Fetch-Site": "cross-site"}
+    assert asked(closed, **other, **{"Sec-Fetch-Dest": "image"}).status_code == 403
+    assert asked(closed, **other, **{"Sec-Fetch-Dest": "document"}).status_code == 200
+    assert asked(closed, **{"Sec-Fetch-Site": "same-origin"}).status_code == 200
     opened = serve(tiny, allow_origins=["http://page.example"])
     found = asked(opened, Origin="http://page.example")
     assert found.headers["access-control-allow-origin"] == "http://page.example"

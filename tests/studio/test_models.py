@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import re
 import shutil
+import socket
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
+import httpx
 import openai
 import pytest
 from tests.conftest import Workshop
-from tests.serve.conftest import Running
+from tests.serve.conftest import Running, answering
 from tests.serve.test_page import NODE, talk
 from tests.studio.conftest import Show, looked, opened
 
 from groundup.app.completions import opened as opened_model
+from groundup.errors import UserError
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.runs.files import read_json_object, write_json
+from groundup.serve.admission import Admission
 from groundup.serve.worker import Served
-from groundup.studio.models import OnDemand
+from groundup.studio.models import OnDemand, _stamp
 from groundup.studio.runs import Runs
+from groundup.studio.server import Studio
 
 ASKED = [{"role": "user", "content": "What is the colour of the sea?"}]
 GREEDY = {"temperature": 0, "max_tokens": 8}
@@ -134,6 +141,89 @@ def test_a_model_that_was_trained_anew_is_loaded_anew(on_demand: OnDemand, train
     assert first is same and other is not first
 
 
+def test_an_adapter_is_another_model_on_a_base_that_was_trained_anew(
+    on_demand: OnDemand, trained: Path
+) -> None:
+    adapter, base = trained / "a", trained / "journey" / "pretrain"
+    (adapter / "model.safetensors").rename(adapter / "adapter_model.safetensors")
+    described = {"base_model_name_or_path": "../journey/pretrain"}
+    write_json(adapter / "adapter_config.json", described)
+    before = _stamp(adapter)
+    assert [path.name for path, *_ in before] == ["adapter_model.safetensors", "model.safetensors"]
+    os.utime(base / "model.safetensors", ns=(0, 0))
+    assert _stamp(adapter) != before
+
+
+def test_there_is_no_model_of_a_run_that_is_gone(on_demand: OnDemand, trained: Path) -> None:
+    async def load() -> tuple[Served | None, ...]:
+        first = await on_demand.load("a")
+        shutil.rmtree(trained / "a")
+        return first, await on_demand.load("a"), await on_demand.load("nothing")
+
+    first, *others = asyncio.run(load())
+    assert first is not None and others == [None, None]
+
+
+def test_what_has_no_room_is_not_loaded(on_demand: OnDemand, trained: Path) -> None:
+    (trained / "a" / "more.safetensors").touch()
+    os.truncate(trained / "a" / "more.safetensors", 2**42)  # which takes none on the disk
+    with pytest.raises(UserError, match=r"a takes about 8,796.\d GB of memory"):
+        asyncio.run(on_demand.load("a"))
+
+
+def test_models_that_are_there_answer_while_others_are_looked_for_and_loaded(
+    trained: Path,
+) -> None:
+    """None of it is done by the thread that answers: it would wait here for itself."""
+    shutil.copytree(trained / "journey" / "sft", trained / "a")
+    looking, loading, may_look, may_load = (threading.Event() for _ in range(4))
+    may_look.set()
+    may_load.set()
+
+    def folders() -> dict[str, Path]:
+        looking.set()
+        assert may_look.wait(30)
+        return Runs(trained).models()
+
+    def open(name: str, folder: Path) -> Served:
+        loading.set()
+        assert may_load.wait(30)
+        return opened(name, folder)
+
+    async def talk() -> None:
+        models = OnDemand(folders, open)
+        known = await models.load("a")
+        for begun, may_end, asked in (
+            (looking, may_look, models.names),
+            (loading, may_load, lambda: models.load("journey/sft")),
+        ):
+            begun.clear()
+            may_end.clear()
+            waiting = asyncio.ensure_future(asked())
+            assert await asyncio.to_thread(begun.wait, 30)
+            assert await models.load("a") is known and not waiting.done()
+            may_end.set()
+            assert await waiting
+
+    asyncio.run(talk())
+
+
+def test_strangers_load_nothing(trained: Path) -> None:
+    studio = Studio(trained, Admission(hosts=["127.0.0.1"], api_key="right"), opened, looked)
+    with answering(studio.app) as at:
+        path = f"{at}/v1/models"
+        for headers, status, code in (
+            ({"Host": "evil.example"}, 403, None),
+            ({}, 401, "invalid_api_key"),
+            ({"Authorization": "Bearer wrong"}, 401, "invalid_api_key"),
+        ):
+            answer = httpx.get(path, headers=headers)
+            assert answer.status_code == status and answer.json()["error"]["code"] == code
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert studio._api is None, "for them nothing is begun"
+        assert httpx.get(path, auth=("any", "right"), timeout=60).status_code == 200
+
+
 def test_a_model_that_was_talked_to_gives_its_memory_back(trained: Path, show: Show) -> None:
     models = list[Any]()
 
@@ -175,6 +265,7 @@ def test_what_a_model_does_with_a_text_is_shown(trained: Path, show: Show) -> No
         ({"model": "journey/sft", "text": "x" * 2_001}, 400),
         ({"model": "../secret", "text": "The sea"}, 404),
         ({"model": "journey/tokenizer", "text": "The sea"}, 404),
+        ({"model": "journey/sft", "text": "x" * 2**16}, 413),
         ({}, 404),
         ({f"field{number}": "x" for number in range(99)}, 400),
     ],
@@ -183,6 +274,29 @@ def test_what_cannot_be_looked_at(
     trained: Path, show: Show, form: dict[str, str], status: int
 ) -> None:
     assert show(trained).post("/look", data=form).status_code == status
+
+
+def test_a_text_has_the_lines_that_were_written(trained: Path, show: Show) -> None:
+    """Browsers send each end of a line as two characters."""
+    form = {"model": "journey/sft", "text": "x\r\n" * 998 + "last"}
+    client = show(trained, look=lambda name, folder, text, as_message: repr(text))
+    assert client.post("/look", data=form).text == repr("x\n" * 998 + "last")
+    assert "is blank" in client.post("/look", data=form | {"text": "\r\n  "}).text
+
+
+def test_a_reader_who_leaves_while_sending_is_no_failure(
+    trained: Path, show: Show, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = show(trained)
+    at = urlparse(str(client.base_url))
+    asked = "POST /look HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\nmodel="
+    with socket.create_connection((at.hostname, at.port), timeout=20) as connection:
+        connection.sendall(asked.encode())
+    # What was begun before is done before this one ends.
+    form = {"model": "nothing", "text": "The sea"}
+    assert client.post("/look", data=form).status_code == 404
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err and "500" not in said.out
 
 
 def test_one_text_at_a_time_is_looked_at(trained: Path, show: Show) -> None:

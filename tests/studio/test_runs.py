@@ -17,11 +17,13 @@ from urllib.parse import urlparse
 
 import httpx
 import pytest
+from tests.conftest import CallsOf
 from tests.studio.conftest import Show, looked, opened
 
 from groundup.report.figure import Plot
 from groundup.report.table import Row
-from groundup.runs.files import read_json_object, read_lines, write_kept
+from groundup.runs import growing
+from groundup.runs.files import read_json_object, read_lines, write_kept, write_lines
 from groundup.runs.folder import Run, read_metrics
 from groundup.serve.admission import Admission
 from groundup.studio.pages import home_page
@@ -146,6 +148,82 @@ def test_curves_are_drawn_again_when_there_is_more_to_be_seen(tmp_path: Path) ->
     assert curves(112) is not last, "a finished run shows all of its steps"
 
 
+def test_curves_are_of_the_run_that_stands_there(tmp_path: Path) -> None:
+    """Trained anew, with as many steps and with more, in a file of the same number."""
+    shown = Studio(tmp_path, Admission(), opened, looked)
+
+    def drawn() -> list[Plot]:
+        found = shown._runs.one("base")
+        assert found is not None
+        return shown._curves(found)
+
+    with training(tmp_path / "base") as run:
+        for number in range(1, 101):
+            step(run, number, 2.0)
+    log = tmp_path / "base" / "metrics.jsonl"
+    before = drawn()
+    assert "to 2 at" in before[0].in_words
+    for steps, loss in ((100, 3.0), (101, 4.0)):
+        lines = [line | {"loss": loss} for line in read_lines(log)]
+        lines += [lines[-1] | {"step": 101}] * (steps - 100)
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert f"to {loss:g} at" in drawn()[0].in_words
+
+
+def test_what_was_held_out_is_of_the_run_that_stands_there(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+
+    def train(started: str) -> Path:
+        with training(tmp_path / "base") as run:
+            described = read_json_object(run.folder / "run.json") | {"started": started}
+            del described["sha256"]
+            write_kept(run.folder / "run.json", described)
+            step(run, 1, 2.0)
+        return run.folder / "metrics.jsonl"
+
+    with open(train("2024-01-01T00:00:00Z"), "a") as file:
+        line = {"kind": "evaluation", "step": 1, "seconds": 0.1, "bits_per_byte": 2.125}
+        file.write(json.dumps(line) + "\n")
+    assert runs.all()["base"].latest.heldout == 2.125
+    # Cut back, which writes the log anew, and grown beyond.
+    log = tmp_path / "base" / "metrics.jsonl"
+    first, *_ = read_lines(log)
+    write_lines(log, [first | {"step": number} for number in range(1, 9)])
+    assert runs.all()["base"].latest.heldout is None
+    with open(log, "a") as file:
+        file.write(json.dumps(line) + "\n")
+    assert runs.all()["base"].latest.heldout == 2.125
+    # Begun anew, by chance in a file of the same number.
+    kept = log.stat().st_ino
+    log.write_text("".join(json.dumps(first | {"step": n}) + "\n" for n in range(1, 20)))
+    assert log.stat().st_ino == kept
+    for name in ("run.json", ".run.json.copy", "status.json"):
+        (tmp_path / "base" / name).unlink()
+    described = tmp_path / "begun"
+    with training(described):
+        pass
+    for name in ("run.json", ".run.json.copy"):
+        shutil.copy(described / name, tmp_path / "base" / name)
+    assert runs.all()["base"].latest.heldout is None
+
+
+def test_a_long_log_is_read_from_its_end(tmp_path: Path, calls_of: CallsOf) -> None:
+    with training(tmp_path / "base") as run:
+        step(run, 1, 2.0)
+        evaluation(run, 1, 2.125)
+        whole = read_lines(run.folder / "metrics.jsonl")
+    log = tmp_path / "base" / "metrics.jsonl"
+    with open(log, "a") as file:
+        file.writelines(json.dumps(whole[0] | {"step": n}) + "\n" for n in range(2, 4_000))
+    found = Runs(tmp_path)
+    parsed = calls_of(growing, "log_line")
+    run = found.all()["base"]
+    assert found.models() == {} and parsed == [], "nobody asked for what it measured"
+    assert run.latest.heldout == 2.125 and run.latest.loss == 2.0
+    assert 100 < len(parsed) < 1_000
+    assert found.all()["base"].latest is run.latest
+
+
 def test_a_run_that_was_stopped_or_killed_says_so(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), training(tmp_path / "stopped") as run:
         step(run, 3, 2.0)
@@ -165,9 +243,14 @@ def test_a_run_that_was_stopped_or_killed_says_so(tmp_path: Path) -> None:
     }
     assert "goes on from what it saved" in runs["stopped"].why
     assert "without a word" in runs["killed"].why
-    # A long evaluation has no heartbeat, and the process is there.
-    status.write_text(json.dumps(long_ago | {"pid": os.getpid(), "time": "2999-01-01T00:00:00Z"}))
-    assert Runs(tmp_path).all()["killed"].state == "running"
+    # A long evaluation has no heartbeat, and the process is there; or another one has its number.
+    for pid, when, state in (
+        (os.getpid(), "2999-01-01T00:00:00Z", "running"),
+        (os.getpid(), "2020-01-01T00:00:00Z", "stopped"),
+        (ended.pid, "2999-01-01T00:00:00Z", "stopped"),
+    ):
+        status.write_text(json.dumps(long_ago | {"pid": pid, "time": when}))
+        assert Runs(tmp_path).all()["killed"].state == state
 
 
 def test_damaged_runs_say_why_and_hide_no_others(trained: Path, show: Show) -> None:

@@ -8,22 +8,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import json
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from groundup.errors import shorten
 from groundup.report.page import drawn_html
-from groundup.runs.console import say
+from groundup.runs.console import printable, say
 
 # A conversation of a million tokens has some four megabytes.
 _MOST_BYTES, _BODY_SECONDS = 8 * 2**20, 60
+# What statuses want beside them (RFC 9110, 11.6.1; RFC 6585, 4).
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
 _PORT = re.compile(r":\d*$")
 
 
@@ -39,6 +43,9 @@ class BadRequest(Exception):
     ) -> None:
         super().__init__(message)
         self.param, self.code, self.status = param, code, status
+
+    def to_json(self) -> dict[str, Any]:
+        return refused(str(self), self.param, self.code)
 
 
 @dataclass(frozen=True)
@@ -59,14 +66,19 @@ class Admission:
         """Raise BadRequest for a request that is none of theirs."""
         place = request.headers.get("host", "")
         host = _PORT.sub("", place).strip("[]").lower()
-        if self.is_local and host not in self.hosts:
+        # A stranger's name may lead here, and his page may then read what is not asked a key for
+        # (DNS rebinding).
+        is_own = host in self.hosts or (not self.is_local and _is_address(host))
+        if not is_own and (self.is_local or self.api_key is None):
             known = ", ".join(self.hosts)
-            raise BadRequest(f"host={shorten(host)} must be one of {known}", status=403)
-        # A browser says whose page it is that asks. Our own has a name of this machine, or none: a
-        # stranger's name may lead here (DNS rebinding). A proxy may have taken the s off https.
-        origin, own = request.headers.get("origin"), set[str]()
-        if host in self.hosts or _is_address(host):
-            own = {f"http://{place}", f"https://{place}"}
+            more = "" if self.is_local else ", or an address; --api-key admits other names"
+            raise BadRequest(f"host={shorten(host)} must be one of {known}{more}", status=403)
+        # A browser says whose page it is that asks. Our own has a name of this machine, or none. A
+        # proxy may have taken the s off https.
+        origin = request.headers.get("origin")
+        own = {f"http://{place}", f"https://{place}"} if is_own else set[str]()
+        if origin is None and _is_part_of_others_page(request):
+            origin = "another site"
         if origin is not None and not {origin, "*"} & (own | {*self.allow_origins}):
             raise BadRequest(
                 f"pages of {shorten(origin)} may not ask; --allow-origins admits them", status=403
@@ -98,6 +110,15 @@ def _key_of(request: Request) -> bytes | None:
         return None
 
 
+def _is_part_of_others_page(request: Request) -> bool:
+    """Whether another site's page asks for a picture, say, of which browsers tell no origin.
+
+    Who follows a link of another site opens a page of its own.
+    """
+    sent = request.headers
+    return sent.get("sec-fetch-site") == "cross-site" and sent.get("sec-fetch-dest") != "document"
+
+
 def _is_address(host: str) -> bool:
     try:
         return bool(ipaddress.ip_address(host))
@@ -105,20 +126,49 @@ def _is_address(host: str) -> bool:
         return False
 
 
-async def read_body(request: Request) -> bytes:
-    """The body of a request, up to what any conversation may have. Raises BadRequest."""
+async def read_body(request: Request, most: int = _MOST_BYTES) -> bytes:
+    """The body of a request of so many bytes at most. Raises BadRequest."""
     body = bytearray()
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for part in request.stream():
                 body += part
-                if len(body) > _MOST_BYTES:
-                    said = f"the body has more than {_MOST_BYTES:,} bytes; send less"
+                if len(body) > most:
+                    said = f"the body has more than {most:,} bytes; send less"
                     raise BadRequest(said, status=413)
     except TimeoutError:
         said = f"the body did not come within {_BODY_SECONDS} seconds"
         raise BadRequest(said, status=408) from None
     return bytes(body)
+
+
+# What is refused, in OpenAI's form.
+
+
+def refused(
+    message: str,
+    param: str | None = None,
+    code: str | None = None,
+    type: str = "invalid_request_error",
+) -> dict[str, Any]:
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+class JSON(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        return encoded(content)
+
+
+def encoded(content: Mapping[str, Any]) -> bytes:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    # Half a surrogate pair, which a model may write into a call, has no bytes but an escape.
+    return text.encode(errors="backslashreplace")
+
+
+def refusal(status: int, said: Mapping[str, Any]) -> Response:
+    """A refusal as it is sent, which the terminal is told of."""
+    tell(f"{status}, {printable(said['error']['message'])}")
+    return JSON(said, status, headers=_HEADERS.get(status))
 
 
 def allowing(**more: str) -> dict[str, str]:

@@ -11,7 +11,6 @@ form, `{"error": {"message", "type", "param", "code"}}`.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -21,22 +20,33 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from groundup.errors import UserError, known_names, shorten
+from groundup.errors import UserError, nearest, shorten
+from groundup.formats.weights import listed
 from groundup.generation.engine import Event
 from groundup.generation.request import Completion, PromptTooLong
 from groundup.lm.logprobs import NO_NUMBERS
-from groundup.runs.console import counted, printable
-from groundup.serve.admission import Admission, BadRequest, read_body, talk_page, tell
+from groundup.runs.console import counted
+from groundup.serve.admission import (
+    JSON,
+    Admission,
+    BadRequest,
+    encoded,
+    read_body,
+    refusal,
+    refused,
+    talk_page,
+    tell,
+)
 from groundup.serve.async_engine import AsyncEngine
 from groundup.serve.models import Models
 from groundup.serve.protocol import (
@@ -53,8 +63,6 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 B = TypeVar("B", bound=GenerationRequest)
 # Proxies must not wait for a stream's end before they pass it on.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-# What statuses want beside them (RFC 9110, 11.6.1; RFC 6585, 4).
-_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
 
 
 class API:
@@ -102,7 +110,7 @@ class API:
     async def _health(self, _: Request) -> Response:
         status = "ok" if self._engine.is_alive else "stopped"
         told = {"status": status, "unfinished": self._engine.unfinished}
-        return _JSON(told, 200 if self._engine.is_alive else 503)
+        return JSON(told, 200 if self._engine.is_alive else 503)
 
     async def stop(self) -> None:
         """Draw nothing more; clients that wait are told so."""
@@ -111,12 +119,13 @@ class API:
     # Models.
 
     async def _list(self, _: Request) -> Response:
-        models = [self._told(name, self._models.loaded(name)) for name in self._models.names()]
-        return JSONResponse({"object": "list", "data": models})
+        names = await self._models.names()
+        models = [self._told(name, self._models.loaded(name)) for name in names]
+        return JSON({"object": "list", "data": models})
 
     async def _show(self, request: Request) -> Response:
         served = await self._served(request.path_params["name"])
-        return JSONResponse(self._told(served.name, served))
+        return JSON(self._told(served.name, served))
 
     def _told(self, name: str, served: Served | None) -> Json:
         """A model as it is listed; one that is not loaded yet says no more than its name."""
@@ -137,17 +146,19 @@ class API:
 
     async def _served(self, name: str | None) -> Served:
         """The model of a name; without one, the only one that there is."""
-        names = self._models.names()
-        if name is None and len(names) == 1:
-            return await self._models.load(next(iter(names)))
         if name is None:
-            raise BadRequest(f"model is missing; served are {', '.join(names)}", "model")
-        if name not in names:
-            hint = known_names(name[:200], names, "served are")
-            raise BadRequest(
-                f"model={shorten(name)} is not served; {hint}", "model", "model_not_found", 404
-            )
-        return await self._models.load(name)
+            names = await self._models.names()
+            if len(names) != 1:
+                raise BadRequest(f"model is missing; served are {listed(names) or 'none'}", "model")
+            name = next(iter(names))
+        served = await self._models.load(name)
+        if served is None:
+            names = await self._models.names()
+            near = nearest(name[:200], names)
+            hint = "served" if near is None else f"did you mean {near!r}? Served"
+            said = f"model={shorten(name)} is not served; {hint} are {listed(names) or 'none'}"
+            raise BadRequest(said, "model", "model_not_found", 404)
+        return served
 
     # Completions.
 
@@ -186,7 +197,7 @@ class API:
     ) -> Response:
         if not body.stream:
             with _telling(reply):
-                return _JSON(await _while_there(request, reply.whole(events)))
+                return JSON(await _while_there(request, reply.whole(events)))
         chunks = reply.chunks(events, tells_usage=body.stream_options.include_usage)
         # With the first one awaited here, what is refused has a status of its own.
         first = await _while_there(request, anext(chunks))
@@ -217,8 +228,7 @@ class API:
                 return Response(status_code=499)  # nobody reads it
             except Exception as error:
                 status, said = _failure(error)
-                tell(f"{status}, {printable(said['error']['message'])}")
-                return _JSON(said, status, headers=_HEADERS.get(status))
+                return refusal(status, said)
 
         return answer
 
@@ -273,50 +283,30 @@ def _telling(reply: Reply) -> Iterator[None]:
 # What is sent.
 
 
-class _JSON(JSONResponse):
-    def render(self, content: Any) -> bytes:
-        return _encoded(content)
-
-
-def _encoded(content: Json) -> bytes:
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    # Half a surrogate pair, which a model may write into a call, has no bytes but an escape.
-    return text.encode(errors="backslashreplace")
-
-
 def _event(content: Json) -> bytes:
-    return b"data: " + _encoded(content) + b"\n\n"
+    return b"data: " + encoded(content) + b"\n\n"
 
 
 def _failure(error: Exception) -> tuple[int, Json]:
     """The status of an error, and what is said of it."""
     if isinstance(error, BadRequest):
-        return error.status, _error(str(error), error.param, error.code)
+        return error.status, error.to_json()
     if isinstance(error, PromptTooLong):
         # Clients know it by these words, if they do not look at the code.
         said = f"prompt is too long: {error}"
-        return 400, _error(said, code="context_length_exceeded")
+        return 400, refused(said, code="context_length_exceeded")
     if isinstance(error, UserError):
         # Damaged weights are no fault of who asks.
         is_theirs = str(error) != NO_NUMBERS
         type = "invalid_request_error" if is_theirs else "server_error"
-        return 400 if is_theirs else 500, _error(str(error), type=type)
+        return 400 if is_theirs else 500, refused(str(error), type=type)
     if isinstance(error, Busy):
         busy = "too many completions wait already; ask again in a while"
-        return 429, _error(busy, code="rate_limit_exceeded", type="rate_limit_error")
+        return 429, refused(busy, code="rate_limit_exceeded", type="rate_limit_error")
     if isinstance(error, Stopped):
-        return 503, _error("the server is being stopped", type="server_error")
+        return 503, refused("the server is being stopped", type="server_error")
     traceback.print_exception(error)
-    return 500, _error(f"the server failed: {shorten(str(error))}", type="server_error")
-
-
-def _error(
-    message: str,
-    param: str | None = None,
-    code: str | None = None,
-    type: str = "invalid_request_error",
-) -> Json:
-    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+    return 500, refused(f"the server failed: {shorten(str(error))}", type="server_error")
 
 
 async def _no_address(request: Request, error: Exception) -> Response:
@@ -324,5 +314,5 @@ async def _no_address(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = shorten(request.url.path)[1:-1]
     there = "GET /v1/models, POST /v1/chat/completions and POST /v1/completions"
-    said = _error(f"{request.method} {path} is no address here; there are {there}")
-    return _JSON(said, error.status_code, headers=error.headers)
+    said = refused(f"{request.method} {path} is no address here; there are {there}")
+    return JSON(said, error.status_code, headers=error.headers)

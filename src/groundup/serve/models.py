@@ -12,14 +12,14 @@ from groundup.serve.worker import Served
 class Models(Protocol):
     """Models by name, each of which may be loaded when it is first asked for."""
 
-    def names(self) -> Collection[str]:
+    async def names(self) -> Collection[str]:
         """All that can be asked for."""
 
     def loaded(self, name: str) -> Served | None:
         """A model that is there; None where it would be loaded first."""
 
-    async def load(self, name: str) -> Served:
-        """A model that there is a name of."""
+    async def load(self, name: str) -> Served | None:
+        """The model of a name; None where there is none."""
 
 
 class Loaded:
@@ -28,11 +28,11 @@ class Loaded:
     def __init__(self, models: Sequence[Served]) -> None:
         self._models = {one.name: one for one in models}
 
-    def names(self) -> Collection[str]:
+    async def names(self) -> Collection[str]:
         return self._models
 
-    def loaded(self, name: str) -> Served:
-        return self._models[name]
+    def loaded(self, name: str) -> Served | None:
+        return self._models.get(name)
 
-    async def load(self, name: str) -> Served:
-        return self._models[name]
+    async def load(self, name: str) -> Served | None:
+        return self._models.get(name)

@@ -102,7 +102,8 @@ def admission(
 
     host = at.getsockname()[0]
     found = ipaddress.ip_address(host)
-    names = {"localhost", "127.0.0.1", "::1", host, given_host, socket.gethostname()}
+    own = socket.gethostname()
+    names = {"localhost", "127.0.0.1", "::1", host, given_host, own, f"{own}.local"}
     return Admission(
         hosts=sorted(one.lower() for one in names),
         is_local=(getattr(found, "ipv4_mapped", None) or found).is_loopback,

@@ -6,11 +6,14 @@ import asyncio
 import gc
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
+from groundup.errors import UserError
+from groundup.runs.folder import bases
 from groundup.serve.worker import Served
 
 _MOST = 3
@@ -41,36 +44,54 @@ class OnDemand:
         self._loaded = OrderedDict[str, _Known]()
         self._loading = asyncio.Lock()
 
-    def names(self) -> Collection[str]:
-        return self._folders()
+    async def names(self) -> Collection[str]:
+        return await asyncio.to_thread(self._folders)
 
     def loaded(self, name: str) -> Served | None:
         known = self._loaded.get(name)
         # A model that was trained anew since is another one.
         return known.served if known is not None and known.stamp == _stamp(known.folder) else None
 
-    async def load(self, name: str) -> Served:
-        async with self._loading:
-            served = self.loaded(name)
-            if served is None:
-                self._loaded.pop(name, None)
-                folder = self._folders()[name]
-                self._make_room(folder)
-                stamp = _stamp(folder)
-                served = await asyncio.to_thread(self._open, name, folder)
-                self._loaded[name] = _Known(folder, stamp, served)
+    async def load(self, name: str) -> Served | None:
+        served = self.loaded(name)
+        if served is None:
+            async with self._loading:
+                served = self.loaded(name) or await self._read(name)
+        if served is not None:
             self._loaded.move_to_end(name)
-            return served
+        return served
 
-    def _make_room(self, folder: Path) -> None:
-        needed = _ROOM * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    async def _read(self, name: str) -> Served | None:
+        self._loaded.pop(name, None)
+        folder = (await asyncio.to_thread(self._folders)).get(name)
+        if folder is None:
+            return None
+        self._make_room(name, folder)
+        stamp = _stamp(folder)
+        served = await asyncio.to_thread(self._open, name, folder)
+        self._loaded[name] = _Known(folder, stamp, served)
+        return served
+
+    def _make_room(self, name: str, folder: Path) -> None:
+        needed = _ROOM * sum(size for _, size, _ in _stamp(folder))
         while self._loaded and (
             len(self._loaded) >= self._most or psutil.virtual_memory().available < needed
         ):
             self._loaded.popitem(last=False)
             gc.collect()
+        free = psutil.virtual_memory().available
+        if free < needed:
+            raise UserError(
+                f"{name} takes about {needed / 1e9:,.1f} GB of memory to load, and "
+                f"{free / 1e9:,.1f} are free; end other programs first"
+            )
 
 
-def _stamp(folder: Path) -> object:
-    files = sorted(folder.glob("*.safetensors"))
-    return [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+def _stamp(folder: Path) -> list[tuple[Path, int, int]]:
+    """The files of a model's weights, of an adapter with its base's: their sizes and times."""
+    found = []
+    for place in (folder, *bases(folder)):
+        for path in [place] if place.is_file() else sorted(place.glob("*.safetensors")):
+            with suppress(OSError):  # it is being written
+                found.append((path, path.stat().st_size, path.stat().st_mtime_ns))
+    return found

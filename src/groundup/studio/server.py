@@ -16,15 +16,16 @@ import functools
 import socket
 import traceback
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -36,7 +37,15 @@ from groundup.report.page import PAGE, Page, html, live_script
 from groundup.runs.console import printable, say
 from groundup.runs.files import read_lines
 from groundup.runs.growing import GrowingLog
-from groundup.serve.admission import Admission, BadRequest, allowing, read_body, talk_page, tell
+from groundup.serve.admission import (
+    Admission,
+    BadRequest,
+    allowing,
+    read_body,
+    refusal,
+    talk_page,
+    tell,
+)
 from groundup.serve.server import address, admission, answer
 from groundup.studio.pages import MOST_LETTERS, home_page, refusal_page, run_page
 from groundup.studio.runs import Run, Runs
@@ -50,6 +59,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 # as long as some steps.
 _LOGS, _GROWN = 4, 1.03
 _BATCH_SIZE, _WAITING = 16, 64
+# Of a form: a character of a text may take twelve.
+_FORM_BYTES = 2**16
 _READ = {
     **allowing(script_src="'self'", connect_src="'self'", form_action="'self'"),
     "Cache-Control": "no-store",
@@ -57,6 +68,16 @@ _READ = {
 # What a run's folder holds may come from anywhere: it is shown, and may do nothing.
 _SHOWN = allowing(sandbox="")
 _DRAWN = allowing(script_src="'unsafe-inline'")
+
+
+@dataclass
+class _Curves:
+    """What is drawn of a log: by its lines, and how many there were."""
+
+    log: GrowingLog
+    lines: Sequence[object] | None = None
+    count: int = 0
+    plots: list[Plot] = field(default_factory=list)
 
 
 class Studio:
@@ -78,8 +99,7 @@ class Studio:
         self._api: API | None = None
         # One page at a time is made: plots are drawn by one thread, and none slows a training much.
         self._making, self._looking, self._starting = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
-        self._logs = OrderedDict[Path, GrowingLog]()
-        self._plots: dict[Path, tuple[int, list[Plot]]] = {}
+        self._drawn = OrderedDict[Path, _Curves]()
         self._stack = AsyncExitStack()
         self.app = Starlette(
             routes=[
@@ -89,8 +109,7 @@ class Studio:
                 Route("/talk", self._admitted(self._talk)),
                 Route("/look", self._admitted(self._look), methods=["POST"]),
                 Route("/live.js", self._admitted(self._script)),
-                # The interface admits by itself, and refuses in its own form.
-                Route("/v1/{rest:path}", _Passing(self._models)),
+                Route("/v1/{rest:path}", _Passing(door, self._models)),
             ],
             exception_handlers={HTTPException: self._no_address},
             lifespan=self._lifespan,
@@ -139,16 +158,19 @@ class Studio:
         return Response(live_script(), media_type="text/javascript", headers=_READ)
 
     async def _look(self, request: Request) -> Response:
-        form = _form(await read_body(request))
+        form = _form(await read_body(request, _FORM_BYTES))
         name, text = (form.get(one, [""])[0] for one in ("model", "text"))
+        text = text.replace("\r\n", "\n")  # as browsers send the end of a line
         folder = (await asyncio.to_thread(self._runs.models)).get(name)
         if folder is None:
             raise BadRequest(
                 f"there is no model {shorten(name)} here; go back to its run", status=404
             )
-        if not text.strip() or len(text) > MOST_LETTERS:
+        if not text.strip():
+            raise BadRequest("the text to look at is blank; go back and write one")
+        if len(text) > MOST_LETTERS:
             raise BadRequest(
-                f"a text to look at has 1 to {MOST_LETTERS:,} characters, and this one "
+                f"a text to look at has at most {MOST_LETTERS:,} characters, and this one "
                 f"{len(text):,}; go back and write another"
             )
         if self._looking.locked():
@@ -177,25 +199,24 @@ class Studio:
 
     def _curves(self, run: Run) -> list[Plot]:
         """What a run measured so far, drawn anew when there is visibly more of it."""
-        path = run.folder / "metrics.jsonl"
-        if not path.is_file() or not run.history.run:
+        path = run.file("metrics.jsonl")
+        if path is None or not run.history.run:
             return []
-        log = self._logs.setdefault(path, GrowingLog(path))
-        self._logs.move_to_end(path)
-        lines = log.lines()
-        known, plots = self._plots.get(path, (0, []))
-        grown = len(lines) - known
-        if grown < 0 or (grown and (run.state != "running" or len(lines) > _GROWN * known)):
+        known = self._drawn.setdefault(path, _Curves(GrowingLog(path)))
+        self._drawn.move_to_end(path)
+        lines = known.log.lines()
+        more = len(lines) - known.count
+        grown = more and (run.state != "running" or len(lines) > _GROWN * known.count)
+        if grown or lines is not known.lines:
             from groundup.report.plots import history_plots
 
             history = History(run.folder, run.history.run, run.history.plan, lines)
             has_read = bool(history.train) and float(history.tokens.max()) > 0
-            plots = history_plots(run.name, history, whole=True) if has_read else []
-            self._plots[path] = len(lines), plots
-        if len(self._logs) > _LOGS:
-            oldest, _ = self._logs.popitem(last=False)
-            self._plots.pop(oldest, None)
-        return plots
+            known.plots = history_plots(run.name, history, whole=True) if has_read else []
+            known.lines, known.count = lines, len(lines)
+        if len(self._drawn) > _LOGS:
+            self._drawn.popitem(last=False)
+        return known.plots
 
     # Models.
 
@@ -225,6 +246,8 @@ class Studio:
             try:
                 self._door.admit(request, keyed=True)
                 return await endpoint(request)
+            except ClientDisconnect:
+                return Response(status_code=499)  # nobody reads it
             except BadRequest as error:
                 return _refusal(error.status, str(error))
             except UserError as error:
@@ -249,13 +272,19 @@ def _form(body: bytes) -> dict[str, list[str]]:
 
 
 class _Passing:
-    """An ASGI application that passes on to one that is made when it is asked for."""
+    """An ASGI application that passes on to one that is made for whom the door admits."""
 
-    def __init__(self, made: Callable[[], Awaitable[API]]) -> None:
-        self._made = made
+    def __init__(self, door: Admission, made: Callable[[], Awaitable[API]]) -> None:
+        self._door, self._made = door, made
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (await self._made()).app(scope, receive, send)
+        try:
+            # A stranger makes nothing, and is refused in the interface's own form.
+            self._door.admit(Request(scope), keyed=True)
+        except BadRequest as error:
+            await refusal(error.status, error.to_json())(scope, receive, send)
+        else:
+            await (await self._made()).app(scope, receive, send)
 
 
 def _refusal(status: int, why: str) -> Response:
