@@ -79,10 +79,10 @@ def test_runs_stand_below_what_they_were_made_from(trained: Path, show: Show) ->
     ]
     state, steps, loss, heldout, size, *_ = cells(found["pretrain"])
     log = read_metrics(trained / "journey" / "pretrain" / "metrics.jsonl")
-    [*_, last] = [line for line in log if line["kind"] == "train"]
+    [*_, before, last] = [line["loss"] for line in log if line["kind"] == "train"]
     [*_, measured] = [line for line in log if line["kind"] == "evaluation"]
     assert state == "done" and steps.startswith("24\nin ")
-    assert loss == f"{last['loss']:.3f}"
+    assert loss == f"{(before + last) / 2:.3f}", "the mean of the last tenth of its steps"
     assert heldout == f"{measured['bits_per_byte']:.3f}\nbits per byte"
     whole = sum(
         path.stat().st_size
@@ -92,7 +92,7 @@ def test_runs_stand_below_what_they_were_made_from(trained: Path, show: Show) ->
     assert size.startswith(f"{whole / 1e6:.3g} MB")
     # And so it is read, with nothing but what the server sends.
     said = read(show(trained), "/")
-    assert f"{last['loss']:.3f}" in said and "3 runs below" in said
+    assert loss in said and "3 runs below" in said
 
 
 def test_an_empty_folder_says_what_to_do_first(tmp_path: Path, show: Show) -> None:
@@ -251,6 +251,25 @@ def test_a_run_that_was_stopped_or_killed_says_so(tmp_path: Path) -> None:
     ):
         status.write_text(json.dumps(long_ago | {"pid": pid, "time": when}))
         assert Runs(tmp_path).all()["killed"].state == state
+
+
+def test_a_run_that_has_just_begun_is_running(tmp_path: Path) -> None:
+    """Before its first heartbeat it reads what it is made from; a minute later it is gone."""
+    with training(tmp_path / "base"):
+        pass
+    assert Runs(tmp_path).all()["base"].state == "running"
+    described = read_json_object(tmp_path / "base" / "run.json")
+    del described["sha256"]
+    write_kept(tmp_path / "base" / "run.json", described | {"started": "2024-01-01T00:00:00Z"})
+    assert Runs(tmp_path).all()["base"].state == "begun"
+
+
+def test_what_a_run_measured_last_is_of_more_than_one_step(tmp_path: Path) -> None:
+    with training(tmp_path / "base") as run:
+        for number in range(1, 61):
+            step(run, number, 9.0 if number <= 54 else 1.0 if number % 2 else 3.0)
+    found = Runs(tmp_path).all()["base"].latest
+    assert found.loss == 2.0 and found.step_seconds == 0.5
 
 
 def test_damaged_runs_say_why_and_hide_no_others(trained: Path, show: Show) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Literal
 
 import psutil
@@ -35,6 +35,8 @@ _PASSED = frozenset({"checkpoints", "snapshots", "tokens", "node_modules", "__py
 _LOOK_SECONDS, _LOOK_SHARE, _SIZE_SECONDS = 3.0, 20, 60.0
 # A heartbeat comes about once a second, and seldom while something is evaluated.
 _HEARTBEAT_SECONDS = 30
+# Before its first one a run reads what it is made from.
+_STARTING_SECONDS = 60
 # The end of a log, some hundred steps, and the most of one that is searched for an evaluation.
 _END_BYTES, _MOST_BYTES = 2**16, 2**23
 # What is read of each run to list it.
@@ -44,7 +46,11 @@ _READ = (*_KEPT, *(f".{name}.copy" for name in _KEPT), "metrics.jsonl")
 
 @dataclass(frozen=True)
 class Latest:
-    """What a training run measured last: its loss, what was held out, and seconds for a step."""
+    """What a training run measured last: its loss, what was held out, and seconds for a step.
+
+    Of the steps at the log's end, some hundred: the loss is the mean of their last tenth, and the
+    time the median of all.
+    """
 
     loss: float | None = None
     heldout: float | None = None
@@ -216,7 +222,7 @@ class Runs:
         except UserError:
             plan = {}
         history = History(folder, described, plan)
-        state, why = _state(folder, status)
+        state, why = _state(folder, status, described.get("started"))
         return Run(path, folder, history, status, state, why, self._measured)
 
     def _measured(self, history: History) -> Latest:
@@ -277,7 +283,7 @@ def _folders(folder: Path, path: str, depth: int) -> Iterator[tuple[str, Path]]:
             yield from _folders(folder / name, f"{path}/{name}".lstrip("/"), depth - 1)
 
 
-def _state(folder: Path, status: Mapping[str, Any]) -> tuple[State, str]:
+def _state(folder: Path, status: Mapping[str, Any], started: object) -> tuple[State, str]:
     goes_on = "the same command goes on from what it saved"
     match status.get("state"):
         case "finished":
@@ -294,7 +300,12 @@ def _state(folder: Path, status: Mapping[str, Any]) -> tuple[State, str]:
     if (folder / "status.json").exists():
         why = "status.json is damaged, and with it whether the run is finished"
         return "damaged", f"{why}; {goes_on}"
-    return "begun", ""
+    return ("running" if _is_near(_time(started), _STARTING_SECONDS) else "begun"), ""
+
+
+def _is_near(time: datetime | None, seconds: float) -> bool:
+    """Whether a time is less than so many seconds from now; clocks may differ."""
+    return time is not None and abs((datetime.now(UTC) - time).total_seconds()) < seconds
 
 
 def _lives(status: Mapping[str, Any]) -> bool:
@@ -302,7 +313,7 @@ def _lives(status: Mapping[str, Any]) -> bool:
     heard, pid = _time(status.get("time")), status.get("pid")
     if heard is None:
         return False
-    if abs((datetime.now(UTC) - heard).total_seconds()) < _HEARTBEAT_SECONDS:
+    if _is_near(heard, _HEARTBEAT_SECONDS):
         return True
     try:
         # Another program may have got the number since.
@@ -313,8 +324,10 @@ def _lives(status: Mapping[str, Any]) -> bool:
 
 def _latest(lines: list[dict[str, Any]], measure: str | None, before: Latest) -> Latest:
     trained = [line for line in lines if line["kind"] == "train"]
-    loss = next((line["loss"] for line in reversed(trained) if "loss" in line), before.loss)
-    pace = median(line["seconds"] for line in trained[-50:]) if trained else before.step_seconds
+    losses = [line["loss"] for line in trained if line.get("loss") is not None]
+    # A single step says little, and of a short run the first ones say other things.
+    loss = fmean(losses[-max(1, len(losses) // 10) :]) if losses else before.loss
+    pace = median(line["seconds"] for line in trained) if trained else before.step_seconds
     found = (
         (line[key], name)
         for line in reversed(lines)
