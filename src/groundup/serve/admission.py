@@ -171,7 +171,7 @@ def refusal(status: int, said: Mapping[str, Any]) -> Response:
     return JSON(said, status, headers=_HEADERS.get(status))
 
 
-def allowing(**more: str) -> dict[str, str]:
+def security_headers(**more: str) -> dict[str, str]:
     """The headers of a page that has a style of its own, and may do nothing but what is named.
 
     It stands in no other page, and what is on it is what its address says.
@@ -193,7 +193,7 @@ def talk_page(home: str | None = None) -> Response:
 
     It runs and fetches nothing but what is in it and on this server.
     """
-    headers = allowing(script_src="'unsafe-inline'", connect_src="'self'")
+    headers = security_headers(script_src="'unsafe-inline'", connect_src="'self'")
     return HTMLResponse(drawn_html("chat.html.jinja", None, home=home), headers=headers)
 
 

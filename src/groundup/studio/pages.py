@@ -69,7 +69,7 @@ def home_page(runs: Runs) -> Page:
 
 def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]) -> Page:
     """One run, from its own files: how far it is, its curves, its samples, how it came to be."""
-    named = run.path or run.name
+    named = run.label
     lead = f"{run.stage or 'A run'}, {run.state}"
     lead += f"; started {_when(run.begun)}." if run.begun is not None else "."
     links = [("All runs", "/")]
@@ -126,7 +126,7 @@ def _runs_table(runs: Runs, found: Mapping[str, Run]) -> Table:
     for group, tree in _trees(runs, found):
         rows.append(Part(group or runs.root.name))
         rows += [_row(runs, *one) for one in tree]
-    said = [f"**{run.path or run.name}**: {run.why}" for run in found.values() if run.why]
+    said = [f"**{run.label}**: {run.why}" for run in found.values() if run.why]
     if any(run.holds_model for run in found.values()):
         said.append("What a model does with a text is shown from the page of its run.")
     return Table(columns, rows, corner="run", title="Runs", remarks=said)
@@ -255,7 +255,7 @@ def _lineage(runs: Runs, run: Run) -> Iterator[Block]:
         for name, (said, path) in runs.parents(run).items()
     ]
     below = [
-        Row(one.path or one.name, [_role(name)], one.stage, href=_address(one))
+        Row(one.label, [_role(name)], one.stage, href=_address(one))
         for one in runs.all().values()
         for name, (_, path) in runs.parents(one).items()
         if path == run.path
@@ -276,7 +276,7 @@ def _inside(run: Run) -> Form:
         "A text that the model reads; the page shows what it does with each token",
         "text",
         MOST_LETTERS,
-        {"model": run.path or run.name},
+        {"model": run.label},
         {"chat": "as a message to answer"} if run.history.chats else {},
         "Look inside",
     )
@@ -365,7 +365,7 @@ def _address(run: Run) -> str:
 
 
 def _talk(run: Run) -> str:
-    return f"/talk?{urlencode({'model': run.path or run.name})}"
+    return f"/talk?{urlencode({'model': run.label})}"
 
 
 def _when(time: datetime) -> str:

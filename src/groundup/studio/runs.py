@@ -83,6 +83,11 @@ class Run:
         return self.folder.name
 
     @property
+    def label(self) -> str:
+        """How pages and requests name it; where the folder that is shown is a run, by its name."""
+        return self.path or self.name
+
+    @property
     def group(self) -> str:
         """The folder that it lies in, where the runs of a recipe stand side by side."""
         return self.path.rpartition("/")[0]
@@ -162,7 +167,7 @@ class Runs:
         """The folders of all models that can be asked, those that answer first, newest first."""
         found = [run for run in self.all().values() if run.holds_model]
         found.sort(key=lambda run: (run.history.chats, str(run.status.get("time"))), reverse=True)
-        return {run.path or run.name: run.folder for run in found}
+        return {run.label: run.folder for run in found}
 
     def parents(self, run: Run) -> dict[str, tuple[str, str | None]]:
         """What a run was made from, by name: how it says it, and the path of the run shown here."""

@@ -40,9 +40,9 @@ from groundup.runs.growing import GrowingLog
 from groundup.serve.admission import (
     Admission,
     BadRequest,
-    allowing,
     read_body,
     refusal,
+    security_headers,
     talk_page,
     tell,
 )
@@ -61,13 +61,13 @@ _LOGS, _GROWN = 4, 1.03
 _BATCH_SIZE, _WAITING = 16, 64
 # Of a form: a character of a text may take twelve.
 _FORM_BYTES = 2**16
-_READ = {
-    **allowing(script_src="'self'", connect_src="'self'", form_action="'self'"),
+_PAGE_HEADERS = {
+    **security_headers(script_src="'self'", connect_src="'self'", form_action="'self'"),
     "Cache-Control": "no-store",
 }
 # What a run's folder holds may come from anywhere: it is shown, and may do nothing.
-_SHOWN = allowing(sandbox="")
-_DRAWN = allowing(script_src="'unsafe-inline'")
+_REPORT_HEADERS = security_headers(sandbox="")
+_XRAY_HEADERS = security_headers(script_src="'unsafe-inline'")
 
 
 @dataclass
@@ -146,16 +146,16 @@ class Studio:
             run = self._found(request)
             path = run.file(PAGE)
             if path is None:
-                raise BadRequest(f"{run.path or run.name} has no report", status=404)
+                raise BadRequest(f"{run.label} has no report", status=404)
             return path.read_bytes()
 
-        return HTMLResponse(await asyncio.to_thread(read), headers=_SHOWN)
+        return HTMLResponse(await asyncio.to_thread(read), headers=_REPORT_HEADERS)
 
     async def _talk(self, _: Request) -> Response:
         return talk_page(home="/")
 
     async def _script(self, _: Request) -> Response:
-        return Response(live_script(), media_type="text/javascript", headers=_READ)
+        return Response(live_script(), media_type="text/javascript", headers=_PAGE_HEADERS)
 
     async def _look(self, request: Request) -> Response:
         form = _form(await read_body(request, _FORM_BYTES))
@@ -177,14 +177,14 @@ class Studio:
             raise BadRequest("another text is looked at; ask again in a while", status=429)
         async with self._looking:
             made = await asyncio.to_thread(self._look_inside, name, folder, text, "chat" in form)
-        return HTMLResponse(made, headers=_DRAWN)
+        return HTMLResponse(made, headers=_XRAY_HEADERS)
 
     async def _page(self, made: Callable[[], Page]) -> Response:
         def drawn() -> bytes:
             return html(made()).encode("utf-8", errors="replace")
 
         async with self._making:
-            return HTMLResponse(await asyncio.to_thread(drawn), headers=_READ)
+            return HTMLResponse(await asyncio.to_thread(drawn), headers=_PAGE_HEADERS)
 
     def _found(self, request: Request) -> Run:
         """The run that an address names. No other folder can be named: paths are looked up."""
@@ -290,7 +290,7 @@ class _Passing:
 def _refusal(status: int, why: str) -> Response:
     # A browser then asks for the key, which is the password; any name will do.
     asks = {"WWW-Authenticate": 'Basic realm="groundup studio: the password is its key"'}
-    headers = {**_READ, **(asks if status == 401 else {})}
+    headers = {**_PAGE_HEADERS, **(asks if status == 401 else {})}
     if status != 404:  # a browser asks for icons, too
         tell(f"{status}, {printable(why)}")
     return HTMLResponse(html(refusal_page(status, why)), status, headers=headers)
