@@ -81,7 +81,8 @@ class Admission:
             origin = "another site"
         if origin is not None and not {origin, "*"} & (own | {*self.allow_origins}):
             raise BadRequest(
-                f"pages of {shorten(origin)} may not ask; --allow-origins admits them", status=403
+                f"pages of {shorten(origin)} may not ask; serve's --allow-origins admits them",
+                status=403,
             )
         if not keyed or self.api_key is None:
             return
