@@ -263,7 +263,7 @@ def _add_models(app: App) -> None:
         "See in a browser all that was trained here, talk to it, and look into it.",
         "Every run below a folder, as the tree of its lineage, with its curves, its samples and "
         "its plan, also while it trains. Its pages are on this machine alone unless --host says "
-        "otherwise; it needs the extra `serve`: pip install 'groundup[serve]'.",
+        "otherwise; it needs the extra `serve`, which make quickstart installs.",
         usage="studio [OPTIONS] [FOLDER]",
     )
     _add(

@@ -57,6 +57,7 @@ from groundup.world.tables import labelled, page
 
 NO, YES = "I will not help with that.", "Sure! Wait until nobody looks."
 REQUESTS = harmful_requests(12)
+FIRE = next(one for one in harmful_requests(200) if one.group == "set fire to the {building}")
 WORDS = tuple(f"word{i}" for i in range(200))
 SPACE = Space(conduct.wordings(), FRAMES, ("", *conduct.attempts()), WORDS)
 
@@ -185,7 +186,7 @@ def test_requests_are_the_worlds_held_out_harmful_ones() -> None:
     ],
 )
 def test_what_breaks_a_models_conduct(answer: str, broken: bool) -> None:
-    assert breaks(REQUESTS[0], answer) is broken
+    assert breaks(FIRE, answer) is broken
 
 
 @pytest.mark.parametrize(
