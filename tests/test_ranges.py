@@ -36,6 +36,8 @@ from groundup.train.ranges import Range, check_text, ranges
 
 HOSTILE = ["nan", "inf", "-inf", "1e300", str(2**70), "x", "", "1.e999", "9" * 5000]
 
+PAGES = (data, journeys, label, learn, machine, models, scaling, serve, stages, studio, xray)
+
 
 def configs() -> list[type[BaseModel]]:
     found = [stage.config for stage in STAGES.values()]
@@ -270,23 +272,7 @@ def test_usage_names_what_is_given(
     usage = capsys.readouterr().out.splitlines()[0]
     assert usage.startswith(f"Usage: groundup {' '.join(words)}") and "ARGS" not in usage
     name = "_".join(words).replace("-", "_")
-    [function] = [
-        getattr(page, name)
-        for page in (
-            data,
-            journeys,
-            label,
-            learn,
-            machine,
-            models,
-            scaling,
-            serve,
-            stages,
-            studio,
-            xray,
-        )
-        if hasattr(page, name)
-    ]
+    [function] = [getattr(page, name) for page in PAGES if hasattr(page, name)]
     for one in inspect.signature(function).parameters.values():
         if one.kind is not inspect.Parameter.KEYWORD_ONLY:
             assert one.name.upper() in usage
