@@ -21,7 +21,7 @@ from tests.conftest import CallsOf
 from tests.studio.conftest import Show, looked, opened
 
 from groundup.report.figure import Plot
-from groundup.report.table import Row
+from groundup.report.table import Row, Table
 from groundup.runs import growing
 from groundup.runs.files import read_json_object, read_lines, write_kept, write_lines
 from groundup.runs.folder import Run, read_metrics
@@ -42,8 +42,8 @@ def read(client: httpx.Client, path: str) -> str:
 
 def rows(root: Path) -> dict[str, Row]:
     """The rows of the first page, by the names of the runs."""
-    [table] = [one for one in home_page(Runs(root)).opening if hasattr(one, "rows")]
-    return {row.title: row for row in table.rows if isinstance(row, Row)}  # type: ignore[union-attr]
+    [table] = [one for one in home_page(Runs(root)).opening if isinstance(one, Table)]
+    return {row.title: row for row in table.rows if isinstance(row, Row)}
 
 
 def cells(row: Row) -> list[str]:
