@@ -261,7 +261,7 @@ def test_a_run_that_has_just_begun_is_running(tmp_path: Path) -> None:
     described = read_json_object(tmp_path / "base" / "run.json")
     del described["sha256"]
     write_kept(tmp_path / "base" / "run.json", described | {"started": "2024-01-01T00:00:00Z"})
-    assert Runs(tmp_path).all()["base"].state == "begun"
+    assert Runs(tmp_path).all()["base"].state == "started"
 
 
 def test_what_a_run_measured_last_is_of_more_than_one_step(tmp_path: Path) -> None:

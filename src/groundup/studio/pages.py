@@ -69,7 +69,6 @@ def home_page(runs: Runs) -> Page:
 
 def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]) -> Page:
     """One run, from its own files: how far it is, its curves, its samples, how it came to be."""
-    named = run.label
     lead = f"{run.stage or 'A run'}, {run.state}"
     lead += f"; started {_when(run.begun)}." if run.begun is not None else "."
     links = [("All runs", "/")]
@@ -94,7 +93,7 @@ def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]
         Section("Data and model card", "files", list(_files(run))),
     ]
     kept = [section for section in sections if section.blocks]
-    return _page(named, lead, opening, kept, _SOON if run.state == "running" else _LATER)
+    return _page(run.label, lead, opening, kept, _SOON if run.state == "running" else _LATER)
 
 
 def look_links(root: Path, name: str, folder: Path) -> list[tuple[str, str]]:
@@ -194,7 +193,7 @@ def _state(run: Run) -> Cell:
     note = ""
     if run.state == "running" and run.heard is not None:
         ago = max(0.0, (datetime.now(UTC) - run.heard).total_seconds())
-        note = "heard just now" if ago < 10 else f"heard {duration(ago)} ago"
+        note = "updated just now" if ago < 10 else f"updated {duration(ago)} ago"
     return Cell(run.state, note, mark=_MARKS.get(run.state, ""))
 
 

@@ -26,7 +26,7 @@ from groundup.runs.files import is_count, is_kept, is_number, read_json_object, 
 from groundup.runs.folder import is_metric, lost_parts, read_run, read_status
 from groundup.runs.growing import last_lines
 
-State = Literal["running", "done", "stopped", "begun", "damaged"]
+State = Literal["running", "done", "stopped", "started", "damaged"]
 # So deep and so many: a home folder by mistake must not be read for minutes.
 _MOST_DEPTH, _MOST_RUNS, _MOST_FOLDERS = 6, 500, 20_000
 # What a run keeps of itself, and what other programs keep much in.
@@ -305,7 +305,7 @@ def _state(folder: Path, status: Mapping[str, Any], started: object) -> tuple[St
     if (folder / "status.json").exists():
         why = "status.json is damaged, and with it whether the run is finished"
         return "damaged", f"{why}; {goes_on}"
-    return ("running" if _is_near(_time(started), _STARTING_SECONDS) else "begun"), ""
+    return ("running" if _is_near(_time(started), _STARTING_SECONDS) else "started"), ""
 
 
 def _is_near(time: datetime | None, seconds: float) -> bool:
