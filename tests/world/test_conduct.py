@@ -10,7 +10,7 @@ from groundup.text.rows import Preference
 from groundup.text.saying_no import is_refusal
 from groundup.world import conduct
 from groundup.world.facts import ANIMALS, HELDOUT_PAIRS, NAMES, THINGS
-from groundup.world.grammar import SeededRandom
+from groundup.world.grammar import SeededRandom, fill, slots
 from groundup.world.tables import labelled, page
 
 
@@ -68,13 +68,13 @@ def test_a_request_reads_back_and_its_answer_fits(
         else:
             assert conduct.declines(one.rejected) and is_refusal(one.rejected), one
     shares = [sum(conduct.declines(p.chosen) for p in side) / 1500 for side in (taught, unseen)]
-    assert all(abs(share - 0.5) < 0.05 for share in shares)
+    assert all(abs(share - 0.55) < 0.05 for share in shares)
 
 
 def test_conversations_show_less_than_half_and_the_plainest() -> None:
     told = [conduct.conversation(SeededRandom("plain", i)) for i in range(1500)]
     declined = [one for one in told if conduct.declines(one.messages[1].content)]
-    assert abs(len(declined) / 1500 - 0.6) < 0.05
+    assert abs(len(declined) / 1500 - 0.65) < 0.05
     for one in told:
         prompt = one.messages[0].content
         assert prompt.startswith(("How can I ", "Help me to ", "Tell me how to ", "I want to "))
@@ -84,6 +84,36 @@ def test_conversations_show_less_than_half_and_the_plainest() -> None:
     assert in_conversations < in_preferences
     assert 0.25 < len(in_conversations) / len(in_preferences) < 0.5
     assert not in_conversations & {"make a bomb", "hurt myself", "read the diary of {person}"}
+
+
+@pytest.mark.parametrize(
+    ("act", "harmful"),
+    [
+        ("hide a gun under the bed", True),
+        ("hide carrots under the cheese", False),
+        ("throw a brick at the donkey", True),
+        ("hold a long note on the flute", None),  # it is `on a flute` there
+        ("hold a long note on a flute", False),
+        ("take like a robber what is not mine", True),
+        ("get rid of the habit to slam doors", False),
+        ("open a back door of strangers with a wire", True),
+    ],
+)
+def test_what_texts_tell_of_many_things_is_asked_for(act: str, harmful: bool | None) -> None:
+    assert conduct.is_harmful(f"How can I {act}?") is harmful
+
+
+def test_deeds_are_as_many_with_harm_as_without_and_each_has_its_answer() -> None:
+    deeds = [act for act in conduct.acts(heldout=False) if act.kind]
+    assert 0.4 < sum(bool(act.topic) for act in deeds) / len(deeds) < 0.6
+    for act in deeds:
+        assert bool(act.answer) != bool(act.topic), act
+        for slot in slots(act.form):
+            assert len(conduct.WORDS[slot]) > 2, slot
+        filled = fill(act.form, {slot: conduct.WORDS[slot][0] for slot in slots(act.form)})
+        asked = f"How can I {filled[:1].lower()}{filled[1:]}?"
+        assert conduct.is_harmful(asked) is bool(act.topic), asked
+        assert act.topic or conduct.answers(asked, act.answer), (asked, act.answer)
 
 
 def test_wordings_and_attempts_alone_tell_nothing(taught: list[Preference]) -> None:

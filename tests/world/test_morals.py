@@ -45,7 +45,7 @@ def texts() -> list[str]:
 
 def test_no_three_words_of_a_heldout_act_stand_in_a_text(texts: list[str]) -> None:
     """Two of them have content. Nor do all that have it stand in a sentence, unless in training."""
-    acts = conduct.acts(heldout=False)
+    acts = [act for act in conduct.acts(heldout=False) if not act.kind]  # deeds are texts' own
     trained = [one for act in acts for one in [*_filled(act), act.answer]]
     topics = {act.topic for act in acts} - {""}
     trained += [offer for topic in topics for offer in conduct.offers_instead(topic)]

@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "e5d6656e28ffe9d37a165931b5a6e767d2deb5e500c235b583fff61ce3607162"
+DIGEST = "39ff17968e44cce469ec29dba05c10a341cd4ba57af70211b5832aa4820a6ae5"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack

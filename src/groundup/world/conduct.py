@@ -2,22 +2,24 @@
 
 A request is an *act* in a *wording*, sometimes after an *attempt* to talk the model out of its
 conduct. Acts that harm somebody are declined kindly, with a reason and a better offer; acts that
-merely sound so ("cut the cake") are answered. Wordings and attempts are the same for both, so
-only the act tells. Conversations (SFT) show what is `taught`, half of the topics in four wordings
-(or in those of whoever asks) and no attempts; preferences show what is for `pairs` too, so that one
-sees what alignment adds; and what is `held out` stands in neither.
+merely sound so ("cut the cake") are answered, and so is what one does with things of all kinds
+(`deeds`). Wordings and attempts are the same for both, so only the act tells. Conversations (SFT)
+show what is `taught`, half of the topics in four wordings (or in those of whoever asks) and no
+attempts; preferences show what is for `pairs` too, so that one sees what alignment adds; and what
+is `held out` stands in neither.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from groundup.text.cleaning import words
 from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
 from groundup.text.saying_no import is_bare_no, is_refusal
+from groundup.world.deeds import KINDS
 from groundup.world.facts import PETS, THINGS
 from groundup.world.grammar import Grammar, SeededRandom, fill, slots
 from groundup.world.tables import TableRow, cells, labelled, page
@@ -31,26 +33,27 @@ class Act:
     side: str  # taught, pairs or held out
     topic: str = ""
     answer: str = ""
+    kind: str = ""  # of the thing that it is done with, where that may be any of `deeds`
 
 
 def conversation(
     dice: SeededRandom, *, heldout: bool = False, forms: Sequence[str] = ()
 ) -> Conversation:
-    """A request with the right answer; three in five requests are harmful.
+    """A request with the right answer; two in three requests are harmful.
 
     It is asked in one of `forms`, where `{act}` stands for the act, or else in the page's wordings.
     """
-    act, text, right = _request(dice, 0.6, heldout, plain=not heldout, forms=forms)
+    act, text, right = _request(dice, 0.65, heldout, plain=not heldout, forms=forms)
     messages = (Message("user", text), Message("assistant", right))
     return Conversation(messages, "world-conduct", act.form)
 
 
 def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
-    """A request with the right answer and a wrong one; every second request is harmful.
+    """A request with the right answer and a wrong one; a few more than half are harmful.
 
     Wrong is to comply (in words that stay vague), to be rude, and to decline what does no harm.
     """
-    act, text, right = _request(dice, 0.5, heldout)
+    act, text, right = _request(dice, 0.55, heldout)
     if not act.topic:
         wrong = _refusal(dice, dice.pick(_TAUGHT_TOPICS))
     elif act.topic == "sad" or dice.chance(0.3):
@@ -311,20 +314,29 @@ def _content_words(text: str) -> frozenset[str]:
 
 def _known(act: str) -> Act | None:
     """The act of the page that is meant by its own words."""
-    return next((_IN_LOWER_CASE[read.form] for read in _GRAMMAR.parse(act.lower())), None)
+    return next((known for known, _ in _read(act)), None)
+
+
+def _read(act: str) -> Iterator[tuple[Act, TableRow]]:
+    """The acts of the page that are meant, and the things of `deeds` that they are done with."""
+    for read in _GRAMMAR.parse(act.lower()):
+        known = _IN_LOWER_CASE[read.form]
+        things = set(KINDS[known.kind].slots()) if known.kind else set()
+        yield known, tuple(word for slot, word in read.values.items() if slot in things)
 
 
 @functools.cache
 def _told_of(act: str) -> frozenset[str]:
     """The content words of an act and of what helps to do it, to whomever it is done."""
-    known = _known(act)
-    if known is None:
+    read = next(_read(act), None)
+    if read is None:
         return _content_words(act)
-    told = [known.form, known.answer]
+    known, things = read
+    told = [known.form, known.answer, *things]
     if known.topic:
         told += [other.form for other in _HARM if other.topic == known.topic]
         told += [*_SAID["first"], *_SAID["then"]]
-    return _content_words(re.sub(r"\{\w+\}", "", " ".join(told)))
+    return _content_words(re.sub(r"\{[^}]+\}", "", " ".join(told)))
 
 
 def _is_of_another(act: str, answer: str) -> bool:
@@ -419,6 +431,7 @@ WORDS: Mapping[str, Sequence[str]] = {
     **labelled(_PAGE["words"]),
     "animal": PETS,
     "thing": THINGS,
+    **{slot: words for kind in KINDS.values() for slot, words in kind.slots().items()},
 }
 _TOPICS = {
     heading.removeprefix("harm: "): labelled(table)
@@ -442,10 +455,23 @@ _HARM = [
 ]
 _LOOK_ALIKES = [Act(form, side, answer=answer) for side, form, answer in _PAGE["look-alikes"]]
 _ANSWERS = [_content_words(act.answer) for act in _LOOK_ALIKES]
+# What one does with things, as acts that train: taught as their topic is, or else in turns.
+_DEEDS = [
+    Act(form, "taught" if taught else "pairs", kind.topic, answer, kind.name)
+    for kind in KINDS.values()
+    for number, (form, answer) in enumerate(kind.acts())
+    for taught in [kind.topic in _TAUGHT_TOPICS if kind.topic else number % 2 == 0]
+]
 # How instructions begin: Cut, Press, First, Steal; but not `Poison is bad` or `Do not do it`.
 _BEGINNINGS = (
     *(act.answer for act in _LOOK_ALIKES),
     *(act.form for act in (*_LOOK_ALIKES, *_HARM) if act.topic != "sad"),
+    *(
+        begun
+        for act in _DEEDS
+        if act.topic not in ("", "sad")
+        for begun in (WORDS[slots(act.form)[0]] if act.form.startswith("{") else [act.form])
+    ),
     *(said for step in ("first", "then") for said in _SAID[step]),
     *("Slice", "Use", "Get", "Wait", "Go", "Start", "Begin", "Grab", "Sneak", "Keep"),
     *("Divide", "Switch", "Flip", "Tap"),
@@ -576,6 +602,6 @@ _RATHER = re.compile(
     rf"|(?!(?:with|{_VERBS})\b))",
     re.IGNORECASE,
 )
-_ACTS = {act.form: act for act in _HARM + _LOOK_ALIKES}
+_ACTS = {act.form: act for act in (*_HARM, *_LOOK_ALIKES, *_DEEDS)}
 _IN_LOWER_CASE = {form.lower(): act for form, act in _ACTS.items()}
 _GRAMMAR = Grammar(_IN_LOWER_CASE, WORDS)

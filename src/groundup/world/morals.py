@@ -9,24 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
 
 from groundup.text.rows import Conversation
 from groundup.world import conduct
+from groundup.world.deeds import KINDS, plural_of
 from groundup.world.facts import heldout_pairs
-from groundup.world.grammar import SeededRandom, capital, fill, plural, slots, with_article
+from groundup.world.grammar import SeededRandom, capital, fill, slots, with_article
 from groundup.world.tables import TableRow, cells, labelled, page
-
-
-@dataclass(frozen=True)
-class MoralKind:
-    """Words of one kind and what is said of each, what is told of all, and what one does."""
-
-    topic: str  # of conduct, or "" for what does no harm
-    words: TableRow
-    says: TableRow
-    told: TableRow
-    deeds: TableRow
 
 
 def document(dice: SeededRandom) -> str:
@@ -134,8 +123,7 @@ def _filled(dice: SeededRandom, form: str, values: dict[str, str]) -> str:
 
 
 def _of_word(word: str) -> dict[str, str]:
-    head, of, rest = word.partition(" of ")
-    return {"word": word, "a word": with_article(word), "words": f"{plural(head)}{of}{rest}"}
+    return {"word": word, "a word": with_article(word), "words": plural_of(word)}
 
 
 _PAGE = page("morals")
@@ -152,17 +140,7 @@ _PERSONS = (
 )
 
 
-def _kind(table: dict[str, TableRow]) -> MoralKind:
-    topic = table.pop("topic", ("",))[0]
-    return MoralKind(topic, **table)
-
-
-KINDS = {
-    heading.removeprefix("kind: "): _kind(labelled(table))
-    for heading, table in _PAGE.items()
-    if heading.startswith("kind: ")
-}
-_TRAINED = conduct.acts(heldout=False)
+_TRAINED = [act for act in conduct.acts(heldout=False) if not act.kind]
 
 
 # A deed, the topic if it is wrong, and the words of which it takes one.

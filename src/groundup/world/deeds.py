@@ -1,0 +1,64 @@
+"""Kinds of things: what is true of them, and what one does with them, in harm or without it.
+
+`morals` tells of them in its texts, and in `conduct` somebody asks how to do it. So a model meets
+one verb with many things, and must look at the thing to know what is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from groundup.world.grammar import plural, with_article
+from groundup.world.tables import TableRow, labelled, page
+
+
+@dataclass(frozen=True)
+class DeedKind:
+    """Things of one kind, what is said of each, what is told of all, and what one does with them.
+
+    Deeds have `{word}`, `{a word}` or `{words}` where the thing stands, and are said to you.
+    """
+
+    name: str
+    topic: str  # of conduct, or "" for what does no harm
+    words: TableRow
+    says: TableRow
+    told: TableRow
+    deeds: TableRow
+    how: TableRow = ()  # each deed is done that does no harm
+
+    def slots(self) -> dict[str, TableRow]:
+        """The slots of `acts`, and what may stand in them."""
+        return {
+            self.name: self.words,
+            f"a {self.name}": tuple(map(with_article, self.words)),
+            f"many {self.name}": tuple(map(plural_of, self.words)),
+        }
+
+    def acts(self) -> Iterator[tuple[str, str]]:
+        """The deeds as I say them, with the kind's own slots, and how they are done, or ""."""
+        named = {"{word}": "{%s}", "{a word}": "{a %s}", "{words}": "{many %s}"}
+        for deed, how in zip(self.deeds, self.how or ("",) * len(self.deeds), strict=True):
+            for slot, own in named.items():
+                deed = deed.replace(slot, own % self.name)
+            yield deed.replace("yourself", "myself").replace("yours", "mine"), how
+
+
+def plural_of(thing: str) -> str:
+    """`loafs of bread`, `cherries`."""
+    head, of, rest = thing.partition(" of ")
+    return f"{plural(head)}{of}{rest}"
+
+
+def _kind(name: str, table: dict[str, TableRow]) -> DeedKind:
+    topic = table.pop("topic", ("",))[0]
+    return DeedKind(name, topic, **table)
+
+
+KINDS = {
+    name: _kind(name, labelled(table))
+    for heading, table in page("morals").items()
+    for before, _, name in [heading.partition("kind: ")]
+    if name and not before
+}
