@@ -27,13 +27,13 @@ def trials(seed: int) -> Iterator[Trial]:
         yield Trial(
             f"causal_mask({time})",
             calls("causal_mask", time),
-            document_mask(torch.zeros(1, time, dtype=torch.int64))[0],
+            _causal(time),
             {"time": time},
         )
     shapes = ((1, 1, 2, 1), (1, 1, 2, 4), (2, 2, 3, 4), (2, 3, 5, 8))
     for rows, heads, time, size in shapes:
         query, key, value = (drawn(rows, heads, time, size) for _ in range(3))
-        causal = document_mask(torch.zeros(1, time, dtype=torch.int64))[0]
+        causal = _causal(time)
         anything = torch.ones(time, time, dtype=torch.bool)
         for name, mask in (("no mask", anything), ("a causal mask", causal)):
             yield _trial(f"attention with {name}", query, key, value, mask)
@@ -42,10 +42,17 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _trial(
         "attention of one query to three keys, each row its own mask", query, key, value, some
     )
-    large = 100 * query
-    yield _trial("attention with scores in the hundreds", large, 10 * key, value, some)
+    large = 100 * query.abs()
+    yield _trial("attention with scores in the hundreds", large, 10 * key.abs(), value, some)
+    # Whatever is drawn, what the first token may look at scores -20,000 or less, and what it may
+    # not 0 or more: a mask of -100, or of -10,000, hides nothing from it.
+    query = 100 + 10 * drawn(1, 1, 3, 4).abs()
+    key = torch.tensor([-100.0, 0.0, 100.0])[:, None].expand(1, 1, 3, 4).clone()
+    yield _trial(
+        "attention whose scores lie far below 0", query, key, drawn(1, 1, 3, 4), _causal(3)
+    )
     leaves = [drawn(1, 2, 3, 4) for _ in range(3)]
-    mask = document_mask(torch.zeros(1, 3, dtype=torch.int64))[0]
+    mask = _causal(3)
     names = ("query", "key", "value")
     expected = _gradients(scaled_dot_product_attention, leaves, mask)
     for place, name in enumerate(names):
@@ -57,6 +64,10 @@ def trials(seed: int) -> Iterator[Trial]:
             rtol=1e-4,
             atol=1e-5,
         )
+
+
+def _causal(time: int) -> Tensor:
+    return document_mask(torch.zeros(1, time, dtype=torch.int64))[0]
 
 
 def _trial(about: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Trial:

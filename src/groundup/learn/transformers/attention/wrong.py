@@ -28,6 +28,9 @@ REPLACES = {
     "scaled_after_the_softmax": "attention",
     "softmax_forgotten": "attention",
     "scaled_by_keys": "attention",
+    "masked_to_a_number": "attention",
+    "lowered_by_100": "attention",
+    "lowered_by_10000": "attention",
 }
 
 
@@ -174,3 +177,27 @@ def scaled_by_keys(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> T
     query: query.shape[-1]."""
     scores = query @ key.transpose(-1, -2) / math.sqrt(key.shape[-2])
     return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value
+
+
+def masked_to_a_number(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Where the mask is false the score is a number such as -100 or -10,000, and one that is
+    allowed may lie below it: then what is hidden gets the weight. Minus infinity lies below every
+    score: masked_fill(~mask, -torch.inf)."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(~mask, -100.0).softmax(-1) @ value
+
+
+def lowered_by_100(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Where the mask is false a number such as 100 or 10,000 is taken from the score, and one that
+    is allowed may lie lower still: then what is hidden gets the weight. Minus infinity lies below
+    every score: masked_fill(~mask, -torch.inf)."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return (scores - 100.0 * ~mask).softmax(-1) @ value
+
+
+def lowered_by_10000(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Where the mask is false a number such as 100 or 10,000 is taken from the score, and one that
+    is allowed may lie lower still: then what is hidden gets the weight. Minus infinity lies below
+    every score: masked_fill(~mask, -torch.inf)."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return (scores - 10_000.0 * ~mask).softmax(-1) @ value

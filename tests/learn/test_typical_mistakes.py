@@ -1,0 +1,54 @@
+"""Mistakes of one kind are found whatever is drawn, and named in whatever form they come."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from groundup.learn.exercise import module_of
+from groundup.learn.judge import judge
+from groundup.learn.road import find
+
+
+def part(exercise: str, **functions: object) -> ModuleType:
+    """The shipped solution with some functions of another make."""
+    found = module_of(find(exercise).folder / "solution.py", exercise)
+    for name, function in functions.items():
+        setattr(found, name, function)
+    return found
+
+
+@pytest.mark.parametrize("low", [-20.0, -100.0, -1000.0, -10_000.0])
+def test_a_mask_of_a_number_is_found_whatever_is_drawn(low: float) -> None:
+    def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
+        return torch.where(mask, scores, low).softmax(-1) @ value
+
+    for seed in range(20):
+        verdict = judge(find("attention"), part("attention", attention=attention), seed)
+        assert verdict.named == "masked_to_a_number", (seed, verdict.lines)
+
+
+@pytest.mark.parametrize("low", [-1e9, -1e30, torch.finfo(torch.float32).min])
+def test_a_mask_below_every_score_passes_whatever_is_drawn(low: float) -> None:
+    def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
+        return torch.where(mask, scores, low).softmax(-1) @ value
+
+    for seed in range(20):
+        verdict = judge(find("attention"), part("attention", attention=attention), seed)
+        assert verdict.passed, (seed, verdict.lines)
+
+
+def test_a_mask_that_lowers_scores_by_a_hundred_is_found_whatever_is_drawn() -> None:
+    def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
+        return (scores + (~mask).float() * -100.0).softmax(-1) @ value
+
+    for seed in range(20):
+        verdict = judge(find("attention"), part("attention", attention=attention), seed)
+        assert verdict.named == "lowered_by_100", (seed, verdict.lines)
