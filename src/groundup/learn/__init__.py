@@ -10,7 +10,8 @@ An exercise is a folder `STEP/NAME/` and a row in the table of the step's `__ini
     stub.py       what is copied into the learner's folder
     solution.py   a short solution
     wrong.py      the commonest mistakes: functions whose docstrings are the hints that name them,
-                  and REPLACES = {mistake: the function of the stub that it takes the place of}
+                  REPLACES = {mistake: the function of the stub that it takes the place of}, and
+                  VARIANTS = {function of the stub: what makes other answers with the same mistake}
     grader.py     trials(seed): what is put to a part, and what the product's own function says
     seam.py       where the part enters the product: USED_BY (one sentence), swap(part), a context
                   manager, and try_it(), numbers that the product makes through that seam, which a

@@ -15,7 +15,7 @@ import inspect
 import linecache
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,13 +117,14 @@ def judge(
 def wrong_answers(exercise: Exercise) -> Mapping[str, ModuleType]:
     """Parts that are the solution but for one wrong function, by the mistake's name."""
     wrong = exercise.page("wrong")
-    found = {}
-    for name, replaced in wrong.REPLACES.items():
-        # A module of its own, so that the other functions call the wrong one too.
-        part = module_of(exercise.folder / "solution.py", f"{exercise.name}_{name}")
-        setattr(part, replaced, getattr(wrong, name))
-        found[name] = part
-    return found
+    return {name: _wrong_part(exercise, name, getattr(wrong, name)) for name in wrong.REPLACES}
+
+
+def _wrong_part(exercise: Exercise, name: str, function: Callable[..., Any]) -> ModuleType:
+    # A module of its own, so that the other functions call the wrong one too.
+    part = module_of(exercise.folder / "solution.py", f"{exercise.name}_{name}")
+    setattr(part, exercise.page("wrong").REPLACES[name], function)
+    return part
 
 
 def _hint(exercise: Exercise, name: str) -> str:
@@ -262,7 +263,7 @@ def _named(
         return None
     place = next(n for n, outcome in enumerate(outcomes) if outcome is first)
     best, most = None, 0
-    for name, theirs in _of_the_wrong(exercise, seed).items():
+    for name, theirs in _of_the_wrong(exercise, seed):
         if len(theirs) <= place or theirs[place].right:
             continue
         pairs = list(zip(outcomes, theirs, strict=False))
@@ -278,12 +279,20 @@ def _named(
 
 
 @functools.cache
-def _of_the_wrong(exercise: Exercise, seed: int) -> Mapping[str, list[Outcome]]:
+def _of_the_wrong(exercise: Exercise, seed: int) -> Sequence[tuple[str, list[Outcome]]]:
     """What every wrong answer makes of the trials; they are our own and need no limit."""
-    found = {}
+    found = []
     for name, part in wrong_answers(exercise).items():
-        found[name] = _outcomes(exercise, part, seed, contextlib.nullcontext)
+        for one in (part, *_variants(exercise, name)):
+            found.append((name, _outcomes(exercise, one, seed, contextlib.nullcontext)))
     return found
+
+
+def _variants(exercise: Exercise, name: str) -> Iterator[ModuleType]:
+    """Other answers with the same mistake, where wrong.py says what makes them of the one there."""
+    wrong = exercise.page("wrong")
+    for make in getattr(wrong, "VARIANTS", {}).get(wrong.REPLACES[name], ()):
+        yield _wrong_part(exercise, name, make(getattr(wrong, name)))
 
 
 def _alike(one: Outcome, other: Outcome) -> bool:
