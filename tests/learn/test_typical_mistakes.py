@@ -98,3 +98,160 @@ def test_a_mistake_in_wilsons_interval_of_shares_is_named(
     assert judge(find("intervals"), part("intervals", wilson=cut(by_shares()))).passed
     verdict = judge(find("intervals"), part("intervals", wilson=cut(wilson) if are_cut else wilson))
     assert verdict.named == named, verdict.lines
+
+
+def nucleus(logits: Tensor, top_p: float) -> Tensor:
+    shares = logits.softmax(-1)
+    falling, order = shares.sort(descending=True)
+    falling = torch.where(falling.cumsum(0) - falling < top_p, falling, 0.0)
+    kept = torch.zeros_like(shares)
+    kept[order] = falling
+    return kept / kept.sum()
+
+
+def by_rank(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    if temperature == 0:
+        return torch.eye(len(logits))[logits.argmax()]
+    ranks = logits.argsort(descending=True).argsort()
+    return nucleus((logits / temperature).masked_fill(ranks >= top_k, -torch.inf), top_p)
+
+
+def by_threshold(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    if temperature == 0:
+        return torch.eye(len(logits))[logits.argmax()]
+    largest, _ = torch.topk(logits, min(top_k, logits.size(-1)))
+    return nucleus(torch.where(logits < largest[-1], -torch.inf, logits) / temperature, top_p)
+
+
+def by_at_least_one(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    return by_threshold(logits, temperature, max(top_k, 1), top_p)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "named"),
+    [
+        (by_rank, "none_kept"),
+        (by_threshold, "none_to_compare_with"),
+        (by_at_least_one, "one_kept"),
+    ],
+)
+def test_a_top_k_of_0_that_does_not_keep_all_is_named(
+    probabilities: Callable[..., Tensor], named: str
+) -> None:
+    verdict = judge(find("sampling"), part("sampling", probabilities=probabilities))
+    assert verdict.named == named and "top_k = 0" in verdict.lines[-1], verdict.lines
+
+    def asked(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+        return probabilities(logits, temperature, top_k or len(logits), top_p)
+
+    assert judge(find("sampling"), part("sampling", probabilities=asked)).passed
+
+
+PAIRS = {
+    "neighbor_beyond_the_end": """
+    for word in words:
+        for i in range(len(word)):
+            c[word[i], word[i + 1]] += 1""",
+    "first_word_alone": """
+    for word, n in zip(words, weights):
+        for p in zip(word, word[1:]):
+            c[p] += n
+        return c""",
+    "last_word_alone": """
+    for word, n in zip(words, weights):
+        c.clear()
+        for p in zip(word, word[1:]):
+            c[p] += n""",
+    "written_over": """
+    for word, n in zip(words, weights):
+        for p in zip(word, word[1:]):
+            c[p] = n""",
+    "used_up": """
+    for word, n in zip(words, weights):
+        i = 0
+        while i < len(word) - 1:
+            c[word[i], word[i + 1]] += n
+            i += 2 if word[i : i + 3] == word[i : i + 1] * 3 else 1""",
+    "words_repeated": """
+    for word, n in zip(words, weights):
+        word = word * n
+        for p in zip(word, word[1:]):
+            c[p] += 1""",
+}
+MERGES = {
+    "shrinks_underway": """
+    for i in range(len(w) - 1):
+        if (w[i], w[i + 1]) == pair:
+            w[i : i + 2] = [new]
+    return w""",
+    "beyond_the_end": """
+    out, i = [], 0
+    while i < len(w):
+        if [w[i], w[i + 1]] == list(pair):
+            out.append(new)
+            i += 1
+        else:
+            out.append(w[i])
+        i += 1
+    return out""",
+    "beyond_an_end_that_looks_right": """
+    out, i = [], 0
+    while i < len(w):
+        if w[i] == pair[0] and w[i + 1] == pair[1]:
+            out.append(new)
+            i += 1
+        else:
+            out.append(w[i])
+        i += 1
+    return out""",
+    "next_one_beyond": """
+    out, i = [], 0
+    while i < len(w):
+        if (*w[i : i + 2],) == pair:
+            out.append(new)
+            i += 2
+        out.append(w[i])
+        i += 1
+    return out""",
+    "either_order": """
+    out, i = [], 0
+    while i < len(w):
+        if i + 1 < len(w) and {w[i], w[i + 1]} == {*pair}:
+            out.append(new)
+            i += 1
+        else:
+            out.append(w[i])
+        i += 1
+    return out""",
+    "last_id_twice": """
+    out, i = [], 0
+    while i < len(w) - 1:
+        if (w[i], w[i + 1]) == pair:
+            out.append(new)
+            i += 1
+        else:
+            out.append(w[i])
+        i += 1
+    return out + w[-1:]""",
+}
+
+
+def written(text: str, name: str) -> object:
+    found: dict[str, object] = {}
+    exec(text, found)
+    return found[name]
+
+
+@pytest.mark.parametrize("named", PAIRS)
+def test_a_usual_mistake_in_counting_pairs_is_named(named: str) -> None:
+    head = "from collections import Counter\ndef count_pairs(words, weights):\n    c = Counter()"
+    function = written(f"{head}{PAIRS[named]}\n    return c", "count_pairs")
+    verdict = judge(find("bpe"), part("bpe", count_pairs=function))
+    assert verdict.named == named, verdict.lines
+
+
+@pytest.mark.parametrize("named", MERGES)
+def test_a_usual_mistake_in_merging_is_named(named: str) -> None:
+    function = written(f"def merge(word, pair, new):\n    w = list(word){MERGES[named]}", "merge")
+    verdict = judge(find("bpe"), part("bpe", merge=function))
+    assert verdict.named == named, verdict.lines

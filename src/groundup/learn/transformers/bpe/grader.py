@@ -46,6 +46,7 @@ def trials(seed: int) -> Iterator[Trial]:
     merges: list[tuple[list[int], tuple[int, int]]] = [
         ([5, 1, 2, 6], (1, 2)),
         ([1, 2, 1, 2], (1, 2)),
+        ([1, 2, 1, 2, 1, 2, 3], (1, 2)),
         ([1, 1, 1], (1, 1)),
         ([2, 1, 2, 3, 1], (3, 2)),
         ([], (1, 2)),

@@ -1,7 +1,8 @@
 """What goes wrong in byte-pair encoding."""
 
 import unicodedata
-from itertools import pairwise
+from collections.abc import Callable
+from itertools import combinations, pairwise
 
 REPLACES = {
     "code_points": "byte_ids",
@@ -23,6 +24,31 @@ REPLACES = {
     "every_other_pair": "count_pairs",
     "last_id_lost": "merge",
     "from_the_right": "merge",
+    "used_up": "count_pairs",
+    "neighbor_beyond_the_end": "count_pairs",
+    "not_there_yet": "count_pairs",
+    "written_over": "count_pairs",
+    "begun_with_one": "count_pairs",
+    "begun_with_zero": "count_pairs",
+    "begun_with_one_too_many": "count_pairs",
+    "first_word_alone": "count_pairs",
+    "last_word_alone": "count_pairs",
+    "words_repeated": "count_pairs",
+    "every_two_ids": "count_pairs",
+    "turned_around": "count_pairs",
+    "beyond_the_end": "merge",
+    "beyond_an_end_that_looks_right": "merge",
+    "shrinks_underway": "merge",
+    "left_half_kept": "merge",
+    "pair_kept": "merge",
+    "next_one_unseen": "merge",
+    "next_one_beyond": "merge",
+    "either_order": "merge",
+    "first_id_decides": "merge",
+    "two_at_a_time": "merge",
+    "last_id_twice": "merge",
+    "last_pair_unseen": "merge",
+    "pair_lost": "merge",
 }
 
 
@@ -193,3 +219,250 @@ def from_the_right(word: list[int], pair: tuple[int, int], new: int) -> list[int
         merged.append(new if found else word[place])
         place -= 2 if found else 1
     return merged[::-1]
+
+
+def used_up(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """An id that was counted in one pair was used up. That is how merge works; here pairs overlap,
+    and [1, 1, 1] holds (1, 1) twice."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        ends: dict[tuple[int, int], int] = {}
+        for place, pair in enumerate(pairwise(word)):
+            if place > ends.get(pair, -1):
+                counts[pair] = counts.get(pair, 0) + weight
+                ends[pair] = place + 1
+    return counts
+
+
+def neighbor_beyond_the_end(
+    words: list[list[int]], weights: list[int]
+) -> dict[tuple[int, int], int]:
+    """The last id of a word has no right neighbor: end one place earlier, range(len(word) - 1), or
+    look at zip(word, word[1:])."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for place in range(len(word)):
+            pair = (word[place], word[place + 1])
+            counts[pair] = counts.get(pair, 0) + weight
+    return counts
+
+
+def not_there_yet(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """`counts[pair] += weight` looks up a pair that is not in the dictionary yet. Take 0 for it:
+    counts[pair] = counts.get(pair, 0) + weight, or a collections.Counter."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for pair in pairwise(word):
+            counts[pair] += weight
+    return counts
+
+
+def written_over(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """A pair that comes again has its count written over by the last weight. Add to what is there:
+    counts[pair] = counts.get(pair, 0) + weight."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for pair in pairwise(word):
+            counts[pair] = weight
+    return counts
+
+
+def begun_with_one(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """The first time a pair comes it counts 1, whatever its word's weight is. It counts the weight
+    then as well."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for pair in pairwise(word):
+            counts[pair] = counts[pair] + weight if pair in counts else 1
+    return counts
+
+
+def begun_with_zero(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """The first time a pair comes it does not count: it is put into the dictionary with 0, and its
+    weight is not added."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for pair in pairwise(word):
+            counts[pair] = counts[pair] + weight if pair in counts else 0
+    return counts
+
+
+def begun_with_one_too_many(
+    words: list[list[int]], weights: list[int]
+) -> dict[tuple[int, int], int]:
+    """Every count is one too large: a pair that is not there yet has 0, counts.get(pair, 0), and
+    not 1."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for pair in pairwise(word):
+            counts[pair] = counts.get(pair, 1) + weight
+    return counts
+
+
+def first_word_alone(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """Only the first word is counted: does the `return` stand in the loop? It belongs behind it,
+    as far to the left as the `for`."""
+    return _count_in(words[:1], weights[:1])
+
+
+def last_word_alone(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """Only the last word is counted: each word begins a new dictionary. Make it once, before the
+    loop."""
+    return _count_in(words[-1:], weights[-1:])
+
+
+def words_repeated(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """Each word was written as often as it occurs, in a row, which makes pairs of its last id and
+    its first. Add the weight for each of its pairs instead."""
+    repeated = [word * weight for word, weight in zip(words, weights, strict=True)]
+    return _count_in(repeated, [1] * len(repeated))
+
+
+def every_two_ids(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """Any two ids of a word were counted. Only neighbors are a pair: zip(word, word[1:])."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for pair in combinations(word, 2):
+            counts[pair] = counts.get(pair, 0) + weight
+    return counts
+
+
+def turned_around(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """The pairs are turned around: the left neighbor comes first, (word[i], word[i + 1])."""
+    return {(b, a): count for (a, b), count in _count_in(words, weights).items()}
+
+
+def beyond_the_end(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The last id has no right neighbor, and word[i + 1] looks for one. Ask whether there is one
+    first: i + 1 < len(word)."""
+    merged, place = [], 0
+    while place < len(word):
+        found = (word[place], word[place + 1]) == pair
+        merged.append(new if found else word[place])
+        place += 2 if found else 1
+    return merged
+
+
+def beyond_an_end_that_looks_right(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """Where the word ends with the first id of the pair, word[i + 1] looks for a neighbor that is
+    not there. Ask whether there is one first: i + 1 < len(word)."""
+    merged, place = [], 0
+    while place < len(word):
+        found = word[place] == pair[0] and word[place + 1] == pair[1]
+        merged.append(new if found else word[place])
+        place += 2 if found else 1
+    return merged
+
+
+def shrinks_underway(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The list becomes shorter while the loop goes on to its first length. Append what you find to
+    a new list, with a `while` loop over the old one."""
+    merged = list(word)
+    for place in range(len(merged) - 1):
+        if (merged[place], merged[place + 1]) == pair:
+            merged[place : place + 2] = [new]
+    return merged
+
+
+def left_half_kept(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The left id of the pair is still there before the new one, which takes the place of both."""
+    merged, place = [], 0
+    while place < len(word):
+        found = tuple(word[place : place + 2]) == pair
+        merged += [word[place], new] if found else [word[place]]
+        place += 2 if found else 1
+    return merged
+
+
+def pair_kept(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The pair is still there beside the new id, which takes its place: append one or the other."""
+    merged, place = [], 0
+    while place < len(word):
+        found = tuple(word[place : place + 2]) == pair
+        merged += [new, *pair] if found else [word[place]]
+        place += 2 if found else 1
+    return merged
+
+
+def next_one_unseen(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """After a pair the next id was taken as it is, though another pair may begin there: only where
+    no pair was found is word[i] appended (`else`)."""
+    merged, place = [], 0
+    while place < len(word):
+        if tuple(word[place : place + 2]) == pair:
+            merged.append(new)
+            place += 2
+        merged += word[place : place + 1]
+        place += 1
+    return merged
+
+
+def next_one_beyond(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """After a pair the next id was taken as it is, and at the end of the word there is none. Only
+    where no pair was found is word[i] appended (`else`)."""
+    merged, place = [], 0
+    while place < len(word):
+        if tuple(word[place : place + 2]) == pair:
+            merged.append(new)
+            place += 2
+        merged.append(word[place])
+        place += 1
+    return merged
+
+
+def either_order(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The pair was merged turned around as well, (2, 1) for (1, 2). The order counts: "th" is not
+    "ht"."""
+    return _merged_where(word, lambda a, b: (a, b) == pair or (b, a) == pair, new)
+
+
+def first_id_decides(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """Only the first id was compared, and whatever stands behind it was taken for the second one.
+    Both have to be those of the pair."""
+    return _merged_where(word, lambda a, b: a == pair[0], new)
+
+
+def two_at_a_time(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The word was cut into pieces of two, and a pair may begin at any place. Go on two places
+    after a pair, and one otherwise."""
+    merged: list[int] = []
+    for place in range(0, len(word), 2):
+        two = word[place : place + 2]
+        merged += [new] if tuple(two) == pair else two
+    return merged
+
+
+def last_id_twice(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The last id is appended at the end, also where a pair has taken it already. Append it only
+    where it is still left."""
+    return last_id_lost(word, pair, new) + word[-1:]
+
+
+def last_pair_unseen(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """A pair at the very end was not found: the loop ends too early. The last pair begins at place
+    len(word) - 2."""
+    merged, place = [], 0
+    while place < len(word):
+        found = place < len(word) - 2 and (word[place], word[place + 1]) == pair
+        merged.append(new if found else word[place])
+        place += 2 if found else 1
+    return merged
+
+
+def pair_lost(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The pair is gone, and nothing stands in its place: append the new id there."""
+    merged, place = [], 0
+    while place < len(word):
+        found = tuple(word[place : place + 2]) == pair
+        merged += [] if found else [word[place]]
+        place += 2 if found else 1
+    return merged
+
+
+def _merged_where(word: list[int], is_pair: Callable[[int, int], bool], new: int) -> list[int]:
+    merged, place = [], 0
+    while place < len(word):
+        found = place + 1 < len(word) and is_pair(word[place], word[place + 1])
+        merged.append(new if found else word[place])
+        place += 2 if found else 1
+    return merged

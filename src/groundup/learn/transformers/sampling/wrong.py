@@ -25,6 +25,10 @@ REPLACES = {
     "top_k_ignored": "probabilities",
     "left_sorted": "probabilities",
     "one_further": "pick",
+    "none_kept": "probabilities",
+    "none_to_compare_with": "probabilities",
+    "smallest_of_none": "probabilities",
+    "one_kept": "probabilities",
 }
 
 
@@ -219,3 +223,39 @@ def one_further(probabilities: Tensor, u: float) -> int:
     """The place is one too far: the token with which the sum becomes greater than u is the one."""
     beyond = (probabilities.cumsum(0) > u).nonzero()
     return int(beyond[0]) + 1 if len(beyond) else int(probabilities.nonzero()[-1])
+
+
+def none_kept(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """top_k = 0 keeps all tokens here, and your code keeps none of them: what is left sums to 0,
+    and 0 / 0 is NaN. Cut only where top_k is not 0."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    values, order = (logits / temperature).sort(descending=True)
+    values[top_k:] = -torch.inf
+    return _shaped(torch.zeros_like(logits).scatter(0, order, values), 0, top_p)
+
+
+def none_to_compare_with(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """top_k = 0 keeps all tokens here, and of the 0 likeliest there is no last one to compare with.
+    Cut only where top_k is not 0."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    least = logits.topk(min(top_k, len(logits))).values[-1]
+    return _shaped(logits.masked_fill(logits < least, -torch.inf) / temperature, 0, top_p)
+
+
+def smallest_of_none(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """top_k = 0 keeps all tokens here, and of the 0 likeliest there is no smallest one to compare
+    with. Cut only where top_k is not 0."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    least = logits.topk(min(top_k, len(logits))).values.min()
+    return _shaped(logits.masked_fill(logits < least, -torch.inf) / temperature, 0, top_p)
+
+
+def one_kept(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """top_k = 0 keeps the likeliest token alone. Here it keeps all of them: cut only where top_k is
+    not 0."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    return _shaped(logits / temperature, max(1, top_k), top_p)
