@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from groundup.learn.exercise import module_of
 from groundup.learn.judge import judge
 from groundup.learn.road import find
+from groundup.maths import Tensor as Array
 
 
 def part(exercise: str, **functions: object) -> ModuleType:
@@ -255,3 +257,75 @@ def test_a_usual_mistake_in_merging_is_named(named: str) -> None:
     function = written(f"def merge(word, pair, new):\n    w = list(word){MERGES[named]}", "merge")
     verdict = judge(find("bpe"), part("bpe", merge=function))
     assert verdict.named == named, verdict.lines
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_a_neuron_that_forgets_how_it_was_computed_does_not_pass(requires_grad: bool) -> None:
+    def neuron(x: Array, w: Array, b: Array) -> Array:
+        z = float(w.data @ x.data + b.data)
+        return Array(1 / (1 + math.exp(-z)), requires_grad=requires_grad)
+
+    verdict = judge(find("layer"), part("layer", neuron=neuron))
+    assert verdict.state == "differs"
+    assert "forgotten how it was computed" in verdict.lines[-1], verdict.lines
+
+
+def test_a_loss_without_its_history_is_told() -> None:
+    whole = part("dpo").dpo_losses
+
+    def losses(*given: object) -> tuple[Tensor, Tensor]:
+        found, margins = whole(*given)
+        return found.detach(), margins
+
+    verdict = judge(find("dpo"), part("dpo", dpo_losses=losses))
+    assert "forgotten how it was computed" in verdict.lines[-1], verdict.lines
+
+
+def test_an_adapter_without_its_history_is_told() -> None:
+    def lora(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+        return base + scale * (x @ down.T @ up.T).detach()
+
+    verdict = judge(find("lora"), part("lora", lora=lora))
+    assert "forgotten how it was computed" in verdict.lines[-1], verdict.lines
+
+
+def test_a_stream_that_is_changed_in_place_is_told() -> None:
+    Layer = Callable[[Tensor], Tensor]
+
+    def block(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
+        x = x.clone()
+        x += attend(norm1(x))
+        x += feed(norm2(x))
+        return x
+
+    verdict = judge(find("block"), part("block", block=block))
+    assert "was changed in place" in verdict.lines[-1], verdict.lines
+
+
+def test_a_walk_of_lists_passes() -> None:
+    def descend(
+        gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, rate: float, steps: int
+    ) -> list[list[float]]:
+        points = [x.tolist()]
+        for _ in range(steps):
+            x = x - rate * gradient(x)
+            points.append(x.tolist())
+        return points
+
+    verdict = judge(find("gradient_descent"), part("gradient_descent", descend=descend))
+    assert verdict.passed, verdict.lines
+
+
+def test_counts_that_are_no_dictionary_of_pairs_are_told() -> None:
+    whole = part("bpe").count_pairs
+
+    def texts(*given: object) -> dict[str, int]:
+        return {f"{a},{b}": count for (a, b), count in whole(*given).items()}
+
+    def rows(*given: object) -> list[object]:
+        return list(whole(*given).items())
+
+    verdict = judge(find("bpe"), part("bpe", count_pairs=texts))
+    assert verdict.lines[-1] == "Hint: The entry (1, 2) is missing.", verdict.lines
+    verdict = judge(find("bpe"), part("bpe", count_pairs=rows))
+    assert verdict.lines[-1].startswith("Hint: A dictionary is asked for"), verdict.lines

@@ -19,8 +19,9 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
     def step(
         self: GradientDescent, f: Callable[[Tensor], Tensor], now: Point, before: Point
     ) -> np.ndarray:
-        points: np.ndarray = part.descend(lambda x: now.gradient, now.x, self.rate, 1)
-        return points[-1]
+        points = part.descend(lambda x: now.gradient, now.x, self.rate, 1)
+        # The next step is taken from an array again, also where the points are lists.
+        return np.asarray(points[-1])
 
     return replaced(GradientDescent, "__call__", step)
 

@@ -16,6 +16,7 @@ def trials(seed: int) -> Iterator[Trial]:
     rng = np.random.default_rng(seed)
     yield _neuron("two inputs", Tensor(rng.normal(size=2)), Tensor(rng.normal(size=2)), 0.5)
     yield _neuron("five inputs", Tensor(rng.normal(size=5)), Tensor(rng.normal(size=5)), -1.0)
+    yield _gradients_of_a_neuron(*(Tensor(rng.normal(size=size)) for size in (3, 3, ())))
     x, weight = Tensor(rng.normal(size=(2, 3))), Tensor(rng.normal(size=(4, 3)))
     bias = Tensor(rng.normal(size=4))
     yield _layer("two inputs, four neurons", x, weight, bias)
@@ -35,6 +36,22 @@ def _neuron(about: str, x: Tensor, w: Tensor, b: float) -> Trial:
         return part.neuron(x, w, bias)
 
     return Trial(f"a neuron, {about}", run, expected, {"x": x, "w": w, "b": bias}, rtol=1e-9)
+
+
+def _gradients_of_a_neuron(x: Tensor, w: Tensor, b: Tensor) -> Trial:
+    inputs = {"x": x, "w": w, "b": b}
+
+    def gradients(y: Tensor) -> dict[str, Any]:
+        found = grad(y, list(inputs.values()))
+        return {f"gradient by {name}": g.data for name, g in zip(inputs, found, strict=True)}
+
+    def run(part: ModuleType) -> Any:
+        return gradients(part.neuron(x, w, b))
+
+    expected = gradients(
+        linear(x.reshape(1, -1), w.reshape(1, -1), b.reshape(1)).sigmoid().reshape(())
+    )
+    return Trial("a neuron, its gradients", run, expected, inputs, rtol=1e-9)
 
 
 def _layer(about: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Trial:

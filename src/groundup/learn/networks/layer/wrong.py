@@ -1,5 +1,7 @@
 """The commonest wrong answers to 2.1, each with the hint that names it."""
 
+import numpy as np
+
 from groundup.maths import Tensor
 
 REPLACES = {
@@ -16,6 +18,8 @@ REPLACES = {
     "off_the_tape": "layer",
     "bend_turned": "neuron",
     "asked_for_truth": "layer",
+    "neuron_off_the_tape": "neuron",
+    "relu_for_sigmoid": "neuron",
 }
 
 
@@ -94,3 +98,14 @@ def asked_for_truth(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     bias is not None."""
     y = x @ weight.T
     return y + bias if bias else y
+
+
+def neuron_off_the_tape(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """The number is right, but it has forgotten how it was computed (.data, np.…), and no gradient
+    finds its way back through it. Use the tensors' own operations."""
+    return Tensor(1 / (1 + np.exp(-(w.data @ x.data + b.data))))
+
+
+def relu_for_sigmoid(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """The bend is a ReLU. This neuron has a sigmoid, between 0 and 1: (…).sigmoid()."""
+    return (w @ x + b).relu()
