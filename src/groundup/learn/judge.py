@@ -380,6 +380,15 @@ _SHAPES = (
     "Write the two shapes below each other. They are lined up from the right, and lengths must be "
     "equal or 1: is a transpose or keepdims=True missing?"
 )
+_IN_PLACE = (
+    "A tensor that the way back still needs was changed in place. Write x = x + … where you have "
+    "x += …, which makes a new one."
+)
+_OFF_THE_TAPE = (
+    "The result, or a part of it, has forgotten how it was computed (detach, .data, .item(), "
+    "no_grad, np.…), and no gradient finds its way back through it. Use the tensors' own "
+    "operations."
+)
 _ERRORS = {
     "could not be broadcast": _SHAPES,
     "do not match for @": _SHAPES,
@@ -391,6 +400,11 @@ _ERRORS = {
     "x.log(), x.tanh().",
     "is not subscriptable": "A function or a number stands where an array was meant: look at the "
     "brackets, ( ) calls and [ ] looks up.",
+    "modified by an inplace operation": _IN_PLACE,
+    "used in an in-place operation": _IN_PLACE,
+    "does not require grad": _OFF_THE_TAPE,
+    "not to have been used in the graph": _OFF_THE_TAPE,
+    "no gradient: nothing that it was computed from": _OFF_THE_TAPE,
     "unsupported operand type(s) for": "One side is None or a list where a number or an array was "
     "meant.",
 }

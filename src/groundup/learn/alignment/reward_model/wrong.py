@@ -19,6 +19,8 @@ REPLACES = {
     "values_not_ranks": "length_leak",
     "ties_in_order": "length_leak",
     "longer_wins": "length_leak",
+    "formula_without_ties": "length_leak",
+    "never_zero": "pair_losses",
 }
 
 
@@ -91,3 +93,20 @@ def longer_wins(rewards: np.ndarray, lengths: np.ndarray) -> float:
         (i, j) for i in range(len(lengths)) for j in range(len(lengths)) if lengths[i] > lengths[j]
     ]
     return float(np.mean([rewards[i] > rewards[j] for i, j in pairs]))
+
+
+def formula_without_ties(rewards: np.ndarray, lengths: np.ndarray) -> float:
+    """1 - 6 Σ d² / (n (n² - 1)) is right only where no two numbers are equal. Take the ordinary
+    correlation of the ranks."""
+    first, second = (
+        np.array([(values < one).sum() + ((values == one).sum() + 1) / 2 for one in values])
+        for values in (rewards, lengths)
+    )
+    n = len(rewards)
+    return float(1 - 6 * ((first - second) ** 2).sum() / (n * (n**2 - 1)))
+
+
+def never_zero(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """A small number (or a clamp) keeps 0 from the logarithm, so that a pair that is clearly wrong
+    costs far too little. logsigmoid computes both together."""
+    return -(torch.sigmoid(chosen - rejected) + 1e-12).log()

@@ -22,6 +22,7 @@ REPLACES = {
     "entropy_left_in": "kl",
     "sizes_of_terms": "kl",
     "log_forgotten": "k3",
+    "never_infinite": "kl",
 }
 
 
@@ -124,3 +125,9 @@ def sizes_of_terms(q: np.ndarray, p: np.ndarray) -> float:
 def log_forgotten(log_ratio: Any) -> Any:
     """This is r - 1 alone, which averages to 0. Take ln r away from it."""
     return log_ratio.exp() - 1
+
+
+def never_infinite(q: np.ndarray, p: np.ndarray) -> float:
+    """A small number (or a clip) keeps 0 from the logarithm, so that what p finds impossible costs
+    a little only. Leave out what q never gives, and let log 0 be -inf elsewhere."""
+    return float((q * (np.log(q + 1e-12) - np.log(p + 1e-12))).sum())
