@@ -233,6 +233,39 @@ def test_a_row_may_ask_for_a_length_and_a_system(folder: Path, complete: Complet
     assert alone["text"] == beside["text"] == with_chat["text"]
 
 
+def test_a_row_may_ask_for_penalties(folder: Path, complete: Complete) -> None:
+    own = {"presence_penalty": 1.5, "frequency_penalty": -1}
+    plain, penalized, wrong = ({"prompt": "the sea"} | more for more in ({}, own, {"seed": 5}))
+    wrong["frequency_penalty"] = 3
+    greedy = replace(SAMPLING, temperature=0)
+    rows = complete([plain, penalized, wrong], greedy)
+    model, tokenizer = load(folder)
+    ways = (greedy, replace(greedy, **own))  # type: ignore[arg-type]
+    asked = [Request(prompt="the sea", sampling=way) for way in ways]
+    expected = [one.text for one in generate(model, asked, tokenizer)]
+    assert [row["text"] for row in rows] == expected and expected[0] != expected[1]
+
+
+def test_a_file_begun_before_there_were_token_penalties_goes_on(
+    complete: Complete, tmp_path: Path
+) -> None:
+    whole = complete(ROWS[:3])
+    out, about = tmp_path / "out.jsonl", tmp_path / "out.jsonl.run.json"
+    lines, begun = out.read_text().splitlines(keepends=True), json.loads(about.read_text())
+    for name in ("presence_penalty", "frequency_penalty"):
+        del begun[name]
+    about.write_text(json.dumps(begun))
+    out.write_text(lines[0])
+    assert complete(ROWS[:3]) == whole
+    # With penalties it is another file, and one with them is none without.
+    with pytest.raises(UserError, match=r"begun with presence_penalty=None, not .*=0\.5"):
+        complete(ROWS[:3], replace(SAMPLING, presence_penalty=0.5))
+    out.unlink()
+    complete(ROWS[:3], replace(SAMPLING, frequency_penalty=0.5))
+    with pytest.raises(UserError, match=r"begun with frequency_penalty=0\.5, not .*=None"):
+        complete(ROWS[:3])
+
+
 def test_another_model_does_not_continue_it(
     complete: Complete, folder: Path, tmp_path: Path
 ) -> None:

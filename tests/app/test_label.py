@@ -213,6 +213,28 @@ def test_a_stopped_session_goes_on_where_it_was(voted: Voted) -> None:
     assert len(logged()) == 6
 
 
+def test_a_log_knows_its_pairs_by_the_settings_that_the_releases_before_had(voted: Voted) -> None:
+    voted("l q")
+    voted("l q", "--presence-penalty", "0.5", "--out", "other.jsonl")
+    [line], [other] = logged(), logged("other.jsonl")
+    sampling = {
+        "temperature": 0.5,
+        "top_k": 0,
+        "top_p": 0.9,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "max_new_tokens": 12,
+        "stop": [],
+        "seed": 0,
+        "stop_ids": [],
+        "ignore_eos": False,
+        "min_new_tokens": 0,
+    }
+    before = {"hashes": line["hashes"], "sampling": [sampling] * 2}
+    asked = [(Message("user", PROMPTS[0]),)]
+    assert comparisons(asked, before, seed=0)[0].id == line["id"] != other["id"]
+
+
 def test_undo_takes_back_vote_after_vote_through_sessions(voted: Voted) -> None:
     shown = voted("u l r u u r t q")
     assert "no vote of yours to take back" in shown

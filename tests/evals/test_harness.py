@@ -276,6 +276,8 @@ def test_settings_of_a_task_are_taken_or_refused() -> None:
     assert drawn.temperature == 1
     assert sampling_of({"do_sample": False, "temperature": 0.7}).temperature == 0
     assert sampling_of({"until": ["", "a"]}).stop == ("a",)
+    penalized = sampling_of({"presence_penalty": 0.5, "frequency_penalty": -1})
+    assert (penalized.presence_penalty, penalized.frequency_penalty) == (0.5, -1)
     with pytest.raises(UserError, match="num_beams"):
         sampling_of({"num_beams": 4})
 

@@ -39,7 +39,7 @@ ENDS = tuple(range(0, 320, 32))
 
 def mixed_requests(seed: int, count: int) -> list[Request]:
     """Prompts of many lengths, some equal and some with beginnings in common, drawn in all ways."""
-    dice = random.Random(seed)
+    dice, penalties = random.Random(seed), random.Random(seed)
     beginnings = [[dice.randrange(3, 320) for _ in range(length)] for length in (0, 20, 33)]
     requests: list[Request] = []
     for _ in range(count):
@@ -53,6 +53,8 @@ def mixed_requests(seed: int, count: int) -> list[Request]:
             top_p=dice.choice([1.0, 0.9]),
             min_p=dice.choice([0.0, 0.02]),
             repetition_penalty=dice.choice([1.0, 1.0, 1.2]),
+            presence_penalty=penalties.choice([0.0, 0.0, 1.5]),
+            frequency_penalty=penalties.choice([0.0, 0.0, -0.4]),
             max_new_tokens=dice.randrange(1, 30),
             seed=dice.randrange(3),
         )

@@ -27,6 +27,7 @@ from groundup.train.batch import Batch
 GREEDY = Sampling(temperature=0.0, max_new_tokens=20)
 DRAWN = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=20, seed=5)
 PENALISED = Sampling(temperature=0.7, top_k=30, min_p=0.01, repetition_penalty=1.2, seed=1)
+COUNTED = Sampling(temperature=0.7, presence_penalty=0.6, frequency_penalty=-0.8, seed=2)
 
 
 @pytest.fixture
@@ -73,7 +74,9 @@ def test_no_dropout_is_at_work_whatever_the_mode_is(tiny_model: TinyModel) -> No
     assert score(model, items, context=64)[0].tolist() == scored.tolist()
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, DRAWN, PENALISED], ids=["greedy", "drawn", "all"])
+@pytest.mark.parametrize(
+    "sampling", [GREEDY, DRAWN, PENALISED, COUNTED], ids=["greedy", "drawn", "all", "counted"]
+)
 def test_cached_and_batched_equal_token_by_token_without_a_cache(
     model: CausalLM, sampling: Sampling
 ) -> None:
@@ -106,10 +109,47 @@ def test_logprobs_are_of_the_raw_distribution(model: CausalLM) -> None:
     assert_close(torch.tensor(completion.logprobs), expected, rtol=0, atol=1e-4)
 
 
+def test_presence_and_frequency_count_the_tokens_drawn_and_not_those_of_the_prompt(
+    tiny_model: TinyModel,
+) -> None:
+    """Ids are those of a loop over the formula, log-probabilities those before the penalties."""
+    model = tiny_model(eos_token_ids=())
+    prompts = [torch.randint(3, 320, (n,), generator=torch.manual_seed(n)).tolist() for n in (4, 9)]
+    ways = [
+        {},
+        {"presence_penalty": 2.0},
+        {"frequency_penalty": 0.9},
+        {"presence_penalty": -1.2, "frequency_penalty": 0.5},
+        {"frequency_penalty": -2.0},
+    ]
+    asked, expected, most = [], [], []
+    for prompt in prompts:
+        for way in ways:
+            # The prompt's tokens were said before, and that must not matter.
+            prompt_ids = [*prompt, *generate(model, [Request(prompt, sampling=GREEDY)])[0].ids[:8]]
+            sampling = replace(GREEDY, **way)
+            asked.append(Request(prompt_ids, sampling=sampling))
+            ids: list[int] = []
+            logprobs: list[float] = []
+            while len(ids) < GREEDY.max_new_tokens:
+                with torch.no_grad():
+                    logits = model.logits(Batch.of(torch.tensor([prompt_ids + ids])))[0, -1]
+                changed = logits.clone()
+                for token in set(ids):
+                    changed[token] -= sampling.frequency_penalty * ids.count(token)
+                    changed[token] -= sampling.presence_penalty
+                ids.append(int(changed.argmax()))
+                logprobs.append(float(logits.log_softmax(-1)[ids[-1]]))
+            expected.append(Completion("", ids, logprobs, "length"))
+            most.append(max(map(ids.count, ids)))
+    assert_same(generate(model, asked), expected)
+    assert len({tuple(one.ids) for one in expected}) == len(expected), most
+
+
 def test_ways_of_sampling_may_differ_within_a_call_and_order_does_not_matter(
     model: CausalLM,
 ) -> None:
-    requests = ragged(GREEDY, 3) + ragged(DRAWN, 4) + ragged(PENALISED, 3)
+    requests = ragged(GREEDY, 3) + ragged(DRAWN, 4) + ragged(PENALISED, 3) + ragged(COUNTED, 3)
     forwards = generate(model, requests)
     assert_same(forwards, generate(model, requests[::-1])[::-1])
     # Nor of one prompt with one seed.
@@ -173,7 +213,9 @@ def test_random_numbers_are_kept_of_running_requests_alone(tiny_model) -> None: 
 # Ends that are not taken.
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, DRAWN, PENALISED], ids=["greedy", "drawn", "all"])
+@pytest.mark.parametrize(
+    "sampling", [GREEDY, DRAWN, PENALISED, COUNTED], ids=["greedy", "drawn", "all", "counted"]
+)
 def test_a_request_may_end_by_length_alone(model: CausalLM, sampling: Sampling) -> None:
     stopping, going_on = ragged(sampling), ragged(replace(sampling, ignore_eos=True))
     ended, whole = generate(model, stopping), generate(model, going_on)
@@ -195,7 +237,9 @@ def test_with_ends_ignored_ones_own_stops_count(model: CausalLM) -> None:
 
 
 @pytest.mark.parametrize("least", [1, 3, 5])
-@pytest.mark.parametrize("sampling", [GREEDY, DRAWN, PENALISED], ids=["greedy", "drawn", "all"])
+@pytest.mark.parametrize(
+    "sampling", [GREEDY, DRAWN, PENALISED, COUNTED], ids=["greedy", "drawn", "all", "counted"]
+)
 def test_no_end_comes_before_min_new_tokens(
     model: CausalLM, sampling: Sampling, least: int
 ) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
 from torch.testing import assert_close
 from transformers import (
     LogitsProcessorList,
@@ -18,14 +22,8 @@ from transformers import (
 )
 
 from groundup.errors import UserError
-from groundup.generation.sampling import (
-    BatchedSampling,
-    Sampling,
-    filtered,
-    penalized,
-    restricted,
-    sample,
-)
+from groundup.generation.penalties import SeenTokens, penalized
+from groundup.generation.sampling import BatchedSampling, Sampling, filtered, restricted, sample
 
 
 def theirs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -72,6 +70,8 @@ WAYS = st.fixed_dictionaries(
         "top_p": st.sampled_from([1.0, 1.0, 0.95, 0.3]),
         "min_p": st.sampled_from([0.0, 0.0, 0.1]),
         "repetition_penalty": st.sampled_from([1.0, 1.0, 0.5, 1.3]),
+        "presence_penalty": st.sampled_from([0.0, 0.0, -1.7, 0.3]),
+        "frequency_penalty": st.sampled_from([0.0, 0.0, -0.1, 2.0]),
     }
 )
 
@@ -91,12 +91,19 @@ def test_rows_with_ways_of_their_own_are_drawn_as_each_alone(
     logits = torch.randn(len(ways), vocab, generator=generator) * spread
     uniforms = torch.rand(len(ways), generator=generator)
     seen = torch.rand(len(ways), vocab, generator=generator) < 0.2
+    counts = torch.randint(-9, 7, (len(ways), vocab), generator=generator).clamp(min=0).int()
+    tables = SeenTokens(seen, counts)
     draws = BatchedSampling(ways, vocab, logits.device)
-    left, tokens = filtered(logits, draws), sample(logits, draws, uniforms, seen)
+    left, tokens = filtered(logits, draws), sample(logits, draws, uniforms, tables)
+    changed = draws.penalize(logits, tables)
     for row, way in enumerate(ways):
         one = slice(row, row + 1)
+        alone = SeenTokens(seen[one], counts[one])
+        # To the bit: what penalties do to a row no other row's penalties change.
+        own = BatchedSampling([way], vocab, logits.device).penalize(logits[one], alone)
+        assert changed[one].equal(own), way
         assert_close(left[one], filtered(logits[one], way), rtol=1e-5, atol=1e-5)
-        assert tokens[one].equal(sample(logits[one], way, uniforms[one], seen[one])), way
+        assert tokens[one].equal(sample(logits[one], way, uniforms[one], alone)), way
         if way.temperature:
             # A token whose mass lies within rounding of the limit may fall on either side.
             oracle = theirs(logits[one], way).isfinite()
@@ -142,6 +149,85 @@ def test_repetition_penalty_is_that_of_transformers() -> None:
     assert_close(penalized(logits, seen, 1.3), oracle)
 
 
+# A prompt, a completion, and the penalties of a row.
+SPOKEN = st.tuples(
+    st.lists(st.integers(0, 19), min_size=1, max_size=12),
+    st.lists(st.integers(0, 19), max_size=30),
+    st.fixed_dictionaries(
+        {
+            "repetition_penalty": st.sampled_from([1.0, 1.2, 0.7]),
+            "presence_penalty": st.floats(-2, 2, width=32),
+            "frequency_penalty": st.floats(-2, 2, width=32),
+        }
+    ),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(rows=st.lists(SPOKEN, min_size=1, max_size=5), seed=st.integers(0, 2**31))
+def test_penalties_are_those_of_a_loop_over_the_tokens(
+    rows: list[tuple[list[int], list[int], dict[str, Any]]], seed: int
+) -> None:
+    """Prompts count for the repetition alone, and rows are drawn together."""
+    ways = [Sampling(**way) for _, _, way in rows]
+    logits = torch.randn(len(rows), 20, generator=torch.Generator().manual_seed(seed)) * 4
+    # The first rows are followed from their first token on, the last is found in its midst.
+    ways_to_tell: dict[str, Any] = {
+        "anywhere": lambda row: row[0] + row[1],
+        "counts": itemgetter(1),
+    }
+    begun = [(prompt, list[int]()) for prompt, _, _ in rows[:-1]]
+    tables = SeenTokens().of(begun, logits, **ways_to_tell)
+    for row, (_, drawn, _) in enumerate(rows[:-1]):
+        for token in drawn:
+            of_row = [table[row : row + 1] for table in (tables.anywhere, tables.counts)]  # type: ignore[index]
+            SeenTokens(*of_row).add(torch.tensor([token]))
+    tables = tables.of(rows, logits, **ways_to_tell)
+    found = BatchedSampling(ways, 20, logits.device).penalize(logits, tables)
+    for row, ((prompt, drawn, _), way) in enumerate(zip(rows, ways, strict=True)):
+        expected = logits[row].double().tolist()
+        for token in {*prompt, *drawn}:
+            z, r = expected[token], way.repetition_penalty
+            expected[token] = z / r if z > 0 else z * r
+        for token, count in Counter(drawn).items():
+            expected[token] -= way.frequency_penalty * count + way.presence_penalty
+        assert_close(found[row].double(), torch.tensor(expected).double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("frequency", [-0.7, 0.0, 1.4])
+@pytest.mark.parametrize("presence", [-2.0, 0.0, 0.6])
+@pytest.mark.parametrize("repetition", [1.0, 1.3])
+def test_penalties_are_those_of_llama_cpp(
+    repetition: float, presence: float, frequency: float
+) -> None:
+    """There one count serves all three, so that a completion without a prompt is the same."""
+    drawn, logits = [1, 4, 1, 7, 1, 4], torch.randn(9) * 3
+    theirs = by_llama_cpp(logits.tolist(), drawn, repetition, frequency, presence)
+    way = Sampling(
+        repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency
+    )
+    seen = SeenTokens().of([drawn], logits[None], anywhere=list, counts=list)
+    found = BatchedSampling([way], 9, logits.device).penalize(logits[None], seen)
+    assert_close(found[0], torch.tensor(theirs))
+
+
+def by_llama_cpp(logits: Sequence[float], drawn: Sequence[int], *penalties: float) -> list[float]:
+    lib, ffi = get_lib(), get_ffi()
+    sampler = lib.llama_sampler_init_penalties(len(logits), len(drawn), *penalties)
+    for token in drawn:
+        lib.llama_sampler_accept(sampler, token)
+    data = ffi.new("llama_token_data[]", [(id, logit, 0.0) for id, logit in enumerate(logits)])
+    whole = {"data": data, "size": len(logits), "selected": -1, "sorted": False}
+    lib.llama_sampler_apply(sampler, ffi.new("llama_token_data_array *", whole))
+    lib.llama_sampler_free(sampler)
+    return [data[id].logit for id in range(len(logits))]
+
+
+def test_penalties_that_are_off_change_nothing() -> None:
+    logits = torch.randn(3, 20)
+    assert BatchedSampling([Sampling()] * 3, 20, logits.device).penalize(logits, None) is logits
+
+
 def test_evenly_spread_numbers_draw_tokens_in_proportion_to_their_probability() -> None:
     count = 20_000
     logits = torch.randn(1, 30)
@@ -166,9 +252,10 @@ def test_temperature_zero_is_greedy_after_the_penalty() -> None:
     logits = torch.tensor([[1.0, 2.0, 1.9]])
     uniforms = torch.tensor([0.9])
     assert sample(logits, Sampling(temperature=0.0), uniforms).tolist() == [1]
-    seen = torch.tensor([[False, True, False]])
-    penalty = Sampling(temperature=0.0, repetition_penalty=1.5)
-    assert sample(logits, penalty, uniforms, seen).tolist() == [2]
+    seen = SeenTokens(torch.tensor([[False, True, False]]), torch.tensor([[0, 1, 0]]))
+    for penalty in ({"repetition_penalty": 1.5}, {"presence_penalty": 0.2}):
+        way = Sampling(temperature=0.0, **penalty)  # type: ignore[arg-type]
+        assert sample(logits, way, uniforms, seen).tolist() == [2]
 
 
 @pytest.mark.parametrize(
@@ -183,6 +270,10 @@ def test_temperature_zero_is_greedy_after_the_penalty() -> None:
         {"min_p": -0.1},
         {"min_p": 2.0},
         {"repetition_penalty": 0.0},
+        {"presence_penalty": -2.1},
+        {"frequency_penalty": 3},
+        {"frequency_penalty": float("nan")},
+        {"presence_penalty": True},
         {"max_new_tokens": 0},
         {"stop": ("",)},
         {"stop": (3,)},

@@ -84,6 +84,7 @@ def requests() -> list[Request]:
         {"temperature": 0.7, "top_k": 20},
         {"temperature": 1.3, "top_p": 0.9, "min_p": 0.02},
         {"temperature": 1.0, "top_k": 8, "top_p": 0.7, "repetition_penalty": 1.2},
+        {"temperature": 0.9, "presence_penalty": 0.7, "frequency_penalty": -0.4},
     ]
     return [
         Request(

@@ -119,6 +119,23 @@ def test_log_probabilities_are_those_that_were_drawn_with(serve: Serve, tiny: Se
         assert one.top_logprobs[0].token == one.token
 
 
+def test_penalties_are_those_of_generate(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny)
+    ways: list[dict[str, float]] = [
+        {},
+        {"presence_penalty": 1.5},
+        {"frequency_penalty": -2},
+        {"presence_penalty": -2, "frequency_penalty": 0.7},
+    ]
+    expected = [drawn(tiny, replace(GREEDY, max_new_tokens=20, **way))[0].text for way in ways]  # type: ignore[arg-type]
+    found = [say(running, max_tokens=20, **way).choices[0].message.content for way in ways]
+    assert found == expected and len({*found}) == len(ways)
+    # Where a request does not say, the model's own settings count.
+    own = replace(tiny, sampling=replace(GREEDY, presence_penalty=1.5))
+    assert say(serve(own), max_tokens=20).choices[0].message.content == expected[1]
+    assert say(serve(own), max_tokens=20, presence_penalty=0).choices[0].message.content == found[0]
+
+
 def test_texts_and_tokens_go_on(serve: Serve, tiny: Served) -> None:
     running, texts = serve(tiny), ["The sea", "over the ship"]
     requests = [Request(prompt=one, sampling=replace(GREEDY, max_new_tokens=16)) for one in texts]
@@ -372,7 +389,8 @@ BAD = {
     "too many": ({"n": 129}, "n=129 must be at most 128"),
     "an empty stop": ({"stop": [""]}, "stop=.* must be a list of strings that are not empty"),
     "JSON alone": ({"response_format": {"type": "json_object"}}, "no other form is enforced"),
-    "penalties": ({"presence_penalty": 1}, "repetition_penalty=1.1 does the like"),
+    "much presence": ({"presence_penalty": 2.1}, "presence_penalty=2.1 must be at most 2"),
+    "much frequency": ({"frequency_penalty": -3}, "frequency_penalty=-3 must be at least -2"),
     "biases": ({"logit_bias": {"5": 1}}, "logit_bias=.* must be left out"),
     "tools of none": (
         {"tools": [{"type": "function", "function": {"name": "f"}}]},

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from groundup.generation.engine import BATCH_SIZE, Engine
 from groundup.generation.generate import generate, stream
 from groundup.generation.guarded import Guard, asked_of, guarding, stopped_completion
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
-from groundup.generation.sampling import Sampling
+from groundup.generation.sampling import Sampling, recorded
 from groundup.lm.model import CausalLM
 from groundup.runs.console import counted, printable, progress, say
 from groundup.runs.files import file_hash, files_of, is_number, read_json_object
@@ -40,6 +40,8 @@ from groundup.train.ranges import TopLogprobs, check
 
 SCHEMA = 2
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
+# transformers, whose generation_config.json gives the others, has none of these.
+_TOKEN_PENALTIES = ("presence_penalty", "frequency_penalty")
 _WHOLE = ("top_k", "max_new_tokens", "min_new_tokens", "seed")
 # What other programs call a setting, or have and we have not.
 _OF_OTHERS = {
@@ -56,8 +58,6 @@ _OF_OTHERS = {
     "no_repeat_ngram_size": None,
     "typical_p": None,
     "logit_bias": None,
-    "presence_penalty": None,
-    "frequency_penalty": None,
 }
 
 
@@ -199,7 +199,7 @@ def complete_file(
         "chat": as_messages,
         "logprobs": logprobs,
         "template": template or None,
-        **asdict(sampling),
+        **recorded(sampling),
     }
     inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
     reader = opened_guard(guard)
@@ -282,7 +282,7 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
         if not isinstance(value, bool):
             raise UserError(f"ignore_eos={shorten(value)} must be true or false")
         found["ignore_eos"] = value
-    for name in (*_NUMBERS, *_WHOLE):
+    for name in (*_NUMBERS, *_TOKEN_PENALTIES, *_WHOLE):
         value = given.get(name)
         if value is None:
             continue

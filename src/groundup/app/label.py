@@ -10,7 +10,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +38,7 @@ from groundup.errors import UserError
 from groundup.formats.adapter import model_hash
 from groundup.generation.engine import Engine
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
-from groundup.generation.sampling import Sampling
+from groundup.generation.sampling import Sampling, recorded
 from groundup.lm.model import CausalLM
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted
@@ -149,7 +149,7 @@ def label(
             tell(f"(the last line of {out} was torn by a kill and is dropped)")
         if not append:
             check_models(log, names, hashes)
-        drawn_with = {"hashes": hashes, "sampling": [asdict(one) for one in samplings]}
+        drawn_with = {"hashes": hashes, "sampling": [_drawn_with(one) for one in samplings]}
         session = _Session(
             log,
             who,
@@ -170,6 +170,11 @@ def label(
                     again = "stopped; the same command goes on from here"
                     raise KeyboardInterrupt(again) from None
         session.tell_result()
+
+
+def _drawn_with(sampling: Sampling) -> dict[str, Any]:
+    """The settings by whose hash a log knows its pairs."""
+    return {name: value for name, value in recorded(sampling).items() if value is not None}
 
 
 def _warm(sampling: Sampling, given: dict[str, Any]) -> Sampling:

@@ -206,8 +206,9 @@ def sampling_of(settings: Mapping[str, Any]) -> Sampling:
     limit = next((one for one in limits if one is not None), _MAX_NEW_TOKENS)
     samples = given.pop("do_sample", None)
     temperature = float(given.pop("temperature", 0.0 if not samples else 1.0))
-    filters = ("top_k", "top_p", "min_p", "repetition_penalty")
-    known = {name: given.pop(name) for name in filters if name in given}
+    filters = ("top_k", "top_p", "min_p")
+    penalties = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+    known = {name: given.pop(name) for name in (*filters, *penalties) if name in given}
     if given:
         raise UserError(
             f"the task's generation_kwargs hold {', '.join(sorted(given))}, which groundup does "

@@ -26,12 +26,13 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundup.adapters.attach import active_adapter
 from groundup.errors import UserError, shorten
 from groundup.generation.decode import Decode
+from groundup.generation.penalties import Logits, SeenTokens
 from groundup.generation.prefill import TOKENS_AT_ONCE, Prefill, schedule
 from groundup.generation.request import (
     Completion,
@@ -40,7 +41,7 @@ from groundup.generation.request import (
     SequenceState,
     TopLogprobs,
 )
-from groundup.generation.sampling import BatchedSampling, Logits, restricted, sample, whole
+from groundup.generation.sampling import BatchedSampling, restricted, sample, whole
 from groundup.generation.threads import OF_PRODUCTS, Threads, using
 from groundup.lm.logprobs import NO_NUMBERS
 from groundup.lm.model import CausalLM, in_eval_mode
@@ -136,7 +137,7 @@ class Engine:
         # has seen move with it.
         self._drawn: Int[Tensor, " rows"] | None = None
         self._sampling: BatchedSampling | None = None
-        self._seen: Bool[Tensor, "rows vocab"] | None = None
+        self._seen = SeenTokens()
         self._constrained: list[int] = []
         self._asking: list[int] = []
 
@@ -318,8 +319,7 @@ class Engine:
         if draws.random:
             uniforms = torch.tensor([row.uniform() for row in self._running], dtype=torch.float32)
         self._drawn = tokens = sample(choice, draws, uniforms.to(logits.device), self._seen)
-        if self._seen is not None:
-            self._seen.scatter_(-1, tokens[:, None], True)
+        self._seen.add(tokens)
         drawn = tokens.tolist(), logprobs.gather(-1, tokens[:, None])[:, 0].tolist()
         tops = self._tops(logprobs)
         events = []
@@ -372,18 +372,14 @@ class Engine:
             self._constrained = [i for i, row in rows if row.constrained]
             self._asking = [i for i, row in rows if row.request.top_logprobs]
             samplings = [row.sampling for row in self._running]
-            self._sampling = BatchedSampling(samplings, logits.shape[-1], logits.device)
-            self._seen = self._seen_by_all(logits) if self._sampling.penalized else None
+            self._sampling = draws = BatchedSampling(samplings, logits.shape[-1], logits.device)
+            self._seen = self._seen.of(
+                self._running,
+                logits,
+                anywhere=(lambda row: row.tokens) if draws.penalizes_seen else None,
+                counts=(lambda row: row.ids) if draws.penalizes_counts else None,
+            )
         return self._sampling
-
-    def _seen_by_all(self, logits: Logits) -> Bool[Tensor, "rows vocab"]:
-        """The tokens that each row has seen; only those of newcomers, who stand last, are found."""
-        known = logits.new_zeros(0, logits.shape[-1], dtype=torch.bool)
-        known = known if self._seen is None else self._seen
-        fresh = torch.zeros(len(self._running) - len(known), logits.shape[-1], dtype=torch.bool)
-        for seen, row in zip(fresh, self._running[len(known) :], strict=True):
-            seen[row.tokens] = True
-        return torch.cat([known, fresh.to(logits.device)])
 
     def _tops(self, logprobs: Logits) -> dict[int, TopLogprobs]:
         """The likeliest tokens of the rows that ask for them."""
@@ -406,9 +402,8 @@ class Engine:
         for hole, mover in zip(holes, movers, strict=True):
             self._cache.swap(hole, mover, max(rows[hole].read, rows[mover].read))
             rows[hole], rows[mover] = rows[mover], rows[hole]
-            if self._seen is not None:
-                self._seen[hole] = self._seen[mover]
+            self._seen.move(mover, hole)
         self._left = [*rows[kept:], *self._left]
         del rows[kept:]
-        self._seen = None if self._seen is None else self._seen[:kept]
+        self._seen = self._seen.keep(kept)
         self._drawn = self._sampling = None

@@ -16,6 +16,7 @@ from groundup.adapters.attach import active_adapter, adapter_names, using_adapte
 from groundup.errors import UserError, shorten
 from groundup.generation.engine import BATCH_SIZE, Engine, Event
 from groundup.generation.guarded import Guard, behind, guard_of, guarding
+from groundup.generation.penalties import SeenTokens
 from groundup.generation.request import Completion, FinishReason, InputProcessor, Request
 from groundup.generation.sampling import restricted, sample
 from groundup.lm.model import CausalLM, in_eval_mode, uncompiled
@@ -169,10 +170,13 @@ def reference_generate(
             with in_eval_mode(model), uncompiled(model), _answering(model, row.request.adapter):
                 logits = model.logits(Batch.of(ids))[:, -1]
             seen = torch.zeros_like(logits, dtype=torch.bool).index_fill(-1, ids[0], True)
+            counts = torch.zeros_like(logits, dtype=torch.int32)
+            for drawn in row.ids:
+                counts[0, drawn] += 1
             allowed = row.allowed(logits.shape[-1])
             choice = logits if allowed is None else restricted(logits, allowed)
             uniforms = torch.tensor([row.uniform()], dtype=torch.float32, device=logits.device)
-            token = int(sample(choice, row.sampling, uniforms, seen))
+            token = int(sample(choice, row.sampling, uniforms, SeenTokens(seen, counts)))
             logprobs = logits.log_softmax(-1)[0]
             best = logprobs.topk(min(row.request.top_logprobs, len(logprobs)))
             top = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))

@@ -10,7 +10,7 @@ and their order are those of Hugging Face's `generate`. Every row of a batch may
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from numbers import Real
 from operator import index
 from typing import Any, get_args, get_type_hints
@@ -20,10 +20,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from groundup.errors import UserError, shorten
+from groundup.generation.penalties import (
+    Logits,
+    PerRow,
+    SeenTokens,
+    penalized,
+    penalized_by_count,
+)
 from groundup.train import ranges
 
-Logits = Float[Tensor, "rows vocab"]
-PerRow = Float[Tensor, " rows"]
 # Some of the rows, and of each the best scores and their ids.
 Candidates = tuple[Int[Tensor, " some"], Float[Tensor, "some best"], Int[Tensor, "some best"]]
 
@@ -53,7 +58,8 @@ class Sampling:
     min_p: ranges.Share = 0.0
     """Keep tokens with at least this share of the best one's probability (Nguyen et al. 2024)."""
     repetition_penalty: ranges.RepetitionPenalty = 1.0
-    """Divides positive and multiplies negative logits of tokens seen (Keskar et al. 2019)."""
+    """Divides positive and multiplies negative logits of tokens of the prompt and the completion
+    (Keskar et al. 2019)."""
     max_new_tokens: ranges.NewTokens = 256
     stop: tuple[str, ...] = ()
     """A completion ends before the first of these strings; one string may stand for itself."""
@@ -66,6 +72,10 @@ class Sampling:
     min_new_tokens: int = 0
     """No end, nor any of `stop_ids`, is drawn before so many tokens, and no stop string counts in
     their text (vLLM's min_tokens)."""
+    presence_penalty: ranges.TokenPenalty = 0.0
+    """Is subtracted once from the logit of each token of the completion so far (OpenAI)."""
+    frequency_penalty: ranges.TokenPenalty = 0.0
+    """Is subtracted from such a logit as often as its token was drawn (OpenAI)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _items(self.stop))
@@ -76,6 +86,8 @@ class Sampling:
             "top_p": "1 keeps all; try 0.95",
             "min_p": "0 keeps all; try 0.05",
             "repetition_penalty": "1 is none; try 1.1",
+            "presence_penalty": "0 is none; try 0.5",
+            "frequency_penalty": "0 is none; try 0.5",
             "max_new_tokens": "try 256",
             "seed": "try 0",
         }
@@ -126,6 +138,15 @@ class Sampling:
 _RANGES = get_type_hints(Sampling, include_extras=True)
 
 
+def recorded(sampling: Sampling) -> dict[str, Any]:
+    """All settings, for a file that must know what it was begun with.
+
+    A token penalty that is off is None: files of releases without it do not name it.
+    """
+    later = ("presence_penalty", "frequency_penalty")
+    return asdict(sampling) | {name: getattr(sampling, name) or None for name in later}
+
+
 def whole(value: Any) -> int | None:
     """A whole number of Python's, NumPy's or torch's as one of Python's; None for all else."""
     try:
@@ -159,8 +180,13 @@ class BatchedSampling:
         self.top_k = torch.tensor(top_k, device=device)
         self.top_p = per_row([max(one.top_p, _LEAST_TOP_P) for one in samplings])
         self.min_p = per_row([one.min_p for one in samplings])
-        self.penalty = per_row([one.repetition_penalty for one in samplings])
-        self.penalized = any(one.repetition_penalty != 1 for one in samplings)
+        self.repetition = per_row([one.repetition_penalty for one in samplings])
+        self.frequency = per_row([one.frequency_penalty for one in samplings])
+        self.presence = per_row([one.presence_penalty for one in samplings])
+        self.penalizes_seen = any(one.repetition_penalty != 1 for one in samplings)
+        self.penalizes_counts = any(
+            one.frequency_penalty or one.presence_penalty for one in samplings
+        )
         self.random = any(not one.is_greedy for one in samplings)
 
         ways: list[list[int]] = [[], [], []]
@@ -177,22 +203,30 @@ class BatchedSampling:
             return sampling
         return cls([sampling] * logits.shape[0], logits.shape[1], logits.device)
 
+    def penalize(self, logits: Logits, seen: SeenTokens | None) -> Logits:
+        """The logits after the penalties; those given where no row has any."""
+        if self.penalizes_seen:
+            assert seen is not None and seen.anywhere is not None
+            logits = penalized(logits, seen.anywhere, self.repetition)
+        if self.penalizes_counts:
+            assert seen is not None and seen.counts is not None
+            logits = penalized_by_count(logits, seen.counts, self.frequency, self.presence)
+        return logits
+
 
 def sample(
     logits: Logits,
     sampling: Sampling | BatchedSampling,
     uniforms: PerRow,
-    seen: Bool[Tensor, "rows vocab"] | None = None,
+    seen: SeenTokens | None = None,
 ) -> Int[Tensor, " rows"]:
     """One token per row: the best at temperature 0, else by inverting the cumulative distribution.
 
-    `uniforms` are in [0, 1), one per row; `seen` marks the tokens of prompt and completion, for
-    the repetition penalty. `sampling` is one for all rows or each row's own.
+    `uniforms` are in [0, 1), one per row; `seen` are the tokens that penalties count. `sampling`
+    is one for all rows or each row's own.
     """
     draws = BatchedSampling.of(sampling, logits)
-    if draws.penalized:
-        assert seen is not None, "the repetition penalty needs the tokens seen"
-        logits = penalized(logits, seen, draws.penalty)
+    logits = draws.penalize(logits, seen)
     tokens = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     if len(draws.greedy):
         tokens[draws.greedy] = _of(logits, draws.greedy).argmax(-1)
@@ -229,13 +263,6 @@ def restricted(
 ) -> Float[Tensor, "*rows vocab"]:
     """The logits of tokens that a mask allows; of others minus infinity. Masks are of the CPU."""
     return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
-
-
-def penalized(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float | PerRow) -> Logits:
-    """Make the tokens already seen less likely (CTRL, Keskar et al. 2019, section 4.1)."""
-    if isinstance(penalty, Tensor):
-        penalty = penalty[:, None]
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def filtered(logits: Logits, sampling: Sampling | BatchedSampling) -> Logits:

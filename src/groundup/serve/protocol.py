@@ -67,6 +67,8 @@ class GenerationRequest(BaseModel):
     top_k: Annotated[int, Ge(-1)] | None = None  # vLLM's −1 keeps all, as 0 does
     min_p: ranges.Share | None = None
     repetition_penalty: ranges.RepetitionPenalty | None = None
+    presence_penalty: ranges.TokenPenalty | None = None
+    frequency_penalty: ranges.TokenPenalty | None = None
     max_tokens: ranges.NewTokens | None = None
     min_tokens: Annotated[int, Ge(0)] | None = None
     seed: int | None = None
@@ -77,8 +79,6 @@ class GenerationRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     # Taken in the one value that changes nothing.
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
     logit_bias: Annotated[dict[str, float], Len(0, 0)] | None = None
     # Of the account that OpenAI's service keeps; here there is none.
     user: object = None
@@ -107,6 +107,8 @@ class GenerationRequest(BaseModel):
             "top_k": None if self.top_k is None else max(self.top_k, 0),
             "min_p": self.min_p,
             "repetition_penalty": self.repetition_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
             "max_new_tokens": longest if self.longest is None else max(self.longest, 1),
             "min_new_tokens": self.min_tokens,
             "seed": secrets.randbits(32) if self.seed is None else self.seed % 2**63,
@@ -302,8 +304,6 @@ _TYPES = {
 }
 # What a value must be that is taken in one form alone, and what to do instead.
 _RULES = {
-    "presence_penalty": "0, as there is none here; repetition_penalty=1.1 does the like",
-    "frequency_penalty": "0, as there is none here; repetition_penalty=1.1 does the like",
     "logit_bias": "left out, as there is none here",
     "response_format": '{"type": "text"}, as no other form is enforced here; ask for it in words',
     "tool_choice": '"auto" or "none", as no call is enforced here',

@@ -134,6 +134,8 @@ TopK = Annotated[int, Ge(0), Le(1_000_000)]
 TopP = Annotated[float, Gt(0), Le(1)]
 # Beyond these, float32 cannot hold the logits.
 RepetitionPenalty = Annotated[float, Ge(0.01), Le(100)]
+# OpenAI's and vLLM's range of presence_penalty and frequency_penalty.
+TokenPenalty = Annotated[float, Ge(-2), Le(2)]
 # The longest contexts of any model.
 NewTokens = Annotated[int, Ge(1), Le(10_000_000)]
 TopLogprobs = Annotated[int, Ge(0), Le(1_000_000)]

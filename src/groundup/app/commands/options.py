@@ -128,8 +128,16 @@ class SamplingOptions(BaseModel):
     )
     repetition_penalty: ranges.RepetitionPenalty | None = Field(
         None,
-        description="above 1, tokens that were there before become less likely (default: "
-        "generation_config.json's, sampling or not)",
+        description="above 1, tokens that were there before, in the prompt too, become less likely "
+        "(default: generation_config.json's, sampling or not)",
+    )
+    presence_penalty: ranges.TokenPenalty | None = Field(
+        None,
+        description="-2 to 2; above 0, tokens that the answer has become less likely (default: 0)",
+    )
+    frequency_penalty: ranges.TokenPenalty | None = Field(
+        None,
+        description="-2 to 2; the same, for each time that the answer has them (default: 0)",
     )
 
 

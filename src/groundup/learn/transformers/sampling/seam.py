@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from groundup.generation import engine, generate
-from groundup.generation.sampling import BatchedSampling, Sampling, penalized
+from groundup.generation.penalties import SeenTokens
+from groundup.generation.sampling import BatchedSampling, Sampling
 from groundup.learn.plain import all_replaced, plainly
 from groundup.learn.small import replies
 from groundup.lm.cache import CacheView
@@ -18,18 +19,16 @@ USED_BY = "every reply: chat, generate and the answers of reinforcement learning
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Each row by itself; penalties for repetition and min-p stay the product's."""
+    """Each row by itself; penalties and min-p stay the product's."""
 
     def sample(
         logits: Tensor,
         sampling: Sampling | BatchedSampling,
         uniforms: Tensor,
-        seen: Tensor | None = None,
+        seen: SeenTokens | None = None,
     ) -> Tensor:
         draws = BatchedSampling.of(sampling, logits)
-        if draws.penalized:
-            assert seen is not None, "the repetition penalty needs the tokens seen"
-            logits = penalized(logits, seen, draws.penalty)
+        logits = draws.penalize(logits, seen)
         tokens = [_one(part, logits[i], draws, i, float(uniforms[i])) for i in range(len(logits))]
         return torch.tensor(tokens, device=logits.device)
 

@@ -1,0 +1,104 @@
+"""Penalties: tokens that were there before become less likely, or with the opposite sign more so.
+
+    repetition    z / r  where z > 0,  else  z r       tokens of the prompt and the completion
+    frequency     z - f count(token)                   tokens of the completion alone
+    presence      z - p  where count(token) > 0        tokens of the completion alone
+
+They change the logits z in this order, as vLLM does. The first is CTRL's (Keskar et al. 2019,
+section 4.1) and Hugging Face's, and 1 is none; the others are OpenAI's, and 0 is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Logits = Float[Tensor, "rows vocab"]
+PerRow = Float[Tensor, " rows"]
+R = TypeVar("R")
+
+
+def penalized(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float | PerRow) -> Logits:
+    """The logits with the repetition penalty on the tokens seen."""
+    if isinstance(penalty, Tensor):
+        penalty = penalty[:, None]
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def penalized_by_count(
+    logits: Logits, counts: Int[Tensor, "rows vocab"], frequency: PerRow, presence: PerRow
+) -> Logits:
+    """The logits with the frequency and the presence penalty on the tokens drawn."""
+    return logits - frequency[:, None] * counts - presence[:, None] * (counts > 0)
+
+
+@dataclass
+class SeenTokens:
+    """The tokens that the rows of a batch have seen, in a table for each kind of penalty.
+
+    `anywhere` marks those of prompt and completion, `counts` counts those of the completion; what
+    no row's penalty asks for is None.
+    """
+
+    anywhere: Bool[Tensor, "rows vocab"] | None = None
+    counts: Int[Tensor, "rows vocab"] | None = None
+
+    def of(
+        self,
+        rows: Sequence[R],
+        like: Logits,
+        *,
+        anywhere: Callable[[R], list[int]] | None,
+        counts: Callable[[R], list[int]] | None,
+    ) -> SeenTokens:
+        """The tables of these rows, of the tokens that `anywhere` and `counts` tell of a row.
+
+        Only newcomers, who stand last, are asked.
+        """
+        return SeenTokens(
+            _table(self.anywhere, rows, anywhere, like, torch.bool),
+            _table(self.counts, rows, counts, like, torch.int32),
+        )
+
+    def add(self, tokens: Int[Tensor, " rows"]) -> None:
+        """Add the token that each row has drawn."""
+        for table in self._tables():
+            one = torch.ones_like(tokens[:, None], dtype=table.dtype)
+            table.scatter_add_(-1, tokens[:, None], one)
+
+    def move(self, source: int, target: int) -> None:
+        """Put what one row has seen in the place of another."""
+        for table in self._tables():
+            table[target] = table[source]
+
+    def keep(self, rows: int) -> SeenTokens:
+        """What the first rows have seen."""
+        anywhere, counts = (
+            None if table is None else table[:rows] for table in (self.anywhere, self.counts)
+        )
+        return SeenTokens(anywhere, counts)
+
+    def _tables(self) -> list[Tensor]:
+        return [table for table in (self.anywhere, self.counts) if table is not None]
+
+
+def _table(
+    known: Tensor | None,
+    rows: Sequence[R],
+    tokens: Callable[[R], list[int]] | None,
+    like: Logits,
+    dtype: torch.dtype,
+) -> Tensor | None:
+    if tokens is None:
+        return None
+    known = like.new_zeros(0, like.shape[-1], dtype=dtype) if known is None else known
+    fresh = torch.zeros(len(rows) - len(known), like.shape[-1], dtype=dtype)
+    for seen, row in zip(fresh, rows[len(known) :], strict=True):
+        ids = torch.tensor(tokens(row), dtype=torch.int64)
+        seen.index_add_(0, ids, torch.ones(len(ids), dtype=dtype))
+    return torch.cat([known, fresh.to(like.device)])
