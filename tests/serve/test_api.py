@@ -136,6 +136,20 @@ def test_penalties_are_those_of_generate(serve: Serve, tiny: Served) -> None:
     assert say(serve(own), max_tokens=20, presence_penalty=0).choices[0].message.content == found[0]
 
 
+def test_a_json_object_that_ends_can_be_read(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny)
+    settings = {"temperature": 100, "max_tokens": 12, "seed": 1}
+    settings["response_format"] = {"type": "json_object"}
+    choices = say(running, n=48, **settings).choices
+    ended = [one.message.content for one in choices if one.finish_reason == "stop"]
+    assert len(ended) > 5 and all(isinstance(json.loads(one), dict) for one in ended)
+    assert all(one.message.content.strip()[:1] in ("", "{") for one in choices)
+    streamed = [
+        part.choices[0].delta.content or "" for part in say(running, stream=True, **settings)
+    ]
+    assert "".join(streamed) == choices[0].message.content
+
+
 def test_texts_and_tokens_go_on(serve: Serve, tiny: Served) -> None:
     running, texts = serve(tiny), ["The sea", "over the ship"]
     requests = [Request(prompt=one, sampling=replace(GREEDY, max_new_tokens=16)) for one in texts]
@@ -388,7 +402,21 @@ BAD = {
     "no tokens": ({"max_tokens": 0}, "max_tokens=0 must be at least 1"),
     "too many": ({"n": 129}, "n=129 must be at most 128"),
     "an empty stop": ({"stop": [""]}, "stop=.* must be a list of strings that are not empty"),
-    "JSON alone": ({"response_format": {"type": "json_object"}}, "no other form is enforced"),
+    "a JSON schema": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}},
+        'must be {"type": "text"} or {"type": "json_object"}, as no schema is enforced here',
+    ),
+    "JSON that ends elsewhere": (
+        {"response_format": {"type": "json_object"}, "stop": "}"},
+        "stop='}' does not go with response_format=json_object",
+    ),
+    "JSON of tools": (
+        {
+            "response_format": {"type": "json_object"},
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+        },
+        "tools=.* does not go with response_format=json_object",
+    ),
     "much presence": ({"presence_penalty": 2.1}, "presence_penalty=2.1 must be at most 2"),
     "much frequency": ({"frequency_penalty": -3}, "frequency_penalty=-3 must be at least -2"),
     "biases": ({"logit_bias": {"5": 1}}, "logit_bias=.* must be left out"),

@@ -2,7 +2,7 @@
 
 Fields have OpenAI's names; `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos`,
 `stop_token_ids` and `add_special_tokens`, which it lacks, have vLLM's. What nothing here could
-honor is refused and not passed over: a client that asks for JSON alone, say, relies on getting it.
+honor is refused and not passed over: a client that asks for a JSON schema, say, relies on it.
 A text never becomes a control token, in a completion's prompt neither; who wants these sends ids.
 
 Source: platform.openai.com/docs/api-reference, chat completions and completions.
@@ -140,7 +140,7 @@ class Tool(BaseModel):
 
 class ResponseFormat(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-    type: Literal["text"]
+    type: Literal["text", "json_object"]
 
 
 class ChatCompletionRequest(GenerationRequest):
@@ -164,6 +164,23 @@ class ChatCompletionRequest(GenerationRequest):
     def may_call(self) -> bool:
         """Whether calls of tools are to be found in the answer."""
         return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the answer is to be a JSON object."""
+        return self.response_format is not None and self.response_format.type == "json_object"
+
+    @model_validator(mode="after")
+    def _ends_with_its_json(self) -> ChatCompletionRequest:
+        ends = ["stop", "stop_token_ids", "min_tokens", "ignore_eos"]
+        others = [*ends, "tools"] if self.may_call else ends
+        given = [name for name in others if getattr(self, name)]
+        if self.is_json and given:
+            raise ValueError(
+                f"{given[0]}={shorten(getattr(self, given[0]))} does not go with response_format="
+                "json_object, whose answer is one object and ends with it; leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_logprobs(self) -> ChatCompletionRequest:
@@ -192,6 +209,7 @@ class ChatCompletionRequest(GenerationRequest):
             messages=as_dicts(turns),
             sampling=self.sampling(served.sampling, longest),
             top_logprobs=self.top_logprobs,
+            mask=served.json_object if self.is_json else None,
         )
 
 
@@ -305,7 +323,8 @@ _TYPES = {
 # What a value must be that is taken in one form alone, and what to do instead.
 _RULES = {
     "logit_bias": "left out, as there is none here",
-    "response_format": '{"type": "text"}, as no other form is enforced here; ask for it in words',
+    "response_format": '{"type": "text"} or {"type": "json_object"}, as no schema is enforced '
+    "here; ask for it in words",
     "tool_choice": '"auto" or "none", as no call is enforced here',
     "best_of": "left out, as one completion is drawn for each of n",
     "suffix": "left out, as nothing is filled in here",

@@ -27,6 +27,7 @@ from groundup.adapters.attach import active_adapter, adapter_names, using_adapte
 from groundup.errors import UserError
 from groundup.generation.engine import Engine, Event
 from groundup.generation.guarded import Guard
+from groundup.generation.json_object import JSONObject
 from groundup.generation.request import SequenceState
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
@@ -60,6 +61,14 @@ class Served:
         if not self._has_adapters or active_adapter(self.model) == self.adapter:
             return nullcontext()
         return using_adapter(self.model, self.adapter)
+
+    @cached_property
+    def json_object(self) -> JSONObject:
+        """The mask of answers that are a JSON object; one for all, as it remembers what it found.
+
+        Raises `UserError` for a model whose answers do not end.
+        """
+        return JSONObject(self.model.config, self.tokenizer)
 
     @cached_property
     def _has_adapters(self) -> bool:
