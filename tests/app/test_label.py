@@ -22,7 +22,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from groundup.align.label import comparisons, result, result_table
+from groundup.align.label.comparison import comparisons
+from groundup.align.label.ratings import result, result_table
 from groundup.app.cli import main
 from groundup.data.records import read_preferences, read_votes
 from groundup.data.votes import Vote, standing

@@ -10,7 +10,6 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -18,37 +17,36 @@ from typing import Any, Self
 
 from rich.cells import cell_len
 
-from groundup.align.label import (
+from groundup.align.label.comparison import (
+    FIRST_PAIRS,
+    HASH,
+    PAIRS,
+    Candidate,
     Comparison,
-    VoteLog,
-    check_models,
+    Drawn,
+    asked_in,
+    by_chance,
     comparisons,
-    now,
-    result,
-    result_table,
-    vote_log,
+    draw,
+    drawn_with,
+    progress,
+    unanswerable,
 )
+from groundup.align.label.log import VoteLog, check_models, vote_log
+from groundup.align.label.ratings import summary
 from groundup.app.completions import opened, sampling_of
 from groundup.app.terminal import Wrapped, forget_typed, key, single_keys, tell, width
-from groundup.data.fields import check_order, prompt
-from groundup.data.files import suffix_of
 from groundup.data.records import read_prompts
-from groundup.data.votes import CUT, Vote, preferences, standing
 from groundup.errors import UserError
 from groundup.formats.adapter import model_hash
-from groundup.generation.engine import Engine
-from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
-from groundup.generation.sampling import Sampling, recorded
 from groundup.lm.model import CausalLM
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted
 from groundup.runs.files import files_of
 from groundup.runs.resumable_jsonl import write
-from groundup.text.rows import BadLine, BadRow, Message, PromptRow, as_dicts
+from groundup.text.rows import BadLine, Message
 from groundup.text.tokenizer import Tokenizer
 
-# Pairs of answers drawn at a time: the first few soon, then as many as make a batch worth it.
-_FIRST_PAIRS, _PAIRS = 4, 16
 # Pairs that may wait to be read. Whoever stops after ten should not have waited for a thousand.
 _AHEAD = 32
 # Lines longer than this are hard to read; two answers side by side need this many cells at least.
@@ -70,47 +68,6 @@ _LEGEND = "← left  → right  t tie  b both bad  s skip  u undo  q quit"
 _SPELLED = "l left, r right, t tie, b both bad, s skip, u undo, q quit"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One of the two whose answers are compared, and how it draws them."""
-
-    model: CausalLM
-    tokenizer: Tokenizer
-    sampling: Sampling
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The two answers to a prompt, and whether each has ended; of old votes nobody knows."""
-
-    comparison: Comparison
-    a: str
-    b: str
-    ended: tuple[bool, ...] = ()
-
-    @property
-    def cut(self) -> set[str]:
-        return {name for name, ended in zip("ab", self.ended, strict=False) if not ended}
-
-    def vote(self, choice: str, who: str, candidates: Sequence[tuple[str, str]]) -> Vote:
-        asked = self.comparison
-        names, hashes = zip(*candidates, strict=True)
-        return Vote(
-            asked.prompt,
-            self.a,
-            self.b,
-            choice,
-            who,
-            now(),
-            asked.id,
-            asked.left,
-            names,
-            hashes,
-            asked.seeds,
-            self.ended,
-        )
-
-
 def label(
     names: Sequence[str],
     folders: Sequence[Path],
@@ -128,40 +85,32 @@ def label(
     `settings` are those of `Sampling` that are not each model's own. With `append` the votes join
     those on other models in `out`. Raises `UserError` for what cannot be read or compared.
     """
-    if suffix_of(out) != ".jsonl" and not out.exists():
-        raise UserError(
-            f"--out={out} must end in .jsonl, as preference data are read from such files"
-        )
     records = read_prompts(prompts)
     for line in records.bad:
         print(line, file=sys.stderr)
-    samplings = [_warm(sampling_of(folder, **settings), settings) for folder in folders]
-    hashes = [model_hash(folder)[:16] for folder in folders]
-    if hashes[0] == hashes[1] and not samplings[0].temperature:
-        raise UserError(
-            "temperature=0 draws the same answer twice from one model, and there is nothing to "
-            "compare; try --temperature 0.7"
-        )
-    asked, bad = _asked(records.rows, prompts)
+    warmth = settings.get("temperature")
+    samplings = [by_chance(sampling_of(folder, **settings), warmth) for folder in folders]
+    hashes = [model_hash(folder)[:HASH] for folder in folders]
+    settings_of_both = drawn_with(hashes, samplings)
+    asked, bad = asked_in(records.rows, str(prompts))
     _complain(bad)
     with vote_log(out, inputs=[prompts, *files_of(*folders)]) as log:
         if log.dropped:
             tell(f"(the last line of {out} was torn by a kill and is dropped)")
         if not append:
             check_models(log, names, hashes)
-        drawn_with = {"hashes": hashes, "sampling": [_drawn_with(one) for one in samplings]}
         session = _Session(
             log,
             who,
             list(zip(names, hashes, strict=True)),
-            comparisons([turns for _, turns in asked], drawn_with, seed),
+            comparisons([turns for _, turns in asked], settings_of_both, seed),
         )
         if session.todo:
             candidates = [
                 Candidate(*model, sampling)
                 for model, sampling in zip(_opened(folders, device), samplings, strict=True)
             ]
-            session.leave_out(_unanswerable(candidates, session.todo), prompts, asked)
+            session.leave_out(unanswerable(candidates, session.todo), prompts, asked)
         if session.todo:
             with AnswersAhead(candidates, session.todo) as answers, single_keys():
                 try:
@@ -170,34 +119,6 @@ def label(
                     again = "stopped; the same command goes on from here"
                     raise KeyboardInterrupt(again) from None
         session.tell_result()
-
-
-def _drawn_with(sampling: Sampling) -> dict[str, Any]:
-    """The settings by whose hash a log knows its pairs."""
-    return {name: value for name, value in recorded(sampling).items() if value is not None}
-
-
-def _warm(sampling: Sampling, given: dict[str, Any]) -> Sampling:
-    """The settings of a draw, by chance even where the model's folder does not ask for it."""
-    if sampling.temperature or given.get("temperature") is not None:
-        return sampling
-    return replace(sampling, temperature=Sampling().temperature)
-
-
-def _asked(
-    rows: Sequence[PromptRow], file: Path
-) -> tuple[list[tuple[int, tuple[Message, ...]]], list[BadLine]]:
-    """The prompts as turns that end with the user's, each with its line; and what is none."""
-    asked, bad = list[tuple[int, tuple[Message, ...]]](), list[BadLine]()
-    for row in rows:
-        turns = row.asked
-        try:
-            check_order(turns)
-            prompt({"prompt": as_dicts(turns)})
-            asked.append((row.line, turns))
-        except BadRow as reason:
-            bad.append(BadLine(str(file), row.line, str(reason)))
-    return asked, bad
 
 
 def _complain(bad: Sequence[BadLine]) -> None:
@@ -212,26 +133,6 @@ def _opened(folders: Sequence[Path], device: str) -> list[tuple[CausalLM, Tokeni
 
 
 # Answers.
-
-
-def _unanswerable(
-    candidates: Sequence[Candidate], todo: Sequence[Comparison]
-) -> dict[str, UserError]:
-    """The comparisons that a model cannot answer, such as prompts longer than its context."""
-    found: dict[str, UserError] = {}
-    for comparison in todo:
-        try:
-            for place in range(len(candidates)):
-                _row(candidates[place], comparison, place)
-        except UserError as error:
-            found[comparison.id] = error
-    return found
-
-
-def _row(candidate: Candidate, asked: Comparison, place: int) -> SequenceState:
-    sampling = replace(candidate.sampling, seed=asked.seeds[place])
-    processor = InputProcessor(candidate.model.config, candidate.tokenizer)
-    return processor.process(Request(messages=as_dicts(asked.prompt), sampling=sampling))
 
 
 class AnswersAhead:
@@ -272,37 +173,17 @@ class AnswersAhead:
 
     def _work(self) -> None:
         try:
-            first = self._todo[:_FIRST_PAIRS]
-            rest = range(_FIRST_PAIRS, len(self._todo), _PAIRS)
-            for some in (first, *(self._todo[start : start + _PAIRS] for start in rest)):
-                answers = [self._answers(place, some) for place in range(len(self._candidates))]
-                for comparison, *both in zip(some, *answers, strict=True):
+            first = self._todo[:FIRST_PAIRS]
+            rest = range(FIRST_PAIRS, len(self._todo), PAIRS)
+            for some in (first, *(self._todo[start : start + PAIRS] for start in rest)):
+                for drawn in draw(self._candidates, some, self._stopped):
                     self._room.acquire()
                     if self._stopped.is_set():
                         return
-                    self._ready.put(_drawn(comparison, *both))
+                    self._ready.put(drawn)
             self._ready.put(None)
         except BaseException as error:  # is raised where the answers are read
             self._ready.put(error)
-
-    def _answers(self, place: int, some: Sequence[Comparison]) -> list[Completion]:
-        candidate = self._candidates[place]
-        rows = [_row(candidate, comparison, place) for comparison in some]
-        engine = Engine(candidate.model, candidate.tokenizer, prompt_tokens=None)
-        for row in sorted(rows, key=lambda row: len(row.prompt)):  # little of a batch is padding
-            engine.enqueue(row)
-        while engine.unfinished:
-            for event in engine.step():
-                if event.error is not None:
-                    raise event.error
-            if self._stopped.is_set():
-                raise KeyboardInterrupt
-        return [row.completion() for row in rows]
-
-
-def _drawn(comparison: Comparison, a: Completion, b: Completion) -> Drawn:
-    ended = tuple(one.finish_reason != "length" for one in (a, b))
-    return Drawn(comparison, a.text.strip(), b.text.strip(), ended)
 
 
 # The person's turn.
@@ -319,15 +200,8 @@ class _Session:
         asked: Sequence[Comparison],
     ) -> None:
         self._log, self._who, self._candidates = log, who, candidates
-        votes = {vote.id: vote for vote in standing(log.votes) if vote.who == who}
-        by_id = {one.id: one for one in asked}
         # In the order of their votes, so that the last one is what undo takes back.
-        self._voted = [
-            Drawn(by_id[id], vote.a, vote.b, vote.ended)
-            for id, vote in votes.items()
-            if id in by_id
-        ]
-        self.todo = [one for one in asked if one.id not in votes]
+        self._voted, self.todo = progress(asked, log.votes, who)
         self._places = {one.id: place for place, one in enumerate(asked, 1)}
         self._same = 0
         self._total = len(asked)
@@ -374,9 +248,7 @@ class _Session:
                 tell("(there is no vote of yours to take back)")
 
     def _vote(self, shown: Drawn, choice: str) -> None:
-        left = shown.comparison.left
-        sides = {"left": left, "right": "b" if left == "a" else "a"}
-        self._log.append(shown.vote(sides.get(choice, choice), self._who, self._candidates))
+        self._log.append(shown.vote(choice, self._who, self._candidates))
         self._voted.append(shown)
 
     def _introduce(self) -> None:
@@ -388,51 +260,25 @@ class _Session:
 
     def tell_result(self) -> None:
         """Say whose answers they were, and what all votes of the log say."""
-        found = result(self._log.votes)
-        names = [name for name, _ in self._candidates]
-        left = self._total - len(self._voted) - self._same
+        path, names = str(self._log.path), [name for name, _ in self._candidates]
+        found = summary(self._log.votes, path, names, "raise --max-new-tokens")
         lines = [""]
         if self._same:
             prompts = counted(self._same, "prompt")
             lines.append(f"{prompts} had the same answer twice, with nothing to choose from.")
-        if not found.votes:
-            tell("\n".join([*lines, "No votes yet."]))
-            return
-        skipped = f" ({found.skipped} skipped)" if found.skipped else ""
-        lines.append(f"In {self._log.path}: {counted(found.votes, 'vote')}{skipped}.")
-        if len(set(self._candidates)) == 1:
-            lines.append(f"All answers are {names[0]}'s.")
-        tell("\n".join(lines))
-        if found.models:
+        tell("\n".join([*lines, *found.before]))
+        if found.table is not None:
             write("\n")
-            console.print(in_terminal(result_table(found)), width=width() or 80)
+            console.print(in_terminal(found.table), width=width() or 80)
             write("\n")
-            tell(_EXPLAINED.format(first=found.models[0].model))
-        if found.left is not None:
-            side = found.left
-            bias = "" if side.low <= 0.5 <= side.high else ": a side seems to be favored"
-            tell(
-                f"Left was chosen in {side.estimate:.0%} of {counted(side.items, 'vote')} for a "
-                f"side ({side.low:.0%} to {side.high:.0%}{bias})."
-            )
-        pairs, left_out = preferences(self._log.votes, str(self._log.path))
-        if cut := left_out.get(CUT):
-            tell(
-                f"{counted(cut, 'vote')} on an answer that was cut make no pair, as nobody should "
-                "learn to end there; raise --max-new-tokens."
-            )
-        if pairs:
-            command = ["groundup", "dpo", names[0], "--data", str(self._log.path)]
-            tell(f"{shlex.join(command)} learns from {counted(len(pairs), 'pair')} of these.")
-        if left:
+        for sentence in found.after:
+            tell(sentence)
+        if found.pairs:
+            command = shlex.join(["groundup", "dpo", names[0], "--data", path])
+            tell(f"{command} learns from {counted(found.pairs, 'pair')} of these.")
+        left = self._total - len(self._voted) - self._same
+        if left and found.votes:
             tell(f"Still to vote on: {counted(left, 'prompt')}; the same command goes on.")
-
-
-_EXPLAINED = (
-    "Share of votes: a tie, or both bad, is half a vote for each. Rating: Bradley and Terry's, in "
-    "Elo points above {first}; 100 points more win 64 % of the votes. Below them stands the 95 % "
-    "interval; one without end comes of too few votes, or of votes that are all for one."
-)
 
 
 def _choice() -> str:
@@ -456,7 +302,7 @@ def _show(shown: Drawn, place: str) -> None:
     for turn in turns:
         said = turn.content if len(turns) == 1 else f"{turn.role}: {turn.content}"
         lines += [*_wrapped(said.strip(), columns), ""]
-    left, right = _sides(shown)
+    left, right = map(shown.shown, shown.sides)
     if columns >= _SIDE_BY_SIDE:
         room = (columns - len(_SEPARATOR)) // 2
         pairs = zip_longest(
@@ -471,16 +317,6 @@ def _show(shown: Drawn, place: str) -> None:
     else:
         lines += ["LEFT", "", *_wrapped(left, columns), "", "RIGHT", "", *_wrapped(right, columns)]
     write("\n".join([*lines, "", *_wrapped(_LEGEND, columns), ""]))
-
-
-def _sides(shown: Drawn) -> tuple[str, str]:
-    said = {
-        name: (text or "(no words)") + (" … (cut)" if name in shown.cut else "")
-        for name, text in (("a", shown.a), ("b", shown.b))
-    }
-    left = said.pop(shown.comparison.left)
-    [right] = said.values()
-    return left, right
 
 
 def _wrapped(text: str, columns: int) -> list[str]:

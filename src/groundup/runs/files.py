@@ -175,10 +175,10 @@ def write_kept(path: Path, value: Mapping[str, Any]) -> None:
     write_json(path, sealed)
 
 
-def lock(path: Path, busy: str) -> FileLock:
+def lock(path: Path, busy: str, option: str = "--out") -> FileLock:
     """Lock the file `path`, made for that, for this process alone until it ends or releases it.
 
-    Raises `UserError` where another process has it, which is `busy`.
+    Raises `UserError` where another process has it, which is `busy`; `option` names another place.
     """
     # Of all that read files few lock one, and the rest need not wait for what it loads.
     from filelock import FileLock, Timeout
@@ -188,7 +188,7 @@ def lock(path: Path, busy: str) -> FileLock:
         found.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"another process is {busy}; wait for it to end, or choose another --out"
+            f"another process is {busy}; wait for it to end, or choose another {option}"
         ) from None
     except OSError as error:
         error.filename = str(path)
@@ -197,9 +197,9 @@ def lock(path: Path, busy: str) -> FileLock:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, option: str = "--out") -> Iterator[None]:
     """Hold the lock of the file `path`, which is written within the block, as `lock` does."""
-    taken = lock(path.with_name(f".{path.name}.lock"), f"writing {path}")
+    taken = lock(path.with_name(f".{path.name}.lock"), f"writing {path}", option)
     try:
         yield
     finally:

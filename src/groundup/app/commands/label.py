@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -74,6 +73,7 @@ def label(
         raise UserError("--who is empty; give a name, or leave it out")
     sources = (model, model if other is None else other)
     folders = [find_model(source) for source in sources]
+    from groundup.align.label.log import login
     from groundup.app.label import label as run
 
     with with_parts(mine):
@@ -82,16 +82,9 @@ def label(
             folders,
             prompts,
             out,
-            who=(who or _login()).strip(),
+            who=(who or login()).strip(),
             seed=seed,
             append=append,
             device=device,
             **sampling.model_dump(),
         )
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError):  # a system without users, or one without their names
-        return "somebody"

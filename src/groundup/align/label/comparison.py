@@ -1,0 +1,228 @@
+"""The two answers to a prompt: on which side each stands, and how both are drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from groundup.align.label.log import now
+from groundup.data.fields import check_order
+from groundup.data.fields import prompt as prompt_of
+from groundup.data.votes import DECIDED, Vote, standing
+from groundup.errors import UserError
+from groundup.generation.engine import Engine
+from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
+from groundup.generation.sampling import Sampling, recorded
+from groundup.lm.model import CausalLM
+from groundup.text.rows import BadLine, BadRow, Message, PromptRow, as_dicts
+from groundup.text.tokenizer import Tokenizer
+
+# Pairs of answers drawn at a time: the first few soon, then as many as make a batch worth it.
+FIRST_PAIRS, PAIRS = 4, 16
+# What tells weights apart in a vote, of their SHA-256.
+HASH = 16
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two answers to compare: which of them stands on the left, and the seeds that draw them.
+
+    All follows from the log's `seed` and from what is compared, so that it is the same again when
+    the same command goes on.
+    """
+
+    prompt: tuple[Message, ...]
+    id: str
+    left: str
+    seeds: tuple[int, int]
+
+
+def comparisons(
+    prompts: Sequence[tuple[Message, ...]], settings: Mapping[str, object], seed: int
+) -> list[Comparison]:
+    """One for each prompt, in order; `settings` is all that the answers depend on beside it."""
+    found: list[Comparison] = []
+    times: dict[str, int] = {}  # a prompt that is there twice is asked twice
+    for prompt in prompts:
+        turns = [(turn.role, turn.content) for turn in prompt]
+        said = json.dumps([turns, settings, seed], sort_keys=True)
+        times[said] = times.get(said, -1) + 1
+        id = hashlib.sha256(f"{times[said]} {said}".encode()).hexdigest()[:16]
+        dice = random.Random(id)
+        left = dice.choice(DECIDED)
+        found.append(Comparison(prompt, id, left, (dice.getrandbits(32), dice.getrandbits(32))))
+    return found
+
+
+# Drawing the answers.
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the two whose answers are compared, and how it draws them."""
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The two answers to a prompt, and whether each has ended; of old votes nobody knows."""
+
+    comparison: Comparison
+    a: str
+    b: str
+    ended: tuple[bool, ...] = ()
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Which answer stands on the left, and which on the right: a or b."""
+        return ("a", "b") if self.comparison.left == "a" else ("b", "a")
+
+    def shown(self, name: str) -> str:
+        """The answer a or b as a person reads it."""
+        ended = dict(zip(DECIDED, self.ended, strict=False)).get(name, True)
+        text = self.a if name == "a" else self.b
+        return (text or "(no words)") + ("" if ended else " … (cut)")
+
+    def vote(self, choice: str, who: str, candidates: Sequence[tuple[str, str]]) -> Vote:
+        """The line of a `choice`: left, right, or one that means no side.
+
+        `candidates` are the models by name and hash.
+        """
+        asked = self.comparison
+        names, hashes = zip(*candidates, strict=True)
+        return Vote(
+            asked.prompt,
+            self.a,
+            self.b,
+            dict(zip(("left", "right"), self.sides, strict=True)).get(choice, choice),
+            who,
+            now(),
+            asked.id,
+            asked.left,
+            names,
+            hashes,
+            asked.seeds,
+            self.ended,
+        )
+
+
+def asked_in(
+    rows: Sequence[PromptRow], file: str
+) -> tuple[list[tuple[int, tuple[Message, ...]]], list[BadLine]]:
+    """The prompts as turns that end with the user's, each with its line; and what is none."""
+    asked, bad = list[tuple[int, tuple[Message, ...]]](), list[BadLine]()
+    for row in rows:
+        turns = row.asked
+        try:
+            check_order(turns)
+            prompt_of({"prompt": as_dicts(turns)})
+            asked.append((row.line, turns))
+        except BadRow as reason:
+            bad.append(BadLine(file, row.line, str(reason)))
+    return asked, bad
+
+
+def by_chance(sampling: Sampling, temperature: float | None) -> Sampling:
+    """The settings of a draw, by chance even where the model's folder does not ask for it.
+
+    A `temperature` that a person gave is taken as it is.
+    """
+    if temperature is not None:
+        return replace(sampling, temperature=temperature)
+    return sampling if sampling.temperature else replace(sampling, temperature=Sampling.temperature)
+
+
+def drawn_with(hashes: Sequence[str], samplings: Sequence[Sampling]) -> dict[str, object]:
+    """All that answers depend on, by which `comparisons` tells them apart.
+
+    Raises `UserError` where both answers are the same.
+    """
+    if hashes[0] == hashes[1] and not samplings[0].temperature:
+        raise UserError(
+            "temperature=0 draws the same answer twice from one model, and there is nothing to "
+            "compare; try 0.7"
+        )
+    settings = [
+        {name: value for name, value in recorded(one).items() if value is not None}
+        for one in samplings
+    ]
+    return {"hashes": list(hashes), "sampling": settings}
+
+
+def unanswerable(
+    candidates: Sequence[Candidate], todo: Sequence[Comparison]
+) -> dict[str, UserError]:
+    """The comparisons that a model cannot answer, such as prompts longer than its context."""
+    found: dict[str, UserError] = {}
+    for comparison in todo:
+        try:
+            for place in range(len(candidates)):
+                _row(candidates[place], comparison, place)
+        except UserError as error:
+            found[comparison.id] = error
+    return found
+
+
+def _row(candidate: Candidate, asked: Comparison, place: int) -> SequenceState:
+    sampling = replace(candidate.sampling, seed=asked.seeds[place])
+    processor = InputProcessor(candidate.model.config, candidate.tokenizer)
+    return processor.process(Request(messages=as_dicts(asked.prompt), sampling=sampling))
+
+
+def draw(
+    candidates: Sequence[Candidate],
+    some: Sequence[Comparison],
+    stopped: threading.Event,
+    told: Callable[[int], None] = lambda answers: None,
+) -> list[Drawn]:
+    """The answers of both to some comparisons, as one batch each.
+
+    `told` hears of each answer that has ended how many have. Once it is `stopped`, from another
+    thread, it raises KeyboardInterrupt after a token.
+    """
+    ended = 0
+    answers = list[list[Completion]]()
+    for place, candidate in enumerate(candidates):
+        rows = [_row(candidate, comparison, place) for comparison in some]
+        engine = Engine(candidate.model, candidate.tokenizer, prompt_tokens=None)
+        for row in sorted(rows, key=lambda row: len(row.prompt)):  # little of a batch is padding
+            engine.enqueue(row)
+        while engine.unfinished:
+            for event in engine.step():
+                if event.error is not None:
+                    raise event.error
+                if event.finished:
+                    told(ended := ended + 1)
+            if stopped.is_set():
+                raise KeyboardInterrupt
+        answers.append([row.completion() for row in rows])
+    return [
+        Drawn(
+            comparison,
+            *(one.text.strip() for one in both),
+            ended=tuple(one.finish_reason != "length" for one in both),
+        )
+        for comparison, *both in zip(some, *answers, strict=True)
+    ]
+
+
+# A person's way through them.
+
+
+def progress(
+    asked: Sequence[Comparison], votes: Sequence[Vote], who: str
+) -> tuple[list[Drawn], list[Comparison]]:
+    """What a person has voted on, in the order of the votes, and what is left to vote on."""
+    by_id = {one.id: one for one in asked}
+    own = {vote.id: vote for vote in standing(votes) if vote.who == who}
+    voted = [
+        Drawn(by_id[id], vote.a, vote.b, vote.ended) for id, vote in own.items() if id in by_id
+    ]
+    return voted, [one for one in asked if one.id not in own]
