@@ -31,7 +31,7 @@ from groundup.generation.sampling import Sampling
 from groundup.runs.files import read_json_object, write_json
 from groundup.serve.admission import Admission
 from groundup.serve.worker import Served
-from groundup.studio.models import OnDemand, _stamp
+from groundup.studio.models import OnDemand, weights_stamp
 from groundup.studio.runs import Runs
 from groundup.studio.server import Studio
 
@@ -148,10 +148,10 @@ def test_an_adapter_is_another_model_on_a_base_that_was_trained_anew(
     (adapter / "model.safetensors").rename(adapter / "adapter_model.safetensors")
     described = {"base_model_name_or_path": "../journey/pretrain"}
     write_json(adapter / "adapter_config.json", described)
-    before = _stamp(adapter)
+    before = weights_stamp(adapter)
     assert [path.name for path, *_ in before] == ["adapter_model.safetensors", "model.safetensors"]
     os.utime(base / "model.safetensors", ns=(0, 0))
-    assert _stamp(adapter) != before
+    assert weights_stamp(adapter) != before
 
 
 def test_there_is_no_model_of_a_run_that_is_gone(on_demand: OnDemand, trained: Path) -> None:

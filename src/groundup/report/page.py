@@ -19,6 +19,7 @@ from typing import TypeAlias
 import jinja2
 from markupsafe import Markup, escape
 
+from groundup.report.ballot import Ballot, Questionnaire
 from groundup.report.claim import Claim, Outcome
 from groundup.report.figure import Plot
 from groundup.report.table import Mark, Table
@@ -195,7 +196,7 @@ class Live:
 _Text: TypeAlias = str | Note | Box | Heading | Listing | Claims | Links
 _Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans | Form
 # As text, for a fold holds blocks itself.
-Block: TypeAlias = "_Text | _Shown | Plots | Fold"
+Block: TypeAlias = "_Text | _Shown | Ballot | Questionnaire | Plots | Fold"
 
 
 @dataclass(frozen=True)
@@ -223,11 +224,18 @@ class Page:
     contents: bool = False
     generator: str = "groundup"
     live: Live | None = None
+    script: str = ""
+    """The address of a script that makes it more handy, such as that of `ballot_script`."""
 
 
 def live_script() -> str:
     """What a live page looks again with."""
     return (Path(__file__).parent / "live.js").read_text(encoding="utf-8")
+
+
+def ballot_script() -> str:
+    """What presses the buttons of a ballot by keys."""
+    return (Path(__file__).parent / "ballot.js").read_text(encoding="utf-8")
 
 
 def written(

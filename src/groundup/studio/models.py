@@ -50,7 +50,11 @@ class OnDemand:
     def loaded(self, name: str) -> Served | None:
         known = self._loaded.get(name)
         # A model that was trained anew since is another one.
-        return known.served if known is not None and known.stamp == _stamp(known.folder) else None
+        return (
+            known.served
+            if known is not None and known.stamp == weights_stamp(known.folder)
+            else None
+        )
 
     async def load(self, name: str) -> Served | None:
         served = self.loaded(name)
@@ -67,13 +71,13 @@ class OnDemand:
         if folder is None:
             return None
         self._make_room(name, folder)
-        stamp = _stamp(folder)
+        stamp = weights_stamp(folder)
         served = await asyncio.to_thread(self._open, name, folder)
         self._loaded[name] = _Known(folder, stamp, served)
         return served
 
     def _make_room(self, name: str, folder: Path) -> None:
-        needed = _ROOM * sum(size for _, size, _ in _stamp(folder))
+        needed = _ROOM * sum(size for _, size, _ in weights_stamp(folder))
         while self._loaded and (
             len(self._loaded) >= self._most or psutil.virtual_memory().available < needed
         ):
@@ -87,7 +91,7 @@ class OnDemand:
             )
 
 
-def _stamp(folder: Path) -> list[tuple[Path, int, int]]:
+def weights_stamp(folder: Path) -> list[tuple[Path, int, int]]:
     """The files of a model's weights, of an adapter with its base's: their sizes and times."""
     found = []
     for place in (folder, *bases(folder)):

@@ -54,7 +54,8 @@ def home_page(runs: Runs) -> Page:
     running = [run for run in found.values() if run.state == "running"]
     now = f"{len(running)} running now" if running else "none is running now"
     lead = f"{counted(len(found), 'run')} below `{runs.root}`; {now}."
-    links = [("Talk to a model", "/talk")] if any(run.holds_model for run in found.values()) else []
+    any_model = any(run.holds_model for run in found.values())
+    links = [("Talk to a model", "/talk"), ("Vote on answers", "/vote")] if any_model else []
     opening: list[Block] = [Links(links)] if links else []
     if runs.cut:
         opening.append(Note("There is more below this folder; give a folder that is nearer."))
@@ -74,6 +75,7 @@ def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]
     links = [("All runs", "/")]
     if run.holds_model:
         links += [("Talk to it", _talk(run)), ("Look inside", "#inside")]
+        links.append(("Vote on its answers", f"/vote?{urlencode({'model': run.label})}"))
     if run.file(PAGE) is not None:
         links.append(("Its report", f"/report/{quote(run.path)}"))
     opening: list[Block] = [Links(links)]
@@ -103,9 +105,9 @@ def look_links(root: Path, name: str, folder: Path) -> list[tuple[str, str]]:
     return [("All runs", "/"), (name, run), ("Another text", f"{run}#inside")]
 
 
-def refusal_page(status: int, why: str) -> Page:
+def refusal_page(status: int, why: str, links: Sequence[tuple[str, str]] = ()) -> Page:
     """Why there is nothing to be seen at an address."""
-    blocks: list[Block] = [Links([("All runs", "/")]), Box(_sentence(why))]
+    blocks: list[Block] = [Links([*links, ("All runs", "/")]), Box(_sentence(why))]
     return Page(f"groundup studio: {status}", "This cannot be shown", "", blocks, [])
 
 

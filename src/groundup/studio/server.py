@@ -4,6 +4,7 @@
     GET  /runs/PATH         one run: curves, samples, plan, lineage;  /report/PATH its report
     GET  /talk              the page to talk in, and under /v1 the interface, of `groundup serve`
     POST /look              the page of `groundup xray`, of a model and a text
+    GET  /vote              blind votes on two answers, as of `groundup label` (`vote_routes`)
 
 Pages are made from the runs' own files, one at a time, and need no JavaScript to be read. Models,
 and torch, are loaded when somebody talks to one.
@@ -49,10 +50,12 @@ from groundup.serve.admission import (
 from groundup.serve.server import address, admission, answer
 from groundup.studio.pages import MOST_LETTERS, home_page, refusal_page, run_page
 from groundup.studio.runs import Run, Runs
+from groundup.studio.vote_routes import VoteRoutes
 
 if TYPE_CHECKING:
     from groundup.serve.api import API
     from groundup.serve.worker import Served
+    from groundup.studio.models import OnDemand
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 # Curves of so many runs are kept, and drawn again when a run has grown by so much: a drawing takes
@@ -97,6 +100,8 @@ class Studio:
         self._runs, self._door = Runs(root), door
         self._open, self._look_inside = open, look
         self._api: API | None = None
+        self._all_models: OnDemand | None = None
+        self._voting = VoteRoutes(self._runs, self._on_demand, self._page, _refusal)
         # One page at a time is made: plots are drawn by one thread, and none slows a training much.
         self._making, self._looking, self._starting = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._drawn = OrderedDict[Path, _Curves]()
@@ -108,6 +113,7 @@ class Studio:
                 Route("/report/{path:path}", self._admitted(self._report)),
                 Route("/talk", self._admitted(self._talk)),
                 Route("/look", self._admitted(self._look), methods=["POST"]),
+                *self._voting.routes(self._admitted),
                 Route("/live.js", self._admitted(self._script)),
                 Route("/v1/{rest:path}", _Passing(door, self._models)),
             ],
@@ -123,6 +129,7 @@ class Studio:
 
     async def stop(self) -> None:
         """Draw nothing more; clients that wait are told so."""
+        await self._voting.stop()
         if self._api is not None:
             await self._api.stop()
 
@@ -220,20 +227,31 @@ class Studio:
 
     # Models.
 
+    async def _on_demand(self) -> OnDemand:
+        """All models, for whoever asks them: a few of them are loaded at a time."""
+        async with self._starting:
+            if self._all_models is None:
+                self._all_models = await asyncio.to_thread(self._new_models)
+        return self._all_models
+
+    def _new_models(self) -> OnDemand:
+        # Late: it loads torch.
+        from groundup.studio.models import OnDemand
+
+        return OnDemand(self._runs.models, self._open)
+
     async def _models(self) -> API:
         """The interface to talk to all models, begun when it is first asked."""
+        models = await self._on_demand()
         async with self._starting:
             if self._api is None:
-                self._api = await asyncio.to_thread(self._new_api)
+                self._api = await asyncio.to_thread(self._new_api, models)
                 await self._stack.enter_async_context(self._api.running())
         return self._api
 
-    def _new_api(self) -> API:
-        # Late: it loads torch.
+    def _new_api(self, models: OnDemand) -> API:
         from groundup.serve.api import API
-        from groundup.studio.models import OnDemand
 
-        models = OnDemand(self._runs.models, self._open)
         return API(models, self._door, batch_size=_BATCH_SIZE, waiting=_WAITING)
 
     # Who may ask, and what is refused.
@@ -287,13 +305,13 @@ class _Passing:
             await (await self._made()).app(scope, receive, send)
 
 
-def _refusal(status: int, why: str) -> Response:
+def _refusal(status: int, why: str, *links: tuple[str, str]) -> Response:
     # A browser then asks for the key, which is the password; any name will do.
     asks = {"WWW-Authenticate": 'Basic realm="groundup studio: the password is its key"'}
     headers = {**_PAGE_HEADERS, **(asks if status == 401 else {})}
     if status != 404:  # a browser asks for icons, too
         tell(f"{status}, {printable(why)}")
-    return HTMLResponse(html(refusal_page(status, why)), status, headers=headers)
+    return HTMLResponse(html(refusal_page(status, why, links)), status, headers=headers)
 
 
 def studio(

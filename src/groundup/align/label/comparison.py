@@ -206,10 +206,11 @@ def draw(
     return [
         Drawn(
             comparison,
-            *(one.text.strip() for one in both),
-            ended=tuple(one.finish_reason != "length" for one in both),
+            a.text.strip(),
+            b.text.strip(),
+            tuple(one.finish_reason != "length" for one in (a, b)),
         )
-        for comparison, *both in zip(some, *answers, strict=True)
+        for comparison, a, b in zip(some, *answers, strict=True)
     ]
 
 

@@ -1,0 +1,380 @@
+"""The pages of blind votes: what to compare, two answers side by side, and what came of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from groundup.align.label.log import login
+from groundup.align.label.ratings import summary
+from groundup.data.votes import standing
+from groundup.errors import UserError, shorten
+from groundup.report.ballot import Ballot, Choice, Entries, Entry, Questionnaire
+from groundup.report.page import (
+    Answer,
+    Block,
+    Box,
+    Dialogue,
+    Fold,
+    Links,
+    Listing,
+    Note,
+    Page,
+    Section,
+)
+from groundup.runs.console import counted
+from groundup.studio.runs import Runs
+from groundup.text.rows import Message
+
+if TYPE_CHECKING:
+    from groundup.align.label.comparison import Drawn
+    from groundup.studio.votes import Position, Voting
+
+N = TypeVar("N", int, float)
+LOG = "votes.jsonl"
+# Where a run that made data has the conversations that nothing trains on, and how many of them are
+# asked: a quarter of an hour for who has never voted.
+HELDOUT = Path("conversations", "heldout.jsonl")
+HELDOUT_PROMPTS = 20
+MOST_TYPED = 20_000
+# So many of a person's votes are shown at the end, the last first.
+_SHOWN = 100
+# What the terminal takes as well (`groundup label`); a script presses them.
+_CHOICES = (
+    Choice("left", "Left is better", ("1", "l", "ArrowLeft")),
+    Choice("right", "Right is better", ("2", "r", "ArrowRight")),
+    Choice("tie", "Tie", ("3", "t")),
+    Choice("both bad", "Both bad", ("4", "b")),
+    Choice("skip", "Skip", ("5", "s")),
+)
+_UNDO = Choice("undo", "Undo", ("u",))
+_BLIND = (
+    "You see a prompt and two answers to it, and say which one is better. Chance decides which "
+    "answer stands on which side, and whose they are is told at the end. Your votes make pairs of "
+    "a better and a worse answer, from which `groundup dpo` and `groundup reward` learn."
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person wants to compare, on what, and where the votes go.
+
+    Prompts are those that are `typed`, a line each, or else of a `file`, or else what the run
+    `data` held out.
+    """
+
+    model: str = ""
+    other: str = ""
+    """Empty for two answers of the same model."""
+    typed: str = ""
+    file: str = ""
+    data: str = ""
+    log: str = LOG
+    who: str = ""
+    append: bool = False
+    temperature: float | None = None
+    max_new_tokens: int | None = None
+    seed: int = 0
+
+
+def asked_of(form: Mapping[str, str]) -> Asked:
+    """What a form asks for. Raises `UserError` for what is no number."""
+    texts = {name: form.get(name, "").strip() for name in ("model", "other", "file", "data", "who")}
+    typed = form.get("typed", "").replace("\r\n", "\n").replace("\r", "\n")
+    if len(typed) > MOST_TYPED:
+        raise UserError(
+            f"the prompts have {len(typed):,} characters, and a form takes {MOST_TYPED:,}; put "
+            "them into a file and name that"
+        )
+    seed = _number(form, "seed", int) or 0
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed={seed} must be a whole number from 0; try 0")
+    return Asked(
+        **texts,
+        typed=typed,
+        log=form.get("log", "").strip() or LOG,
+        append="append" in form,
+        temperature=_number(form, "temperature", float),
+        max_new_tokens=_number(form, "max_new_tokens", int),
+        seed=seed,
+    )
+
+
+def _number(form: Mapping[str, str], name: str, kind: type[N]) -> N | None:
+    said = form.get(name, "").strip()
+    try:
+        return kind(said) if said else None
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise UserError(f"{name}={shorten(said)} must be {what}; or leave it out") from None
+
+
+def heldout(runs: Runs) -> dict[str, Path]:
+    """The conversations that runs held out, by the runs' names: first of data that were made from
+    nothing else, and of these the last."""
+    found = sorted(runs.all().values(), key=lambda run: str(run.status.get("time")), reverse=True)
+    found.sort(key=lambda run: bool(run.history.run.get("parents")))
+    files = {run.label: run.folder / HELDOUT for run in found if run.state == "done"}
+    return {
+        name: path
+        for name, path in files.items()
+        if path.is_file() and path.resolve() == path and path.stat().st_size
+    }
+
+
+# What to compare.
+
+
+def begin_page(runs: Runs, form: Mapping[str, str], fault: str = "") -> Page:
+    """The form by which a voting is begun, with what was filled in before."""
+    models = runs.models()
+    opening: list[Block] = [Links([("All runs", "/")])]
+    if fault:
+        opening.append(Box(f"**This cannot be voted on:** {fault}."))
+    if not models:
+        none = (
+            "There is no finished model here that answers. Train one first: `groundup quickstart`"
+        )
+        return _page("Vote on answers", "", [*opening, Box(none)])
+    data = list(heldout(runs))
+    first = form.get("model") or next(iter(models))
+    given = {
+        "model": first,
+        "other": _counterpart(runs, first, models),
+        "data": data[0] if data else "",
+        "log": LOG,
+        "who": login(),
+    } | dict(form)
+    opening.append(_form(runs, given, list(models), data))
+    return _page("Vote on answers", _BLIND, opening)
+
+
+def _counterpart(runs: Runs, name: str, models: Mapping[str, Path]) -> str:
+    """The model that a model was made from: to compare these says what its training did."""
+    paths = {run.label: run for run in runs.all().values()}
+    if name not in paths:
+        return ""
+    above = [path for _, path in runs.parents(paths[name]).values()]
+    near = (run.label for run in paths.values() if run.path in above and run.label in models)
+    return next((one for one in near if paths[one].history.chats), "")
+
+
+def _form(
+    runs: Runs, given: Mapping[str, str], models: Sequence[str], data: Sequence[str]
+) -> Questionnaire:
+    named = [(name, name) for name in models]
+    held = [(name, f"{HELDOUT_PROMPTS} that {name} held out") for name in data]
+    models_part = [
+        Entry("model", "One model", choices=named),
+        Entry("other", "The other", choices=[("", "the same one: two answers of it"), *named]),
+    ]
+    prompts = [
+        Entry("typed", "Prompts, one a line", empty="What is the sea?", lines=4, most=MOST_TYPED),
+        Entry(
+            "file",
+            "Or a file of prompts",
+            "A .txt file with a prompt a line, or rows with a prompt or messages (.jsonl, .csv): "
+            f"its path from {runs.root}.",
+            empty="prompts.txt",
+        ),
+    ]
+    if held:
+        said = "Conversations that nothing trained on, where nothing is typed and no file named."
+        choices = [("", "none"), *held]
+        prompts.append(Entry("data", "Or else held-out prompts", said, choices=choices))
+    votes = [
+        Entry(
+            "log",
+            "Log of votes",
+            f"A .jsonl file, by its path from {runs.root}. Each vote is added at its end; one that "
+            "is there already is gone on with.",
+        ),
+        Entry("who", "Whose votes these are", "A name, which stands beside each vote."),
+    ]
+    drawing = [
+        Entry(
+            "temperature",
+            "Temperature",
+            "The higher, the more chance draws.",
+            empty="as the model's folder says",
+        ),
+        Entry(
+            "max_new_tokens",
+            "Most tokens of an answer",
+            "One that is longer is cut, and no pair is made of it.",
+            empty="256",
+        ),
+        Entry("seed", "Seed", "Another one draws other answers to the same prompts.", empty="0"),
+    ]
+    append = ("Votes on other models may stand in the log, too", "append" in given)
+    parts = [
+        Entries("Models", models_part),
+        Entries("Prompts", prompts),
+        Entries("Votes", votes, ticks={"append": append}),
+        Entries("How the answers are drawn", drawing, not any(given.get(e.name) for e in drawing)),
+    ]
+    filled = [
+        replace(part, entries=[replace(one, value=given.get(one.name, "")) for one in part.entries])
+        for part in parts
+    ]
+    return Questionnaire("/vote", filled, "Begin to vote")
+
+
+# Two answers.
+
+
+def waiting_page(voting: Voting, key: str) -> Page:
+    """What is done before there is something to vote on; a browser asks again by itself."""
+    ended, whole = voting.ended
+    if voting.comparisons is None or not whole:
+        what = "The models are being loaded."
+    else:
+        what = f"{ended} of {whole} answers are drawn."
+    opening: list[Block] = [
+        _links(key),
+        Box(what),
+        Note("This page loads itself again until they are there."),
+    ]
+    return _page("The answers are being drawn", "", opening)
+
+
+def ballot_page(position: Position, key: str) -> Page:
+    """A prompt with two answers, and nothing that tells whose they are."""
+    drawn = position.shown
+    assert drawn is not None and position.voting.comparisons is not None
+    asked = position.voting.asked
+    title = f"Prompt {position.place:,} of {len(position.voting.comparisons):,}"
+    lead = f"{counted(len(position.voted), 'vote')} of {asked.who} on these prompts so far, and "
+    lead += f"{len(position.todo):,} to go. `{asked.log}` has "
+    lead += f"{counted(len(standing(position.votes)), 'vote')}."
+    left, right = (drawn.shown(side) for side in drawn.sides)
+    last = position.voted[-1].comparison.id if position.voted else ""
+    ballot = Ballot(
+        f"/vote/{key}",
+        {"comparison": drawn.comparison.id, "last": last},
+        _turns(drawn.comparison.prompt),
+        (left, right),
+        [*_CHOICES, *([_UNDO] if position.voted else [])],
+    )
+    return _page(title, lead, [_links(key, "Stop here, and see whose they are"), ballot], keys=True)
+
+
+def _turns(prompt: Sequence[Message]) -> list[tuple[str, str]]:
+    """The turns of a prompt; of a single one it need not be said who speaks."""
+    return [(one.role if len(prompt) > 1 else "prompt", one.content.strip()) for one in prompt]
+
+
+def _links(key: str, stop: str = "") -> Links:
+    return Links([*([(stop, f"/vote/{key}/result")] if stop else []), ("All runs", "/")])
+
+
+# What came of it.
+
+
+def result_page(position: Position, key: str, log: Path, root: Path) -> Page:
+    """What all votes of the log say, whose answers were whose, and what learns from them."""
+    voting = position.voting
+    names = [name for name, _ in voting.candidates]
+    longer = "allow more tokens of an answer when you begin"
+    found = summary(position.votes, f"`{voting.asked.log}`", names, longer)
+    links = [("All runs", "/"), ("Vote on others", "/vote")]
+    if position.todo:
+        links.insert(0, ("Go on voting", f"/vote/{key}"))
+    opening: list[Block] = [Links(links)]
+    if position.same:
+        prompts = counted(position.same, "prompt")
+        opening.append(f"{prompts} had the same answer twice, with nothing to choose from.")
+    if position.todo:
+        opening.append(f"Still to vote on: {counted(len(position.todo), 'prompt')}.")
+    if found.table is not None:
+        opening.append(found.table)
+    opening += map(Note, found.after)
+    if position.voted:
+        last = {"choice": _UNDO.value, "last": position.voted[-1].comparison.id}
+        opening.append(Questionnaire(f"/vote/{key}", [], "Undo the last vote", last))
+    sections = [
+        Section("Next", "next", list(_next(position, found.pairs, log, root))),
+        Section("Whose answers they were", "whose", list(_whose(position))),
+        Section("Left out", "left-out", list(_left_out(position))),
+    ]
+    kept = [one for one in sections if one.blocks]
+    return _page("What the votes say", " ".join(found.before), opening, kept)
+
+
+def _next(position: Position, pairs: int, log: Path, root: Path) -> list[Block]:
+    voting = position.voting
+    path = _from_here(log)
+    models = [_from_here(folder) for folder in dict.fromkeys(voting.folders)]
+    blocks = list[Block]()
+    if pairs:
+        blocks.append(f"This learns from {counted(pairs, 'pair')} of these votes:")
+        blocks.append(Listing(shlex.join(["groundup", "dpo", models[0], "--data", path])))
+    elif position.voted:
+        blocks.append("No vote makes a pair yet: one that prefers an answer does.")
+    if voting.asked.file and not voting.asked.typed.strip():
+        prompts = _from_here(root.joinpath(*Path(voting.asked.file).parts))
+        command = ["groundup", "label", *models, "--prompts", prompts, "--out", path]
+        command += ["--who", voting.asked.who]
+        for name in ("temperature", "max_new_tokens", "seed"):
+            if value := getattr(voting.asked, name):
+                command += [f"--{name.replace('_', '-')}", str(value)]
+        command += ["--append"] if voting.asked.append else []
+        blocks.append("This goes on with the same votes at the terminal:")
+        blocks.append(Listing(shlex.join(command)))
+    return blocks
+
+
+def _from_here(path: Path) -> str:
+    """A path as a shell takes it where the studio was started."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _whose(position: Position) -> list[Block]:
+    """What was voted on, with names; the votes of others are in the log."""
+    choices = {
+        vote.id: vote.choice for vote in position.votes if vote.who == position.voting.asked.who
+    }
+    shown = [
+        _revealed(one, choices[one.comparison.id], position.voting)
+        for one in reversed(position.voted)
+    ][:_SHOWN]
+    if not shown:
+        return []
+    blocks: list[Block] = [*shown[:3]]
+    if len(shown) > 3:
+        blocks.append(Fold(f"{counted(len(shown) - 3, 'earlier vote')}", shown[3:]))
+    return blocks
+
+
+def _revealed(drawn: Drawn, choice: str, voting: Voting) -> Dialogue:
+    names = dict(zip("ab", (name for name, _ in voting.candidates), strict=True))
+    answers = [
+        Answer(f"{side}: {names[one]}{', ✓ chosen' * (one == choice)}", drawn.shown(one))
+        for side, one in zip(("left", "right"), drawn.sides, strict=True)
+    ]
+    turns = _turns(drawn.comparison.prompt)
+    if choice not in ("a", "b"):
+        turns = [*turns, ("your vote", choice)]
+    return Dialogue(turns, answers)
+
+
+def _left_out(position: Position) -> list[Block]:
+    asked = {one.id: one.prompt[-1].content for one in position.voting.comparisons or ()}
+    points = [*position.voting.remarks]
+    points += [f"{shorten(asked[id])}: {why}" for id, why in position.voting.left_out.items()]
+    return [Box(f"{counted(len(points), 'prompt')} cannot be asked.", points)] if points else []
+
+
+def _page(
+    title: str,
+    lead: str,
+    opening: Sequence[Block],
+    sections: Sequence[Section] = (),
+    keys: bool = False,
+) -> Page:
+    whole, script = f"{title} · groundup studio", "/vote.js" if keys else ""
+    return Page(whole, title, lead, opening, sections, generator="groundup studio", script=script)

@@ -1,0 +1,151 @@
+"""The addresses of blind votes in the studio.
+
+    GET  /vote              what to compare;          POST /vote       begins it, and leads to
+    GET  /vote/KEY          two answers, blind;       POST /vote/KEY   one choice, and back to it
+    GET  /vote/KEY/result   what all votes say, and whose the answers were
+
+After every POST a browser is led to a page by GET (303), so that loading again votes on nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from groundup.errors import UserError
+from groundup.report.page import Page, ballot_script
+from groundup.serve.admission import BadRequest, read_body
+from groundup.studio.runs import Runs
+from groundup.studio.vote_pages import (
+    asked_of,
+    ballot_page,
+    begin_page,
+    heldout,
+    result_page,
+    waiting_page,
+)
+
+if TYPE_CHECKING:
+    from groundup.studio.models import OnDemand
+    from groundup.studio.votes import Votes
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+# A character of a prompt may take twelve bytes in a form.
+_FORM_BYTES, _FORM_FIELDS = 2**18, 16
+# Seconds after which a page that waits for answers loads itself again.
+_AGAIN = 1
+
+
+class VoteRoutes:
+    """What the addresses do; `models` are all that can be asked, and `page` makes a response.
+
+    `wrong` is the response to what cannot be done, with where it leads to.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        models: Callable[[], Awaitable[OnDemand]],
+        page: Callable[[Callable[[], Page]], Awaitable[Response]],
+        wrong: Callable[[int, str, tuple[str, str]], Response],
+    ) -> None:
+        self._runs, self._models, self._page, self._wrong = runs, models, page, wrong
+        self._made: Votes | None = None
+        self._begun: set[asyncio.Task[Votes]] = set()
+
+    def routes(self, admitted: Callable[[Endpoint], Endpoint]) -> list[Route]:
+        key = "/vote/{key:str}"
+        return [
+            Route("/vote", admitted(self._form)),
+            Route("/vote", admitted(self._begin), methods=["POST"]),
+            Route("/vote.js", admitted(self._script)),
+            Route(key, admitted(self._ballot)),
+            Route(key, admitted(self._vote), methods=["POST"]),
+            Route(f"{key}/result", admitted(self._result)),
+        ]
+
+    async def stop(self) -> None:
+        """Draw nothing more."""
+        if self._made is not None:
+            await self._made.stop()
+
+    async def _votes(self) -> Votes:
+        models = await self._models()
+        if self._made is None:
+            made = await asyncio.to_thread(self._new_votes, models)
+            self._made = self._made or made
+        return self._made
+
+    def _new_votes(self, models: OnDemand) -> Votes:
+        # Late: it loads torch.
+        from groundup.studio.votes import Votes
+
+        runs = self._runs
+        return Votes(runs.root, runs.models, lambda: heldout(runs), models)
+
+    async def _form(self, request: Request) -> Response:
+        if not self._begun:  # while a person fills it in, what draws answers is loaded
+            self._begun.add(asyncio.create_task(self._votes()))
+        model = request.query_params.get("model", "")
+        given = {"model": model} if model else {}
+        return await self._page(lambda: begin_page(self._runs, given))
+
+    async def _begin(self, request: Request) -> Response:
+        form = await _sent(request)
+        try:
+            key = await (await self._votes()).begin(asked_of(form))
+        except UserError as error:
+            fault = str(error)
+            answer = await self._page(lambda: begin_page(self._runs, form, fault))
+            answer.status_code = 400
+            return answer
+        return RedirectResponse(f"/vote/{key}", 303)
+
+    async def _ballot(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        position = await (await self._votes()).position(key)
+        if position.is_over:
+            return RedirectResponse(f"/vote/{key}/result", 303)
+        if position.shown is not None:
+            return await self._page(lambda: ballot_page(position, key))
+        answer = await self._page(lambda: waiting_page(position.voting, key))
+        answer.headers["Refresh"] = str(_AGAIN)
+        return answer
+
+    async def _vote(self, request: Request) -> Response:
+        key, form = request.path_params["key"], await _sent(request)
+        votes = await self._votes()
+        try:
+            said = (form.get(name, "") for name in ("choice", "comparison", "last"))
+            await votes.vote(key, *said)
+        except UserError as error:  # such as a log that the terminal writes just now
+            return self._wrong(409, str(error), ("Back to the answers", f"/vote/{key}"))
+        return RedirectResponse(f"/vote/{key}", 303)
+
+    async def _result(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        votes = await self._votes()
+        position = await votes.position(key)
+        log = await asyncio.to_thread(votes.log, position.voting)
+        return await self._page(lambda: result_page(position, key, log, self._runs.root))
+
+    async def _script(self, _: Request) -> Response:
+        answer = Response(ballot_script(), media_type="text/javascript")
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        return answer
+
+
+async def _sent(request: Request) -> Mapping[str, str]:
+    """The fields of a form that have a value, or are ticked."""
+    body = (await read_body(request, _FORM_BYTES)).decode("utf-8", errors="replace")
+    try:
+        found = parse_qs(body, keep_blank_values=True, max_num_fields=_FORM_FIELDS)
+    except ValueError:
+        raise BadRequest(f"the form has more than {_FORM_FIELDS} fields") from None
+    return {name: values[0] for name, values in found.items()}

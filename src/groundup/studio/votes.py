@@ -1,0 +1,354 @@
+"""Blind votes in a browser: what a person compares, the answers as they are drawn, and the log.
+
+All that was said stands in the log of votes and is read from it for every page. So the log may be
+gone on with in another window, after the studio was started anew, and at the terminal
+(`groundup label`), which draws the same answers of the same prompts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from groundup.align.label.comparison import (
+    FIRST_PAIRS,
+    HASH,
+    PAIRS,
+    Candidate,
+    Comparison,
+    Drawn,
+    asked_in,
+    by_chance,
+    comparisons,
+    draw,
+    drawn_with,
+    progress,
+    unanswerable,
+)
+from groundup.align.label.log import check_models, vote_log, votes_in
+from groundup.data.records import read_prompts
+from groundup.data.split import evenly_spaced
+from groundup.data.votes import CHOICES, Vote
+from groundup.errors import UserError, shorten
+from groundup.formats.adapter import model_hash
+from groundup.generation.sampling import Sampling
+from groundup.runs.files import files_of, in_words
+from groundup.serve.admission import BadRequest
+from groundup.studio.models import OnDemand, weights_stamp
+from groundup.studio.vote_pages import HELDOUT_PROMPTS, LOG, Asked
+from groundup.text.rows import Message, PromptRow
+
+# As many people, or as many pairs of models; of more the least recently seen is forgotten here, and
+# goes on from its log when it is begun again.
+_MOST_VOTINGS = 16
+# Fewer pairs than these are ready: the next are drawn.
+_READY = 8
+_MOST_NAME = 200
+
+
+@dataclass
+class Voting:
+    """What one person compares: two models' answers to some prompts."""
+
+    asked: Asked
+    folders: tuple[Path, Path]
+    candidates: tuple[tuple[str, str], ...]
+    """The models by name and hash."""
+    prompts: Sequence[tuple[Message, ...]]
+    remarks: Sequence[str]
+    stamps: tuple[object, object]
+    comparisons: Sequence[Comparison] | None = None
+    """None until the models are loaded, as answers depend on how these draw."""
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why a comparison cannot be made, by its id."""
+    drawing: asyncio.Task[None] | None = None
+    ended: tuple[int, int] = (0, 0)
+    """Of the answers that are being drawn, how many have ended, and how many they are."""
+
+    @property
+    def key(self) -> str:
+        """By what its address tells it apart; the same again where the same is asked."""
+        prompts = [[(turn.role, turn.content) for turn in one] for one in self.prompts]
+        said = json.dumps([asdict(self.asked), self.candidates, prompts])
+        return hashlib.sha256(said.encode(errors="backslashreplace")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a person is: what they voted on, what is left, and the pair to vote on now."""
+
+    voting: Voting
+    votes: Sequence[Vote]
+    """All of the log."""
+    voted: Sequence[Drawn]
+    todo: Sequence[Comparison]
+    shown: Drawn | None
+    same: int
+    """The prompts with the same answer twice."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.voting.comparisons is not None and not self.todo
+
+    @property
+    def place(self) -> int:
+        """Which prompt is shown, counted from 1."""
+        assert self.shown is not None and self.voting.comparisons is not None
+        return [one.id for one in self.voting.comparisons].index(self.shown.comparison.id) + 1
+
+
+class Votes:
+    """All that is voted on below a folder.
+
+    `folders` has the models by name, as `models` loads them, and `heldout` the conversations that
+    runs held out, by the runs' names.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        folders: Callable[[], Mapping[str, Path]],
+        heldout: Callable[[], Mapping[str, Path]],
+        models: OnDemand,
+    ) -> None:
+        self._root, self._folders, self._heldout = root.resolve(), folders, heldout
+        self._models = models
+        self._votings = OrderedDict[str, Voting]()
+        # One log at a time is written, and the answers of one voting are drawn.
+        self._writing, self._drawing = asyncio.Lock(), asyncio.Lock()
+        self._stopped = threading.Event()
+
+    async def stop(self) -> None:
+        """Draw nothing more."""
+        self._stopped.set()
+        tasks = [one.drawing for one in self._votings.values() if one.drawing is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def begin(self, asked: Asked) -> str:
+        """The key of a voting. Raises `UserError` for what cannot be read, compared or written."""
+        async with self._writing:
+            voting = await asyncio.to_thread(self._new, asked)
+        key = voting.key
+        self._votings.setdefault(key, voting)
+        self._votings.move_to_end(key)
+        for other in list(self._votings)[:-_MOST_VOTINGS]:
+            del self._votings[other]
+        return key
+
+    async def position(self, key: str) -> Position:
+        """Where a person is now; what comes next is drawn meanwhile."""
+        voting = self._voting(key)
+        found = await asyncio.to_thread(self._position, voting)
+        if voting.drawing is not None and voting.drawing.done():
+            ended, voting.drawing = voting.drawing, None
+            ended.result()  # raises what it ended by; who asks again has it drawn again
+        waiting = sum(one.id not in voting.drawn for one in found.todo)
+        ready = len(found.todo) - waiting
+        wants_more = voting.comparisons is None or (waiting and ready < _READY)
+        if wants_more and voting.drawing is None and not self._stopped.is_set():
+            voting.drawing = asyncio.create_task(self._draw(voting))
+        return found
+
+    async def vote(self, key: str, choice: str, id: str, last: str) -> None:
+        """Write a choice on a comparison down; undo takes back the vote on the `last` one.
+
+        A choice that is sent twice is one.
+        """
+        voting = self._voting(key)
+        if choice not in ("left", "right", *CHOICES[2:]):
+            raise BadRequest(f"choice={shorten(choice)} is none; press one of the buttons")
+        async with self._writing:
+            await asyncio.to_thread(self._append, voting, choice, last if choice == "undo" else id)
+
+    def log(self, voting: Voting) -> Path:
+        """Where its log lies; nothing is written but below the folder that is shown."""
+        return self._below("log", voting.asked.log, f"try {LOG}")
+
+    # What runs in threads.
+
+    def _new(self, asked: Asked) -> Voting:
+        found = self._folders()
+        names = (asked.model, asked.other or asked.model)
+        for name in names:
+            if name not in found:
+                raise UserError(f"there is no model {shorten(name)} here; choose another one")
+        folders = (found[names[0]], found[names[1]])
+        if not asked.who or not asked.who.isprintable():
+            raise UserError("the votes are nobody's; write a name")
+        sampling = Sampling(**_given(asked))  # raises for values that are none
+        prompts, remarks, inputs = self._prompts(asked)
+        stamps = (weights_stamp(folders[0]), weights_stamp(folders[1]))
+        hashes = [model_hash(folder)[:HASH] for folder in folders]
+        if asked.temperature is not None:
+            drawn_with(hashes, [sampling, sampling])  # raises where there is nothing to compare
+        log = self._below("log", asked.log, f"try {LOG}")
+        with _told(), vote_log(log, [*inputs, *files_of(*folders)], "log") as known:
+            if not asked.append:
+                remedy = "choose another log, or tick that votes on other models may stand in it"
+                check_models(known, names, hashes, remedy)
+        candidates = tuple(zip(names, hashes, strict=True))
+        return Voting(asked, folders, candidates, prompts, remarks, stamps)
+
+    def _prompts(self, asked: Asked) -> tuple[list[tuple[Message, ...]], list[str], Sequence[Path]]:
+        """The prompts, what is said of others that are left out, and the files they are from."""
+        inputs = list[Path]()
+        if asked.typed.strip():
+            lines = asked.typed.split("\n")
+            rows = [PromptRow(line, (), None, n, {}) for n, line in enumerate(lines, 1)]
+            rows, bad, source = [one for one in rows if (one.text or "").strip()], [], "typed"
+        else:
+            if asked.file:
+                path = self._below("prompts", asked.file, "try prompts.txt")
+            elif asked.data in (heldout := self._heldout()):
+                path = heldout[asked.data]
+            else:
+                raise UserError("there are no prompts; type some, a line each")
+            with _told():
+                records = read_prompts(path, answered=not asked.file)
+            rows, bad, source = list(records.rows), list(records.bad), str(path)
+            inputs.append(path)
+        found, unfit = asked_in(rows, source)
+        prompts = [turns for _, turns in found]
+        remarks = [str(line) for line in (*bad, *unfit)]
+        if not asked.typed.strip() and not asked.file:
+            prompts = evenly_spaced(prompts, HELDOUT_PROMPTS)
+        if not prompts:
+            raise UserError(f"no prompt can be asked; {(*remarks, 'type another one')[0]}")
+        return prompts, remarks, inputs
+
+    def _below(self, what: str, name: str, remedy: str) -> Path:
+        """The file of a name below the folder that is shown; no link leads elsewhere."""
+        parts = PurePosixPath(name).parts
+        is_plain = bool(parts) and name.isprintable() and len(name) <= _MOST_NAME
+        if is_plain and not any(one.startswith((".", "/")) for one in parts):
+            path = self._root.joinpath(*parts)
+            with _told():
+                if path.is_relative_to(self._root) and path.resolve() == path:
+                    return path
+        raise UserError(
+            f"{what}={shorten(name)} must be a file below {self._root}, by its path from there, "
+            f"and no link or hidden file; {remedy}"
+        )
+
+    def _position(self, voting: Voting) -> Position:
+        with _told():
+            votes = votes_in(self.log(voting), "log")
+        if voting.comparisons is None:
+            return Position(voting, votes, (), (), None, 0)
+        _remember(voting, votes)
+        voted, todo = progress(voting.comparisons, votes, voting.asked.who)
+        todo = [one for one in todo if one.id not in voting.left_out]
+        same = {one.id for one in todo if _is_same(voting.drawn.get(one.id))}
+        todo = [one for one in todo if one.id not in same]
+        # What was taken back comes first, the last of it before the others.
+        own = [one for one in votes if one.who == voting.asked.who]
+        back = {one.id: -place for place, one in enumerate(own) if one.choice == "undo"}
+        ready = [voting.drawn[one.id] for one in todo if one.id in voting.drawn]
+        shown = min(ready, key=lambda one: back.get(one.comparison.id, 1), default=None)
+        return Position(voting, votes, voted, todo, shown, len(same))
+
+    def _append(self, voting: Voting, choice: str, id: str) -> None:
+        who = voting.asked.who
+        with _told(), vote_log(self.log(voting), option="log") as log:
+            _remember(voting, log.votes)
+            voted, _ = progress(voting.comparisons or (), log.votes, who)
+            if choice == "undo":
+                if voted and voted[-1].comparison.id == id:
+                    log.append(voted[-1].vote("undo", who, voting.candidates))
+                return
+            if (drawn := voting.drawn.get(id)) is None:
+                raise BadRequest("these answers are not known here; vote on those that are shown")
+            vote = drawn.vote(choice, who, voting.candidates)
+            before = [one.choice for one in log.votes if (one.who, one.id) == (who, id)]
+            if before[-1:] != [vote.choice]:
+                log.append(vote)
+
+    # Drawing.
+
+    def _voting(self, key: str) -> Voting:
+        if (voting := self._votings.get(key)) is None:
+            raise BadRequest(
+                "this page is not known any more; begin with the same once more, and it goes on "
+                "after the votes in the log",
+                status=404,
+            )
+        self._votings.move_to_end(key)
+        return voting
+
+    async def _draw(self, voting: Voting) -> None:
+        """Draw the next answers, once no other voting's are drawn."""
+        async with self._drawing:
+            candidates = list[Candidate]()
+            own = zip(voting.candidates, voting.folders, voting.stamps, strict=True)
+            for (name, _), folder, stamp in own:
+                served = await self._models.load(name)
+                if served is None or weights_stamp(folder) != stamp:
+                    raise UserError(f"{name} is another model by now, or gone; begin once more")
+                sampling = replace(served.sampling, **_given(voting.asked))
+                sampling = by_chance(sampling, voting.asked.temperature)
+                candidates.append(Candidate(served.model, served.tokenizer, sampling))
+            await asyncio.to_thread(self._draw_some, voting, candidates)
+
+    def _draw_some(self, voting: Voting, candidates: Sequence[Candidate]) -> None:
+        if voting.comparisons is None:
+            hashes = [hash for _, hash in voting.candidates]
+            settings = drawn_with(hashes, [one.sampling for one in candidates])
+            voting.comparisons = comparisons(voting.prompts, settings, voting.asked.seed)
+        some = list[Comparison]()
+        most = PAIRS if voting.drawn else FIRST_PAIRS
+        for one in self._position(voting).todo:
+            if one.id in voting.drawn:
+                continue
+            if found := unanswerable(candidates, [one]):
+                voting.left_out[one.id] = str(found[one.id])
+            elif len(some) == most:
+                break
+            else:
+                some.append(one)
+        voting.ended = 0, 2 * len(some)
+
+        def told(answers: int) -> None:
+            voting.ended = answers, 2 * len(some)
+
+        try:
+            drawn = draw(candidates, some, self._stopped, told)
+        except KeyboardInterrupt:  # the studio is stopped, and its loop must come to its end
+            return
+        voting.drawn |= {one.comparison.id: one for one in drawn}
+
+
+def _remember(voting: Voting, votes: Sequence[Vote]) -> None:
+    """The answers that were voted on before, as the log has them: they may be shown again."""
+    asked = {one.id: one for one in voting.comparisons or ()}
+    for vote in votes:
+        if vote.who == voting.asked.who and vote.id in asked:
+            drawn = Drawn(asked[vote.id], vote.a, vote.b, vote.ended)
+            voting.drawn.setdefault(vote.id, drawn)
+
+
+def _given(asked: Asked) -> dict[str, Any]:
+    """What a person says of how answers are drawn."""
+    given = {"temperature": asked.temperature, "max_new_tokens": asked.max_new_tokens}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _is_same(drawn: Drawn | None) -> bool:
+    return drawn is not None and drawn.a == drawn.b
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the system refuses, in words."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(in_words(error)) from error

@@ -1,0 +1,512 @@
+"""Blind votes in the studio: on whose answers nobody knows, in the log that the terminal has."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.app.test_label import save_tiny
+from tests.serve.test_page import NODE
+from tests.studio.conftest import Show, looked, opened
+from tests.studio.test_runs import read
+
+from groundup.align.label.log import vote_log
+from groundup.align.label.ratings import result, result_table
+from groundup.app.cli import main
+from groundup.data.records import read_preferences, read_votes
+from groundup.data.votes import standing
+from groundup.formats.folder import save_model
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.report.page import ballot_script
+from groundup.report.table import Row
+from groundup.runs.folder import Run
+from groundup.serve.admission import Admission
+from groundup.serve.worker import Served
+from groundup.studio.server import Studio
+from groundup.studio.vote_pages import HELDOUT, Asked
+from groundup.text.bpe import train_bpe
+from groundup.text.template import CHATML
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.config import TrainingConfig
+
+PROMPTS = [f"How {word} is the sea?" for word in ("wide", "deep", "cold", "blau 日本")]
+
+
+def answering_run(folder: Path, seed: int, *, ends: bool = True) -> None:
+    """A finished run whose model answers with gibberish of its own."""
+    traits = {"reads": "conversations", "chats": True, "measure": "nats_per_token"}
+    with Run.open(folder, "sft", TrainingConfig(out=folder), None, traits) as run:
+        save_tiny(folder, seed, ends=ends)
+        run.finish()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("alpha", "omega", "third"), 1):
+        answering_run(root / name, seed)
+    return root
+
+
+@pytest.fixture
+def root(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with three models and prompts; commands are run in the folder above."""
+    shutil.copytree(models, tmp_path / "runs")
+    (tmp_path / "runs" / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+FORM = {
+    "model": "alpha",
+    "other": "omega",
+    "typed": "\r\n".join(PROMPTS),
+    "who": "ann",
+    "log": "votes.jsonl",
+    "max_new_tokens": "12",
+}
+
+
+@dataclass
+class Voter:
+    """A person with a browser that runs no script."""
+
+    client: httpx.Client
+    at: str = ""
+
+    def begin(self, **form: str) -> None:
+        answer = self.client.post("/vote", data=FORM | form)
+        assert answer.status_code == 303, read_text(answer)
+        self.at = answer.headers["location"]
+
+    def look(self) -> str:
+        """The next pair, or the end."""
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            answer = self.client.get(self.at, follow_redirects=True)
+            assert answer.status_code == 200, read_text(answer)
+            if "refresh" not in answer.headers:
+                return answer.text
+            time.sleep(0.05)
+        raise AssertionError("the answers do not come")
+
+    def choose(self, choice: str, page: str = "") -> httpx.Response:
+        page = page or self.look()
+        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="(\w*)">', page))
+        return self.client.post(self.at, data=fields | {"choice": choice})
+
+    def result(self) -> str:
+        return self.client.get(f"{self.at}/result").text
+
+
+@pytest.fixture
+def voter(root: Path, show: Show) -> Voter:
+    return Voter(show(root))
+
+
+def read_text(answer: httpx.Response) -> str:
+    body = re.sub(r"<style>.*?</style>", "", answer.text, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def logged(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def sides(page: str) -> list[str]:
+    found = re.findall(r'<div class="said" dir="auto">(.*?)</div>', page, re.DOTALL)
+    return [html.unescape(one) for one in found]
+
+
+def at_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: str,
+    out: str = "runs/votes.jsonl",
+) -> str:
+    """What `groundup label` says to these keys, of the same models, prompts and person."""
+    lines = "".join(f"{key}\n" for key in typed.split())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    command = ["label", "runs/alpha", "runs/omega", "--prompts", "runs/prompts.txt"]
+    command += ["--out", out, "--who", "ann", "--max-new-tokens", "12"]
+    capsys.readouterr()
+    assert main(command) == 0
+    return capsys.readouterr().out
+
+
+def test_a_person_votes_blind_and_sees_the_table_of_the_terminal(root: Path, voter: Voter) -> None:
+    assert 'href="/vote"' in voter.client.get("/").text
+    assert 'href="/vote?model=alpha"' in voter.client.get("/runs/alpha").text
+    voter.begin()
+    for place, choice in enumerate(("left", "right", "tie", "both bad"), 1):
+        page = voter.look()
+        assert f"<h1>Prompt {place} of 4</h1>" in page and PROMPTS[place - 1] in page
+        assert "alpha" not in page and "omega" not in page
+        answer = voter.choose(choice, page)
+        assert (answer.status_code, answer.headers["location"]) == (303, voter.at)
+        line = logged(root / "votes.jsonl")[-1]
+        right = {"a": "b", "b": "a"}[line["left"]]
+        assert sides(page) == [line[line["left"]], line[right]]
+        given = {"left": line["left"], "right": right}.get(choice, choice)
+        assert line["choice"] == given and line["who"] == "ann"
+        assert line["models"] == ["alpha", "omega"] and line["ended"] == [True, True]
+    page = voter.look()
+    assert "<h1>What the votes say</h1>" in page and "4 votes" in page
+    votes = read_votes(root / "votes.jsonl").rows
+    for row in result_table(result(votes)).rows:
+        assert isinstance(row, Row)
+        [shown] = re.findall(rf'<tr><th scope="row">{row.title}.*?</tr>', page)
+        assert [one.value for one in row.cells if one] == re.findall(r"<td>([^<]*)", shown)
+    for line in logged(root / "votes.jsonl"):
+        names = [("left", "a" if line["left"] == "a" else "b")]
+        assert f"{names[0][0]}: {line['models']['ab'.index(names[0][1])]}" in page
+    assert page.count("✓ chosen") == 2
+    assert "groundup dpo runs/alpha --data runs/votes.jsonl" in page and "2 pairs" in page
+    assert len(read_preferences(root / "votes.jsonl").rows) == 2
+
+
+def test_terminal_and_page_go_on_with_each_others_log(
+    root: Path,
+    voter: Voter,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at_terminal(monkeypatch, capsys, "l r l r", "whole.jsonl")
+    voter.begin()  # the prompts are typed, and are those of the file
+    voter.choose("left")
+    voter.choose("right")
+    said = at_terminal(monkeypatch, capsys, "l q")
+    assert "voted on 2 already" in said and "prompt 3 of 4" in said and "prompt 2 of" not in said
+    assert "<h1>Prompt 4 of 4</h1>" in voter.look()
+    # Another studio, which knows of nothing, and the file.
+    other = Voter(voter.client)
+    other.begin(typed="", file="prompts.txt")
+    assert other.at != voter.at
+    other.choose("right")
+    page = other.look()
+    assert "What the votes say" in page
+    assert "groundup label runs/alpha runs/omega --prompts runs/prompts.txt" in page
+    assert "── prompt" not in at_terminal(monkeypatch, capsys, "l l")
+    # What either wrote is what the terminal alone would have written.
+    whole = logged(root.parent / "whole.jsonl")
+    for ours, theirs in zip(logged(root / "votes.jsonl"), whole, strict=True):
+        same = {"models": 0, "when": 0}
+        assert ours | same == theirs | same
+
+
+def test_undo_takes_back_vote_after_vote(root: Path, voter: Voter) -> None:
+    voter.begin()
+    assert 'value="undo"' not in voter.look()
+    first = voter.look()
+    for choice in ("left", "right"):
+        voter.choose(choice)
+    page = voter.look()
+    voter.choose("undo", page)
+    voter.choose("undo", page)  # sent twice, it is one
+    assert "<h1>Prompt 2 of 4</h1>" in voter.look()
+    voter.choose("undo")
+    assert sides(voter.look()) == sides(first)
+    votes = standing(read_votes(root / "votes.jsonl").rows)
+    assert votes == [] and len(logged(root / "votes.jsonl")) == 4  # nothing is ever rewritten
+    for choice in ("right", "right", "right", "right"):
+        voter.choose(choice)
+    assert 'value="undo"' in voter.look(), "at the end, too"
+    voter.choose("undo")
+    assert "<h1>Prompt 4 of 4</h1>" in voter.look()
+
+
+def test_a_choice_that_is_sent_twice_is_one_and_another_one_counts(
+    root: Path, voter: Voter
+) -> None:
+    voter.begin()
+    page = voter.look()
+    for choice in ("left", "left", "tie"):
+        assert voter.choose(choice, page).status_code == 303
+    assert len(logged(root / "votes.jsonl")) == 2
+    [vote] = standing(read_votes(root / "votes.jsonl").rows)
+    assert vote.choice == "tie"
+    for choice in ("quit", "a", ""):
+        assert voter.choose(choice, page).status_code == 400
+    unknown = {"choice": "left", "comparison": "0" * 16}
+    assert voter.client.post(voter.at, data=unknown).status_code == 400
+    assert len(logged(root / "votes.jsonl")) == 2
+
+
+def test_two_answers_of_one_model_make_pairs(root: Path, voter: Voter) -> None:
+    voter.begin(other="")
+    for _ in PROMPTS:
+        voter.choose("left")
+    page = voter.look()
+    assert "All answers are alpha&#39;s." in page and "<table>" not in page
+    assert len(read_preferences(root / "votes.jsonl").rows) == 4
+
+
+def test_what_is_said_is_text(root: Path, voter: Voter) -> None:
+    voter.begin(typed="<script>alert(1)</script>", who="<b>ann</b>")
+    page = voter.look()
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+    assert "<b>ann" not in page
+    voter.choose("left", page)
+    assert "<script>alert" not in voter.look()
+
+
+def test_held_out_conversations_of_a_data_run_are_asked(root: Path, voter: Voter) -> None:
+    folder = root / "data"
+    with Run.open(folder, "data", TrainingConfig(out=folder), None, {}) as run:
+        (folder / HELDOUT).parent.mkdir()
+        turns = [("user", "Hi."), ("assistant", "Yes?"), ("user", "How {} is it?")]
+        rows = [
+            {
+                "messages": [{"role": r, "content": c.format(n)} for r, c in turns]
+                + [{"role": "assistant", "content": "the right answer"}]
+            }
+            for n in range(100)
+        ]
+        (folder / HELDOUT).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run.finish()
+    form = voter.client.get("/vote").text
+    assert '<option value="data" selected>' in form
+    voter.begin(typed="", data="data")
+    page = voter.look()
+    assert "<h1>Prompt 1 of 20</h1>" in page and "How 0 is it?" in page and "Yes?" in page
+    assert "the right answer" not in page
+    voter.choose("left", page)
+    assert "How 5 is it?" in voter.look()
+
+
+def test_a_prompt_that_a_model_cannot_read_is_named(voter: Voter) -> None:
+    voter.begin(typed="How wide?\n" + "sea " * 300)
+    voter.choose("left")
+    page = voter.look()
+    assert "1 prompt cannot be asked" in page and "the prompt has" in page
+
+
+# What cannot be begun.
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ({"typed": " \r\n "}, "there are no prompts; type some"),
+        ({"typed": "", "file": "none.txt"}, "there is no file"),
+        ({"typed": "", "file": "../secret.txt"}, "must be a file below"),
+        ({"typed": "", "file": "link.txt"}, "must be a file below"),
+        ({"typed": "", "file": ".env"}, "must be a file below"),
+        ({"typed": "x" * 20_001}, "put them into a file"),
+        ({"log": "notes.txt"}, "is no log of votes"),
+        ({"log": "rows.jsonl"}, "line 1: no 'prompt'"),
+        ({"log": "alpha/model.safetensors"}, "is what this command reads"),
+        ({"log": "votes"}, "must end in .jsonl"),
+        ({"log": "none/votes.jsonl"}, "mkdir -p"),
+        ({"log": "../votes.jsonl"}, "must be a file below"),
+        ({"log": "link.txt"}, "must be a file below"),
+        ({"log": "/etc/votes.jsonl"}, "must be a file below"),
+        ({"log": "x" * 300 + ".jsonl"}, "must be a file below"),
+        ({"log": "a\u0001.jsonl"}, "must be a file below"),
+        ({"model": "../alpha"}, "there is no model"),
+        ({"other": "nobody"}, "there is no model"),
+        ({"who": " "}, "write a name"),
+        ({"temperature": "warm"}, "must be a number"),
+        ({"temperature": "-1"}, "temperature=-1"),
+        ({"temperature": "0", "other": ""}, "temperature=0"),
+        ({"max_new_tokens": "1.5"}, "must be a whole number"),
+        ({"seed": "-1"}, "seed=-1"),
+    ],
+)
+def test_what_is_wrong_is_said_beside_what_was_filled_in(
+    root: Path, voter: Voter, form: dict[str, str], told: str
+) -> None:
+    (root / "notes.txt").write_text("my only notes")
+    (root / "rows.jsonl").write_text('{"text": "x"}\n')
+    (root / ".env").write_text("the secret")
+    (root.parent / "secret.txt").write_text("the secret")
+    (root / "link.txt").symlink_to(root.parent / "secret.txt")
+    before = {path: path.read_bytes() for path in root.parent.rglob("*") if path.is_file()}
+    answer = voter.client.post("/vote", data=FORM | form)
+    assert answer.status_code == 400 and told in read_text(answer)
+    assert "the secret" not in answer.text
+    kept = FORM | form
+    assert re.search(f'name="log" [^>]*value="{re.escape(kept["log"])}"', answer.text)
+    after = {path: path.read_bytes() for path in root.parent.rglob("*") if path.is_file()}
+    assert after == before, "nothing is written"
+
+
+def test_a_log_of_other_models_is_not_mixed_by_accident(root: Path, voter: Voter) -> None:
+    voter.begin()
+    voter.choose("left")
+    before = (root / "votes.jsonl").read_bytes()
+    answer = voter.client.post("/vote", data=FORM | {"other": "third"})
+    said = read_text(answer)
+    assert answer.status_code == 400 and "holds votes on alpha and omega" in said
+    assert "tick that votes on other models may stand in it" in said and "--" not in said
+    assert (root / "votes.jsonl").read_bytes() == before
+    voter.begin(other="third", append="on")
+    voter.choose("left")
+    assert [line["models"][1] for line in logged(root / "votes.jsonl")] == ["omega", "third"]
+
+
+def test_strangers_vote_on_nothing(root: Path, voter: Voter, show: Show) -> None:
+    voter.begin()
+    page = voter.look()
+    foreign = {"Origin": "http://evil.example"}
+    for path in ("/vote", voter.at):
+        assert voter.client.post(path, data=FORM, headers=foreign).status_code == 403
+    keyed = show(root, api_key="right")
+    for path in ("/vote", voter.at, "/vote.js"):
+        assert keyed.get(path).status_code == 401
+    assert not (root / "votes.jsonl").exists()
+    assert voter.choose("left", page).status_code == 303
+
+
+def test_a_page_that_is_not_known_says_how_to_go_on(root: Path, voter: Voter, show: Show) -> None:
+    voter.begin()
+    voter.choose("left")
+    anew = Voter(show(root), voter.at)
+    answer = anew.client.get(voter.at)
+    assert answer.status_code == 404 and "begin with the same once more" in read_text(answer)
+    anew.begin()
+    assert anew.at == voter.at and "<h1>Prompt 2 of 4</h1>" in anew.look()
+
+
+# The log beside others.
+
+
+def test_a_log_that_another_process_writes(root: Path, voter: Voter) -> None:
+    voter.begin()
+    page = voter.look()
+    with vote_log(root / "votes.jsonl"):
+        answer = voter.choose("left", page)
+        assert answer.status_code == 409 and f'href="{voter.at}"' in answer.text
+        said = read_text(answer)
+        assert "Another process is writing" in said and "choose another log" in said
+        assert sides(voter.look()) == sides(page), "it can be read"
+    assert voter.choose("left", page).status_code == 303
+    assert len(logged(root / "votes.jsonl")) == 1
+
+
+def test_a_torn_last_line_is_dropped(root: Path, voter: Voter) -> None:
+    voter.begin()
+    voter.choose("left")
+    whole = (root / "votes.jsonl").read_bytes()
+    with open(root / "votes.jsonl", "ab") as file:
+        file.write(whole[:200])
+    assert "<h1>Prompt 2 of 4</h1>" in voter.look()
+    voter.choose("right")
+    assert (root / "votes.jsonl").read_bytes().startswith(whole)
+    assert len(logged(root / "votes.jsonl")) == 2
+
+
+# While answers are drawn.
+
+
+def test_a_person_sees_that_answers_are_drawn_and_others_go_on(root: Path, show: Show) -> None:
+    may_load, begun = threading.Event(), threading.Event()
+
+    def open(name: str, folder: Path) -> Served:
+        begun.set()
+        assert may_load.wait(60)
+        return opened(name, folder)
+
+    voter = Voter(show(root, open))
+    voter.begin()
+    try:
+        waiting = voter.client.get(voter.at)
+        assert begun.wait(60)
+        assert waiting.headers["refresh"] and "The models are being loaded" in read_text(waiting)
+        assert "alpha" in read(voter.client, "/"), "the server answers meanwhile"
+    finally:
+        may_load.set()
+    assert "<h1>Prompt 1 of 4</h1>" in voter.look()
+
+
+def test_a_model_that_was_trained_anew_is_another_one(root: Path, voter: Voter) -> None:
+    voter.begin()
+    save_tiny(root / "omega", 9, ends=True)
+    until = time.monotonic() + 60
+    while (answer := voter.client.get(voter.at)).status_code == 200:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert answer.status_code == 400 and "Omega is another model by now" in read_text(answer)
+
+
+def test_answers_are_drawn_ahead_while_a_person_reads(root: Path, voter: Voter) -> None:
+    voter.begin(typed="\n".join(f"How wide is number {n}?" for n in range(12)))
+    for place in range(1, 13):
+        page = voter.look()
+        assert f"<h1>Prompt {place} of 12</h1>" in page
+        voter.choose("skip", page)
+    assert "No votes yet." in voter.look()
+    assert [line["choice"] for line in logged(root / "votes.jsonl")] == ["skip"] * 12
+
+
+def test_a_studio_that_is_stopped_draws_nothing_more(root: Path) -> None:
+    text = "The sea is wide, and the ship sails over the sea. "
+    tokenizer = Tokenizer.from_bpe(train_bpe([text] * 4, 300), CHATML)
+    config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=1_000_000)
+    traits = {"reads": "conversations", "chats": True, "measure": "nats_per_token"}
+    with Run.open(root / "long", "sft", TrainingConfig(out=root / "long"), None, traits) as run:
+        save_model(root / "long", CausalLM(config), tokenizer, card="")
+        run.finish()
+    asked = Asked("long", typed="How?", who="ann", max_new_tokens=1_000_000)  # for an hour
+
+    async def vote() -> None:
+        studio = Studio(root, Admission(), opened, looked)
+        votes = await studio._voting._votes()
+        key = await votes.begin(asked)
+        while not (found := await votes.position(key)).voting.ended[1]:
+            await asyncio.sleep(0.02)
+        await studio.stop()
+        again = await votes.position(key)
+        assert again.shown is None and again.todo and found.voting.drawing is None
+
+    asyncio.run(vote())
+
+
+# Keys.
+
+BROWSER = """
+const heard = {};
+const buttons = [["left", "1 l ArrowLeft"], ["undo", "u"]].map(([name, keys]) => ({
+  dataset: { keys }, click() { pressed.push(name); },
+}));
+const pressed = [];
+let now = 0;
+globalThis.performance = { now: () => now };
+globalThis.document = {
+  querySelector: () => ({ addEventListener() {}, querySelectorAll: () => buttons }),
+};
+globalThis.addEventListener = (name, does) => { heard[name] = does; };
+const press = (key, more = {}) =>
+  heard.keydown({ key, target: {}, preventDefault() {}, ...more });
+"""
+
+
+@NODE
+def test_keys_press_the_buttons() -> None:
+    steps = """
+      press("1");  // nobody has read anything yet
+      now = 5000;
+      for (const key of ["1", "L", "ArrowLeft", "u", "x", "Enter"]) press(key);
+      for (const one of ["repeat", "altKey", "ctrlKey", "metaKey"]) press("1", { [one]: true });
+      press("1", { target: { closest: () => ({}) } });  // it is written into a field
+      console.log(JSON.stringify(pressed));
+    """
+    done = subprocess.run(
+        ["node", "-e", f"{BROWSER}\n{ballot_script()}\n{steps}"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["left", "left", "left", "undo"]
