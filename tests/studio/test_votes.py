@@ -378,6 +378,7 @@ def test_a_page_that_is_not_known_says_how_to_go_on(root: Path, voter: Voter, sh
     anew = Voter(show(root), voter.at)
     answer = anew.client.get(voter.at)
     assert answer.status_code == 404 and "begin with the same once more" in read_text(answer)
+    assert '<a href="/vote">' in answer.text
     anew.begin()
     assert anew.at == voter.at and "<h1>Prompt 2 of 4</h1>" in anew.look()
 

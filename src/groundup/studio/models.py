@@ -73,6 +73,8 @@ class OnDemand:
         self._make_room(name, folder)
         stamp = weights_stamp(folder)
         served = await asyncio.to_thread(self._open, name, folder)
+        # Several threads may compute with it, and none of them is to switch it for the others.
+        served.model.eval()
         self._loaded[name] = _Known(folder, stamp, served)
         return served
 

@@ -199,7 +199,7 @@ def _form(
             "temperature",
             "Temperature",
             "The higher, the more chance draws.",
-            empty="as the model's folder says",
+            empty="as the model's folder says, else 0.7",
         ),
         Entry(
             "max_new_tokens",

@@ -65,9 +65,9 @@ class VoteRoutes:
             Route("/vote", admitted(self._form)),
             Route("/vote", admitted(self._begin), methods=["POST"]),
             Route("/vote.js", admitted(self._script)),
-            Route(key, admitted(self._ballot)),
-            Route(key, admitted(self._vote), methods=["POST"]),
-            Route(f"{key}/result", admitted(self._result)),
+            Route(key, admitted(self._leading(self._ballot))),
+            Route(key, admitted(self._leading(self._vote)), methods=["POST"]),
+            Route(f"{key}/result", admitted(self._leading(self._result))),
         ]
 
     async def stop(self) -> None:
@@ -134,6 +134,18 @@ class VoteRoutes:
         position = await votes.position(key)
         log = await asyncio.to_thread(votes.log, position.voting)
         return await self._page(lambda: result_page(position, key, log, self._runs.root))
+
+    def _leading(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint; what it refuses has a link to where it is begun once more."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await endpoint(request)
+            except (BadRequest, UserError) as error:
+                status = error.status if isinstance(error, BadRequest) else 400
+                return self._wrong(status, str(error), ("Begin once more", "/vote"))
+
+        return answer
 
     async def _script(self, _: Request) -> Response:
         answer = Response(ballot_script(), media_type="text/javascript")
