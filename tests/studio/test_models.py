@@ -154,6 +154,18 @@ def test_an_adapter_is_another_model_on_a_base_that_was_trained_anew(
     assert weights_stamp(adapter) != before
 
 
+def test_a_model_that_several_threads_ask_stays_as_it_answers(trained: Path) -> None:
+    """Else the thread that began first would switch dropout on, and another still draws."""
+
+    def training(name: str, folder: Path) -> Served:
+        served = opened(name, folder)
+        served.model.train()
+        return served
+
+    served = asyncio.run(OnDemand(Runs(trained).models, training).load("journey/sft"))
+    assert served is not None and not any(part.training for part in served.model.modules())
+
+
 def test_there_is_no_model_of_a_run_that_is_gone(on_demand: OnDemand, trained: Path) -> None:
     async def load() -> tuple[Served | None, ...]:
         first = await on_demand.load("a")
