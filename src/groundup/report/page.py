@@ -21,6 +21,7 @@ from markupsafe import Markup, escape
 
 from groundup.report.ballot import Ballot, Questionnaire
 from groundup.report.claim import Claim, Outcome
+from groundup.report.fields import Button, Settings
 from groundup.report.figure import Plot
 from groundup.report.table import Mark, Table
 from groundup.runs.files import write_bytes
@@ -194,7 +195,7 @@ class Live:
 
 
 _Text: TypeAlias = str | Note | Box | Heading | Listing | Claims | Links
-_Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans | Form
+_Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans | Form | Settings | Button
 # As text, for a fold holds blocks itself.
 Block: TypeAlias = "_Text | _Shown | Ballot | Questionnaire | Plots | Fold"
 
