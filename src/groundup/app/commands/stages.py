@@ -42,7 +42,7 @@ def _command(stage: Stage) -> Callable[..., None]:
         bound = signature.bind(*given, **settings)
         bound.apply_defaults()
         own = bound.arguments.pop("mine", None)
-        config = configured(stage.config, _located(stage, bound.arguments), spelled)
+        config = configured(stage.config, located(stage, bound.arguments), spelled)
         out = getattr(config, "out", None)
         was_finished = out is not None and is_finished(out)
         with with_parts(own, out):
@@ -51,19 +51,23 @@ def _command(stage: Stage) -> Callable[..., None]:
             say(f"{folder} was finished before, with these settings.")
         say(farewell(stage, folder))
 
-    fields = sorted(
+    signature = inspect.Signature(
+        [_parameter(stage, name, field, name == stage.positional) for name, field in fields(stage)]
+        + ([_MINE] if stage.takes_parts else [])
+    )
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    return command
+
+
+def fields(stage: Stage) -> list[tuple[str, FieldInfo]]:
+    """The fields of a stage's config in the order of --help: first what it cannot do without."""
+    return sorted(
         stage.config.model_fields.items(),
         key=lambda item: (
             item[0] != stage.positional,
             item[0] == "out" or not item[1].is_required(),
         ),
     )
-    signature = inspect.Signature(
-        [_parameter(stage, name, field, name == stage.positional) for name, field in fields]
-        + ([_MINE] if stage.takes_parts else [])
-    )
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    return command
 
 
 _MINE = inspect.Parameter("mine", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Mine)
@@ -76,18 +80,22 @@ _OF_ADAPTERS = set(TuningConfig.model_fields) - set(TrainingConfig.model_fields)
 _OF_ADAPTERS -= {"model", "context", "adapter"}
 
 
-def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
-    group = _OWN
+def group(stage: Stage, name: str) -> Group:
+    """The group of --help that a field of a stage's config stands in."""
     if issubclass(stage.config, TrainingConfig) and name in _OF_TRAINING:
-        group = _TRAINING
-    elif issubclass(stage.config, TuningConfig) and name in _OF_ADAPTERS:
-        group = _ADAPTERS
+        return _TRAINING
+    if issubclass(stage.config, TuningConfig) and name in _OF_ADAPTERS:
+        return _ADAPTERS
+    return _OWN
+
+
+def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
     default = inspect.Parameter.empty if field.is_required() else field.default
     option = Parameter(
         help=told(field),
         # What is on by default can be turned off: --no-….
         negative=None if default is True else "",
-        group=group,
+        group=group(stage, name),
         consume_multiple=not positional,
         show_default=_as_typed if _is_told(default) else False,
         show=name not in stage.config.unused,
@@ -111,8 +119,11 @@ def _as_typed(default: Any) -> str:
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with their inputs located; raise `UserError` for one that is missing."""
+def located(stage: Stage, settings: dict[str, Any], *, fetch: bool = True) -> dict[str, Any]:
+    """Return the settings with their inputs located; raise `UserError` for one that is missing.
+
+    Models that are given by name are downloaded for that; without `fetch` they stay names.
+    """
     found = dict(settings)
     for name in stage.inputs:
         if name not in found:
@@ -124,7 +135,7 @@ def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
         several = isinstance(found[name], tuple)
         given = found[name] if several else (found[name],)
         if INPUTS[name] == ("model",):
-            given = [find_model(path) for path in given]
+            given = [path if is_named(path) and not fetch else find_model(path) for path in given]
         for path in given:
             if not is_named(path) and not path.exists():
                 shown = path if str(path).isprintable() else repr(str(path))
