@@ -262,8 +262,9 @@ def _add_models(app: App) -> None:
         _MODELS,
         "See in a browser all that was trained here, talk to it, and look into it.",
         "Every run below a folder, as the tree of its lineage, with its curves, its samples and "
-        "its plan, also while it trains. Its pages are on this machine alone unless --host says "
-        "otherwise; it needs the extra `serve`, which make quickstart installs.",
+        "its plan, also while it trains. Runs are started there as well, by forms that show the "
+        "command that they are, and stopped and continued. Its pages are on this machine alone "
+        "unless --host says otherwise; it needs the extra `serve`, which make quickstart installs.",
         usage="studio [OPTIONS] [FOLDER]",
     )
     _add(
@@ -353,7 +354,7 @@ def _ended(arguments: Sequence[str]) -> int:
         app(words)
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
-        why = _misread(error, arguments) if isinstance(error, CycloptsError) else str(error)
+        why = misread(error, arguments) if isinstance(error, CycloptsError) else str(error)
         if ranks.tells_errors():
             return _complain(why)
         time.sleep(_SILENCE)
@@ -406,7 +407,7 @@ def _in_terminal(text: str) -> str:
     return wrapped(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else text
 
 
-def _misread(error: CycloptsError, arguments: Sequence[str]) -> str:
+def misread(error: CycloptsError, arguments: Sequence[str]) -> str:
     """Return why the arguments cannot be read, in one line, and where to look."""
     why = " ".join(str(error).split())
     if isinstance(error, MissingArgumentError) and error.argument is not None:

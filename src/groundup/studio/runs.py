@@ -254,6 +254,14 @@ class Runs:
         return latest
 
 
+def is_place(path: str) -> bool:
+    """Whether a run at that path below the folder would be shown."""
+    parts = path.split("/")
+    return len(parts) <= _MOST_DEPTH and not any(
+        part.startswith(".") or part in _PASSED for part in parts
+    )
+
+
 def _is_own_file(path: Path) -> bool:
     """Whether a file lies there that can be read, and no link, which may lead elsewhere."""
     return os.path.isfile(path) and not os.path.islink(path) and os.access(path, os.R_OK)

@@ -5,6 +5,7 @@
     GET  /talk              the page to talk in, and under /v1 the interface, of `groundup serve`
     POST /look              the page of `groundup xray`, of a model and a text
     GET  /vote              blind votes on two answers, as of `groundup label` (`vote_routes`)
+    /start /stop /continue  runs that are begun and ended from here (`start`)
 
 Pages are made from the runs' own files, one at a time, and need no JavaScript to be read. Models,
 and torch, are loaded when somebody talks to one.
@@ -17,7 +18,7 @@ import functools
 import socket
 import traceback
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,9 @@ from groundup.serve.admission import (
 from groundup.serve.server import address, admission, answer
 from groundup.studio.pages import MOST_LETTERS, home_page, refusal_page, run_page
 from groundup.studio.runs import Run, Runs
+from groundup.studio.start import Starting
 from groundup.studio.vote_routes import VoteRoutes
+from groundup.studio.words import Kind
 
 if TYPE_CHECKING:
     from groundup.serve.api import API
@@ -87,7 +90,8 @@ class Studio:
     """The pages for whom `door` admits; `app` is the ASGI application.
 
     `open` loads a model by its name and folder, and `look` is the page of what a model in a folder
-    does with a text, or with a message where the last argument says so.
+    does with a text, or with a message where the last argument says so. `kinds` are the stages that
+    can be started.
     """
 
     def __init__(
@@ -96,9 +100,11 @@ class Studio:
         door: Admission,
         open: Callable[[str, Path], Served],
         look: Callable[[str, Path, str, bool], str],
+        kinds: Callable[[], Mapping[str, Kind]] = dict,
     ) -> None:
         self._runs, self._door = Runs(root), door
         self._open, self._look_inside = open, look
+        self._begin = Starting(self._runs, door, kinds, _shown)
         self._api: API | None = None
         self._all_models: OnDemand | None = None
         self._voting = VoteRoutes(self._runs, self._on_demand, self._page, _refusal)
@@ -115,6 +121,7 @@ class Studio:
                 Route("/look", self._admitted(self._look), methods=["POST"]),
                 *self._voting.routes(self._admitted),
                 Route("/live.js", self._admitted(self._script)),
+                *self._begin.routes(self._admitted),
                 Route("/v1/{rest:path}", _Passing(door, self._models)),
             ],
             exception_handlers={HTTPException: self._no_address},
@@ -130,21 +137,26 @@ class Studio:
     async def stop(self) -> None:
         """Draw nothing more; clients that wait are told so."""
         await self._voting.stop()
+        await self._begin.leave()
         if self._api is not None:
             await self._api.stop()
 
     # Pages.
 
     async def _home(self, _: Request) -> Response:
-        return await self._page(lambda: home_page(self._runs))
+        return await self._page(lambda: self._begin.on_home(home_page(self._runs)))
 
     async def _run(self, request: Request) -> Response:
         def made() -> Page:
+            path = request.path_params["path"]
+            if self._runs.one(path) is None and (unborn := self._begin.unborn(path)) is not None:
+                return unborn
             run = self._found(request)
             samples = run.file("samples.jsonl")
-            return run_page(
+            page = run_page(
                 self._runs, run, self._curves(run), read_lines(samples) if samples else []
             )
+            return self._begin.on_run(page, run)
 
         return await self._page(made)
 
@@ -282,6 +294,11 @@ class Studio:
         return _refusal(error.status_code, f"{request.method} {path} is no address here")
 
 
+def _shown(page: Page, status: int) -> Response:
+    content = html(page).encode("utf-8", errors="replace")
+    return HTMLResponse(content, status, headers=_PAGE_HEADERS)
+
+
 def _form(body: bytes) -> dict[str, list[str]]:
     try:
         return parse_qs(body.decode("utf-8", errors="replace"), max_num_fields=8)
@@ -322,10 +339,11 @@ def studio(
     api_key: str | None,
     open: Callable[[str, Path], Served],
     look: Callable[[str, Path, str, bool], str],
+    kinds: Callable[[], Mapping[str, Kind]] = dict,
 ) -> None:
     """Show what lies below a folder at that socket until Ctrl-C."""
     door = admission(at, given_host, api_key)
-    shown = Studio(root, door, open, look)
+    shown = Studio(root, door, open, look, kinds)
     say(f"Studio:      {address(at)} in a browser")
     say(f"Shown:       all runs below {root.resolve()}")
     answer(shown.app, at, door, shown.stop)

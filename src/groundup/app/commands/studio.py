@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from groundup.errors import UserError
 
 if TYPE_CHECKING:
     from groundup.serve.worker import Served
+    from groundup.studio.words import Kind
 
 
 @checked
@@ -47,5 +49,10 @@ def studio(
         links = look_links(folder, name, at)
         return page(at, text, name=name, chat=as_message, links=links)
 
+    def kinds() -> Mapping[str, Kind]:
+        from groundup.app.starting import kinds
+
+        return kinds()
+
     with listening(host, port) as socket:
-        show(folder, socket, host, api_key=api_key, open=open, look=look)
+        show(folder, socket, host, api_key=api_key, open=open, look=look, kinds=kinds)

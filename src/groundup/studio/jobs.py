@@ -1,0 +1,235 @@
+"""Commands that the studio has started: each a process of its own, with its words, log and end.
+
+A process has a session of its own, so that neither Ctrl-C in the studio's terminal nor the end of
+the studio ends it; a later studio finds it again by its record. Records and logs lie in the cache
+and not among the runs: a folder of runs that comes from elsewhere cannot say what is to be started
+here, or which process to stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from groundup.errors import UserError
+from groundup.runs.cache import cache_folder
+from groundup.runs.console import printable
+from groundup.runs.files import is_count, is_number, read_json_object, write_json
+from groundup.runs.folder import utc_now
+
+# Of a log, as much as is read on a page.
+_TAIL_BYTES = 20_000
+_WIDTH = 76
+# What Ctrl-C and SIGTERM end with: told by the command, or by the signal where it had none begun.
+_STOPPED = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that was started for the run at `path`; `words` stand behind `groundup`.
+
+    `kind` is the kind of step that it is, and `typed` what its form had. `code` is what it ended
+    with, None while it runs and where nobody was there to see its end.
+    """
+
+    path: str
+    kind: str
+    typed: Mapping[str, str]
+    words: tuple[str, ...]
+    log: Path
+    pid: int
+    created: float
+    code: int | None = None
+    lives: bool = False
+    asked_to_stop: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return self.code is not None and self.code != 0 and self.code not in _STOPPED
+
+    def said(self) -> str:
+        """The end of what it wrote, since it was started last."""
+        try:
+            with open(self.log, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL_BYTES))
+                text = file.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+        return printable(text.rpartition(f"{_begun(self.words)}\n")[2])
+
+    def complaint(self) -> str:
+        """Why it failed, in its own words."""
+        lines = [line for line in self.said().splitlines() if line.strip()]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        said = "\n".join(errors or lines[-3:])
+        return said or f"it ended with exit code {self.code} and wrote nothing"
+
+
+def command_lines(words: Sequence[str]) -> str:
+    """The command as a person writes it in a shell: a long one with an option to a line."""
+    parts = [shlex.quote(word) for word in ("groundup", *words)]
+    line = " ".join(parts)
+    if len(line) <= _WIDTH or sys.platform == "win32":
+        return line
+    return "".join(
+        f" \\\n  {part}" if part.startswith("--") else f" {part}" for part in parts
+    ).removeprefix(" ")
+
+
+def _begun(words: Sequence[str]) -> str:
+    """What stands in a log where a command begins."""
+    return f"$ groundup {shlex.join(words)}"
+
+
+class Jobs:
+    """The commands that were started for runs below `root`; `here` is where they are run."""
+
+    def __init__(self, root: Path, here: Path) -> None:
+        self.root, self.here = Path(os.path.realpath(root)), here
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._stopping = set[int]()
+        self._writing = threading.Lock()
+
+    def of(self, path: str) -> Job | None:
+        """The command that was started last for the run at that path."""
+        try:
+            file = self._file(path, "json")
+            return self._job(read_json_object(file), file.with_suffix(".log"))
+        except UserError:  # none, or a damaged record
+            return None
+
+    def alive(self) -> list[Job]:
+        """All that run now, also those that an earlier studio has started."""
+        found = []
+        with suppress(UserError, OSError):
+            for file in sorted(self._folder.glob("*.json")):
+                with suppress(UserError):
+                    job = self._job(read_json_object(file), file.with_suffix(".log"))
+                    found += [job] if job is not None and job.lives else []
+        return found
+
+    def start(self, path: str, kind: str, typed: Mapping[str, str], words: Sequence[str]) -> Job:
+        """Start `groundup WORDS` for the run at that path; what it writes goes to its log.
+
+        Raises `UserError` where there is no room for its record, or it cannot be started.
+        """
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            log = self._file(path, "log")
+            with open(log, "ab") as file:
+                file.write(f"{_begun(words)}\n".encode("utf-8", errors="backslashreplace"))
+                file.flush()
+                child = self._spawned(words, file.fileno())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the command cannot be started here ({error}); start it in a terminal"
+            ) from None
+        created = 0.0
+        with suppress(psutil.Error):  # it has ended already
+            created = psutil.Process(child.pid).create_time()
+        job = Job(path, kind, dict(typed), tuple(words), log, child.pid, created, lives=True)
+        self._children[path] = child
+        self._record(job, None)
+        # No thread of a pool: those are waited for when the studio ends.
+        threading.Thread(target=self._watch, args=(job, child), daemon=True).start()
+        return job
+
+    def stop(self, job: Job) -> None:
+        """Do what Ctrl-C does; a second time it ends at once, whatever is not saved."""
+        self._stopping.add(job.pid)
+        with suppress(ProcessLookupError, psutil.Error):
+            if sys.platform == "win32":
+                psutil.Process(job.pid).send_signal(signal.CTRL_BREAK_EVENT)
+            else:
+                os.killpg(job.pid, signal.SIGINT)  # with all that it has started, as a terminal
+
+    # Processes.
+
+    def _spawned(self, words: Sequence[str], log: int) -> subprocess.Popen[bytes]:
+        environment = {name: one for name, one in os.environ.items() if name != "GROUNDUP_API_KEY"}
+        # -P: no file of the folder that it runs in takes the place of a library.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "groundup", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=self.here,
+            env=environment | {"PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+
+    def _watch(self, job: Job, child: subprocess.Popen[bytes]) -> None:
+        code = child.wait()
+        with suppress(UserError, OSError):
+            self._record(job, code)
+
+    # Records.
+
+    @cached_property
+    def _folder(self) -> Path:
+        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return cache_folder() / "studio" / name
+
+    def _file(self, path: str, suffix: str) -> Path:
+        name = hashlib.sha256(path.encode()).hexdigest()[:24]
+        return self._folder / f"{name}.{suffix}"
+
+    def _record(self, job: Job, code: int | None) -> None:
+        with self._writing:
+            # What was started anew since has a record of its own there.
+            known = self.of(job.path) if code is not None else None
+            if known is not None and known.pid != job.pid:
+                return
+            line: dict[str, Any] = {"path": job.path, "kind": job.kind, "typed": dict(job.typed)}
+            line |= {"words": list(job.words), "pid": job.pid, "created": job.created}
+            line |= {"code": code, "time": utc_now()}
+            write_json(self._file(job.path, "json"), line, sync=False)
+
+    def _job(self, known: dict[str, Any], log: Path) -> Job | None:
+        path, kind, typed = known.get("path"), known.get("kind"), known.get("typed")
+        words, pid, created = known.get("words"), known.get("pid"), known.get("created")
+        code = known.get("code")
+        if not (
+            isinstance(path, str)
+            and isinstance(kind, str)
+            and isinstance(typed, dict)
+            and all(isinstance(one, str) for one in typed.values())
+            and isinstance(words, list)
+            and all(isinstance(word, str) for word in words)
+            and is_count(pid)
+            and is_number(created)
+        ):
+            return None
+        child = self._children.get(path)
+        if child is not None and child.pid == pid:
+            code = child.poll()
+            lives = code is None
+        else:
+            lives = code is None and _lives(pid, created)
+        asked = pid in self._stopping and lives
+        code = code if isinstance(code, int) else None
+        return Job(path, kind, typed, tuple(words), log, pid, created, code, lives, asked)
+
+
+def _lives(pid: int, created: float) -> bool:
+    """Whether that very process runs; another program may have its number by now."""
+    try:
+        found = psutil.Process(pid)
+        return abs(found.create_time() - created) < 0.1 and found.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OverflowError):
+        return False

@@ -1,0 +1,377 @@
+"""Runs that are started, stopped and continued from the studio's pages."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.conftest import Workshop
+from tests.studio.conftest import Show
+
+from groundup.app.cli import app
+from groundup.app.settings import configured
+from groundup.app.stages import EXPERIMENTS, STAGES
+from groundup.app.starting import kinds
+from groundup.errors import UserError
+from groundup.runs.files import write_kept
+from groundup.runs.folder import is_finished, read_run, read_status
+from groundup.studio.jobs import Jobs, command_lines
+from groundup.studio.runs import is_place
+from groundup.studio.words import NO, YES, below, typed, typed_again, words
+
+# As long as a busy machine takes for some steps of a tiny model.
+PATIENCE = 120
+TINY = {"depth": "1", "width": "64", "context": "64", "micro_rows": "2", "save_every": "3"}
+TINY |= {"compile": "off", "threads": "1", "dtype": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to be in, whose cache is its own; runs are shown and started in `runs`."""
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    yield tmp_path
+    for job in Jobs(tmp_path / "runs", tmp_path).alive():  # of a test that failed
+        os.kill(job.pid, signal.SIGKILL)
+
+
+def until(done: Callable[[], Any]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def tiny(workshop: Workshop, out: str, **more: str) -> dict[str, str]:
+    """The form of a tiny pre-training."""
+    inputs = {"data": str(workshop.data), "tokenizer": str(workshop.tokenizer)}
+    return {"stage": "pretrain", **inputs, **TINY, "out": out, **more}
+
+
+def box(page: httpx.Response) -> str:
+    found = re.search(r'<div class="honest">(.*?)</div>', page.text, re.DOTALL)
+    return "" if found is None else html.unescape(re.sub(r"<[^>]+>", " ", found[1]))
+
+
+# A run's life.
+
+
+def test_a_run_is_started_stopped_by_a_later_studio_and_continued(
+    workshop: Workshop, show: Show, here: Path
+) -> None:
+    client, out = show(here / "runs"), here / "runs" / "base"
+    # Steps so slow that there is time to stop between them.
+    form = tiny(workshop, "runs/base", steps="30", rows="64")
+    started = client.post("/start", data=form | {"start": "on"})
+    assert (started.status_code, started.headers["location"]) == (303, "/runs/base")
+    # There may be no run yet, but there is its page.
+    page = client.get("/runs/base").text
+    assert 'id="stop"' in page and "--micro-rows 2" in page
+
+    # One at a time, unless somebody wants it so.
+    second = client.post("/start", data=tiny(workshop, "runs/other", steps="1"))
+    assert second.status_code == 400 and "base runs now" in box(second)
+    assert 'name="beside"' in second.text and not (here / "runs" / "other").exists()
+
+    # Processes outlive the studio: another one finds it, and stops it.
+    later = show(here / "runs")
+    until(lambda: (read_status(out) or {}).get("step", 0) >= 1)
+    assert later.post("/stop", data={"run": "base"}).headers["location"] == "/runs/base"
+    until(lambda: (read_status(out) or {})["state"] == "stopped")
+    assert list((out / "checkpoints").glob("step-*")) and not is_finished(out)
+    until(lambda: 'id="continue"' in later.get("/runs/base").text)
+    page = later.get("/runs/base").text
+    assert 'id="stop"' not in page and "The command failed" not in page
+
+    assert later.post("/continue", data={"run": "base"}).headers["location"] == "/runs/base"
+    until(lambda: is_finished(out))
+    until(lambda: "Go on from here" in later.get("/runs/base").text)
+    page = later.get("/runs/base").text
+    assert not {'id="stop"', 'id="continue"'} & set(re.findall(r'id="\w+"', page))
+    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert sum(line["kind"] == "train" for line in steps) == 30
+
+
+def test_what_a_command_complains_of_is_shown_and_can_be_corrected(
+    workshop: Workshop, show: Show, here: Path
+) -> None:
+    client = show(here / "runs")
+    (here / "bad.jsonl").write_text('{"text": 3}\n')
+    form = {
+        "stage": "tokenizer",
+        "data": "bad.jsonl",
+        "vocab_size": "320",
+        "out": "runs/vocabulary",
+    }
+    first = client.post("/start", data=form)
+    if first.status_code == 303:  # it took longer than a form waits
+        until(lambda: "failed" in box(client.get("/runs/vocabulary")))
+        first = client.get("/runs/vocabulary")
+    assert "bad.jsonl" in box(first) and "error:" not in box(first)
+    again = client.get("/start?stage=tokenizer&again=vocabulary")
+    assert 'value="bad.jsonl"' in again.text and 'value="320"' in again.text
+
+    form |= {"data": str(workshop.data), "again": "vocabulary"}
+    assert client.post("/start", data=form).status_code == 303
+    until(lambda: is_finished(here / "runs" / "vocabulary"))
+    until(lambda: "Go on from here" in client.get("/runs/vocabulary").text)
+    page = client.get("/runs/vocabulary").text
+    assert "failed" not in page and "/start?stage=pretrain&amp;from=vocabulary" in page
+
+
+# What is typed.
+
+
+@pytest.mark.parametrize(
+    ("more", "said", "field"),
+    [
+        ({"steps": "x"}, "--steps='x' must be a whole number", "steps"),
+        ({"steps": "0"}, "--steps=0 must be at least 1", "steps"),
+        ({"data": ""}, "--data", "data"),
+        ({"tokenizer": "nowhere"}, "--tokenizer=nowhere is not there", "tokenizer"),
+        ({"warmup": "0.6"}, "warmup=0.6 and decay=0.5", "warmup"),
+        ({"mixture": "world"}, "--mixture='world' must be a name", "mixture"),
+        ({"gradient_checkpointing": "maybe"}, "must be yes or no", "gradient_checkpointing"),
+        ({"out": "elsewhere"}, "does not lie below", "out"),
+        ({"out": "runs"}, "does not lie below", "out"),
+        ({"out": "runs/../../x"}, "does not lie below", "out"),
+        ({"out": "runs/.hidden"}, "would not be shown", "out"),
+        ({"out": "runs/a/b/c/d/e/f/g"}, "would not be shown", "out"),
+        ({"out": "runs/link/x"}, "does not lie below", "out"),
+        ({"out": "runs/taken"}, "holds something already", "out"),
+        ({"out": "runs/x\0"}, "is no folder's name", "out"),
+    ],
+)
+def test_bad_settings_start_nothing_and_are_kept(
+    workshop: Workshop, show: Show, here: Path, more: dict[str, str], said: str, field: str
+) -> None:
+    (here / "taken").mkdir()
+    (here / "runs" / "link").symlink_to(here / "taken")
+    (here / "runs" / "taken").mkdir()
+    (here / "runs" / "taken" / "mine.txt").touch()
+    form = tiny(workshop, "runs/base", steps="1", prompt='"><script>', start="on") | more
+    page = show(here / "runs").post("/start", data=form)
+    assert page.status_code == 400
+    assert said in box(page)
+    [wrong] = re.findall(r'<div class="field wrong">.*?name="(\w+)"', page.text, re.DOTALL)
+    assert wrong == field
+    # What was typed is there still, also where it is folded away, and is text.
+    kept = dict(re.findall(r'<input [^>]*name="(\w+)"[^>]* value="([^"]*)"', page.text))
+    assert kept["prompt"] == "&#34;&gt;&lt;script&gt;" and "<script>" not in page.text
+    assert kept["width"] == "64" and kept["out"] == form["out"]
+    assert not (here / "cache").exists()
+    assert {one.name for one in (here / "runs").iterdir()} == {"link", "taken"}
+
+
+def test_a_form_shows_its_command_and_starts_nothing(
+    workshop: Workshop, show: Show, here: Path
+) -> None:
+    form = tiny(workshop, "", data="my file.txt", tokenizer=str(workshop.tokenizer), show="on")
+    (here / "my file.txt").write_text("the sea")
+    page = show(here / "runs").post("/start", data=form)
+    assert page.status_code == 200
+    [command] = re.findall(r"<pre>(.*?)</pre>", page.text, re.DOTALL)
+    assert html.unescape(command) == (
+        f"groundup pretrain \\\n  --data 'my file.txt' \\\n  --tokenizer {workshop.tokenizer} \\\n"
+        "  --depth 1 \\\n  --width 64 \\\n  --context 64 \\\n  --micro-rows 2 \\\n"
+        "  --save-every 3 \\\n  --dtype float32 \\\n  --compile off \\\n  --threads 1 \\\n"
+        "  --out runs/pretrain"
+    )
+    assert not (here / "cache").exists() and not list((here / "runs").iterdir())
+
+
+def test_every_stage_has_a_form_of_all_its_settings(show: Show, here: Path) -> None:
+    client = show(here / "runs")
+    choice = client.get("/start").text
+    for name, stage in (STAGES | EXPERIMENTS).items():
+        assert f'href="/start?stage={name}"' in choice
+        page = client.get(f"/start?stage={name}").text
+        fields = re.findall(r'<(?:input|select) id="field-(\w+)"', page)
+        shown = set(stage.config.model_fields) - stage.config.unused
+        assert sorted(fields) == sorted(shown)
+        plain = html.unescape(page).lower()
+        for field in shown:
+            assert (stage.config.model_fields[field].description or "?").lower() in plain
+    leading = client.get("/start?stage=sft").text.split("<details")[0]
+    assert re.findall(r'id="field-(\w+)"', leading) == [
+        *("model", "data", "out", "minutes", "steps", "epochs", "learning_rate", "adapter", "seed")
+    ]
+
+
+def test_a_run_goes_on_as_what_a_stage_can_take(trained: Path, show: Show) -> None:
+    shutil.rmtree(trained.parent / "runs")
+    client = show(trained)
+    page = client.get("/runs/journey/sft").text
+    section = page.split('id="next"')[1].split("</section>")[0]
+    taking = {name for name, one in kinds().items() if one.input_for("model") is not None}
+    assert set(re.findall(r"stage=([\w-]+)&amp;from=journey%2Fsft", section)) == taking
+    assert {"dpo", "reward", "eval"} <= taking and not {"data", "tokenizer"} & taking
+    form = client.get("/start?stage=dpo&from=journey/sft").text
+    kept = dict(re.findall(r'<input [^>]*name="(\w+)"[^>]* value="([^"]*)"', form))
+    assert kept["model"] == "shown/journey/sft" and kept["out"] == "shown/journey/dpo"
+    # A reward model is offered to what takes one, and a tokenizer's page says the same of it.
+    assert (
+        "stage=pretrain&amp;from=journey%2Ftokenizer" in client.get("/runs/journey/tokenizer").text
+    )
+    refused = client.get("/start?stage=tokenizer&from=journey/sft")
+    assert refused.status_code == 400 and "cannot go on from" in box(refused)
+
+
+def test_a_run_is_begun_again_with_the_settings_it_had(trained: Path, show: Show) -> None:
+    form = show(trained).get("/start?stage=sft&like=journey/sft").text
+    kept = dict(re.findall(r'<input [^>]*name="(\w+)"[^>]* value="([^"]*)"', form))
+    config = read_run(trained / "journey" / "sft")["config"]
+    assert kept["steps"] == str(config["steps"]) and kept["out"] == "shown/journey/sft-2"
+
+
+def test_a_run_that_says_anything_of_its_settings_hides_nothing(trained: Path, show: Show) -> None:
+    folder = trained / "journey" / "pretrain"
+    described = read_run(folder)
+    described["config"] |= {"data": "x" * 5000, "tokenizer": "\0", "steps": {"a": [1, None]}}
+    described["config"] |= {"mixture": [{}], "prompt": "<script>", "depth": ["'"], "seed": None}
+    write_kept(folder / "run.json", described)
+    client = show(trained)
+    for path in ("/runs/journey/pretrain", "/start?stage=pretrain&like=journey/pretrain"):
+        page = client.get(path)
+        assert page.status_code == 200 and "<script>" not in page.text
+    shown = client.get("/start?stage=pretrain&again=journey/pretrain").text
+    assert "&lt;script&gt;" in shown
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
+def test_the_words_of_a_run_are_its_settings(workshop: Workshop, stage: str) -> None:
+    folder, kind = workshop.finished(stage), kinds()[stage]
+    config = read_run(folder)["config"]
+    given = words(kind, typed_again(kind, config, str) | {"out": str(folder)})
+    _, bound, _ = app.parse_args(given)
+    bound.apply_defaults()
+    bound.arguments.pop("mine")
+    found = configured(STAGES[stage].config, bound.arguments)
+    assert found.model_dump(mode="json") == config
+    assert kind.check(given) == folder
+
+
+def test_nothing_that_is_typed_is_another_option() -> None:
+    kind = kinds()["sft"]
+    given = words(
+        kind,
+        {
+            "model": "--help",
+            "data": "a.jsonl 'b c.jsonl' --out=/etc --version",
+            "steps": "--out=/etc",
+            "mixture": "world=0.5 'harm-*=0.1'",
+            "double_quant": NO,
+            "use_dora": YES,
+            "use_rslora": NO,
+            "out": "x",
+        },
+    )
+    assert given == [
+        *("sft", "--model=--help"),
+        *("--data=a.jsonl", "--data=b c.jsonl", "--data=--out=/etc", "--data=--version"),
+        *("--steps=--out=/etc", "--mixture.world", "0.5", "--mixture.harm-*", "0.1"),
+        *("--use-dora", "--no-double-quant", "--out", "x"),
+    ]
+    with pytest.raises(UserError, match="must be a whole number"):
+        kind.check(given)
+    with pytest.raises(UserError, match="quotation mark that is not closed"):
+        words(kind, {"data": "it's"})
+
+
+def test_values_are_typed_as_they_are_read() -> None:
+    assert typed(None) == "" and typed(True) == YES and typed(0.5) == "0.5"
+    assert typed(["a", "b c"]) == "a 'b c'"
+    assert typed({"world": [0.7, 0.15], "thinking": False}) == "world=0.7,0.15 thinking=false"
+
+
+def test_a_long_command_has_an_option_to_a_line() -> None:
+    assert command_lines(["sft", "a b", "--steps", "3"]) == "groundup sft 'a b' --steps 3"
+    long = command_lines(["sft", "model", "--data", "x" * 70, "--out", "y"])
+    assert long == f"groundup sft model \\\n  --data {'x' * 70} \\\n  --out y"
+
+
+def test_outs_lie_below_the_root_by_whatever_name(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    (tmp_path / "way").symlink_to(root)
+    for text in ("runs/a/b", "runs/../runs/a/b", "way/a/b", str(root / "a" / "b")):
+        assert below(root, tmp_path, text, is_place) == "a/b"
+    assert below(tmp_path / "way", tmp_path, "runs/a", is_place) == "a"
+
+
+# Who may.
+
+
+def test_pages_of_strangers_start_and_stop_nothing(
+    workshop: Workshop, show: Show, here: Path
+) -> None:
+    client, form = show(here / "runs"), tiny(workshop, "runs/base", steps="1")
+    for headers in (
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:1"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"},
+        {"sec-fetch-site": "same-site", "sec-fetch-dest": "document"},
+        {"host": "evil.example"},
+    ):
+        for path in ("/start", "/stop", "/continue"):
+            assert client.post(path, data=form, headers=headers).status_code == 403, headers
+    # Nor does whoever only follows a link.
+    for path in ("/start?start=on", "/stop?run=base", "/continue?run=base"):
+        assert client.get(path, params=form).status_code in (200, 405)
+    assert not (here / "cache").exists() and not list((here / "runs").iterdir())
+
+
+def test_beyond_this_machine_a_key_is_needed(workshop: Workshop, show: Show, here: Path) -> None:
+    form = tiny(workshop, "runs/base", steps="1")
+    open_to_all = show(here / "runs", is_local=False)
+    page = open_to_all.get("/start?stage=pretrain")
+    assert "asks for no key" in box(page) and 'name="start"' not in page.text
+    assert open_to_all.post("/start", data=form | {"show": "on"}).status_code == 200
+    refused = open_to_all.post("/start", data=form)
+    assert refused.status_code == 403 and "--api-key" in box(refused)
+
+    keyed = show(here / "runs", is_local=False, api_key="sesame")
+    assert keyed.post("/start", data=form).status_code == 401
+    known = ("me", "sesame")
+    assert 'name="start"' in keyed.get("/start?stage=pretrain", auth=known).text
+    # Refused for its settings, and not for who asks.
+    assert keyed.post("/start", data=form | {"steps": "x"}, auth=known).status_code == 400
+    assert not (here / "cache").exists()
+
+
+def test_only_what_was_started_here_is_stopped(workshop: Workshop, show: Show, here: Path) -> None:
+    workshop.finished("pretrain")
+    client = show(workshop.folder)
+    for path in ("/stop", "/continue"):
+        refused = client.post(path, data={"run": "pretrain"})
+        assert refused.status_code == 400 and "was not started here" in box(refused)
+
+
+def test_a_record_of_another_process_is_none_of_a_living_one(here: Path) -> None:
+    jobs = Jobs(here / "runs", here)
+    job = jobs.start("base", "tokenizer", {}, ["--version"])
+    until(lambda: jobs.of("base") is not None and not jobs.alive())
+    ended = jobs.of("base")
+    assert ended is not None and ended.code == 0 and re.match(r"\d+\.", ended.said())
+    [record] = (here / "cache").rglob("*.json")
+    known = json.loads(record.read_text())
+    # This process has the number by now, or the file holds anything.
+    record.write_text(json.dumps(known | {"pid": os.getpid(), "code": None}))
+    later = Jobs(here / "runs", here)
+    found = later.of("base")
+    assert found is not None and not found.lives and not later.alive()
+    for damaged in ("{", "{}", json.dumps(known | {"words": [3]}), json.dumps([known])):
+        record.write_text(damaged)
+        assert later.of("base") is None and later.alive() == []
+    assert job.path == "base"
