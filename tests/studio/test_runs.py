@@ -439,7 +439,10 @@ def test_strangers_are_refused(trained: Path, show: Show) -> None:
 
 def test_a_key_is_asked_for_everywhere(trained: Path, show: Show) -> None:
     client = show(trained, api_key="a secret key")
-    for path in ("/", "/runs/journey/sft", "/report/journey/sft", "/talk", "/v1/models"):
+    for path in (
+        *("/", "/runs/journey/sft", "/report/journey/sft", "/talk", "/v1/models"),
+        *("/start", "/start?stage=dpo&from=journey/sft"),
+    ):
         refused = client.get(path)
         assert refused.status_code == 401 and "journey" not in refused.text, path
         wrong = client.get(path, auth=("anybody", "a wrong key"))
@@ -452,7 +455,10 @@ def test_a_key_is_asked_for_everywhere(trained: Path, show: Show) -> None:
     assert client.get("/").headers["www-authenticate"].startswith("Basic ")
 
 
-@pytest.mark.parametrize("path", ["/", "/runs/journey/pretrain", "/nowhere"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/runs/journey/pretrain", "/start", "/start?stage=sft&from=journey/pretrain", "/nowhere"],
+)
 def test_pages_need_nothing_but_this_server(trained: Path, show: Show, path: str) -> None:
     client = show(trained)
     answer = client.get(path)

@@ -1,8 +1,8 @@
 """Commands that the studio has started: each a process of its own, with its words, log and end.
 
-A process has a session of its own, so that neither Ctrl-C in the studio's terminal nor the end of
-the studio ends it; a later studio finds it again by its record. Records and logs lie in the cache
-and not among the runs: a folder of runs that comes from elsewhere cannot say what is to be started
+A process belongs to no terminal, so that neither Ctrl-C in the studio's own nor the end of the
+studio ends it; a later studio finds it again by its record. Records and logs lie in the cache and
+not among the runs: a folder of runs that comes from elsewhere cannot say what is to be started
 here, or which process to stop.
 """
 
