@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from groundup.learn.lesson import lesson_of
 from groundup.learn.road import find, road
 
 EXERCISES = pytest.mark.parametrize("exercise", road(), ids=lambda one: f"{one.number}-{one.name}")
+wrong_parts = functools.cache(wrong_answers)
 MISTAKES = [(exercise, name) for exercise in road() for name in exercise.page("wrong").REPLACES]
 
 
@@ -106,9 +108,21 @@ def test_the_stub_says_that_nothing_is_written(exercise: Exercise) -> None:
     ("exercise", "mistake"), MISTAKES, ids=[f"{one.name}-{name}" for one, name in MISTAKES]
 )
 def test_a_usual_mistake_is_named(exercise: Exercise, mistake: str) -> None:
-    # Draws that depend on the mistake, so that all are not tried on the same numbers.
-    seed = len(mistake)
-    verdict = judge(exercise, wrong_answers(exercise)[mistake], seed)
+    # Draws that depend on the mistake, so that all are not tried on the same numbers. For each seed
+    # every mistake of the exercise is computed: here are two, and below are many.
+    assert_named(exercise, mistake, seed=len(mistake) % 2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("exercise", "mistake"), MISTAKES, ids=[f"{one.name}-{name}" for one, name in MISTAKES]
+)
+def test_a_usual_mistake_is_named_on_other_draws(exercise: Exercise, mistake: str) -> None:
+    assert_named(exercise, mistake, seed=len(mistake))
+
+
+def assert_named(exercise: Exercise, mistake: str, seed: int) -> None:
+    verdict = judge(exercise, wrong_parts(exercise)[mistake], seed)
     assert verdict.state == "differs"
     assert verdict.named == mistake, (seed, verdict.named, verdict.lines)
     assert any(line.startswith("Hint: ") for line in verdict.lines)
