@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import Workshop
+from tests.conftest import Workshop, forget_finished
 
 from groundup.runs.files import read_json_object, read_lines
 from groundup.runs.folder import Run, is_finished
@@ -167,6 +168,7 @@ def test_under_a_constraint_too(workshop: Workshop, tmp_path: Path) -> None:
     assert len({one for one in found if one is not None}) > 2
 
 
+@pytest.mark.long
 def test_two_threads_in_bfloat16_give_the_same_bits_too(workshop: Workshop, tmp_path: Path) -> None:
     check(workshop, tmp_path, "pretrain", kills=1, threads=2, dtype="bfloat16")
 
@@ -201,29 +203,35 @@ def test_compiled_runs_resume_with_the_same_bits_and_learn_as_eager_ones_do(
 def test_a_finished_run_is_left_alone(workshop: Workshop) -> None:
     out = workshop.finished("pretrain")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    code, said = workshop.run(workshop.command("pretrain", out))
+    code, said = workshop.run_here(workshop.command("pretrain", out))
     assert code == 0, said
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_another_thread_count_is_refused_unless_allowed(workshop: Workshop, tmp_path: Path) -> None:
-    command, out, _, _ = stopped(workshop, "pretrain", tmp_path, 8, signal.SIGKILL)
+    out = tmp_path / "out"
+    shutil.copytree(workshop.finished("pretrain"), out)
+    forget_finished(out)
+    command = workshop.command("pretrain", out)
     # Torch counts its threads from the environment when the settings leave it open; here another
     # torch would say so too: the plan on disk is what is compared.
     plan = json.loads((out / "plan.json").read_text())
     plan["compute"]["threads"] = 3
     del plan["sha256"]  # as whoever changes it on purpose does
     (out / "plan.json").write_text(json.dumps(plan))
-    code, said = workshop.run(command)
+    code, said = workshop.run_here(command)
     assert code == 2
     assert "threads=3" in said and "--allow-inexact-resume" in said
-    code, said = workshop.run([*command, "--allow-inexact-resume"])
+    code, said = workshop.run_here([*command, "--allow-inexact-resume"])
     assert code == 0, said
 
 
 @pytest.mark.parametrize(
     ("stage", "number"),
-    [("sft", signal.SIGINT), ("ppo", signal.SIGINT), ("sft", signal.SIGTERM)],
+    [
+        pytest.param("sft", signal.SIGINT, marks=pytest.mark.long),
+        *(("ppo", signal.SIGINT), ("sft", signal.SIGTERM)),
+    ],
 )
 def test_a_stop_saves_and_says_how_to_go_on(
     workshop: Workshop, tmp_path: Path, stage: str, number: signal.Signals
