@@ -115,17 +115,31 @@ def test_an_export_is_held_against_its_folder(
         assert f"GGUF {kind.upper()}: tensors" in {check.name for check in checks}
 
 
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [
+        *(("adapter", "gguf"), ("four bits", "hf"), ("adapter", "itself")),
+        *(
+            pytest.param(name, to, marks=pytest.mark.long)
+            for name, to in (("adapter", "hf"), ("four bits", "gguf"), ("four bits", "itself"))
+        ),
+    ],
+)
 def test_an_export_is_held_against_an_adapter_or_4_bits(
-    folder: Path, tmp_path: Path, tokenizer: Tokenizer
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer, name: str, to: str
 ) -> None:
-    model = add_lora(quantize(load(folder)[0]), rank=2, targets=["q_proj"])
-    save_adapted(tmp_path / "adapter", model, tokenizer, card="# x\n", base=folder)
-    four = quantize(load(folder)[0])
-    save_model(tmp_path / "four", four, tokenizer, card="# x\n", dtype=torch.bfloat16)
-    for source in (tmp_path / "adapter", tmp_path / "four"):
-        file = export(source, type="f16") / f"{source.name}.f16.gguf"
-        for copy in (file, export(source, to="hf"), source):
-            assert differing(verify(copy, source)) == [], copy
+    model, source = quantize(load(folder)[0]), tmp_path / name
+    if name == "adapter":
+        add_lora(model, rank=2, targets=["q_proj"])
+        save_adapted(source, model, tokenizer, card="# x\n", base=folder)
+    else:
+        save_model(source, model, tokenizer, card="# x\n", dtype=torch.bfloat16)
+    copy = source
+    if to == "gguf":
+        copy = export(source, type="f16") / f"{name}.f16.gguf"
+    elif to == "hf":
+        copy = export(source, to="hf")
+    assert differing(verify(copy, source)) == [], copy
 
 
 def test_of_an_adapter_nothing_is_printed_but_the_table(
