@@ -110,6 +110,7 @@ def copied(looking: int, steps: int) -> float:
     return sum(losses[-10:]) / 10
 
 
+@pytest.mark.long
 def test_copying_is_learned_sooner() -> None:
     """Chance is ln 64 = 4.16 nats; one that knows which tokens a block has gets to some 2.4."""
     assert copied(2, 250) < copied(0, 250) - 0.3

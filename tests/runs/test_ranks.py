@@ -42,7 +42,7 @@ def torchrun(processes: int, command: list[str]) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("adapter", ["none", "qlora"])
+@pytest.mark.parametrize("adapter", ["none", pytest.param("qlora", marks=pytest.mark.long)])
 def test_two_processes_train_as_one_does(workshop: Any, tmp_path: Path, adapter: str) -> None:
     settings: dict[str, Any] = {"rows": 6, "micro_rows": 2, "adapter": adapter}
     # Sums in another order differ in their last bits, and high rates make more of that.
@@ -86,7 +86,7 @@ runpy.run_module("groundup", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+@pytest.mark.parametrize("stage", ["pretrain", pytest.param("sft", marks=pytest.mark.long)])
 def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage: str) -> None:
     uneven = tmp_path / "uneven.py"
     uneven.write_text(UNEVEN)
@@ -239,10 +239,15 @@ runpy.run_module("groundup", run_name="__main__", alter_sys=True)
 @pytest.mark.parametrize(
     ("machine", "device", "refusal"),
     [
-        (ONE_GPU, "cpu", None),
+        pytest.param(ONE_GPU, "cpu", None, marks=pytest.mark.long),
         (ONE_GPU, "cuda", "2 processes were started and have 1 GPU; start as many processes as"),
         (MAC, "auto", None),
-        (MAC, "mps", "device='mps' computes for one process and 2 were started; use device='cpu'"),
+        pytest.param(
+            MAC,
+            "mps",
+            "device='mps' computes for one process and 2 were started; use device='cpu'",
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["CPU beside a GPU", "one GPU for two", "a Mac's CPU", "a Mac's GPU for two"],
 )
@@ -276,7 +281,7 @@ def test_what_is_no_stage_that_trains_is_refused_once(tmp_path: Path) -> None:
     assert said.count("groundup run runs in one process and 2 were started; start it without") == 1
 
 
-@pytest.mark.parametrize("killed", ["0", "1", None])
+@pytest.mark.parametrize("killed", ["0", pytest.param("1", marks=pytest.mark.long), None])
 def test_how_a_run_ends_is_said_once(workshop: Any, tmp_path: Path, killed: str | None) -> None:
     """One process is killed, or torchrun asks both to stop."""
     out = tmp_path / "run"

@@ -154,7 +154,7 @@ def pretend_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Compiled, "to", lambda self, **where: self, raising=False)
 
 
-@pytest.mark.parametrize("machine", ["cpu", "mps"])
+@pytest.mark.parametrize("machine", ["cpu", pytest.param("mps", marks=pytest.mark.long)])
 def test_a_run_whose_compiler_was_found_wrong_goes_on_eagerly(
     machine: Literal["cpu", "mps"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,7 +134,9 @@ def laid(workshop: Any, path: Path, *others: Path, **settings: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("count", [1, 20, 60, 200, 1000, 5000])
+@pytest.mark.parametrize(
+    "count", [1, 20, 60, 200, 1000, pytest.param(5000, marks=pytest.mark.long)]
+)
 def test_every_size_of_data_gets_steps_enough(workshop: Any, tmp_path: Path, count: int) -> None:
     data, layout, reasons = laid(workshop, talks(tmp_path / "own.jsonl", count), minutes=3)
     assert layout.context == 256 and layout.replay == 0

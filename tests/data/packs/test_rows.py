@@ -64,7 +64,8 @@ def test_a_new_set_is_a_page_and_an_entry(two_sets: None) -> None:
 @pytest.mark.parametrize(
     ("name", "unknown"),
     [
-        *(("wiki", "answered"), ("wiki", "declined"), ("openbookqa", "answered")),
+        pytest.param("wiki", "answered", marks=pytest.mark.long),
+        *(("wiki", "declined"), ("openbookqa", "answered")),
         *(("openbookqa", "declined"), ("boolq", "answered")),  # whose rows are the same either way
     ],
 )
