@@ -306,7 +306,7 @@ def check(program: Program) -> None:
 
 
 def test_random_graphs():
-    run_unchecked(__file__, "300")
+    run_unchecked(__file__, "100")
 
 
 @pytest.mark.long
