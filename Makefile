@@ -12,7 +12,9 @@ ifneq ($(words $(VENV)),1)
 $(error VENV="$(VENV)" must be one word, as make takes a space for the end of a name)
 endif
 # One process a core, each with one thread. A file's tests stay together, as they share fixtures;
-# the long ones share little, and but for groups that say so they go to whoever is free.
+# the long ones share little, and but for groups that say so they go to whoever is free. Folders
+# come in their order: by the number of its tests, a file of few and slow ones would come last and
+# keep one process busy while the others have nothing left.
 PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --durations 30
 
 CHECKED = tests/maths tests/nn tests/world tests/data tests/report tests/evals tests/experiments
@@ -32,7 +34,7 @@ quickstart: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	-$(PULL)
-	$(PYTEST) --dist loadfile
+	$(PYTEST) --dist loadfile --no-loadscope-reorder
 
 # What takes long, of all tests or of those that LONG names.
 test-long: $(VENV)/installed-test
