@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -578,9 +579,17 @@ def test_smollm2s_logits_are_those_of_transformers(smollm2: Path) -> None:
     np.testing.assert_allclose(logits(model, ids), theirs, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("name", ["llama biased", "qwen3", "gpt2"])
-@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q4_1"])
+# Every kind with every model, and each of both once with its embeddings tied and once without.
+KEPT = [
+    pytest.param(kind, name, tied, marks=() if tied == (place % 2 == 0) else pytest.mark.long)
+    for place, (kind, name) in enumerate(
+        product(("q8_0", "q4_0", "q4_1"), ("llama biased", "qwen3", "gpt2"))
+    )
+    for tied in (True, False)
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "tied"), KEPT)
 def test_a_model_that_keeps_its_blocks(
     kind: str, name: str, tied: bool, tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
