@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -60,14 +61,25 @@ def damage(path: Path, way: str) -> None:
         path.mkdir()
 
 
-@pytest.fixture(scope="module", params=["pretrain", "sft", "dpo"])
-def whole(
-    request: pytest.FixtureRequest, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Path]:
+@pytest.fixture(scope="module")
+def short_run(
+    workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """A stage's run, made when first asked for: nobody damages it, but copies of it."""
+
+    @functools.cache
+    def made(stage: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole") / "run"
+        assert main(command(workshop, stage, folder)) == 0
+        return folder
+
+    return made
+
+
+@pytest.fixture(params=["pretrain", "sft", "dpo"])
+def whole(request: pytest.FixtureRequest, short_run: Callable[[str], Path]) -> tuple[str, Path]:
     """A short run that came to its end."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    assert main(command(workshop, request.param, folder)) == 0
-    return request.param, folder
+    return request.param, short_run(request.param)
 
 
 def command(workshop: Workshop, stage: str, out: Path) -> list[str]:
