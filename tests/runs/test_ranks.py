@@ -50,7 +50,7 @@ def test_two_processes_train_as_one_does(workshop: Any, tmp_path: Path, adapter:
     if adapter != "none":
         settings |= {"lora_rank": 4, "embedding_learning_rate": None}
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    code, said = workshop.run(workshop.command("sft", alone, **settings))
+    code, said = workshop.run_here(workshop.command("sft", alone, **settings))
     assert code == 0, said
     # Three micro-batches a step: one process has two of them and the other one.
     code, said = torchrun(2, workshop.command("sft", shared, **settings))

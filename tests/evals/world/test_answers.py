@@ -225,7 +225,7 @@ def config(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> EvalConfi
     changes: dict[str, Any] = {"data": data, "steps": 6}
     for stage in STAGES:
         own = {"tokenizer": tokenizer, "context": 256} if stage == "pretrain" else {}
-        code, said = workshop.run(workshop.command(stage, folder / stage, **changes, **own))
+        code, said = workshop.run_here(workshop.command(stage, folder / stage, **changes, **own))
         assert code == 0, said
         changes["model"] = folder / stage
     models = tuple(folder / stage for stage in STAGES)
