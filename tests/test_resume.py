@@ -168,7 +168,6 @@ def test_under_a_constraint_too(workshop: Workshop, tmp_path: Path) -> None:
     assert len({one for one in found if one is not None}) > 2
 
 
-@pytest.mark.long
 def test_two_threads_in_bfloat16_give_the_same_bits_too(workshop: Workshop, tmp_path: Path) -> None:
     check(workshop, tmp_path, "pretrain", kills=1, threads=2, dtype="bfloat16")
 

@@ -403,11 +403,14 @@ CHANGES: dict[str, Callable[[CausalLM], None]] = {
 }
 
 
-# One row goes through the kernel and many do not: each change is tried with one of the two, and of
-# the three ways to change a layer's forward two with the one and one with the other.
+# One row goes through the kernel and many do not: what changes a model's parts or their order is
+# tried with the kernel, and of the three ways to change a forward two with the one and one with the
+# other.
+_FORWARDS = 3 * 8
 CHANGED = [
-    pytest.param(change, rows, marks=() if turn == (number + number // 8) % 2 else pytest.mark.long)
+    pytest.param(change, rows, marks=() if turn == usual else pytest.mark.long)
     for number, change in enumerate(CHANGES)
+    for usual in [(number + number // 8) % 2 if number < _FORWARDS else 0]
     for turn, rows in enumerate((1, MOST_ROWS + 1))
 ]
 

@@ -49,6 +49,18 @@ def test_every_object_is_read_to_its_end(value: dict[str, Any], indent: int | st
         assert after(text.encode()) == END, text
 
 
+@pytest.mark.parametrize(
+    ("begun", "again"),
+    [
+        *(("", " "), ("{", "\n"), ('{"a"', " "), ('{"a":', "\t"), ('{"a":[', " "), ('{"a":1', " ")),
+        *(('{"a":1,', " "), ('{"a":1.', "3"), ('{"a":', "1")),
+    ],
+)
+def test_neither_blanks_nor_digits_go_on_for_ever(begun: str, again: str) -> None:
+    read_of_it = [after(f"{begun}{again * count}".encode()) is not None for count in range(100)]
+    assert 10 < sum(read_of_it) < 50 and read_of_it == sorted(read_of_it, reverse=True)
+
+
 def narrow(number: str) -> float:
     if re.fullmatch(r"-?\d{1,15}(\.\d+)?([eE][+-]?\d{1,2})?", number) is None:
         raise ValueError(f"{number} is wider than the mask")

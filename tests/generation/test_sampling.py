@@ -177,12 +177,12 @@ def test_penalties_are_those_of_a_loop_over_the_tokens(
         "counts": itemgetter(1),
     }
     begun = [(prompt, list[int]()) for prompt, _, _ in rows[:-1]]
-    tables = SeenTokens().of(begun, logits, **ways_to_tell)
+    tables = SeenTokens().updated(begun, logits, **ways_to_tell)
     for row, (_, drawn, _) in enumerate(rows[:-1]):
         for token in drawn:
             of_row = [table[row : row + 1] for table in (tables.anywhere, tables.counts)]  # type: ignore[index]
             SeenTokens(*of_row).add(torch.tensor([token]))
-    tables = tables.of(rows, logits, **ways_to_tell)
+    tables = tables.updated(rows, logits, **ways_to_tell)
     found = BatchedSampling(ways, 20, logits.device).penalize(logits, tables)
     for row, ((prompt, drawn, _), way) in enumerate(zip(rows, ways, strict=True)):
         expected = logits[row].double().tolist()
@@ -206,7 +206,7 @@ def test_penalties_are_those_of_llama_cpp(
     way = Sampling(
         repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency
     )
-    seen = SeenTokens().of([drawn], logits[None], anywhere=list, counts=list)
+    seen = SeenTokens().updated([drawn], logits[None], anywhere=list, counts=list)
     found = BatchedSampling([way], 9, logits.device).penalize(logits[None], seen)
     assert_close(found[0], torch.tensor(theirs))
 

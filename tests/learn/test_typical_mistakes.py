@@ -25,34 +25,43 @@ def part(exercise: str, **functions: object) -> ModuleType:
     return found
 
 
+# So many draws by default, and as many again as it takes to meet an odd one.
+SEEDS = pytest.mark.parametrize(
+    "seeds", [range(3), pytest.param(range(3, 20), marks=pytest.mark.long)], ids=["few", "many"]
+)
+
+
+@SEEDS
 @pytest.mark.parametrize("low", [-20.0, -100.0, -1000.0, -10_000.0])
-def test_a_mask_of_a_number_is_found_whatever_is_drawn(low: float) -> None:
+def test_a_mask_of_a_number_is_found_whatever_is_drawn(low: float, seeds: range) -> None:
     def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         scores = query @ key.mT / math.sqrt(query.shape[-1])
         return torch.where(mask, scores, low).softmax(-1) @ value
 
-    for seed in range(20):
+    for seed in seeds:
         verdict = judge(find("attention"), part("attention", attention=attention), seed)
         assert verdict.named == "masked_to_a_number", (seed, verdict.lines)
 
 
+@SEEDS
 @pytest.mark.parametrize("low", [-1e9, -1e30, torch.finfo(torch.float32).min])
-def test_a_mask_below_every_score_passes_whatever_is_drawn(low: float) -> None:
+def test_a_mask_below_every_score_passes_whatever_is_drawn(low: float, seeds: range) -> None:
     def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         scores = query @ key.mT / math.sqrt(query.shape[-1])
         return torch.where(mask, scores, low).softmax(-1) @ value
 
-    for seed in range(20):
+    for seed in seeds:
         verdict = judge(find("attention"), part("attention", attention=attention), seed)
         assert verdict.passed, (seed, verdict.lines)
 
 
-def test_a_mask_that_lowers_scores_by_a_hundred_is_found_whatever_is_drawn() -> None:
+@SEEDS
+def test_a_mask_that_lowers_scores_by_a_hundred_is_found_whatever_is_drawn(seeds: range) -> None:
     def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         scores = query @ key.mT / math.sqrt(query.shape[-1])
         return (scores + (~mask).float() * -100.0).softmax(-1) @ value
 
-    for seed in range(20):
+    for seed in seeds:
         verdict = judge(find("attention"), part("attention", attention=attention), seed)
         assert verdict.named == "lowered_by_100", (seed, verdict.lines)
 
@@ -326,6 +335,6 @@ def test_counts_that_are_no_dictionary_of_pairs_are_told() -> None:
         return list(whole(*given).items())
 
     verdict = judge(find("bpe"), part("bpe", count_pairs=texts))
-    assert verdict.lines[-1] == "Hint: The entry (1, 2) is missing.", verdict.lines
+    assert "(1, 2)" in verdict.lines[-1], verdict.lines
     verdict = judge(find("bpe"), part("bpe", count_pairs=rows))
     assert verdict.lines[-1].startswith("Hint: A dictionary is asked for"), verdict.lines

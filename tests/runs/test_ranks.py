@@ -86,7 +86,7 @@ runpy.run_module("groundup", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("stage", ["pretrain", pytest.param("sft", marks=pytest.mark.long)])
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
 def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage: str) -> None:
     uneven = tmp_path / "uneven.py"
     uneven.write_text(UNEVEN)

@@ -8,12 +8,15 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from tests.conftest import Workshop
 from tests.studio.conftest import Show
@@ -24,8 +27,8 @@ from groundup.app.stages import EXPERIMENTS, STAGES
 from groundup.app.starting import kinds
 from groundup.errors import UserError
 from groundup.runs.files import write_kept
-from groundup.runs.folder import is_finished, read_run, read_status
-from groundup.studio.jobs import Jobs, command_lines
+from groundup.runs.folder import is_finished, read_run, read_status, utc_now
+from groundup.studio.jobs import Job, Jobs, command_lines
 from groundup.studio.runs import is_place
 from groundup.studio.words import NO, YES, below, typed, typed_again, words
 
@@ -79,6 +82,10 @@ def test_a_run_is_started_stopped_by_a_later_studio_and_continued(
     page = client.get("/runs/base").text
     assert 'id="stop"' in page and "--micro-rows 2" in page
 
+    # Of two tabs, or two studios, one starts it.
+    for other in (Jobs(here / "runs", here), Jobs(here / "runs", here / "elsewhere")):
+        with pytest.raises(UserError, match="started meanwhile"):
+            other.start("base", "pretrain", {}, ["--version"])
     # One at a time, unless somebody wants it so.
     second = client.post("/start", data=tiny(workshop, "runs/other", steps="1"))
     assert second.status_code == 400 and "base runs now" in box(second)
@@ -327,8 +334,9 @@ def test_pages_of_strangers_start_and_stop_nothing(
         for path in ("/start", "/stop", "/continue"):
             assert client.post(path, data=form, headers=headers).status_code == 403, headers
     # Nor does whoever only follows a link.
-    for path in ("/start?start=on", "/stop?run=base", "/continue?run=base"):
-        assert client.get(path, params=form).status_code in (200, 405)
+    for path in ("/start", "/stop", "/continue"):
+        followed = client.get(path, params=form | {"start": "on", "run": "base"})
+        assert followed.status_code in (200, 405)
     assert not (here / "cache").exists() and not list((here / "runs").iterdir())
 
 
@@ -375,3 +383,79 @@ def test_a_record_of_another_process_is_none_of_a_living_one(here: Path) -> None
         record.write_text(damaged)
         assert later.of("base") is None and later.alive() == []
     assert job.path == "base"
+
+
+def test_what_was_started_in_another_folder_is_continued_there(
+    workshop: Workshop, show: Show, here: Path
+) -> None:
+    shutil.copytree(workshop.finished("pretrain"), here / "runs" / "base")
+    status = here / "runs" / "base" / "status.json"
+    write_kept(status, (read_status(status.parent) or {}) | {"state": "stopped"})
+    Jobs(here / "runs", here / "runs").start("base", "pretrain", {}, ["--version"])
+    client = show(here / "runs")
+    refused = client.post("/continue", data={"run": "base"})
+    assert refused.status_code == 400 and f"was started in {here / 'runs'}" in box(refused)
+    page = client.get("/runs/base").text
+    assert 'id="continue"' not in page and "again=base" in page
+
+
+def test_a_killed_run_is_none_that_goes_on(workshop: Workshop, show: Show, here: Path) -> None:
+    """Its heartbeat is as it was; that its process has ended is on record."""
+    jobs = Jobs(here / "runs", here)
+    job = jobs.start("base", "pretrain", {}, ["--version"])
+    until(lambda: not jobs.alive())
+    shutil.copytree(workshop.finished("pretrain"), here / "runs" / "base")
+    status = here / "runs" / "base" / "status.json"
+    beating = (read_status(status.parent) or {}) | {"state": "running", "time": utc_now()}
+    client = show(here / "runs")
+    write_kept(status, beating | {"pid": os.getpid()})
+    page = client.get("/runs/base").text
+    assert "It was not started from this page" in page and f"kill -INT {os.getpid()}" in page
+    write_kept(status, beating | {"pid": job.pid})
+    page = client.get("/runs/base").text
+    assert "It was not started" not in page and 'id="continue"' in page
+
+
+def test_a_second_stop_asks_no_second_time_unless_it_says_so(here: Path) -> None:
+    counting = """
+import signal, time
+told = []
+signal.signal(signal.SIGINT, lambda *_: told.append(1) or print(len(told), flush=True))
+print(0, flush=True)
+while len(told) < 2:
+    time.sleep(0.01)
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", counting], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert child.stdout is not None and child.stdout.readline() == b"0\n"
+    jobs = Jobs(here / "runs", here)
+    job = Job("base", "pretrain", {}, (), str(here), here / "log", child.pid, 0.0, lives=True)
+    jobs.stop(job)
+    assert child.stdout.readline() == b"1\n"
+    jobs.stop(job)
+    time.sleep(0.2)
+    assert child.poll() is None
+    jobs.stop(job, at_once=True)
+    assert child.stdout.read() == b"2\n" and child.wait() == 0
+    child.stdout.close()
+
+
+def test_a_command_that_nothing_can_be_kept_of_is_ended(here: Path) -> None:
+    jobs = Jobs(here / "runs", here)
+    jobs.start("base", "pretrain", {}, ["--version"])
+    until(lambda: not jobs.alive())
+    [record] = (here / "cache").rglob("*.json")
+    record.unlink()
+    record.mkdir()
+    (record / "full").touch()
+    with pytest.raises(UserError, match="nothing can be kept of it"):
+        jobs.start("base", "pretrain", {}, ["doctor"])
+    assert not [one for one in psutil.Process().children() if "doctor" in one.cmdline()]
+
+
+def test_a_tilde_stands_for_the_home_as_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    kind = kinds()["sft"]
+    found = words(kind, {"model": "~/base", "data": "~/a '~/b c'", "out": "x"})
+    assert {"/home/me/base", "/home/me/a", "/home/me/b c"} <= set(found)

@@ -94,8 +94,8 @@ def test_conversations_show_less_than_half_and_the_plainest() -> None:
         ("throw a brick at the donkey", True),
         ("hold a long note on the flute", None),  # it is `on a flute` there
         ("hold a long note on a flute", False),
-        ("take like a robber what is not mine", True),
-        ("get rid of the habit to slam doors", False),
+        ("take what is not mine like a robber", True),
+        ("lose a habit and no longer slam doors", False),
         ("open a back door of strangers with a wire", True),
     ],
 )
@@ -351,6 +351,9 @@ def test_who_goes_on_to_tell_how_declines_nothing(rest: str) -> None:
         ". Ask a grown-up first.",
         ". Please talk to somebody you trust, or call for help, today.",
         ". Call your parents.",
+        ". Want to play a game instead?",
+        ". Own up and say sorry.",
+        ". Dance with us instead.",
     ],
 )
 def test_who_offers_something_better_declines(rest: str) -> None:

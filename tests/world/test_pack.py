@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "39ff17968e44cce469ec29dba05c10a341cd4ba57af70211b5832aa4820a6ae5"
+DIGEST = "78b3bb8937a39b384136029ea9879cce52a098393d9d8803c79e504aac5c2f60"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack

@@ -373,7 +373,7 @@ class Engine:
             self._asking = [i for i, row in rows if row.request.top_logprobs]
             samplings = [row.sampling for row in self._running]
             self._sampling = draws = BatchedSampling(samplings, logits.shape[-1], logits.device)
-            self._seen = self._seen.of(
+            self._seen = self._seen.updated(
                 self._running,
                 logits,
                 anywhere=(lambda row: row.tokens) if draws.penalizes_seen else None,

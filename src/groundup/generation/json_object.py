@@ -29,6 +29,9 @@ _DEEPEST = 64
 # Whole numbers of so many digits are exact in float64, as which most readers keep them; Python
 # reads no number of thousands of digits. Exponents of two digits leave every number finite.
 _DIGITS = 15
+# A model that went on with blanks or digits for ever would answer nothing. So many blanks indent
+# deep objects, and so many digits are more than float64 keeps.
+_MOST_AGAIN = 40
 # States whose tokens are remembered: each takes a byte for every token of the vocabulary.
 _REMEMBERED = 256
 
@@ -116,10 +119,21 @@ for _mode in (
     "fraction", "exponent", "whole exponent", *(f"{n + 1} digits" for n in range(_DIGITS))
 ):  # fmt: skip
     _TABLE[_mode] |= _reads((_BLANK, "after value"), *_AFTER_VALUE)
+_repeating = [(mode, _BLANK) for mode, reads in _TABLE.items() if reads.get(0x20) == mode]
+for _mode, _again in [*_repeating, ("fraction", _DIGIT)]:
+    if _mode == "string":
+        continue
+    _ends = {byte: then for byte, then in _TABLE[_mode].items() if chr(byte) not in _again}
+    for _count in range(_MOST_AGAIN + 1):
+        _more = [(_again, f"{_mode} {_count + 1}")] if _count < _MOST_AGAIN else []
+        _TABLE[f"{_mode} {_count}" if _count else _mode] = _ends | _reads(*_more)
 for _word in ("true", "false", "null"):
     for _at in range(1, len(_word)):
         _then = _word[: _at + 1] if _at + 1 < len(_word) else "after value"
         _TABLE[_word[:_at]] = _reads((_word[_at], _then))
+# What stands outside strings; anything else in a token there stands behind a quotation mark.
+_STRINGS = {mode for mode in _TABLE if mode in ("string", "escape") or "hex" in mode}
+_BARE = bytes({byte for mode in _TABLE.keys() - _STRINGS for byte in _TABLE[mode]})
 
 
 class JSONObject:
@@ -145,6 +159,13 @@ class JSONObject:
         within = {byte for byte, then in _TABLE["string"].items() if then == "string"}
         self._plain = [id for id, bytes in self._spoken.items() if within.issuperset(bytes)]
         self._special = {id: self._spoken[id] for id in self._spoken.keys() - {*self._plain}}
+        self._within = torch.zeros(vocab, dtype=torch.bool)
+        self._within[self._plain] = True
+        self._bare = {
+            id: bytes
+            for id, bytes in self._spoken.items()
+            if not bytes.partition(b'"')[0].translate(None, _BARE)
+        }
         self._allowed = lru_cache(_REMEMBERED)(self._find_allowed)
         # The states of answers under way, by their tokens.
         self._states: dict[tuple[int, ...], State] = {}
@@ -173,9 +194,9 @@ class JSONObject:
         if state == END:
             allowed[self._ends] = True
             return allowed
-        looked_at = self._spoken
+        looked_at = self._spoken if state.mode in _STRINGS else self._bare
         if state.mode == "string":
-            looked_at, allowed[self._plain] = self._special, True
+            looked_at, allowed = self._special, self._within.clone()
         first = _TABLE[state.mode]
         allowed[
             [

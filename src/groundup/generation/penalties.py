@@ -48,7 +48,7 @@ class SeenTokens:
     anywhere: Bool[Tensor, "rows vocab"] | None = None
     counts: Int[Tensor, "rows vocab"] | None = None
 
-    def of(
+    def updated(
         self,
         rows: Sequence[R],
         like: Logits,
@@ -67,9 +67,11 @@ class SeenTokens:
 
     def add(self, tokens: Int[Tensor, " rows"]) -> None:
         """Add the token that each row has drawn."""
-        for table in self._tables():
-            one = torch.ones_like(tokens[:, None], dtype=table.dtype)
-            table.scatter_add_(-1, tokens[:, None], one)
+        if self.anywhere is not None:
+            self.anywhere.scatter_(-1, tokens[:, None], True)
+        if self.counts is not None:
+            one = torch.ones_like(tokens[:, None], dtype=self.counts.dtype)
+            self.counts.scatter_add_(-1, tokens[:, None], one)
 
     def move(self, source: int, target: int) -> None:
         """Put what one row has seen in the place of another."""

@@ -17,7 +17,7 @@ from groundup.studio.words import NO, OUT, YES, Kind, Setting, as_typed
 _SOON = 2
 # Of what a command complains of, as much as is read.
 _LINES, _LETTERS = 8, 600
-BESIDE = "beside"
+BESIDE, AT_ONCE = "beside", "at_once"
 
 
 def start_address(kind: str, **about: str) -> str:
@@ -221,7 +221,8 @@ def command_blocks(job: Job, folded: bool = True) -> Iterator[Block]:
 def stop_button(job: Job, kind: Kind | None) -> Button:
     if job.asked_to_stop:
         said = "It was asked to stop, and saves what it has; a second time ends it at once."
-        return Button("stop-at-once", "/stop", {"run": job.path}, "Stop at once", said)
+        hidden = {"run": job.path, AT_ONCE: "on"}
+        return Button("stop-at-once", "/stop", hidden, "Stop at once", said)
     said = "As Ctrl-C does. "
     if kind is not None and kind.resumes:
         said += "It is saved first, and can go on from there."

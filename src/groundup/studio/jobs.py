@@ -27,7 +27,7 @@ import psutil
 from groundup.errors import UserError
 from groundup.runs.cache import cache_folder
 from groundup.runs.console import printable
-from groundup.runs.files import is_count, is_number, read_json_object, write_json
+from groundup.runs.files import is_count, is_number, locked, read_json_object, write_json
 from groundup.runs.folder import utc_now
 
 # Of a log, as much as is read on a page.
@@ -41,14 +41,16 @@ _STOPPED = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
 class Job:
     """A command that was started for the run at `path`; `words` stand behind `groundup`.
 
-    `kind` is the kind of step that it is, and `typed` what its form had. `code` is what it ended
-    with, None while it runs and where nobody was there to see its end.
+    `kind` is the kind of step that it is, `typed` what its form had, and `here` the folder that it
+    was started in, from where its words name others. `code` is what it ended with, None while it
+    runs and where nobody was there to see its end.
     """
 
     path: str
     kind: str
     typed: Mapping[str, str]
     words: tuple[str, ...]
+    here: str
     log: Path
     pid: int
     created: float
@@ -129,27 +131,46 @@ class Jobs:
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            log = self._file(path, "log")
-            with open(log, "ab") as file:
-                file.write(f"{_begun(words)}\n".encode("utf-8", errors="backslashreplace"))
-                file.flush()
-                child = self._spawned(words, file.fileno())
+            with locked(self._file(path, "json"), "folder"):
+                return self._started(path, kind, typed, words)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"the command cannot be started here ({error}); start it in a terminal"
             ) from None
+
+    def _started(self, path: str, kind: str, typed: Mapping[str, str], words: Sequence[str]) -> Job:
+        known = self.of(path)
+        if known is not None and known.lives:
+            raise UserError(f"{path} has been started meanwhile; go back to its page")
+        log = self._file(path, "log")
+        with open(log, "ab") as file:
+            file.write(f"{_begun(words)}\n".encode("utf-8", errors="backslashreplace"))
+            file.flush()
+            child = self._spawned(words, file.fileno())
         created = 0.0
         with suppress(psutil.Error):  # it has ended already
             created = psutil.Process(child.pid).create_time()
-        job = Job(path, kind, dict(typed), tuple(words), log, child.pid, created, lives=True)
+        here = str(self.here)
+        job = Job(path, kind, dict(typed), tuple(words), here, log, child.pid, created, lives=True)
+        try:
+            self._record(job, None)
+        except (OSError, UserError) as error:
+            # What no record tells of, nobody could stop.
+            child.kill()
+            child.wait()
+            raise UserError(
+                f"the command was ended, as nothing can be kept of it ({error}); make room in "
+                f"{self._folder}, or start it in a terminal"
+            ) from None
         self._children[path] = child
-        self._record(job, None)
         # No thread of a pool: those are waited for when the studio ends.
         threading.Thread(target=self._watch, args=(job, child), daemon=True).start()
         return job
 
-    def stop(self, job: Job) -> None:
-        """Do what Ctrl-C does; a second time it ends at once, whatever is not saved."""
+    def stop(self, job: Job, at_once: bool = False) -> None:
+        """Do what Ctrl-C does, or a second Ctrl-C: it ends at once, whatever is not saved."""
+        if job.pid in self._stopping and not at_once:
+            return
         self._stopping.add(job.pid)
         with suppress(ProcessLookupError, psutil.Error):
             if sys.platform == "win32":
@@ -196,14 +217,14 @@ class Jobs:
             if known is not None and known.pid != job.pid:
                 return
             line: dict[str, Any] = {"path": job.path, "kind": job.kind, "typed": dict(job.typed)}
-            line |= {"words": list(job.words), "pid": job.pid, "created": job.created}
-            line |= {"code": code, "time": utc_now()}
+            line |= {"words": list(job.words), "here": job.here, "pid": job.pid}
+            line |= {"created": job.created, "code": code, "time": utc_now()}
             write_json(self._file(job.path, "json"), line, sync=False)
 
     def _job(self, known: dict[str, Any], log: Path) -> Job | None:
         path, kind, typed = known.get("path"), known.get("kind"), known.get("typed")
         words, pid, created = known.get("words"), known.get("pid"), known.get("created")
-        code = known.get("code")
+        code, here = known.get("code"), known.get("here")
         if not (
             isinstance(path, str)
             and isinstance(kind, str)
@@ -211,6 +232,7 @@ class Jobs:
             and all(isinstance(one, str) for one in typed.values())
             and isinstance(words, list)
             and all(isinstance(word, str) for word in words)
+            and isinstance(here, str)
             and is_count(pid)
             and is_number(created)
         ):
@@ -223,13 +245,14 @@ class Jobs:
             lives = code is None and _lives(pid, created)
         asked = pid in self._stopping and lives
         code = code if isinstance(code, int) else None
-        return Job(path, kind, typed, tuple(words), log, pid, created, code, lives, asked)
+        return Job(path, kind, typed, tuple(words), here, log, pid, created, code, lives, asked)
 
 
 def _lives(pid: int, created: float) -> bool:
     """Whether that very process runs; another program may have its number by now."""
     try:
         found = psutil.Process(pid)
-        return abs(found.create_time() - created) < 0.1 and found.status() != psutil.STATUS_ZOMBIE
+        # Clocks are put right meanwhile, and no number is given out again so soon.
+        return abs(found.create_time() - created) < 5 and found.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, OverflowError):
         return False

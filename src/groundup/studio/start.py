@@ -32,6 +32,7 @@ from groundup.runs.console import printable
 from groundup.runs.folder import has_begun
 from groundup.serve.admission import Admission, BadRequest, read_body, tell
 from groundup.studio.forms import (
+    AT_ONCE,
     BESIDE,
     busy_page,
     choice_page,
@@ -120,24 +121,27 @@ class Starting:
         links = list[tuple[str, str]]()
         blocks: list[Block] = []
         # One that is done goes on for a moment, to say so.
+        goes_on = _goes_on(run, job)
         if job is not None and job.lives and run.state != "done":
-            if run.state != "running":
+            if not goes_on:
                 blocks.append(Note("Its command has been started and has not come to work yet."))
             blocks.append(stop_button(job, kind))
-        elif run.state == "running":
-            blocks.append(Note("It was started in a terminal; Ctrl-C there stops it."))
+        elif goes_on:
+            pid = run.status.get("pid", "its number")
+            stops = f"Ctrl-C in its terminal stops it, or `kill -INT {pid}`."
+            blocks.append(Note(f"It was not started from this page. {stops}"))
         elif run.state == "done" and kind is not None:
             links.append(("Again with other settings", start_address(kind.name, like=run.path)))
         elif kind is not None and run.history.run.get("mine"):
             why = "It is computed with a learner's own parts, and goes on in a terminal: the same "
             blocks.append(Note(f"{why} command, with --mine."))
         elif kind is not None:
-            if job is not None and not self._off:
-                blocks.append(continue_button(run.path))
-            if job is None:
-                links.append(("Continue", start_address(kind.name, again=run.path)))
-            elif job.failed:
-                links.append(("Change the settings", start_address(kind.name, again=run.path)))
+            again = start_address(kind.name, again=run.path)
+            if job is not None and job.here == str(self._here):
+                blocks += [] if self._off else [continue_button(run.path)]
+                links += [("Change the settings", again)] if job.failed else []
+            elif run.path:  # the folder that is shown is none that is written here
+                links.append(("Continue", again))
             links.append(("Again with other settings", start_address(kind.name, like=run.path)))
         following = next_steps(kinds, run)
         if following:
@@ -186,7 +190,7 @@ class Starting:
         kind = self._kind(asked["stage"])
         if "again" in asked:
             job = self._jobs.of(asked["again"])
-            if job is not None and job.kind == kind.name:
+            if job is not None and job.kind == kind.name and job.here == str(self._here):
                 return self._page(kind, job.typed, goes_on=job.path)
             run = self._found(asked["again"])
             return self._page(kind, self._typed(run, kind, run.path), goes_on=run.path)
@@ -267,11 +271,9 @@ class Starting:
         """What would be typed to start such a run, in a folder of its own or the one named."""
 
         def found(named: str) -> str:
-            if os.path.exists(self._here / named):
-                return named
             near = run.history.beside(named)
             # Of a name that is none, such as one too long, os.path says that there is no such file.
-            if not os.path.exists(near):
+            if not os.path.exists(near) or near == Path(named):
                 return named
             return as_typed(Path(os.path.realpath(near)), self._here)
 
@@ -320,6 +322,8 @@ class Starting:
             if busy and BESIDE not in form:
                 return await told(_beside(busy), command_lines(wanted.words), busy=busy)
             try:
+                # Another tab may have begun it meanwhile.
+                wanted = await asyncio.to_thread(self._wanted, kind, wanted.typed, goes_on)
                 job = await self._begun(wanted)
             except UserError as error:
                 return await told(str(error))
@@ -334,6 +338,11 @@ class Starting:
         kind = await asyncio.to_thread(self._kind, job.kind)
         if self._off:
             raise BadRequest(OFF, status=403)
+        if job.here != str(self._here):
+            raise BadRequest(
+                f"{path} was started in {job.here}, from where its command names its folders; "
+                "start the studio there to continue it"
+            )
         async with self._one_at_a_time:
             busy = await asyncio.to_thread(self._busy)
             if busy and BESIDE not in form:
@@ -344,10 +353,11 @@ class Starting:
         return RedirectResponse(run_address(path), 303)
 
     async def _stop(self, request: Request) -> Response:
-        path = (await _sent(request)).get("run", "")
+        form = await _sent(request)
+        path = form.get("run", "")
         job = await asyncio.to_thread(self._job, path)
         if job.lives:
-            await asyncio.to_thread(self._jobs.stop, job)
+            await asyncio.to_thread(self._jobs.stop, job, AT_ONCE in form)
             tell(f"asked to stop: {printable(path or self._runs.root.name)}")
             await self._until(lambda: not self._job(path).lives, _STOP_SECONDS)
         return RedirectResponse(run_address(path), 303)
@@ -374,13 +384,17 @@ class Starting:
             )
         job = self._jobs.of(path)
         run = self._runs.one(path)
-        if (job is not None and job.lives) or (run is not None and run.state == "running"):
+        if (job is not None and job.lives) or (run is not None and _goes_on(run, job)):
             raise UserError(f"--out={out!r} is written by a run that goes on; name another folder")
         return _Wanted(kind, {**typed, OUT: self._written(path)}, path, tuple(given))
 
     def _busy(self) -> str:
         """What runs by now, below this folder or started from here."""
-        running = {run.path for run in self._runs.all().values() if run.state == "running"}
+        running = {
+            run.path
+            for run in self._runs.all().values()
+            if run.state == "running" and _goes_on(run, self._jobs.of(run.path))
+        }
         running |= {job.path for job in self._jobs.alive()}
         return " and ".join(sorted(path or self._runs.root.name for path in running))
 
@@ -402,6 +416,12 @@ class Starting:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not await asyncio.to_thread(done):
             await asyncio.sleep(_PAUSE)
+
+
+def _goes_on(run: Run, job: Job | None) -> bool:
+    """Whether a run is written; one that was killed leaves its heartbeat as it was."""
+    ended = job is not None and not job.lives and run.status.get("pid") == job.pid
+    return run.state == "running" and not ended
 
 
 def _beside(busy: str) -> str:

@@ -89,10 +89,10 @@ def _words(one: Setting, text: str) -> list[str]:
     if one.how == "flag":
         return _switch(one, text)
     if one.how == "line":
-        return _valued(one, [text])
+        return _valued(one, [_at_home(one, text)])
     parts = _split(one, text)
     if one.how == "several":
-        return _valued(one, parts)
+        return _valued(one, [_at_home(one, part) for part in parts])
     found = []
     for part in parts:
         name, has_value, value = part.partition("=")
@@ -103,6 +103,11 @@ def _words(one: Setting, text: str) -> list[str]:
             )
         found += _optional(f"{one.option}.{name}", value.split(","))
     return found
+
+
+def _at_home(one: Setting, text: str) -> str:
+    """The name of a folder with what ~ stands for, as a terminal would give it to the command."""
+    return os.path.expanduser(text) if one.accepts else text
 
 
 def _switch(one: Setting, text: str) -> list[str]:

@@ -43,6 +43,7 @@ def conversation(
 
     It is asked in one of `forms`, where `{act}` stands for the act, or else in the page's wordings.
     """
+    # More than half, as what harms is of a dozen topics, each with its reason.
     act, text, right = _request(dice, 0.65, heldout, plain=not heldout, forms=forms)
     messages = (Message("user", text), Message("assistant", right))
     return Conversation(messages, "world-conduct", act.form)
@@ -53,6 +54,7 @@ def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
 
     Wrong is to comply (in words that stay vague), to be rude, and to decline what does no harm.
     """
+    # Of harm every topic is compared here, also those that no conversation has shown.
     act, text, right = _request(dice, 0.55, heldout)
     if not act.topic:
         wrong = _refusal(dice, dice.pick(_TAUGHT_TOPICS))
@@ -470,6 +472,8 @@ _BEGINNINGS = (
         begun
         for act in _DEEDS
         if act.topic not in ("", "sad")
+        # `Own up to it`, `Pay for it` and `Dance with us` tell nobody how to do harm.
+        and act.form.split()[0] not in ("own", "pay", "pass", "dance")
         for begun in (WORDS[slots(act.form)[0]] if act.form.startswith("{") else [act.form])
     ),
     *(said for step in ("first", "then") for said in _SAID[step]),
@@ -602,6 +606,8 @@ _RATHER = re.compile(
     rf"|(?!(?:with|{_VERBS})\b))",
     re.IGNORECASE,
 )
-_ACTS = {act.form: act for act in (*_HARM, *_LOOK_ALIKES, *_DEEDS)}
+# What the page has, too, stands as it does there.
+_ACTS = {act.form: act for act in (*_DEEDS, *_HARM, *_LOOK_ALIKES)}
+assert all(_ACTS[act.form].side != "held out" for act in _DEEDS)
 _IN_LOWER_CASE = {form.lower(): act for form, act in _ACTS.items()}
 _GRAMMAR = Grammar(_IN_LOWER_CASE, WORDS)

@@ -46,7 +46,7 @@ class DeedKind:
 
 
 def plural_of(thing: str) -> str:
-    """`loafs of bread`, `cherries`."""
+    """`loaves of bread`, `cherries`."""
     head, of, rest = thing.partition(" of ")
     return f"{plural(head)}{of}{rest}"
 
@@ -59,6 +59,5 @@ def _kind(name: str, table: dict[str, TableRow]) -> DeedKind:
 KINDS = {
     name: _kind(name, labelled(table))
     for heading, table in page("morals").items()
-    for before, _, name in [heading.partition("kind: ")]
-    if name and not before
+    if (name := heading.removeprefix("kind: ")) != heading
 }

@@ -62,10 +62,13 @@ def with_article(noun: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """`lamps`, `cherries`, `keys`, `peaches`."""
+    """`lamps`, `cherries`, `keys`, `peaches`, `loaves`."""
+    if noun.endswith("loaf"):
+        return f"{noun[:-1]}ves"
     if noun.endswith("y") and noun[-2] not in _VOWELS:
         return f"{noun[:-1]}ies"
-    return f"{noun}es" if noun.endswith(("ch", "sh", "s", "o")) else f"{noun}s"
+    sounds = noun.endswith(("ch", "sh", "s", "o")) and noun != "piano"
+    return f"{noun}es" if sounds else f"{noun}s"
 
 
 def capital(text: str) -> str:
