@@ -546,6 +546,19 @@ def test_pages_of_strangers_may_not_ask(serve: Serve, tiny: Served) -> None:
     keyed = serve(tiny, is_local=False, api_key="right")
     key = {"Authorization": "Bearer right"}
     assert asked(keyed, Host="models.example", **key).status_code == 200
+    # Nor may pages of its own by that name, unless they send the key; and no others.
+    own = {"Host": "models.example:80", "Origin": "http://models.example:80"}
+    assert asked(keyed, **own, **key).status_code == 200
+    assert asked(keyed, **own | {"Origin": "https://models.example:80"}, **key).status_code == 200
+    assert asked(keyed, **own).status_code == 401
+    assert asked(keyed, **own, Authorization="Bearer wrong").status_code == 401
+    for stranger in ("http://evil.example", "http://models.example", "null"):
+        assert asked(keyed, **own | {"Origin": stranger}, **key).status_code == 403
+    # What asks for no key is shown to pages of an address or a name of the machine alone.
+    assert httpx.get(f"{keyed.address}/health", headers=own).status_code == 403
+    # On this machine alone other names are none, key or not.
+    near = serve(tiny, api_key="right")
+    assert asked(near, **own, **key).status_code == 403
     # A picture, say, in another site's page; a link in it leads here all the same.
     other = {"Sec-Fetch-Site": "cross-site"}
     assert asked(closed, **other, **{"Sec-Fetch-Dest": "image"}).status_code == 403

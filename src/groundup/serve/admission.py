@@ -73,10 +73,12 @@ class Admission:
             known = ", ".join(self.hosts)
             more = "" if self.is_local else ", or an address; --api-key admits other names"
             raise BadRequest(f"host={shorten(host)} must be one of {known}{more}", status=403)
-        # A browser says whose page it is that asks. Our own has a name of this machine, or none. A
+        # A browser says whose page it is that asks. Our own has a name of this machine, or none; or
+        # any other name, where the key is asked for: a page whose name was led here has none. A
         # proxy may have taken the s off https.
         origin = request.headers.get("origin")
-        own = {f"http://{place}", f"https://{place}"} if is_own else set[str]()
+        is_known = is_own or (keyed and self.api_key is not None)
+        own = {f"http://{place}", f"https://{place}"} if is_known else set[str]()
         if origin is None and _is_part_of_others_page(request):
             origin = "another site"
         if origin is not None and not {origin, "*"} & (own | {*self.allow_origins}):
