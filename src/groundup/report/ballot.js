@@ -1,13 +1,13 @@
 "use strict";
-// Keys press the buttons of a ballot, and a ballot is sent once.
+// Keys press the buttons of a ballot, and a ballot is sent once, by who has seen it.
 
 const ballot = document.querySelector("form.ballot");
-// A key that was still held, or pressed twice, when the answers came is no choice: nobody chooses what was not shown yet.
+// A key that was still held when the answers came, or a key or button pressed twice, is no choice: nobody chooses what was not shown yet.
 const READ_MILLISECONDS = 400, shown = performance.now();
 let sent = false;
 
 ballot?.addEventListener("submit", event => {
-  if (sent) event.preventDefault();
+  if (sent || performance.now() - shown < READ_MILLISECONDS) return event.preventDefault();
   sent = true;
 });
 // Who comes back to a page that the browser has kept may choose again.
