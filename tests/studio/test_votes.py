@@ -6,7 +6,9 @@ import asyncio
 import html
 import io
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -206,6 +208,23 @@ def test_terminal_and_page_go_on_with_each_others_log(
     for ours, theirs in zip(logged(root / "votes.jsonl"), whole, strict=True):
         same = {"models": 0, "when": 0}
         assert ours | same == theirs | same
+
+
+def test_the_command_at_the_end_goes_on_with_the_same_votes_at_temperature_0(
+    voter: Voter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voter.begin(typed="", file="prompts.txt", temperature="0")
+    count = 0
+    while "<h1>Prompt" in (page := voter.look()):
+        voter.choose("left", page)
+        count += 1
+    assert count
+    [command] = re.findall(r"groundup label [^<]+", page)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"q\n")))
+    capsys.readouterr()
+    assert main(shlex.split(html.unescape(command))[1:]) == 0
+    said = capsys.readouterr().out
+    assert f"runs/votes.jsonl: {count} votes" in said and "── prompt" not in said
 
 
 def test_undo_takes_back_vote_after_vote(root: Path, voter: Voter) -> None:
@@ -442,6 +461,21 @@ def test_a_model_that_was_trained_anew_is_another_one(root: Path, voter: Voter) 
         assert time.monotonic() < until
         time.sleep(0.05)
     assert answer.status_code == 400 and "Omega is another model by now" in read_text(answer)
+
+
+def test_weights_that_are_written_anew_with_the_same_bytes_are_gone_on_with(
+    root: Path, voter: Voter
+) -> None:
+    voter.begin()
+    before = voter.at
+    os.utime(root / "omega" / "model.safetensors", (1, 1))
+    until = time.monotonic() + 60
+    while (answer := voter.client.get(voter.at)).status_code == 200:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert answer.status_code == 400 and "begin once more" in read_text(answer)
+    voter.begin()
+    assert voter.at == before and "<h1>Prompt 1 of 4</h1>" in voter.look()
 
 
 def test_answers_are_drawn_ahead_while_a_person_reads(root: Path, voter: Voter) -> None:

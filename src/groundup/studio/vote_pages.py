@@ -319,7 +319,7 @@ def _next(position: Position, pairs: int, log: Path, root: Path) -> list[Block]:
         command = ["groundup", "label", *models, "--prompts", prompts, "--out", path]
         command += ["--who", voting.asked.who]
         for name in ("temperature", "max_new_tokens", "seed"):
-            if value := getattr(voting.asked, name):
+            if (value := getattr(voting.asked, name)) != getattr(Asked, name):
                 command += [f"--{name.replace('_', '-')}", str(value)]
         command += ["--append"] if voting.asked.append else []
         blocks.append("This goes on with the same votes at the terminal:")

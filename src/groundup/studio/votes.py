@@ -138,7 +138,10 @@ class Votes:
         async with self._writing:
             voting = await asyncio.to_thread(self._new, asked)
         key = voting.key
-        self._votings.setdefault(key, voting)
+        known = self._votings.get(key)
+        # Weights that were written anew with the same bytes are the same models at another time.
+        if known is None or known.stamps != voting.stamps:
+            self._votings[key] = voting
         self._votings.move_to_end(key)
         for other in list(self._votings)[:-_MOST_VOTINGS]:
             del self._votings[other]
