@@ -325,7 +325,7 @@ def test_a_prompt_that_a_model_cannot_read_is_named(voter: Voter) -> None:
         ({"typed": "", "file": "../secret.txt"}, "must be a file below"),
         ({"typed": "", "file": "link.txt"}, "must be a file below"),
         ({"typed": "", "file": ".env"}, "must be a file below"),
-        ({"typed": "x" * 20_001}, "put them into a file"),
+        ({"typed": "x" * 20_001}, "type fewer, or put them into a file"),
         ({"log": "notes.txt"}, "is no log of votes"),
         ({"log": "rows.jsonl"}, "line 1: no 'prompt'"),
         ({"log": "alpha/model.safetensors"}, "is what this command reads"),
@@ -389,6 +389,37 @@ def test_strangers_vote_on_nothing(root: Path, voter: Voter, show: Show) -> None
         assert keyed.get(path).status_code == 401
     assert not (root / "votes.jsonl").exists()
     assert voter.choose("left", page).status_code == 303
+
+
+def test_where_everybody_may_vote_nobody_names_files(root: Path, show: Show) -> None:
+    (root / "secret.txt").write_text("the secret")
+    voter = Voter(show(root, is_local=False))
+
+    def offered(page: str) -> list[str]:
+        return [name for name in ("typed", "file", "log") if f'name="{name}"' in page]
+
+    assert offered(voter.client.get("/vote").text) == ["typed"]
+    assert offered(voter.client.post("/vote", data=FORM | {"typed": " "}).text) == ["typed"]
+    before = set(root.rglob("*"))
+    for form in (
+        {"typed": "", "file": "secret.txt"},
+        {"file": "none.txt"},
+        {"log": "other.jsonl"},
+        {"log": "alpha/votes.jsonl"},
+        {"log": "../votes.jsonl"},
+    ):
+        answer = voter.client.post("/vote", data=FORM | form)
+        assert answer.status_code == 403 and "--api-key" in read_text(answer), form
+        assert "the secret" not in answer.text
+    assert set(root.rglob("*")) == before
+    voter.begin()
+    voter.choose("left")
+    assert len(logged(root / "votes.jsonl")) == 1
+
+    keyed = show(root, is_local=False, api_key="right")
+    keyed.auth = ("me", "right")
+    assert offered(keyed.get("/vote").text) == ["typed", "file", "log"]
+    Voter(keyed).begin(typed="", file="prompts.txt", log="other.jsonl")
 
 
 def test_a_page_that_is_not_known_says_how_to_go_on(root: Path, voter: Voter, show: Show) -> None:

@@ -107,7 +107,7 @@ class Studio:
         self._begin = Starting(self._runs, door, kinds, _shown)
         self._api: API | None = None
         self._all_models: OnDemand | None = None
-        self._voting = VoteRoutes(self._runs, self._on_demand, self._page, _refusal)
+        self._voting = VoteRoutes(self._runs, door, self._on_demand, self._page, _refusal)
         # One page at a time is made: plots are drawn by one thread, and none slows a training much.
         self._making, self._looking, self._starting = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._drawn = OrderedDict[Path, _Curves]()

@@ -86,8 +86,8 @@ def asked_of(form: Mapping[str, str]) -> Asked:
     typed = form.get("typed", "").replace("\r\n", "\n").replace("\r", "\n")
     if len(typed) > MOST_TYPED:
         raise UserError(
-            f"the prompts have {len(typed):,} characters, and a form takes {MOST_TYPED:,}; put "
-            "them into a file and name that"
+            f"the prompts have {len(typed):,} characters, and a form takes {MOST_TYPED:,}; type "
+            "fewer, or put them into a file and name that"
         )
     seed = _number(form, "seed", int) or 0
     if not 0 <= seed < 2**63:
@@ -128,8 +128,11 @@ def heldout(runs: Runs) -> dict[str, Path]:
 # What to compare.
 
 
-def begin_page(runs: Runs, form: Mapping[str, str], fault: str = "") -> Page:
-    """The form by which a voting is begun, with what was filled in before."""
+def begin_page(runs: Runs, form: Mapping[str, str], fault: str = "", is_open: bool = False) -> Page:
+    """The form by which a voting is begun, with what was filled in before.
+
+    Where the studio `is_open` to everybody no file can be named.
+    """
     models = runs.models()
     opening: list[Block] = [Links([("All runs", "/")])]
     if fault:
@@ -148,7 +151,7 @@ def begin_page(runs: Runs, form: Mapping[str, str], fault: str = "") -> Page:
         "log": LOG,
         "who": login(),
     } | dict(form)
-    opening.append(_form(runs, given, list(models), data))
+    opening.append(_form(runs, given, list(models), data, is_open))
     return _page("Vote on answers", _BLIND, opening)
 
 
@@ -163,7 +166,11 @@ def _counterpart(runs: Runs, name: str, models: Mapping[str, Path]) -> str:
 
 
 def _form(
-    runs: Runs, given: Mapping[str, str], models: Sequence[str], data: Sequence[str]
+    runs: Runs,
+    given: Mapping[str, str],
+    models: Sequence[str],
+    data: Sequence[str],
+    is_open: bool,
 ) -> Questionnaire:
     named = [(name, name) for name in models]
     held = [(name, f"{HELDOUT_PROMPTS} that {name} held out") for name in data]
@@ -173,27 +180,31 @@ def _form(
     ]
     prompts = [
         Entry("typed", "Prompts, one a line", empty="What is the sea?", lines=4, most=MOST_TYPED),
-        Entry(
-            "file",
-            "Or a file of prompts",
-            "A .txt file with a prompt a line, or rows with a prompt or messages (.jsonl, .csv): "
-            f"its path from {runs.root}.",
-            empty="prompts.txt",
-        ),
     ]
+    if not is_open:
+        prompts.append(
+            Entry(
+                "file",
+                "Or a file of prompts",
+                "A .txt file with a prompt a line, or rows with a prompt or messages (.jsonl, "
+                f".csv): its path from {runs.root}.",
+                empty="prompts.txt",
+            )
+        )
     if held:
-        said = "Conversations that nothing trained on, where nothing is typed and no file named."
+        said = "Conversations that nothing trained on, where "
+        said += "nothing is typed." if is_open else "nothing is typed and no file named."
         choices = [("", "none"), *held]
         prompts.append(Entry("data", "Or else held-out prompts", said, choices=choices))
-    votes = [
-        Entry(
+    votes = [Entry("who", "Whose votes these are", "A name, which stands beside each vote.")]
+    if not is_open:
+        log = Entry(
             "log",
             "Log of votes",
             f"A .jsonl file, by its path from {runs.root}. Each vote is added at its end; one that "
             "is there already is gone on with.",
-        ),
-        Entry("who", "Whose votes these are", "A name, which stands beside each vote."),
-    ]
+        )
+        votes.insert(0, log)
     drawing = [
         Entry(
             "temperature",

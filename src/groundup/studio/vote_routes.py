@@ -18,11 +18,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.report.page import Page, ballot_script
-from groundup.serve.admission import BadRequest, read_body
+from groundup.serve.admission import Admission, BadRequest, read_body
 from groundup.studio.runs import Runs
 from groundup.studio.vote_pages import (
+    LOG,
     asked_of,
     ballot_page,
     begin_page,
@@ -51,11 +52,14 @@ class VoteRoutes:
     def __init__(
         self,
         runs: Runs,
+        door: Admission,
         models: Callable[[], Awaitable[OnDemand]],
         page: Callable[[Callable[[], Page]], Awaitable[Response]],
         wrong: Callable[[int, str, tuple[str, str]], Response],
     ) -> None:
         self._runs, self._models, self._page, self._wrong = runs, models, page, wrong
+        # Whoever reaches this machine may then vote, and shall read and write no file he names.
+        self._is_open = not (door.is_local or door.api_key is not None)
         self._made: Votes | None = None
         self._begun: set[asyncio.Task[Votes]] = set()
 
@@ -94,15 +98,24 @@ class VoteRoutes:
             self._begun.add(asyncio.create_task(self._votes()))
         model = request.query_params.get("model", "")
         given = {"model": model} if model else {}
-        return await self._page(lambda: begin_page(self._runs, given))
+        return await self._page(lambda: begin_page(self._runs, given, is_open=self._is_open))
 
     async def _begin(self, request: Request) -> Response:
         form = await _sent(request)
         try:
-            key = await (await self._votes()).begin(asked_of(form))
+            asked = asked_of(form)
+            if self._is_open and (asked.file or asked.log != LOG):
+                named = f"file={shorten(asked.file)}" if asked.file else f"log={shorten(asked.log)}"
+                raise BadRequest(
+                    f"{named} is not for everybody: a studio that listens beyond this machine and "
+                    f"asks for no key reads no file of prompts and writes no log but {LOG}; type "
+                    "the prompts, or start it with --api-key",
+                    status=403,
+                )
+            key = await (await self._votes()).begin(asked)
         except UserError as error:
             fault = str(error)
-            answer = await self._page(lambda: begin_page(self._runs, form, fault))
+            answer = await self._page(lambda: begin_page(self._runs, form, fault, self._is_open))
             answer.status_code = 400
             return answer
         return RedirectResponse(f"/vote/{key}", 303)
