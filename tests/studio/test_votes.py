@@ -114,6 +114,10 @@ class Voter:
     def result(self) -> str:
         return self.client.get(f"{self.at}/result").text
 
+    def answers(self) -> str:
+        """Whose they were."""
+        return self.client.get(f"{self.at}/answers").text
+
 
 @pytest.fixture
 def voter(root: Path, show: Show) -> Voter:
@@ -168,6 +172,9 @@ def test_a_person_votes_blind_and_sees_the_table_of_the_terminal(root: Path, vot
         assert line["models"] == ["alpha", "omega"] and line["ended"] == [True, True]
     page = voter.look()
     assert "<h1>What the votes say</h1>" in page and "4 votes" in page
+    assert "groundup dpo runs/alpha --data runs/votes.jsonl" in page and "2 pairs" in page
+    assert f'href="{voter.at}/answers"' in page
+    page = voter.answers()
     votes = read_votes(root / "votes.jsonl").rows
     for row in result_table(result(votes)).rows:
         assert isinstance(row, Row)
@@ -177,7 +184,6 @@ def test_a_person_votes_blind_and_sees_the_table_of_the_terminal(root: Path, vot
         names = [("left", "a" if line["left"] == "a" else "b")]
         assert f"{names[0][0]}: {line['models']['ab'.index(names[0][1])]}" in page
     assert page.count("✓ chosen") == 2
-    assert "groundup dpo runs/alpha --data runs/votes.jsonl" in page and "2 pairs" in page
     assert len(read_preferences(root / "votes.jsonl").rows) == 2
 
 
@@ -248,6 +254,74 @@ def test_undo_takes_back_vote_after_vote(root: Path, voter: Voter) -> None:
     assert "<h1>Prompt 4 of 4</h1>" in voter.look()
 
 
+def test_nobody_votes_on_answers_after_being_told_whose_they_are(
+    root: Path,
+    voter: Voter,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    voter.begin()
+    first, at = voter.look(), voter.at
+    voter.choose("left", first)
+    second, stopped = voter.look(), voter.result()
+    # As the ratings after one vote tell whose answer it was for, they are told with the answers.
+    assert not re.search("left: (alpha|omega)|✓ chosen|<table", stopped)
+    assert "Undo the last vote" in stopped and 'value="undo"' in second
+    told = voter.answers()
+    assert "✓ chosen" in told and "<table" in told and "undo" not in told.lower()
+    before = (root / "votes.jsonl").read_bytes()
+    pages = [(first, "left"), (first, "right"), (first, "skip"), (stopped, "undo")]
+    for page, choice in [*pages, (second, "undo")]:
+        answer = voter.choose(choice, page)
+        assert answer.status_code == 409 and "was told already" in read_text(answer)
+        assert f'href="{at}"' in answer.text
+    assert (root / "votes.jsonl").read_bytes() == before
+    for page in (voter.look(), voter.result()):
+        assert 'value="undo"' not in page
+    # What is voted on after it can be taken back until it is told, too.
+    voter.choose("right", second)
+    voter.choose("undo", voter.result())
+    assert "<h1>Prompt 2 of 4</h1>" in voter.look() and len(logged(root / "votes.jsonl")) == 3
+    # It was told to ann of this log, whatever else she compares in it, and to nobody else.
+    voter.begin(typed="\r\n".join(PROMPTS[:2]))
+    assert voter.at != at and 'value="undo"' not in voter.look()
+    for other in ({"who": "bob"}, {"log": "other.jsonl"}):
+        voter.begin(**other)
+        assert "<h1>Prompt 1 of 4</h1>" in voter.look()
+    # What the terminal takes back all the same is not asked here again.
+    at_terminal(monkeypatch, capsys, "u q")
+    voter.begin()
+    assert voter.at == at
+    assert "<h1>Prompt 2 of 4</h1>" in voter.look()
+    assert voter.choose("left", first).status_code == 409
+    for _ in range(3):
+        voter.choose("tie")
+    page = voter.look()
+    assert "<h1>What the votes say</h1>" in page and "The vote on 1 prompt was taken back" in page
+
+
+def test_ratings_tell_of_all_votes_of_their_log(voter: Voter) -> None:
+    voter.begin(typed=PROMPTS[0])
+    voter.choose("left")
+    page, at = voter.look(), voter.at
+    voter.begin(typed=PROMPTS[1])
+    voter.look()
+    assert "<table" in voter.answers()
+    voter.at = at
+    assert voter.choose("undo", page).status_code == 409
+
+
+def test_no_page_before_the_end_has_what_tells_the_sides(root: Path, voter: Voter) -> None:
+    voter.begin()
+    pages = list[str]()
+    for choice in ("left", "right", "tie", "skip"):
+        pages += [voter.look(), voter.result()]
+        voter.choose(choice)
+    pages.append(voter.look())
+    ids = [line["id"] for line in logged(root / "votes.jsonl")]
+    assert len(set(ids)) == 4 and not [one for one in ids for page in pages if one in page]
+
+
 def test_a_choice_that_is_sent_twice_is_one_and_another_one_counts(
     root: Path, voter: Voter
 ) -> None:
@@ -270,7 +344,7 @@ def test_two_answers_of_one_model_make_pairs(root: Path, voter: Voter) -> None:
     for _ in PROMPTS:
         voter.choose("left")
     page = voter.look()
-    assert "All answers are alpha&#39;s." in page and "<table>" not in page
+    assert "All answers are alpha&#39;s." in page and "<table>" not in page + voter.answers()
     assert len(read_preferences(root / "votes.jsonl").rows) == 4
 
 

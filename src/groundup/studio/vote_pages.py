@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from groundup.align.label.log import login
-from groundup.align.label.ratings import summary
+from groundup.align.label.ratings import Summary, summary
 from groundup.data.votes import standing
 from groundup.errors import UserError, shorten
 from groundup.report.ballot import Ballot, Choice, Entries, Entry, Questionnaire
@@ -51,6 +54,8 @@ _CHOICES = (
     Choice("skip", "Skip", ("5", "s")),
 )
 _UNDO = Choice("undo", "Undo", ("u",))
+# A comparison's id is the seed of its sides: who has it knows whose answer is on the left.
+_SECRET = secrets.token_bytes(32)
 _BLIND = (
     "You see a prompt and two answers to it, and say which one is better. Chance decides which "
     "answer stands on which side, and whose they are is told at the end. Your votes make pairs of "
@@ -110,6 +115,11 @@ def _number(form: Mapping[str, str], name: str, kind: type[N]) -> N | None:
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise UserError(f"{name}={shorten(said)} must be {what}; or leave it out") from None
+
+
+def token(id: str) -> str:
+    """What stands in a page for a comparison, as long as the studio runs."""
+    return hmac.new(_SECRET, id.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def heldout(runs: Runs) -> dict[str, Path]:
@@ -262,15 +272,15 @@ def ballot_page(position: Position, key: str) -> Page:
     lead += f"{len(position.todo):,} to go. `{asked.log}` has "
     lead += f"{counted(len(standing(position.votes)), 'vote')}."
     left, right = (drawn.shown(side) for side in drawn.sides)
-    last = position.voted[-1].comparison.id if position.voted else ""
     ballot = Ballot(
         f"/vote/{key}",
-        {"comparison": drawn.comparison.id, "last": last},
+        {"comparison": token(drawn.comparison.id), "last": position.last},
         _turns(drawn.comparison.prompt),
         (left, right),
-        [*_CHOICES, *([_UNDO] if position.voted else [])],
+        [*_CHOICES, *([_UNDO] if position.last else [])],
     )
-    return _page(title, lead, [_links(key, "Stop here, and see whose they are"), ballot], keys=True)
+    links = _links(key, "Stop here, and see what the votes say")
+    return _page(title, lead, [links, ballot], keys=True)
 
 
 def _turns(prompt: Sequence[Message]) -> list[tuple[str, str]]:
@@ -286,33 +296,59 @@ def _links(key: str, stop: str = "") -> Links:
 
 
 def result_page(position: Position, key: str, log: Path, root: Path) -> Page:
-    """What all votes of the log say, whose answers were whose, and what learns from them."""
-    voting = position.voting
-    names = [name for name, _ in voting.candidates]
-    longer = "allow more tokens of an answer when you begin"
-    found = summary(position.votes, f"`{voting.asked.log}`", names, longer)
-    links = [("All runs", "/"), ("Vote on others", "/vote")]
-    if position.todo:
-        links.insert(0, ("Go on voting", f"/vote/{key}"))
+    """How many votes the log has, and what learns from them.
+
+    Nothing here tells who wrote which answer, so the last vote can be undone. The ratings would:
+    those after a single vote say whose answer it was for.
+    """
+    found = _summary(position)
+    links = _at_end(position, key)
+    if position.voted or found.table is not None:
+        links.append(("Whose answers they were", f"/vote/{key}/answers"))
     opening: list[Block] = [Links(links)]
     if position.same:
         prompts = counted(position.same, "prompt")
         opening.append(f"{prompts} had the same answer twice, with nothing to choose from.")
+    if position.closed:
+        prompts = counted(position.closed, "prompt")
+        told = "after it was told whose answers they are, and cannot be voted on here again"
+        opening.append(f"The vote on {prompts} was taken back {told}.")
     if position.todo:
         opening.append(f"Still to vote on: {counted(len(position.todo), 'prompt')}.")
-    if found.table is not None:
-        opening.append(found.table)
-    opening += map(Note, found.after)
-    if position.voted:
-        last = {"choice": _UNDO.value, "last": position.voted[-1].comparison.id}
+    # The first remark is on the table, which stands beside whose the answers were.
+    opening += map(Note, found.after[found.table is not None :])
+    if position.last:
+        last = {"choice": _UNDO.value, "last": position.last}
         opening.append(Questionnaire(f"/vote/{key}", [], "Undo the last vote", last))
+        opening.append(Note("It can be undone until you see whose answers they were."))
     sections = [
         Section("Next", "next", list(_next(position, found.pairs, log, root))),
-        Section("Whose answers they were", "whose", list(_whose(position))),
         Section("Left out", "left-out", list(_left_out(position))),
     ]
     kept = [one for one in sections if one.blocks]
     return _page("What the votes say", " ".join(found.before), opening, kept)
+
+
+def answers_page(position: Position, key: str) -> Page:
+    """The ratings, and whose answers were whose: no vote on these is taken back or given anew."""
+    found = _summary(position)
+    links = [*_at_end(position, key), ("What the votes say", f"/vote/{key}/result")]
+    opening: list[Block] = [Links(links)]
+    if found.table is not None:
+        opening += [found.table, Note(found.after[0])]
+    return _page("Whose answers they were", " ".join(found.before), [*opening, *_whose(position)])
+
+
+def _summary(position: Position) -> Summary:
+    voting = position.voting
+    names = [name for name, _ in voting.candidates]
+    longer = "allow more tokens of an answer when you begin"
+    return summary(position.votes, f"`{voting.asked.log}`", names, longer)
+
+
+def _at_end(position: Position, key: str) -> list[tuple[str, str]]:
+    further = [("Go on voting", f"/vote/{key}")] if position.todo else []
+    return [*further, ("All runs", "/"), ("Vote on others", "/vote")]
 
 
 def _next(position: Position, pairs: int, log: Path, root: Path) -> list[Block]:

@@ -2,7 +2,8 @@
 
     GET  /vote              what to compare;          POST /vote       begins it, and leads to
     GET  /vote/KEY          two answers, blind;       POST /vote/KEY   one choice, and back to it
-    GET  /vote/KEY/result   what all votes say, and whose the answers were
+    GET  /vote/KEY/result   what was voted, and the last vote to undo
+    GET  /vote/KEY/answers  the ratings, and whose the answers were
 
 After every POST a browser is led to a page by GET (303), so that loading again votes on nothing.
 """
@@ -24,6 +25,7 @@ from groundup.serve.admission import Admission, BadRequest, read_body
 from groundup.studio.runs import Runs
 from groundup.studio.vote_pages import (
     LOG,
+    answers_page,
     asked_of,
     ballot_page,
     begin_page,
@@ -72,6 +74,7 @@ class VoteRoutes:
             Route(key, admitted(self._leading(self._ballot))),
             Route(key, admitted(self._leading(self._vote)), methods=["POST"]),
             Route(f"{key}/result", admitted(self._leading(self._result))),
+            Route(f"{key}/answers", admitted(self._leading(self._answers))),
         ]
 
     async def stop(self) -> None:
@@ -147,6 +150,13 @@ class VoteRoutes:
         position = await votes.position(key)
         log = await asyncio.to_thread(votes.log, position.voting)
         return await self._page(lambda: result_page(position, key, log, self._runs.root))
+
+    async def _answers(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        position = await (await self._votes()).reveal(key)
+        if position.voting.comparisons is None:  # nor is it known yet what was voted on
+            return RedirectResponse(f"/vote/{key}", 303)
+        return await self._page(lambda: answers_page(position, key))
 
     def _leading(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint; what it refuses has a link to where it is begun once more."""

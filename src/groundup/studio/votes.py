@@ -36,14 +36,14 @@ from groundup.align.label.comparison import (
 from groundup.align.label.log import check_models, vote_log, votes_in
 from groundup.data.records import read_prompts
 from groundup.data.split import evenly_spaced
-from groundup.data.votes import CHOICES, Vote
+from groundup.data.votes import CHOICES, Vote, standing
 from groundup.errors import UserError, shorten
 from groundup.formats.adapter import model_hash
 from groundup.generation.sampling import Sampling
 from groundup.runs.files import files_of, in_words
 from groundup.serve.admission import BadRequest
 from groundup.studio.models import OnDemand, weights_stamp
-from groundup.studio.vote_pages import HELDOUT_PROMPTS, LOG, Asked
+from groundup.studio.vote_pages import HELDOUT_PROMPTS, LOG, Asked, token
 from groundup.text.rows import Message, PromptRow
 
 # As many people, or as many pairs of models; of more the least recently seen is forgotten here, and
@@ -70,6 +70,9 @@ class Voting:
     drawn: dict[str, Drawn] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     """Why a comparison cannot be made, by its id."""
+    revealed: set[str] = field(default_factory=set)
+    """The comparisons of which the person was told whose answers they are: no more is said on them,
+    as it would not be blind."""
     drawing: asyncio.Task[None] | None = None
     ended: tuple[int, int] = (0, 0)
     """Of the answers that are being drawn, how many have ended, and how many they are."""
@@ -94,10 +97,18 @@ class Position:
     shown: Drawn | None
     same: int
     """The prompts with the same answer twice."""
+    closed: int = 0
+    """The prompts whose vote was taken back (at the terminal) after the answers were told."""
 
     @property
     def is_over(self) -> bool:
         return self.voting.comparisons is not None and not self.todo
+
+    @property
+    def last(self) -> str:
+        """The token of the vote that undo takes back; empty where there is none."""
+        ids = [one.comparison.id for one in self.voted[-1:]]
+        return token(ids[0]) if ids and ids[0] not in self.voting.revealed else ""
 
     @property
     def place(self) -> int:
@@ -123,6 +134,8 @@ class Votes:
         self._root, self._folders, self._heldout = root.resolve(), folders, heldout
         self._models = models
         self._votings = OrderedDict[str, Voting]()
+        # What was told, of which log and to whom, whatever else they compare.
+        self._revealed: dict[tuple[Path, str], set[str]] = {}
         # One log at a time is written, and the answers of one voting are drawn.
         self._writing, self._drawing = asyncio.Lock(), asyncio.Lock()
         self._stopped = threading.Event()
@@ -142,6 +155,8 @@ class Votes:
         # Weights that were written anew with the same bytes are the same models at another time.
         if known is None or known.stamps != voting.stamps:
             self._votings[key] = voting
+            about = self.log(voting), asked.who
+            voting.revealed = self._revealed.setdefault(about, voting.revealed)
         self._votings.move_to_end(key)
         for other in list(self._votings)[:-_MOST_VOTINGS]:
             del self._votings[other]
@@ -161,16 +176,28 @@ class Votes:
             voting.drawing = asyncio.create_task(self._draw(voting))
         return found
 
-    async def vote(self, key: str, choice: str, id: str, last: str) -> None:
-        """Write a choice on a comparison down; undo takes back the vote on the `last` one.
+    async def reveal(self, key: str) -> Position:
+        """Where a person is who is told now whose answers they voted on."""
+        voting = self._voting(key)
+        async with self._writing:  # what is written after this is refused
+            found = await asyncio.to_thread(self._position, voting)
+            # Of all the log, as its ratings are told with them.
+            own = (vote for vote in standing(found.votes) if vote.who == voting.asked.who)
+            voting.revealed.update(vote.id for vote in own)
+        return found
 
-        A choice that is sent twice is one.
+    async def vote(self, key: str, choice: str, pair: str, last: str) -> None:
+        """Write a choice on a pair down; undo takes back the vote on the `last` one.
+
+        Both are named by their tokens. A choice that is sent twice is one.
         """
         voting = self._voting(key)
         if choice not in ("left", "right", *CHOICES[2:]):
             raise BadRequest(f"choice={shorten(choice)} is none; press one of the buttons")
         async with self._writing:
-            await asyncio.to_thread(self._append, voting, choice, last if choice == "undo" else id)
+            named = last if choice == "undo" else pair
+            ids = (one.id for one in voting.comparisons or () if token(one.id) == named)
+            await asyncio.to_thread(self._append, voting, choice, next(ids, ""))
 
     def log(self, voting: Voting) -> Path:
         """Where its log lies; nothing is written but below the folder that is shown."""
@@ -250,6 +277,8 @@ class Votes:
         _remember(voting, votes)
         voted, todo = progress(voting.comparisons, votes, voting.asked.who)
         todo = [one for one in todo if one.id not in voting.left_out]
+        closed = sum(one.id in voting.revealed for one in todo)
+        todo = [one for one in todo if one.id not in voting.revealed]
         same = {one.id for one in todo if _is_same(voting.drawn.get(one.id))}
         todo = [one for one in todo if one.id not in same]
         # What was taken back comes first, the last of it before the others.
@@ -257,10 +286,15 @@ class Votes:
         back = {one.id: -place for place, one in enumerate(own) if one.choice == "undo"}
         ready = [voting.drawn[one.id] for one in todo if one.id in voting.drawn]
         shown = min(ready, key=lambda one: back.get(one.comparison.id, 1), default=None)
-        return Position(voting, votes, voted, todo, shown, len(same))
+        return Position(voting, votes, voted, todo, shown, len(same), closed)
 
     def _append(self, voting: Voting, choice: str, id: str) -> None:
         who = voting.asked.who
+        if id in voting.revealed:
+            raise UserError(
+                "whose answers these are was told already, and a vote on them would not be blind; "
+                "the vote stays as it is, go on with the next"
+            )
         with _told(), vote_log(self.log(voting), option="log") as log:
             _remember(voting, log.votes)
             voted, _ = progress(voting.comparisons or (), log.votes, who)
