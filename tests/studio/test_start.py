@@ -391,7 +391,9 @@ def test_what_was_started_in_another_folder_is_continued_there(
     shutil.copytree(workshop.finished("pretrain"), here / "runs" / "base")
     status = here / "runs" / "base" / "status.json"
     write_kept(status, (read_status(status.parent) or {}) | {"state": "stopped"})
-    Jobs(here / "runs", here / "runs").start("base", "pretrain", {}, ["--version"])
+    elsewhere = Jobs(here / "runs", here / "runs")
+    elsewhere.start("base", "pretrain", {}, ["--version"])
+    until(lambda: not elsewhere.alive())
     client = show(here / "runs")
     refused = client.post("/continue", data={"run": "base"})
     assert refused.status_code == 400 and f"was started in {here / 'runs'}" in box(refused)
