@@ -62,6 +62,11 @@ class Admission:
     api_key: str | None = None
     allow_origins: Sequence[str] = ()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it listens beyond this machine and asks for no key, so that anybody may ask."""
+        return not self.is_local and self.api_key is None
+
     def admit(self, request: Request, *, keyed: bool) -> None:
         """Raise BadRequest for a request that is none of theirs."""
         place = request.headers.get("host", "")

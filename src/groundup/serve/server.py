@@ -125,7 +125,7 @@ def answer(
     """Let an ASGI application answer at that socket until Ctrl-C; then `stop` ends what it does."""
     import uvicorn
 
-    if not door.is_local and door.api_key is None:
+    if door.is_open:
         say("Whoever reaches this machine can use it; --api-key asks for a key.")
     say("Ctrl-C stops it.")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)

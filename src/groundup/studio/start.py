@@ -87,7 +87,7 @@ class Starting:
         self._runs, self._kinds, self._shown = runs, kinds, shown
         self._here = Path.cwd()
         self._jobs = Jobs(runs.root, self._here)
-        self._off = "" if door.is_local or door.api_key is not None else OFF
+        self._off = OFF if door.is_open else ""
         self._one_at_a_time = asyncio.Lock()
 
     def routes(self, admitted: Callable[..., Callable[..., object]]) -> list[Route]:

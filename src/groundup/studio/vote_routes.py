@@ -61,7 +61,7 @@ class VoteRoutes:
     ) -> None:
         self._runs, self._models, self._page, self._wrong = runs, models, page, wrong
         # Whoever reaches this machine may then vote, and shall read and write no file he names.
-        self._is_open = not (door.is_local or door.api_key is not None)
+        self._is_open = door.is_open
         self._made: Votes | None = None
         self._begun: set[asyncio.Task[Votes]] = set()
 
