@@ -119,10 +119,8 @@ for _mode in (
     "fraction", "exponent", "whole exponent", *(f"{n + 1} digits" for n in range(_DIGITS))
 ):  # fmt: skip
     _TABLE[_mode] |= _reads((_BLANK, "after value"), *_AFTER_VALUE)
-_repeating = [(mode, _BLANK) for mode, reads in _TABLE.items() if reads.get(0x20) == mode]
-for _mode, _again in [*_repeating, ("fraction", _DIGIT)]:
-    if _mode == "string":
-        continue
+_blank = [mode for mode, reads in _TABLE.items() if reads.get(0x20) == mode != "string"]
+for _mode, _again in [*((mode, _BLANK) for mode in _blank), ("fraction", _DIGIT)]:
     _ends = {byte: then for byte, then in _TABLE[_mode].items() if chr(byte) not in _again}
     for _count in range(_MOST_AGAIN + 1):
         _more = [(_again, f"{_mode} {_count + 1}")] if _count < _MOST_AGAIN else []

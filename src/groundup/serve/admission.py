@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -148,6 +149,23 @@ async def read_body(request: Request, most: int = _MOST_BYTES) -> bytes:
         said = f"the body did not come within {_BODY_SECONDS} seconds"
         raise BadRequest(said, status=408) from None
     return bytes(body)
+
+
+async def read_form(request: Request, most: int, most_fields: int) -> dict[str, str]:
+    """The fields of a form that one of our own pages has sent, of so many bytes and fields at most.
+
+    Raises BadRequest.
+    """
+    # Browsers say whose page sends a form; the door refuses other origins. One that names no
+    # origin, as none does today, would at least say that it comes from elsewhere.
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise BadRequest("forms of other sites' pages are not taken", status=403)
+    body = (await read_body(request, most)).decode("utf-8", errors="replace")
+    try:
+        found = parse_qs(body, keep_blank_values=True, max_num_fields=most_fields)
+    except ValueError:
+        raise BadRequest(f"the form has more than {most_fields} fields") from None
+    return {name: values[0] for name, values in found.items()}
 
 
 # What is refused, in OpenAI's form.

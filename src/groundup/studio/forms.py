@@ -185,7 +185,7 @@ def _offers(kind: Kind, runs: Sequence[tuple[Run, str]], here: Path) -> dict[str
 # A command.
 
 
-def unborn_page(job: Job, label: str, kind: Kind | None) -> Page:
+def unborn_page(job: Job, kind: Kind | None) -> Page:
     """A command that was started for a run of which there is nothing yet, or nothing any more."""
     links = [("All runs", "/")]
     if not job.lives and kind is not None:
@@ -198,7 +198,7 @@ def unborn_page(job: Job, label: str, kind: Kind | None) -> Page:
     ended = "it failed" if job.failed else "it has ended, and there is no run in its folder"
     lead = "It is starting." if job.lives else f"{ended[:1].upper()}{ended[1:]}."
     section = Section("Its command", "command", list(command_blocks(job, folded=False)))
-    return _page(label, lead, opening, [section], _SOON)
+    return _page(job.path, lead, opening, [section], _SOON)
 
 
 def failure(job: Job | None) -> list[Block]:
@@ -236,14 +236,14 @@ def continue_button(path: str, words: str = "Continue", **more: str) -> Button:
     return Button("continue", "/continue", {"run": path} | more, words, said)
 
 
-def busy_page(path: str, label: str, why: str) -> Page:
+def busy_page(path: str, why: str) -> Page:
     """What is asked before a run goes on beside another."""
     opening: list[Block] = [
-        Links([("All runs", "/"), (label, run_address(path))]),
+        Links([("All runs", "/"), (path, run_address(path))]),
         Box(why),
         continue_button(path, "Continue all the same", **{BESIDE: "on"}),
     ]
-    return _page(f"Continue {label}", "Nothing was started.", opening, [])
+    return _page(f"Continue {path}", "Nothing was started.", opening, [])
 
 
 def _told(what: str, why: str) -> Box:

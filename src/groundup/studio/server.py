@@ -23,7 +23,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -42,7 +41,7 @@ from groundup.runs.growing import GrowingLog
 from groundup.serve.admission import (
     Admission,
     BadRequest,
-    read_body,
+    read_form,
     refusal,
     security_headers,
     talk_page,
@@ -66,7 +65,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _LOGS, _GROWN = 4, 1.03
 _BATCH_SIZE, _WAITING = 16, 64
 # Of a form: a character of a text may take twelve.
-_FORM_BYTES = 2**16
+_FORM_BYTES, _FORM_FIELDS = 2**16, 8
 _PAGE_HEADERS = {
     **security_headers(script_src="'self'", connect_src="'self'", form_action="'self'"),
     "Cache-Control": "no-store",
@@ -177,8 +176,8 @@ class Studio:
         return Response(live_script(), media_type="text/javascript", headers=_PAGE_HEADERS)
 
     async def _look(self, request: Request) -> Response:
-        form = _form(await read_body(request, _FORM_BYTES))
-        name, text = (form.get(one, [""])[0] for one in ("model", "text"))
+        form = await read_form(request, _FORM_BYTES, _FORM_FIELDS)
+        name, text = (form.get(one, "") for one in ("model", "text"))
         text = text.replace("\r\n", "\n")  # as browsers send the end of a line
         folder = (await asyncio.to_thread(self._runs.models)).get(name)
         if folder is None:
@@ -297,13 +296,6 @@ class Studio:
 def _shown(page: Page, status: int) -> Response:
     content = html(page).encode("utf-8", errors="replace")
     return HTMLResponse(content, status, headers=_PAGE_HEADERS)
-
-
-def _form(body: bytes) -> dict[str, list[str]]:
-    try:
-        return parse_qs(body.decode("utf-8", errors="replace"), max_num_fields=8)
-    except ValueError:
-        raise BadRequest("the form has other fields than model, text and chat") from None
 
 
 class _Passing:

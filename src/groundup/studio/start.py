@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -30,7 +29,7 @@ from groundup.errors import UserError, shorten
 from groundup.report.page import Block, Links, Listing, Note, Page, Section
 from groundup.runs.console import printable
 from groundup.runs.folder import has_begun
-from groundup.serve.admission import Admission, BadRequest, read_body, tell
+from groundup.serve.admission import Admission, BadRequest, read_form, tell
 from groundup.studio.forms import (
     AT_ONCE,
     BESIDE,
@@ -101,7 +100,7 @@ class Starting:
     async def leave(self) -> None:
         """Say what goes on when the studio ends."""
         for job in await asyncio.to_thread(self._jobs.alive):
-            name = printable(job.path or self._runs.root.name)
+            name = printable(job.path)
             tell(f"{name} goes on; groundup studio shows it again, and stops it")
 
     # What stands on the studio's other pages.
@@ -165,7 +164,7 @@ class Starting:
         job = self._jobs.of(path)
         if job is None:
             return None
-        return unborn_page(job, path or self._runs.root.name, self._kinds().get(job.kind))
+        return unborn_page(job, self._kinds().get(job.kind))
 
     def _command(self, run: Run, job: Job | None, kind: Kind | None) -> list[Block]:
         if job is not None:
@@ -300,7 +299,7 @@ class Starting:
     # What forms ask for.
 
     async def _start(self, request: Request) -> Response:
-        form = await _sent(request)
+        form = await read_form(request, _FORM_BYTES, _MOST_FIELDS)
         kind = await asyncio.to_thread(self._kind, form.get("stage", ""))
         typed = {one.name: form.get(one.name, "").strip() for one in kind.settings}
         goes_on = form.get("again")
@@ -332,7 +331,7 @@ class Starting:
         return RedirectResponse(run_address(wanted.path), 303)
 
     async def _continue(self, request: Request) -> Response:
-        form = await _sent(request)
+        form = await read_form(request, _FORM_BYTES, _MOST_FIELDS)
         path = form.get("run", "")
         job = await asyncio.to_thread(self._job, path)
         kind = await asyncio.to_thread(self._kind, job.kind)
@@ -346,19 +345,19 @@ class Starting:
         async with self._one_at_a_time:
             busy = await asyncio.to_thread(self._busy)
             if busy and BESIDE not in form:
-                page = busy_page(path, path or self._runs.root.name, _beside(busy))
+                page = busy_page(path, _beside(busy))
                 return self._shown(page, 400)
             wanted = await asyncio.to_thread(self._wanted, kind, job.typed, path)
             await self._begun(wanted)
         return RedirectResponse(run_address(path), 303)
 
     async def _stop(self, request: Request) -> Response:
-        form = await _sent(request)
+        form = await read_form(request, _FORM_BYTES, _MOST_FIELDS)
         path = form.get("run", "")
         job = await asyncio.to_thread(self._job, path)
         if job.lives:
             await asyncio.to_thread(self._jobs.stop, job, AT_ONCE in form)
-            tell(f"asked to stop: {printable(path or self._runs.root.name)}")
+            tell(f"asked to stop: {printable(path)}")
             await self._until(lambda: not self._job(path).lives, _STOP_SECONDS)
         return RedirectResponse(run_address(path), 303)
 
@@ -429,24 +428,6 @@ def _beside(busy: str) -> str:
         f"{busy} runs now, and two trainings on one machine take far more than twice as long; stop "
         "it first, wait for its end, or start this one beside it all the same"
     )
-
-
-async def _sent(request: Request) -> dict[str, str]:
-    """The fields of a form that one of our own pages has sent."""
-    # Browsers say whose page sends a form; the door refuses other origins. One that names no
-    # origin, as none does today, would at least say that it comes from elsewhere.
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise BadRequest("pages of other sites may start nothing here", status=403)
-    body = await read_body(request, _FORM_BYTES)
-    try:
-        found = parse_qs(
-            body.decode("utf-8", errors="replace"),
-            keep_blank_values=True,
-            max_num_fields=_MOST_FIELDS,
-        )
-    except ValueError:
-        raise BadRequest(f"the form has more than {_MOST_FIELDS} fields") from None
-    return {name: values[0] for name, values in found.items()}
 
 
 def _with_links(page: Page, links: list[tuple[str, str]]) -> Page:

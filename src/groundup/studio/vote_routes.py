@@ -11,9 +11,8 @@ After every POST a browser is led to a page by GET (303), so that loading again 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -21,7 +20,7 @@ from starlette.routing import Route
 
 from groundup.errors import UserError, shorten
 from groundup.report.page import Page, ballot_script
-from groundup.serve.admission import Admission, BadRequest, read_body
+from groundup.serve.admission import Admission, BadRequest, read_form
 from groundup.studio.runs import Runs
 from groundup.studio.vote_pages import (
     LOG,
@@ -104,7 +103,7 @@ class VoteRoutes:
         return await self._page(lambda: begin_page(self._runs, given, is_open=self._is_open))
 
     async def _begin(self, request: Request) -> Response:
-        form = await _sent(request)
+        form = await read_form(request, _FORM_BYTES, _FORM_FIELDS)
         try:
             asked = asked_of(form)
             if self._is_open and (asked.file or asked.log != LOG):
@@ -135,7 +134,7 @@ class VoteRoutes:
         return answer
 
     async def _vote(self, request: Request) -> Response:
-        key, form = request.path_params["key"], await _sent(request)
+        key, form = request.path_params["key"], await read_form(request, _FORM_BYTES, _FORM_FIELDS)
         votes = await self._votes()
         try:
             said = (form.get(name, "") for name in ("choice", "comparison", "last"))
@@ -174,13 +173,3 @@ class VoteRoutes:
         answer = Response(ballot_script(), media_type="text/javascript")
         answer.headers["X-Content-Type-Options"] = "nosniff"
         return answer
-
-
-async def _sent(request: Request) -> Mapping[str, str]:
-    """The fields of a form that have a value, or are ticked."""
-    body = (await read_body(request, _FORM_BYTES)).decode("utf-8", errors="replace")
-    try:
-        found = parse_qs(body, keep_blank_values=True, max_num_fields=_FORM_FIELDS)
-    except ValueError:
-        raise BadRequest(f"the form has more than {_FORM_FIELDS} fields") from None
-    return {name: values[0] for name, values in found.items()}
