@@ -331,7 +331,7 @@ def test_pages_of_strangers_start_and_stop_nothing(
         {"sec-fetch-site": "same-site", "sec-fetch-dest": "document"},
         {"host": "evil.example"},
     ):
-        for path in ("/start", "/stop", "/continue"):
+        for path in ("/start", "/stop", "/continue", "/vote", "/look"):
             assert client.post(path, data=form, headers=headers).status_code == 403, headers
     # Nor does whoever only follows a link.
     for path in ("/start", "/stop", "/continue"):
