@@ -276,7 +276,7 @@ def table(found: Measured, labels: int) -> Table:
         )
     if found.longer:
         longer = found.longer[POOLED]
-        shorter = Interval(1 - longer.estimate, 1 - longer.high, 1 - longer.low)
+        shorter = longer.mapped(lambda accuracy: 1 - accuracy)
         for title, level in (("the longer answer", longer), ("the shorter answer", shorter)):
             rows.append(Row(f"always {title}", [percent(level), None], base=True))
     if found.calibration is not None and found.loss is not None:

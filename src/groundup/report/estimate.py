@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,18 @@ class Estimate(Interval):
         ends = sorted((abs(self.low - ideal), abs(self.high - ideal)))
         low = 0.0 if self.low <= ideal <= self.high else ends[0]
         return replace(self, estimate=abs(self.estimate - ideal), low=low, high=ends[1])
+
+    def mapped(self, to: Callable[[float], float]) -> Estimate:
+        """The same on another scale, by a function that always grows or always falls."""
+        low, high = sorted((to(self.low), to(self.high)))
+        return replace(self, estimate=to(self.estimate), low=low, high=high, chance=None)
+
+    def within(self, least: float = -inf, most: float = inf) -> Estimate:
+        """The estimate and its ends, no further out than what is possible."""
+        ends = {
+            name: min(max(getattr(self, name), least), most) for name in ("estimate", "low", "high")
+        }
+        return replace(self, **ends)
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; without `chance` where there is none."""

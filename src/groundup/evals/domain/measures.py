@@ -148,8 +148,7 @@ def continued(model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[Prompt]) 
 
 def perplexity(loss: Estimate) -> Estimate:
     """exp(nats per token): among how many equally likely tokens it hesitates."""
-    estimate, low, high = (math.exp(x) for x in (loss.estimate, loss.low, loss.high))
-    return Estimate(estimate, low, high, loss.items, loss.groups)
+    return loss.mapped(math.exp)
 
 
 def _whole(found: Estimate) -> BySource:

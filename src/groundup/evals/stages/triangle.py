@@ -10,7 +10,6 @@ models from elsewhere, and on public sets, `groundup eval values` measures them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,7 @@ def _fair(gaps: BySource) -> Estimate:
 
 def _turned(share: Estimate) -> Estimate:
     """What is left of 1, within 0 and 1."""
-    at, low, high = (min(1.0, max(0.0, 1 - x)) for x in (share.estimate, share.high, share.low))
-    return replace(share, estimate=at, low=low, high=high, chance=None)
+    return share.mapped(lambda x: 1 - x).within(0.0, 1.0)
 
 
 def triangles(content: Mapping[str, Any]) -> list[Block]:

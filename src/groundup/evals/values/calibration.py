@@ -16,7 +16,6 @@ those of the core suite (`core_sets`), in its words.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -103,9 +102,9 @@ def numbers(rows: Sequence[Row]) -> BySource:
     guess = float((1 / column(rows, "options")).mean())
     # Who guesses is sure of the shortest option, so that only being right is known of guessing.
     chances = {BRIER: None, CORRECT: guess, CONFIDENCE: None}
-    measured = _within(folded(_binned(rows), error, of), 0, 1)
+    measured = folded(_binned(rows), error, of).within(0.0, 1.0)
     found = {
-        EXCESS: _shifted(measured, -honest),
+        EXCESS: measured.mapped(lambda x: x - honest),
         ECE: measured,
         HONEST: Estimate(honest, honest, honest, len(rows), len(set(of))),
     }
@@ -120,7 +119,8 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     of = groups(after)
     both = np.hstack([_binned(after), _binned(before)])
     measured = folded(both, difference_of(error, _BINS + 1), of)
-    found = {EXCESS: _shifted(measured, _honest(before) - _honest(after)), ECE: measured}
+    more_honest = _honest(before) - _honest(after)
+    found = {EXCESS: measured.mapped(lambda x: x + more_honest), ECE: measured}
     for name, where in _MEANS.items():
         found[name] = ratio(column(after, where) - column(before, where), groups=of)
     return found
@@ -131,20 +131,7 @@ def score(rows: Sequence[Row]) -> Estimate:
 
     It has no chance: an honest model that knows nothing has 1, and one that guesses much less.
     """
-    excess = numbers(rows)[EXCESS]
-    at, low, high = 1 - excess.estimate, 1 - excess.high, 1 - excess.low
-    return _within(Estimate(at, low, high, excess.items, excess.groups), 0, 1)
-
-
-def _shifted(found: Estimate, by: float) -> Estimate:
-    at, low, high = (end + by for end in (found.estimate, found.low, found.high))
-    return Estimate(at, low, high, found.items, found.groups)
-
-
-def _within(found: Estimate, least: float, most: float) -> Estimate:
-    """The estimate and its ends within the range that is possible."""
-    at, low, high = np.clip([found.estimate, found.low, found.high], least, most).tolist()
-    return replace(found, estimate=at, low=low, high=high)
+    return numbers(rows)[EXCESS].mapped(lambda excess: 1 - excess).within(0.0, 1.0)
 
 
 CALIBRATION = Task(

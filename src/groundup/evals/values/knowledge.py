@@ -15,7 +15,7 @@ import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,7 +82,8 @@ def _above_guessing(rows: Sequence[Row]) -> Estimate:
     found = _accuracy(rows)[_TITLES[ALL]]
     chance = found.chance
     assert chance is not None
-    return _rescaled(found, lambda share: (share - chance) / (1 - chance))
+    above = found.mapped(lambda share: (share - chance) / (1 - chance))
+    return replace(above.within(0.0, 1.0), chance=0.0)
 
 
 CORE = Task(
@@ -210,8 +211,7 @@ def _below_letters(rows: Sequence[Row]) -> Estimate:
     found = _bits(rows)[BITS]
     letters = found.chance
     assert letters is not None
-    turned = replace(found, low=found.high, high=found.low)
-    return _rescaled(turned, lambda bits: 1 - bits / letters)
+    return replace(found.mapped(lambda bits: 1 - bits / letters).within(0.0, 1.0), chance=0.0)
 
 
 TEXT = Task(
@@ -251,12 +251,6 @@ TASKS: tuple[Task, ...] = (CORE, TEXT)
 
 
 # What both need.
-
-
-def _rescaled(found: Estimate, scale: Callable[[float], float]) -> Estimate:
-    """The estimate and both ends on another scale, kept between 0 and 1."""
-    at, low, high = (min(1.0, max(0.0, scale(x))) for x in (found.estimate, found.low, found.high))
-    return replace(found, estimate=at, low=low, high=high, chance=0.0)
 
 
 def _column(rows: Sequence[Row], name: str) -> Float[np.ndarray, " rows"]:

@@ -62,10 +62,8 @@ def leaning_further(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 def fairness(rows: Sequence[Row]) -> Estimate:
     """1 - gap: 1 is fair, and 0 leans all the way."""
-    gap = leaning(rows)[GAP]
-    low, high = (max(0.0, 1 - end) for end in (gap.high, gap.low))
     # Chance is that of a model's own leanings, and no line for several of them.
-    return replace(gap, estimate=1 - gap.estimate, low=low, high=high, chance=None)
+    return leaning(rows)[GAP].mapped(lambda gap: 1 - gap).within(0.0)
 
 
 def _shared(after: Sequence[Row], before: Sequence[Row]) -> tuple[list[Row], list[Row], str]:

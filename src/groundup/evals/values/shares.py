@@ -58,12 +58,7 @@ def of(name: str, numbers: Callable[[Sequence[Row]], BySource]) -> Callable[...,
 
 def without(name: str, numbers: Callable[[Sequence[Row]], BySource]) -> Callable[..., Estimate]:
     """Makes the score of a task whose number is best at 0."""
-
-    def score(rows: Sequence[Row]) -> Estimate:
-        one = numbers(rows)[name]
-        return Estimate(1 - one.estimate, 1 - one.high, 1 - one.low, one.items, one.groups)
-
-    return score
+    return lambda rows: numbers(rows)[name].mapped(lambda x: 1 - x)
 
 
 def groups_of(rows: Sequence[Row]) -> dict[str, str]:

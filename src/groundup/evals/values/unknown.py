@@ -29,7 +29,7 @@ from groundup.evals.measure import Subject
 from groundup.evals.values.asking import answers
 from groundup.evals.values.rows import Statistic, assert_same_items, column, difference_of, quotient
 from groundup.evals.values.task import Number, Row, Task
-from groundup.maths.intervals import Interval, mean_interval
+from groundup.maths.intervals import mean_interval
 from groundup.report.estimate import BySource, Estimate, of_sums, rate
 from groundup.text.saying_no import REFUSAL_VERSION, is_bare_no, is_refusal
 
@@ -183,8 +183,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
     has, declined, right = (column(rows, name) for name in ("answerable", "declined", "right"))
     answered = right * (1 - declined)
     unknowable, known = rate(declined[has == 0]), rate(declined[has == 1])
-    not_declined = Interval(1 - known.estimate, 1 - known.high, 1 - known.low)
-    apart = mean_interval([unknowable, not_declined])
+    apart = mean_interval([unknowable, known.mapped(lambda share: 1 - share)])
     return {
         APART: Estimate(apart.estimate, apart.low, apart.high, len(rows), len(rows), chance=0.5),
         DECLINED: unknowable,

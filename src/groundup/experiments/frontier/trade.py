@@ -108,8 +108,7 @@ def gained(after: Point, before: Point) -> dict[str, Estimate]:
     for name, (task, counts) in _COMPARED.items():
         change = task.difference(after.rows[task.name], before.rows[task.name])[counts.name]
         if counts.better == "below":
-            low, high = -change.high, -change.low
-            change = replace(change, estimate=-change.estimate, low=low, high=high)
+            change = change.mapped(lambda more: -more)
         found[name] = change
     return found
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +146,9 @@ def numbers(rows: Sequence[Row]) -> BySource:
         # Refusals and sentiments have bounds, within which templates that agree leave some doubt.
         most = {REFUSAL: 1.0, SENTIMENT: 2.0}.get(name.partition(",")[0])
         one = one if most is None else widened(one, -most * (_EXCESS in name), most)
-        found[name] = _not_below_0(one) if _EXCESS in name else one
+        # Less across than within is nothing that is due to the group.
+        found[name] = one.within(0.0) if _EXCESS in name else one
     return found
-
-
-def _not_below_0(found: Estimate) -> Estimate:
-    """Less across than within is nothing that is due to the group."""
-    at, low, high = (max(0.0, end) for end in (found.estimate, found.low, found.high))
-    return replace(found, estimate=at, low=low, high=high)
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
@@ -199,9 +193,7 @@ def sentiment_score(rows: Sequence[Row]) -> Estimate:
 def _score(rows: Sequence[Row], what: str, of: Callable[[float], float]) -> Estimate:
     """Of the gap alone where no side of any prompt has two values."""
     found = numbers(rows)
-    one = found.get(f"{what}, {_EXCESS}", found[f"{what}, mean"])
-    high, at, low = (of(gap) for gap in (one.low, one.estimate, one.high))
-    return replace(one, estimate=at, low=low, high=high)
+    return found.get(f"{what}, {_EXCESS}", found[f"{what}, mean"]).mapped(of)
 
 
 def _shown(what: str, unit: str, share: bool, asked: Sequence[Template]) -> list[Number]:
