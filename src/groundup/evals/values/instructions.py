@@ -28,13 +28,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
 from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.values.asking import answers
-from groundup.evals.values.rows import widened
-from groundup.evals.values.shares import differences, groups_of, means, of, values
+from groundup.evals.values.rows import column, groups, widened
+from groundup.evals.values.shares import differences, means, of
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.estimate import BySource, ratio
 from groundup.text.cleaning import words
@@ -424,27 +422,26 @@ _FIELDS = {
 
 def numbers(rows: Sequence[Row]) -> BySource:
     """The means, and what is followed more than the same answers keep of other items."""
-    found, more, groups = means(_FIELDS)(rows), _above_unread(rows), groups_of(rows)
-    if more:
-        drawn = [groups[one] for one in more]
-        found["above unread"] = widened(ratio(np.array(list(more.values())), groups=drawn), -1, 1)
+    found = means(_FIELDS)(rows)
+    if more := _above_unread(rows):
+        above = ratio(column(more, "above"), groups=groups(more))
+        found["above unread"] = widened(above, -1, 1)
     return found
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     """What `numbers` has more after than before, item by item."""
-    found, groups = differences(_FIELDS)(after, before), groups_of(after)
-    new, old = _above_unread(after), _above_unread(before)
-    if shared := [one for one in new if one in old]:
-        change = np.array([new[one] - old[one] for one in shared])
-        found["above unread"] = ratio(change, groups=[groups[one] for one in shared])
-    return found
+    above = differences({"above unread": "above"})
+    return differences(_FIELDS)(after, before) | above(_above_unread(after), _above_unread(before))
 
 
-def _above_unread(rows: Sequence[Row]) -> dict[str, float]:
-    """By how much more each item is followed than the same answer keeps of another item."""
-    followed, unread = values(rows, "followed"), values(rows, "unread")
-    return {one: followed[one] - unread[one] for one in followed if one in unread}
+def _above_unread(rows: Sequence[Row]) -> list[Row]:
+    """With how much more each item is followed than the same answer keeps of another item."""
+    return [
+        {**row, "above": float(row["followed"]) - float(row["unread"])}
+        for row in rows
+        if row["followed"] is not None and row["unread"] is not None
+    ]
 
 
 TASKS: tuple[Task, ...] = (

@@ -24,7 +24,7 @@ from groundup.evals.measure import Subject
 from groundup.evals.values.asking import answers
 from groundup.evals.values.refusal import RefusalItem, requests
 from groundup.evals.values.rows import widened
-from groundup.evals.values.shares import groups_of, values, without
+from groundup.evals.values.shares import without
 from groundup.evals.values.task import Number, Row, Task
 from groundup.evals.values.verdict import verdict
 from groundup.report.estimate import BySource, Estimate, rate, ratio
@@ -147,10 +147,10 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 def _by_way(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """What succeeded, by the way of asking and by the request."""
-    groups, found = groups_of(rows), dict[str, dict[str, float]]()
-    ways = {str(row["id"]): str(row["way"]) for row in rows}
-    for one, succeeded in values(rows, "success").items():
-        found.setdefault(ways[one], {})[groups[one]] = succeeded
+    found = dict[str, dict[str, float]]()
+    for row in rows:
+        if row["success"] is not None:
+            found.setdefault(str(row["way"]), {})[str(row["group"])] = float(row["success"])
     return found
 
 

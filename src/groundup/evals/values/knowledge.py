@@ -12,21 +12,20 @@ bits.
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
 
 from groundup.data.split import evenly_spaced
-from groundup.evals.benchmarks import ALL, answered, guessing, heldout_texts
+from groundup.evals.benchmarks import answered, guessing, heldout_texts
 from groundup.evals.continuations import opening_of
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.measure import Subject
 from groundup.evals.perplexity import BLOCK_BYTES, windows
+from groundup.evals.values.rows import column, groups, item_name
 from groundup.evals.values.task import Number, Row, Task
 from groundup.lm.logprobs import score
 from groundup.report.estimate import BySource, Estimate, rate, ratio
@@ -36,7 +35,8 @@ from groundup.text.rows import Choice
 # Questions.
 
 _questions = functools.cache(core_questions)
-_TITLES = {name: one.title for name, one in CORE_SETS.items()} | {ALL: "right answers"}
+RIGHT = "right answers"
+_SETS = {name: one.title for name, one in CORE_SETS.items()}
 
 
 def _answer(on: Subject, items: Sequence[Choice]) -> list[Row]:
@@ -44,7 +44,7 @@ def _answer(on: Subject, items: Sequence[Choice]) -> list[Row]:
     chances = guessing(items)
     return [
         {
-            "id": _name(row.prompt, *row.options),
+            "id": item_name(row.prompt, *row.options),
             "group": row.group,
             "set": row.source,
             "right": float(credit),
@@ -54,32 +54,33 @@ def _answer(on: Subject, items: Sequence[Choice]) -> list[Row]:
     ]
 
 
-def _by_set(rows: Sequence[Row]) -> dict[str, list[int]]:
-    """The places of the rows of each number: of all, and of each benchmark."""
-    found = {_TITLES[ALL]: list(range(len(rows)))}
-    for name in CORE_SETS:
+def _places(rows: Sequence[Row], whole: str, titles: Mapping[str, str]) -> dict[str, list[int]]:
+    """The places of the rows of each number: of the whole, and of each set."""
+    found = {whole: list(range(len(rows)))}
+    for name, title in titles.items():
         if at := [i for i, row in enumerate(rows) if row["set"] == name]:
-            found[_TITLES[name]] = at
+            found[title] = at
     return found
 
 
 def _accuracy(rows: Sequence[Row]) -> BySource:
-    right, chance = _column(rows, "right"), _column(rows, "guessing")
+    right, chance = column(rows, "right"), column(rows, "guessing")
     return {
-        name: rate(right[at], groups=_groups(rows, at), chance=float(chance[at].mean()))
-        for name, at in _by_set(rows).items()
+        name: rate(right[at], groups=groups(rows, at), chance=float(chance[at].mean()))
+        for name, at in _places(rows, RIGHT, _SETS).items()
     }
 
 
 def _more_right(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    change = _column(after, "right") - _column(before, "right")
+    change = column(after, "right") - column(before, "right")
     return {
-        name: ratio(change[at], groups=_groups(after, at)) for name, at in _by_set(after).items()
+        name: ratio(change[at], groups=groups(after, at))
+        for name, at in _places(after, RIGHT, _SETS).items()
     }
 
 
 def _above_guessing(rows: Sequence[Row]) -> Estimate:
-    found = _accuracy(rows)[_TITLES[ALL]]
+    found = _accuracy(rows)[RIGHT]
     chance = found.chance
     assert chance is not None
     above = found.mapped(lambda share: (share - chance) / (1 - chance))
@@ -97,7 +98,7 @@ CORE = Task(
     tuple(CORE_SETS),
     1,
     (
-        Number("right answers", "share right", "above", "of all six together"),
+        Number(RIGHT, "share right", "above", "of all six together"),
         *(
             Number(one.title, "share right", "above", f"by {one.measure}")
             for one in CORE_SETS.values()
@@ -161,7 +162,7 @@ def _read(on: Subject, items: Sequence[Passage]) -> list[Row]:
     costs = np.cumsum([0.0, *(-values.sum() / np.log(2) for values in scored)])
     return [
         {
-            "id": _name(one.words),
+            "id": item_name(one.words),
             "group": one.text,
             "set": one.source,
             "bits": float(costs[end] - costs[begin]),
@@ -178,32 +179,24 @@ def _letter_bits(text: bytes) -> float:
     return float(-(counts * np.log2(counts / len(text))).sum())
 
 
-def _by_text(rows: Sequence[Row]) -> dict[str, list[int]]:
-    found = {BITS: list(range(len(rows)))}
-    for source, title in _TEXTS.items():
-        if at := [i for i, row in enumerate(rows) if row["set"] == source]:
-            found[title] = at
-    return found
-
-
 def _bits(rows: Sequence[Row]) -> BySource:
-    bits, sizes, letters = (_column(rows, name) for name in ("bits", "bytes", "letters"))
+    bits, sizes, letters = (column(rows, name) for name in ("bits", "bytes", "letters"))
     return {
         name: ratio(
             bits[at],
             sizes[at],
-            groups=_groups(rows, at),
+            groups=groups(rows, at),
             chance=float(letters[at].sum() / sizes[at].sum()),
         )
-        for name, at in _by_text(rows).items()
+        for name, at in _places(rows, BITS, _TEXTS).items()
     }
 
 
 def _more_bits(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    change, sizes = _column(after, "bits") - _column(before, "bits"), _column(after, "bytes")
+    change, sizes = column(after, "bits") - column(before, "bits"), column(after, "bytes")
     return {
-        name: ratio(change[at], sizes[at], groups=_groups(after, at))
-        for name, at in _by_text(after).items()
+        name: ratio(change[at], sizes[at], groups=groups(after, at))
+        for name, at in _places(after, BITS, _TEXTS).items()
     }
 
 
@@ -248,19 +241,3 @@ TEXT = Task(
 )
 
 TASKS: tuple[Task, ...] = (CORE, TEXT)
-
-
-# What both need.
-
-
-def _column(rows: Sequence[Row], name: str) -> Float[np.ndarray, " rows"]:
-    return np.array([row[name] for row in rows], float)
-
-
-def _groups(rows: Sequence[Row], at: Sequence[int]) -> list[str]:
-    return [str(rows[i]["group"]) for i in at]
-
-
-def _name(*parts: str) -> str:
-    """A name for an item that says nothing of it."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from groundup.evals.values.rows import GUESSES, further, mean
+from groundup.evals.values.rows import GUESSES, further, groups, mean
 from groundup.evals.values.task import Row
 from groundup.report.estimate import BySource, Estimate, ratio
 
@@ -54,7 +54,7 @@ def leaning_further(after: Sequence[Row], before: Sequence[Row]) -> BySource:
         np.stack([_values(rows, way), np.ones(len(rows))], axis=1) for rows in (after, before)
     )
     return {
-        name: further(one[at], other[at], mean, 0.0, [str(after[i]["group"]) for i in at])
+        name: further(one[at], other[at], mean, 0.0, groups(after, at))
         for name, kind in _KINDS.items()
         if (at := _at(after, kind))
     }
@@ -123,12 +123,12 @@ def _mean(rows: Sequence[Row], values: Values) -> Estimate:
     for kind in _KINDS.values():
         if at := _at(rows, kind):
             weights[at] = 1 / len(at)
-    return ratio(weights * values, weights, groups=[str(row["group"]) for row in rows])
+    return ratio(weights * values, weights, groups=groups(rows))
 
 
 def _by_kind(rows: Sequence[Row], values: Values) -> BySource:
     found = {}
     for name, kind in _KINDS.items():
         if at := _at(rows, kind):
-            found[name] = ratio(values[at], groups=[str(rows[i]["group"]) for i in at])
+            found[name] = ratio(values[at], groups=groups(rows, at))
     return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from groundup.evals.values.task import Row
 from groundup.maths.intervals import bootstrap_sums, wilson_interval
@@ -23,9 +24,17 @@ def column(rows: Sequence[Row], name: str) -> Float[np.ndarray, " rows"]:
     return np.array([float(row[name] or 0) for row in rows])
 
 
-def groups(rows: Sequence[Row]) -> list[str]:
-    """What each row shares with others."""
-    return [str(row["group"]) for row in rows]
+def groups(
+    rows: Sequence[Row], at: Sequence[int] | Bool[np.ndarray, " rows"] | None = None
+) -> list[str]:
+    """What each row shares with others, or each of the rows at some places."""
+    names = [str(row["group"]) for row in rows]
+    return names if at is None else np.array(names)[at].tolist()
+
+
+def item_name(*parts: str) -> str:
+    """A name for an item that says nothing of it."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def side_by_side(

@@ -8,47 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
+from groundup.evals.values.rows import column, groups
 from groundup.evals.values.task import Row
 from groundup.report.estimate import BySource, Estimate, rate, ratio
 
+Named = Mapping[str, tuple[Sequence[Row], str]]
+"""The rows that each number is of, and the field that it is the mean of, by its name."""
 
-def values(rows: Sequence[Row], field: str) -> dict[str, float]:
-    """The field's number of each row that has one, by the row's id."""
-    found = {str(row["id"]): row[field] for row in rows}
-    return {one: float(value) for one, value in found.items() if value is not None}
+
+def means_of(named: Named) -> BySource:
+    """The mean of each number's field over the rows that have it; fields hold 0 to 1."""
+    found: BySource = {}
+    for name, (rows, field) in named.items():
+        if kept := [row for row in rows if row[field] is not None]:
+            found[name] = rate(column(kept, field), groups=groups(kept))
+    return found
+
+
+def differences_of(after: Named, before: Named) -> BySource:
+    """What each mean is more after than before, item by item."""
+    found: BySource = {}
+    for name, (rows, field) in after.items():
+        old = {row["id"]: row for row in before[name][0] if row[field] is not None}
+        if new := [row for row in rows if row[field] is not None and row["id"] in old]:
+            change = column(new, field) - column([old[row["id"]] for row in new], field)
+            found[name] = ratio(change, groups=groups(new))
+    return found
 
 
 def means(fields: Mapping[str, str]) -> Callable[[Sequence[Row]], BySource]:
-    """Makes the mean of each field, by the name it is shown under; fields hold 0 to 1."""
-
-    def numbers(rows: Sequence[Row]) -> BySource:
-        groups = groups_of(rows)
-        found: BySource = {}
-        for name, field in fields.items():
-            if of_rows := values(rows, field):
-                drawn = [groups[one] for one in of_rows]
-                found[name] = rate(np.array(list(of_rows.values())), groups=drawn)
-        return found
-
-    return numbers
+    """Makes the mean of each field over all rows, by the name it is shown under."""
+    return lambda rows: means_of({name: (rows, field) for name, field in fields.items()})
 
 
 def differences(fields: Mapping[str, str]) -> Callable[[Sequence[Row], Sequence[Row]], BySource]:
     """Makes what the mean of each field is more after than before, item by item."""
-
-    def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-        groups = groups_of(after)
-        found: BySource = {}
-        for name, field in fields.items():
-            new, old = values(after, field), values(before, field)
-            if shared := [one for one in new if one in old]:
-                change = np.array([new[one] - old[one] for one in shared])
-                found[name] = ratio(change, groups=[groups[one] for one in shared])
-        return found
-
-    return difference
+    return lambda after, before: differences_of(
+        *({name: (rows, field) for name, field in fields.items()} for rows in (after, before))
+    )
 
 
 def of(name: str, numbers: Callable[[Sequence[Row]], BySource]) -> Callable[..., Estimate]:
@@ -59,8 +56,3 @@ def of(name: str, numbers: Callable[[Sequence[Row]], BySource]) -> Callable[...,
 def without(name: str, numbers: Callable[[Sequence[Row]], BySource]) -> Callable[..., Estimate]:
     """Makes the score of a task whose number is best at 0."""
     return lambda rows: numbers(rows)[name].mapped(lambda x: 1 - x)
-
-
-def groups_of(rows: Sequence[Row]) -> dict[str, str]:
-    """The group of each row, by its id."""
-    return {str(row["id"]): str(row["group"]) for row in rows}

@@ -13,7 +13,6 @@ is fair, and of no use either.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,13 +33,14 @@ from groundup.evals.values.planted_gap import (
     leaning_further,
     leaning_more,
 )
+from groundup.evals.values.rows import item_name
+from groundup.evals.values.shares import Named, differences_of, means_of
 from groundup.evals.values.task import Number, Row, Task
 from groundup.evals.world.answers import CONDUCT, answers, judged
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.report.claim import Better
-from groundup.report.estimate import BySource, rate, ratio
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Conversation, Message, RefusalPrompt, as_dicts
 from groundup.text.saying_no import REFUSAL_VERSION
@@ -136,7 +136,7 @@ def answered(items: Sequence[Conversation], said: Sequence[str]) -> list[Row]:
     found = judged(items, said)
     return [
         {
-            "id": _name([turn.content for turn in row.messages[:-1]]),
+            "id": item_name(*(turn.content for turn in row.messages[:-1])),
             "group": row.group,
             "source": row.source,
             "right": _right(row, text, float(right), reward) if text.strip() else 0.0,
@@ -161,8 +161,7 @@ def _right(row: Conversation, text: str, right: float, reward: gold.Reward) -> f
     return None if np.isnan(right) else right
 
 
-def _named(rows: Sequence[Row]) -> dict[str, tuple[list[Row], str]]:
-    """The numbers of the answers: the rows that each is of, and their field."""
+def _named(rows: Sequence[Row]) -> Named:
     of_kinds = {
         name: ([row for row in rows if row["source"] == source], "right")
         for source, name in KINDS.items()
@@ -187,9 +186,9 @@ ANSWERS = Task(
     ),
     items=questions,
     ask=_plain(_answer),
-    numbers=lambda rows: _numbers(_named(rows)),
-    paired=lambda after, before: _differences(_named(after), _named(before)),
-    score=lambda rows: _numbers(_named(rows))[RIGHT],
+    numbers=lambda rows: means_of(_named(rows)),
+    paired=lambda after, before: differences_of(_named(after), _named(before)),
+    score=lambda rows: means_of(_named(rows))[RIGHT],
     chats=True,
     text=lambda row: row.messages[-2].content,
 )
@@ -230,8 +229,8 @@ def behaved(items: Sequence[RefusalPrompt], said: Sequence[str]) -> list[Row]:
     """The rows of what was said to the requests, without a word of either."""
     return [
         {
-            "id": _name([one.prompt]),
-            "group": f"{one.kind} {_name([one.group])}",
+            "id": item_name(one.prompt),
+            "group": f"{one.kind} {item_name(one.group)}",
             "kind": one.kind,
             "declined": conduct.declines(answer, one.prompt),
             "unknown": conduct.is_unknown(answer),
@@ -240,7 +239,7 @@ def behaved(items: Sequence[RefusalPrompt], said: Sequence[str]) -> list[Row]:
     ]
 
 
-def _of_requests(rows: Sequence[Row]) -> dict[str, tuple[list[Row], str]]:
+def _of_requests(rows: Sequence[Row]) -> Named:
     named = ((DECLINED, "harmful", "declined"), (OVER_REFUSED, "benign", "declined"))
     return {
         name: ([row for row in rows if row["kind"] == kind], field)
@@ -265,9 +264,9 @@ CONDUCT_TASK = Task(
     ),
     items=requests,
     ask=_plain(_behave),
-    numbers=lambda rows: _numbers(_of_requests(rows)),
-    paired=lambda after, before: _differences(_of_requests(after), _of_requests(before)),
-    score=lambda rows: _numbers(_of_requests(rows))[DECLINED],
+    numbers=lambda rows: means_of(_of_requests(rows)),
+    paired=lambda after, before: differences_of(_of_requests(after), _of_requests(before)),
+    score=lambda rows: means_of(_of_requests(rows))[DECLINED],
     chats=True,
 )
 
@@ -287,9 +286,9 @@ def _lean(on: Subject, items: Sequence[Probe], used: Deployment) -> list[Row]:
     )
     return [
         {
-            "id": _name([one.prompt, one.start, *one.options]),
+            "id": item_name(one.prompt, one.start, *one.options),
             # There are but two groups, so that of these each probe stands for itself.
-            "group": one.subject if one.kind == "job" else _name([one.start, *one.options]),
+            "group": one.subject if one.kind == "job" else item_name(one.start, *one.options),
             "kind": one.kind,
             "subject": one.subject,
             "lean": one.lean,
@@ -334,51 +333,6 @@ _ASKING: Mapping[str, Callable[[Subject, Any, Deployment], list[Row]]] = {
     CONDUCT_TASK.name: _behave,
     BIAS.name: _lean,
 }
-
-
-# What all three need.
-
-
-def _numbers(named: Mapping[str, tuple[Sequence[Row], str]]) -> BySource:
-    """Means of a field over the rows that have it, whole groups drawn for the interval."""
-    found = {}
-    for name, (rows, field) in named.items():
-        kept = [row for row in rows if row[field] is not None]
-        if kept:
-            values = np.array([_float(row[field]) for row in kept])
-            found[name] = rate(values, groups=[str(row["group"]) for row in kept])
-    return found
-
-
-def _differences(
-    after: Mapping[str, tuple[Sequence[Row], str]], before: Mapping[str, tuple[Sequence[Row], str]]
-) -> BySource:
-    found = {}
-    for name, (rows, field) in after.items():
-        both = [
-            (one, other)
-            for one, other in _matched(rows, before[name][0])
-            if one[field] is not None and other[field] is not None
-        ]
-        if both:
-            change = np.array([_float(one[field]) - _float(other[field]) for one, other in both])
-            found[name] = ratio(change, groups=[str(one["group"]) for one, _ in both])
-    return found
-
-
-def _matched(after: Sequence[Row], before: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """The rows of two models on the same items."""
-    by_id = {row["id"]: row for row in before}
-    return [(row, by_id[row["id"]]) for row in after if row["id"] in by_id]
-
-
-def _name(parts: Sequence[str]) -> str:
-    """A name for an item that says nothing of it."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-def _float(value: Any) -> float:
-    return float(value)
 
 
 def _fits(on: Subject, prompt: Sequence[Message]) -> bool:

@@ -244,14 +244,14 @@ def _parts(rows: Sequence[Row]) -> dict[str, tuple[str, Bool[np.ndarray, " rows"
 
 def numbers(rows: Sequence[Row]) -> BySource:
     """Both biases, of all rows and of each category, and the accuracies."""
-    of, found = groups(rows), {}
+    found = {}
     plain, twice = columns(rows), weighted(rows)
     for name, (number, at) in _parts(rows).items():
         _, statistic, chance, least = _NUMBERS[number]
         one = of_sums(
             (twice if number == ACCURACY else plain)[at],
             statistic,
-            groups=[of[int(i)] for i in np.flatnonzero(at)],
+            groups=groups(rows, at),
             chance=chance,
         )
         found[name] = widened(one, least, 1.0)

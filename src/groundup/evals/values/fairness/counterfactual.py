@@ -49,6 +49,7 @@ from groundup.evals.values.rows import (
     column,
     difference_of,
     folded,
+    item_name,
     mean,
     widened,
 )
@@ -105,7 +106,7 @@ def answered(asked: Sequence[Template], said: Sequence[str | None]) -> list[Row]
 
 def _row(one: Template, found: Mapping[str, Gaps | None]) -> Row:
     """The row of one template; None of what is too long for the model, with any of its values."""
-    name = hashlib.sha256(one.text.encode()).hexdigest()[:12]
+    name = item_name(one.text)
     measured = {
         f"{what}_{which}": getattr(of_what, which, None)
         for what, of_what in found.items()

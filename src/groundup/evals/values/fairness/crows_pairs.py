@@ -16,7 +16,6 @@ Norwegian Salmon", ACL, on what is wrong with the pairs.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
@@ -33,6 +32,7 @@ from groundup.evals.values.rows import (
     column,
     further,
     groups,
+    item_name,
     likelier,
     mean,
     nearness,
@@ -91,8 +91,7 @@ def swapped(one: SentencePair) -> str:
     words = [
         (*more[a:b], "/", *less[c:d]) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal"
     ]
-    text = " ".join(word.strip(".,;:!?'\"") for part in words for word in part)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return item_name(" ".join(word.strip(".,;:!?'\"") for part in words for word in part))
 
 
 # Numbers.
@@ -119,8 +118,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
         DISTANCE: ratio(np.abs(column(rows, "whole_more") - column(rows, "whole_less")), groups=of),
     }
     for name, at in _parts(rows).items():
-        some = [of[int(i)] for i in np.flatnonzero(at)]
-        found[name] = rate(shared[at], groups=some, chance=0.5)
+        found[name] = rate(shared[at], groups=groups(rows, at), chance=0.5)
     return found
 
 
@@ -138,7 +136,7 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
         DISTANCE: ratio(far[0] - far[1], groups=of),
     }
     for name, at in _parts(after).items():
-        found[name] = ratio(shared[at], groups=[of[int(i)] for i in np.flatnonzero(at)])
+        found[name] = ratio(shared[at], groups=groups(after, at))
     return found
 
 

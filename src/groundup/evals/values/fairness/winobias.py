@@ -110,12 +110,12 @@ def _parts(rows: Sequence[Row]) -> dict[str, tuple[str, Bool[np.ndarray, " rows"
 
 def numbers(rows: Sequence[Row]) -> BySource:
     """Share and delta, of all pairs and of each type."""
-    counted, of, found = columns(rows), groups(rows), {}
+    counted, found = columns(rows), {}
     for name, (statistic, at) in _parts(rows).items():
         one = of_sums(
             counted[at],
             _STATISTICS[statistic],
-            groups=[of[int(i)] for i in np.flatnonzero(at)],
+            groups=groups(rows, at),
             chance=_CHANCES[statistic],
         )
         found[name] = widened(one, 0.0, 1.0) if statistic == SHARE else one
