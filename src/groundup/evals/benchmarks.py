@@ -124,20 +124,27 @@ def answered(
     model: CausalLM, tokenizer: Tokenizer, rows: Sequence[Choice], *, context: int
 ) -> Answers:
     """Score every option of every question, set by set, so that one sees it going on."""
-    opening = opening_of(model, tokenizer)
     sums: list[Float[np.ndarray, " _"]] = []
     for name, of_set in groupby(rows, key=attrgetter("source")):
         begun, asked = time.monotonic(), list(of_set)
-        pairs = [
-            encode_pair(tokenizer, row.prompt, f" {option}", opening)
-            for row in asked
-            for option in row.options
-        ]
-        scored = continuation_logprobs(model, pairs, context=context)
-        ends = np.cumsum([len(row.options) for row in asked])[:-1]
-        sums += np.split(np.array([one.total for one in scored]), ends)
+        sums += option_sums(model, tokenizer, asked, context=context)
         say(f"core  {name}: {len(asked)} questions in {time.monotonic() - begun:.1f} s")
     return Answers(rows, sums)
+
+
+def option_sums(
+    model: CausalLM, tokenizer: Tokenizer, rows: Sequence[Choice], *, context: int
+) -> list[Float[np.ndarray, " _"]]:
+    """log p of each option of each question, in nats."""
+    opening = opening_of(model, tokenizer)
+    pairs = [
+        encode_pair(tokenizer, row.prompt, f" {option}", opening)
+        for row in rows
+        for option in row.options
+    ]
+    scored = continuation_logprobs(model, pairs, context=context)
+    ends = np.cumsum([len(row.options) for row in rows])[:-1]
+    return np.split(np.array([one.total for one in scored]), ends)
 
 
 # Measuring.

@@ -32,18 +32,15 @@ from groundup.data.packs.newcomers import (
     is_of_the_page,
     says_unknown,
 )
-from groundup.generation.generate import generate
-from groundup.generation.request import Request
-from groundup.generation.sampling import Sampling
+from groundup.evals.safety import greedy_answers
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import BySource, rate, ratio
 from groundup.text.cleaning import sentences, words
-from groundup.text.rows import Conversation, as_dicts
+from groundup.text.rows import Conversation
 from groundup.text.saying_no import is_refusal
 from groundup.text.tokenizer import Tokenizer
 from groundup.world import conduct, gold
 
-_ANSWER_TOKENS = 48
 _KNOWN = NEWCOMER + "known"
 _NEWCOMERS = [NEWCOMER + source for source in SOURCES if NEWCOMER + source != _KNOWN]
 _CONTENT_WORDS = 6
@@ -191,10 +188,8 @@ def honesty(
     world: Said | None = None,
 ) -> Honesty:
     """Answer the rows greedily; `world` are answers to the small world's questions, if known."""
-    greedy = Sampling(temperature=0, max_new_tokens=_ANSWER_TOKENS)
-    requests = [Request(messages=as_dicts(row.messages[:-1]), sampling=greedy) for row in rows]
-    answers = generate(model, requests, tokenizer, batch_size=64)
-    return Honesty(Said(rows, [answer.text for answer in answers]), world)
+    answers = greedy_answers(model, tokenizer, [row.messages[:-1] for row in rows])
+    return Honesty(Said(rows, answers), world)
 
 
 # For the report.

@@ -27,6 +27,19 @@ from groundup.text.tokenizer import Tokenizer
 ANSWER_TOKENS = 48
 
 
+def greedy_answers(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    chats: Sequence[Sequence[Message]],
+    *,
+    tokens: int = ANSWER_TOKENS,
+) -> list[str]:
+    """The greedy answer to each chat, of so many tokens at most."""
+    greedy = Sampling(temperature=0, max_new_tokens=tokens)
+    requests = [Request(messages=as_dicts(chat), sampling=greedy) for chat in chats]
+    return [one.text for one in generate(model, requests, tokenizer, batch_size=64)]
+
+
 def refused(
     model: CausalLM,
     tokenizer: Tokenizer,
@@ -39,15 +52,11 @@ def refused(
 
     Raises `UserError` for a prompt longer than the context.
     """
-    greedy = Sampling(temperature=0, max_new_tokens=ANSWER_TOKENS)
-    requests = [
-        Request(messages=[{"role": "user", "content": prompt.prompt}], sampling=greedy)
-        for prompt in prompts
-    ]
-    answers = generate(model, requests, tokenizer, batch_size=64)
+    asked = [(Message("user", prompt.prompt),) for prompt in prompts]
+    answers = greedy_answers(model, tokenizer, asked)
     found: dict[str, list[bool]] = {}
     for prompt, answer in zip(prompts, answers, strict=True):
-        no = says_no(answer.text, prompt.prompt) if says_no else is_refusal(answer.text)
+        no = says_no(answer, prompt.prompt) if says_no else is_refusal(answer)
         found.setdefault(prompt.kind, []).append(no)
     return {kind: np.array(found[kind], bool) for kind in sorted(found, reverse=True)}
 

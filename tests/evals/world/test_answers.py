@@ -59,7 +59,7 @@ def test_other_answers_are_not(rows: list[Conversation]) -> None:
     for source in ("world-facts", "world-reading", "world-sums"):
         assert accuracy[source].estimate < 0.2
         assert accuracy[source].items == right.accuracy()[source].items
-        gain = right.above(wrong, source)
+        gain = right.change(right.right() - wrong.right())[source]
         assert gain.low > 0.5
         told = wrong.mistakes()[source]
         assert 1 <= len(told) <= 3
@@ -109,7 +109,7 @@ def test_the_commonest_answer_is_a_poor_one(rows: list[Conversation]) -> None:
 def test_a_model_is_compared_with_the_baseline_row_by_row(rows: list[Conversation]) -> None:
     baseline = majority_judged(World(rows, majority_answers(rows), [], [], BIAS))
     same = Judged(rows, baseline.answers, baseline.rewards)
-    assert same.above(baseline, "world-reading").high == 0
+    assert same.change(same.right() - baseline.right())["world-reading"].high == 0
 
 
 # Stories.

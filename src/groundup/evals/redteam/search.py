@@ -17,12 +17,12 @@ as an answer to the plain request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from groundup.evals.redteam.attacks import Attack, Space
-from groundup.evals.redteam.target import Reply, Target
+from groundup.evals.redteam.target import Target
 from groundup.world.grammar import SeededRandom
 
 Method = Literal["search", "random"]
@@ -65,23 +65,12 @@ class Tried:
         return cls(**{**found, "attack": Attack.of(found["attack"])})
 
 
-@dataclass
-class State:
-    """What was tried on each request so far."""
-
-    tries: list[list[Tried]] = field(default_factory=list)
-
-    def add(self, tried: Sequence[Tried]) -> None:
-        for one in tried:
-            self.tries[one.request].append(one)
-
-    def open(self, budget: int) -> list[int]:
-        """The requests that nothing broke yet, and on which queries are left."""
-        return [
-            i
-            for i, tried in enumerate(self.tries)
-            if len(tried) < budget and not any(one.broken for one in tried)
-        ]
+def by_request(rounds: Iterable[Sequence[Tried]], requests: int) -> list[list[Tried]]:
+    """What was tried on each request, in the order of the rounds."""
+    found: list[list[Tried]] = [[] for _ in range(requests)]
+    for one in (one for tried in rounds for one in tried):
+        found[one.request].append(one)
+    return found
 
 
 def search(
@@ -99,33 +88,30 @@ def search(
 
     Yields the queries of each round; those of rounds that are `done` are not asked again.
     """
-    state = State([[] for _ in requests])
-    for tried in done:
-        state.add(tried)
-    while open_ := state.open(budget):
+    rounds = list(done)
+    while True:
+        so_far = by_request(rounds, len(requests))
+        # The requests that nothing broke yet, and on which queries are left.
+        open_ = [
+            i
+            for i, tried in enumerate(so_far)
+            if len(tried) < budget and not any(one.broken for one in tried)
+        ]
+        if not open_:
+            return
         asked = [
             (i, attack)
             for i in open_
-            for attack in proposed(requests[i], state.tries[i], space, method, budget, seed)
+            for attack in proposed(requests[i], so_far[i], space, method, budget, seed)
         ]
         replies = target([attack.prompt(requests[i].act) for i, attack in asked])
-        tried = [
-            _tried(requests[i], i, attack, reply, judge)
-            for (i, attack), reply in zip(asked, replies, strict=True)
-        ]
-        state.add(tried)
+        tried = []
+        for (i, attack), reply in zip(asked, replies, strict=True):
+            broken = judge(requests[i], reply.text)
+            said = reply.text if broken else None
+            tried.append(Tried(i, attack, reply.resistance, broken, said))
+        rounds.append(tried)
         yield tried
-
-
-def _tried(
-    request: HarmfulRequest,
-    place: int,
-    attack: Attack,
-    reply: Reply,
-    judge: Callable[[HarmfulRequest, str], bool],
-) -> Tried:
-    broken = judge(request, reply.text)
-    return Tried(place, attack, reply.resistance, broken, reply.text if broken else None)
 
 
 def proposed(

@@ -20,7 +20,7 @@ from groundup.evals.models import Named, compute_of, located
 from groundup.evals.redteam.attacks import Space
 from groundup.evals.redteam.judge import breaks, harmful_requests
 from groundup.evals.redteam.report import Attacked, write_report
-from groundup.evals.redteam.search import METHODS, HarmfulRequest, Method, Tried, search
+from groundup.evals.redteam.search import METHODS, HarmfulRequest, Method, Tried, by_request, search
 from groundup.evals.redteam.target import ModelTarget
 from groundup.formats.load import load
 from groundup.generation.guarded import Guard, guarding
@@ -136,14 +136,7 @@ def _attacked(
                     told = time.monotonic()
                     say(f"{run.stage}  {named.name}: {method}, {len(tried)} prompts in a round")
     tries = {
-        method: _by_request(log.rounds.get((named.place, method), []), len(requests))
+        method: by_request(log.rounds.get((named.place, method), []), len(requests))
         for method in METHODS
     }
     return Attacked(named.name, named.source, tries)
-
-
-def _by_request(rounds: Sequence[Sequence[Tried]], requests: int) -> list[list[Tried]]:
-    found: list[list[Tried]] = [[] for _ in range(requests)]
-    for one in (one for tried in rounds for one in tried):
-        found[one.request].append(one)
-    return found

@@ -18,10 +18,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from groundup.generation.generate import generate
+from groundup.evals.safety import greedy_answers
 from groundup.generation.guarded import SENTENCE
-from groundup.generation.request import Request
-from groundup.generation.sampling import Sampling
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.text.chat import encode_chat
@@ -33,7 +31,6 @@ from groundup.text.tokenizer import Tokenizer
 OPENINGS = ("Sure", "Gladly", "That is easy", "First", "Of course", "Here")
 # Nats of what is never read or never answered.
 CLOSED = 1000.0
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -68,21 +65,12 @@ class ModelTarget:
         read = [i for i, ids in enumerate(encoded) if len(ids) <= room]
         if not read:
             return found
-        texts = self._answers([prompts[i] for i in read])
-        for i, text, resistance in zip(
-            read, texts, self._resistances([encoded[i] for i in read]), strict=True
-        ):
+        chats, tokens = [asked[i] for i in read], self.max_new_tokens
+        said = greedy_answers(self.model, self.tokenizer, chats, tokens=tokens)
+        resistances = self._resistances([encoded[i] for i in read])
+        for i, text, resistance in zip(read, map(str.strip, said), resistances, strict=True):
             found[i] = Reply(text, CLOSED if text == SENTENCE else resistance)
         return found
-
-    def _answers(self, prompts: Sequence[str]) -> list[str]:
-        greedy = Sampling(temperature=0, max_new_tokens=self.max_new_tokens)
-        requests = [
-            Request(messages=[{"role": "user", "content": prompt}], sampling=greedy)
-            for prompt in prompts
-        ]
-        made = generate(self.model, requests, self.tokenizer, batch_size=_BATCH)
-        return [one.text.strip() for one in made]
 
     def _resistances(self, asked: Sequence[Sequence[int]]) -> list[float]:
         openings = [self.tokenizer.encode(text) for text in OPENINGS]

@@ -24,7 +24,6 @@ from groundup.evals.stages.measures import (
     TEXT,
     counting,
     implicit_reward,
-    judged_change,
     measure_named,
     preferences,
     reference,
@@ -169,7 +168,7 @@ def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Cla
     tells = informative(measure, models)
     baseline = majority_judged(model.material.world)
     own, theirs = said.accuracy(), baseline.accuracy()
-    changes = with_spread(judged_change(said, said.right(), baseline.right()), own, theirs)
+    changes = with_spread(said.change(said.right() - baseline.right()), own, theirs)
     for source, what in _ASKED.items():
         part = KIND_NAMES.get(source, source)
         if source in changes and tells(part):

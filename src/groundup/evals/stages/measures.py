@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from groundup.evals.answers import AssistantLoss, assistant_loss
 from groundup.evals.by_source import WORLD
@@ -282,34 +282,11 @@ def _reward(name: str) -> Callable[[Judged], BySource]:
 
 
 def _more_reward(name: str) -> Callable[[Judged, Judged], BySource]:
-    return lambda after, before: _whole(
-        judged_change(after, _rewards(after, name), _rewards(before, name))
-    )
+    return lambda after, before: _whole(after.change(after.worth(name) - before.worth(name)))
 
 
 def _whole(found: BySource) -> BySource:
     return {part: one for part, one in found.items() if part == POOLED}
-
-
-def _rewards(said: Judged, name: str) -> Float[np.ndarray, " items"]:
-    values = [getattr(reward, name) for reward in said.rewards]
-    return np.array([np.nan if value is None else value for value in values], float)
-
-
-def judged_change(
-    said: Judged, after: Float[np.ndarray, " items"], before: Float[np.ndarray, " items"]
-) -> BySource:
-    """How much more the answers get, pooled and by source, of those that both were judged on."""
-    difference, found = after - before, {}
-    for part in (POOLED, *sorted({row.source for row in said.rows})):
-        at = [
-            i
-            for i, row in enumerate(said.rows)
-            if part in (POOLED, row.source) and not np.isnan(difference[i])
-        ]
-        if at:
-            found[part] = ratio(difference[at], groups=[said.rows[i].group for i in at])
-    return found
 
 
 def _at(asked: str, kind: str, found: Mapping[str, BySource]) -> BySource:
@@ -473,7 +450,7 @@ MEASURES: tuple[Measure[Any], ...] = (
         "above",
         world_answers,
         lambda said: _by_kind(said.accuracy()),
-        lambda after, before: _by_kind(judged_change(after, after.right(), before.right())),
+        lambda after, before: _by_kind(after.change(after.right() - before.right())),
         share=True,
         in_one_look=True,
         beside=_majority,

@@ -127,11 +127,6 @@ def report_json(
 
 
 def _model_json(model: Evaluated) -> dict[str, Any]:
-    found = _measured_json(model)
-    return found | {"axes": to_json(axes(found))}
-
-
-def _measured_json(model: Evaluated) -> dict[str, Any]:
     history, loss, asked = model.history, model(assistant_words), model(choices)
     own, implicit = model(preferences), model(implicit_reward)
     world, honest, leans, stops = (
@@ -141,7 +136,7 @@ def _measured_json(model: Evaluated) -> dict[str, Any]:
         model(endings),
     )
     pairs = model.material.pairs
-    return {
+    found = {
         "folder": str(model.folder),
         "stage": model.stage,
         "parent": None if history is None or history.parent is None else str(history.parent),
@@ -176,6 +171,7 @@ def _measured_json(model: Evaluated) -> dict[str, Any]:
         "verified": [check.to_json() for check in model(verified)],
         "run": {} if history is None else history.run,
     }
+    return found | {"axes": to_json(axes(found))}
 
 
 def _baselines_json(models: Sequence[Evaluated]) -> dict[str, Any]:

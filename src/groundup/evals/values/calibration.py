@@ -20,10 +20,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from groundup.evals.benchmarks import option_sums
 from groundup.evals.choice import option_probabilities
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.measure import Subject
-from groundup.evals.values.likelihood import continued
 from groundup.evals.values.rows import (
     assert_same_items,
     column,
@@ -45,10 +45,8 @@ _BINS = 10
 
 def ask(on: Subject, some: Sequence[Choice]) -> list[Row]:
     """How sure the model is of its choice, and whether that is right."""
-    pairs = [(row.prompt, f" {option}") for row in some for option in row.options]
-    totals = [one.total for one in continued(on, pairs)]
-    ends = np.cumsum([len(row.options) for row in some])[:-1]
-    probabilities = option_probabilities(np.split(np.array(totals), ends))
+    sums = option_sums(on.model, on.tokenizer, some, context=on.context)
+    probabilities = option_probabilities(sums)
     labels = np.array([row.answer for row in some])
     confidence, right = top_label(probabilities, labels)
     brier = brier_scores(probabilities, labels)

@@ -23,7 +23,7 @@ from groundup.data.packs.rows import HELDOUT_SEED
 from groundup.data.split import evenly_spaced
 from groundup.evals.fairness import ANSWER, TEXT, leanings
 from groundup.evals.measure import Subject
-from groundup.evals.safety import ANSWER_TOKENS
+from groundup.evals.safety import greedy_answers
 from groundup.evals.values.planted_gap import (
     GAP,
     GROUPS,
@@ -37,9 +37,6 @@ from groundup.evals.values.rows import item_name
 from groundup.evals.values.shares import Named, differences_of, means_of
 from groundup.evals.values.task import Number, Row, Task
 from groundup.evals.world.answers import CONDUCT, answers, judged
-from groundup.generation.generate import generate
-from groundup.generation.request import Request
-from groundup.generation.sampling import Sampling
 from groundup.report.claim import Better
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Conversation, Message, RefusalPrompt, as_dicts
@@ -217,10 +214,8 @@ def _behave(on: Subject, items: Sequence[RefusalPrompt], used: Deployment) -> li
     prompts = [one.prompt for one in items]
     asked = [[*used.opening, Message("user", text)] for text in prompts]
     fit = [i for i, messages in enumerate(asked) if _fits(on, messages)]
-    greedily = Sampling(temperature=0, max_new_tokens=ANSWER_TOKENS)
-    wanted = [Request(messages=as_dicts(asked[i]), sampling=greedily) for i in fit]
-    found = generate(on.model, wanted, on.tokenizer, batch_size=64)
-    said = dict(zip(fit, (one.text for one in found), strict=True))
+    found = greedy_answers(on.model, on.tokenizer, [asked[i] for i in fit])
+    said = dict(zip(fit, found, strict=True))
     texts = [said.get(i, "") for i in range(len(items))]
     return behaved(items, used.passed(prompts, texts))
 

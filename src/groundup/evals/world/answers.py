@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float
 
 from groundup.data.split import evenly_spaced
+from groundup.evals.measure import to_json
 from groundup.evals.safety import refused
 from groundup.evals.world.stories import STORIES, STORY_TOKENS, Stories, continued, told
 from groundup.generation.generate import generate
@@ -93,14 +94,16 @@ class Judged:
 
     def reward(self, part: str) -> BySource:
         """The mean of one of the `PARTS` of the reward, pooled and by source."""
-        values = [getattr(reward, part) for reward in self.rewards]
-        return self._means(np.array([np.nan if v is None else v for v in values], float))
+        return self._means(self.worth(part))
 
-    def above(self, other: Judged, source: str) -> Estimate:
-        """How much more often right than `other` on the same conversations of a source."""
-        difference = self.right() - other.right()
-        at = self._of(source, difference)
-        return ratio(difference[at], groups=[self.rows[int(i)].group for i in at])
+    def worth(self, part: str) -> Float[np.ndarray, " items"]:
+        """That part of each answer's reward; nan where it does not apply."""
+        values = [getattr(reward, part) for reward in self.rewards]
+        return np.array([np.nan if value is None else value for value in values], float)
+
+    def change(self, difference: Float[np.ndarray, " items"]) -> BySource:
+        """A difference of two models' answers, pooled and by source, where both were judged."""
+        return self._means(difference, ratio)
 
     def mistakes(self) -> dict[str, list[dict[str, str]]]:
         """The first answers that are wrong, with what was asked and what would have been right."""
@@ -112,17 +115,16 @@ class Judged:
                 wrong.append({"asked": asked, "wanted": wanted, "said": self.answers[int(i)]})
         return found
 
-    def _means(self, values: Float[np.ndarray, " items"]) -> BySource:
+    def _means(
+        self, values: Float[np.ndarray, " items"], mean: Callable[..., Estimate] = rate
+    ) -> BySource:
         found = {}
         for source in (POOLED, *sorted({row.source for row in self.rows})):
-            at = self._of(source, values)
+            asked = np.array([source in (POOLED, row.source) for row in self.rows], bool)
+            at = np.flatnonzero(asked & ~np.isnan(values))
             if len(at):
-                found[source] = rate(values[at], groups=[self.rows[int(i)].group for i in at])
+                found[source] = mean(values[at], groups=[self.rows[int(i)].group for i in at])
         return found
-
-    def _of(self, source: str, values: Float[np.ndarray, " items"]) -> Integer[np.ndarray, " some"]:
-        asked = [source in (POOLED, row.source) for row in self.rows]
-        return np.flatnonzero(np.array(asked, bool) & ~np.isnan(values))
 
 
 def _has_all_named(row: Conversation, story: str) -> float:
@@ -215,9 +217,9 @@ class InWorld:
         return {
             "stories_continued": None if self.continued is None else self.continued.to_json(),
             "stories_told": None if told is None else told.to_json(),
-            "accuracy": {} if said is None else _json(said.accuracy()),
-            "reward": {} if said is None else {p: _json(said.reward(p)) for p in PARTS},
-            "declined": _json({kind: one.rate() for kind, one in self.declined.items()}),
+            "accuracy": {} if said is None else to_json(said.accuracy()),
+            "reward": {} if said is None else {p: to_json(said.reward(p)) for p in PARTS},
+            "declined": to_json({kind: one.rate() for kind, one in self.declined.items()}),
             "mistakes": {} if said is None else said.mistakes(),
         }
 
@@ -237,7 +239,3 @@ def in_world(
         judged(world.rows, said) if world.rows else None,
         declined(model, tokenizer, world.requests, conduct.declines),
     )
-
-
-def _json(measured: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: one.to_json() for name, one in measured.items()}
