@@ -63,6 +63,13 @@ def test_an_endless_loop_is_ended_and_its_line_told(tmp_path: Path) -> None:
     assert "loop that does not end" in text
 
 
+def test_a_file_that_never_ends_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "gradient_descent.py"
+    path.write_text(f"{HEAD}while True:\n    pass\n", encoding="utf-8")
+    text = said(grade(EXERCISE, path, seconds=0.3))
+    assert "cannot be imported: it does not end" in text and "while True" in text
+
+
 def test_a_part_that_waits_for_its_turn_is_not_ended(tmp_path: Path) -> None:
     waits = "import time\nif not hasattr(descend, 'waited'): time.sleep(0.9)\ndescend.waited = True"
     verdict = graded(tmp_path, f"{waits}\n{RIGHT}", seconds=0.6)
@@ -125,6 +132,9 @@ def test_too_much_memory_is_a_sentence(tmp_path: Path) -> None:
         ("pass", "returns nothing"),
         ("return 'points'", "of type str"),
         ("exit()", "ends the program"),
+        ("x = input()", "nobody at the keyboard"),
+        ("breakpoint()", "nobody at the keyboard"),
+        ("yield x", "returns a generator"),
         ("return (", "not Python"),
         (RIGHT.replace("np.stack(points)", "np.stack(points).T"), "transpose"),
         (RIGHT.replace("np.stack(points)", "np.stack(points) * 3"), "3 times"),

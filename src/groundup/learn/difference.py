@@ -75,12 +75,32 @@ def short(value: object) -> str:
 def _of_plain(yours: Any, expected: Any) -> Difference | None:
     if isinstance(expected, bool | np.bool_):
         same = isinstance(yours, bool | np.bool_) and bool(yours) == bool(expected)
-        if not isinstance(yours, bool) and isinstance(yours, int | float | np.number):
-            hint = "A truth value is asked for (True or False), and yours is a number."
+        if not isinstance(yours, bool | np.bool_):
+            kind = "a number" if isinstance(yours, int | float | np.number) else _called(yours)
+            hint = f"A truth value is asked for (True or False), and yours is {kind}."
             return Difference("", short(yours), short(expected), hint)
     else:
         same = type(yours) is type(expected) and yours == expected
-    return None if same else Difference("", short(yours), short(expected))
+    if same:
+        return None
+    hint = _of_texts(yours, expected) if isinstance(expected, str) else ""
+    return Difference("", short(yours), short(expected), hint)
+
+
+def _of_texts(yours: Any, expected: str) -> str:
+    """In what a text differs from the expected one."""
+    if not isinstance(yours, str):
+        return f"A text is asked for (str), and yours is {_called(yours)}."
+    if yours.casefold() == expected.casefold():
+        return "The texts are equal but for capital letters."
+    if "".join(yours.split()) == "".join(expected.split()):
+        return "The texts are equal but for their blanks."
+    pairs = zip(yours, expected, strict=False)
+    same = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(yours), len(expected)))
+    if not same:
+        return ""
+    rest = [f'"{text[same:]}"' if text[same:] else "nothing" for text in (yours, expected)]
+    return f'Both begin with "{expected[:same]}"; then yours has {rest[0]} instead of {rest[1]}.'
 
 
 def _of_tables(
@@ -108,21 +128,26 @@ def _of_lists(
     if array is not None and array.ndim and not isinstance(yours, list | tuple):
         yours = list(yours)
     if not isinstance(yours, list | tuple):
-        hint = f"{len(expected)} values are asked for, and yours is one {type(yours).__name__}."
+        hint = f"{_values(expected)} asked for, and yours is one {type(yours).__name__}."
         return Difference("", short(yours), short(expected), hint)
     if len(yours) != len(expected):
-        hint = f"{len(expected)} values are asked for, and yours has {len(yours)}."
+        hint = f"{_values(expected)} asked for, and yours has {len(yours)}."
         return Difference("", short(yours), short(expected), hint)
     pairs = (
         (f"[{place}]", one, value)
         for place, (one, value) in enumerate(zip(yours, expected, strict=True))
     )
     found = _first(pairs, rtol, atol, inputs)
-    if found is not None and not found.hint and len(yours) > 1:
+    is_text = any(isinstance(value, str) for value in expected)
+    if found is not None and (not found.hint or is_text) and len(yours) > 1:
         backwards = zip(yours[::-1], expected, strict=True)
         if all(compare(one, value, rtol=rtol, atol=atol) is None for one, value in backwards):
             return replace(found, hint="The values are right, and stand in reverse order.")
     return found
+
+
+def _values(expected: list[Any] | tuple[Any, ...]) -> str:
+    return "1 value is" if len(expected) == 1 else f"{len(expected)} values are"
 
 
 def _first(

@@ -24,6 +24,7 @@ from typing import Any, get_args, get_origin
 
 import numpy as np
 
+from groundup.errors import nearest
 from groundup.learn.difference import RETURNS_NOTHING, Difference, compare, short
 from groundup.learn.exercise import Exercise, StillToCome, Trial, Unfit, module_of
 
@@ -86,7 +87,11 @@ def judge(
         if not callable(getattr(part, name, None)):
             stub = exercise.page("stub")
             head = f"def {name}{inspect.signature(getattr(stub, name))}:"
-            return Verdict("differs", lines=(f"The file defines no function {name}: {head}",))
+            own = [one for one, value in vars(part).items() if inspect.isfunction(value)]
+            others = [one for one in own if not hasattr(stub, one)]
+            near = nearest(name, others)
+            said = "" if near is None else f" (is {near} meant?)"
+            return Verdict("differs", lines=(f"The file defines no function {name}{said}: {head}",))
     if _imports_solution(exercise, part):
         line = "The file imports the shipped solution: write the functions out in your own file."
         return Verdict("differs", lines=(line,))
@@ -173,6 +178,8 @@ def _fitting(
         found = plain(*given, **named)
         if found is None:
             raise Unfit(Difference("", "None", "a result", RETURNS_NOTHING))
+        if inspect.isgenerator(found):
+            raise Unfit(Difference("", "a generator", "a result", _GENERATOR))
         if not kinds:
             return found
         # Several plain numbers may come as an array of them.
@@ -187,6 +194,12 @@ def _fitting(
         return found
 
     return called
+
+
+_GENERATOR = (
+    "The function returns a generator, whose values are still to be computed: put them into a list "
+    "and return that (`return` instead of `yield`, or list( ) around the expression)."
+)
 
 
 def _outcomes(exercise: Exercise, part: ModuleType, seed: int, limit: Limit) -> list[Outcome]:
@@ -367,7 +380,7 @@ def _kind(outcome: Outcome, part: ModuleType) -> str:
             "x = x + 1 where you have x += 1."
         )
     if outcome.error is not None:
-        said = message_of(outcome.error)
+        said = sentence(outcome.error)
         # In a line of the learner's another function was called; else theirs was, and not entered.
         within = own_line(outcome.error, part.__file__) != ""
         errors = _ERRORS | (_CALLED if within else _CALL)
@@ -389,6 +402,10 @@ _OFF_THE_TAPE = (
     "no_grad, np.…), and no gradient finds its way back through it. Use the tensors' own "
     "operations."
 )
+_NO_KEYBOARD = (
+    "A check has nobody at the keyboard for input() or breakpoint(): take values from the "
+    "function's parameters, and print what you would look at."
+)
 _ERRORS = {
     "could not be broadcast": _SHAPES,
     "do not match for @": _SHAPES,
@@ -403,8 +420,10 @@ _ERRORS = {
     "modified by an inplace operation": _IN_PLACE,
     "used in an in-place operation": _IN_PLACE,
     "does not require grad": _OFF_THE_TAPE,
-    "not to have been used in the graph": _OFF_THE_TAPE,
+    "to not have been used in the graph": _OFF_THE_TAPE,
     "no gradient: nothing that it was computed from": _OFF_THE_TAPE,
+    "EOF when reading a line": _NO_KEYBOARD,
+    "BdbQuit": _NO_KEYBOARD,
     "unsupported operand type(s) for": "One side is None or a list where a number or an array was "
     "meant.",
 }

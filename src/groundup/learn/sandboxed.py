@@ -52,7 +52,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             text = (error.text or "").strip()
             verdict = Verdict("differs", lines=(f"{line}: {text}" if text else line,))
         except (Exception, SystemExit, KeyboardInterrupt, TooLong) as error:
-            line = f"The file cannot be imported: {sentence(error)}"
+            said = "it does not end" if isinstance(error, TooLong) else sentence(error)
+            line = f"The file cannot be imported: {said}"
             where = own_line(error, str(path))
             verdict = Verdict("differs", lines=(line, f"  {where}") if where else (line,))
         else:
