@@ -22,6 +22,10 @@ REPLACES = {
     "inside_counted": "clipped_share",
     "of_logs": "clipped_share",
     "lower_end_upside_down": "clipped_share",
+    "dropped_outside": "clipped_losses",
+    "advantage_of_the_clip_forgotten": "clipped_losses",
+    "ratio_turned": "clipped_share",
+    "counted": "clipped_share",
 }
 
 
@@ -168,3 +172,32 @@ def advantages_not_detached(
     critic, must not learn from this loss. Detach them."""
     ratio = _ratio(logprobs, old_logprobs)
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - epsilon, 1 + epsilon))
+
+
+def dropped_outside(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
+) -> Tensor:
+    """Tokens whose ratio is outside cost nothing here, on either side. The clip only holds a gain
+    where it is: take the larger of the two losses."""
+    ratio = _ratio(logprobs, old_logprobs)
+    return torch.where((ratio - 1).abs() > epsilon, 0.0, -advantages.detach() * ratio)
+
+
+def advantage_of_the_clip_forgotten(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
+) -> Tensor:
+    """The clipped ratio is compared as it is. It is multiplied by the advantage as well."""
+    ratio, numbers = _ratio(logprobs, old_logprobs), advantages.detach()
+    return torch.maximum(-numbers * ratio, -ratio.clamp(1 - epsilon, 1 + epsilon))
+
+
+def ratio_turned(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:
+    """The ratio is upside down: π / π_old is exp(log π - log π_old)."""
+    ratio = (old_logprobs - logprobs).exp()
+    return float(((ratio - 1).abs() > epsilon).float().mean())
+
+
+def counted(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:
+    """That is how many tokens are outside. Their share is asked for: divide by all tokens."""
+    ratio = (logprobs - old_logprobs).exp()
+    return float(((ratio - 1).abs() > epsilon).sum())

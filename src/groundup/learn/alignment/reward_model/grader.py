@@ -30,8 +30,14 @@ def trials(seed: int) -> Iterator[Trial]:
         )
         yield _trial(
             f"the gradient of their sum with respect to the chosen rewards, {count}",
-            calls("pair_losses", chosen, rejected, via=_gradient),
-            _gradient(bradley_terry_loss, chosen, rejected),
+            calls("pair_losses", chosen, rejected, at=0, via=_gradients),
+            _gradients(bradley_terry_loss, chosen, rejected)[0],
+            shown,
+        )
+        yield _trial(
+            f"the gradient of their sum with respect to the rejected rewards, {count}",
+            calls("pair_losses", chosen, rejected, at=1, via=_gradients),
+            _gradients(bradley_terry_loss, chosen, rejected)[1],
             shown,
         )
     far, near = torch.tensor([-1000.0, 1000.0]), torch.zeros(2)
@@ -65,9 +71,13 @@ def trials(seed: int) -> Iterator[Trial]:
         )
 
 
-def _gradient(losses: Callable[..., Tensor], chosen: Tensor, rejected: Tensor) -> Tensor:
-    leaf = chosen.clone().requires_grad_()
-    return torch.autograd.grad(losses(leaf, rejected).sum(), leaf)[0]
+def _gradients(losses: Callable[..., Tensor], chosen: Tensor, rejected: Tensor) -> list[Tensor]:
+    leaves = [chosen.clone().requires_grad_(), rejected.clone().requires_grad_()]
+    found = torch.autograd.grad(losses(*leaves).sum(), leaves, allow_unused=True)
+    return [
+        torch.zeros_like(leaf) if one is None else one
+        for leaf, one in zip(leaves, found, strict=True)
+    ]
 
 
 def _weights(prompts: list[str]) -> list[float]:

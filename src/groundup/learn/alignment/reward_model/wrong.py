@@ -21,6 +21,10 @@ REPLACES = {
     "longer_wins": "length_leak",
     "formula_without_ties": "length_leak",
     "never_zero": "pair_losses",
+    "each_by_itself": "pair_losses",
+    "rejected_detached": "pair_losses",
+    "ties_as_argsort_has_them": "length_leak",
+    "places_for_ranks": "length_leak",
 }
 
 
@@ -110,3 +114,28 @@ def never_zero(chosen: Tensor, rejected: Tensor) -> Tensor:
     """A small number (or a clamp) keeps 0 from the logarithm, so that a pair that is clearly wrong
     costs far too little. logsigmoid computes both together."""
     return -(torch.sigmoid(chosen - rejected) + 1e-12).log()
+
+
+def each_by_itself(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Each reward is judged by itself, chosen against 0 and rejected against 0. Only their
+    difference counts: -log sigmoid(chosen - rejected)."""
+    return -logsigmoid(chosen) - logsigmoid(-rejected)
+
+
+def rejected_detached(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """No gradient flows to the rejected reward. The model learns from both: one goes up, the other
+    down."""
+    return -logsigmoid(chosen - rejected.detach())
+
+
+def ties_as_argsort_has_them(rewards: np.ndarray, lengths: np.ndarray) -> float:
+    """Equal values get different ranks, by the order in which they stand. They share the mean of
+    their ranks."""
+    first, second = (np.argsort(np.argsort(values)) for values in (rewards, lengths))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def places_for_ranks(rewards: np.ndarray, lengths: np.ndarray) -> float:
+    """argsort says *where* the smallest stands, and not which rank each value has. np.unique with
+    return_inverse and return_counts leads to ranks, those of ties too."""
+    return float(np.corrcoef(np.argsort(rewards), np.argsort(lengths))[0, 1])

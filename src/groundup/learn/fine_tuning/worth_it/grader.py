@@ -7,6 +7,7 @@ import numpy as np
 from groundup.learn.exercise import Trial, calls
 from groundup.maths.intervals import bootstrap_difference
 
+_MARKS = ([2.0, 9.0, 4.0, 1.0], [7.0, 9.0, 10.0, 3.0])
 _SIX = ([1.0, 0.0, 1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
 
 
@@ -14,7 +15,7 @@ def trials(seed: int) -> Iterator[Trial]:
     random = np.random.default_rng(seed)
     hard = random.random(40)
     drawn = [list(np.clip(hard + by * random.random(40), 0, 2)) for by in (0.1, 0.4)]
-    for prompted, tuned in (_SIX, ([0.5, 0.2], [0.7, 0.8]), (drawn[0], drawn[1])):
+    for prompted, tuned in (_SIX, ([0.5, 0.2], [0.7, 0.8]), _MARKS, (drawn[0], drawn[1])):
         yield Trial(
             f"difference over {len(tuned)} questions",
             calls("difference", prompted, tuned),

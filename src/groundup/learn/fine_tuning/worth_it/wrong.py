@@ -18,6 +18,10 @@ REPLACES = {
     "mean_of_a_sure_gain": "worth_it",
     "ninety_percent": "worth_it",
     "touching_is_above": "worth_it",
+    "n_without_its_root": "difference",
+    "cut_off_at_one": "difference",
+    "other_factor": "difference",
+    "high_before_low": "difference",
 }
 
 
@@ -117,3 +121,30 @@ def touching_is_above(prompted: list[float], tuned: list[float], least: float) -
     """An interval that begins at `least` is not above it: low > least, not low >= least."""
     apart = _apart(prompted, tuned)
     return _interval(fmean(apart), stdev(apart), len(apart))[1] >= least
+
+
+def n_without_its_root(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
+    """The deviation is divided by n. A mean of n is surer by sqrt(n) only."""
+    apart = _apart(prompted, tuned)
+    return _interval(fmean(apart), stdev(apart), len(apart) ** 2)
+
+
+def cut_off_at_one(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
+    """The ends were cut off at -1 and 1. Scores may have any size, as marks from 0 to 10 do."""
+    apart = _apart(prompted, tuned)
+    mean, low, high = _interval(fmean(apart), stdev(apart), len(apart))
+    return mean, max(-1.0, low), min(1.0, high)
+
+
+def other_factor(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
+    """1.645 makes an interval of 90 %. For 95 % it is 1.96."""
+    apart = _apart(prompted, tuned)
+    mean, reach = fmean(apart), 1.645 * stdev(apart) / math.sqrt(len(apart))
+    return mean, mean - reach, mean + reach
+
+
+def high_before_low(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
+    """The ends are exchanged: (mean, low, high)."""
+    apart = _apart(prompted, tuned)
+    mean, low, high = _interval(fmean(apart), stdev(apart), len(apart))
+    return mean, high, low

@@ -18,6 +18,8 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _bigram("the lesson's text", tiny, 2, 1.0)
     yield _bigram("sixty tokens", text, 4, 0.5)
     yield _bigram("a token that never comes", tiny, 3, 0.1)
+    # Where a text begins and ends with one token, rows and columns have the same sums.
+    yield _bigram("another end than beginning", np.array([0, 1, 1, 2]), 3, 1.0)
     yield _next("one token of context", tiny, [1], 2, 1.0)
     yield _next("two tokens of context", text, list(text[20:22]), 4, 0.5)
     yield _next("a 5-gram's four tokens", text, list(text[30:34]), 4, 0.5)

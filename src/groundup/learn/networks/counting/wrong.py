@@ -30,6 +30,8 @@ REPLACES = {
     "k_forgotten": "next_token",
     "bits_and_e": "perplexity",
     "mean_of_inverses": "perplexity",
+    "sums_in_a_row": "bigram",
+    "column_for_row": "perplexity",
 }
 
 
@@ -243,3 +245,15 @@ def bits_and_e(tokens: np.ndarray, table: np.ndarray) -> float:
 def mean_of_inverses(tokens: np.ndarray, table: np.ndarray) -> float:
     """This is the mean of 1 / p. The mean is taken of the logarithms, and exp comes after it."""
     return float((1 / table[tokens[:-1], tokens[1:]]).mean())
+
+
+def sums_in_a_row(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
+    """The sums of the rows came as a row, (V,), and broadcasting divided column w by the sum of row
+    w. keepdims=True keeps them a column, (V, 1)."""
+    counts = _counts(tokens, vocab_size) + k
+    return counts / counts.sum(axis=1)
+
+
+def column_for_row(tokens: np.ndarray, table: np.ndarray) -> float:
+    """The table was looked up turned around: p(before | after). The row is the token before."""
+    return float(np.exp(-np.log(table[tokens[1:], tokens[:-1]]).mean()))
