@@ -24,6 +24,11 @@ REPLACES = {
     "root_of_two_alone": "he_std",
     "before_the_layer": "spreads",
     "root_mean_square": "spreads",
+    "bound_for_deviation": "he_std",
+    "gain_of_tanh": "he_std",
+    "of_a_sample": "spreads",
+    "number_by_number": "spreads",
+    "input_too": "spreads",
 }
 
 
@@ -149,3 +154,38 @@ def root_mean_square(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float
         x = np.maximum(0, x @ w.T)
         found.append(float(np.sqrt((x * x).mean())))
     return found
+
+
+def bound_for_deviation(fan_in: int) -> float:
+    """√(6/n) is how far a *uniform* draw may reach (kaiming_uniform). Its standard deviation, which
+    is asked for, is √3 times smaller: √(2/n)."""
+    return (6 / fan_in) ** 0.5
+
+
+def gain_of_tanh(fan_in: int) -> float:
+    """5/3 is the gain before a tanh. ReLU's is √2: √2 / √n."""
+    return 5 / 3 / fan_in**0.5
+
+
+def of_a_sample(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """The squared distances were divided by n - 1 (ddof=1, torch's std, statistics.stdev), as for
+    the deviation of what a sample was drawn from. x.std() of NumPy divides by n: that of these very
+    numbers."""
+    return [_layer(x, weights[: n + 1]).std(ddof=1).item() for n in range(len(weights))]
+
+
+def number_by_number(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """The deviation was taken of each neuron by itself, and then the mean of these. Take one of all
+    numbers together: x.std(), without axis."""
+    return [_layer(x, weights[: n + 1]).std(axis=0).mean().item() for n in range(len(weights))]
+
+
+def input_too(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """The deviation of the input stands before the others. Asked for is one after each layer."""
+    return [_layer(x, weights[:n]).std().item() for n in range(len(weights) + 1)]
+
+
+def _layer(x: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    for w in weights:
+        x = np.maximum(0, x @ w.T)
+    return x
