@@ -22,6 +22,7 @@ REPLACES = {
     "the_middle_decides": "verdict",
     "anything_above": "verdict",
     "never_worse": "verdict",
+    "rounded_z": "won",
 }
 
 
@@ -76,8 +77,7 @@ def nothing_there() -> dict[str, str]:
     return {name: str(Path("not-there") / name) for name in ("votes", "reward", "policy", "blind")}
 
 
-def _wilson(points: float, n: float) -> tuple[float, float, float]:
-    z = 1.959964
+def _wilson(points: float, n: float, z: float = 1.959964) -> tuple[float, float, float]:
     center = (points + z**2 / 2) / (n + z**2)
     radius = z / (n + z**2) * math.sqrt(points * (n - points) / n + z**2 / 4)
     return points / n, max(0.0, center - radius), min(1.0, center + radius)
@@ -125,3 +125,8 @@ def anything_above(low: float, high: float) -> str:
 def never_worse(low: float, high: float) -> str:
     """A model that is worse beyond chance is called "cannot be told". Look at the high end, too."""
     return "better" if low > 0.5 else "cannot be told"
+
+
+def rounded_z(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
+    """z is rounded to 1.96. Give your wilson of 1.8 the one that is asked for: z=1.959964."""
+    return _wilson(wins + ties / 2, wins + ties + losses, z=1.96)
