@@ -19,6 +19,9 @@ REPLACES = {
     "margin_without_beta": "dpo_losses",
     "mean_taken": "dpo_losses",
     "rejected_detached": "dpo_losses",
+    "prompt_alone": "answer_logprobs",
+    "all_together": "answer_logprobs",
+    "beta_on_the_chosen_alone": "dpo_losses",
 }
 
 Pair = tuple[Tensor, Tensor]
@@ -189,3 +192,23 @@ def exchanged(
     """The two results are exchanged: losses come first, then margins."""
     margins = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
     return margins, -logsigmoid(margins)
+
+
+def prompt_alone(token_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """The mask is turned around: it is 1 at the answer's tokens, and these count."""
+    return (token_logprobs * (1 - mask)).sum(-1)
+
+
+def all_together(token_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """All answers were summed to one number. Sum over time alone: sum(-1)."""
+    return (token_logprobs * mask).sum()
+
+
+def beta_on_the_chosen_alone(
+    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor,
+    beta: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """β multiplies what the chosen answer gained and not what the rejected one did: brackets are
+    missing around the difference."""
+    margins = beta * (chosen - reference_chosen) - (rejected - reference_rejected)
+    return -logsigmoid(margins), margins

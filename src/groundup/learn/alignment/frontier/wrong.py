@@ -21,6 +21,10 @@ REPLACES = {
     "doubt_stops": "beyond_chance",
     "touching_is_a_gain": "beyond_chance",
     "touching_is_a_loss": "beyond_chance",
+    "turned_around": "dominates",
+    "equals_drop_each_other": "frontier",
+    "earlier_ones_alone": "frontier",
+    "equals_once": "frontier",
 }
 
 Point = dict[str, float]
@@ -154,3 +158,40 @@ def touching_is_a_loss(changes: Changes) -> bool:
     """An interval that ends at 0 is taken as a loss. Zero is in it: high < 0, not high <= 0."""
     is_better = any(low > 0 for low, _ in changes.values())
     return is_better and not any(high <= 0 for _, high in changes.values())
+
+
+def turned_around(one: Point, other: Point) -> bool:
+    """The two are exchanged: does *one* dominate other?"""
+    nowhere_worse = all(other[axis] >= one[axis] for axis in other)
+    return nowhere_worse and any(other[axis] > one[axis] for axis in other)
+
+
+def equals_drop_each_other(points: list[Point]) -> list[int]:
+    """Of two equal points each drops the other. Neither dominates: somewhere it would have to be
+    better."""
+    return [
+        place
+        for place, point in enumerate(points)
+        if not any(
+            other != place and all(points[other][axis] >= point[axis] for axis in point)
+            for other in range(len(points))
+        )
+    ]
+
+
+def earlier_ones_alone(points: list[Point]) -> list[int]:
+    """A point was compared with those before it alone. One that comes later may dominate it."""
+    return [
+        place
+        for place, point in enumerate(points)
+        if not any(_dominates(other, point) for other in points[:place])
+    ]
+
+
+def equals_once(points: list[Point]) -> list[int]:
+    """Of two equal points only the first was kept. Neither dominates the other: both stay."""
+    return [
+        place
+        for place, point in enumerate(points)
+        if point not in points[:place] and not any(_dominates(other, point) for other in points)
+    ]

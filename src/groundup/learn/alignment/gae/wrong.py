@@ -21,6 +21,10 @@ REPLACES = {
     "no_value_taken_away": "gae",
     "returns_by_minus": "gae",
     "whole_numbers": "gae",
+    "price_at_the_end": "token_rewards",
+    "price_forgotten": "token_rewards",
+    "whitened": "gae",
+    "returns_first": "gae",
 }
 
 Both = tuple[np.ndarray, np.ndarray]
@@ -180,3 +184,35 @@ def whole_numbers(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: fl
     advantages = np.zeros_like(rewards)
     advantages[:] = ahead
     return advantages, advantages + values
+
+
+def price_at_the_end(
+    score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
+) -> np.ndarray:
+    """The price of the whole answer is paid at its end. Each token pays its own, where it is
+    drawn."""
+    rewards = np.zeros(len(logprobs))
+    rewards[-1] = score - beta * (logprobs - reference_logprobs).sum()
+    return rewards
+
+
+def price_forgotten(
+    score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
+) -> np.ndarray:
+    """The price of leaving the reference is missing: -β (log π - log ref) at every token."""
+    rewards = np.zeros(len(logprobs))
+    rewards[-1] = score
+    return rewards
+
+
+def whitened(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
+    """The advantages were made to have mean 0 and deviation 1. PPO does that later, over a whole
+    batch; returns need them as they are."""
+    advantages, returns = _swept(rewards, values, gamma, gamma * lam, 0.0)
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8), returns
+
+
+def returns_first(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
+    """The two are exchanged: advantages come first, then returns."""
+    advantages, returns = _swept(rewards, values, gamma, gamma * lam, 0.0)
+    return returns, advantages

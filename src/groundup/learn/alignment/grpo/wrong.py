@@ -14,6 +14,10 @@ REPLACES = {
     "upside_down": "kl",
     "one_forgotten": "kl",
     "absolute": "kl",
+    "variance_for_deviation": "group_advantages",
+    "others_alone": "group_advantages",
+    "deviation_of_the_batch": "group_advantages",
+    "half_square": "kl",
 }
 
 
@@ -81,3 +85,30 @@ def absolute(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """The absolute difference is never negative, but it is wrong on average. Use ref/π -
     log(ref/π) - 1."""
     return (logprobs - reference_logprobs).abs()
+
+
+def variance_for_deviation(rewards: np.ndarray, group_size: int) -> np.ndarray:
+    """The group is divided by its variance. The deviation is its root: std instead of var."""
+    groups = rewards.reshape(-1, group_size)
+    apart = groups - groups.mean(1, keepdims=True)
+    return (apart / (groups.var(1, ddof=1, keepdims=True) + 1e-4)).ravel()
+
+
+def others_alone(rewards: np.ndarray, group_size: int) -> np.ndarray:
+    """Each reward is compared with the mean of the *others*. That is RLOO, 5.3; here it is the mean
+    of the whole group."""
+    groups = rewards.reshape(-1, group_size)
+    others = (groups.sum(1, keepdims=True) - groups) / (group_size - 1)
+    return ((groups - others) / (groups.std(1, ddof=1, keepdims=True) + 1e-4)).ravel()
+
+
+def deviation_of_the_batch(rewards: np.ndarray, group_size: int) -> np.ndarray:
+    """Each group is divided by the deviation of all rewards. It has one of its own: axis 1."""
+    groups = rewards.reshape(-1, group_size)
+    apart = groups - groups.mean(1, keepdims=True)
+    return (apart / (rewards.std(ddof=1) + 1e-4)).ravel()
+
+
+def half_square(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+    """That is k2, half of the square of the difference. k3 is asked for: exp(d) - d - 1."""
+    return (logprobs - reference_logprobs).square() / 2

@@ -12,6 +12,7 @@ REPLACES = {
     "probabilities": "policy_loss",
     "baseline_trained": "policy_loss",
     "nothing_trained": "policy_loss",
+    "divided_by_the_deviation": "advantages",
 }
 
 
@@ -65,3 +66,10 @@ def baseline_trained(logprobs: Tensor, advantages: Tensor) -> Tensor:
 def nothing_trained(logprobs: Tensor, advantages: Tensor) -> Tensor:
     """The log-probabilities are detached, so nothing is trained. Detach the advantages instead."""
     return -(advantages * logprobs.detach()).sum()
+
+
+def divided_by_the_deviation(rewards: Tensor) -> Tensor:
+    """They are divided by the deviation of the group. That is GRPO, 5.7; here the difference to the
+    others' mean is all."""
+    apart = rewards - rewards.mean(-1, keepdim=True)
+    return apart / (rewards.std(-1, keepdim=True) + 1e-8)

@@ -21,6 +21,11 @@ REPLACES = {
     "scale_not_merged": "merged",
     "weight_changed": "merged",
     "merged_the_wrong_way": "merged",
+    "divided_by_the_rank_again": "lora",
+    "other_one_zero": "start",
+    "never_negative": "start",
+    "b_before_a": "start",
+    "update_alone": "merged",
 }
 
 
@@ -110,3 +115,33 @@ def the_same_each_time(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Te
     seed of your own."""
     even = torch.linspace(-1, 1, rank * inputs).view(rank, inputs)
     return even / math.sqrt(inputs), torch.zeros(outputs, rank)
+
+
+def divided_by_the_rank_again(
+    x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float
+) -> Tensor:
+    """The scale was divided by r. It is alpha / r already: take it as it comes."""
+    return base + (x @ down.T * (scale / len(down))) @ up.T
+
+
+def other_one_zero(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
+    """A is zero and B is drawn. It would train as well, and here it is the other way round: A
+    random, B zero, as in the paper."""
+    bound = 1 / math.sqrt(inputs)
+    return torch.zeros(rank, inputs), torch.empty(outputs, rank).uniform_(-bound, bound)
+
+
+def never_negative(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
+    """A has no negative numbers: torch.rand goes from 0 to 1. Stretch it to -1 … 1: 2 x - 1."""
+    return torch.rand(rank, inputs) / math.sqrt(inputs), torch.zeros(outputs, rank)
+
+
+def b_before_a(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
+    """A and B are exchanged: A comes first, (rank, inputs)."""
+    bound = 1 / math.sqrt(inputs)
+    return torch.zeros(outputs, rank), torch.empty(rank, inputs).uniform_(-bound, bound)
+
+
+def update_alone(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """That is the update alone, s B A. Merged it is added to W."""
+    return scale * (up @ down)

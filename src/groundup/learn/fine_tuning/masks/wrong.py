@@ -10,6 +10,11 @@ REPLACES = {
     "not_shifted": "shifted",
     "weights_of_inputs": "shifted",
     "backwards": "shifted",
+    "first_turn_only": "assistant_mask",
+    "turned_around": "assistant_mask",
+    "all_of_it": "assistant_mask",
+    "minus_100": "shifted",
+    "inputs_hidden": "shifted",
 }
 
 
@@ -104,3 +109,37 @@ def weights_of_inputs(ids: list[int], mask: list[bool]) -> tuple[list[int], list
 def backwards(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
     """Inputs and targets are exchanged: the model would learn to guess what came *before*."""
     return ids[1:], ids[:-1], [1.0 if learned else 0.0 for learned in mask[:-1]]
+
+
+def first_turn_only(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
+    """Only the assistant's first turn is marked. There may be several: go on to the end."""
+    mask, over = _marked(ids, start, end, header), False
+    for place, learned in enumerate(mask):
+        over = over or (place > 0 and mask[place - 1] and not learned)
+        if over:
+            return mask[:place] + [False] * (len(mask) - place)
+    return mask
+
+
+def turned_around(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
+    """True and false are exchanged: true is what is learned, the assistant's words."""
+    return [not learned for learned in _marked(ids, start, end, header)]
+
+
+def all_of_it(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
+    """Every token is marked, the user's as well. The model would learn to ask."""
+    return [True] * len(ids)
+
+
+def minus_100(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
+    """Targets that are not learned became -100, which other libraries mean by that. Here a target
+    stays what it is, and its weight is 0."""
+    targets = [one if learned else -100 for one, learned in zip(ids[1:], mask[1:], strict=True)]
+    return ids[:-1], targets, [1.0 if learned else 0.0 for learned in mask[1:]]
+
+
+def inputs_hidden(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
+    """Inputs that are not learned were taken out. The model must read them: only their weight as
+    targets is 0."""
+    inputs = [one if learned else 0 for one, learned in zip(ids, mask, strict=True)]
+    return inputs[:-1], ids[1:], [1.0 if learned else 0.0 for learned in mask[1:]]

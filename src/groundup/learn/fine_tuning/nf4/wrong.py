@@ -1,5 +1,7 @@
 """What goes wrong in four bits."""
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,11 @@ REPLACES = {
     "unpacked_low_first": "dequantize",
     "scale_left_out": "dequantize",
     "divided_by_scale": "dequantize",
+    "signed_distance": "quantize",
+    "values_for_indices": "quantize",
+    "scales_in_turn": "dequantize",
+    "bytes_for_indices": "dequantize",
+    "halves_behind_each_other": "dequantize",
 }
 
 
@@ -108,3 +115,43 @@ def small_blocks_clamped(flat: Tensor, code: Tensor, block_size: int) -> tuple[T
     blocks = flat.view(-1, block_size)
     absmax = blocks.abs().amax(1)
     return _nearest(blocks / absmax.clamp(min=1e-3)[:, None], code), absmax
+
+
+def signed_distance(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    """The distances have signs, and the smallest is then that to the largest value. Take abs
+    before argmin."""
+    blocks = flat.view(-1, block_size)
+    absmax = blocks.abs().amax(1)
+    scaled = blocks / absmax.clamp(min=1e-38)[:, None]
+    return (scaled[..., None] - code).argmin(-1).flatten(), absmax
+
+
+def values_for_indices(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    """These are the values themselves. The *index* of each one is kept, which fits four bits."""
+    blocks = flat.view(-1, block_size)
+    absmax = blocks.abs().amax(1)
+    return code[_nearest(blocks / absmax.clamp(min=1e-38)[:, None], code)], absmax
+
+
+def scales_in_turn(packed: Tensor, absmax: Tensor, code: Tensor, block_size: int) -> Tensor:
+    """The scales come in turn, one for each number. A whole block shares its own:
+    view(-1, block_size) * absmax[:, None], or repeat_interleave."""
+    indices = torch.stack((packed >> 4, packed & 15), dim=1).flatten()
+    return code[indices.long()] * absmax.repeat(block_size)
+
+
+def bytes_for_indices(packed: Tensor, absmax: Tensor, code: Tensor, block_size: int) -> Tensor:
+    """An index of type uint8 is taken for a mask by torch. Make it whole numbers first: .long()."""
+    indices = torch.stack((packed >> 4, packed & 15), dim=1).flatten()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # by which torch says so
+        return (code[indices].view(-1, block_size) * absmax[:, None]).flatten()
+
+
+def halves_behind_each_other(
+    packed: Tensor, absmax: Tensor, code: Tensor, block_size: int
+) -> Tensor:
+    """All first halves come before all second ones. The two of a byte stand side by side: stack
+    them along a new last dimension, and flatten."""
+    indices = torch.cat((packed >> 4, packed & 15)).long()
+    return (code[indices].view(-1, block_size) * absmax[:, None]).flatten()

@@ -17,6 +17,7 @@ REPLACES = {
     "sign_turned": "forgotten",
     "in_nats": "forgotten",
     "never_below_zero": "forgotten",
+    "rounded_up": "times_seen",
 }
 
 
@@ -101,3 +102,9 @@ def whole_tokens(tokens: int, share: float, size: int) -> float:
 def never_below_zero(before: list[float], after: list[float], sizes: list[int]) -> float:
     """What is below 0 is made 0. A model may become better at a text, and that is told too."""
     return max(0.0, (sum(after) - sum(before)) / math.log(2) / sum(sizes))
+
+
+def rounded_up(tokens: int, share: float, size: int) -> float:
+    """The number of passes was rounded up. A source may be seen one and a half times, or a
+    hundredth."""
+    return math.ceil(tokens * share / size)

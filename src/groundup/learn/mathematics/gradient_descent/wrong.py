@@ -23,6 +23,7 @@ REPLACES = {
     "rate_forgotten": "descend",
     "half_of_it": "best_rate",
     "flattest_alone": "best_rate",
+    "without_start_as_an_array": "descend",
 }
 
 
@@ -141,3 +142,10 @@ def flattest_alone(curvatures: np.ndarray) -> float:
     """1 / λ_min is best for the flattest direction alone, and in a steep one it jumps further and
     further. The best rate for both is 2 / (λ_min + λ_max)."""
     return float(1 / curvatures.min())
+
+
+def without_start_as_an_array(
+    gradient: Gradient, x: np.ndarray, rate: float, steps: int
+) -> np.ndarray:
+    """The start is missing: steps steps make steps + 1 points."""
+    return np.array(list(_walk(gradient, x, rate, steps)[1:]))

@@ -1,5 +1,7 @@
 """The commonest wrong answers to 2.3, each with the hint that names it."""
 
+from typing import Any
+
 import numpy as np
 
 from groundup.maths import Tensor
@@ -25,6 +27,9 @@ REPLACES = {
     "slope_of_a_sigmoid": "gradients",
     "every_row_with_every_class": "gradients",
     "bias_over_the_neurons": "gradients",
+    "backward_forgotten": "by_tape",
+    "softmax_first": "by_tape",
+    "sum_for_value": "gradients",
 }
 Gradients = dict[str, np.ndarray]
 
@@ -214,3 +219,27 @@ def bias_over_the_neurons(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) ->
     d_y = _d_y(probs, classes)
     d_z = (d_y @ p[2]) * (1 - h * h)
     return _back(x, h, d_y, d_z) | {"b1": d_z.sum(axis=1), "b2": d_y.sum(axis=1)}
+
+
+def backward_forgotten(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """No gradient is there yet: `.grad` stays None until `.backward()` was called on the loss."""
+    tensors = [Tensor(array) for array in p]
+    found: list[Any] = [tensor.grad for tensor in tensors]
+    return dict(zip(("w1", "b1", "w2", "b2"), (one.data for one in found), strict=True))
+
+
+def softmax_first(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """cross_entropy got probabilities. It takes logits, and makes the softmax itself: leave yours
+    out."""
+    w1, b1, w2, b2 = parameters = [Tensor(array) for array in p]
+    hidden = (Tensor(x, requires_grad=False) @ w1.T + b1).tanh()
+    cross_entropy((hidden @ w2.T + b2).softmax(-1), classes).backward()
+    found = [tensor.grad.data for tensor in parameters if tensor.grad is not None]
+    return dict(zip(("w1", "b1", "w2", "b2"), found, strict=True))
+
+
+def sum_for_value(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """d_W₂ was made with z, the sum before the tanh. The second layer has read h: d_yᵀ h."""
+    z, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h)) | {"w2": d_y.T @ z}

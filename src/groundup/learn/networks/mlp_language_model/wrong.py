@@ -22,6 +22,8 @@ REPLACES = {
     "bias_forgotten": "logits",
     "table_off_the_tape": "logits",
     "bias_of_the_hidden_layer_forgotten": "logits",
+    "padded": "windows",
+    "made_probabilities": "logits",
 }
 
 
@@ -149,3 +151,17 @@ def bias_of_the_hidden_layer_forgotten(
     """A bias is missing, b1: both layers have one."""
     x = table[ids].reshape(len(ids), -1)
     return (x @ w1.T).tanh() @ w2.T + b2
+
+
+def padded(tokens: np.ndarray, reach: int) -> Pair:
+    """The text was padded in front, so that its first tokens are targets too. Here only whole
+    windows of the text count: N - reach of them."""
+    return _windows(np.concatenate([np.zeros(reach, tokens.dtype), tokens]), reach)
+
+
+def made_probabilities(
+    ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+) -> Tensor:
+    """These are probabilities. The logits are asked for, before any softmax: the loss makes it."""
+    x = table[ids].reshape(len(ids), -1)
+    return ((x @ w1.T + b1).tanh() @ w2.T + b2).softmax(-1)

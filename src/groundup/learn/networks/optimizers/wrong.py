@@ -42,6 +42,9 @@ REPLACES = {
     "eps_beside_the_step": "adamw_step",
     "no_eps": "adamw_step",
     "grows_by_the_decay": "adamw_step",
+    "memory_first": "sgd_step",
+    "memory_left_as_it_was": "sgd_step",
+    "hats_of_the_old_averages": "adamw_step",
 }
 
 
@@ -391,3 +394,27 @@ def grows_by_the_decay(
 ) -> Triple:  # fmt: skip
     """The sign of the decay is turned, and the weights grow by it: w - lr · weight_decay · w."""
     return _adam(w, g, m, s, t, lr, beta1, beta2, eps, -weight_decay)
+
+
+def memory_first(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
+    """w and v are exchanged: the pair is (w, v)."""
+    v = momentum * v + g
+    return v, w - lr * v
+
+
+def memory_left_as_it_was(
+    w: Array, g: Array, v: Array, lr: float, momentum: float
+) -> tuple[Array, Array]:
+    """The step is right, and the old v is returned. The next step goes on from the new one."""
+    return w - lr * (momentum * v + g), v
+
+
+def hats_of_the_old_averages(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The step is made from the averages before this gradient. Update m and s first, then take
+    their hats."""
+    new_w, new_m, new_s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    step = m / (1 - beta1**t) / ((s / (1 - beta2**t)) ** 0.5 + eps)
+    return new_w - lr * step, new_m, new_s

@@ -25,6 +25,8 @@ REPLACES = {
     "never_begins_anew": "early_stop",
     "loss_for_its_place": "early_stop",
     "one_past_the_end": "early_stop",
+    "divided_in_evaluation_alone": "dropout",
+    "best_and_end_exchanged": "early_stop",
 }
 
 
@@ -184,3 +186,22 @@ def one_past_the_end(losses: Sequence[float], patience: int) -> tuple[int, int]:
     """Where nothing stops the training it ends at the last index, and that is len(losses) - 1."""
     stopped, best = _stopped(losses, patience)
     return (stopped if stopped - best >= patience else len(losses)), best
+
+
+def divided_in_evaluation_alone(
+    x: np.ndarray, p: float, u: np.ndarray, training: bool
+) -> np.ndarray:
+    """That is the oldest dropout: training leaves the size as it is, and evaluation multiplies by
+    1 - p. Here training divides by 1 - p, and evaluation leaves x alone."""
+    return x * (u >= p) if training else x * (1 - p)
+
+
+def best_and_end_exchanged(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """The two are exchanged: first where it stops, then the best one."""
+    best = 0
+    for i, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = i
+        elif i - best >= patience:
+            return best, i
+    return best, len(losses) - 1

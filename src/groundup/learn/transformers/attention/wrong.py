@@ -31,6 +31,16 @@ REPLACES = {
     "masked_to_a_number": "attention",
     "lowered_by_100": "attention",
     "lowered_by_10000": "attention",
+    "mask_times_infinity": "attention",
+    "allowed_times_infinity": "attention",
+    "mask_added_as_it_is": "attention",
+    "own_mask": "attention",
+    "scaled_by_heads": "attention",
+    "scaled_by_the_width": "attention",
+    "key_and_value_exchanged": "attention",
+    "weights_returned": "attention",
+    "true_is_hidden": "causal_mask",
+    "one_ahead": "causal_mask",
 }
 
 
@@ -201,3 +211,71 @@ def lowered_by_10000(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) ->
     every score: masked_fill(~mask, -torch.inf)."""
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
     return (scores - 10_000.0 * ~mask).softmax(-1) @ value
+
+
+def mask_times_infinity(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """A mask of numbers was multiplied by infinity, and 0 · ∞ is NaN. Choose instead of
+    multiplying: masked_fill(~mask, -torch.inf)."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return (scores + (1 - mask.float()) * -torch.inf).softmax(-1) @ value
+
+
+def allowed_times_infinity(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """A mask of numbers was multiplied by infinity, and 0 · ∞ is NaN. Choose instead of
+    multiplying: masked_fill(~mask, -torch.inf)."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return (scores + mask.float() * -torch.inf).softmax(-1) @ value
+
+
+def mask_added_as_it_is(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The mask was added to the scores as 0 and 1, which hides nothing. Where it is false the score
+    becomes minus infinity."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return (scores + mask).softmax(-1) @ value
+
+
+def own_mask(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The mask that came in is not used: a causal one is made here, or is_causal=True. Others are
+    asked for as well, such as those of a single query to a whole text."""
+    causal = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(~causal, -torch.inf).softmax(-1) @ value
+
+
+def scaled_by_heads(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The scores are divided by the root of the number of heads. d is the last dimension of the
+    query: query.shape[-1]."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[1])
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value
+
+
+def scaled_by_the_width(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The scores are divided by the root of the whole width, all heads together. Each head divides
+    by that of its own size: query.shape[-1]."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[1] * query.shape[-1])
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value
+
+
+def key_and_value_exchanged(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Key and value are exchanged: queries are compared with keys, and the weights average the
+    values."""
+    scores = query @ value.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ key
+
+
+def weights_returned(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """These are the weights. They are to average the values: weights @ value."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1)
+
+
+def true_is_hidden(time: int) -> Tensor:
+    """The mask is true where a token may *not* look, as nn.MultiheadAttention has it. Here true
+    means may look: tril."""
+    return torch.ones(time, time, dtype=torch.bool).triu(1)
+
+
+def one_ahead(time: int) -> Tensor:
+    """Each token sees the next one as well, which is what it is to predict. The triangle ends at
+    the diagonal: tril()."""
+    return torch.ones(time, time, dtype=torch.bool).tril(1)

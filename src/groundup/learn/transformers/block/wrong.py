@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -31,6 +31,18 @@ REPLACES = {
     "second_part_replaces": "block",
     "norms_forgotten": "block",
     "first_norm_twice": "block",
+    "gelu_for_silu": "swiglu",
+    "relu_for_silu": "swiglu",
+    "down_forgotten": "swiglu",
+    "up_forgotten": "swiglu",
+    "both_bent": "swiglu",
+    "norms_of_what_is_found": "block",
+    "feed_forward_first": "block",
+    "norms_exchanged": "block",
+    "first_part_replaces": "block",
+    "second_norm_forgotten": "block",
+    "gain_beside_one": "rms_norm",
+    "multiplied_by_the_root": "rms_norm",
 }
 
 
@@ -158,3 +170,76 @@ def first_norm_twice(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed:
     """Both parts read a copy that norm1 made. The second one has its own, norm2."""
     h = x + attend(norm1(x))
     return h + feed(norm1(h))
+
+
+def gelu_for_silu(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
+    """The gate goes through a GELU, which is GEGLU. Here it is silu: z * sigmoid(z)."""
+    return down(gelu(gate(x)) * up(x))
+
+
+def relu_for_silu(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
+    """The gate goes through a ReLU, which is ReGLU. Here it is silu: z * sigmoid(z)."""
+    return down(gate(x).relu() * up(x))
+
+
+def down_forgotten(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
+    """The third matrix is missing: down leads back to the width of x."""
+    return silu(gate(x)) * up(x)
+
+
+def up_forgotten(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
+    """up is not used: the gate says how much of each feature passes, and up(x) are the features."""
+    return down(silu(gate(x)))
+
+
+def both_bent(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
+    """Both went through silu. It belongs to the gate alone: silu(gate(x)) * up(x)."""
+    return down(silu(gate(x)) * silu(up(x)))
+
+
+def norms_of_what_is_found(
+    x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer
+) -> Tensor:
+    """The norms come after the parts, on what they found. Each part *reads* a normed copy:
+    attend(norm1(x)), and what it finds is added as it is."""
+    h = x + norm1(attend(x))
+    return h + norm2(feed(h))
+
+
+def feed_forward_first(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
+    """The feed-forward part comes first here. It comes second, and thinks about what attention has
+    found."""
+    h = x + feed(norm2(x))
+    return h + attend(norm1(h))
+
+
+def norms_exchanged(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
+    """The norms are exchanged: attention reads norm1(x), the feed-forward part norm2(h)."""
+    h = x + attend(norm2(x))
+    return h + feed(norm1(h))
+
+
+def first_part_replaces(
+    x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer
+) -> Tensor:
+    """The first part replaces the stream. It is to be added to it: x + attend(norm1(x))."""
+    h = attend(norm1(x))
+    return h + feed(norm2(h))
+
+
+def second_norm_forgotten(
+    x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer
+) -> Tensor:
+    """The second norm is missing: the feed-forward part reads norm2(h)."""
+    h = x + attend(norm1(x))
+    return h + feed(h)
+
+
+def gain_beside_one(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """1 was added to the weight, as Gemma has it. Here the weight is the gain itself."""
+    return (1 + weight) * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+
+
+def multiplied_by_the_root(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The vector was multiplied by the root of its mean square. Divide by it."""
+    return weight * x * torch.sqrt(x.square().mean(-1, keepdim=True) + eps)

@@ -19,6 +19,10 @@ REPLACES = {
     "cosines_and_sines_exchanged": "angles",
     "halves_not_exchanged": "rotate",
     "tables_exchanged": "rotate",
+    "counted_from_one": "angles",
+    "counted_beyond": "frequencies",
+    "one_for_each_feature": "frequencies",
+    "first_half_overwritten": "rotate",
 }
 
 
@@ -122,3 +126,29 @@ def tables_exchanged(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     nothing."""
     a, b = x.chunk(2, dim=-1)
     return x * sin + torch.cat((-b, a), dim=-1) * cos
+
+
+def counted_from_one(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions were counted from 1. At position 0 nothing is turned: cosine 1 and sine 0."""
+    half = (positions[..., None].float() + 1) * frequencies
+    whole = torch.cat((half, half), dim=-1)
+    return whole.cos(), whole.sin()
+
+
+def counted_beyond(head_dim: int, theta: float) -> Tensor:
+    """The exponents were counted from i = 1. The first frequency is theta^0 = 1."""
+    return 1.0 / theta ** (torch.arange(2, head_dim + 2, 2).float() / head_dim)
+
+
+def one_for_each_feature(head_dim: int, theta: float) -> Tensor:
+    """There are d frequencies. Two features share one: d/2 of them, from 0, 2, 4, … over d."""
+    return 1.0 / theta ** (torch.arange(head_dim).float() / head_dim)
+
+
+def first_half_overwritten(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The second half was made from the first half's *new* values. Both need the old ones: compute
+    them before either is written."""
+    a, b = x.chunk(2, dim=-1)
+    c, s = (table.chunk(2, dim=-1)[0] for table in (cos, sin))
+    turned = a * c - b * s
+    return torch.cat((turned, b * c + turned * s), dim=-1)

@@ -29,6 +29,13 @@ REPLACES = {
     "none_to_compare_with": "probabilities",
     "smallest_of_none": "probabilities",
     "one_kept": "probabilities",
+    "appended": "remember",
+    "temperature_without_effect": "probabilities",
+    "divided_by_zero": "probabilities",
+    "top_p_in_the_order_of_ids": "probabilities",
+    "kth_one_lost": "probabilities",
+    "logits_cut_to_zero": "probabilities",
+    "first_of_none": "pick",
 }
 
 
@@ -259,3 +266,62 @@ def one_kept(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Te
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits / temperature, max(1, top_k), top_p)
+
+
+def appended(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
+    """What is new was put behind all slots, by torch.cat. It has slots of its own, which
+    `positions` names: write there, in place."""
+    return torch.cat((stored, new), dim=2)
+
+
+def temperature_without_effect(
+    logits: Tensor, temperature: float, top_k: int, top_p: float
+) -> Tensor:
+    """The temperature has no effect: probabilities divided by T and made to sum to 1 again are what
+    they were. Divide the logits, before the softmax."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    return _shaped(logits, top_k, top_p)
+
+
+def divided_by_zero(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """At temperature 0 the logits were divided by 0. Ask first: one token then has everything."""
+    return _shaped(logits / temperature, top_k, top_p)
+
+
+def top_p_in_the_order_of_ids(
+    logits: Tensor, temperature: float, top_k: int, top_p: float
+) -> Tensor:
+    """Top-p adds up the probabilities in the order of the tokens' ids. Sort them first, the
+    likeliest in front."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    shares = _shaped(logits / temperature, top_k, 1.0)
+    if top_p < 1:
+        shares = torch.where(shares.cumsum(0) - shares < top_p, shares, 0.0)
+    return shares / shares.sum()
+
+
+def kth_one_lost(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Top-k keeps one token too few: the k-th itself stays. Drop what is *below* it (<)."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    if 0 < top_k <= len(logits):
+        logits = logits.masked_fill(logits <= logits.topk(top_k).values[-1], -torch.inf)
+    return _shaped(logits / temperature, 0, top_p)
+
+
+def logits_cut_to_zero(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """The logits of dropped tokens became 0, and e to the 0 is 1: they still have a share. Set them
+    to minus infinity."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    if 0 < top_k <= len(logits):
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], 0.0)
+    return _shaped(logits / temperature, 0, top_p)
+
+
+def first_of_none(probabilities: Tensor, u: float) -> int:
+    """Where rounding leaves every sum at or below u, argmax of nothing but falsehoods is 0. Take
+    the last token that has any probability."""
+    return int((probabilities.cumsum(0) > u).int().argmax())

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 REPLACES = {
@@ -26,6 +27,12 @@ REPLACES = {
     "ends_at_zero": "schedule",
     "divided_by_zero": "schedule",
     "warmup_goes_first": "schedule",
+    "torchs_mean": "cross_entropy",
+    "weights_of_classes": "cross_entropy",
+    "mean_by_weights_of_classes": "cross_entropy",
+    "weights_as_truth": "cross_entropy",
+    "softmax_over_tokens": "cross_entropy",
+    "falls_from_the_warmup_on": "schedule",
 }
 
 
@@ -161,3 +168,41 @@ def warmup_goes_first(step: int, steps: int, warmup: int, decay: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return min(1.0, (steps - step) / decay) if decay else 1.0
+
+
+def torchs_mean(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """That is torch's cross_entropy as it comes: a mean over all tokens, whatever they weigh. The
+    weighted sum is asked for, in which tokens of weight 0 do not count."""
+    return torch.nn.functional.cross_entropy(logits, targets)
+
+
+def weights_of_classes(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """`weight` of torch's cross_entropy is one number for each *class* of the vocabulary. Ours are
+    one for each token: multiply each token's own loss."""
+    return torch.nn.functional.cross_entropy(logits, targets, weights, reduction="sum")
+
+
+def mean_by_weights_of_classes(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """`weight` of torch's cross_entropy is one number for each *class* of the vocabulary. Ours are
+    one for each token: multiply each token's own loss."""
+    return torch.nn.functional.cross_entropy(logits, targets, weights)
+
+
+def weights_as_truth(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Each weight counts as 0 or 1. A token may weigh 2, or a half: multiply its loss by it."""
+    said = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    return -said[weights > 0].sum()
+
+
+def softmax_over_tokens(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The softmax runs over the tokens (dimension 0). Each token shares its probability out among
+    the vocabulary, the last dimension."""
+    return -(weights * logits.log_softmax(0).gather(-1, targets[:, None])[:, 0]).sum()
+
+
+def falls_from_the_warmup_on(step: int, steps: int, warmup: int, decay: int) -> float:
+    """The scale falls from the end of the warm-up on. It stays at 1 until the last `decay` steps:
+    (steps - step) / decay."""
+    rising = (step + 1) / warmup if warmup else 1.0
+    falling = (steps - step) / (steps - warmup) if decay and steps > warmup else 1.0
+    return min(rising, 1.0, falling)
