@@ -586,6 +586,50 @@ def test_of_a_list_of_tensors_it_is_told_to_join_them() -> None:
     assert "what was lost" not in verdict.lines[-1]
 
 
+def without_the_floors_left_out(
+    compute: np.ndarray, losses: np.ndarray, floors: list[float]
+) -> tuple[float, float, float]:
+    found = []
+    for floor in floors:
+        slope, log_a = np.polyfit(np.log(compute), np.log(losses - floor), 1)
+        a, b = float(np.exp(log_a)), float(-slope)
+        found.append((float(((losses - floor - a * compute**-b) ** 2).sum()), floor, a, b))
+    return min(found)[1:]
+
+
+def test_floors_that_are_not_left_out_are_found_in_whatever_order_they_come() -> None:
+    verdict = judge(find("scaling"), part("scaling", fit_law=without_the_floors_left_out))
+    assert verdict.state == "differs", verdict.lines
+
+
+@pytest.mark.parametrize(
+    ("exercise", "function", "made", "told"),
+    [
+        ("model_card", "shown",
+         lambda v, lo, hi: (f"{100 * v:.1f} %", f"{100 * lo:.1f} %to {100 * hi:.1f} %"), "blanks"),
+        ("model_card", "says", lambda *given: part("model_card").says(*given).title(), "capital"),
+        ("model_card", "says", lambda lo, hi, chance: lo > chance, "A text is asked for"),
+        ("model_card", "says", lambda lo, hi, c: "above" if lo > c else "", 'instead of " chance"'),
+        ("model_card", "missing", lambda tasks, measured: (t for t in tasks), "a generator"),
+        ("masks", "assistant_mask", lambda *given: torch.tensor(mask_by_flag(*given)),
+         "a tensor of torch"),
+        ("bpe", "byte_ids", lambda text: [0], "3 values are asked for, and yours has 1"),
+    ],
+)  # fmt: skip
+def test_what_kind_of_thing_is_asked_for_is_told(
+    exercise: str, function: str, made: object, told: str
+) -> None:
+    verdict = judge(find(exercise), part(exercise, **{function: made}))
+    assert verdict.state == "differs" and told in verdict.lines[-1], verdict.lines
+
+
+def test_a_function_of_another_name_is_asked_after(tmp_path: Path) -> None:
+    text = (find("layer").folder / "solution.py").read_text().replace("def neuron", "def neurone")
+    (tmp_path / "layer.py").write_text(text)
+    verdict = judge(find("layer"), module_of(tmp_path / "layer.py", "layer"))
+    assert verdict.lines[0].startswith("The file defines no function neuron (is neurone meant?)")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

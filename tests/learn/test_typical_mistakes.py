@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable
 from types import ModuleType
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from groundup.learn.exercise import module_of
 from groundup.learn.judge import judge
@@ -44,7 +47,7 @@ def test_a_mask_of_a_number_is_found_whatever_is_drawn(low: float, seeds: range)
 
 
 @SEEDS
-@pytest.mark.parametrize("low", [-1e9, -1e30, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("low", [-100_000.0, -1e9, -1e30, torch.finfo(torch.float32).min])
 def test_a_mask_below_every_score_passes_whatever_is_drawn(low: float, seeds: range) -> None:
     def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         scores = query @ key.mT / math.sqrt(query.shape[-1])
@@ -268,6 +271,123 @@ def test_a_usual_mistake_in_merging_is_named(named: str) -> None:
     assert verdict.named == named, verdict.lines
 
 
+def deviations(deviation: Callable[[np.ndarray], float]) -> object:
+    def spreads(x: np.ndarray, weights: list[np.ndarray]) -> list[float]:
+        found = []
+        for w in weights:
+            x = (x @ w.T).clip(0)
+            found.append(deviation(x))
+        return found
+
+    return spreads
+
+
+@pytest.mark.parametrize(
+    "deviation",
+    [
+        lambda x: x.std(ddof=1),
+        lambda x: torch.from_numpy(x).std().item(),
+        lambda x: statistics.stdev(x.ravel().tolist()),
+    ],
+)
+def test_a_deviation_of_a_sample_is_named(deviation: Callable[[np.ndarray], float]) -> None:
+    whole = part("initialization", spreads=deviations(np.std))
+    assert judge(find("initialization"), whole).passed
+    verdict = judge(find("initialization"), part("initialization", spreads=deviations(deviation)))
+    assert verdict.named == "of_a_sample" and "ddof=1" in verdict.lines[-1], verdict.lines
+
+
+def masked_by(low: Callable[[Tensor, Tensor], Tensor]) -> object:
+    def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        scores = torch.einsum("bhqd,bhkd->bhqk", query, key) * query.size(-1) ** -0.5
+        return low(scores, mask).softmax(-1) @ value
+
+    return attention
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    scores = q @ k.mT / q.size(-1) ** 0.5
+    ahead = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+    return scores.masked_fill(ahead, -math.inf).softmax(-1) @ v
+
+
+def bigram_without_keepdims(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
+    counts = np.full((vocab_size, vocab_size), k)
+    for before, after in itertools.pairwise(tokens):
+        counts[before, after] += 1
+    return counts / counts.sum(1)
+
+
+def ranks_by_argsort(rewards: np.ndarray, lengths: np.ndarray) -> float:
+    return float(np.corrcoef(rewards.argsort().argsort(), lengths.argsort().argsort())[0, 1])
+
+
+def appended(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
+    return torch.cat([stored, new], dim=-2)
+
+
+def by_vanilla_dropout(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    return np.where(u < p, 0.0, x) if training else x * (1 - p)
+
+
+def labels(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
+    targets = [one if learned else -100 for one, learned in zip(ids, mask, strict=True)]
+    return ids[:-1], targets[1:], [float(one) for one in mask[1:]]
+
+
+def priced_at_the_end(
+    score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
+) -> np.ndarray:
+    price = beta * (logprobs - reference_logprobs).sum()
+    return np.append(np.zeros(len(logprobs) - 1), score - price)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "function", "made", "named"),
+    [
+        ("attention", "attention", masked_by(lambda s, m: s + (~m).float() * -math.inf),
+         "mask_times_infinity"),
+        ("attention", "attention", causal, "own_mask"),
+        ("attention", "causal_mask", lambda n: torch.arange(n) > torch.arange(n)[:, None],
+         "true_is_hidden"),
+        ("block", "swiglu", lambda x, gate, up, down: down(functional.gelu(gate(x)) * up(x)),
+         "gelu_for_silu"),
+        ("block", "block", lambda x, n1, a, n2, f: (h := x + n1(a(x))) + n2(f(h)),
+         "norms_of_what_is_found"),
+        ("training", "cross_entropy", lambda x, t, w: functional.nll_loss(x.log_softmax(1), t),
+         "torchs_mean"),
+        ("training", "cross_entropy", lambda x, t, w: functional.cross_entropy(x, t, weight=w),
+         "weights_of_classes"),
+        ("counting", "bigram", bigram_without_keepdims, "sums_in_a_row"),
+        ("regularization", "dropout", by_vanilla_dropout, "divided_in_evaluation_alone"),
+        ("sampling", "remember", appended, "appended"),
+        ("masks", "shifted", labels, "minus_100"),
+        ("lora", "lora", lambda x, b, d, u, s: b + (x @ d.T @ u.T) * s / d.shape[0],
+         "divided_by_the_rank_again"),
+        ("nf4", "dequantize", lambda p, a, c, n: c[torch.stack((p >> 4, p & 15), 1).flatten()],
+         "bytes_for_indices"),
+        ("reward_model", "length_leak", ranks_by_argsort, "ties_in_order"),
+        ("gae", "token_rewards", priced_at_the_end, "price_at_the_end"),
+        ("ppo_clip", "clipped_share",
+         lambda new, old, e: float((((old - new).exp() - 1).abs() > e).double().mean()),
+         "ratio_turned"),
+        ("dpo", "dpo_losses",
+         lambda c, r, rc, rr, b: (functional.softplus((r - rr) - b * (c - rc)),
+                                  b * (c - rc) - (r - rr)),
+         "beta_on_the_chosen_alone"),
+        ("grpo", "kl", lambda new, reference: 0.5 * (reference - new) ** 2, "half_square"),
+    ],
+)  # fmt: skip
+def test_a_classic_mistake_of_another_make_is_named(
+    exercise: str, function: str, made: object, named: str
+) -> None:
+    verdict = judge(find(exercise), part(exercise, **{function: made}))
+    wrong = find(exercise).page("wrong")
+    told = (verdict.named, verdict.lines)
+    assert verdict.named is not None, told
+    assert getattr(wrong, verdict.named).__doc__ == getattr(wrong, named).__doc__, told
+
+
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_a_neuron_that_forgets_how_it_was_computed_does_not_pass(requires_grad: bool) -> None:
     def neuron(x: Array, w: Array, b: Array) -> Array:
@@ -287,6 +407,14 @@ def test_a_loss_without_its_history_is_told() -> None:
         return found.detach(), margins
 
     verdict = judge(find("dpo"), part("dpo", dpo_losses=losses))
+    assert "forgotten how it was computed" in verdict.lines[-1], verdict.lines
+
+
+def test_one_input_without_its_history_is_told() -> None:
+    def lora(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+        return base + scale * (x @ down.T @ up.detach().T)
+
+    verdict = judge(find("lora"), part("lora", lora=lora))
     assert "forgotten how it was computed" in verdict.lines[-1], verdict.lines
 
 
