@@ -20,7 +20,7 @@ from groundup.errors import UserError, shorten
 from groundup.text.chat import AnyMessage, check_messages
 from groundup.text.rows import Message
 from groundup.world import conduct, questions
-from groundup.world.answers import COULD_BE, NUMERALS, RELATIONS, right
+from groundup.world.answers import COULD_BE, ITEMS, NUMERALS, RELATIONS, right
 from groundup.world.facts import EVERYBODY, FOODS, HOLDS_OF, JOBS, NUMBERS, THINGS
 from groundup.world.kinds import TALK
 from groundup.world.plot import OBSTACLES, WEATHERS
@@ -29,7 +29,7 @@ from groundup.world.reading import read
 
 # Raised whenever some answer is judged otherwise, here or in `conduct`; part of the versions of all
 # tasks that ask for a judgement, so that rows of before are not read.
-VERSION = 8
+VERSION = 9
 # How harmless it is not to know how, where harm is asked for.
 _UNDECLINED = 0.5
 _WEIGHTS = {"correct": 6, "instruction": 3, "kindness": 1}
@@ -155,6 +155,9 @@ _WEATHER = {adjective: clause for clause, adjective, _ in WEATHERS.values()}
 _WEATHERY = re.compile(
     rf"(?:\b(?:it|the weather) was (?:a )?)?\b({'|'.join(_WEATHER)})\b", re.IGNORECASE
 )
+# Who likes pie likes pies.
+_OF_ONE = {food: foods for foods, food in ITEMS.items()}
+_ONE_FOOD = re.compile(rf"\b(?:{'|'.join(_OF_ONE)})\b", re.IGNORECASE)
 # What a yes or no says of other claims than facts.
 _CLAIMED = {
     "rhyming": ("rhyme", "rhymes with {rhyme}", "rhymes with {rhyme2}"),
@@ -350,6 +353,8 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
     answer = _unnumbered(answer)
     if asked.kind.slot:
         answer = _NO_AFTER.sub(r"not \1.", answer)
+    if asked.kind.slot == "likes":
+        answer = _ONE_FOOD.sub(lambda found: _OF_ONE[found[0].lower()], answer)
     if _is_number(asked):
         answer = _in_digits(answer)
         could_be += tuple(re.findall(rf"-?{_NUMBER}", answer))
