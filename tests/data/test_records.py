@@ -50,6 +50,7 @@ GOOD: dict[str, Any] = {"prompt": "p", "chosen": "good", "rejected": "bad"}
         (b"{", "not JSON"),
         (b"[1]", "JSON object"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"prompt": ' + b"9" * 5_000 + b"}", "more than 4,300 digits; write it in quotes"),
         (b'{"prompt": "caf\xe9"}', "not UTF-8 at byte 15"),
         (b'{"prompt": "\\ud83d", "chosen": "a", "rejected": "b"}', "surrogate"),
         ({"prompt": "p", "chosen": "a"}, "no 'rejected'"),
@@ -151,7 +152,15 @@ def test_a_json_file_may_be_one_list_with_its_places_as_lines(tmp_path: Path) ->
     assert len(records.read_conversations(path).rows) == 2
     with pytest.raises(UserError, match="line 1: must be a JSON object, not list"):
         records.read_conversations(_lines(tmp_path / "alpaca.jsonl", [row]))
-    for content, said in (("[{}, ", "is not JSON"), ("[" * 100_000, "nested"), ("[]", "no lines")):
+    for content, said in (
+        ("[{}, ", "is not JSON"),
+        ("[" * 100_000, "nested"),
+        ("[]", "no lines"),
+        (
+            f"[{'9' * 5_000}]",
+            "not JSON .a whole number has more than 4,300 digits; write it in",
+        ),
+    ):
         path.write_text(content)
         with pytest.raises(UserError, match=said):
             records.read_conversations(path)
@@ -403,6 +412,18 @@ def test_a_column_of_parquet_that_python_cannot_hold_is_named(tmp_path: Path) ->
         parquet.write_table(arrow.table({"text": ["a"], "odd": column}), path)
         with pytest.raises(UserError, match="values in the column 'odd' that cannot be read"):
             records.read_documents(path)
+
+
+def test_two_columns_of_parquet_with_one_name_are_told_as_in_csv(tmp_path: Path) -> None:
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    columns = [arrow.array([word]) for word in ("a", "b", "c")]
+    table = arrow.Table.from_arrays(columns, names=["prompt", "prompt", "completion"])
+    parquet.write_table(table, path)
+    with pytest.raises(UserError, match="has two columns called 'prompt'; rename one of them"):
+        records.read_conversations(path)
 
 
 def test_parquet_without_pyarrow_names_the_extra(

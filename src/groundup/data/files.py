@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -92,7 +93,7 @@ def _json_list(content: bytes, path: Path) -> list[Json | BadRow]:
         raise UserError(f"{str(path)!r} is not JSON: nested too deeply") from None
     except ValueError as error:
         raise UserError(
-            f"{str(path)!r} is not JSON ({error}); write it anew, or as JSON Lines, "
+            f"{str(path)!r} is not JSON ({_why_no_json(error)}); write it anew, or as JSON Lines, "
             "a row a line, in which one bad row spoils no other"
         ) from None
     return [_object(row) for row in rows]
@@ -111,7 +112,15 @@ def _parse_line(line: bytes) -> Json | BadRow:
     except json.JSONDecodeError as error:
         return BadRow(f"not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
-        return BadRow(f"not JSON: {error}")
+        return BadRow(_why_no_json(error))
+
+
+def _why_no_json(error: ValueError) -> str:
+    """What is wrong, where Python would name a setting of its own: whole numbers have a limit."""
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return str(error)
+    most = sys.get_int_max_str_digits()
+    return f"a whole number has more than {most:,} digits; write it in quotes"
 
 
 def _object(row: object) -> Json | BadRow:
@@ -132,6 +141,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
+            _require_distinct(file.schema_arrow.names, path)
             for batch in file.iter_batches(batch_size=1024):
                 columns = {name: _values(batch, name, path) for name in batch.schema.names}
                 for values in zip(*columns.values(), strict=True):
@@ -261,10 +271,14 @@ def _header(cells: list[str] | BadRow, path: Path) -> list[str]:
     if isinstance(cells, BadRow):
         raise UserError(f"the first line of {str(path)!r} names no columns: {cells}")
     names = [name.strip() for name in cells]
+    _require_distinct(names, path)
+    return names
+
+
+def _require_distinct(names: list[str], path: Path) -> None:
     for name in names:
         if name and names.count(name) > 1:
             raise UserError(f"{str(path)!r} has two columns called {name!r}; rename one of them")
-    return names
 
 
 def _row(names: list[str], cells: list[str] | BadRow) -> Json | BadRow:
