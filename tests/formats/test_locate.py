@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from groundup.app.recipe_folder import find_model
 from groundup.errors import UserError
 from groundup.formats.folder import save_model
+from groundup.formats.gguf.write import save_gguf
 from groundup.formats.load import load
-from groundup.formats.locate import locate
+from groundup.formats.locate import locate, short_name
 from groundup.text.tokenizer import Tokenizer
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -76,3 +78,22 @@ def test_a_path_may_begin_with_the_home_folder(
     save_model(tmp_path / "runs", tiny_model(), tokenizer, card="# tiny\n")
     assert locate("~/runs") == tmp_path / "runs"
     assert load("~/runs")[1].hash == Tokenizer.load("~/runs").hash == tokenizer.hash
+
+
+def test_a_gguf_file_is_known_in_letters_of_either_case(
+    tmp_path: Path, tiny_model, tokenizer: Tokenizer
+) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "model" / "Tiny.Q8_0.GGUF"
+    file.parent.mkdir()
+    save_gguf(file, tiny_model(), tokenizer, "q8_0", name="tiny")
+    for source in (file, file.parent):
+        assert find_model(source) == locate(source) == file
+        assert load(source)[0].config.vocab_size == 320
+    assert short_name(file, file) == "Tiny.Q8_0"
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "meta"])
+def test_a_device_that_is_not_here_is_no_damage_of_the_model(hub: Path, device: str) -> None:
+    snapshot = hub / "models--owner--tiny" / "snapshots" / REVISION
+    with pytest.raises(UserError, match=f"device='{device}' is none that computes on this machine"):
+        load(snapshot, device=device)

@@ -11,7 +11,7 @@ from typing import Any
 from groundup.app.stages import STAGES, Stage
 from groundup.data.packs.manifest import HUB, MODELS, PACK
 from groundup.errors import UserError, nearest
-from groundup.formats.locate import GGUF_SUFFIX, holds_model, locate
+from groundup.formats.locate import holds_model, is_gguf, locate
 from groundup.train.ranges import check_text
 
 FILE = "recipe.toml"
@@ -62,7 +62,7 @@ def find_model(path: Path | str, of_data: str = "data go behind --data") -> Path
     """
     check_text("the model's name", Path(path))
     path = locate(path)
-    if holds_model(path) or (path.is_file() and path.suffix == GGUF_SUFFIX):
+    if holds_model(path) or (path.is_file() and is_gguf(path)):
         return path
     if not path.exists():
         raise UserError(f"there is no model folder {str(path)!r}; {_meant(path)}")

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.formats.folder import ModelFolder, StoredModel
-from groundup.formats.locate import GGUF_SUFFIX, TOKENIZER, is_adapter, locate
+from groundup.formats.locate import TOKENIZER, is_adapter, is_gguf, locate
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ def open_model(source: Path | str) -> StoredModel:
     Raises `UserError` for a name that is unknown or cannot be downloaded.
     """
     path = locate(source)
-    if path.suffix == GGUF_SUFFIX:
+    if is_gguf(path):
         from groundup.formats.gguf.model import read_gguf  # seldom needed
 
         return read_gguf(path)
@@ -54,14 +54,29 @@ def load(
     and cannot be trained or saved. It computes in bfloat16 where the processor does. On another
     `device` than the CPU (cuda, mps) they become numbers of the type that it is fast in.
     The model is in evaluation mode: call `model.train()` for dropout, as `fit` does.
-    Raises `UserError` for what is missing, damaged or not supported.
+    Raises `UserError` for what is missing, damaged or not supported, and for a device that is not
+    here.
     """
+    _require_device(device)
     found = open_model(source)
     read = found.model_in_blocks if keep_quantized else found.model
     model = read(device=device)
     if torch.device(device).type != "cpu":
         model.set_attention("fused")  # the other path is faster on CPUs alone
     return model.eval(), found.tokenizer
+
+
+def _require_device(device: torch.device | str) -> None:
+    try:
+        torch.zeros(1, device=torch.device(device)).item()
+    except (
+        RuntimeError,
+        AssertionError,
+        TypeError,
+    ):  # builds without CUDA assert that they have it
+        raise UserError(
+            f"device={shorten(str(device))} is none that computes on this machine; try 'cpu'"
+        ) from None
 
 
 def load_model(

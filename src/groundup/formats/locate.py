@@ -36,6 +36,11 @@ def holds_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a path is named as a GGUF file is, in letters of either case."""
+    return path.suffix.lower() == GGUF_SUFFIX
+
+
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter and no weights of a whole model."""
     return (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
@@ -61,7 +66,8 @@ def short_name(source: Path | str, path: Path) -> str:
     """The name of a model that lies in `path`: its pack's, its repository's or its file's."""
     if is_named(source):
         return str(source).partition(":")[2].rpartition("/")[2]
-    return path.resolve().name.removesuffix(GGUF_SUFFIX)
+    path = path.resolve()
+    return path.stem if is_gguf(path) else path.name
 
 
 def check_named(source: str) -> None:
@@ -87,7 +93,7 @@ def locate(source: Path | str) -> Path:
         return snapshot(named.removeprefix(HUB), "model", _OF_MODELS)
     path = Path(expanduser(source))
     if path.is_dir() and not holds_model(path):
-        files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
+        files = sorted(filter(is_gguf, path.glob("*")))
         if len(files) > 1:
             raise UserError(
                 f"{path} holds {len(files)} GGUF files; give one of them: "
