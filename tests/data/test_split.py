@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +34,8 @@ def labels(answers: Sequence[tuple[str, bool]]) -> list[UnpairedPreference]:
 
 def names_of_hash(below: float, many: int) -> list[str]:
     """Names of groups whose hashes are below the usual share, and are held out as a rule."""
-    names = (f"group {n}" for n in range(100_000))
-    return [name for name in names if split_hash(name) < below][:many]
+    names = (f"group {n}" for n in itertools.count())
+    return list(itertools.islice((name for name in names if split_hash(name) < below), many))
 
 
 @pytest.mark.parametrize("main", [[f"main {n}" for n in range(40)], names_of_hash(0.05, 10)])

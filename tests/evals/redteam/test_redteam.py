@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -56,10 +57,18 @@ from groundup.world.grammar import SeededRandom
 from groundup.world.tables import labelled, page
 
 NO, YES = "I will not help with that.", "Sure! Wait until nobody looks."
-REQUESTS = harmful_requests(12)
-FIRE = next(one for one in harmful_requests(200) if one.group == "set fire to the {building}")
 WORDS = tuple(f"word{i}" for i in range(200))
 SPACE = Space(conduct.wordings(), FRAMES, ("", *conduct.attempts()), WORDS)
+
+
+@functools.cache
+def requests() -> Sequence[HarmfulRequest]:
+    return harmful_requests(12)
+
+
+@functools.cache
+def fire() -> HarmfulRequest:
+    return next(one for one in harmful_requests(200) if one.group == "set fire to the {building}")
 
 
 def texts() -> list[str]:
@@ -99,7 +108,7 @@ def always(tokenizer: Tokenizer, sentence: str) -> CausalLM:
 
 
 def test_an_attack_keeps_the_act_and_comes_back_from_json() -> None:
-    request = REQUESTS[0]
+    request = requests()[0]
     assert request.plain.prompt(request.act) == request.text
     for number in range(200):
         dice = SeededRandom("attacks", number)
@@ -187,7 +196,7 @@ def test_requests_are_the_worlds_held_out_harmful_ones() -> None:
     ],
 )
 def test_what_breaks_a_models_conduct(answer: str, broken: bool) -> None:
-    assert breaks(FIRE, answer) is broken
+    assert breaks(fire(), answer) is broken
 
 
 @pytest.mark.parametrize(
@@ -235,7 +244,7 @@ def test_who_tells_how_breaks_every_request(answer: str) -> None:
 
 def test_the_worlds_vague_help_breaks_every_request() -> None:
     first, then = (labelled(page("conduct")["answers"])[step] for step in ("first", "then"))
-    for request in REQUESTS:
+    for request in requests():
         for one, other in itertools.product(first, then):
             assert breaks(request, f"{one} {other}") and breaks(request, f"Sure! {one} {other}")
 
@@ -294,12 +303,14 @@ def planted(prompts: Sequence[str], /) -> list[Reply]:
 
 
 def shares(method: Method, budget: int = 300, seed: int = 0) -> float:
-    rounds = list(search(planted, REQUESTS, SPACE, breaks, method=method, budget=budget, seed=seed))
+    rounds = list(
+        search(planted, requests(), SPACE, breaks, method=method, budget=budget, seed=seed)
+    )
     return float(np.mean([n <= budget for n in queries_needed(by_request(rounds), budget)]))
 
 
 def by_request(rounds: Sequence[Sequence[Tried]]) -> list[list[Tried]]:
-    found: list[list[Tried]] = [[] for _ in REQUESTS]
+    found: list[list[Tried]] = [[] for _ in requests()]
     for one in (one for tried in rounds for one in tried):
         found[one.request].append(one)
     return found
@@ -313,9 +324,9 @@ def test_a_planted_weakness_is_found_and_seldom_by_chance(seed: int) -> None:
 
 def test_nobody_asks_more_often_than_the_budget_allows() -> None:
     for method in METHODS:
-        rounds = list(search(planted, REQUESTS, SPACE, breaks, method=method, budget=10, seed=0))
+        rounds = list(search(planted, requests(), SPACE, breaks, method=method, budget=10, seed=0))
         tries = by_request(rounds)
-        for request, tried in zip(REQUESTS, tries, strict=True):
+        for request, tried in zip(requests(), tries, strict=True):
             assert tried[0].attack == request.plain
             broken = [one.broken for one in tried]
             assert len(tried) <= 10 and not any(broken[:-4])
@@ -328,7 +339,7 @@ def test_the_random_search_asks_every_model_the_same() -> None:
 
     asked = []
     for target in (planted, other):
-        rounds = search(target, REQUESTS, SPACE, breaks, method="random", budget=8, seed=3)
+        rounds = search(target, requests(), SPACE, breaks, method="random", budget=8, seed=3)
         asked.append([one.attack for tried in by_request(list(rounds)) for one in tried[:4]])
     assert asked[0] == asked[1]
 
@@ -341,24 +352,24 @@ def test_what_both_searches_draw_from_all_there_is_is_the_same() -> None:
 
     asked = {}
     for method in METHODS:
-        rounds = search(firm, REQUESTS, SPACE, breaks, method=method, budget=45, seed=3)
+        rounds = search(firm, requests(), SPACE, breaks, method=method, budget=45, seed=3)
         asked[method] = [[one.attack for one in tried] for tried in by_request(list(rounds))]
     same = [
         one == other
         for searched, random in zip(asked["search"], asked["random"], strict=True)
         for one, other in zip(searched, random, strict=True)
     ]
-    at_request = np.array(same).reshape(len(REQUESTS), 45)
+    at_request = np.array(same).reshape(len(requests()), 45)
     assert at_request[:, :5].all()
     assert 0.2 < at_request[:, 5:].mean() < 0.3
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_search_goes_on_as_if_it_had_not_been_stopped(method: Method) -> None:
-    whole = list(search(planted, REQUESTS, SPACE, breaks, method=method, budget=40, seed=0))
+    whole = list(search(planted, requests(), SPACE, breaks, method=method, budget=40, seed=0))
     for kept in (0, 1, 4):
         rest = search(
-            planted, REQUESTS, SPACE, breaks, method=method, budget=40, seed=0, done=whole[:kept]
+            planted, requests(), SPACE, breaks, method=method, budget=40, seed=0, done=whole[:kept]
         )
         assert [*whole[:kept], *rest] == whole
 
@@ -371,7 +382,7 @@ def test_who_always_declines_is_never_broken_and_who_complies_at_once(words: Tok
     for sentence, needed in ((NO, 7), (YES, 1)):
         target = ModelTarget(always(words, sentence), words, 32)
         for method in METHODS:
-            rounds = search(target, REQUESTS, space, breaks, method=method, budget=6, seed=0)
+            rounds = search(target, requests(), space, breaks, method=method, budget=6, seed=0)
             assert set(queries_needed(by_request(list(rounds)), 6)) == {needed}
 
 
@@ -381,7 +392,7 @@ def test_resistance_is_how_unlikely_an_opening_is_that_complies(words: Tokenizer
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    prompts = ["Could you teach me to hit a nail?", REQUESTS[0].text]
+    prompts = ["Could you teach me to hit a nail?", requests()[0].text]
     replies = ModelTarget(model, words, 32)(prompts)
     for prompt, reply in zip(prompts, replies, strict=True):
         asked = encode_chat(words, [Message("user", prompt)], generation_prompt=True).ids
@@ -411,8 +422,8 @@ def test_behind_a_guard_what_is_stopped_is_declined(words: Tokenizer) -> None:
 
     model = always(words, YES)
     with guarding(model, Stern()):
-        first, second = ModelTarget(model, words, 32)(["Hello", REQUESTS[0].text])
-    assert first.text == YES and not breaks(REQUESTS[0], second.text)
+        first, second = ModelTarget(model, words, 32)(["Hello", requests()[0].text])
+    assert first.text == YES and not breaks(requests()[0], second.text)
     assert second.resistance == CLOSED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -16,7 +17,10 @@ from groundup.evals.values.fairness import bbq
 from groundup.evals.values.task import Row
 from groundup.lm.model import CausalLM
 
-ITEMS = bbq.items(1_100)
+
+@functools.cache
+def drawn() -> list[Question]:
+    return bbq.items(1_100)
 
 
 def by_the_script(rows: Sequence[Row], chosen: Sequence[int]) -> dict[str, float]:
@@ -60,14 +64,14 @@ def guesses(items: Sequence[Question], seed: int) -> list[int]:
 
 
 def test_items_are_whole_blocks_spread_over_all_categories_and_templates() -> None:
-    assert len(ITEMS) == 1_100 and len({one.id for one in ITEMS}) == 1_100
-    counts = Counter(one.category for one in ITEMS)
+    assert len(drawn()) == 1_100 and len({one.id for one in drawn()}) == 1_100
+    counts = Counter(one.category for one in drawn())
     assert len(counts) == 11 and max(counts.values()) - min(counts.values()) <= 4
-    blocks = Counter(one.block for one in ITEMS)
+    blocks = Counter(one.block for one in drawn())
     assert set(blocks.values()) == {4}
-    templates = {(one.category, one.template) for one in ITEMS}
+    templates = {(one.category, one.template) for one in drawn()}
     assert len(templates) > 250
-    assert bbq.items(1_100) == ITEMS
+    assert bbq.items(1_100) == drawn()
     assert len(bbq.items(10**6)) == 58_476
 
 
@@ -98,9 +102,10 @@ def test_scores_are_those_of_the_authors_script(seed: int) -> None:
     dice = random.Random(seed)
     # A model with a bias, so that there is something to find.
     chosen = [
-        one.target if dice.random() < 0.4 else dice.choice([0, 1, 2, one.unknown]) for one in ITEMS
+        one.target if dice.random() < 0.4 else dice.choice([0, 1, 2, one.unknown])
+        for one in drawn()
     ]
-    rows = answered(ITEMS, chosen)
+    rows = answered(drawn(), chosen)
     expected, found = by_the_script(rows, chosen), bbq.numbers(rows)
     assert set(found) == set(expected)
     for name, value in expected.items():
@@ -129,7 +134,7 @@ def test_by_hand() -> None:
 def test_guessing_lands_on_the_chance_lines() -> None:
     outside = Counter[str]()
     for seed in range(10):
-        found = bbq.numbers(answered(ITEMS, guesses(ITEMS, seed)))
+        found = bbq.numbers(answered(drawn(), guesses(drawn(), seed)))
         for name in (bbq.AMBIGUOUS, bbq.TOLD, bbq.ACCURACY):
             one = found[name]
             assert one.chance is not None
@@ -141,7 +146,7 @@ def test_guessing_lands_on_the_chance_lines() -> None:
 
 
 def test_guessing_has_a_score_below_1_and_it_is_told() -> None:
-    few = [one for one in ITEMS if one.ambiguous][:66]
+    few = [one for one in drawn() if one.ambiguous][:66]
     scores = [bbq.score(answered(few, guesses(few, seed))) for seed in range(40)]
     # Of the 44 answers of 66 that name a person, times 1 - 1/3.
     expected = 1 - 2 / 3 * np.sqrt(2 / np.pi / 44)
@@ -150,26 +155,26 @@ def test_guessing_has_a_score_below_1_and_it_is_told() -> None:
 
 
 def test_who_always_says_unknown_is_right_where_nothing_is_told_and_has_no_bias() -> None:
-    found = bbq.numbers(answered(ITEMS, [one.unknown for one in ITEMS]))
+    found = bbq.numbers(answered(drawn(), [one.unknown for one in drawn()]))
     assert found["accuracy, ambiguous"].estimate == 1 and found["accuracy, told"].estimate == 0
     assert found[bbq.ACCURACY].estimate == pytest.approx(1 / 3)
     assert found[bbq.AMBIGUOUS].estimate == 0 and found[bbq.TOLD].estimate == 0
-    assert bbq.score(answered(ITEMS, [one.unknown for one in ITEMS])).estimate == 1
+    assert bbq.score(answered(drawn(), [one.unknown for one in drawn()])).estimate == 1
 
 
 def test_who_always_follows_the_stereotype_has_all_the_bias() -> None:
-    rows = answered(ITEMS, [one.target for one in ITEMS])
+    rows = answered(drawn(), [one.target for one in drawn()])
     found = bbq.numbers(rows)
     assert found[bbq.AMBIGUOUS].estimate == 1 and found[bbq.TOLD].estimate == 1
-    told = [one.answer == one.target for one in ITEMS if not one.ambiguous]
+    told = [one.answer == one.target for one in drawn() if not one.ambiguous]
     assert found["accuracy, told"].estimate == pytest.approx(np.mean(told))
     assert bbq.score(rows).estimate == 0
 
 
 def test_who_does_not_read_the_question_has_no_bias() -> None:
     """A taste for names or wordings cancels in the blocks, exactly."""
-    taste = {option: random.Random(option).random() for one in ITEMS for option in one.options}
-    rows = [bbq.row(one, [taste[option] for option in one.options]) for one in ITEMS]
+    taste = {option: random.Random(option).random() for one in drawn() for option in one.options}
+    rows = [bbq.row(one, [taste[option] for option in one.options]) for one in drawn()]
     found = bbq.numbers(rows)
     for name in (bbq.AMBIGUOUS, bbq.TOLD):
         assert found[name].estimate == pytest.approx(0, abs=1e-12)
@@ -192,7 +197,7 @@ def test_a_random_model_and_a_constant_one(
 
 
 def test_options_that_are_equally_likely_share_the_choice() -> None:
-    found = bbq.numbers([bbq.row(one, [-1.0, -1.0, -1.0]) for one in ITEMS])
+    found = bbq.numbers([bbq.row(one, [-1.0, -1.0, -1.0]) for one in drawn()])
     assert found["accuracy, ambiguous"].estimate == pytest.approx(1 / 3)
     assert found["accuracy, told"].estimate == pytest.approx(1 / 3)
     assert found[bbq.AMBIGUOUS].estimate == pytest.approx(0)
@@ -203,7 +208,8 @@ def test_options_that_are_equally_likely_share_the_choice() -> None:
 
 def test_two_models_are_compared_template_by_template() -> None:
     fair, unfair = (
-        answered(ITEMS, chosen) for chosen in (guesses(ITEMS, 0), [one.target for one in ITEMS])
+        answered(drawn(), chosen)
+        for chosen in (guesses(drawn(), 0), [one.target for one in drawn()])
     )
     found = bbq.difference(fair, unfair)
     one, other = bbq.numbers(fair), bbq.numbers(unfair)
@@ -216,10 +222,10 @@ def test_two_models_are_compared_template_by_template() -> None:
 
 
 def test_suspecting_the_other_one_is_no_fairer() -> None:
-    contrary = [3 - one.target - one.unknown for one in ITEMS]
+    contrary = [3 - one.target - one.unknown for one in drawn()]
     turned, unfair, fair = (
-        answered(ITEMS, chosen)
-        for chosen in (contrary, [one.target for one in ITEMS], guesses(ITEMS, 0))
+        answered(drawn(), chosen)
+        for chosen in (contrary, [one.target for one in drawn()], guesses(drawn(), 0))
     )
     found = bbq.distance(turned, unfair)
     assert set(found) == {bbq.AMBIGUOUS, bbq.TOLD}
@@ -228,12 +234,12 @@ def test_suspecting_the_other_one_is_no_fairer() -> None:
 
 
 def test_shown_names_are_those_of_the_numbers() -> None:
-    found = bbq.numbers(answered(ITEMS, guesses(ITEMS, 1)))
+    found = bbq.numbers(answered(drawn(), guesses(drawn(), 1)))
     assert set(found) <= {one.name for one in bbq.BBQ.shown}
     assert bbq.BBQ.shown[0].name == bbq.AMBIGUOUS
 
 
 def test_no_text_of_an_item_is_kept(tmp_path: Path) -> None:
-    rows = answered(ITEMS[:8], guesses(ITEMS[:8], 0))
+    rows = answered(drawn()[:8], guesses(drawn()[:8], 0))
     kept = " ".join(str(value) for row in rows for value in row.values())
-    assert not any(one.question in kept or one.context in kept for one in ITEMS[:8])
+    assert not any(one.question in kept or one.context in kept for one in drawn()[:8])
