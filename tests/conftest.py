@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from groundup.text.bpe import train_bpe
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
-from groundup.train.config import ENVIRONMENT
+from preloaded import Process
 
 # The same examples on every run: a suite that fails now and then teaches people to run it again.
 # `pytest --hypothesis-profile=default` looks for new ones.
@@ -153,24 +152,12 @@ class Workshop:
         words = [w for name, value in given.items() for w in (f"--{name}", str(value))]
         return [sys.executable, "-m", "groundup", stage, *(w for w in words if w != "True")]
 
-    def start(self, command: list[str]) -> subprocess.Popen[str]:
-        """A process of its own. It is the very pid: the allocator's settings are there already."""
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | ENVIRONMENT,
-        )
-
     def run(self, command: list[str]) -> tuple[int, str]:
-        """Run to the end: the exit code and all that was said."""
-        process = self.start(command)
-        said, _ = process.communicate(timeout=300)
-        return process.returncode, said
+        """Run to the end in a process of its own: the exit code and all that was said."""
+        return Process(command).communicate()
 
     def run_here(self, command: list[str]) -> tuple[int, str]:
-        """The same without a process of its own, which takes seconds to load what is loaded here.
+        """The same in this process, where types and shapes are checked.
 
         For whatever is neither killed nor told by its environment what to do.
         """

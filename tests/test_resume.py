@@ -22,6 +22,7 @@ from groundup.train.config import TrainingConfig
 from groundup.train.device import find_compiler
 from groundup.train.early_stopping import EarlyStopping
 from groundup.train.optim import Optimizer, Rates
+from preloaded import Process
 
 STAGES = ("pretrain", "sft", "dpo", "kto", "reward", "ppo", "grpo")
 # What must be the same; speeds differ from run to run.
@@ -55,7 +56,7 @@ def kill_until_done(
     chance = random.Random(seed)
     met = inside = 0
     for number in range(kills):
-        process = workshop.start(command)
+        process = Process(command)
         deadline = time.monotonic() + 120
         if number % 2 == 0:
             _wait_for_save(process, out, deadline)
@@ -63,8 +64,8 @@ def kill_until_done(
             _wait_for_steps(process, out, chance.randint(1, 6), deadline)
             time.sleep(chance.random() * 0.02)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-        met += process.returncode == -signal.SIGKILL
+        code, _ = process.communicate()
+        met += code == -signal.SIGKILL
         inside += half_written(out)
         if is_finished(out):
             break
@@ -78,12 +79,12 @@ def half_written(out: Path) -> bool:
     return any(out.glob("checkpoints/.step-*.partial"))
 
 
-def _wait_for_save(process: Any, out: Path, deadline: float) -> None:
+def _wait_for_save(process: Process, out: Path, deadline: float) -> None:
     while process.poll() is None and not half_written(out) and time.monotonic() < deadline:
         time.sleep(0.0005)
 
 
-def _wait_for_steps(process: Any, out: Path, more: int, deadline: float) -> None:
+def _wait_for_steps(process: Process, out: Path, more: int, deadline: float) -> None:
     def lines() -> int:
         try:
             return (out / "metrics.jsonl").read_bytes().count(b"\n")
@@ -103,12 +104,12 @@ def stopped(
     for attempt in range(5):
         out = folder / f"stopped-{attempt}"
         command = workshop.command(stage, out)
-        process = workshop.start(command)
+        process = Process(command)
         _wait_for_steps(process, out, steps, time.monotonic() + 120)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=120)
+        code, said = process.communicate(timeout=120)
         if not is_finished(out):
-            return command, out, process.returncode, said
+            return command, out, code, said
     pytest.fail("every attempt had ended before its signal came")
 
 

@@ -42,6 +42,7 @@ from groundup.text.chat import encode_chat
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import Message, as_dicts
 from groundup.text.tokenizer import Tokenizer
+from preloaded import Process
 
 N, ASKED = 4, 36  # a whole chunk of 32 and a rest
 
@@ -318,7 +319,7 @@ def test_a_killed_run_ends_with_the_same_bytes(workshop: Any, whole: Path, tmp_p
         out = tmp_path / str(attempt) / "out"
         out.parent.mkdir()
         words = command(workshop, out)
-        process = workshop.start(words)
+        process = Process(words)
         answers, deadline = out / "answers.jsonl", time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             if answers.is_file() and answers.stat().st_size:

@@ -1,0 +1,102 @@
+"""Python in a process of its own that begins in a moment, where it takes seconds otherwise.
+
+A server has loaded PyTorch and the stages, and a process is a fork of it: with its own pid, folder,
+environment and exit code, to be killed and stopped as any other.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
+
+from groundup.app.stages import STAGES
+from groundup.train.config import ENVIRONMENT
+
+
+@functools.cache  # once
+def server() -> ForkServerContext:
+    """It has what a C library reads of its environment before Python starts."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["groundup.app.cli", *(one.module for one in STAGES.values())])
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT)
+    ensure_running()
+    _replace_environment(before)
+    return found
+
+
+class Process:
+    """`python -m MODULE …`, `python -c CODE …` or `python FILE …`, begun in this folder.
+
+    Keywords change its environment.
+    """
+
+    def __init__(self, command: Sequence[str], typed: str = "", **changes: str) -> None:
+        assert command[0] == sys.executable
+        self._typed, self._said = (
+            tempfile.NamedTemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (open to the end)
+            for _ in range(2)
+        )
+        self._typed.write(typed)
+        self._typed.flush()
+        environment = os.environ | ENVIRONMENT | changes
+        given = (list(command), environment, os.getcwd(), self._typed.name, self._said.name)
+        self._process = server().Process(target=_become, args=given)
+        self._process.start()
+
+    def poll(self) -> int | None:
+        """What it ended with, as `subprocess.Popen` has it."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            assert self._process.pid is not None
+            os.kill(self._process.pid, number)
+
+    def communicate(self, timeout: float = 1200) -> tuple[int, str]:
+        """What it ended with, once it has, and all that it said."""
+        self._process.join(timeout)
+        code = self.poll()
+        with self._typed, self._said:
+            self._said.seek(0)
+            said = self._said.read()
+        if code is None:
+            self._process.kill()
+            raise subprocess.TimeoutExpired("python", timeout, said)
+        return code, said
+
+
+def _become(
+    command: list[str], environment: Mapping[str, str], folder: str, typed: str, said: str
+) -> None:
+    _replace_environment(environment)
+    os.chdir(folder)
+    for name, flags, numbers in ((typed, os.O_RDONLY, [0]), (said, os.O_WRONLY, [1, 2])):
+        file = os.open(name, flags | os.O_APPEND)
+        for number in numbers:
+            os.dup2(file, number)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (open to the end)
+    sys.orig_argv[:] = command
+    match command[1:]:
+        case ["-m", module, *words]:
+            sys.argv[1:], sys.path[0] = words, folder
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-c", code, *words]:
+            sys.argv[:], sys.path[0] = ["-c", *words], folder
+            exec(code, {"__name__": "__main__"})
+        case [file, *words]:
+            sys.argv[:], sys.path[0] = [file, *words], os.path.dirname(file)
+            runpy.run_path(file, run_name="__main__")
+
+
+def _replace_environment(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
