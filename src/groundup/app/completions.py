@@ -57,7 +57,6 @@ _OF_OTHERS = {
     "num_beams": None,
     "no_repeat_ngram_size": None,
     "typical_p": None,
-    "logit_bias": None,
 }
 
 

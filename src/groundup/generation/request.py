@@ -20,6 +20,9 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from groundup.errors import UserError, shorten
+from groundup.generation.constraint import Constraint, Vocabulary
+from groundup.generation.grammar import Node
+from groundup.generation.json_schema import Schema, json_grammar
 from groundup.generation.sampling import Sampling, whole
 from groundup.lm.config import ModelConfig
 from groundup.text.chat import encode_chat
@@ -38,8 +41,10 @@ class Request:
     answers; `prompt_ids` tokens as they are. `top_logprobs` asks for so many of the likeliest
     tokens at each place. `mask` constrains the output: before each token it gets the completion's
     ids so far and returns which tokens may come next, or None for all of them; it is applied before
-    temperature and filters. `adapter` is the one of the model's adapters that answers; None is
-    whatever the model now is.
+    temperature and filters. `schema` makes the output one JSON value that it describes, which ends
+    within `max_new_tokens` where these are enough for the shortest one (see `json_schema`);
+    `grammar` makes it a text of a grammar of any other kind. `adapter` is the one of the model's
+    adapters that answers; None is whatever the model now is.
     """
 
     prompt_ids: Sequence[int] | None = None
@@ -49,6 +54,8 @@ class Request:
     top_logprobs: int = 0
     mask: LogitMask | None = None
     adapter: str | None = None
+    schema: Schema | None = None
+    grammar: Node | None = None
 
     def __post_init__(self) -> None:
         given = [n for n in ("prompt_ids", "prompt", "messages") if getattr(self, n) is not None]
@@ -75,6 +82,18 @@ class Request:
                 f"mask={shorten(self.mask)} is of type {type(self.mask).__name__}; give a "
                 "function that gets the ids so far and returns one bool for each token of the model"
             )
+        if self.schema is not None:
+            json_grammar(self.schema)  # refuses what is not enforced, before anything is drawn
+        kinds = [n for n in ("schema", "grammar", "mask") if getattr(self, n) is not None]
+        if len(kinds) > 1:
+            raise UserError(f"a request has {' and '.join(kinds)}; give one of them")
+        if kinds and kinds != ["mask"]:
+            elsewhere = ("stop", "stop_ids", "min_new_tokens", "ignore_eos")
+            for name in (one for one in elsewhere if getattr(self.sampling, one)):
+                raise UserError(
+                    f"{name}={shorten(getattr(self.sampling, name))} does not go with a "
+                    f"{kinds[0]}, whose text ends where it is whole; leave one of them out"
+                )
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,14 @@ class SequenceState:
         if self.sampling.ignore_eos:
             ends = frozenset()
         self.stop_ids = ends | frozenset(self.sampling.stop_ids)
+        self._constraint = _constraint(config, request, tokenizer)
+        self._state = None if self._constraint is None else self._constraint.begin
+        unknown = next((i for i, _ in self.sampling.logit_bias if i >= config.vocab_size), None)
+        if unknown is not None:
+            raise UserError(
+                f"logit_bias has token id {unknown}, outside the model's vocabulary of "
+                f"{config.vocab_size}; leave it out"
+            )
         self._seed = _seed(self.sampling.seed, prompt, copy)
         self._uniforms: Float32[np.ndarray, " limit"] | None = None
 
@@ -146,7 +173,8 @@ class SequenceState:
     @property
     def constrained(self) -> bool:
         """Whether `allowed` may leave out tokens, of the next one or of later ones."""
-        return self.request.mask is not None or len(self.ids) < self.sampling.min_new_tokens
+        is_masked = self.request.mask is not None or self._constraint is not None
+        return is_masked or len(self.ids) < self.sampling.min_new_tokens
 
     def uniform(self) -> float:
         """Returns the random number of the next token. All are drawn when the first is needed."""
@@ -175,6 +203,8 @@ class SequenceState:
         return allowed
 
     def _masked(self, vocab: int) -> Bool[Tensor, " vocab"] | None:
+        if self._constraint is not None and self._state is not None:
+            return self._constraint.allowed(self._state, self.limit - len(self.ids))
         if self.request.mask is None:
             return None
         given = self.request.mask(tuple(self.ids))
@@ -203,7 +233,9 @@ class SequenceState:
         shown = ""
         if token in self.stop_ids:
             self.finish_reason = "stop"
-        elif self._text is not None:
+        elif self._constraint is not None and self._state is not None:
+            self._state = self._constraint.after(self._state, token)
+        if self.finish_reason is None and self._text is not None:
             shown = self._text.push(token, may_stop=len(self.ids) > self.sampling.min_new_tokens)
             if self._text.stopped:
                 self.finish_reason = "stop"
@@ -228,6 +260,18 @@ class SequenceState:
         """Returns the text that was held, and drops the random numbers."""
         self._uniforms = None
         return "" if self._text is None else self._text.finish()
+
+
+def _constraint(
+    config: ModelConfig, request: Request, tokenizer: Tokenizer | None
+) -> Constraint | None:
+    """What the tokens of a request are held to by its schema or grammar."""
+    grammar = request.grammar if request.schema is None else json_grammar(request.schema)
+    if grammar is None:
+        return None
+    if tokenizer is None:
+        raise UserError("a schema needs a tokenizer, as it is about text; pass it to generate")
+    return Vocabulary.of(config, tokenizer).constraint(grammar)
 
 
 def _seed(seed: int, prompt: list[int], copy: int) -> int:

@@ -76,6 +76,9 @@ class Sampling:
     """Is subtracted once from the logit of each token of the completion so far (OpenAI)."""
     frequency_penalty: ranges.TokenPenalty = 0.0
     """Is subtracted from such a logit as often as its token was drawn (OpenAI)."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Pairs of a token's id and what is added to its logit, -100 to 100, before any penalty
+    (OpenAI); a mapping may stand for them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _items(self.stop))
@@ -118,6 +121,7 @@ class Sampling:
             if not holds:
                 raise UserError(f"{name}={shorten(getattr(self, name))} must be {rule}")
         object.__setattr__(self, "stop_ids", tuple(ids))
+        object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
 
     def _make_number(self, name: str, *, is_whole: bool) -> None:
         """Make a number of Python's of a setting that may be NumPy's: seeds hash what it prints."""
@@ -141,9 +145,9 @@ _RANGES = get_type_hints(Sampling, include_extras=True)
 def recorded(sampling: Sampling) -> dict[str, Any]:
     """All settings, for a file that must know what it was begun with.
 
-    A token penalty that is off is None: files of releases without it do not name it.
+    What is off of those that came later is None: files of releases without it do not name it.
     """
-    later = ("presence_penalty", "frequency_penalty")
+    later = ("presence_penalty", "frequency_penalty", "logit_bias")
     return asdict(sampling) | {name: getattr(sampling, name) or None for name in later}
 
 
@@ -153,6 +157,25 @@ def whole(value: Any) -> int | None:
         return None if isinstance(value, bool) else index(value)
     except TypeError:
         return None
+
+
+def _biases(given: Any) -> tuple[tuple[int, float], ...]:
+    """Biases as pairs in the order of the ids, of a mapping or of pairs."""
+    try:
+        pairs = [(whole(id), value) for id, value in dict(given).items()]
+    except (TypeError, ValueError):
+        pairs = [(None, 0)]
+    found = [
+        (id, float(value))
+        for id, value in pairs
+        if id is not None and id >= 0 and isinstance(value, Real) and -100 <= float(value) <= 100
+    ]
+    if len(found) < len(pairs) or any(isinstance(value, bool) for _, value in pairs):
+        raise UserError(
+            f"logit_bias={shorten(given)} must be token ids, 0 or more, each with a number of -100 "
+            "to 100, such as {50256: -100}"
+        )
+    return tuple(sorted(found))
 
 
 def _items(given: Any) -> tuple[Any, ...]:
@@ -188,6 +211,14 @@ class BatchedSampling:
             one.frequency_penalty or one.presence_penalty for one in samplings
         )
         self.random = any(not one.is_greedy for one in samplings)
+        biases = [
+            (row, id, bias) for row, one in enumerate(samplings) for id, bias in one.logit_bias
+        ]
+        self.biases = None
+        if biases:
+            rows, ids, values = zip(*biases, strict=True)
+            places = (torch.tensor(rows, device=device), torch.tensor(ids, device=device))
+            self.biases = places, per_row(list(values))
 
         ways: list[list[int]] = [[], [], []]
         for row, one in enumerate(samplings):
@@ -204,7 +235,10 @@ class BatchedSampling:
         return cls([sampling] * logits.shape[0], logits.shape[1], logits.device)
 
     def penalize(self, logits: Logits, seen: SeenTokens | None) -> Logits:
-        """The logits after the penalties; those given where no row has any."""
+        """The logits after biases and penalties; those given where no row has any."""
+        if self.biases is not None:
+            places, values = self.biases
+            logits = logits.index_put(places, values.to(logits.dtype), accumulate=True)
         if self.penalizes_seen:
             assert seen is not None and seen.anywhere is not None
             logits = penalized(logits, seen.anywhere, self.repetition)

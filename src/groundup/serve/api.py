@@ -168,7 +168,8 @@ class API:
         self._engine.require_room(body.n)
         made = self._engine.rows(served, lambda: [body.request(served)], body.n)
         rows = await _while_there(request, made)
-        reply = ChatReply(served, rows, with_logprobs=body.logprobs, may_call=body.may_call)
+        calls = body.call_format(served)
+        reply = ChatReply(served, rows, with_logprobs=body.logprobs, calls=calls)
         events = self._engine.events(served, rows, streams=body.stream)
         return await self._reply(request, body, reply, events)
 

@@ -2,7 +2,7 @@
 
 Fields have OpenAI's names; `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos`,
 `stop_token_ids` and `add_special_tokens`, which it lacks, have vLLM's. What nothing here could
-honor is refused and not passed over: a client that asks for a JSON schema, say, relies on it.
+honor is refused and not passed over: a client that asks for `best_of`, say, relies on it.
 A text never becomes a control token, in a completion's prompt neither; who wants these sends ids.
 
 Source: platform.openai.com/docs/api-reference, chat completions and completions.
@@ -17,14 +17,24 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from groundup.data.fields import messages as turns_of
 from groundup.data.fields import with_system
 from groundup.errors import UserError, known_names, shorten
+from groundup.generation.grammar import Node
+from groundup.generation.json_schema import ANY_OBJECT, Schema
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.serve.admission import BadRequest
+from groundup.serve.tool_calls import HERMES, CallFormat, arguments_grammar
 from groundup.serve.worker import Served
 from groundup.text.chat import NO_TOOLS, leaves_tools_out
 from groundup.text.rows import BadRow, Conversation, as_dicts
@@ -78,8 +88,7 @@ class GenerationRequest(BaseModel):
     n: _Copies = 1
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-    # Taken in the one value that changes nothing.
-    logit_bias: Annotated[dict[str, float], Len(0, 0)] | None = None
+    logit_bias: Annotated[dict[str, float], Len(0, 1024)] | None = None
     # Of the account that OpenAI's service keeps; here there is none.
     user: object = None
     metadata: object = None
@@ -115,6 +124,7 @@ class GenerationRequest(BaseModel):
             "stop": None if stops is None else tuple(stops),
             "stop_ids": None if self.stop_token_ids is None else tuple(self.stop_token_ids),
             "ignore_eos": self.ignore_eos,
+            "logit_bias": self._biases(),
         }
         try:
             return replace(own, **{name: v for name, v in given.items() if v is not None})
@@ -124,12 +134,24 @@ class GenerationRequest(BaseModel):
                 said = said.replace(ours, theirs)
             raise BadRequest(said, said.partition("=")[0]) from None
 
+    def _biases(self) -> dict[int, float] | None:
+        """The biases by the numbers of their tokens, which are texts in JSON."""
+        if self.logit_bias is None:
+            return None
+        if not all(id.isascii() and id.isdigit() and len(id) < 10 for id in self.logit_bias):
+            raise BadRequest(
+                f"logit_bias={shorten(self.logit_bias)} must be {_RULES['logit_bias']}",
+                "logit_bias",
+            )
+        return {int(id): bias for id, bias in self.logit_bias.items()}
+
 
 class Function(BaseModel):
     """A function that the model may call; more of it only the chat template reads."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     name: str
+    strict: bool | None = None
 
 
 class Tool(BaseModel):
@@ -138,9 +160,45 @@ class Tool(BaseModel):
     function: Function
 
 
+class NamedFunction(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+
+
+class NamedTool(BaseModel):
+    """The tool that is to be called."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JSONSchema(BaseModel):
+    """What an answer is to be; enforced whether `strict` or not."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+    json_schema: dict[str, Any] | bool = Field(alias="schema")
+    strict: bool | None = None
+    description: str | None = None
+
+
 class ResponseFormat(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-    type: Literal["text", "json_object"]
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JSONSchema | None = None
+
+    @property
+    def schema_of_answer(self) -> Schema | None:
+        """The schema of the answer, where it is to be JSON."""
+        given = None if self.json_schema is None else self.json_schema.json_schema
+        return {"text": None, "json_object": ANY_OBJECT, "json_schema": given}[self.type]
+
+    @model_validator(mode="after")
+    def _has_schema(self) -> ResponseFormat:
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise ValueError("a schema stands beside json_schema alone")
+        return self
 
 
 class ChatCompletionRequest(GenerationRequest):
@@ -151,7 +209,7 @@ class ChatCompletionRequest(GenerationRequest):
     logprobs: bool = False
     top_logprobs: _MostLikely = 0
     tools: list[Tool] = []
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
@@ -166,19 +224,42 @@ class ChatCompletionRequest(GenerationRequest):
         return bool(self.tools) and self.tool_choice != "none"
 
     @property
-    def is_json(self) -> bool:
-        """Whether the answer is to be a JSON object."""
-        return self.response_format is not None and self.response_format.type == "json_object"
+    def must_call(self) -> bool:
+        """Whether the answer is to be calls of tools and nothing else."""
+        return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
+
+    @property
+    def _enforced(self) -> str | None:
+        """What the answer is held to, in the words of the request."""
+        if self.response_format is not None and self.response_format.type != "text":
+            return f"response_format={self.response_format.type}"
+        if self.must_call:
+            named = self.tool_choice if isinstance(self.tool_choice, str) else "a function"
+            return f"tool_choice={named}"
+        is_strict = any(tool.function.strict for tool in self.tools)
+        return "a strict function" if self.may_call and is_strict else None
 
     @model_validator(mode="after")
-    def _ends_with_its_json(self) -> ChatCompletionRequest:
-        ends = ["stop", "stop_token_ids", "min_tokens", "ignore_eos"]
-        others = [*ends, "tools"] if self.may_call else ends
+    def _calls_what_there_is(self) -> ChatCompletionRequest:
+        names = [tool.function.name for tool in self.tools]
+        if self.must_call and not names:
+            raise ValueError("tool_choice asks for a call, and there are no tools; give some")
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
+            name = self.tool_choice.function.name
+            hint = known_names(name[:200], names, "there are")
+            raise ValueError(f"tool_choice={shorten(name)} is none of the tools; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_where_it_is_whole(self) -> ChatCompletionRequest:
+        others = ["stop", "stop_token_ids", "min_tokens", "ignore_eos"]
+        if self.may_call and (self._enforced or "").startswith("response_format"):
+            others.append("tools")
         given = [name for name in others if getattr(self, name)]
-        if self.is_json and given:
+        if self._enforced is not None and given:
             raise ValueError(
-                f"{given[0]}={shorten(getattr(self, given[0]))} does not go with response_format="
-                "json_object, whose answer is one object and ends with it; leave one of them out"
+                f"{given[0]}={shorten(getattr(self, given[0]))} does not go with {self._enforced}, "
+                "whose answer ends where it is whole; leave one of them out"
             )
         return self
 
@@ -194,7 +275,7 @@ class ChatCompletionRequest(GenerationRequest):
             {name: one[name] for name in one if name in _SAID} if isinstance(one, Mapping) else one
             for one in self.messages
         ]
-        tools = [tool.model_dump() for tool in self.tools] if self.may_call else []
+        tools = [one.model_dump(exclude_unset=True) for one in self.tools] if self.may_call else []
         try:
             turns = turns_of(said, "messages", may_be_empty=True)
             turns = with_system({"tools": tools}, turns)
@@ -205,12 +286,45 @@ class ChatCompletionRequest(GenerationRequest):
                 f"tools={shorten([one.function.name for one in self.tools])}: {NO_TOOLS}"
             )
         longest = served.longest or served.model.config.max_position_embeddings
-        return Request(
-            messages=as_dicts(turns),
-            sampling=self.sampling(served.sampling, longest),
-            top_logprobs=self.top_logprobs,
-            mask=served.json_object if self.is_json else None,
-        )
+        form = self.response_format
+        try:
+            return Request(
+                messages=as_dicts(turns),
+                sampling=self.sampling(served.sampling, longest),
+                top_logprobs=self.top_logprobs,
+                schema=None if form is None else form.schema_of_answer,
+                grammar=self._grammar(served),
+            )
+        except UserError as error:
+            field = "tools" if form is None or form.type == "text" else "response_format"
+            raise BadRequest(str(error), field) from None
+
+    def call_format(self, served: Served) -> CallFormat | None:
+        """The form of the calls that are to be found in the answer; None for an answer without."""
+        return (served.call_format or HERMES) if self.may_call else None
+
+    def _grammar(self, served: Served) -> Node | None:
+        """What the answer is held to where tools must be called, or only as they are described."""
+        if not self.may_call or self._enforced is None:
+            return None
+        format = served.call_format
+        if format is None:
+            raise UserError(
+                f"{self._enforced} cannot be enforced, as the chat template writes calls of tools "
+                'in a manner that is not known here; use tool_choice="auto", without strict, or '
+                "ask for the call in words"
+            )
+        called = self.tools
+        if isinstance(self.tool_choice, NamedTool):
+            name = self.tool_choice.function.name
+            called = [tool for tool in called if tool.function.name == name]
+        tools = [
+            (one.function.name, arguments_grammar(one.function.model_dump())) for one in called
+        ]
+        several = self.parallel_tool_calls is not False
+        if not self.must_call:
+            return format.optional_grammar(tools, several=several)
+        return format.grammar(tools, several=several and self.tool_choice == "required")
 
 
 class CompletionRequest(GenerationRequest):
@@ -322,10 +436,10 @@ _TYPES = {
 }
 # What a value must be that is taken in one form alone, and what to do instead.
 _RULES = {
-    "logit_bias": "left out, as there is none here",
-    "response_format": '{"type": "text"} or {"type": "json_object"}, as no schema is enforced '
-    "here; ask for it in words",
-    "tool_choice": '"auto" or "none", as no call is enforced here',
+    "logit_bias": 'up to 1,024 token ids with a number of -100 to 100 each, such as {"42": -100}',
+    "response_format": '{"type": "text"}, {"type": "json_object"} or {"type": "json_schema", '
+    '"json_schema": {"name": …, "schema": {…}}}',
+    "tool_choice": '"none", "auto", "required" or {"type": "function", "function": {"name": …}}',
     "best_of": "left out, as one completion is drawn for each of n",
     "suffix": "left out, as nothing is filled in here",
     "modalities": '["text"]',

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import json
-import re
 import secrets
-import string
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -14,8 +11,8 @@ from typing import Any
 
 from groundup.generation.engine import Event
 from groundup.generation.request import Completion, SequenceState, TopLogprobs
+from groundup.serve.tool_calls import CallFormat, CallsHeldBack
 from groundup.serve.worker import RowEvent, Served
-from groundup.text.rows import CALL
 from groundup.text.tokenizer import Tokenizer
 
 Json = dict[str, Any]
@@ -23,9 +20,6 @@ Json = dict[str, Any]
 Logprobs = tuple[list[int], list[float], list[TopLogprobs]]
 # What stands for the logarithm of zero, which JSON cannot hold; vLLM's number.
 _NEVER = -9999.0
-# Calls as Hermes and Qwen write them; the last one may have been cut.
-_CALLS = re.compile(r"<tool_call>(.*?)</tool_call>|<tool_call>(.*)", re.DOTALL)
-_LETTERS = string.ascii_letters + string.digits
 
 
 class Reply(ABC):
@@ -101,7 +95,7 @@ class Reply(ABC):
 
 
 class ChatReply(Reply):
-    """What the assistant says, with the calls of tools apart where the client gave tools."""
+    """What the assistant says, with the calls of tools apart that have the form of `calls`."""
 
     kind, chunk, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
@@ -111,14 +105,15 @@ class ChatReply(Reply):
         rows: Sequence[SequenceState],
         *,
         with_logprobs: bool = False,
-        may_call: bool = False,
+        calls: CallFormat | None = None,
     ) -> None:
         super().__init__(served, rows)
-        self._with_logprobs, self._may_call = with_logprobs, may_call
+        self._with_logprobs, self._calls = with_logprobs, calls
         self._held: dict[int, CallsHeldBack] = {}
 
     def choice(self, index: int, completion: Completion) -> Json:
-        words, calls = calls_in(completion.text) if self._may_call else (completion.text, [])
+        text = completion.text
+        words, calls = (text, []) if self._calls is None else self._calls.calls_in(text)
         content = words or (None if calls else "")
         message: Json = {"role": "assistant", "content": content, "refusal": None}
         return {
@@ -130,16 +125,16 @@ class ChatReply(Reply):
 
     def pieces(self, index: int, event: Event) -> Iterator[Json]:
         if index not in self._held:
-            self._held[index] = CallsHeldBack()
+            self._held[index] = CallsHeldBack(self._calls)
             yield _piece({"role": "assistant", "content": ""})
         held = self._held[index]
-        shown = held.push(event.text) if self._may_call else event.text
+        shown = held.push(event.text)
         logprobs = self._logprobs(index, event.completion, *_drawn(event))
         if shown or (logprobs and logprobs["content"]):
             yield _piece({"content": shown}, logprobs)
         if event.completion is None:
             return
-        rest, calls = held.finish() if self._may_call else ("", [])
+        rest, calls = held.finish()
         if rest:
             yield _piece({"content": rest})
         if calls:
@@ -311,65 +306,3 @@ def _spelled(tokenizer: Tokenizer, id: int) -> bytes:
 def _said(tokenizer: Tokenizer, id: int) -> bytes:
     """The bytes that a token adds to a text; a control token adds none."""
     return b"" if id in tokenizer.hidden_ids else tokenizer.token_bytes(id)
-
-
-# Calls of tools.
-
-
-def calls_in(text: str) -> tuple[str, list[Json]]:
-    """Return an answer's words and the calls of tools behind them.
-
-    What follows the first call is none of the words, as in vLLM's parser for Hermes. Where what
-    looks like a call is none, all is words.
-    """
-    written = [whole or cut for whole, cut in _CALLS.findall(text)]
-    try:
-        calls = list(map(_call, written))
-    except (ValueError, RecursionError):
-        return text, []
-    return (text[: text.index(CALL)].rstrip(), calls) if calls else (text, [])
-
-
-def _call(written: str) -> Json:
-    """A call that is written as {"name", "arguments"}, which may lack for none.
-
-    Raises ValueError for what is no call.
-    """
-    call = json.loads(written)
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        raise ValueError(f"{written!r} has no name")
-    arguments = call.pop("arguments", {})
-    if call.keys() != {"name"}:
-        raise ValueError(f"{written!r} has more than arguments")
-    # Mistral's template takes ids of nine letters and digits alone, others take any.
-    id = "".join(secrets.choice(_LETTERS) for _ in range(9))
-    # Some models write them as JSON within JSON, as this interface does.
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return {"id": id, "type": "function", "function": {"name": call["name"], "arguments": text}}
-
-
-class CallsHeldBack:
-    """Lets an answer's words through piece by piece, and none of the calls of tools behind them."""
-
-    def __init__(self) -> None:
-        self._text, self._shown = "", 0
-
-    def push(self, piece: str) -> str:
-        """Return what is sure to be words."""
-        self._text += piece
-        call = self._text.find(CALL, self._shown)
-        sure = self._text[: call if call >= 0 else len(self._text) - _begun(self._text)]
-        # Blanks before a call are none of the words.
-        end = max(self._shown, len(sure.rstrip()))
-        shown, self._shown = self._text[self._shown : end], end
-        return shown
-
-    def finish(self) -> tuple[str, list[Json]]:
-        """Return the rest of the words, and the calls."""
-        words, calls = calls_in(self._text)
-        return words[self._shown :], calls
-
-
-def _begun(text: str) -> int:
-    """The length of the end of a text with which a call may begin."""
-    return next((n for n in range(len(CALL) - 1, 0, -1) if text.endswith(CALL[:n])), 0)

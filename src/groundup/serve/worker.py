@@ -27,10 +27,10 @@ from groundup.adapters.attach import active_adapter, adapter_names, using_adapte
 from groundup.errors import UserError
 from groundup.generation.engine import Engine, Event
 from groundup.generation.guarded import Guard
-from groundup.generation.json_object import JSONObject
 from groundup.generation.request import SequenceState
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
+from groundup.serve.tool_calls import CallFormat, call_format
 from groundup.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -63,12 +63,9 @@ class Served:
         return using_adapter(self.model, self.adapter)
 
     @cached_property
-    def json_object(self) -> JSONObject:
-        """The mask of answers that are a JSON object; one for all, as it remembers what it found.
-
-        Raises `UserError` for a model whose answers do not end.
-        """
-        return JSONObject(self.model.config, self.tokenizer)
+    def call_format(self) -> CallFormat | None:
+        """How its chat template writes calls of tools, where that is known."""
+        return call_format(self.tokenizer)
 
     @cached_property
     def _has_adapters(self) -> bool:
