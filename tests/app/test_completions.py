@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from groundup.adapters.attach import add_lora
-from groundup.app.completions import complete_file, sampling_of, write_completions
+from groundup.app.completions import complete_file, opened, sampling_of, write_completions
 from groundup.errors import UserError
 from groundup.formats.folder import save_model
 from groundup.formats.load import load
@@ -29,6 +29,7 @@ from groundup.runs.resumable_jsonl import resumable_lines
 from groundup.text.bpe import train_bpe
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import compute_dtype
 
 SAMPLING = Sampling(temperature=1.0, max_new_tokens=12)
 Complete = Callable[..., list[dict[str, Any]]]
@@ -199,7 +200,8 @@ def test_an_adapter_goes_on_with_what_an_adapter_began(complete: Complete, tmp_p
     ("row", "message"),
     [
         ({"prompt": "the sea", "max_tokens": 2}, "max_tokens=2 .*; write max_new_tokens"),
-        ({"prompt": "the sea", "logit_bias": {"3": 1}}, "logit_bias=.*; leave it out"),
+        ({"prompt": "the sea", "logit_bias": {"a": 1}}, "logit_bias=.* must be token ids"),
+        ({"prompt": "the sea", "logit_bias": {"999999": 1}}, "token id 999999, outside"),
         ({"prompt": "the sea", "do_sample": False}, "do_sample=False .*; write temperature"),
         ({"prompt": "the sea", "max_length": 9}, "max_length=9 .*; write max_new_tokens"),
         ({"prompt": "the sea", "num_return_sequences": 3}, "num_return_.*=3 .*; leave it out"),
@@ -234,7 +236,7 @@ def test_a_row_may_ask_for_a_length_and_a_system(folder: Path, complete: Complet
 
 
 def test_a_row_may_ask_for_penalties(folder: Path, complete: Complete) -> None:
-    own = {"presence_penalty": 1.5, "frequency_penalty": -1}
+    own = {"presence_penalty": 1.5, "frequency_penalty": -1, "logit_bias": {"40": 30}}
     plain, penalized, wrong = ({"prompt": "the sea"} | more for more in ({}, own, {"seed": 5}))
     wrong["frequency_penalty"] = 3
     greedy = replace(SAMPLING, temperature=0)
@@ -246,13 +248,38 @@ def test_a_row_may_ask_for_penalties(folder: Path, complete: Complete) -> None:
     assert [row["text"] for row in rows] == expected and expected[0] != expected[1]
 
 
+def test_completions_are_what_the_file_of_a_schema_describes(
+    folder: Path, complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, way = tmp_path / "ship.json", replace(SAMPLING, max_new_tokens=40)
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
+    file.write_text(json.dumps(schema))
+    rows = complete(ROWS[:1] * 3, way, schema=file)
+    assert all(json.loads(row["text"]) in ({"a": 1}, {"a": 2}) for row in rows)
+    write_completions(folder, ["the sea"], way, as_messages=True, schema=file)
+    assert json.loads(capsys.readouterr().out) in ({"a": 1}, {"a": 2})
+    with pytest.raises(UserError, match=r"begun with json_schema=.*, not .*=None"):
+        complete(ROWS[:1] * 3, way)
+    file.write_text(json.dumps({"minimum": 1}))
+    with pytest.raises(UserError, match=r"ship\.json: #/minimum of the schema is not enforced"):
+        write_completions(folder, ["the sea"], way, as_messages=False, schema=file)
+
+
+def test_a_model_computes_in_the_type_that_is_asked_for(folder: Path) -> None:
+    own, _ = opened(folder)
+    assert own.like.dtype == torch.float32
+    assert opened(folder, dtype="float32")[0].like.dtype == torch.float32
+    assert opened(folder, dtype="bfloat16")[0].like.dtype == torch.bfloat16
+    assert opened(folder, dtype="auto")[0].like.dtype == compute_dtype()
+
+
 def test_a_file_begun_before_there_were_token_penalties_goes_on(
     complete: Complete, tmp_path: Path
 ) -> None:
     whole = complete(ROWS[:3])
     out, about = tmp_path / "out.jsonl", tmp_path / "out.jsonl.run.json"
     lines, begun = out.read_text().splitlines(keepends=True), json.loads(about.read_text())
-    for name in ("presence_penalty", "frequency_penalty"):
+    for name in ("presence_penalty", "frequency_penalty", "logit_bias", "dtype", "json_schema"):
         del begun[name]
     about.write_text(json.dumps(begun))
     out.write_text(lines[0])

@@ -136,18 +136,51 @@ def test_penalties_are_those_of_generate(serve: Serve, tiny: Served) -> None:
     assert say(serve(own), max_tokens=20, presence_penalty=0).choices[0].message.content == found[0]
 
 
-def test_a_json_object_that_ends_can_be_read(serve: Serve, tiny: Served) -> None:
-    running = serve(tiny)
-    settings = {"temperature": 100, "max_tokens": 12, "seed": 1}
-    settings["response_format"] = {"type": "json_object"}
-    choices = say(running, n=48, **settings).choices
-    ended = [one.message.content for one in choices if one.finish_reason == "stop"]
-    assert len(ended) > 5 and all(isinstance(json.loads(one), dict) for one in ended)
-    assert all(one.message.content.strip()[:1] in ("", "{") for one in choices)
+SHIP = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 4}, "sails": {"enum": [1, 2]}},
+    "required": ["name", "sails"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("is_any", [True, False])
+def test_an_answer_is_the_json_that_was_asked_for(
+    serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer, is_any: bool
+) -> None:
+    running = serve(Served("tiny", tiny_model(max_position_embeddings=128), tokenizer, GREEDY))
+    settings: dict[str, Any] = {"temperature": 100, "max_tokens": 60, "seed": 1}
+    described = {"name": "ship", "strict": True, "schema": SHIP}
+    settings["response_format"] = (
+        {"type": "json_object"} if is_any else {"type": "json_schema", "json_schema": described}
+    )
+    choices = say(running, n=12, **settings).choices
+    assert {one.finish_reason for one in choices} == {"stop"}
+    values = [json.loads(one.message.content) for one in choices]
+    for value in values:
+        assert isinstance(value, dict)
+        assert is_any or (len(value["name"]) <= 4 and value["sails"] in (1, 2) and len(value) == 2)
+    assert is_any or len({value["name"] for value in values}) > 3
     streamed = [
         part.choices[0].delta.content or "" for part in say(running, stream=True, **settings)
     ]
     assert "".join(streamed) == choices[0].message.content
+    assert say(running, **settings | {"max_tokens": 3}).choices[0].finish_reason == "length"
+
+
+def test_biases_are_those_of_generate(serve: Serve, tiny: Served) -> None:
+    running = serve(tiny)
+    plain = drawn(tiny, replace(GREEDY, max_new_tokens=8))[0]
+    other = next(id for id in range(3, 300) if id not in plain.ids)
+    ways: list[dict[str, float]] = [{str(plain.ids[0]): -100}, {str(other): 100}]
+    expected = [drawn(tiny, replace(GREEDY, max_new_tokens=8, logit_bias=way))[0] for way in ways]
+    assert plain.ids[0] not in expected[0].ids and {*expected[1].ids} == {other}
+    for way, one in zip(ways, expected, strict=True):
+        found = say(running, max_tokens=8, logit_bias=way).choices[0].message.content
+        streamed = say(running, max_tokens=8, logit_bias=way, stream=True)
+        assert found == one.text
+        assert "".join(part.choices[0].delta.content or "" for part in streamed) == one.text
+        assert go_on(running, "a", max_tokens=4, logit_bias=way).choices[0].text
 
 
 def test_texts_and_tokens_go_on(serve: Serve, tiny: Served) -> None:
@@ -402,10 +435,32 @@ BAD = {
     "no tokens": ({"max_tokens": 0}, "max_tokens=0 must be at least 1"),
     "too many": ({"n": 129}, "n=129 must be at most 128"),
     "an empty stop": ({"stop": [""]}, "stop=.* must be a list of strings that are not empty"),
-    "a JSON schema": (
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}},
-        'must be {"type": "text"} or {"type": "json_object"}, as no schema is enforced here',
+    "a schema that is not enforced": (
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "schema": {"items": {"pattern": "a"}}},
+            }
+        },
+        "#/items/pattern of the schema is not enforced here",
     ),
+    "a schema without a value": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": False}}},
+        "nothing can be written under this schema",
+    ),
+    "no schema": (
+        {"response_format": {"type": "json_schema"}},
+        'must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema"',
+    ),
+    "a call of none": ({"tool_choice": "required"}, "asks for a call, and there are no tools"),
+    "a call of another": (
+        {
+            "tool_choice": {"type": "function", "function": {"name": "g"}},
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+        },
+        "tool_choice='g' is none of the tools; there are f",
+    ),
+    "a choice of none": ({"tool_choice": "any"}, 'must be "none", "auto", "required" or'),
     "JSON that ends elsewhere": (
         {"response_format": {"type": "json_object"}, "stop": "}"},
         "stop='}' does not go with response_format=json_object",
@@ -419,7 +474,10 @@ BAD = {
     ),
     "much presence": ({"presence_penalty": 2.1}, "presence_penalty=2.1 must be at most 2"),
     "much frequency": ({"frequency_penalty": -3}, "frequency_penalty=-3 must be at least -2"),
-    "biases": ({"logit_bias": {"5": 1}}, "logit_bias=.* must be left out"),
+    "much bias": ({"logit_bias": {"5": 101}}, "logit_bias=.* with a number of -100 to 100"),
+    "a bias of a word": ({"logit_bias": {"a": 1}}, "logit_bias=.* must be token ids"),
+    "a bias of no number": ({"logit_bias": {"5": "a"}}, "logit_bias=.* must be up to 1,024 token"),
+    "a bias of no token": ({"logit_bias": {"999": 1}}, "token id 999, outside .* of 320"),
     "tools of none": (
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         "the chat template knows no `tools`",

@@ -13,7 +13,7 @@ from tests.conftest import TinyModel
 from tests.serve.conftest import GREEDY, Serve
 from torch.nn.functional import cross_entropy
 
-from groundup.serve.replies import CallsHeldBack, calls_in
+from groundup.serve.tool_calls import HERMES, CallFormat, CallsHeldBack, call_format
 from groundup.serve.worker import Served
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
@@ -138,7 +138,7 @@ def test_without_tools_what_looks_like_a_call_is_text(
 def test_calls_are_found_as_models_write_them(
     written: str, words: str | None, arguments: list[str]
 ) -> None:
-    found, calls = calls_in(written)
+    found, calls = HERMES.calls_in(written)
     assert found == (written if words is None else words)
     assert [one["function"]["arguments"] for one in calls] == arguments
 
@@ -151,10 +151,124 @@ def test_however_it_comes_a_streamed_answer_is_the_whole_one(
     text: str, data: st.DataObject
 ) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    held, shown = CallsHeldBack(), ""
+    held, shown = CallsHeldBack(HERMES), ""
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
         shown += held.push(text[start:end])
     rest, calls = held.finish()
-    words, expected = calls_in(text)
+    words, expected = HERMES.calls_in(text)
     assert shown + rest == words
     assert [one["function"] for one in calls] == [one["function"] for one in expected]
+
+
+# Calls that are asked for.
+
+# Llama 3 writes calls as JSON alone, Mistral with control tokens.
+LLAMA = TEMPLATE.replace(
+    "m.content +",
+    '(m.content if not m.tool_calls else \'{"name": "\' + m.tool_calls[0].function.name + \'", '
+    "\"parameters\": ' + (m.tool_calls[0].function.arguments | tojson) + '}') +",
+)
+MISTRAL = TEMPLATE.replace(
+    "m.content +",
+    "(m.content if not m.tool_calls else '<|endoftext|>' + (m.tool_calls[0].function | tojson)) +",
+)
+TWO = [
+    *TOOLS,
+    {
+        "type": "function",
+        "function": {
+            "name": "wait",
+            "strict": True,
+            "parameters": {
+                "type": "object",
+                "properties": {"days": {"enum": [1, 2]}},
+                "required": ["days"],
+                "additionalProperties": False,
+            },
+        },
+    },
+]
+
+
+def random_model(tiny_model: TinyModel, tokenizer: Tokenizer) -> Served:
+    model = tiny_model(vocab_size=384, max_position_embeddings=1024)
+    return Served("tiny", model, tokenizer, GREEDY)
+
+
+def test_the_template_is_asked_how_it_writes_calls(text_tokenizer: Tokenizer) -> None:
+    assert call_format(text_tokenizer) == HERMES
+    llama = call_format(text_tokenizer.with_template(LLAMA))
+    assert llama == CallFormat("", "parameters", "", False)
+    assert call_format(text_tokenizer.with_template(MISTRAL)) is None
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, LLAMA])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_model_that_never_learned_it_calls_where_it_must(
+    serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer, template: str, named: bool
+) -> None:
+    client = serve(random_model(tiny_model, text_tokenizer.with_template(template))).client
+    choice: Any = {"type": "function", "function": {"name": "wait"}} if named else "required"
+    asked: dict[str, Any] = {
+        "model": "tiny", "messages": ASKED, "tools": TWO, "tool_choice": choice,
+        "max_tokens": 160, "temperature": 2.0, "seed": 4,
+    }  # fmt: skip
+    found: Any = client.chat.completions.create(**asked, n=6)
+    assert {one.finish_reason for one in found.choices} == {"tool_calls"}
+    for one in found.choices:
+        assert one.message.content is None
+        for call in one.message.tool_calls:
+            arguments = json.loads(call.function.arguments)
+            if call.function.name == "wait":
+                assert arguments in ({"days": 1}, {"days": 2})
+            else:
+                assert not named and {*arguments} <= {"city"}
+        assert len(one.message.tool_calls) == 1 or (not named and template == TEMPLATE)
+    parts = [part.choices[0] for part in client.chat.completions.create(**asked, stream=True)]
+    assert "".join(part.delta.content or "" for part in parts) == ""
+    streamed = [call.function for part in parts for call in part.delta.tool_calls or ()]
+    expected = [call.function for call in found.choices[0].message.tool_calls]
+    assert [(one.name, one.arguments) for one in streamed] == [
+        (one.name, one.arguments) for one in expected
+    ]
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, LLAMA])
+def test_a_strict_function_is_called_as_it_is_described_or_not_at_all(
+    serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer, template: str
+) -> None:
+    """Of a model that has learned to call another function."""
+    tokenizer = text_tokenizer.with_template(template)
+    answer = CALL
+    if template == LLAMA:
+        answer = '{"name": "weather", "parameters": {"city": "Köln"}}'
+    served = by_heart(tiny_model, tokenizer, answer, TWO[1:])
+    asked: dict[str, Any] = {"model": "tiny", "messages": ASKED, "tools": TWO[1:]}
+    found: Any = serve(served).client.chat.completions.create(**asked, max_tokens=200)
+    message = found.choices[0].message
+    for call in message.tool_calls or ():
+        assert call.function.name == "wait"
+        assert json.loads(call.function.arguments) in ({"days": 1}, {"days": 2})
+    assert "weather" not in (message.content or "") or not message.tool_calls
+
+
+def test_calls_in_a_manner_of_its_own_are_not_asked_for(
+    serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer
+) -> None:
+    running = serve(random_model(tiny_model, text_tokenizer.with_template(MISTRAL)))
+    body = {"messages": ASKED, "tools": TWO, "max_tokens": 2}
+    for more in ({"tool_choice": "required"}, {}):
+        found = running.post("/v1/chat/completions", **body, **more)
+        assert found.status_code == 400
+        assert "cannot be enforced, as the chat template writes calls" in found.text
+    assert running.post("/v1/chat/completions", **body | {"tools": TOOLS}).status_code == 200
+
+
+def test_words_of_a_format_without_a_mark_come_as_they_are_drawn() -> None:
+    held = CallsHeldBack(CallFormat("", "parameters", "", False))
+    assert [held.push(one) for one in ("It ", "rains", " {")] == ["It", " rains", " {"]
+    assert held.finish() == ("", [])
+    held = CallsHeldBack(CallFormat("", "parameters", "", False))
+    written = '{"name": "f", "parameters": {"a": 1}}'
+    assert [held.push(one) for one in written] == [""] * len(written)
+    assert [one["function"]["name"] for one in held.finish()[1]] == ["f"]

@@ -23,6 +23,7 @@ from groundup.runs.console import console, counted, duration
 from groundup.runs.files import in_words, naming, read_json_object
 from groundup.runs.resumable_jsonl import write
 from groundup.text.rows import TemplateVariables
+from groundup.train.config import DType
 
 # What to ask a model that has read the small world: all sorts of what it has learned to do.
 _SUGGESTIONS = (
@@ -60,13 +61,14 @@ def converse(
     *,
     device: str = "cpu",
     template: TemplateVariables | None = None,
+    dtype: DType | None = None,
 ) -> None:
     """Run the conversation until the person leaves. Piped input is echoed, as in a transcript.
 
     `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
     first answers, until /adapter names another. A `guard` stops messages and answers.
     """
-    model, tokenizer = opened(folder, adapters, device, template)
+    model, tokenizer = opened(folder, adapters, device, template, dtype)
     talk = Conversation(model, tokenizer, sampling)
     talk.guard = opened_guard(guard)
     tell(introduction(name, folder, model))

@@ -26,6 +26,7 @@ from groundup.formats.load import load, tokenizer_with
 from groundup.generation.engine import BATCH_SIZE, Engine
 from groundup.generation.generate import generate, stream
 from groundup.generation.guarded import Guard, asked_of, guarding, stopped_completion
+from groundup.generation.json_schema import Schema, json_grammar
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
 from groundup.generation.sampling import Sampling, recorded
 from groundup.lm.model import CausalLM
@@ -35,7 +36,8 @@ from groundup.runs.resumable_jsonl import resumable_lines, write
 from groundup.text.chat import with_template_variables
 from groundup.text.rows import BadLine, PromptRow, TemplateVariables, as_dicts
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.device import resolve_device
+from groundup.train.config import DType
+from groundup.train.device import dtype_of, resolve_device
 from groundup.train.ranges import TopLogprobs, check
 
 SCHEMA = 2
@@ -93,12 +95,16 @@ def opened(
     adapters: Sequence[Path] = (),
     device: str = "cpu",
     template: TemplateVariables | None = None,
+    dtype: DType | None = None,
 ) -> tuple[CausalLM, Tokenizer]:
     """Load the model and its tokenizer; of several `adapters` on it the first one answers.
 
-    The chat template has the variables of `template`.
+    The chat template has the variables of `template`. The model computes in `dtype`, None is its
+    own.
     """
-    model, tokenizer = load(folder, keep_quantized=not adapters, device=resolve_device(device))
+    place = resolve_device(device)
+    computed = None if dtype is None else dtype_of(dtype, place)
+    model, tokenizer = load(folder, keep_quantized=not adapters, dtype=computed, device=place)
     if adapters:
         use_adapter(model, with_adapters(model, adapters, base=folder)[0])
         tokenizer = tokenizer_with(adapters[0], folder)
@@ -115,12 +121,30 @@ def write_completions(
     guard: Path | None = None,
     device: str = "cpu",
     template: TemplateVariables | None = None,
+    dtype: DType | None = None,
+    schema: Path | None = None,
 ) -> None:
-    """Write the completion of each prompt to standard output."""
+    """Write the completion of each prompt to standard output.
+
+    With `schema`, the file of a JSON Schema, each is a value that it describes.
+    """
+    ways = _Ways(sampling, as_messages, 0, read_schema(schema))
     reader = opened_guard(guard)
-    model, tokenizer = opened(folder, [adapter] if adapter else [], device, template)
+    model, tokenizer = opened(folder, [adapter] if adapter else [], device, template, dtype)
     with guarding(model, reader):
-        _write_completions(model, tokenizer, prompts, sampling, as_messages=as_messages)
+        _write_completions(model, tokenizer, prompts, ways)
+
+
+def read_schema(file: Path | None) -> Schema | None:
+    """Read the JSON Schema of a file. Raises `UserError` for one that cannot be enforced."""
+    if file is None:
+        return None
+    found = read_json_object(file)
+    try:
+        json_grammar(found)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return found
 
 
 def opened_guard(folder: Path | None) -> Guard | None:
@@ -136,14 +160,16 @@ def _write_completions(
     model: CausalLM,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
-    sampling: Sampling,
-    *,
-    as_messages: bool,
+    ways: _Ways,
 ) -> None:
+    as_messages = ways.as_messages
     requests = [
-        Request(messages=[{"role": "user", "content": prompt}], sampling=sampling)
-        if as_messages
-        else Request(prompt=prompt, sampling=sampling)
+        Request(
+            prompt=None if as_messages else prompt,
+            messages=[{"role": "user", "content": prompt}] if as_messages else None,
+            sampling=ways.sampling,
+            schema=ways.schema,
+        )
         for prompt in prompts
     ]
     # A file gets the bytes as they are.
@@ -177,6 +203,8 @@ def complete_file(
     guard: Path | None = None,
     device: str = "cpu",
     template: TemplateVariables | None = None,
+    dtype: DType | None = None,
+    schema: Path | None = None,
     force: bool = False,
 ) -> None:
     """Complete every prompt of a file; lines go to `out`, or to standard output.
@@ -187,7 +215,8 @@ def complete_file(
     """
     if logprobs is not None:
         check("logprobs", logprobs, TopLogprobs, "0 are of the tokens drawn; try 5")
-    records, ways = read_prompts(prompts), _Ways(sampling, as_messages, logprobs or 0)
+    ways = _Ways(sampling, as_messages, logprobs or 0, read_schema(schema))
+    records = read_prompts(prompts)
     begun_with = {
         # Schema 1 did not count rows that cannot be read; without any both number alike.
         "schema": SCHEMA if records.bad else 1,
@@ -198,6 +227,8 @@ def complete_file(
         "chat": as_messages,
         "logprobs": logprobs,
         "template": template or None,
+        "dtype": dtype,
+        "json_schema": ways.schema,
         **recorded(sampling),
     }
     inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
@@ -206,7 +237,7 @@ def complete_file(
         write_line,
         finished,
     ):
-        model, tokenizer = opened(folder, [adapter] if adapter else [], device, template)
+        model, tokenizer = opened(folder, [adapter] if adapter else [], device, template, dtype)
         jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records, str(prompts), ways)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)
@@ -232,6 +263,7 @@ class _Ways:
     sampling: Sampling
     as_messages: bool
     top_logprobs: int
+    schema: Schema | None = None
 
 
 @dataclass(frozen=True)
@@ -262,12 +294,16 @@ def _jobs(
 
 def _request(asked: PromptRow, ways: _Ways) -> Request:
     sampling = replace(ways.sampling, **_settings(asked.settings))
-    if ways.as_messages or asked.messages:
-        messages = as_dicts(asked.asked)
-        return Request(messages=messages, sampling=sampling, top_logprobs=ways.top_logprobs)
-    if asked.system is not None:
+    is_chat = bool(ways.as_messages or asked.messages)
+    if not is_chat and asked.system is not None:
         raise UserError("'system' is said before messages, and this prompt is a text; pass --chat")
-    return Request(prompt=asked.text, sampling=sampling, top_logprobs=ways.top_logprobs)
+    return Request(
+        prompt=None if is_chat else asked.text,
+        messages=as_dicts(asked.asked) if is_chat else None,
+        sampling=sampling,
+        top_logprobs=ways.top_logprobs,
+        schema=ways.schema,
+    )
 
 
 def _settings(given: Mapping[str, object]) -> dict[str, Any]:
@@ -290,6 +326,8 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
                 f"{name}={shorten(value)} must be a {'whole ' * (name in _WHOLE)}number"
             )
         found[name] = value
+    if (value := given.get("logit_bias")) is not None:
+        found["logit_bias"] = value
     for name, kind in (("stop", str), ("stop_ids", int)):
         value = given.get(name)
         if value is None:

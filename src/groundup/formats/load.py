@@ -44,6 +44,7 @@ def load(
     source: Path | str,
     *,
     keep_quantized: bool = False,
+    dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[CausalLM, Tokenizer]:
     """The model and the tokenizer of a folder, a GGUF file, `pack:NAME` or `hub:OWNER/NAME`.
@@ -52,7 +53,8 @@ def load(
     With `keep_quantized` the weights of a GGUF file stay in its blocks of 4 or 8 bits (`q8_0`,
     `q4_0`, `q4_1`): such a model takes the memory of its file and generates several times as fast,
     and cannot be trained or saved. It computes in bfloat16 where the processor does. On another
-    `device` than the CPU (cuda, mps) they become numbers of the type that it is fast in.
+    `device` than the CPU (cuda, mps) they become numbers of the type that it is fast in. Whatever
+    a model is stored in, it computes in `dtype` where that is given.
     The model is in evaluation mode: call `model.train()` for dropout, as `fit` does.
     Raises `UserError` for what is missing, damaged or not supported, and for a device that is not
     here.
@@ -60,7 +62,7 @@ def load(
     _require_device(device)
     found = open_model(source)
     read = found.model_in_blocks if keep_quantized else found.model
-    model = read(device=device)
+    model = read(dtype, device)
     if torch.device(device).type != "cpu":
         model.set_attention("fused")  # the other path is faster on CPUs alone
     return model.eval(), found.tokenizer

@@ -160,22 +160,30 @@ def whole(value: Any) -> int | None:
 
 
 def _biases(given: Any) -> tuple[tuple[int, float], ...]:
-    """Biases as pairs in the order of the ids, of a mapping or of pairs."""
+    """Biases as pairs in the order of the ids, of pairs or of a mapping, as JSON has it too."""
     try:
-        pairs = [(whole(id), value) for id, value in dict(given).items()]
+        pairs = [(_token_id(id), value) for id, value in dict(given).items()]
     except (TypeError, ValueError):
-        pairs = [(None, 0)]
-    found = [
-        (id, float(value))
-        for id, value in pairs
-        if id is not None and id >= 0 and isinstance(value, Real) and -100 <= float(value) <= 100
-    ]
-    if len(found) < len(pairs) or any(isinstance(value, bool) for _, value in pairs):
+        pairs = [(-1, 0.0)]
+    if not all(id >= 0 and _is_bias(value) for id, value in pairs):
         raise UserError(
-            f"logit_bias={shorten(given)} must be token ids, 0 or more, each with a number of -100 "
-            "to 100, such as {50256: -100}"
+            f"logit_bias={shorten(given)} must be token ids, each with a number of -100 to 100, "
+            "such as {50256: -100}"
         )
-    return tuple(sorted(found))
+    return tuple(sorted((id, float(value)) for id, value in pairs))
+
+
+def _token_id(given: Any) -> int:
+    """A token's id, also as a text, as names in JSON are; -1 for all else."""
+    if isinstance(given, str):
+        return int(given) if given.isascii() and given.isdigit() and len(given) < 10 else -1
+    found = whole(given)
+    return -1 if found is None else found
+
+
+def _is_bias(value: Any) -> bool:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and -100 <= float(value) <= 100
 
 
 def _items(given: Any) -> tuple[Any, ...]:

@@ -124,7 +124,7 @@ class GenerationRequest(BaseModel):
             "stop": None if stops is None else tuple(stops),
             "stop_ids": None if self.stop_token_ids is None else tuple(self.stop_token_ids),
             "ignore_eos": self.ignore_eos,
-            "logit_bias": self._biases(),
+            "logit_bias": self.logit_bias,
         }
         try:
             return replace(own, **{name: v for name, v in given.items() if v is not None})
@@ -133,17 +133,6 @@ class GenerationRequest(BaseModel):
             for ours, theirs in _NAMES.items():
                 said = said.replace(ours, theirs)
             raise BadRequest(said, said.partition("=")[0]) from None
-
-    def _biases(self) -> dict[int, float] | None:
-        """The biases by the numbers of their tokens, which are texts in JSON."""
-        if self.logit_bias is None:
-            return None
-        if not all(id.isascii() and id.isdigit() and len(id) < 10 for id in self.logit_bias):
-            raise BadRequest(
-                f"logit_bias={shorten(self.logit_bias)} must be {_RULES['logit_bias']}",
-                "logit_bias",
-            )
-        return {int(id): bias for id, bias in self.logit_bias.items()}
 
 
 class Function(BaseModel):

@@ -28,7 +28,7 @@ from groundup.kernels.compiler import cpu_flags
 from groundup.kernels.library import Kernels, best_kernels, use_kernels
 from groundup.runs import ranks
 from groundup.runs.console import counted, say
-from groundup.train.config import TrainingConfig
+from groundup.train.config import DType, TrainingConfig
 from groundup.train.loss import compile_chunks
 
 # Compiling costs up to half a minute of a cold cache; a shorter run would not earn it back.
@@ -106,9 +106,8 @@ def resolve(
     number of threads, unless it may go on inexactly.
     """
     device = resolve_device(config.device)
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    in_bfloat16 = dtype_of(config.dtype, device) == torch.bfloat16
+    dtype: Literal["float32", "bfloat16"] = "bfloat16" if in_bfloat16 else "float32"
     compiles = config.compile == "on" or (config.compile == "auto" and compile_by_default)
     if planned is not None and planned.kernels == "none":
         compiles = compiles and planned.compile
@@ -288,6 +287,13 @@ def has_fast_bfloat16(device: str) -> bool:
 def compute_dtype(device: str = "cpu") -> torch.dtype:
     """The type that models are computed in on a device, unless one is asked for."""
     return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+
+
+def dtype_of(dtype: DType, device: str = "cpu") -> torch.dtype:
+    """The type that a setting means on a device."""
+    if dtype == "auto":
+        return compute_dtype(device)
+    return torch.float32 if dtype == "float32" else torch.bfloat16
 
 
 def find_compiler() -> str | None:

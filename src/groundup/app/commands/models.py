@@ -13,6 +13,7 @@ from groundup.app.commands.options import (
     SAMPLING,
     Adapter,
     Device,
+    DType,
     Force,
     GuardFolder,
     Mine,
@@ -71,7 +72,15 @@ def generate(
     adapter: Adapter = None,
     guard: GuardFolder = None,
     device: Device = "cpu",
+    dtype: DType = None,
     template: Template = None,
+    schema: Annotated[
+        Path | None,
+        Parameter(
+            help="the file of a JSON Schema, whose values alone the completions are, whole where "
+            "--max-new-tokens is enough (default: any text)"
+        ),
+    ] = None,
     chat: Annotated[
         bool,
         Parameter(
@@ -122,6 +131,8 @@ def generate(
                 guard=guard,
                 device=device,
                 template=template,
+                dtype=dtype,
+                schema=schema,
             )
         else:
             complete_file(
@@ -136,6 +147,8 @@ def generate(
                 guard=guard,
                 device=device,
                 template=template,
+                dtype=dtype,
+                schema=schema,
                 force=force,
             )
 
@@ -183,6 +196,7 @@ def chat(
     ] = (),
     guard: GuardFolder = None,
     device: Device = "cpu",
+    dtype: DType = None,
     template: Template = None,
     sampling: SamplingOptions,
     seed: Annotated[
@@ -198,7 +212,17 @@ def chat(
 
     drawn = sampling_of(folder, **sampling.model_dump())
     with with_parts(mine):
-        converse(str(model), folder, drawn, seed, adapter, guard, device=device, template=template)
+        converse(
+            str(model),
+            folder,
+            drawn,
+            seed,
+            adapter,
+            guard,
+            device=device,
+            template=template,
+            dtype=dtype,
+        )
 
 
 @checked

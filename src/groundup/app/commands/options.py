@@ -20,6 +20,7 @@ from groundup.text.rows import TemplateVariables
 from groundup.train import ranges
 from groundup.train.config import DEVICE
 from groundup.train.config import Device as TrainingDevice
+from groundup.train.config import DType as TrainingDType
 
 RUNS = Path("runs")
 P = ParamSpec("P")
@@ -54,6 +55,12 @@ GuardFolder = Annotated[
     ),
 ]
 Device = Annotated[TrainingDevice, Parameter(help=DEVICE)]
+DType = Annotated[
+    TrainingDType | None,
+    Parameter(
+        help="compute type; auto is bfloat16 where the processor has it (default: the model's own)"
+    ),
+]
 Template = Annotated[
     TemplateVariables | None,
     Parameter(

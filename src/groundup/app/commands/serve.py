@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter
 from groundup.app.commands.options import (
     ApiKey,
     Device,
+    DType,
     GuardFolder,
     Host,
     Mine,
@@ -27,6 +28,7 @@ from groundup.app.recipe_folder import find_model
 from groundup.errors import UserError
 from groundup.formats.locate import is_named
 from groundup.train import ranges
+from groundup.train.config import DType as TrainingDType
 
 if TYPE_CHECKING:
     from groundup.serve.worker import Served
@@ -66,6 +68,7 @@ def serve(
     ] = (),
     guard: GuardFolder = None,
     device: Device = "cpu",
+    dtype: DType = None,
     template: Template = None,
     batch_size: Annotated[
         ranges.BatchSize, Parameter(help="how many completions of a model are drawn at a time")
@@ -97,7 +100,7 @@ def serve(
         served = [
             one
             for name, folder in folders.items()
-            for one in opened_models(name, folder, adapter, device, template, sampling)
+            for one in opened_models(name, folder, adapter, device, template, sampling, dtype)
         ]
         answer(
             [replace(one, guard=reader) for one in served],
@@ -133,6 +136,7 @@ def opened_models(
     device: str,
     template: dict[str, bool | str] | None = None,
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen)
+    dtype: TrainingDType | None = None,
 ) -> list[Served]:
     """A model by its name, and each of its adapters by its own."""
     from groundup.adapters.attach import active_adapter, adapter_names
@@ -140,7 +144,7 @@ def opened_models(
     from groundup.app.completions import opened, sampling_of
     from groundup.serve.worker import Served
 
-    model, tokenizer = opened(folder, adapters, device, template)
+    model, tokenizer = opened(folder, adapters, device, template, dtype)
     drawn = sampling_of(folder, **sampling.model_dump())
     own = None if adapters else active_adapter(model)
     others = adapter_names(model) if adapters else []

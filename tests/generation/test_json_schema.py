@@ -1,0 +1,438 @@
+"""What is written under a JSON Schema, `json.loads` reads, and the schema describes it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.conftest import TinyModel
+
+from groundup.errors import UserError
+from groundup.generation.constraint import Constraint, State, Vocabulary
+from groundup.generation.generate import generate, reference_generate
+from groundup.generation.json_schema import ANY_OBJECT, json_grammar
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.config import ModelConfig
+from groundup.text.bpe import train_bpe
+from groundup.text.tokenizer import Tokenizer
+
+# Without what is wider than the mask: whole numbers of 16 digits, exponents of three, 65 brackets,
+# and escaped halves of characters.
+ANY = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**15) + 1, 10**15 - 1)
+    | st.floats(-1e9, 1e9).map(lambda x: round(x, 4))
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+
+
+# Bytes, and some longer tokens; a few of these end within a character.
+TOKENIZER = Tokenizer.from_bpe(train_bpe(['{"a": "é€", "b": ["€ab"]}, '] * 4, 285))
+ENDS = {0, 2}
+CONFIG = ModelConfig.of(width=64, depth=1, vocab_size=320, context=64, heads=1, kv_heads=1)
+VOCABULARY = Vocabulary(CONFIG, TOKENIZER)
+TOKENS = [TOKENIZER.token_bytes(id) for id in range(320)]
+
+
+def constrained(schema: Any) -> Constraint:
+    found: Constraint = VOCABULARY.constraint(json_grammar(schema))
+    return found
+
+
+def after(text: bytes, schema: Any = ANY_OBJECT) -> State | None:
+    constraint = constrained(schema)
+    state: State | None = constraint.begin
+    for byte in text:
+        state = None if state is None else constraint.step(state, byte)
+    return state
+
+
+def is_whole(state: State | None) -> bool:
+    return state is not None and None in state.stacks
+
+
+@settings(deadline=None, max_examples=150)
+@given(value=st.dictionaries(st.text(), ANY), indent=st.sampled_from([None, 0, 2, "\t"]))
+def test_every_object_is_read_to_its_end(value: dict[str, Any], indent: int | str | None) -> None:
+    for separators in (None, (",", ":"), (" , ", "\r\n:")):
+        text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+        assert is_whole(after(text.encode())), text
+
+
+@pytest.mark.parametrize(
+    ("begun", "again"),
+    [
+        *(("", " "), ("{", "\n"), ('{"a"', " "), ('{"a":', "\t"), ('{"a":[', " "), ('{"a":1', " ")),
+        *(('{"a":1,', " "), ('{"a":1.', "3"), ('{"a":', "1")),
+    ],
+)
+def test_neither_blanks_nor_digits_go_on_for_ever(begun: str, again: str) -> None:
+    read_of_it = [after(f"{begun}{again * count}".encode()) is not None for count in range(100)]
+    assert 10 < sum(read_of_it) < 50 and read_of_it == sorted(read_of_it, reverse=True)
+
+
+def narrow(number: str) -> float:
+    if re.fullmatch(r"-?\d{1,15}(\.\d+)?([eE][+-]?\d{1,2})?", number) is None:
+        raise ValueError(f"{number} is wider than the mask")
+    return float(number)
+
+
+@settings(deadline=None, max_examples=400)
+@given(value=st.dictionaries(st.text('ab\\"/é\n'), ANY), data=st.data())
+def test_an_object_with_a_fault_is_read_as_python_reads_it(
+    value: dict[str, Any], data: st.DataObject
+) -> None:
+    text = bytearray(json.dumps(value, ensure_ascii=False).encode())
+    place = data.draw(st.integers(0, len(text) - 1))
+    put = data.draw(
+        st.sampled_from([b"", *(bytes([one]) for one in b'{}[]":,0127-.eE \\nutx\n\x00')])
+    )
+    text[place : place + data.draw(st.integers(0, 2))] = put
+    try:
+        found = json.loads(text.decode(), parse_int=narrow, parse_float=narrow)
+    except ValueError:
+        found = None
+    assert is_whole(after(text.strip())) == isinstance(found, dict), bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ('{"a": 0}', True),
+        ('{"a": -0.10e-05}', True),
+        ('{"a": 00}', False),
+        ('{"a": -}', False),
+        ('{"a": 1.}', False),
+        ('{"a": .5}', False),
+        ('{"a": 1e}', False),
+        ('{"a": +1}', False),
+        ('{"a": NaN}', False),
+        ('{"a": 1e999}', False),
+        ('{"a": 999999999999999}', True),
+        ('{"a": 9999999999999999}', False),
+        ('{"a": truefalse}', False),
+        ('{"a": tru}', False),
+        ('{"\\u00e9": "\\ud7ff"}', True),
+        ('{"a": "\\ud800"}', False),
+        ('{"a": "\\x"}', False),
+        ('{"a": "\n"}', False),
+        ('{"a" 1}', False),
+        ('{"a": 1,}', False),
+        ('{"a": [1,]}', False),
+        ('{"a": [}', False),
+        ('{"a": [1}', False),
+        ('{"a": 1]', False),
+        ("{1: 2}", False),
+        ("[]", False),
+        ("{} ", False),
+        ("{}{}", False),
+        ("\n {\t}", True),
+        ('{"a": ' + "[" * 63 + "]" * 63 + "}", True),
+        ('{"a": ' + "[" * 64 + "]" * 64 + "}", False),
+    ],
+)
+def test_what_is_an_object(text: str, is_one: bool) -> None:
+    assert is_whole(after(text.encode())) is is_one
+
+
+# Schemas, and what they describe.
+
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "title": "A person",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 6, "description": "called so"},
+        "age": {"type": "integer"},
+        "height": {"type": ["number", "null"]},
+        "tags": {"type": "array", "items": {"enum": ["red", "rose", "é€", 3]}, "maxItems": 2},
+        "home": {"anyOf": [{"$ref": "#/$defs/place"}, {"const": "none"}]},
+        "friend": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
+        "more": {"type": "object", "additionalProperties": {"type": "boolean"}},
+    },
+    "required": ["name", "tags", "friend"],
+    "additionalProperties": False,
+    "$defs": {
+        "place": {
+            "type": "object",
+            "properties": {"at": {"type": "array", "items": {"type": "number"}, "minItems": 2}},
+            "required": ["at"],
+            "additionalProperties": False,
+        }
+    },
+}
+SCHEMAS: dict[str, Any] = {
+    "any": {},
+    "true": True,
+    "an object": ANY_OBJECT,
+    "a person": PERSON,
+    "a text": {"type": "string", "maxLength": 4},
+    "a number": {"type": "number"},
+    "all optional": {"properties": {"a": {"type": "null"}, "ab": {}, "b": {"type": "boolean"}}},
+    "nothing": {"type": "object", "additionalProperties": False},
+    "pairs": {"type": "array", "minItems": 1, "maxItems": 3, "items": {"maxItems": 2}},
+    "an escape": {"enum": ['"\\\n', "\u20ac", True, None, 1.5, {"a": [1]}, "\u20acb"]},
+    "a tree": {
+        "type": "object",
+        "properties": {"left": {"anyOf": [{"$ref": "#"}, {"const": 0}]}, "right": {"const": 1}},
+        "required": ["left", "right"],
+    },
+}
+IS: dict[str, Callable[[Any], bool]] = {
+    "object": lambda one: isinstance(one, dict),
+    "array": lambda one: isinstance(one, list),
+    "string": lambda one: isinstance(one, str),
+    "number": lambda one: type(one) in (int, float),
+    "integer": lambda one: type(one) is int,
+    "boolean": lambda one: isinstance(one, bool),
+    "null": lambda one: one is None,
+}
+
+
+def alike(one: Any, other: Any) -> bool:
+    return json.dumps(one) == json.dumps(other)
+
+
+def describes(schema: Any, value: Any, root: Any) -> bool:
+    """Whether a schema describes a value, by the words of JSON Schema that stand in these tests."""
+    if isinstance(schema, bool):
+        return schema
+    found = [True]
+    if "$ref" in schema:
+        place = root
+        for name in schema["$ref"].split("/")[1:]:
+            place = place[name]
+        found.append(describes(place, value, root))
+    if "anyOf" in schema:
+        found.append(any(describes(one, value, root) for one in schema["anyOf"]))
+    if "type" in schema:
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        found.append(any(IS[one](value) for one in types))
+    if "enum" in schema:
+        found.append(any(alike(value, one) for one in schema["enum"]))
+    if "const" in schema:
+        found.append(alike(value, schema["const"]))
+    if isinstance(value, str | list):
+        name = "Length" if isinstance(value, str) else "Items"
+        least, most = schema.get(f"min{name}", 0), schema.get(f"max{name}", len(value))
+        found.append(least <= len(value) <= most)
+    if isinstance(value, list):
+        found += [describes(schema.get("items", True), one, root) for one in value]
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        found.append({*schema.get("required", [])} <= value.keys())
+        for name, one in value.items():
+            part = known.get(name, schema.get("additionalProperties", True))
+            found.append(describes(part, one, root))
+    return all(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        ({"name": "Ann", "tags": [], "friend": None}, True),
+        ({"name": "é€é€é€", "age": -3, "tags": ["é€", 3], "friend": None, "more": {}}, True),
+        ({"name": "A", "height": None, "tags": [], "home": "none", "friend": None}, True),
+        ({"name": "A", "tags": [], "home": {"at": [1, 2.5]}, "friend": None}, True),
+        ({"name": "A", "tags": [], "friend": {"name": "B", "tags": [], "friend": None}}, True),
+        ({"name": "A", "tags": [], "friend": None, "more": {"a": True, "b": False}}, True),
+        ({"name": "", "tags": [], "friend": None}, False),
+        ({"name": "abcdefg", "tags": [], "friend": None}, False),
+        ({"name": "A", "age": 1.5, "tags": [], "friend": None}, False),
+        ({"name": "A", "tags": ["ro"], "friend": None}, False),
+        ({"name": "A", "tags": [3, 3, 3], "friend": None}, False),
+        ({"name": "A", "tags": [], "home": {"at": [1]}, "friend": None}, False),
+        ({"name": "A", "tags": [], "friend": {"name": "B"}}, False),
+        ({"name": "A", "tags": []}, False),
+        ({"name": "A", "tags": [], "friend": None, "other": 1}, False),
+        ({"name": "A", "tags": [], "friend": None, "more": {"a": 1}}, False),
+    ],
+)
+def test_what_a_schema_describes(value: Any, is_one: bool) -> None:
+    assert describes(PERSON, value, PERSON) is is_one
+    for indent in (None, 2):
+        text = json.dumps(value, ensure_ascii=False, indent=indent)
+        assert is_whole(after(text.encode(), PERSON)) is is_one
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32), left=st.integers(0, 60))
+def test_a_text_ends_within_its_room_and_is_described(name: str, seed: int, left: int) -> None:
+    """Whatever token is drawn of those that may come, JSON's own letters more often."""
+    schema, dice = SCHEMAS[name], random.Random(seed)
+    constraint = constrained(schema)
+    state, text, left = constraint.begin, b"", left + constraint.begin.fewest + 1
+    while True:
+        allowed = constraint.allowed(state, left).nonzero()[:, 0].tolist()
+        assert allowed and left > 0
+        likely = [one for one in allowed if one in ENDS or TOKENS[one] in b'{}[]":,10.e\\u']
+        id = dice.choice(likely if likely and dice.random() < 0.7 else allowed)
+        left -= 1
+        if id in ENDS:
+            break
+        text += TOKENS[id]
+        state = constraint.after(state, id)
+    value = json.loads(text)
+    assert describes(schema, value, schema), text
+
+
+def test_without_room_it_goes_the_shortest_way() -> None:
+    constraint = constrained(PERSON)
+    state, text = constraint.begin, b""
+    while not is_whole(state):
+        id = int(constraint.allowed(state, 1).nonzero()[0])
+        text, state = text + TOKENS[id], constraint.after(state, id)
+    value = json.loads(text)
+    assert describes(PERSON, value, PERSON) and value.keys() == {"name", "tags", "friend"}
+
+
+@settings(deadline=None, max_examples=60)
+@given(texts=st.lists(st.text('ab"é€', max_size=7), max_size=6), most=st.integers(0, 9))
+def test_tokens_of_a_string_are_those_that_lead_somewhere(texts: list[str], most: int) -> None:
+    """Found by their lengths within strings, they are those that a walk byte by byte finds."""
+    schema = {"type": "array", "items": {"type": "string", "minLength": 2, "maxLength": most + 2}}
+    constraint = constrained(schema)
+    state: State | None = constraint.begin
+    for byte in json.dumps(texts, ensure_ascii=False).encode()[:-1]:
+        following = None if state is None else constraint.step(state, byte)
+        if following is None:
+            break
+        state = following
+        for left in (3, 6, 100):
+            allowed = constraint.allowed(state, left)
+            for id, token in enumerate(TOKENS):
+                there: State | None = state if token and id != 1 else None
+                for one in token:
+                    there = None if there is None else constraint.step(there, one)
+                fits = there is not None and there.fewest + 2 <= left
+                if id in ENDS:
+                    fits = None in state.stacks
+                if state.fewest + 1 <= left:
+                    assert bool(allowed[id]) is fits, (token, left)
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "string", "pattern": "a+"}, "#/pattern of the schema is not enforced here"),
+        (
+            {"properties": {"a": {"items": {"type": "integer", "minimum": 0}}}},
+            "#/properties/a/items/minimum of the schema is not enforced",
+        ),
+        ({"anyOf": [{"oneOf": []}]}, "#/anyOf/0/oneOf of the schema is not enforced"),
+        ({"anyOf": [{}], "type": "string"}, "#/type of the schema is not enforced beside anyOf"),
+        ({"type": "string", "maxItems": 2}, "#/maxItems .* is not enforced beside type"),
+        ({"type": "text"}, "#/type='text' of the schema must be one or some of object, array"),
+        ({"type": []}, r"#/type=\[\] of the schema must be"),
+        ({"properties": {"a": 1}}, "#/properties/a=1 of the schema must be an object or true"),
+        ({"properties": []}, r"#/properties=\[\] of the schema must be an object of schemas"),
+        ({"required": ["a"]}, "#/required='a' of the schema must be one of the names"),
+        ({"required": "a"}, "#/required='a' of the schema must be a list of names"),
+        ({"maxLength": -1}, "#/maxLength=-1 of the schema must be a whole number, 0 or more"),
+        ({"minItems": 2, "maxItems": 1}, "#/maxItems=1 .* at least minItems, which is 2"),
+        ({"enum": []}, r"#/enum=\[\] of the schema must be a list of values"),
+        ({"anyOf": {}}, "#/anyOf={} of the schema must be a list of schemas"),
+        ({"$ref": "#/$defs/a"}, "'#/[$]defs/a' is no place in the schema"),
+        ({"$ref": "other.json"}, "'other.json' is no place in the schema"),
+        (
+            {"properties": {"a": {}}, "additionalProperties": {"type": "string"}},
+            "#/additionalProperties=.* must be false or true beside properties",
+        ),
+        ({"enum": [float("nan")]}, "is no JSON"),
+        ({"const": "\ud800"}, "is no JSON"),
+    ],
+)
+def test_what_is_not_enforced_is_refused_with_its_place(schema: Any, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        Request(prompt="a", schema=schema)
+
+
+def test_what_has_no_value_is_refused() -> None:
+    child = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
+    for schema in (child, {"$ref": "#"}, False, {"enum": [1], "type": "string"}):
+        with pytest.raises(UserError, match="nothing can be written under this schema"):
+            constrained(schema)
+
+
+def test_a_request_ends_in_one_way(tokenizer: Tokenizer, tiny_model: TinyModel) -> None:
+    for more in ({"stop": "}"}, {"stop_ids": [3]}, {"min_new_tokens": 2}, {"ignore_eos": True}):
+        with pytest.raises(UserError, match=f"{next(iter(more))}=.* does not go with a schema"):
+            Request(prompt="a", schema=ANY_OBJECT, sampling=Sampling(**more))
+    with pytest.raises(UserError, match="has schema and mask; give one of them"):
+        Request(prompt="a", schema=ANY_OBJECT, mask=lambda _: None)
+    with pytest.raises(UserError, match="a schema needs a tokenizer"):
+        generate(tiny_model(), [Request([3], schema=ANY_OBJECT)])
+
+
+# Models.
+
+
+def requests(schema: Any, count: int, length: int = 120, **more: Any) -> list[Request]:
+    dice = random.Random(0)
+    return [
+        Request(
+            [dice.randrange(3, 320) for _ in range(dice.randrange(1, 9))],
+            sampling=Sampling(temperature=20.0, max_new_tokens=length, seed=seed, **more),
+            schema=schema,
+        )
+        for seed in range(count)
+    ]
+
+
+def test_every_answer_with_room_to_end_is_described(
+    tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    """Of a model as good as random, also with a bias to JSON's own letters."""
+    model = tiny_model(max_position_embeddings=128)
+    bias = {tokenizer.encode(one)[0]: 60 for one in '{}[]":,\\ 0d8-.etruflasn'}
+    asked = [
+        request
+        for schema in (ANY_OBJECT, PERSON, SCHEMAS["a tree"])
+        for more in ({}, {"logit_bias": bias})
+        for request in requests(schema, 12, 90, **more)
+    ]
+    told = generate(model, asked, tokenizer)
+    values = [json.loads(one.text) for one in told]
+    assert {one.finish_reason for one in told} == {"stop"}
+    for request, value in zip(asked, values, strict=True):
+        assert describes(request.schema, value, request.schema), value
+    assert len({json.dumps(value) for value in values}) > 30, "the test should see many values"
+
+
+def test_what_has_no_room_is_the_beginning_of_a_value(
+    tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    told = generate(tiny_model(), requests(PERSON, 8, 10), tokenizer)
+    assert {one.finish_reason for one in told} == {"length"}
+    assert all(after(one.text.encode(), PERSON) for one in told)
+
+
+def test_in_company_as_alone(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
+    model = tiny_model(max_position_embeddings=128)
+    asked = requests(ANY_OBJECT, 2, length=20) + requests(PERSON, 2, length=50)
+    asked += asked[:2]  # drawn anew, beside the others of the same prompt
+    told = generate(model, asked, tokenizer)
+    assert [one.ids for one in told] == [
+        one.ids for one in reference_generate(model, asked, tokenizer)
+    ]
+    assert len({tuple(one.ids) for one in told}) > 4
+
+
+def test_a_model_without_an_end_is_refused(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
+    config = tiny_model().config
+    assert min(tokenizer.stop_ids) < config.vocab_size
+    Vocabulary(config, tokenizer)
+    tokenizer = Tokenizer(tokenizer.content, {})
+    object.__setattr__(tokenizer, "stop_ids", frozenset())
+    with pytest.raises(UserError, match="no token that ends its answers"):
+        Vocabulary(tiny_model(eos_token_ids=()).config, tokenizer)
