@@ -55,6 +55,7 @@ def mixed_requests(seed: int, count: int) -> list[Request]:
             repetition_penalty=dice.choice([1.0, 1.0, 1.2]),
             presence_penalty=penalties.choice([0.0, 0.0, 1.5]),
             frequency_penalty=penalties.choice([0.0, 0.0, -0.4]),
+            logit_bias=penalties.choice([(), (), ((5, 3.0), (9, -100.0))]),
             max_new_tokens=dice.randrange(1, 30),
             seed=dice.randrange(3),
         )

@@ -365,7 +365,7 @@ def test_what_has_no_value_is_refused() -> None:
 
 
 def test_a_request_ends_in_one_way(tokenizer: Tokenizer, tiny_model: TinyModel) -> None:
-    for more in ({"stop": "}"}, {"stop_ids": [3]}, {"min_new_tokens": 2}, {"ignore_eos": True}):
+    for more in ({"stop": ("}",)}, {"stop_ids": (3,)}, {"min_new_tokens": 2}, {"ignore_eos": True}):
         with pytest.raises(UserError, match=f"{next(iter(more))}=.* does not go with a schema"):
             Request(prompt="a", schema=ANY_OBJECT, sampling=Sampling(**more))
     with pytest.raises(UserError, match="has schema and mask; give one of them"):

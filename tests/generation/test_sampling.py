@@ -71,6 +71,7 @@ WAYS = st.fixed_dictionaries(
         "min_p": st.sampled_from([0.0, 0.0, 0.1]),
         "repetition_penalty": st.sampled_from([1.0, 1.0, 0.5, 1.3]),
         "presence_penalty": st.sampled_from([0.0, 0.0, -1.7, 0.3]),
+        "logit_bias": st.sampled_from([(), ((3, 5.0), (7, -100.0)), ((1, 100.0),)]),
         "frequency_penalty": st.sampled_from([0.0, 0.0, -0.1, 2.0]),
     }
 )
@@ -157,6 +158,7 @@ SPOKEN = st.tuples(
         {
             "repetition_penalty": st.sampled_from([1.0, 1.2, 0.7]),
             "presence_penalty": st.floats(-2, 2, width=32),
+            "logit_bias": st.dictionaries(st.integers(0, 19), st.floats(-100, 100, width=32)),
             "frequency_penalty": st.floats(-2, 2, width=32),
         }
     ),
@@ -186,6 +188,8 @@ def test_penalties_are_those_of_a_loop_over_the_tokens(
     found = BatchedSampling(ways, 20, logits.device).penalize(logits, tables)
     for row, ((prompt, drawn, _), way) in enumerate(zip(rows, ways, strict=True)):
         expected = logits[row].double().tolist()
+        for token, bias in way.biases.items():
+            expected[token] += bias
         for token in {*prompt, *drawn}:
             z, r = expected[token], way.repetition_penalty
             expected[token] = z / r if z > 0 else z * r
@@ -274,6 +278,11 @@ def test_temperature_zero_is_greedy_after_the_penalty() -> None:
         {"frequency_penalty": 3},
         {"frequency_penalty": float("nan")},
         {"presence_penalty": True},
+        {"logit_bias": {5: 101}},
+        {"logit_bias": {-1: 1.0}},
+        {"logit_bias": {"a": 1.0}},
+        {"logit_bias": {5: True}},
+        {"logit_bias": 5},
         {"max_new_tokens": 0},
         {"stop": ("",)},
         {"stop": (3,)},

@@ -216,10 +216,10 @@ class Constraint:
     def _walk(self, tree: _Tree, state: State) -> Iterator[tuple[list[int], State]]:
         """The tokens of a tree that may come, and the state after them."""
         at: list[State] = [state] * (tree.height + 1)
-        bytes, depths, sizes, ids = tree.bytes, tree.depths, tree.sizes, tree.ids
-        place, size = 0, len(bytes)
+        values, depths, sizes, ids = tree.values, tree.depths, tree.sizes, tree.ids
+        place, size = 0, len(values)
         while place < size:
-            depth, byte = depths[place], bytes[place]
+            depth, byte = depths[place], values[place]
             before = at[depth]
             following = before.then[byte] if byte in before.then else self.step(before, byte)
             if following is None:
@@ -256,11 +256,11 @@ def _string_at(state: State) -> tuple[Repeat, int, int, Stack] | None:
 class _Tree(NamedTuple):
     """The bytes of all tokens as a tree, each node before those that follow it.
 
-    Of each the byte, its `depth`, how many nodes are below it with itself, and the ids of the
+    Of each the byte's value, its depth, how many nodes are below it with itself, and the ids of the
     tokens that end there.
     """
 
-    bytes: list[int]
+    values: list[int]
     depths: list[int]
     sizes: list[int]
     ids: list[list[int] | None]
@@ -275,8 +275,8 @@ def _tree(tokens: Mapping[bytes, list[int]]) -> _Tree:
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         _close(tree, path, shared)
         for depth in range(shared, len(text)):
-            path.append(len(tree.bytes))
-            tree.bytes.append(text[depth])
+            path.append(len(tree.values))
+            tree.values.append(text[depth])
             tree.depths.append(depth)
             tree.sizes.append(0)
             tree.ids.append(None)
@@ -290,7 +290,7 @@ def _close(tree: _Tree, path: list[int], depth: int) -> None:
     """Note the sizes of what is open below a depth."""
     while len(path) > depth:
         place = path.pop()
-        tree.sizes[place] = len(tree.bytes) - place
+        tree.sizes[place] = len(tree.values) - place
 
 
 class Vocabulary:

@@ -99,7 +99,7 @@ def object_grammar(members: Sequence[tuple[str, Node, bool]]) -> Node:
     first: Node = _text("}")
     later: Node = first
     for name, value, is_required in reversed(members):
-        parts = [_spelled(name), BLANKS, _text(":"), value, BLANKS, later]
+        parts: list[Node] = [_spelled(name), BLANKS, _text(":"), value, BLANKS, later]
         begun, continued = Concatenation(parts), Concatenation([_text(","), BLANKS, *parts])
         first = begun if is_required else Choice([begun, first])
         later = continued if is_required else Choice([continued, later])
@@ -201,7 +201,12 @@ _NUMBER = Concatenation(
 _BOOLEAN, _NULL = Choice([_text("true"), _text("false")]), _text("null")
 _ANY = Rule()
 _ANY.body = Choice([_map(_ANY), _array(_ANY), _string(), _NUMBER, _BOOLEAN, _NULL])
-_SIMPLE = {"number": _NUMBER, "integer": _INTEGER, "boolean": _BOOLEAN, "null": _NULL}
+_SIMPLE: dict[str, Node] = {
+    "number": _NUMBER,
+    "integer": _INTEGER,
+    "boolean": _BOOLEAN,
+    "null": _NULL,
+}
 _IS_TYPE: dict[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),

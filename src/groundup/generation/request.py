@@ -151,7 +151,7 @@ class SequenceState:
         self.stop_ids = ends | frozenset(self.sampling.stop_ids)
         self._constraint = _constraint(config, request, tokenizer)
         self._state = None if self._constraint is None else self._constraint.begin
-        unknown = next((i for i, _ in self.sampling.logit_bias if i >= config.vocab_size), None)
+        unknown = next((i for i in self.sampling.biases if i >= config.vocab_size), None)
         if unknown is not None:
             raise UserError(
                 f"logit_bias has token id {unknown}, outside the model's vocabulary of "

@@ -9,7 +9,7 @@ and their order are those of Hugging Face's `generate`. Every row of a batch may
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
 from operator import index
@@ -76,9 +76,9 @@ class Sampling:
     """Is subtracted once from the logit of each token of the completion so far (OpenAI)."""
     frequency_penalty: ranges.TokenPenalty = 0.0
     """Is subtracted from such a logit as often as its token was drawn (OpenAI)."""
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    """Pairs of a token's id and what is added to its logit, -100 to 100, before any penalty
-    (OpenAI); a mapping may stand for them."""
+    logit_bias: Mapping[Any, float] | tuple[tuple[int, float], ...] = ()
+    """From a token's id to what is added to its logit, -100 to 100, before any penalty (OpenAI);
+    kept as pairs."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _items(self.stop))
@@ -137,6 +137,11 @@ class Sampling:
     def is_greedy(self) -> bool:
         """Whether it always takes the most probable token."""
         return self.temperature < _GREEDY_BELOW
+
+    @property
+    def biases(self) -> dict[int, float]:
+        """The logit biases by their tokens."""
+        return dict(self.logit_bias)
 
 
 _RANGES = get_type_hints(Sampling, include_extras=True)
@@ -220,7 +225,7 @@ class BatchedSampling:
         )
         self.random = any(not one.is_greedy for one in samplings)
         biases = [
-            (row, id, bias) for row, one in enumerate(samplings) for id, bias in one.logit_bias
+            (row, id, bias) for row, one in enumerate(samplings) for id, bias in one.biases.items()
         ]
         self.biases = None
         if biases:
