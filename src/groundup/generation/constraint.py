@@ -310,21 +310,22 @@ class Vocabulary:
             )
         silent = ends | tokenizer.hidden_ids
         self.spelled = {
-            id: bytes
+            id: spelled
             for id in range(self.size)
-            if id not in silent and (bytes := tokenizer.token_bytes(id))
+            if id not in silent and (spelled := tokenizer.token_bytes(id))
         }
         tokens, rest = dict[bytes, list[int]](), dict[bytes, list[int]]()
         # Most tokens are some whole characters, which leave a string a string wherever it stands.
         texts = dict[int, int]()
-        for id, bytes in self.spelled.items():
-            tokens.setdefault(bytes, []).append(id)
-            if length := _characters(bytes):
+        for id, spelling in self.spelled.items():
+            tokens.setdefault(spelling, []).append(id)
+            if length := _characters(spelling):
                 texts[id] = length
             else:
-                rest[bytes] = tokens[bytes]
+                rest[spelling] = tokens[spelling]
         self.tree, self.rest = _tree(tokens), _tree(rest)
-        self.texts, self.lengths = np.array([*texts]), np.array([*texts.values()])
+        self.texts = np.array([*texts], dtype=np.int64)
+        self.lengths = np.array([*texts.values()], dtype=np.int64)
         self.longest_text = max(texts.values(), default=0)
         self._tokens, self._longest = tokens, self.tree.height
         self.constraint = lru_cache(_GRAMMARS)(lambda grammar: Constraint(grammar, self))
@@ -387,11 +388,11 @@ def _behind(constraint: Constraint, state: State) -> tuple[Int16[Tensor, " vocab
     return behind, int(behind.min())
 
 
-def _characters(bytes: bytes) -> int:
+def _characters(token: bytes) -> int:
     """The number of characters of a token that are themselves within a JSON string; else 0."""
     try:
-        text = bytes.decode()
+        text = token.decode()
     except UnicodeDecodeError:
         return 0
-    plain = all(byte >= 0x20 for byte in bytes) and not {*bytes} & {*b'"\\'}
+    plain = all(byte >= 0x20 for byte in token) and not {*token} & {*b'"\\'}
     return len(text) if plain else 0
