@@ -256,6 +256,7 @@ def test_completions_are_what_the_file_of_a_schema_describes(
     file.write_text(json.dumps(schema))
     rows = complete(ROWS[:1] * 3, way, schema=file)
     assert all(json.loads(row["text"]) in ({"a": 1}, {"a": 2}) for row in rows)
+    capsys.readouterr()
     write_completions(folder, ["the sea"], way, as_messages=True, schema=file)
     assert json.loads(capsys.readouterr().out) in ({"a": 1}, {"a": 2})
     with pytest.raises(UserError, match=r"begun with json_schema=.*, not .*=None"):

@@ -165,7 +165,9 @@ def test_an_answer_is_the_json_that_was_asked_for(
         part.choices[0].delta.content or "" for part in say(running, stream=True, **settings)
     ]
     assert "".join(streamed) == choices[0].message.content
-    assert say(running, **settings | {"max_tokens": 3}).choices[0].finish_reason == "length"
+    # Three tokens are enough for {} and the model's end, and for no ship.
+    short = say(running, **settings | {"max_tokens": 3}).choices[0]
+    assert short.finish_reason == ("stop" if is_any else "length")
 
 
 def test_biases_are_those_of_generate(serve: Serve, tiny: Served) -> None:
