@@ -45,12 +45,11 @@ KINDS = ("css", "html.jinja", "js")
 def test_there_is_one_style_sheet_and_one_template_for_every_page_that_is_read() -> None:
     """The X-ray, the page to talk in, and lessons' pages that move draw themselves: they have lines
     of their own, and elements that two of them make alike. Pages that change look
-    again by one script, votes are taken by another, and the blocks of votes and of forms stand
-    apart from the template."""
+    again by one script, votes are taken by another, and forms stand apart from the template."""
     files = {where(path) for path in ROOT.rglob("*.*") if path.suffix in (".css", ".jinja", ".js")}
     assert files == {
         *("report/style.css", "report/page.html.jinja"),
         *(f"report/{page}.{kind}" for page in ("xray", "moving", "chat") for kind in KINDS),
         *("report/elements.js", "report/live.js", "report/ballot.js"),
-        *("report/ballot.html.jinja", "report/fields.html.jinja"),
+        "report/form.html.jinja",
     }

@@ -14,7 +14,7 @@ from tests.conftest import Workshop
 from tests.serve.conftest import answering
 
 from groundup.app.commands.serve import opened_models
-from groundup.app.starting import kinds
+from groundup.app.starting import commands
 from groundup.app.xray import page
 from groundup.serve.admission import Admission
 from groundup.serve.worker import Served
@@ -39,7 +39,7 @@ def show() -> Iterator[Show]:
 
         def start(root: Path, open: Any = opened, look: Any = looked, **door: Any) -> httpx.Client:
             admission = Admission(hosts=["127.0.0.1", "localhost"], **door)
-            at = running.enter_context(answering(Studio(root, admission, open, look, kinds).app))
+            at = running.enter_context(answering(Studio(root, admission, open, look, commands).app))
             return running.enter_context(httpx.Client(base_url=at, timeout=60))
 
         yield start

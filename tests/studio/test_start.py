@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import psutil
@@ -24,13 +25,13 @@ from tests.studio.conftest import Show
 from groundup.app.cli import app
 from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, STAGES
-from groundup.app.starting import kinds
+from groundup.app.starting import commands
 from groundup.errors import UserError
 from groundup.runs.files import write_kept
 from groundup.runs.folder import is_finished, read_run, read_status, utc_now
+from groundup.studio.commands import NO, YES, arguments, as_text, below, values_of
 from groundup.studio.jobs import Job, Jobs, command_lines
 from groundup.studio.runs import is_place
-from groundup.studio.words import NO, YES, below, typed, typed_again, words
 
 # As long as a busy machine takes for some steps of a tiny model.
 PATIENCE = 120
@@ -221,7 +222,7 @@ def test_a_run_goes_on_as_what_a_stage_can_take(trained: Path, show: Show) -> No
     client = show(trained)
     page = client.get("/runs/journey/sft").text
     section = page.split('id="next"')[1].split("</section>")[0]
-    taking = {name for name, one in kinds().items() if one.input_for("model") is not None}
+    taking = {name for name, one in commands().items() if one.input_for("model") is not None}
     assert set(re.findall(r"stage=([\w-]+)&amp;from=journey%2Fsft", section)) == taking
     assert {"dpo", "reward", "eval"} <= taking and not {"data", "tokenizer"} & taking
     form = client.get("/start?stage=dpo&from=journey/sft").text
@@ -258,21 +259,21 @@ def test_a_run_that_says_anything_of_its_settings_hides_nothing(trained: Path, s
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
 def test_the_words_of_a_run_are_its_settings(workshop: Workshop, stage: str) -> None:
-    folder, kind = workshop.finished(stage), kinds()[stage]
+    folder, command = workshop.finished(stage), commands()[stage]
     config = read_run(folder)["config"]
-    given = words(kind, typed_again(kind, config, str) | {"out": str(folder)})
+    given = arguments(command, values_of(command, config, str) | {"out": str(folder)})
     _, bound, _ = app.parse_args(given)
     bound.apply_defaults()
     bound.arguments.pop("mine")
     found = configured(STAGES[stage].config, bound.arguments)
     assert found.model_dump(mode="json") == config
-    assert kind.check(given) == folder
+    assert command.check(given) == folder
 
 
 def test_nothing_that_is_typed_is_another_option() -> None:
-    kind = kinds()["sft"]
-    given = words(
-        kind,
+    command = commands()["sft"]
+    given = arguments(
+        command,
         {
             "model": "--help",
             "data": "a.jsonl 'b c.jsonl' --out=/etc --version",
@@ -291,15 +292,15 @@ def test_nothing_that_is_typed_is_another_option() -> None:
         *("--use-dora", "--no-double-quant", "--out", "x"),
     ]
     with pytest.raises(UserError, match="must be a whole number"):
-        kind.check(given)
+        command.check(given)
     with pytest.raises(UserError, match="quotation mark that is not closed"):
-        words(kind, {"data": "it's"})
+        arguments(command, {"data": "it's"})
 
 
 def test_values_are_typed_as_they_are_read() -> None:
-    assert typed(None) == "" and typed(True) == YES and typed(0.5) == "0.5"
-    assert typed(["a", "b c"]) == "a 'b c'"
-    assert typed({"world": [0.7, 0.15], "thinking": False}) == "world=0.7,0.15 thinking=false"
+    assert as_text(None) == "" and as_text(True) == YES and as_text(0.5) == "0.5"
+    assert as_text(["a", "b c"]) == "a 'b c'"
+    assert as_text({"world": [0.7, 0.15], "thinking": False}) == "world=0.7,0.15 thinking=false"
 
 
 def test_a_long_command_has_an_option_to_a_line() -> None:
@@ -379,7 +380,7 @@ def test_a_record_of_another_process_is_none_of_a_living_one(here: Path) -> None
     later = Jobs(here / "runs", here)
     found = later.of("base")
     assert found is not None and not found.lives and not later.alive()
-    for damaged in ("{", "{}", json.dumps(known | {"words": [3]}), json.dumps([known])):
+    for damaged in ("{", "{}", json.dumps(known | {"arguments": [3]}), json.dumps([known])):
         record.write_text(damaged)
         assert later.of("base") is None and later.alive() == []
     assert job.path == "base"
@@ -456,8 +457,173 @@ def test_a_command_that_nothing_can_be_kept_of_is_ended(here: Path) -> None:
     assert not [one for one in psutil.Process().children() if "doctor" in one.cmdline()]
 
 
+def test_patterns_name_files_as_in_a_terminal(here: Path, show: Show) -> None:
+    for name in ("b.txt", "a.txt", "with space.txt", ".hidden.txt", "[x].md", "q.md"):
+        (here / name).write_text("the sea")
+    command = commands()["sft"]
+
+    def data(text: str, **more: Any) -> list[str]:
+        return arguments(command, {"data": text, "out": "x"}, **more)[2:-2]
+
+    assert data("*.txt q.md") == ["a.txt", "b.txt", "with space.txt", "q.md"]
+    assert data("'[x].md'") == ["[x].md"], "a file of that name, as of a run that had it"
+    assert data("?.md") == ["q.md"] and data("hub:owner/name") == ["hub:owner/name"]
+    with pytest.raises(UserError, match=r"--data='\*\.csv' matches nothing in .*; name"):
+        data("*.csv")
+    with pytest.raises(UserError, match=r"is a pattern, for which no folder"):
+        data("*.txt", expand=False)
+    with pytest.raises(UserError, match=r"matches 3 names, such as a.txt and b.txt; give one"):
+        arguments(command, {"model": "*.txt", "out": "x"})
+    # Names of data sets in a table are patterns of the stage's own.
+    assert arguments(command, {"mixture": "*=0.5"}) == ["sft", "--mixture.*", "0.5"]
+
+    form = {"stage": "tokenizer", "data": "*.csv", "out": "runs/x", "show": "on"}
+    page = show(here / "runs").post("/start", data=form)
+    assert page.status_code == 400 and "matches nothing" in box(page)
+    assert re.findall(r'<div class="field wrong">.*?name="(\w+)"', page.text, re.DOTALL) == ["data"]
+    open_to_all = show(here / "runs", is_local=False)
+    listed = open_to_all.post("/start", data=form | {"data": "*.txt"})
+    assert listed.status_code == 400 and "a.txt" not in listed.text
+
+
+# Recipes.
+
+STEPS = """# Two vocabularies: groundup run two
+[first]
+stage = "tokenizer"
+data = "{data}"
+vocab_size = 320
+
+[second]
+stage = "pretrain"
+tokenizer = "first"
+data = "{data}"
+steps = 40
+rows = 64
+depth = 1
+width = 64
+context = 64
+micro_rows = 2
+save_every = 2
+compile = "off"
+threads = 1
+dtype = "float32"
+"""
+
+
+def test_a_recipe_is_chosen_started_stopped_and_continued(
+    workshop: Workshop, show: Show, here: Path
+) -> None:
+    (here / "runs" / "two.toml").write_text(STEPS.format(data=workshop.data))
+    (here / "runs" / "other.toml").write_text('[tool.ruff]\nselect = ["E"]\n')
+    client, out = show(here / "runs"), here / "runs" / "two"
+    assert 'href="/start?stage=run"' in client.get("/start").text
+    chosen = client.get("/start?stage=run").text
+    for name in ("quickstart", "alignment", "runs/two.toml"):
+        link = f"/start?{urlencode({'stage': 'run', 'recipe': name})}"
+        assert f'href="{html.escape(link)}"' in chosen
+    assert "Two vocabularies" in chosen and "other.toml" not in chosen
+    form = client.get("/start?stage=run&recipe=runs/two.toml").text
+    assert "vocab_size 320" in form and 'value="runs/two"' in form
+
+    data = {"stage": "run", "recipe": "runs/two.toml", "out": "runs/two"}
+    shown = client.post("/start", data=data | {"show": "on"})
+    assert "groundup run runs/two.toml --out runs/two" in shown.text and not out.exists()
+    assert client.post("/start", data=data).headers["location"] == "/runs/two"
+    assert 'href="/runs/two">two is running' in client.get("/").text
+    until(lambda: (read_status(out / "second") or {}).get("step", 0) >= 1)
+    # It is one command, and stopped from the page of its run, too; a second start is asked about.
+    page = client.get("/runs/two/second").text
+    assert 'name="run" value="two"' in page and 'href="/runs/two">Its recipe' in page
+    assert "not started from this page" not in page
+    busy = box(client.post("/start", data=data | {"out": "runs/more"}))
+    assert "two runs now" in busy and "second" not in busy
+    assert "1 of 2 runs done" in client.get("/runs/two").text
+    assert client.post("/stop", data={"run": "two"}).headers["location"] == "/runs/two"
+    until(lambda: (read_status(out / "second") or {})["state"] == "stopped")
+    until(lambda: 'id="continue"' in client.get("/runs/two/second").text)
+    assert 'id="continue"' in client.get("/runs/two").text
+
+    assert client.post("/continue", data={"run": "two"}).status_code == 303
+    until(lambda: is_finished(out / "second"))
+    until(lambda: "2 of 2 runs done" in client.get("/runs/two").text)
+    until(lambda: "running" not in client.get("/runs/two").text.split("<table>")[0])
+    page = client.get("/runs/two").text
+    assert 'id="continue"' not in page and 'id="stop"' not in page
+
+
+def test_a_recipe_that_cannot_be_run_starts_nothing(show: Show, here: Path) -> None:
+    client = show(here / "runs")
+    (here / "runs" / "bad.toml").write_text('[sft]\nsteps = "many"\n')
+    (here / "bomb.toml").write_text("# x\n" * 2**17)
+    os.mkfifo(here / "pipe.toml")
+    for more, said in (
+        ({"recipe": ""}, "RECIPE is missing"),
+        ({"recipe": "nowhere"}, "there is no recipe file 'nowhere'"),
+        ({"recipe": "runs/bad.toml"}, "nothing is there for sft to start from"),
+        ({"recipe": "quickstart", "minutes": "-1"}, "--minutes=-1 must be"),
+        ({"recipe": "quickstart", "out": "elsewhere"}, "does not lie below"),
+        ({"recipe": "*.toml"}, "matches 2 names"),
+    ):
+        page = client.post("/start", data={"stage": "run"} | more)
+        assert page.status_code == 400 and said in box(page), more
+    # What only follows a link reads no file but those that are listed.
+    for name in ("pipe.toml", "bomb.toml", "/dev/zero", "../x", "\0"):
+        page = client.get("/start", params={"stage": "run", "recipe": name})
+        assert page.status_code == 200 and "Recipes" in page.text
+    assert not (here / "cache").exists()
+    open_to_all = show(here / "runs", is_local=False)
+    for name in ("runs/bad.toml", "bomb.toml"):
+        form = {"stage": "run", "recipe": name, "show": "on"}
+        refused = open_to_all.post("/start", data=form)
+        assert refused.status_code == 400 and "none of those that come along" in refused.text
+
+
+def test_a_recipe_that_was_begun_in_a_terminal_is_shown(trained: Path, show: Show) -> None:
+    folder = trained / "journey"
+    text = '[tokenizer]\ndata = "x"\n[pretrain]\n[sft]\n[dpo]\n'
+    (folder / "recipe.toml").write_text(text)
+    plan = {"minutes": 3, "settings": {"sft": {"steps": 7}}, "reasons": {"sft.steps": "by a watch"}}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    client = show(trained)
+    page = client.get("/runs/journey").text
+    assert "3 of 4 runs done" in page and "not begun" in page and "by a watch" in page
+    assert 'href="/start?stage=run&amp;again=journey"' in page
+    assert 'href="/runs/journey">Its recipe' in client.get("/runs/journey/sft").text
+    form = client.get("/start?stage=run&again=journey").text
+    assert 'name="again" value="journey"' in form and 'value="shown/journey"' in form
+    for anything in (
+        "{",
+        "[]",
+        '{"reasons": [], "settings": 3}',
+        '{"reasons": {"a": 1}, "settings": {}}',
+    ):
+        (folder / "plan.json").write_text(anything)
+        assert client.get("/runs/journey").status_code == 200
+    # Links lead nowhere, and no other folder is named.
+    (folder / "recipe.toml").rename(trained.parent / "elsewhere.toml")
+    (folder / "recipe.toml").symlink_to(trained.parent / "elsewhere.toml")
+    assert client.get("/runs/journey").status_code == 404
+    for path in ("/runs/%2e%2e%2f", "/runs//etc", "/runs/journey/none"):
+        assert client.get(path).status_code == 404
+
+
+def test_a_studio_of_a_folder_around_stops_what_was_started_in_it(here: Path, show: Show) -> None:
+    (here / "runs" / "near").mkdir()
+    near, around = Jobs(here / "runs" / "near", here), Jobs(here / "runs", here)
+    beside = Jobs(here / "runs" / "other", here)
+    job = near.start("base", "serve", {}, ["studio", str(here), "--port", "0"])
+    assert [one.path for one in around.alive()] == ["near/base"] and not beside.alive()
+    assert around.of("near/base") is not None and beside.of("../near/base") is None
+    until(lambda: "Ctrl-C" in job.said())
+    client = show(here / "runs")
+    assert "near/base is starting" in client.get("/").text
+    assert client.post("/stop", data={"run": "near/base"}).status_code == 303
+    until(lambda: not around.alive() and not near.alive())
+
+
 def test_a_tilde_stands_for_the_home_as_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    kind = kinds()["sft"]
-    found = words(kind, {"model": "~/base", "data": "~/a '~/b c'", "out": "x"})
+    command = commands()["sft"]
+    found = arguments(command, {"model": "~/base", "data": "~/a '~/b c'", "out": "x"})
     assert {"/home/me/base", "/home/me/a", "/home/me/b c"} <= set(found)

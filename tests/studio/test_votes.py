@@ -67,6 +67,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with three models and prompts; commands are run in the folder above."""
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     shutil.copytree(models, tmp_path / "runs")
     (tmp_path / "runs" / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
     monkeypatch.chdir(tmp_path)
@@ -499,12 +500,74 @@ def test_where_everybody_may_vote_nobody_names_files(root: Path, show: Show) -> 
 def test_a_page_that_is_not_known_says_how_to_go_on(root: Path, voter: Voter, show: Show) -> None:
     voter.begin()
     voter.choose("left")
+    save_tiny(root / "omega", 9, ends=True)
+    for at in (voter.at, "/vote/0123456789abcdef", "/vote/..%2fx"):
+        answer = show(root).get(at)
+        assert answer.status_code == 404 and "begin with the same once more" in read_text(answer)
+        assert '<a href="/vote">' in answer.text
+
+
+def test_what_was_typed_is_gone_on_with_by_a_studio_that_is_started_anew(
+    root: Path, voter: Voter, show: Show
+) -> None:
+    voter.begin()
+    voter.choose("left")
+    second = voter.look()
     anew = Voter(show(root), voter.at)
-    answer = anew.client.get(voter.at)
-    assert answer.status_code == 404 and "begin with the same once more" in read_text(answer)
-    assert '<a href="/vote">' in answer.text
-    anew.begin()
-    assert anew.at == voter.at and "<h1>Prompt 2 of 4</h1>" in anew.look()
+    # A page from before: its answers are not drawn yet, and it leads back to them.
+    late = anew.choose("left", second)
+    assert late.status_code == 400 and f'href="{voter.at}"' in late.text
+    page = anew.look()
+    assert "<h1>Prompt 2 of 4</h1>" in page and sides(page) == sides(second)
+    anew.choose("right", page)
+    assert len(logged(root / "votes.jsonl")) == 2
+    # The form leads there, too, and begins with what was typed where it is asked for.
+    form = anew.client.get("/vote").text
+    assert f'<a href="{voter.at}">Go on with alpha and omega (ann, votes.jsonl)</a>' in form
+    assert PROMPTS[3] not in form
+    again = f"/vote?like={voter.at.removeprefix('/vote/')}"
+    assert html.escape(again) in anew.result()
+    assert PROMPTS[3] in anew.client.get(again).text
+
+
+def test_what_was_told_stays_final_in_a_studio_that_is_started_anew(
+    root: Path, voter: Voter, show: Show
+) -> None:
+    voter.begin()
+    voter.choose("left")
+    voter.look()
+    voter.answers()
+    anew = Voter(show(root), voter.at)
+    assert 'value="undo"' not in anew.look() + anew.result()
+    anew.begin(typed=PROMPTS[0])  # in another form, of the same log and person
+    assert "<h1>What the votes say</h1>" in anew.look()
+    assert "Undo the last vote" not in anew.result()
+
+
+def test_where_everybody_may_vote_nobody_sees_what_others_typed(
+    root: Path, voter: Voter, show: Show
+) -> None:
+    voter.begin(typed="", file="prompts.txt")
+    for page in (show(root, is_local=False).get("/vote"), show(root).get("/vote")):
+        listed = "Go on with alpha and omega" in page.text
+        assert listed == ('name="file"' in page.text)
+    # Nor is a record a way to a file.
+    assert show(root, is_local=False).get(voter.at).status_code == 403
+
+
+def test_a_file_of_prompts_may_be_named_by_a_pattern(root: Path, voter: Voter) -> None:
+    voter.begin(typed="", file="pro*.txt")
+    assert "<h1>Prompt 1 of 4</h1>" in voter.look()
+    (root / "prose.txt").write_text("What?\n")
+    for pattern, told in (
+        ("pro*.txt", "matches 2 files"),
+        ("none*", "matches nothing"),
+        ("../*.txt", "must be a file below"),
+        ("/etc/*", "must be a file below"),
+    ):
+        answer = voter.client.post("/vote", data=FORM | {"typed": "", "file": pattern})
+        assert answer.status_code == 400 and told in read_text(answer)
+        assert 'class="field wrong"' in answer.text
 
 
 # The log beside others.
@@ -627,10 +690,8 @@ const pressed = [];
 let now = 0;
 globalThis.performance = { now: () => now };
 globalThis.document = {
-  querySelector: selector => selector !== "form.ballot" ? null : {
-    addEventListener: (name, does) => { heard[name] = does; },
-    querySelectorAll: () => buttons,
-  },
+  querySelector: selector =>
+    selector !== "form.ballot" ? null : { querySelectorAll: () => buttons },
 };
 globalThis.addEventListener = (name, does) => { heard[name] = does; };
 const submit = () => {
@@ -669,6 +730,22 @@ def test_a_ballot_is_sent_once_and_not_by_the_second_of_two_clicks() -> None:
       console.log(JSON.stringify(went));
     """
     assert in_browser(steps) == [False, False, True, False, True]
+
+
+@NODE
+def test_the_second_of_two_clicks_on_the_last_ballot_follows_no_link_of_the_next_page() -> None:
+    steps = """
+      const click = on => {
+        let goes = true;
+        const target = { closest: selector => selector === "a, button" && on };
+        heard.click({ target, preventDefault() { goes = false; } });
+        return goes;
+      };
+      const went = [click(true), click(false)];  // what is no link or button does as it does
+      now = 400;
+      console.log(JSON.stringify([...went, click(true)]));
+    """
+    assert in_browser(steps) == [False, True, True]
 
 
 def in_browser(steps: str) -> Any:

@@ -93,6 +93,12 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
+def shipped_text(name: str) -> str:
+    """A recipe that comes with the package, as it was written."""
+    file = resources.files("groundup.app.recipes") / f"{name}.toml"
+    return file.read_text(encoding="utf-8")
+
+
 def read_recipe(source: Path | str) -> Recipe:
     """Read a recipe from a file, or by the name of one that comes with the package.
 
@@ -102,10 +108,7 @@ def read_recipe(source: Path | str) -> Recipe:
     path = Path(source)
     check_text("the recipe's name", path)
     if str(source) in shipped() and not path.is_file():
-        text = (resources.files("groundup.app.recipes") / f"{source}.toml").read_text(
-            encoding="utf-8"
-        )
-        return _recipe(str(source), text, Path())
+        return _recipe(str(source), shipped_text(str(source)), Path())
     return replace(_recipe(path.stem, _read(path), path.parent), file=path)
 
 

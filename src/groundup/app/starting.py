@@ -1,14 +1,18 @@
 """What a form in a browser must know of the stages, and what it judges their commands by.
 
 A form is made of the same config as the command, in the order and the groups of --help, and what is
-typed in it is read by the command line itself.
+typed in it is read by the command line itself. A recipe is only parsed to be shown; it is checked,
+for which a reward of one's own is imported, when somebody asks for its command or starts it.
 """
 
 from __future__ import annotations
 
+import re
 import threading
+import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from itertools import takewhile
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -19,10 +23,13 @@ from pydantic.fields import FieldInfo
 from groundup.app.cli import app, misread
 from groundup.app.commands.options import spelled, told
 from groundup.app.commands.stages import fields, group, located
+from groundup.app.recipe import read_recipe, shipped, shipped_text
+from groundup.app.recipe_folder import FILE, read_tables, runs_of
 from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, INPUTS, RESUMES, STAGES, Stage
 from groundup.errors import UserError
-from groundup.studio.words import Kind, Setting, typed
+from groundup.studio.commands import RECIPE, Command, Recipes, Setting, Step, as_text, named_from
+from groundup.train import ranges
 
 # What most people set, behind what a stage cannot do without.
 _LEADING = ("out", "minutes", "steps", "epochs", "learning_rate", "adapter", "seed")
@@ -37,16 +44,20 @@ _TITLES: Mapping[str, str] = {
     "results": "Measure",
 }
 _reading = threading.Lock()
+_OPTIONS = ("minutes", "out")
+# Of files that may be recipes, so many are read, of so many bytes.
+_MOST_FILES, _MOST_BYTES, _MOST_LETTERS = 200, 2**18, 240
 
 
 @cache
-def kinds() -> dict[str, Kind]:
-    """All that can be started from a form, by name: stages, then experiments."""
-    stages = {name: _kind(stage, _TITLES[stage.makes]) for name, stage in STAGES.items()}
-    return stages | {name: _kind(one, "Experiments") for name, one in EXPERIMENTS.items()}
+def commands() -> dict[str, Command]:
+    """All that can be started from a form, by name: recipes, stages, then experiments."""
+    stages = {name: _command(stage, _TITLES[stage.makes]) for name, stage in STAGES.items()}
+    experiments = {name: _command(one, "Experiments") for name, one in EXPERIMENTS.items()}
+    return {"run": _recipe_command()} | stages | experiments
 
 
-def _kind(stage: Stage, title: str) -> Kind:
+def _command(stage: Stage, title: str) -> Command:
     settings = [
         _setting(stage, name, field)
         for name, field in fields(stage)
@@ -60,11 +71,11 @@ def _kind(stage: Stage, title: str) -> Kind:
             group(stage, one.name).sort_key,
         )
     )
-    return Kind(
+    return Command(
         name=stage.name,
-        command=stage.command,
+        subcommand=stage.command,
         help=stage.help,
-        more=stage.more,
+        notes=stage.more,
         group=title,
         makes=stage.makes,
         start=stage.start,
@@ -75,28 +86,28 @@ def _kind(stage: Stage, title: str) -> Kind:
 
 
 def _setting(stage: Stage, name: str, field: FieldInfo) -> Setting:
-    kinds = set(_parts(field.annotation))
-    choices = [one for kind in kinds if get_origin(kind) is Literal for one in get_args(kind)]
+    types = set(_parts(field.annotation))
+    choices = [one for each in types if get_origin(each) is Literal for one in get_args(each)]
     required = field.is_required()
     return Setting(
         name=name,
         option=spelled(name),
-        said=told(field),
+        help=told(field),
         group=str(group(stage, name).name),
-        how=(
+        type=(
             "flag"
-            if bool in kinds and dict not in kinds
-            else "several"
-            if tuple in kinds and dict not in kinds
+            if bool in types and dict not in types
+            else "list"
+            if tuple in types and dict not in types
             else "table"
-            if dict in kinds
-            else "line"
+            if dict in types
+            else "text"
         ),
-        default="" if required else typed(field.default),
+        default="" if required else as_text(field.default),
         choices=[str(one) for one in choices],
         accepts=INPUTS.get(name, ()),
         required=required and name != "out",
-        leads=required or name in _LEADING,
+        leading=required or name in _LEADING,
         positional=name == stage.positional,
     )
 
@@ -109,18 +120,118 @@ def _parts(annotation: Any) -> list[Any]:
     return [annotation] if origin is None else [annotation, origin]
 
 
-def _check(stage: Stage, words: Sequence[str]) -> Path:
-    """The folder that a command would write; `UserError` for what is wrong with its words.
+def _check(stage: Stage, arguments: Sequence[str]) -> Path:
+    """The folder that a command would write; `UserError` for what is wrong with its arguments.
 
     Nothing is downloaded for that: what only its data or a model tell, the command itself says.
     """
-    try:
-        with _reading:
-            _, bound, _ = app.parse_args(list(words))
-    except CycloptsError as error:
-        # The form is the help that a terminal would be pointed to.
-        raise UserError(misread(error, words).partition(" See: groundup ")[0]) from None
-    bound.apply_defaults()
-    given = dict(bound.arguments)
+    given = _parsed(arguments)
     given.pop("mine", None)
     return configured(stage.config, located(stage, given, fetch=False), spelled).out
+
+
+def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
+    try:
+        with _reading:
+            _, bound, _ = app.parse_args(list(arguments))
+    except CycloptsError as error:
+        # The form is the help that a terminal would be pointed to.
+        raise UserError(misread(error, arguments).partition(" See: groundup ")[0]) from None
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+# Recipes.
+
+
+def _recipe_command() -> Command:
+    said = {
+        one.name.lstrip("-").lower(): one.parameter.help or ""
+        for one in app["run"].assemble_argument_collection()
+    }
+    recipe = Setting(
+        RECIPE,
+        "RECIPE",
+        said[RECIPE],
+        "",
+        "text",
+        accepts=(RECIPE,),
+        required=True,
+        leading=True,
+        positional=True,
+    )
+    rest = [Setting(name, spelled(name), said[name], "", "text", leading=True) for name in _OPTIONS]
+    return Command(
+        name="run",
+        subcommand="run",
+        help="Run a whole recipe: every stage of it, one after the other.",
+        notes=[RESUMES],
+        group="Run a whole recipe",
+        makes=RECIPE,
+        start=None,
+        settings=[recipe, *rest],
+        resumes=True,
+        check=_check_recipe,
+        recipes=Recipes(_recipes, _steps),
+    )
+
+
+def _check_recipe(arguments: Sequence[str]) -> Path:
+    """The folder that a recipe would be run in; `UserError` for what is wrong with it."""
+    given = _parsed(arguments)
+    ranges.check("--minutes", given["minutes"], ranges.Minutes | None, "or leave it out")
+    found = read_recipe(given[RECIPE])
+    return given["out"] or Path(found.name)
+
+
+def _recipes(root: Path) -> dict[str, str]:
+    """The recipes that come along and the files in and near the root, with what they are for."""
+    found = {name: _purpose(shipped_text(name), name) for name in shipped()}
+    here = Path.cwd()
+    for file in sorted([*root.glob("*.toml"), *root.glob("[!.]*/*.toml")])[:_MOST_FILES]:
+        # What a recipe's own folder has of it is continued and not begun.
+        if file.name != FILE and not file.name.startswith(".") and _tables(file):
+            name = named_from(file, here)
+            found[name] = _purpose(file.read_text(encoding="utf-8-sig"), name)
+    return found
+
+
+def _purpose(text: str, name: str) -> str:
+    """The first sentence of the comment that a recipe begins with, else its runs."""
+    lines = takewhile(lambda line: re.match("# *[^# ]", line), text.splitlines())
+    said = " ".join(line.removeprefix("#").strip() for line in lines).replace("`", "")
+    said = re.split(rf":? *groundup (?:run )?{re.escape(Path(name).stem)}|\. (?=[A-Z])", said)[0]
+    return _line(said) if said else ", ".join(tomllib.loads(text))
+
+
+def _steps(source: str) -> list[Step]:
+    """The runs of a recipe, by its name, its file or the folder that it was begun in."""
+    path = Path(source)
+    if source in shipped() and not path.is_file():
+        tables = tomllib.loads(shipped_text(source))
+    else:
+        tables = _tables(path / FILE if path.is_dir() else path) if source else {}
+    steps = []
+    for title, table in tables.items():
+        settings = {
+            name: as_text(value) for name, value in table.items() if name not in ("stage", "seeds")
+        }
+        said = _line(", ".join(f"{name} {value}" for name, value in settings.items()))
+        stage = str(table.get("stage", title))
+        steps += [Step(name, stage, said) for name in runs_of(title, table)]
+    return steps
+
+
+def _tables(file: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a recipe's file; none of any other, of a link, or of one without end."""
+    try:
+        is_small = not file.is_symlink() and file.is_file() and file.stat().st_size < _MOST_BYTES
+    except (OSError, ValueError):
+        return {}
+    tables = read_tables(file) if is_small else None
+    known = [str(table.get("stage", title)) in STAGES for title, table in (tables or {}).items()]
+    return tables if tables and all(known) else {}
+
+
+def _line(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]} …"

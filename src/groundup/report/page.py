@@ -19,10 +19,9 @@ from typing import TypeAlias
 import jinja2
 from markupsafe import Markup, escape
 
-from groundup.report.ballot import Ballot, Questionnaire
 from groundup.report.claim import Claim, Outcome
-from groundup.report.fields import Button, Settings
 from groundup.report.figure import Plot
+from groundup.report.form import Ballot, Form
 from groundup.report.table import Mark, Table
 from groundup.runs.files import write_bytes
 
@@ -172,21 +171,6 @@ class Links:
 
 
 @dataclass(frozen=True)
-class Form:
-    """A text to send to an address, with what goes along unseen and what may be ticked."""
-
-    action: str
-    label: str
-    name: str
-    most: int
-    """The most characters of the text."""
-    hidden: Mapping[str, str]
-    choices: Mapping[str, str]
-    """What may be ticked, by its name: the words beside it."""
-    button: str
-
-
-@dataclass(frozen=True)
 class Live:
     """A page that a server makes anew: the address of `live.js`, which looks again."""
 
@@ -195,9 +179,9 @@ class Live:
 
 
 _Text: TypeAlias = str | Note | Box | Heading | Listing | Claims | Links
-_Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans | Form | Settings | Button
+_Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans | Form | Ballot
 # As text, for a fold holds blocks itself.
-Block: TypeAlias = "_Text | _Shown | Ballot | Questionnaire | Plots | Fold"
+Block: TypeAlias = "_Text | _Shown | Plots | Fold"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from groundup.runs.console import printable, say
 
 # A conversation of a million tokens has some four megabytes.
 _MOST_BYTES, _BODY_SECONDS = 8 * 2**20, 60
+# A character of a form may take twelve bytes; a stage has up to a hundred settings.
+_FORM_BYTES, _FORM_FIELDS = 2**18, 200
 # What statuses want beside them (RFC 9110, 11.6.1; RFC 6585, 4).
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
 _PORT = re.compile(r":\d*$")
@@ -151,8 +153,8 @@ async def read_body(request: Request, most: int = _MOST_BYTES) -> bytes:
     return bytes(body)
 
 
-async def read_form(request: Request, most: int, most_fields: int) -> dict[str, str]:
-    """The fields of a form that one of our own pages has sent, of so many bytes and fields at most.
+async def read_form(request: Request) -> dict[str, str]:
+    """The fields of a form that one of our own pages has sent, with \\n at the end of each line.
 
     Raises BadRequest.
     """
@@ -160,12 +162,15 @@ async def read_form(request: Request, most: int, most_fields: int) -> dict[str, 
     # origin, as none does today, would at least say that it comes from elsewhere.
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise BadRequest("forms of other sites' pages are not taken", status=403)
-    body = (await read_body(request, most)).decode("utf-8", errors="replace")
+    body = (await read_body(request, _FORM_BYTES)).decode("utf-8", errors="replace")
     try:
-        found = parse_qs(body, keep_blank_values=True, max_num_fields=most_fields)
+        found = parse_qs(body, keep_blank_values=True, max_num_fields=_FORM_FIELDS)
     except ValueError:
-        raise BadRequest(f"the form has more than {most_fields} fields") from None
-    return {name: values[0] for name, values in found.items()}
+        raise BadRequest(f"the form has more than {_FORM_FIELDS} fields") from None
+    # Browsers end a line with both.
+    return {
+        name: values[0].replace("\r\n", "\n").replace("\r", "\n") for name, values in found.items()
+    }
 
 
 # What is refused, in OpenAI's form.

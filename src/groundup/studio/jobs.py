@@ -1,9 +1,9 @@
-"""Commands that the studio has started: each a process of its own, with its words, log and end.
+"""Commands that the studio has started: each a process of its own, with its arguments, log and end.
 
 A process belongs to no terminal, so that neither Ctrl-C in the studio's own nor the end of the
-studio ends it; a later studio finds it again by its record. Records and logs lie in the cache and
-not among the runs: a folder of runs that comes from elsewhere cannot say what is to be started
-here, or which process to stop.
+studio ends it; a later studio finds it again by its record, also a studio of a folder around.
+Records and logs lie in the cache, by the run's folder, and not among the runs: a folder of runs
+that comes from elsewhere cannot say what is to be started here, or which process to stop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,17 @@ _STOPPED = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
 
 @dataclass(frozen=True)
 class Job:
-    """A command that was started for the run at `path`; `words` stand behind `groundup`.
+    """A command that was started for the run at `path`; `arguments` stand behind `groundup`.
 
-    `kind` is the kind of step that it is, `typed` what its form had, and `here` the folder that it
-    was started in, from where its words name others. `code` is what it ended with, None while it
-    runs and where nobody was there to see its end.
+    `command` is its name, `values` what its form had, and `here` the folder that it was started in,
+    from where its arguments name others. `code` is what it ended with, None while it runs and where
+    nobody was there to see its end.
     """
 
     path: str
-    kind: str
-    typed: Mapping[str, str]
-    words: tuple[str, ...]
+    command: str
+    values: Mapping[str, str]
+    arguments: tuple[str, ...]
     here: str
     log: Path
     pid: int
@@ -71,7 +70,7 @@ class Job:
                 text = file.read().decode("utf-8", errors="replace")
         except OSError:
             return ""
-        return printable(text.rpartition(f"{_begun(self.words)}\n")[2])
+        return printable(text.rpartition(f"{_begun(self.arguments)}\n")[2])
 
     def complaint(self) -> str:
         """Why it failed, in its own words."""
@@ -81,9 +80,9 @@ class Job:
         return said or f"it ended with exit code {self.code} and wrote nothing"
 
 
-def command_lines(words: Sequence[str]) -> str:
+def command_lines(arguments: Sequence[str]) -> str:
     """The command as a person writes it in a shell: a long one with an option to a line."""
-    parts = [shlex.quote(word) for word in ("groundup", *words)]
+    parts = [shlex.quote(word) for word in ("groundup", *arguments)]
     line = " ".join(parts)
     if len(line) <= _WIDTH or sys.platform == "win32":
         return line
@@ -92,9 +91,9 @@ def command_lines(words: Sequence[str]) -> str:
     ).removeprefix(" ")
 
 
-def _begun(words: Sequence[str]) -> str:
+def _begun(arguments: Sequence[str]) -> str:
     """What stands in a log where a command begins."""
-    return f"$ groundup {shlex.join(words)}"
+    return f"$ groundup {shlex.join(arguments)}"
 
 
 class Jobs:
@@ -124,7 +123,9 @@ class Jobs:
                     found += [job] if job is not None and job.lives else []
         return found
 
-    def start(self, path: str, kind: str, typed: Mapping[str, str], words: Sequence[str]) -> Job:
+    def start(
+        self, path: str, command: str, values: Mapping[str, str], arguments: Sequence[str]
+    ) -> Job:
         """Start `groundup WORDS` for the run at that path; what it writes goes to its log.
 
         Raises `UserError` where there is no room for its record, or it cannot be started.
@@ -132,26 +133,30 @@ class Jobs:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with locked(self._file(path, "json"), "folder"):
-                return self._started(path, kind, typed, words)
+                return self._started(path, command, values, arguments)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"the command cannot be started here ({error}); start it in a terminal"
             ) from None
 
-    def _started(self, path: str, kind: str, typed: Mapping[str, str], words: Sequence[str]) -> Job:
+    def _started(
+        self, path: str, command: str, values: Mapping[str, str], arguments: Sequence[str]
+    ) -> Job:
         known = self.of(path)
         if known is not None and known.lives:
             raise UserError(f"{path} has been started meanwhile; go back to its page")
         log = self._file(path, "log")
         with open(log, "ab") as file:
-            file.write(f"{_begun(words)}\n".encode("utf-8", errors="backslashreplace"))
+            file.write(f"{_begun(arguments)}\n".encode("utf-8", errors="backslashreplace"))
             file.flush()
-            child = self._spawned(words, file.fileno())
+            child = self._spawned(arguments, file.fileno())
         created = 0.0
         with suppress(psutil.Error):  # it has ended already
             created = psutil.Process(child.pid).create_time()
         here = str(self.here)
-        job = Job(path, kind, dict(typed), tuple(words), here, log, child.pid, created, lives=True)
+        job = Job(
+            path, command, dict(values), tuple(arguments), here, log, child.pid, created, lives=True
+        )
         try:
             self._record(job, None)
         except (OSError, UserError) as error:
@@ -180,11 +185,11 @@ class Jobs:
 
     # Processes.
 
-    def _spawned(self, words: Sequence[str], log: int) -> subprocess.Popen[bytes]:
+    def _spawned(self, arguments: Sequence[str], log: int) -> subprocess.Popen[bytes]:
         environment = {name: one for name, one in os.environ.items() if name != "GROUNDUP_API_KEY"}
         # -P: no file of the folder that it runs in takes the place of a library.
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "groundup", *words],
+            [sys.executable, "-P", "-m", "groundup", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -201,13 +206,12 @@ class Jobs:
 
     # Records.
 
-    @cached_property
+    @property
     def _folder(self) -> Path:
-        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-        return cache_folder() / "studio" / name
+        return cache_folder() / "studio"
 
     def _file(self, path: str, suffix: str) -> Path:
-        name = hashlib.sha256(path.encode()).hexdigest()[:24]
+        name = hashlib.sha256(os.fsencode(self.root / path)).hexdigest()[:24]
         return self._folder / f"{name}.{suffix}"
 
     def _record(self, job: Job, code: int | None) -> None:
@@ -216,27 +220,31 @@ class Jobs:
             known = self.of(job.path) if code is not None else None
             if known is not None and known.pid != job.pid:
                 return
-            line: dict[str, Any] = {"path": job.path, "kind": job.kind, "typed": dict(job.typed)}
-            line |= {"words": list(job.words), "here": job.here, "pid": job.pid}
-            line |= {"created": job.created, "code": code, "time": utc_now()}
+            line: dict[str, Any] = {"folder": str(self.root / job.path), "command": job.command}
+            line |= {"values": dict(job.values), "arguments": list(job.arguments)}
+            line |= {"here": job.here, "pid": job.pid, "created": job.created}
+            line |= {"code": code, "time": utc_now()}
             write_json(self._file(job.path, "json"), line, sync=False)
 
     def _job(self, known: dict[str, Any], log: Path) -> Job | None:
-        path, kind, typed = known.get("path"), known.get("kind"), known.get("typed")
-        words, pid, created = known.get("words"), known.get("pid"), known.get("created")
+        """The job of a record; None for one of a run elsewhere, or that is damaged."""
+        folder, command, values = known.get("folder"), known.get("command"), known.get("values")
+        arguments, pid, created = known.get("arguments"), known.get("pid"), known.get("created")
         code, here = known.get("code"), known.get("here")
         if not (
-            isinstance(path, str)
-            and isinstance(kind, str)
-            and isinstance(typed, dict)
-            and all(isinstance(one, str) for one in typed.values())
-            and isinstance(words, list)
-            and all(isinstance(word, str) for word in words)
+            isinstance(folder, str)
+            and self.root in Path(folder).parents
+            and isinstance(command, str)
+            and isinstance(values, dict)
+            and all(isinstance(one, str) for one in values.values())
+            and isinstance(arguments, list)
+            and all(isinstance(word, str) for word in arguments)
             and isinstance(here, str)
             and is_count(pid)
             and is_number(created)
         ):
             return None
+        path = Path(folder).relative_to(self.root).as_posix()
         child = self._children.get(path)
         if child is not None and child.pid == pid:
             code = child.poll()
@@ -245,7 +253,9 @@ class Jobs:
             lives = code is None and _lives(pid, created)
         asked = pid in self._stopping and lives
         code = code if isinstance(code, int) else None
-        return Job(path, kind, typed, tuple(words), here, log, pid, created, code, lives, asked)
+        return Job(
+            path, command, values, tuple(arguments), here, log, pid, created, code, lives, asked
+        )
 
 
 def _lives(pid: int, created: float) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from groundup.report.figure import Plot
+from groundup.report.form import Button, Field, Fieldset, Form
 from groundup.report.history import History
 from groundup.report.page import (
     PAGE,
@@ -18,7 +19,6 @@ from groundup.report.page import (
     Box,
     Dialogue,
     Fold,
-    Form,
     Heading,
     Links,
     Listing,
@@ -40,7 +40,10 @@ _SAMPLES, _TEXTS, _LETTERS = 8, 200, 20_000
 # More than the tokens that an X-ray looks at have; it says what it leaves out.
 MOST_LETTERS = 2_000
 _NEVER = datetime.fromtimestamp(0, UTC)
-_COLUMNS = ("state", "steps", "training loss", "held out", "size", "started", "talk")
+RUN_COLUMNS = [
+    Column(title)
+    for title in ("state", "steps", "training loss", "held out", "size", "started", "talk")
+]
 # Where the plan has what its reasons name otherwise.
 _PLACES = {"heads": "model.num_attention_heads", "learning_rate": "rates.matrices"}
 # What the names of some parents do not say.
@@ -81,9 +84,8 @@ def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]
     opening: list[Block] = [Links(links)]
     if run.why:
         opening.append(Box(_sentence(f"{run.state}: {run.why}")))
-    columns = [Column(title) for title in _COLUMNS[:5]]
-    row = replace(_row(runs, run, 0), href="")
-    opening.append(Table(columns, [replace(row, cells=row.cells[:5])], corner="run"))
+    row = replace(run_row(runs, run), href="")
+    opening.append(Table(RUN_COLUMNS[:5], [replace(row, cells=row.cells[:5])], corner="run"))
     history = run.history
     sections = [
         Section("Curves", "curves", [Plots(plots)] if plots else []),
@@ -122,15 +124,14 @@ def _page(
 
 
 def _runs_table(runs: Runs, found: Mapping[str, Run]) -> Table:
-    columns = [Column(title) for title in _COLUMNS]
     rows = list[Row | Part]()
     for group, tree in _trees(runs, found):
         rows.append(Part(group or runs.root.name))
-        rows += [_row(runs, *one) for one in tree]
+        rows += [run_row(runs, *one) for one in tree]
     said = [f"**{run.label}**: {run.why}" for run in found.values() if run.why]
     if any(run.holds_model for run in found.values()):
         said.append("What a model does with a text is shown from the page of its run.")
-    return Table(columns, rows, corner="run", title="Runs", remarks=said)
+    return Table(RUN_COLUMNS, rows, corner="run", title="Runs", remarks=said)
 
 
 def _trees(
@@ -173,7 +174,8 @@ def _trees(
         yield group, [one for one in rows if one[0].group == group]
 
 
-def _row(runs: Runs, run: Run, depth: int, elsewhere: str = "") -> Row:
+def run_row(runs: Runs, run: Run, depth: int = 0, elsewhere: str = "") -> Row:
+    """A run in a table of runs: so many rows below others, or made from what lies elsewhere."""
     parameters = run.history.planned("parameters")
     cells = [
         _state(run),
@@ -272,15 +274,12 @@ def _role(name: str) -> Cell:
 
 
 def _inside(run: Run) -> Form:
-    return Form(
-        "/look",
-        "A text that the model reads; the page shows what it does with each token",
-        "text",
-        MOST_LETTERS,
-        {"model": run.label},
-        {"chat": "as a message to answer"} if run.history.chats else {},
-        "Look inside",
-    )
+    label = "A text that the model reads; the page shows what it does with each token"
+    fields = [Field("text", label, type="textarea", max_length=MOST_LETTERS, required=True)]
+    if run.history.chats:
+        fields.append(Field("chat", "as a message to answer", type="checkbox"))
+    hidden = {"model": run.label}
+    return Form("/look", [Fieldset("", fields)], [Button("Look inside")], hidden)
 
 
 def _plan(history: History) -> list[Block]:
@@ -294,10 +293,10 @@ def _plan(history: History) -> list[Block]:
     known |= {name: flat[place] for name, place in _PLACES.items() if place in flat}
     columns = [Column("value", words=True), Column("reason", words=True)]
     why = [
-        Row(name, [Cell(_shown(known[name])) if name in known else None, Cell(str(reason))])
+        Row(name, [Cell(shown(known[name])) if name in known else None, Cell(str(reason))])
         for name, reason in reasons.items()
     ]
-    rest = [Row(name, [Cell(_shown(value))]) for name, value in flat.items()]
+    rest = [Row(name, [Cell(shown(value))]) for name, value in flat.items()]
     blocks: list[Block] = [Table(columns, why, corner="decided", title="Plan")] if why else []
     if rest:
         blocks.append(Fold("All of the plan", [Table(columns[:1], rest, corner="setting")]))
@@ -315,7 +314,7 @@ def _settings(described: Mapping[str, Any]) -> list[Block]:
     return [
         Fold(title, [Table([Column("value", words=True)], rows, corner="name")])
         for title, found in (("Settings", config), ("Machine and versions", _flat(about)))
-        if (rows := [Row(name, [Cell(_shown(value))]) for name, value in found])
+        if (rows := [Row(name, [Cell(shown(value))]) for name, value in found])
     ]
 
 
@@ -347,7 +346,8 @@ def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value of a config or plan in words."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, int):
@@ -355,9 +355,9 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     if isinstance(value, dict):
-        text = "; ".join(f"{name}: {_shown(one)}" for name, one in value.items())
+        text = "; ".join(f"{name}: {shown(one)}" for name, one in value.items())
     else:
-        text = ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
+        text = ", ".join(map(shown, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 500 else f"{text[:500]} …"
 
 

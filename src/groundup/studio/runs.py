@@ -134,7 +134,7 @@ class Run:
     def file(self, name: str) -> Path | None:
         """A file of its own, to be shown as it is; None for one that is a link elsewhere."""
         path = self.folder / name
-        return path if _is_own_file(path) else None
+        return path if is_own_file(path) else None
 
 
 class Runs:
@@ -262,7 +262,7 @@ def is_place(path: str) -> bool:
     )
 
 
-def _is_own_file(path: Path) -> bool:
+def is_own_file(path: Path) -> bool:
     """Whether a file lies there that can be read, and no link, which may lead elsewhere."""
     return os.path.isfile(path) and not os.path.islink(path) and os.access(path, os.R_OK)
 
@@ -270,7 +270,7 @@ def _is_own_file(path: Path) -> bool:
 def _other_than_file(folder: Path) -> str | None:
     """What stands in the place of a file that is read of each run, and is none."""
     there = (name for name in _READ if os.path.lexists(folder / name))
-    return next((name for name in there if not _is_own_file(folder / name)), None)
+    return next((name for name in there if not is_own_file(folder / name)), None)
 
 
 def _folders(folder: Path, path: str, depth: int) -> Iterator[tuple[str, Path]]:

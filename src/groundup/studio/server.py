@@ -48,11 +48,11 @@ from groundup.serve.admission import (
     tell,
 )
 from groundup.serve.server import address, admission, answer
+from groundup.studio.commands import Command
 from groundup.studio.pages import MOST_LETTERS, home_page, refusal_page, run_page
 from groundup.studio.runs import Run, Runs
-from groundup.studio.start import Starting
+from groundup.studio.start_routes import StartRoutes
 from groundup.studio.vote_routes import VoteRoutes
-from groundup.studio.words import Kind
 
 if TYPE_CHECKING:
     from groundup.serve.api import API
@@ -64,8 +64,6 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 # as long as some steps.
 _LOGS, _GROWN = 4, 1.03
 _BATCH_SIZE, _WAITING = 16, 64
-# Of a form: a character of a text may take twelve.
-_FORM_BYTES, _FORM_FIELDS = 2**16, 8
 _PAGE_HEADERS = {
     **security_headers(script_src="'self'", connect_src="'self'", form_action="'self'"),
     "Cache-Control": "no-store",
@@ -89,7 +87,7 @@ class Studio:
     """The pages for whom `door` admits; `app` is the ASGI application.
 
     `open` loads a model by its name and folder, and `look` is the page of what a model in a folder
-    does with a text, or with a message where the last argument says so. `kinds` are the stages that
+    does with a text, or with a message where the last argument says so. `commands` are what
     can be started.
     """
 
@@ -99,11 +97,11 @@ class Studio:
         door: Admission,
         open: Callable[[str, Path], Served],
         look: Callable[[str, Path, str, bool], str],
-        kinds: Callable[[], Mapping[str, Kind]] = dict,
+        commands: Callable[[], Mapping[str, Command]] = dict,
     ) -> None:
         self._runs, self._door = Runs(root), door
         self._open, self._look_inside = open, look
-        self._begin = Starting(self._runs, door, kinds, _shown)
+        self._begin = StartRoutes(self._runs, door, commands, _shown)
         self._api: API | None = None
         self._all_models: OnDemand | None = None
         self._voting = VoteRoutes(self._runs, door, self._on_demand, self._page, _refusal)
@@ -148,8 +146,8 @@ class Studio:
     async def _run(self, request: Request) -> Response:
         def made() -> Page:
             path = request.path_params["path"]
-            if self._runs.one(path) is None and (unborn := self._begin.unborn(path)) is not None:
-                return unborn
+            if self._runs.one(path) is None and (other := self._begin.other(path)) is not None:
+                return other
             run = self._found(request)
             samples = run.file("samples.jsonl")
             page = run_page(
@@ -176,9 +174,8 @@ class Studio:
         return Response(live_script(), media_type="text/javascript", headers=_PAGE_HEADERS)
 
     async def _look(self, request: Request) -> Response:
-        form = await read_form(request, _FORM_BYTES, _FORM_FIELDS)
+        form = await read_form(request)
         name, text = (form.get(one, "") for one in ("model", "text"))
-        text = text.replace("\r\n", "\n")  # as browsers send the end of a line
         folder = (await asyncio.to_thread(self._runs.models)).get(name)
         if folder is None:
             raise BadRequest(
@@ -331,11 +328,11 @@ def studio(
     api_key: str | None,
     open: Callable[[str, Path], Served],
     look: Callable[[str, Path, str, bool], str],
-    kinds: Callable[[], Mapping[str, Kind]] = dict,
+    commands: Callable[[], Mapping[str, Command]] = dict,
 ) -> None:
     """Show what lies below a folder at that socket until Ctrl-C."""
     door = admission(at, given_host, api_key)
-    shown = Studio(root, door, open, look, kinds)
+    shown = Studio(root, door, open, look, commands)
     say(f"Studio:      {address(at)} in a browser")
     say(f"Shown:       all runs below {root.resolve()}")
     answer(shown.app, at, door, shown.stop)

@@ -7,7 +7,7 @@ import hmac
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +15,7 @@ from groundup.align.label.log import login
 from groundup.align.label.ratings import Summary, summary
 from groundup.data.votes import standing
 from groundup.errors import UserError, shorten
-from groundup.report.ballot import Ballot, Choice, Entries, Entry, Questionnaire
+from groundup.report.form import Ballot, Button, Field, Fieldset, Form, filled
 from groundup.report.page import (
     Answer,
     Block,
@@ -30,6 +30,7 @@ from groundup.report.page import (
 )
 from groundup.runs.console import counted
 from groundup.studio.runs import Runs
+from groundup.studio.vote_records import VoteRecord
 from groundup.text.rows import Message
 
 if TYPE_CHECKING:
@@ -45,15 +46,17 @@ HELDOUT_PROMPTS = 20
 MOST_TYPED = 20_000
 # So many of a person's votes are shown at the end, the last first.
 _SHOWN = 100
+# So many of those that were begun before are gone on with from the form.
+_BEFORE = 5
 # What the terminal takes as well (`groundup label`); a script presses them.
 _CHOICES = (
-    Choice("left", "Left is better", ("1", "l", "ArrowLeft")),
-    Choice("right", "Right is better", ("2", "r", "ArrowRight")),
-    Choice("tie", "Tie", ("3", "t")),
-    Choice("both bad", "Both bad", ("4", "b")),
-    Choice("skip", "Skip", ("5", "s")),
+    Button("Left is better", "choice", "left", keys=("1", "l", "ArrowLeft")),
+    Button("Right is better", "choice", "right", keys=("2", "r", "ArrowRight")),
+    Button("Tie", "choice", "tie", keys=("3", "t")),
+    Button("Both bad", "choice", "both bad", keys=("4", "b")),
+    Button("Skip", "choice", "skip", keys=("5", "s")),
 )
-_UNDO = Choice("undo", "Undo", ("u",))
+_UNDO = Button("Undo", "choice", "undo", keys=("u",))
 # A comparison's id is the seed of its sides: who has it knows whose answer is on the left.
 _SECRET = secrets.token_bytes(32)
 _BLIND = (
@@ -88,7 +91,7 @@ class Asked:
 def asked_of(form: Mapping[str, str]) -> Asked:
     """What a form asks for. Raises `UserError` for what is no number."""
     texts = {name: form.get(name, "").strip() for name in ("model", "other", "file", "data", "who")}
-    typed = form.get("typed", "").replace("\r\n", "\n").replace("\r", "\n")
+    typed = form.get("typed", "")
     if len(typed) > MOST_TYPED:
         raise UserError(
             f"the prompts have {len(typed):,} characters, and a form takes {MOST_TYPED:,}; type "
@@ -106,6 +109,13 @@ def asked_of(form: Mapping[str, str]) -> Asked:
         max_new_tokens=_number(form, "max_new_tokens", int),
         seed=seed,
     )
+
+
+def values_of(asked: Asked) -> dict[str, str]:
+    """The values of a form that asks for this."""
+    given = {name: value for name, value in vars(asked).items() if value not in (None, "")}
+    values = {name: str(value) for name, value in given.items() if name != "append"}
+    return values | ({"append": "on"} if asked.append else {})
 
 
 def _number(form: Mapping[str, str], name: str, kind: type[N]) -> N | None:
@@ -138,31 +148,45 @@ def heldout(runs: Runs) -> dict[str, Path]:
 # What to compare.
 
 
-def begin_page(runs: Runs, form: Mapping[str, str], fault: str = "", is_open: bool = False) -> Page:
+def begin_page(
+    runs: Runs,
+    values: Mapping[str, str],
+    records: Mapping[str, VoteRecord],
+    error: str = "",
+    is_open: bool = False,
+) -> Page:
     """The form by which a voting is begun, with what was filled in before.
 
-    Where the studio `is_open` to everybody no file can be named.
+    `records` are of what was begun before, the last first. Where the studio `is_open` to everybody
+    no file can be named.
     """
     models = runs.models()
-    opening: list[Block] = [Links([("All runs", "/")])]
-    if fault:
-        opening.append(Box(f"**This cannot be voted on:** {fault}."))
+    before = [(_begun(one.values), f"/vote/{key}") for key, one in records.items()]
+    opening: list[Block] = [Links([("All runs", "/"), *before[:_BEFORE]])]
+    if error:
+        opening.append(Box(f"**This cannot be voted on:** {error}."))
     if not models:
         none = (
             "There is no finished model here that answers. Train one first: `groundup quickstart`"
         )
         return _page("Vote on answers", "", [*opening, Box(none)])
     data = list(heldout(runs))
-    first = form.get("model") or next(iter(models))
-    given = {
+    first = values.get("model") or next(iter(models))
+    values = {
         "model": first,
         "other": _counterpart(runs, first, models),
         "data": data[0] if data else "",
         "log": LOG,
         "who": login(),
-    } | dict(form)
-    opening.append(_form(runs, given, list(models), data, is_open))
+    } | dict(values)
+    opening.append(_form(runs, values, list(models), data, error, is_open))
     return _page("Vote on answers", _BLIND, opening)
+
+
+def _begun(values: Mapping[str, str]) -> str:
+    """What was begun before, in words."""
+    names = dict.fromkeys(filter(None, (values.get("model"), values.get("other"))))
+    return f"Go on with {' and '.join(names)} ({values.get('who')}, {values.get('log')})"
 
 
 def _counterpart(runs: Runs, name: str, models: Mapping[str, Path]) -> str:
@@ -177,71 +201,83 @@ def _counterpart(runs: Runs, name: str, models: Mapping[str, Path]) -> str:
 
 def _form(
     runs: Runs,
-    given: Mapping[str, str],
+    values: Mapping[str, str],
     models: Sequence[str],
     data: Sequence[str],
+    error: str,
     is_open: bool,
-) -> Questionnaire:
+) -> Form:
     named = [(name, name) for name in models]
-    held = [(name, f"{HELDOUT_PROMPTS} that {name} held out") for name in data]
-    models_part = [
-        Entry("model", "One model", choices=named),
-        Entry("other", "The other", choices=[("", "the same one: two answers of it"), *named]),
-    ]
+    same = ("", "the same one: two answers of it")
     prompts = [
-        Entry("typed", "Prompts, one a line", empty="What is the sea?", lines=4, most=MOST_TYPED),
+        Field(
+            "typed",
+            "Prompts, one a line",
+            type="textarea",
+            placeholder="What is the sea?",
+            max_length=MOST_TYPED,
+        ),
+        Field(
+            "file",
+            "Or a file of prompts",
+            "A .txt file with a prompt a line, or rows with a prompt or messages (.jsonl, .csv): "
+            f"its path from {runs.root}, or a pattern that matches one file.",
+            placeholder="prompts.txt",
+        ),
+        Field(
+            "data",
+            "Or else held-out prompts",
+            "Conversations that nothing trained on, where nothing is typed"
+            + ("." if is_open else " and no file named."),
+            "select",
+            options=[
+                ("", "none"),
+                *((name, f"{HELDOUT_PROMPTS} that {name} held out") for name in data),
+            ],
+        ),
     ]
-    if not is_open:
-        prompts.append(
-            Entry(
-                "file",
-                "Or a file of prompts",
-                "A .txt file with a prompt a line, or rows with a prompt or messages (.jsonl, "
-                f".csv): its path from {runs.root}.",
-                empty="prompts.txt",
-            )
-        )
-    if held:
-        said = "Conversations that nothing trained on, where "
-        said += "nothing is typed." if is_open else "nothing is typed and no file named."
-        choices = [("", "none"), *held]
-        prompts.append(Entry("data", "Or else held-out prompts", said, choices=choices))
-    votes = [Entry("who", "Whose votes these are", "A name, which stands beside each vote.")]
-    if not is_open:
-        log = Entry(
+    votes = [
+        Field(
             "log",
             "Log of votes",
             f"A .jsonl file, by its path from {runs.root}. Each vote is added at its end; one that "
             "is there already is gone on with.",
-        )
-        votes.insert(0, log)
+        ),
+        Field("who", "Whose votes these are", "A name, which stands beside each vote."),
+        Field("append", "Votes on other models may stand in the log, too", type="checkbox"),
+    ]
     drawing = [
-        Entry(
+        Field(
             "temperature",
             "Temperature",
             "The higher, the more chance draws.",
-            empty="as the model's folder says, else 0.7",
+            placeholder="as the model's folder says, else 0.7",
         ),
-        Entry(
+        Field(
             "max_new_tokens",
             "Most tokens of an answer",
             "One that is longer is cut, and no pair is made of it.",
-            empty="256",
+            placeholder="256",
         ),
-        Entry("seed", "Seed", "Another one draws other answers to the same prompts.", empty="0"),
+        Field(
+            "seed", "Seed", "Another one draws other answers to the same prompts.", placeholder="0"
+        ),
     ]
-    append = ("Votes on other models may stand in the log, too", "append" in given)
-    parts = [
-        Entries("Models", models_part),
-        Entries("Prompts", prompts),
-        Entries("Votes", votes, ticks={"append": append}),
-        Entries("How the answers are drawn", drawing, not any(given.get(e.name) for e in drawing)),
+    left_out = {"file", "log"} if is_open else set[str]()
+    left_out |= set() if data else {"data"}
+    fieldsets = [
+        Fieldset(
+            "Models",
+            [
+                Field("model", "One model", type="select", options=named),
+                Field("other", "The other", type="select", options=[same, *named]),
+            ],
+        ),
+        Fieldset("Prompts", [one for one in prompts if one.name not in left_out]),
+        Fieldset("Votes", [one for one in votes if one.name not in left_out]),
+        Fieldset("How the answers are drawn", drawing, folded=True),
     ]
-    filled = [
-        replace(part, entries=[replace(one, value=given.get(one.name, "")) for one in part.entries])
-        for part in parts
-    ]
-    return Questionnaire("/vote", filled, "Begin to vote")
+    return Form("/vote", filled(fieldsets, values, error), [Button("Begin to vote")])
 
 
 # Two answers.
@@ -272,15 +308,12 @@ def ballot_page(position: Position, key: str) -> Page:
     lead += f"{len(position.todo):,} to go. `{asked.log}` has "
     lead += f"{counted(len(standing(position.votes)), 'vote')}."
     left, right = (drawn.shown(side) for side in drawn.sides)
-    ballot = Ballot(
-        f"/vote/{key}",
-        {"comparison": token(drawn.comparison.id), "last": position.last},
-        _turns(drawn.comparison.prompt),
-        (left, right),
-        [*_CHOICES, *([_UNDO] if position.last else [])],
-    )
+    hidden = {"comparison": token(drawn.comparison.id), "last": position.last}
+    buttons = [*_CHOICES, *([_UNDO] if position.last else [])]
+    form = Form(f"/vote/{key}", [], buttons, hidden)
+    ballot = Ballot(form, _turns(drawn.comparison.prompt), (left, right))
     links = _links(key, "Stop here, and see what the votes say")
-    return _page(title, lead, [links, ballot], keys=True)
+    return _page(title, lead, [links, ballot], script=True)
 
 
 def _turns(prompt: Sequence[Message]) -> list[tuple[str, str]]:
@@ -318,15 +351,16 @@ def result_page(position: Position, key: str, log: Path, root: Path) -> Page:
     # The first remark is on the table, which stands beside whose the answers were.
     opening += map(Note, found.after[found.table is not None :])
     if position.last:
-        last = {"choice": _UNDO.value, "last": position.last}
-        opening.append(Questionnaire(f"/vote/{key}", [], "Undo the last vote", last))
-        opening.append(Note("It can be undone until you see whose answers they were."))
+        note = "It can be undone until you see whose answers they were."
+        undo = Button("Undo the last vote", "choice", "undo", note)
+        opening.append(Form(f"/vote/{key}", [], [undo], {"last": position.last}))
     sections = [
         Section("Next", "next", list(_next(position, found.pairs, log, root))),
         Section("Left out", "left-out", list(_left_out(position))),
     ]
     kept = [one for one in sections if one.blocks]
-    return _page("What the votes say", " ".join(found.before), opening, kept)
+    # The second click of a double-click on the last ballot comes here.
+    return _page("What the votes say", " ".join(found.before), opening, kept, script=True)
 
 
 def answers_page(position: Position, key: str) -> Page:
@@ -348,7 +382,7 @@ def _summary(position: Position) -> Summary:
 
 def _at_end(position: Position, key: str) -> list[tuple[str, str]]:
     further = [("Go on voting", f"/vote/{key}")] if position.todo else []
-    return [*further, ("All runs", "/"), ("Vote on others", "/vote")]
+    return [*further, ("All runs", "/"), ("Vote on others", f"/vote?like={key}")]
 
 
 def _next(position: Position, pairs: int, log: Path, root: Path) -> list[Block]:
@@ -421,7 +455,7 @@ def _page(
     lead: str,
     opening: Sequence[Block],
     sections: Sequence[Section] = (),
-    keys: bool = False,
+    script: bool = False,
 ) -> Page:
-    whole, script = f"{title} · groundup studio", "/vote.js" if keys else ""
-    return Page(whole, title, lead, opening, sections, generator="groundup studio", script=script)
+    whole, address = f"{title} · groundup studio", "/vote.js" if script else ""
+    return Page(whole, title, lead, opening, sections, generator="groundup studio", script=address)

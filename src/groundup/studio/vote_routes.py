@@ -11,19 +11,18 @@ After every POST a browser is led to a page by GET (303), so that loading again 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from groundup.errors import UserError, shorten
+from groundup.errors import UserError
 from groundup.report.page import Page, ballot_script
 from groundup.serve.admission import Admission, BadRequest, read_form
 from groundup.studio.runs import Runs
 from groundup.studio.vote_pages import (
-    LOG,
     answers_page,
     asked_of,
     ballot_page,
@@ -32,14 +31,13 @@ from groundup.studio.vote_pages import (
     result_page,
     waiting_page,
 )
+from groundup.studio.vote_records import VoteRecords
 
 if TYPE_CHECKING:
     from groundup.studio.models import OnDemand
     from groundup.studio.votes import Votes
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-# A character of a prompt may take twelve bytes in a form.
-_FORM_BYTES, _FORM_FIELDS = 2**18, 16
 # Seconds after which a page that waits for answers loads itself again.
 _AGAIN = 1
 
@@ -61,6 +59,7 @@ class VoteRoutes:
         self._runs, self._models, self._page, self._wrong = runs, models, page, wrong
         # Whoever reaches this machine may then vote, and shall read and write no file he names.
         self._is_open = door.is_open
+        self._records = VoteRecords(runs.root)
         self._made: Votes | None = None
         self._begun: set[asyncio.Task[Votes]] = set()
 
@@ -93,31 +92,40 @@ class VoteRoutes:
         from groundup.studio.votes import Votes
 
         runs = self._runs
-        return Votes(runs.root, runs.models, lambda: heldout(runs), models)
+        return Votes(
+            runs.root,
+            runs.models,
+            lambda: heldout(runs),
+            models,
+            self._records,
+            self._is_open,
+        )
 
     async def _form(self, request: Request) -> Response:
         if not self._begun:  # while a person fills it in, what draws answers is loaded
             self._begun.add(asyncio.create_task(self._votes()))
-        model = request.query_params.get("model", "")
-        given = {"model": model} if model else {}
-        return await self._page(lambda: begin_page(self._runs, given, is_open=self._is_open))
+        asked = request.query_params
+        return await self._page(lambda: self._begin_page(self._values(asked)))
+
+    def _values(self, asked: Mapping[str, str]) -> Mapping[str, str]:
+        """What the form begins with: a model, or the same as before."""
+        before = self._records.read(asked.get("like", ""))
+        if before is not None:
+            return before.values
+        return {"model": asked["model"]} if asked.get("model") else {}
+
+    def _begin_page(self, values: Mapping[str, str], error: str = "") -> Page:
+        # Where everybody may vote, others' prompts and names are nobody's business.
+        records = {} if self._is_open else self._records.all()
+        return begin_page(self._runs, values, records, error, self._is_open)
 
     async def _begin(self, request: Request) -> Response:
-        form = await read_form(request, _FORM_BYTES, _FORM_FIELDS)
+        form = await read_form(request)
         try:
-            asked = asked_of(form)
-            if self._is_open and (asked.file or asked.log != LOG):
-                named = f"file={shorten(asked.file)}" if asked.file else f"log={shorten(asked.log)}"
-                raise BadRequest(
-                    f"{named} is not for everybody: a studio that listens beyond this machine and "
-                    f"asks for no key reads no file of prompts and writes no log but {LOG}; type "
-                    "the prompts, or start it with --api-key",
-                    status=403,
-                )
-            key = await (await self._votes()).begin(asked)
+            key = await (await self._votes()).begin(asked_of(form))
         except UserError as error:
-            fault = str(error)
-            answer = await self._page(lambda: begin_page(self._runs, form, fault, self._is_open))
+            why = str(error)
+            answer = await self._page(lambda: self._begin_page(form, why))
             answer.status_code = 400
             return answer
         return RedirectResponse(f"/vote/{key}", 303)
@@ -134,13 +142,15 @@ class VoteRoutes:
         return answer
 
     async def _vote(self, request: Request) -> Response:
-        key, form = request.path_params["key"], await read_form(request, _FORM_BYTES, _FORM_FIELDS)
+        key, form = request.path_params["key"], await read_form(request)
         votes = await self._votes()
         try:
             said = (form.get(name, "") for name in ("choice", "comparison", "last"))
             await votes.vote(key, *said)
-        except UserError as error:  # such as a log that the terminal writes just now
-            return self._wrong(409, str(error), ("Back to the answers", f"/vote/{key}"))
+        except (BadRequest, UserError) as error:
+            # Such as a log that the terminal writes just now, or a page from before a restart.
+            status = error.status if isinstance(error, BadRequest) else 409
+            return self._wrong(status, str(error), ("Back to the answers", f"/vote/{key}"))
         return RedirectResponse(f"/vote/{key}", 303)
 
     async def _result(self, request: Request) -> Response:

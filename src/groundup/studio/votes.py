@@ -1,15 +1,17 @@
 """Blind votes in a browser: what a person compares, the answers as they are drawn, and the log.
 
-All that was said stands in the log of votes and is read from it for every page. So the log may be
-gone on with in another window, after the studio was started anew, and at the terminal
-(`groundup label`), which draws the same answers of the same prompts.
+All that was said stands in the log of votes and is read from it for every page, and what is asked
+in a record. So a person goes on in another window, after the studio was started anew, and at the
+terminal (`groundup label`), which draws the same answers of the same prompts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import glob
 import hashlib
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,11 +45,19 @@ from groundup.generation.sampling import Sampling
 from groundup.runs.files import files_of, in_words
 from groundup.serve.admission import BadRequest
 from groundup.studio.models import OnDemand, weights_stamp
-from groundup.studio.vote_pages import HELDOUT_PROMPTS, LOG, Asked, token
+from groundup.studio.vote_pages import (
+    HELDOUT_PROMPTS,
+    LOG,
+    Asked,
+    asked_of,
+    token,
+    values_of,
+)
+from groundup.studio.vote_records import VoteRecord, VoteRecords
 from groundup.text.rows import Message, PromptRow
 
-# As many people, or as many pairs of models; of more the least recently seen is forgotten here, and
-# goes on from its log when it is begun again.
+# As many people, or as many pairs of models; of more the least recently seen is begun anew from its
+# record when it is asked for.
 _MOST_VOTINGS = 16
 # Fewer pairs than these are ready: the next are drawn.
 _READY = 8
@@ -121,7 +131,7 @@ class Votes:
     """All that is voted on below a folder.
 
     `folders` has the models by name, as `models` loads them, and `heldout` the conversations that
-    runs held out, by the runs' names.
+    runs held out, by the runs' names. Where the studio `is_open` to everybody no file is named.
     """
 
     def __init__(
@@ -130,9 +140,11 @@ class Votes:
         folders: Callable[[], Mapping[str, Path]],
         heldout: Callable[[], Mapping[str, Path]],
         models: OnDemand,
+        records: VoteRecords,
+        is_open: bool,
     ) -> None:
         self._root, self._folders, self._heldout = root.resolve(), folders, heldout
-        self._models = models
+        self._models, self._records, self._is_open = models, records, is_open
         self._votings = OrderedDict[str, Voting]()
         # What was told, of which log and to whom, whatever else they compare.
         self._revealed: dict[tuple[Path, str], set[str]] = {}
@@ -150,21 +162,28 @@ class Votes:
         """The key of a voting. Raises `UserError` for what cannot be read, compared or written."""
         async with self._writing:
             voting = await asyncio.to_thread(self._new, asked)
+            self._add(voting)
+            await asyncio.to_thread(self._record, voting)
+        return voting.key
+
+    def _add(self, voting: Voting) -> None:
         key = voting.key
         known = self._votings.get(key)
         # Weights that were written anew with the same bytes are the same models at another time.
         if known is None or known.stamps != voting.stamps:
             self._votings[key] = voting
-            about = self.log(voting), asked.who
+            about = self.log(voting), voting.asked.who
             voting.revealed = self._revealed.setdefault(about, voting.revealed)
         self._votings.move_to_end(key)
         for other in list(self._votings)[:-_MOST_VOTINGS]:
             del self._votings[other]
-        return key
+
+    def _record(self, voting: Voting) -> None:
+        self._records.write(voting.key, VoteRecord(values_of(voting.asked), voting.revealed))
 
     async def position(self, key: str) -> Position:
         """Where a person is now; what comes next is drawn meanwhile."""
-        voting = self._voting(key)
+        voting = await self._voting(key)
         found = await asyncio.to_thread(self._position, voting)
         if voting.drawing is not None and voting.drawing.done():
             ended, voting.drawing = voting.drawing, None
@@ -178,12 +197,13 @@ class Votes:
 
     async def reveal(self, key: str) -> Position:
         """Where a person is who is told now whose answers they voted on."""
-        voting = self._voting(key)
+        voting = await self._voting(key)
         async with self._writing:  # what is written after this is refused
             found = await asyncio.to_thread(self._position, voting)
             # Of all the log, as its ratings are told with them.
             own = (vote for vote in standing(found.votes) if vote.who == voting.asked.who)
             voting.revealed.update(vote.id for vote in own)
+            await asyncio.to_thread(self._record, voting)
         return found
 
     async def vote(self, key: str, choice: str, pair: str, last: str) -> None:
@@ -191,7 +211,7 @@ class Votes:
 
         Both are named by their tokens. A choice that is sent twice is one.
         """
-        voting = self._voting(key)
+        voting = await self._voting(key)
         if choice not in ("left", "right", *CHOICES[2:]):
             raise BadRequest(f"choice={shorten(choice)} is none; press one of the buttons")
         async with self._writing:
@@ -206,6 +226,14 @@ class Votes:
     # What runs in threads.
 
     def _new(self, asked: Asked) -> Voting:
+        if self._is_open and (asked.file or asked.log != LOG):
+            named = f"file={shorten(asked.file)}" if asked.file else f"log={shorten(asked.log)}"
+            raise BadRequest(
+                f"{named} is not for everybody: a studio that listens beyond this machine and asks "
+                f"for no key reads no file of prompts and writes no log but {LOG}; type the "
+                "prompts, or start it with --api-key",
+                status=403,
+            )
         found = self._folders()
         names = (asked.model, asked.other or asked.model)
         for name in names:
@@ -226,7 +254,12 @@ class Votes:
                 remedy = "choose another log, or tick that votes on other models may stand in it"
                 check_models(known, names, hashes, remedy)
         candidates = tuple(zip(names, hashes, strict=True))
-        return Voting(asked, folders, candidates, prompts, remarks, stamps)
+        voting = Voting(asked, folders, candidates, prompts, remarks, stamps)
+        for known in self._records.all().values():
+            is_same_log = PurePosixPath(known.values.get("log", "")) == PurePosixPath(asked.log)
+            if is_same_log and known.values.get("who") == asked.who:
+                voting.revealed.update(known.revealed)
+        return voting
 
     def _prompts(self, asked: Asked) -> tuple[list[tuple[Message, ...]], list[str], Sequence[Path]]:
         """The prompts, what is said of others that are left out, and the files they are from."""
@@ -237,7 +270,7 @@ class Votes:
             rows, bad, source = [one for one in rows if (one.text or "").strip()], [], "typed"
         else:
             if asked.file:
-                path = self._below("prompts", asked.file, "try prompts.txt")
+                path = self._below("file", self._alone(asked.file), "try prompts.txt")
             elif asked.data in (heldout := self._heldout()):
                 path = heldout[asked.data]
             else:
@@ -254,6 +287,19 @@ class Votes:
         if not prompts:
             raise UserError(f"no prompt can be asked; {(*remarks, 'type another one')[0]}")
         return prompts, remarks, inputs
+
+    def _alone(self, pattern: str) -> str:
+        """The one file below the root that a pattern matches; of what is none, itself."""
+        is_below = not any(one.startswith((".", "/")) for one in PurePosixPath(pattern).parts)
+        if not is_below or not glob.has_magic(pattern) or os.path.lexists(self._root / pattern):
+            return pattern
+        found = glob.glob(pattern, root_dir=self._root)
+        if len(found) != 1:
+            count = f"{len(found)} files" if found else "nothing"
+            raise UserError(
+                f"file={shorten(pattern)} matches {count} below {self._root}; name one file"
+            )
+        return found[0]
 
     def _below(self, what: str, name: str, remedy: str) -> Path:
         """The file of a name below the folder that is shown; no link leads elsewhere."""
@@ -311,15 +357,22 @@ class Votes:
 
     # Drawing.
 
-    def _voting(self, key: str) -> Voting:
-        if (voting := self._votings.get(key)) is None:
+    async def _voting(self, key: str) -> Voting:
+        if key not in self._votings and (
+            record := await asyncio.to_thread(self._records.read, key)
+        ):
+            async with self._writing:
+                voting = await asyncio.to_thread(self._new, asked_of(record.values))
+                if voting.key == key:  # the models and prompts are still what they were
+                    self._add(voting)
+        if key not in self._votings:
             raise BadRequest(
                 "this page is not known any more; begin with the same once more, and it goes on "
                 "after the votes in the log",
                 status=404,
             )
         self._votings.move_to_end(key)
-        return voting
+        return self._votings[key]
 
     async def _draw(self, voting: Voting) -> None:
         """Draw the next answers, once no other voting's are drawn."""

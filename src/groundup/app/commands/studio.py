@@ -13,7 +13,7 @@ from groundup.errors import UserError
 
 if TYPE_CHECKING:
     from groundup.serve.worker import Served
-    from groundup.studio.words import Kind
+    from groundup.studio.commands import Command
 
 
 @checked
@@ -49,10 +49,10 @@ def studio(
         links = look_links(folder, name, at)
         return page(at, text, name=name, chat=as_message, links=links)
 
-    def kinds() -> Mapping[str, Kind]:
-        from groundup.app.starting import kinds
+    def commands() -> Mapping[str, Command]:
+        from groundup.app.starting import commands
 
-        return kinds()
+        return commands()
 
     with listening(host, port) as socket:
-        show(folder, socket, host, api_key=api_key, open=open, look=look, kinds=kinds)
+        show(folder, socket, host, api_key=api_key, open=open, look=look, commands=commands)

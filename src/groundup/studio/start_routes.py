@@ -1,6 +1,7 @@
 """Starting, stopping and continuing runs from the browser: what is asked, and what is done.
 
     GET  /start                     what can be started;  ?stage=sft&from=RUN its form
+                                    ?stage=run&recipe=quickstart that of a recipe
     POST /start                     start what a form says, or show its command
     POST /stop, POST /continue      of a run that was started here
 
@@ -16,7 +17,7 @@ import asyncio
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +29,23 @@ from starlette.routing import Route
 from groundup.errors import UserError, shorten
 from groundup.report.page import Block, Links, Listing, Note, Page, Section
 from groundup.runs.console import printable
+from groundup.runs.files import read_json_object
 from groundup.runs.folder import has_begun
 from groundup.serve.admission import Admission, BadRequest, read_form, tell
-from groundup.studio.forms import (
+from groundup.studio.commands import (
+    OUT,
+    RECIPE,
+    Command,
+    Step,
+    arguments,
+    below,
+    free_path,
+    named_from,
+    values_of,
+)
+from groundup.studio.jobs import Job, Jobs, command_lines
+from groundup.studio.runs import Run, Runs, is_own_file, is_place
+from groundup.studio.start_pages import (
     AT_ONCE,
     BESIDE,
     busy_page,
@@ -39,19 +54,18 @@ from groundup.studio.forms import (
     continue_button,
     failure,
     form_page,
+    is_done,
     next_steps,
+    pending_page,
+    recipe_page,
     run_address,
     start_address,
     stop_button,
-    unborn_page,
 )
-from groundup.studio.jobs import Job, Jobs, command_lines
-from groundup.studio.runs import Run, Runs, is_place
-from groundup.studio.words import OUT, Kind, as_typed, below, blamed, free_path, typed_again, words
 
-_FORM_BYTES, _MOST_FIELDS = 2**17, 200
 # Most of what is wrong with a command that its form did not know is said so soon.
 _FIRST_SECONDS, _STOP_SECONDS, _PAUSE = 3.0, 2.0, 0.1
+RUN = "run"
 OFF = (
     "Nothing can be started here: this studio listens beyond this machine and asks for no key, and "
     "whoever can start runs can run programs. Give it one with --api-key; a form shows the command "
@@ -61,29 +75,29 @@ Shown = Callable[[Page, int], Response]
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What a form asks for: the words of its command, and the path of the run that it writes."""
+class _Start:
+    """What a form asks for: the arguments of its command, and the path of what it writes."""
 
-    kind: Kind
-    typed: Mapping[str, str]
+    command: Command
+    values: Mapping[str, str]
     path: str
-    words: tuple[str, ...]
+    arguments: Sequence[str]
 
 
-class Starting:
+class StartRoutes:
     """Starts, stops and continues runs below the folder of `runs`.
 
-    `kinds` are what can be started, known when somebody asks; `shown` makes an answer of a page.
+    `commands` are what can be started, known when somebody asks; `shown` makes an answer of a page.
     """
 
     def __init__(
         self,
         runs: Runs,
         door: Admission,
-        kinds: Callable[[], Mapping[str, Kind]],
+        commands: Callable[[], Mapping[str, Command]],
         shown: Shown,
     ) -> None:
-        self._runs, self._kinds, self._shown = runs, kinds, shown
+        self._runs, self._commands, self._shown = runs, commands, shown
         self._here = Path.cwd()
         self._jobs = Jobs(runs.root, self._here)
         self._off = OFF if door.is_open else ""
@@ -106,43 +120,49 @@ class Starting:
     # What stands on the studio's other pages.
 
     def on_home(self, page: Page) -> Page:
-        """The page of all runs, with what was started and is no run yet."""
+        """The page of all runs, with what was started and is no run yet, or is a recipe."""
         links = [("Start a run", "/start")]
         for job in self._jobs.alive():
-            if self._runs.one(job.path) is None:
+            if job.command == RUN:
+                links.append((f"{job.path} is running", run_address(job.path)))
+            elif self._runs.one(job.path) is None:
                 links.append((f"{job.path} is starting", run_address(job.path)))
         return _with_links(page, links)
 
     def on_run(self, page: Page, run: Run) -> Page:
         """A run's page, with what can be done with it."""
-        job, kinds = self._jobs.of(run.path), self._kinds()
-        kind = kinds.get(run.stage)
+        job, commands = self._job_of(run), self._commands()
+        command = commands.get(run.stage)
         links = list[tuple[str, str]]()
+        if self._steps(run.group, job):
+            links.append(("Its recipe", run_address(run.group)))
         blocks: list[Block] = []
         # One that is done goes on for a moment, to say so.
         goes_on = _goes_on(run, job)
         if job is not None and job.lives and run.state != "done":
             if not goes_on:
                 blocks.append(Note("Its command has been started and has not come to work yet."))
-            blocks.append(stop_button(job, kind))
+            blocks.append(stop_button(job, commands.get(job.command)))
         elif goes_on:
             pid = run.status.get("pid", "its number")
             stops = f"Ctrl-C in its terminal stops it, or `kill -INT {pid}`."
             blocks.append(Note(f"It was not started from this page. {stops}"))
-        elif run.state == "done" and kind is not None:
-            links.append(("Again with other settings", start_address(kind.name, like=run.path)))
-        elif kind is not None and run.history.run.get("mine"):
+        elif run.state == "done" and command is not None:
+            links.append(("Again with other settings", start_address(command.name, like=run.path)))
+        elif command is not None and run.history.run.get("mine"):
             why = "It is computed with a learner's own parts, and goes on in a terminal: the same "
             blocks.append(Note(f"{why} command, with --mine."))
-        elif kind is not None:
-            again = start_address(kind.name, again=run.path)
+        elif command is not None:
+            again = start_address(command.name, again=run.path)
             if job is not None and job.here == str(self._here):
-                blocks += [] if self._off else [continue_button(run.path)]
-                links += [("Change the settings", again)] if job.failed else []
+                blocks += [] if self._off else [continue_button(job.path)]
+                if job.failed:
+                    change = start_address(job.command, again=job.path)
+                    links.append(("Change the settings", change))
             elif run.path:  # the folder that is shown is none that is written here
                 links.append(("Continue", again))
-            links.append(("Again with other settings", start_address(kind.name, like=run.path)))
-        following = next_steps(kinds, run)
+            links.append(("Again with other settings", start_address(command.name, like=run.path)))
+        following = next_steps(commands, run)
         if following:
             links.append(("Go on from here", "#next"))
         sections = list(page.sections)
@@ -152,28 +172,68 @@ class Starting:
                 (i for i, one in enumerate(sections) if one.anchor in after), default=-1
             )
             sections.insert(place, Section("Go on from here", "next", following))
-        if known := self._command(run, job, kind):
+        if known := self._command_section(run, job, command):
             sections.append(Section("Its command", "command", known))
         page = _with_links(page, links)
         first, *rest = page.opening
         failed = [] if run.state == "done" else failure(job)
         return replace(page, opening=[first, *failed, *rest, *blocks], sections=sections)
 
-    def unborn(self, path: str) -> Page | None:
-        """The page of a run that was started here and of which there is nothing yet."""
+    def other(self, path: str) -> Page | None:
+        """The page of a path that is no run: of a recipe, or of what was started just now."""
         job = self._jobs.of(path)
-        if job is None:
-            return None
-        return unborn_page(job, self._kinds().get(job.kind))
+        if steps := self._steps(path, job):
+            return self._recipe_page(path, steps, job)
+        return None if job is None else pending_page(job, self._commands().get(job.command))
 
-    def _command(self, run: Run, job: Job | None, kind: Kind | None) -> list[Block]:
+    def _recipe_page(self, path: str, steps: Sequence[Step], job: Job | None) -> Page:
+        links, buttons = list[tuple[str, str]](), list[Block]()
+        if job is not None and job.lives:
+            buttons.append(stop_button(job, self._commands()[RUN]))
+        elif path and not is_done(self._runs, path, steps):
+            if job is not None and job.here == str(self._here):
+                buttons += [] if self._off else [continue_button(path)]
+                again = "Change the settings"
+            else:
+                again = "Continue"
+            links.append((again, start_address(RUN, again=path)))
+        plan = self._runs.root / path / "plan.json"
+        planned = dict[str, object]()
+        if is_own_file(plan):
+            with suppress(UserError):
+                planned = read_json_object(plan)
+        return recipe_page(self._runs, path, steps, job, links, buttons, planned)
+
+    def _steps(self, path: str, job: Job | None) -> Sequence[Step]:
+        """The tables of the recipe that was begun or is started at that path; else none."""
+        recipes = self._commands()[RUN].recipes if RUN in self._commands() else None
+        if recipes is None:
+            return ()
+        # No other folder can be named: what lies around a run, or was started from here.
+        if any(run.group == path for run in self._runs.all().values()) and (
+            steps := recipes.steps(str(self._runs.root / path))
+        ):
+            return steps
+        if job is None or job.command != RUN or job.path != path:
+            return ()
+        return recipes.steps(str(Path(job.here, os.path.expanduser(job.values.get(RECIPE, "")))))
+
+    def _job_of(self, run: Run) -> Job | None:
+        """The command that was started last for a run, or for the recipe that it is of."""
+        own, whole = self._jobs.of(run.path), self._jobs.of(run.group)
+        if whole is None or whole.command != RUN or (own is not None and not whole.lives):
+            return own
+        return own if own is not None and own.lives else whole
+
+    def _command_section(self, run: Run, job: Job | None, command: Command | None) -> list[Block]:
         if job is not None:
             return list(command_blocks(job))
-        if kind is None or not run.history.run.get("config"):
+        if command is None or not run.history.run.get("config"):
             return []
         with suppress(UserError):
             told = Note("Such a run is started by this command.")
-            return [Listing(command_lines(words(kind, self._typed(run, kind, run.path)))), told]
+            given = arguments(command, self._values(run, command, run.path))
+            return [Listing(command_lines(given)), told]
         return []
 
     # Forms.
@@ -185,19 +245,32 @@ class Starting:
 
     def _form_page(self, asked: Mapping[str, str]) -> Page:
         if "stage" not in asked:
-            return choice_page(self._kinds(), self._off)
-        kind = self._kind(asked["stage"])
+            return choice_page(self._commands(), self._off)
+        command = self._command_of(asked["stage"])
         if "again" in asked:
             job = self._jobs.of(asked["again"])
-            if job is not None and job.kind == kind.name and job.here == str(self._here):
-                return self._page(kind, job.typed, goes_on=job.path)
+            if job is not None and job.command == command.name and job.here == str(self._here):
+                return self._page(command, job.values, goes_on=job.path)
+            if command.recipes is not None and self._steps(asked["again"], job):
+                return self._page(command, self._begun_with(asked["again"]), goes_on=asked["again"])
             run = self._found(asked["again"])
-            return self._page(kind, self._typed(run, kind, run.path), goes_on=run.path)
+            return self._page(command, self._values(run, command, run.path), goes_on=run.path)
         if "like" in asked:
-            return self._page(kind, self._typed(self._found(asked["like"]), kind, None))
+            return self._page(command, self._values(self._found(asked["like"]), command, None))
         if "from" in asked:
-            return self._page(kind, self._from(kind, self._found(asked["from"])))
-        return self._page(kind, {OUT: self._proposed(kind, "")})
+            return self._page(command, self._from(command, self._found(asked["from"])))
+        if command.recipes is not None and not asked.get(RECIPE):
+            return self._page(command, {})  # its folder has the name of the recipe
+        values = {RECIPE: asked[RECIPE]} if command.recipes is not None else {}
+        return self._page(command, values | {OUT: self._proposed(command, "", values)})
+
+    def _begun_with(self, path: str) -> dict[str, str]:
+        """What a form has for a recipe that was begun in a terminal: one that comes along has often
+        its own name for a folder."""
+        name = Path(path).name
+        recipes = self._commands()[RUN].recipes
+        known = recipes is not None and name in recipes.found(self._runs.root)
+        return {OUT: self._written(path)} | ({RECIPE: name} if known else {})
 
     def _found(self, path: str) -> Run:
         run = self._runs.one(path)
@@ -210,49 +283,49 @@ class Starting:
 
     def _page(
         self,
-        kind: Kind,
-        typed: Mapping[str, str],
-        why: str = "",
-        command: str = "",
+        command: Command,
+        values: Mapping[str, str],
+        error: str = "",
+        listing: str = "",
         busy: str = "",
         goes_on: str | None = None,
     ) -> Page:
-        kinds = self._kinds()
-        makes = {name: one.makes for name, one in kinds.items()}
+        commands = self._commands()
+        makes = {name: one.makes for name, one in commands.items()}
         runs = [(run, makes.get(run.stage, "")) for run in self._runs.all().values()]
         return form_page(
-            kind,
-            typed,
+            command,
+            values,
             here=self._here,
             runs=runs,
-            out=self._proposed(kind, "") if goes_on is None else self._written(goes_on),
-            faults=list(blamed(kind, why)),
-            why=why,
-            command=command,
+            root=self._runs.root,
+            out=self._proposed(command, "", values) if goes_on is None else self._written(goes_on),
+            error=error,
+            listing=listing,
             busy=busy,
             goes_on=goes_on,
             off=self._off,
         )
 
-    def _from(self, kind: Kind, run: Run) -> dict[str, str]:
+    def _from(self, command: Command, run: Run) -> dict[str, str]:
         """What a form begins with that goes on from a run: it, and what it was made from itself."""
-        kinds = self._kinds()
-        typed = {OUT: self._proposed(kind, run.group)}
-        own = kinds.get(run.stage)
-        taken = None if own is None else kind.input_for(own.makes)
+        commands = self._commands()
+        values = {OUT: self._proposed(command, run.group)}
+        own = commands.get(run.stage)
+        taken = None if own is None else command.input_for(own.makes)
         if taken is None:
-            raise BadRequest(f"groundup {kind.command} cannot go on from {run.label}")
+            raise BadRequest(f"groundup {command.subcommand} cannot go on from {run.label}")
         names = [taken]
-        names += [one for one in kind.settings if one.required and one.accepts and one != taken]
+        names += [one for one in command.settings if one.required and one.accepts and one != taken]
         above = [run, *self._above(run)]
         for one in names:
             for found in above:
-                made = kinds.get(found.stage)
+                made = commands.get(found.stage)
                 if made is not None and made.makes in one.accepts:
-                    name = as_typed(found.folder, self._here)
-                    typed[one.name] = name if one.how == "line" else shlex.quote(name)
+                    name = named_from(found.folder, self._here)
+                    values[one.name] = name if one.type == "text" else shlex.quote(name)
                     break
-        return typed
+        return values
 
     def _above(self, run: Run) -> list[Run]:
         """The runs that a run was made from, nearest first."""
@@ -266,75 +339,81 @@ class Starting:
                     open_.append(above)
         return found
 
-    def _typed(self, run: Run, kind: Kind, out: str | None) -> dict[str, str]:
-        """What would be typed to start such a run, in a folder of its own or the one named."""
+    def _values(self, run: Run, command: Command, out: str | None) -> dict[str, str]:
+        """What a form has to start such a run, in a folder of its own or the one named."""
 
         def found(named: str) -> str:
             near = run.history.beside(named)
             # Of a name that is none, such as one too long, os.path says that there is no such file.
             if not os.path.exists(near) or near == Path(named):
                 return named
-            return as_typed(Path(os.path.realpath(near)), self._here)
+            return named_from(Path(os.path.realpath(near)), self._here)
 
-        typed = typed_again(kind, run.history.run.get("config", {}), found)
-        written = self._proposed(kind, run.group) if out is None else self._written(out)
-        return typed | {OUT: written}
+        values = values_of(command, run.history.run.get("config", {}), found)
+        written = self._proposed(command, run.group) if out is None else self._written(out)
+        return values | {OUT: written}
 
-    def _proposed(self, kind: Kind, group: str) -> str:
+    def _proposed(
+        self, command: Command, group: str, values: Mapping[str, str] | None = None
+    ) -> str:
+        """A folder in that group which nothing has yet, by the name of the stage or recipe."""
+        name = Path((values or {}).get(RECIPE) or command.name).stem
         lives = {job.path for job in self._jobs.alive()}
         root = self._jobs.root
-        free = free_path(lambda path: path in lives or (root / path).exists(), group, kind.name)
+        free = free_path(lambda path: path in lives or (root / path).exists(), group, name)
         return self._written(free)
 
     def _written(self, path: str) -> str:
         """The folder of a path, as a person would write it."""
-        return as_typed(self._jobs.root / path, self._here)
+        return named_from(self._jobs.root / path, self._here)
 
-    def _kind(self, name: str) -> Kind:
-        kind = self._kinds().get(name)
-        if kind is None:
+    def _command_of(self, name: str) -> Command:
+        command = self._commands().get(name)
+        if command is None:
             raise BadRequest(f"there is no stage {shorten(name)}; go back and choose one", None)
-        return kind
+        return command
 
     # What forms ask for.
 
     async def _start(self, request: Request) -> Response:
-        form = await read_form(request, _FORM_BYTES, _MOST_FIELDS)
-        kind = await asyncio.to_thread(self._kind, form.get("stage", ""))
-        typed = {one.name: form.get(one.name, "").strip() for one in kind.settings}
+        form = await read_form(request)
+        command = await asyncio.to_thread(self._command_of, form.get("stage", ""))
+        values = {one.name: form.get(one.name, "").strip() for one in command.settings}
         goes_on = form.get("again")
 
-        async def told(why: str = "", command: str = "", busy: str = "") -> Response:
-            page = await asyncio.to_thread(self._page, kind, typed, why, command, busy, goes_on)
-            return self._shown(page, 400 if why else 200)
+        async def told(error: str = "", listing: str = "", busy: str = "") -> Response:
+            page = await asyncio.to_thread(
+                self._page, command, values, error, listing, busy, goes_on
+            )
+            return self._shown(page, 400 if error else 200)
 
         try:
-            wanted = await asyncio.to_thread(self._wanted, kind, typed, goes_on)
+            wanted = await asyncio.to_thread(self._wanted, command, values, goes_on)
         except UserError as error:
             return await told(str(error))
         if "show" in form:
-            return await told(command=command_lines(wanted.words))
+            return await told(listing=command_lines(wanted.arguments))
         if self._off:
             raise BadRequest(OFF, status=403)
         async with self._one_at_a_time:
             busy = await asyncio.to_thread(self._busy)
             if busy and BESIDE not in form:
-                return await told(_beside(busy), command_lines(wanted.words), busy=busy)
+                return await told(_beside(busy), command_lines(wanted.arguments), busy=busy)
             try:
                 # Another tab may have begun it meanwhile.
-                wanted = await asyncio.to_thread(self._wanted, kind, wanted.typed, goes_on)
+                wanted = await asyncio.to_thread(self._wanted, command, wanted.values, goes_on)
                 job = await self._begun(wanted)
             except UserError as error:
                 return await told(str(error))
         if job.failed:
-            return await told(job.complaint(), command_lines(wanted.words))
+            return await told(job.complaint(), command_lines(wanted.arguments))
         return RedirectResponse(run_address(wanted.path), 303)
 
     async def _continue(self, request: Request) -> Response:
-        form = await read_form(request, _FORM_BYTES, _MOST_FIELDS)
+        form = await read_form(request)
         path = form.get("run", "")
         job = await asyncio.to_thread(self._job, path)
-        kind = await asyncio.to_thread(self._kind, job.kind)
+        command = await asyncio.to_thread(self._command_of, job.command)
         if self._off:
             raise BadRequest(OFF, status=403)
         if job.here != str(self._here):
@@ -347,12 +426,13 @@ class Starting:
             if busy and BESIDE not in form:
                 page = busy_page(path, _beside(busy))
                 return self._shown(page, 400)
-            wanted = await asyncio.to_thread(self._wanted, kind, job.typed, path)
-            await self._begun(wanted)
+            start = _Start(command, job.values, path, job.arguments)
+            await asyncio.to_thread(self._check, start, path)
+            await self._begun(start)
         return RedirectResponse(run_address(path), 303)
 
     async def _stop(self, request: Request) -> Response:
-        form = await read_form(request, _FORM_BYTES, _MOST_FIELDS)
+        form = await read_form(request)
         path = form.get("run", "")
         job = await asyncio.to_thread(self._job, path)
         if job.lives:
@@ -367,47 +447,62 @@ class Starting:
             raise BadRequest(f"{shorten(path)} was not started here; go back to its page")
         return job
 
-    def _wanted(self, kind: Kind, typed: Mapping[str, str], goes_on: str | None) -> _Wanted:
+    def _wanted(self, command: Command, values: Mapping[str, str], goes_on: str | None) -> _Start:
         """What is to be started, checked as far as it can be before it is."""
-        out = typed.get(OUT) or self._proposed(kind, "")
+        if self._off and command.recipes is not None:
+            # A recipe's rewards are imported when it is read.
+            given = values.get(RECIPE, "")
+            if given.endswith(".toml") or given not in command.recipes.found(self._runs.root):
+                raise UserError(
+                    f"RECIPE={shorten(given)} is none of those that come along, and others are for "
+                    "who has a key: start the studio with --api-key"
+                )
+        out = values.get(OUT) or self._proposed(command, "", values)
         path = below(self._jobs.root, self._here, out, is_place)
-        folder = self._jobs.root / path
-        given = words(kind, {**typed, OUT: self._written(path)})
-        written = kind.check(given)
+        values = {**values, OUT: self._written(path)}
+        start = _Start(command, values, path, arguments(command, values, expand=not self._off))
+        self._check(start, goes_on)
+        return start
+
+    def _check(self, start: _Start, goes_on: str | None) -> None:
+        """Raise `UserError` for a command that cannot be started."""
+        out, folder = start.values[OUT], self._jobs.root / start.path
+        written = start.command.check(start.arguments)
         if os.path.realpath(self._here / written) != str(folder):
             raise UserError(f"--out={out!r} is not what would be written; name one folder")
-        if path != goes_on and has_begun(folder):
+        if start.path != goes_on and has_begun(folder):
             raise UserError(
                 f"--out={out!r} holds something already; name another folder, or continue the run "
                 "that is there from its page"
             )
-        job = self._jobs.of(path)
-        run = self._runs.one(path)
+        job = self._jobs.of(start.path)
+        run = self._runs.one(start.path)
         if (job is not None and job.lives) or (run is not None and _goes_on(run, job)):
             raise UserError(f"--out={out!r} is written by a run that goes on; name another folder")
-        return _Wanted(kind, {**typed, OUT: self._written(path)}, path, tuple(given))
 
     def _busy(self) -> str:
         """What runs by now, below this folder or started from here."""
-        running = {
+        alive = self._jobs.alive()
+        own = {job.pid for job in alive}
+        running = {job.path for job in alive}
+        running |= {
             run.path
             for run in self._runs.all().values()
-            if run.state == "running" and _goes_on(run, self._jobs.of(run.path))
+            if _goes_on(run, self._job_of(run)) and run.status.get("pid") not in own
         }
-        running |= {job.path for job in self._jobs.alive()}
         return " and ".join(sorted(path or self._runs.root.name for path in running))
 
-    async def _begun(self, wanted: _Wanted) -> Job:
+    async def _begun(self, wanted: _Start) -> Job:
         """Start it, and look on until it has begun its run, has failed, or takes its time."""
         job = await asyncio.to_thread(
-            self._jobs.start, wanted.path, wanted.kind.name, wanted.typed, wanted.words
+            self._jobs.start, wanted.path, wanted.command.name, wanted.values, wanted.arguments
         )
 
         def settled() -> bool:
             known = self._jobs.of(wanted.path)
             return known is None or not known.lives
 
-        tell(f"started: {printable(shlex.join(['groundup', *wanted.words]))}")
+        tell(f"started: {printable(shlex.join(['groundup', *wanted.arguments]))}")
         await self._until(settled, _FIRST_SECONDS)
         return await asyncio.to_thread(self._jobs.of, wanted.path) or job
 

@@ -1,64 +1,88 @@
-"""From what a form says to a command: the settings of a stage, and the words that they amount to.
+"""From what a form says to a command: the settings of a stage, and the arguments they amount to.
 
-A form is another way to write `groundup STAGE …`. What is typed in it becomes the words of that
-command, which the command line itself reads and judges, and so nothing is decided twice.
+A form is another way to write `groundup STAGE …`. What is typed in it becomes the arguments of that
+command, which the command line itself reads and judges, and so nothing is decided twice. What a
+shell would do before, to patterns and ~, is done here.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 
-How = Literal["line", "flag", "several", "table"]
+YES, NO, OUT, RECIPE = "yes", "no", "out", "recipe"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of a stage's config: `option` is its name at the command line, `said` what it is.
+    """A setting of a command: `option` is its name at the command line, `help` what it is.
 
     `choices` are all that it may be, where they can be named; `accepts` is what may lie in the
-    folder that it names, where it names one. One that `leads` is among those that matter first.
+    folder or file that it names, where it names one. One that is `leading` matters to most people.
     """
 
     name: str
     option: str
-    said: str
+    help: str
     group: str
-    how: How
+    type: Literal["text", "flag", "list", "table"]
     default: str = ""
     choices: Sequence[str] = ()
     accepts: Sequence[str] = ()
     required: bool = False
-    leads: bool = False
+    leading: bool = False
     positional: bool = False
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of step that can be started: a row of the stage table, with its config's settings.
+class Step:
+    """A table of a recipe: its name, its stage, and what else it says in a line."""
 
-    `start` is the input that it goes on from, where it has one. One that `resumes` saves what it
-    has when it is stopped, and the same command goes on from there. `check` reads the words of its
-    command and returns the folder that they would write. It raises `UserError` for all that is
-    wrong with them.
+    name: str
+    stage: str
+    settings: str
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """What is known of recipes without running anything of them.
+
+    `found` are those that come along and the files below a folder, each with what it is for;
+    `steps` the tables of one by its name or file, of anything else none.
+    """
+
+    found: Callable[[Path], Mapping[str, str]]
+    steps: Callable[[str], Sequence[Step]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that can be started: a stage with its config's settings, or a whole recipe.
+
+    `subcommand` stands behind `groundup`. `start` is the input that it goes on from, where it has
+    one. One that `resumes` saves what it has when it is stopped, and the same command goes on from
+    there. `check` reads the arguments and returns the folder that they would write. It raises
+    `UserError` for all that is wrong with them. `recipes` are of the command that runs them.
     """
 
     name: str
-    command: str
+    subcommand: str
     help: str
-    more: Sequence[str]
+    notes: Sequence[str]
     group: str
     makes: str
     start: str | None
     settings: Sequence[Setting]
     resumes: bool
     check: Callable[[Sequence[str]], Path]
+    recipes: Recipes | None = None
 
     def input_for(self, made: str) -> Setting | None:
         """The setting that takes what another stage made; its start, where that does."""
@@ -68,51 +92,72 @@ class Kind:
         return fitting[0] if fitting else None
 
 
-YES, NO, OUT = "yes", "no", "out"
+def arguments(command: Command, values: Mapping[str, str], expand: bool = True) -> list[str]:
+    """The arguments behind `groundup`, in which what was left empty is left out.
 
-
-def words(kind: Kind, typed: Mapping[str, str]) -> list[str]:
-    """The words of a command, in which what was left empty is left out.
-
-    Raises `UserError` for what is no list or no yes or no.
+    Raises `UserError` for what is no list or no yes or no, and for a pattern of files that matches
+    none, or, unless they are to `expand`, for any.
     """
-    given = {name: text.strip() for name, text in typed.items() if text.strip()}
-    order = sorted(kind.settings, key=lambda one: (not one.positional, one.name == OUT))
-    found = kind.command.split()
+    given = {name: text.strip() for name, text in values.items() if text.strip()}
+    order = sorted(command.settings, key=lambda one: (not one.positional, one.name == OUT))
+    found = command.subcommand.split()
     for one in order:
         if one.name in given:
-            found += _words(one, given[one.name])
+            found += _given(one, given[one.name], expand)
     return found
 
 
-def _words(one: Setting, text: str) -> list[str]:
-    if one.how == "flag":
+def _given(one: Setting, text: str, expand: bool) -> list[str]:
+    if one.type == "flag":
         return _switch(one, text)
-    if one.how == "line":
-        return _valued(one, [_at_home(one, text)])
+    if one.type == "text":
+        named = _expanded(one, text, expand)
+        if len(named) > 1:
+            raise UserError(
+                f"{one.option}={shorten(text)} matches {len(named)} names, such as {named[0]} and "
+                f"{named[1]}; give one"
+            )
+        return _valued(one, named)
     parts = _split(one, text)
-    if one.how == "several":
-        return _valued(one, [_at_home(one, part) for part in parts])
+    if one.type == "list":
+        return _valued(one, [name for part in parts for name in _expanded(one, part, expand)])
     found = []
     for part in parts:
         name, has_value, value = part.partition("=")
         if not name or not has_value:
             raise UserError(
                 f"{one.option}={part!r} must be a name, '=' and its value, such as name=0.5; "
-                f"give {one.said}"
+                f"give {one.help}"
             )
         found += _optional(f"{one.option}.{name}", value.split(","))
     return found
 
 
-def _at_home(one: Setting, text: str) -> str:
-    """The name of a folder with what ~ stands for, as a terminal would give it to the command."""
-    return os.path.expanduser(text) if one.accepts else text
+def _expanded(one: Setting, text: str, expand: bool) -> list[str]:
+    """The names of files and folders that a shell would make of ~ and of a pattern."""
+    if not one.accepts:
+        return [text]
+    text = os.path.expanduser(text)
+    # A file may have such a name, and so may a function or a model elsewhere.
+    if not glob.has_magic(text) or os.path.lexists(text):
+        return [text]
+    if not expand:
+        raise UserError(
+            f"{one.option}={shorten(text)} is a pattern, for which no folder is looked through "
+            "where everybody may ask; name the files, or start the studio with --api-key"
+        )
+    found = [] if "\0" in text else sorted(glob.glob(text))
+    if not found:
+        raise UserError(
+            f"{one.option}={shorten(text)} matches nothing in {Path.cwd()}; name what is there, "
+            "or another pattern"
+        )
+    return found
 
 
 def _switch(one: Setting, text: str) -> list[str]:
     if text not in (YES, NO):
-        raise UserError(f"{one.option}={text!r} must be {YES} or {NO}; or leave it out: {one.said}")
+        raise UserError(f"{one.option}={text!r} must be {YES} or {NO}; or leave it out: {one.help}")
     if text == one.default or (text == NO and not one.default):
         return []
     return [one.option if text == YES else f"--no-{one.option.removeprefix('--')}"]
@@ -141,10 +186,10 @@ def _split(one: Setting, text: str) -> list[str]:
         ) from None
 
 
-# What a run was started with, as it would be typed.
+# What a run was started with, as a form has it.
 
 
-def typed(value: object) -> str:
+def as_text(value: object) -> str:
     """A value of a config as a form has it."""
     if value is None:
         return ""
@@ -163,21 +208,21 @@ def _inner(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def typed_again(
-    kind: Kind, config: Mapping[str, Any], found: Callable[[str], str]
+def values_of(
+    command: Command, config: Mapping[str, Any], found: Callable[[str], str]
 ) -> dict[str, str]:
-    """What would be typed for such a config: all but the defaults.
+    """The values of a form for such a config: all but the defaults.
 
     `found` says where a folder or file lies by now that the config names.
     """
     again = {}
-    for one in kind.settings:
+    for one in command.settings:
         value = config.get(one.name)
         if one.accepts and isinstance(value, str):
             value = found(value)
         elif one.accepts and isinstance(value, list):
             value = [found(str(part)) for part in value]
-        text = typed(value)
+        text = as_text(value)
         if text and text != one.default:
             again[one.name] = text
     return again
@@ -186,7 +231,7 @@ def typed_again(
 # Folders, as a person would name them where the studio was started.
 
 
-def as_typed(folder: Path, here: Path) -> str:
+def named_from(folder: Path, here: Path) -> str:
     """The name of a folder seen from `here`, where it lies below, and else the whole of it."""
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
@@ -205,7 +250,7 @@ def below(root: Path, here: Path, text: str, is_shown: Callable[[str], bool]) ->
     if root not in folder.parents:
         raise UserError(
             f"--out={text!r} does not lie below {root}, the folder that is shown here; name one "
-            f"in it, such as {as_typed(root / folder.name, here)}"
+            f"in it, such as {named_from(root / folder.name, here)}"
         )
     path = folder.relative_to(root).as_posix()
     if not is_shown(path) or not text.isprintable():
@@ -222,13 +267,3 @@ def free_path(taken: Callable[[str], bool], group: str, name: str) -> str:
     first = f"{group}/{name}".lstrip("/")
     names = (first, *(f"{first}-{number}" for number in range(2, 10_000)))
     return next(one for one in names if not taken(one))
-
-
-def blamed(kind: Kind, message: str) -> Iterator[tuple[str, str]]:
-    """The settings that a message names at the beginning of its lines, each with its line."""
-    names: Iterable[Setting] = kind.settings
-    for line in message.splitlines():
-        said = line.split("=")[0].split(" ")[0].removeprefix("Invalid")
-        for one in names:
-            if said in (one.option, one.name, one.name.upper()):
-                yield one.name, line
