@@ -255,10 +255,10 @@ class Votes:
                 check_models(known, names, hashes, remedy)
         candidates = tuple(zip(names, hashes, strict=True))
         voting = Voting(asked, folders, candidates, prompts, remarks, stamps)
-        for known in self._records.all().values():
-            is_same_log = PurePosixPath(known.values.get("log", "")) == PurePosixPath(asked.log)
-            if is_same_log and known.values.get("who") == asked.who:
-                voting.revealed.update(known.revealed)
+        for record in self._records.all().values():
+            is_same_log = PurePosixPath(record.values.get("log", "")) == PurePosixPath(asked.log)
+            if is_same_log and record.values.get("who") == asked.who:
+                voting.revealed.update(record.revealed)
         return voting
 
     def _prompts(self, asked: Asked) -> tuple[list[tuple[Message, ...]], list[str], Sequence[Path]]:
