@@ -1,20 +1,21 @@
 """Python in a process of its own that begins in a moment, where it takes seconds otherwise.
 
 A server has loaded PyTorch and the stages, and a process is a fork of it: with its own pid, folder,
-environment and exit code, to be killed and stopped as any other.
+environment and exit code, to be killed and stopped as any other. What Python itself does at its end
+(`atexit`) it leaves out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
 import runpy
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
 
 from groundup.app.stages import STAGES
@@ -22,8 +23,14 @@ from groundup.train.config import ENVIRONMENT
 
 
 @functools.cache  # once
-def server() -> ForkServerContext:
-    """It has what a C library reads of its environment before Python starts."""
+def server() -> BaseContext:
+    """It has what a C library reads of its environment before Python starts.
+
+    On Linux alone: what Apple's libraries have begun does not outlive a fork, so that a process
+    begins anew there.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["groundup.app.cli", *(one.module for one in STAGES.values())])
     before = dict(os.environ)
@@ -59,9 +66,10 @@ class Process:
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             assert self._process.pid is not None
-            os.kill(self._process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self._process.pid, number)
 
-    def communicate(self, timeout: float = 1200) -> tuple[int, str]:
+    def communicate(self, timeout: float = 300) -> tuple[int, str]:
         """What it ended with, once it has, and all that it said."""
         self._process.join(timeout)
         code = self.poll()
@@ -70,7 +78,7 @@ class Process:
             said = self._said.read()
         if code is None:
             self._process.kill()
-            raise subprocess.TimeoutExpired("python", timeout, said)
+            raise TimeoutError(f"it has not ended in {timeout:.0f} s, and said:\n{said}")
         return code, said
 
 

@@ -306,5 +306,5 @@ def test_a_command_runs(inside: Path, command: str) -> None:
         assert main(smaller(command)) == 0
         return
     words = [sys.executable, "-m", "groundup", *smaller(command)]
-    code, said = Process(words, typed="Who are you?\n/quit\n").communicate()
+    code, said = Process(words, typed="Who are you?\n/quit\n").communicate(timeout=1200)
     assert code == 0, said

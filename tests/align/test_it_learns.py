@@ -137,7 +137,8 @@ def test_a_miniature_has_two_graphs_unless_another_number_is_given(tmp_path: Pat
 def test_the_experiment_in_miniature(tmp_path: Path) -> None:
     words = ["experiment", "shortest-paths", "--quick", "--seeds", "1", "--threads", "1"]
     words += ["--out", str(tmp_path / "out")]
-    code, said = Process([sys.executable, "-m", "groundup", *words]).communicate()
+    process = Process([sys.executable, "-m", "groundup", *words])
+    code, said = process.communicate(timeout=1200)
     assert code == 0, said
     assert (tmp_path / "out" / "report.html").exists()
 

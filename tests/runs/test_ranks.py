@@ -39,15 +39,25 @@ def torchrun(processes: int, command: list[str]) -> tuple[int, str]:
 
 
 def in_two_processes(command: list[str]) -> tuple[int, str]:
-    """The same without torchrun, whose processes take seconds to begin, of two that end well."""
+    """The same without torchrun, whose processes take seconds to begin.
+
+    Where one of the two ends badly, the other is ended as well.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
     begun = [Process(command, **shared, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
-    (first, said), (second, more) = (one.communicate() for one in begun)
-    return first or second, said + more
+    deadline = time.monotonic() + 300
+    while None in (codes := [one.poll() for one in begun]) and not any(codes):
+        assert time.monotonic() < deadline, "the two have not ended"
+        time.sleep(0.01)
+    if any(codes):
+        for one in begun:
+            one.send_signal(signal.SIGKILL)
+    said = "".join(one.communicate()[1] for one in begun)
+    return next(filter(None, codes), 0), said
 
 
 @pytest.mark.parametrize("adapter", ["none", pytest.param("qlora", marks=pytest.mark.long)])
