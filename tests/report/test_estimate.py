@@ -80,6 +80,14 @@ def test_the_distance_from_an_ideal_is_its_size_whichever_way() -> None:
     assert (found.estimate, found.low, found.high) == pytest.approx((0.2, 0.0, 0.3))
 
 
+def test_a_scale_that_falls_exchanges_the_ends_and_has_no_chance() -> None:
+    found = Estimate(0.2, -0.1, 0.6, 10, 5, chance=0.5)
+    turned = found.mapped(lambda x: 1 - x)
+    assert turned == Estimate(0.8, 0.4, 1.1, 10, 5)
+    assert turned.within(0.0, 1.0) == replace(turned, high=1.0)
+    assert found.within(0.0) == replace(found, low=0.0)
+
+
 def test_items_of_one_group_alone_are_drawn_for_a_ratio_and_one_trial_of_a_rate() -> None:
     values = np.repeat([0.0, 1.0], 10)
     found = ratio(values, groups=["all"] * 20)

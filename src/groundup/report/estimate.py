@@ -42,7 +42,7 @@ class Estimate(Interval):
         return replace(self, estimate=abs(self.estimate - ideal), low=low, high=ends[1])
 
     def mapped(self, to: Callable[[float], float]) -> Estimate:
-        """The same on another scale, by a function that always grows or always falls."""
+        """The same on another scale, by a monotonic function; its chance is left out."""
         low, high = sorted((to(self.low), to(self.high)))
         return replace(self, estimate=to(self.estimate), low=low, high=high, chance=None)
 
@@ -105,8 +105,7 @@ def apart(after: Estimate, before: Estimate) -> Estimate:
 
     For items of which none differs in another way than all others: drawing them shows no spread.
     """
-    turned = Interval(-before.estimate, -before.high, -before.low)
-    half = mean_interval([after, turned])
+    half = mean_interval([after, before.mapped(lambda x: -x)])
     ends = {name: 2 * getattr(half, name) for name in ("estimate", "low", "high")}
     return replace(after, **ends, chance=None)
 
