@@ -71,11 +71,8 @@ def load(
 def _require_device(device: torch.device | str) -> None:
     try:
         torch.zeros(1, device=torch.device(device)).item()
-    except (
-        RuntimeError,
-        AssertionError,
-        TypeError,
-    ):  # builds without CUDA assert that they have it
+    # Builds of PyTorch without CUDA assert that they have it.
+    except (RuntimeError, AssertionError, TypeError):
         raise UserError(
             f"device={shorten(str(device))} is none that computes on this machine; try 'cpu'"
         ) from None
