@@ -359,7 +359,7 @@ def priced_at_the_end(
         ("training", "cross_entropy", lambda x, t, w: functional.cross_entropy(x, t, weight=w),
          "weights_of_classes"),
         ("counting", "bigram", bigram_without_keepdims, "sums_in_a_row"),
-        ("regularization", "dropout", by_vanilla_dropout, "divided_in_evaluation_alone"),
+        ("regularization", "dropout", by_vanilla_dropout, "scaled_in_evaluation_alone"),
         ("sampling", "remember", appended, "appended"),
         ("masks", "shifted", labels, "minus_100"),
         ("lora", "lora", lambda x, b, d, u, s: b + (x @ d.T @ u.T) * s / d.shape[0],

@@ -99,8 +99,11 @@ def _of_texts(yours: Any, expected: str) -> str:
     same = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(yours), len(expected)))
     if not same:
         return ""
-    rest = [f'"{text[same:]}"' if text[same:] else "nothing" for text in (yours, expected)]
-    return f'Both begin with "{expected[:same]}"; then yours has {rest[0]} instead of {rest[1]}.'
+    before = expected[max(0, same - 60) : same]
+    # A line of each is enough.
+    rest = [text[same : same + 60] for text in (yours, expected)]
+    yours, expected = (f'"{text}"' if text else "nothing" for text in rest)
+    return f'After "{before}" yours has {yours} instead of {expected}.'
 
 
 def _of_tables(

@@ -90,7 +90,7 @@ def judge(
             own = [one for one, value in vars(part).items() if inspect.isfunction(value)]
             others = [one for one in own if not hasattr(stub, one)]
             near = nearest(name, others)
-            said = "" if near is None else f" (is {near} meant?)"
+            said = "" if near is None else f" (is {near} meant to be it?)"
             return Verdict("differs", lines=(f"The file defines no function {name}{said}: {head}",))
     if _imports_solution(exercise, part):
         line = "The file imports the shipped solution: write the functions out in your own file."

@@ -51,7 +51,7 @@ def trials(seed: int) -> Iterator[Trial]:
             float(((ratio < 1 - epsilon) | (ratio > 1 + epsilon)).float().mean()),
             {name: value for name, value in shown.items() if name != "advantages"},
         )
-    # Three are outside. Upside down it were two, and of the logarithms one.
+    # Three are outside. With the ratio upside down it would be two, by logarithms one.
     narrow = torch.tensor([0.79, 1.21, 1.22, 1.19, 0.82]).log()
     zero = torch.zeros(5)
     yield _trial(

@@ -177,8 +177,8 @@ def advantages_not_detached(
 def dropped_outside(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """Tokens whose ratio is outside cost nothing here, on either side. The clip only holds a gain
-    where it is: take the larger of the two losses."""
+    """Tokens whose ratio is outside cost nothing here, on either side. The clip only stops a gain
+    from growing, and a loss counts in full: take the larger of the two losses."""
     ratio = _ratio(logprobs, old_logprobs)
     return torch.where((ratio - 1).abs() > epsilon, 0.0, -advantages.detach() * ratio)
 

@@ -25,7 +25,7 @@ REPLACES = {
     "never_begins_anew": "early_stop",
     "loss_for_its_place": "early_stop",
     "one_past_the_end": "early_stop",
-    "divided_in_evaluation_alone": "dropout",
+    "scaled_in_evaluation_alone": "dropout",
     "best_and_end_exchanged": "early_stop",
 }
 
@@ -188,7 +188,7 @@ def one_past_the_end(losses: Sequence[float], patience: int) -> tuple[int, int]:
     return (stopped if stopped - best >= patience else len(losses)), best
 
 
-def divided_in_evaluation_alone(
+def scaled_in_evaluation_alone(
     x: np.ndarray, p: float, u: np.ndarray, training: bool
 ) -> np.ndarray:
     """That is the oldest dropout: training leaves the size as it is, and evaluation multiplies by
