@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "6367c06d3a2f926f0e75d772ac8fb7fd0439f53fab7d4b371683f52b595ef292"
+DIGEST = "6e186c027bc59dc476c3d42557159ac460653cd3ab361a76fda98e20072639e1"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack
