@@ -112,4 +112,5 @@ def _filled(group: Fieldset, values: Mapping[str, str], errors: Mapping[str, str
 def _by_name(errors: str) -> dict[str, str]:
     """The first line that begins with a name; that of an argument without a flag is in capitals."""
     found = {re.split("[= ]", line)[0]: line for line in reversed(errors.splitlines())}
+    found.pop("", None)  # a line that begins with no name is about no field
     return found | {name.lower(): line for name, line in found.items() if name.isupper()}
