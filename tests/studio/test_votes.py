@@ -35,7 +35,8 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.page import ballot_script
 from groundup.report.table import Row
-from groundup.runs.folder import Run
+from groundup.runs.files import write_kept
+from groundup.runs.folder import Run, read_run
 from groundup.serve.admission import Admission
 from groundup.serve.worker import Served
 from groundup.studio.server import Studio
@@ -530,6 +531,22 @@ def test_what_was_typed_is_gone_on_with_by_a_studio_that_is_started_anew(
     assert PROMPTS[3] in anew.client.get(again).text
 
 
+def test_two_answers_of_one_model_are_asked_for_again_by_the_form_of_before(
+    root: Path, voter: Voter
+) -> None:
+    described = read_run(root / "omega")
+    described["parents"] = {"model": {"path": str(root / "alpha")}}
+    write_kept(root / "omega" / "run.json", described)
+
+    def other(about: str) -> list[str]:
+        form = voter.client.get(f"/vote?{about}").text.split('name="other"')[1]
+        return re.findall(r'<option value="([^"]*)" selected>', form.split("</select>")[0])
+
+    voter.begin(model="omega", other="")
+    assert other(f"like={voter.at.removeprefix('/vote/')}") == [""]
+    assert other("model=omega") == ["alpha"]
+
+
 def test_what_was_told_stays_final_in_a_studio_that_is_started_anew(
     root: Path, voter: Voter, show: Show
 ) -> None:
@@ -564,6 +581,7 @@ def test_a_file_of_prompts_may_be_named_by_a_pattern(root: Path, voter: Voter) -
         ("none*", "matches nothing"),
         ("../*.txt", "must be a file below"),
         ("/etc/*", "must be a file below"),
+        ("a\0/*", "must be a file below"),
     ):
         answer = voter.client.post("/vote", data=FORM | {"typed": "", "file": pattern})
         assert answer.status_code == 400 and told in read_text(answer)

@@ -104,7 +104,7 @@ def asked_of(form: Mapping[str, str]) -> Asked:
         **texts,
         typed=typed,
         log=form.get("log", "").strip() or LOG,
-        append="append" in form,
+        append=bool(form.get("append")),
         temperature=_number(form, "temperature", float),
         max_new_tokens=_number(form, "max_new_tokens", int),
         seed=seed,
@@ -113,9 +113,8 @@ def asked_of(form: Mapping[str, str]) -> Asked:
 
 def values_of(asked: Asked) -> dict[str, str]:
     """The values of a form that asks for this."""
-    given = {name: value for name, value in vars(asked).items() if value not in (None, "")}
-    values = {name: str(value) for name, value in given.items() if name != "append"}
-    return values | ({"append": "on"} if asked.append else {})
+    values = {name: "" if value is None else str(value) for name, value in vars(asked).items()}
+    return values | {"append": "on" if asked.append else ""}
 
 
 def _number(form: Mapping[str, str], name: str, kind: type[N]) -> N | None:

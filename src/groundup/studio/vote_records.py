@@ -38,7 +38,7 @@ class VoteRecords:
         self._name = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
 
     def all(self) -> dict[str, VoteRecord]:
-        """Every record that can be read, the one that was begun last first."""
+        """Every record that can be read, the one that was written last first."""
         found = ((file.stem, self.read(file.stem)) for file in self._files())
         return {key: record for key, record in found if record is not None}
 

@@ -290,7 +290,8 @@ class Votes:
 
     def _alone(self, pattern: str) -> str:
         """The one file below the root that a pattern matches; of what is none, itself."""
-        is_below = not any(one.startswith((".", "/")) for one in PurePosixPath(pattern).parts)
+        parts = PurePosixPath(pattern).parts
+        is_below = pattern.isprintable() and not any(one.startswith((".", "/")) for one in parts)
         if not is_below or not glob.has_magic(pattern) or os.path.lexists(self._root / pattern):
             return pattern
         found = glob.glob(pattern, root_dir=self._root)
