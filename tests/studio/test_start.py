@@ -514,7 +514,8 @@ dtype = "float32"
 def test_a_recipe_is_chosen_started_stopped_and_continued(
     workshop: Workshop, show: Show, here: Path
 ) -> None:
-    (here / "runs" / "two.toml").write_text(STEPS.format(data=workshop.data))
+    two = here / "runs" / "two.toml"
+    two.write_text(STEPS.format(data=workshop.data), encoding="utf-8-sig")  # as some editors do
     (here / "runs" / "other.toml").write_text('[tool.ruff]\nselect = ["E"]\n')
     client, out = show(here / "runs"), here / "runs" / "two"
     assert 'href="/start?stage=run"' in client.get("/start").text
@@ -529,6 +530,9 @@ def test_a_recipe_is_chosen_started_stopped_and_continued(
     data = {"stage": "run", "recipe": "runs/two.toml", "out": "runs/two"}
     shown = client.post("/start", data=data | {"show": "on"})
     assert "groundup run runs/two.toml --out runs/two" in shown.text and not out.exists()
+    by_pattern = data | {"recipe": "runs/tw*.toml", "out": "", "show": "on"}
+    shown = client.post("/start", data=by_pattern)
+    assert "groundup run runs/two.toml --out runs/run" in shown.text
     assert client.post("/start", data=data).headers["location"] == "/runs/two"
     assert 'href="/runs/two">two is running' in client.get("/").text
     until(lambda: (read_status(out / "second") or {}).get("step", 0) >= 1)
@@ -552,6 +556,14 @@ def test_a_recipe_is_chosen_started_stopped_and_continued(
     assert 'id="continue"' not in page and 'id="stop"' not in page
 
 
+def test_a_recipe_that_comes_along_is_shown_before_it_has_a_run(show: Show, here: Path) -> None:
+    jobs = Jobs(here / "runs", here)
+    jobs.start("mine", "run", {"recipe": "quickstart"}, ["--version"])
+    until(lambda: not jobs.alive())
+    page = show(here / "runs").get("/runs/mine").text
+    assert "Runs of this recipe" in page and "not begun" in page
+
+
 def test_a_recipe_that_cannot_be_run_starts_nothing(show: Show, here: Path) -> None:
     client = show(here / "runs")
     (here / "runs" / "bad.toml").write_text('[sft]\nsteps = "many"\n')
@@ -564,15 +576,20 @@ def test_a_recipe_that_cannot_be_run_starts_nothing(show: Show, here: Path) -> N
         ({"recipe": "quickstart", "minutes": "-1"}, "--minutes=-1 must be"),
         ({"recipe": "quickstart", "out": "elsewhere"}, "does not lie below"),
         ({"recipe": "*.toml"}, "matches 2 names"),
+        ({"recipe": "x" * 300}, "give a shorter one"),
+        ({"recipe": "\0"}, "holds a zero byte"),
     ):
         page = client.post("/start", data={"stage": "run"} | more)
         assert page.status_code == 400 and said in box(page), more
     # What only follows a link reads no file but those that are listed.
-    for name in ("pipe.toml", "bomb.toml", "/dev/zero", "../x", "\0"):
+    for name in ("pipe.toml", "bomb.toml", "/dev/zero", "../x", "\0", "x" * 300):
         page = client.get("/start", params={"stage": "run", "recipe": name})
         assert page.status_code == 200 and "Recipes" in page.text
     assert not (here / "cache").exists()
     open_to_all = show(here / "runs", is_local=False)
+    for chosen in ("", "runs/bad.toml"):  # nor does everybody see what lies there
+        page = open_to_all.get("/start", params={"stage": "run", "recipe": chosen}).text
+        assert "stage=run&amp;recipe=quickstart" in page and "stage=run&amp;recipe=runs" not in page
     for name in ("runs/bad.toml", "bomb.toml"):
         form = {"stage": "run", "recipe": name, "show": "on"}
         refused = open_to_all.post("/start", data=form)
@@ -590,6 +607,12 @@ def test_a_recipe_that_was_begun_in_a_terminal_is_shown(trained: Path, show: Sho
     assert "3 of 4 runs done" in page and "not begun" in page and "by a watch" in page
     assert 'href="/start?stage=run&amp;again=journey"' in page
     assert 'href="/runs/journey">Its recipe' in client.get("/runs/journey/sft").text
+    status = folder / "sft" / "status.json"
+    ended = read_status(folder / "sft") or {}
+    write_kept(status, ended | {"state": "running", "time": utc_now(), "pid": os.getpid()})
+    page = client.get("/runs/journey").text
+    assert f"kill -INT {os.getpid()}" in page and "again=journey" not in page
+    write_kept(status, ended)
     form = client.get("/start?stage=run&again=journey").text
     assert 'name="again" value="journey"' in form and 'value="shown/journey"' in form
     for anything in (

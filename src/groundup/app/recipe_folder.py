@@ -39,7 +39,7 @@ def begun_with(out: Path) -> dict[str, dict[str, Any]]:
 def read_tables(file: Path) -> dict[str, dict[str, Any]] | None:
     """Return the tables of a recipe file; None for anything else."""
     try:
-        found = tomllib.loads(file.read_bytes().decode("utf-8"))
+        found = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return None
     return found if found and all(isinstance(one, dict) for one in found.values()) else None

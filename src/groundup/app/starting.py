@@ -184,9 +184,11 @@ def _check_recipe(arguments: Sequence[str]) -> Path:
     return given["out"] or Path(found.name)
 
 
-def _recipes(root: Path) -> dict[str, str]:
+def _recipes(root: Path | None) -> dict[str, str]:
     """The recipes that come along and the files in and near the root, with what they are for."""
     found = {name: _purpose(shipped_text(name), name) for name in shipped()}
+    if root is None:
+        return found
     here = Path.cwd()
     for file in sorted([*root.glob("*.toml"), *root.glob("[!.]*/*.toml")])[:_MOST_FILES]:
         # What a recipe's own folder has of it is continued and not begun.

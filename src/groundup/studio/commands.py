@@ -54,11 +54,11 @@ class Step:
 class Recipes:
     """What is known of recipes without running anything of them.
 
-    `found` are those that come along and the files below a folder, each with what it is for;
-    `steps` the tables of one by its name or file, of anything else none.
+    `found` are those that come along and, where a folder is given, the files in and near it, each
+    with what it is for; `steps` the tables of one by its name or file, of anything else none.
     """
 
-    found: Callable[[Path], Mapping[str, str]]
+    found: Callable[[Path | None], Mapping[str, str]]
     steps: Callable[[str], Sequence[Step]]
 
 

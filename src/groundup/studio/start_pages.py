@@ -42,7 +42,7 @@ def choice_page(commands: Mapping[str, Command], off: str) -> Page:
         for command in commands.values()
     ]
     table = Table(
-        [Column("what it does", words=True)], _grouped(rows), corner="command", title="Stages"
+        [Column("what it does", words=True)], _grouped(rows), corner="command", title="Commands"
     )
     opening: list[Block] = [Links([("All runs", "/")]), *([Box(off)] if off else []), table]
     lead = "Each is a command of the terminal as well, and its form shows which."
@@ -90,7 +90,7 @@ def form_page(
     *,
     here: Path,
     runs: Sequence[tuple[Run, str]],
-    root: Path,
+    recipes: Mapping[str, str],
     out: str,
     error: str = "",
     listing: str = "",
@@ -100,19 +100,19 @@ def form_page(
 ) -> Page:
     """The form of a command with the `values` that are filled in.
 
-    `runs` are those shown, each with what it makes, `root` their folder, and `out` the folder that
-    is proposed. `error` is why nothing was started, a line for each field; `listing` is the command
-    that the form amounts to, `busy` what runs by now, `goes_on` the run that is continued, and
-    `off` why nothing may be started here.
+    `runs` are those shown, each with what it makes, `recipes` those that can be run, each with what
+    it is for, and `out` the folder that is proposed. `error` is why nothing was started, a line for
+    each field; `listing` is the command that the form amounts to, `busy` what runs by now,
+    `goes_on` the run that is continued, and `off` why nothing may be started here.
     """
     opening: list[Block] = [Links([("All runs", "/"), ("Another stage", "/start")])]
-    opening += [Box(line) for line in (off,) if line]
+    opening += [Box(off)] if off else []
     if error:
         opening.append(_told("Nothing was started", error))
     if listing:
         opening += ["The form amounts to this command:", Listing(listing)]
     opening += [Note(one) for one in command.notes]
-    opening += recipe_blocks(command, values, root)
+    opening += recipe_blocks(command, values, recipes)
     leading = [_field(one, out) for one in command.settings if one.leading]
     rest: dict[str, list[Field]] = {}
     for one in command.settings:
@@ -134,15 +134,14 @@ def form_page(
         fieldsets,
         buttons,
         {"stage": command.name} | ({} if goes_on is None else {"again": goes_on}),
-        suggestions=_suggestions(command, runs, root, here),
+        suggestions=_suggestions(command, runs, recipes, here),
     )
     note = Note(
         f"What is left empty takes its default. Folders and files are named as in a terminal in "
         f"`{here}`, by patterns such as `texts/*.txt` too; several are written side by side, one "
         "with spaces in quotation marks."
     )
-    lead = command.help
-    lead += "" if goes_on is None else f" It goes on with `{goes_on or here}`."
+    lead = command.help + ("" if goes_on is None else f" It goes on with `{goes_on or here}`.")
     return _page(f"groundup {command.subcommand}", lead, [*opening, note, form], [])
 
 
@@ -170,7 +169,7 @@ def _list_of(one: Setting) -> str:
 
 
 def _suggestions(
-    command: Command, runs: Sequence[tuple[Run, str]], root: Path, here: Path
+    command: Command, runs: Sequence[tuple[Run, str]], recipes: Mapping[str, str], here: Path
 ) -> dict[str, Sequence[str]]:
     """What each setting may name that is there: finished runs, and recipes."""
     found: dict[str, Sequence[str]] = {}
@@ -183,27 +182,29 @@ def _suggestions(
             ]
             found[_list_of(one)] = names if one.type == "text" else list(map(shlex.quote, names))
     if command.recipes is not None:
-        found[RECIPE] = list(command.recipes.found(root))
+        found[RECIPE] = list(recipes)
     return found
 
 
 # A recipe.
 
 
-def recipe_blocks(command: Command, values: Mapping[str, str], root: Path) -> Iterator[Block]:
+def recipe_blocks(
+    command: Command, values: Mapping[str, str], recipes: Mapping[str, str]
+) -> Iterator[Block]:
     """The tables of the recipe that is chosen; all that can be, where none is."""
     if command.recipes is None:
         return
-    known, chosen = command.recipes.found(root), values.get(RECIPE, "")
+    chosen = values.get(RECIPE, "")
     # Who only follows a link has no other file read.
-    if chosen in known and (steps := command.recipes.steps(chosen)):
+    if chosen in recipes and (steps := command.recipes.steps(chosen)):
         rows = [Row(one.name, [Cell(one.stage), Cell(one.settings)]) for one in steps]
         columns = [Column("stage"), Column("settings", words=True)]
         yield Table(columns, rows, corner="run", title="Runs of this recipe")
         return
     rows = [
         Row(name, [Cell(what)], href=start_address(command.name, **{RECIPE: name}))
-        for name, what in known.items()
+        for name, what in recipes.items()
     ]
     yield Table([Column("what it does", words=True)], rows, corner=RECIPE, title="Recipes")
 
@@ -211,22 +212,21 @@ def recipe_blocks(command: Command, values: Mapping[str, str], root: Path) -> It
 def recipe_page(
     runs: Runs,
     path: str,
-    steps: Sequence[Step],
+    steps: Sequence[tuple[Step, Run | None]],
     job: Job | None,
     links: Sequence[tuple[str, str]],
     buttons: Sequence[Block],
     plan: Mapping[str, Any],
 ) -> Page:
     """A recipe in its folder: its runs with those to come, its plan and its command."""
-    found = _runs_of(runs, path, steps)
     nothing = [Cell("")] * (len(RUN_COLUMNS) - 1)
     rows = [
         Row(step.name, [Cell("not begun"), *nothing], step.stage)
         if run is None
         else run_row(runs, run)
-        for step, run in zip(steps, found, strict=True)
+        for step, run in steps
     ]
-    done = sum(run is not None and run.state == "done" for run in found)
+    done = sum(run is not None and run.state == "done" for _, run in steps)
     lives = job is not None and job.lives
     lead = f"A recipe{', running' * lives}: {done} of {counted(len(steps), 'run')} done."
     opening: list[Block] = [Links([("All runs", "/"), *links]), *failure(job), *buttons]
@@ -238,15 +238,6 @@ def recipe_page(
     ]
     kept = [one for one in sections if one.blocks]
     return _page(path or runs.root.name, lead, opening, kept, _SOON if lives else _LATER)
-
-
-def is_done(runs: Runs, path: str, steps: Sequence[Step]) -> bool:
-    """Whether every run of a recipe is done."""
-    return all(run is not None and run.state == "done" for run in _runs_of(runs, path, steps))
-
-
-def _runs_of(runs: Runs, path: str, steps: Sequence[Step]) -> list[Run | None]:
-    return [runs.one(f"{path}/{step.name}".lstrip("/")) for step in steps]
 
 
 def _planned(plan: Mapping[str, Any]) -> Iterator[Block]:
@@ -299,6 +290,13 @@ def command_blocks(job: Job, folded: bool = True) -> Iterator[Block]:
         listing = Listing(said)
         yield Fold("What it wrote", [listing]) if folded else listing
     yield Note(f"All of its output is in `{job.log}`.")
+
+
+def terminal_note(run: Run) -> Note:
+    """How a run is stopped that was not started here."""
+    pid = run.status.get("pid", "its number")
+    stops = f"Ctrl-C in its terminal stops it, or `kill -INT {pid}`."
+    return Note(f"It was not started from this page. {stops}")
 
 
 def stop_button(job: Job, command: Command | None) -> Form:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,18 +55,19 @@ from groundup.studio.start_pages import (
     continue_button,
     failure,
     form_page,
-    is_done,
     next_steps,
     pending_page,
     recipe_page,
     run_address,
     start_address,
     stop_button,
+    terminal_note,
 )
 
 # Most of what is wrong with a command that its form did not know is said so soon.
 _FIRST_SECONDS, _STOP_SECONDS, _PAUSE = 3.0, 2.0, 0.1
 RUN = "run"
+_PLAIN_NAME = re.compile(r"\w[\w. -]{0,49}")
 OFF = (
     "Nothing can be started here: this studio listens beyond this machine and asks for no key, and "
     "whoever can start runs can run programs. Give it one with --api-key; a form shows the command "
@@ -144,9 +146,7 @@ class StartRoutes:
                 blocks.append(Note("Its command has been started and has not come to work yet."))
             blocks.append(stop_button(job, commands.get(job.command)))
         elif goes_on:
-            pid = run.status.get("pid", "its number")
-            stops = f"Ctrl-C in its terminal stops it, or `kill -INT {pid}`."
-            blocks.append(Note(f"It was not started from this page. {stops}"))
+            blocks.append(terminal_note(run))
         elif run.state == "done" and command is not None:
             links.append(("Again with other settings", start_address(command.name, like=run.path)))
         elif command is not None and run.history.run.get("mine"):
@@ -188,9 +188,14 @@ class StartRoutes:
 
     def _recipe_page(self, path: str, steps: Sequence[Step], job: Job | None) -> Page:
         links, buttons = list[tuple[str, str]](), list[Block]()
+        found = [self._runs.one(f"{path}/{step.name}".lstrip("/")) for step in steps]
+        begun = [run for run in found if run is not None]
+        going = [run for run in begun if _goes_on(run, self._job_of(run))]
         if job is not None and job.lives:
             buttons.append(stop_button(job, self._commands()[RUN]))
-        elif path and not is_done(self._runs, path, steps):
+        elif going:
+            buttons.append(terminal_note(going[0]))
+        elif path and sum(run.state == "done" for run in begun) < len(steps):
             if job is not None and job.here == str(self._here):
                 buttons += [] if self._off else [continue_button(path)]
                 again = "Change the settings"
@@ -202,7 +207,8 @@ class StartRoutes:
         if is_own_file(plan):
             with suppress(UserError):
                 planned = read_json_object(plan)
-        return recipe_page(self._runs, path, steps, job, links, buttons, planned)
+        each = list(zip(steps, found, strict=True))
+        return recipe_page(self._runs, path, each, job, links, buttons, planned)
 
     def _steps(self, path: str, job: Job | None) -> Sequence[Step]:
         """The tables of the recipe that was begun or is started at that path; else none."""
@@ -216,7 +222,9 @@ class StartRoutes:
             return steps
         if job is None or job.command != RUN or job.path != path:
             return ()
-        return recipes.steps(str(Path(job.here, os.path.expanduser(job.values.get(RECIPE, "")))))
+        # Seen from here, one that comes along is a name, and a file lies where it lay.
+        named = Path(job.here, os.path.expanduser(job.values.get(RECIPE, "")))
+        return recipes.steps(named_from(named, self._here))
 
     def _job_of(self, run: Run) -> Job | None:
         """The command that was started last for a run, or for the recipe that it is of."""
@@ -268,9 +276,13 @@ class StartRoutes:
         """What a form has for a recipe that was begun in a terminal: one that comes along has often
         its own name for a folder."""
         name = Path(path).name
-        recipes = self._commands()[RUN].recipes
-        known = recipes is not None and name in recipes.found(self._runs.root)
+        known = name in self._recipes(self._commands()[RUN])
         return {OUT: self._written(path)} | ({RECIPE: name} if known else {})
+
+    def _recipes(self, command: Command) -> Mapping[str, str]:
+        """The recipes that may be run: for everybody only those that come along."""
+        root = None if self._off else self._runs.root
+        return {} if command.recipes is None else command.recipes.found(root)
 
     def _found(self, path: str) -> Run:
         run = self._runs.one(path)
@@ -298,7 +310,7 @@ class StartRoutes:
             values,
             here=self._here,
             runs=runs,
-            root=self._runs.root,
+            recipes=self._recipes(command),
             out=self._proposed(command, "", values) if goes_on is None else self._written(goes_on),
             error=error,
             listing=listing,
@@ -357,7 +369,10 @@ class StartRoutes:
         self, command: Command, group: str, values: Mapping[str, str] | None = None
     ) -> str:
         """A folder in that group which nothing has yet, by the name of the stage or recipe."""
-        name = Path((values or {}).get(RECIPE) or command.name).stem
+        name = Path((values or {}).get(RECIPE, "")).stem
+        # Such as a pattern, or what is no name: the recipe's own reading tells of that.
+        if not _PLAIN_NAME.fullmatch(name):
+            name = command.name
         lives = {job.path for job in self._jobs.alive()}
         root = self._jobs.root
         free = free_path(lambda path: path in lives or (root / path).exists(), group, name)
@@ -452,7 +467,7 @@ class StartRoutes:
         if self._off and command.recipes is not None:
             # A recipe's rewards are imported when it is read.
             given = values.get(RECIPE, "")
-            if given.endswith(".toml") or given not in command.recipes.found(self._runs.root):
+            if given not in self._recipes(command):
                 raise UserError(
                     f"RECIPE={shorten(given)} is none of those that come along, and others are for "
                     "who has a key: start the studio with --api-key"
