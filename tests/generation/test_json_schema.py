@@ -16,6 +16,7 @@ from tests.conftest import TinyModel
 from groundup.errors import UserError
 from groundup.generation.constraint import Constraint, State, Vocabulary
 from groundup.generation.generate import generate, reference_generate
+from groundup.generation.grammar import Choice, Concatenation, Repeat, Rule, nodes_of
 from groundup.generation.json_schema import ANY_OBJECT, json_grammar
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -362,6 +363,79 @@ def test_what_has_no_value_is_refused() -> None:
     for schema in (child, {"$ref": "#"}, False, {"enum": [1], "type": "string"}):
         with pytest.raises(UserError, match="nothing can be written under this schema"):
             constrained(schema)
+
+
+# Schemas of strangers, who would keep a server busy or fill its memory.
+
+
+def nested(depth: int) -> dict[str, Any]:
+    one = {
+        "type": ["object", "object"],
+        "properties": {} if not depth else {"a": nested(depth - 1)},
+    }
+    return one | {"required": [*one["properties"]]}
+
+
+def test_the_parts_of_a_grammar_are_as_many_as_those_of_its_schema() -> None:
+    assert len(nodes_of(json_grammar(nested(60)))) < 60 * 20
+    spellings = [f"#/$defs/{'a' * n}{'%61' * (9 - n)}" for n in range(9)]
+    within = ["#/$defs/aaaaaaaaa" + "/properties/a" * n for n in range(9)]
+    refs = {"anyOf": [{"$ref": one} for one in spellings + within]}
+    grammar = json_grammar(refs | {"$defs": {"aaaaaaaaa": nested(60)}})
+    assert len(nodes_of(grammar)) < 60 * 20
+
+
+def test_parts_stand_before_what_is_made_of_them() -> None:
+    """So that one round finds what is known of all, in whatever order names are optional."""
+    nodes = nodes_of(json_grammar({"properties": {f"a{n}": {"const": n} for n in range(50)}}))
+    place = {node: i for i, node in enumerate(nodes)}
+    for node in nodes:
+        match node:
+            case Choice(parts) | Concatenation(parts):
+                assert all(place[one] < place[node] for one in parts)
+            case Repeat(item):
+                assert place[item] < place[node]
+            case Rule(body=body):
+                assert place[body] < place[node]
+
+
+def test_a_schema_that_leaves_too_much_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every bracket may be of either option: after n of them 2^n texts are open.
+    twice = {"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}
+    with pytest.raises(UserError, match="the schema leaves too much open at once"):
+        after(b"[" * 30, twice)
+    # A hundred in every state is not much, but it is in all states that a vocabulary leads to.
+    strings = {"anyOf": [{"type": "string", "maxLength": n} for n in range(100)]}
+    state = after(b'"', strings)
+    assert state is not None
+    monkeypatch.setattr("groundup.generation.constraint._MOST_OPENED", 5000)
+    with pytest.raises(UserError, match="the schema leaves too much open at once"):
+        constrained(strings).allowed(state, 50)
+
+
+def test_schemas_of_too_many_parts_together_are_refused() -> None:
+    parts = [json_grammar({"enum": [*range(n, 10**5, 16)]}) for n in range(16)]
+    with pytest.raises(UserError, match="parts together; at most 100,000"):
+        Constraint(Choice(parts), VOCABULARY)
+
+
+def test_bounds_beyond_all_texts_are_as_good_as_none() -> None:
+    assert is_whole(after(b'"ab"', {"type": "string", "maxLength": 10**400}))
+    constraint = constrained({"type": "string", "minLength": 10**400})
+    assert bool(constraint.allowed(constraint.begin, 50).any())
+    assert not is_whole(after(b'"ab"', {"type": "string", "minLength": 10**400}))
+
+
+def test_what_is_remembered_of_a_grammar_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.dumps([[[1, "a"], {"b": None}]] * 4).encode()
+    monkeypatch.setattr("groundup.generation.constraint._STACKS", 30)
+    constraint = Constraint(json_grammar(True), VOCABULARY)
+    state: State | None = constraint.begin
+    for byte in text:
+        assert state is not None
+        state = constraint.step(state, byte)
+        assert sum(len(one.stacks) for one in constraint._states.values()) <= 30
+    assert is_whole(state)
 
 
 def test_a_request_ends_in_one_way(tokenizer: Tokenizer, tiny_model: TinyModel) -> None:

@@ -54,8 +54,18 @@ _DEEPEST: Final = 64
 _NEVER, _VERY_MANY = 2**15 - 1, 2**15 - 2
 # States whose tokens are remembered: each takes two bytes for every token of the vocabulary.
 _REMEMBERED = 256
-# States of a grammar, each of some hundred bytes, and grammars of a vocabulary.
-_STATES, _GRAMMARS = 20_000, 16
+# States of a grammar that are remembered, of some kilobytes each, and all their stacks; grammars of
+# a vocabulary.
+_STATES, _STACKS, _GRAMMARS = 5_000, 200_000, 16
+# A schema of a few words may leave more open with every byte, twice as much each time, and keep all
+# others waiting: stacks that are opened for one state, and to find what may follow one.
+_MOST_OPEN, _MOST_OPENED = 20_000, 500_000
+_TOO_OPEN = (
+    "the schema leaves too much open at once, as what is written may be of very many of its parts; "
+    "let the options of anyOf begin differently, and require what is always there"
+)
+# Parts of a grammar: a schema of 200,000 characters has some 70,000, and a request has many tools.
+_MOST_NODES = 100_000
 
 # Where a text is in its grammar.
 
@@ -80,13 +90,19 @@ class State:
 class Constraint:
     """A grammar in the tokens of a vocabulary; `begin` is the state before the first of them.
 
-    Raises `UserError` for a grammar of which there is no text.
+    Raises `UserError` for a grammar of which there is no text, or that leaves too much open.
     """
 
     def __init__(self, grammar: Node, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._states: dict[frozenset[Stack], State] = {}
+        self._stacks = self._opened = 0
         nodes = nodes_of(grammar)
+        if len(nodes) > _MOST_NODES:
+            raise UserError(
+                f"the schemas have {len(nodes):,} parts together; at most {_MOST_NODES:,} are held "
+                "to, so make them smaller"
+            )
         self._heights = fixed_point(nodes, height)
         self._fewest = fixed_point(nodes, vocabulary.fewest)
         begin = self._state([(grammar, 0, 0, None)])
@@ -143,6 +159,9 @@ class Constraint:
             if stack in seen:
                 continue
             seen.add(stack)
+            self._opened += 1
+            if len(seen) > _MOST_OPEN:
+                raise UserError(_TOO_OPEN)
             if stack is None:
                 found[None] = 0
                 continue
@@ -172,10 +191,12 @@ class Constraint:
         if not kept:
             return None
         if kept not in self._states:
-            if len(self._states) >= _STATES:
+            self._stacks += len(kept)
+            if len(self._states) >= _STATES or self._stacks > _STACKS:
                 for state in self._states.values():
                     state.then.clear()
                 self._states.clear()
+                self._stacks = len(kept)
             self._states[kept] = State(kept, int(min(found[one] for one in kept)))
         return self._states[kept]
 
@@ -217,11 +238,13 @@ class Constraint:
         """The tokens of a tree that may come, and the state after them."""
         at: list[State] = [state] * (tree.height + 1)
         values, depths, sizes, ids = tree.values, tree.depths, tree.sizes, tree.ids
-        place, size = 0, len(values)
+        place, size, most = 0, len(values), self._opened + _MOST_OPENED
         while place < size:
             depth, byte = depths[place], values[place]
             before = at[depth]
             following = before.then[byte] if byte in before.then else self.step(before, byte)
+            if self._opened > most:
+                raise UserError(_TOO_OPEN)
             if following is None:
                 place += sizes[place]
                 continue

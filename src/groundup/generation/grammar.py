@@ -117,14 +117,19 @@ Known = Mapping[Node, list[float]]
 
 
 def nodes_of(grammar: Node) -> list[Node]:
-    """All nodes, most of them behind those that they are made of."""
-    found, todo = dict[Node, None](), [grammar]
-    while todo:
-        node = todo.pop()
-        if node not in found:
-            found[node] = None
-            todo += _within(node)
-    return [*reversed(found)]
+    """All nodes, each behind those that it is made of, but where it stands within itself."""
+    found, seen = list[Node](), {grammar}
+    path = [(grammar, iter(_within(grammar)))]
+    while path:
+        node, parts = path[-1]
+        part = next((one for one in parts if one not in seen), None)
+        if part is None:
+            found.append(node)
+            path.pop()
+        else:
+            seen.add(part)
+            path.append((part, iter(_within(part))))
+    return found
 
 
 def _within(node: Node) -> Sequence[Node]:

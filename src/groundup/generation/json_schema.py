@@ -45,6 +45,8 @@ _DIGITS = 15
 # A model that went on with blanks or digits for ever would answer nothing. So many blanks indent
 # deep objects, and so many digits are more than float64 keeps.
 _MOST_AGAIN = 40
+# No model writes so much: what is longer is as good as endless.
+_LONGEST = 10**9
 # OpenAI takes schemas with names and values of 120,000 characters in all.
 _MOST_CHARACTERS = 200_000
 _GRAMMARS = 32
@@ -64,6 +66,7 @@ _OF_TYPES = {
     "null": set[str](),
 }
 _ENFORCED = {"type", "enum", "const", "anyOf", "$ref"}.union(*_OF_TYPES.values())
+_KNOWN = _ENFORCED | _DESCRIBES
 
 
 def json_grammar(schema: Schema) -> Node:
@@ -230,21 +233,19 @@ class _Compiler:
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
-        self._rules: dict[str, Rule] = {}
+        # Of each object in the schema, however many places refer to it, and in whatever spelling.
+        self._rules: dict[int, Rule] = {}
 
-    def referred(self, pointer: str) -> Rule:
-        """The grammar of what stands at a place, which is made once."""
-        if pointer not in self._rules:
-            self._rules[pointer] = rule = Rule()
-            rule.body = self._compiled(self._at(pointer), pointer)
-        return self._rules[pointer]
+    def referred(self, pointer: str) -> Node:
+        """The grammar of what stands at a place."""
+        return self._compiled(self._at(pointer), pointer)
 
     def _at(self, pointer: str) -> Any:
         found: Any = self._schema
         for part in pointer.split("/")[1:]:
             name = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(found, list) and re.fullmatch("[0-9]{1,9}", name):
-                found = dict(enumerate(found)).get(int(name))
+                found = found[int(name)] if int(name) < len(found) else None
             else:
                 found = found.get(name) if isinstance(found, dict) else None
         if found is None or pointer.partition("/")[0] != "#":
@@ -259,8 +260,14 @@ class _Compiler:
             return _ANY if schema else Choice(())
         if not isinstance(schema, dict):
             raise _fault(place, schema, "an object or true, as every schema is")
+        if id(schema) not in self._rules:
+            self._rules[id(schema)] = rule = Rule()
+            rule.body = self._of_words(schema, place)
+        return self._rules[id(schema)]
+
+    def _of_words(self, schema: Mapping[str, Any], place: str) -> Node:
         for name in schema:
-            if name not in _ENFORCED | _DESCRIBES:
+            if name not in _KNOWN:
                 raise UserError(
                     f"{place}/{name} of the schema is not enforced here, so it is refused; leave "
                     f"it out, or ask for it in words (there are {', '.join(sorted(_ENFORCED))})"
@@ -332,6 +339,7 @@ def _types(schema: Mapping[str, Any], place: str) -> list[str] | None:
     types = given if isinstance(given, list) else [given]
     if not types or not all(isinstance(one, str) and one in _OF_TYPES for one in types):
         raise _fault(f"{place}/type", given, f"one or some of {', '.join(_OF_TYPES)}")
+    types = list(dict.fromkeys(types))
     # Whatever is an integer is a number as well.
     return [one for one in types if one != "integer" or "number" not in types]
 
@@ -367,7 +375,7 @@ def _bounds(
             raise _fault(f"{place}/{name}", value, "a whole number, 0 or more")
     if most is not None and most < least:
         raise _fault(f"{place}/{upper}", most, f"at least {lower}, which is {least}")
-    return least, most
+    return min(least, _LONGEST), None if most is None or most > _LONGEST else most
 
 
 def _alone(word: str, schema: Mapping[str, Any], place: str, beside: Iterable[str] = ()) -> None:
