@@ -13,7 +13,15 @@ from tests.conftest import TinyModel
 from tests.serve.conftest import GREEDY, Serve
 from torch.nn.functional import cross_entropy
 
-from groundup.serve.tool_calls import HERMES, CallFormat, CallsHeldBack, call_format
+from groundup.generation.json_schema import json_grammar
+from groundup.serve.protocol import ChatCompletionRequest
+from groundup.serve.tool_calls import (
+    HERMES,
+    CallFormat,
+    CallsHeldBack,
+    arguments_grammar,
+    call_format,
+)
 from groundup.serve.worker import Served
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
@@ -250,6 +258,26 @@ def test_a_strict_function_is_called_as_it_is_described_or_not_at_all(
         assert call.function.name == "wait"
         assert json.loads(call.function.arguments) in ({"days": 1}, {"days": 2})
     assert "weather" not in (message.content or "") or not message.tool_calls
+
+
+def test_what_was_found_of_tools_is_found_once(
+    tiny_model: TinyModel, text_tokenizer: Tokenizer
+) -> None:
+    """A grammar made anew has masks of its own, each a walk through the whole vocabulary."""
+    served = random_model(tiny_model, text_tokenizer)
+    for more in ({}, {"tool_choice": "required"}):
+        bodies = [
+            ChatCompletionRequest.model_validate({"messages": ASKED, "tools": TWO, **more})
+            for _ in range(2)
+        ]
+        first, again = (body.request(served).grammar for body in bodies)
+        assert first is again is not None
+
+
+def test_a_function_without_a_word_on_its_parameters_has_none() -> None:
+    none = json_grammar({"type": "object", "additionalProperties": False})
+    assert arguments_grammar({"name": "f"}) is none
+    assert arguments_grammar({"name": "f", "parameters": {}}) is none
 
 
 def test_calls_in_a_manner_of_its_own_are_not_asked_for(

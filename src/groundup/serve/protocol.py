@@ -34,7 +34,7 @@ from groundup.generation.json_schema import ANY_OBJECT, Schema
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.serve.admission import BadRequest
-from groundup.serve.tool_calls import HERMES, CallFormat, arguments_grammar
+from groundup.serve.tool_calls import HERMES, CallFormat, arguments_grammar, calls_grammar
 from groundup.serve.worker import Served
 from groundup.text.chat import NO_TOOLS, leaves_tools_out
 from groundup.text.rows import BadRow, Conversation, as_dicts
@@ -307,13 +307,13 @@ class ChatCompletionRequest(GenerationRequest):
         if isinstance(self.tool_choice, NamedTool):
             name = self.tool_choice.function.name
             called = [tool for tool in called if tool.function.name == name]
-        tools = [
+        tools = tuple(
             (one.function.name, arguments_grammar(one.function.model_dump())) for one in called
-        ]
-        several = self.parallel_tool_calls is not False
-        if not self.must_call:
-            return format.optional_grammar(tools, several=several)
-        return format.grammar(tools, several=several and self.tool_choice == "required")
+        )
+        several = self.parallel_tool_calls is not False and not isinstance(
+            self.tool_choice, NamedTool
+        )
+        return calls_grammar(format, tools, must=self.must_call, several=several)
 
 
 class CompletionRequest(GenerationRequest):

@@ -14,6 +14,7 @@ import secrets
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from groundup.errors import UserError
@@ -108,6 +109,17 @@ class CallFormat:
         )
 
 
+@lru_cache(16)
+def calls_grammar(
+    format: CallFormat, tools: tuple[tuple[str, Node], ...], *, must: bool, several: bool
+) -> Node:
+    """The grammar of answers that are calls of tools, or else may be words; the same one for the
+    same tools, so that what was found of it is found once."""
+    if must:
+        return format.grammar(tools, several=several)
+    return format.optional_grammar(tools, several=several)
+
+
 HERMES = CallFormat(f"{CALL}\n", "arguments", "\n</tool_call>", True)
 
 
@@ -147,9 +159,8 @@ def arguments_grammar(function: Json) -> Node:
 
     Raises `UserError` for what `strict` asks for and nothing here enforces.
     """
-    parameters = function.get("parameters")
-    if parameters is None:
-        return json_grammar({"type": "object", "additionalProperties": False})
+    # Without a word on them there are none, as with OpenAI.
+    parameters = function.get("parameters") or {"type": "object", "additionalProperties": False}
     try:
         return json_grammar(parameters)
     except UserError:
