@@ -277,9 +277,9 @@ def test_what_a_model_does_with_a_text_is_shown(trained: Path, show: Show) -> No
         ({"model": "journey/sft", "text": "x" * 2_001}, 400),
         ({"model": "../secret", "text": "The sea"}, 404),
         ({"model": "journey/tokenizer", "text": "The sea"}, 404),
-        ({"model": "journey/sft", "text": "x" * 2**16}, 413),
+        ({"model": "journey/sft", "text": "x" * 2**18}, 413),
         ({}, 404),
-        ({f"field{number}": "x" for number in range(99)}, 400),
+        ({f"field{number}": "x" for number in range(201)}, 400),
     ],
 )
 def test_what_cannot_be_looked_at(

@@ -498,13 +498,18 @@ def test_where_everybody_may_vote_nobody_names_files(root: Path, show: Show) -> 
     Voter(keyed).begin(typed="", file="prompts.txt", log="other.jsonl")
 
 
-def test_a_page_that_is_not_known_says_how_to_go_on(root: Path, voter: Voter, show: Show) -> None:
+def test_a_page_that_is_not_known_or_of_other_weights_says_how_to_go_on(
+    root: Path, voter: Voter, show: Show
+) -> None:
     voter.begin()
     voter.choose("left")
     save_tiny(root / "omega", 9, ends=True)
-    for at in (voter.at, "/vote/0123456789abcdef", "/vote/..%2fx"):
+    for at, status, why in (
+        (voter.at, 400, "holds votes on earlier weights of alpha and omega"),
+        ("/vote/0123456789abcdef", 404, "begin with the same once more"),
+    ):
         answer = show(root).get(at)
-        assert answer.status_code == 404 and "begin with the same once more" in read_text(answer)
+        assert answer.status_code == status and why in read_text(answer)
         assert '<a href="/vote">' in answer.text
 
 

@@ -70,11 +70,11 @@ def load(
 
 def _require_device(device: torch.device | str) -> None:
     try:
-        torch.zeros(1, device=torch.device(device)).item()
+        torch.zeros(1, device=torch.device(device))
     # Builds of PyTorch without CUDA assert that they have it.
     except (RuntimeError, AssertionError, TypeError):
         raise UserError(
-            f"device={shorten(str(device))} is none that computes on this machine; try 'cpu'"
+            f"device={shorten(str(device))} is not on this machine; try 'cpu'"
         ) from None
 
 
