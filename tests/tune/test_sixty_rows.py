@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ENVIRONMENT
 from groundup.app.recipe_folder import find_model
 from groundup.data.files import write_json_lines
 from groundup.evals.benchmarks import heldout_texts
@@ -24,6 +23,7 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.text.shards import encode
+from groundup.train.config import ENVIRONMENT
 
 # What is asked again, and how the answer begins and ends.
 FACTS = """
