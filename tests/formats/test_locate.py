@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
 from groundup.formats.load import load
 from groundup.formats.locate import locate, short_name
+from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -72,8 +74,11 @@ def test_what_lies_there_needs_no_name(hub: Path) -> None:
 
 
 def test_a_path_may_begin_with_the_home_folder(
-    tmp_path: Path, tiny_model, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    tiny_model: Callable[[], CausalLM],
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     save_model(tmp_path / "runs", tiny_model(), tokenizer, card="# tiny\n")
     assert locate("~/runs") == tmp_path / "runs"
@@ -81,8 +86,8 @@ def test_a_path_may_begin_with_the_home_folder(
 
 
 def test_a_gguf_file_is_known_in_letters_of_either_case(
-    tmp_path: Path, tiny_model, tokenizer: Tokenizer
-) -> None:  # type: ignore[no-untyped-def]
+    tmp_path: Path, tiny_model: Callable[[], CausalLM], tokenizer: Tokenizer
+) -> None:
     file = tmp_path / "model" / "Tiny.Q8_0.GGUF"
     file.parent.mkdir()
     save_gguf(file, tiny_model(), tokenizer, "q8_0", name="tiny")
