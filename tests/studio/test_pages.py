@@ -22,7 +22,7 @@ from groundup.studio.runs import Runs
 
 def sections(root: Path, path: str, samples: Any = ()) -> dict[str, Section]:
     runs = Runs(root)
-    run = runs.one(path)
+    run = runs.get(path)
     assert run is not None
     return {one.anchor: one for one in run_page(runs, run, [], samples).sections}
 

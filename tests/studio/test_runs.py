@@ -135,7 +135,7 @@ def test_curves_are_drawn_again_when_there_is_more_to_be_seen(tmp_path: Path) ->
         def curves(until: int) -> list[Plot]:
             for number in range(len(read_lines(run.folder / "metrics.jsonl")), until):
                 step(run, number + 1, 1.0, steps=200)
-            found = shown._runs.one("base")
+            found = shown._runs.get("base")
             assert found is not None
             return shown._curves(found)
 
@@ -153,7 +153,7 @@ def test_curves_are_of_the_run_that_stands_there(tmp_path: Path) -> None:
     shown = Studio(tmp_path, Admission(), opened, looked)
 
     def drawn() -> list[Plot]:
-        found = shown._runs.one("base")
+        found = shown._runs.get("base")
         assert found is not None
         return shown._curves(found)
 
@@ -335,7 +335,7 @@ def test_a_run_is_found_when_it_comes_and_forgotten_when_it_goes(
     runs = Runs(tmp_path)
     assert list(runs.all()) == ["new"]
     shutil.rmtree(tmp_path / "new")
-    assert runs.all() == {} and runs.one("new") is None
+    assert runs.all() == {} and runs.get("new") is None
 
 
 # One run.

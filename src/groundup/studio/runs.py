@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 import psutil
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.formats.locate import CONFIG, holds_model
 from groundup.report.history import History, heldout_names
 from groundup.runs.files import is_count, is_kept, is_number, read_json_object, read_kept
 from groundup.runs.folder import is_metric, lost_parts, read_run, read_status
 from groundup.runs.growing import last_lines
+from groundup.serve.admission import BadRequest
 
 State = Literal["running", "done", "stopped", "started", "damaged"]
 # So deep and so many: a home folder by mistake must not be read for minutes.
@@ -156,12 +157,26 @@ class Runs:
         runs = {path: self._run(path, folder) for path, folder in self._folders.items()}
         return {path: run for path, run in runs.items() if run is not None}
 
-    def one(self, path: str) -> Run | None:
-        """The run of that path; None where there is none."""
+    def get(self, path: str) -> Run | None:
+        """Return the run with this path, or None."""
         if path not in self._folders and time.monotonic() > self._looked + 1:
             self._look_at = 0.0
         self._look()
         return self._run(path, self._folders[path]) if path in self._folders else None
+
+    def require(self, path: str) -> Run:
+        """Return the run with this path.
+
+        Raises `BadRequest` (404) when there is none: a path is looked up among the runs, so an
+        address can name no other folder.
+        """
+        run = self.get(path)
+        if run is None:
+            raise BadRequest(
+                f"there is no run {shorten(path)} below {self.root}; it may have been moved",
+                status=404,
+            )
+        return run
 
     def models(self) -> dict[str, Path]:
         """The folders of all models that can be asked, those that answer first, newest first."""

@@ -146,9 +146,9 @@ class Studio:
     async def _run(self, request: Request) -> Response:
         def made() -> Page:
             path = request.path_params["path"]
-            if self._runs.one(path) is None and (other := self._begin.other(path)) is not None:
+            if self._runs.get(path) is None and (other := self._begin.other(path)) is not None:
                 return other
-            run = self._found(request)
+            run = self._runs.require(path)
             samples = run.file("samples.jsonl")
             page = run_page(
                 self._runs, run, self._curves(run), read_lines(samples) if samples else []
@@ -159,7 +159,7 @@ class Studio:
 
     async def _report(self, request: Request) -> Response:
         def read() -> bytes:
-            run = self._found(request)
+            run = self._runs.require(request.path_params["path"])
             path = run.file(PAGE)
             if path is None:
                 raise BadRequest(f"{run.label} has no report", status=404)
@@ -200,17 +200,6 @@ class Studio:
 
         async with self._making:
             return HTMLResponse(await asyncio.to_thread(drawn), headers=_PAGE_HEADERS)
-
-    def _found(self, request: Request) -> Run:
-        """The run that an address names. No other folder can be named: paths are looked up."""
-        path = request.path_params["path"]
-        run = self._runs.one(path)
-        if run is None:
-            raise BadRequest(
-                f"there is no run {shorten(path)} below {self._runs.root}; it may have been moved",
-                status=404,
-            )
-        return run
 
     def _curves(self, run: Run) -> list[Plot]:
         """What a run measured so far, drawn anew when there is visibly more of it."""

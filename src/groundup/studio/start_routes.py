@@ -127,7 +127,7 @@ class StartRoutes:
         for job in self._jobs.alive():
             if job.command == RUN:
                 links.append((f"{job.path} is running", run_address(job.path)))
-            elif self._runs.one(job.path) is None:
+            elif self._runs.get(job.path) is None:
                 links.append((f"{job.path} is starting", run_address(job.path)))
         return _with_links(page, links)
 
@@ -188,7 +188,7 @@ class StartRoutes:
 
     def _recipe_page(self, path: str, steps: Sequence[Step], job: Job | None) -> Page:
         links, buttons = list[tuple[str, str]](), list[Block]()
-        found = [self._runs.one(f"{path}/{step.name}".lstrip("/")) for step in steps]
+        found = [self._runs.get(f"{path}/{step.name}".lstrip("/")) for step in steps]
         begun = [run for run in found if run is not None]
         going = [run for run in begun if _goes_on(run, self._job_of(run))]
         if job is not None and job.lives:
@@ -261,12 +261,14 @@ class StartRoutes:
                 return self._page(command, job.values, goes_on=job.path)
             if command.recipes is not None and self._steps(asked["again"], job):
                 return self._page(command, self._begun_with(asked["again"]), goes_on=asked["again"])
-            run = self._found(asked["again"])
+            run = self._runs.require(asked["again"])
             return self._page(command, self._values(run, command, run.path), goes_on=run.path)
         if "like" in asked:
-            return self._page(command, self._values(self._found(asked["like"]), command, None))
+            return self._page(
+                command, self._values(self._runs.require(asked["like"]), command, None)
+            )
         if "from" in asked:
-            return self._page(command, self._from(command, self._found(asked["from"])))
+            return self._page(command, self._from(command, self._runs.require(asked["from"])))
         if command.recipes is not None and not asked.get(RECIPE):
             return self._page(command, {})  # its folder has the name of the recipe
         values = {RECIPE: asked[RECIPE]} if command.recipes is not None else {}
@@ -283,15 +285,6 @@ class StartRoutes:
         """The recipes that may be run: for everybody only those that come along."""
         root = None if self._off else self._runs.root
         return {} if command.recipes is None else command.recipes.found(root)
-
-    def _found(self, path: str) -> Run:
-        run = self._runs.one(path)
-        if run is None:
-            raise BadRequest(
-                f"there is no run {shorten(path)} below {self._runs.root}; it may have been moved",
-                status=404,
-            )
-        return run
 
     def _page(
         self,
@@ -344,7 +337,7 @@ class StartRoutes:
         found, seen, open_ = list[Run](), {run.path}, [run]
         while open_:
             for _, path in self._runs.parents(open_.pop(0)).values():
-                above = None if path is None or path in seen else self._runs.one(path)
+                above = None if path is None or path in seen else self._runs.get(path)
                 if above is not None:
                     seen.add(above.path)
                     found.append(above)
@@ -491,7 +484,7 @@ class StartRoutes:
                 "that is there from its page"
             )
         job = self._jobs.of(start.path)
-        run = self._runs.one(start.path)
+        run = self._runs.get(start.path)
         if (job is not None and job.lives) or (run is not None and _goes_on(run, job)):
             raise UserError(f"--out={out!r} is written by a run that goes on; name another folder")
 
