@@ -17,8 +17,6 @@ endif
 # keep one process busy while the others have nothing left.
 PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --durations 30
 
-CHECKED = tests/maths tests/nn tests/world tests/data tests/report tests/evals tests/experiments
-
 # The long tests that CI runs: kills, README's commands, alignment that learns, generation, training.
 # They begin in this order, the shortest at the end. All of them: make test-long test-typed
 ESSENTIAL = tests/train tests/test_resume.py tests/test_readme.py tests/align tests/generation
@@ -43,9 +41,9 @@ test-long: $(VENV)/installed-test
 test-essential:
 	$(MAKE) test-long LONG="$(ESSENTIAL)"
 
-# Shapes and types of the folders whose small calls the default leaves alone.
+# The same tests with the types of every call checked, which takes several times as long.
 test-typed: $(VENV)/installed-test
-	$(PYTEST) --dist loadfile --jaxtyping-packages=groundup,typecheck.checker $(CHECKED)
+	$(PYTEST) --dist loadfile --jaxtyping-packages=groundup,typecheck.checker
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

@@ -23,6 +23,12 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
+from preloaded import Process
+from typecheck import check_shapes
+
+FOLDERS = "runs kernels train text adapters lm generation formats xray pretrain tune align serve"
+check_shapes(*(f"groundup.{folder}" for folder in FOLDERS.split()))
+
 from groundup.app.cli import main
 from groundup.data.config import TokenizerConfig
 from groundup.data.tokenizer import run as train_tokenizer
@@ -32,7 +38,6 @@ from groundup.text.bpe import train_bpe
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
-from preloaded import Process
 
 # The same examples on every run: a suite that fails now and then teaches people to run it again.
 # `pytest --hypothesis-profile=default` looks for new ones.
