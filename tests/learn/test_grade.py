@@ -98,7 +98,7 @@ def test_a_loop_that_swallows_everything_is_ended_too(tmp_path: Path) -> None:
         (
             "class Unspeakable(Exception):\n def __str__(self): raise ValueError\n"
             "raise Unspeakable",
-            "Unspeakable: its message cannot be had",
+            "Unspeakable: its message cannot be read",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_too_much_memory_is_a_sentence(tmp_path: Path) -> None:
         ("x = input()", "nobody at the keyboard"),
         ("breakpoint()", "nobody at the keyboard"),
         ("yield x", "returns a generator"),
-        ("return (", "not Python"),
+        ("return (", "not valid Python"),
         (RIGHT.replace("np.stack(points)", "np.stack(points).T"), "transpose"),
         (RIGHT.replace("np.stack(points)", "np.stack(points) * 3"), "3 times"),
         (RIGHT.replace("np.stack(points)", "np.stack(points) / 0 * 0"), "NaN"),

@@ -314,8 +314,8 @@ def test_a_page_through_a_pipe_is_plain_text(
 @pytest.mark.parametrize(
     ("which", "told"),
     [
-        (["3"], "every word of a reply is drawn by your own sampler"),
-        (["3.6"], "of the first token, which is 67 % at temperature 1?"),
+        (["3"], "your own sampler picks every token of a reply"),
+        (["3.6"], "What happens to it at temperature 0.5?"),
     ],
 )
 def test_words_stay_whole_at_a_terminal(

@@ -325,13 +325,13 @@ def test_numbers_in_the_place_of_truth_values_are_told() -> None:
         return torch.ones(time, time).tril()
 
     verdict = judge(find("attention"), part("attention", causal_mask=floats))
-    assert verdict.lines[-1].startswith("Hint: Truth values are asked for (bool)")
+    assert verdict.lines[-1].startswith("Hint: Booleans are expected")
 
     def ones(ids: list[int], start: int, end: int, header: list[int]) -> list[int]:
         return [int(one) for one in mask_by_flag(ids, start, end, header)]
 
     verdict = judge(find("masks"), part("masks", assistant_mask=ones))
-    assert verdict.lines[-1].startswith("Hint: A truth value is asked for")
+    assert verdict.lines[-1].startswith("Hint: A boolean is expected")
 
 
 def test_a_warning_of_an_overflow_is_told() -> None:
@@ -371,7 +371,7 @@ def test_a_dtype_that_was_widened_is_told() -> None:
 
     verdict = judge(find("attention"), part("attention", attention=wide))
     assert verdict.state == "differs"
-    assert "torch.float32 is asked for" in verdict.lines[-1]
+    assert "their dtype should be torch.float32" in verdict.lines[-1]
 
 
 def test_numbers_that_differ_late_are_shown_with_the_digits_that_differ() -> None:
@@ -406,7 +406,7 @@ def test_a_part_that_is_right_alone_and_fails_in_the_product_does_not_pass() -> 
     verdict = judge(find("optimizers"), part("optimizers", adamw_step=on_numpy))
     assert verdict.state == "differs" and verdict.right == verdict.trials - 1
     assert verdict.lines[0].startswith("The first trial that differs: your part in the product")
-    assert "Alone your part is right in every trial" in verdict.lines[-1]
+    assert "On its own, your part is right in every trial" in verdict.lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -583,7 +583,7 @@ def test_of_a_list_of_tensors_it_is_told_to_join_them() -> None:
     whole = part("rnn").rnn
     verdict = judge(find("rnn"), part("rnn", rnn=lambda *given: list(whole(*given))))
     assert "stack puts them along a new dimension" in verdict.lines[-1]
-    assert "what was lost" not in verdict.lines[-1]
+    assert "is lost" not in verdict.lines[-1]
 
 
 def without_the_floors_left_out(
@@ -606,14 +606,14 @@ def test_floors_that_are_not_left_out_are_found_in_whatever_order_they_come() ->
     ("exercise", "function", "made", "told"),
     [
         ("model_card", "shown",
-         lambda v, lo, hi: (f"{100 * v:.1f} %", f"{100 * lo:.1f} %to {100 * hi:.1f} %"), "blanks"),
+         lambda v, lo, hi: (f"{100 * v:.1f} %", f"{100 * lo:.1f} %to {100 * hi:.1f} %"), "white"),
         ("model_card", "says", lambda *given: part("model_card").says(*given).title(), "capital"),
-        ("model_card", "says", lambda lo, hi, chance: lo > chance, "A text is asked for"),
+        ("model_card", "says", lambda lo, hi, chance: lo > chance, "A string is expected"),
         ("model_card", "says", lambda lo, hi, c: "above" if lo > c else "", 'instead of " chance"'),
         ("model_card", "missing", lambda tasks, measured: (t for t in tasks), "a generator"),
         ("masks", "assistant_mask", lambda *given: torch.tensor(mask_by_flag(*given)),
-         "a tensor of torch"),
-        ("bpe", "byte_ids", lambda text: [0], "3 values are asked for, and yours has 1"),
+         "a torch tensor"),
+        ("bpe", "byte_ids", lambda text: [0], "3 values are expected, and yours has 1"),
     ],
 )  # fmt: skip
 def test_what_kind_of_thing_is_asked_for_is_told(
@@ -633,7 +633,7 @@ def test_a_function_of_another_name_is_asked_after(tmp_path: Path) -> None:
     text = (find("layer").folder / "solution.py").read_text().replace("def neuron", "def neurone")
     (tmp_path / "layer.py").write_text(text)
     verdict = judge(find("layer"), module_of(tmp_path / "layer.py", "layer"))
-    assert "no function neuron (is neurone meant to be it?)" in verdict.lines[0]
+    assert "no function neuron (should neurone have that name?)" in verdict.lines[0]
 
 
 @pytest.mark.parametrize(
@@ -641,7 +641,10 @@ def test_a_function_of_another_name_is_asked_after(tmp_path: Path) -> None:
     [
         ("def neuron(x, w, b): return (w * x).sum(axis=0)", "a Tensor has dim and keepdim"),
         ("def neuron(x, w, b): return (w @ x + b).sigmoid(1, 2)", "look up what it takes"),
-        ("def neuron(x, w): return (w @ x).sigmoid()", "what the stub's takes, in that order"),
+        (
+            "def neuron(x, w): return (w @ x).sigmoid()",
+            "the stub's parameters, in the same order",
+        ),
     ],
 )
 def test_whose_parameters_do_not_fit_is_told(text: str, told: str, tmp_path: Path) -> None:

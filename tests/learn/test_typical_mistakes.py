@@ -465,4 +465,4 @@ def test_counts_that_are_no_dictionary_of_pairs_are_told() -> None:
     verdict = judge(find("bpe"), part("bpe", count_pairs=texts))
     assert "(1, 2)" in verdict.lines[-1], verdict.lines
     verdict = judge(find("bpe"), part("bpe", count_pairs=rows))
-    assert verdict.lines[-1].startswith("Hint: A dictionary is asked for"), verdict.lines
+    assert verdict.lines[-1].startswith("Hint: A dictionary is expected"), verdict.lines

@@ -1,8 +1,8 @@
-"""The first place where two values differ, and in words what kind of difference it is.
+"""The first position where two values differ, and a sentence about the kind of difference.
 
-A grader that says "wrong" teaches nothing. Most mistakes leave a mark on the numbers: everything is
-twice too large, the signs are turned, rows stand where columns should, a mean was not taken. Each
-such mark is looked for here, the most telling first.
+A grader that says only "wrong" teaches nothing. Most mistakes leave a pattern in the numbers: all
+are twice too large, the signs are flipped, rows and columns are exchanged, a mean was not taken.
+This module looks for such patterns, the most specific first.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 
 from groundup.maths.tensor import Tensor
 
-RETURNS_NOTHING = "The function returns nothing: is there a `return` with the result at its end?"
-_WHOLE = 24  # numbers of a value that are still shown whole
+RETURNS_NOTHING = "The function returns nothing: does it end with `return` and the result?"
+_WHOLE = 24  # the most numbers of a value that is shown whole
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two values differ first, both written out there, and a hint ("" where none fits)."""
+    """The first position where two values differ, both values there, and a hint or ""."""
 
     where: str
     yours: str
     expected: str
     hint: str = ""
     whole: tuple[str, str] | None = None
-    """Both values whole, where they are short enough to read."""
+    """Both values in full, if they are short enough to read."""
 
 
 def compare(
@@ -40,10 +40,10 @@ def compare(
     atol: float,
     inputs: Mapping[str, object] | None = None,
 ) -> Difference | None:
-    """Return the first difference, None where there is none.
+    """Return the first difference, None if there is none.
 
-    Numbers, strings, arrays, tensors of both engines, and lists, tuples and tables of such. NaN
-    equals NaN. `inputs` lets a hint say which of their lengths a factor is.
+    Compares numbers, strings, arrays, tensors of both engines, and lists, tuples and dictionaries
+    of these. NaN equals NaN. With `inputs`, a hint can say which of their lengths a factor is.
     """
     if yours is None and expected is not None:
         return Difference("", "None", short(expected), RETURNS_NOTHING)
@@ -57,7 +57,7 @@ def compare(
 
 
 def short(value: object) -> str:
-    """A value as a learner is shown it: few digits, few rows."""
+    """Format a value for a learner: few digits, few rows."""
     family, array = _array(value)
     if array is None or isinstance(value, list | tuple | str | bool):
         text = repr(value)
@@ -67,7 +67,7 @@ def short(value: object) -> str:
     if array.dtype.kind == "f":
         array = array.round(4) + 0.0  # without the minus of a 0
     text = np.array2string(array, precision=4, suppress_small=True, threshold=60, edgeitems=3)
-    name = {"torch": "tensor of torch, ", "tensor": "Tensor, "}.get(family, "")
+    name = {"torch": "torch tensor, ", "tensor": "Tensor, "}.get(family, "")
     about = f"{name}shape {array.shape}" if array.ndim > 1 or array.size > 12 or name else ""
     return f"{text}   ({about})" if about and "\n" not in text else text
 
@@ -77,7 +77,7 @@ def _of_plain(yours: Any, expected: Any) -> Difference | None:
         same = isinstance(yours, bool | np.bool_) and bool(yours) == bool(expected)
         if not isinstance(yours, bool | np.bool_):
             kind = "a number" if isinstance(yours, int | float | np.number) else _called(yours)
-            hint = f"A truth value is asked for (True or False), and yours is {kind}."
+            hint = f"A boolean is expected (True or False), and yours is {kind}."
             return Difference("", short(yours), short(expected), hint)
     else:
         same = type(yours) is type(expected) and yours == expected
@@ -88,19 +88,19 @@ def _of_plain(yours: Any, expected: Any) -> Difference | None:
 
 
 def _of_texts(yours: Any, expected: str) -> str:
-    """In what a text differs from the expected one."""
+    """Say how a string differs from the expected one."""
     if not isinstance(yours, str):
-        return f"A text is asked for (str), and yours is {_called(yours)}."
+        return f"A string is expected, and yours is {_called(yours)}."
     if yours.casefold() == expected.casefold():
-        return "The texts are equal but for capital letters."
+        return "The strings differ only in capital letters."
     if "".join(yours.split()) == "".join(expected.split()):
-        return "The texts are equal but for their blanks."
+        return "The strings differ only in whitespace."
     pairs = zip(yours, expected, strict=False)
     same = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(yours), len(expected)))
     if not same:
         return ""
     before = expected[max(0, same - 60) : same]
-    # A line of each is enough.
+    # One line of each is enough.
     rest = [text[same : same + 60] for text in (yours, expected)]
     yours, expected = (f'"{text}"' if text else "nothing" for text in rest)
     return f'After "{before}" yours has {yours} instead of {expected}.'
@@ -110,7 +110,7 @@ def _of_tables(
     yours: Any, expected: Mapping[Any, Any], rtol: float, atol: float, inputs: Any
 ) -> Difference | None:
     if not isinstance(yours, Mapping):
-        hint = f"A dictionary is asked for, and yours is of type {type(yours).__name__}."
+        hint = f"A dictionary is expected, and yours is of type {type(yours).__name__}."
         return Difference("", short(yours), short(expected), hint)
     for key in expected:
         if key not in yours:
@@ -131,10 +131,10 @@ def _of_lists(
     if array is not None and array.ndim and not isinstance(yours, list | tuple):
         yours = list(yours)
     if not isinstance(yours, list | tuple):
-        hint = f"{_values(expected)} asked for, and yours is one {type(yours).__name__}."
+        hint = f"{_values(expected)} expected, and yours is one {type(yours).__name__}."
         return Difference("", short(yours), short(expected), hint)
     if len(yours) != len(expected):
-        hint = f"{_values(expected)} asked for, and yours has {len(yours)}."
+        hint = f"{_values(expected)} expected, and yours has {len(yours)}."
         return Difference("", short(yours), short(expected), hint)
     pairs = (
         (f"[{place}]", one, value)
@@ -145,7 +145,7 @@ def _of_lists(
     if found is not None and (not found.hint or is_text) and len(yours) > 1:
         backwards = zip(yours[::-1], expected, strict=True)
         if all(compare(one, value, rtol=rtol, atol=atol) is None for one, value in backwards):
-            return replace(found, hint="The values are right, and stand in reverse order.")
+            return replace(found, hint="The values are right but in reverse order.")
     return found
 
 
@@ -156,7 +156,7 @@ def _values(expected: list[Any] | tuple[Any, ...]) -> str:
 def _first(
     pairs: Iterable[tuple[str, Any, Any]], rtol: float, atol: float, inputs: Any
 ) -> Difference | None:
-    """The first difference among several pairs, its place put before it."""
+    """The first difference among several pairs, with the position of the pair prepended."""
     for where, yours, expected in pairs:
         found = compare(yours, expected, rtol=rtol, atol=atol, inputs=inputs)
         if found is not None:
@@ -174,17 +174,17 @@ def _of_numbers(
     family, y = _array(yours)
     assert e is not None, f"an expected value of {type(expected).__name__} is not compared"
     if y is None:
-        hint = f"Numbers are asked for, and yours is of type {type(yours).__name__}."
+        hint = f"Numbers are expected, and yours is of type {type(yours).__name__}."
         return Difference("", short(yours), short(expected), hint)
     if kind in ("torch", "tensor") and family != kind:
-        wanted = {"torch": "a tensor of torch", "tensor": "a Tensor of groundup.maths"}[kind]
+        wanted = {"torch": "a torch tensor", "tensor": "a Tensor of groundup.maths"}[kind]
         hint = f"The result should be {wanted}, and yours is {_called(yours)}."
         if family == "list" and any(_array(one)[0] == kind for one in yours):
-            hint += " Join its tensors to one: stack puts them along a new dimension."
+            hint += " Join its tensors into one: stack puts them along a new dimension."
         elif y.shape == e.shape and _close(y, e, rtol, atol).all():
             hint += (
-                " The numbers are right; what was lost is how they were computed, without which no "
-                "gradient finds its way back. Use the tensors' own operations."
+                " The numbers are right, but the record of how they were computed is lost, so no "
+                "gradient can flow back. Use the tensors' own operations."
             )
         return Difference("", short(yours), short(expected), hint)
     if family in ("torch", "tensor") and kind == "numpy" and e.ndim:
@@ -199,12 +199,11 @@ def _of_numbers(
     if e.dtype.kind == "b" and y.dtype.kind != "b" and e.ndim:
         dtype = "torch.bool" if kind == "torch" else "bool"
         hint = (
-            f"Truth values are asked for (bool), and yours are numbers: dtype={dtype}, or compare "
-            "with > 0."
+            f"Booleans are expected, and yours are numbers: use dtype={dtype}, or compare with > 0."
         )
         return Difference("", f"dtype {y.dtype}", f"dtype {e.dtype}", hint, whole)
     if e.dtype.kind in "iu" and y.dtype.kind == "f" and e.ndim:
-        hint = f"Whole numbers are asked for ({e.dtype}), and yours are {y.dtype}."
+        hint = f"Integers are expected ({e.dtype}), and yours are {y.dtype}."
         return Difference("", f"dtype {y.dtype}", f"dtype {e.dtype}", hint, whole)
     right = _close(y, e, rtol, atol)
     if right.all():
@@ -221,18 +220,18 @@ def _of_numbers(
 
 
 def _of_dtypes(yours: Any, expected: Any) -> Difference | None:
-    """Of two tensors of torch with the same numbers."""
+    """Compare the dtypes of two torch tensors with the same numbers."""
     if yours.dtype == expected.dtype or not expected.dtype.is_floating_point:
         return None
     hint = (
-        f"The numbers are right, and {expected.dtype} is asked for: what comes next computes in "
-        "the dtype of the inputs. A constant of another dtype widens what it meets."
+        f"The numbers are right, but their dtype should be {expected.dtype}: the next step "
+        "computes in the dtype of the inputs. A constant of a wider dtype widens the result."
     )
     return Difference("", f"dtype {yours.dtype}", f"dtype {expected.dtype}", hint)
 
 
 def _told_apart(yours: Any, expected: Any) -> tuple[str, str]:
-    """Both numbers with as few digits as show that they differ, at least six."""
+    """Format both numbers with the fewest digits, at least six, that show a difference."""
     for digits in range(6, 18):
         mine, theirs = (
             f"{x:.{digits}g}" if x.dtype.kind == "f" else str(x) for x in (yours, expected)
@@ -243,7 +242,7 @@ def _told_apart(yours: Any, expected: Any) -> tuple[str, str]:
 
 
 def _array(value: object) -> tuple[str, np.ndarray | None]:
-    """A value as an array of numbers, and whose it is; None for what is no numbers."""
+    """The kind of a value, and the value as an array; None if it is not numeric."""
     if isinstance(value, Tensor):
         return "tensor", value.data
     if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
@@ -267,7 +266,7 @@ def _array(value: object) -> tuple[str, np.ndarray | None]:
 
 def _called(value: object) -> str:
     family, _ = _array(value)
-    names = {"numpy": "a NumPy array", "torch": "a tensor of torch", "number": "a plain number"}
+    names = {"numpy": "a NumPy array", "torch": "a torch tensor", "number": "a plain number"}
     names |= {"tensor": "a Tensor of groundup.maths", "list": "a list"}
     return names.get(family, f"of type {type(value).__name__}")
 
@@ -283,22 +282,22 @@ def _close(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> np.ndarray
 
 
 def _of_shapes(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> str:
-    """What kind of wrong shape it is."""
+    """Say what is wrong with the shape."""
 
     def same(values: np.ndarray) -> bool:
         return values.shape == e.shape and bool(_close(values, e, rtol, atol).all())
 
     if y.ndim > 1 and y.T.shape == e.shape and same(y.T):
-        return "The numbers are right, and rows and columns are exchanged: transpose the result."
+        return "The numbers are right, but rows and columns are exchanged: transpose the result."
     if y.size == e.size and same(y.reshape(e.shape)):
-        return "The numbers are right, and they should come in another shape: reshape, or look " \
-            "for a dimension of length 1 that was kept or lost (keepdims)."  # fmt: skip
+        return "The numbers are right, but their shape is not: reshape, or look for a dimension " \
+            "of length 1 that was kept or lost (keepdims)."  # fmt: skip
     with np.errstate(all="ignore"):
         for dims in [None, *range(y.ndim)] if y.size else []:
             if same(np.asarray(y.mean(axis=dims))):
-                return f"Yours is still to be averaged{_over(dims)}."
+                return f"Yours must still be averaged{_over(dims)}."
             if same(np.asarray(y.sum(axis=dims))):
-                return f"Yours is still to be summed{_over(dims)}."
+                return f"Yours must still be summed{_over(dims)}."
     if y.ndim == 0:
         return "Yours is a single number: was something summed or averaged over too much?"
     if e.ndim == 1 and y.shape == (len(e), len(e)):
@@ -323,7 +322,7 @@ def _of_values(
     atol: float,
     inputs: Mapping[str, object],
 ) -> str:
-    """What kind of wrong values these are, both of one shape."""
+    """Say what is wrong with the values; both arrays have the same shape."""
     one_index = e.size == 1 and y.dtype.kind in "iu" and e.dtype.kind in "iu"
     y, e = y.astype(float), e.astype(float)
     rtol, atol = max(rtol, 1e-6), max(atol, 1e-9)
@@ -341,22 +340,22 @@ def _of_values(
         return "Yours is 0 everywhere."
     with np.errstate(all="ignore"):
         if same(-y):
-            return "The sign is turned: every number is the negative of the expected one."
+            return "The sign is flipped: every number is the negative of the expected one."
         if y.ndim == 2 and y.shape[0] == y.shape[1] and same(y.T):
             return "Rows and columns are exchanged: transpose."
         for dim in range(y.ndim):
             if same(np.flip(y, dim)):
-                return f"The numbers stand in reverse order along dimension {dim}."
+                return f"The numbers are in reverse order along dimension {dim}."
             for by in (1, -1):
                 if y.shape[dim] > 2 and same(np.roll(y, by, dim)):
-                    return f"The numbers are shifted by one place along dimension {dim}."
+                    return f"The numbers are shifted by one position along dimension {dim}."
         off = np.abs(y - e).max() / max(np.abs(e).max(), 1e-300)
         if off < 2e-3:
             return (
-                f"Nearly right: at most {off:.1g} of the largest number away. Look for digits that "
-                "were lost: float32, a rounded constant, a small term left out."
+                f"Nearly right: the error is at most {off:.1g} of the largest number. Look for "
+                "lost digits: float32, a rounded constant, a small term left out."
             )
-        # Of two indices or counts one is easily twice the other by chance.
+        # One of two indices or counts is easily twice the other by chance.
         factor = None if one_index else _factor(y, e, rtol)
         if factor is not None:
             return _of_factor(factor, {} if e.size == 1 else inputs)
@@ -371,26 +370,26 @@ def _of_values(
             "Yours is one minus what is expected.": 1 - y,
             "Yours is one over what is expected.": 1 / y,
         }
-        # Of two whole numbers one is easily the exponential of the other by chance: 1 of 0.
+        # One of two integers is easily the exponential of the other by chance, as 1 of 0.
         chance = e.size == 1 and float(y.flat[0]).is_integer() and float(e.flat[0]).is_integer()
         for sentence, values in marks.items():
             if not chance and same(values):
                 return sentence
         if np.isclose(np.abs(y), np.abs(e), rtol=rtol, atol=atol).all():
-            return "The sizes are right, and some of the signs are turned."
+            return "The magnitudes are right, but some of the signs are flipped."
         if y.size > 1 and np.allclose(np.sort(y, None), np.sort(e, None), rtol=rtol, atol=atol):
-            return "The right numbers, in another order."
+            return "The numbers are right but in another order."
     return _only_along(right)
 
 
 def _factor(y: np.ndarray, e: np.ndarray, rtol: float) -> float | None:
-    """The one number that all of yours are too large by."""
+    """The one factor between all of the learner's numbers and the expected ones, if any."""
     counts = (e != 0) & (y != 0)
     if not counts.any() or ((e != 0) != (y != 0)).any():
         return None
     ratios = y[counts] / e[counts]
     alike = np.ptp(ratios) <= 10 * rtol * abs(ratios.flat[0])
-    # Any one number is a multiple of any other: there only a factor with a name tells anything.
+    # Any single number is a multiple of any other: then only a factor with a name is a hint.
     if alike and (ratios.size > 1 or _known(float(ratios.flat[0]))):
         return float(ratios.flat[0])
     return None
@@ -399,12 +398,12 @@ def _factor(y: np.ndarray, e: np.ndarray, rtol: float) -> float | None:
 _NAMED = {
     2.0: "",
     0.5: "",
-    100.0: "a percentage where a share is asked for",
-    0.01: "a share where a percentage is asked for",
+    100.0: "a percentage where a share is expected",
+    0.01: "a share where a percentage is expected",
     math.log(2): "that is ln 2: nats and bits are exchanged",
     1 / math.log(2): "that is 1 / ln 2: nats and bits are exchanged",
     math.pi: "that is π",
-    180 / math.pi: "degrees where radians are asked for",
+    180 / math.pi: "degrees where radians are expected",
 }
 
 
@@ -425,23 +424,23 @@ def _of_factor(factor: float, inputs: Mapping[str, object]) -> str:
             if length > 1:
                 lengths.setdefault(length, f"the length of dimension {dim} of {name}")
     for length, name in lengths.items():
-        for value, sign in ((length, f"{length}"), (1 / length, f"1 / {length}")):
+        for value in (length, 1 / length):
             if math.isclose(factor, value, rel_tol=1e-4):
-                return f"{said}, and {sign} is by {name}: a sum and a mean are exchanged?"
+                return f"{said}, and {length} is {name}: are a sum and a mean exchanged?"
         for value, sign in ((length**0.5, f"√{length}"), (length**-0.5, f"1 / √{length}")):
             if math.isclose(factor, value, rel_tol=1e-4):
-                return f"{said}, and that is {sign}, by {name}."
+                return f"{said}, and that is {sign}, where {length} is {name}."
         if length > 2:
             for value in (length / (length - 1), (length - 1) / length):
                 if math.isclose(factor, value, rel_tol=1e-4):
-                    return f"{said}: n and n - 1 are exchanged, n = {length} by {name}?"
+                    return f"{said}: are n and n - 1 exchanged? n = {length} is {name}."
     return f"{said}: {meaning}." if meaning and meaning != "a factor of two" else f"{said}."
 
 
 def _only_along(right: np.ndarray) -> str:
-    """Where only the first or only the last of a dimension is wrong."""
+    """Say so if only the first or only the last entry of a dimension is wrong."""
     for dim in range(right.ndim):
-        if right.shape[dim] < 4:  # of three, any one that is wrong is likely to be at an edge
+        if right.shape[dim] < 4:  # of three, a single wrong entry is likely to be at an edge
             continue
         wrong = ~np.asarray(right.all(axis=tuple(d for d in range(right.ndim) if d != dim)))
         for place, name in ((0, "first"), (-1, "last")):

@@ -1,4 +1,4 @@
-"""One exercise: what is to be written, where its pages lie, and what a trial of it is."""
+"""One exercise: the functions to write, the location of its pages, and its trials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from groundup.learn.difference import Difference  # NumPy, which a list of exercises needs not
+    from groundup.learn.difference import Difference  # NumPy: not needed to list exercises
 
 STEPS = ("mathematics", "networks", "transformers", "fine_tuning", "alignment")
 TITLES = ("Mathematics", "Neural networks", "Transformers", "Fine-tuning", "Alignment")
@@ -24,9 +24,9 @@ TITLES = ("Mathematics", "Neural networks", "Transformers", "Fine-tuning", "Alig
 class Exercise:
     """A row of a step's table.
 
-    `number` is the step and the place in it ("3.2"), `name` the folder here and the learner's
-    file, `functions` what the file must define. `minutes` is for somebody who meets the idea for
-    the first time; `difficulty` and `importance` go from 1 to 5. `makes` says what becomes
+    `number` is the step and the position in it ("3.2"), `name` the folder here and the learner's
+    file, `functions` the functions that the file must define. `minutes` is an estimate for learners
+    who are new to the idea; `difficulty` and `importance` go from 1 to 5. `makes` says what becomes
     possible once it passes: "your own attention answers in chat".
     """
 
@@ -46,7 +46,7 @@ class Exercise:
 
     @property
     def folder(self) -> Path:
-        """Where the exercise's pages lie."""
+        """The folder with the exercise's pages."""
         return Path(__file__).parent / STEPS[self.step - 1] / self.name
 
     @property
@@ -64,12 +64,12 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Trial:
-    """One question put to a part, and the product's own answer to it.
+    """One test of a part, and the product's own result for it.
 
-    `run(part)` calls the part's function; `expected` is what the product's function gives, made
-    before the part runs. `shown` holds the inputs by name, as the learner is shown them: `run`
-    uses these very objects, so that a part that changes its inputs is found out. An element is
-    right where |yours - expected| ≤ atol + rtol |expected|.
+    `run(part)` calls the part's function; `expected` is the result of the product's function,
+    computed before the part runs. `shown` holds the inputs by name, as the learner sees them: `run`
+    uses these very objects, so that changes to the inputs are detected. An element is right where
+    |yours - expected| ≤ atol + rtol |expected|.
     """
 
     about: str
@@ -81,11 +81,11 @@ class Trial:
 
 
 class StillToCome(Exception):
-    """Raised by a trial of what the learner has not done yet, beside writing: what it is."""
+    """Raised by a trial if a step other than writing code is missing; the message names it."""
 
 
 class Unfit(Exception):
-    """Raised in a trial whose result cannot be compared at all: what is told instead."""
+    """Raised in a trial whose result cannot be compared; `difference` is reported instead."""
 
     def __init__(self, difference: Difference) -> None:
         super().__init__(difference.hint)
@@ -95,10 +95,10 @@ class Unfit(Exception):
 def calls(
     function: str, *given: Any, at: int | None = None, via: Callable[..., Any] | None = None
 ) -> Callable[[ModuleType], Any]:
-    """A trial's `run`: the part's function of that name, called with what is given.
+    """Return a trial's `run`: it calls the part's function of that name with the given arguments.
 
-    Of several results the one `at` that place counts. `via` is called with the function and what is
-    given instead, to find a gradient for example.
+    If the function returns several results, `at` selects one. If `via` is given, it is called with
+    the function and the arguments instead, for example to compute a gradient.
     """
 
     def run(part: ModuleType) -> Any:
@@ -110,11 +110,11 @@ def calls(
 
 
 def module_of(path: Path, name: str) -> ModuleType:
-    """Run a file of the learner's as a module of that name, and return it."""
+    """Run a learner's file as a module of that name, and return the module."""
     spec = importlib.util.spec_from_file_location(f"my_groundup_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up what annotations name
+    sys.modules[spec.name] = module  # dataclasses look up annotations there
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -125,16 +125,16 @@ def module_of(path: Path, name: str) -> ModuleType:
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Let parts import the files beside them, for a while: they may use each other."""
+    """Within the context, parts can import the other files of the learner's folder."""
     place, there = str(folder.resolve()), set(sys.modules)
     paths = [] if place in sys.path else [place]
-    sys.path += paths  # last, so that no file of the learner's hides a library
+    sys.path += paths  # last, so that no file of the learner hides a library
     try:
         yield
     finally:
         for path in paths:
             sys.path.remove(path)
-        # The next time they are read anew, as they are then.
+        # The next import reads the files again.
         for name in set(sys.modules) - there:
             file = getattr(sys.modules[name], "__file__", None)
             if file is not None and Path(file).is_relative_to(place):
@@ -143,7 +143,7 @@ def importable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Put another value at the product's name for a while: how a seam lets a part in."""
+    """Replace an attribute of the product within the context: this is how a seam inserts a part."""
     before = inspect.getattr_static(owner, name)  # a static method stays one
     setattr(owner, name, value)
     try:

@@ -1,4 +1,4 @@
-"""A check of the learner's part: judged in a process of its own, limited in time and memory."""
+"""A check of the learner's part, in a process of its own, limited in time and memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from groundup.learn.judge import Verdict
 from groundup.learn.own import Own
 from groundup.runs.sandbox import Limits, Sandbox
 
-# Whole trials take a second or two; what takes so long does not end.
+# All trials together take a second or two; a call that takes this long does not end.
 SECONDS = 10.0
-# Beyond what Python and its libraries take: the trials' arrays are small.
+# In addition to the memory of Python and its libraries: the trials' arrays are small.
 MEMORY = 2 << 30
-# Loading torch on a busy laptop takes its time, and wrong answers are tried too.
+# Loading torch on a busy laptop is slow, and the known wrong answers are tried too.
 _WALL = 180.0
-# By SIGKILL the system ends what takes too much memory.
+# The system ends a process that takes too much memory with SIGKILL.
 _KILLED = -9
 
 
@@ -32,15 +32,15 @@ def grade(
     memory_bytes: int = MEMORY,
     wall_seconds: float = _WALL,
 ) -> Verdict:
-    """Judge the file `path`; each call of the part may take `seconds`.
+    """Check the file `path`; each call of the part may take `seconds`.
 
-    Raises `UserError` where there is no such file, or an empty one.
+    Raises `UserError` if the file does not exist or is empty.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder where your file should be; move it away")
     if not path.is_file() or not path.stat().st_size:
         command = f"groundup learn {exercise.number}{Own(path.parent).option}"
-        state = "is empty" if path.is_file() else "is not there"
+        state = "is empty" if path.is_file() else "does not exist"
         raise UserError(f"{path} {state}; {command} writes it, with the lesson")
     question = {
         "exercise": exercise.number,
@@ -66,17 +66,17 @@ def grade(
     elif status is None or status == _KILLED:
         line = (
             "The part's process was ended or gave no answer: look for an array far larger than the "
-            "inputs, or for what closes or takes away standard output."
+            "inputs, or for code that closes or redirects standard output."
         )
     elif status < 0:
         line = (
             f"The part's process was ended by signal {-status}, a crash: look for an array far "
-            "larger than the inputs, or a library called with what it does not take."
+            "larger than the inputs, or a library call with invalid arguments."
         )
     else:
         line = (
             f"The part ended its process with exit status {status}: look for os._exit; a function "
-            "returns instead."
+            "should return instead."
         )
     return Verdict("differs", lines=(line,))
 

@@ -1,8 +1,8 @@
-"""The verdict on a part: every trial of the exercise run on it, and the mistake named.
+"""The verdict on a part: runs every trial of the exercise on it and names the mistake.
 
-A part that differs from the product on some trial is compared with the commonest wrong answers of
-the exercise (wrong.py): one that gives the very same outputs there *is* the learner's mistake, and
-its docstring says what to do. Otherwise the kind of difference is told (`difference`).
+If a part differs from the product on some trial, it is compared with the commonest wrong answers of
+the exercise (wrong.py). A wrong answer with exactly the same outputs *is* the learner's mistake,
+and its docstring is the hint. Otherwise the hint is about the kind of difference (`difference`).
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from groundup.learn.exercise import Exercise, StillToCome, Trial, Unfit, module_
 
 
 class TooLong(BaseException):
-    """Raised in a part that computes for too long; no `except Exception` of the part keeps it."""
+    """Raised in a part that computes for too long; its `except Exception` does not catch it."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found, in lines for the learner."""
+    """The result of a check, with lines to print for the learner."""
 
     state: str
-    """passed, not written, still to come (what is written is right), or differs."""
+    """passed, not written, still to come (right so far, but a step is missing), or differs."""
     trials: int = 0
     right: int = 0
     lines: tuple[str, ...] = ()
     named: str | None = None
-    """The wrong answer that the part gives, by its name in wrong.py."""
+    """The name in wrong.py of the wrong answer that the part matches."""
     printed: str = ""
 
     @property
@@ -58,7 +58,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part made of a trial."""
+    """The outcome of one trial of a part."""
 
     trial: Trial
     given: Mapping[str, object]
@@ -82,7 +82,7 @@ Limit = Callable[[], AbstractContextManager[object]]
 def judge(
     exercise: Exercise, part: ModuleType, seed: int = 0, limit: Limit = contextlib.nullcontext
 ) -> Verdict:
-    """Put every trial of an exercise to a part. `limit` is entered around each call of it."""
+    """Run every trial of an exercise on a part. `limit` is entered around each call of it."""
     for name in exercise.functions:
         if not callable(getattr(part, name, None)):
             stub = exercise.page("stub")
@@ -90,10 +90,10 @@ def judge(
             own = [one for one, value in vars(part).items() if inspect.isfunction(value)]
             others = [one for one in own if not hasattr(stub, one)]
             near = nearest(name, others)
-            said = "" if near is None else f" (is {near} meant to be it?)"
+            said = "" if near is None else f" (should {near} have that name?)"
             return Verdict("differs", lines=(f"The file defines no function {name}{said}: {head}",))
     if _imports_solution(exercise, part):
-        line = "The file imports the shipped solution: write the functions out in your own file."
+        line = "The file imports the shipped solution: write the functions in your own file."
         return Verdict("differs", lines=(line,))
     outcomes = _outcomes(exercise, part, seed, limit)
     wrong = [outcome for outcome in outcomes if not outcome.right]
@@ -120,13 +120,13 @@ def judge(
 
 
 def wrong_answers(exercise: Exercise) -> Mapping[str, ModuleType]:
-    """Parts that are the solution but for one wrong function, by the mistake's name."""
+    """Parts that equal the solution except for one wrong function, by the mistake's name."""
     wrong = exercise.page("wrong")
     return {name: _wrong_part(exercise, name, getattr(wrong, name)) for name in wrong.REPLACES}
 
 
 def _wrong_part(exercise: Exercise, name: str, function: Callable[..., Any]) -> ModuleType:
-    # A module of its own, so that the other functions call the wrong one too.
+    # Its own module, so that the other functions call the wrong one too.
     part = module_of(exercise.folder / "solution.py", f"{exercise.name}_{name}")
     setattr(part, exercise.page("wrong").REPLACES[name], function)
     return part
@@ -145,7 +145,7 @@ def _imports_solution(exercise: Exercise, part: ModuleType) -> bool:
 
 
 def _in_product(exercise: Exercise) -> Trial:
-    """The trial of a part that is right alone: the numbers that the product makes with it."""
+    """The trial of a part that is right on its own: numbers that the product computes with it."""
     seam = exercise.page("seam")
 
     def run(part: ModuleType) -> Any:
@@ -157,9 +157,9 @@ def _in_product(exercise: Exercise) -> Trial:
 
 
 def _watched(exercise: Exercise, part: ModuleType, asked: set[str]) -> ModuleType:
-    """The part, whose functions raise `Unfit` for nothing, and for one value where several belong.
+    """Wrap a part's functions: they raise `Unfit` for no result or a wrong number of results.
 
-    The stub's annotations say how many. The name of each function that is called goes into `asked`.
+    The stub's annotations give the number. Each function that is called adds its name to `asked`.
     """
     watched = ModuleType(part.__name__)
     vars(watched).update(vars(part))
@@ -187,9 +187,7 @@ def _fitting(
         count = len(found) if several and hasattr(found, "__len__") else 1
         if count != len(kinds):
             yours = f"{count} values" if count != 1 else f"one {type(found).__name__}"
-            hint = (
-                f"{name} returns {len(kinds)} values, with commas between them; yours is {yours}."
-            )
+            hint = f"{name} returns {len(kinds)} values, separated by commas; yours is {yours}."
             raise Unfit(Difference("", short(found), f"{len(kinds)} values", hint))
         return found
 
@@ -197,8 +195,8 @@ def _fitting(
 
 
 _GENERATOR = (
-    "The function returns a generator, whose values are still to be computed: put them into a list "
-    "and return that (`return` instead of `yield`, or list( ) around the expression)."
+    "The function returns a generator, which has not computed its values yet: return a list of "
+    "them (`return` instead of `yield`, or list( ) around the expression)."
 )
 
 
@@ -210,7 +208,7 @@ def _outcomes(exercise: Exercise, part: ModuleType, seed: int, limit: Limit) -> 
         outcome = _outcome(trial, part, limit)
         outcomes.append(replace(outcome, asked=frozenset(asked)))
         if isinstance(outcomes[-1].error, TooLong):
-            break  # the others would only take as long again
+            break  # the other trials would take as long
     return outcomes
 
 
@@ -232,13 +230,13 @@ def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
             difference = compare(
                 value, trial.expected, rtol=trial.rtol, atol=trial.atol, inputs=given
             )
-        except Exception as raised:  # by a value of a learner's own kind
+        except Exception as raised:  # from an object of the learner's own class
             error = raised
     return Outcome(trial, given, value, error, changed, difference)
 
 
 def _copied(value: object) -> object:
-    """A copy of what a part could change; the value itself where none can be had."""
+    """A copy of a value that a part could change; the value itself if it cannot be copied."""
     if hasattr(value, "detach") and hasattr(value, "clone"):
         return value.detach().clone()
     if isinstance(value, np.ndarray | list | dict | set | int | float | str | tuple):
@@ -260,17 +258,17 @@ def _unchanged(old: object, now: object) -> bool:
         return True
 
 
-# The mistake by its name.
+# Naming the mistake.
 
 
 def _named(
     exercise: Exercise, outcomes: Sequence[Outcome], first: Outcome, seed: int
 ) -> str | None:
-    """The wrong answer that gives what the part gives in all trials of the function that fails.
+    """The wrong answer that matches the part in all trials of the function that fails.
 
-    One trial alone would not do: of one token, or of n = 2, different mistakes give the same
-    number. Of several, the one that agrees with the part on most of all trials; none that goes
-    wrong where the part is right.
+    One trial is not enough: for one token, or for n = 2, different mistakes give the same number.
+    Of several wrong answers, the one that agrees with the part on the most trials is chosen. A
+    wrong answer that fails where the part is right is excluded.
     """
     if isinstance(first.error, TooLong):
         return None
@@ -293,7 +291,7 @@ def _named(
 
 @functools.cache
 def _of_the_wrong(exercise: Exercise, seed: int) -> Sequence[tuple[str, list[Outcome]]]:
-    """What every wrong answer makes of the trials; they are our own and need no limit."""
+    """The outcomes of every wrong answer; they are our own code and need no limit."""
     found = []
     for name, part in wrong_answers(exercise).items():
         for one in (part, *_variants(exercise, name)):
@@ -302,7 +300,7 @@ def _of_the_wrong(exercise: Exercise, seed: int) -> Sequence[tuple[str, list[Out
 
 
 def _variants(exercise: Exercise, name: str) -> Iterator[ModuleType]:
-    """Other answers with the same mistake, where wrong.py says what makes them of the one there."""
+    """Other answers with the same mistake, made by the VARIANTS of wrong.py."""
     wrong = exercise.page("wrong")
     for make in getattr(wrong, "VARIANTS", {}).get(wrong.REPLACES[name], ()):
         yield _wrong_part(exercise, name, make(getattr(wrong, name)))
@@ -323,7 +321,7 @@ def _alike(one: Outcome, other: Outcome) -> bool:
         return False
 
 
-# What is told of a trial that went wrong.
+# Reporting a trial that failed.
 
 
 def _told(outcome: Outcome, part: ModuleType) -> list[str]:
@@ -352,36 +350,36 @@ def _aligned(name: str, text: str) -> list[str]:
 def _kind_in_product(outcome: Outcome) -> str:
     if isinstance(outcome.error, RecursionError):
         return (
-            "Your part calls the product's own function, whose place it takes: there it would "
-            "call itself without end. Write out what that function does."
+            "Your part calls the product's own function. In the product it takes that function's "
+            "place, so it would call itself without end. Write out what that function does."
         )
     if isinstance(outcome.error, TooLong):
         return (
-            "Alone your part is right in every trial. The product calls it more often, and with "
-            "more numbers at once, which took too long: let operations on whole arrays do what a "
-            "loop does number by number."
+            "On its own, your part is right in every trial. The product calls it more often, and "
+            "with more numbers at once, which took too long: replace loops over single numbers by "
+            "operations on whole arrays."
         )
     return (
-        "Alone your part is right in every trial. The product calls it with other shapes, types "
-        "and settings: look for what it takes for granted."
+        "On its own, your part is right in every trial. The product calls it with other shapes, "
+        "types and settings: look for an assumption that does not hold there."
     )
 
 
 def _kind(outcome: Outcome, part: ModuleType) -> str:
     if isinstance(outcome.error, TooLong):
-        return "A loop that does not end? Look at what changes from one turn to the next."
+        return "Is there a loop that does not end? Look at what changes in each iteration."
     if isinstance(outcome.error, MemoryError):
-        return "It asked for more memory than it may have: an array far larger than the inputs?"
+        return "It requested more memory than it may have: is an array far larger than the inputs?"
     if isinstance(outcome.error, RecursionError):
         return "The function calls itself without end: which case should stop it?"
     if outcome.changed is not None:
         return (
-            "Whoever calls the function still needs that input: work on a copy, or write "
-            "x = x + 1 where you have x += 1."
+            "The caller of the function still needs that input: work on a copy, or write "
+            "x = x + 1 instead of x += 1."
         )
     if outcome.error is not None:
         said = sentence(outcome.error)
-        # In a line of the learner's another function was called; else theirs was, and not entered.
+        # Either a line of the learner's file failed in a call, or the call of their function did.
         within = own_line(outcome.error, part.__file__) != ""
         errors = _ERRORS | (_CALLED if within else _CALL)
         stopped = _STOPPED if within else _UNUSABLE
@@ -390,21 +388,20 @@ def _kind(outcome: Outcome, part: ModuleType) -> str:
 
 
 _SHAPES = (
-    "Write the two shapes below each other. They are lined up from the right, and lengths must be "
-    "equal or 1: is a transpose or keepdims=True missing?"
+    "Write the two shapes one below the other, aligned on the right. Their lengths must be equal "
+    "or 1: is a transpose or keepdims=True missing?"
 )
 _IN_PLACE = (
-    "A tensor that the way back still needs was changed in place. Write x = x + … where you have "
-    "x += …, which makes a new one."
+    "A tensor that the backward pass still needs was changed in place. Instead of x += …, write "
+    "x = x + …, which makes a new one."
 )
 _OFF_THE_TAPE = (
     "The result, or a part of it, has forgotten how it was computed (detach, .data, .item(), "
-    "no_grad, np.…), and no gradient finds its way back through it. Use the tensors' own "
-    "operations."
+    "no_grad, np.…), so no gradient can flow back through it. Use the tensors' own operations."
 )
 _NO_KEYBOARD = (
-    "A check has nobody at the keyboard for input() or breakpoint(): take values from the "
-    "function's parameters, and print what you would look at."
+    "During a check there is nobody at the keyboard for input() or breakpoint(): take values from "
+    "the function's parameters, and print what you want to see."
 )
 _ERRORS = {
     "could not be broadcast": _SHAPES,
@@ -413,10 +410,10 @@ _ERRORS = {
     "mismatch in its core dimension": _SHAPES,
     "must match the size": _SHAPES,
     "shapes cannot be multiplied": _SHAPES,
-    "__array_ufunc__": "np.exp and its like take NumPy arrays. A Tensor has its own: x.exp(), "
-    "x.log(), x.tanh().",
-    "is not subscriptable": "A function or a number stands where an array was meant: look at the "
-    "brackets, ( ) calls and [ ] looks up.",
+    "__array_ufunc__": "np.exp and similar functions take NumPy arrays. A Tensor has its own: "
+    "x.exp(), x.log(), x.tanh().",
+    "is not subscriptable": "There is a function or a number where an array was meant: check the "
+    "brackets, since ( ) calls and [ ] looks up.",
     "modified by an inplace operation": _IN_PLACE,
     "used in an in-place operation": _IN_PLACE,
     "does not require grad": _OFF_THE_TAPE,
@@ -428,8 +425,8 @@ _ERRORS = {
     "meant.",
 }
 _CALL = {
-    "positional argument": "The function has to take what the stub's takes, in that order.",
-    "unexpected keyword": "The function's parameters have to keep the stub's names.",
+    "positional argument": "The function must take the stub's parameters, in the same order.",
+    "unexpected keyword": "The function's parameters must have the same names as the stub's.",
 }
 _CALLED = {
     "positional argument": "A function that this line calls takes more or fewer arguments: look up "
@@ -438,21 +435,21 @@ _CALLED = {
     "NumPy has axis and keepdims, a Tensor has dim and keepdim.",
 }
 _STOPPED = (
-    "The code stopped on the input above: print what the line that it stopped in works with, and "
-    "look for the value that you did not expect there."
+    "The code stopped on the input above: print the values that the failing line uses, and look "
+    "for one that you did not expect."
 )
 _UNUSABLE = (
-    "Your code ran to its end, and its result could not be used: it has to be of the kind that the "
+    "Your code ran to its end, but its result could not be used: it must have the type that the "
     "stub's first line names."
 )
 _BY_HAND = (
-    "Take the input above, compute the first number that differs by hand, and print what your code "
-    "has at each step on the way."
+    "Compute the first number that differs by hand from the input above, and print what your code "
+    "has at each step."
 )
 
 
 def _raised(error: BaseException, part: ModuleType) -> list[str]:
-    """An exception as a learner needs it: what, and which line of their own file."""
+    """Describe an exception for the learner: the error, and the line of their own file."""
     what = "it did not end in time" if isinstance(error, TooLong) else sentence(error)
     line = own_line(error, part.__file__)
     return [f"  yours: {what}", *([f"  {line}"] if line else ())]
@@ -464,15 +461,15 @@ def sentence(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says, whatever code of the part has it say that."""
+    """The error's message, even if the part's own exception class fails to produce one."""
     try:
         return str(error)
     except Exception:
-        return "its message cannot be had"
+        return "its message cannot be read"
 
 
 def own_line(error: BaseException, own: str | None) -> str:
-    """The last line of the file `own` that led to an error; empty where none did."""
+    """The last line of the file `own` in an error's traceback; empty if there is none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if own is not None and frame.filename == own:
             text = linecache.getline(frame.filename, frame.lineno or 0).strip()
@@ -493,7 +490,7 @@ def _unwritten(error: BaseException | None, part: ModuleType) -> bool:
 
 
 def _function_of(error: BaseException | None, exercise: Exercise) -> str:
-    """The function of the exercise that says that it is not written."""
+    """The exercise's function that raised `NotImplementedError`."""
     frames = traceback.extract_tb(error.__traceback__ if error else None)
     names = [frame.name for frame in frames if frame.name in exercise.functions]
     return names[-1] if names else exercise.functions[0]

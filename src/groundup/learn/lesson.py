@@ -1,4 +1,4 @@
-"""A lesson: the sections of an exercise's lesson.md, some of which are hidden until asked for."""
+"""A lesson: the sections of an exercise's lesson.md, some of them hidden until requested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECTIONS = ("Predict", "Write", "Hints", "Why", "Watch and read")
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be predicted before anything is run; choices are called a, b, c, …"""
+    """A question to answer before anything is run; its choices are called a, b, c, …"""
 
     asked: str
     choices: tuple[str, ...]
@@ -34,7 +34,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A lesson's text, cut where a learner should stop and think."""
+    """A lesson's text, split where a learner should stop and think."""
 
     title: str
     idea: str
@@ -46,7 +46,7 @@ class Lesson:
 
     @property
     def shown(self) -> str:
-        """What is shown at once, as Markdown: all but the answers."""
+        """The part that is shown at once, as Markdown: everything but the answers."""
         return (
             f"# {self.title}\n\n{self.idea}\n\n## Write\n\n{self.write}\n\n"
             f"## Watch and read\n\n{self.watch}\n"
@@ -59,7 +59,7 @@ def lesson_of(exercise: Exercise) -> Lesson:
 
 
 def parse(text: str) -> Lesson:
-    """Cut a lesson into its sections; `ValueError` names a section that is missing."""
+    """Split a lesson into its sections; `ValueError` names the missing ones."""
     head, *rest = re.split(r"^## +", text, flags=re.MULTILINE)
     title, _, idea = head.strip().partition("\n")
     bodies = {}

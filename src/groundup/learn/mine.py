@@ -1,10 +1,10 @@
-"""The learner's parts in the product's place, for as long as a command runs.
+"""The learner's parts in place of the product's functions, while a command runs.
 
     with mine(Path("my_groundup")):
-        …  # attention, sampler, loss: the learner's own, where they passed
+        …  # attention, sampler, loss: the learner's own, if they passed
 
-A part enters at a seam that the product has anyway (the exercise's seam.py), and only as the very
-file that passed its check.
+A part enters at a seam that the product has anyway (the exercise's seam.py), and only if its file
+is exactly the one that passed the check.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from groundup.runs import folder as runs
 def mine(
     folder: Path = FOLDER, names: Sequence[str] | None = None, run: Path | None = None
 ) -> Iterator[tuple[Exercise, ...]]:
-    """Put the learner's parts in, all that passed or those of `names`, and say so in one line.
+    """Insert the learner's parts, all that passed or those of `names`, and report them in one line.
 
-    The line also says which are not in, and why. A `run` that was begun already gets just the parts
-    that it was begun with, as long as they are what they were.
+    The line also says which parts are left out, and why. A `run` that has already started gets
+    exactly the parts it started with, if they are unchanged.
 
-    Raises `UserError` for a part of `names` that has not passed, for one that was changed since,
-    and where there is none that can go in.
+    Raises `UserError` for a part of `names` that has not passed or was changed since, and if no
+    part can be inserted.
     """
     own = Own(folder)
     if folder != FOLDER and not folder.is_dir():
@@ -67,7 +67,7 @@ def mine(
             stack.enter_context(exercise.page("seam").swap(part))
         before = runs.parts_of_ones_own.set(hashes)
         stack.callback(runs.parts_of_ones_own.reset, before)
-        # Beside the output, which may be a model's text on its way into a file.
+        # On stderr, since stdout may be a model's text that is redirected into a file.
         names_of_parts = ", ".join(exercise.name for exercise in entering)
         beside = f"; not in: {told}" if told else ""
         print(f"Yours:       {names_of_parts} (from {folder}){beside}", file=sys.stderr)
@@ -85,7 +85,7 @@ def _begun(own: Own) -> list[Exercise]:
 
 
 def _left_out(own: Own) -> dict[str, str]:
-    """The parts that could go in if they passed, by name, and why each cannot."""
+    """The parts that cannot be inserted, by name, and the reason."""
     found = {}
     for exercise in _begun(own):
         if exercise.has_seam and not own.has_passed(exercise):
@@ -95,7 +95,7 @@ def _left_out(own: Own) -> dict[str, str]:
 
 
 def _began_with(run: Path) -> dict[str, str]:
-    """The parts in a run, by name, with the hash of each; none where no run was begun."""
+    """The parts of a run and their hashes, by name; empty if no run was started."""
     try:
         found = runs.read_run(run).get("mine")
     except UserError:  # which whoever opens the run tells

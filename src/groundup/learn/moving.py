@@ -1,7 +1,7 @@
-"""Six ideas of steps 1 and 2 as pages that move; what they show is computed by the product.
+"""Six ideas of steps 1 and 2 as animated pages whose numbers the product computes.
 
-A page is HTML that loads nothing, with sliders and pictures. `data` says which of the drawings in
-report/moving.js it has (`kind`), its `sliders`, and what is drawn.
+A page is self-contained HTML with sliders and pictures. `data` names the drawing of
+report/moving.js that it uses (`kind`), its `sliders`, and the data to draw.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from groundup.report.page import drawn_html
 
 
 def moving(exercise: Exercise) -> str:
-    """The page of an exercise, as HTML; `UserError` where it has none."""
+    """The page of an exercise, as HTML; `UserError` if it has none."""
     if exercise.name not in PAGES:
         known = ", ".join(str(find(name)) for name in PAGES)
         raise UserError(f"{exercise} has no moving page; these have one: {known}")
@@ -66,12 +66,12 @@ def _gradient_descent() -> str:
     }
     return _page(
         "Gradient descent in a valley",
-        "f(x, y) = ½ (x² + 8 y²): a valley, eight times as steep across as along. Move the step "
-        "size and watch the walk.",
+        "f(x, y) = ½ (x² + 8 y²): a valley, eight times as steep across as along. Change the "
+        "step size and watch the walk.",
         data,
         (
-            "Find the largest step size that still arrives. What is 2 / 8?",
-            "Find the one that arrives soonest. Compare with 2 / (1 + 8).",
+            "Find the largest step size that still converges. What is 2 / 8?",
+            "Find the one that converges fastest. Compare with 2 / (1 + 8).",
             "Turn momentum on at a small step size, and at a large one.",
         ),
     )
@@ -121,14 +121,14 @@ def _layer() -> str:
     }
     return _page(
         "A layer bends the plane",
-        "A heap under an arch: no straight line parts them. A hidden layer of two neurons turns, "
-        "stretches and moves the plane and bends it with tanh; then one straight line is enough, "
-        "that of the last neuron. The weights were learned by a network of step 2.",
+        "A heap under an arch: no straight line separates them. A hidden layer of two neurons "
+        "rotates, stretches and shifts the plane and bends it with tanh; then one straight line, "
+        "that of the last neuron, is enough. A network of step 2 learned the weights.",
         data,
         (
-            "Play the training. When does the line first part the two, and why does the loss go on "
-            "falling after that?",
-            "Move the bend to 0.5: only W x + b. Could a straight line part them there?",
+            "Play the training. When does the line first separate the two, and why does the loss "
+            "keep falling after that?",
+            "Move the bend to 0.5: only W x + b. Could a straight line separate them there?",
         ),
     )
 
@@ -148,13 +148,13 @@ def _softmax() -> str:
     }
     return _page(
         "Softmax and its temperature",
-        "A model gives every token a logit; the softmax makes probabilities of them, and the "
-        "temperature divides the logits first.",
+        "A model gives every token a logit; the temperature divides the logits, and the softmax "
+        "turns them into probabilities.",
         data,
         (
-            "At which temperature do all five become alike? And one alone?",
-            "Raise the logit of sea by 1: by which factor does its odds against sky change?",
-            "What is the loss if the token comes that the model is sure of? And the last one?",
+            "At which temperature do all five become equally likely? At which does one dominate?",
+            "Raise the logit of sea by 1: by which factor do its odds against sky change?",
+            "What is the loss if the most likely token comes? And if the least likely one comes?",
         ),
     )
 
@@ -171,11 +171,11 @@ def _svd() -> str:
     }
     return _page(
         "A picture as a sum of simple ones",
-        "48 × 48 gray values, a matrix. Its singular value decomposition is a sum of terms of rank "
-        "1, the largest first; here are the first few of them.",
+        "48 × 48 gray values form a matrix. Its singular value decomposition is a sum of terms of "
+        "rank 1, the largest first; the picture shows the sum of the first few.",
         data,
         (
-            "From which rank on can you tell what it is? How many numbers is that?",
+            "From which rank on can you recognize the picture? How many numbers is that?",
             "Which parts come last: edges along the axes, or slanted and round ones? Why?",
         ),
     )
@@ -201,7 +201,7 @@ def _overfitting() -> str:
         def basis(at: np.ndarray) -> np.ndarray:
             return np.polynomial.chebyshev.chebvander(at, degree)
 
-        # A penalty λ |w|² is the same as so many more rows √λ w = 0.
+        # A penalty λ |w|² equals additional rows √λ w = 0.
         rows = np.vstack([basis(x), np.sqrt(penalty) * np.eye(degree + 1)])
         weights = linalg.lstsq(rows, np.concatenate([y, np.zeros(degree + 1)]))
         return {
@@ -224,11 +224,11 @@ def _overfitting() -> str:
     }
     return _page(
         "Overfitting",
-        "A polynomial is fitted to sixteen noisy points. With each degree it has one weight more; "
-        "with sixteen it goes through every point.",
+        "A polynomial is fitted to sixteen noisy points. Each degree adds one weight; with "
+        "sixteen weights it goes through every point.",
         data,
         (
-            "Play the degrees, and watch both errors. From where on do they part?",
+            "Play the degrees, and watch both errors. From which degree on do they diverge?",
             "Choose degree 15 and raise the weight decay: what does it do to the curve?",
         ),
     )
@@ -242,11 +242,11 @@ PAGES: dict[str, Callable[[], str]] = {
     "layer": _layer,
     "regularization": _overfitting,
 }
-"""By the exercise that each belongs to."""
+"""The pages by exercise."""
 
 
 def _page(title: str, lead: str, data: Mapping[str, Any], questions: Sequence[str]) -> str:
-    """A title, what is to be seen, the sliders with the pictures, and what to try."""
+    """A page with a title, a lead, the sliders with the pictures, and questions to try."""
     return drawn_html("moving.html.jinja", data, title=title, lead=lead, questions=questions)
 
 

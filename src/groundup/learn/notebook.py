@@ -1,7 +1,7 @@
 """An exercise as a Jupyter notebook: the lesson, the learner's file shown, the check.
 
-Whoever runs all cells changes nothing and is told no answer: what predicts, loads or shows hints
-and the solution is a comment, from which the learner takes the # away.
+Running all cells changes nothing and reveals no answer: the lines that predict, load the file, or
+show hints and the solution are comments that the learner uncomments.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from groundup.learn.own import Own
 def notebook(exercise: Exercise, own: Own) -> str:
     """The notebook as JSON (nbformat 4.5).
 
-    Jupyter runs a notebook in the folder where it lies, the learner's: its paths begin there. Cells
-    show and check the learner's own file, so that notebook and terminal are one.
+    Jupyter runs a notebook in its own folder, here the learner's, so paths are relative to it. The
+    cells show and check the learner's own file, so notebook and terminal agree.
     """
     lesson = lesson_of(exercise)
     file = own.file(exercise).name
@@ -28,21 +28,21 @@ def notebook(exercise: Exercise, own: Own) -> str:
         _text(f"# {lesson.title}\n\n{lesson.idea}"),
         _text(
             f"## Predict\n\n{lesson.question.shown}\n\n"
-            "Put your letter in LETTER's place, take the # away, and run the cell."
+            "Replace LETTER by your choice, remove the #, and run the cell."
         ),
         _code(f"import sys\n\n# {groundup} predict {number} LETTER --sure 60 {folder}"),
         _text(
-            f"## Write\n\n{lesson.write}\n\nThe next cell shows your file, `{file}`, as it lies "
-            "beside this notebook: edit it there. To write here instead, take the # away from the "
-            f"cell after it and run it, which loads the file; with `%%writefile {file}` as its "
-            "first line the cell then writes the file."
+            f"## Write\n\n{lesson.write}\n\nThe next cell shows your file, `{file}`, which is in "
+            "the folder of this notebook: edit it there. To write here instead, remove the # from "
+            "the cell after it and run that cell, which loads the file; with "
+            f"`%%writefile {file}` as its first line the cell then writes the file."
         ),
         _code(f'from pathlib import Path\n\nprint(Path("{file}").read_text(encoding="utf-8"))'),
         _code(f"# %load {file}"),
         _code(f"{groundup} check {number} {folder}"),
         _text(
-            "When you are stuck: three hints, each more telling. After a try, the solution. Take "
-            "the # away to see them."
+            "If you are stuck, there are three hints, each more explicit than the last. After a "
+            "try you can see the solution. Remove the # to see them."
         ),
         _code(f"# {groundup} hint {number} {folder}"),
         _code(f"# {groundup} solution {number} {folder}"),

@@ -1,8 +1,8 @@
-"""The learner's folder: a plain Python file for each exercise, theirs for ever, and progress.json.
+"""The learner's folder: a plain Python file for each exercise, and progress.json.
 
-A file is never written over: `reset` puts it aside first. progress.json says which parts passed,
-by the hash of the file that did, and of those beside it that it imports, so that a part that was
-changed since is known to be another.
+A file is never overwritten: `reset` moves it aside first. progress.json records which parts passed.
+It identifies a part by the hash of its file and of the files of the folder that it imports, so a
+later change is detected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VERSIONED = ("groundup", "numpy", "torch")
 
 
 class Prediction(BaseModel):
-    """What the learner said would happen, and how sure they were of it (from 0 to 1)."""
+    """What the learner predicted, and how sure they were (from 0 to 1)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,12 +35,12 @@ class Prediction(BaseModel):
 
 
 class Record(BaseModel):
-    """What is known of one exercise."""
+    """The progress on one exercise."""
 
     sha256: str | None = None
-    """Of the part that passed (`part_hash`)."""
+    """The hash of the part that passed (`part_hash`)."""
     passed: str | None = None
-    """When it did."""
+    """When it passed."""
     versions: dict[str, str] = {}
     tries: int = 0
     hints: int = 0
@@ -51,11 +51,11 @@ class Record(BaseModel):
 
     @property
     def judged(self) -> Prediction | None:
-        """The prediction that counts: after a pass its answer is shown, and it stays as it is."""
+        """The prediction that counts: a pass shows the answer, which makes the prediction final."""
         return self.prediction if self.answer_shown or self.passed is not None else None
 
     def passes(self, sha256: str | None) -> None:
-        """Take down that a part of this hash passes now; None for that it does not."""
+        """Record that the part with this hash passes now, or with None that no part does."""
         self.answer_shown = self.judged is not None
         self.sha256 = sha256
         self.passed = utc_now() if sha256 else None
@@ -65,12 +65,12 @@ class Progress(BaseModel):
     """The whole of progress.json."""
 
     opened: str | None = None
-    """The number of the exercise that was opened or checked last."""
+    """The number of the exercise last opened or checked."""
     exercises: dict[str, Record] = {}
 
 
 def part_hash(path: Path) -> str:
-    """The SHA-256 of a part: of its file alone, or of it and all that it imports from beside it."""
+    """The SHA-256 of a part: of its file and of all files that it imports from its folder."""
     files, left = {path}, [path]
     while left:
         new = _imported(left.pop(), path.parent) - files
@@ -83,10 +83,10 @@ def part_hash(path: Path) -> str:
 
 
 def _imported(file: Path, folder: Path) -> set[Path]:
-    """The files of a folder that a file's import statements name; of a package all."""
+    """The files of `folder` that a file's import statements name, with all files of a package."""
     try:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
-    except (SyntaxError, ValueError, RecursionError):  # no Python, which the check says
+    except (SyntaxError, ValueError, RecursionError):  # not valid Python: the check reports it
         return set()
     names = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
@@ -107,20 +107,20 @@ class Own:
 
     @property
     def option(self) -> str:
-        """What a command needs behind it to mean this folder: nothing, or --folder."""
+        """The option that names this folder in a command, or nothing for the default folder."""
         return "" if self.folder == FOLDER else f" --folder {shlex.quote(str(self.folder))}"
 
     def file(self, exercise: Exercise) -> Path:
-        """Where the learner's part of this exercise lies."""
+        """The path of the learner's part for this exercise."""
         return self.folder / f"{exercise.name}.py"
 
     def has(self, exercise: Exercise) -> bool:
-        """Whether there is a file of this exercise; an empty one is none."""
+        """Whether a file for this exercise exists; an empty one does not count."""
         path = self.file(exercise)
         return path.exists() and (not path.is_file() or path.stat().st_size > 0)
 
     def open(self, exercise: Exercise) -> bool:
-        """Write the stub where there is no file yet, and say whether it was written."""
+        """Write the stub if there is no file yet, and return whether it was written."""
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; name a folder with --folder")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ class Own:
         return new
 
     def reset(self, exercise: Exercise) -> Path | None:
-        """Begin anew with the stub; return where the old file is kept, None if there was none."""
+        """Start again with the stub; return the path of the old file, None if there was none."""
         kept = None
         if self.has(exercise):
             numbers = (n for n in range(1, 10_000))
@@ -151,7 +151,7 @@ class Own:
         return kept
 
     def progress(self) -> Progress:
-        """What was done so far; `UserError` for a progress.json that is damaged."""
+        """Read the progress; raise `UserError` if progress.json is damaged."""
         path = self.folder / "progress.json"
         if not path.exists():
             return Progress()
@@ -169,11 +169,11 @@ class Own:
             ) from None
 
     def record(self, exercise: Exercise) -> Record:
-        """What is known of an exercise."""
+        """The progress on an exercise."""
         return self.progress().exercises.get(exercise.name, Record())
 
     def keep(self, exercise: Exercise, record: Record) -> None:
-        """Write down what is known of an exercise, which is now the last one opened."""
+        """Save the progress on an exercise, which becomes the last one opened."""
         progress = self.progress()
         progress.exercises[exercise.name] = record
         progress.opened = exercise.number
@@ -183,7 +183,7 @@ class Own:
     def checked(
         self, exercise: Exercise, passed: bool, sha256: str, *, tried: bool = True
     ) -> Record:
-        """Write down that a part of this hash was checked, and how that went."""
+        """Record the result of checking the part with this hash."""
         record = self.record(exercise)
         record.tries += tried
         record.passes(sha256 if passed else None)
@@ -192,7 +192,7 @@ class Own:
         return record
 
     def has_passed(self, exercise: Exercise) -> bool:
-        """Whether the part as it now is passed."""
+        """Whether the part has passed in its current form."""
         record, path = self.record(exercise), self.file(exercise)
         return record.sha256 is not None and path.is_file() and part_hash(path) == record.sha256
 

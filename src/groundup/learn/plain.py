@@ -1,7 +1,7 @@
-"""The product on its plain path, where every equation is a function that can be replaced.
+"""The product on its plain code path, where every equation is a function that can be replaced.
 
-Fast paths say the same once more: kernels in C, decoding layer by layer, compiled blocks. Whoever
-puts a function of their own in an equation's place must keep the product from going around it.
+Fast paths compute the same differently: kernels in C, decoding layer by layer, compiled blocks.
+They bypass these functions, so a replaced function takes effect only if they are off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Place = tuple[object, str, object]
 
 @contextmanager
 def all_replaced(*places: Place) -> Iterator[None]:
-    """In each (module or class, name, new) the new one stands in the name's place, for a while."""
+    """Within the context, replace each attribute given as (module or class, name, new value)."""
     with ExitStack() as stack:
         for owner, name, new in places:
             stack.enter_context(replaced(owner, name, new))
@@ -27,13 +27,13 @@ def all_replaced(*places: Place) -> Iterator[None]:
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Without kernels, compiled blocks and the decoder's own layers."""
+    """Within the context, use no kernels, no compiled blocks and no separate decoder layers."""
     from groundup.generation import decode
     from groundup.lm.model import CausalLM
     from groundup.train import device
 
     with ExitStack() as stack:
-        # A stage that starts in here chooses its kernels anew, by this variable.
+        # A stage that starts within the context chooses its kernels by this variable.
         before = os.environ.get(kernels.VARIABLE)
         os.environ[kernels.VARIABLE] = "none"
         stack.callback(_set, kernels.VARIABLE, before)

@@ -1,4 +1,4 @@
-"""How good a learner's predictions were, and whether they knew it."""
+"""How good a learner's predictions were, and how well calibrated."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from groundup.learn.own import Prediction
 
 @dataclass(frozen=True)
 class Calibration:
-    """Predictions made, those that were right, and how sure the learner was of them.
+    """The number of predictions, how many were right, and how sure the learner was.
 
-    `brier` is the mean of (confidence - right)²: 0 is perfect, 0.25 is what "50 %" on every
-    question gets. Confidence and Brier score are over the predictions that said how sure.
+    `brier` is the mean of (confidence - right)²: 0 is perfect, and "50 %" on every question gives
+    0.25. Confidence and Brier score are over the predictions that have a confidence.
     """
 
     made: int
@@ -27,7 +27,7 @@ class Calibration:
 
     @property
     def sentence(self) -> str:
-        """The same for the learner."""
+        """A summary for the learner."""
         if not self.made:
             return (
                 "No predictions yet: groundup learn predict NUMBER CHOICE before you run anything."
@@ -46,7 +46,7 @@ class Calibration:
 
 
 def calibration(predictions: Iterable[Prediction]) -> Calibration:
-    """Compare what was said with what was so."""
+    """Compare the predictions with the right answers."""
     made = list(predictions)
     pairs = [(one.confidence, one.right) for one in made if one.confidence is not None]
     right = sum(one.right for one in made)

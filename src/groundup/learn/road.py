@@ -23,7 +23,7 @@ def of_step(step: int) -> tuple[Exercise, ...]:
 
 
 def find(which: str) -> Exercise:
-    """The exercise of this number or name; `UserError` with the nearest ones where there is none.
+    """The exercise with this number or name; `UserError` suggests the nearest ones.
 
     Names may be written with dashes or spaces.
     """

@@ -1,8 +1,8 @@
-"""The page that `grade` runs in a process of its own: it loads the learner's file and judges it.
+"""The module that `grade` runs in a process of its own: it loads and judges the learner's file.
 
-What the part prints is kept for the learner. A part that computes too long is interrupted, and one
-that asks for too much memory gets a `MemoryError`; the process around it (`runs.sandbox`) ends what
-neither stops.
+The part's printed output is kept for the learner. A part that computes too long is interrupted, and
+one that requests too much memory gets a `MemoryError`. If neither stops it, the parent process
+(`runs.sandbox`) ends it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from groundup.learn.judge import TooLong, Verdict, judge, own_line, sentence
 from groundup.learn.road import find
 
 _MOST_PRINTED = 4000
-# Times the limit: a part that sleeps, or waits for input, computes nothing.
+# Multiple of the time limit: a part that sleeps or waits for input uses no processor time.
 _WAITS = 6
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge the file of a question; see `grade`."""
+    """Judge the file named in a question; see `grade`."""
     exercise = find(question["exercise"])
     for page in ("grader", "seam") if exercise.has_seam else ("grader",):
-        exercise.page(page)  # what it imports is not the part's memory
+        exercise.page(page)  # so that its imports do not count as the part's memory
     path = Path(question["file"])
     _limit_memory(question["memory_bytes"])
     printed = io.StringIO()
@@ -48,7 +48,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
                 part = module_of(path, exercise.name)
         except SyntaxError as error:
             where = f" in line {error.lineno}" if error.lineno is not None else ""
-            line = f"The file is not Python: {error.msg}{where}"
+            line = f"The file is not valid Python: {error.msg}{where}"
             text = (error.text or "").strip()
             verdict = Verdict("differs", lines=(f"{line}: {text}" if text else line,))
         except (Exception, SystemExit, KeyboardInterrupt, TooLong) as error:
@@ -60,7 +60,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 verdict = judge(exercise, part, question["seed"], limit)
             except (SystemExit, KeyboardInterrupt):
-                line = "The part ends the program (exit, quit …); a function returns instead."
+                line = "The part ends the program (exit, quit …); a function should return instead."
                 verdict = Verdict("differs", lines=(line,))
     text = printed.getvalue()
     if len(text) > _MOST_PRINTED:
@@ -70,10 +70,10 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _interrupted_after(seconds: float) -> Iterator[None]:
-    """Raise `TooLong` where the code is after so many seconds, if the system has alarms.
+    """Raise `TooLong` in the running code after `seconds`, if the system has alarms.
 
-    What counts is the time that this process computes: on a busy machine a right part waits for its
-    turn. One that only waits is ended too, after `_WAITS` times as long.
+    The limit is on this process's processor time, since on a busy machine a correct part has to
+    wait for its turn. A part that only waits is interrupted after `_WAITS` times as long.
     """
     if not hasattr(signal, "setitimer"):
         yield
@@ -87,8 +87,8 @@ def _interrupted_after(seconds: float) -> Iterator[None]:
             raise TooLong
 
     before = signal.signal(signal.SIGALRM, ring)
-    # Again and again, for an `except:` of the part may swallow the first.
-    outer = signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # that of the whole process
+    # The alarm repeats, since an `except:` in the part may swallow the first.
+    outer = signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # the alarm of the whole process
     try:
         yield
     finally:
@@ -97,7 +97,7 @@ def _interrupted_after(seconds: float) -> Iterator[None]:
 
 
 def _limit_memory(more: int) -> None:
-    """Allow this process so many bytes beyond what it has, where the system can."""
+    """Allow this process `more` bytes beyond its current memory, if the system can."""
     try:
         import resource
 

@@ -1,4 +1,4 @@
-"""A model so small that a part can be tried in the product in a moment."""
+"""A model small enough to try a part in the product in a moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VOCABULARY = 32
 
 
 def small_model() -> CausalLM:
-    """A Qwen3 of two layers, with grouped queries and no weight of zero; always the same."""
+    """A Qwen3 model of two layers, with grouped queries and no zero weights; always the same."""
     config = ModelConfig(
         vocab_size=_VOCABULARY,
         hidden_size=32,
@@ -41,7 +41,7 @@ def small_model() -> CausalLM:
 
 
 def some_rows(answers: int) -> Batch:
-    """So many answers of three tokens to a prompt of two, side by side in one row."""
+    """A batch of `answers` answers of three tokens to a prompt of two, packed into one row."""
     items = [
         Example(
             [(7 * i + 3 * place) % _VOCABULARY for place in range(5)],
@@ -53,7 +53,7 @@ def some_rows(answers: int) -> Batch:
 
 
 def replies(model: CausalLM | None = None) -> list[float]:
-    """Tokens and log-probabilities that a small model answers with, in four ways of drawing."""
+    """The tokens and log-probabilities of a small model's replies, with four sampling settings."""
     ways = (
         Sampling(temperature=0.0, max_new_tokens=6),
         Sampling(temperature=1.0, max_new_tokens=6, seed=1),
@@ -72,7 +72,7 @@ def replies(model: CausalLM | None = None) -> list[float]:
 
 
 def losses(model: CausalLM | None = None) -> list[float]:
-    """A small model's loss of some packed answers, and the length of each gradient."""
+    """A small model's loss on some packed answers, and the norm of each gradient."""
     model = small_model() if model is None else model
     model.zero_grad()
     loss = next_token_loss(model, some_rows(3)).total

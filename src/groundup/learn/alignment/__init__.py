@@ -1,4 +1,4 @@
-"""Step 5: alignment. From votes to a policy, and what can go wrong on the way."""
+"""Step 5: alignment. From votes to a policy, and what can go wrong."""
 
 from groundup.learn.exercise import Exercise
 
@@ -11,7 +11,7 @@ EXERCISES = (
         minutes=25,
         difficulty=3,
         importance=4,
-        makes="groundup label rates models by your own Bradley and Terry",
+        makes="groundup label rates models with your own Bradley-Terry ratings",
     ),
     Exercise(
         "5.2",
@@ -21,7 +21,7 @@ EXERCISES = (
         minutes=25,
         difficulty=2,
         importance=4,
-        makes="groundup reward trains by your own loss",
+        makes="groundup reward trains with your own loss",
     ),
     Exercise(
         "5.3",
@@ -31,17 +31,17 @@ EXERCISES = (
         minutes=20,
         difficulty=3,
         importance=5,
-        makes="you know what all reinforcement learning of language models stands on",
+        makes="you know the basis of all reinforcement learning of language models",
     ),
     Exercise(
         "5.4",
         "gae",
-        "GAE: whose merit was it?",
+        "GAE: which token earned the reward?",
         functions=("token_rewards", "gae"),
         minutes=25,
         difficulty=4,
         importance=4,
-        makes="groundup ppo gives credit to tokens by your own advantages",
+        makes="groundup ppo gives credit to tokens with your own advantages",
     ),
     Exercise(
         "5.5",
@@ -51,7 +51,7 @@ EXERCISES = (
         minutes=20,
         difficulty=3,
         importance=4,
-        makes="groundup ppo and grpo move the policy by your own clip",
+        makes="groundup ppo and grpo limit their steps with your own clip",
     ),
     Exercise(
         "5.6",
@@ -71,7 +71,7 @@ EXERCISES = (
         minutes=20,
         difficulty=2,
         importance=4,
-        makes="groundup grpo values answers by your own group",
+        makes="groundup grpo computes advantages with your own code",
     ),
     Exercise(
         "5.8",
@@ -91,7 +91,7 @@ EXERCISES = (
         minutes=20,
         difficulty=2,
         importance=4,
-        makes="groundup frontier judges models by your own rule",
+        makes="groundup frontier compares models by your own rule",
     ),
     Exercise(
         "5.10",
@@ -101,7 +101,7 @@ EXERCISES = (
         minutes=20,
         difficulty=1,
         importance=4,
-        makes="groundup card writes your model's card in your own words for numbers",
+        makes="groundup card writes your model's card with your own wording of numbers",
     ),
     Exercise(
         "5.11",
@@ -111,6 +111,6 @@ EXERCISES = (
         minutes=120,
         difficulty=3,
         importance=5,
-        makes="a model that was aligned by your own votes, and judged by you, blind",
+        makes="a model aligned with your own votes, and judged by you in a blind test",
     ),
 )

@@ -21,7 +21,7 @@ EXERCISES = (
         minutes=20,
         difficulty=2,
         importance=5,
-        makes="adapters are trained and merged by your own LoRA",
+        makes="your own LoRA trains and merges adapters",
     ),
     Exercise(
         "4.3",
@@ -31,7 +31,7 @@ EXERCISES = (
         minutes=30,
         difficulty=3,
         importance=4,
-        makes="QLoRA trains an adapter beside a model in your own four bits",
+        makes="QLoRA trains an adapter on a model in your own four bits",
     ),
     Exercise(
         "4.4",
@@ -41,7 +41,7 @@ EXERCISES = (
         minutes=15,
         difficulty=1,
         importance=4,
-        makes="groundup sft mixes your data with general text by your own shares",
+        makes="groundup sft mixes your data with general text in your own shares",
     ),
     Exercise(
         "4.5",

@@ -11,7 +11,7 @@ EXERCISES = (
         minutes=20,
         difficulty=1,
         importance=4,
-        makes="your limit judges every gradient rule of the product",
+        makes="your limit checks every gradient rule of the product",
     ),
     Exercise(
         "1.2",
@@ -21,7 +21,7 @@ EXERCISES = (
         minutes=30,
         difficulty=3,
         importance=5,
-        makes="every network of step 2 learns by your own backpropagation",
+        makes="every network of step 2 learns with your own backpropagation",
     ),
     Exercise(
         "1.3",
@@ -31,7 +31,7 @@ EXERCISES = (
         minutes=20,
         difficulty=2,
         importance=5,
-        makes="your own walk downhill, and the step size from which it diverges",
+        makes="your own walk downhill, and the step size at which it diverges",
     ),
     Exercise(
         "1.4",
@@ -71,7 +71,7 @@ EXERCISES = (
         minutes=25,
         difficulty=3,
         importance=4,
-        makes="your k3 is the price that groundup grpo puts on leaving the reference",
+        makes="your k3 is groundup grpo's penalty for leaving the reference",
     ),
     Exercise(
         "1.8",
@@ -81,6 +81,6 @@ EXERCISES = (
         minutes=30,
         difficulty=3,
         importance=4,
-        makes="your intervals stand in the reports of eval and experiment",
+        makes="the reports of eval and experiment show your intervals",
     ),
 )

@@ -21,7 +21,7 @@ EXERCISES = (
         minutes=25,
         difficulty=2,
         importance=4,
-        makes="deep networks begin with weights of the size that you say",
+        makes="deep networks start with weights of the size that you choose",
     ),
     Exercise(
         "2.3",
@@ -41,7 +41,7 @@ EXERCISES = (
         minutes=25,
         difficulty=2,
         importance=5,
-        makes="your AdamW moves every training: pretrain, sft, dpo, reward, ppo",
+        makes="your AdamW trains every stage: pretrain, sft, dpo, reward, ppo",
     ),
     Exercise(
         "2.5",
@@ -81,6 +81,6 @@ EXERCISES = (
         minutes=25,
         difficulty=3,
         importance=3,
-        makes="your recurrent network reads in experiment ladder",
+        makes="your recurrent network competes in experiment ladder",
     ),
 )

@@ -11,7 +11,7 @@ EXERCISES = (
         minutes=25,
         difficulty=2,
         importance=4,
-        makes="groundup tokenizer learns its vocabulary by your own merges",
+        makes="groundup tokenizer learns its vocabulary with your own merges",
     ),
     Exercise(
         "3.2",
@@ -21,7 +21,7 @@ EXERCISES = (
         minutes=25,
         difficulty=3,
         importance=4,
-        makes="your model knows where its tokens stand by your own rotations",
+        makes="your own rotations tell your model where its tokens are",
     ),
     Exercise(
         "3.3",
@@ -41,7 +41,7 @@ EXERCISES = (
         minutes=20,
         difficulty=2,
         importance=5,
-        makes="every layer of your model is wired by your own block",
+        makes="your own block wires every layer of your model",
     ),
     Exercise(
         "3.5",
@@ -51,7 +51,7 @@ EXERCISES = (
         minutes=25,
         difficulty=2,
         importance=5,
-        makes="groundup pretrain and sft train by your own loss and schedule",
+        makes="groundup pretrain and sft train with your own loss and schedule",
     ),
     Exercise(
         "3.6",
@@ -61,7 +61,7 @@ EXERCISES = (
         minutes=30,
         difficulty=3,
         importance=4,
-        makes="every word of a reply is drawn by your own sampler",
+        makes="your own sampler picks every token of a reply",
     ),
     Exercise(
         "3.7",
@@ -71,7 +71,7 @@ EXERCISES = (
         minutes=20,
         difficulty=3,
         importance=3,
-        makes="groundup xray finds induction heads by your own scores",
+        makes="groundup xray finds induction heads with your own scores",
     ),
     Exercise(
         "3.8",
@@ -81,6 +81,6 @@ EXERCISES = (
         minutes=30,
         difficulty=3,
         importance=3,
-        makes="you foretell the loss of a run, and the run grades you",
+        makes="you predict the loss of a run, and the run grades you",
     ),
 )

@@ -1,4 +1,4 @@
-"""5.4 GAE: whose merit was it?
+"""5.4 GAE: which token earned the reward?
 
 The lesson: groundup learn 5.4        Check it: groundup learn check 5.4
 """
