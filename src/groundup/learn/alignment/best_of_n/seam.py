@@ -25,7 +25,7 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
 
 
 def try_it() -> list[float]:
-    """What the best of 1, 2 and 4 is worth by the stage, and its distances in the experiment."""
+    """The gold of the best of 1, 2 and 4 in the stage, and the distances in the experiment."""
     random = np.random.default_rng(0)
     pools = [
         best_of_n.Pool([], "", [""] * 4, random.normal(size=4), random.normal(size=4), [True] * 4)

@@ -13,7 +13,7 @@ from groundup.learn.small import small_model, some_rows
 from groundup.lm.logprobs import target_logprobs
 from groundup.train.batch import Batch
 
-USED_BY = "groundup dpo: the loss that it trains by, and the margins that it reports"
+USED_BY = "groundup dpo: its training loss, and the margins that it reports"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
@@ -36,7 +36,7 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
         return losses, margins
 
     def sequence_logprobs(model: nn.Module, batch: Batch) -> Tensor:
-        """As the product lays sequences out, one to a line of the learner's mask."""
+        """Put each packed sequence of the product into one row of the learner's mask."""
         hidden = model(batch)
         rows, places = batch.weights.nonzero(as_tuple=True)
         head: Tensor = model.head  # type: ignore[assignment]

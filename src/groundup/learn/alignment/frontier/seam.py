@@ -8,11 +8,11 @@ from groundup.experiments.frontier import trade
 from groundup.learn.plain import all_replaced
 from groundup.report.estimate import Estimate
 
-USED_BY = "groundup frontier: which models it leaves, and which it calls better"
+USED_BY = "groundup frontier: which models it keeps, and which it calls better"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """What is told of each pair of points is the learner's; where they stand is measured."""
+    """The comparisons of points are the learner's; the points themselves are measured."""
 
     def dominates(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
         return bool(part.dominates(dict(one), dict(other)))

@@ -5,12 +5,12 @@ The lesson: groundup learn 5.9        Check it: groundup learn check 5.9
 
 
 def dominates(one: dict[str, float], other: dict[str, float]) -> bool:
-    """Whether `one` is nowhere worse than `other`, and somewhere better."""
+    """Whether `one` is worse than `other` on no axis and better on at least one."""
     raise NotImplementedError
 
 
 def frontier(points: list[dict[str, float]]) -> list[int]:
-    """The places of the points that none of the list dominates."""
+    """The indices of the points that no point of the list dominates."""
     raise NotImplementedError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 def token_rewards(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The price of leaving the reference at each token, and the score at the last. Arrays: (n,)."""
+    """The KL penalty at each token, plus the score at the last one. Arrays: (n,)."""
     raise NotImplementedError
 
 

@@ -13,7 +13,7 @@ from groundup.align.rollout import RolloutBatch
 from groundup.learn.plain import all_replaced
 from groundup.learn.small import small_model, some_rows
 
-USED_BY = "groundup grpo: what each answer is worth, and the KL in its loss"
+USED_BY = "groundup grpo: the advantage of each answer, and the KL in its loss"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:

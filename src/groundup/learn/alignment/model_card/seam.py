@@ -1,4 +1,4 @@
-"""Puts the learner's words into the cards that `groundup card` writes."""
+"""Puts the learner's functions into the cards that `groundup card` writes."""
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +12,7 @@ USED_BY = "groundup card: how a share is shown, and what is listed as not measur
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Shares and the list are the learner's; numbers that are no shares stay the product's."""
+    """Shares and the list are the learner's; numbers that are not shares stay the product's."""
     own = card.shown
 
     def shown(found: Estimate, share: bool) -> tuple[str, str]:
@@ -28,7 +28,7 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
 
 
 def try_it() -> list[float]:
-    """The numbers in what a card says of a share, and where the missing tasks stand."""
+    """The numbers that a card shows for a share, and the missing tasks."""
     value, interval = card.shown(Estimate(0.8, 0.49, 0.943, 10, 10), True)
     low, high = interval.split(" to ")
     left = account.missing(["a", "b", "c"], ["b"])

@@ -5,7 +5,7 @@ The lesson: groundup learn 5.10        Check it: groundup learn check 5.10
 
 
 def shown(value: float, low: float, high: float) -> tuple[str, str]:
-    """A share and its interval as texts: ("80.0 %", "49.0 % to 94.3 %")."""
+    """A share and its interval as strings: ("80.0 %", "49.0 % to 94.3 %")."""
     raise NotImplementedError
 
 
@@ -15,5 +15,5 @@ def says(low: float, high: float, chance: float) -> str:
 
 
 def missing(tasks: list[str], measured: list[str]) -> list[str]:
-    """Those of the tasks that were not measured, in the order of `tasks`."""
+    """The tasks that were not measured, in the order of `tasks`."""
     raise NotImplementedError

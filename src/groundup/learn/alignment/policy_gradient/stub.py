@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Each reward less the mean of the others of its row. Both: (prompts, answers)."""
+    """Each reward minus the mean of the others in its row. Both: (prompts, answers)."""
     raise NotImplementedError
 
 

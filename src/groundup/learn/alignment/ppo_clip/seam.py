@@ -13,7 +13,7 @@ from groundup.align.rollout import RolloutBatch
 from groundup.learn.plain import all_replaced
 from groundup.learn.small import small_model, some_rows
 
-USED_BY = "groundup ppo and grpo: the loss that the policy is trained by"
+USED_BY = "groundup ppo and grpo: the loss that trains the policy"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:

@@ -8,11 +8,11 @@ import numpy as np
 from groundup.align import bradley_terry as page
 from groundup.learn.plain import all_replaced
 
-USED_BY = "groundup label: the ratings of models, and their intervals, that it tells from votes"
+USED_BY = "groundup label: the ratings of models, and their intervals, that it computes from votes"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Logs without finite ratings (somebody never won, or never lost) stay the product's."""
+    """Logs without finite ratings (a player never won, or never lost) stay the product's."""
     product = page.bradley_terry
 
     def bradley_terry(wins: np.ndarray) -> np.ndarray:

@@ -7,10 +7,10 @@ import numpy as np
 
 
 def beats(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The chance that `one` wins: sigmoid of the difference of ratings."""
+    """The probability that `one` wins: sigmoid of the difference of ratings."""
     raise NotImplementedError
 
 
 def ratings(wins: np.ndarray) -> np.ndarray:
-    """The likeliest ratings, the first one 0. wins: (n, n), how often i beat j. Result: (n,)."""
+    """The most likely ratings, the first one 0. wins: (n, n), how often i beat j. Result: (n,)."""
     raise NotImplementedError

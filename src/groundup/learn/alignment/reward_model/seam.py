@@ -12,11 +12,11 @@ from groundup.learn.plain import all_replaced
 from groundup.learn.small import small_model
 from groundup.text.example import Example
 
-USED_BY = "groundup reward: the loss that a reward model is trained by"
+USED_BY = "groundup reward: the loss that trains a reward model"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Margins and centering are the product's own: they are put on the learner's loss."""
+    """Margins and centering are the product's own: they are added to the learner's loss."""
 
     def bradley_terry_loss(
         chosen: Tensor, rejected: Tensor, margin: float = 0.0, centering: float = 0.0

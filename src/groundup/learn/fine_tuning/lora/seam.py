@@ -19,7 +19,7 @@ USED_BY = "adapters in training (--adapter lora and qlora), in chat, and when th
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """DoRA, which trains lengths apart, stays the product's; and so does how adapters are saved."""
+    """DoRA, which trains magnitudes separately, and the saving of adapters stay the product's."""
     product = (LoRALinear.forward, LoRALinear._sum, LoRALinear.add)
 
     def forward(self: LoRALinear, x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def swap(part: ModuleType) -> Iterator[None]:
     def add(self: LoRALinear, name: str, setting: LoRA, generator: torch.Generator) -> None:
         state = generator.get_state()
         product[2](self, name, setting, generator)
-        # The learner's function draws from torch's own generator, which here is the adapter's.
+        # The learner's function uses torch's global generator, set here to the adapter's state.
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(state)
             down, up = part.start(setting.rank, self.in_features, self.out_features)
@@ -63,7 +63,7 @@ def try_it() -> list[float]:
     model = add_lora(small_model(), rank=2, seed=3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if ".lora_" in name:  # A as well, which may be drawn in any order
+            if ".lora_" in name:  # A as well, whose numbers may be drawn in any order
                 parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
     found = [*replies(model), *losses(model)]
     whole: Tensor = merge(model).get_submodule("model.layers.0.mlp.up_proj").weight  # type: ignore[assignment]

@@ -16,13 +16,11 @@ from groundup.text.rows import Conversation, Message
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 
-USED_BY = (
-    "sft and all that packs texts into rows: which tokens are trained, and what is asked where"
-)
+USED_BY = "sft and all packing of texts into rows: which tokens are trained, and their targets"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Templates other than ChatML say for themselves what the assistant speaks."""
+    """Templates other than ChatML keep the product's mask."""
     product = (example.conversation_item, batches.joined)
 
     def conversation_item(

@@ -10,5 +10,5 @@ def assistant_mask(ids: list[int], start: int, end: int, header: list[int]) -> l
 
 
 def shifted(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
-    """Inputs, targets and weights, each one shorter than the ids."""
+    """Inputs, targets and weights, each shorter than the ids by one."""
     raise NotImplementedError

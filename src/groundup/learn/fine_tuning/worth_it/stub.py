@@ -12,7 +12,7 @@ def difference(prompted: list[float], tuned: list[float]) -> tuple[float, float,
 
 
 def training_bytes(frozen: int, trained: int, bits: int) -> float:
-    """Room for weights, gradients and optimizer; `bits` is what a frozen number is stored in."""
+    """Memory for weights, gradients and optimizer; `bits` is the storage of a frozen number."""
     raise NotImplementedError
 
 

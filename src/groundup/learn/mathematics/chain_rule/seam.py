@@ -1,4 +1,4 @@
-"""Where the part of 1.2 enters the product: the sweep under every `Tensor.backward`."""
+"""Where the part of 1.2 enters the product: the sweep in every `Tensor.backward`."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -13,7 +13,7 @@ USED_BY = "every loss.backward() of steps 1 and 2: all networks that groundup ex
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Let the part find the gradients; sweeps for gradients of gradients stay the product's."""
+    """The part computes the gradients; sweeps for gradients of gradients stay the product's."""
     whole = Tensor.sweep
 
     def sweep(
@@ -40,7 +40,7 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
 
 
 def try_it() -> list[float]:
-    """The gradients of a small network's loss, as the product finds them."""
+    """The gradients of a small network's loss."""
     from groundup.nn import Linear, Sequential, Tanh, mse
 
     model = Sequential(Linear(3, 4, rng=0), Tanh(), Linear(4, 1, rng=1))

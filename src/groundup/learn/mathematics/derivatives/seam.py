@@ -1,4 +1,4 @@
-"""Where the part of 1.1 enters the product: the limit that judges every gradient rule."""
+"""Where the part of 1.1 enters the product: the limit that checks every gradient rule."""
 
 import importlib
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from groundup.learn.exercise import replaced
 from groundup.maths.arrays import Array
 from groundup.maths.tensor import Tensor
 
-USED_BY = "groundup.maths.gradcheck, which proves the rules of every operation"
+USED_BY = "groundup.maths.gradcheck, which checks the rules of every operation"
 
 # The package has a function of the same name.
 _PAGE = importlib.import_module("groundup.maths.gradcheck")
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Let the part find each column of the Jacobian that rules are compared with."""
+    """The part computes each column of the Jacobian that checks the rules."""
 
     def numerical_jacobian(
         function: Callable[..., Tensor], inputs: tuple[Any, ...], number: int, step: float = 1e-6
@@ -42,7 +42,7 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
 
 
 def try_it() -> list[float]:
-    """The Jacobian of a small function, by limits; and a check that uses it."""
+    """The Jacobian of a small function by limits, and a check that uses it."""
     inputs = (Tensor(np.array([[0.5, -1.0], [2.0, 0.3]])),)
 
     def function(x: Tensor) -> Tensor:

@@ -14,20 +14,20 @@ USED_BY = "groundup.maths.optimize.minimize with GradientDescent"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Let the part take each step, one at a time."""
+    """The part takes each step, one at a time."""
 
     def step(
         self: GradientDescent, f: Callable[[Tensor], Tensor], now: Point, before: Point
     ) -> np.ndarray:
         points = part.descend(lambda x: now.gradient, now.x, self.rate, 1)
-        # The next step is taken from an array again, also where the points are lists.
+        # The next step starts from an array again, even if the points are lists.
         return np.asarray(points[-1])
 
     return replaced(GradientDescent, "__call__", step)
 
 
 def try_it() -> list[float]:
-    """Where a short walk in a valley ends."""
+    """The end point of a short walk in a valley."""
     curves = np.array([1.0, 8.0])
     walked = minimize(
         lambda x: (x * x * curves).sum() / 2, [3.0, 1.0], GradientDescent(0.2), steps=4

@@ -1,4 +1,4 @@
-"""Where the part of 1.8 enters the product: the interval beside every share in a report."""
+"""Where the part of 1.8 enters the product: the interval of every share in a report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ USED_BY = "the intervals of shares in the reports of groundup eval and groundup 
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Let the part bound every share."""
+    """The part computes the interval of every share."""
 
     def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
         if not 0 <= successes <= n or n == 0:
@@ -34,6 +34,6 @@ def swap(part: ModuleType) -> Iterator[None]:
 
 
 def try_it() -> list[float]:
-    """The interval of a share, as reports have it."""
+    """The interval of a share, as in reports."""
     found = estimate.share(45, 50)
     return [found.low, found.high]

@@ -1,4 +1,4 @@
-"""Where the part of 1.7 enters the product: GRPO's price on leaving the reference."""
+"""Where the part of 1.7 enters the product: GRPO's penalty for leaving the reference."""
 
 from contextlib import AbstractContextManager
 from types import ModuleType
@@ -8,13 +8,13 @@ from torch import Tensor, tensor
 from groundup.align import grpo
 from groundup.learn.exercise import replaced
 
-USED_BY = "groundup grpo: your k3 is its price on leaving the reference model"
-# Its KL stands in the same place, with its gradient.
+USED_BY = "groundup grpo: your k3 is its penalty for leaving the reference model"
+# The part of `grpo` replaces the same function, with a gradient.
 GIVES_WAY_TO = "grpo"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Let the part estimate KL(policy ‖ reference), token by token."""
+    """The part estimates KL(policy ‖ reference), token by token."""
 
     def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
         found: Tensor = part.k3(reference_logprobs - logprobs)

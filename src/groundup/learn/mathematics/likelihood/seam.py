@@ -1,4 +1,4 @@
-"""Where the part of 1.6 enters the product: the softmax of maths, and the one that evals read."""
+"""Where the part of 1.6 enters the product: the softmax of maths and of the choice evals."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +10,16 @@ from groundup.evals import choice
 from groundup.learn.exercise import replaced
 from groundup.maths import probability
 
-USED_BY = "every Categorical of maths, and the choices that groundup eval asks a model about"
+USED_BY = "every Categorical of maths, and the multiple-choice questions of groundup eval"
 
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Let the part make log-probabilities of logits."""
+    """The part turns logits into log-probabilities."""
     whole = probability.log_softmax
 
     def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-        if not 0 < temperature < np.inf:  # limits that the part was not asked for
+        if not 0 < temperature < np.inf:  # limits that the part need not handle
             return whole(logits, temperature)
         result: np.ndarray = part.log_softmax(logits / temperature)
         return result

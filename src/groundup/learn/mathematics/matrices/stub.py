@@ -9,12 +9,12 @@ import numpy as np
 
 
 def rotation(angle: float) -> np.ndarray:
-    """Return the matrix (2, 2) that turns by `angle` radians, counter-clockwise."""
+    """Return the matrix (2, 2) that rotates by `angle` radians, counter-clockwise."""
     raise NotImplementedError
 
 
 def after(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the matrix that does `first` and then `second`."""
+    """Return the matrix that applies `first` and then `second`."""
     raise NotImplementedError
 
 
@@ -24,5 +24,5 @@ def moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def area_factor(matrix: np.ndarray) -> float:
-    """Return ad - bc: by how much areas grow, negative where the plane is flipped over."""
+    """Return ad - bc: the factor by which areas grow, negative if the plane is flipped over."""
     raise NotImplementedError

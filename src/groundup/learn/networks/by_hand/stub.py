@@ -17,7 +17,7 @@ def gradients(
     w2: np.ndarray,
     b2: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return the gradients of the mean loss by w1, b1, w2 and b2, worked out by hand."""
+    """Return the gradients of the mean loss for w1, b1, w2 and b2, derived by hand."""
     raise NotImplementedError
 
 
@@ -29,5 +29,5 @@ def by_tape(
     w2: np.ndarray,
     b2: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return the same, found by the tape of groundup.maths."""
+    """Return the same gradients, computed by the tape of groundup.maths."""
     raise NotImplementedError

@@ -19,5 +19,5 @@ def next_token(tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: f
 
 
 def perplexity(tokens: np.ndarray, table: np.ndarray) -> float:
-    """Return exp(-mean ln p) over all tokens but the first, by a table of bigrams."""
+    """Return exp(-mean ln p) over all tokens but the first, from a table of bigrams."""
     raise NotImplementedError

@@ -16,7 +16,7 @@ USED_BY = (
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Let the part say how large weights before a ReLU begin."""
+    """The part gives the initial standard deviation of weights before a ReLU."""
     whole = init._kaiming_std
 
     def std(tensor: Tensor, a: float, mode: Mode, nonlinearity: Nonlinearity) -> float:
@@ -29,7 +29,7 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
 
 
 def try_it() -> list[float]:
-    """The first weights of a layer that begins by He's rule."""
+    """The first weights of a layer with He's initialization."""
     weight = init.kaiming_normal_(Tensor(np.empty((4, 8))), nonlinearity="relu", rng=0)
     found: list[float] = weight.data[0].tolist()
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def relu_backward(g: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Return the gradient by z of max(0, z), whose output has the gradient g; all of one shape."""
+    """Return the gradient for z, given the gradient g of max(0, z); all of the same shape."""
     raise NotImplementedError
 
 

@@ -16,13 +16,13 @@ USED_BY = "every linear layer of step 2: the networks that groundup experiment t
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Let the part be the linear map of all layers."""
+    """The part is the linear map of all layers."""
     with replaced(layers, "linear", part.layer), replaced(recurrent, "linear", part.layer):
         yield
 
 
 def try_it() -> list[float]:
-    """What a small layer makes of an input."""
+    """The output of a small layer."""
     x = Tensor(np.array([[1.0, -2.0, 0.5]], dtype=np.float32))
     found: list[float] = Linear(3, 2, rng=0)(x).data[0].tolist()
     return found

@@ -15,7 +15,7 @@ USED_BY = "the feed-forward rung of groundup experiment ladder"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Let the part make the logits; the direct connections of the paper are added to them."""
+    """The part computes the logits; the direct connections of the paper are added to them."""
 
     def forward(self: FeedForward, ids: np.ndarray) -> Any:
         padded = np.pad(ids, ((0, 0), (self.reach - 1, 0)), constant_values=BOUNDARY)

@@ -12,12 +12,12 @@ from groundup.maths.arrays import Array
 from groundup.nn import SGD, optim
 from groundup.nn.optim import AdamW, State
 
-USED_BY = "AdamW in every training: pretrain, sft, dpo, reward, ppo … and the networks of step 2"
+USED_BY = "AdamW in every stage: pretrain, sft, dpo, reward, ppo … and the networks of step 2"
 
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Let the part take every step of AdamW, on both engines, and of plain SGD with momentum."""
+    """The part takes every step of AdamW, on both engines, and of plain SGD with momentum."""
     plain = SGD.update
 
     def adamw(self: AdamW, w: Array, g: Array, state: State, t: int, lr: float) -> None:
@@ -36,7 +36,7 @@ def swap(part: ModuleType) -> Iterator[None]:
         w[...], v[...] = new_w, new_v
 
     class OwnAdamW(torch.optim.AdamW):
-        """torch's optimizer, with its settings and its state; the part computes the step."""
+        """torch's optimizer with its settings and state; the part computes the step."""
 
         @torch.no_grad()
         def step(self, closure: Callable[[], float] | None = None) -> Any:

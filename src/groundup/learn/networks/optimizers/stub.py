@@ -6,7 +6,7 @@ The lesson: groundup learn 2.4        Check it: groundup learn check 2.4
 from typing import Any
 
 Array = Any
-"""An array of NumPy or a tensor of torch."""
+"""A NumPy array or a torch tensor."""
 
 
 def sgd_step(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
@@ -29,7 +29,7 @@ def adamw_step(
     eps: float,
     weight_decay: float,
 ) -> tuple[Array, Array, Array]:
-    """Return (w, m, s) after step t of AdamW, t = 1 in the first.
+    """Return (w, m, s) after step t of AdamW; t = 1 in the first step.
 
     All arrays have one shape; none is changed.
     """

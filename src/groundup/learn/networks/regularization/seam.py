@@ -13,7 +13,7 @@ USED_BY = "nn.Dropout: the network that groundup experiment perceptron trains on
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Let the part say what each number is multiplied by."""
+    """The part computes the factor of each number."""
     whole = Dropout.forward
 
     def forward(self: Dropout, x: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
 
 
 def try_it() -> list[float]:
-    """What dropout leaves of twelve numbers."""
+    """Twelve numbers after dropout."""
     x = Tensor(np.arange(12, dtype=np.float32))
     found: list[float] = Dropout(0.4, rng=0)(x).data.tolist()
     return found

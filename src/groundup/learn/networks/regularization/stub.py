@@ -9,10 +9,10 @@ import numpy as np
 
 
 def dropout(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
-    """Return x with each number dropped where u < p, the others divided by 1 - p; in training."""
+    """In training, return x with 0 where u < p and the other numbers divided by 1 - p."""
     raise NotImplementedError
 
 
 def early_stop(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """Return the index at which training stops, and that of the best loss until then."""
+    """Return the index at which training stops and the index of the best loss so far."""
     raise NotImplementedError

@@ -17,7 +17,7 @@ USED_BY = "nn.RNN and nn.RNNCell: the recurrent rung of groundup experiment ladd
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Let the part read a sequence, layer by layer; LSTM and GRU stay the product's."""
+    """The part reads a sequence, layer by layer; LSTM and GRU stay the product's."""
 
     def layer(self: RNN, number: int, x: Tensor, state: tuple[Tensor, ...]) -> Any:
         weights = [

@@ -13,7 +13,7 @@ from groundup.lm import model
 from groundup.lm.attention import attention as product_attention
 from groundup.lm.attention import document_mask as product_mask
 
-USED_BY = "the attention of every layer of every transformer, and the mask of what it reads at once"
+USED_BY = "the attention of every layer of every transformer, and its causal mask"
 
 
 @contextmanager

@@ -14,16 +14,16 @@ from groundup.lm.attention import Bias
 from groundup.lm.cache import Write
 from groundup.lm.positions import Rotation
 
-USED_BY = "every layer of every transformer: its wiring, its norms, and its SwiGLU where it has one"
+USED_BY = "every layer of every transformer: its wiring, its norms, and its SwiGLU if it has one"
 
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Blocks of other make (norms after, no gate) stay the product's."""
+    """Other kinds of blocks (norms after the addition, no gate) stay the product's."""
     product = (model.MLP.forward, model.Block.forward)
 
     def norm(self: model.RMSNorm, x: Tensor) -> Tensor:
-        # In float32, whatever the model computes in.
+        # In float32, whatever dtype the model uses.
         normed: Tensor = part.rms_norm(x.float(), self.weight.float(), self.eps)
         return normed.to(x.dtype)
 

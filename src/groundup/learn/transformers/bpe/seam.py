@@ -7,11 +7,11 @@ from groundup.learn.plain import all_replaced
 from groundup.text import bpe
 from groundup.text.tokenizer import Tokenizer
 
-USED_BY = "the training of tokenizers: every pair is counted and merged by your functions"
+USED_BY = "the training of tokenizers: your functions count and merge every pair"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Words are strings of chr(id) there, and lists of ids here."""
+    """The product's words are strings of chr(id); the learner's are lists of ids."""
     places_of = bpe._count_pairs
 
     def count_pairs(
@@ -33,6 +33,6 @@ def _ids(word: str) -> list[int]:
 
 
 def try_it() -> list[float]:
-    """The ids of a text by a tokenizer that was trained on it."""
+    """The ids of a text from a tokenizer that was trained on it."""
     text = "the hug of the pug, the hugs of the pugs; hum hum hum, aaaa banana"
     return [float(id) for id in Tokenizer.from_bpe(bpe.train_bpe([text], 280)).encode(text)]

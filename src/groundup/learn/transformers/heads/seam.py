@@ -9,7 +9,7 @@ from groundup.learn.plain import all_replaced
 from groundup.learn.small import small_model
 from groundup.xray import heads
 
-USED_BY = "groundup xray: by your scores it names heads as previous-token, duplicate or induction"
+USED_BY = "groundup xray: your scores name heads previous-token, duplicate or induction heads"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:

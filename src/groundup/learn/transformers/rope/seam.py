@@ -20,7 +20,7 @@ USED_BY = "every transformer with rotary positions: its embeddings, and its quer
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Stretched frequencies, and vectors of positions, stay the product's."""
+    """Scaled frequencies and position vectors stay the product's."""
     product_embed = model.Decoder.embed
 
     def inverse_frequencies(rope: Rope, head_dim: int, device: torch.device) -> Tensor:

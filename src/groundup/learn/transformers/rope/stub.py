@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def embed(ids: Tensor, table: Tensor) -> Tensor:
-    """For each id its row. ids: (...); table: (vocabulary, width); result: (..., width)."""
+    """The row of each id. ids: (...); table: (vocabulary, width); result: (..., width)."""
     raise NotImplementedError
 
 
 def frequencies(head_dim: int, theta: float) -> Tensor:
-    """theta^(-2i/d) for i = 0 ... d/2 - 1, in float32. Result: (d/2,), radians a position."""
+    """theta^(-2i/d) for i = 0 ... d/2 - 1, in float32. Result: (d/2,), in radians per position."""
     raise NotImplementedError
 
 
 def angles(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of all angles, the d/2 values twice in a row.
+    """Cosines and sines of all angles, with the d/2 values repeated once.
 
     positions: (..., time); frequencies: (d/2,); results: (..., time, d).
     """
@@ -26,5 +26,5 @@ def angles(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x with each pair (feature i, feature i + d/2) turned. All: (..., time, d)."""
+    """x with each pair (feature i, feature i + d/2) rotated. All: (..., time, d)."""
     raise NotImplementedError

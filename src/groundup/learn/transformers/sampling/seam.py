@@ -19,7 +19,7 @@ USED_BY = "every reply: chat, generate and the answers of reinforcement learning
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Each row by itself; penalties and min-p stay the product's."""
+    """The part samples each row separately; penalties and min-p stay the product's."""
 
     def sample(
         logits: Tensor,
@@ -61,11 +61,11 @@ def _one(part: ModuleType, logits: Tensor, draws: BatchedSampling, row: int, u: 
     shares = torch.where(shares < least, 0.0, shares)
     if not k and top_p == 1:
         return int(part.pick(shares / shares.sum(), u))
-    # Among the best the product draws in their order, so that the same u gives the same token.
+    # With top-k or top-p the product samples in sorted order; so the same u gives the same token.
     best, order = shares.sort(descending=True, stable=True)
     return int(order[part.pick(best / best.sum(), u)])
 
 
 def try_it() -> list[float]:
-    """Replies of a small model, drawn in several ways."""
+    """Replies of a small model, sampled in several ways."""
     return replies()

@@ -17,10 +17,10 @@ def remember(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
 
 
 def probabilities(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Temperature, then top-k, then top-p; what is left sums to 1. Shapes: (vocabulary,)."""
+    """Apply temperature, top-k and top-p, then rescale to sum 1. Shapes: (vocabulary,)."""
     raise NotImplementedError
 
 
 def pick(probabilities: Tensor, u: float) -> int:
-    """The first place at which the sum of the probabilities so far is greater than u."""
+    """The first index at which the cumulative sum of the probabilities is greater than u."""
     raise NotImplementedError

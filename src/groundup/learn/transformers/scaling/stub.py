@@ -5,7 +5,7 @@ The lesson: groundup learn 3.8        Check it: groundup learn check 3.8
 
 import numpy as np
 
-# What you foretold for a run, in bits per byte, and its folder: see the lesson.
+# Your prediction for a run, in bits per byte, and the run's folder: see the lesson.
 PREDICTION: float | None = None
 RUN: str | None = None
 
@@ -26,5 +26,5 @@ def fit_law(
 
 
 def predict(compute: np.ndarray, losses: np.ndarray, floors: list[float], at: float) -> float:
-    """The loss that the fitted law foretells for compute `at`. compute, losses: (runs,)."""
+    """The loss that the fitted law predicts for compute `at`. compute, losses: (runs,)."""
     raise NotImplementedError

@@ -24,7 +24,7 @@ USED_BY = (
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Tokens of weight 0 cost no head, as in the product."""
+    """The head is not computed for tokens of weight 0, as in the product."""
 
     def linear_cross_entropy(
         hidden: Tensor,

@@ -18,10 +18,10 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def schedule(step: int, steps: int, warmup: int, decay: int) -> float:
-    """What the learning rate is multiplied by at `step`, counted from 0."""
+    """The factor of the learning rate at `step`, counted from 0."""
     raise NotImplementedError
 
 
 def bits_per_byte(nats: list[float], sizes: list[int]) -> float:
-    """What the model paid for all texts together; sizes are in bytes."""
+    """The loss in bits per byte over all texts together; sizes are in bytes."""
     raise NotImplementedError
