@@ -1,4 +1,4 @@
-"""What goes wrong in DPO."""
+"""The commonest mistakes in DPO."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -50,7 +50,8 @@ def no_reference(
     reference_rejected: Tensor,
     beta: float,
 ) -> Pair:
-    """The reference is not used. What counts is what each answer has *gained* on it."""
+    """The reference is not used. What counts is how much each answer has *gained* compared with
+    it."""
     margins = beta * (chosen - rejected)
     return -logsigmoid(margins), margins
 
@@ -74,8 +75,8 @@ def beta_outside(
     reference_rejected: Tensor,
     beta: float,
 ) -> Pair:
-    """The loss is multiplied by β. It belongs inside of the sigmoid, where it says how far the
-    policy may go."""
+    """The loss is multiplied by β. It belongs inside the sigmoid, where it says how far the policy
+    may go."""
     margins = (chosen - reference_chosen) - (rejected - reference_rejected)
     return -beta * logsigmoid(margins), beta * margins
 
@@ -99,8 +100,7 @@ def reference_added(
     reference_rejected: Tensor,
     beta: float,
 ) -> Pair:
-    """The reference's margin is added. It is taken away: policy less reference, for both
-    answers."""
+    """The reference's margin is added. Subtract it: policy minus reference, for both answers."""
     margins = beta * ((chosen - rejected) + (reference_chosen - reference_rejected))
     return -logsigmoid(margins), margins
 
@@ -125,7 +125,7 @@ def margin_without_beta(
     reference_rejected: Tensor,
     beta: float,
 ) -> Pair:
-    """The losses are right, and the margins lack their β: they are differences of rewards, β
+    """The losses are right, but the margins lack the factor β: they are differences of rewards, β
     (log π - log ref)."""
     gained = (chosen - reference_chosen) - (rejected - reference_rejected)
     return -logsigmoid(beta * gained), gained
@@ -151,8 +151,8 @@ def rejected_detached(
     reference_rejected: Tensor,
     beta: float,
 ) -> Pair:
-    """No gradient flows to the rejected answer. The policy learns from both; only what the
-    reference thinks is a constant."""
+    """No gradient flows to the rejected answer. The policy learns from both; only the reference's
+    log-probabilities are constants."""
     margins = beta * ((chosen - reference_chosen) - (rejected.detach() - reference_rejected))
     return -logsigmoid(margins), margins
 
@@ -164,7 +164,7 @@ def loss_rises(
     reference_rejected: Tensor,
     beta: float,
 ) -> Pair:
-    """The sign inside of the sigmoid is turned: the loss would rise with the margin. It is -log
+    """The sign inside the sigmoid is flipped: the loss would rise with the margin. It is -log
     sigmoid(margin)."""
     margins = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
     return -logsigmoid(-margins), margins
@@ -195,7 +195,7 @@ def exchanged(
 
 
 def prompt_alone(token_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """The mask is turned around: it is 1 at the answer's tokens, and these count."""
+    """The mask is reversed: it is 1 at the answer's tokens, which are the ones that count."""
     return (token_logprobs * (1 - mask)).sum(-1)
 
 
@@ -208,7 +208,7 @@ def beta_on_the_chosen_alone(
     chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor,
     beta: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """β multiplies what the chosen answer gained and not what the rejected one did: brackets are
-    missing around the difference."""
+    """β multiplies only the gain of the chosen answer, not that of the rejected one: put brackets
+    around the difference."""
     margins = beta * (chosen - reference_chosen) - (rejected - reference_rejected)
     return -logsigmoid(margins), margins

@@ -1,4 +1,4 @@
-"""What goes wrong on the frontier."""
+"""The commonest mistakes with the frontier."""
 
 REPLACES = {
     "better_everywhere": "dominates",
@@ -37,43 +37,43 @@ def _dominates(one: Point, other: Point) -> bool:
 
 
 def better_everywhere(one: Point, other: Point) -> bool:
-    """It is asked to be better on *every* axis. Equal on one and better on another dominates
-    too."""
+    """This requires `one` to be better on *every* axis. Equal on one and better on another
+    dominates too."""
     return all(one[axis] > other[axis] for axis in other)
 
 
 def better_somewhere(one: Point, other: Point) -> bool:
-    """Better on one axis is not enough: it must be worse on none."""
+    """Better on one axis is not enough: `one` must also be worse on none."""
     return any(one[axis] > other[axis] for axis in other)
 
 
 def equal_dominates(one: Point, other: Point) -> bool:
-    """An equal point dominates here, and so each of two equal points, and each point itself.
-    Somewhere it must be better."""
+    """Here an equal point dominates, so two equal points dominate each other, and each point
+    dominates itself. It must be better on some axis."""
     return all(one[axis] >= other[axis] for axis in other)
 
 
 def better_sum(one: Point, other: Point) -> bool:
-    """The sums are compared, which trades one axis for another: that is a decision, and no
+    """The sums are compared, which trades one axis for another: that is a choice of values, not
     dominance. Compare axis by axis."""
     return sum(one.values()) > sum(other.values())
 
 
 def first_axis(one: Point, other: Point) -> bool:
-    """The first axis decides, the next one only where it is equal. All axes count alike."""
+    """The first axis decides, and the next one only if the first is equal. All axes count alike."""
     return list(one.values()) > list(other.values())
 
 
 def axes_by_place(one: Point, other: Point) -> bool:
-    """The values are compared by their places, and the two may have their axes in different orders.
-    Look both up by the axis."""
+    """The values are compared by position, but the two may have their axes in different orders.
+    Look up both by axis."""
     pairs = list(zip(one.values(), other.values(), strict=True))
     return all(mine >= theirs for mine, theirs in pairs) and any(a > b for a, b in pairs)
 
 
 def better_on_more_axes(one: Point, other: Point) -> bool:
-    """It is enough here to be better on more axes than worse. Worse on a single one is not
-    dominance."""
+    """It is enough here to be better on more axes than worse. Being worse on a single one rules
+    dominance out."""
     better = sum(one[axis] > other[axis] for axis in other)
     return better > sum(one[axis] < other[axis] for axis in other)
 
@@ -92,15 +92,15 @@ def named_axes(one: Point, other: Point) -> bool:
 
 
 def nearly_equal(one: Point, other: Point) -> bool:
-    """Numbers that nearly agree are taken as equal. Dominance compares them as they are; what is
-    beyond chance is asked apart, by intervals."""
+    """Numbers that nearly agree are taken as equal. Dominance compares the exact numbers;
+    `beyond_chance` handles uncertainty separately, with intervals."""
     nowhere_worse = all(one[axis] >= other[axis] - 1e-3 for axis in other)
     return nowhere_worse and any(one[axis] > other[axis] + 1e-3 for axis in other)
 
 
 def best_sum(points: list[Point]) -> list[int]:
-    """Only the point with the best sum is on it. The frontier has all points that nobody
-    dominates, each the best for someone."""
+    """Only the point with the best sum is on it. The frontier has all points that no other
+    dominates; each is the best for someone."""
     sums = [sum(point.values()) for point in points]
     return [i for i, one in enumerate(sums) if one == max(sums)]
 
@@ -111,39 +111,39 @@ def dominated_ones(points: list[Point]) -> list[int]:
 
 
 def points_not_places(points: list[Point]) -> list[Point]:
-    """These are the points themselves. Return their places in the list: 0, 1, …"""
+    """These are the points themselves. Return their indices in the list: 0, 1, …"""
     return [p for p in points if not any(_dominates(o, p) for o in points)]
 
 
 def best_on_an_axis(points: list[Point]) -> list[int]:
-    """Only the best on some axis are taken. A point in between, best on none, is on the frontier
-    too if nobody dominates it."""
+    """Only the best on some axis are taken. A point in between that is best on none is on the
+    frontier too if no other dominates it."""
     best = {axis: max(point[axis] for point in points) for axis in points[0]} if points else {}
     return [i for i, p in enumerate(points) if any(p[axis] == best[axis] for axis in p)]
 
 
 def losses_forgotten(changes: Changes) -> bool:
-    """A sure gain is enough here, whatever is lost elsewhere. On no axis may the change be
-    surely a loss."""
+    """Here a sure gain is enough, whatever is lost elsewhere. The change must not be surely a loss
+    on any axis."""
     return any(low > 0 for low, _ in changes.values())
 
 
 def sure_everywhere(changes: Changes) -> bool:
-    """A sure gain is asked for on *every* axis. One is enough, if no other change is surely a
+    """This requires a sure gain on *every* axis. One is enough, if no other change is surely a
     loss."""
     return all(low > 0 for low, _ in changes.values())
 
 
 def middle_counts(changes: Changes) -> bool:
-    """The middles of the intervals are compared with 0: that is dominance of the numbers again.
-    A gain is sure where the *low* end is above 0."""
+    """The middles of the intervals are compared with 0: that is dominance of the numbers again. A
+    gain is sure if the *low* end is above 0."""
     middles = [(low + high) / 2 for low, high in changes.values()]
     return any(one > 0 for one in middles) and not any(one < 0 for one in middles)
 
 
 def doubt_stops(changes: Changes) -> bool:
-    """Any interval that reaches below 0 stops it. Only a change that is surely a loss does,
-    where the *high* end is below 0."""
+    """Here any interval that reaches below 0 rules it out. Only a sure loss does, with the *high*
+    end below 0."""
     is_better = any(low > 0 for low, _ in changes.values())
     return is_better and not any(low < 0 for low, _ in changes.values())
 
@@ -167,8 +167,7 @@ def turned_around(one: Point, other: Point) -> bool:
 
 
 def equals_drop_each_other(points: list[Point]) -> list[int]:
-    """Of two equal points each drops the other. Neither dominates: somewhere it would have to be
-    better."""
+    """Two equal points drop each other. Neither dominates, since neither is better on any axis."""
     return [
         place
         for place, point in enumerate(points)
@@ -180,7 +179,7 @@ def equals_drop_each_other(points: list[Point]) -> list[int]:
 
 
 def earlier_ones_alone(points: list[Point]) -> list[int]:
-    """A point was compared with those before it alone. One that comes later may dominate it."""
+    """A point was compared only with those before it. One that comes later may dominate it."""
     return [
         place
         for place, point in enumerate(points)

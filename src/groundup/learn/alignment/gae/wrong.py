@@ -1,4 +1,4 @@
-"""What goes wrong with advantages."""
+"""The commonest mistakes with advantages."""
 
 import numpy as np
 
@@ -33,15 +33,15 @@ Both = tuple[np.ndarray, np.ndarray]
 def score_everywhere(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The score is given at every token, so a longer answer gets more of it. It comes once, at
-    the last token."""
+    """The score is added at every token, so a longer answer gets more of it. Add it once, at the
+    last token."""
     return score - beta * (logprobs - reference_logprobs)
 
 
 def price_paid_out(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The sign of the price is turned: leaving the reference would be rewarded."""
+    """The sign of the penalty is flipped: leaving the reference would be rewarded."""
     rewards = beta * (logprobs - reference_logprobs)
     rewards[-1] += score
     return rewards
@@ -50,7 +50,7 @@ def price_paid_out(
 def last_price_lost(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The score replaces the last token's price. Add it."""
+    """The score replaces the last token's penalty. Add it."""
     rewards = -beta * (logprobs - reference_logprobs)
     rewards[-1] = score
     return rewards
@@ -59,7 +59,8 @@ def last_price_lost(
 def score_first(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The score is given at the first token. It comes at the last one, when the answer is there."""
+    """The score is added at the first token. Add it at the last one, when the answer is
+    complete."""
     rewards = -beta * (logprobs - reference_logprobs)
     rewards[0] += score
     return rewards
@@ -85,18 +86,18 @@ def deltas_alone(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: flo
 
 
 def lambda_forgotten(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
-    """λ is not used: what is carried from the next token shrinks by γλ, not by γ."""
+    """λ is not used: the advantage carried from the next token shrinks by γλ, not by γ."""
     return _swept(rewards, values, gamma, gamma, 0.0)
 
 
 def gamma_forgotten(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
-    """What is carried from the next token shrinks by γλ, and here by λ alone."""
+    """γ is not used: the advantage carried from the next token shrinks by γλ, not by λ alone."""
     return _swept(rewards, values, gamma, lam, 0.0)
 
 
 def forwards(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
-    """The tokens are gone through from front to end, so merit flows to what comes *later*. Go
-    backwards."""
+    """The loop goes from the first token to the last, so credit flows to *later* tokens. Go
+    backward."""
     advantages, ahead = np.zeros(len(rewards)), 0.0
     for t in range(len(rewards)):
         following = values[t + 1] if t + 1 < len(values) else 0.0
@@ -108,15 +109,14 @@ def forwards(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) 
 def returns_are_advantages(
     rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float
 ) -> Both:
-    """The returns are the advantages once more. They are what the critic should have said:
-    advantages + values."""
+    """The returns equal the advantages. Returns are the critic's targets: advantages + values."""
     advantages, _ = _swept(rewards, values, gamma, gamma * lam, 0.0)
     return advantages, advantages
 
 
 def rewards_to_go(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
-    """The returns are the rewards still to come. That is right for λ = 1 alone: what the critic
-    should have said is advantages + values."""
+    """The returns are the sums of the rewards still to come, which is right only for λ = 1. Returns
+    are advantages + values."""
     advantages, _ = _swept(rewards, values, gamma, gamma * lam, 0.0)
     returns, ahead = np.zeros(len(rewards)), 0.0
     for t in reversed(range(len(rewards))):
@@ -128,8 +128,9 @@ def rewards_to_go(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: fl
 def price_of_distance(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The price is of the distance, |logprobs - reference_logprobs|. It is of the difference: a
-    token that became less likely gets something back, and only the sum is the divergence."""
+    """The penalty uses the absolute value, |logprobs - reference_logprobs|. Use the signed
+    difference: a token that became less likely gets something back, and only the sum is the
+    divergence."""
     rewards = -beta * np.abs(logprobs - reference_logprobs)
     rewards[-1] += score
     return rewards
@@ -138,8 +139,8 @@ def price_of_distance(
 def price_of_gains(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """Only tokens that became likelier have a price here. A difference below 0 counts as well, with
-    its sign."""
+    """Only tokens that became more likely have a penalty here. A difference below 0 counts as well,
+    with its sign."""
     rewards = -beta * np.maximum(logprobs - reference_logprobs, 0)
     rewards[-1] += score
     return rewards
@@ -148,8 +149,8 @@ def price_of_gains(
 def estimated_kl(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """That is GRPO's estimate, e^d - 1 - d. PPO's price is the plain difference of log-
-    probabilities."""
+    """That is GRPO's estimate, e^d - 1 - d. PPO's penalty is the plain difference of
+    log-probabilities."""
     apart = reference_logprobs - logprobs
     rewards = -beta * (np.exp(apart) - 1 - apart)
     rewards[-1] += score
@@ -157,29 +158,28 @@ def estimated_kl(
 
 
 def next_value_whole(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
-    """The next token's value counts whole in delta. It is still to come, so γ shrinks it:
-    r + γ V' - V."""
+    """The next token's value is not discounted in delta. Multiply it by γ: r + γ V' - V."""
     deltas = rewards + np.append(values[1:], 0.0) - values
     return _swept(deltas + values, values, 0.0, gamma * lam, 0.0)
 
 
 def no_value_taken_away(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
-    """The token's own value is not taken away: an advantage is what came *beyond* what the critic
-    expected, r + γ V' - V."""
+    """The token's own value is not subtracted: an advantage is what came *beyond* the critic's
+    expectation, r + γ V' - V."""
     following = gamma * np.append(values[1:], 0.0)
     advantages, _ = _swept(rewards + following, np.zeros(len(values)), 0.0, gamma * lam, 0.0)
     return advantages, advantages + values
 
 
 def returns_by_minus(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
-    """The values are taken away from the advantages once more. Returns are advantages + values."""
+    """The values are subtracted from the advantages. Returns are advantages + values."""
     advantages, _ = _swept(rewards, values, gamma, gamma * lam, 0.0)
     return advantages, advantages - values
 
 
 def whole_numbers(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
-    """The advantages are cut to whole numbers where the rewards are such: zeros_like(rewards) has
-    their dtype. Take np.zeros(len(rewards))."""
+    """The advantages are truncated to integers if the rewards are integers: zeros_like(rewards) has
+    their dtype. Use np.zeros(len(rewards))."""
     ahead = _swept(rewards, values, gamma, gamma * lam, 0.0)[0]
     advantages = np.zeros_like(rewards)
     advantages[:] = ahead
@@ -189,8 +189,8 @@ def whole_numbers(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: fl
 def price_at_the_end(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The price of the whole answer is paid at its end. Each token pays its own, where it is
-    drawn."""
+    """The penalty of the whole answer is added at its end. Each token gets its own penalty, at its
+    own position."""
     rewards = np.zeros(len(logprobs))
     rewards[-1] = score - beta * (logprobs - reference_logprobs).sum()
     return rewards
@@ -199,15 +199,15 @@ def price_at_the_end(
 def price_forgotten(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The price of leaving the reference is missing: -β (log π - log ref) at every token."""
+    """The penalty for leaving the reference is missing: -β (log π - log ref) at every token."""
     rewards = np.zeros(len(logprobs))
     rewards[-1] = score
     return rewards
 
 
 def whitened(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> Both:
-    """The advantages were made to have mean 0 and deviation 1. PPO does that later, over a whole
-    batch; returns need them as they are."""
+    """The advantages were whitened to mean 0 and deviation 1. PPO does that later, over a whole
+    batch; the returns need the raw advantages."""
     advantages, returns = _swept(rewards, values, gamma, gamma * lam, 0.0)
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8), returns
 

@@ -1,4 +1,4 @@
-"""What goes wrong in GRPO."""
+"""The commonest mistakes in GRPO."""
 
 import numpy as np
 from torch import Tensor
@@ -28,15 +28,15 @@ def whole_batch(rewards: np.ndarray, group_size: int) -> np.ndarray:
 
 
 def columns_for_rows(rewards: np.ndarray, group_size: int) -> np.ndarray:
-    """The groups are taken across: answers of different prompts are compared. With G = 4 the
-    first four rewards are one group, a row of reshape(-1, G)."""
+    """The groups are taken across prompts: answers to different prompts are compared. With G = 4
+    the first four rewards are one group, a row of reshape(-1, G)."""
     groups = rewards.reshape(group_size, -1).T
     apart = groups - groups.mean(1, keepdims=True)
     return (apart / (groups.std(1, ddof=1, keepdims=True) + 1e-4)).T.ravel()
 
 
 def deviation_by_n(rewards: np.ndarray, group_size: int) -> np.ndarray:
-    """The deviation is divided by n. It is that of a sample, divided by n - 1: ddof=1."""
+    """The deviation uses the divisor n. Use that of a sample, n - 1: ddof=1."""
     groups = rewards.reshape(-1, group_size)
     apart = groups - groups.mean(1, keepdims=True)
     return (apart / (groups.std(1, keepdims=True) + 1e-4)).ravel()
@@ -64,19 +64,19 @@ def smaller_number_added(rewards: np.ndarray, group_size: int) -> np.ndarray:
 
 
 def plain_difference(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """That is the plain difference of logarithms, right on average and often negative. Use ref/π
-    - log(ref/π) - 1."""
+    """That is the plain difference of logarithms, right on average but often negative. Use ref/π -
+    log(ref/π) - 1."""
     return logprobs - reference_logprobs
 
 
 def upside_down(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """The ratio is upside down: it is ref/π, as the tokens were sampled from π."""
+    """The ratio is inverted: it is ref/π, since the tokens were sampled from π."""
     apart = logprobs - reference_logprobs
     return apart.exp() - apart - 1
 
 
 def one_forgotten(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """The 1 is not taken away: where both agree the result must be 0."""
+    """The 1 is not subtracted: where both agree, the result must be 0."""
     apart = reference_logprobs - logprobs
     return apart.exp() - apart
 
@@ -88,7 +88,8 @@ def absolute(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 
 
 def variance_for_deviation(rewards: np.ndarray, group_size: int) -> np.ndarray:
-    """The group is divided by its variance. The deviation is its root: std instead of var."""
+    """The group is divided by its variance. The deviation is the root of that: std instead of
+    var."""
     groups = rewards.reshape(-1, group_size)
     apart = groups - groups.mean(1, keepdims=True)
     return (apart / (groups.var(1, ddof=1, keepdims=True) + 1e-4)).ravel()
@@ -103,12 +104,12 @@ def others_alone(rewards: np.ndarray, group_size: int) -> np.ndarray:
 
 
 def deviation_of_the_batch(rewards: np.ndarray, group_size: int) -> np.ndarray:
-    """Each group is divided by the deviation of all rewards. It has one of its own: axis 1."""
+    """Each group is divided by the deviation of all rewards. Each group has its own: axis 1."""
     groups = rewards.reshape(-1, group_size)
     apart = groups - groups.mean(1, keepdims=True)
     return (apart / (rewards.std(ddof=1) + 1e-4)).ravel()
 
 
 def half_square(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """That is k2, half of the square of the difference. k3 is asked for: exp(d) - d - 1."""
+    """That is k2, half the square of the difference. Return k3: exp(d) - d - 1."""
     return (logprobs - reference_logprobs).square() / 2

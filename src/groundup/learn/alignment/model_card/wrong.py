@@ -1,4 +1,4 @@
-"""What goes wrong on a card."""
+"""The commonest mistakes with model cards."""
 
 REPLACES = {
     "not_in_percent": "shown",
@@ -24,78 +24,81 @@ REPLACES = {
 
 
 def not_in_percent(value: float, low: float, high: float) -> tuple[str, str]:
-    """The numbers are shares still. In percent they are a hundred times as large."""
+    """The numbers are still shares. In percent they are a hundred times as large."""
     return f"{value:.1f} %", f"{low:.1f} % to {high:.1f} %"
 
 
 def no_decimal(value: float, low: float, high: float) -> tuple[str, str]:
-    """One decimal is asked for: `.1f`."""
+    """Use one decimal: `.1f`."""
     return f"{100 * value:.0f} %", f"{100 * low:.0f} % to {100 * high:.0f} %"
 
 
 def two_decimals(value: float, low: float, high: float) -> tuple[str, str]:
-    """One decimal is asked for, and more of them pretend to be sure: `.1f`."""
+    """Use one decimal, since more of them suggest false precision: `.1f`."""
     return f"{100 * value:.2f} %", f"{100 * low:.2f} % to {100 * high:.2f} %"
 
 
 def no_blank(value: float, low: float, high: float) -> tuple[str, str]:
-    """A blank stands between number and sign: "80.0 %". (Python's own `%` format writes none.)"""
+    """Put a space between the number and the sign: "80.0 %". (Python's own `%` format writes
+    none.)"""
     return f"{value:.1%}", f"{low:.1%} to {high:.1%}"
 
 
 def plus_or_minus(value: float, low: float, high: float) -> tuple[str, str]:
-    """The interval is written by its ends. It is not as wide to both sides: near 0 and 1 a share
-    has more room on one of them."""
+    """Write the interval with its two ends. It is not symmetric: near 0 and 1 a share has more room
+    on one side."""
     return f"{100 * value:.1f} %", f"± {100 * (high - low) / 2:.1f} %"
 
 
 def one_text(value: float, low: float, high: float) -> str:
-    """Two texts are asked for, the value and the interval: they go into columns of their own."""
+    """Return two strings, the value and the interval: they go into separate columns."""
     return f"{100 * value:.1f} % ({100 * low:.1f} % to {100 * high:.1f} %)"
 
 
 def middle_decides(low: float, high: float, chance: float) -> str:
-    """The middle is compared with chance. The interval's ends decide: chance may lie within."""
+    """The middle is compared with chance. The interval's ends decide, since chance may lie
+    inside."""
     return "above chance" if (low + high) / 2 > chance else "below chance"
 
 
 def touching_is_above(low: float, high: float, chance: float) -> str:
-    """An interval that touches the line holds it: above means low > chance, not low >= chance."""
+    """An interval that touches the chance level contains it: above means low > chance, not low >=
+    chance."""
     if low >= chance:
         return "above chance"
     return "below chance" if high <= chance else "cannot be told from chance"
 
 
 def turned_around(low: float, high: float, chance: float) -> str:
-    """Above and below are exchanged: above chance is where the *low* end is above it."""
+    """Above and below are exchanged: above chance means that the *low* end is above it."""
     if high < chance:
         return "above chance"
     return "below chance" if low > chance else "cannot be told from chance"
 
 
 def only_above(low: float, high: float, chance: float) -> str:
-    """Below chance is a finding too: what does surely worse than guessing does something."""
+    """Below chance is a finding too: a model that is surely worse than guessing is not guessing."""
     return "above chance" if low > chance else "cannot be told from chance"
 
 
 def one_end_is_enough(low: float, high: float, chance: float) -> str:
-    """One end on that side is not enough: *all* of the interval must be there, so that above is
-    asked of the low end and below of the high end."""
+    """One end on that side is not enough: the *whole* interval must be there. For "above" check the
+    low end, for "below" the high end."""
     if high > chance:
         return "above chance"
     return "below chance" if low < chance else "cannot be told from chance"
 
 
 def no_difference(low: float, high: float, chance: float) -> str:
-    """Where chance lies within, this says that there is no difference. Nobody knows that: it cannot
-    be told from chance."""
+    """If chance lies inside, this says that there is no difference. Nobody knows that: it cannot be
+    told from chance."""
     if low > chance:
         return "above chance"
     return "below chance" if high < chance else "no difference from chance"
 
 
 def half_is_chance(low: float, high: float, chance: float) -> str:
-    """The ends are compared with one half. Chance is what is given: among four answers it is a
+    """The ends are compared with one half. Use the given chance level: with four answers it is a
     quarter."""
     if low > 0.5:
         return "above chance"
@@ -108,28 +111,27 @@ def what_was_measured(tasks: list[str], measured: list[str]) -> list[str]:
 
 
 def without_order(tasks: list[str], measured: list[str]) -> list[str]:
-    """A set has no order, and sorting makes another one. Keep the order of `tasks`."""
+    """A set has no order, and sorting changes the order. Keep the order of `tasks`."""
     return sorted(set(tasks) - set(measured))
 
 
 def how_many(tasks: list[str], measured: list[str]) -> int:
-    """This counts them; their names are asked for."""
+    """This counts them; return their names."""
     return len(set(tasks) - set(measured))
 
 
 def measured_not_known(tasks: list[str], measured: list[str]) -> list[str]:
-    """What was measured and is no task of the list stands here too. Only those of `tasks` are
-    asked for."""
+    """This includes measured names that are not in `tasks`. Return only names from `tasks`."""
     left = [task for task in tasks if task not in measured]
     return left + [one for one in measured if one not in tasks]
 
 
 def part_of_a_name(tasks: list[str], measured: list[str]) -> list[str]:
-    """The names are looked for in one text, where a name is found in a longer one, as bbq is in
-    bbq-age. Ask whether it is in the *list*."""
+    """The names are searched in one string, where a name also matches inside a longer one, as bbq
+    does in bbq-age. Check whether it is in the *list*."""
     return [task for task in tasks if task not in " ".join(measured)]
 
 
 def in_any_case(tasks: list[str], measured: list[str]) -> list[str]:
-    """Capital and small letters are taken as the same. Names are compared as they are."""
+    """Capital and small letters are treated as equal. Compare the names exactly."""
     return [task for task in tasks if task.lower() not in [one.lower() for one in measured]]

@@ -1,4 +1,4 @@
-"""What goes wrong with one's own votes."""
+"""The commonest mistakes with your own votes."""
 
 import json
 import math
@@ -27,15 +27,15 @@ REPLACES = {
 
 
 def same_votes_twice() -> dict[str, str]:
-    """The blind votes are the votes that the model was trained on. Vote anew, on other prompts,
+    """The blind votes are the votes that the model was trained on. Vote again, on other prompts,
     between your model and the policy."""
     found = _files()
     return {**found, "blind": found["votes"]}
 
 
 def same_prompts_twice() -> dict[str, str]:
-    """The blind votes are on prompts that you had voted on before, whose answers the policy was
-    trained on. Vote on new ones: --prompts new.txt."""
+    """The blind votes are on prompts from your first votes, whose answers trained the policy. Vote
+    on new ones: --prompts new.txt."""
     found = _files()
     blind = Path(found["blind"])
     blind.write_text(re.sub(r"Question \d+", lambda one: _earlier(one[0]), blind.read_text()))
@@ -48,8 +48,8 @@ def _earlier(question: str) -> str:
 
 
 def another_policy() -> dict[str, str]:
-    """The blind votes are of another model than this policy: of a folder of the same name, or of
-    what it held before. Vote between your model and the policy as it is now."""
+    """The blind votes are about another model than this policy: about another folder of the same
+    name, or its earlier contents. Vote between your model and the current policy."""
     found = _files()
     blind = Path(found["blind"])
     votes = [json.loads(line) for line in blind.read_text().splitlines()]
@@ -72,7 +72,7 @@ def policy_for_reward() -> dict[str, str]:
 
 
 def nothing_there() -> dict[str, str]:
-    """There are no such files. Paths are seen from the folder in which my_groundup lies; see the
+    """These files do not exist. Paths are relative to the folder that contains my_groundup; see the
     five steps of the lesson."""
     return {name: str(Path("not-there") / name) for name in ("votes", "reward", "policy", "blind")}
 
@@ -104,7 +104,7 @@ def share_of_losses(wins: int, ties: int, losses: int) -> tuple[float, float, fl
 
 
 def plain_interval(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
-    """That is p ± z σ. Wilson's interval has a center of its own and stays within 0 … 1."""
+    """That is p ± z σ. Wilson's interval has a different center and stays within 0 … 1."""
     n = wins + ties + losses
     p = (wins + ties / 2) / n
     reach = 1.959964 * math.sqrt(p * (1 - p) / n)
@@ -118,7 +118,7 @@ def the_middle_decides(low: float, high: float) -> str:
 
 
 def anything_above(low: float, high: float) -> str:
-    """It is enough here that the interval reaches above one half. Its low end must be above."""
+    """Here it is enough that the interval reaches above one half. Its low end must be above."""
     return "better" if high > 0.5 else "worse"
 
 
@@ -128,5 +128,5 @@ def never_worse(low: float, high: float) -> str:
 
 
 def rounded_z(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
-    """z is rounded to 1.96. Give your wilson of 1.8 the one that is asked for: z=1.959964."""
+    """z is rounded to 1.96. Pass the given value to your wilson of 1.8: z=1.959964."""
     return _wilson(wins + ties / 2, wins + ties + losses, z=1.96)

@@ -1,4 +1,4 @@
-"""What goes wrong with the policy gradient."""
+"""The commonest mistakes with the policy gradient."""
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ REPLACES = {
 
 
 def mean_of_all(rewards: Tensor) -> Tensor:
-    """The baseline holds the answer's own reward: that is the mean of all. Take the mean of the
+    """The baseline includes the answer's own reward: that is the mean of all. Take the mean of the
     others."""
     return rewards - rewards.mean(-1, keepdim=True)
 
@@ -29,37 +29,36 @@ def mean_of_the_batch(rewards: Tensor) -> Tensor:
 
 
 def no_baseline(rewards: Tensor) -> Tensor:
-    """There is no baseline: with rewards that are all positive everything is pushed up."""
+    """There is no baseline: if all rewards are positive, every answer is pushed up."""
     return rewards.clone()
 
 
 def divided_by_n(rewards: Tensor) -> Tensor:
-    """The sum of the others is divided by the number of all. There are n - 1 others."""
+    """The sum of the others is divided by n. There are n - 1 others."""
     others = rewards.sum(-1, keepdim=True) - rewards
     return rewards - others / rewards.shape[-1]
 
 
 def rewards_fall(logprobs: Tensor, advantages: Tensor) -> Tensor:
-    """The sign is turned. A loss goes down, so it is *minus* A log pi that makes good answers
-    likelier."""
+    """The sign is flipped. A loss goes down, so it is *minus* A log pi that makes good answers more
+    likely."""
     return (advantages.detach() * logprobs).sum()
 
 
 def mean_for_sum(logprobs: Tensor, advantages: Tensor) -> Tensor:
-    """That is the mean. Return the sum: the trainer divides once, by what the whole step has
-    seen."""
+    """That is the mean. Return the sum: the trainer divides once, over the whole step."""
     return -(advantages.detach() * logprobs).mean()
 
 
 def probabilities(logprobs: Tensor, advantages: Tensor) -> Tensor:
-    """The probability is multiplied, not its logarithm: an answer that is sampled rarely would
-    count twice too little."""
+    """This uses the probability, not its logarithm. A rare answer is sampled rarely already, so it
+    would count too little."""
     return -(advantages.detach() * logprobs.exp()).sum()
 
 
 def baseline_trained(logprobs: Tensor, advantages: Tensor) -> Tensor:
-    """A gradient flows through the advantages, and a network behind them would be trained to
-    flatter. Use advantages.detach()."""
+    """A gradient flows through the advantages, so a network behind them would be trained to inflate
+    them. Use advantages.detach()."""
     return -(advantages * logprobs).sum()
 
 
@@ -69,7 +68,7 @@ def nothing_trained(logprobs: Tensor, advantages: Tensor) -> Tensor:
 
 
 def divided_by_the_deviation(rewards: Tensor) -> Tensor:
-    """They are divided by the deviation of the group. That is GRPO, 5.7; here the difference to the
-    others' mean is all."""
+    """The advantages are divided by the deviation of the group. That is GRPO, 5.7; here return only
+    the difference from the others' mean."""
     apart = rewards - rewards.mean(-1, keepdim=True)
     return apart / (rewards.std(-1, keepdim=True) + 1e-8)

@@ -1,4 +1,4 @@
-"""What goes wrong with the clip."""
+"""The commonest mistakes with the clip."""
 
 import torch
 from torch import Tensor
@@ -41,8 +41,8 @@ def _larger(advantages: Tensor, ratio: Tensor, clipped: Tensor) -> Tensor:
 def smaller_of_two(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """The smaller of the two losses is taken, so the clip never stops anything. In a loss, with
-    the minus inside, it is the larger one. (With the minus before it, it is the smaller one.)"""
+    """The smaller of the two losses is taken, so the clip never stops anything. In a loss, with the
+    minus inside, it is the larger one. (With the minus outside, it is the smaller one.)"""
     ratio = _ratio(logprobs, old_logprobs)
     return -_larger(-advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
 
@@ -50,23 +50,23 @@ def smaller_of_two(
 def clip_alone(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """Only the clipped ratio is used: where a token went the wrong way, nothing brings it back.
-    Take the larger of the unclipped and the clipped loss."""
+    """Only the clipped ratio is used: if a token went the wrong way, nothing brings it back. Take
+    the larger of the unclipped and the clipped loss."""
     return -advantages.detach() * _ratio(logprobs, old_logprobs).clamp(1 - epsilon, 1 + epsilon)
 
 
 def never_clipped(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """Nothing is clipped: one sample would be followed without end."""
+    """Nothing is clipped: the policy could follow a single sample without limit."""
     return -advantages.detach() * _ratio(logprobs, old_logprobs)
 
 
 def log_ratio_clipped(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """The *difference of logarithms* is clipped to ±ε. It is the ratio that stays within 1 - ε
-    and 1 + ε: exp first."""
+    """The *difference of logarithms* is clipped to ±ε. Clip the ratio to 1 - ε … 1 + ε: take exp
+    first."""
     apart = logprobs - old_logprobs.detach()
     return _larger(advantages, apart.exp(), apart.clamp(-epsilon, epsilon).exp())
 
@@ -74,7 +74,7 @@ def log_ratio_clipped(
 def ratio_upside_down(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """The ratio is upside down: it is new over old, exp(logprobs - old_logprobs)."""
+    """The ratio is inverted: it is new over old, exp(logprobs - old_logprobs)."""
     ratio = (old_logprobs.detach() - logprobs).exp()
     return _larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
 
@@ -82,8 +82,8 @@ def ratio_upside_down(
 def rewards_fall(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """The minus is missing: this is what is made large. A loss is made small, so its sign is
-    turned, and the minimum becomes a maximum."""
+    """The minus is missing: this objective is to be maximized. A loss is minimized, so its sign is
+    flipped, and the minimum becomes a maximum."""
     ratio = _ratio(logprobs, old_logprobs)
     return -_larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
 
@@ -91,7 +91,7 @@ def rewards_fall(
 def mean_taken(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """The tokens are averaged. Return the loss of each: who divides by what is decided later."""
+    """The tokens are averaged. Return the loss of each token: the trainer divides later."""
     ratio = _ratio(logprobs, old_logprobs)
     return _larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon)).mean()
 
@@ -99,8 +99,8 @@ def mean_taken(
 def nothing_detached(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """A gradient flows to old_logprobs or to the advantages, which are numbers from before. Detach
-    both."""
+    """A gradient flows to old_logprobs or to the advantages, which are constants from before the
+    step. Detach both."""
     ratio = (logprobs - old_logprobs).exp()
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - epsilon, 1 + epsilon))
 
@@ -111,7 +111,7 @@ def high_side_only(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> fl
 
 
 def inside_counted(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:
-    """That is the share of tokens *within* the range. Asked for are those outside."""
+    """That is the share of tokens *within* the range. Return the share outside."""
     return float(((_ratio(logprobs, old_logprobs) - 1).abs() <= epsilon).float().mean())
 
 
@@ -140,13 +140,14 @@ def difference_of_logs(
 def high_side_clipped(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """The ratio is cut at 1 + ε alone. A token with a negative advantage has gained when its ratio
-    *fell*: take the larger of the unclipped loss and that of the ratio cut on both sides."""
+    """The ratio is clipped only at 1 + ε. A token with a negative advantage has gained when its
+    ratio *fell*: take the larger of the unclipped loss and the loss with the ratio clipped on both
+    sides."""
     return -advantages.detach() * _ratio(logprobs, old_logprobs).clamp(max=1 + epsilon)
 
 
 def own_range(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
-    """The ratio is clipped to 0.8 and 1.2 whatever ε is: 1 - ε and 1 + ε."""
+    """The ratio is always clipped to 0.8 and 1.2. Use 1 - ε and 1 + ε."""
     ratio = _ratio(logprobs, old_logprobs)
     return _larger(advantages, ratio, ratio.clamp(0.8, 1.2))
 
@@ -160,7 +161,7 @@ def lower_end_upside_down(logprobs: Tensor, old_logprobs: Tensor, epsilon: float
 def old_not_detached(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """A gradient flows to old_logprobs, which are numbers from before. Detach them."""
+    """A gradient flows to old_logprobs, which are constants from before the step. Detach them."""
     ratio = (logprobs - old_logprobs).exp()
     return _larger(advantages, ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
 
@@ -168,8 +169,8 @@ def old_not_detached(
 def advantages_not_detached(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """A gradient flows to the advantages, which are numbers: what they were computed by, such as a
-    critic, must not learn from this loss. Detach them."""
+    """A gradient flows to the advantages, which are constants: their source, such as a critic, must
+    not learn from this loss. Detach them."""
     ratio = _ratio(logprobs, old_logprobs)
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - epsilon, 1 + epsilon))
 
@@ -177,8 +178,8 @@ def advantages_not_detached(
 def dropped_outside(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """Tokens whose ratio is outside cost nothing here, on either side. The clip only stops a gain
-    from growing, and a loss counts in full: take the larger of the two losses."""
+    """Tokens whose ratio is outside have no loss here, on either side. The clip only stops a gain
+    from growing; a loss counts in full: take the larger of the two losses."""
     ratio = _ratio(logprobs, old_logprobs)
     return torch.where((ratio - 1).abs() > epsilon, 0.0, -advantages.detach() * ratio)
 
@@ -186,18 +187,19 @@ def dropped_outside(
 def advantage_of_the_clip_forgotten(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
-    """The clipped ratio is compared as it is. It is multiplied by the advantage as well."""
+    """The clipped ratio is used without the advantage. Multiply it by the advantage as well."""
     ratio, numbers = _ratio(logprobs, old_logprobs), advantages.detach()
     return torch.maximum(-numbers * ratio, -ratio.clamp(1 - epsilon, 1 + epsilon))
 
 
 def ratio_turned(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:
-    """The ratio is upside down: π / π_old is exp(log π - log π_old)."""
+    """The ratio is inverted: π / π_old is exp(log π - log π_old)."""
     ratio = (old_logprobs - logprobs).exp()
     return float(((ratio - 1).abs() > epsilon).float().mean())
 
 
 def counted(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:
-    """That is how many tokens are outside. Their share is asked for: divide by all tokens."""
+    """That is the number of tokens outside. Return their share: divide by the number of all
+    tokens."""
     ratio = (logprobs - old_logprobs).exp()
     return float(((ratio - 1).abs() > epsilon).sum())

@@ -1,4 +1,4 @@
-"""What goes wrong with ratings."""
+"""The commonest mistakes with ratings."""
 
 import numpy as np
 
@@ -34,12 +34,12 @@ def _climbed(wins: np.ndarray, steps: int, sign: float = 1.0) -> np.ndarray:
 
 def share_of_ratings(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """That is the share of the ratings, one / (one + other), which fails at 0 and below. The
-    chance is the sigmoid of the difference."""
+    probability is the sigmoid of the difference."""
     return np.asarray(one, float) / (np.asarray(one, float) + other)
 
 
 def loser_wins(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The difference is turned round: the chance of `one` grows with *its* rating, one - other."""
+    """The difference is reversed: the probability of `one` grows with *its* rating, one - other."""
     return _sigmoid(np.asarray(other, float) - one)
 
 
@@ -51,20 +51,20 @@ def overflows(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def base_ten(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """That is Elo's base of ten. Ratings here are in nats: e^-(one - other)."""
+    """That is the base of ten of Elo ratings. Ratings here are in nats: e^-(one - other)."""
     return _sigmoid((np.asarray(one, float) - other) * np.log(10))
 
 
 def share_won(wins: np.ndarray) -> np.ndarray:
-    """That is the share of games won, less the first player's. It does not see against whom:
-    climb the likelihood instead."""
+    """That is the share of games won, minus the first player's. It ignores the opponents: climb the
+    likelihood instead."""
     share = wins.sum(1) / (wins + wins.T).sum(1)
     return share - share[0]
 
 
 def log_odds_won(wins: np.ndarray) -> np.ndarray:
-    """These are log-odds of games won against lost, right for two players alone: who beat strong
-    ones deserves more. Climb the likelihood instead."""
+    """These are log-odds of games won against lost, right only for two players: a player that beat
+    strong opponents deserves more. Climb the likelihood instead."""
     found = np.log(wins.sum(1) / wins.sum(0))
     return found - found[0]
 
@@ -81,13 +81,14 @@ def one_step(wins: np.ndarray) -> np.ndarray:
 
 
 def a_hundred_steps(wins: np.ndarray) -> np.ndarray:
-    """A hundred steps are too few where players are far apart: the slope there is small. Repeat
-    until a step hardly moves anything."""
+    """A hundred steps are too few if players are far apart, where the slope is small. Repeat until
+    a step hardly moves anything."""
     found = _climbed(wins, 100)
     return found - found[0]
 
 
 def downhill(wins: np.ndarray) -> np.ndarray:
-    """The steps lead down: who won more than expected must be raised (won - expected, added)."""
+    """The steps lead downhill: a player that won more than expected must be raised (add won -
+    expected)."""
     found = _climbed(wins, 60, -1.0)
     return found - found[0]

@@ -1,4 +1,4 @@
-"""What goes wrong with LoRA."""
+"""The commonest mistakes with LoRA."""
 
 import math
 
@@ -35,18 +35,18 @@ def scale_forgotten(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: fl
 
 
 def base_scaled_too(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """The base is scaled too. Only the update is: W x stays as the model had it."""
+    """The base is scaled too. Scale only the update: W x stays as it is in the model."""
     return scale * (base + x @ down.T @ up.T)
 
 
 def base_left_out(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """That is the update alone. It stands *beside* W x: add base."""
+    """That is only the update. It is added to W x: add base."""
     return (x @ down.T * scale) @ up.T
 
 
 def not_transposed(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """The shapes do not fit: A is (r, in) and rows of x are (..., in), so A x is x @ A.T, and B
-    alike."""
+    """The shapes do not fit: A is (r, in) and rows of x are (..., in), so A x is x @ A.T, and
+    likewise for B."""
     return base + (x @ down * scale) @ up
 
 
@@ -64,19 +64,19 @@ def both_random(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
 
 
 def wide_start(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """A is drawn too widely. Its numbers lie between -1/sqrt(in) and 1/sqrt(in), so that A x is
-    of the size of x's features."""
+    """The numbers of A are drawn from too wide a range. They lie between -1/sqrt(in) and
+    1/sqrt(in), so that A x has the size of x's features."""
     return torch.randn(rank, inputs), torch.zeros(outputs, rank)
 
 
 def scale_not_merged(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """The scale is not merged: the model would change by merging. Add s B A."""
+    """The scale is not merged, so merging would change the model. Add s B A."""
     return weight + up @ down
 
 
 def weight_changed(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """W itself was changed (+= works in place), and whoever else uses it would find another
-    model. Return a new matrix."""
+    """W itself was changed (+= works in place), so any other user of W would get another model.
+    Return a new matrix."""
     weight += scale * (up @ down)
     return weight
 
@@ -87,32 +87,32 @@ def merged_the_wrong_way(weight: Tensor, down: Tensor, up: Tensor, scale: float)
 
 
 def whole_matrix(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """B A is multiplied out, a matrix as large as W, for each layer and step. Go through the r
-    numbers: (x @ A.T) @ B.T, from left to right."""
+    """B A is computed, a matrix as large as W, for each layer and step. Go through the r numbers:
+    (x @ A.T) @ B.T, from left to right."""
     return base + scale * (x @ (up @ down).T)
 
 
 def x_detached(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """No gradient flows through the adapter to x, so the layers before would learn from W x alone.
+    """No gradient flows through the adapter to x, so earlier layers would learn only through W x.
     Only W is frozen."""
     return base + (x.detach() @ down.T * scale) @ up.T
 
 
 def base_detached(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """No gradient flows through base. W is frozen, and what comes to it is not: the layers before
-    learn through W x, too."""
+    """No gradient flows through base. W is frozen, but its input is not: earlier layers learn
+    through W x, too."""
     return base.detach() + (x @ down.T * scale) @ up.T
 
 
 def one_number(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """A is not drawn: most of its numbers are the same, so its rows would learn alike. Draw each
+    """A is not random: most of its numbers are the same, so its rows would learn alike. Draw each
     one uniformly between -1/sqrt(in) and 1/sqrt(in)."""
     return torch.full((rank, inputs), 0.5 / math.sqrt(inputs)), torch.zeros(outputs, rank)
 
 
 def the_same_each_time(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """Each call gives the same A, so all layers of one size would start alike. Draw it, without a
-    seed of your own."""
+    """Each call gives the same A, so all layers of the same size would start equal. Draw it without
+    a fixed seed."""
     even = torch.linspace(-1, 1, rank * inputs).view(rank, inputs)
     return even / math.sqrt(inputs), torch.zeros(outputs, rank)
 
@@ -120,19 +120,19 @@ def the_same_each_time(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Te
 def divided_by_the_rank_again(
     x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float
 ) -> Tensor:
-    """The scale was divided by r. It is alpha / r already: take it as it comes."""
+    """The scale was divided by r. It is already alpha / r: use it as given."""
     return base + (x @ down.T * (scale / len(down))) @ up.T
 
 
 def other_one_zero(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """A is zero and B is drawn. It would train as well, and here it is the other way round: A
-    random, B zero, as in the paper."""
+    """A is zero and B is random. That would train too, but here it is the opposite: A random, B
+    zero, as in the paper."""
     bound = 1 / math.sqrt(inputs)
     return torch.zeros(rank, inputs), torch.empty(outputs, rank).uniform_(-bound, bound)
 
 
 def never_negative(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """A has no negative numbers: torch.rand goes from 0 to 1. Stretch it to -1 … 1: 2 x - 1."""
+    """A has no negative numbers: torch.rand goes from 0 to 1. Rescale it to -1 … 1: 2 x - 1."""
     return torch.rand(rank, inputs) / math.sqrt(inputs), torch.zeros(outputs, rank)
 
 
@@ -143,5 +143,5 @@ def b_before_a(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
 
 
 def update_alone(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """That is the update alone, s B A. Merged it is added to W."""
+    """That is only the update, s B A. Merging adds it to W."""
     return scale * (up @ down)

@@ -1,4 +1,4 @@
-"""What goes wrong when tokens are masked."""
+"""The commonest mistakes with masks."""
 
 REPLACES = {
     "never_stops": "assistant_mask",
@@ -49,19 +49,19 @@ def _marked(
 
 
 def never_stops(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """The token that ends the assistant's turn is not learned, and such a model never stops.
-    Mark it too."""
+    """The token that ends the assistant's turn is not learned, so the model would never stop. Mark
+    it too."""
     return _marked(ids, start, end, header, ends=False)
 
 
 def header_trained(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """The header is marked too. It is written for the model at generation time; the first
-    learned token is the one after it."""
+    """The header is marked too. It is part of the prompt at generation time; the first learned
+    token is the one after it."""
     return _marked(ids, start, end, header, header_too=True)
 
 
 def line_break_trained(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """The line break after the turn's end is marked. Nobody speaks after the end."""
+    """The line break after the turn's end is marked. Nothing after the end is learned."""
     return _marked(ids, start, end, header, after_end=1)
 
 
@@ -80,7 +80,7 @@ def last_turn_only(ids: list[int], start: int, end: int, header: list[int]) -> l
 
 
 def header_anywhere(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """The header is looked for anywhere, and a user may write the same words. It counts only right
+    """The header is matched anywhere, but a user may write the same words. It counts only right
     after a start."""
     mask: list[bool] = []
     speaking = False
@@ -102,7 +102,7 @@ def not_shifted(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int],
 
 
 def weights_of_inputs(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
-    """The weights are those of the inputs. What is learned is the target, so take mask[1:]."""
+    """The weights are those of the inputs. The target is learned, so use mask[1:]."""
     return ids[:-1], ids[1:], [1.0 if learned else 0.0 for learned in mask[:-1]]
 
 
@@ -112,7 +112,7 @@ def backwards(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], l
 
 
 def first_turn_only(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """Only the assistant's first turn is marked. There may be several: go on to the end."""
+    """Only the assistant's first turn is marked. There may be several: continue to the end."""
     mask, over = _marked(ids, start, end, header), False
     for place, learned in enumerate(mask):
         over = over or (place > 0 and mask[place - 1] and not learned)
@@ -122,24 +122,25 @@ def first_turn_only(ids: list[int], start: int, end: int, header: list[int]) -> 
 
 
 def turned_around(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """True and false are exchanged: true is what is learned, the assistant's words."""
+    """True and false are exchanged: true marks the learned tokens, the assistant's words."""
     return [not learned for learned in _marked(ids, start, end, header)]
 
 
 def all_of_it(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """Every token is marked, the user's as well. The model would learn to ask."""
+    """Every token is marked, the user's as well. The model would learn to write the user's
+    questions."""
     return [True] * len(ids)
 
 
 def minus_100(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
-    """Targets that are not learned became -100, which other libraries mean by that. Here a target
-    stays what it is, and its weight is 0."""
+    """Targets that are not learned became -100, the convention of other libraries. Here a target
+    keeps its value, and its weight is 0."""
     targets = [one if learned else -100 for one, learned in zip(ids[1:], mask[1:], strict=True)]
     return ids[:-1], targets, [1.0 if learned else 0.0 for learned in mask[1:]]
 
 
 def inputs_hidden(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
-    """Inputs that are not learned were taken out. The model must read them: only their weight as
+    """Inputs that are not learned were removed. The model must read them; only their weight as
     targets is 0."""
     inputs = [one if learned else 0 for one, learned in zip(ids, mask, strict=True)]
     return inputs[:-1], ids[1:], [1.0 if learned else 0.0 for learned in mask[1:]]

@@ -1,4 +1,4 @@
-"""What goes wrong in four bits."""
+"""The commonest mistakes in four bits."""
 
 import warnings
 
@@ -31,8 +31,8 @@ def _nearest(scaled: Tensor, code: Tensor) -> Tensor:
 
 
 def one_scale_for_all(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """One largest magnitude is taken for the whole tensor. Each block has its own, so that an
-    outlier harms its block alone."""
+    """One largest magnitude is used for the whole tensor. Each block has its own, so that an
+    outlier harms only its own block."""
     absmax = flat.abs().max().clamp(min=1e-38).repeat(len(flat) // block_size)
     return _nearest(flat / absmax[0], code), absmax
 
@@ -47,8 +47,8 @@ def largest_number(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor,
 
 
 def rounded_down(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """Each number gets the next value *below* it. The nearest one is wanted: compare with the
-    middles between two values."""
+    """Each number gets the next value *below* it. Take the nearest one: compare with the midpoints
+    between two values."""
     blocks = flat.view(-1, block_size)
     absmax = blocks.abs().amax(1)
     scaled = blocks / absmax.clamp(min=1e-38)[:, None]
@@ -56,8 +56,8 @@ def rounded_down(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, T
 
 
 def evenly_spaced(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """Indices are counted evenly from -1 to 1. The values of the code are not evenly spaced:
-    look for the nearest of them."""
+    """The indices are evenly spaced from -1 to 1. The values of the code are not evenly spaced:
+    find the nearest of them."""
     blocks = flat.view(-1, block_size)
     absmax = blocks.abs().amax(1)
     scaled = blocks / absmax.clamp(min=1e-38)[:, None]
@@ -80,20 +80,20 @@ def low_bits_first(indices: Tensor) -> Tensor:
 
 
 def no_bytes(indices: Tensor) -> Tensor:
-    """The result is no tensor of bytes: whole numbers of 64 bits take eight times the room.
-    Convert to torch.uint8."""
+    """The result is not a tensor of bytes: 64-bit integers take eight times the memory. Convert to
+    torch.uint8."""
     return indices[0::2] * 16 + indices[1::2]
 
 
 def halves_side_by_side(indices: Tensor) -> Tensor:
-    """The first half of the indices is packed with the second half. Neighbors share a byte: 0
-    with 1, 2 with 3."""
+    """The first half of the indices is packed with the second half. Neighbors should share a byte:
+    0 with 1, 2 with 3."""
     first, second = indices.to(torch.uint8).chunk(2)
     return first << 4 | second
 
 
 def unpacked_low_first(packed: Tensor, absmax: Tensor, code: Tensor, block_size: int) -> Tensor:
-    """The low bits come first. The first number of two is in the high bits."""
+    """The low bits come first. The first index of each pair is in the high bits."""
     indices = torch.stack((packed & 15, packed >> 4), dim=1).flatten()
     return (code[indices.long()].view(-1, block_size) * absmax[:, None]).flatten()
 
@@ -110,16 +110,16 @@ def divided_by_scale(packed: Tensor, absmax: Tensor, code: Tensor, block_size: i
 
 
 def small_blocks_clamped(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """Blocks of small numbers are divided by more than their absmax, and fall near zero. What keeps
-    zeros from 0 / 0 must be far below any weight: clamp(min=1e-38)."""
+    """Blocks of small numbers are divided by more than their absmax, so they fall near zero. The
+    constant that avoids 0 / 0 must be far below any weight: clamp(min=1e-38)."""
     blocks = flat.view(-1, block_size)
     absmax = blocks.abs().amax(1)
     return _nearest(blocks / absmax.clamp(min=1e-3)[:, None], code), absmax
 
 
 def signed_distance(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """The distances have signs, and the smallest is then that to the largest value. Take abs
-    before argmin."""
+    """The distances have signs, so the smallest is the one to the largest value. Take abs before
+    argmin."""
     blocks = flat.view(-1, block_size)
     absmax = blocks.abs().amax(1)
     scaled = blocks / absmax.clamp(min=1e-38)[:, None]
@@ -127,21 +127,21 @@ def signed_distance(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor
 
 
 def values_for_indices(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """These are the values themselves. The *index* of each one is kept, which fits four bits."""
+    """These are the values themselves. Return the *index* of each, which fits in four bits."""
     blocks = flat.view(-1, block_size)
     absmax = blocks.abs().amax(1)
     return code[_nearest(blocks / absmax.clamp(min=1e-38)[:, None], code)], absmax
 
 
 def scales_in_turn(packed: Tensor, absmax: Tensor, code: Tensor, block_size: int) -> Tensor:
-    """The scales come in turn, one for each number. A whole block shares its own:
-    view(-1, block_size) * absmax[:, None], or repeat_interleave."""
+    """The scales alternate from number to number. A whole block shares one scale: view(-1,
+    block_size) * absmax[:, None], or repeat_interleave."""
     indices = torch.stack((packed >> 4, packed & 15), dim=1).flatten()
     return code[indices.long()] * absmax.repeat(block_size)
 
 
 def bytes_for_indices(packed: Tensor, absmax: Tensor, code: Tensor, block_size: int) -> Tensor:
-    """An index of type uint8 is taken for a mask by torch. Make it whole numbers first: .long()."""
+    """torch treats an index of type uint8 as a mask. Convert it to integers first: .long()."""
     indices = torch.stack((packed >> 4, packed & 15), dim=1).flatten()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # by which torch says so
@@ -151,7 +151,7 @@ def bytes_for_indices(packed: Tensor, absmax: Tensor, code: Tensor, block_size: 
 def halves_behind_each_other(
     packed: Tensor, absmax: Tensor, code: Tensor, block_size: int
 ) -> Tensor:
-    """All first halves come before all second ones. The two of a byte stand side by side: stack
-    them along a new last dimension, and flatten."""
+    """All high halves come before all low ones. The two indices of a byte belong side by side:
+    stack them along a new last dimension, and flatten."""
     indices = torch.cat((packed >> 4, packed & 15)).long()
     return (code[indices].view(-1, block_size) * absmax[:, None]).flatten()

@@ -1,4 +1,4 @@
-"""What goes wrong with one's own data."""
+"""The commonest mistakes with your own data."""
 
 import math
 
@@ -22,20 +22,21 @@ REPLACES = {
 
 
 def equal_shares(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
-    """The own sources share equally. They share by their weights: weight / sum of weights."""
+    """Your own sources get equal shares. Use their weights: weight / sum of weights."""
     shares = {name: (1 - replay) / len(own) for name in own}
     return shares | ({name: replay / len(general) for name in general} if replay else {})
 
 
 def replay_added(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
-    """Replay is added to the whole of one's own, so the shares sum to more than 1. What is left
-    for one's own is 1 - replay."""
+    """Replay is added on top of your own data, so the shares sum to more than 1. Your own data gets
+    1 - replay."""
     shares = {name: weight / sum(own.values()) for name, weight in own.items()}
     return shares | ({name: replay / len(general) for name in general} if replay else {})
 
 
 def general_gets_each(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
-    """Each general source gets all of replay. They share it: replay / number of them."""
+    """Each general source gets all of replay. They divide it: replay / number of general
+    sources."""
     shares = {name: (1 - replay) * weight / sum(own.values()) for name, weight in own.items()}
     return shares | (dict.fromkeys(general, replay) if replay else {})
 
@@ -51,7 +52,7 @@ def weights_as_they_are(
 def zero_shares_listed(
     own: dict[str, float], general: list[str], replay: float
 ) -> dict[str, float]:
-    """Without replay the general sources are listed with a share of 0. Leave them out."""
+    """Without replay, the general sources have a share of 0 in the dictionary. Leave them out."""
     shares = {name: (1 - replay) * weight / sum(own.values()) for name, weight in own.items()}
     return shares | {name: replay / len(general) for name in general}
 
@@ -62,20 +63,19 @@ def share_forgotten(tokens: int, share: float, size: int) -> float:
 
 
 def upside_down(tokens: int, share: float, size: int) -> float:
-    """That is the part of a pass that one training is: divide what is read by what there is."""
+    """The fraction is inverted: divide the tokens that are read by the tokens of the source."""
     return size / (tokens * share)
 
 
 def mean_of_texts(before: list[float], after: list[float], sizes: list[int]) -> float:
-    """That is the mean of each text's own loss, in which a short text weighs as much as a long
-    one. Divide the sum of differences by the sum of bytes."""
+    """That is the mean of the losses per text, in which a short text weighs as much as a long one.
+    Divide the sum of differences by the sum of bytes."""
     each = [(b - a) / size for a, b, size in zip(before, after, sizes, strict=True)]
     return sum(each) / len(each) / math.log(2)
 
 
 def sign_turned(before: list[float], after: list[float], sizes: list[int]) -> float:
-    """The sign is turned: what was lost is after - before, positive where the model became
-    worse."""
+    """The sign is flipped: forgetting is after - before, positive where the model became worse."""
     return (sum(before) - sum(after)) / math.log(2) / sum(sizes)
 
 
@@ -90,17 +90,18 @@ def whole_passes(tokens: int, share: float, size: int) -> float:
 
 
 def rounded(tokens: int, share: float, size: int) -> float:
-    """The result is rounded, which is for showing it. Of a large source a small share is seen."""
+    """The result is rounded. Of a large source only a small share is seen, so keep the decimals."""
     return round(tokens * share / size, 2)
 
 
 def whole_tokens(tokens: int, share: float, size: int) -> float:
-    """The source's tokens are cut to a whole number first. Nothing needs to be rounded here."""
+    """The source's tokens are truncated to an integer first. Do not round anything here."""
     return int(tokens * share) / size
 
 
 def never_below_zero(before: list[float], after: list[float], sizes: list[int]) -> float:
-    """What is below 0 is made 0. A model may become better at a text, and that is told too."""
+    """Values below 0 are set to 0. A model may become better at a text, and the result should show
+    it."""
     return max(0.0, (sum(after) - sum(before)) / math.log(2) / sum(sizes))
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong when one asks whether it is worth it."""
+"""The commonest mistakes in deciding whether tuning is worth it."""
 
 import math
 from statistics import fmean, pstdev, stdev
@@ -35,27 +35,27 @@ def _apart(prompted: list[float], tuned: list[float]) -> list[float]:
 
 
 def not_paired(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
-    """The two lists are treated as if they were of different questions: their variances are
-    added, and the interval is too wide. Take differences question by question first."""
+    """The two lists are treated as if they came from different questions: their variances are
+    added, so the interval is too wide. Take differences question by question first."""
     apart = math.sqrt(stdev(prompted) ** 2 + stdev(tuned) ** 2)
     return _interval(fmean(tuned) - fmean(prompted), apart, len(tuned))
 
 
 def spread_of_scores(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
-    """The deviation is that of the tuned scores. It must be that of the differences."""
+    """The deviation is that of the tuned scores. Use that of the differences."""
     return _interval(fmean(_apart(prompted, tuned)), stdev(tuned), len(tuned))
 
 
 def root_forgotten(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
-    """The deviation is not divided by sqrt(n): a mean of many questions is surer than one
+    """The deviation is not divided by sqrt(n): the mean of many questions is more certain than one
     question."""
     apart = _apart(prompted, tuned)
     return _interval(fmean(apart), stdev(apart), 1)
 
 
 def divided_by_n(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
-    """The squared distances are divided by n, which makes the interval a little too narrow.
-    Divide by n - 1: the mean was taken from the same numbers."""
+    """The squared distances are divided by n, which makes the interval a little too narrow. Divide
+    by n - 1, since the mean comes from the same numbers."""
     apart = _apart(prompted, tuned)
     return _interval(fmean(apart), pstdev(apart), len(apart))
 
@@ -78,7 +78,7 @@ def weights_alone(frozen: int, trained: int, bits: int) -> float:
 
 
 def all_trained(frozen: int, trained: int, bits: int) -> float:
-    """Frozen numbers get gradients and averages as well. They need their own bits alone."""
+    """Frozen numbers are counted with gradients and averages. They need only their own bits."""
     return (frozen + trained) * 16
 
 
@@ -96,7 +96,7 @@ def better_than_nothing(prompted: list[float], tuned: list[float], least: float)
 
 
 def high_end(prompted: list[float], tuned: list[float], least: float) -> bool:
-    """The high end is compared: almost anything *may* be better. Look at the low end."""
+    """The high end is compared, but almost anything *may* be better. Look at the low end."""
     apart = _apart(prompted, tuned)
     return _interval(fmean(apart), stdev(apart), len(apart))[2] > least
 
@@ -124,13 +124,13 @@ def touching_is_above(prompted: list[float], tuned: list[float], least: float) -
 
 
 def n_without_its_root(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
-    """The deviation is divided by n. A mean of n is surer by sqrt(n) only."""
+    """The deviation is divided by n. The uncertainty of a mean falls only with sqrt(n)."""
     apart = _apart(prompted, tuned)
     return _interval(fmean(apart), stdev(apart), len(apart) ** 2)
 
 
 def cut_off_at_one(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
-    """The ends were cut off at -1 and 1. Scores may have any size, as marks from 0 to 10 do."""
+    """The ends were clipped to -1 and 1. Scores may have any size, such as grades from 0 to 10."""
     apart = _apart(prompted, tuned)
     mean, low, high = _interval(fmean(apart), stdev(apart), len(apart))
     return mean, max(-1.0, low), min(1.0, high)

@@ -23,7 +23,7 @@ REPLACES = {
 
 
 def overwritten(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """A tensor that is used twice gets a share from each use, and the second one wrote over the
+    """A tensor that is used twice gets a share from each use, and the second share overwrote the
     first. Shares add up: gradients[p] = gradients[p] + share."""
     gradients = {root.number: seed}
     for tensor in _newest_first(root):
@@ -34,8 +34,9 @@ def overwritten(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def slopes_alone(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """Each rule was given the seed (or a 1) instead of the gradient that had arrived at its tensor.
-    That is only the last factor of the chain: hand rule(gradients[t.number], t) what came down."""
+    """Each rule got the seed (or a 1) instead of the gradient that had arrived at its tensor. That
+    gives only the last factor of the chain: pass the tensor's gradient, rule(gradients[t.number],
+    t)."""
     gradients = {root.number: seed}
     for tensor in _newest_first(root):
         for parent, rule in _parents(tensor):
@@ -47,15 +48,15 @@ def slopes_alone(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def seed_ignored(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """The walk began with a 1. root's own gradient is the seed, which need not be 1: begin with
-    gradients = {root.number: seed}."""
+    """The walk started with a 1. The root's own gradient is the seed, which need not be 1: start
+    with gradients = {root.number: seed}."""
     from groundup.learn.mathematics.chain_rule.solution import backward
 
     return backward(root, seed.new_ones(seed.shape))
 
 
 def every_path(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """The values are right, but the walk goes down every path on its own, and their number doubles
+    """The values are right, but the walk follows every path separately, and their number doubles
     with each tensor that is used twice. Let a tensor wait until all its shares have arrived, then
     visit it once: the newest (largest number) first."""
     gradients: dict[int, Tensor] = {}
@@ -70,8 +71,8 @@ def every_path(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def too_early(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """A tensor was visited before all of its shares had arrived, and handed on only a part of its
-    gradient. Everyone who used it must have had their turn: visit by number, the newest first."""
+    """A tensor was visited before all of its shares had arrived, and passed on only a part of its
+    gradient. Visit every tensor that used it first: go by number, the newest first."""
     gradients = {root.number: seed}
     waiting, seen = [root], {root.number}
     while waiting:
@@ -87,15 +88,15 @@ def too_early(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def in_the_order_found(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """A tensor had its turn in the order in which it was found, and one that is also used further
-    down handed on only a part of its gradient. Everyone who used it must have had their turn: visit
-    by number, the newest first."""
+    """The tensors were visited in the order in which they were found, so one that is also used
+    further down passed on only a part of its gradient. Visit every tensor that used it first: go by
+    number, the newest first."""
     return _along(_found_in_order(root), seed)
 
 
 def handed_on_again(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """A tensor had a turn for each share that arrived, and handed all of its gradient on each time,
-    what it had handed on before as well. Let it wait until all shares are there, then visit it
+    """A tensor was visited for each share that arrived, and passed on its whole gradient each time,
+    including what it had passed on before. Let it wait until all shares have arrived, then visit it
     once: the newest (largest number) first."""
     gradients = {root.number: seed}
     waiting = [root]
@@ -109,15 +110,15 @@ def handed_on_again(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def first_parent_first(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """The walk goes down to the end on one side before it begins the other, and a tensor that both
-    sides use handed on only a part of its gradient. Everyone who used it must have had their turn:
-    visit by number, the newest first."""
+    """The walk goes to the end of one side before it starts the other, so a tensor that both sides
+    use passed on only a part of its gradient. Visit every tensor that used it first: go by number,
+    the newest first."""
     return _along(_depth_first(root), seed)
 
 
 def broadcast_kept(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """A tensor that was broadcast, a bias say, got a gradient of the output's shape. It was used
-    once for every row, and the shares of all its uses add up: sum_to(share, parent.shape)."""
+    """A tensor that was broadcast, such as a bias, got a gradient of the output's shape. It was
+    used once for every row, and the shares of all its uses add up: sum_to(share, parent.shape)."""
     gradients = {root.number: seed}
     for tensor in _newest_first(root):
         for parent, rule in _parents(tensor):
@@ -128,8 +129,8 @@ def broadcast_kept(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def leaves_alone(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """Only the leaves are in the dictionary. Gradients of what was computed on the way belong
-    there too, and root's own, which is the seed."""
+    """Only the leaves are in the dictionary. The gradients of intermediate results belong there
+    too, and the root's own, which is the seed."""
     from groundup.learn.mathematics.chain_rule.solution import backward
 
     found = backward(root, seed)
@@ -138,8 +139,8 @@ def leaves_alone(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def recursive(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """A function that calls itself goes one call deep per operation, and Python ends that near a
-    thousand. Keep the tensors that wait in a list or dictionary, and take them out in a loop."""
+    """A recursive function goes one call deep per operation, and Python's limit is near a thousand.
+    Keep the waiting tensors in a list or dictionary, and process them in a loop."""
     order: list[Tensor] = []
     seen: set[int] = set()
 
@@ -161,8 +162,8 @@ def recursive(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def changed_in_place(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """+= changes a gradient in place, and several tensors may hold the very same one (a sum hands
-    the same gradient to both sides, and the seed is the caller's). Write g = g + share."""
+    """+= changes a gradient in place, and several tensors may hold the very same one (a sum passes
+    the same gradient to both sides, and the seed belongs to the caller). Write g = g + share."""
     gradients = {root.number: seed}
     for tensor in _newest_first(root):
         for parent, rule in _parents(tensor):
@@ -175,8 +176,8 @@ def changed_in_place(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def constants_too(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """Constants are in the dictionary as well. What does not require a gradient is left out: look
-    at parent.requires_grad."""
+    """Constants are in the dictionary as well. Leave out tensors that do not require a gradient:
+    look at parent.requires_grad."""
     gradients = {root.number: seed}
     waiting = {root.number: root}
     while waiting:
@@ -192,7 +193,7 @@ def constants_too(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
 
 
 def _parents(tensor: Tensor) -> list[tuple[Tensor, Rule]]:
-    """The parents that want a gradient, each with its rule."""
+    """The parents that require a gradient, each with its rule."""
     node = tensor.node
     pairs = zip(node.parents, node.rules, strict=True) if node else ()
     return [(p, rule) for p, rule in pairs if rule is not None and p.requires_grad]

@@ -28,7 +28,7 @@ REPLACES = {
 
 
 def uphill(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
-    """This walks uphill: the gradient points to where f grows, so subtract it."""
+    """This walks uphill: the gradient points to where f increases, so subtract it."""
     points = [x]
     for _ in range(steps):
         points.append(points[-1] + rate * gradient(points[-1]))
@@ -36,23 +36,23 @@ def uphill(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.nda
 
 
 def without_start(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
-    """The start is missing: steps steps make steps + 1 points."""
+    """The start is missing: n steps give n + 1 points."""
     return _walk(gradient, x, rate, steps)[1:]
 
 
 def one_point_too_few(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
-    """The last point is missing: that many points have only steps - 1 steps between them."""
+    """The last point is missing: n points have only n - 1 steps between them."""
     return _walk(gradient, x, rate, steps)[:-1]
 
 
 def only_the_end(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
-    """Only the last point is returned. All of them are asked for, the start first."""
+    """Only the last point is returned. Return all points, the start first."""
     return _walk(gradient, x, rate, steps)[-1]
 
 
 def in_place(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
-    """x -= … changes the very array that was given, and that the list of points holds again and
-    again. Write x = x - …, which makes a new one."""
+    """x -= … changes the input array itself, and every entry of the list of points is that array.
+    Write x = x - …, which makes a new one."""
     points = [x]
     for _ in range(steps):
         x -= rate * gradient(x)
@@ -63,24 +63,25 @@ def in_place(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.n
 def always_the_first_slope(
     gradient: Gradient, x: np.ndarray, rate: float, steps: int
 ) -> np.ndarray:
-    """Every step uses the slope at the start. Ask for the gradient anew at each point."""
+    """Every step uses the slope at the start. Compute the gradient again at each point."""
     g = gradient(x)
     return np.stack([x - rate * step * g for step in range(steps + 1)])
 
 
 def unit_steps(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
-    """The gradient was divided by its length, so that all steps are equally long. Leave it: where
-    the ground gets flat, steps are to get short."""
+    """The gradient was divided by its length, so all steps are equally long. Do not divide: steps
+    should get shorter where the ground gets flat."""
     return _walk(lambda at: gradient(at) / np.linalg.norm(gradient(at)), x, rate, steps)
 
 
 def edge(curvatures: np.ndarray) -> float:
-    """2 / λ_max is the edge from which on nothing shrinks any more, not the best rate."""
+    """2 / λ_max is the limit from which on the steepest direction no longer shrinks, not the best
+    rate."""
     return float(2 / curvatures.max())
 
 
 def steepest_alone(curvatures: np.ndarray) -> float:
-    """1 / λ_max is best for the steepest direction alone; the flattest could go faster. The best
+    """1 / λ_max is best only for the steepest direction; the flattest could go faster. The best
     rate for both is 2 / (λ_min + λ_max)."""
     return float(1 / curvatures.max())
 
@@ -99,7 +100,7 @@ def first_and_last(curvatures: np.ndarray) -> float:
 
 def rate_and_half(curvatures: np.ndarray) -> float:
     """The fraction is upside down: the steeper the ground, the smaller the step, so the curvatures
-    stand below the line."""
+    belong in the denominator."""
     return float((curvatures.min() + curvatures.max()) / 2)
 
 
@@ -111,8 +112,8 @@ def _walk(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndar
 
 
 def copied_once(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
-    """All points are the last one: -= changes the one array that the list holds again and again.
-    Write x = x - …, which makes a new one."""
+    """All points are the last one: -= changes the one array that is every entry of the list. Write
+    x = x - …, which makes a new one."""
     x = x.copy()
     points = [x]
     for _ in range(steps):
@@ -122,8 +123,7 @@ def copied_once(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> n
 
 
 def one_step_too_many(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
-    """There is one point too many: steps + 1 points, the start included, have steps steps between
-    them."""
+    """There is one point too many: n + 1 points, the start included, have n steps between them."""
     return _walk(gradient, x, rate, steps + 1)
 
 
@@ -133,13 +133,13 @@ def rate_forgotten(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -
 
 
 def half_of_it(curvatures: np.ndarray) -> float:
-    """The 2 above the line is missing: the mean of the two extremes is (λ_min + λ_max) / 2, and the
-    best rate is one over it."""
+    """The 2 in the numerator is missing: the mean of the two extremes is (λ_min + λ_max) / 2, and
+    the best rate is one over it."""
     return float(1 / (curvatures.min() + curvatures.max()))
 
 
 def flattest_alone(curvatures: np.ndarray) -> float:
-    """1 / λ_min is best for the flattest direction alone, and in a steep one it jumps further and
+    """1 / λ_min is best only for the flattest direction; in a steep one it jumps further and
     further. The best rate for both is 2 / (λ_min + λ_max)."""
     return float(1 / curvatures.min())
 
@@ -147,5 +147,5 @@ def flattest_alone(curvatures: np.ndarray) -> float:
 def without_start_as_an_array(
     gradient: Gradient, x: np.ndarray, rate: float, steps: int
 ) -> np.ndarray:
-    """The start is missing: steps steps make steps + 1 points."""
+    """The start is missing: n steps give n + 1 points."""
     return np.array(list(_walk(gradient, x, rate, steps)[1:]))

@@ -33,18 +33,19 @@ def other_direction(q: np.ndarray, p: np.ndarray) -> float:
 
 
 def nan_at_zero(q: np.ndarray, p: np.ndarray) -> float:
-    """0 · log 0 is NaN for a computer. Outcomes that q never gives count nothing: leave them out
-    before you take logarithms."""
+    """0 · log 0 is NaN on a computer. Outcomes that q never gives count 0: leave them out before
+    you take logarithms."""
     return float((q * (np.log(q) - np.log(p))).sum())
 
 
 def in_bits(q: np.ndarray, p: np.ndarray) -> float:
-    """This is in bits, with log2. Nats are asked for: np.log."""
+    """This is in bits, with log2. Return nats: np.log."""
     return _kl(q, p) / float(np.log(2))
 
 
 def averaged_over_outcomes(q: np.ndarray, p: np.ndarray) -> float:
-    """This takes the mean over the outcomes. The weights q are the average already: sum up."""
+    """This takes the mean over the outcomes. The weights q already make it an average: take the
+    sum."""
     return _kl(q, p) / int((q > 0).sum())
 
 
@@ -61,25 +62,25 @@ def weighted_by_the_other(q: np.ndarray, p: np.ndarray) -> float:
 
 
 def impossible_left_out(q: np.ndarray, p: np.ndarray) -> float:
-    """Outcomes that p finds impossible were left out. Where q gives them, KL is infinite: only
-    those with q = 0 count nothing."""
+    """Outcomes that p finds impossible were left out. If q gives them, KL is infinite: only those
+    with q = 0 count 0."""
     seen = (q > 0) & (p > 0)
     return _kl(q[seen], p[seen])
 
 
 def sign_kept(log_ratio: Any) -> Any:
-    """The sign: r is p / q, so that ln q - ln p is minus the log-ratio."""
+    """The sign is wrong: r is p / q, so ln q - ln p is minus the log-ratio."""
     return log_ratio
 
 
 def averaged(log_ratio: Any) -> Any:
-    """One estimate for each sample is asked for; whoever calls takes the mean."""
+    """Return one estimate for each sample; the caller takes the mean."""
     return -log_ratio.mean()
 
 
 def sizes(log_ratio: Any) -> Any:
-    """The absolute value makes every term positive, and with that the mean too large: k1 is
-    unbiased because its negative values cancel."""
+    """The absolute value makes every term positive, so the mean is too large: k1 is unbiased
+    because its negative values cancel."""
     return abs(log_ratio)
 
 
@@ -89,17 +90,18 @@ def log_added(log_ratio: Any) -> Any:
 
 
 def ratio_turned(log_ratio: Any) -> Any:
-    """The ratio is upside down: r = p / q is exp(log_ratio), without a minus."""
+    """The ratio is inverted: r = p / q is exp(log_ratio), without a minus."""
     return (-log_ratio).exp() - 1 + log_ratio
 
 
 def one_forgotten(log_ratio: Any) -> Any:
-    """The - 1 is missing: where p and q agree, r = 1 and the estimate has to be 0."""
+    """The - 1 is missing: where p and q agree, r = 1 and the estimate must be 0."""
     return log_ratio.exp() - log_ratio
 
 
 def half_square(log_ratio: Any) -> Any:
-    """This is k2, half the square of ln r: near to k3 where r is near 1, and biased elsewhere."""
+    """This is k2, half the square of ln r: close to k3 where r is close to 1, but biased
+    elsewhere."""
     return log_ratio * log_ratio / 2
 
 
@@ -109,25 +111,25 @@ def _kl(q: np.ndarray, p: np.ndarray) -> float:
 
 
 def entropy_left_in(q: np.ndarray, p: np.ndarray) -> float:
-    """This is the cross-entropy, -Σ q ln p. KL is what it costs beyond q's own entropy: the term is
-    q (ln q - ln p)."""
+    """This is the cross-entropy, -Σ q ln p. KL is the excess over q's own entropy: the term is q
+    (ln q - ln p)."""
     seen = q > 0
     return float(-(q[seen] * np.log(p[seen])).sum())
 
 
 def sizes_of_terms(q: np.ndarray, p: np.ndarray) -> float:
-    """The absolute value makes every term positive. Terms may be negative: only their sum is
+    """The absolute value makes every term positive. Single terms may be negative; only their sum is
     not."""
     seen = q > 0
     return float(np.abs(q[seen] * (np.log(q[seen]) - np.log(p[seen]))).sum())
 
 
 def log_forgotten(log_ratio: Any) -> Any:
-    """This is r - 1 alone, which averages to 0. Take ln r away from it."""
+    """This is r - 1 alone, which averages to 0. Subtract ln r from it."""
     return log_ratio.exp() - 1
 
 
 def never_infinite(q: np.ndarray, p: np.ndarray) -> float:
-    """A small number (or a clip) keeps 0 from the logarithm, so that what p finds impossible costs
-    a little only. Leave out what q never gives, and let log 0 be -inf elsewhere."""
+    """A small number (or a clip) keeps 0 from the logarithm, so an outcome that p finds impossible
+    costs only a little. Leave out outcomes that q never gives, and let log 0 be -inf elsewhere."""
     return float((q * (np.log(q + 1e-12) - np.log(p + 1e-12))).sum())

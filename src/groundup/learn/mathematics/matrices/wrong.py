@@ -21,25 +21,25 @@ REPLACES = {
 
 
 def clockwise(angle: float) -> np.ndarray:
-    """This turns clockwise: the images of (1, 0) and (0, 1) were written as rows. They are the
+    """This rotates clockwise: the images of (1, 0) and (0, 1) were written as rows. They are the
     columns of the matrix."""
     return np.array([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]])
 
 
 def degrees(angle: float) -> np.ndarray:
-    """The angle was taken for degrees. It comes in radians, which sin and cos take as they are."""
+    """The angle was treated as degrees. It is in radians, which sin and cos take directly."""
     a = radians(angle)
     return np.array([[cos(a), -sin(a)], [sin(a), cos(a)]])
 
 
 def mirrored(angle: float) -> np.ndarray:
-    """This matrix mirrors instead of turning: (0, 1) goes to (-sin a, cos a), with a minus in the
+    """This matrix mirrors instead of rotating: (0, 1) goes to (-sin a, cos a), with a minus in the
     first coordinate and none in the second."""
     return np.array([[cos(angle), sin(angle)], [sin(angle), -cos(angle)]])
 
 
 def other_order(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The order is turned: in first @ second the matrix beside the point is `second`, and it acts
+    """The order is reversed: in first @ second the matrix next to the point is `second`, so it acts
     first. Read products from right to left."""
     return first @ second
 
@@ -50,12 +50,12 @@ def entry_by_entry(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def not_transposed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """points @ matrix moves by the transposed matrix; for points in rows use points @ matrix.T."""
+    """points @ matrix applies the transposed matrix; for points in rows use points @ matrix.T."""
     return points @ matrix
 
 
 def points_in_columns(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The moved points come out in columns. They go in as rows and are to come out as rows."""
+    """The moved points come out in columns. They go in as rows and should come out as rows."""
     return matrix @ points.T
 
 
@@ -77,10 +77,10 @@ def minus_forgotten(angle: float) -> np.ndarray:
 
 
 def points_on_the_right(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """matrix @ points takes the columns for points. They stand in rows: points @ matrix.T."""
+    """matrix @ points treats the columns as points. The points are rows: points @ matrix.T."""
     return matrix @ points
 
 
 def diagonal_alone(matrix: np.ndarray) -> float:
-    """Only the diagonal was multiplied, a d. The other product is taken away: a d - b c."""
+    """Only the diagonal was multiplied, a d. Subtract the other product: a d - b c."""
     return float(matrix[0, 0] * matrix[1, 1])

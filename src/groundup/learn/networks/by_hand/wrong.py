@@ -83,7 +83,7 @@ def slope_forgotten(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradi
 
 
 def slope_of_the_sum(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """The slope was taken as 1 - z² with the sum before the tanh. It is 1 - h², with tanh's
+    """The slope was computed as 1 - z², from the sum before the tanh. It is 1 - h², from tanh's
     value."""
     z, h, probs = _forward(x, p)
     d_y = _d_y(probs, classes)
@@ -98,8 +98,8 @@ def target_not_subtracted(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) ->
 
 
 def sign_turned(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """The sign is turned: it is p minus the one-hot target, not the target minus p. Descent would
-    climb."""
+    """The sign is flipped: it is p minus the one-hot target, not the target minus p. Descent would
+    go uphill."""
     _, h, probs = _forward(x, p)
     d_y = -_d_y(probs, classes)
     return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
@@ -114,7 +114,7 @@ def bias_averaged(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradien
 
 
 def bias_not_summed(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """A bias gradient came out for every row. Each row used the same bias once: sum over the rows,
+    """There is a bias gradient for every row. Each row used the same bias once: sum over the rows,
     axis=0."""
     _, h, probs = _forward(x, p)
     d_y = _d_y(probs, classes)
@@ -132,7 +132,7 @@ def transposed(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
 
 
 def slope_on_the_output(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """The gradient of the *loss* by p, -1 / p, was handed on as if the softmax were not there.
+    """The gradient of the *loss* with respect to p, -1 / p, was passed on without the softmax.
     Softmax and loss together give d_y = (p - one-hot) / n."""
     _, h, probs = _forward(x, p)
     d_y = np.zeros_like(probs)
@@ -142,15 +142,15 @@ def slope_on_the_output(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> G
 
 
 def relu_slope(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """This is the slope of a ReLU, 1 or 0. The network bends with tanh: 1 - h²."""
+    """This is the slope of a ReLU, 1 or 0. The network uses tanh: 1 - h²."""
     _, h, probs = _forward(x, p)
     d_y = _d_y(probs, classes)
     return _back(x, h, d_y, (d_y @ p[2]) * (h > 0))
 
 
 def tape_in_place_of_the_hand(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """The tape computed these. Work them out on NumPy arrays, line by line: by_tape is there to be
-    compared with them."""
+    """The tape computed these. Compute them on NumPy arrays, line by line; by_tape is for
+    comparison."""
     return _by_tape(x, classes, *p)
 
 
@@ -161,15 +161,15 @@ def tape_of_the_sum(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradi
 
 
 def graph_cut(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """Some parameters got no gradient: the tape was cut on the way, by .data, np.tanh, or a new
-    Tensor around a computed value."""
+    """Some parameters got no gradient: the tape was cut by .data, np.tanh, or a new Tensor around a
+    computed value."""
     found = _by_tape(x, classes, *p)
     return {name: found[name] for name in ("w2", "b2")}
 
 
 def by_hand_again(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """Nothing of this was put on the tape. Make a Tensor of each parameter, compute the loss from
-    them, and let its backward() find the gradients."""
+    """Nothing was recorded on the tape. Make a Tensor of each parameter, compute the loss from
+    them, and call its backward()."""
     return _correct(x, classes, *p)
 
 
@@ -189,14 +189,14 @@ def _correct(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
 
 def divided_by_all_numbers(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
     """d_y was divided by the number of its entries, n times the classes. The loss is a mean over
-    the n rows alone."""
+    the n rows only."""
     _, h, probs = _forward(x, p)
     d_y = _d_y(probs, classes) / probs.shape[1]
     return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
 
 
 def slope_of_a_sigmoid(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """h (1 - h) is the slope of a sigmoid. The network bends with tanh: 1 - h²."""
+    """h (1 - h) is the slope of a sigmoid. The network uses tanh: 1 - h²."""
     _, h, probs = _forward(x, p)
     d_y = _d_y(probs, classes)
     return _back(x, h, d_y, (d_y @ p[2]) * h * (1 - h))
@@ -213,8 +213,8 @@ def every_row_with_every_class(x: np.ndarray, classes: np.ndarray, *p: np.ndarra
 
 
 def bias_over_the_neurons(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """The bias gradients were summed over the neurons, axis=1. Each neuron has a bias of its own,
-    which each row used once: sum over the rows, axis=0."""
+    """The bias gradients were summed over the neurons, axis=1. Each neuron has its own bias, which
+    each row used once: sum over the rows, axis=0."""
     _, h, probs = _forward(x, p)
     d_y = _d_y(probs, classes)
     d_z = (d_y @ p[2]) * (1 - h * h)
@@ -222,14 +222,14 @@ def bias_over_the_neurons(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) ->
 
 
 def backward_forgotten(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """No gradient is there yet: `.grad` stays None until `.backward()` was called on the loss."""
+    """There is no gradient yet: `.grad` is None until `.backward()` is called on the loss."""
     tensors = [Tensor(array) for array in p]
     found: list[Any] = [tensor.grad for tensor in tensors]
     return dict(zip(("w1", "b1", "w2", "b2"), (one.data for one in found), strict=True))
 
 
 def softmax_first(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """cross_entropy got probabilities. It takes logits, and makes the softmax itself: leave yours
+    """cross_entropy got probabilities. It takes logits and applies the softmax itself: leave yours
     out."""
     w1, b1, w2, b2 = parameters = [Tensor(array) for array in p]
     hidden = (Tensor(x, requires_grad=False) @ w1.T + b1).tanh()
@@ -239,7 +239,7 @@ def softmax_first(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradien
 
 
 def sum_for_value(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
-    """d_W₂ was made with z, the sum before the tanh. The second layer has read h: d_yᵀ h."""
+    """d_W₂ was computed with z, the sum before the tanh. The second layer reads h: d_yᵀ h."""
     z, h, probs = _forward(x, p)
     d_y = _d_y(probs, classes)
     return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h)) | {"w2": d_y.T @ z}

@@ -37,7 +37,7 @@ REPLACES = {
 
 def pairs_counted_once(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
     """A pair that comes several times was counted once: counts[a, b] += 1 with whole arrays adds 1
-    only once for each place. Use np.add.at, or a loop."""
+    only once for each entry. Use np.add.at, or a loop."""
     counts = np.full((vocab_size, vocab_size), k, dtype=float)
     counts[tokens[:-1], tokens[1:]] += 1
     return counts / counts.sum(axis=1, keepdims=True)
@@ -65,15 +65,15 @@ def over_columns(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
 
 
 def smoothing_not_in_the_sum(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
-    """k was added above the line and not below it: rows sum to more than 1. Below stands the count
-    of h plus k · V."""
+    """k was added to the numerator but not to the denominator: rows sum to more than 1. The
+    denominator is the count of h plus k · V."""
     counts = _counts(tokens, vocab_size)
     result: np.ndarray = (counts + k) / counts.sum(axis=1, keepdims=True)
     return result
 
 
 def not_smoothed(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
-    """k is missing: what was never seen is impossible, and a row that was never seen is 0 / 0."""
+    """k is missing: an unseen pair is impossible, and an unseen row is 0 / 0."""
     counts = _counts(tokens, vocab_size)
     result: np.ndarray = counts / counts.sum(axis=1, keepdims=True)
     return result
@@ -82,7 +82,7 @@ def not_smoothed(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
 def what_stands_before(
     tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
 ) -> np.ndarray:
-    """This counts what stands before the context, not what follows it."""
+    """This counts the tokens before the context, not those after it."""
     backwards = tokens[::-1]
     return _next(backwards, list(context)[::-1], vocab_size, k)
 
@@ -90,7 +90,7 @@ def what_stands_before(
 def context_itself(
     tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
 ) -> np.ndarray:
-    """This counts the last token of the context itself; the one behind it is what follows."""
+    """This counts the last token of the context itself; count the token after it."""
     counts = np.full(vocab_size, k, dtype=float)
     n = len(context)
     for i in range(max(1, n), len(tokens)):
@@ -102,15 +102,14 @@ def context_itself(
 def last_token_alone(
     tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
 ) -> np.ndarray:
-    """Only the last token of the context was compared. All of it has to stand there, in its
-    order."""
+    """Only the last token of the context was compared. Compare all of it, in order."""
     return _next(tokens, list(context)[-1:], vocab_size, k)
 
 
 def first_token_counted(
     tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
 ) -> np.ndarray:
-    """With the empty context the first token was counted, too. Nothing predicts it: start at the
+    """With the empty context, the first token was counted, too. Nothing predicts it: start at the
     second."""
     counts = np.full(vocab_size, k, dtype=float)
     n = len(context)
@@ -123,14 +122,14 @@ def first_token_counted(
 def last_place_forgotten(
     tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
 ) -> np.ndarray:
-    """The last token of the text was not counted: range ends one before its end already."""
+    """The last token of the text was not counted: range already ends one before its end."""
     return _next(tokens[:-1], context, vocab_size, k)
 
 
 def counts_alone(
     tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
 ) -> np.ndarray:
-    """These are the counts; divide by their sum, so that they are probabilities."""
+    """These are the counts; divide by their sum to get probabilities."""
     n = len(context)
     places = max(0, len(tokens) - max(1, n))
     found = [i for i in range(max(1, n), len(tokens)) if list(tokens[i - n : i]) == list(context)]
@@ -141,8 +140,8 @@ def counts_alone(
 def overlaps_skipped(
     tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
 ) -> np.ndarray:
-    """Where the context comes again before it has ended, the second place was skipped: 0 0 0 holds
-    0 0 twice. Go on by one token, and not by the length of the context."""
+    """If the context occurs again before it has ended, the second occurrence was skipped: 0 0 0
+    contains 0 0 twice. Advance by one token, not by the length of the context."""
     counts = np.full(vocab_size, k, dtype=float)
     n = len(context)
     i = max(1, n)
@@ -156,8 +155,8 @@ def overlaps_skipped(
 def digits_joined(
     tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
 ) -> np.ndarray:
-    """Contexts were compared as joined digits, and 1, 12 gives the same text as 11, 2. Compare the
-    numbers."""
+    """Contexts were compared as joined digits, but 1, 12 gives the same string as 11, 2. Compare
+    the numbers."""
     counts = np.full(vocab_size, k, dtype=float)
     n = len(context)
     for i in range(max(1, n), len(tokens)):
@@ -167,12 +166,12 @@ def digits_joined(
 
 
 def mean_of_probabilities(tokens: np.ndarray, table: np.ndarray) -> float:
-    """This is one over the mean probability. The mean is taken of the logarithms."""
+    """This is one over the mean probability. Take the mean of the logarithms."""
     return float(1 / table[tokens[:-1], tokens[1:]].mean())
 
 
 def loss_alone(tokens: np.ndarray, table: np.ndarray) -> float:
-    """This is the cross-entropy; the perplexity is e to it."""
+    """This is the cross-entropy; the perplexity is its exp."""
     return float(-np.log(table[tokens[:-1], tokens[1:]]).mean())
 
 
@@ -188,8 +187,8 @@ def two_to_the_nats(tokens: np.ndarray, table: np.ndarray) -> float:
 
 
 def first_token_charged(tokens: np.ndarray, table: np.ndarray) -> float:
-    """The sum was divided by the number of tokens. The first one is not predicted, so that there is
-    one prediction fewer."""
+    """The sum was divided by the number of tokens. The first one is not predicted, so there is one
+    prediction fewer."""
     logprobs = np.log(table[tokens[:-1], tokens[1:]])
     return float(np.exp(-logprobs.sum() / len(tokens)))
 
@@ -215,8 +214,8 @@ def table_of_counts(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray
 
 
 def smoothed_once_below(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
-    """k was added once below the line. It was added to each of the V counts of a row: below stands
-    the count of h plus k · V."""
+    """k was added to the denominator once. It is added to each of the V counts of a row, so the
+    denominator is the count of h plus k · V."""
     counts = _counts(tokens, vocab_size)
     result: np.ndarray = (counts + k) / (counts.sum(axis=1, keepdims=True) + k)
     return result
@@ -232,8 +231,7 @@ def last_pair_forgotten(tokens: np.ndarray, vocab_size: int, k: float) -> np.nda
 def k_forgotten(
     tokens: np.ndarray, context: Sequence[int], vocab_size: int, k: float
 ) -> np.ndarray:
-    """k is missing: what never followed is impossible, and a context that was never seen is 0 /
-    0."""
+    """k is missing: an unseen token is impossible, and an unseen context is 0 / 0."""
     return _next(tokens, context, vocab_size, 0.0)
 
 
@@ -243,17 +241,17 @@ def bits_and_e(tokens: np.ndarray, table: np.ndarray) -> float:
 
 
 def mean_of_inverses(tokens: np.ndarray, table: np.ndarray) -> float:
-    """This is the mean of 1 / p. The mean is taken of the logarithms, and exp comes after it."""
+    """This is the mean of 1 / p. Take the mean of the logarithms, then exp."""
     return float((1 / table[tokens[:-1], tokens[1:]]).mean())
 
 
 def sums_in_a_row(tokens: np.ndarray, vocab_size: int, k: float) -> np.ndarray:
-    """The sums of the rows came as a row, (V,), and broadcasting divided column w by the sum of row
+    """The sums of the rows have the shape (V,), so broadcasting divided column w by the sum of row
     w. keepdims=True keeps them a column, (V, 1)."""
     counts = _counts(tokens, vocab_size) + k
     return counts / counts.sum(axis=1)
 
 
 def column_for_row(tokens: np.ndarray, table: np.ndarray) -> float:
-    """The table was looked up turned around: p(before | after). The row is the token before."""
+    """The table was indexed in reverse: p(before | after). The row is the token before."""
     return float(np.exp(-np.log(table[tokens[1:], tokens[:-1]]).mean()))

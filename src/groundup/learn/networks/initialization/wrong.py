@@ -33,12 +33,13 @@ REPLACES = {
 
 
 def gate_by_gradient(g: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The gate opened where the gradient is positive. It opens where the *input* was: z > 0."""
+    """The gate is open where the gradient is positive. It must be open where the *input* was: z >
+    0."""
     return g * (g > 0)
 
 
 def gradient_cut_off(g: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Negative gradients were cut off as well. Where z > 0 a gradient passes as it is, with its
+    """Negative gradients were cut off as well. Where z > 0, a gradient passes unchanged, with its
     sign."""
     return np.maximum(g, 0) * (z > 0)
 
@@ -49,7 +50,7 @@ def open_at_zero(g: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def value_instead_of_slope(g: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """g was multiplied by ReLU's value. The chain rule wants its slope, which is 1 or 0."""
+    """g was multiplied by ReLU's value. The chain rule needs its slope, which is 1 or 0."""
     return g * np.maximum(z, 0)
 
 
@@ -64,18 +65,18 @@ def variance(fan_in: int) -> float:
 
 
 def xavier(fan_in: int) -> float:
-    """This is √(1 / fan_in), Xavier's rule. ReLU cuts half of the mean square off, and the 2 makes
-    up for it."""
+    """This is √(1 / fan_in), Xavier's rule. ReLU removes half of the mean square, and the 2
+    compensates for it."""
     return (1 / fan_in) ** 0.5
 
 
 def root_of_fan_in(fan_in: int) -> float:
-    """2 / √fan_in is too large by √2: the 2 stands under the root as well."""
+    """2 / √fan_in is too large by √2: the 2 belongs under the root as well."""
     return 2 / fan_in**0.5
 
 
 def before_relu(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
-    """The spread was measured before the ReLU. It is asked for after it."""
+    """The spread was measured before the ReLU. Measure it after the ReLU."""
     found = []
     for w in weights:
         x = x @ w.T
@@ -94,12 +95,12 @@ def without_relu(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
 
 
 def always_the_first_input(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
-    """Every layer got the first input. Each one reads what the layer before it gave: x = …."""
+    """Every layer got the first input. Each one reads the output of the layer before it: x = …."""
     return [float(np.maximum(0, x @ w.T).std()) for w in weights]
 
 
 def not_transposed(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
-    """W is (out, in), and inputs stand in rows: x @ W.T."""
+    """W is (out, in), and inputs are rows: x @ W.T."""
     found = []
     for w in weights:
         x = np.maximum(0, x @ w)
@@ -108,7 +109,7 @@ def not_transposed(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
 
 
 def variances(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
-    """These are variances; the standard deviation is asked for, .std()."""
+    """These are variances; return the standard deviation, .std()."""
     found = []
     for w in weights:
         x = np.maximum(0, x @ w.T)
@@ -122,23 +123,23 @@ def slope_alone(g: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def sign_of_the_input(g: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The slope of ReLU is 1 or 0. np.sign gives -1 for a negative input; it has to be 0 there."""
+    """The slope of ReLU is 1 or 0. np.sign gives -1 for a negative input; it must be 0 there."""
     return g * np.sign(z)
 
 
 def leaky(g: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """A little passes for negative inputs as well, as in a leaky ReLU. Here nothing does: slope
-    0."""
+    """A little passes for negative inputs as well, as in a leaky ReLU. Here nothing passes: the
+    slope is 0."""
     return np.where(z > 0, g, 0.01 * g)
 
 
 def root_of_two_alone(fan_in: int) -> float:
-    """Only the 2 stands under the root. fan_in belongs there as well: √(2 / fan_in)."""
+    """Only the 2 is under the root. fan_in belongs there as well: √(2 / fan_in)."""
     return float(2**0.5 / fan_in)
 
 
 def before_the_layer(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
-    """The spread was measured before each layer, the input's first. It is asked for after each."""
+    """The spread was measured before each layer, starting with the input. Measure it after each."""
     found = []
     for w in weights:
         found.append(float(x.std()))
@@ -147,8 +148,8 @@ def before_the_layer(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float
 
 
 def root_mean_square(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
-    """This is the root of the mean square. The standard deviation takes the mean away first, which
-    is not 0 behind a ReLU: .std()."""
+    """This is the root of the mean square. The standard deviation subtracts the mean first, which
+    is not 0 after a ReLU: .std()."""
     found = []
     for w in weights:
         x = np.maximum(0, x @ w.T)
@@ -157,8 +158,8 @@ def root_mean_square(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float
 
 
 def bound_for_deviation(fan_in: int) -> float:
-    """√(6/n) is how far a *uniform* draw may reach (kaiming_uniform). Its standard deviation, which
-    is asked for, is √3 times smaller: √(2/n)."""
+    """√(6/n) is the bound of a *uniform* distribution (kaiming_uniform). Return its standard
+    deviation, which is √3 times smaller: √(2/n)."""
     return (6 / fan_in) ** 0.5
 
 
@@ -168,20 +169,20 @@ def gain_of_tanh(fan_in: int) -> float:
 
 
 def of_a_sample(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
-    """The squared distances were divided by n - 1 (ddof=1, torch's std, statistics.stdev), as for
-    the deviation of what a sample was drawn from. x.std() of NumPy divides by n: that of these very
-    numbers."""
+    """The squared distances were divided by n - 1 (ddof=1, torch's std, statistics.stdev), which
+    estimates the deviation of a population from a sample. NumPy's x.std() divides by n, the
+    deviation of these numbers themselves."""
     return [_layer(x, weights[: n + 1]).std(ddof=1).item() for n in range(len(weights))]
 
 
 def number_by_number(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
-    """The deviation was taken of each neuron by itself, and then the mean of these. Take one of all
-    numbers together: x.std(), without axis."""
+    """The deviation was computed for each neuron and then averaged. Compute one for all numbers
+    together: x.std(), without axis."""
     return [_layer(x, weights[: n + 1]).std(axis=0).mean().item() for n in range(len(weights))]
 
 
 def input_too(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
-    """The deviation of the input stands before the others. Asked for is one after each layer."""
+    """The list includes the deviation of the input. Return one value after each layer."""
     return [_layer(x, weights[:n]).std().item() for n in range(len(weights) + 1)]
 
 

@@ -24,29 +24,29 @@ REPLACES = {
 
 
 def without_bend(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """The bend is missing: put w · x + b through the sigmoid."""
+    """The activation is missing: apply the sigmoid to w · x + b."""
     return w @ x + b
 
 
 def bias_after_the_bend(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """The bias was added behind the sigmoid. It belongs into the sum, where it says from where on
-    the neuron is awake."""
+    """The bias was added after the sigmoid. It belongs in the sum, where it sets the neuron's
+    threshold."""
     return (w @ x).sigmoid() + b
 
 
 def not_summed(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """w * x multiplies number by number and leaves n of them. A neuron adds them up: w @ x, or
-    (w * x).sum()."""
+    """w * x multiplies element by element and gives n numbers. A neuron adds them up: w @ x, or (w
+    * x).sum()."""
     return (w * x + b).sigmoid()
 
 
 def tanh(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """This bends with tanh, between -1 and 1. The sigmoid, between 0 and 1, is asked for."""
+    """This uses tanh, between -1 and 1. Use the sigmoid, between 0 and 1."""
     return (w @ x + b).tanh()
 
 
 def not_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """weight is (out, in): x @ weight does not fit, or takes the columns for neurons. Transpose it:
+    """weight is (out, in): x @ weight does not fit, or treats the columns as neurons. Transpose it:
     x @ weight.T."""
     y = x @ weight
     return y if bias is None else y + bias
@@ -58,32 +58,32 @@ def bias_forgotten(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
 
 
 def bias_always(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """bias may be None, and then nothing is to be added: ask before you add."""
+    """bias may be None; then nothing is added: check before you add."""
     return x @ weight.T + bias  # type: ignore[operator]
 
 
 def bent(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The layer is asked for without its bend: what stands between layers is another's business."""
+    """Return the layer without an activation: that is applied separately."""
     y = x @ weight.T
     return (y if bias is None else y + bias).sigmoid()
 
 
 def inputs_in_columns(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """weight @ x.T gives one column for each input. They come in rows, and go out in rows."""
+    """weight @ x.T gives one column for each input. Inputs are rows, and so are outputs."""
     y = weight @ x.T
     return y if bias is None else y + bias.reshape(-1, 1)
 
 
 def rows_alone(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A single vector, x of shape (in,), has no rows to transpose. Turn weight instead of x:
-    x @ weight.T takes inputs with any number of dimensions."""
+    """A single vector, x of shape (in,), has no rows to transpose. Transpose weight instead of x: x
+    @ weight.T takes inputs with any number of dimensions."""
     y = (weight @ x.mT).mT
     return y if bias is None else y + bias
 
 
 def off_the_tape(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The numbers are right, but the result has forgotten how it was computed (.data, np.…), and
-    no gradient finds its way back through it. Use the tensors' own operations."""
+    """The numbers are right, but the result has forgotten how it was computed (.data, np.…), so no
+    gradient can flow back through it. Use the tensors' own operations."""
     y = x.data @ weight.data.T
     return Tensor(y if bias is None else y + bias.data, requires_grad=False)
 
@@ -94,18 +94,17 @@ def bend_turned(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 
 def asked_for_truth(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`if bias` asks several numbers at once whether they are true. Ask whether there is one:
-    bias is not None."""
+    """`if bias` tests the truth of several numbers at once. Test for None: bias is not None."""
     y = x @ weight.T
     return y + bias if bias else y
 
 
 def neuron_off_the_tape(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """The number is right, but it has forgotten how it was computed (.data, np.…), and no gradient
-    finds its way back through it. Use the tensors' own operations."""
+    """The number is right, but it has forgotten how it was computed (.data, np.…), so no gradient
+    can flow back through it. Use the tensors' own operations."""
     return Tensor(1 / (1 + np.exp(-(w.data @ x.data + b.data))))
 
 
 def relu_for_sigmoid(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """The bend is a ReLU. This neuron has a sigmoid, between 0 and 1: (…).sigmoid()."""
+    """The activation is a ReLU. This neuron has a sigmoid, between 0 and 1: (…).sigmoid()."""
     return (w @ x + b).relu()

@@ -29,32 +29,32 @@ REPLACES = {
 
 def target_in_the_window(tokens: np.ndarray, reach: int) -> Pair:
     """The target is the last token of the window itself: the network would learn to copy. It is the
-    one behind it, tokens[i + reach]."""
+    token after it, tokens[i + reach]."""
     inputs, _ = _windows(tokens, reach)
     return inputs, inputs[:, -1]
 
 
 def one_too_far(tokens: np.ndarray, reach: int) -> Pair:
-    """The targets are one place too far: there is a token left out between window and target."""
+    """The targets are one position too far: a token is skipped between window and target."""
     inputs, targets = _windows(tokens, reach)
     return inputs[:-1], targets[1:]
 
 
 def last_window_lost(tokens: np.ndarray, reach: int) -> Pair:
-    """The last example is missing. N tokens have N - reach windows with something behind them."""
+    """The last example is missing. N tokens have N - reach windows with a token after them."""
     inputs, targets = _windows(tokens, reach)
     return inputs[:-1], targets[:-1]
 
 
 def cut_into_blocks(tokens: np.ndarray, reach: int) -> Pair:
-    """The text was cut into blocks that do not overlap. Every place but the first few is a target:
-    move the window by one token."""
+    """The text was cut into blocks that do not overlap. Every position but the first few is a
+    target: move the window by one token."""
     inputs, targets = _windows(tokens, reach)
     return inputs[::reach], targets[::reach]
 
 
 def targets_for_every_place(tokens: np.ndarray, reach: int) -> Pair:
-    """Each window got a target for each of its places. Here one is asked for: the token behind the
+    """Each window got a target for each of its positions. Return one: the token after the
     window."""
     inputs, targets = _windows(tokens, reach)
     return inputs, np.concatenate([inputs[:, 1:], targets[:, None]], axis=1)
@@ -77,8 +77,8 @@ def without_bend(
 def bend_at_the_end(
     ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
-    """A tanh was put behind the last layer. Logits may be any numbers; it would keep them between
-    -1 and 1."""
+    """A tanh was applied after the last layer. Logits may be any numbers; tanh would keep them
+    between -1 and 1."""
     x = table[ids].reshape(len(ids), -1)
     return ((x @ w1.T + b1).tanh() @ w2.T + b2).tanh()
 
@@ -86,7 +86,7 @@ def bend_at_the_end(
 def relu_for_tanh(
     ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
-    """The bend is a ReLU. This network has tanh, as in Bengio's: (…).tanh()."""
+    """The activation is a ReLU. This network uses tanh, as in Bengio's: (…).tanh()."""
     x = table[ids].reshape(len(ids), -1)
     return (x @ w1.T + b1).relu() @ w2.T + b2
 
@@ -94,7 +94,7 @@ def relu_for_tanh(
 def sigmoid_for_tanh(
     ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
-    """The bend is a sigmoid. This network has tanh, as in Bengio's: (…).tanh()."""
+    """The activation is a sigmoid. This network uses tanh, as in Bengio's: (…).tanh()."""
     x = table[ids].reshape(len(ids), -1)
     return (x @ w1.T + b1).sigmoid() @ w2.T + b2
 
@@ -102,8 +102,8 @@ def sigmoid_for_tanh(
 def one_vector(
     ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
-    """The vectors were added or averaged, or only one was taken, and w1 does not fit: it reads all
-    of them, in their order. Put them side by side: reshape(len(ids), -1)."""
+    """The vectors were added or averaged, or only one was used, so w1 does not fit: it reads all of
+    them, in order. Put them side by side: reshape(len(ids), -1)."""
     return (table[ids].sum(1) @ w1.T + b1).tanh() @ w2.T + b2
 
 
@@ -111,7 +111,7 @@ def columns_side_by_side(
     ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
     """The numbers were put side by side in another order: first all first entries of the vectors,
-    then all second ones. Each token's vector stays together."""
+    then all second ones. Keep each token's vector together."""
     x = table[ids].transpose(1, 2).reshape(len(ids), -1)
     return (x @ w1.T + b1).tanh() @ w2.T + b2
 
@@ -125,8 +125,8 @@ def bias_forgotten(
 
 
 def one_window_too_many(tokens: np.ndarray, reach: int) -> Pair:
-    """There is one window too many: the last one has nothing behind it, and no target. There are
-    N - reach."""
+    """There is one window too many: the last one has no token after it, so no target. There are N -
+    reach."""
     count = len(tokens) - reach + 1
     return np.stack([tokens[i : i + reach] for i in range(count)]), tokens[reach:]
 
@@ -140,7 +140,7 @@ def table_off_the_tape(
     ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
     """The numbers are right, but the embeddings have forgotten that they come from the table
-    (.data), and no gradient finds its way back to it: table[ids]."""
+    (.data), so no gradient can flow back to it: table[ids]."""
     x = Tensor(table.data[ids].reshape(len(ids), -1))
     return (x @ w1.T + b1).tanh() @ w2.T + b2
 
@@ -154,14 +154,14 @@ def bias_of_the_hidden_layer_forgotten(
 
 
 def padded(tokens: np.ndarray, reach: int) -> Pair:
-    """The text was padded in front, so that its first tokens are targets too. Here only whole
-    windows of the text count: N - reach of them."""
+    """The text was padded at the start, so its first tokens are targets too. Here only complete
+    windows count: N - reach of them."""
     return _windows(np.concatenate([np.zeros(reach, tokens.dtype), tokens]), reach)
 
 
 def made_probabilities(
     ids: np.ndarray, table: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
-    """These are probabilities. The logits are asked for, before any softmax: the loss makes it."""
+    """These are probabilities. Return the logits, before any softmax: the loss applies it."""
     x = table[ids].reshape(len(ids), -1)
     return ((x @ w1.T + b1).tanh() @ w2.T + b2).softmax(-1)

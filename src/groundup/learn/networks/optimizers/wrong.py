@@ -51,7 +51,7 @@ REPLACES = {
 def step_with_the_gradient(
     w: Array, g: Array, v: Array, lr: float, momentum: float
 ) -> tuple[Array, Array]:
-    """The step was taken with g; the momentum v is remembered and never used."""
+    """The step was taken with g; the momentum v is stored but never used."""
     return w - lr * g, momentum * v + g
 
 
@@ -64,22 +64,22 @@ def averaged_momentum(
 
 
 def old_momentum(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
-    """The step was taken with v from before. First the new v, then the step with it."""
+    """The step was taken with the old v. Compute the new v first, then step with it."""
     return w - lr * v, momentum * v + g
 
 
 def rate_in_the_memory(
     w: Array, g: Array, v: Array, lr: float, momentum: float
 ) -> tuple[Array, Array]:
-    """The learning rate was put into v. Here v remembers gradients, and the rate multiplies the
-    step alone."""
+    """The learning rate was put into v. Here v accumulates gradients, and the rate multiplies only
+    the step."""
     v = momentum * v + lr * g
     return w - v, v
 
 
 def velocity(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
-    """This v is a velocity, with the rate and the minus in it. Here v remembers gradients,
-    v = μ v + g, and the step is w - lr · v."""
+    """This v is a velocity, which includes the rate and the minus sign. Here v accumulates
+    gradients, v = μ v + g, and the step is w - lr · v."""
     v = momentum * v - lr * g
     return w + v, v
 
@@ -91,7 +91,7 @@ def uphill(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Ar
 
 
 def in_place(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
-    """+= and -= change the arrays that came in. Write w = w - …, which makes new ones."""
+    """+= and -= change the input arrays. Write w = w - …, which makes new ones."""
     v *= momentum
     v += g
     w -= lr * v
@@ -102,8 +102,8 @@ def no_unbiasing(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The hats are missing: m and s began at 0 and are too small at first. Divide them by
-    1 - βᵗ."""
+    """The hats are missing: m and s start at 0 and are too small at first. Divide them by 1 -
+    βᵗ."""
     w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
     return w - lr * m / (s**0.5 + eps), m, s
 
@@ -112,8 +112,8 @@ def decay_in_the_gradient(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The decay was added to the gradient, as in Adam with L2. AdamW shrinks w beside it:
-    w - lr · weight_decay · w."""
+    """The decay was added to the gradient, as in Adam with L2. AdamW shrinks w separately: w - lr ·
+    weight_decay · w."""
     return _adam(w, g + weight_decay * w, m, s, t, lr, beta1, beta2, eps, 0.0)
 
 
@@ -121,7 +121,7 @@ def decay_without_rate(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The decay is not multiplied by the learning rate: each step takes η λ w away."""
+    """The decay is not multiplied by the learning rate: each step subtracts η λ w."""
     return _adam(w, g, m, s, t, lr, beta1, beta2, eps, weight_decay / lr)
 
 
@@ -137,7 +137,7 @@ def eps_inside_the_root(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """ε was put under the root. It stands outside: √ŝ + ε."""
+    """ε was put under the root. It belongs outside: √ŝ + ε."""
     w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
     m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
     return w - lr * m_hat / (s_hat + eps) ** 0.5, m, s
@@ -178,8 +178,8 @@ def steps_from_zero(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The hats are one step behind: t is 1 in the first step, so that 1 - βᵗ is 1 - β there; take t
-    as it comes."""
+    """The hats are one step behind: t is 1 in the first step, so that 1 - βᵗ is 1 - β there; use
+    the given t."""
     return _adam(w, g, m, s, t + 1, lr, beta1, beta2, eps, weight_decay)
 
 
@@ -187,7 +187,7 @@ def hats_remembered(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """m and s came back with their hats on, and the next step would unbias them again. The hats
+    """m and s were returned with their hats on, so the next step would correct them again. The hats
     are for this step only."""
     w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, eps, weight_decay)
     return w, m / (1 - beta1**t), s / (1 - beta2**t)
@@ -205,8 +205,8 @@ def own_betas(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The usual numbers 0.9, 0.999 and 1e-8 are written into the function. Take beta1, beta2 and
-    eps as they come: pre-training, for one, has others."""
+    """The usual numbers 0.9, 0.999 and 1e-8 are fixed in the function. Use the given beta1, beta2
+    and eps: pre-training, for example, uses other values."""
     return _adam(w, g, m, s, t, lr, 0.9, 0.999, 1e-8, weight_decay)
 
 
@@ -223,8 +223,8 @@ def decay_after_the_step(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The weights decayed after the step, so that the step itself was shrunk, too. First
-    w ← w - η λ w, then the step."""
+    """The weights decayed after the step, so the step itself shrank, too. First w ← w - η λ w, then
+    the step."""
     w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, eps, 0.0)
     return w - lr * weight_decay * w, m, s
 
@@ -233,8 +233,8 @@ def eps_not_scaled_and_decay_after(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """Two things differ, as in some lectures. ε is added to √s without its hat, and it belongs to
-    √ŝ: lr · m̂ / (√ŝ + ε). And the weights decayed after the step: first w ← w - η λ w, then the
+    """Two things differ, as in some lectures. ε is added to √s without its hat; it belongs to √ŝ:
+    lr · m̂ / (√ŝ + ε). And the weights decayed after the step: first w ← w - η λ w, then the
     step."""
     w, m, s = eps_not_scaled(w, g, m, s, t, lr, beta1, beta2, eps, 0.0)
     return w - lr * weight_decay * w, m, s
@@ -244,7 +244,7 @@ def only_m_unbiased(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """Only m has its hat. s began at 0 as well and is too small at first: divide it by 1 - β₂ᵗ."""
+    """Only m has its hat. s starts at 0 as well and is too small at first: divide it by 1 - β₂ᵗ."""
     w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
     return w - lr * m / (1 - beta1**t) / (s**0.5 + eps), m, s
 
@@ -253,7 +253,7 @@ def only_s_unbiased(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """Only s has its hat. m began at 0 as well and is too small at first: divide it by 1 - β₁ᵗ."""
+    """Only s has its hat. m starts at 0 as well and is too small at first: divide it by 1 - β₁ᵗ."""
     w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
     return w - lr * m / ((s / (1 - beta2**t)) ** 0.5 + eps), m, s
 
@@ -262,7 +262,7 @@ def hats_exchanged(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The hats are exchanged: m is divided by 1 - β₁ᵗ, and s by 1 - β₂ᵗ."""
+    """The hats are exchanged: divide m by 1 - β₁ᵗ and s by 1 - β₂ᵗ."""
     w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
     m_hat, s_hat = m / (1 - beta2**t), s / (1 - beta1**t)
     return w - lr * m_hat / (s_hat**0.5 + eps), m, s
@@ -272,7 +272,7 @@ def hats_of_the_first_step(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """Each hat divides by 1 - β, which is right in the first step alone. It is 1 - βᵗ: β to the
+    """Each hat divides by 1 - β, which is right only in the first step. It is 1 - βᵗ: β to the
     power of t."""
     return _adam(w, g, m, s, 1, lr, beta1, beta2, eps, weight_decay)
 
@@ -281,7 +281,7 @@ def step_uphill(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The sign is turned: the step is added, and it walks uphill. Subtract it."""
+    """The sign is flipped: the step is added, so it goes uphill. Subtract it."""
     return _adam(w, g, m, s, t, -lr, beta1, beta2, eps, -weight_decay)
 
 
@@ -289,8 +289,8 @@ def decay_by_the_gradient(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The decay takes a part of the gradient away. It shrinks the weights themselves:
-    w - lr · weight_decay · w."""
+    """The decay subtracts a part of the gradient. It must shrink the weights themselves: w - lr ·
+    weight_decay · w."""
     w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, eps, 0.0)
     return w - lr * weight_decay * g, m, s
 
@@ -331,8 +331,8 @@ def weights_exchanged(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """Old and new are exchanged in the averages: what was remembered is multiplied by β, and what
-    is new by 1 - β."""
+    """Old and new are exchanged in the averages: multiply the old average by β and the new value by
+    1 - β."""
     w = w - lr * weight_decay * w
     m = (1 - beta1) * m + beta1 * g
     s = (1 - beta2) * s + beta2 * g * g
@@ -343,7 +343,7 @@ def sums_for_averages(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The factor 1 - β is missing: m and s are averages, and the new gradient gets only that weight
+    """The factor 1 - β is missing: m and s are averages, and the new gradient has only this weight
     in them."""
     w = w - lr * weight_decay * w
     m, s = beta1 * m + g, beta2 * s + g * g
@@ -365,8 +365,8 @@ def hat_of_step_zero(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The power in the hats is t - 1, which is 0 in the first step: 1 - β⁰ is 0, and the step is no
-    number. t is 1 in the first step; take it as it comes."""
+    """The power in the hats is t - 1, which is 0 in the first step: 1 - β⁰ is 0, and the step is
+    not a number. t is 1 in the first step; use it as given."""
     return _adam(w, g, m, s, t - 1, lr, beta1, beta2, eps, weight_decay)
 
 
@@ -374,8 +374,8 @@ def eps_beside_the_step(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """Division comes before addition, so that ε was added to the weights. Put brackets around
-    (√ŝ + ε)."""
+    """Division comes before addition, so ε was added to the weights. Put brackets around (√ŝ +
+    ε)."""
     w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, 0.0, weight_decay)
     return w + eps, m, s
 
@@ -392,7 +392,7 @@ def grows_by_the_decay(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The sign of the decay is turned, and the weights grow by it: w - lr · weight_decay · w."""
+    """The sign of the decay is flipped, so the weights grow: w - lr · weight_decay · w."""
     return _adam(w, g, m, s, t, lr, beta1, beta2, eps, -weight_decay)
 
 
@@ -405,7 +405,7 @@ def memory_first(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tu
 def memory_left_as_it_was(
     w: Array, g: Array, v: Array, lr: float, momentum: float
 ) -> tuple[Array, Array]:
-    """The step is right, and the old v is returned. The next step goes on from the new one."""
+    """The step is right, but the old v is returned. The next step continues from the new one."""
     return w - lr * (momentum * v + g), v
 
 
@@ -413,8 +413,8 @@ def hats_of_the_old_averages(
     w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
     beta1: float, beta2: float, eps: float, weight_decay: float,
 ) -> Triple:  # fmt: skip
-    """The step is made from the averages before this gradient. Update m and s first, then take
-    their hats."""
+    """The step uses the averages from before this gradient. Update m and s first, then take their
+    hats."""
     new_w, new_m, new_s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
     step = m / (1 - beta1**t) / ((s / (1 - beta2**t)) ** 0.5 + eps)
     return new_w - lr * step, new_m, new_s

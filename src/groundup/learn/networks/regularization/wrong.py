@@ -31,36 +31,37 @@ REPLACES = {
 
 
 def not_scaled(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
-    """What is kept was not divided by 1 - p: the sum shrinks in training, and evaluation would see
-    larger numbers than the network ever learned with."""
+    """The kept numbers were not divided by 1 - p: the sum shrinks in training, and evaluation would
+    see larger numbers than the network was trained with."""
     return x * (u >= p) if training else x
 
 
 def scaled_by_the_chance(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
-    """What is kept was divided by p. It is kept with chance 1 - p: divide by that."""
+    """The kept numbers were divided by p. A number is kept with probability 1 - p: divide by
+    that."""
     return x * (u >= p) / p if training else x
 
 
 def kept_and_dropped_exchanged(
     x: np.ndarray, p: float, u: np.ndarray, training: bool
 ) -> np.ndarray:
-    """Kept and dropped are exchanged: p is the chance to be dropped, where u < p."""
+    """Kept and dropped are exchanged: p is the probability to be dropped, where u < p."""
     return x * (u < p) / (1 - p) if training else x
 
 
 def always_on(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
-    """In evaluation nothing is dropped: return x as it is where training is False."""
+    """In evaluation nothing is dropped: return x unchanged if training is False."""
     return x * (u >= p) / (1 - p)
 
 
 def scaled_in_evaluation(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
-    """Evaluation multiplies by 1 - p, as the oldest dropout did. Here training divides already, and
-    evaluation leaves x alone."""
+    """Evaluation multiplies by 1 - p, as the oldest dropout did. Here training already divides, and
+    evaluation leaves x unchanged."""
     return x * (u >= p) / (1 - p) if training else x * (1 - p)
 
 
 def multiplied(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
-    """What is kept was multiplied by 1 - p and became smaller still. Divide."""
+    """The kept numbers were multiplied by 1 - p and became even smaller. Divide."""
     return x * (u >= p) * (1 - p) if training else x
 
 
@@ -70,7 +71,7 @@ def equal_dropped(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.
 
 
 def never_stops(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """This goes on to the end. It has to stop once `patience` evaluations in a row have brought no
+    """This goes on to the end. It must stop once `patience` evaluations in a row have brought no
     new best."""
     return len(losses) - 1, int(np.argmin(losses))
 
@@ -89,14 +90,14 @@ def any_rise(losses: Sequence[float], patience: int) -> tuple[int, int]:
 
 
 def best_is_the_last(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """The second number is where the training stopped. The weights that are kept are those of the
-    best evaluation, before that."""
+    """The second number is the index where training stopped. Return the index of the best
+    evaluation before that, whose weights are kept."""
     stopped, _ = _stopped(losses, patience)
     return stopped, stopped
 
 
 def equal_counts_as_better(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """An equal loss was taken for a better one. Only a lower one is: <, not <=."""
+    """An equal loss was counted as better. Only a lower one is: <, not <=."""
     best = 0
     for i, loss in enumerate(losses):
         if loss <= losses[best]:
@@ -112,14 +113,14 @@ def one_more(losses: Sequence[float], patience: int) -> tuple[int, int]:
 
 
 def best_of_all(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """The best was sought in all losses, also in those after the stop, which training never
-    saw."""
+    """The best was searched in all losses, including those after the stop, which training never
+    reached."""
     return _stopped(losses, patience)[0], int(np.argmin(losses))
 
 
 def first_guess(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """The best loss begins at some number that was thought large enough, and larger losses are
-    never better than it. Begin with the first loss, or with infinity."""
+    """The best loss starts at a fixed number, and losses above it never count as better. Start with
+    the first loss, or with infinity."""
     best, lowest = 0, 100.0
     for i, loss in enumerate(losses):
         if loss < lowest:
@@ -130,7 +131,7 @@ def first_guess(losses: Sequence[float], patience: int) -> tuple[int, int]:
 
 
 def little_does_not_count(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """A loss has to be better by some margin to count. Anything below the best is better."""
+    """A loss must be better by some margin to count here. Anything below the best is better."""
     best = 0
     for i, loss in enumerate(losses):
         if loss < losses[best] - 1e-3:
@@ -151,20 +152,18 @@ def _stopped(losses: Sequence[float], patience: int) -> tuple[int, int]:
 
 
 def upper_part_dropped(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
-    """As many were dropped as should be, and they are others: those with u >= 1 - p. Drop where
-    u < p."""
+    """The right number was dropped, but the wrong ones: those with u >= 1 - p. Drop where u < p."""
     return x * (u < 1 - p) / (1 - p) if training else x
 
 
 def off_in_training(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
-    """Training and evaluation are exchanged: drop where training is True, and return x as it is
-    where it is False."""
+    """Training and evaluation are exchanged: drop if training is True, and return x unchanged if it
+    is False."""
     return x if training else x * (u >= p) / (1 - p)
 
 
 def never_begins_anew(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """The count of evaluations without a new best is never set back. Each new best begins it anew,
-    at 0."""
+    """The count of evaluations without a new best is never reset. Each new best resets it to 0."""
     best, bad = 0, 0
     for i in range(1, len(losses)):
         if losses[i] < losses[best]:
@@ -177,13 +176,13 @@ def never_begins_anew(losses: Sequence[float], patience: int) -> tuple[int, int]
 
 
 def loss_for_its_place(losses: Sequence[float], patience: int) -> tuple[int, float]:
-    """The second number is the best loss. Its index is asked for."""
+    """The second number is the best loss. Return its index."""
     stopped, best = _stopped(losses, patience)
     return stopped, losses[best]
 
 
 def one_past_the_end(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """Where nothing stops the training it ends at the last index, and that is len(losses) - 1."""
+    """If nothing stops the training, it ends at the last index, len(losses) - 1."""
     stopped, best = _stopped(losses, patience)
     return (stopped if stopped - best >= patience else len(losses)), best
 
@@ -191,13 +190,13 @@ def one_past_the_end(losses: Sequence[float], patience: int) -> tuple[int, int]:
 def scaled_in_evaluation_alone(
     x: np.ndarray, p: float, u: np.ndarray, training: bool
 ) -> np.ndarray:
-    """That is the oldest dropout: training leaves the size as it is, and evaluation multiplies by
-    1 - p. Here training divides by 1 - p, and evaluation leaves x alone."""
+    """That is the oldest dropout: training does not rescale, and evaluation multiplies by 1 - p.
+    Here training divides by 1 - p, and evaluation leaves x unchanged."""
     return x * (u >= p) if training else x * (1 - p)
 
 
 def best_and_end_exchanged(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """The two are exchanged: first where it stops, then the best one."""
+    """The two are exchanged: return the index where it stops first, then that of the best."""
     best = 0
     for i, loss in enumerate(losses):
         if loss < losses[best]:

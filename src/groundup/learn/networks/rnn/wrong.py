@@ -32,7 +32,7 @@ REPLACES = {
 def without_bend(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """The tanh is missing: without it the state grows or dies out, step by step."""
+    """The tanh is missing: without it the state grows or vanishes, step by step."""
     return _sum(x, h, w_ih, w_hh, b_ih, b_hh)
 
 
@@ -44,7 +44,7 @@ def one_bias(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh:
 def state_bent_alone(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """Both halves were bent and then added. The sum is taken first, and bent once."""
+    """tanh was applied to both halves before adding. Add first, then apply tanh once."""
     zero = h * 0
     ours = _sum(x, zero, w_ih, w_hh, b_ih, None).tanh()
     return ours + _sum(x * 0, h, w_ih, w_hh, None, b_hh).tanh()
@@ -60,7 +60,7 @@ def weights_exchanged(
 def not_transposed(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """w_hh is square, so that h @ w_hh runs, and it is the wrong product: rows are neurons, so
+    """w_hh is square, so h @ w_hh runs, but it is the wrong product: rows are neurons, so
     transpose, h @ w_hh.T."""
     return _sum(x, h, w_ih, w_hh.T, b_ih, b_hh).tanh()
 
@@ -68,21 +68,21 @@ def not_transposed(
 def state_ignored(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """The old state does not count: without h @ w_hh.T the network remembers nothing."""
+    """The old state is not used: without h @ w_hh.T the network remembers nothing."""
     z = x @ w_ih.T
     z = z if b_ih is None else z + b_ih
     return (z if b_hh is None else z + b_hh).tanh()
 
 
 def bias_always(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
-    """The biases may be None, and then nothing is to be added: ask before you add."""
+    """The biases may be None; then nothing is added: check before you add."""
     return (x @ w_ih.T + b_ih + h @ w_hh.T + b_hh).tanh()  # type: ignore[operator]
 
 
 def asked_of_one(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """Each bias may be None on its own: ask each one before you add it, and not b_ih for both."""
+    """Each bias may be None on its own: check each one before you add it, not b_ih for both."""
     z = x @ w_ih.T + h @ w_hh.T
     return (z if b_ih is None else z + b_ih + b_hh).tanh()  # type: ignore[operator]
 
@@ -90,8 +90,8 @@ def asked_of_one(
 def asked_of_both(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """A bias whose fellow is None was left out. Each may be None on its own: ask each before you
-    add it."""
+    """A bias was left out because the other is None. Each may be None on its own: check each before
+    you add it."""
     z = x @ w_ih.T + h @ w_hh.T
     return (z if b_ih is None or b_hh is None else z + b_ih + b_hh).tanh()
 
@@ -99,23 +99,22 @@ def asked_of_both(
 def always_the_first_state(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """Every step began with the first state. Each one goes on with the state of the one before:
-    h = step(…)."""
+    """Every step started from the first state. Each one continues from the state before it: h =
+    step(…)."""
     return stack([solution.step(x[t], h, w_ih, w_hh, b_ih, b_hh) for t in range(len(x))])
 
 
 def last_state_alone(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """Only the last state is returned. The states after every step are asked for."""
+    """Only the last state is returned. Return the states after every step."""
     return solution.rnn(x, h, w_ih, w_hh, b_ih, b_hh)[-1]
 
 
 def with_the_first_state(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """The state from before the first step is among the results. They begin with the one after
-    it."""
+    """The results include the state before the first step. They start with the state after it."""
     states = solution.rnn(x, h, w_ih, w_hh, b_ih, b_hh)
     return stack([h, *(states[t] for t in range(len(x)))])
 
@@ -143,8 +142,7 @@ def _sum(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bia
 def asked_for_truth(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """`if b_ih` asks several numbers at once whether they are true. Ask whether there is one:
-    b_ih is not None."""
+    """`if b_ih` tests the truth of several numbers at once. Test for None: b_ih is not None."""
     z = x @ w_ih.T + h @ w_hh.T
     z = z + b_ih if b_ih else z
     return (z + b_hh if b_hh else z).tanh()
@@ -163,29 +161,29 @@ def no_bias(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: 
 def relu_for_tanh(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """The bend is a ReLU. This network has tanh: (…).tanh()."""
+    """The activation is a ReLU. This network uses tanh: (…).tanh()."""
     return _sum(x, h, w_ih, w_hh, b_ih, b_hh).relu()
 
 
 def before_the_step(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """Each state was put away before its step, so that the first one is among them and the last is
-    not. First the step, then append."""
+    """Each state was stored before its step, so the first one is included and the last is not. Take
+    the step first, then append."""
     states = solution.rnn(x, h, w_ih, w_hh, b_ih, b_hh)
     return stack([h, *(states[t] for t in range(len(x) - 1))])
 
 
 def zeros_first(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
-    """The first step began with zeros. It begins with the state that is given, h."""
+    """The first step started with zeros. Start with the given state, h."""
     return solution.rnn(x, h * 0, w_ih, w_hh, b_ih, b_hh)
 
 
 def cut_at_each_step(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
 ) -> Tensor:
-    """The states are right, but each step forgets how the state before it was computed (.data), and
-    no gradient goes back through time."""
+    """The states are right, but each step forgets how the state before it was computed (.data), so
+    no gradient flows back through time."""
     states = []
     for t in range(len(x)):
         h = solution.step(x[t], Tensor(h.data), w_ih, w_hh, b_ih, b_hh)

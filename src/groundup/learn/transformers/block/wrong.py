@@ -1,4 +1,4 @@
-"""What goes wrong in a block."""
+"""The commonest mistakes in a block."""
 
 from collections.abc import Callable
 
@@ -47,14 +47,14 @@ REPLACES = {
 
 
 def mean_taken_away(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """That is LayerNorm: it takes the mean away. RMSNorm divides by the root of the mean square,
-    and takes nothing away."""
+    """That is LayerNorm: it subtracts the mean. RMSNorm only divides by the root of the mean
+    square."""
     apart = x - x.mean(-1, keepdim=True)
     return weight * apart * torch.rsqrt(apart.square().mean(-1, keepdim=True) + eps)
 
 
 def eps_outside(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """eps is added after the root. It belongs under it, to the mean square."""
+    """eps is added after the root. Add it under the root, to the mean square."""
     return weight * x / (x.square().mean(-1, keepdim=True).sqrt() + eps)
 
 
@@ -65,17 +65,17 @@ def sum_of_squares(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def weight_forgotten(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The weight is not used: multiply each feature with its gain at last."""
+    """The weight is not used: multiply each feature by its gain at the end."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
 def activation_on_up(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
-    """silu is applied to up. It belongs to the gate: silu(gate(x)) * up(x)."""
+    """silu is applied to up. Apply it to the gate: silu(gate(x)) * up(x)."""
     return down(gate(x) * silu(up(x)))
 
 
 def sigmoid_gate(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
-    """The gate goes through a sigmoid, which is GLU. silu(z) is z * sigmoid(z)."""
+    """The gate uses a sigmoid, which is GLU. silu(z) is z * sigmoid(z)."""
     return down(gate(x).sigmoid() * up(x))
 
 
@@ -85,25 +85,26 @@ def gate_added(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
 
 
 def no_residual(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
-    """The parts replace the stream. They are to be added to it: x + attend(norm1(x))."""
+    """The parts replace the stream. Add them to it: x + attend(norm1(x))."""
     return feed(norm2(attend(norm1(x))))
 
 
 def norms_after(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
     """The norms come after the sums, as in the first Transformer. Here each part reads a normed
-    copy and the stream itself is never normed."""
+    copy, and the stream itself is never normed."""
     h = norm1(x + attend(x))
     return norm2(h + feed(h))
 
 
 def both_read_x(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
-    """Both parts read x. The second one reads what the first has left: norm2(h), with h = x +
+    """Both parts read x. The second one reads the result of the first: norm2(h), with h = x +
     attend(norm1(x))."""
     return x + attend(norm1(x)) + feed(norm2(x))
 
 
 def normed_stream(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
-    """What is added to is the normed copy. Add to the stream as it was: x + attend(norm1(x))."""
+    """The part's result is added to the normed copy. Add it to the stream itself: x +
+    attend(norm1(x))."""
     a = norm1(x)
     h = a + attend(a)
     b = norm2(h)
@@ -121,34 +122,34 @@ def square_of_the_mean(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def deviation(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The variance was taken, which takes the mean away first. The mean of the squares is asked
-    for: x.square().mean(-1, keepdim=True)."""
+    """The variance was taken, which subtracts the mean first. Use the mean of the squares:
+    x.square().mean(-1, keepdim=True)."""
     return weight * x * torch.rsqrt(x.var(-1, keepdim=True) + eps)
 
 
 def over_everything(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The mean runs over the whole tensor. Each vector has a mean square of its own: mean(-1,
+    """The mean is over the whole tensor. Each vector has its own mean square: mean(-1,
     keepdim=True)."""
     return weight * x * torch.rsqrt(x.square().mean() + eps)
 
 
 def own_eps(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """1e-6 is written into the function. Take eps as it comes: models have others."""
+    """1e-6 is fixed in the function. Use the given eps: models have other values."""
     return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
 
 
 def nothing_bent(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
-    """silu is missing: the gate goes through it before it multiplies."""
+    """silu is missing: apply it to the gate before multiplying."""
     return down(gate(x) * up(x))
 
 
 def product_bent(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
-    """silu is applied to the product. It belongs to the gate alone: silu(gate(x)) * up(x)."""
+    """silu is applied to the product. Apply it only to the gate: silu(gate(x)) * up(x)."""
     return down(silu(gate(x) * up(x)))
 
 
 def added_to_x(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
-    """The second part is added to x, and what the first one found is lost. Add it to h: h +
+    """The second part is added to x, so the result of the first is lost. Add it to h: h +
     feed(norm2(h))."""
     return x + feed(norm2(x + attend(norm1(x))))
 
@@ -156,7 +157,7 @@ def added_to_x(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer
 def second_part_replaces(
     x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer
 ) -> Tensor:
-    """The second part replaces the stream. It is to be added to it: h + feed(norm2(h))."""
+    """The second part replaces the stream. Add it to the stream: h + feed(norm2(h))."""
     return feed(norm2(x + attend(norm1(x))))
 
 
@@ -173,42 +174,43 @@ def first_norm_twice(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed:
 
 
 def gelu_for_silu(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
-    """The gate goes through a GELU, which is GEGLU. Here it is silu: z * sigmoid(z)."""
+    """The gate uses GELU, which is GEGLU. Use silu: z * sigmoid(z)."""
     return down(gelu(gate(x)) * up(x))
 
 
 def relu_for_silu(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
-    """The gate goes through a ReLU, which is ReGLU. Here it is silu: z * sigmoid(z)."""
+    """The gate uses ReLU, which is ReGLU. Use silu: z * sigmoid(z)."""
     return down(gate(x).relu() * up(x))
 
 
 def down_forgotten(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
-    """The third matrix is missing: down leads back to the width of x."""
+    """The third matrix is missing: down projects back to the width of x."""
     return silu(gate(x)) * up(x)
 
 
 def up_forgotten(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
-    """up is not used: the gate says how much of each feature passes, and up(x) are the features."""
+    """up is not used: the gate says how much of each feature passes, and up(x) gives the
+    features."""
     return down(silu(gate(x)))
 
 
 def both_bent(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
-    """Both went through silu. It belongs to the gate alone: silu(gate(x)) * up(x)."""
+    """silu is applied to both. Apply it only to the gate: silu(gate(x)) * up(x)."""
     return down(silu(gate(x)) * silu(up(x)))
 
 
 def norms_of_what_is_found(
     x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer
 ) -> Tensor:
-    """The norms come after the parts, on what they found. Each part *reads* a normed copy:
-    attend(norm1(x)), and what it finds is added as it is."""
+    """The norms are applied to the results of the parts. Each part *reads* a normed copy,
+    attend(norm1(x)), and its result is added without a norm."""
     h = x + norm1(attend(x))
     return h + norm2(feed(h))
 
 
 def feed_forward_first(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
-    """The feed-forward part comes first here. It comes second, and thinks about what attention has
-    found."""
+    """The feed-forward part comes first here. It comes second and works on the result of
+    attention."""
     h = x + feed(norm2(x))
     return h + attend(norm1(h))
 
@@ -222,7 +224,7 @@ def norms_exchanged(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: 
 def first_part_replaces(
     x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer
 ) -> Tensor:
-    """The first part replaces the stream. It is to be added to it: x + attend(norm1(x))."""
+    """The first part replaces the stream. Add it to the stream: x + attend(norm1(x))."""
     h = attend(norm1(x))
     return h + feed(norm2(h))
 
@@ -236,7 +238,7 @@ def second_norm_forgotten(
 
 
 def gain_beside_one(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """1 was added to the weight, as Gemma has it. Here the weight is the gain itself."""
+    """1 was added to the weight, as in Gemma. Here the weight is the gain itself."""
     return (1 + weight) * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in byte-pair encoding."""
+"""The commonest mistakes in byte-pair encoding."""
 
 import unicodedata
 from collections.abc import Callable
@@ -53,37 +53,37 @@ REPLACES = {
 
 
 def code_points(text: str) -> list[int]:
-    """`ord` gives a character's number in Unicode, which can be far above 255. Bytes are what
-    `text.encode("utf-8")` holds: "é" is two of them."""
+    """`ord` gives a character's number in Unicode, which can be far above 255.
+    `text.encode("utf-8")` gives the bytes: "é" is two of them."""
     return [ord(character) for character in text]
 
 
 def bytes_themselves(text: str) -> bytes:
-    """The bytes are right, and a list of their numbers is asked for: put list( ) around them."""
+    """The bytes are right, but return a list of their numbers: put list( ) around them."""
     return text.encode("utf-8")
 
 
 def edges_cut_off(text: str) -> list[int]:
-    """The spaces and line ends at the edges are lost. They are text as well: what a tokenizer
-    decodes must be what was encoded, so do not strip."""
+    """The spaces and line ends at the edges are lost. Decoding must give back the encoded text, so
+    do not strip."""
     return list(text.strip().encode("utf-8"))
 
 
 def small_letters(text: str) -> list[int]:
-    """The capital letters became small ones. What a tokenizer decodes must be what was encoded:
-    take the text as it is."""
+    """The capital letters became small ones. Decoding must give back the encoded text: do not
+    change it."""
     return list(text.lower().encode("utf-8"))
 
 
 def composed(text: str) -> list[int]:
-    """An "e" and the accent after it became one character, "é". They look alike and are different
-    bytes: take the text as it is, without normalizing it."""
+    """An "e" and the accent after it became one character, "é". They look alike but are different
+    bytes: do not normalize the text."""
     return list(unicodedata.normalize("NFC", text).encode("utf-8"))
 
 
 def weights_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """Each different word is counted once, however often it occurs. Add the word's weight for
-    every pair in it, and not 1."""
+    """Each different word is counted once, however often it occurs. Add the word's weight for every
+    pair in it, not 1."""
     counts: dict[tuple[int, int], int] = {}
     for word in words:
         for pair in pairwise(word):
@@ -92,7 +92,7 @@ def weights_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[
 
 
 def once_a_word(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """A pair that stands twice in a word counts twice: [1, 2, 1, 2] holds (1, 2) two times."""
+    """A pair that occurs twice in a word counts twice: [1, 2, 1, 2] contains (1, 2) two times."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
         for pair in set(pairwise(word)):
@@ -101,7 +101,7 @@ def once_a_word(words: list[list[int]], weights: list[int]) -> dict[tuple[int, i
 
 
 def order_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """(1, 2) and (2, 1) are counted as one pair, but "th" is not "ht": do not sort the two."""
+    """(1, 2) and (2, 1) are counted as one pair, but "th" is not "ht": do not sort the pair."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
         for a, b in pairwise(word):
@@ -113,8 +113,8 @@ def order_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[in
 def equal_words_overwritten(
     words: list[list[int]], weights: list[int]
 ) -> dict[tuple[int, int], int]:
-    """The same word stands there twice, and only the last of its weights counts: a dictionary from
-    word to weight keeps one of them. Go through words and weights side by side."""
+    """The same word occurs twice, and only the last of its weights counts: a dictionary from word
+    to weight keeps one of them. Go through words and weights side by side."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in {tuple(w): n for w, n in zip(words, weights, strict=True)}.items():
         for pair in pairwise(word):
@@ -123,8 +123,8 @@ def equal_words_overwritten(
 
 
 def overlapping(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """An id is used for two pairs at once: after a pair go on two places further, so that [1, 1,
-    1] with (1, 1) becomes [new, 1]."""
+    """An id is used for two pairs at once: after a pair, advance by two, so that [1, 1, 1] with (1,
+    1) becomes [new, 1]."""
     merged = []
     used = False
     for place in range(len(word)):
@@ -139,8 +139,8 @@ def overlapping(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
 
 
 def right_half_kept(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The right id of the pair is still there after the new one: a pair takes two places, so go
-    on two places further."""
+    """The right id of the pair is still there after the new one: a pair covers two ids, so advance
+    by two."""
     merged = []
     for place in range(len(word)):
         merged.append(new if tuple(word[place : place + 2]) == pair else word[place])
@@ -148,8 +148,8 @@ def right_half_kept(word: list[int], pair: tuple[int, int], new: int) -> list[in
 
 
 def first_place_only(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """Only the first place of the pair is merged. Go on to the end of the word: the pair may
-    stand there again."""
+    """Only the first occurrence of the pair is merged. Continue to the end of the word: the pair
+    may occur again."""
     for place in range(len(word)):
         if tuple(word[place : place + 2]) == pair:
             return [*word[:place], new, *word[place + 2 :]]
@@ -157,8 +157,8 @@ def first_place_only(word: list[int], pair: tuple[int, int], new: int) -> list[i
 
 
 def ids_as_text(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The ids were joined to a text, in which "1 2" also stands within "11 2" and "1 23". Compare
-    the numbers themselves, not their digits."""
+    """The ids were joined into a string, in which "1 2" also occurs within "11 2" and "1 23".
+    Compare the numbers themselves, not their digits."""
     text = " ".join(map(str, word)).replace("{} {}".format(*pair), str(new))
     return [int(one) for one in text.split()]
 
@@ -170,8 +170,8 @@ def list_against_tuple(word: list[int], pair: tuple[int, int], new: int) -> list
 
 
 def across_words(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """The last id of a word and the first of the next one were counted as a pair. Words stand
-    apart: look for pairs within each."""
+    """The last id of a word and the first of the next one were counted as a pair. Look for pairs
+    only within each word."""
     counts: dict[tuple[int, int], int] = {}
     ids = [(one, weight) for word, weight in zip(words, weights, strict=True) for one in word]
     for (a, weight), (b, _) in pairwise(ids):
@@ -185,7 +185,7 @@ def last_pair_forgotten(words: list[list[int]], weights: list[int]) -> dict[tupl
 
 
 def every_other_pair(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """Pairs were counted two places apart. They overlap: [1, 2, 3] holds (1, 2) and (2, 3)."""
+    """Only every other pair was counted. Pairs overlap: [1, 2, 3] contains (1, 2) and (2, 3)."""
     apart = [word[i : i + 2] for word in words for i in range(0, len(word), 2)]
     often = [n for word, n in zip(words, weights, strict=True) for _ in range(0, len(word), 2)]
     return _count_in(apart, often)
@@ -200,8 +200,8 @@ def _count_in(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int
 
 
 def last_id_lost(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The last id is lost where no pair takes it: the loop ends before it. Go on to the end of the
-    word."""
+    """The last id is lost if it is not in a pair, since the loop ends before it. Continue to the
+    end of the word."""
     merged, place = [], 0
     while place < len(word) - 1:
         found = (word[place], word[place + 1]) == pair
@@ -211,8 +211,8 @@ def last_id_lost(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
 
 
 def from_the_right(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The pairs were taken from right to left: of [1, 1, 1] and (1, 1) the first two are merged,
-    and it becomes [new, 1]."""
+    """The pairs were merged from right to left. In [1, 1, 1], merging (1, 1) takes the first two:
+    [new, 1]."""
     merged, place = [], len(word) - 1
     while place >= 0:
         found = place > 0 and (word[place - 1], word[place]) == pair
@@ -222,8 +222,8 @@ def from_the_right(word: list[int], pair: tuple[int, int], new: int) -> list[int
 
 
 def used_up(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """An id that was counted in one pair was used up. That is how merge works; here pairs overlap,
-    and [1, 1, 1] holds (1, 1) twice."""
+    """An id that was counted in one pair was not used again. merge works that way, but here pairs
+    overlap: [1, 1, 1] contains (1, 1) twice."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
         ends: dict[tuple[int, int], int] = {}
@@ -237,8 +237,8 @@ def used_up(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int],
 def neighbor_beyond_the_end(
     words: list[list[int]], weights: list[int]
 ) -> dict[tuple[int, int], int]:
-    """The last id of a word has no right neighbor: end one place earlier, range(len(word) - 1), or
-    look at zip(word, word[1:])."""
+    """The last id of a word has no right neighbor: end one position earlier, range(len(word) - 1),
+    or look at zip(word, word[1:])."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
         for place in range(len(word)):
@@ -248,7 +248,7 @@ def neighbor_beyond_the_end(
 
 
 def not_there_yet(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """`counts[pair] += weight` looks up a pair that is not in the dictionary yet. Take 0 for it:
+    """`counts[pair] += weight` looks up a pair that is not in the dictionary yet. Use 0 for it:
     counts[pair] = counts.get(pair, 0) + weight, or a collections.Counter."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
@@ -258,7 +258,7 @@ def not_there_yet(words: list[list[int]], weights: list[int]) -> dict[tuple[int,
 
 
 def written_over(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """A pair that comes again has its count written over by the last weight. Add to what is there:
+    """The count of a repeated pair is overwritten by the last weight. Add to the count:
     counts[pair] = counts.get(pair, 0) + weight."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
@@ -268,8 +268,8 @@ def written_over(words: list[list[int]], weights: list[int]) -> dict[tuple[int, 
 
 
 def begun_with_one(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """The first time a pair comes it counts 1, whatever its word's weight is. It counts the weight
-    then as well."""
+    """The first occurrence of a pair counts 1, whatever its word's weight is. Count the weight then
+    as well."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
         for pair in pairwise(word):
@@ -278,8 +278,8 @@ def begun_with_one(words: list[list[int]], weights: list[int]) -> dict[tuple[int
 
 
 def begun_with_zero(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """The first time a pair comes it does not count: it is put into the dictionary with 0, and its
-    weight is not added."""
+    """The first occurrence of a pair does not count: the pair is put into the dictionary with 0,
+    and its weight is not added."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
         for pair in pairwise(word):
@@ -290,8 +290,8 @@ def begun_with_zero(words: list[list[int]], weights: list[int]) -> dict[tuple[in
 def begun_with_one_too_many(
     words: list[list[int]], weights: list[int]
 ) -> dict[tuple[int, int], int]:
-    """Every count is one too large: a pair that is not there yet has 0, counts.get(pair, 0), and
-    not 1."""
+    """Every count is one too large: the count of a new pair starts at 0, counts.get(pair, 0), not
+    at 1."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
         for pair in pairwise(word):
@@ -300,26 +300,26 @@ def begun_with_one_too_many(
 
 
 def first_word_alone(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """Only the first word is counted: does the `return` stand in the loop? It belongs behind it,
-    as far to the left as the `for`."""
+    """Only the first word is counted: is the `return` inside the loop? It belongs after the loop,
+    indented like the `for`."""
     return _count_in(words[:1], weights[:1])
 
 
 def last_word_alone(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """Only the last word is counted: each word begins a new dictionary. Make it once, before the
+    """Only the last word is counted: each word starts a new dictionary. Create it once, before the
     loop."""
     return _count_in(words[-1:], weights[-1:])
 
 
 def words_repeated(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """Each word was written as often as it occurs, in a row, which makes pairs of its last id and
-    its first. Add the weight for each of its pairs instead."""
+    """Each word was repeated as often as it occurs, which creates pairs of its last id and its
+    first. Add the weight for each of its pairs instead."""
     repeated = [word * weight for word, weight in zip(words, weights, strict=True)]
     return _count_in(repeated, [1] * len(repeated))
 
 
 def every_two_ids(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """Any two ids of a word were counted. Only neighbors are a pair: zip(word, word[1:])."""
+    """Any two ids of a word were counted. Only neighbors form a pair: zip(word, word[1:])."""
     counts: dict[tuple[int, int], int] = {}
     for word, weight in zip(words, weights, strict=True):
         for pair in combinations(word, 2):
@@ -328,13 +328,13 @@ def every_two_ids(words: list[list[int]], weights: list[int]) -> dict[tuple[int,
 
 
 def turned_around(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """The pairs are turned around: the left neighbor comes first, (word[i], word[i + 1])."""
+    """The pairs are reversed: the left neighbor comes first, (word[i], word[i + 1])."""
     return {(b, a): count for (a, b), count in _count_in(words, weights).items()}
 
 
 def beyond_the_end(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The last id has no right neighbor, and word[i + 1] looks for one. Ask whether there is one
-    first: i + 1 < len(word)."""
+    """The last id has no right neighbor, but word[i + 1] reads one. Check first that it exists: i +
+    1 < len(word)."""
     merged, place = [], 0
     while place < len(word):
         found = (word[place], word[place + 1]) == pair
@@ -344,8 +344,8 @@ def beyond_the_end(word: list[int], pair: tuple[int, int], new: int) -> list[int
 
 
 def beyond_an_end_that_looks_right(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """Where the word ends with the first id of the pair, word[i + 1] looks for a neighbor that is
-    not there. Ask whether there is one first: i + 1 < len(word)."""
+    """If the word ends with the first id of the pair, word[i + 1] reads a neighbor that does not
+    exist. Check first that it exists: i + 1 < len(word)."""
     merged, place = [], 0
     while place < len(word):
         found = word[place] == pair[0] and word[place + 1] == pair[1]
@@ -355,8 +355,8 @@ def beyond_an_end_that_looks_right(word: list[int], pair: tuple[int, int], new: 
 
 
 def shrinks_underway(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The list becomes shorter while the loop goes on to its first length. Append what you find to
-    a new list, with a `while` loop over the old one."""
+    """The list gets shorter while the loop runs to its original length. Append to a new list, with
+    a `while` loop over the old one."""
     merged = list(word)
     for place in range(len(merged) - 1):
         if (merged[place], merged[place + 1]) == pair:
@@ -365,7 +365,7 @@ def shrinks_underway(word: list[int], pair: tuple[int, int], new: int) -> list[i
 
 
 def left_half_kept(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The left id of the pair is still there before the new one, which takes the place of both."""
+    """The left id of the pair is still there before the new one, which replaces both."""
     merged, place = [], 0
     while place < len(word):
         found = tuple(word[place : place + 2]) == pair
@@ -375,7 +375,7 @@ def left_half_kept(word: list[int], pair: tuple[int, int], new: int) -> list[int
 
 
 def pair_kept(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The pair is still there beside the new id, which takes its place: append one or the other."""
+    """The pair is still there next to the new id, which replaces it: append one or the other."""
     merged, place = [], 0
     while place < len(word):
         found = tuple(word[place : place + 2]) == pair
@@ -385,8 +385,8 @@ def pair_kept(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
 
 
 def next_one_unseen(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """After a pair the next id was taken as it is, though another pair may begin there: only where
-    no pair was found is word[i] appended (`else`)."""
+    """After a pair, the next id was copied, though another pair may start there. Append word[i]
+    only if no pair was found (`else`)."""
     merged, place = [], 0
     while place < len(word):
         if tuple(word[place : place + 2]) == pair:
@@ -398,8 +398,8 @@ def next_one_unseen(word: list[int], pair: tuple[int, int], new: int) -> list[in
 
 
 def next_one_beyond(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """After a pair the next id was taken as it is, and at the end of the word there is none. Only
-    where no pair was found is word[i] appended (`else`)."""
+    """After a pair, the next id was copied, but at the end of the word there is none. Append
+    word[i] only if no pair was found (`else`)."""
     merged, place = [], 0
     while place < len(word):
         if tuple(word[place : place + 2]) == pair:
@@ -411,20 +411,19 @@ def next_one_beyond(word: list[int], pair: tuple[int, int], new: int) -> list[in
 
 
 def either_order(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The pair was merged turned around as well, (2, 1) for (1, 2). The order counts: "th" is not
+    """The reversed pair was merged as well, (2, 1) for (1, 2). The order matters: "th" is not
     "ht"."""
     return _merged_where(word, lambda a, b: (a, b) == pair or (b, a) == pair, new)
 
 
 def first_id_decides(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """Only the first id was compared, and whatever stands behind it was taken for the second one.
-    Both have to be those of the pair."""
+    """Only the first id was compared. Compare both ids with those of the pair."""
     return _merged_where(word, lambda a, b: a == pair[0], new)
 
 
 def two_at_a_time(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The word was cut into pieces of two, and a pair may begin at any place. Go on two places
-    after a pair, and one otherwise."""
+    """The word was cut into pieces of two, but a pair may start at any position. Advance by two
+    after a pair, and by one otherwise."""
     merged: list[int] = []
     for place in range(0, len(word), 2):
         two = word[place : place + 2]
@@ -433,13 +432,13 @@ def two_at_a_time(word: list[int], pair: tuple[int, int], new: int) -> list[int]
 
 
 def last_id_twice(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The last id is appended at the end, also where a pair has taken it already. Append it only
-    where it is still left."""
+    """The last id is always appended at the end, even if a pair already used it. Append it only if
+    it is left over."""
     return last_id_lost(word, pair, new) + word[-1:]
 
 
 def last_pair_unseen(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """A pair at the very end was not found: the loop ends too early. The last pair begins at place
+    """A pair at the very end was not found: the loop ends too early. The last pair starts at index
     len(word) - 2."""
     merged, place = [], 0
     while place < len(word):
@@ -450,7 +449,7 @@ def last_pair_unseen(word: list[int], pair: tuple[int, int], new: int) -> list[i
 
 
 def pair_lost(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The pair is gone, and nothing stands in its place: append the new id there."""
+    """The pair was removed without a replacement: append the new id there."""
     merged, place = [], 0
     while place < len(word):
         found = tuple(word[place : place + 2]) == pair

@@ -1,4 +1,4 @@
-"""What goes wrong when heads are read."""
+"""The commonest mistakes in reading heads."""
 
 import numpy as np
 
@@ -38,8 +38,8 @@ def rectangle(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def rows_are_places(attention: np.ndarray, back: int) -> np.ndarray:
-    """Row 0 is taken to stand at place 0. With fewer queries than keys it stands at place keys -
-    queries, as the queries are the last of the keys."""
+    """Row 0 is treated as position 0. With fewer queries than keys it is at position keys -
+    queries, since the queries are at the last positions."""
     queries = attention.shape[-2]
     rows = np.arange(back, queries)
     if len(rows) == 0:
@@ -48,8 +48,8 @@ def rows_are_places(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def absent_ones_counted(attention: np.ndarray, back: int) -> np.ndarray:
-    """The sum is divided by all queries. Those that have no key so far back do not count: take
-    the mean of what is on the line."""
+    """The sum is divided by all queries. Those that have no key so far back do not count: take the
+    mean over the line only."""
     queries, keys = attention.shape[-2:]
     first = keys - queries
     places = np.arange(max(first, back), keys)
@@ -57,14 +57,14 @@ def absent_ones_counted(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def mean_over_heads(attention: np.ndarray, back: int) -> np.ndarray:
-    """The heads are averaged too. Take the mean along the line alone (the last dimension), so
-    that each head keeps a score of its own."""
+    """The heads are averaged too. Take the mean only along the line (the last dimension), so that
+    each head keeps its own score."""
     return np.asarray(_line(attention, back).mean())
 
 
 def looks_forward(attention: np.ndarray, back: int) -> np.ndarray:
-    """Rows and columns are exchanged: a query (row) looks *back* at a key (column), so the
-    column is the smaller place."""
+    """Rows and columns are exchanged: a query (row) looks *back* at a key (column), so the column
+    is the smaller position."""
     queries, keys = attention.shape[-2:]
     first = keys - queries
     places = np.arange(max(first, back), keys)
@@ -75,20 +75,20 @@ def looks_forward(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def the_twin(attention: np.ndarray, block: int) -> np.ndarray:
-    """That is the line of the twin itself, `block` places back: a duplicate-token head. What
-    *followed* the twin stands one place nearer."""
+    """That is the line of the same token itself, `block` positions back: a duplicate-token head.
+    The token *after* it is one position nearer."""
     return _line(attention[..., -block:, :], block)
 
 
 def both_blocks(attention: np.ndarray, block: int) -> np.ndarray:
-    """Queries of the first block are counted too, which have seen nothing twice. Take the last
+    """Queries of the first block are counted too, which have seen no token twice. Take the last
     `block` queries."""
     return _line(attention, block - 1)
 
 
 def one_too_near(attention: np.ndarray, block: int) -> np.ndarray:
-    """The line is one place too near: the twin is `block` places back, and the token after it
-    block - 1."""
+    """The line is one position too near: the same token is `block` positions back, and the token
+    after it block - 1."""
     return _line(attention[..., -block:, :], block - 2)
 
 
@@ -101,8 +101,8 @@ def summed(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def from_the_end(attention: np.ndarray, back: int) -> np.ndarray:
-    """A place below 0 counts from the end: queries with no key so far back were given one of the
-    last keys. Leave these queries out."""
+    """A negative index counts from the end, so queries with no key so far back got one of the last
+    keys. Leave these queries out."""
     queries, keys = attention.shape[-2:]
     first = keys - queries
     places = np.arange(first, keys)
@@ -110,6 +110,6 @@ def from_the_end(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def keys_of_the_block(attention: np.ndarray, block: int) -> np.ndarray:
-    """The keys were cut as well, and what followed the twin stands in the first block. Cut the
-    queries alone: attention[..., -block:, :]."""
+    """The keys were sliced as well, but the token to look at is in the first block. Slice only the
+    queries: attention[..., -block:, :]."""
     return _line(attention[..., -block:, -block:], block - 1)

@@ -1,4 +1,4 @@
-"""What goes wrong with embeddings and rotary positions."""
+"""The commonest mistakes with embeddings and rotary positions."""
 
 import torch
 from torch import Tensor
@@ -28,20 +28,20 @@ REPLACES = {
 
 def scaled(ids: Tensor, table: Tensor) -> Tensor:
     """The rows are multiplied by sqrt(width), as in the first Transformer. Here a token's row is
-    taken as it is."""
+    used unchanged."""
     rows: Tensor = table[ids] * table.shape[1] ** 0.5
     return rows
 
 
 def half_exponent(head_dim: int, theta: float) -> Tensor:
-    """The exponent is -2i/d, not -i/d: the frequencies fall too slowly, and the last pair still
-    turns fast. Count 0, 2, 4, … or divide i by d/2."""
+    """The exponent is -2i/d, not -i/d: the frequencies fall too slowly, so the last pair still
+    rotates fast. Count 0, 2, 4, … or divide i by d/2."""
     return 1.0 / theta ** (torch.arange(head_dim // 2).float() / head_dim)
 
 
 def one_pair_fewer(head_dim: int, theta: float) -> Tensor:
-    """The exponent is divided by d - 2, so that the last frequency is 1 / theta. Divide by d: -2i/d
-    goes from 0 to just above -1."""
+    """The exponent is divided by d - 2, so the last frequency is 1 / theta. Divide by d: -2i/d goes
+    from 0 to just above -1."""
     return 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / (head_dim - 2))
 
 
@@ -52,26 +52,26 @@ def not_inverse(head_dim: int, theta: float) -> Tensor:
 
 
 def own_theta(head_dim: int, theta: float) -> Tensor:
-    """10000 is written into the function. Take theta as it comes: models have others."""
+    """10000 is fixed in the function. Use the given theta: models have other values."""
     return 1.0 / 10_000.0 ** (torch.arange(0, head_dim, 2).float() / head_dim)
 
 
 def side_by_side(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """Each value is repeated at once (f0 f0 f1 f1 …), which belongs to pairs of neighbours. Here
-    the whole row of d/2 values comes twice (f0 f1 … f0 f1 …)."""
+    """Each value is repeated immediately (f0 f0 f1 f1 …), which fits pairs of neighbors. Here the
+    whole row of d/2 values comes twice (f0 f1 … f0 f1 …)."""
     whole = (positions[..., None].float() * frequencies).repeat_interleave(2, dim=-1)
     return whole.cos(), whole.sin()
 
 
 def one_half(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """The tables are d/2 wide. Put the same values once more behind them, for the second halves
-    of the pairs."""
+    """The tables are d/2 wide. Append the same values once more, for the second halves of the
+    pairs."""
     half = positions[..., None].float() * frequencies
     return half.cos(), half.sin()
 
 
 def positions_rounded(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """The positions became bfloat16, which has eight bits for a number: 1001 becomes 1000. Compute
+    """The positions became bfloat16, which has eight significant bits: 1001 becomes 1000. Compute
     angles in float32."""
     half = positions[..., None].bfloat16().float() * frequencies
     whole = torch.cat((half, half), dim=-1)
@@ -79,30 +79,30 @@ def positions_rounded(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, T
 
 
 def neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Features 2i and 2i + 1 are taken as a pair. That is the paper's convention; here feature i
-    and feature i + d/2 are one."""
+    """Features 2i and 2i + 1 are treated as a pair. That is the paper's convention; here feature i
+    and feature i + d/2 are a pair."""
     a, b = x[..., 0::2], x[..., 1::2]
     cos, sin = (table[..., : x.shape[-1] // 2] for table in (cos, sin))
     return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
 
 
 def neighbors_on_our_tables(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Features 2i and 2i + 1 are taken as a pair, and the tables hold the angles of pairs of
-    feature i and feature i + d/2. Take these: a, b = x.chunk(2, dim=-1)."""
+    """Features 2i and 2i + 1 are treated as a pair, but the tables hold the angles for pairs of
+    feature i and feature i + d/2. Use these: a, b = x.chunk(2, dim=-1)."""
     a, b = x[..., 0::2], x[..., 1::2]
     return x * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
 
 
 def backwards(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The pairs are turned the other way round: the minus belongs to the first half, a cos - b
-    sin, and the second is b cos + a sin."""
+    """The pairs are rotated in the opposite direction: the minus belongs to the first half, a cos -
+    b sin, and the second is b cos + a sin."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((b, -a), dim=-1) * sin
 
 
 def sign_forgotten(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The minus is missing: a' = a cos - b sin. Without it a vector's length changes, and
-    turning never does that."""
+    """The minus is missing: a' = a cos - b sin. Without it a vector's length changes, which a
+    rotation never does."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((b, a), dim=-1) * sin
 
@@ -115,21 +115,21 @@ def cosines_and_sines_exchanged(positions: Tensor, frequencies: Tensor) -> tuple
 
 
 def halves_not_exchanged(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Each half was multiplied by its own sine. Turning mixes the two: a cos - b sin, and b cos +
-    a sin."""
+    """Each half was multiplied by its own sine. A rotation mixes the two: a cos - b sin, and b cos
+    + a sin."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-a, b), dim=-1) * sin
 
 
 def tables_exchanged(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Cosine and sine are exchanged: x itself is multiplied by cos, so that a turn by 0 changes
+    """Cosine and sine are exchanged: x itself is multiplied by cos, so that a rotation by 0 changes
     nothing."""
     a, b = x.chunk(2, dim=-1)
     return x * sin + torch.cat((-b, a), dim=-1) * cos
 
 
 def counted_from_one(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """The positions were counted from 1. At position 0 nothing is turned: cosine 1 and sine 0."""
+    """The positions were counted from 1. At position 0 nothing is rotated: cosine 1 and sine 0."""
     half = (positions[..., None].float() + 1) * frequencies
     whole = torch.cat((half, half), dim=-1)
     return whole.cos(), whole.sin()
@@ -146,8 +146,8 @@ def one_for_each_feature(head_dim: int, theta: float) -> Tensor:
 
 
 def first_half_overwritten(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The second half was made from the first half's *new* values. Both need the old ones: compute
-    them before either is written."""
+    """The second half was computed from the first half's *new* values. Both need the old ones:
+    compute both before you write either."""
     a, b = x.chunk(2, dim=-1)
     c, s = (table.chunk(2, dim=-1)[0] for table in (cos, sin))
     turned = a * c - b * s

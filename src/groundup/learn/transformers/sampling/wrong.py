@@ -1,4 +1,4 @@
-"""What goes wrong with the cache and in sampling."""
+"""The commonest mistakes with the cache and sampling."""
 
 import torch
 from torch import Tensor
@@ -40,14 +40,14 @@ REPLACES = {
 
 
 def one_place_for_all(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
-    """All rows write to the slots of the first one. Each row has positions of its own:
+    """All rows write to the slots of the first one. Each row has its own positions:
     positions[row]."""
     stored[: len(new), :, positions[0]] = new
     return stored[:, :, : int(positions.max()) + 1]
 
 
 def a_copy(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
-    """The slots are written in a copy, and the cache itself stays as it was: the next step would
+    """The slots are written in a copy, so the cache itself does not change, and the next step would
     not find them. Write into `stored`."""
     stored = stored.clone()
     for row, places in enumerate(positions):
@@ -56,7 +56,7 @@ def a_copy(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
 
 
 def all_slots(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
-    """All slots are returned, the empty ones too. End after the largest position."""
+    """All slots are returned, including the empty ones. End after the largest position."""
     for row, places in enumerate(positions):
         stored[row, :, places] = new[row]
     return stored
@@ -101,16 +101,16 @@ def _shaped(
 
 
 def times_temperature(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """The logits are multiplied by the temperature. Divide by it: a low one makes the likely
-    likelier."""
+    """The logits are multiplied by the temperature. Divide by it: a low one makes likely tokens
+    more likely."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits * temperature, top_k, top_p)
 
 
 def crossing_token_lost(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Top-p drops the token with which the mass reaches p, and it belongs to those that stay.
-    Look at the mass *before* a token."""
+    """Top-p drops the token with which the total probability reaches p, but that token stays. Look
+    at the sum *before* a token."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     values, order = (logits / temperature).sort(descending=True)
@@ -126,22 +126,22 @@ def crossing_token_lost(logits: Tensor, temperature: float, top_k: int, top_p: f
 
 
 def top_p_of_everything(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Top-p counts the mass of all tokens. Top-k comes first, and what it leaves is made to sum
-    to 1 before top-p looks at it."""
+    """Top-p sums over all tokens. Top-k comes first, and its result is rescaled to sum to 1 before
+    top-p."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits / temperature, top_k, top_p, share_first=True)
 
 
 def not_renormalized(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """What is left does not sum to 1: divide by its sum."""
+    """The result does not sum to 1: divide by its sum."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits / temperature, top_k, top_p, renormalize=False)
 
 
 def top_p_below(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Tokens of a probability below p are dropped. Top-p is about the *sum* of the likeliest
+    """Tokens with a probability below p are dropped. Top-p concerns the *sum* of the most likely
     ones: the fewest that reach p together."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
@@ -152,8 +152,8 @@ def top_p_below(logits: Tensor, temperature: float, top_k: int, top_p: float) ->
 
 
 def one_beyond_p(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Where the mass before a token is p already, that token stays, too. Those that reach p are
-    enough: drop it where the mass before it is >= p."""
+    """If the sum before a token is already p, that token stays here, too. Drop a token if the sum
+    before it is >= p."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits / temperature, top_k, top_p, keeps_equal=True)
@@ -169,7 +169,7 @@ def temperature_last(logits: Tensor, temperature: float, top_k: int, top_p: floa
 
 def more_than_there_are(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     """topk cannot take more tokens than there are. A top_k larger than the vocabulary keeps all:
-    take min(top_k, len(logits))."""
+    use min(top_k, len(logits))."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     if top_k:
@@ -179,62 +179,62 @@ def more_than_there_are(logits: Tensor, temperature: float, top_k: int, top_p: f
 
 def nearly_zero(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     """At temperature 0 two tokens of (nearly) the same logit share the probability: a tiny number
-    stands there in its place, or logits are compared with their maximum. One token has all of it,
-    the one that argmax names."""
+    replaces the 0, or logits are compared with their maximum. Give all of it to one token, that of
+    argmax."""
     return _shaped(logits / (temperature or 1e-5), top_k, top_p)
 
 
 def likeliest_always(probabilities: Tensor, u: float) -> int:
-    """The likeliest token is picked whatever u is. u decides: the first place whose sum so far
-    is greater."""
+    """The most likely token is picked whatever u is. u decides: pick the first index whose
+    cumulative sum is greater."""
     return int(probabilities.argmax())
 
 
 def equal_counts(probabilities: Tensor, u: float) -> int:
-    """A sum *equal* to u counts, so that with u = 0 a token of probability 0 is picked. The sum
-    must be greater."""
+    """A sum *equal* to u counts, so with u = 0 a token of probability 0 is picked. The sum must be
+    greater."""
     beyond = (probabilities.cumsum(0) >= u).nonzero()
     return int(beyond[0]) if len(beyond) else int(probabilities.nonzero()[-1])
 
 
 def nothing_found(probabilities: Tensor, u: float) -> int:
-    """Where rounding leaves every sum at or below u, the result is a token without any
-    probability. Take the last one that has some."""
+    """If rounding leaves every sum at or below u, the result is a token of probability 0. Take the
+    last one with a probability above 0."""
     beyond = (probabilities.cumsum(0) > u).nonzero()
     return int(beyond[0]) if len(beyond) else len(probabilities) - 1
 
 
 def added(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
-    """What is new was added to what stood in the slots. It takes their place: =, not +=."""
+    """The new values were added to those in the slots. Replace them: =, not +=."""
     for row, places in enumerate(positions):
         stored[row, :, places] += new[row]
     return stored[:, :, : int(positions.max()) + 1]
 
 
 def top_k_ignored(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """top_k does nothing: only that many of the likeliest tokens stay."""
+    """top_k has no effect: only the top_k most likely tokens stay."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits / temperature, 0, top_p)
 
 
 def left_sorted(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """The probabilities are still sorted, the likeliest first. Put each one back in its token's
-    place, by scatter with the order that sort gave."""
+    """The probabilities are still sorted, the most likely first. Put each one back at its token's
+    index, with scatter and the order from sort."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits / temperature, top_k, top_p).sort(descending=True).values
 
 
 def one_further(probabilities: Tensor, u: float) -> int:
-    """The place is one too far: the token with which the sum becomes greater than u is the one."""
+    """The index is one too large: pick the token with which the sum becomes greater than u."""
     beyond = (probabilities.cumsum(0) > u).nonzero()
     return int(beyond[0]) + 1 if len(beyond) else int(probabilities.nonzero()[-1])
 
 
 def none_kept(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """top_k = 0 keeps all tokens here, and your code keeps none of them: what is left sums to 0,
-    and 0 / 0 is NaN. Cut only where top_k is not 0."""
+    """top_k = 0 keeps all tokens here, but your code keeps none of them: the rest sums to 0, and 0
+    / 0 is NaN. Filter only if top_k is not 0."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     values, order = (logits / temperature).sort(descending=True)
@@ -243,8 +243,8 @@ def none_kept(logits: Tensor, temperature: float, top_k: int, top_p: float) -> T
 
 
 def none_to_compare_with(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """top_k = 0 keeps all tokens here, and of the 0 likeliest there is no last one to compare with.
-    Cut only where top_k is not 0."""
+    """top_k = 0 keeps all tokens here, but of the 0 most likely there is no last one to compare
+    with. Filter only if top_k is not 0."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     least = logits.topk(min(top_k, len(logits))).values[-1]
@@ -252,8 +252,8 @@ def none_to_compare_with(logits: Tensor, temperature: float, top_k: int, top_p: 
 
 
 def smallest_of_none(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """top_k = 0 keeps all tokens here, and of the 0 likeliest there is no smallest one to compare
-    with. Cut only where top_k is not 0."""
+    """top_k = 0 keeps all tokens here, but of the 0 most likely there is no smallest one to compare
+    with. Filter only if top_k is not 0."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     least = logits.topk(min(top_k, len(logits))).values.min()
@@ -261,39 +261,40 @@ def smallest_of_none(logits: Tensor, temperature: float, top_k: int, top_p: floa
 
 
 def one_kept(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """top_k = 0 keeps the likeliest token alone. Here it keeps all of them: cut only where top_k is
-    not 0."""
+    """top_k = 0 keeps the most likely token alone. Here it keeps all of them: filter only if top_k
+    is not 0."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits / temperature, max(1, top_k), top_p)
 
 
 def appended(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
-    """What is new was put behind all slots, by torch.cat. It has slots of its own, which
-    `positions` names: write there, in place."""
+    """The new values were appended after all slots, with torch.cat. Write them in place into their
+    own slots, which `positions` gives."""
     return torch.cat((stored, new), dim=2)
 
 
 def temperature_without_effect(
     logits: Tensor, temperature: float, top_k: int, top_p: float
 ) -> Tensor:
-    """The temperature has no effect: probabilities divided by T and made to sum to 1 again are what
-    they were. Divide the logits, before the softmax."""
+    """The temperature has no effect: probabilities divided by T and rescaled to sum to 1 are
+    unchanged. Divide the logits, before the softmax."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits, top_k, top_p)
 
 
 def divided_by_zero(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """At temperature 0 the logits were divided by 0. Ask first: one token then has everything."""
+    """At temperature 0 the logits were divided by 0. Check for it first: one token then gets the
+    probability 1."""
     return _shaped(logits / temperature, top_k, top_p)
 
 
 def top_p_in_the_order_of_ids(
     logits: Tensor, temperature: float, top_k: int, top_p: float
 ) -> Tensor:
-    """Top-p adds up the probabilities in the order of the tokens' ids. Sort them first, the
-    likeliest in front."""
+    """Top-p adds up the probabilities in the order of the tokens' ids. Sort them first, the most
+    likely one first."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     shares = _shaped(logits / temperature, top_k, 1.0)
@@ -312,8 +313,8 @@ def kth_one_lost(logits: Tensor, temperature: float, top_k: int, top_p: float) -
 
 
 def logits_cut_to_zero(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """The logits of dropped tokens became 0, and e to the 0 is 1: they still have a share. Set them
-    to minus infinity."""
+    """The logits of dropped tokens became 0, and e to the 0 is 1: they still have a probability.
+    Set them to minus infinity."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     if 0 < top_k <= len(logits):
@@ -322,6 +323,6 @@ def logits_cut_to_zero(logits: Tensor, temperature: float, top_k: int, top_p: fl
 
 
 def first_of_none(probabilities: Tensor, u: float) -> int:
-    """Where rounding leaves every sum at or below u, argmax of nothing but falsehoods is 0. Take
-    the last token that has any probability."""
+    """If rounding leaves every sum at or below u, argmax of all False is 0. Take the last token
+    with a probability above 0."""
     return int((probabilities.cumsum(0) > u).int().argmax())

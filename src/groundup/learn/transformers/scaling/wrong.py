@@ -1,4 +1,4 @@
-"""What goes wrong with scaling laws."""
+"""The commonest mistakes with scaling laws."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,7 @@ def _fits(
 
 
 def rising_law(compute: Any, floor: float, a: float, b: float) -> Any:
-    """The minus in the exponent is missing: with it a loss falls as compute grows."""
+    """The minus in the exponent is missing: with it, the loss falls as compute grows."""
     return floor + a * compute**b
 
 
@@ -101,7 +101,7 @@ def absolute_errors(compute: np.ndarray, losses: np.ndarray, floors: list[float]
 
 
 def straightest(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
-    """The floor is taken whose logarithms lie best on a line (R², or the correlation). Compare the
+    """The floor is chosen whose logarithms fit a line best (R², or the correlation). Compare the
     losses themselves: the sum of (losses - law)²."""
 
     def straightness(fit: Fit) -> float:
@@ -120,8 +120,8 @@ def high_floors_kept(compute: np.ndarray, losses: np.ndarray, floors: list[float
 
 
 def straight_on(compute: np.ndarray, losses: np.ndarray, floors: list[float], at: float) -> float:
-    """The last two losses are prolonged by a straight line, which would fall below zero one day.
-    Ask the law."""
+    """A straight line through the last two losses is extrapolated, which would fall below zero
+    eventually. Use the law."""
     slope = (losses[-1] - losses[-2]) / (compute[-1] - compute[-2])
     return float(losses[-1] + slope * (at - compute[-1]))
 
@@ -132,7 +132,7 @@ def floor_forgotten(compute: Any, floor: float, a: float, b: float) -> Any:
 
 
 def a_in_the_power(compute: Any, floor: float, a: float, b: float) -> Any:
-    """a was raised to the power, too. Only C is: a * compute ** -b."""
+    """a was raised to the power, too. Raise only C: a * compute ** -b."""
     return floor + (a * compute) ** -b
 
 

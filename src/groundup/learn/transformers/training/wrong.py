@@ -1,4 +1,4 @@
-"""What goes wrong with the loss, its schedule and bits per byte."""
+"""The commonest mistakes with the loss, its schedule and bits per byte."""
 
 import math
 
@@ -37,7 +37,7 @@ REPLACES = {
 
 
 def mean_for_sum(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """That is the mean. A step adds up sums and divides once, so return the sum."""
+    """That is the mean. A training step adds up sums and divides once, so return the sum."""
     said = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
     return -(weights * said).sum() / weights.sum()
 
@@ -48,13 +48,13 @@ def weights_forgotten(logits: Tensor, targets: Tensor, weights: Tensor) -> Tenso
 
 
 def sign_forgotten(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """The sign is turned: log-probabilities are below 0, and a loss is *minus* their sum."""
+    """The sign is flipped: log-probabilities are below 0, and a loss is *minus* their sum."""
     said = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
     return (weights * said).sum()
 
 
 def exp_overflows(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """exp of a large logit is inf. Take away each row's maximum first, or use log_softmax, which
+    """exp of a large logit is inf. Subtract each row's maximum first, or use log_softmax, which
     does."""
     probabilities = logits.exp() / logits.exp().sum(-1, keepdim=True)
     said = probabilities.gather(-1, targets[:, None])[:, 0].log()
@@ -62,29 +62,29 @@ def exp_overflows(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def softmax_twice(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """The softmax is taken twice: log_softmax wants logits, not probabilities."""
+    """The softmax is taken twice: log_softmax takes logits, not probabilities."""
     said = logits.softmax(-1).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
     return -(weights * said).sum()
 
 
 def log_of_softmax(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """This takes the logarithm of a finished softmax, and a probability too small for a float has
-    become 0 by then: the loss is inf. Take both in one step, by log_softmax or logsumexp."""
+    become 0 by then: the loss is inf. Compute both in one step, with log_softmax or logsumexp."""
     said = logits.softmax(-1).log().gather(-1, targets[:, None])[:, 0]
     return -(weights * said).sum()
 
 
 def never_zero(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """A small number (or a clamp) keeps 0 from the logarithm, so that a target of probability 0
-    costs far too little, and its gradient is 0: the model cannot learn from its worst mistakes.
-    Take softmax and logarithm in one step, by log_softmax or logsumexp."""
+    """A small number (or a clamp) keeps 0 from the logarithm, so the loss of a target of
+    probability 0 is far too small, and its gradient is 0: the model cannot learn from its worst
+    mistakes. Compute softmax and logarithm in one step, with log_softmax or logsumexp."""
     said = (logits.softmax(-1) + 1e-12).log().gather(-1, targets[:, None])[:, 0]
     return -(weights * said).sum()
 
 
 def begins_at_zero(step: int, steps: int, warmup: int, decay: int) -> float:
-    """The first step has a rate of 0 and learns nothing. Steps count from 0, so the first is 1
-    of warmup: (step + 1) / warmup."""
+    """The first step has the rate 0 and learns nothing. Steps count from 0, so the first is 1 of
+    warmup: (step + 1) / warmup."""
     rising = step / warmup if warmup else 1.0
     falling = (steps - step) / decay if decay else 1.0
     return min(rising, 1.0, falling)
@@ -96,8 +96,8 @@ def never_falls(step: int, steps: int, warmup: int, decay: int) -> float:
 
 
 def ramps_multiplied(step: int, steps: int, warmup: int, decay: int) -> float:
-    """The two ramps are multiplied, so that where they overlap the rate is lower than either. The
-    scale is the smallest of them and 1."""
+    """The two ramps are multiplied, so where they overlap the rate is lower than either. The scale
+    is the smallest of the two and 1."""
     rising = min((step + 1) / warmup, 1.0) if warmup else 1.0
     falling = min((steps - step) / decay, 1.0) if decay else 1.0
     return rising * falling
@@ -112,8 +112,8 @@ def cosine(step: int, steps: int, warmup: int, decay: int) -> float:
 
 
 def mean_of_means(nats: list[float], sizes: list[int]) -> float:
-    """That is the mean of each text's own bits per byte, in which a short text weighs as much as
-    a long one. Divide the sum of nats by the sum of bytes."""
+    """That is the mean of the texts' bits per byte, in which a short text weighs as much as a long
+    one. Divide the sum of nats by the sum of bytes."""
     each = [paid / size / math.log(2) for paid, size in zip(nats, sizes, strict=True)]
     return sum(each) / len(each)
 
@@ -129,7 +129,7 @@ def multiplied_by_log_2(nats: list[float], sizes: list[int]) -> float:
 
 
 def raw_logits(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """These are the logits themselves. They become log-probabilities first, by log_softmax."""
+    """These are the logits themselves. Turn them into log-probabilities first, with log_softmax."""
     return -(weights * logits.gather(-1, targets[:, None])[:, 0]).sum()
 
 
@@ -139,52 +139,53 @@ def log_forgotten(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def weights_in_a_row(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """gather gives a column, (tokens, 1), and weights are a row: broadcasting made every pair of
-    them. Take the column's numbers first: [:, 0]."""
+    """gather gives a column, (tokens, 1), but the weights are a row: broadcasting made every pair
+    of them. Take the column's numbers first: [:, 0]."""
     return -(weights * logits.log_softmax(-1).gather(-1, targets[:, None])).sum()
 
 
 def divided_by_tokens(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """That is the mean over the tokens. A step adds up sums and divides once, so return the sum."""
+    """That is the mean over the tokens. A training step adds up sums and divides once, so return
+    the sum."""
     return -(weights * logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]).mean()
 
 
 def ends_at_zero(step: int, steps: int, warmup: int, decay: int) -> float:
-    """The last step has a rate of 0 and learns nothing. It is step steps - 1, and its scale is
-    1 / decay: (steps - step) / decay."""
+    """The last step has the rate 0 and learns nothing. It is step steps - 1, and its scale is 1 /
+    decay: (steps - step) / decay."""
     rising = (step + 1) / warmup if warmup else 1.0
     falling = (steps - 1 - step) / decay if decay else 1.0
     return min(rising, 1.0, falling)
 
 
 def divided_by_zero(step: int, steps: int, warmup: int, decay: int) -> float:
-    """warmup or decay may be 0, and then there is no such ramp: ask before you divide."""
+    """warmup or decay may be 0; then there is no such ramp: check before you divide."""
     return min((step + 1) / warmup, 1.0, (steps - step) / decay)
 
 
 def warmup_goes_first(step: int, steps: int, warmup: int, decay: int) -> float:
-    """Where the two ramps overlap you look at the warm-up alone. The scale is the smallest of both
-    and 1."""
+    """Where the two ramps overlap, only the warm-up is used. The scale is the smallest of both and
+    1."""
     if step < warmup:
         return (step + 1) / warmup
     return min(1.0, (steps - step) / decay) if decay else 1.0
 
 
 def torchs_mean(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """That is torch's cross_entropy as it comes: a mean over all tokens, whatever they weigh. The
-    weighted sum is asked for, in which tokens of weight 0 do not count."""
+    """That is torch's default cross_entropy: an unweighted mean over all tokens. Return the
+    weighted sum, in which tokens of weight 0 do not count."""
     return torch.nn.functional.cross_entropy(logits, targets)
 
 
 def weights_of_classes(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """`weight` of torch's cross_entropy is one number for each *class* of the vocabulary. Ours are
-    one for each token: multiply each token's own loss."""
+    """`weight` of torch's cross_entropy is one number for each *class* of the vocabulary. Here
+    there is one for each token: multiply each token's own loss by it."""
     return torch.nn.functional.cross_entropy(logits, targets, weights, reduction="sum")
 
 
 def mean_by_weights_of_classes(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """`weight` of torch's cross_entropy is one number for each *class* of the vocabulary. Ours are
-    one for each token: multiply each token's own loss."""
+    """`weight` of torch's cross_entropy is one number for each *class* of the vocabulary. Here
+    there is one for each token: multiply each token's own loss by it."""
     return torch.nn.functional.cross_entropy(logits, targets, weights)
 
 
@@ -195,7 +196,7 @@ def weights_as_truth(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor
 
 
 def softmax_over_tokens(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """The softmax runs over the tokens (dimension 0). Each token shares its probability out among
+    """The softmax runs over the tokens (dimension 0). Each token distributes its probability over
     the vocabulary, the last dimension."""
     return -(weights * logits.log_softmax(0).gather(-1, targets[:, None])[:, 0]).sum()
 
