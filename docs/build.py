@@ -1,12 +1,13 @@
 """Build the documentation site from the files of the project.
 
     make docs            # or: python docs/build.py [FOLDER]
-    make docs-serve      # the same at http://localhost:8000, where the search works too
+    make docs-serve      # the same at http://localhost:8000, where search works too
 
-Nothing is written twice: the chapters are README's sections, the lessons those of `groundup learn`,
-the reference is made from the commands and the docstrings, the benchmarks' page from the programs
-in `benchmarks/`. All of it becomes plain Markdown in `made`, which Zensical turns into `site`,
-without a network; then every link is followed. Who leaves Zensical keeps the Markdown.
+Nothing is written twice: the chapters are README's sections, the lessons are those of
+`groundup learn`, the reference comes from the commands and the docstrings, and the benchmarks' page
+from the programs in `benchmarks/`. Everything becomes plain Markdown in `made`, which Zensical
+turns into `site` without a network; then every link is checked. The Markdown does not depend on
+Zensical.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FOLDERS = (
 
 
 def main(folder: Path = HERE) -> None:
-    """Make `made` and `site` in this folder; exit code 1 where a link leads nowhere."""
+    """Build `made` and `site` in this folder; exit with code 1 if a link is broken."""
     made, site = folder / "made", folder / "site"
     if folder != HERE:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def main(folder: Path = HERE) -> None:
     if faults:
         raise SystemExit(1)
     print(f"docs: {len(list(site.rglob('*.html')))} pages at {site / 'index.html'}")
-    print("Opened as files they have no search; make docs-serve shows them with it.")
+    print("Opened as files, the pages have no search; make docs-serve serves them with it.")
 
 
 def write_pages(to: Path) -> None:
@@ -74,9 +75,9 @@ def write_pages(to: Path) -> None:
 
 
 def chapters(to: Path) -> None:
-    """One page for each `##` of README, in its order, and the first as what the guide begins with.
+    """One page for each `##` section of README, in order; its opening is the first page.
 
-    Links within README lead from page to page.
+    Links within README become links between the pages.
     """
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     parts = re.split(r"^## (.+)$", text, flags=re.M)
@@ -103,7 +104,7 @@ def _relinked(text: str, home: dict[str, str]) -> str:
             return f"[{words}]({home.get(target[1:], 'index.md')})"
         if target.startswith("docs/pages/"):
             return f"[{words}](../{target.removeprefix('docs/pages/')})"
-        # A file of the repository is named, not linked: the site stands alone.
+        # A file of the repository is named, not linked: the site is self-contained.
         return found.group() if "://" in target else words
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", linked, text)
@@ -113,15 +114,15 @@ def _relinked(text: str, home: dict[str, str]) -> str:
 
 
 def lessons(to: Path) -> None:
-    """The road, and a page for each exercise, whose answers are folded away."""
+    """The road, and a page for each exercise, with the answers collapsed."""
     from groundup.learn.exercise import STEPS, TITLES
     from groundup.learn.lesson import lesson_of
     from groundup.learn.road import of_step
 
     parts = [
         "# The lessons\n",
-        "Each exercise is a small file of your own, graded on your machine, and put into the "
-        "product when it passes. In the terminal:\n",
+        "Each exercise is a small file of your own, which is graded on your machine and becomes "
+        "part of the product when it passes. In the terminal:\n",
         "```sh\ngroundup learn\n```\n",
     ]
     for step, title in enumerate(TITLES[: len(STEPS)], start=1):
@@ -163,7 +164,7 @@ def _folded(title: str, text: str) -> str:
     return f'<details markdown="1"><summary>{title}</summary>\n\n{text}\n\n</details>'
 
 
-# The commands, as `--help` says them.
+# The commands, as `--help` prints them.
 
 
 def commands(to: Path) -> None:
@@ -182,10 +183,10 @@ def commands(to: Path) -> None:
             yield (*words, name), inner
             yield from walk(inner, (*words, name))
 
-    index = ["# Commands\n", "What `--help` prints for each.\n"]
+    index = ["# Commands\n", "The `--help` text of each command.\n"]
     for words, inner in walk(app, ()):
-        # Not `console.capture()`: our help is written to the console's file, past that. A page has
-        # room for so many letters.
+        # `console.capture()` would miss our help, which is written to the console's file. The width
+        # fits a page.
         said = io.StringIO()
         console = Console(file=said, width=80, color_system=None, force_terminal=False)
         app.help_print(list(words), console=console)
@@ -196,7 +197,7 @@ def commands(to: Path) -> None:
     _write(to / "index.md", "\n".join(index) + "\n")
 
 
-# What may be imported, as its docstrings say it.
+# The public Python names, with their docstrings.
 
 
 def python(to: Path) -> None:
@@ -217,9 +218,12 @@ def python(to: Path) -> None:
 
 
 def code_map(to: Path) -> None:
-    """Every folder of the package in the order of imports, and the first sentence of each page."""
+    """The folders of the package in import order, and the first sentence of each module."""
     package = ROOT / "src" / "groundup"
-    parts = ["# The map\n", "The folders in their order: a page may import from those above it.\n"]
+    parts = [
+        "# The map\n",
+        "The folders in their order: a module may import from the folders above its own.\n",
+    ]
     for folder in FOLDERS:
         parts.append(f"## `{folder}`\n")
         for path in sorted((package / folder).rglob("*.py")):
@@ -242,8 +246,8 @@ def _first_paragraph(text: str) -> str:
 def benchmarks(to: Path) -> None:
     parts = [
         "# Benchmarks\n",
-        "Speed and memory are measured by these programs, as ratios of interleaved runs. What they "
-        "printed stands in [Measured](measured.md).\n",
+        "These programs measure speed and memory, as ratios of interleaved runs. Their results are "
+        "in [Measured](measured.md).\n",
     ]
     for path in sorted((ROOT / "benchmarks").glob("*.py")):
         said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -253,7 +257,7 @@ def benchmarks(to: Path) -> None:
     _write(to, "\n".join(parts))
 
 
-# What holds of the finished site.
+# Checks of the finished site.
 
 
 class _Links(html.parser.HTMLParser):
@@ -281,11 +285,11 @@ def _links(page: Path) -> _Links:
 
 
 def broken_links(site: Path) -> Iterator[str]:
-    """A sentence for each link within the site that leads nowhere."""
+    """A sentence for each broken link within the site."""
     site = site.resolve()
     pages = {page: _links(page) for page in site.rglob("*.html")}
     for page, links in pages.items():
-        if page.name == "404.html":  # its links are those of whatever address was wrong
+        if page.name == "404.html":  # its links are relative to the address that was not found
             continue
         for target in {*links.targets, *links.files}:
             parts = urlsplit(target)
@@ -300,7 +304,7 @@ def broken_links(site: Path) -> Iterator[str]:
 
 
 def foreign_files(site: Path) -> Iterator[str]:
-    """A sentence for each page that would load something from elsewhere."""
+    """A sentence for each page that would load a file from another site."""
     for page in site.rglob("*.html"):
         for file in _links(page).files:
             if urlsplit(file).netloc:
