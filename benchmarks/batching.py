@@ -1,8 +1,8 @@
-"""What continuous batching and shared prompts gain, beside `transformers`' `generate`.
+"""The gain of continuous batching and shared prompts over `transformers`' `generate`.
 
     python benchmarks/batching.py [--repeats 5] [--shapes small 135m] [--dtypes float32 bfloat16]
 
-The models are those of `generation.py`. What is asked:
+The models are those of `generation.py`. The requests:
 
     one        one prompt of 64 tokens, 64 new ones
     batch      32 prompts of 16 to 128 tokens, 64 new ones each
@@ -10,12 +10,12 @@ The models are those of `generation.py`. What is asked:
     uneven     64 prompts as above, 8 to 128 new tokens, 32 rows at a time
     samples    16 samples from each of two prompts of 384 tokens, 32 new tokens each
 
-Nothing ends early. Both sides keep a cache; the peer pads its prompts on the left, and a batch of
-its takes as long as the longest completion in it. The two take turns in one process, so the
-machine's moods fall on both. Where both are greedy, the share of ids that agree is printed: in
-bfloat16 a near tie is decided by the order of additions, and all that follows differs.
+Nothing ends early. Both sides keep a cache. The peer pads its prompts on the left, and its batch
+takes as long as the longest completion in it. The two take turns in one process, so changes in the
+machine's speed affect both. With greedy sampling, the share of equal ids is printed: in bfloat16
+the order of additions decides a near tie, and everything after it differs.
 
-Needs `pip install transformers` (the extra `test`). Prints medians and the ratio pair by pair.
+Needs `pip install transformers` (the extra `test`). Prints medians and pairwise ratios.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORKLOADS = ("one", "batch", "nucleus", "uneven", "samples")
 
 @dataclass(frozen=True)
 class Workload:
-    """Prompts, how many new tokens each gets, and how they are drawn."""
+    """Prompts, the number of new tokens for each, and the sampling."""
 
     prompts: list[list[int]]
     lengths: list[int]

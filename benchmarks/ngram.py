@@ -2,8 +2,8 @@
 
     python benchmarks/ngram.py [--megabytes 20]
 
-Once as bytes and once as tokens of four bytes, from 8,192. They are drawn by Zipf's law, so that
-n-grams repeat as in text; each is a process of its own.
+Runs once with bytes and once with tokens of four bytes from a vocabulary of 8,192, each in a
+process of its own. The tokens follow Zipf's law, so that n-grams repeat as in text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from groundup.maths.ngram import KneserNey
 
 _ORDER = 5
-# Tokens of how many bytes come from how many.
+# Bytes per token, and the vocabulary size.
 _KINDS = {1: 256, 4: 8192}
 
 

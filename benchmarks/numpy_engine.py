@@ -1,4 +1,4 @@
-"""The NumPy engine beside torch's eager mode, and beside an engine of scalars.
+"""The NumPy engine against torch's eager mode, and against an engine of scalars.
 
     python benchmarks/numpy_engine.py [--steps 20] [--vocabulary 512]
 
@@ -7,13 +7,14 @@ Two networks, float32, two threads, forward, backward and an optimizer step:
     gpt      4 layers, width 128, context 128, batch 16, SGD
     digits   64 -> 128 -> 10 on 64 images of handwritten digits, SGD
 
-The sides take turns step by step in one process, so that the machine's moods fall on all. Torch
-runs twice: `torch` as people write it, with its fused functions (scaled_dot_product_attention,
-rms_norm, silu, cross_entropy), and `same lines`, the very file that runs on NumPy. `scalars` is an
-engine whose every number is a node, after the idea of micrograd, on the same digits and batch.
+The sides take turns step by step in one process, so changes in the machine's speed affect all.
+Torch runs twice: `torch` as usually written, with its fused functions
+(scaled_dot_product_attention, rms_norm, silu, cross_entropy), and `same lines`, the same file that
+runs on NumPy. `scalars` is an engine in which every number is a node, after the idea of micrograd,
+on the same digits and batch.
 
-Prints medians, ratios pair by pair with a bootstrap interval, where the time of a GPT step goes,
-and how the process grows over a thousand steps. Needs the extra `test` (torch is there anyway).
+Prints medians, pairwise ratios with a bootstrap interval, a profile of a GPT step, and the growth
+of the process over a thousand steps. Needs the extra `test` (torch is installed anyway).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ Step = Callable[[], float]
 LAYERS, WIDTH, CONTEXT, BATCH, INNER = 4, 128, 128, 16, 384
 PIXELS, HIDDEN, CLASSES, IMAGES = 64, 128, 10, 64
 RATE = 0.1
-# Threads that have finished a product go on spinning for a while, each library's own; the next
-# side would share its cores with them.
+# Threads of each library spin for a while after a product; the next side would share its cores with
+# them.
 REST = 0.2
 
 
@@ -44,7 +45,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=20)
     arguments.add_argument("--vocabulary", type=int, default=512)
     options = arguments.parse_args()
-    # As many threads as torch has here, which waits as it does by default.
+    # As many threads as torch has here, with torch's default waiting.
     environment = {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": "2"}
     del environment["GOMP_SPINCOUNT"]
     if any(os.environ.get(name) != value for name, value in environment.items()):
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def race(sides: dict[str, Step], steps: int) -> dict[str, list[float]]:
-    """Seconds of every step of every side, in turns, after checking that they compute the same."""
+    """The seconds of each step of each side, in turns, after a check that their results agree."""
     losses = {name: step() for name, step in sides.items()}
     first = next(iter(losses.values()))
     assert all(math.isclose(first, loss, rel_tol=1e-3) for loss in losses.values()), losses
@@ -74,7 +75,7 @@ def race(sides: dict[str, Step], steps: int) -> dict[str, list[float]]:
     for _ in range(steps):
         for name, step in sides.items():
             time.sleep(REST)
-            step()  # its threads are awake then, as they are in training
+            step()  # so that its threads are awake, as in training
             start = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - start)
@@ -101,7 +102,7 @@ def shown(ratio: float) -> str:
 
 
 def where_the_time_goes(step: Step) -> None:
-    """The share of each operation, from one result to the next, forward and backward together."""
+    """The time of each operation, from one result to the next, forward and backward together."""
     from groundup.maths import tensor
 
     spent: dict[str, float] = defaultdict(float)

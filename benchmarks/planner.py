@@ -1,13 +1,13 @@
-"""Ten runs of different shape: what `groundup plan` said of each, and what it took.
+"""Ten runs of different shapes: the estimates of `groundup plan`, and the actual time and memory.
 
     python benchmarks/planner.py [--seconds 25] [--only N …] [--json FILE]
 
-Each run is planned by `groundup plan` and then trained by `groundup pretrain`, in processes of
-their own, one after the other, on text that is made here; steps are chosen so that one takes about
-so many seconds. Prints predicted and real time (from the first step to the finished
-model) and peak memory, and in how many of the runs they were within 15 % and 20 %; and the same of
-the peak that the run itself planned, which has its steps given and measures nothing. How busy the
-machine was stands beside it: another program that comes or goes between plan and run moves time.
+Each run is planned by `groundup plan` and then trained by `groundup pretrain`, in separate
+processes, one after the other, on generated text; the number of steps is chosen so that a run takes
+about `--seconds`. Prints predicted and actual time (from the first step to the finished model) and
+peak memory, and in how many of the runs they were within 15 % and 20 %. It prints the same for the
+peak that the run itself planned, which has its steps given and measures nothing. It also prints how
+busy the machine was, since a program that starts or ends between plan and run changes the time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TIME, MEMORY = 0.15, 0.20
 
 @dataclass(frozen=True)
 class Shape:
-    """A run: its name, the options of the command, tokens of a step, and variables set for it."""
+    """A run: its name, command options, tokens per step, and environment variables."""
 
     name: str
     options: tuple[str, ...]
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def compare(run: Shape, folder: Path, number: int, seconds: float) -> dict[str, float | str]:
-    """Plan a run twice, once for its speed and once as it will be, and then do it."""
+    """Plan a run twice, once for its speed and once as it will run, and then run it."""
     inputs = ("--data", str(folder / "text.txt"), "--tokenizer", str(folder / "tokenizer"))
     first = planned(run, inputs, folder / f"first-{number}.json", 10)
     steps = max(10, round(seconds * first["tokens_per_second"] / run.tokens))

@@ -1,11 +1,11 @@
-"""Does PPO stay stable? Many iterations in several seeds, and what was said on the way.
+"""Does PPO stay stable? Runs many iterations with several seeds, and collects the warnings.
 
     python benchmarks/ppo_stability.py MODEL --prompts DATA [--seeds 5] [--iterations 300]
 
 MODEL is a fine-tuned model and DATA its data-stage folder, such as quickstart/sft and
-quickstart/data. The reward is the small world's gold, on 32 short answers an iteration, so that a
-seed takes some minutes on one thread. A seed passes where every logged number is finite and where
-the policy is at most 25 nats from the reference, or was told of (`align/watch.py`).
+quickstart/data. The reward is the small world's gold, on 32 short answers per iteration, so a seed
+takes some minutes on one thread. A seed passes if every logged number is finite and the policy is
+at most 25 nats from the reference, or a warning reported it (`align/watch.py`).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Pre-training speed of ours, with and without its kernels, beside `transformers` and litgpt.
+"""Our pre-training speed, with and without kernels, against `transformers` and litgpt.
 
     python benchmarks/pretrain.py [--shape small|large] [--steps 10] [--sides …] [--busy] [--json F]
 
 Shapes: small is 6 layers of width 384, context 256, 8,192 tokens a step; large is 8 layers of width
 512, context 512, 16,384 tokens a step; both with a vocabulary of 4,096. A side is a process of its
-own, in the environment that its users have, and sides take turns step by step, so the machine's
-moods fall on all of them. Sides:
+own in its users' environment. Sides take turns step by step, so changes in the machine's speed
+affect all of them. Sides:
 
     groundup     as `groundup pretrain` runs with AdamW here
     muon         the same with Muon
@@ -15,16 +15,15 @@ moods fall on all of them. Sides:
     float32      transformers in float32, as `Trainer` runs it where bfloat16 is slower, compiled
     litgpt       litgpt's model, loss and precision (all bf16), compiled, with a fused AdamW
 
-A side may be changed by +WORDs: +rows=8 sets the rows of a micro-batch, +threads=1 the threads,
-+compile and +eager whether
-blocks are compiled, +muon the optimizer, +NAME=VALUE an environment variable:
-`plain+muon+GOMP_SPINCOUNT=1000`. With `--busy` another program has taken one core.
++WORDs change a side: +rows=8 sets the rows of a micro-batch, +threads=1 the threads, +compile and
++eager whether blocks are compiled, +muon the optimizer, +NAME=VALUE an environment variable:
+`plain+muon+GOMP_SPINCOUNT=1000`. With `--busy` another program occupies one core.
 
 Needs `pip install transformers` (the extra `test`) for the first peers; `--sides groundup litgpt`
-needs `pip install litgpt`, which asks for older libraries: give it an environment of its own, with
-groundup in it. Prints medians, and the ratio to
-the first side pair by pair; beside them how many seconds of a core a step took, by which one sees
-whether the machine was quiet: with `+threads=1` it is the same seconds then.
+needs `pip install litgpt`, which requires older libraries: give it an environment of its own, with
+groundup in it. Prints medians and pairwise ratios to the first side. It also prints the core
+seconds of a step, which show whether the machine was quiet: with `+threads=1` they then equal the
+elapsed seconds.
 """
 
 from __future__ import annotations
@@ -143,7 +142,7 @@ class Side:
 
 
 def environment(name: str) -> dict[str, str]:
-    """The environment of a side's users: ours sets some variables, its peers none."""
+    """The environment of a side's users: ours sets some variables, the peers set none."""
     kind, *words = name.split("+")
     found = dict(os.environ)
     for variable in ENVIRONMENT:
@@ -171,7 +170,7 @@ def serve(name: str, shape: Shape) -> None:
         start, used = time.perf_counter(), time.process_time()
         step()
         print(time.perf_counter() - start, time.process_time() - used, flush=True)
-        if taken == 0:  # what compiling takes is not counted
+        if taken == 0:  # compiling is not counted
             reset_peak_memory("cpu")
 
 
@@ -197,7 +196,7 @@ def report(sides: list[Side], shape: Shape) -> list[dict[str, Any]]:
 
 
 def profile(name: str, shape: Shape) -> None:
-    """What the profiler says of three steps, by operation."""
+    """Profile three steps, by operation."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 

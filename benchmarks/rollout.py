@@ -1,12 +1,12 @@
-"""Rollouts a second beside `transformers`' `generate`, each side in a process of its own.
+"""Rollouts a second against `transformers`' `generate`, each side in a process of its own.
 
     python benchmarks/rollout.py [--batches 64 256] [--turns 3] [--json FILE]
 
-What reinforcement learning asks for: 256 prompts of 32 tokens, 48 new tokens each, drawn at
-temperature 1 without any filter, with the log-probability of every token drawn. The model is
-`generation.py`'s `small`, whose weights change before every call, as they do in training. The sides
-take turns, process by process; ours runs in the environment that training sets, the peer in the
-shell's. Of several batch sizes and types the best of each side counts.
+A workload of reinforcement learning: 256 prompts of 32 tokens, 48 new tokens each, sampled at
+temperature 1 without any filter, with the log-probability of every sampled token. The model is
+`generation.py`'s `small`, whose weights change before every call, as in training. The sides take
+turns, process by process; ours runs in the environment that training sets, the peer in the shell's.
+Several batch sizes and dtypes are tried, and the best of each side counts.
 
 Needs `pip install transformers` (the extra `test`).
 """

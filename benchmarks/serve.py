@@ -1,12 +1,12 @@
-"""Tokens a second of servers that many clients ask at once, beside `transformers serve`.
+"""Tokens a second of servers with many concurrent clients, against `transformers serve`.
 
     python benchmarks/serve.py MODEL [--clients 1 16 64] [--turns 3] [--json FILE]
 
-MODEL is the folder of a model that chats, such as `quickstart/dpo`. Both servers speak OpenAI's
-interface and run in their users' environment, in processes of their own that take turns. Clients
-ask for stories, each for the next one as soon as it has been told the last; what is counted are the
-tokens that the server says it drew, and the seconds until the first piece of a streamed answer.
-Both draw as the model's own generation_config.json says, and each in the type of its weights.
+MODEL is the folder of a chat model, such as `quickstart/dpo`. Both servers have OpenAI's interface
+and run in their users' environment, in processes of their own that take turns. Clients request
+stories, each the next one as soon as it has received the last. The program counts the tokens that
+the server reports and the seconds until the first piece of a streamed answer. Both sample by the
+model's own generation_config.json, each in the dtype of its weights.
 
 Needs `pip install 'transformers[serving]' httpx` (`httpx` is in the extra `test`).
 """
@@ -30,7 +30,7 @@ from typing import Any
 import httpx
 
 SIDES = ("groundup", "transformers", "transformers --continuous-batching")
-# Answers of each client, and the most tokens of one.
+# Answers per client, and the most tokens of one.
 ANSWERS, NEW = 8, 128
 ANIMALS = ("fox", "owl", "cat", "dog", "hare", "mole", "frog", "goat")
 THINGS = ("lamp", "key", "kite", "cup", "flute", "drum", "map", "bell")
@@ -61,7 +61,7 @@ def main() -> None:
 
 @contextmanager
 def served(side: str, model: Path) -> Iterator[tuple[str, str]]:
-    """A server of the model: its address, and what it calls the model."""
+    """A server of the model: its address, and its name for the model."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     name, *more = side.split()
@@ -110,7 +110,7 @@ async def ask(address: str, name: str, clients: int, answers: int) -> tuple[floa
 async def one_after_another(
     client: httpx.AsyncClient, name: str, number: int, answers: int, first: list[float]
 ) -> int:
-    """The tokens that a client is told in so many answers; the last one is streamed to it."""
+    """The number of tokens that a client receives in its answers; the last one is streamed."""
     tokens = 0
     for turn in range(answers):
         animal, thing = ANIMALS[number % 8], THINGS[(number // 8 + turn) % 8]

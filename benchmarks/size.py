@@ -1,9 +1,9 @@
-"""How large the package is: what a person who wants to understand it has to know.
+"""The size of the package: how much a reader has to know to understand it.
 
     python benchmarks/size.py [FOLDER…]       checkouts to measure (default: this one)
 
-Lines, files, classes, private functions that one caller alone uses, and what a fresh process loads
-to fine-tune. Signs, not limits.
+Counts lines, files, classes, private functions with a single caller, and the modules that a fresh
+process loads for fine-tuning. These are indications, not limits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def lines(path: Path) -> int:
 
 
 def called_once(tree: ast.Module) -> int:
-    """Private functions at a page's top level whose name stands in it once beside their own."""
+    """Private top-level functions whose name occurs only once in the module besides their own."""
     private = {
         node.name
         for node in tree.body
@@ -37,7 +37,7 @@ def called_once(tree: ast.Module) -> int:
 
 
 def loaded_for_fine_tuning(root: Path) -> list[Path]:
-    """The pages that `import groundup.tune.sft` loads in a fresh process."""
+    """The modules that `import groundup.tune.sft` loads in a fresh process."""
     code = (
         "import sys, groundup.tune.sft\n"
         "for name, page in list(sys.modules.items()):\n"

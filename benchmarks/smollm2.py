@@ -1,14 +1,14 @@
-"""SmolLM2-135M beside `transformers` and llama.cpp, each side in a process of its own.
+"""SmolLM2-135M against `transformers` and llama.cpp, each side in a process of its own.
 
     python benchmarks/smollm2.py [--turns 3] [--batches 1 16] [--processor-time]
 
-The model is the pack `smollm2`, a GGUF file of 98 MB in Q4_1 and Q8_0: ours in these very blocks
+The model is the pack `smollm2`, a GGUF file of 98 MB in Q4_1 and Q8_0: ours in the file's blocks
 and in bfloat16, `transformers` in bfloat16 and float32, llama.cpp with the file. A prompt of 32
-tokens, 64 new ones, greedy; nothing ends early. The bound is what one row's step cannot beat: all
-weights are read once, at the bandwidth at which summing 512 MB of float32 reads.
+tokens, 64 new ones, greedy; nothing ends early. The bound is the least time of a step of one row:
+all weights are read once, at the bandwidth that summing 512 MB of float32 measures.
 
-On a machine that others use as well, `--processor-time` counts the process's seconds on a processor
-instead of the clock's; it says something with OMP_NUM_THREADS=1 alone.
+On a shared machine, `--processor-time` counts the process's processor seconds instead of the
+clock's; it is meaningful only with OMP_NUM_THREADS=1.
 
 Needs `pip install transformers llama-cpp-py-sync` (the extra `test`).
 """
@@ -35,7 +35,7 @@ SIDES = (
 PROMPT, NEW, LONG = 32, 64, 1_024
 
 Prompts = list[list[int]]
-# (prompts, new tokens of each) -> all tokens drawn
+# (prompts, new tokens of each) -> all generated tokens
 Serve = Callable[[Prompts, int], int]
 
 
@@ -196,7 +196,7 @@ def llama_cpp(stored: Any, kind: str) -> tuple[Serve, int]:
 
     def serve(prompts: Prompts, new: int) -> int:
         (prompt,) = prompts
-        assert silent  # which llama.cpp calls, and which is gone once nothing here names it
+        assert silent  # llama.cpp calls it; a reference keeps it from being garbage-collected
         lib.llama_memory_clear(lib.llama_get_memory(context), True)
         last = read(prompt)
         for _ in range(new - 1):

@@ -1,9 +1,10 @@
-"""How long does our small model take to reach what a GPT-2 reaches that was tuned with care?
+"""How long does our small model take to reach the loss of a carefully tuned GPT-2?
 
     python benchmarks/time_to_loss.py QUICKSTART [--minutes 6] [--share 0.333] [--seeds 3]
 
-QUICKSTART is what `groundup quickstart` left: its data, its tokenizer, and the shape of its base
-model. Both sides have that depth, width and vocabulary and read the same stream of documents:
+QUICKSTART is the folder of a `groundup quickstart`; the program uses its data, its tokenizer and
+the shape of its base model. Both sides have that depth, width and vocabulary and read the same
+stream of documents:
 
     gpt2        transformers' GPT2LMHeadModel (learned positions, LayerNorm, GELU, no dropout),
                 float32 weights under bf16 autocast, compiled, torch's fused AdamW (0.9, 0.95,
@@ -12,10 +13,9 @@ model. Both sides have that depth, width and vocabulary and read the same stream
                 of its own, in runs of half its minutes; compiling is not counted.
     groundup    `groundup pretrain` of that shape, in `share` of those minutes, as it comes
 
-Ours moves from the small world to real texts as it goes, as `pretrain` does; GPT-2 reads the mean
-of that mixture all along. Both are judged by bits per byte on the same held-out documents, and take
-turns seed by seed.
-Needs `pip install transformers` (the extra `test`).
+Ours moves gradually from the small world to real texts, as `pretrain` does; GPT-2 always reads the
+mean of that mixture. Both are measured in bits per byte on the same held-out documents, and take
+turns seed by seed. Needs `pip install transformers` (the extra `test`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from groundup.train.config import ENVIRONMENT
 
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 ROWS = 16
-# Where rates are tried: no seed of the comparison.
+# The seed for trying learning rates; the comparison does not use it.
 TRIED = 10_000
 
 

@@ -1,10 +1,10 @@
-"""How fast the small world is made, on one core.
+"""How fast the small world is generated, on one core.
 
     python benchmarks/world.py [--seconds 5]
 
-Prints megabytes of text a second for documents, conversations and pairs, drawn in turns so that the
-machine's moods fall on all, and beside them what SHA-256 takes in of the same text: a measure of
-the core that makes numbers of different machines comparable. Needs nothing but groundup.
+Prints megabytes of text a second for documents, conversations and pairs, generated in turns so that
+changes in the machine's speed affect all. It also prints the speed of SHA-256 on the same text, a
+measure of the core that makes different machines comparable. Needs only groundup.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from groundup.world import pack
 
-# Made in one turn; large enough that the clock does not matter.
+# Generated in one turn; large enough that the clock's resolution does not matter.
 _ITEMS = 300
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     }
     rates: dict[str, list[float]] = {name: [] for name in (*makers, "SHA-256")}
     for make in makers.values():
-        make(0)  # tables are read and forms compiled by the first
+        make(0)  # the first call reads tables and compiles forms
     begun, turn = time.monotonic(), 0
     while time.monotonic() - begun < options.seconds * len(makers):
         text = ""
@@ -57,7 +57,7 @@ def _hashed(text: str) -> str:
 
 
 def _timed(work: Callable[[], str]) -> tuple[str, float]:
-    """What the work gives, and megabytes of it a second of this process."""
+    """The result of the work, and its megabytes per second of this process."""
     begun = time.process_time()
     text = work()
     return text, len(text.encode()) / 1e6 / (time.process_time() - begun)
