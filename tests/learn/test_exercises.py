@@ -52,7 +52,7 @@ def test_a_prediction_without_its_run_is_not_passed(tmp_path: Path) -> None:
     foretold(part, tmp_path, prediction=1.6)
     verdict = judge(exercise, part)
     assert verdict.state == "differs"
-    assert "1.6 bits per byte foretold" in verdict.lines[1] and "1.5 reached" in verdict.lines[2]
+    assert "1.6 bits per byte predicted" in verdict.lines[1] and "1.5 reached" in verdict.lines[2]
     assert "6.7% too high" in verdict.lines[3]
     part.RUN = str(tmp_path / "nowhere")  # type: ignore[attr-defined]
     verdict = judge(exercise, part)

@@ -285,7 +285,7 @@ def test_the_last_exercise_is_graded_by_what_the_stages_leave(
     assert verdict.named == "another_policy", verdict.lines
     blind.write_text("{")
     verdict = judge(exercise, module_of(folder / "own_pairs.py", "own_pairs"))
-    assert "what is wrong is in the file" in verdict.lines[-1], verdict.lines
+    assert "the problem is in the file" in verdict.lines[-1], verdict.lines
 
 
 def write_votes(log: Path, numbers: range, models: list[str], hashes: Sequence[str] = ()) -> None:

@@ -18,5 +18,5 @@ def best_of_n(scores: np.ndarray, gold: np.ndarray, n: int) -> float:
 
 
 def kl_bound(n: int) -> float:
-    """Nats between best of n and the model at most."""
+    """Upper bound on the KL divergence between best of n and the model, in nats."""
     return math.log(n) - (n - 1) / n

@@ -22,7 +22,7 @@ def trials(seed: int) -> Iterator[Trial]:
         yield _trial(
             f"answer_logprobs of shape {(rows, time)}",
             calls("answer_logprobs", tokens, mask),
-            # Each answer's tokens by themselves.
+            # Each answer's tokens separately.
             torch.stack([row[on.bool()].sum() for row, on in zip(tokens, mask, strict=True)]),
             {"token_logprobs": tokens, "mask": mask},
         )

@@ -12,7 +12,7 @@ def trials(seed: int) -> Iterator[Trial]:
     dice = random.Random(seed)
     pairs = [((0.9, 0.8), (0.7, 0.5)), ((0.9, 0.8), (0.9, 0.5)), ((0.9, 0.2), (0.1, 0.8))]
     pairs += [((0.5, 0.5), (0.5, 0.5)), ((0.9, 0.3), (0.4, 0.4)), ((0.1, 0.2), (0.3, 0.4))]
-    # Of any axes, as many as there are; and a little better is better.
+    # Any number of axes; and slightly better counts as better.
     pairs_of_three = [((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)), ((0.5, 0.5, 0.9), (0.5, 0.5, 0.1))]
     pairs_of_three += [((0.9, 0.9, 0.1), (0.5, 0.5, 0.2)), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.4999))]
     pairs_of_three += [((0.9, 0.9, 0.4999), (0.5, 0.5, 0.5)), ((0.2, 0.9, 0.9), (0.3, 0.5, 0.5))]
@@ -68,5 +68,5 @@ def trials(seed: int) -> Iterator[Trial]:
 
 
 def _point(values: tuple[float, ...]) -> dict[str, float]:
-    """Two values are of the last two axes."""
+    """A point; two values belong to the last two axes."""
     return dict(zip(("fairness", "safety", "use")[-len(values) :], values, strict=True))

@@ -2,13 +2,13 @@
 
 
 def dominates(one: dict[str, float], other: dict[str, float]) -> bool:
-    """Whether `one` is nowhere worse than `other`, and somewhere better."""
+    """Whether `one` is worse than `other` on no axis and better on at least one."""
     nowhere_worse = all(one[axis] >= other[axis] for axis in other)
     return nowhere_worse and any(one[axis] > other[axis] for axis in other)
 
 
 def frontier(points: list[dict[str, float]]) -> list[int]:
-    """The places of the points that none of the list dominates."""
+    """The indices of the points that no point of the list dominates."""
     return [
         place
         for place, point in enumerate(points)

@@ -6,7 +6,7 @@ import numpy as np
 def token_rewards(
     score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The price of leaving the reference at each token, and the score at the last. Arrays: (n,)."""
+    """The KL penalty at each token, plus the score at the last one. Arrays: (n,)."""
     rewards = -beta * (logprobs - reference_logprobs)
     rewards[-1] += score
     return rewards

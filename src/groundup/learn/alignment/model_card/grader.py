@@ -1,4 +1,4 @@
-"""Grades a card's words by those of `groundup card`."""
+"""Grades a card's wording by `groundup card`."""
 
 import random
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def trials(seed: int) -> Iterator[Trial]:
             expected,
             {"low": low, "high": high, "chance": chance},
         )
-    tasks = ["winobias", "toxicity", "refusals", "core", "bbq"]  # an order that is no alphabet's
+    tasks = ["winobias", "toxicity", "refusals", "core", "bbq"]  # not in alphabetical order
     for measured in (tasks[1:3], [], [*tasks[2:4], "a task of one's own"], list(tasks)):
         yield Trial(
             f"missing: {len(measured)} were measured",
@@ -50,7 +50,7 @@ def trials(seed: int) -> Iterator[Trial]:
     alike = ["bbq", "toxicity", "bbq-age"]
     for measured in (["bbq-age"], ["bbq"], ["BBQ"]):
         yield Trial(
-            f"missing: {measured[0]} was measured, of names that are alike",
+            f"missing: {measured[0]} was measured, with similar names",
             calls("missing", alike, measured),
             account.missing(alike, measured),
             {"tasks": alike, "measured": measured},

@@ -1,4 +1,4 @@
-"""Grades one's own votes by the files that label, reward, dpo and ppo have left."""
+"""Grades the learner's votes by the files that label, reward, dpo and ppo have written."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,36 +40,36 @@ def trials(seed: int) -> Iterator[Trial]:
             expected,
             {"low": low, "high": high},
         )
-    yield Trial("your files, looked at one by one", _looked_at, _RIGHT)
+    yield Trial("your files, one by one", _checked, _RIGHT)
 
 
 _RIGHT: dict[str, Any] = {
-    "files and folders that are not there": "none",
+    "missing files and folders": "none",
     "decided votes, up to twenty": _VOTES,
     "the reward model was trained on these votes": True,
     "the policy was trained on these votes, or by that reward model": True,
-    "the blind votes are others than the first": True,
+    "the blind votes differ from the first votes": True,
     "blind votes on prompts that were voted on before": 0,
     "blind votes between the policy and another model, up to twenty": _VOTES,
 }
 
 
-def _looked_at(part: ModuleType) -> dict[str, Any]:
+def _checked(part: ModuleType) -> dict[str, Any]:
     paths = part.files()
     try:
-        return _found(part, paths)
-    except UserError as error:  # of a log or a run.json, which no code of the part has read
-        hint = "One of your files cannot be used: what is wrong is in the file, not in your code."
+        return _facts(part, paths)
+    except UserError as error:  # in a log or a run.json, which the part's code has not read
+        hint = "One of your files cannot be used: the problem is in the file, not in your code."
         raise Unfit(Difference("", str(error), "files that can be read", hint)) from None
 
 
-def _found(part: ModuleType, paths: Mapping[str, str]) -> dict[str, Any]:
-    # As seen from where the learner's folder lies.
+def _facts(part: ModuleType, paths: Mapping[str, str]) -> dict[str, Any]:
+    # Relative to the parent of the learner's folder.
     base = Path(str(part.__file__)).resolve().parent.parent
     found = {name: base / path for name, path in paths.items()}
     absent = [name for name, path in found.items() if not path.exists()]
     if absent:
-        return _RIGHT | {"files and folders that are not there": ", ".join(absent)}
+        return _RIGHT | {"missing files and folders": ", ".join(absent)}
     votes, blind = (standing(_read(found[name])) for name in ("votes", "blind"))
     asked = {one.prompt for one in votes}
     reward, tuned = (_parents(found[name], base) for name in ("reward", "policy"))
@@ -77,7 +77,7 @@ def _found(part: ModuleType, paths: Mapping[str, str]) -> dict[str, Any]:
     between = [
         one
         for one in blind
-        # Old logs name the folders alone.
+        # Old logs name only the folders.
         if len(set(one.players)) > 1
         and (policy in one.hashes or (not one.hashes and called in _names(one)))
     ]
@@ -102,6 +102,6 @@ def _read(log: Path) -> list[Vote]:
 
 
 def _parents(folder: Path, base: Path) -> list[Path]:
-    """What a run was made from."""
+    """The inputs of a run."""
     parents: Mapping[str, Mapping[str, str]] = read_run(folder)["parents"]
     return [(base / parent["path"]).resolve() for parent in parents.values()]

@@ -1,4 +1,4 @@
-"""Grades the policy gradient by PPO's loss, whose slope it is where the ratio is 1."""
+"""Grades the policy gradient by the slope of PPO's loss at ratio 1, which equals it."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -62,7 +62,7 @@ def _slope_of_ppo(logprobs: Tensor, advantages: Tensor) -> Tensor:
 
 def _gradient(policy_loss: Callable[..., Tensor], logprobs: Tensor, advantages: Tensor) -> Tensor:
     leaf = logprobs.clone().requires_grad_()
-    # A baseline out of a network requires gradients, too.
+    # A baseline from a network requires gradients, too.
     loss: Tensor = policy_loss(leaf, advantages.clone().requires_grad_())
     found = torch.autograd.grad(loss, leaf, allow_unused=True)[0]
     return torch.zeros_like(leaf) if found is None else found

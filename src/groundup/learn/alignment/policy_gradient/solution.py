@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Each reward less the mean of the others of its row. Both: (prompts, answers)."""
+    """Each reward minus the mean of the others in its row. Both: (prompts, answers)."""
     others = rewards.sum(-1, keepdim=True) - rewards
     return rewards - others / (rewards.shape[-1] - 1)
 

@@ -15,7 +15,7 @@ _trial = partial(Trial, rtol=1e-4, atol=1e-6)
 def trials(seed: int) -> Iterator[Trial]:
     generator = torch.Generator().manual_seed(seed)
     old = torch.tensor([-1.0, -1.0, -1.0, -1.0, -1.0, -1.0])
-    moved = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1, 0.9])  # ratios: inside, and out on either side
+    moved = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1, 0.9])  # ratios: inside, outside on either side
     signs = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
     drawn = [torch.randn(12, generator=generator) for _ in range(3)]
     for name, new, before, advantages, epsilon in (
@@ -51,7 +51,7 @@ def trials(seed: int) -> Iterator[Trial]:
             float(((ratio < 1 - epsilon) | (ratio > 1 + epsilon)).float().mean()),
             {name: value for name, value in shown.items() if name != "advantages"},
         )
-    # Three are outside. With the ratio upside down it would be two, by logarithms one.
+    # Three are outside. With the ratio inverted it would be two, by logarithms one.
     narrow = torch.tensor([0.79, 1.21, 1.22, 1.19, 0.82]).log()
     zero = torch.zeros(5)
     yield _trial(
@@ -70,7 +70,7 @@ def _gradient(
     epsilon: float,
     at: int = 0,
 ) -> Tensor:
-    # What the two others were computed by may require gradients, too.
+    # The sources of the other two may require gradients, too.
     leaves = [one.clone().requires_grad_() for one in (new, old, advantages)]
     total = losses(*leaves, epsilon).sum()
     found = torch.autograd.grad(total, leaves[at], allow_unused=True)[0]

@@ -16,6 +16,6 @@ def clipped_losses(
 
 
 def clipped_share(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:
-    """The share of tokens whose ratio is outside of 1 - eps to 1 + eps."""
+    """The share of tokens whose ratio is outside 1 - eps to 1 + eps."""
     ratio = (logprobs - old_logprobs).exp()
     return float(((ratio - 1).abs() > epsilon).float().mean())

@@ -28,7 +28,7 @@ def trials(seed: int) -> Iterator[Trial]:
     for name, wins in (
         ("two players, 3 to 1", np.array([[0.0, 3.0], [1.0, 0.0]])),
         ("A beats B, B beats C", chain),
-        ("players of different strength who met unequally often", _unequal()),
+        ("players of different strength that met unequally often", _unequal()),
         ("four players", some),
         ("players far apart", np.array([[0.0, 1.0, 0.0], [20.0, 0.0, 1.0], [0.0, 30.0, 0.0]])),
     ):
@@ -56,7 +56,7 @@ def _chance(about: str, one: np.ndarray, other: np.ndarray) -> Trial:
 
 
 def _strictly(part: ModuleType, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """What the part says, where a warning is an error."""
+    """The part's result, with warnings as errors."""
     with warnings.catch_warnings(), np.errstate(over="raise", invalid="raise"):
         warnings.simplefilter("error")
         return np.asarray(part.beats(one, other))

@@ -4,14 +4,14 @@ import numpy as np
 
 
 def beats(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The chance that `one` wins: sigmoid of the difference of ratings."""
+    """The probability that `one` wins: sigmoid of the difference of ratings."""
     apart = np.asarray(one, float) - other
     small = np.exp(-np.abs(apart))  # of a number below 0, so it never overflows
     return np.where(apart >= 0, 1.0, small) / (1 + small)
 
 
 def ratings(wins: np.ndarray) -> np.ndarray:
-    """The likeliest ratings, the first one 0. wins: (n, n), how often i beat j. Result: (n,)."""
+    """The most likely ratings, the first one 0. wins: (n, n), how often i beat j. Result: (n,)."""
     games = wins + wins.T
     won = wins.sum(1)
     found = np.zeros(len(wins))

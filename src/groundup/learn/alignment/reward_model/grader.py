@@ -81,7 +81,7 @@ def _gradients(losses: Callable[..., Tensor], chosen: Tensor, rejected: Tensor) 
 
 
 def _weights(prompts: list[str]) -> list[float]:
-    """As the product lays out comparisons: prompt by prompt."""
+    """The product's weights for comparisons, prompt by prompt."""
     found: dict[str, float] = {}
     for prompt in dict.fromkeys(prompts):
         count = prompts.count(prompt)

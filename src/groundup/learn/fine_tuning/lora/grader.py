@@ -108,7 +108,7 @@ def _starts_alike(start: Callable[..., tuple[Tensor, Tensor]], *sizes: int) -> b
 
 
 class _Sizes(TorchFunctionMode):
-    """Notes how many numbers the largest tensor has that an operation gives."""
+    """Records the size of the largest tensor that an operation returns."""
 
     largest = 0
 

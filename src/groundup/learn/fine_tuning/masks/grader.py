@@ -22,7 +22,7 @@ _TALKS = (
 
 @cache
 def _tokenizer() -> Tokenizer:
-    """The bytes and nothing else: what is learned does not depend on the vocabulary."""
+    """Only bytes: the mask does not depend on the vocabulary."""
     return Tokenizer.from_bpe(train_bpe(["assistant\nuser\nsystem\n"] * 3, 280))
 
 
@@ -36,7 +36,7 @@ def trials(seed: int) -> Iterator[Trial]:
             f"a chat of {' and '.join(role for role, _ in talk)}", chat.ids, chat.assistant
         )
     chat = encode_chat(tokenizer, [{"role": "assistant", "content": "to be"}])
-    # Without its end and the line break.
+    # Without the end token and the line break.
     yield _masked("a turn that is not closed", chat.ids[:-2], chat.assistant[:-2])
     assert chat.ids[: 1 + len(header)] == [start, *header] and end in chat.ids
     for length in (2, 5, 9):

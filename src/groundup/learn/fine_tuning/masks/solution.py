@@ -19,6 +19,6 @@ def assistant_mask(ids: list[int], start: int, end: int, header: list[int]) -> l
 
 
 def shifted(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
-    """Inputs, targets and weights, each one shorter than the ids."""
+    """Inputs, targets and weights, each shorter than the ids by one."""
     # At each place the next token is asked for, so it is the next one's mask that counts.
     return ids[:-1], ids[1:], [1.0 if learned else 0.0 for learned in mask[1:]]

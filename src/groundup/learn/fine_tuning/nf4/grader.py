@@ -42,7 +42,7 @@ def trials(seed: int) -> Iterator[Trial]:
             {"indices": indices},
         )
         yield Trial(
-            f"the type of what pack returns, {name}",
+            f"the dtype of the result of pack, {name}",
             calls("pack", indices, via=_type),
             "torch.uint8",
             {"indices": indices},

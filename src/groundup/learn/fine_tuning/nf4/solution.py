@@ -20,7 +20,7 @@ def quantize(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tenso
 
 
 def pack(indices: Tensor) -> Tensor:
-    """Two indices a byte, the first in the high bits. indices: (n,); result: (n / 2,), uint8."""
+    """Two indices per byte, the first in the high bits. indices: (n,); result: (n / 2,), uint8."""
     halves = indices.to(torch.uint8)
     return halves[0::2] << 4 | halves[1::2]
 

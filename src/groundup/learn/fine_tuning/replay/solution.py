@@ -4,7 +4,7 @@ import math
 
 
 def token_shares(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
-    """Each source's share of the tokens; together 1."""
+    """Each source's share of the tokens; the shares sum to 1."""
     whole = sum(own.values())
     shares = {name: (1 - replay) * weight / whole for name, weight in own.items()}
     if replay:
@@ -13,7 +13,7 @@ def token_shares(own: dict[str, float], general: list[str], replay: float) -> di
 
 
 def times_seen(tokens: int, share: float, size: int) -> float:
-    """How often each token of a source of that size is seen in a training of so many tokens."""
+    """How often each token of a source of `size` tokens is seen in training on `tokens` tokens."""
     return tokens * share / size
 
 

@@ -1,4 +1,4 @@
-"""Grades the comparison by NumPy, and by the product's bootstrap within what that can tell."""
+"""Grades the comparison by NumPy, and by the product's bootstrap within its precision."""
 
 from collections.abc import Iterator
 
@@ -25,11 +25,11 @@ def trials(seed: int) -> Iterator[Trial]:
     many = [[float(one) for one in (random.random(400) < rate)] for rate in (0.5, 0.62)]
     found = bootstrap_difference(np.array(many[1]), np.array(many[0]))
     yield Trial(
-        "difference over 400 questions, beside the product's bootstrap",
+        "difference over 400 questions, against the product's bootstrap",
         calls("difference", *many),
         [found.estimate, found.low, found.high],
         {"prompted": many[0], "tuned": many[1]},
-        atol=0.012,  # what 2,000 drawn samples leave open
+        atol=0.012,  # the precision of 2,000 samples
     )
     for frozen, trained, bits in ((0, 7, 16), (1000, 10, 16), (1000, 10, 4)):
         yield Trial(
@@ -39,11 +39,11 @@ def trials(seed: int) -> Iterator[Trial]:
             {"frozen": frozen, "trained": trained, "bits": bits},
         )
     clear = ([0.0, 0.1, 0.0, 0.1] * 5, [0.3, 0.4, 0.4, 0.3] * 5)
-    # Its mean is above 0.1, its low end is not.
+    # The mean is above 0.1, the low end is not.
     unclear = ([0.0, 1.0, 0.0, 1.0] * 3, [1.0, 1.0, 0.0, 1.0] * 3)
     # From 0.141 to 0.526, at 90 % from 0.172.
     third = ([0.0, 0.5, 0.0] * 8, [1.0, 0.5, 0.0] * 8)
-    # Always the same gain, so that the interval is this number.
+    # Always the same gain, so the interval is this number.
     same = ([0.0, 0.5, 0.25, 0.5], [0.25, 0.75, 0.5, 0.75])
     for (prompted, tuned), least in (
         (clear, 0.1),

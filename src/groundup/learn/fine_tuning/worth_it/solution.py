@@ -13,7 +13,7 @@ def difference(prompted: list[float], tuned: list[float]) -> tuple[float, float,
 
 
 def training_bytes(frozen: int, trained: int, bits: int) -> float:
-    """Room for weights, gradients and optimizer; `bits` is what a frozen number is stored in."""
+    """Memory for weights, gradients and optimizer; `bits` is the storage of a frozen number."""
     # Trained in 32 bits: the number, its gradient and AdamW's two averages.
     return frozen * bits / 8 + trained * 16
 

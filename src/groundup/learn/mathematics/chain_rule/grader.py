@@ -1,4 +1,4 @@
-"""Trials of 1.2: gradients beside those that the product's own tape gives."""
+"""Trials of 1.2: gradients against those of the product's tape."""
 
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
@@ -31,7 +31,7 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _trial("x is used twice", "y = x * x + x", _twice(x), x=x)
     yield _trial("a diamond: u is used twice", "u = x * w;  y = u * u * u", _cube(x, w), x=x, w=w)
     yield _trial("uses of different ages", "u = 2 * x;  y = u.exp() * x + u", _ages(0.5), x=0.5)
-    # Whichever side a walk goes down first, in some of these it comes too early to u.
+    # Whichever side a walk follows first, in some of these it reaches u too early.
     for formula, diamond in _DIAMONDS.items():
         y = f"u = 2 * x;  y = {formula}"
         yield _trial("a diamond, one side longer", y, _diamond(1.0, diamond), x=1.0)
@@ -46,7 +46,7 @@ def trials(seed: int) -> Iterator[Trial]:
 
 def _trial(about: str, formula: str, graph: Graph, **inputs: object) -> Trial:
     *_, root = graph.values()
-    # No factor of 1.75 comes from exchanging lengths of the inputs, as one of 3 / 2 does.
+    # Exchanged lengths of the inputs can give a factor of 3 / 2, but not 1.75.
     seed = Tensor(np.full(root.shape, 1.75 if root.ndim else 1.0), requires_grad=False)
     expected = dict(root.sweep(seed, retain=True))
     numbers = {tensor.number: gradient for tensor, gradient in expected.items()}
@@ -62,7 +62,7 @@ def _trial(about: str, formula: str, graph: Graph, **inputs: object) -> Trial:
         run,
         {
             **{name: numbers[t.number] for name, t in graph.items() if t.number in numbers},
-            # What has no name counts as well: constants have no gradient.
+            # Count unnamed tensors as well: constants have no gradient.
             _COUNT: len(numbers),
         },
         {"graph": formula, **inputs, "seed": seed.data},
@@ -132,7 +132,7 @@ def _long(x: float) -> Graph:
 
 
 def _calls(x: float) -> Trial:
-    """Each rule is asked once, however many paths lead through its tensor."""
+    """Each rule is called once, however many paths lead through its tensor."""
     calls = 0
 
     def counted(rule: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,4 +1,4 @@
-"""Trials of 1.1: slopes beside those of the product's tape."""
+"""Trials of 1.1: slopes against those of the product's tape."""
 
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -24,7 +24,7 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _rule("a polynomial of degree 4", [float(c) for c in rng.integers(-9, 9, size=5)])
     yield _rule("a straight line", [4.0, 7.0])
     yield _rule("a constant", [5.0])
-    yield _rule("no whole numbers", [0.5, 1.25, -0.75])
+    yield _rule("coefficients that are not integers", [0.5, 1.25, -0.75])
 
 
 def _slope(about: str, formula: str, f: Callable[[Any], Any], x: float) -> Trial:
@@ -33,12 +33,12 @@ def _slope(about: str, formula: str, f: Callable[[Any], Any], x: float) -> Trial
     def run(part: ModuleType) -> Any:
         return part.by_limit(f, x)
 
-    # A central difference errs by some 1e-10 here, a one-sided one by 1e-5.
+    # A central difference has an error of about 1e-10 here, a one-sided one 1e-5.
     return Trial(about, run, expected, {"f": formula, "x": x, "h": 1e-5}, rtol=1e-7)
 
 
 def _wide_step() -> Trial:
-    """A step of 1e-3, which shows: on x³ the central difference is 3 x² + h² exactly."""
+    """A step of 1e-3, large enough to show: on x³ the central difference is exactly 3 x² + h²."""
     x, h = 2.0, 1e-3
 
     def run(part: ModuleType) -> Any:

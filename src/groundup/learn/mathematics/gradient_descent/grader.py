@@ -1,4 +1,4 @@
-"""Trials of 1.3: walks beside those of the product's GradientDescent."""
+"""Trials of 1.3: walks against those of the product's GradientDescent."""
 
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -23,7 +23,7 @@ def trials(seed: int) -> Iterator[Trial]:
     )
     place = rng.normal(size=3)
     yield _walk(
-        "a landscape that is no quadratic",
+        "a landscape that is not quadratic",
         "Σ (x⁴/4 + cos x)",
         lambda x: (x**4 / 4 + x.cos()).sum(),
         place,
@@ -47,7 +47,7 @@ def _walk(
     rate: float,
     steps: int,
 ) -> Trial:
-    # A tolerance below 0 is never reached, so that every step is taken.
+    # A tolerance below 0 is never reached, so every step is taken.
     walked = minimize(f, start, GradientDescent(rate), steps=steps, tolerance=-1.0)
 
     def gradient(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Trials of 1.8: beside `maths.bayes` and `maths.intervals`."""
+"""Trials of 1.8: against `maths.bayes` and `maths.intervals`."""
 
 from collections.abc import Iterator
 from statistics import NormalDist
@@ -22,7 +22,7 @@ def trials(seed: int) -> Iterator[Trial]:
     for successes, n in shares:
         yield _wilson(successes, n)
     yield _wilson(13, 21, z=2.576)
-    # Of fewer than 30 the product's percentiles are other ones.
+    # For fewer than 30 questions the product uses other percentiles.
     yield _difference("right or wrong, 40 questions", rng, 40, binary=True)
     yield _difference("marks, 40 questions", rng, 40, binary=False)
 
@@ -56,7 +56,7 @@ def _difference(about: str, rng: np.random.Generator, n: int, *, binary: bool) -
         first, second = (first > 0).astype(float), (second > -0.2).astype(float)
     samples, seed = 400, 5
     found = bootstrap_difference(first, second, samples=samples, seed=seed)
-    # The very samples that the product draws from this seed.
+    # The same samples that the product draws from this seed.
     draws = np.random.default_rng(seed).integers(n, size=(samples, n))
 
     def run(part: ModuleType) -> Any:

@@ -1,4 +1,4 @@
-"""Trials of 1.7: beside `Categorical.kl` and the estimators of `maths.kl`."""
+"""Trials of 1.7: against `Categorical.kl` and the estimators of `maths.kl`."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -19,9 +19,9 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _kl("a coin", np.array([0.5, 0.5]), np.array([p, 1 - p]))
     yield _kl("five outcomes", rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(5)))
     yield _kl("equal ones", np.array([0.25, 0.75]), np.array([0.25, 0.75]))
-    yield _kl("what q never gives", np.array([1.0, 0.0]), np.array([0.5, 0.5]))
-    yield _kl("what neither gives", np.array([0.3, 0.7, 0.0]), np.array([0.6, 0.4, 0.0]))
-    yield _kl("what p finds impossible", np.array([0.5, 0.5]), np.array([1.0, 0.0]))
+    yield _kl("an outcome that q never gives", np.array([1.0, 0.0]), np.array([0.5, 0.5]))
+    yield _kl("an outcome that neither gives", np.array([0.3, 0.7, 0.0]), np.array([0.6, 0.4, 0.0]))
+    yield _kl("an outcome that p finds impossible", np.array([0.5, 0.5]), np.array([1.0, 0.0]))
     for name, oracle in (("k1", kl_k1), ("k3", kl_k3)):
         ratios = rng.normal(size=3) / 2
         yield _estimator("three samples", name, oracle, ratios)

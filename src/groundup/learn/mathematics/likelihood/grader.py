@@ -1,4 +1,4 @@
-"""Trials of 1.6: beside `maths.probability.log_softmax` and `nn.cross_entropy`."""
+"""Trials of 1.6: against `maths.probability.log_softmax` and `nn.cross_entropy`."""
 
 from collections.abc import Iterator
 from types import ModuleType

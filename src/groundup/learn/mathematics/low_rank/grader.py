@@ -1,4 +1,4 @@
-"""Trials of 1.5: points and matrices beside those of `maths.linalg`."""
+"""Trials of 1.5: points and matrices against those of `maths.linalg`."""
 
 from collections.abc import Iterator
 from types import ModuleType

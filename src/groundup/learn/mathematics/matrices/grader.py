@@ -1,4 +1,4 @@
-"""Trials of 1.4: matrices beside those of `maths.transforms` and `maths.linalg`."""
+"""Trials of 1.4: matrices against those of `maths.transforms` and `maths.linalg`."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -12,14 +12,14 @@ from groundup.maths.tensor import Tensor
 
 
 def trials(seed: int) -> Iterator[Trial]:
-    """Turns, two moves in a row, points of several numbers, areas with both signs."""
+    """Rotations, compositions, different numbers of points, areas with both signs."""
     rng = np.random.default_rng(seed)
     for about, angle in (("a sixth of a turn", np.pi / 3), ("an angle", rng.uniform(0.3, 1.2))):
         yield _rotation(about, float(angle))
     stretch, turn = transforms.scaling(2.0, 1.0), transforms.rotation(np.pi / 2)
     yield _after("stretch, then turn", stretch, turn)
-    yield _after("slant, then stretch", transforms.shear(1.5), rng.normal(size=(2, 2)))
-    yield _moved("one point, slanted", transforms.shear(2.0), np.array([[1.0, 3.0]]))
+    yield _after("shear, then stretch", transforms.shear(1.5), rng.normal(size=(2, 2)))
+    yield _moved("one point, sheared", transforms.shear(2.0), np.array([[1.0, 3.0]]))
     yield _moved("three points", rng.normal(size=(2, 2)), rng.normal(size=(3, 2)))
     yield _moved("two points", rng.normal(size=(2, 2)), rng.normal(size=(2, 2)))
     yield _area("a slant", transforms.shear(0.5, 0.25))

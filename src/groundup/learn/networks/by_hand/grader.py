@@ -1,4 +1,4 @@
-"""Trials of 2.3: gradients beside those of `nn` and its tape."""
+"""Trials of 2.3: gradients against those of `nn` and its tape."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -14,7 +14,7 @@ from groundup.nn.losses import cross_entropy
 
 
 def trials(seed: int) -> Iterator[Trial]:
-    """A tiny network, a square one, a larger one; the tape; and which of the two used it."""
+    """A tiny network, a square one, a larger one; the tape; and which function used the tape."""
     rng = np.random.default_rng(seed)
     yield _network("two rows", "gradients", rng, 2, 2, 3, 2)
     yield _network("all widths alike", "gradients", rng, 4, 3, 3, 3)
@@ -46,7 +46,7 @@ def _network(
 
 
 def _taped(name: str, expected: bool) -> Trial:
-    """Whether an operation of the part was put on the tape."""
+    """Whether an operation of the part was recorded on the tape."""
     given = (np.ones((2, 2)), np.array([0, 1]), np.eye(2), np.ones(2), np.eye(2), np.zeros(2))
 
     def run(part: ModuleType) -> Any:

@@ -1,4 +1,4 @@
-"""Trials of 2.6: tables beside those of `maths.ngram.AddK`."""
+"""Trials of 2.6: tables against those of `maths.ngram.AddK`."""
 
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -18,13 +18,13 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _bigram("the lesson's text", tiny, 2, 1.0)
     yield _bigram("sixty tokens", text, 4, 0.5)
     yield _bigram("a token that never comes", tiny, 3, 0.1)
-    # Where a text begins and ends with one token, rows and columns have the same sums.
-    yield _bigram("another end than beginning", np.array([0, 1, 1, 2]), 3, 1.0)
+    # If a text starts and ends with the same token, rows and columns have equal sums.
+    yield _bigram("first and last token differ", np.array([0, 1, 1, 2]), 3, 1.0)
     yield _next("one token of context", tiny, [1], 2, 1.0)
     yield _next("two tokens of context", text, list(text[20:22]), 4, 0.5)
     yield _next("a 5-gram's four tokens", text, list(text[30:34]), 4, 0.5)
     runs = np.array([0, 0, 0, 0, 1, 0, 0, 0])
-    yield _next("places that share tokens", runs, [0, 0], 2, 1.0)
+    yield _next("overlapping occurrences", runs, [0, 0], 2, 1.0)
     yield _next("the end of the text", text, list(text[-3:-1]), 4, 0.5)
     yield _next("no context at all", tiny, [], 2, 1.0)
     yield _next("a context that was never seen", tiny, [0, 0, 0], 2, 1.0)
@@ -35,7 +35,7 @@ def trials(seed: int) -> Iterator[Trial]:
 
 
 def _text(rng: np.random.Generator, length: int, vocab_size: int) -> np.ndarray:
-    """A text with habits, so that contexts come again: mostly one more than the one before."""
+    """A text with repeated contexts: each token is mostly one more than the one before."""
     tokens = [0]
     while len(tokens) < length:
         jumps = rng.random() < 0.3

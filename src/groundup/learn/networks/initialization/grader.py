@@ -1,4 +1,4 @@
-"""Trials of 2.2: beside the tape, `nn.init` and `activation_statistics`."""
+"""Trials of 2.2: against the tape, `nn.init` and `activation_statistics`."""
 
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -25,7 +25,7 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _spreads("three square layers", rng.normal(size=(6, 8)), list(rng.normal(size=(3, 8, 8))))
     sizes = [(16, 10), (12, 16), (7, 12)]
     layers = [rng.normal(size=size) / 3 for size in sizes]
-    yield _spreads("three layers of other widths", rng.normal(size=(20, 10)), layers)
+    yield _spreads("three layers of different widths", rng.normal(size=(20, 10)), layers)
 
 
 def _relu(about: str, g: np.ndarray, z: np.ndarray) -> Trial:

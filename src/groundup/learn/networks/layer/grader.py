@@ -1,4 +1,4 @@
-"""Trials of 2.1: values and gradients beside those of `nn.layers.linear`."""
+"""Trials of 2.1: values and gradients against those of `nn.layers.linear`."""
 
 from collections.abc import Iterator
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""Trials of 2.7: beside the feed-forward language model of `groundup experiment ladder`."""
+"""Trials of 2.7: against the feed-forward language model of `groundup experiment ladder`."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -23,7 +23,7 @@ def trials(seed: int) -> Iterator[Trial]:
 
 
 def _windows(about: str, tokens: np.ndarray, reach: int) -> Trial:
-    # As the product's network sees a text: everything up to a place, and what comes behind it.
+    # As the product's network reads a text: everything up to a position, and the next token.
     inputs = np.lib.stride_tricks.sliding_window_view(tokens, reach)[:-1].copy()
 
     def run(part: ModuleType) -> Any:

@@ -1,4 +1,4 @@
-"""Trials of 2.4: steps beside those of `nn.SGD` and `nn.AdamW`."""
+"""Trials of 2.4: steps against those of `nn.SGD` and `nn.AdamW`."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -72,7 +72,7 @@ def _adamw(
 
 
 def _many(rng: np.random.Generator) -> Trial:
-    """Twenty steps on a valley, each with the gradient where it stands."""
+    """Twenty steps in a valley, each with the gradient at the current point."""
     start, curves, lr = rng.normal(size=2), np.array([1.0, 20.0]), 0.05
     weight = Tensor(start)
     optimizer = AdamW([weight], lr=lr, betas=BETAS, weight_decay=0.1)

@@ -1,4 +1,4 @@
-"""Trials of 2.5: beside `nn.Dropout` and the early stopping of the training stages."""
+"""Trials of 2.5: against `nn.Dropout` and the early stopping of the training stages."""
 
 import json
 from collections.abc import Iterator
@@ -50,8 +50,8 @@ class _Draws:
 
 
 def _dropout(about: str, x: np.ndarray, p: float, seed: int, training: bool) -> Trial:
-    # An even spread, so that some are dropped and some are kept whatever the seed; and one u that
-    # is p itself, which is kept.
+    # Evenly spaced, so that some are dropped and some kept with any seed; and one u equal to p,
+    # which is kept.
     spread = [*((np.arange(x.size - 1) + 0.5) / x.size), p]
     u = np.random.default_rng(seed).permutation(spread).reshape(x.shape)
     layer = Dropout(p, rng=0)
@@ -69,7 +69,7 @@ def _dropout(about: str, x: np.ndarray, p: float, seed: int, training: bool) -> 
 
 @cache
 def _stopped(losses: tuple[float, ...], patience: int) -> list[int]:
-    """Where the product's early stopping ends, and its best step, on a run with these losses."""
+    """The stop and the best step of the product's early stopping on these losses."""
     with TemporaryDirectory() as folder:
         run = Run(Path(folder), "lesson", None)
         optimizer = Optimizer.__new__(Optimizer)  # one without a model

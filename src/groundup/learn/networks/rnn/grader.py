@@ -1,4 +1,4 @@
-"""Trials of 2.8: states and gradients beside those of `nn.RNN`."""
+"""Trials of 2.8: states and gradients against those of `nn.RNN`."""
 
 from collections.abc import Iterator
 from types import ModuleType

@@ -44,9 +44,9 @@ def trials(seed: int) -> Iterator[Trial]:
     )
     large = 100 * query.abs()
     yield _trial("attention with scores in the hundreds", large, 10 * key.abs(), value, some)
-    # Whatever is drawn, what the first token may look at scores -20,000 or less, and what it may
-    # not 0 or more: a mask of -100, or of -10,000, hides nothing from it. One of -65,504 or less
-    # passes: no score of float16 lies below, and none of a trained model in any dtype.
+    # In every draw, the key that the first token may look at scores -20,000 or less, and the others
+    # 0 or more: a mask of -100 or -10,000 masks nothing. A mask of -65,504 or less passes: no
+    # float16 score is lower, nor is any score of a trained model in any dtype.
     query = 100 + 10 * drawn(1, 1, 3, 4).abs()
     key = torch.tensor([-100.0, 0.0, 100.0])[:, None].expand(1, 1, 3, 4).clone()
     yield _trial(

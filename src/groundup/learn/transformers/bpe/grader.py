@@ -50,7 +50,7 @@ def trials(seed: int) -> Iterator[Trial]:
         ([1, 1, 1], (1, 1)),
         ([2, 1, 2, 3, 1], (3, 2)),
         ([], (1, 2)),
-        ([11, 2, 1, 23], (1, 2)),  # as text they hold "1 2"
+        ([11, 2, 1, 23], (1, 2)),  # as a string they contain "1 2"
         ([dice.randrange(1, 4) for _ in range(12)], (1, 1)),
         ([dice.randrange(1, 4) for _ in range(12)], (2, 1)),
     ]

@@ -18,7 +18,7 @@ def count_pairs(words: list[list[int]], weights: list[int]) -> dict[tuple[int, i
 
 
 def merge(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The word with `new` wherever `pair` stood, from left to right; the given list stays."""
+    """A new list with `new` in place of each `pair`, from left to right."""
     merged = []
     place = 0
     while place < len(word):

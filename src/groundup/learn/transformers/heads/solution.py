@@ -4,9 +4,9 @@ import numpy as np
 
 
 def diagonal_mean(attention: np.ndarray, back: int) -> np.ndarray:
-    """Mean weight from each query to the key `back` places before it.
+    """Mean weight from each query to the key `back` positions before it.
 
-    attention: (..., queries, keys), where the queries are the last ones of the keys. Result: (...).
+    attention: (..., queries, keys), with the queries at the last positions. Result: (...).
     """
     queries, keys = attention.shape[-2:]
     first = keys - queries
@@ -18,7 +18,8 @@ def diagonal_mean(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def induction_score(attention: np.ndarray, block: int) -> np.ndarray:
-    """Mean weight, from the second of two equal blocks, on what followed the token in the first.
+    """Mean weight, from the second of two equal blocks, on the token after the same one in the
+    first.
 
     attention: (..., time, time). Result: (...).
     """

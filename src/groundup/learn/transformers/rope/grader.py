@@ -37,7 +37,7 @@ def trials(seed: int) -> Iterator[Trial]:
         )
     for positions in (torch.tensor([0, 1, 2]), torch.tensor([[0, 5], [3, 1001]])):
         frequencies = inverse_frequencies(Rope(theta=100.0), 4, torch.device("cpu"))
-        # bfloat16 does not know 1001.
+        # bfloat16 cannot represent 1001.
         expected = rotation(frequencies, positions, torch.float32)
         for name, at in (("cosines", 0), ("sines", 1)):
             yield Trial(
@@ -62,7 +62,7 @@ def trials(seed: int) -> Iterator[Trial]:
         )
     q, k = drawn(1, 4), drawn(1, 4)
     yield Trial(
-        "scores at positions 3 and 1 less those at 103 and 101",
+        "scores at positions 3 and 1 minus those at 103 and 101",
         lambda part: _score(part, q, k, 3, 1) - _score(part, q, k, 103, 101),
         torch.zeros(1, 1),
         {"query": q, "key": k},

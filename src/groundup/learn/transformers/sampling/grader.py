@@ -56,7 +56,7 @@ def trials(seed: int) -> Iterator[Trial]:
             filtered(logits[None], how)[0].exp(),
             {"logits": logits, "temperature": temperature, "top_k": top_k, "top_p": top_p},
         )
-    # Which of two equals is taken is left open, and so they are compared by size.
+    # Either of two equal tokens may be taken, so compare the sorted values.
     equals = torch.tensor([0.0, 2.0, 2.0])
     yield _trial(
         "probabilities, largest first, of two equal logits at temperature 0",
@@ -92,6 +92,6 @@ def _largest_first(probabilities: Callable[..., Tensor], *given: object) -> Tens
 def _remembered(
     remember: Callable[..., Tensor], stored: Tensor, new: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    mine = stored.clone()  # which is to be changed, so that the next trial finds its own
+    mine = stored.clone()  # cloned, since the part changes it in place
     seen = remember(mine, new, positions)
     return seen, mine

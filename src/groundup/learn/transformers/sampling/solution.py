@@ -16,7 +16,7 @@ def remember(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
 
 
 def probabilities(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Temperature, then top-k, then top-p; what is left sums to 1. Shapes: (vocabulary,)."""
+    """Apply temperature, top-k and top-p, then rescale to sum 1. Shapes: (vocabulary,)."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     values, order = (logits / temperature).sort(descending=True)
@@ -32,7 +32,7 @@ def probabilities(logits: Tensor, temperature: float, top_k: int, top_p: float) 
 
 
 def pick(probabilities: Tensor, u: float) -> int:
-    """The first place at which the sum of the probabilities so far is greater than u."""
+    """The first index at which the cumulative sum of the probabilities is greater than u."""
     beyond = (probabilities.cumsum(0) > u).nonzero()
     # Rounded sums may end a little below 1, and so below u.
     return int(beyond[0]) if len(beyond) else int(probabilities.nonzero()[-1])

@@ -1,4 +1,4 @@
-"""Grades the scaling law by laws that are known, and a prediction by the run itself."""
+"""Grades the scaling law with known laws, and a prediction by the run itself."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def trials(seed: int) -> Iterator[Trial]:
         (np.array([1.0, 3.0, 10.0, 30.0]), 1.5, random.uniform(2, 4), random.uniform(0.2, 0.5)),
         (np.array([2.0, 8.0, 32.0]), 1.0, random.uniform(2, 4), random.uniform(0.05, 0.1)),
     ):
-        # No noise, so that the law is known: what is fitted must be what was drawn.
+        # Without noise the law is known: the fit must return it.
         losses = floor + a / compute**b
         shown = {"compute": compute, "losses": losses, "floors": floors}
         yield Trial(
@@ -49,12 +49,12 @@ def trials(seed: int) -> Iterator[Trial]:
             {**shown, "at": float(4 * compute[-1])},
             rtol=1e-6,
         )
-    # Of the second ones each measure of nearness chooses another floor: the squares of differences,
-    # their absolute values, those of logarithms, and the correlation of logarithms.
+    # For the second losses each error measure chooses another floor: squared differences, absolute
+    # differences, those of logarithms, and the correlation of logarithms.
     for noisy, tried in (
         (np.array([3.02, 2.48, 2.27, 2.11]), floors),
         (np.array([4.03, 3.56, 3.45, 3.18, 2.97]), floors),
-        # Of NaN, which a floor above a loss gives, `min` keeps the one that comes first.
+        # A floor above a loss gives NaN, of which `min` keeps the first.
         (np.array([3.02, 2.48, 2.27, 2.11]), floors[::-1]),
     ):
         sizes = 2.0 ** np.arange(len(noisy))
@@ -69,7 +69,7 @@ def trials(seed: int) -> Iterator[Trial]:
 
 
 def _solved(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> list[float]:
-    """The same by the normal equations."""
+    """The same fit by the normal equations."""
     found = []
     for floor in (one for one in floors if one < losses.min()):
         columns = np.stack([np.ones_like(compute), -np.log(compute)], axis=1)
@@ -80,16 +80,16 @@ def _solved(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> lis
 
 
 def _miss(part: ModuleType) -> float:
-    """0 where the run came as foretold."""
+    """0 if the run matches the prediction."""
     run, prediction = getattr(part, "RUN", None), getattr(part, "PREDICTION", None)
     if run is None:
         raise StillToCome("the run is still to come: write PREDICTION down, train, and name RUN")
     if prediction is None:
-        hint = "RUN is named, and PREDICTION is None: say what you foretold."
+        hint = "RUN is set but PREDICTION is None: write down your prediction."
         raise Unfit(Difference("", "PREDICTION = None", "a number of bits per byte", hint))
     is_number = isinstance(prediction, int | float | np.number) and prediction is not True
     if not is_number or not 0 < prediction < math.inf:
-        hint = "Bits per byte are a number above 0: say what you foretold."
+        hint = "Bits per byte are a number above 0: write down your prediction."
         found = f"PREDICTION = {prediction!r}"
         raise Unfit(Difference("", found, "a number of bits per byte", hint))
     reached = _reached(part, run)
@@ -97,16 +97,16 @@ def _miss(part: ModuleType) -> float:
     if abs(off) > _NEAR:
         hint = (
             f"{abs(off):.1%} too {'high' if off > 0 else 'low'}. Fit the law to more runs and "
-            "foretell another one: a number made to fit this run foretells nothing."
+            "predict another one: a number fitted to this run predicts nothing."
         )
-        yours, expected = f"{prediction:.4g} bits per byte foretold", f"{reached:.4g} reached"
+        yours, expected = f"{prediction:.4g} bits per byte predicted", f"{reached:.4g} reached"
         raise Unfit(Difference("", yours, f"{expected}, within {_NEAR:.0%}", hint))
     return 0.0
 
 
 def _reached(part: ModuleType, run: str) -> float:
-    """The bits per byte that a finished pretrain run ended with."""
-    # As seen from where the learner's folder lies.
+    """The final bits per byte of a finished pretrain run."""
+    # Relative to the parent of the learner's folder.
     folder = Path(str(part.__file__)).resolve().parent.parent / run
     try:
         measure = read_run(folder)["traits"].get("measure")

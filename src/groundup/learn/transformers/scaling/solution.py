@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-# What you foretold for a run, in bits per byte, and its folder: see the lesson.
+# Your prediction for a run, in bits per byte, and the run's folder: see the lesson.
 PREDICTION: float | None = None
 RUN: str | None = None
 
@@ -31,5 +31,5 @@ def fit_law(
 
 
 def predict(compute: np.ndarray, losses: np.ndarray, floors: list[float], at: float) -> float:
-    """The loss that the fitted law foretells for compute `at`."""
+    """The loss that the fitted law predicts for compute `at`."""
     return float(law(at, *fit_law(compute, losses, floors)))

@@ -45,11 +45,11 @@ def trials(seed: int) -> Iterator[Trial]:
         calls("cross_entropy", large, targets, weights),
         _product(large, targets, weights),
         {"logits": large, "targets": targets, "weights": weights},
-        atol=1e-3,  # of numbers of this size float32 keeps so much
+        atol=1e-3,  # the precision of float32 for numbers of this size
     )
     targets = torch.tensor([1, 0])
-    # Of a target that a float's softmax gives 0: a small number put beside it (or a clamp) leaves
-    # the loss finite, and nothing is learned.
+    # For targets with a softmax of 0 in float32: an added small number (or a clamp) keeps the loss
+    # finite, but nothing is learned.
     yield _trial(
         "its gradient where the targets are not the largest",
         calls("cross_entropy", large, targets, weights, via=_gradient),
@@ -82,7 +82,7 @@ def _every_step(schedule: Callable[..., float], steps: int, warmup: int, decay: 
 
 
 def _product(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """The product's loss, where the head is the identity and hidden states are the logits."""
+    """The product's loss, with the identity as head, so that hidden states are the logits."""
     return linear_cross_entropy(logits, torch.eye(logits.shape[1]), targets, weights)
 
 

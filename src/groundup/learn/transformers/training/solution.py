@@ -16,12 +16,12 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def schedule(step: int, steps: int, warmup: int, decay: int) -> float:
-    """What the learning rate is multiplied by at `step`, counted from 0."""
+    """The factor of the learning rate at `step`, counted from 0."""
     rising = (step + 1) / warmup if warmup else 1.0
     falling = (steps - step) / decay if decay else 1.0
     return min(rising, 1.0, falling)
 
 
 def bits_per_byte(nats: list[float], sizes: list[int]) -> float:
-    """What the model paid for all texts together; sizes are in bytes."""
+    """The loss in bits per byte over all texts together; sizes are in bytes."""
     return sum(nats) / math.log(2) / sum(sizes)
