@@ -1,4 +1,4 @@
-"""Which of several models nobody should take."""
+"""Which of several models nobody should choose."""
 
 
 def dominates(one: dict[str, float], other: dict[str, float]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 def files() -> dict[str, str]:
     """Where your files are: "votes", "reward", "policy" and "blind" (see the lesson).
 
-    Nobody's taste can be given away: these files have the right form, and their votes were tossed.
+    No solution can contain your taste: these files have the right form, with random votes.
     """
     folder = Path(tempfile.mkdtemp())
     paths = {

@@ -11,7 +11,7 @@ def clipped_losses(
     old, numbers = old_logprobs.detach(), advantages.detach()
     ratio = (logprobs - old).exp()
     clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
-    # The worse of the two: flat only where the step has gained already.
+    # The worse of the two: flat only where the step has already gained.
     return torch.maximum(-numbers * ratio, -numbers * clipped)
 
 

@@ -15,7 +15,7 @@ def ratings(wins: np.ndarray) -> np.ndarray:
     games = wins + wins.T
     won = wins.sum(1)
     found = np.zeros(len(wins))
-    # The slope changes by a quarter of a player's games at most, twice over: this step never
+    # The slope changes by at most a quarter of a player's games, twice over: this step never
     # overshoots.
     rate = 2 / games.sum(1).max()
     for _ in range(3_000):

@@ -1,4 +1,4 @@
-"""A low-rank adapter beside a frozen matrix."""
+"""A low-rank adapter for a frozen matrix."""
 
 import math
 
@@ -11,14 +11,14 @@ def lora(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Ten
 
     x: (..., in); base: (..., out); down: A, (r, in); up: B, (out, r). Result: (..., out).
     """
-    # Scaled where rows are shortest.
+    # Scaled where the rows are shortest.
     return base + (x @ down.T * scale) @ up.T
 
 
 def start(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
     """A and B of an adapter that changes nothing yet."""
     bound = 1 / math.sqrt(inputs)
-    # One of them is zero, so that the model starts as it was; not both, or neither would learn.
+    # One is zero, so the model starts unchanged; not both, or neither would learn.
     return torch.empty(rank, inputs).uniform_(-bound, bound), torch.zeros(outputs, rank)
 
 

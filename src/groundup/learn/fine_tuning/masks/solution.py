@@ -9,16 +9,16 @@ def assistant_mask(ids: list[int], start: int, end: int, header: list[int]) -> l
         place = len(mask)
         if ids[place] == start:
             speaking = ids[place + 1 : place + 1 + len(header)] == header
-            # The header is written for the model, so it need not learn it.
+            # The header is part of the prompt, so it is not learned.
             mask += [False] * (1 + len(header) if speaking else 1)
             continue
         mask.append(speaking)
-        if ids[place] == end:  # learned itself: a model must learn to stop
+        if ids[place] == end:  # learned too: a model must learn to stop
             speaking = False
     return mask
 
 
 def shifted(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
     """Inputs, targets and weights, each shorter than the ids by one."""
-    # At each place the next token is asked for, so it is the next one's mask that counts.
+    # Each position predicts the next token, so the next token's mask counts.
     return ids[:-1], ids[1:], [1.0 if learned else 0.0 for learned in mask[1:]]

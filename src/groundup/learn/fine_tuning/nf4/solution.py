@@ -11,10 +11,10 @@ def quantize(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tenso
     """
     blocks = flat.view(-1, block_size)
     absmax = blocks.abs().amax(1)
-    # A block of zeros is divided by something tiny, and stays zeros.
+    # A block of zeros is divided by something tiny and stays zero.
     scaled = blocks * (1 / absmax.clamp(min=1e-38))[:, None]
-    # Which value is nearest is told by how many middles between two of them are passed, without a
-    # table of all distances.
+    # The number of midpoints below a number gives its nearest value, without a table of all
+    # distances.
     indices = torch.bucketize(scaled, (code[:-1] + code[1:]) / 2)
     return indices.flatten(), absmax
 

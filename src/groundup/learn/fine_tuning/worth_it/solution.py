@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 
 def difference(prompted: list[float], tuned: list[float]) -> tuple[float, float, float]:
     """The mean of tuned - prompted, question by question, and the ends of its 95 % interval."""
-    # What makes a question hard for both cancels.
+    # The difficulty of a question, which affects both, cancels.
     apart = [t - p for p, t in zip(prompted, tuned, strict=True)]
     mean, reach = fmean(apart), 1.96 * stdev(apart) / math.sqrt(len(apart))
     return mean, mean - reach, mean + reach

@@ -8,9 +8,9 @@ def backward(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
     gradients = {root.number: seed}
     waiting = {root.number: root}
     while waiting:
-        # The newest first: whoever used it was made later and has had its turn.
+        # The newest first: tensors that used it were made later and are already done.
         tensor = waiting.pop(max(waiting))
-        if tensor.node is None:  # a leaf: nobody to hand the gradient on to
+        if tensor.node is None:  # a leaf: it has no parents to pass the gradient to
             continue
         for parent, rule in zip(tensor.node.parents, tensor.node.rules, strict=True):
             if rule is None or not parent.requires_grad:

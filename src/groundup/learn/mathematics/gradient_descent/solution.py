@@ -10,11 +10,11 @@ def descend(
 ) -> np.ndarray:
     points = [x]
     for _ in range(steps):
-        # A new array each time: -= would change the points that are kept, and the caller's x.
+        # A new array each time: -= would change the stored points and the caller's x.
         points.append(points[-1] - rate * gradient(points[-1]))
     return np.stack(points)
 
 
 def best_rate(curvatures: np.ndarray) -> float:
-    # Where the steepest and the flattest direction are equally slow.
+    # The rate at which the steepest and the flattest direction are equally slow.
     return float(2 / (curvatures.min() + curvatures.max()))

@@ -19,7 +19,7 @@ def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
 def paired_difference(
     first: np.ndarray, second: np.ndarray, draws: np.ndarray
 ) -> tuple[float, float]:
-    # The difference is taken first: what makes a question hard for both cancels.
+    # Take the difference first: the difficulty of a question, which affects both, cancels.
     means = (first - second)[draws].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

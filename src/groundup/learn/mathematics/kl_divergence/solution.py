@@ -6,7 +6,7 @@ import numpy as np
 
 
 def kl(q: np.ndarray, p: np.ndarray) -> float:
-    seen = q > 0  # what never happens costs nothing, and 0 · log 0 would be NaN
+    seen = q > 0  # outcomes that never happen count 0, but 0 · log 0 would be NaN
     with np.errstate(divide="ignore"):
         return float((q[seen] * (np.log(q[seen]) - np.log(p[seen]))).sum())
 
@@ -16,5 +16,5 @@ def k1(log_ratio: Any) -> Any:
 
 
 def k3(log_ratio: Any) -> Any:
-    # r - 1 averages to 0 and is large where ln r is: it takes the jumping away.
+    # r - 1 averages to 0 and is large where ln r is: it removes most of the variance.
     return log_ratio.exp() - 1 - log_ratio

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def project(v: np.ndarray, u: np.ndarray) -> np.ndarray:
-    # u · u takes the length of u out again: only its direction counts.
+    # u · u cancels the length of u: only its direction counts.
     return u * (u @ v) / (u @ u)
 
 
@@ -14,6 +14,6 @@ def low_rank(a: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def error(a: np.ndarray, r: int) -> float:
-    # The terms are at right angles, so the squares of what is dropped add up.
+    # The terms are at right angles, so the squares of the dropped values add up.
     s = np.linalg.svd(a, compute_uv=False)
     return float(np.sqrt((s[r:] ** 2).sum()))

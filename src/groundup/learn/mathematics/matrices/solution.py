@@ -6,12 +6,12 @@ import numpy as np
 
 
 def rotation(angle: float) -> np.ndarray:
-    # The columns are where (1, 0) and (0, 1) go.
+    # The columns are the images of (1, 0) and (0, 1).
     return np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
 
 
 def after(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    # The matrix beside the point acts first: second @ (first @ p).
+    # The matrix next to the point acts first: second @ (first @ p).
     return second @ first
 
 

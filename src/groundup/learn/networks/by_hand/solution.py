@@ -20,7 +20,7 @@ def gradients(
     p = e / e.sum(axis=1, keepdims=True)
 
     d_y = p.copy()
-    d_y[np.arange(len(x)), classes] -= 1  # what was believed, minus what was so
+    d_y[np.arange(len(x)), classes] -= 1  # the prediction, minus what came
     d_y /= len(x)  # the loss is a mean
     d_z = (d_y @ w2) * (1 - h * h)
     return {

@@ -8,5 +8,5 @@ def neuron(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 
 def layer(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    y = x @ weight.T  # a row of weight is a neuron, and inputs stand in rows, too
+    y = x @ weight.T  # a row of weight is a neuron, and inputs are rows, too
     return y if bias is None else y + bias

@@ -6,7 +6,7 @@ from groundup.maths import Tensor
 
 
 def windows(tokens: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    count = len(tokens) - reach  # the last window with something behind it
+    count = len(tokens) - reach  # the last window with a token after it
     return np.stack([tokens[i : i + reach] for i in range(count)]), tokens[reach:]
 
 

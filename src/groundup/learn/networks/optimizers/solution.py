@@ -22,9 +22,9 @@ def adamw_step(
     eps: float,
     weight_decay: float,
 ) -> tuple[Array, Array, Array]:
-    w = w - lr * weight_decay * w  # beside the gradient, so that nothing divides it away
+    w = w - lr * weight_decay * w  # separate from the gradient, so that √ŝ does not divide it
     m = beta1 * m + (1 - beta1) * g
     s = beta2 * s + (1 - beta2) * g * g
-    m_hat = m / (1 - beta1**t)  # both averages began at 0
+    m_hat = m / (1 - beta1**t)  # both averages start at 0
     s_hat = s / (1 - beta2**t)
     return w - lr * m_hat / (s_hat**0.5 + eps), m, s

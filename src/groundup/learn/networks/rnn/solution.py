@@ -29,6 +29,6 @@ def rnn(
 ) -> Tensor:
     states = []
     for t in range(len(x)):
-        h = step(x[t], h, w_ih, w_hh, b_ih, b_hh)  # the note goes on to the next step
+        h = step(x[t], h, w_ih, w_hh, b_ih, b_hh)  # the state goes on to the next step
         states.append(h)
     return stack(states)

@@ -9,7 +9,7 @@ from torch import Tensor
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(rows, time, width) as (rows, heads, time, width / heads)."""
     rows, time, _ = x.shape
-    # Features are cut first, within each token; only then do heads move before time.
+    # Split the features within each token first; only then move heads before time.
     return x.view(rows, time, heads, -1).transpose(1, 2)
 
 
@@ -25,6 +25,6 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor
     to (rows, heads, queries, keys). Result: (rows, heads, queries, d).
     """
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-    # Before the softmax, so that what is left still sums to 1.
+    # Before the softmax, so that the remaining weights still sum to 1.
     weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
     return weights @ value

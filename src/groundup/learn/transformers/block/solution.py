@@ -23,5 +23,5 @@ def swiglu(x: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:
 def block(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
     """The stream after one block: each of its two parts reads a normed copy and adds its result."""
     h = x + attend(norm1(x))
-    # The second part sees what the first has found.
+    # The second part reads the result of the first.
     return h + feed(norm2(h))

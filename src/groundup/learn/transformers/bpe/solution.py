@@ -22,7 +22,7 @@ def merge(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
     merged = []
     place = 0
     while place < len(word):
-        # At the last id the slice holds one id alone, which is no pair.
+        # At the last id the slice has only one id, which is not a pair.
         if tuple(word[place : place + 2]) == pair:
             merged.append(new)
             place += 2

@@ -13,7 +13,7 @@ def diagonal_mean(attention: np.ndarray, back: int) -> np.ndarray:
     places = np.arange(max(first, back), keys)
     if len(places) == 0:
         return np.zeros(attention.shape[:-2], attention.dtype)
-    # Two lists of equal length take pairs of row and column: a line, no rectangle.
+    # Two lists of equal length select pairs of row and column: a line, not a rectangle.
     return np.asarray(attention[..., places - first, places - back].mean(-1))
 
 

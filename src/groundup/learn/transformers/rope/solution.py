@@ -21,7 +21,7 @@ def angles(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
     positions: (..., time); frequencies: (d/2,); results: (..., time, d).
     """
     half = positions[..., None].float() * frequencies
-    # Both features of a pair are turned by the same angle, and they are half a head apart.
+    # Both features of a pair are rotated by the same angle; they are half a head apart.
     whole = torch.cat((half, half), dim=-1)
     return whole.cos(), whole.sin()
 

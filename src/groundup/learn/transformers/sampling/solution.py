@@ -21,7 +21,7 @@ def probabilities(logits: Tensor, temperature: float, top_k: int, top_p: float) 
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     values, order = (logits / temperature).sort(descending=True)
     if top_k:
-        # From here on the others do not exist: top-p counts the mass of these alone.
+        # From here on the others do not exist: top-p sums over these alone.
         values[top_k:] = -torch.inf
     shares = values.softmax(0)
     before = shares.cumsum(0) - shares

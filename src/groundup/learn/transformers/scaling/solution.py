@@ -20,11 +20,11 @@ def fit_law(
     """(floor, a, b) of the law that is nearest to the losses, by the sum of squared differences."""
     found = []
     for floor in floors:
-        if floor >= losses.min():  # no logarithm of what is not above it
+        if floor >= losses.min():  # no logarithm of numbers that are not above 0
             continue
         slope, intercept = np.polyfit(np.log(compute), np.log(losses - floor), 1)
         a, b = float(np.exp(intercept)), float(-slope)
-        # Compared as losses: near a floor their logarithms go wild.
+        # Compare the losses: near a floor their logarithms diverge.
         error = float(((losses - law(compute, floor, a, b)) ** 2).sum())
         found.append((error, float(floor), a, b))
     return min(found)[1:]
