@@ -14,7 +14,7 @@ from torch.nn import functional
 from groundup.align import dpo
 from groundup.learn.difference import compare, short
 from groundup.learn.exercise import module_of
-from groundup.learn.judge import TooLong, judge
+from groundup.learn.judge import TimeLimitExceeded, judge
 from groundup.learn.lesson import lesson_of
 from groundup.learn.road import find
 from groundup.maths import Tensor, probability
@@ -520,7 +520,7 @@ def test_a_part_that_takes_too_long_in_the_product_is_told_so() -> None:
 
     def slow(w: object, *others: object) -> object:
         if isinstance(w, torch.Tensor):  # as it is in the product
-            raise TooLong
+            raise TimeLimitExceeded
         return whole(w, *others)
 
     verdict = judge(find("optimizers"), part("optimizers", adamw_step=slow))

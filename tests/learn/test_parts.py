@@ -23,7 +23,7 @@ from groundup.generation.sampling import Sampling
 from groundup.kernels import library as kernels
 from groundup.learn.exercise import Exercise, module_of
 from groundup.learn.judge import judge
-from groundup.learn.plain import plainly
+from groundup.learn.plain import plain_path
 from groundup.learn.road import find, road
 from groundup.lm.model import CausalLM
 from groundup.pretrain.config import PretrainConfig
@@ -150,7 +150,7 @@ def test_kernels_do_not_go_around_a_part(tiny_model: TinyModel) -> None:
 
 def test_compiled_blocks_do_not_go_around_a_part(tiny_model: TinyModel) -> None:
     model = tiny_model()
-    with plainly():
+    with plain_path():
         model.compile_blocks()
     assert not model.compiled
     assert all(block._compiled_call_impl is None for block in model.blocks)

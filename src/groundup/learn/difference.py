@@ -48,12 +48,12 @@ def compare(
     if yours is None and expected is not None:
         return Difference("", "None", short(expected), RETURNS_NOTHING)
     if expected is None or isinstance(expected, str | bytes | bool | np.bool_):
-        return _of_plain(yours, expected)
+        return _compare_plain(yours, expected)
     if isinstance(expected, Mapping):
-        return _of_tables(yours, expected, rtol, atol, inputs)
+        return _compare_mappings(yours, expected, rtol, atol, inputs)
     if isinstance(expected, list | tuple):
-        return _of_lists(yours, expected, rtol, atol, inputs)
-    return _of_numbers(yours, expected, rtol, atol, inputs or {})
+        return _compare_sequences(yours, expected, rtol, atol, inputs)
+    return _compare_arrays(yours, expected, rtol, atol, inputs or {})
 
 
 def short(value: object) -> str:
@@ -72,25 +72,25 @@ def short(value: object) -> str:
     return f"{text}   ({about})" if about and "\n" not in text else text
 
 
-def _of_plain(yours: Any, expected: Any) -> Difference | None:
+def _compare_plain(yours: Any, expected: Any) -> Difference | None:
     if isinstance(expected, bool | np.bool_):
         same = isinstance(yours, bool | np.bool_) and bool(yours) == bool(expected)
         if not isinstance(yours, bool | np.bool_):
-            kind = "a number" if isinstance(yours, int | float | np.number) else _called(yours)
+            kind = "a number" if isinstance(yours, int | float | np.number) else _kind_of(yours)
             hint = f"A boolean is expected (True or False), and yours is {kind}."
             return Difference("", short(yours), short(expected), hint)
     else:
         same = type(yours) is type(expected) and yours == expected
     if same:
         return None
-    hint = _of_texts(yours, expected) if isinstance(expected, str) else ""
+    hint = _string_hint(yours, expected) if isinstance(expected, str) else ""
     return Difference("", short(yours), short(expected), hint)
 
 
-def _of_texts(yours: Any, expected: str) -> str:
+def _string_hint(yours: Any, expected: str) -> str:
     """Say how a string differs from the expected one."""
     if not isinstance(yours, str):
-        return f"A string is expected, and yours is {_called(yours)}."
+        return f"A string is expected, and yours is {_kind_of(yours)}."
     if yours.casefold() == expected.casefold():
         return "The strings differ only in capital letters."
     if "".join(yours.split()) == "".join(expected.split()):
@@ -106,7 +106,7 @@ def _of_texts(yours: Any, expected: str) -> str:
     return f'After "{before}" yours has {yours} instead of {expected}.'
 
 
-def _of_tables(
+def _compare_mappings(
     yours: Any, expected: Mapping[Any, Any], rtol: float, atol: float, inputs: Any
 ) -> Difference | None:
     if not isinstance(yours, Mapping):
@@ -124,17 +124,17 @@ def _of_tables(
     return _first(pairs, rtol, atol, inputs)
 
 
-def _of_lists(
+def _compare_sequences(
     yours: Any, expected: list[Any] | tuple[Any, ...], rtol: float, atol: float, inputs: Any
 ) -> Difference | None:
     array = _array(yours)[1]
     if array is not None and array.ndim and not isinstance(yours, list | tuple):
         yours = list(yours)
     if not isinstance(yours, list | tuple):
-        hint = f"{_values(expected)} expected, and yours is one {type(yours).__name__}."
+        hint = f"{_count_of(expected)} expected, and yours is one {type(yours).__name__}."
         return Difference("", short(yours), short(expected), hint)
     if len(yours) != len(expected):
-        hint = f"{_values(expected)} expected, and yours has {len(yours)}."
+        hint = f"{_count_of(expected)} expected, and yours has {len(yours)}."
         return Difference("", short(yours), short(expected), hint)
     pairs = (
         (f"[{place}]", one, value)
@@ -149,7 +149,7 @@ def _of_lists(
     return found
 
 
-def _values(expected: list[Any] | tuple[Any, ...]) -> str:
+def _count_of(expected: list[Any] | tuple[Any, ...]) -> str:
     return "1 value is" if len(expected) == 1 else f"{len(expected)} values are"
 
 
@@ -167,7 +167,7 @@ def _first(
 # Numbers and arrays of them.
 
 
-def _of_numbers(
+def _compare_arrays(
     yours: Any, expected: Any, rtol: float, atol: float, inputs: Mapping[str, object]
 ) -> Difference | None:
     kind, e = _array(expected)
@@ -178,7 +178,7 @@ def _of_numbers(
         return Difference("", short(yours), short(expected), hint)
     if kind in ("torch", "tensor") and family != kind:
         wanted = {"torch": "a torch tensor", "tensor": "a Tensor of groundup.maths"}[kind]
-        hint = f"The result should be {wanted}, and yours is {_called(yours)}."
+        hint = f"The result should be {wanted}, and yours is {_kind_of(yours)}."
         if family == "list" and any(_array(one)[0] == kind for one in yours):
             hint += " Join its tensors into one: stack puts them along a new dimension."
         elif y.shape == e.shape and _close(y, e, rtol, atol).all():
@@ -188,11 +188,11 @@ def _of_numbers(
             )
         return Difference("", short(yours), short(expected), hint)
     if family in ("torch", "tensor") and kind == "numpy" and e.ndim:
-        hint = f"The result should be a NumPy array, and yours is {_called(yours)}."
+        hint = f"The result should be a NumPy array, and yours is {_kind_of(yours)}."
         return Difference("", short(yours), short(expected), hint)
     whole = (short(yours), short(expected)) if 1 < max(y.size, e.size) <= _WHOLE else None
     if y.shape != e.shape:
-        hint = _of_shapes(y, e, rtol, atol)
+        hint = _shape_hint(y, e, rtol, atol)
         return Difference(
             "", f"shape {y.shape}", f"shape {e.shape}", hint, whole or (short(y), short(e))
         )
@@ -207,19 +207,19 @@ def _of_numbers(
         return Difference("", f"dtype {y.dtype}", f"dtype {e.dtype}", hint, whole)
     right = _close(y, e, rtol, atol)
     if right.all():
-        return _of_dtypes(yours, expected) if kind == family == "torch" else None
+        return _compare_dtypes(yours, expected) if kind == family == "torch" else None
     place = tuple(int(i) for i in np.argwhere(~right)[0])
-    mine, theirs = _told_apart(y[place], e[place])
+    mine, theirs = _distinguishable(y[place], e[place])
     return Difference(
         where=f"[{', '.join(map(str, place))}]" if place else "",
         yours=mine,
         expected=theirs,
-        hint=_of_values(y, e, right, rtol, atol, inputs),
+        hint=_value_hint(y, e, right, rtol, atol, inputs),
         whole=whole,
     )
 
 
-def _of_dtypes(yours: Any, expected: Any) -> Difference | None:
+def _compare_dtypes(yours: Any, expected: Any) -> Difference | None:
     """Compare the dtypes of two torch tensors with the same numbers."""
     if yours.dtype == expected.dtype or not expected.dtype.is_floating_point:
         return None
@@ -230,7 +230,7 @@ def _of_dtypes(yours: Any, expected: Any) -> Difference | None:
     return Difference("", f"dtype {yours.dtype}", f"dtype {expected.dtype}", hint)
 
 
-def _told_apart(yours: Any, expected: Any) -> tuple[str, str]:
+def _distinguishable(yours: Any, expected: Any) -> tuple[str, str]:
     """Format both numbers with the fewest digits, at least six, that show a difference."""
     for digits in range(6, 18):
         mine, theirs = (
@@ -264,7 +264,7 @@ def _array(value: object) -> tuple[str, np.ndarray | None]:
     return "", None
 
 
-def _called(value: object) -> str:
+def _kind_of(value: object) -> str:
     family, _ = _array(value)
     names = {"numpy": "a NumPy array", "torch": "a torch tensor", "number": "a plain number"}
     names |= {"tensor": "a Tensor of groundup.maths", "list": "a list"}
@@ -281,7 +281,7 @@ def _close(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> np.ndarray
         return found
 
 
-def _of_shapes(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> str:
+def _shape_hint(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> str:
     """Say what is wrong with the shape."""
 
     def same(values: np.ndarray) -> bool:
@@ -314,7 +314,7 @@ def _over(dims: int | None) -> str:
     return "" if dims is None else f" over dimension {dims}"
 
 
-def _of_values(
+def _value_hint(
     y: np.ndarray,
     e: np.ndarray,
     right: np.ndarray,
@@ -358,7 +358,7 @@ def _of_values(
         # One of two indices or counts is easily twice the other by chance.
         factor = None if one_index else _factor(y, e, rtol)
         if factor is not None:
-            return _of_factor(factor, {} if e.size == 1 else inputs)
+            return _factor_hint(factor, {} if e.size == 1 else inputs)
         if y.size > 1 and np.ptp(y - e) <= atol + rtol * np.abs(e).max():
             return f"Every number is off by the same {(y - e).flat[0]:.4g}."
         marks = {
@@ -379,7 +379,7 @@ def _of_values(
             return "The magnitudes are right, but some of the signs are flipped."
         if y.size > 1 and np.allclose(np.sort(y, None), np.sort(e, None), rtol=rtol, atol=atol):
             return "The numbers are right but in another order."
-    return _only_along(right)
+    return _edge_hint(right)
 
 
 def _factor(y: np.ndarray, e: np.ndarray, rtol: float) -> float | None:
@@ -390,7 +390,7 @@ def _factor(y: np.ndarray, e: np.ndarray, rtol: float) -> float | None:
     ratios = y[counts] / e[counts]
     alike = np.ptp(ratios) <= 10 * rtol * abs(ratios.flat[0])
     # Any single number is a multiple of any other: then only a factor with a name is a hint.
-    if alike and (ratios.size > 1 or _known(float(ratios.flat[0]))):
+    if alike and (ratios.size > 1 or _factor_name(float(ratios.flat[0]))):
         return float(ratios.flat[0])
     return None
 
@@ -407,16 +407,16 @@ _NAMED = {
 }
 
 
-def _known(factor: float) -> str | None:
+def _factor_name(factor: float) -> str | None:
     for value, meaning in _NAMED.items():
         if math.isclose(factor, value, rel_tol=1e-4):
             return meaning or "a factor of two"
     return None
 
 
-def _of_factor(factor: float, inputs: Mapping[str, object]) -> str:
+def _factor_hint(factor: float, inputs: Mapping[str, object]) -> str:
     said = f"Every number is {factor:.4g} times the expected one"
-    meaning = _known(factor)
+    meaning = _factor_name(factor)
     lengths: dict[int, str] = {}
     for name, value in inputs.items():
         _, array = _array(value)
@@ -437,7 +437,7 @@ def _of_factor(factor: float, inputs: Mapping[str, object]) -> str:
     return f"{said}: {meaning}." if meaning and meaning != "a factor of two" else f"{said}."
 
 
-def _only_along(right: np.ndarray) -> str:
+def _edge_hint(right: np.ndarray) -> str:
     """Say so if only the first or only the last entry of a dimension is wrong."""
     for dim in range(right.ndim):
         if right.shape[dim] < 4:  # of three, a single wrong entry is likely to be at an edge

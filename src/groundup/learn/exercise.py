@@ -80,11 +80,11 @@ class Trial:
     atol: float = 1e-9
 
 
-class StillToCome(Exception):
+class StepMissing(Exception):
     """Raised by a trial if a step other than writing code is missing; the message names it."""
 
 
-class Unfit(Exception):
+class NotComparable(Exception):
     """Raised in a trial whose result cannot be compared; `difference` is reported instead."""
 
     def __init__(self, difference: Difference) -> None:

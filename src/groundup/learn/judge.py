@@ -26,10 +26,10 @@ import numpy as np
 
 from groundup.errors import nearest
 from groundup.learn.difference import RETURNS_NOTHING, Difference, compare, short
-from groundup.learn.exercise import Exercise, StillToCome, Trial, Unfit, module_of
+from groundup.learn.exercise import Exercise, NotComparable, StepMissing, Trial, module_of
 
 
-class TooLong(BaseException):
+class TimeLimitExceeded(BaseException):
     """Raised in a part that computes for too long; its `except Exception` does not catch it."""
 
 
@@ -100,22 +100,22 @@ def judge(
     if not wrong and exercise.has_seam:
         outcomes.append(_outcome(_in_product(exercise), part, limit))
         if not outcomes[-1].right:
-            lines = (*_told(outcomes[-1], part), f"Hint: {_kind_in_product(outcomes[-1])}")
+            lines = (*_report(outcomes[-1], part), f"Hint: {_product_hint(outcomes[-1])}")
             return Verdict("differs", len(outcomes), len(outcomes) - 1, lines)
     if not wrong:
         return Verdict("passed", len(outcomes), len(outcomes))
     first, right = wrong[0], len(outcomes) - len(wrong)
-    if _unwritten(first.error, part):
-        unwritten = [o.error for o in wrong if _unwritten(o.error, part)]
-        names = list(dict.fromkeys(_function_of(error, exercise) for error in unwritten))
+    if _is_unwritten(first.error, part):
+        unwritten = [o.error for o in wrong if _is_unwritten(o.error, part)]
+        names = list(dict.fromkeys(_unwritten_function(error, exercise) for error in unwritten))
         line = f"Not written yet: {', '.join(names)}."
         return Verdict("not written", len(outcomes), right, (line,))
-    if isinstance(first.error, StillToCome):
+    if isinstance(first.error, StepMissing):
         line = f"Right so far; {first.error}."
         return Verdict("still to come", len(outcomes), right, (line,))
-    named = _named(exercise, outcomes, first, seed)
-    hint = _hint(exercise, named) if named else _kind(first, part)
-    lines = (*_told(first, part), *([f"Hint: {hint}"] if hint else ()))
+    named = _matching_mistake(exercise, outcomes, first, seed)
+    hint = _hint(exercise, named) if named else _general_hint(first, part)
+    lines = (*_report(first, part), *([f"Hint: {hint}"] if hint else ()))
     return Verdict("differs", len(outcomes), right, lines, named)
 
 
@@ -156,8 +156,8 @@ def _in_product(exercise: Exercise) -> Trial:
     return Trial(about, run, seam.try_it(), rtol=1e-3, atol=1e-5)
 
 
-def _watched(exercise: Exercise, part: ModuleType, asked: set[str]) -> ModuleType:
-    """Wrap a part's functions: they raise `Unfit` for no result or a wrong number of results.
+def _checking_returns(exercise: Exercise, part: ModuleType, asked: set[str]) -> ModuleType:
+    """Wrap a part's functions to raise `NotComparable` for no result or a wrong number of them.
 
     The stub's annotations give the number. Each function that is called adds its name to `asked`.
     """
@@ -166,20 +166,20 @@ def _watched(exercise: Exercise, part: ModuleType, asked: set[str]) -> ModuleTyp
     for name in exercise.functions:
         returns = inspect.signature(getattr(exercise.page("stub"), name)).return_annotation
         kinds = get_args(returns) if get_origin(returns) is tuple else ()
-        setattr(watched, name, _fitting(name, getattr(part, name), kinds, asked))
+        setattr(watched, name, _checking_return(name, getattr(part, name), kinds, asked))
     return watched
 
 
-def _fitting(
+def _checking_return(
     name: str, plain: Callable[..., Any], kinds: tuple[object, ...], asked: set[str]
 ) -> Callable[..., Any]:
     def called(*given: Any, **named: Any) -> Any:
         asked.add(name)
         found = plain(*given, **named)
         if found is None:
-            raise Unfit(Difference("", "None", "a result", RETURNS_NOTHING))
+            raise NotComparable(Difference("", "None", "a result", RETURNS_NOTHING))
         if inspect.isgenerator(found):
-            raise Unfit(Difference("", "a generator", "a result", _GENERATOR))
+            raise NotComparable(Difference("", "a generator", "a result", _GENERATOR))
         if not kinds:
             return found
         # Several plain numbers may come as an array of them.
@@ -188,7 +188,7 @@ def _fitting(
         if count != len(kinds):
             yours = f"{count} values" if count != 1 else f"one {type(found).__name__}"
             hint = f"{name} returns {len(kinds)} values, separated by commas; yours is {yours}."
-            raise Unfit(Difference("", short(found), f"{len(kinds)} values", hint))
+            raise NotComparable(Difference("", short(found), f"{len(kinds)} values", hint))
         return found
 
     return called
@@ -202,12 +202,12 @@ _GENERATOR = (
 
 def _outcomes(exercise: Exercise, part: ModuleType, seed: int, limit: Limit) -> list[Outcome]:
     asked: set[str] = set()
-    part, outcomes = _watched(exercise, part, asked), []
+    part, outcomes = _checking_returns(exercise, part, asked), []
     for trial in exercise.page("grader").trials(seed):
         asked.clear()
         outcome = _outcome(trial, part, limit)
         outcomes.append(replace(outcome, asked=frozenset(asked)))
-        if isinstance(outcomes[-1].error, TooLong):
+        if isinstance(outcomes[-1].error, TimeLimitExceeded):
             break  # the other trials would take as long
     return outcomes
 
@@ -218,9 +218,9 @@ def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
     try:
         with limit(), np.errstate(all="ignore"):
             value = trial.run(part)
-    except Unfit as raised:
+    except NotComparable as raised:
         difference = raised.difference
-    except (Exception, TooLong) as raised:
+    except (Exception, TimeLimitExceeded) as raised:
         error = raised
     changed = next(
         (name for name, old in given.items() if not _unchanged(old, trial.shown[name])), None
@@ -261,7 +261,7 @@ def _unchanged(old: object, now: object) -> bool:
 # Naming the mistake.
 
 
-def _named(
+def _matching_mistake(
     exercise: Exercise, outcomes: Sequence[Outcome], first: Outcome, seed: int
 ) -> str | None:
     """The wrong answer that matches the part in all trials of the function that fails.
@@ -270,17 +270,17 @@ def _named(
     Of several wrong answers, the one that agrees with the part on the most trials is chosen. A
     wrong answer that fails where the part is right is excluded.
     """
-    if isinstance(first.error, TooLong):
+    if isinstance(first.error, TimeLimitExceeded):
         return None
     place = next(n for n, outcome in enumerate(outcomes) if outcome is first)
     best, most = None, 0
-    for name, theirs in _of_the_wrong(exercise, seed):
+    for name, theirs in _wrong_outcomes(exercise, seed):
         if len(theirs) <= place or theirs[place].right:
             continue
         pairs = list(zip(outcomes, theirs, strict=False))
         if any(own.right and not other.right for own, other in pairs):
             continue
-        alike = [_alike(own, other) for own, other in pairs]
+        alike = [_same_outcome(own, other) for own, other in pairs]
         of_it = [own is first or bool(own.asked & first.asked) for own in outcomes]
         if not all(alike[n] for n in range(len(pairs)) if of_it[n]):
             continue
@@ -290,7 +290,7 @@ def _named(
 
 
 @functools.cache
-def _of_the_wrong(exercise: Exercise, seed: int) -> Sequence[tuple[str, list[Outcome]]]:
+def _wrong_outcomes(exercise: Exercise, seed: int) -> Sequence[tuple[str, list[Outcome]]]:
     """The outcomes of every wrong answer; they are our own code and need no limit."""
     found = []
     for name, part in wrong_answers(exercise).items():
@@ -306,7 +306,7 @@ def _variants(exercise: Exercise, name: str) -> Iterator[ModuleType]:
         yield _wrong_part(exercise, name, make(getattr(wrong, name)))
 
 
-def _alike(one: Outcome, other: Outcome) -> bool:
+def _same_outcome(one: Outcome, other: Outcome) -> bool:
     """Whether two parts went right or wrong in the same way."""
     if one.right or other.right:
         return one.right and other.right
@@ -324,13 +324,13 @@ def _alike(one: Outcome, other: Outcome) -> bool:
 # Reporting a trial that failed.
 
 
-def _told(outcome: Outcome, part: ModuleType) -> list[str]:
+def _report(outcome: Outcome, part: ModuleType) -> list[str]:
     lines = [f"The first trial that differs: {outcome.trial.about}."]
     for name, value in outcome.given.items():
         lines += _aligned(name, short(value))
     found = outcome.difference
     if outcome.error is not None:
-        lines += _raised(outcome.error, part)
+        lines += _error_lines(outcome.error, part)
     elif found is not None:
         lines += _aligned(f"yours{found.where}", found.yours)
         lines += _aligned(f"expected{found.where}", found.expected)
@@ -347,13 +347,13 @@ def _aligned(name: str, text: str) -> list[str]:
     return [f"  {name} = {first}", *(f"  {' ' * len(name)}   {line}" for line in rest)]
 
 
-def _kind_in_product(outcome: Outcome) -> str:
+def _product_hint(outcome: Outcome) -> str:
     if isinstance(outcome.error, RecursionError):
         return (
             "Your part calls the product's own function. In the product it takes that function's "
             "place, so it would call itself without end. Write out what that function does."
         )
-    if isinstance(outcome.error, TooLong):
+    if isinstance(outcome.error, TimeLimitExceeded):
         return (
             "On its own, your part is right in every trial. The product calls it more often, and "
             "with more numbers at once, which took too long: replace loops over single numbers by "
@@ -365,8 +365,8 @@ def _kind_in_product(outcome: Outcome) -> str:
     )
 
 
-def _kind(outcome: Outcome, part: ModuleType) -> str:
-    if isinstance(outcome.error, TooLong):
+def _general_hint(outcome: Outcome, part: ModuleType) -> str:
+    if isinstance(outcome.error, TimeLimitExceeded):
         return "Is there a loop that does not end? Look at what changes in each iteration."
     if isinstance(outcome.error, MemoryError):
         return "It requested more memory than it may have: is an array far larger than the inputs?"
@@ -381,8 +381,8 @@ def _kind(outcome: Outcome, part: ModuleType) -> str:
         said = sentence(outcome.error)
         # Either a line of the learner's file failed in a call, or the call of their function did.
         within = own_line(outcome.error, part.__file__) != ""
-        errors = _ERRORS | (_CALLED if within else _CALL)
-        stopped = _STOPPED if within else _UNUSABLE
+        errors = _ERRORS | (_WRONG_CALL if within else _WRONG_SIGNATURE)
+        stopped = _FAILED_LINE if within else _UNUSABLE_RESULT
         return next((hint for mark, hint in errors.items() if mark in said), stopped)
     return (outcome.difference.hint if outcome.difference is not None else "") or _BY_HAND
 
@@ -424,21 +424,21 @@ _ERRORS = {
     "unsupported operand type(s) for": "One side is None or a list where a number or an array was "
     "meant.",
 }
-_CALL = {
+_WRONG_SIGNATURE = {
     "positional argument": "The function must take the stub's parameters, in the same order.",
     "unexpected keyword": "The function's parameters must have the same names as the stub's.",
 }
-_CALLED = {
+_WRONG_CALL = {
     "positional argument": "A function that this line calls takes more or fewer arguments: look up "
     "what it takes.",
     "unexpected keyword": "A function that this line calls has no parameter of that name. Where "
     "NumPy has axis and keepdims, a Tensor has dim and keepdim.",
 }
-_STOPPED = (
+_FAILED_LINE = (
     "The code stopped on the input above: print the values that the failing line uses, and look "
     "for one that you did not expect."
 )
-_UNUSABLE = (
+_UNUSABLE_RESULT = (
     "Your code ran to its end, but its result could not be used: it must have the type that the "
     "stub's first line names."
 )
@@ -448,9 +448,9 @@ _BY_HAND = (
 )
 
 
-def _raised(error: BaseException, part: ModuleType) -> list[str]:
+def _error_lines(error: BaseException, part: ModuleType) -> list[str]:
     """Describe an exception for the learner: the error, and the line of their own file."""
-    what = "it did not end in time" if isinstance(error, TooLong) else sentence(error)
+    what = "it did not end in time" if isinstance(error, TimeLimitExceeded) else sentence(error)
     line = own_line(error, part.__file__)
     return [f"  yours: {what}", *([f"  {line}"] if line else ())]
 
@@ -477,7 +477,7 @@ def own_line(error: BaseException, own: str | None) -> str:
     return ""
 
 
-def _unwritten(error: BaseException | None, part: ModuleType) -> bool:
+def _is_unwritten(error: BaseException | None, part: ModuleType) -> bool:
     """Whether the learner's file itself raises NotImplementedError, which torch does as well."""
     last = error.__traceback__ if isinstance(error, NotImplementedError) else None
     if last is None:
@@ -489,7 +489,7 @@ def _unwritten(error: BaseException | None, part: ModuleType) -> bool:
     return raises and code.co_filename == getattr(part, "__file__", None)
 
 
-def _function_of(error: BaseException | None, exercise: Exercise) -> str:
+def _unwritten_function(error: BaseException | None, exercise: Exercise) -> str:
     """The exercise's function that raised `NotImplementedError`."""
     frames = traceback.extract_tb(error.__traceback__ if error else None)
     names = [frame.name for frame in frames if frame.name in exercise.functions]

@@ -39,10 +39,10 @@ def mine(
     for exercise in map(find, names or ()):
         _require_passed(own, exercise)
     left_out = _left_out(own) if names is None else {}
-    wanted = _begun(own) if names is None else [find(name) for name in names]
+    wanted = _started(own) if names is None else [find(name) for name in names]
     entering = [one for one in wanted if one.has_seam and one.name not in left_out]
     hashes = {one.name: own.record(one).sha256 or "" for one in entering}
-    began_with = {} if run is None else _began_with(run)
+    began_with = {} if run is None else _started_with(run)
     if began_with and began_with.items() <= hashes.items():
         later = hashes.keys() - began_with.keys()
         left_out |= dict.fromkeys(sorted(later), f"{run} was begun without it")
@@ -80,21 +80,21 @@ def used_by(exercise: Exercise) -> str:
     return sentence
 
 
-def _begun(own: Own) -> list[Exercise]:
+def _started(own: Own) -> list[Exercise]:
     return [one for one in road() if own.has(one) or own.record(one).passed]
 
 
 def _left_out(own: Own) -> dict[str, str]:
     """The parts that cannot be inserted, by name, and the reason."""
     found = {}
-    for exercise in _begun(own):
+    for exercise in _started(own):
         if exercise.has_seam and not own.has_passed(exercise):
             passed = own.record(exercise).passed
             found[exercise.name] = "changed since it passed" if passed else "has not passed"
     return found
 
 
-def _began_with(run: Path) -> dict[str, str]:
+def _started_with(run: Path) -> dict[str, str]:
     """The parts of a run and their hashes, by name; empty if no run was started."""
     try:
         found = runs.read_run(run).get("mine")

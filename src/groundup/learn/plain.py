@@ -26,7 +26,7 @@ def all_replaced(*places: Place) -> Iterator[None]:
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def plain_path() -> Iterator[None]:
     """Within the context, use no kernels, no compiled blocks and no separate decoder layers."""
     from groundup.generation import decode
     from groundup.lm.model import CausalLM

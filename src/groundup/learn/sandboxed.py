@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from groundup.learn.exercise import importable, module_of
-from groundup.learn.judge import TooLong, Verdict, judge, own_line, sentence
+from groundup.learn.judge import TimeLimitExceeded, Verdict, judge, own_line, sentence
 from groundup.learn.road import find
 
 _MOST_PRINTED = 4000
@@ -51,8 +51,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             line = f"The file is not valid Python: {error.msg}{where}"
             text = (error.text or "").strip()
             verdict = Verdict("differs", lines=(f"{line}: {text}" if text else line,))
-        except (Exception, SystemExit, KeyboardInterrupt, TooLong) as error:
-            said = "it does not end" if isinstance(error, TooLong) else sentence(error)
+        except (Exception, SystemExit, KeyboardInterrupt, TimeLimitExceeded) as error:
+            said = "it does not end" if isinstance(error, TimeLimitExceeded) else sentence(error)
             line = f"The file cannot be imported: {said}"
             where = own_line(error, str(path))
             verdict = Verdict("differs", lines=(line, f"  {where}") if where else (line,))
@@ -70,7 +70,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _interrupted_after(seconds: float) -> Iterator[None]:
-    """Raise `TooLong` in the running code after `seconds`, if the system has alarms.
+    """Raise `TimeLimitExceeded` in the running code after `seconds`, if the system has alarms.
 
     The limit is on this process's processor time, since on a busy machine a correct part has to
     wait for its turn. A part that only waits is interrupted after `_WAITS` times as long.
@@ -84,7 +84,7 @@ def _interrupted_after(seconds: float) -> Iterator[None]:
     def ring(number: int, frame: FrameType | None) -> None:
         waited = time.monotonic() - begun
         if time.process_time() - computed >= seconds or waited >= _WAITS * seconds:
-            raise TooLong
+            raise TimeLimitExceeded
 
     before = signal.signal(signal.SIGALRM, ring)
     # The alarm repeats, since an `except:` in the part may swallow the first.

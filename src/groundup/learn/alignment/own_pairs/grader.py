@@ -12,7 +12,7 @@ from groundup.data.votes import Vote, standing
 from groundup.errors import UserError
 from groundup.formats.adapter import model_hash
 from groundup.learn.difference import Difference
-from groundup.learn.exercise import Trial, Unfit, calls
+from groundup.learn.exercise import NotComparable, Trial, calls
 from groundup.report.estimate import rate
 from groundup.runs.folder import read_run
 
@@ -60,7 +60,7 @@ def _checked(part: ModuleType) -> dict[str, Any]:
         return _facts(part, paths)
     except UserError as error:  # in a log or a run.json, which the part's code has not read
         hint = "One of your files cannot be used: the problem is in the file, not in your code."
-        raise Unfit(Difference("", str(error), "files that can be read", hint)) from None
+        raise NotComparable(Difference("", str(error), "files that can be read", hint)) from None
 
 
 def _facts(part: ModuleType, paths: Mapping[str, str]) -> dict[str, Any]:

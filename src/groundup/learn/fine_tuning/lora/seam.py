@@ -11,7 +11,7 @@ from torch.nn.functional import dropout
 from groundup.adapters.attach import add_lora, merge
 from groundup.adapters.layers import dense
 from groundup.adapters.lora import LoRA, LoRALinear
-from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.plain import all_replaced, plain_path
 from groundup.learn.small import losses, replies, small_model
 
 USED_BY = "adapters in training (--adapter lora and qlora), in chat, and when they are merged"
@@ -50,7 +50,7 @@ def swap(part: ModuleType) -> Iterator[None]:
         return found
 
     with (
-        plainly(),
+        plain_path(),
         all_replaced(
             (LoRALinear, "forward", forward), (LoRALinear, "add", add), (LoRALinear, "_sum", whole)
         ),

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.plain import all_replaced, plain_path
 from groundup.learn.small import losses, replies
 from groundup.lm import model
 from groundup.lm.attention import attention as product_attention
@@ -40,7 +40,7 @@ def swap(part: ModuleType) -> Iterator[None]:
         return seen & product_mask(segment_ids, window)
 
     with (
-        plainly(),
+        plain_path(),
         all_replaced((model, "attention", attention), (model, "document_mask", document_mask)),
     ):
         yield

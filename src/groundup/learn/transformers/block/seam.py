@@ -7,7 +7,7 @@ from types import ModuleType
 from torch import Tensor
 from torch.nn.functional import silu
 
-from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.plain import all_replaced, plain_path
 from groundup.learn.small import losses, replies
 from groundup.lm import model
 from groundup.lm.attention import Bias
@@ -52,7 +52,7 @@ def swap(part: ModuleType) -> Iterator[None]:
         return stream
 
     with (
-        plainly(),
+        plain_path(),
         all_replaced(
             (model.RMSNorm, "forward", norm),
             (model.MLP, "forward", mlp),

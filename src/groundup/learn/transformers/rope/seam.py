@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.plain import all_replaced, plain_path
 from groundup.learn.small import losses, replies
 from groundup.lm import model
 from groundup.lm.config import Rope
@@ -47,7 +47,7 @@ def swap(part: ModuleType) -> Iterator[None]:
         return rows
 
     with (
-        plainly(),
+        plain_path(),
         all_replaced(
             (model, "inverse_frequencies", inverse_frequencies),
             (model, "rotation", rotation),

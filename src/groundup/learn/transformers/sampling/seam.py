@@ -10,7 +10,7 @@ from torch import Tensor
 from groundup.generation import engine, generate
 from groundup.generation.penalties import SeenTokens
 from groundup.generation.sampling import BatchedSampling, Sampling
-from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.plain import all_replaced, plain_path
 from groundup.learn.small import replies
 from groundup.lm.cache import CacheView
 
@@ -41,7 +41,7 @@ def swap(part: ModuleType) -> Iterator[None]:
         return keys, values
 
     with (
-        plainly(),
+        plain_path(),
         all_replaced(
             (engine, "sample", sample), (generate, "sample", sample), (CacheView, "write", write)
         ),

@@ -10,7 +10,7 @@ import numpy as np
 
 from groundup.errors import UserError
 from groundup.learn.difference import Difference
-from groundup.learn.exercise import StillToCome, Trial, Unfit, calls
+from groundup.learn.exercise import NotComparable, StepMissing, Trial, calls
 from groundup.runs.folder import is_finished, read_run
 
 _NEAR = 0.05
@@ -83,15 +83,15 @@ def _miss(part: ModuleType) -> float:
     """0 if the run matches the prediction."""
     run, prediction = getattr(part, "RUN", None), getattr(part, "PREDICTION", None)
     if run is None:
-        raise StillToCome("the run is still to come: write PREDICTION down, train, and name RUN")
+        raise StepMissing("the run is still to come: write PREDICTION down, train, and name RUN")
     if prediction is None:
         hint = "RUN is set but PREDICTION is None: write down your prediction."
-        raise Unfit(Difference("", "PREDICTION = None", "a number of bits per byte", hint))
+        raise NotComparable(Difference("", "PREDICTION = None", "a number of bits per byte", hint))
     is_number = isinstance(prediction, int | float | np.number) and prediction is not True
     if not is_number or not 0 < prediction < math.inf:
         hint = "Bits per byte are a number above 0: write down your prediction."
         found = f"PREDICTION = {prediction!r}"
-        raise Unfit(Difference("", found, "a number of bits per byte", hint))
+        raise NotComparable(Difference("", found, "a number of bits per byte", hint))
     reached = _reached(part, run)
     off = prediction / reached - 1
     if abs(off) > _NEAR:
@@ -100,7 +100,7 @@ def _miss(part: ModuleType) -> float:
             "predict another one: a number fitted to this run predicts nothing."
         )
         yours, expected = f"{prediction:.4g} bits per byte predicted", f"{reached:.4g} reached"
-        raise Unfit(Difference("", yours, f"{expected}, within {_NEAR:.0%}", hint))
+        raise NotComparable(Difference("", yours, f"{expected}, within {_NEAR:.0%}", hint))
     return 0.0
 
 
@@ -118,8 +118,8 @@ def _reached(part: ModuleType, run: str) -> float:
     if measure != "bits_per_byte" or not reached:
         hint = f"RUN names no folder of a pretrain run: {folder} "
         hint += "is not one." if folder.is_dir() else "is not there."
-        raise Unfit(Difference("", f"RUN = {run!r}", "the folder of a pretrain run", hint))
+        raise NotComparable(Difference("", f"RUN = {run!r}", "the folder of a pretrain run", hint))
     if not is_finished(folder):
         hint = f"The run in {folder} is not finished: the same command as before resumes it."
-        raise Unfit(Difference("", f"RUN = {run!r}", "a finished pretrain run", hint))
+        raise NotComparable(Difference("", f"RUN = {run!r}", "a finished pretrain run", hint))
     return float(reached[-1])

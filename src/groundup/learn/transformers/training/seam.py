@@ -10,7 +10,7 @@ from torch import Tensor
 
 from groundup.evals import perplexity
 from groundup.evals.by_source import source_groups
-from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.plain import all_replaced, plain_path
 from groundup.learn.small import losses
 from groundup.report.estimate import POOLED
 from groundup.train import loss
@@ -48,7 +48,7 @@ def swap(part: ModuleType) -> Iterator[None]:
         return float(part.bits_per_byte(nats, self.bytes[at].tolist()))
 
     with (
-        plainly(),
+        plain_path(),
         all_replaced(
             (loss, "linear_cross_entropy", linear_cross_entropy),
             (Schedule, "__call__", scale),
