@@ -158,8 +158,9 @@ def environment(name: str) -> dict[str, str]:
 
 
 def serve(name: str, shape: Shape) -> None:
-    """Take a step for every line, and answer with its seconds and the processor's; at the end with
-    the peak in GB."""
+    """Take a step for every line and answer with its elapsed and processor seconds, then the peak
+    in GB.
+    """
     from groundup.train.device import peak_memory, reset_peak_memory
 
     step = make(name, shape)

@@ -98,7 +98,7 @@ def _started_with(run: Path) -> dict[str, str]:
     """The parts of a run and their hashes, by name; empty if no run was started."""
     try:
         found = runs.read_run(run).get("mine")
-    except UserError:  # which whoever opens the run tells
+    except UserError:  # opening the run reports it
         return {}
     return {name: str(hash) for name, hash in found.items()} if isinstance(found, dict) else {}
 

@@ -291,7 +291,7 @@ def _clipped(wilson: Wilson) -> Wilson:
     return found
 
 
-# Whoever has a mistake in the formula may cut its ends off all the same.
+# An answer with a mistake in the formula may still clip its ends.
 VARIANTS = {"wilson": (_cut_off, _clipped)}
 
 
