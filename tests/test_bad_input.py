@@ -378,7 +378,7 @@ def test_a_device_is_no_file_to_read(
     monkeypatch.chdir(tmp_path)
     for device in ("/dev/null", "/dev/zero"):
         said = refused("tokenizer", device, "--out", tmp_path / "tokenizer")
-        assert f"{device!r} is no file but a pipe or a device" in said
+        assert f"{device!r} is a pipe or a device, not a file" in said
         assert not list(tmp_path.iterdir())
         assert f"{device!r} is a device" in refused("run", device)
     model = workshop.finished("pretrain")
@@ -386,4 +386,4 @@ def test_a_device_is_no_file_to_read(
         ["data", "inspect", "/dev/null", "--model", model],
         ["sft", model, "--data", "/dev/null"],
     ):
-        assert "'/dev/null' is no file but a pipe or a device" in refused(*words)
+        assert "'/dev/null' is a pipe or a device, not a file" in refused(*words)

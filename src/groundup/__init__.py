@@ -1,13 +1,13 @@
 """groundup: build a language model from the ground up, on your own machine.
 
 From the first derivative to an aligned chat model: mathematics and neural networks on NumPy alone,
-then tokenizer, transformer, pre-training, fine-tuning and alignment on PyTorch. The folder of a
-default model is a Hugging Face folder.
+then tokenizer, transformer, pre-training, fine-tuning and alignment on PyTorch. A default model is
+saved as a Hugging Face folder.
 
     model, tokenizer = groundup.load("runs/sft")
     groundup.generate(model, [groundup.Request(prompt="The sea")], tokenizer)
 
-Names below are loaded when first used, so that `import groundup` is instant and needs no torch.
+The names below are imported on first use, so `import groundup` is instant and does not need torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import importlib
 from groundup.deprecated import install, renamed
 from groundup.errors import UserError
 
-# As `typing` has it, without what loading that costs: a command is deaf to Ctrl-C until here.
+# `typing.TYPE_CHECKING` without the cost of importing `typing`: Ctrl-C is not handled yet here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

@@ -1,6 +1,6 @@
-"""`groundup`, and `python -m groundup`: what stands before the command line itself.
+"""Entry point of `groundup` and `python -m groundup`.
 
-Loading it takes a good part of a second, in which Ctrl-C must find a process that knows what to do.
+Importing the command line takes a good part of a second, so Ctrl-C is handled before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main() -> int:
     from groundup.runs import ranks
 
     code = main()
-    ranks.leave(code)
+    ranks.shutdown(code)
     return code
 
 

@@ -1,8 +1,8 @@
-"""Names from before the first release: they still work, and a warning says the new name.
+"""Old names from before the first release: they still work and warn with the new name.
 
-`MODULES` says for each page that is gone where its contents stand today, `NAMES` what was renamed.
-A finder at the very end of Python's import path answers for those pages alone, so a module that
-exists costs nothing.
+`MODULES` maps each removed module to the modules that hold its contents now, and `NAMES` maps old
+names to new ones. A finder at the end of `sys.meta_path` handles the removed modules only, so
+importing an existing module costs nothing extra.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import warnings
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-# Read before every command, so without what loading `typing` costs.
+# Loaded before every command, so it avoids the cost of importing `typing`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
 
-# A page that is gone, without `groundup.`: the pages that hold its contents now.
+# Removed module (without `groundup.`): the modules that hold its contents now.
 MODULES: dict[str, tuple[str, ...]] = {
     "adapters.adapter_files": ("formats.peft",),
     "adapters.peft_config": ("formats.peft_config",),
@@ -176,7 +176,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train.run": ("runs.folder",),
     "train.schedule": ("train.optim",),
 }
-# An old name of a public function or class: its name now.
+# Old name of a public function or class: its new name.
 NAMES: dict[str, str] = {
     "Admission": "InputProcessor",
     "Asked": "PromptRow",
@@ -242,7 +242,7 @@ NAMES: dict[str, str] = {
     "start": "prepare_model",
     "verdicts": "claims",
 }
-# What a package or a page no longer has, without `groundup.`: the page on which it stands.
+# Name that was moved out of a package or module (without `groundup.`): its module now.
 PAGES: dict[str, str] = {
     "adapters.load_adapter": "formats.peft",
     "adapters.lora.active_adapter": "adapters.attach",
@@ -272,9 +272,9 @@ PAGES: dict[str, str] = {
     "align.rewards.reward_folders": "align.rewards.by_name",
 }
 
-# A setting of a stage by its old name: its name now.
+# Old name of a stage's setting: its new name.
 SETTINGS: dict[str, str] = {"chained": "multi_turn", "double_quantisation": "double_quant"}
-# An option of the command line by its old name, without dashes: its name now.
+# Old name of a command-line option, without leading dashes: its new name.
 OPTIONS: dict[str, str] = {
     **{old.replace("_", "-"): new.replace("_", "-") for old, new in SETTINGS.items()},
     "world": "mixture.world",
@@ -282,10 +282,11 @@ OPTIONS: dict[str, str] = {
 
 
 def current_settings(settings: Mapping[str, Any], *, warns: bool = False) -> dict[str, Any]:
-    """A stage's settings by today's names: Python, recipes and run.json may have earlier ones.
+    """Return a stage's settings under their current names.
 
-    With `warns`, for the validator of a config, whoever wrote them is told. Where a setting is
-    given by both names, the old one stays, as one that there is not.
+    Python code, recipes and run.json may use earlier names. With `warns`, which the config
+    validator passes, old names emit a DeprecationWarning. If a setting is given under both names,
+    the old one stays and is refused as unknown.
     """
     found = dict(settings)
     given = found.keys() & {"world", "world_first", "world_last"}
@@ -297,32 +298,32 @@ def current_settings(settings: Mapping[str, Any], *, warns: bool = False) -> dic
             found[new] = found.pop(old)
     if warns:
         for old in settings.keys() - found.keys():
-            # Past the validator and pydantic's constructor.
+            # Skips the frames of the validator and pydantic's constructor.
             _warn(f"{old}=", f"{SETTINGS.get(old, 'mixture')}=", stacklevel=5)
     return found
 
 
 def renamed(module: str, name: str) -> Any:
-    """The value of an old `name` of a module or package: what its `__getattr__` falls back on.
+    """Return the value of an old `name` of a module: the fallback of its `__getattr__`.
 
-    Raises AttributeError for names that never were.
+    Raises AttributeError for names that never existed.
     """
     if (page := PAGES.get(f"{module.removeprefix('groundup.')}.{name}")) is not None:
         return moved(f"{module}.{name}", page, name)
-    if name in NAMES and hasattr(home := sys.modules[module], NAMES[name]):
+    if name in NAMES and hasattr(current := sys.modules[module], NAMES[name]):
         _warn(f"{module}.{name}", f"{module}.{NAMES[name]}")
-        return getattr(home, NAMES[name])
+        return getattr(current, NAMES[name])
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
 def moved(old: str, page: str, name: str) -> Any:
-    """What the method `old` of a class has become on another page, for its last callers."""
+    """Return the function in another module that replaced the method `old` of a class."""
     _warn(old, f"groundup.{page}.{name}")
     return getattr(importlib.import_module(f"groundup.{page}"), name)
 
 
 def renamed_method(old: str, new: str) -> Any:
-    """A class's method by its old name."""
+    """Return a method that warns and calls the method `new`."""
 
     def called(self: Any, *args: Any, **keywords: Any) -> Any:
         _warn(f"{type(self).__name__}.{old}", f"{type(self).__name__}.{new}")
@@ -332,7 +333,7 @@ def renamed_method(old: str, new: str) -> Any:
 
 
 def renamed_keywords(**names: str) -> Callable[[F], F]:
-    """A decorator: a function's keywords are taken by their old names as well."""
+    """Return a decorator that also accepts a function's keyword arguments under old names."""
 
     def decorated(function: F) -> F:
         @functools.wraps(function)
@@ -348,7 +349,7 @@ def renamed_keywords(**names: str) -> Callable[[F], F]:
 
 
 def current_value(name: str, value: str, **values: str) -> str:
-    """What an argument says today, where it says so by an old word."""
+    """Return the current spelling of an argument's value."""
     if value not in values:
         return value
     _warn(f"{name}={value!r}", repr(values[value]), stacklevel=4)
@@ -356,7 +357,7 @@ def current_value(name: str, value: str, **values: str) -> str:
 
 
 def renamed_options(arguments: Sequence[str]) -> list[str]:
-    """A command line whose options have the names of today."""
+    """Return a command line whose options have their current names."""
     options = {f"--{no}{old}": f"--{no}{new}" for old, new in OPTIONS.items() for no in ("", "no-")}
     shares = {"--world-first": "0.7", "--world-last": "0.15"}  # one option took their place
     found, ends = list[str](), dict[str, str]()
@@ -372,38 +373,38 @@ def renamed_options(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-class _Moved:
-    """Finds the pages of `MODULES`, each as a module that looks its names up in the new homes."""
+class _RemovedModuleFinder:
+    """Import finder for the modules in `MODULES`; each looks its names up in the new modules."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> Any:
         root, _, page = fullname.partition(".")
         if root != "groundup" or page not in MODULES:
             return None
-        # A folder that is gone had pages, which are imported through it.
+        # The modules of a removed package are imported through it.
         return ModuleSpec(fullname, self, is_package=any(p.startswith(f"{page}.") for p in MODULES))  # type: ignore[arg-type]  # a loader by its methods
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Page(spec.name, [f"groundup.{home}" for home in MODULES[spec.name[9:]]])
+        return _RemovedModule(spec.name, [f"groundup.{new}" for new in MODULES[spec.name[9:]]])
 
     def exec_module(self, module: ModuleType) -> None:
         pass
 
 
-class _Page(ModuleType):
-    """A page that is gone: whatever is asked of it is looked up where it stands now."""
+class _RemovedModule(ModuleType):
+    """A removed module whose attributes are looked up in the modules that replaced it."""
 
-    def __init__(self, name: str, homes: Sequence[str]) -> None:
-        super().__init__(name, f"Moved to {' and '.join(homes)}.")
-        self.__dict__["_homes"] = homes
+    def __init__(self, name: str, replacements: Sequence[str]) -> None:
+        super().__init__(name, f"Moved to {' and '.join(replacements)}.")
+        self.__dict__["_replacements"] = replacements
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         for known in (name, NAMES.get(name, name)):
-            for home in self._homes:
-                if hasattr(page := importlib.import_module(home), known):
-                    _warn(f"{self.__name__}.{name}", f"{home}.{known}")
-                    return getattr(page, known)
+            for replacement in self._replacements:
+                if hasattr(module := importlib.import_module(replacement), known):
+                    _warn(f"{self.__name__}.{name}", f"{replacement}.{known}")
+                    return getattr(module, known)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
@@ -412,6 +413,6 @@ def _warn(old: str, new: str, stacklevel: int = 3) -> None:
 
 
 def install() -> None:
-    """Let pages be imported by their earlier names; a second call changes nothing."""
-    if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
-        sys.meta_path.append(_Moved())
+    """Make modules importable under their earlier names; a second call has no effect."""
+    if not any(isinstance(finder, _RemovedModuleFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_RemovedModuleFinder())

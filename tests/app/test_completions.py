@@ -361,13 +361,13 @@ def test_variables_of_the_chat_template_are_part_of_what_a_file_was_begun_with(
 def test_a_file_of_another_origin_is_not_touched(complete: Complete, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("precious\n")
-    with pytest.raises(UserError, match="nobody knows what it was begun with"):
+    with pytest.raises(UserError, match="its settings are unknown"):
         complete(ROWS)
     assert out.read_text() == "precious\n"
     out.unlink()
     complete(ROWS[:1])
     out.write_text("mine\n")
-    with pytest.raises(UserError, match="line 1 is no completion of ours"):
+    with pytest.raises(UserError, match="line 1 was not written by this command"):
         complete(ROWS[:1])
 
 

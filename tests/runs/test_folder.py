@@ -204,7 +204,7 @@ def test_the_plan_of_a_finished_run_is_restored_from_its_copy(
     with open_run(tmp_path) as run:
         assert run.finished
     assert plan.read_bytes() == whole
-    assert capsys.readouterr().out.count("plan.json was damaged or gone and is restored") == 1
+    assert capsys.readouterr().out.count("plan.json was damaged or missing and is restored") == 1
     # Nothing is left to be done by it.
     harm(plan)
     harm(copy)
@@ -424,7 +424,7 @@ def test_a_run_stays_finished_without_its_status(
     with open_run(tmp_path) as run:
         assert run.finished and not run.repairs
     said = capsys.readouterr().out
-    assert f"{status} was damaged or gone and is restored from its copy" in said
+    assert f"{status} was damaged or missing and is restored from its copy" in said
     assert status.read_bytes() == before
     # Not what its parts say of themselves: those are still asked.
     (tmp_path / "model.safetensors").unlink()

@@ -169,7 +169,7 @@ with Run.open(folder, "test", TrainingConfig(out=folder)) as run:
     if run.writes:
         moved = {name: tensor - before[name] for name, tensor in model.state_dict().items()}
         save_file(moved, folder / "moved.safetensors")
-ranks.leave(0)
+ranks.shutdown(0)
 """
 
 
@@ -332,7 +332,7 @@ def test_a_rank_that_is_done_ends_as_it_says(processes: int) -> None:
     """Whatever would abort it at the end of Python; a single process ends as Python does."""
     code = (
         "import atexit, os; from groundup.runs import ranks; "
-        "atexit.register(os.abort); print('done'); ranks.leave(3)"
+        "atexit.register(os.abort); print('done'); ranks.shutdown(3)"
     )
     launched = {"RANK": "1", "WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost"}
     done = subprocess.run(

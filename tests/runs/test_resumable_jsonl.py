@@ -20,7 +20,7 @@ def test_a_line_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         assert finished == {0, 1}
         write_line('{"index": 1}\n')
     with (
-        pytest.raises(UserError, match="line 3 is no completion of ours"),
+        pytest.raises(UserError, match="line 3 was not written by this command"),
         resumable_lines(out, begun_with),
     ):
         pass

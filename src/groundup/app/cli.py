@@ -355,7 +355,7 @@ def _ended(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
         why = misread(error, arguments) if isinstance(error, CycloptsError) else str(error)
-        if ranks.tells_errors():
+        if ranks.reports_errors():
             return _complain(why)
         time.sleep(_SILENCE)
         return WRONG_INPUT

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its files, written whole or not at all and checked when read."""
+"""Run folders and their files, which are written atomically and checked when read."""

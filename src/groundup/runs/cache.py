@@ -1,4 +1,4 @@
-"""Where things are kept that any command may want again: downloads, and what was compiled here."""
+"""The cache folder for downloads and compiled code that later commands reuse."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from groundup.errors import UserError
 def cache_folder() -> Path:
     """Return the cache folder: GROUNDUP_CACHE, else the user's cache directory.
 
-    Raises `UserError` where that begins with the home of nobody, or this user has none.
+    Raises `UserError` if it starts with an unknown user's home, or this user has no home.
     """
     if chosen := os.environ.get("GROUNDUP_CACHE"):
         try:
             return Path(chosen).expanduser()
         except RuntimeError:
             raise UserError(
-                f"GROUNDUP_CACHE={chosen!r} begins with the home of nobody; write it in full"
+                f"GROUNDUP_CACHE={chosen!r} starts with an unknown user's home; give a full path"
             ) from None
     try:
         found = platformdirs.user_cache_path("groundup", appauthor=False)
     except RuntimeError:
         found = Path("~")
-    # Older versions of platformdirs leave '~' in it, which would become a folder of that name here.
+    # Older versions of platformdirs leave '~' in the path, which would create a folder named '~'.
     if not found.is_absolute():
         raise UserError(
-            "this user has no home to keep downloads in, for HOME is not set or no full path; "
-            "set GROUNDUP_CACHE to a folder that can be written"
+            "this user has no home folder to keep downloads in, as HOME is not set or not a full "
+            "path; set GROUNDUP_CACHE to a writable folder"
         )
     return found

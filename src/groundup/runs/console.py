@@ -1,4 +1,4 @@
-"""What a person sees while a stage works: a bar on a terminal, a line now and then in a log."""
+"""Progress output of a stage: a progress bar on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from rich.text import Text
 from groundup.runs import ranks
 
 console = Console(stderr=False, highlight=False, soft_wrap=True)
-# In a log, a line every so many seconds tells enough.
+# Seconds between progress lines in a log.
 _LOG_SECONDS = 15.0
 
 
 def say(text: str) -> None:
-    """One line for the person at the terminal; text is shown as it is, never as markup."""
+    """Print one line. The text is shown literally, never as markup."""
     if ranks.is_first():
         console.print(wrapped(text, console.width) if console.is_terminal else text, markup=False)
 
 
 def wrapped(text: str, width: int) -> str:
-    """The text with no word cut at the terminal's edge; what goes on stands further in.
+    """Wrap the text between words, with continuation lines indented.
 
-    As it is for a terminal of no width, which does not say how wide it is.
+    A terminal of width 0 does not report its width; the text then stays unchanged.
     """
     if width < 1:
         return text
@@ -54,40 +54,44 @@ def wrapped(text: str, width: int) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with U+FFFD for control characters: what a model says must not steer the terminal.
+    """Replace control characters by U+FFFD, so that a model's output cannot control the terminal.
 
     Line breaks and tabs stay.
     """
     kept = "\n\t"
     return "".join(
-        "\ufffd" if unicodedata.category(one) == "Cc" and one not in kept else one for one in text
+        "\ufffd" if unicodedata.category(char) == "Cc" and char not in kept else char
+        for char in text
     )
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and its noun: 1 step, 1,200 steps."""
+    """Return a number with its noun: 1 step, 1,200 steps."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def three_digits(value: float) -> str:
-    """12.1 or 1,234: three digits, and more where so many stand before the point."""
+    """Format a number with three significant digits, or all of its integer digits: 12.1, 1,234."""
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:
-    """So many seconds in the unit that a person would say them in: 42 seconds, 12.5 minutes."""
+    """Format seconds in a readable unit: 42 seconds, 12.5 minutes."""
     for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 1.5 * length:
             return f"{three_digits(seconds / length)} {unit}"
     return f"{seconds:.2g} seconds"
 
 
-def progress(*facts: ProgressColumn, on: Console = console, hidden: bool = False) -> Progress:
-    """A bar with a name, these facts and the time left, gone at its end; only on a terminal."""
+def progress(*columns: ProgressColumn, on: Console = console, hidden: bool = False) -> Progress:
+    """Return a progress bar with a name, these columns and the time left.
+
+    It is shown on terminals only and removed when it ends.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        *facts,
+        *columns,
         _TimeLeft(),
         console=on,
         disable=hidden or not on.is_terminal,
@@ -96,9 +100,9 @@ def progress(*facts: ProgressColumn, on: Console = console, hidden: bool = False
 
 
 class _TimeLeft(ProgressColumn):
-    """The time left as a log says it, in the terminal's own ink: rich's is cyan, also on white."""
+    """The time left in the terminal's default color: rich's cyan is hard to read on white."""
 
-    max_refresh = 0.5  # so that it does not jump about
+    max_refresh = 0.5  # so that it does not flicker
 
     def render(self, task: Task) -> Text:
         left = task.time_remaining
@@ -110,8 +114,8 @@ class Bar:
 
     def __init__(self, name: str, steps: int, start: int) -> None:
         self.name, self.steps, self.start = name, steps, start
-        self._begun = self._said = time.monotonic()
-        # Since a line was said last: where a step makes batches for the next ones, none is typical.
+        self._begun = self._last_line = time.monotonic()
+        # Totals since the last line: a single step is not typical where it prepares later batches.
         self._tokens, self._seconds = 0, 0.0
         facts = TextColumn("{task.fields[facts]}")
         self._progress = progress(TaskProgressColumn(), facts, hidden=not ranks.is_first())
@@ -130,14 +134,14 @@ class Bar:
         self._progress.stop()
 
     def advance(self, step: int, loss: float, tokens: int, seconds: float) -> None:
-        """`step` steps are done, the last of which read so many tokens in so many seconds."""
+        """Show that `step` steps are done; the last one read `tokens` tokens in `seconds`."""
         self._tokens, self._seconds = self._tokens + tokens, self._seconds + seconds
         facts = f"loss {loss:.3f}  {self._tokens / self._seconds:,.0f} tok/s"
         self._progress.update(self._task, completed=step, facts=facts)
         now = time.monotonic()
-        if now - self._said <= _LOG_SECONDS and step < self.steps:
+        if now - self._last_line <= _LOG_SECONDS and step < self.steps:
             return
-        self._said, self._tokens, self._seconds = now, 0, 0.0
+        self._last_line, self._tokens, self._seconds = now, 0, 0.0
         if not console.is_terminal:
             left = (now - self._begun) / max(1, step - self.start) * (self.steps - step)
             say(f"{self.name}  {step}/{self.steps}  {facts}  {_clock(left)} left")

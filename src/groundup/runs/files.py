@@ -1,12 +1,12 @@
-"""Files that a command writes and reads: whole or not at all, checked, and never over another's.
+"""Files that a command writes and reads: atomic writes, checked reads, no overwriting by accident.
 
-    written_aside   one file: written beside its place, synced, renamed; gone again when that fails
-    folder_aside    several files that belong together, likewise
-    writable        the one rule about what may be written over
+    written_aside   one file: written to a temporary name, synced, renamed; removed on failure
+    folder_aside    the same for several files that belong together
+    writable        the rule for which files may be overwritten
     read_json_object, read_kept, read_lines     the checked readers
 
-Whatever fails on the way is an `OSError` that names the file, whoever found out: Python, NumPy, or
-a library in Rust whose own errors say '(os error 28)'. `in_words` is what a person is told.
+Every failure is an `OSError` that names the file, whether Python, NumPy or a Rust library (whose
+errors say '(os error 28)') detected it. `in_words` makes the user's message from it.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Read, a file may take thirty times its size in memory. The largest tokenizer.json in use have some
-# 35 MB, the indices of the largest models 15.
+# A parsed file may take thirty times its size in memory. The largest tokenizer.json files in use
+# have some 35 MB, the indices of the largest models 15.
 _MOST_BYTES = 16 * 2**20
 MOST_TOKENIZER_BYTES = 64 * 2**20
-# How errors of libraries say what the system answered: Rust's for people and for programmers (as
-# safetensors 0.5 has it), Python's in a text.
+# How library errors state the system's error number: Rust's Display and Debug formats (safetensors
+# 0.5 uses the latter), and Python's in a text.
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)|\bOs \{ code: (\d+), kind: |\[Errno (\d+)\]")
-# What a disk refuses with, and no network.
+# Errors of disks, never of networks.
 OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _SEAL = "sha256"
 
 
-# What went wrong.
+# Errors.
 
 
 def os_error(error: BaseException) -> OSError | None:
-    """Return the `OSError` behind an error, which a library may have wrapped."""
+    """Return the `OSError` behind an error that a library may have wrapped."""
     if isinstance(error, OSError):
         return error
     found = _SYSTEM_ERROR.search(str(error))
@@ -57,9 +57,9 @@ def os_error(error: BaseException) -> OSError | None:
 
 @contextlib.contextmanager
 def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
-    """Turn what the system refuses inside the block into an `OSError` that names `path`.
+    """Turn system errors inside the block into an `OSError` that names `path`.
 
-    `aside` is where it is written before it is renamed, of which nobody else knows.
+    `aside` is the temporary name that is written before the rename; errors never show it.
     """
     try:
         yield
@@ -70,7 +70,7 @@ def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
         if found is None:
             raise
         if found.errno is None:
-            found = OSError(_refusal(aside or path) or errno.EIO, str(error))
+            found = OSError(_write_error(aside or path) or errno.EIO, str(error))
         named = found.filename
         inside = aside is not None and named is not None and str(named).startswith(str(aside))
         if named is None or inside:
@@ -80,8 +80,8 @@ def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
         raise found from error
 
 
-def _refusal(path: Path) -> int | None:
-    """Return the system's error for one more block; libraries only say that they wrote less."""
+def _write_error(path: Path) -> int | None:
+    """Return the system's error for writing one more block: libraries only report a short write."""
     try:
         with open(path if path.is_file() else path / ".probe", "ab", buffering=0) as file:
             file.write(bytes(2**16))
@@ -95,7 +95,7 @@ def _refusal(path: Path) -> int | None:
 
 
 def in_words(error: OSError) -> str:
-    """Return one sentence: what could not be done, why, and the remedy."""
+    """Return one sentence: what failed, why, and the remedy."""
     reason = str(error) if error.errno is None else os.strerror(error.errno)
     if error.filename is None:
         what = "a file" if error.errno is not None else "a file or a stream"
@@ -104,16 +104,16 @@ def in_words(error: OSError) -> str:
 
 
 def remedy(error: OSError) -> str:
-    """Return what a person can do against what the system answered."""
-    no_locks = "choose a place on a local disk (--out), for this file system gives no locks"
+    """Return what the user can do about a system error."""
+    no_locks = "choose a place on a local disk (--out): this file system does not support locks"
     return {
         errno.ENOLCK: no_locks,
         errno.EOPNOTSUPP: no_locks,
         errno.ENOSPC: "make room on its disk and start the same command again",
         errno.EDQUOT: "make room within your quota and start the same command again",
         errno.EFBIG: "raise the limit on the size of files (ulimit -f) and start it again",
-        errno.EIO: "the disk fails or is full; choose a place on another one",
-        errno.EROFS: "choose a place that can be written",
+        errno.EIO: "the disk fails or is full; choose a place on another disk",
+        errno.EROFS: "choose a place that is writable",
         errno.EACCES: "check its permissions or choose another place",
         errno.EPERM: "check its permissions or choose another place",
         errno.ENOENT: "check the path",
@@ -126,20 +126,20 @@ def remedy(error: OSError) -> str:
 
 @contextlib.contextmanager
 def written_aside(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Yield a path to write to that replaces `path` at the end, never half of it.
+    """Yield a temporary path whose file replaces `path` atomically at the end.
 
-    When the block ends, the file is synced and renamed; when it fails, nothing of it stays and what
-    was there before is untouched. Raises `OSError` that names `path`.
+    When the block ends, the file is synced and renamed. When it fails, the temporary file is
+    removed and `path` stays as it was. Raises `OSError` that names `path`.
     """
-    path = Path(os.path.realpath(path))  # a link stays one
+    path = Path(os.path.realpath(path))  # a link stays a link
     partial = path.with_name(f".{path.name}.partial")
     try:
         with naming(path, partial):
             partial.unlink(missing_ok=True)
-            # Never through a link that somebody put there, and unread by others until it is whole.
+            # Never through a planted link, and unreadable for other users until it is complete.
             os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             yield partial
-            _settle(partial, path, sync)
+            _sync_and_set_mode(partial, path, sync)
             os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -148,27 +148,27 @@ def written_aside(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Replace `path` as a whole. Raises `OSError` that names it."""
+    """Replace `path` atomically. Raises `OSError` that names it."""
     with written_aside(path, sync=sync) as partial:
         partial.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` as a whole by text in UTF-8. Raises `OSError` that names it."""
+    """Replace `path` atomically by text in UTF-8. Raises `OSError` that names it."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, sync: bool = True) -> None:
-    """Replace `path` as a whole by one JSON object."""
+    """Replace `path` atomically by one JSON object."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    # Half of a surrogate pair has no bytes in UTF-8 and is written as JSON escapes it.
+    # A lone surrogate has no UTF-8 encoding and is written as a JSON escape.
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"), sync=sync)
 
 
 def write_kept(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object that cannot be made again: sealed with its SHA-256, and a copy beside it.
+    """Write a JSON object that cannot be recomputed, with its SHA-256 as a seal, and a copy.
 
-    `read_kept` finds out whether its bytes changed since, and what they were.
+    `read_kept` detects changed bytes and restores them from the copy.
     """
     sealed = {**value, _SEAL: seal(value)}
     write_json(_copy(path), sealed)
@@ -176,11 +176,12 @@ def write_kept(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def lock(path: Path, busy: str, option: str = "--out") -> FileLock:
-    """Lock the file `path`, made for that, for this process alone until it ends or releases it.
+    """Lock the lock file `path` for this process until it ends or releases the lock.
 
-    Raises `UserError` where another process has it, which is `busy`; `option` names another place.
+    Raises `UserError` if another process holds it: `busy` says what that process is doing, and
+    `option` is the option that chooses another place.
     """
-    # Of all that read files few lock one, and the rest need not wait for what it loads.
+    # Imported here because few callers of this module need a lock.
     from filelock import FileLock, Timeout
 
     found = FileLock(path)
@@ -198,7 +199,7 @@ def lock(path: Path, busy: str, option: str = "--out") -> FileLock:
 
 @contextlib.contextmanager
 def locked(path: Path, option: str = "--out") -> Iterator[None]:
-    """Hold the lock of the file `path`, which is written within the block, as `lock` does."""
+    """Hold the lock of the file `path` while the block writes it. Errors are those of `lock`."""
     taken = lock(path.with_name(f".{path.name}.lock"), f"writing {path}", option)
     try:
         yield
@@ -211,12 +212,12 @@ def locked(path: Path, option: str = "--out") -> Iterator[None]:
 def folder_aside(
     folder: Path, *, first: str = "", last: str = "", replaces: Sequence[str] = ()
 ) -> Iterator[Path]:
-    """A folder to write files into that belong together in `folder`; other files there stay.
+    """Yield a temporary folder whose files move into `folder` together; other files there stay.
 
-    When the block ends, all are synced, those in `folder` that a pattern of `replaces` means are
-    removed, and the files get their places, `first` before the others, which it makes known, and
-    `last` after them, which it seals. When the block
-    fails, nothing of them stays, and neither does a `folder` that was not there before.
+    When the block ends, all files are synced, files in `folder` that match a pattern of `replaces`
+    are removed, and the new files are renamed into place: `first` before the others, because it
+    announces them, and `last` after them, because it completes them. When the block fails, the new
+    files are removed, and `folder` too if it did not exist before.
     """
     new = not folder.is_dir()
     partial = folder / ".partial"
@@ -227,7 +228,7 @@ def folder_aside(
             yield partial
             names = sorted(os.listdir(partial), key=lambda name: (name == last, name != first))
             for name in names:
-                _settle(partial / name, folder / name, sync=True)
+                _sync_and_set_mode(partial / name, folder / name, sync=True)
             for pattern in replaces:
                 for stale in folder.glob(pattern):
                     stale.unlink()
@@ -243,10 +244,10 @@ def folder_aside(
         raise
 
 
-def _settle(path: Path, target: Path, sync: bool) -> None:
-    """Bytes before names: after a power cut, too, a file that has its name is whole.
+def _sync_and_set_mode(path: Path, target: Path, sync: bool) -> None:
+    """Sync a file before its rename, so that a named file is complete even after a power cut.
 
-    Who may read it stays as it was at `target`, the place it gets.
+    Its permissions become those of `target`, the path it will get.
     """
     if sync:
         with open(path, "rb") as file:
@@ -261,7 +262,7 @@ def _settle(path: Path, target: Path, sync: bool) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` outlast a power cut."""
+    """Make a rename inside `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -269,7 +270,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-# What may be written over.
+# Overwriting.
 
 
 def writable(
@@ -280,11 +281,11 @@ def writable(
     force: bool = False,
     ours: Callable[[Path], bool] = lambda path: False,
 ) -> None:
-    """Refuse, before any work, to write the file `path` where that would lose or litter anything.
+    """Check, before any work, that writing the file `path` loses nothing; raise `UserError` if not.
 
-    One of the `inputs` is never written over, by whatever name; a file that is there only with
-    `force`, or if it is `ours`: this very command wrote it. No folder is made for it. `option` is
-    what the person typed. Raises `UserError`.
+    None of the `inputs` is ever overwritten, under any name. An existing file is overwritten only
+    with `force` or if it is `ours`, written by this command. The parent folder must exist. `option`
+    is the option that the user typed.
     """
     if path.is_dir():
         raise UserError(f"{option}={path} is a folder; name a file in it")
@@ -292,34 +293,34 @@ def writable(
         raise UserError(f"{option}={path} is what this command reads; name another file to write")
     if not path.parent.is_dir():
         raise UserError(
-            f"{option}={path} lies in a folder that is not there; make it first: "
+            f"{option}={path} is in a folder that does not exist; create it first: "
             f"mkdir -p {path.parent}"
         )
     if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{option}={path} lies in a folder that cannot be written; name another")
+        raise UserError(f"{option}={path} is in a folder that is not writable; name another one")
     if not os.path.lexists(path):
         return
     if path.exists() and not path.is_file():
-        raise UserError(f"{option}={path} is a device and no file; name a file to write")
+        raise UserError(f"{option}={path} is a device, not a file; name a file to write")
     if not force and not ours(path):
         raise UserError(
-            f"{option}={path} is there already and was not written by this command; "
-            "name another file, or pass --force to write over it"
+            f"{option}={path} already exists and was not written by this command; "
+            "name another file, or pass --force to overwrite it"
         )
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths mean one file, through links too."""
+    """Whether two paths name the same file, links included."""
     try:
         return os.path.samefile(one, other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return os.path.realpath(one) == os.path.realpath(other)
 
 
 def names_apart(paths: Sequence[str]) -> list[str]:
-    """Each path by as few of its last parts as no other ends with: its own name, if that will do.
+    """Return the shortest suffix of each path that no other path ends with: its name if possible.
 
-    A path that stands there twice has one name.
+    Equal paths get the same name.
     """
     parts = {path: Path(path).parts or (path,) for path in paths}
 
@@ -348,26 +349,26 @@ def files_of(*paths: Path) -> list[Path]:
 
 
 def require_file(path: Path) -> None:
-    """Raise `UserError` for a pipe, which can be read once, and a device, which may have no end."""
+    """Raise `UserError` for a pipe, which can be read only once, or a device, which may not end."""
     if not path.is_file():
         raise UserError(
-            f"{str(path)!r} is no file but a pipe or a device, and data are read more than once; "
-            "write them to a file and give that"
+            f"{str(path)!r} is a pipe or a device, not a file, and data is read more than once; "
+            "write it to a file and give that"
         )
 
 
 def read_json_object(path: Path, most: int = _MOST_BYTES) -> dict[str, Any]:
-    """The JSON object in a file of at most so many bytes; `UserError` for whatever else it is."""
+    """Return the JSON object in a file of at most `most` bytes. Raises `UserError` for others."""
     try:
         size = path.stat().st_size
         content = path.read_bytes() if size <= most else b""
     except OSError as error:
         raise UserError(
-            f"{str(path)!r} cannot be read ({error.strerror}); check the path and who may read it"
+            f"{str(path)!r} cannot be read ({error.strerror}); check the path and its permissions"
         ) from None
     if size > most:
         raise UserError(
-            f"{path} has {size / 1e6:.0f} MB, and no such file has more than {most / 1e6:.0f}; "
+            f"{path} has {size / 1e6:.0f} MB, and such files have at most {most / 1e6:.0f}; "
             "download it again"
         )
     try:
@@ -386,10 +387,10 @@ def read_kept(
     check: Callable[[dict[str, Any]], T],
     restored: Callable[[str], None] | None = None,
 ) -> T:
-    """What `write_kept` wrote, as `check` makes it, from the copy where the file is damaged.
+    """Return `check` of what `write_kept` wrote, from the copy if the file is damaged.
 
-    With `restored` the file is then put right, and a sentence says so. A file whose seal somebody
-    took out, and nothing else, was changed on purpose and is taken as it stands. Raises
+    With `restored`, a damaged file is then rewritten and `restored` gets a sentence that says so. A
+    file without a seal but with the same entries was edited on purpose and is accepted. Raises
     `UserError` when both are damaged.
     """
     copy: dict[str, Any] | None = None
@@ -398,7 +399,7 @@ def read_kept(
     try:
         value, sealed = _unsealed(path)
         if not sealed and copy is not None and value.keys() != copy.keys():
-            raise UserError(f"{path} is damaged: it holds other entries than were written")
+            raise UserError(f"{path} is damaged: its entries are not those that were written")
         return check(value)
     except UserError:
         if copy is None:
@@ -406,12 +407,12 @@ def read_kept(
         found = check(copy)
     if restored is not None:
         write_json(path, {**copy, _SEAL: seal(copy)})
-        restored(f"{path} was damaged or gone and is restored from its copy")
+        restored(f"{path} was damaged or missing and is restored from its copy")
     return found
 
 
 def is_kept(path: Path) -> bool:
-    """Whether `write_kept` has written this file, even if it is gone."""
+    """Whether `write_kept` has written this file, even if it was deleted since."""
     return os.path.lexists(path) or os.path.isfile(_copy(path))
 
 
@@ -421,12 +422,12 @@ def seal(value: Mapping[str, Any]) -> str:
 
 
 def _unsealed(path: Path) -> tuple[dict[str, Any], bool]:
-    """What a file says, and whether it has a seal, which is then whole."""
+    """Return a file's JSON object and whether it has a seal. Raises `UserError` for a wrong one."""
     value = read_json_object(path)
     if _SEAL not in value:
         return value, False
-    said = value.pop(_SEAL)
-    if said != seal(value):
+    stated = value.pop(_SEAL)
+    if stated != seal(value):
         raise UserError(f"{path} is damaged: its bytes are not those that were written")
     return value, True
 
@@ -436,22 +437,22 @@ def _copy(path: Path) -> Path:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a .jsonl log, each with the `step` it belongs to.
+    """Return the lines of a .jsonl log, each with the `step` it belongs to.
 
-    A line that is damaged, and a torn last one, the mark of a kill, is left out.
+    Damaged lines are left out, such as a last line that a kill cut off.
     """
     return [line for line in read_damaged_lines(path) if line is not None]
 
 
 def read_damaged_lines(path: Path) -> list[dict[str, Any] | None]:
-    """The lines of a .jsonl log as `read_lines` gives them, with None for each that is damaged."""
+    """Return the lines of a .jsonl log like `read_lines`, with None for each damaged one."""
     with naming(path):
         content = path.read_bytes()
     return [log_line(line) for line in content.split(b"\n") if line.strip()]
 
 
 def log_line(line: bytes) -> dict[str, Any] | None:
-    """What a line of a .jsonl log says, with its `step`; None where it is damaged."""
+    """Parse a line of a .jsonl log, which has a `step`; None if it is damaged."""
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(line)
         if isinstance(value, dict) and is_count(value.get("step")):
@@ -460,19 +461,19 @@ def log_line(line: bytes) -> dict[str, Any] | None:
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Write a .jsonl log anew, whole or not at all."""
+    """Replace a .jsonl log atomically."""
     write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value of a JSON file is a number that a float can hold."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) < 10**300  # JSON has whole numbers that no float can hold
+        return abs(value) < 10**300  # JSON allows integers that no float can hold
     return isinstance(value, float)
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Whether a value of a JSON file is a whole number from 0 that 64 bits hold."""
+    """Whether a value of a JSON file is a non-negative integer below 2^63."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 

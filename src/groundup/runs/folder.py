@@ -1,13 +1,13 @@
-"""A run folder: one stage's work, its whole story, and who may write to it.
+"""A run folder: the output of one stage, how it was made, and a lock for its writer.
 
-    run.json        what was asked: config, seed, versions, git revision, parents, machine
+    run.json        the request: config, seed, versions, git revision, parents, machine
     plan.json       what was resolved from it, once
-    metrics.jsonl   one line a step, flushed at once;  samples.jsonl  text on the way
-    status.json     the heartbeat: where it stands
+    metrics.jsonl   one line a step, flushed at once;  samples.jsonl  samples during training
+    status.json     the heartbeat: the current state
     checkpoints/    see `checkpoint`
 
-Every start opens the same folder the same way. A finished run is left alone, an interrupted one is
-continued, another run's folder is refused, and so is a second process in the same one.
+Every start opens the folder the same way. A finished run is left unchanged, an interrupted one is
+continued, and another run's folder and a second process in the same folder are refused.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SCHEMA = 1
 _VERSIONED = ("groundup", "torch", "numpy", "safetensors", "tokenizers")
-# Where a run lies does not change what it computes.
+# A run's location does not change what it computes.
 _FREE_FIELDS = frozenset({"out", "allow_inexact_resume"})
-# How it computes changes the last bits alone, and may change when the user says so.
+# These change only the last bits, and may change when the user allows it.
 _INEXACT_FIELDS = frozenset({"device", "dtype", "compile", "threads"})
-# What a folder's hash covers: weights, tokenizers, texts; not what a run says about itself.
+# A folder's hash covers weights, tokenizers and texts, not a run's description of itself.
 _CONTENT = frozenset(
     {".safetensors", ".txt", ".md", ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet"}
 )
@@ -69,20 +69,20 @@ _LOGS = frozenset(
 )
 _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
 _DESCRIPTIONS = ("run.json", ".run.json.copy")
-# What a finished stage is asked for.
+# The files that a finished stage must still have.
 _PARTS = frozenset({".safetensors", ".json", ".jsonl"})
-# What a run says of itself: of when it ran and how fast, which any start may write anew.
+# A run's description of itself, such as times and speeds, which any start may rewrite.
 _OF_THE_RUN = frozenset({"run.json", "plan.json", "status.json"})
 parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar(
     "parts_of_ones_own", default=MappingProxyType({})
 )
-"""What stands in the place of the product's own code, by name, with its file's SHA-256."""
+"""User code that replaces groundup's own (`--mine`): its name and its file's SHA-256."""
 run_started: ContextVar[datetime | None] = ContextVar("run_started", default=None)
-"""When the run that is open here was begun: today's date, to whatever is resumed on a later day."""
+"""When the open run was first started; a run resumed on a later day takes this as today's date."""
 
 
 class Run:
-    """An open run folder. Use it as a context: the lock is held until it closes."""
+    """An open run folder. Use it as a context manager: the lock is held until it closes."""
 
     def __init__(self, folder: Path, stage: str, lock: FileLock | None) -> None:
         self.folder, self.stage, self._lock = folder, stage, lock
@@ -91,9 +91,9 @@ class Run:
         self._last_facts: dict[str, Any] = {}
         self._lost_its_plan = False
         self._clock: Token[datetime | None] | None = None
-        # The signal that asked for a stop when nothing was left but to finish; 0 for none.
+        # The signal that asked for a stop when only finishing was left; 0 for none.
         self.stopped_by = 0
-        # Whether it was finished before, and makes parts anew that are lost.
+        # Whether a finished run makes lost parts again.
         self.repairs = False
 
     @classmethod
@@ -107,11 +107,11 @@ class Run:
     ) -> Run:
         """Create `folder` for this config, or continue it if it was begun with the same one.
 
-        `traits` is what others must know of the stage; it is written to run.json as it is.
+        `traits` describes the stage for other modules; it is written to run.json unchanged. If
+        several processes share a run, only rank 0 writes.
 
-        Of several processes that share a run the first alone writes; the others look on.
-
-        Raises `UserError` where a script is imported for a reward: it would start itself for ever.
+        Raises `UserError` in a script that is imported for its reward function: it would start
+        itself endlessly.
         """
         if name := os.environ.get("GROUNDUP_IMPORTS_REWARD"):
             raise UserError(
@@ -132,7 +132,7 @@ class Run:
         refuse_link_to_nowhere(folder)
         described = folder / "run.json"
         if folder.is_dir() and any(folder.iterdir()) and not is_kept(described):
-            # A first start that was killed here leaves these at most.
+            # A first start that was killed here leaves at most these files.
             ours = {".lock", "..run.json.copy.partial", ".run.json.partial"}
             left = [path.name for path in folder.iterdir() if path.name not in ours]
             if left:
@@ -140,7 +140,7 @@ class Run:
                     f"{folder} already holds other files ({left[0]}, …) and no run.json; "
                     "choose another --out or empty it yourself"
                 )
-        # Another program's run.json may say anything; beside ours there is a lock.
+        # Another program's run.json may hold anything; ours has a lock file next to it.
         known = (folder / ".lock").exists()
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, wanted["stage"], lock_folder(folder))
@@ -150,12 +150,12 @@ class Run:
             _restore(folder / "plan.json")
             _restore(folder / "status.json")
             if lost := lost_parts(folder):
-                say(f"{lost[0]} is gone or cut short: it is made anew")
+                say(f"{lost[0]} is gone or cut short: it is made again")
                 run.repairs = True
             elif read_status(folder) is None and (status := _lost_status(folder)):
                 say(
-                    f"{status} is damaged or gone, and with it whether this run was finished: it "
-                    "goes on from what it has saved, if need be from its first step"
+                    f"{status} is damaged or missing, so it is unknown whether this run was "
+                    "finished: it continues from its last checkpoint, or else from its first step"
                 )
         except BaseException:
             run.close()
@@ -170,14 +170,14 @@ class Run:
         if self._clock is not None:
             run_started.reset(self._clock)
         if kind is not None and not self.finished:
-            # A full disk may be the very reason; the reason is what the user is to see.
+            # A full disk may be the reason for the stop, and that error must reach the user.
             with contextlib.suppress(OSError):
                 self.status("stopped", **self._last_facts)
         self.close()
 
     def close(self) -> None:
         for file in self._files.values():
-            with contextlib.suppress(OSError):  # what could not be flushed was told of then
+            with contextlib.suppress(OSError):  # a failed flush was already reported
                 file.close()
         self._files.clear()
         if self._lock is not None:
@@ -185,7 +185,7 @@ class Run:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes here."""
+        """Whether this process writes to the folder."""
         return self._lock is not None
 
     @property
@@ -193,17 +193,17 @@ class Run:
         return is_finished(self.folder)
 
     def finish(self, **facts: Any) -> None:
-        """Say that this stage is done, and what it made: a later start will skip it."""
+        """Record that this stage is done, and its files; later starts skip it."""
         if self.writes and not self.finished:
             self.status("finished", parts=_parts(self.folder), **facts)
 
     def status(self, state: str, **facts: Any) -> None:
-        # Of a repaired run it stays as it was: earlier versions hashed it with what a run has made.
+        # A repaired run keeps its old status: earlier versions included it in the folder's hash.
         if not self.writes or (self.repairs and state != "finished"):
             return
         line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": utc_now(), **facts}
         path = self.folder / "status.json"
-        if state == "finished":  # which nothing else says; a heartbeat is made anew by the next
+        if state == "finished":  # recorded nowhere else; the next heartbeat replaces a lost one
             write_kept(path, line)
         else:
             write_json(path, line, sync=False)
@@ -230,9 +230,9 @@ class Run:
         return is_kept(self.folder / "plan.json")
 
     def resolved(self, check: Callable[[dict[str, Any]], T]) -> T | None:
-        """The plan that was written, as `check` makes it, if there is one.
+        """Return `check` of the written plan, or None if there is none.
 
-        Raises `UserError` where it is lost and something was trained by it already.
+        Raises `UserError` if the plan is lost and checkpoints were already trained by it.
         """
         path = self.folder / "plan.json"
         is_trained_by = any((self.folder / "checkpoints").glob("step-*"))
@@ -243,16 +243,16 @@ class Run:
         except UserError as error:
             if path.is_dir() or is_trained_by:
                 raise UserError(
-                    f"{error}; what was trained by this plan cannot be continued without it: put "
+                    f"{error}; training by this plan cannot be continued without it: put "
                     "the file back, or choose another --out"
                 ) from None
             if not self._lost_its_plan:
-                say(f"{path} is damaged, and nothing is kept that was done by it: it is made anew")
+                say(f"{path} is damaged, and no checkpoint depends on it: it is made again")
             self._lost_its_plan = True
             return None
 
     def log(self, file: str, **values: Any) -> None:
-        """Append a line to metrics.jsonl or samples.jsonl; it is on its way to disk at once."""
+        """Append a line to metrics.jsonl or samples.jsonl and flush it."""
         if not self.writes:
             return
         if file not in self._files:
@@ -263,8 +263,11 @@ class Run:
             self._files[file].flush()
 
     def cut_back(self, step: int) -> None:
-        """Forget what was logged after `step`, and damaged lines, which are counted: whatever
-        follows the last line that stays is written again or was torn by a kill."""
+        """Drop lines logged after `step`, and damaged lines.
+
+        Damaged lines before the last kept line are counted and reported; later ones are written
+        again or were cut off by a kill.
+        """
         if not self.writes:
             return
         for name in ("metrics.jsonl", "samples.jsonl"):
@@ -285,12 +288,12 @@ class Run:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the stage in this folder is finished, and what it made is still there."""
+    """Whether the stage in this folder is finished and its files are still there."""
     return lost_parts(folder) == []
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
-    """What a run says of itself: a finished one keeps a copy, an unfinished one says it anew."""
+    """Return status.json, of a finished run from its copy if damaged; None if it is unreadable."""
     try:
         return read_kept(folder / "status.json", dict)
     except UserError:
@@ -298,25 +301,25 @@ def read_status(folder: Path) -> dict[str, Any] | None:
 
 
 def _lost_status(folder: Path) -> Path | None:
-    """The status that a run must have had: it stands there, or a model that took all steps does."""
+    """Return the path of a status that must have existed: the file or a finished model is there."""
     path = folder / "status.json"
     return path if path.exists() or any(folder.glob("*model*.safetensors")) else None
 
 
 def lost_parts(folder: Path) -> list[Path] | None:
-    """What a finished stage has made and is gone or cut short; None where it is not finished."""
+    """Return a finished stage's files that are missing or truncated; None if it is unfinished."""
     status = read_status(folder)
     if status is None or status.get("state") != "finished":
         return None
     parts = status.get("parts")
-    if not isinstance(parts, dict):  # an earlier version made it: of a model weights are known
+    if not isinstance(parts, dict):  # from an earlier version: only a model's weights are known
         is_model = (folder / "config.json").is_file()
         weights = [path.name for path in folder.glob("*.safetensors")] or ["model.safetensors"]
         parts = dict.fromkeys(weights) if is_model else {}
     return [
         folder / name
         for name, size in parts.items()
-        # Whoever wrote it may have named what is none of the folder, or has no end.
+        # A foreign status may name paths outside the folder.
         if ".." in Path(name).parts
         or Path(name).is_absolute()
         or not _is_whole(folder / name, size)
@@ -324,14 +327,14 @@ def lost_parts(folder: Path) -> list[Path] | None:
 
 
 def _is_whole(path: Path, size: object) -> bool:
-    """Whether a part has the size it was made with, or was changed to another whole one."""
+    """Whether a file has its recorded size, or was replaced by another intact file."""
     if not os.path.isfile(path):
         return False
     try:
         if path.stat().st_size == size:
             return True
         if path.suffix == ".safetensors":
-            # A library in Rust, which a folder with all its parts need not load.
+            # Imported here because an intact folder does not need this library.
             from safetensors import SafetensorError, safe_open
 
             try:
@@ -347,21 +350,21 @@ def _is_whole(path: Path, size: object) -> bool:
 
 
 def _parts(folder: Path) -> dict[str, int]:
-    """The size of each file that a finished stage has made, by its path in the folder."""
+    """Return the size of each file of a finished stage, by its path in the folder."""
     return {name: path.stat().st_size for name, path in _content(folder) if path.suffix in _PARTS}
 
 
-# All that a start leaves which failed before its first work, on bad data say.
+# The files of a start that failed before doing any work, for example on bad data.
 _OF_A_START = frozenset({".lock", ".run.json.copy", "run.json", "status.json", "data.json"})
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether the stage in this folder has done work, which is of the settings it began with."""
+    """Whether the stage in this folder has done work, which depends on its settings."""
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return bool(there - _OF_A_START) or is_finished(folder)
 
 
-# What is made of a line of metrics.jsonl is made of these; the first must be there.
+# The numbers that reports take from a line of metrics.jsonl: the required and the optional ones.
 _NEEDED = {"train": ("tokens", "seconds"), "evaluation": ()}
 _MEASURED = (
     *("tokens", "seconds", "loss", "learning_rate", "peak_share", "tokens_per_second"),
@@ -371,12 +374,12 @@ _MEASURED = (
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, each of a `kind` and with numbers; damaged ones are left out."""
+    """Return the valid lines of metrics.jsonl, each with a `kind` and its numbers."""
     return [line for line in read_lines(path) if is_metric(line)]
 
 
 def is_metric(line: Mapping[str, Any]) -> bool:
-    """Whether a line of metrics.jsonl is whole: of a `kind`, and with the numbers that it needs."""
+    """Whether a line of metrics.jsonl has a known `kind`, all required numbers and valid ones."""
     kind = line.get("kind")
     numbers = {name: line[name] for name in _MEASURED if line.get(name) is not None}
     return (
@@ -388,25 +391,25 @@ def is_metric(line: Mapping[str, Any]) -> bool:
 
 
 def runs_inside(folder: Path) -> frozenset[Path]:
-    """The folders of other runs in it, at any depth: what they wrote is none of its content."""
+    """Return the folders of other runs inside, at any depth; they are not part of its content."""
     found = (path.parent for name in _DESCRIPTIONS for path in folder.rglob(name))
     return frozenset(found) - {folder}
 
 
 def folder_hash(folder: Path) -> str:
-    """One hash for a model, tokenizer or data folder: of the files that make it what it is."""
+    """Return one hash of the content of a model, tokenizer or data folder."""
     return _hash_of((name, file_hash(path)) for name, path in _content(folder))
 
 
 def content_hash(path: Path) -> str:
-    """The hash of what a run may be begun from: a folder's own, or that of a file such as GGUF."""
+    """Return the hash of a run's input: a folder, or a file such as a GGUF model."""
     return folder_hash(path) if path.is_dir() else file_hash(path)
 
 
 def kept_hashes(path: Path) -> frozenset[str]:
-    """The hashes that a run may have kept of a file or folder that it was begun from.
+    """Return the hashes that a run may have recorded for an input file or folder.
 
-    Earlier versions hashed what a folder's run says of itself with what it has made.
+    Earlier versions included a run's description of itself in the folder's hash.
     """
     if not path.is_dir():
         return frozenset({file_hash(path)})
@@ -416,9 +419,9 @@ def kept_hashes(path: Path) -> frozenset[str]:
 
 
 def same_as(path: Path) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether what a run says of one of its parents is true of a file or folder as it is now."""
+    """Return a test whether a parent recorded in run.json is this file or folder as it is now."""
     hashes, more = kept_hashes(path), _more_hashes(path)
-    # Runs of earlier versions say less of each.
+    # Runs of earlier versions record fewer hashes.
     return lambda parent: (
         parent.get("sha256") in hashes
         and all(parent.get(part, now) == now for part, now in more.items())
@@ -426,7 +429,7 @@ def same_as(path: Path) -> Callable[[Mapping[str, Any]], bool]:
 
 
 def _hash_of(files: Iterable[tuple[str, str]]) -> str:
-    """The hash of files of these names and hashes."""
+    """Return the hash of (name, hash) pairs of files."""
     whole = hashlib.sha256()
     for name, of_file in files:
         whole.update(f"{name} {of_file}\n".encode())
@@ -434,14 +437,14 @@ def _hash_of(files: Iterable[tuple[str, str]]) -> str:
 
 
 def _content(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files that make a folder what it is, each with its path in the folder."""
-    # Where there is no run, files of these names are somebody's texts.
+    """Yield the files of a folder's content, each with its path in the folder."""
+    # Without a run, files of these names are a user's data.
     aside = _OF_THE_RUN if is_kept(folder / "run.json") else frozenset[str]()
     return ((name, path) for name, path in _files(folder) if name not in aside)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a folder without logs, caches and what other runs wrote inside."""
+    """Yield the files of a folder except logs, caches and other runs inside it."""
     others = runs_inside(folder)
     for path in sorted(folder.rglob("*")):
         if not others.isdisjoint(path.parents):
@@ -461,16 +464,16 @@ def refuse_link_to_nowhere(folder: Path) -> None:
 
 
 def lock_folder(folder: Path) -> FileLock:
-    """Take the folder for this process; the kernel gives it back however the process ends."""
+    """Lock the folder for this process; the kernel releases the lock however the process ends."""
     return lock(folder / ".lock", f"working in {folder}")
 
 
 def _continues(
     folder: Path, wanted: dict[str, Any], defaults: Mapping[str, Any], known: bool
 ) -> bool:
-    """Whether this is the run that was begun here; raises `UserError` where it is another one.
+    """Whether this run was begun in the folder. Raises `UserError` if another one was.
 
-    A start that failed before its first work, on bad data say, may be corrected.
+    A start that failed before doing any work, for example on bad data, may be replaced.
     """
     try:
         _require_same(folder, read_run(folder, restore=True), wanted, defaults)
@@ -482,9 +485,9 @@ def _continues(
 
 
 def _restore(path: Path) -> None:
-    """Put a damaged or lost plan or status right from its copy, of a finished run, too.
+    """Restore a damaged or lost plan or status from its copy, in finished runs as well.
 
-    What a lost copy means is told by whoever needs the file.
+    Errors are left to the readers of the file.
     """
     if is_kept(path) and not path.is_dir():
         with contextlib.suppress(UserError):
@@ -492,9 +495,9 @@ def _restore(path: Path) -> None:
 
 
 def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
-    """What run.json says: stage, traits, config, and parents with the `path` of each.
+    """Return run.json: stage, traits, config, and parents with the `path` of each.
 
-    Raises `UserError` for a folder without one, and for one that is damaged and has no copy.
+    Raises `UserError` if it is missing, or damaged without a copy.
     """
     path = folder / "run.json"
 
@@ -513,7 +516,7 @@ def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
             )
         ):
             raise UserError(
-                f"{path} does not say what the run was begun with; put it back, or choose another "
+                f"{path} does not describe how the run was begun; restore it, or choose another "
                 "folder"
             )
         found["traits"] = _TRAITS.get(found["stage"], {}) | found["traits"]
@@ -522,7 +525,7 @@ def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
     return read_kept(path, checked, say if restore else None)
 
 
-# Runs of version 0.1 do not say the traits of their stage.
+# Traits of stages whose runs were written by version 0.1, which did not record them.
 _TRAITS: dict[str, dict[str, Any]] = {
     "pretrain": {"reads": "documents", "chats": False, "measure": "bits_per_byte"},
     "sft": {"reads": "conversations", "chats": True, "measure": "heldout_loss"},
@@ -531,7 +534,7 @@ _TRAITS: dict[str, dict[str, Any]] = {
 
 
 def _started(described: Mapping[str, Any]) -> datetime | None:
-    """When run.json says that the run was begun; None where somebody wrote something else there."""
+    """Return when the run was begun; None if run.json has no valid date."""
     try:
         return datetime.fromisoformat(described["started"])
     except (KeyError, TypeError, ValueError):
@@ -543,7 +546,7 @@ def _is_path(value: object) -> bool:
         return False
     try:
         os.fsencode(value)
-    except UnicodeEncodeError:  # half of a surrogate pair
+    except UnicodeEncodeError:  # a lone surrogate
         return False
     return True
 
@@ -566,19 +569,19 @@ def _description(
         **environment_facts(_VERSIONED),
         "git": _git_revision(),
         "started": utc_now(),
-        # Only where there are any, so that a run without them is described as ever.
+        # Only if there are any, so that run.json stays the same without them.
         **({"mine": dict(parts)} if (parts := parts_of_ones_own.get()) else {}),
     }
 
 
 def utc_now() -> str:
-    """The time in UTC, to the second, as ISO 8601 writes it."""
+    """Return the time in UTC, to the second, in ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def environment_facts(packages: Iterable[str]) -> dict[str, Any]:
-    """The versions of Python and of these packages, and the machine."""
-    ours = {"groundup": __version__}  # which may run from its source, installed nowhere
+    """Return the versions of Python and of these packages, and the machine."""
+    ours = {"groundup": __version__}  # may run from its source without being installed
     versions = {name: ours.get(name) or version(name) for name in packages}
     return {
         "versions": {"python": platform.python_version()} | versions,
@@ -595,9 +598,9 @@ def _content_hash(name: str, path: Path) -> str:
 
 
 def _more_hashes(path: Path) -> dict[str, str | None]:
-    """The hashes of what a folder's own does not cover, None for what it does not have.
+    """Return hashes of what `folder_hash` does not cover, None for what the folder does not have.
 
-    They stand apart, since runs that were begun before know the folder's own hash alone.
+    They are separate because earlier runs recorded the folder's hash alone.
     """
     if not path.is_dir():
         return {}
@@ -612,7 +615,7 @@ def _template_hash(folder: Path) -> str | None:
 
 
 def bases(folder: Path) -> list[Path]:
-    """What an adapter's folder stands on, down to a whole model, as far as it lies here."""
+    """Return the base folders of an adapter, down to a full model, as far as they are local."""
     found = [folder]
     while (base := _base(found[-1])) is not None and not any(map(base.samefile, found)):
         found.append(base)
@@ -620,23 +623,23 @@ def bases(folder: Path) -> list[Path]:
 
 
 def _base(folder: Path) -> Path | None:
-    """The base of an adapter's folder; None for a name to download by, which stays what it is."""
+    """Return the base of an adapter's folder; None if it is a name on the hub, not a local path."""
     described, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     if not described.is_file() or any(folder.glob("model*.safetensors")):
         return None
-    said: list[object] = []
-    with contextlib.suppress(UserError):  # whoever loads the adapter says that it is damaged
-        said = [
+    stated: list[object] = []
+    with contextlib.suppress(UserError):  # loading the adapter reports the damage
+        stated = [
             _metadata(weights).get("base"),
             read_json_object(described).get("base_model_name_or_path"),
         ]
-    names = [name for name in said if isinstance(name, str) and name]
+    names = [name for name in stated if isinstance(name, str) and name]
     places = [place for name in names for place in (folder / name, Path(name))]
     return next((place for place in places if os.path.exists(place)), None)
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
-    """What a file of tensors says of itself; nothing where it is damaged or not there."""
+    """Return the metadata of a safetensors file, empty if it is damaged or missing."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -647,7 +650,7 @@ def _metadata(path: Path) -> Mapping[str, str]:
 
 
 def _git_revision() -> str | None:
-    """The revision of the checkout this package runs from, if it runs from one."""
+    """Return the git revision of the checkout that this package runs from, if any."""
     here = Path(__file__).resolve().parent
     if not (here.parents[2] / ".git").exists():
         return None
@@ -661,7 +664,7 @@ def _git_revision() -> str | None:
 
 
 def _defaults(config: BaseModel) -> dict[str, Any]:
-    """What a setting is that a run does not name, because it was begun before there was one."""
+    """Return defaults for settings that did not exist yet when a run was begun."""
     fields = type(config).model_fields.items()
     values = {name: field.default for name, field in fields if not field.is_required()}
     return {
@@ -682,17 +685,17 @@ def _require_same(
         begun, now = (", ".join(one.get("mine", {})) or "none" for one in (have, want))
         same = " as they were" if begun == now else ""
         raise UserError(
-            f"{folder} was begun with these parts of your own (--mine): {begun}{same}; now there "
+            f"{folder} was begun with these parts of your own (--mine): {begun}{same}; now they "
             f"are: {now}; choose another --out, or give the same parts to continue it"
         )
     have = have | {"parents": _by_todays_hash(have["parents"], want["parents"])}
-    allowed = want["config"].get("allow_inexact_resume")  # None where nothing is trained
+    allowed = want["config"].get("allow_inexact_resume")  # None for stages that do not train
     free = _FREE_FIELDS | _INEXACT_FIELDS if allowed else _FREE_FIELDS
     keys = sorted(have["config"].keys() | want["config"].keys())
-    # What the machine decides comes last: it tells least of another run.
+    # Machine-dependent settings last: they say least about whether it is another run.
     for key in sorted(keys, key=lambda key: key in _INEXACT_FIELDS):
         old, new = have["config"].get(key, defaults.get(key)), want["config"].get(key)
-        # What is spelled alike, or was moved along with the run, and has changed is told of below.
+        # Changed content at the same path, or at one moved with the run, is reported below.
         same = _named(old, _hashes(have)) == _named(new, _hashes(want)) or (
             _named(old, _places(have)) == _named(new, _places(want))
         )
@@ -704,38 +707,37 @@ def _require_same(
                 + (", or pass --allow-inexact-resume" if inexact else "")
             )
     for name, parent in want["parents"].items():
-        # Runs of earlier versions name fewer of them, and less of each.
+        # Runs of earlier versions record fewer parents and fewer hashes of each.
         begun = have["parents"].get(name)
         if begun is None:
             continue
         if begun.get("sha256") != parent["sha256"]:
             raise UserError(
                 f"{folder} was begun from another {name} than {parent['path']} is now; "
-                "choose another --out, or put back what it was begun from"
+                "choose another --out, or restore what it was begun from"
             )
         for part in ("chat_template", "base"):
             if begun.get(part, parent.get(part)) != parent.get(part):
                 raise UserError(
                     f"{folder} was begun from another {part} of {name} than {parent['path']} has "
-                    "now; choose another --out, or put back what it was begun from"
+                    "now; choose another --out, or restore what it was begun from"
                 )
 
 
 def _by_todays_hash(
     begun: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """What a run was begun from, with today's hash of what has the one that the run has kept."""
+    """Return a run's parents, with today's hash where the recorded one still matches."""
     found = dict(begun)
     for name, parent in now.items():
-        said = begun.get(name, {}).get("sha256")
-        if said != parent["sha256"] and said in kept_hashes(Path(parent["path"])):
+        recorded = begun.get(name, {}).get("sha256")
+        if recorded != parent["sha256"] and recorded in kept_hashes(Path(parent["path"])):
             found[name] = begun[name] | {"sha256": parent["sha256"]}
     return found
 
 
 def _named(value: Any, names: Mapping[str, Any]) -> Any:
-    """A setting with another name in the place of the path of what the run was begun from: it may
-    be spelled in another way from another folder."""
+    """Replace parents' paths in a setting by `names`: paths may be spelled in several ways."""
     if isinstance(value, list):
         return [_named(one, names) for one in value]
     return names.get(value, value) if isinstance(value, str) else value
@@ -746,7 +748,7 @@ def _hashes(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _places(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Where what the run was begun from lies, seen from its folder."""
+    """Return the path of each parent relative to the run's folder."""
     out = str(run["config"].get("out", "."))
     paths = [parent["path"] for parent in run["parents"].values()]
     return {path: os.path.relpath(path or ".", out) for path in paths}

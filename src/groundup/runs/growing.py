@@ -1,4 +1,4 @@
-"""Logs that others are still writing, read for who looks on: only what is new, or only the end."""
+"""Reading logs that another process is still writing: only the new lines, or only the last ones."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from groundup.runs.files import log_line, naming
 
-# Lines of one log say when they were written, or how long it took: so many bytes tell them apart.
+# Log lines contain times, so this many bytes identify a log.
 _COMPARED = 2**10
 
 
 class GrowingLog:
-    """The lines of a .jsonl log, each read once: a look costs what was written since the last."""
+    """The lines of a .jsonl log, each read once: a call reads only what the log gained since."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -22,14 +22,13 @@ class GrowingLog:
         self._lines: list[dict[str, Any]] = []
 
     def lines(self) -> list[dict[str, Any]]:
-        """All whole lines that are there by now, as `read_lines` has them.
+        """Return all complete lines so far, in the form of `read_lines`.
 
-        A list of its own for each log that stands there: a run that goes on, or is begun anew,
-        writes another.
+        A run that resumes or starts again replaces its log; the new log gets a new list.
         """
         with naming(self._path), open(self._path, "rb") as file:
             file.seek(self._read - len(self._last))
-            # Files' numbers do not tell them apart: the next one may get that of one removed.
+            # Inode numbers do not identify files: a new one may get that of a removed one.
             if file.read(len(self._last)) != self._last:
                 self._read, self._last, self._lines = 0, b"", []
                 file.seek(0)
@@ -41,12 +40,11 @@ class GrowingLog:
 
 
 def last_lines(path: Path, most_bytes: int, having: bytes = b"") -> list[dict[str, Any]]:
-    """The last whole lines of a .jsonl log in which something stands, as far as so many bytes
-    hold them."""
+    """Return the complete lines in the last `most_bytes` of a .jsonl log that contain `having`."""
     with naming(path), open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - most_bytes))
         content = file.read()
-    first = 0 if size <= most_bytes else 1  # which is cut
+    first = 0 if size <= most_bytes else 1  # line 0 is cut off
     lines = (line for line in content.split(b"\n")[first:-1] if having in line)
     return list(filter(None, map(log_line, lines)))

@@ -1,4 +1,4 @@
-"""Work of Python's own on all cores: threads share one interpreter, so each core has a process."""
+"""Pure Python work on all cores: threads share one interpreter lock, so each core has a process."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 T = TypeVar("T")
-# Tasks for each process: more than one, as they take different times.
+# Tasks per process: more than one, because tasks take different times.
 _TASKS = 3
 
 
 def on_all_cores(function: Callable[[S], T], tasks: Sequence[S]) -> list[T]:
-    """What `function` returns for each task, in their order.
+    """Return `function(task)` for each task, in order.
 
-    One task is done by this process, as is everything where there is one core or a system that
-    lends no semaphores. Else the function, tasks and what is returned travel between processes, so
-    they must be picklable. What the function raises is raised here; UserError if a process is
-    killed. Ctrl-C ends the processes in the middle of their tasks.
+    This process does the work itself if there is one task or one core, or if the system provides no
+    semaphores. Otherwise the function, the tasks and the results must be picklable. Exceptions of
+    the function are raised here, and `UserError` if a process is killed. Ctrl-C ends the processes
+    in the middle of their tasks.
     """
     workers = min(loky.cpu_count(), len(tasks))
     if workers > 1:
@@ -45,37 +45,37 @@ def on_all_cores(function: Callable[[S], T], tasks: Sequence[S]) -> list[T]:
             workers = 1
     if workers < 2:
         return [function(task) for task in tasks]
-    begun = list[Future[T]]()
+    futures = list[Future[T]]()
     try:
         with _interrupts_held():
-            begun += [executor.submit(function, task) for task in tasks]
-        return [one.result() for one in begun]
+            futures += [executor.submit(function, task) for task in tasks]
+        return [future.result() for future in futures]
     except KeyboardInterrupt:
-        # Else the end of this process waits for theirs, and a task may take minutes.
+        # Otherwise this process waits at its end for the workers, whose tasks may take minutes.
         executor.shutdown(kill_workers=True)
         raise
     except BrokenProcessPool as error:
         raise UserError(
-            "a process that shared the work was killed, most likely for want of memory; free some, "
-            "or set LOKY_MAX_CPU_COUNT=1 to work in one process"
+            "a process that shared the work was killed, most likely for lack of memory; free some "
+            "memory, or set LOKY_MAX_CPU_COUNT=1 to work in one process"
         ) from error
     finally:
-        # Those that wait, where another one raised; after the shutdown, which cancels by itself.
-        for one in begun:
-            one.cancel()
+        # Cancel waiting tasks after one has raised; the shutdown above cancels them itself.
+        for future in futures:
+            future.cancel()
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does, and by its own number."""
+    """SIGTERM, which ends a command like Ctrl-C, but with its own signal number."""
 
     number = signal.SIGTERM
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Within it SIGTERM is raised as `Terminated`, unless somebody else has a use for it.
+    """Raise SIGTERM as `Terminated` within the block, unless it has another handler.
 
-    A process that just dies of it leaves semaphores to loky, which warns of them.
+    With the default action the process would leave semaphores behind, and loky warns about them.
     """
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -88,7 +88,7 @@ def terminable() -> Iterator[None]:
 
 
 def _in_main_thread() -> bool:
-    """Whether this thread may say what a signal does."""
+    """Whether this thread may set signal handlers."""
     return threading.current_thread() is threading.main_thread()
 
 
@@ -97,7 +97,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def in_parts(count: int, least: int) -> list[range]:
-    """The numbers below `count` in ranges for all cores, each of `least` numbers or more."""
+    """Split range(count) into parts for all cores, each of at least `least` numbers."""
     parts = max(1, min(_TASKS * loky.cpu_count(), count // least))
     bounds = [count * part // parts for part in range(parts + 1)]
     return [range(*pair) for pair in itertools.pairwise(bounds)]
@@ -105,16 +105,16 @@ def in_parts(count: int, least: int) -> list[range]:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back, and SIGTERM where it is raised: a process half begun would complain.
+    """Delay Ctrl-C, and SIGTERM within `terminable`: a half-started worker would print an error.
 
-    Processes that begin now never see Ctrl-C, as this one will end them.
+    Workers that start here never see Ctrl-C, because this process ends them.
     """
-    held = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if held else None
-    came = list[int]()
+    can_block = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_block else None
+    received = list[int]()
     is_raised = _in_main_thread() and signal.getsignal(signal.SIGTERM) is _terminate
     if is_raised:
-        signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+        signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
         yield
     finally:
@@ -122,12 +122,12 @@ def _interrupts_held() -> Iterator[None]:
             signal.signal(signal.SIGTERM, _terminate)
         if before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if came:
+    if received:
         raise Terminated("stopped")
 
 
 def _end_with(parent: int) -> None:
-    """Let this process end when its parent does, even by a kill, of which nobody tells it."""
+    """End this process when its parent ends, even if the parent is killed."""
 
     def watch() -> None:
         while os.getppid() == parent:

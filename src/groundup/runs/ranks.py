@@ -1,17 +1,17 @@
-"""One run on several processes: each takes its share of every step's micro-batches.
+"""Data-parallel runs: each process computes its share of every step's micro-batches.
 
     torchrun --nproc-per-node 2 -m groundup sft MODEL --data my.jsonl
 
     gradient of a step  =  sum over ranks of the gradients of its batches / weight of the whole step
 
 A stream is a pure function of the step, so every rank knows all of the step's batches and its
-weight, and nothing but gradients and metrics travels: the mean is taken once, over everything, as
-on one process with the same --micro-rows. Without it each process takes its part of a step's rows
-at once; the answers of a pair, or to one prompt, are laid into micro-batches together, so that
-other micro-batches read other pairs. The first rank alone writes into the run's folder, and what is
-made only once it makes before the others look. gloo on CPUs, nccl on GPUs.
+weight, and only gradients and metrics are communicated. The mean is taken once, over the whole
+step, as on one process with the same --micro-rows. Without --micro-rows each process takes its part
+of a step's rows in one pass; the answers of a pair, or to one prompt, share a micro-batch, so other
+micro-batch sizes read other pairs. Only rank 0 writes into the run's folder, and it does work that
+is done once before the other ranks look for its result. The backend is gloo on CPUs, nccl on GPUs.
 
-Without torchrun there is one rank, and nothing here does anything. No torch is loaded until then.
+Without torchrun there is one rank and these functions do nothing; torch is not imported.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The others wait while the first one encodes a corpus or scores a reference.
-_PATIENCE = timedelta(hours=12)
+# The other ranks wait while rank 0 encodes a corpus or scores a reference.
+_TIMEOUT = timedelta(hours=12)
 _has_shared = False
 
 
 def size() -> int:
     """Returns the number of processes that share this run."""
-    # Schedulers set some of these, too; torchrun sets all.
+    # Schedulers set some of these as well; torchrun sets all of them.
     launched = {"RANK", "MASTER_ADDR"} <= os.environ.keys()
-    return _of_launcher("WORLD_SIZE", 1) if launched else 1
+    return _launcher_variable("WORLD_SIZE", 1) if launched else 1
 
 
 def rank() -> int:
     """Returns the rank of this process, from 0."""
-    return _of_launcher("RANK", 0) if size() > 1 else 0
+    return _launcher_variable("RANK", 0) if size() > 1 else 0
 
 
 def is_first() -> bool:
-    """Whether this is rank 0, which alone writes and prints."""
+    """Whether this is rank 0, the only rank that writes and prints."""
     return rank() == 0
 
 
-def on_this_machine() -> int:
+def local_size() -> int:
     """Returns the number of processes on this machine, which share its cores."""
-    return _of_launcher("LOCAL_WORLD_SIZE", 1) if size() > 1 else 1
+    return _launcher_variable("LOCAL_WORLD_SIZE", 1) if size() > 1 else 1
 
 
 def local_rank() -> int:
     """Returns the rank of this process among those of this machine, from 0."""
-    return _of_launcher("LOCAL_RANK", 0) if size() > 1 else 0
+    return _launcher_variable("LOCAL_RANK", 0) if size() > 1 else 0
 
 
-def _of_launcher(name: str, least: int) -> int:
-    """Returns a variable that torchrun sets, the least that it can be where it is not set."""
+def _launcher_variable(name: str, least: int) -> int:
+    """Returns a variable that torchrun sets, or its smallest valid value where it is not set."""
     value = os.environ.get(name, str(least))
     with suppress(ValueError):
         if (number := int(value)) >= least:
@@ -76,12 +76,13 @@ def _of_launcher(name: str, least: int) -> int:
     )
 
 
-def tells_errors() -> bool:
-    """Whether this rank says what ended it: until they share a step, all of a machine say the same.
+def reports_errors() -> bool:
+    """Whether this rank prints its error.
 
-    Another machine may lack a file that is here.
+    Until the ranks share a step, all ranks of a machine fail alike, so one prints. Another machine
+    prints as well, since it may lack a file that is here.
     """
-    with suppress(UserError):  # a variable means nothing, which every process tells
+    with suppress(UserError):  # an invalid variable: every process reports it
         if size() > 1 and not _has_shared:
             return os.environ.get("LOCAL_RANK", "0") == "0"
     return True
@@ -105,17 +106,17 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def all_reduce(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over all ranks. Raises `UserError` where one has ended."""
+    """Replace each tensor by its sum over all ranks. Raises `UserError` if a rank has ended."""
     if size() == 1:
         return
     import torch.distributed as dist
 
     try:
-        _join()
+        _init_process_group()
         for tensor in tensors:
             dist.all_reduce(tensor)
     except RuntimeError as error:
-        # Of an end gloo says so in words alone; whatever else it says is a mistake of ours.
+        # gloo reports an ended peer only in its message; any other error is a bug of ours.
         if not isinstance(error, dist.DistError) and not re.search("peer|pipe", str(error)):
             raise
         raise UserError(
@@ -130,9 +131,9 @@ def any_of(flag: bool) -> bool:
         return flag
     import torch
 
-    told = torch.tensor([float(flag)])
-    all_reduce([told])
-    return bool(told.item() > 0)
+    flags = torch.tensor([float(flag)])
+    all_reduce([flags])
+    return bool(flags.item() > 0)
 
 
 def union(names: Iterable[str]) -> list[str]:
@@ -141,36 +142,36 @@ def union(names: Iterable[str]) -> list[str]:
         return sorted(set(names))
     import torch
 
-    told = json.dumps(sorted(set(names))).encode()
+    encoded = json.dumps(sorted(set(names))).encode()
     lengths = torch.zeros(size(), dtype=torch.int64)
-    lengths[rank()] = len(told)
+    lengths[rank()] = len(encoded)
     all_reduce([lengths])
-    # Each rank fills its own row, and a sum with zeros changes none.
+    # Each rank fills its own row; adding the zeros of the others does not change it.
     table = torch.zeros(size(), int(lengths.max()), dtype=torch.uint8)
-    table[rank(), : len(told)] = torch.frombuffer(bytearray(told), dtype=torch.uint8)
+    table[rank(), : len(encoded)] = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
     all_reduce([table])
     rows = zip(table, lengths.tolist(), strict=True)
     return sorted({name for row, end in rows for name in json.loads(bytes(row[:end].tolist()))})
 
 
 def broadcast(value: float) -> float:
-    """Returns the number of rank 0 on every rank: each measures its own speed, and one decides."""
+    """Returns rank 0's number on every rank, such as the speed that a plan is made from."""
     if size() == 1:
         return value
     import torch
 
-    told = torch.tensor([value if is_first() else 0.0], dtype=torch.float64)
-    all_reduce([told])
-    return float(told.item())
+    sent = torch.tensor([value if is_first() else 0.0], dtype=torch.float64)
+    all_reduce([sent])
+    return float(sent.item())
 
 
 def broadcast_flag(flag: bool) -> bool:
-    """Returns the flag of rank 0 on every rank."""
+    """Returns rank 0's flag on every rank."""
     return any_of(flag and is_first())
 
 
 def destroy() -> None:
-    """Destroy the process group, at the end of a run."""
+    """Destroy the process group at the end of a run."""
     if size() > 1:
         import torch.distributed as dist
 
@@ -178,29 +179,29 @@ def destroy() -> None:
             dist.destroy_process_group()
 
 
-def leave(code: int) -> None:
-    """End this process with its exit code, if it is one of several; else do nothing.
+def shutdown(code: int) -> None:
+    """Exit this process with `code` if it is one of several; otherwise do nothing.
 
-    At the end of Python threads of torch's C++ can abort a rank that has done its work, which
-    torchrun takes for a failure of the whole run. So Python does not end there.
+    While Python shuts down, threads of torch's C++ can abort a rank that has done its work, and
+    torchrun takes that for a failure of the whole run. So Python's shutdown is skipped.
     """
-    with suppress(UserError):  # the command has said it
+    with suppress(UserError):  # the command has reported it
         if size() > 1:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
 
 
-def _join() -> None:
+def _init_process_group() -> None:
     import torch
     import torch.distributed as dist
 
     if dist.is_initialized():
         return
-    # Which GPU is this process's, `train.device` has decided, where the run is on GPUs at all.
+    # `train.device` has chosen this process's GPU, if the run is on GPUs.
     on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE)
+    dist.init_process_group(backend, timeout=_TIMEOUT)
 
 
 def _barrier() -> None:

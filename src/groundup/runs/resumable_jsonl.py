@@ -1,7 +1,7 @@
-"""A file of JSON lines that grows and can be gone on with after whatever stopped it.
+"""A JSON Lines output file that can be continued after an interruption.
 
-Beside the file stands what it was begun with (`FILE.run.json`); with anything else it is not
-continued. Each line has the `index` of what it belongs to, so they may come in any order.
+The settings it was started with are stored next to it (`FILE.run.json`); it is only continued with
+the same settings. Each line has the `index` of its input, so lines may come in any order.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def resumable_lines(
     inputs: Sequence[Path] = (),
     force: bool = False,
 ) -> Iterator[tuple[Callable[[str], None], frozenset[int]]]:
-    """Yield a function that writes a line at once, and the indices of lines already there.
+    """Yield a function that writes a line at once, and the indices of the lines already written.
 
-    Raises `UserError` for a file that another command has begun or is writing, and for one of the
-    `inputs`; with `force` only for these.
+    Raises `UserError` for a file that another command has started or is writing, and for one of the
+    `inputs`; with `force` only for the inputs.
     """
     if out is None:
         yield write, frozenset()
         return
     about = out.with_name(f"{out.name}.run.json")
-    # Whether what is there may be gone on with is asked below.
+    # Whether an existing file may be continued is checked below.
     writable(out, "--out", inputs=inputs, force=True)
     writable(about, "the side file of --out", inputs=inputs, force=force, ours=_is_ours)
-    # Without a buffer, so that a line is on its way to disk when it is written.
+    # Unbuffered, so that each line reaches the system when it is written.
     with locked(out), open(out, "ab", buffering=0) as file:
         finished = frozenset[int]()
         try:
@@ -55,7 +55,7 @@ def resumable_lines(
             write_json(about, begun_with)
         except OSError:
             if not out.stat().st_size:
-                out.unlink()  # it was made a moment ago
+                out.unlink()  # it was created just now
             raise
         with naming(out):
             yield lambda line: _write_whole(file, line.encode()), finished
@@ -84,8 +84,8 @@ def _require_same(out: Path, about: Path, begun_with: Mapping[str, Any]) -> None
         before = read_json_object(about)
     except UserError:
         raise UserError(
-            f"{out} is there already, and without a whole {about.name} nobody knows what it was "
-            "begun with; choose another --out, or pass --force to write over it"
+            f"{out} already exists, and without an intact {about.name} its settings are unknown; "
+            "choose another --out, or pass --force to overwrite it"
         ) from None
     for name, value in begun_with.items():
         if before.get(name) == value:
@@ -95,13 +95,13 @@ def _require_same(out: Path, about: Path, begun_with: Mapping[str, Any]) -> None
         else:
             what = f"with {name}={before.get(name)!r}, not {name}={value!r}"
         raise UserError(
-            f"{out} was begun {what}; choose another --out, give what it was begun with to "
-            "continue it, or pass --force to write over it"
+            f"{out} was begun {what}; choose another --out, give the settings it was begun with to "
+            "continue it, or pass --force to overwrite it"
         )
 
 
 def _finished(out: Path) -> frozenset[int]:
-    """The indices that have their line; a last line that a kill tore is cut off."""
+    """Return the indices of complete lines; an incomplete last line is removed from the file."""
     content = out.read_bytes()
     whole = content.rfind(b"\n") + 1
     indices = set[int]()
@@ -112,8 +112,8 @@ def _finished(out: Path) -> frozenset[int]:
             index = None
         if not is_count(index) or index in indices:
             raise UserError(
-                f"{out}, line {number} is no completion of ours, so the file cannot be continued; "
-                "choose another --out, or pass --force to write over it"
+                f"{out}, line {number} was not written by this command, so the file cannot be "
+                "continued; choose another --out, or pass --force to overwrite it"
             )
         indices.add(index)
     if whole < len(content):

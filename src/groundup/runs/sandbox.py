@@ -1,17 +1,17 @@
-"""A process of its own for code that is not trusted: limited in time and memory, killed if silent.
+"""A separate process for untrusted code, with time and memory limits; it is killed on a timeout.
 
     Sandbox(script, limits).ask(question) -> answer          both JSON objects, a line each
 
-`script` is a page with a function `answer(question) -> dict`. What the code prints goes nowhere.
-With `isolated` the process sees no environment worth reading. With `no_effects`, by an audit hook
-(PEP 578), code in Python may neither start processes, nor write, move or delete files, nor use the
-network, nor trace or monitor other code; nor may whatever else runs there write bytes into a file,
-by a limit of the system. That stops accidents and cheap tricks, as a model finds them under
-reinforcement learning. It is no wall: a library in C or Rust raises no events, and through one code
-can still make, empty or delete files, and whoever attacks the interpreter itself can do the rest.
-Run code of such people in a container.
+`script` is a module with a function `answer(question) -> dict`. Its output is discarded. With
+`isolated` the process gets only a few environment variables. With `no_effects` an audit hook
+(PEP 578) forbids Python code to start processes, to write, move or delete files, to use the
+network, and to trace or monitor other code; a system limit forbids any code to write bytes into a
+file. That stops accidents and simple tricks, such as a model finds under reinforcement learning. It
+is not a security boundary: C and Rust libraries raise no audit events, so through them code can
+still create, empty or delete files, and an attack on the interpreter itself can do more. Run
+hostile code in a container.
 
-This file is also that process, as a script: it imports nothing of groundup.
+This file is also the script of that process, so it imports nothing from groundup.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# No answer has as many bytes; without an end of the line, code could fill the asker's memory.
+# Answers are shorter; without a limit, an endless line would fill the caller's memory.
 _LONGEST = 2**26
-# What the process says before it takes a question; anything else is why it cannot.
+# The process sends this before it takes a question, or else the reason why it cannot.
 _READY = b"ready\n"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What each question may take; None is no limit.
+    """Limits of each question; None is no limit.
 
-    Processor time is what condemns code that works: a busy machine condemns no honest one. The
-    clock's time is for code that waits.
+    CPU time limits code that computes, so a busy machine does not fail correct code. Wall-clock
+    time limits code that waits.
     """
 
     wall_seconds: float
@@ -51,11 +51,11 @@ class Limits:
     memory_bytes: int | None = None
     isolated: bool = True
     no_effects: bool = False
-    """Whether processes, files and network are forbidden as well."""
+    """Whether starting processes, writing files and using the network are forbidden as well."""
 
 
 class Sandbox:
-    """The process, started when first needed and then kept until `close` or a failure."""
+    """The process, started on first use and kept until `close` or a failure."""
 
     def __init__(self, script: Path, limits: Limits) -> None:
         self._script, self._limits = script, limits
@@ -63,13 +63,13 @@ class Sandbox:
         self._ready = False
         self._lock = threading.Lock()
         self.exit_status: int | None = None
-        """Of a process that ended without an answer, below 0 a signal; None where time was up."""
+        """Exit status of a process that gave no answer, -N for signal N; None after a timeout."""
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Send one line and read one; None where the process died or stayed silent.
+        """Send one line and read one; None if the process died or gave no answer in time.
 
-        What JSON does not know, such as a date from Parquet, is sent as text. Raises `UserError`
-        where the process ends before it takes a question: no code is to blame for that.
+        Values that JSON lacks, such as a date from Parquet, are sent as text. Raises `UserError` if
+        the process ends before it takes a question, which is not the fault of the tested code.
         """
         with self._lock:
             process = self._running()
@@ -77,15 +77,15 @@ class Sandbox:
             begun = time.monotonic()
             alarm = threading.Timer(self._limits.wall_seconds, _kill, [process])
             alarm.start()
-            # What the code may write into the pipe by itself is no answer.
+            # A secret id, so that nothing the code writes into the pipe passes for an answer.
             id = secrets.token_hex()
-            told = b""
+            greeting = b""
             try:
                 if not self._ready:
-                    told = process.stdout.readline(_LONGEST)
-                    self._ready = told == _READY
-                    if not told:
-                        process.wait()  # it ends; the alarm ends what does not
+                    greeting = process.stdout.readline(_LONGEST)
+                    self._ready = greeting == _READY
+                    if not greeting:
+                        process.wait()  # it is ending; if not, the alarm kills it
                 written = json.dumps({"id": id, "question": question}, default=str)
                 process.stdin.write(written.encode() + b"\n")
                 process.stdin.flush()
@@ -103,7 +103,7 @@ class Sandbox:
             self.close()
             self.exit_status = process.returncode if in_time else None
             if in_time and not ready:
-                raise _not_started(told, process.returncode)
+                raise _not_started(greeting, process.returncode)
             return None
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -125,25 +125,25 @@ class Sandbox:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=env if self._limits.isolated else None,
-                start_new_session=True,  # so that whatever it starts ends with it
+                start_new_session=True,  # so that processes it starts end with it
             )
-            # Nothing else ends it where nobody closes this, at the program's end at the latest.
+            # Ends the process when nobody calls `close`, at program exit at the latest.
             self._end = weakref.finalize(self, _end, self._process)
         return self._process
 
     def close(self) -> None:
-        """End the process and all that it has started."""
+        """End the process and all processes that it has started."""
         if self._process is not None:
             self._end()
             self._process = None
 
 
-def _not_started(told: bytes, status: int) -> Exception:
-    from groundup.errors import UserError  # which the process itself has no need of
+def _not_started(greeting: bytes, status: int) -> Exception:
+    from groundup.errors import UserError  # not needed in the process itself
 
-    reason = told.decode(errors="replace").strip() or f"exit status {status}"
+    reason = greeting.decode(errors="replace").strip() or f"exit status {status}"
     return UserError(
-        "the process that runs code which is not trusted cannot start on this machine "
+        "the process that runs untrusted code cannot start on this machine "
         f"({reason}); check that the limits of the system and {sys.executable} allow it"
     )
 
@@ -164,13 +164,13 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _serve(script: str, limits: Mapping[str, Any]) -> None:
-    """Be the process: take the limits, then answer line by line."""
-    # Answers have a descriptor of their own, for the code may print.
+    """Main loop of the process: apply the limits, then answer line by line."""
+    # Answers use a separate descriptor, because the code may print.
     answers = os.fdopen(os.dup(1), "w", encoding="ascii", errors="backslashreplace")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
     questions = os.fdopen(os.dup(0), encoding="ascii")
-    os.dup2(nowhere, 0)
+    os.dup2(null, 0)
     try:
         answer = _answer_of(script)
         _limit_memory(limits["memory_bytes"])
@@ -181,12 +181,12 @@ def _serve(script: str, limits: Mapping[str, Any]) -> None:
         raise
     print(_READY.decode(), end="", file=answers, flush=True)
     for line in questions:
-        # The parent ends what waits, a little earlier, unless it was killed itself.
+        # The parent kills a waiting process a little earlier, unless it was killed itself.
         _limit_time(limits["cpu_seconds"], limits["wall_seconds"] + 5)
-        asked = json.loads(line)
-        written = json.dumps({"id": asked["id"], "answer": answer(asked["question"])})
+        request = json.loads(line)
+        response = json.dumps({"id": request["id"], "answer": answer(request["question"])})
         _limit_time(None, None)
-        print(written, file=answers, flush=True)
+        print(response, file=answers, flush=True)
 
 
 def _answer_of(script: str) -> Callable[[Any], Any]:
@@ -200,7 +200,7 @@ def _answer_of(script: str) -> Callable[[Any], Any]:
 
 
 def _limit_memory(most: int | None) -> None:
-    """Cap the address space, where the system can: macOS has the limit and refuses to set it."""
+    """Limit the address space where the system supports it; macOS refuses to set this limit."""
     if most is None:
         return
     try:
@@ -213,53 +213,52 @@ def _limit_memory(most: int | None) -> None:
 
 
 def _limit_time(cpu_seconds: float | None, wall_seconds: float | None) -> None:
-    """Let the system end this process after so many seconds; None takes it back.
+    """Let the system end this process after these seconds; None removes the limit.
 
-    The signals keep their default action: a handler in Python would wait for a long C call to
-    return.
+    The signals keep their default action: a Python handler would wait until a long C call returns.
     """
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds or 0.0)
         signal.setitimer(signal.ITIMER_REAL, wall_seconds or 0.0)
 
 
-# What code that only computes has no need of. Imports list folders, and NumPy's sets variables of
-# its process and opens the interpreter as a library, in which it looks for nothing. A function that
-# traces or monitors others could let them jump over lines.
+# Audit events that computing does not need. Exceptions: imports list folders, and importing NumPy
+# sets environment variables and opens the interpreter as a library without looking anything up in
+# it. Tracing and monitoring functions could make other code skip lines.
 _EFFECTS = (
     *("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "signal.", "pty.", "resource."),
     *("sys.settrace", "sys.setprofile", "sys.monitoring.", "sqlite3."),
 )
-# What starts processes and writes files raising no event: modules, and functions of `os`.
-_UNHEARD = ("_posixsubprocess", "_posixshmem", "_dbm", "_gdbm", "readline")
-_UNHEARD_OF_OS = ("mkfifo", "mknod")
+# Modules and functions of `os` that start processes or write files without an audit event.
+_UNAUDITED_MODULES = ("_posixsubprocess", "_posixshmem", "_dbm", "_gdbm", "readline")
+_UNAUDITED_OS_FUNCTIONS = ("mkfifo", "mknod")
 _HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.putenv", "os.unsetenv")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def _forbid_effects() -> None:
-    """Refuse processes, the network, and changes of files from now on: no hook is ever removed."""
+    """Refuse processes, network and file changes from now on; audit hooks cannot be removed."""
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING:
             raise PermissionError("files may not be written here")
-        if event == "import" and arguments[0] in _UNHEARD:
+        if event == "import" and arguments[0] in _UNAUDITED_MODULES:
             raise ImportError(f"{arguments[0]} is not allowed here")
         if event == "ctypes.dlopen" and arguments == (None,):
             return
         if event.startswith(_EFFECTS) and event not in _HARMLESS:
             raise PermissionError(f"{event} is not allowed here")
 
-    for name in _UNHEARD:
+    for name in _UNAUDITED_MODULES:
         sys.modules.pop(name, None)
     vars(subprocess).pop("_fork_exec", None)
-    for module in (os, sys.modules[os.name]):  # posix, whose functions `os` has, too
-        for name in _UNHEARD_OF_OS:
+    for module in (os, sys.modules[os.name]):  # posix, whose functions `os` re-exports
+        for name in _UNAUDITED_OS_FUNCTIONS:
             vars(module).pop(name, None)
     with contextlib.suppress(ImportError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # pipes and devices are no such files
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # does not affect pipes and devices
     sys.addaudithook(refuse)
 
 

@@ -172,7 +172,7 @@ def _cgroups(controller: str) -> list[Path]:
 
 
 def thread_count(config: TrainingConfig) -> int:
-    return config.threads or max(1, usable_cores() // ranks.on_this_machine())
+    return config.threads or max(1, usable_cores() // ranks.local_size())
 
 
 def use_threads(config: TrainingConfig) -> None:
