@@ -265,7 +265,7 @@ runpy.run_module("groundup", run_name="__main__", alter_sys=True)
         pytest.param(
             MAC,
             "mps",
-            "device='mps' computes for one process and 2 were started; use device='cpu'",
+            "device='mps' supports one process and 2 were started; use device='cpu'",
             marks=pytest.mark.long,
         ),
     ],

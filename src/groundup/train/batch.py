@@ -1,7 +1,7 @@
-"""What flows through the one loop: batches in, a loss out, from a stream that can be resumed.
+"""The data types of the training loop: batches, losses, and streams that can be resumed.
 
-Every training stage is these three things and nothing else. Pre-training and fine-tuning use
-`Batch` as it is; pair and rollout stages bring a dataclass of their own that wraps one.
+Every training stage consists of these three. Pre-training and fine-tuning use `Batch` directly;
+stages on pairs or rollouts define a dataclass that wraps batches.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorFields:
-    """The part of `TrainingBatch` that every dataclass of tensors and batches shares."""
+    """Implements `TrainingBatch` for dataclasses of tensors and batches."""
 
     @property
     def tokens(self) -> int:
-        """Tokens the model reads, padding left out."""
+        """The number of tokens that the model reads, without padding."""
         parts = (getattr(self, field.name) for field in fields(self))
         return sum(part.tokens for part in parts if isinstance(part, Batch))
 
     def to(self, device: torch.device) -> Self:
-        """All tensors and batches on another device."""
+        """Return a copy with all tensors and batches on another device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {
             name: value.to(device)
@@ -47,12 +47,12 @@ class TensorFields:
 
 @dataclass(frozen=True)
 class Batch(TensorFields):
-    """Rows of tokens, each row one or several documents packed side by side.
+    """Rows of tokens, each row one or several packed documents.
 
-    `weights` says how much each target counts: 0 is not trained on. Tokens of different
-    `segment_ids` never see each other; segments are numbered over the whole batch, so a number
-    names one sequence, whose tokens stand side by side. Padding has segment -1 and weight 0.
-    `position_ids` restart at 0 in each segment.
+    `weights` are the loss weights of the targets: 0 is not trained on. Tokens of different
+    `segment_ids` never attend to each other; segments are numbered over the whole batch, so a
+    number identifies one sequence, whose tokens are contiguous. Padding has segment -1 and weight
+    0. `position_ids` restart at 0 in each segment.
     """
 
     input_ids: Int[Tensor, "rows time"]
@@ -63,17 +63,17 @@ class Batch(TensorFields):
 
     @cached_property
     def weight(self) -> float:
-        """The sum of the weights, known before any forward pass: what `fit` divides by."""
+        """The sum of the weights, known before any forward pass; `fit` divides by it."""
         return float(self.weights.sum())
 
     @cached_property
     def tokens(self) -> int:
-        """Tokens the model reads, padding left out."""
+        """The number of tokens that the model reads, without padding."""
         return int((self.segment_ids >= 0).sum())
 
     @cached_property
     def trained(self) -> Int[Tensor, " trained"]:
-        """The places of targets that have a weight, in the flattened rows."""
+        """The indices of targets with a nonzero weight, in the flattened rows."""
         return self.weights.flatten().nonzero()[:, 0]
 
     @cached_property
@@ -85,12 +85,15 @@ class Batch(TensorFields):
 
     @property
     def counted(self) -> bool:
-        """Whether it was counted on the CPU before it was moved to another device."""
+        """Whether its counts were computed on the CPU before it moved to another device."""
         return "extent" in vars(self)
 
     def to(self, device: torch.device) -> Self:
-        """The batch on a device. Whoever asks a GPU for a number waits until it has done all that
-        it was told to do, so what a step asks of a batch is counted before, on the CPU."""
+        """Return the batch on a device.
+
+        Reading a number from a GPU waits for all of its queued work, so the counts that a step
+        needs are computed before, on the CPU.
+        """
         moved = super().to(device)
         if self.input_ids.device.type == "cpu" != device.type:
             known = {name: getattr(self, name) for name in ("weight", "tokens", "extent")}
@@ -99,9 +102,9 @@ class Batch(TensorFields):
 
     @classmethod
     def of(cls, input_ids: Int[Tensor, "rows time"], lengths: Sequence[int] | None = None) -> Batch:
-        """Plain rows of one document each, for a forward pass without a loss: it has no targets.
+        """Rows of one document each without targets, for a forward pass without a loss.
 
-        What stands beyond the `lengths` of rows is padding.
+        Tokens beyond the rows' `lengths` are padding.
         """
         rows, time = input_ids.shape
         positions = torch.arange(time, device=input_ids.device).expand(rows, time)
@@ -114,7 +117,7 @@ class Batch(TensorFields):
         positions: Int[Tensor, "rows time"],
         lengths: Sequence[int] | None = None,
     ) -> Batch:
-        """Tokens that stand at these positions of what a cache holds, for a forward pass alone."""
+        """Tokens at these positions of cached sequences, for a forward pass without a loss."""
         zeros = torch.zeros_like(input_ids)
         segments = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(zeros)
         if lengths is not None:
@@ -124,10 +127,10 @@ class Batch(TensorFields):
         return cls(input_ids, zeros, zeros.float(), positions, segments)
 
 
-# The tests' import hook checks arguments, hence `runtime_checkable` here and below.
+# The tests' import hook checks argument types, hence `runtime_checkable` here and below.
 @runtime_checkable
 class TrainingBatch(Protocol):
-    """What `fit` needs to know of any kind of batch."""
+    """The interface that `fit` needs from any kind of batch."""
 
     @property
     def weight(self) -> float: ...
@@ -139,10 +142,9 @@ class TrainingBatch(Protocol):
 
 
 def trained_tokens(batch: Any) -> int:
-    """Tokens that have a weight, and so reach the head, in all rows of a batch of any kind.
+    """Return the number of tokens with a weight, which reach the head, in any kind of batch.
 
-    A reward model's one score of an answer counts as one token's head, which is a hundredth too
-    many.
+    A reward model's score of an answer counts as one token's head, which is a hundredth too many.
     """
     if isinstance(batch, Batch):
         return int(batch.weights.count_nonzero())
@@ -157,11 +159,11 @@ B_contra = TypeVar("B_contra", bound=TrainingBatch, contravariant=True)
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` is a sum whose terms the batch has weighted already; never a mean.
+    """`total` is a sum of terms already weighted by the batch, never a mean.
 
-    Averaging averages gives short rows more say than long ones, a well-known error, so the mean
-    is taken once, by `fit`, over everything that one optimizer step saw. `metrics` are
-    (sum, count) pairs for the same reason.
+    Averaging averages gives the tokens of short rows too much weight, a well-known error. So `fit`
+    takes the mean once, over all batches of an optimizer step. `metrics` are (sum, count) pairs for
+    the same reason.
     """
 
     total: Float[Tensor, ""]
@@ -176,10 +178,10 @@ class LossFunction(Protocol[B_contra]):
 
 @runtime_checkable
 class Stream(Protocol[B_co]):
-    """Where batches come from.
+    """A source of batches.
 
-    A data stream is a pure function of (seed, step): its `state` is empty, any step may be saved.
-    A rollout stream depends on the live model and can be saved only between rollouts.
+    A data stream is a pure function of (seed, step): its `state` is empty and it can be saved at
+    any step. A rollout stream depends on the current model and can be saved only between rollouts.
     """
 
     def at(self, step: int, model: nn.Module) -> Sequence[B_co]:
@@ -194,7 +196,7 @@ class Stream(Protocol[B_co]):
 
 
 class DataStream:
-    """The part of `Stream` that every pure data stream shares: nothing to save."""
+    """Implements the saving part of `Stream` for pure data streams, which have no state."""
 
     def can_save(self, step: int) -> bool:
         return True

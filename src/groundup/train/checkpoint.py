@@ -1,9 +1,9 @@
-"""Checkpoints that a power cut cannot harm.
+"""Checkpoints that survive a power cut.
 
 A checkpoint is written into a new directory, every file is synced, then one rename commits it:
-before the rename it does not exist, after it it is whole. `manifest.json` holds the SHA-256 of each
-file and of itself, so bytes that changed later are noticed and the checkpoint before is used.
-Tensors are safetensors; nothing is ever pickled.
+before the rename it does not exist, afterwards it is complete. `manifest.json` holds the SHA-256 of
+each file and of itself, so later damage is detected and the previous checkpoint is used. Tensors
+are stored as safetensors; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from groundup.runs.files import (
     written_aside,
 )
 
-# Two, so that one whose bytes went bad leaves another.
+# Two, so that one is left if the other is damaged.
 KEPT = 2
 SCHEMA = 1
 
@@ -49,14 +49,15 @@ def save(
 ) -> Path:
     """Commit `folder`/step-N, one safetensors file for each entry of `tensors`, and drop old ones.
 
-    Raises `UserError` when the disk is too full; the checkpoints before stay as they were.
+    Raises `UserError` when it cannot be written, such as on a full disk; earlier checkpoints stay
+    unchanged.
     """
     final = folder / f"step-{step}"
     folder.mkdir(parents=True, exist_ok=True)
     need = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
     require_space(folder, need, f"a checkpoint at step {step}", newest(folder))
-    for left in folder.glob(".step-*.partial"):  # by a kill inside a save
-        shutil.rmtree(left, ignore_errors=True)
+    for unfinished in folder.glob(".step-*.partial"):  # left by a kill during a save
+        shutil.rmtree(unfinished, ignore_errors=True)
     partial = folder / f".step-{step}.partial"
     try:
         partial.mkdir()
@@ -75,9 +76,9 @@ def save(
         reason = error.strerror or str(error)
         raise UserError(
             f"writing a checkpoint at step {step} into {folder} failed ({reason}); "
-            f"{_standing(newest(folder))}; {remedy(error)}"
+            f"{_last_checkpoint(newest(folder))}; {remedy(error)}"
         ) from error
-    finally:  # after a kill by Ctrl-C, too
+    finally:  # also after Ctrl-C
         shutil.rmtree(partial, ignore_errors=True)
     for old in steps(folder)[:-KEPT]:
         shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
@@ -87,16 +88,13 @@ def save(
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write one safetensors file, whole. Raises `OSError` that names it when it cannot."""
+    """Write one safetensors file atomically. Raises `OSError` that names the file."""
     with written_aside(path) as partial:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
 
 
 def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint whose every byte is as it was written, or None.
-
-    The first process of a run removes those that are damaged.
-    """
+    """Return the newest undamaged checkpoint, or None. Rank 0 removes damaged ones."""
     for step in reversed(steps(folder)):
         path = folder / f"step-{step}"
         fault = _fault(path)
@@ -111,7 +109,7 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The committed checkpoints, oldest first."""
+    """Return the steps of the committed checkpoints, oldest first."""
     names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
     return sorted(int(name) for name in names if name.isdecimal())
 
@@ -122,17 +120,17 @@ def newest(folder: Path) -> int | None:
 
 
 def require_space(folder: Path, need: int, what: str, last_good: int | None) -> None:
-    """Raise `UserError` for what would not fit on the disk; a tenth of it stays free."""
+    """Raise `UserError` if the disk has less than `need` bytes and a tenth more free."""
     free = shutil.disk_usage(folder).free
     if free < need * 1.1:
         raise UserError(
             f"{what} needs {need * 1.1 / 1e6:,.0f} MB and the disk of {folder} has "
-            f"{free / 1e6:,.0f} MB free; {_standing(last_good)}; "
+            f"{free / 1e6:,.0f} MB free; {_last_checkpoint(last_good)}; "
             "make room and start the same command again"
         )
 
 
-def _standing(last_good: int | None) -> str:
+def _last_checkpoint(last_good: int | None) -> str:
     if last_good is None:
         return "no checkpoint has been written yet"
     return f"the checkpoint at step {last_good} is untouched"

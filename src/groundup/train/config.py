@@ -1,4 +1,4 @@
-"""The settings that every training stage shares. Torch-free, so that --help answers at once."""
+"""The settings that all training stages share. Does not import torch, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -28,62 +28,62 @@ from groundup.train.ranges import (
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16"]
-# Tokens of a forward and backward pass: more are no faster on CPUs and only take memory.
+# Tokens of a forward and backward pass: more are no faster on CPUs and take more memory.
 PASS_TOKENS = 4_096
-# How settings are told that several configs have.
+# Descriptions of settings that several configs share.
 DEVICE = "where to compute (auto: cuda, else mps, else cpu)"
 THREADS = "CPU threads (default: all cores)"
-OPTIMIZER = "optimizer of the weight matrices; embeddings, norms and adapters always have AdamW"
+OPTIMIZER = "optimizer of the weight matrices; embeddings, norms and adapters always use AdamW"
 
-# Read by the C library before Python starts, so the command line sets them and starts itself anew.
+# The C library reads these before Python starts, so the command line sets them and restarts itself.
 ENVIRONMENT = {
-    # glibc hands large blocks back to the kernel after every step and page-faults them in again at
-    # the next; these keep the pages.
+    # By default glibc returns large blocks to the kernel after every step and page-faults them in
+    # again at the next; these settings keep the pages.
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
-    # A thread that waits for another spins first. Long spins beside any other busy program make two
-    # threads slower than one; short ones cost nothing on a quiet machine.
+    # A waiting thread spins first. Next to another busy program, long spins make two threads slower
+    # than one; short spins cost nothing on an idle machine.
     "GOMP_SPINCOUNT": "1000",
-    # oneDNN keeps a compiled kernel for each of the last 1,024 shapes of a product, and so does
-    # PyTorch. Answers come in many lengths: of 1.42 GB that a short PPO run took with the first of
-    # the two set, 0.48 were of kernels that nobody asked for again.
+    # oneDNN and PyTorch each cache compiled kernels for the last 1,024 shapes of matrix products.
+    # Answers have many lengths: of the 1.42 GB that a short PPO run took with only the first of the
+    # two set, 0.48 GB were kernels that were never used again.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
     "LRU_CACHE_CAPACITY": "128",
 }
-# The threads of NumPy's products cannot be told to wait quietly. The networks of the experiments
-# are small, and beside a busy program one thread is many times as fast as two.
+# The threads of NumPy's products always spin while they wait. The networks of the experiments are
+# small, and next to a busy program one thread is many times as fast as two.
 NUMPY_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class StageConfig(BaseModel):
-    """What every stage has: a folder to write and a seed."""
+    """The settings of every stage: a folder to write and a seed."""
 
-    # What checks values is built where one is made, and not for --help.
+    # `defer_build` builds the validator only when a config is created, not for --help.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
-    # Settings of its kind that have no meaning here: refused with the reason, and not in --help.
+    # Inherited settings that do not apply: refused with the reason, and not in --help.
     unused: ClassVar[frozenset[str]] = frozenset()
 
     out: Path = Field(description="the folder that this run writes")
-    seed: Seed = Field(0, description="seed of everything random in this run")
+    seed: Seed = Field(0, description="seed of all random numbers in this run")
 
     @field_validator("*")
     @classmethod
-    def _of_home(cls, value: Any) -> Any:
-        """A path that begins with ~, which a shell would have replaced by the home folder."""
+    def _expand_home(cls, value: Any) -> Any:
+        """Replace a leading ~ in paths by the home folder, as a shell does."""
         if isinstance(value, tuple):
-            return tuple(map(cls._of_home, value))
+            return tuple(map(cls._expand_home, value))
         return Path(expanduser(value)) if isinstance(value, Path) else value
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What other parts must know of a training stage, written to run.json with every run of it.
+    """Properties of a training stage for other modules, written to run.json with every run.
 
     `reads` is the kind of rows it learns from, `chats` whether its model answers rather than
-    continues a text, `measure` the held-out measure in metrics.jsonl (the lower, the better).
-    `share` is its share of the time that a recipe plans for training, relative to that of other
-    stages, and `in_steps` what optimizer steps get of it.
+    continues a text, `measure` the held-out measure in metrics.jsonl (lower is better). `share` is
+    its share of a recipe's training time, relative to other stages, and `in_steps` the part of that
+    time spent in optimizer steps.
     """
 
     reads: Literal["documents", "conversations", "preferences", "prompts", "labels"]
@@ -97,28 +97,28 @@ NOTHING_TRAINED = Traits("documents", False, "")
 
 
 class TrainingConfig(StageConfig):
-    """What every training stage has. 'auto' is resolved once and written to plan.json."""
+    """The settings of every training stage. 'auto' is resolved once and written to plan.json."""
 
     traits: ClassVar[Traits] = Traits("documents", False, "heldout_loss")
-    # The two answers of a pair are read in one pass, and each may be as long as the context.
+    # Stages on pairs need 2: both answers are read in one pass, each as long as the context.
     fewest_micro_rows: ClassVar[int] = 1
 
     minutes: Minutes | None = Field(
         None,
-        description="minutes that training may take here, where steps do not say (default: no "
+        description="minutes that training may take here, unless steps are given (default: no "
         "limit)",
     )
     steps: Steps | None = Field(
         None, description="optimizer steps (default: from minutes, else from epochs)"
     )
     epochs: Epochs = Field(
-        1.0, description="passes over the data when neither steps nor minutes say"
+        1.0, description="passes over the data if neither steps nor minutes are given"
     )
     rows: Rows = Field(16, description="rows of one context each in an optimizer step")
     micro_rows: Rows | None = Field(
         None,
-        description="rows in one forward and backward pass, two at least where pairs are learned "
-        "from; which preferences a step reads follows from it (default: as many as hold "
+        description="rows in one forward and backward pass, at least two for pairs; for "
+        "preferences it also decides which of them a step reads (default: as many as hold "
         f"{PASS_TOKENS:,} tokens, at most a process's part of the rows)",
     )
     optimizer: Literal["muon", "adamw"] = Field("muon", description=OPTIMIZER)
@@ -129,32 +129,34 @@ class TrainingConfig(StageConfig):
     )
     embedding_learning_rate: LearningRate | None = Field(
         None,
-        description="peak learning rate of embeddings and gains, by AdamW (default: likewise)",
+        description="peak learning rate of embeddings and gains, with AdamW (default: likewise)",
     )
     weight_decay: WeightDecay = Field(0.0, description="decoupled weight decay")
     warmup: Share = Field(0.02, description="share of the steps spent warming up")
     decay: Share = Field(0.5, description="share of the steps spent decaying to zero")
     evaluations: Evaluations = Field(
-        4, description="how often held-out text is measured on the way"
+        4, description="number of evaluations on held-out text during training"
     )
     patience: Evaluations | None = Field(
         None,
-        description="evaluations in a row without a better one after which training ends; the "
+        description="training ends after this many evaluations in a row without improvement; the "
         "best weights are kept (default: train to the end, keep the last)",
     )
     gradient_checkpointing: bool = Field(
-        False, description="keep only each block's input and compute the rest again in backward"
+        False, description="keep only each block's input and recompute the rest in backward"
     )
-    gradient_clip: GradientClip = Field(1.0, description="largest gradient norm let through")
+    gradient_clip: GradientClip = Field(1.0, description="largest gradient norm before clipping")
     save_every: Steps | None = Field(
         None, description="steps between checkpoints (default: about once a minute)"
     )
     device: Device = Field("auto", description=DEVICE)
-    dtype: DType = Field("auto", description="compute type; bfloat16 where the processor has it")
+    dtype: DType = Field(
+        "auto", description="compute dtype (auto: bfloat16 if the processor supports it)"
+    )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="compile the blocks instead of using our kernels (auto: where there are none "
-        "for this processor, with a C++ compiler and over 5 minutes)",
+        description="compile the blocks instead of using our kernels (auto: if there are no "
+        "kernels for this processor, but a C++ compiler, and training takes over 5 minutes)",
     )
     threads: Threads | None = Field(None, description=THREADS)
     allow_inexact_resume: bool = Field(
@@ -166,13 +168,14 @@ class TrainingConfig(StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _names_of_earlier_releases(cls, values: Any) -> Any:
-        # Seen here, what was JSON is so no more, and a strict config takes no list for a tuple.
+        # After this validator JSON input counts as Python input, and strict configs then refuse
+        # lists for tuples.
         is_named = isinstance(values, Mapping)
         return _as_tuples(current_settings(values, warns=True)) if is_named else values
 
     def micro(self, context: int) -> int:
         """Rows in one forward and backward pass."""
-        # Each of the processes that share a step has a pass.
+        # Each process that shares a step needs at least one pass.
         most = min(self.rows // ranks.size(), PASS_TOKENS // context)
         if self.micro_rows is not None:
             most = min(self.rows, self.micro_rows)
@@ -182,8 +185,8 @@ class TrainingConfig(StageConfig):
     def _phases_fit_into_the_run(self) -> Self:
         if self.decay is not None and self.warmup + self.decay > 1:
             raise ValueError(
-                f"warmup={self.warmup:g} and decay={self.decay:g} are shares of the same steps and "
-                f"together more than 1; try decay={1 - self.warmup:g}"
+                f"warmup={self.warmup:g} and decay={self.decay:g} are shares of the same steps, "
+                f"and their sum exceeds 1; try decay={1 - self.warmup:g}"
             )
         return self
 

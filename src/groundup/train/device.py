@@ -1,4 +1,4 @@
-"""How a run computes, what it may take of this machine (threads, memory), and how fast that is."""
+"""Device, dtype and kernels of a run; threads and memory of this machine; and its peak speed."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from groundup.runs.console import counted, say
 from groundup.train.config import DType, TrainingConfig
 from groundup.train.loss import compile_chunks
 
-# Compiling costs up to half a minute of a cold cache; a shorter run would not earn it back.
+# With a cold cache, compiling takes up to half a minute, which a shorter run would not recover.
 COMPILE_FROM_MINUTES = 5.0
-# Of the measured matrix-multiply peak, what a training step of a small model reaches.
+# The share of the measured matrix-multiply peak that a training step of a small model reaches.
 EXPECTED_PEAK_SHARE = 0.5
-# Likewise of a recurrent network: its products are of a few rows, one step after the other.
+# The same for a recurrent network, whose products have few rows and run one after the other.
 RECURRENT_PEAK_SHARE = 0.15
-# Seconds and the side of the square product by which a peak is found: long enough for the clock to
-# rise, and large enough to be bound by arithmetic.
+# Seconds and side length of the square product that measures the peak: long enough for the clock
+# frequency to rise, and large enough to be limited by arithmetic.
 _PEAK_SECONDS, _PEAK_SIZE, _PEAK_SIZE_OF_GPUS = 0.3, 1024, 4096
-# To launch a product on a GPU and to wait for it can take longer than the product: one waits for as
-# many as take these seconds together, at most so many.
+# Launching a product on a GPU and waiting for it can take longer than the product itself. So one
+# wait covers as many products as take these seconds together, up to this many.
 _LAUNCHED_SECONDS, _MOST_LAUNCHED = 0.01, 200
-# Seconds that each of a model's products is tried for, and the numbers that one makes at most.
+# Seconds to time each of a model's products, and the most elements of a product.
 _PRODUCT_SECONDS = 0.05
 _MOST_NUMBERS = 2**26
-# The limits of containers, of batch jobs and of services, and where this process stands among them.
+# Limits of containers, batch jobs and services, and the cgroup of this process.
 CGROUP, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-# Their names in cgroup v2 and in v1: microseconds of each period, and bytes.
+# File names of the limits in cgroup v2 and v1: microseconds of each period, and bytes.
 _CPU_LIMITS = ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 _MEMORY_LIMITS = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -58,10 +58,10 @@ _MEMORY_LIMITS = (
 
 @dataclass(frozen=True)
 class Compute:
-    """How a run computes. Part of its plan: results are the same bits only while it is the same.
+    """How a run computes: part of its plan, because the bits of its results depend on it.
 
-    On a CPU they are the same while it is. A GPU adds some sums in an order of its own each time,
-    so that two runs of one plan differ there by rounding.
+    On a CPU the same settings give the same bits. A GPU adds some sums in varying order, so two
+    runs of one plan differ there by rounding.
     """
 
     device: str
@@ -72,7 +72,7 @@ class Compute:
     torch_version: str
     processes: int = 1
     kernels: Kernels = "none"
-    # The GPU's name, for one does not round as another.
+    # The GPU's name, because GPU models round differently.
     accelerator: str = ""
 
     @property
@@ -85,7 +85,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a few seconds of matrix products say about this machine."""
+    """Cores, memory and measured matrix-product speeds of this machine."""
 
     cores: int
     memory_bytes: int
@@ -99,11 +99,11 @@ class Machine:
 def resolve(
     config: TrainingConfig, *, compile_by_default: bool, planned: Compute | None = None
 ) -> Compute:
-    """Turn every 'auto' into a fact about this machine.
+    """Resolve every 'auto' for this machine.
 
-    A run that was planned without kernels goes on without them, and one that was planned without a
-    compiler too: what either made of its model may have been found wrong (`faithful`). It keeps its
-    number of threads, unless it may go on inexactly.
+    A run that was planned without kernels or without compiling continues so, because their
+    gradients may have been found wrong (`faithful`). It keeps its number of threads, unless it may
+    resume inexactly.
     """
     device = resolve_device(config.device)
     in_bfloat16 = dtype_of(config.dtype, device) == torch.bfloat16
@@ -128,7 +128,7 @@ def resolve(
         device=device,
         dtype=dtype,
         attention="matmul" if device == "cpu" else "fused",
-        # What the compiler would fuse, the kernels have fused.
+        # The kernels already fuse what the compiler would fuse.
         compile=compiles and kernels == "none",
         threads=threads,
         torch_version=torch.__version__,
@@ -139,7 +139,7 @@ def resolve(
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: those that `taskset` and the container leave to it."""
+    """Return the number of cores that this process may use, by `taskset` and container limits."""
     cores = os.cpu_count() or 1
     if sys.platform == "linux":
         cores = min(cores, len(os.sched_getaffinity(0)))
@@ -152,11 +152,10 @@ def usable_cores() -> int:
 
 
 def _cgroups(controller: str) -> list[Path]:
-    """The folders of this process's cgroup and of all above it, whose limits hold as well.
+    """Return the folders of this process's cgroup and its ancestors, whose limits apply as well.
 
-    They are of cgroup v2, which stands in a folder of its own where v1 is beside it, and of v1's
-    tree for this controller. A container sees its own cgroup as the root of a tree, whatever path
-    it has outside.
+    They belong to cgroup v2, which has a separate folder if v1 is also mounted, and to v1's tree of
+    this controller. A container sees its own cgroup as the root, whatever its path outside.
     """
     found = [CGROUP]
     with contextlib.suppress(OSError):
@@ -176,15 +175,15 @@ def thread_count(config: TrainingConfig) -> int:
 
 
 def use_threads(config: TrainingConfig) -> None:
-    """Set the number of threads, for what is measured before training too."""
+    """Set the number of threads, also for measurements before training."""
     torch.set_num_threads(thread_count(config))
 
 
 @contextlib.contextmanager
 def restoring_torch() -> Iterator[None]:
-    """What torch's random state and number of threads were before, they are afterwards.
+    """Restore torch's random state and number of threads after the block.
 
-    Those of a GPU that nobody has used yet are left as the block leaves them.
+    The random state of a GPU that was not used before is not restored.
     """
     threads = torch.get_num_threads()
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -196,7 +195,7 @@ def restoring_torch() -> Iterator[None]:
 
 
 class Prepared(Protocol):
-    """The methods by which a model is prepared for a device."""
+    """The methods that prepare a model for a device."""
 
     def set_attention(self, path: Literal["matmul", "fused"]) -> None: ...
 
@@ -206,7 +205,7 @@ class Prepared(Protocol):
 
 
 def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool = False) -> None:
-    """Put `model` on its device and type, and compile what the plan says is compiled."""
+    """Move `model` to its device and dtype, and compile it if the plan says so."""
     torch.set_num_threads(compute.threads)
     model.to(device=torch.device(compute.device), dtype=compute.torch_dtype)
     prepared = cast(Prepared, model)
@@ -220,9 +219,9 @@ def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool 
 
 
 def prepare_to_read(model: nn.Module, config: TrainingConfig) -> None:
-    """Prepare `model`, in its run's type, for what it reads before the run is planned.
+    """Prepare `model`, in its run's dtype, for forward passes before the run is planned.
 
-    In PyTorch's own words, for whether the others are right is asked with the plan (`faithful`).
+    It uses plain PyTorch, because kernels and compiler are only checked with the plan (`faithful`).
     """
     compute = resolve(config, compile_by_default=False)
     prepare(model, replace(compute, compile=False, kernels="none"))
@@ -238,21 +237,21 @@ def _tune_compiler() -> None:
 
 @functools.cache
 def tuning() -> str | None:
-    """What `-march` is to be instead of `native`; None where the compiler knows this processor.
+    """Return the value of `-march` to use instead of `native`; None if the compiler's is good.
 
-    GCC resolves `native` to the nearest architecture that it knows and, where the model's number is
-    new to it, tunes for `generic`.
+    GCC resolves `native` to the nearest architecture that it knows, but tunes for `generic` if it
+    does not know the processor's model number.
     """
     compiler = shlex.split(os.environ.get("CXX", "g++"))
     try:
-        told = subprocess.run(
+        options = subprocess.run(
             [*compiler, "-march=native", "-Q", "--help=target"],
             check=True, capture_output=True, text=True, timeout=20,
         ).stdout  # fmt: skip
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     march, mtune = (
-        re.search(rf"^\s*-{name}=\s+(\S+)", told, re.MULTILINE) for name in ("march", "mtune")
+        re.search(rf"^\s*-{name}=\s+(\S+)", options, re.MULTILINE) for name in ("march", "mtune")
     )
     if march is None or mtune is None or mtune[1] != "generic" or march[1].startswith("x86-64"):
         return None
@@ -260,7 +259,7 @@ def tuning() -> str | None:
 
 
 def refuse_inexact(planned: Compute, now: Compute, allowed: bool) -> None:
-    """Raise `UserError` where a resumed run would not compute the same bits."""
+    """Raise `UserError` if a resumed run would not compute the same bits, unless `allowed`."""
     for name, was in asdict(planned).items():
         value = getattr(now, name)
         if was == value:
@@ -280,30 +279,30 @@ def has_fast_bfloat16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "mps":
         return False
-    # What the kernels ask themselves: AVX512-BF16, AMX or Arm's bf16 instructions.
+    # The kernels' own condition: AVX512-BF16, AMX or Arm's bf16 instructions.
     return any(flag in cpu_flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def compute_dtype(device: str = "cpu") -> torch.dtype:
-    """The type that models are computed in on a device, unless one is asked for."""
+    """Return the default compute dtype of a device."""
     return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
 
 
 def dtype_of(dtype: DType, device: str = "cpu") -> torch.dtype:
-    """The type that a setting means on a device."""
+    """Return the dtype that a setting selects on a device."""
     if dtype == "auto":
         return compute_dtype(device)
     return torch.float32 if dtype == "float32" else torch.bfloat16
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler: that which CXX names, or the first that is on the PATH."""
+    """Return the C++ compiler: the one that CXX names, or the first on the PATH."""
     names = (os.environ.get("CXX"), "g++", "clang++", "c++")
     return next((name for name in names if name and shutil.which(name)), None)
 
 
 def measure(seconds: float = _PEAK_SECONDS, size: int = _PEAK_SIZE) -> Machine:
-    """Matrix-multiply peaks of the CPU in float32 and bfloat16, in FLOP/s."""
+    """Measure the matrix-multiply peaks of the CPU in float32 and bfloat16, in FLOP/s."""
     return Machine(
         cores=usable_cores(),
         memory_bytes=available_memory(),
@@ -318,7 +317,7 @@ def matmul_peak(
     seconds: float = _PEAK_SECONDS,
     size: int | None = None,
 ) -> float:
-    """The best FLOP/s of a square matrix product, over tries that last `seconds` together."""
+    """Return the best FLOP/s of a square matrix product, over tries for `seconds` in total."""
     if size is None:
         size = _PEAK_SIZE if device == "cpu" else _PEAK_SIZE_OF_GPUS
     return 2 * size**3 / _best_seconds(device, dtype, (size, size, size), seconds)
@@ -327,11 +326,12 @@ def matmul_peak(
 def products_peak(
     device: str, dtype: torch.dtype, products: Sequence[tuple[int, int, int]], tokens: int
 ) -> float:
-    """The best FLOP/s of the products of so many tokens with a model's matrices, one by one.
+    """Return the best FLOP/s of multiplying `tokens` rows by each of a model's matrices.
 
         sum of operations / sum of each product's best seconds
 
-    `products` has each matrix's features in, features out and number (`ModelConfig.products`).
+    `products` has each matrix's input features, output features and count
+    (`ModelConfig.products`).
     """
     operations, seconds = 0, 0.0
     for inputs, outputs, times in products:
@@ -345,11 +345,11 @@ def products_peak(
 def _best_seconds(
     device: str, dtype: torch.dtype, shape: tuple[int, int, int], seconds: float
 ) -> float:
-    """How long a product of (rows, inputs) and (inputs, outputs) takes at its best."""
+    """Return the best time of a product of (rows, inputs) and (inputs, outputs)."""
     return _timed(device, dtype, shape, seconds, torch.get_num_threads())
 
 
-@functools.cache  # a process asks again at every stage
+@functools.cache  # every stage in a process measures the same products
 def _timed(
     device: str, dtype: torch.dtype, shape: tuple[int, int, int], seconds: float, threads: int
 ) -> float:
@@ -374,9 +374,9 @@ def _timed(
 
 
 def best_seconds(work: Callable[[], object], budget: float) -> float:
-    """The least seconds that something takes, over tries that last `budget` together, or five.
+    """Return the shortest time of `work`, over tries for `budget` seconds in total, at least five.
 
-    On a busy machine a single try may last as long by chance.
+    On a busy machine a single try may take as long as the whole budget by chance.
     """
     work()
     best, spent, tries = float("inf"), 0.0, 0
@@ -389,11 +389,11 @@ def best_seconds(work: Callable[[], object], budget: float) -> float:
 
 
 def available_memory() -> int:
-    """Bytes that a new process may use now, on this machine and in this container."""
+    """Return the bytes that a new process may use now, on this machine and in this container."""
     free = int(psutil.virtual_memory().available)
     for folder, (limit, used, kept) in itertools.product(_cgroups("memory"), _MEMORY_LIMITS):
-        # Without a limit the file is absent, or says "max" or a number beyond any memory. What is
-        # counted there as used includes files that the kernel keeps only while there is room.
+        # Without a limit the file is absent, or holds "max" or an impossibly large number. The used
+        # bytes include cached files that the kernel drops when memory is needed.
         with contextlib.suppress(OSError, ValueError, KeyError):
             left = int((folder / limit).read_text()) - int((folder / used).read_text())
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -402,32 +402,31 @@ def available_memory() -> int:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that may be taken on a device now; what torch only keeps for later is free there."""
+    """Return the bytes available on a device now; torch's unused cached memory counts as free."""
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return int(free) + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    if device == "mps":  # it shares the machine's memory, and may have a part of that
+    if device == "mps":  # it shares the machine's memory, and may use a part of it
         own = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
         return max(0, min(own, available_memory()))
     return available_memory()
 
 
 def reset_peak_memory(device: str) -> None:
-    """Count the peak from here on, without what was freed before and only kept for later."""
+    """Restart the measurement of peak memory, after releasing cached memory."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return
     with contextlib.suppress(OSError, AttributeError):  # not glibc, or not Linux
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # 5: the high-water mark becomes what is now
+        Path("/proc/self/clear_refs").write_text("5")  # 5 resets the peak to the current size
 
 
 def peak_memory(device: str) -> int | None:
-    """Return the peak memory of this process on the device in bytes; None where it is not counted.
+    """Return the peak memory of this process on the device in bytes; None if it is not known.
 
-    On a CPU it is the process's resident memory: weights and activations with Python and torch,
-    which alone take about 0.4 GB.
+    On a CPU it is the process's resident memory, which includes about 0.4 GB for Python and torch.
     """
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
@@ -443,7 +442,7 @@ def peak_memory(device: str) -> int | None:
 
 
 def require_memory(need: int, what: str, remedy: str, device: str = "cpu") -> None:
-    """Refuse a plan that would not fit, before anything is allocated."""
+    """Raise `UserError` if `need` bytes are not free, before anything is allocated."""
     free = free_memory(device)
     if need > free:
         there = "" if device == "cpu" else f" on device={device!r}"
@@ -456,7 +455,8 @@ def require_memory(need: int, what: str, remedy: str, device: str = "cpu") -> No
 def resolve_device(wanted: str) -> str:
     """Return the device that `wanted` names; 'auto' is the best one here.
 
-    Of several processes each takes a GPU; on the CPU gloo joins them, which knows no MPS.
+    With several processes, each takes its own GPU. On CPUs the processes communicate through gloo,
+    which does not support MPS.
     """
     several = ranks.size() > 1
     available = {
@@ -471,17 +471,20 @@ def resolve_device(wanted: str) -> str:
         raise UserError(f"device={wanted!r} is not available on this machine; use device='auto'")
     if several and wanted == "mps":
         raise UserError(
-            f"device='mps' computes for one process and {ranks.size()} were started; use "
-            "device='cpu', or start it without torchrun"
+            f"device='mps' supports one process and {ranks.size()} were started; use "
+            "device='cpu', or start without torchrun"
         )
     if several and wanted == "cuda":
-        # A process may see all GPUs of its machine, or its own alone.
+        # A process may see all GPUs of its machine, or only its own.
         torch.cuda.set_device(ranks.local_rank() % torch.cuda.device_count())
     return wanted
 
 
 def require_own_gpu(device: str) -> None:
-    """Refuse processes of one run that share a GPU, which nccl does; all of them ask at once."""
+    """Raise `UserError` if processes of one run share a GPU, which nccl refuses.
+
+    All processes must call this together.
+    """
     if device != "cuda" or ranks.size() == 1:
         return
     mine = torch.cuda.get_device_properties(torch.cuda.current_device())

@@ -1,4 +1,4 @@
-"""When to end before the plan does: a held-out measure that no longer falls (Prechelt 1998)."""
+"""Early stopping when a held-out measure no longer falls (Prechelt 1998)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from groundup.train.optim import Optimizer
 class EarlyStopping:
     """Keeps the weights of the best held-out measure so far (early stopping: Prechelt 1998).
 
-    It remembers nothing that is not in the run's folder: metrics.jsonl says what was measured,
-    best.safetensors holds the weights of the best evaluation. So a resumed run decides alike. One
-    that was resumed inexactly may have measured another best before it went back, whose weights are
-    no longer its own; it keeps the best of those that it still has.
+    All state is in the run's folder: metrics.jsonl has the measurements and best.safetensors the
+    weights of the best evaluation. So a resumed run decides in the same way. After an inexact
+    resume, the best evaluation may have been cut from the log, and its weights no longer belong to
+    the run; it then keeps the best weights that it still has.
     """
 
     def __init__(self, run: Run, optimizer: Optimizer, config: TrainingConfig) -> None:
@@ -35,7 +35,7 @@ class EarlyStopping:
         if self.patience is None:
             return False
         steps, values = self._so_far()
-        if steps[-1] != step:  # it does not count: what is judged was not trained yet
+        if steps[-1] != step:  # it does not count: the evaluated part was not trained yet
             return False
         kept = self._kept(steps[:-1], values[:-1])
         if kept is None or values[-1] < values[kept]:
@@ -44,19 +44,19 @@ class EarlyStopping:
         return len(steps) - 1 - values.index(min(values)) >= self.patience
 
     def restored(self) -> dict[str, int]:
-        """Load the best weights, with `patience`; return the step that they are of."""
+        """With `patience`, load the best weights and return their step."""
         if self.patience is None:
             return {}
         steps, values = self._so_far()
         kept = self._kept(steps, values)
         try:
             if kept is None:
-                raise SafetensorError("they are of no evaluation of this run")
+                raise SafetensorError("they belong to no evaluation of this run")
             self.optimizer.load_masters(load_file(self.path))
         except (SafetensorError, OSError, KeyError) as error:
             raise UserError(
-                f"{self.path} held the best weights and is damaged or gone ({error}); start the "
-                "run anew with another --out"
+                f"{self.path} held the best weights and is damaged or missing ({error}); start the "
+                "run again with another --out"
             ) from None
         lost = "" if values[kept] == min(values) else "; better ones were lost when it was resumed"
         say(
@@ -66,13 +66,13 @@ class EarlyStopping:
         return {"best_step": steps[kept]}
 
     def _kept(self, steps: list[int], values: list[float]) -> int | None:
-        """Return the index of the evaluation whose weights are kept, if it is one of these."""
+        """Return the index of the evaluation whose weights are stored, if it is one of these."""
         try:
             with safe_open(self.path, framework="pt") as file:
                 facts = file.metadata()
         except (SafetensorError, OSError):
             return None
-        if facts is None and values:  # of a run that an earlier version began: the best
+        if facts is None and values:  # earlier versions stored the best without metadata
             return values.index(min(values))
         facts = facts or {}
         found = [(str(step), repr(value)) for step, value in zip(steps, values, strict=True)]
@@ -80,17 +80,17 @@ class EarlyStopping:
         return found.index(measured) if measured in found else None
 
     def _so_far(self) -> tuple[list[int], list[float]]:
-        """Return the steps of all evaluations and what was measured; of a diverged model inf."""
+        """Return the steps of all evaluations and their measures, inf for a diverged model."""
         lines = read_lines(self.run.folder / "metrics.jsonl")
         found = [line for line in lines if line.get("kind") == "evaluation"]
         found = [line for line in found if line.get("counts", True)]
         key = self.measure
         if not any(is_number(one.get(key)) for one in found):
             raise UserError(
-                f"patience={self.patience} needs held-out data to judge by, and none is held out; "
+                f"patience={self.patience} needs held-out data, and none is held out; "
                 "give more rows, or leave patience out"
             )
-        # A model that has diverged is no better than any.
+        # A diverged model is never the best.
         measured = [line[key] if is_number(line.get(key)) else math.inf for line in found]
         values = [float(value) if math.isfinite(value) else math.inf for value in measured]
         return [line["step"] for line in found], values

@@ -1,12 +1,11 @@
-"""Is what was made for speed still the model? Asked before a run is planned with it.
+"""Checks that the fast version of a model computes the same gradients, before a run is planned.
 
-Blocks are computed by kernels in C or by C++ that `torch.compile` writes, and both are made by the
-system's compiler for this very processor. Compilers err: GCC 12, asked for `-march=native` on a
-processor newer than itself (Emerald Rapids), tunes for none at all and makes NaN of the gradient of
-a rotated key. For `torch.compile` it is told what to tune for (`device.tuning`), for kernels it is
-not. So the first micro-batch goes through the plain model and through the fast one: where their
-gradients differ by more than rounding, which for bfloat16 float32 decides in doubt, the run is
-planned with the plain one.
+Blocks are computed by kernels in C or by C++ code from `torch.compile`, and the system's compiler
+builds both for this processor. Compilers have bugs: GCC 12 with `-march=native` on a processor
+newer than itself (Emerald Rapids) tunes for none and turns the gradient of a rotated key into NaN.
+For `torch.compile` the tuning is set explicitly (`device.tuning`), for kernels it is not. So the
+first micro-batch runs through the plain model and the fast one. If their gradients differ by more
+than rounding (in doubt, bfloat16 is compared with float32), the run is planned with the plain one.
 """
 
 from __future__ import annotations
@@ -23,26 +22,26 @@ from groundup.runs.console import say
 from groundup.train.batch import B, LossFunction
 from groundup.train.device import Compute, prepare
 
-# A gradient's distance from the plain one, as a share of its own length: bfloat16 keeps eight bits
-# and float32 twenty-four, and a fused kernel rounds at other places. What is wrong is far more so.
-_FAR = {"bfloat16": 0.15, "float32": 0.01}
-# Where it is farther, it may be this much farther from float32's than the plain one is.
-_TWICE = 2.0
-# Gradients that are this share of the largest, or less, are all rounding.
-_NOTHING = 1e-3
+# Allowed relative distance of a gradient from the plain one: bfloat16 keeps eight bits and float32
+# twenty-four, and a fused kernel rounds at other places. Real errors are far larger.
+_TOLERANCE = {"bfloat16": 0.15, "float32": 0.01}
+# A larger distance is allowed if the error against float32 is at most this factor of the plain one.
+_ERROR_RATIO = 2.0
+# Gradients below this share of the largest are only rounding.
+_NEGLIGIBLE = 1e-3
 
-_found: dict[object, bool] = {}
+_results: dict[object, bool] = {}
 
 
 @runtime_checkable
 class Routed(Protocol):
-    """A part that sends each token to some experts of many."""
+    """A module that routes each token to a few of its experts."""
 
     def send_to_all(self) -> None: ...
 
 
 def in_pytorch(compute: Compute) -> Compute:
-    """Return the same in PyTorch's own words."""
+    """Return these settings with plain PyTorch: no kernels, no compiling."""
     return replace(compute, compile=False, kernels="none")
 
 
@@ -54,28 +53,29 @@ def agrees_with_plain(
     *,
     gradient_checkpointing: bool = False,
 ) -> bool:
-    """Whether `model`, computed as `compute` says, has the gradients of the plain one on `batch`.
+    """Whether `model` computed with `compute` has the gradients of the plain model on `batch`.
 
-    A copy is asked, in which matrices of zeros have random numbers, for behind them every gradient
-    would be zero, and in which each expert gets every token, for rounding decides which few. Told
-    once a process for a model's shapes and config.
+    A copy is tested. Its zero matrices get random numbers, because gradients behind them would be
+    zero. Each of its experts gets every token, because rounding can change the routing. The result
+    is cached per process for a model's shapes and config.
     """
     shapes = tuple(tuple(one.shape) for one in model.parameters())
     configs = tuple(dict.fromkeys(getattr(one, "config", None) for one in model.modules()))
-    asked = (type(batch), batch.tokens, getattr(loss, "__qualname__", type(loss)))
-    key = (compute, gradient_checkpointing, shapes, configs, *asked)
-    if key not in _found:
+    data = (type(batch), batch.tokens, getattr(loss, "__qualname__", type(loss)))
+    key = (compute, gradient_checkpointing, shapes, configs, *data)
+    if key not in _results:
         copied = copy.deepcopy(model)
-        _found[key] = _compared(copied, batch, loss, compute, gradient_checkpointing)
-        if not _found[key]:
+        _results[key] = _gradients_agree(copied, batch, loss, compute, gradient_checkpointing)
+        if not _results[key]:
             say(
-                "what this machine's compiler made of the model has other gradients than the model "
-                "itself, so PyTorch trains it as it is; another compiler may do better (CC, CXX)"
+                "the code that this machine's compiler built for the model has other gradients "
+                "than the model itself, so plain PyTorch trains it; another compiler may do better "
+                "(CC, CXX)"
             )
-    return _found[key]
+    return _results[key]
 
 
-def _compared(
+def _gradients_agree(
     model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute, checkpointing: bool
 ) -> bool:
     generator = torch.Generator().manual_seed(0)
@@ -87,27 +87,28 @@ def _compared(
         if isinstance(part, Routed):
             part.send_to_all()
     batch = batch.to(torch.device(compute.device))
-    # Another copy, for what is compiled stays so; at once, for what has run may hold a graph.
+    # A second copy, as compiling cannot be undone; made now, as a used model may hold a graph.
     other = copy.deepcopy(model)
     plain = _gradients(model, batch, loss, in_pytorch(compute), checkpointing)
     fast = _gradients(other, batch, loss, compute, checkpointing)
     if plain.keys() != fast.keys():
         return False
-    far, largest = _FAR[compute.dtype], max((float(g.norm()) for g in plain.values()), default=0.0)
-    # Not comparisons with "greater": NaN must not pass.
+    largest = max((float(g.norm()) for g in plain.values()), default=0.0)
+    tolerance = _TOLERANCE[compute.dtype]
+    # `not ... <=` rather than `>`, so that NaN does not pass.
     doubtful = [
         name
-        for name, one in plain.items()
-        if not float((fast[name] - one).norm()) <= far * float(one.norm()) + _NOTHING * largest
+        for name, g in plain.items()
+        if not float((fast[name] - g).norm()) <= tolerance * float(g.norm()) + _NEGLIGIBLE * largest
     ]
     if not doubtful:
         return True
-    # Deep models turn rounding into more.
+    # Deep models amplify rounding errors.
     exactly = replace(in_pytorch(compute), dtype="float32")
     exact = _gradients(model, batch, loss, exactly, checkpointing)
     return all(
         float((fast[name] - exact[name]).norm())
-        <= _TWICE * float((plain[name] - exact[name]).norm()) + _NOTHING * largest
+        <= _ERROR_RATIO * float((plain[name] - exact[name]).norm()) + _NEGLIGIBLE * largest
         for name in doubtful
     )
 
@@ -116,7 +117,7 @@ def _gradients(
     model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute, checkpointing: bool
 ) -> dict[str, Tensor]:
     prepare(model, compute, gradient_checkpointing=checkpointing)
-    # What is dropped by chance is no error.
+    # Dropout would make the gradients differ.
     drops = any(isinstance(one, nn.Dropout) and one.p > 0 for one in model.modules())
     model.train(not drops)
     model.zero_grad(set_to_none=True)

@@ -1,14 +1,14 @@
-"""The training loop: the only one.
+"""The training loop, shared by all training stages on PyTorch.
 
     for each step:  batches from the stream  ->  loss  ->  gradients  ->  one update
 
-A stage is a stream of batches and a loss; everything a run owes its owner is done here, once:
-resuming with the same bits, stopping before a bad gradient touches the weights, saving, logging,
-leaving in good order on Ctrl-C.
+A stage is a stream of batches and a loss. Everything that every run needs is done here, once:
+resuming bit-identically, skipping the update when a gradient is not finite, saving, logging, and a
+clean stop on Ctrl-C.
 
-On a CPU bits are the same because nothing random outlives a step: the global generator is seeded
-afresh from (seed, step), data streams are pure functions of the step, and the rest is in the
-checkpoint.
+On a CPU a resumed run gives the same bits because no random state outlives a step: the global
+generator is seeded from (seed, step), data streams are pure functions of the step, and all other
+state is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from groundup.train.batch import B, Loss, LossFunction, Stream, TrainingBatch, t
 from groundup.train.optim import Optimizer
 from groundup.train.plan import TrainPlan
 
-# One bad step may be a freak of the data; this many in a row are a diverged run.
+# A single bad step may come from unusual data; this many in a row mean that the run diverged.
 BAD_STEPS_ALLOWED = 5
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, or another signal of this `number`: the run was saved and can go on."""
+    """The run was stopped by Ctrl-C or the signal `number`; it was saved and can be resumed."""
 
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:
         super().__init__(message)
         self.number = number
 
 
-class _Bad(Exception):
-    """A loss or gradient that is not finite."""
+class _NonFinite(Exception):
+    """A step that cannot be taken: its loss or gradient is not finite, or no token has a weight."""
 
 
 def fit(
@@ -61,37 +61,39 @@ def fit(
     *,
     seed: int = 0,
 ) -> int:
-    """Train `model` until the schedule ends, from the newest checkpoint in `run` if there is one.
+    """Train `model` to the end of the schedule, from the newest checkpoint in `run` if any.
 
-    `callback(step, last)` is called before the first step and after each with the number of steps
-    done, to evaluate or to sample; it must leave weights and generators alone, and ends training
-    early when it says True. Returns the steps done. Raises `Interrupted` after saving on
-    Ctrl-C, and `UserError` when the loss stays non-finite or the disk is full, and after saving
-    what the stream raises. A Ctrl-C after which nothing is left to train sets `run.stopped_by`.
+    `callback(step, last)` is called before the first step and after each step with the number of
+    steps done, to evaluate or to sample. It must not change weights or generators, and ends
+    training early by returning True. Returns the number of steps done.
+
+    Raises `Interrupted` on Ctrl-C after saving, and `UserError` when the loss stays non-finite or
+    the disk is full. A `UserError` of the stream is raised again after saving. Ctrl-C when nothing
+    is left to train sets `run.stopped_by`.
     """
     steps, folder = plan.steps, run.folder / "checkpoints"
     start, tokens, bad = _resume(run, stream, optimizer, steps)
     saved = done = start
-    owed = False
+    save_due = False
     model.train()
     if start == 0:
         callback(0, False)
     with _stop_signal() as stopped, Bar(run.stage, steps, start) as bar:
         for step in range(start, steps):
-            begun = time.perf_counter()
-            # Each process of a run draws numbers of its own, dropout's for example.
+            started = time.perf_counter()
+            # Each process of a run has its own random numbers, for example for dropout.
             torch.manual_seed(step_seed(seed, step * ranks.size() + ranks.rank()))
             fault = ""
             try:
                 facts = _update(model, stream, loss, optimizer, plan, step)
                 bad = 0
-            except _Bad as error:
+            except _NonFinite as error:
                 optimizer.clear()
                 bad, fault = bad + 1, str(error)
                 facts = {"skipped": fault, "tokens": 0, "flops": 0.0}
             except UserError as error:
-                # What a stream makes may fail by what is not of this run, as a reward that asks a
-                # service does: what was learned before is kept.
+                # A stream may fail for outside reasons, such as a reward that calls a service.
+                # The steps before it are kept.
                 if not (step and stream.can_save(step)):
                     raise
                 if saved < step:
@@ -101,23 +103,23 @@ def fit(
                     "continues from there"
                 ) from None
             done = step + 1
-            read, seconds = facts.pop("tokens"), time.perf_counter() - begun
+            read, seconds = facts.pop("tokens"), time.perf_counter() - started
             tokens += read
             _log(run, plan, done, tokens, read, facts.pop("flops"), seconds, facts)
-            # A run of fewer steps than that, all of them bad, has learned nothing either.
+            # A shorter run whose steps are all bad has diverged as well.
             if bad >= min(BAD_STEPS_ALLOWED, steps):
                 raise UserError(_diverged(run, done, fault, bad))
             bar.advance(done, facts.get("loss", math.nan), read, seconds)
             if callback(done, done == steps):
                 break
-            asked = ranks.any_of(stopped() > 0)
-            # A rollout stream can be saved between rollouts only: then at the next such place.
-            owed = owed or asked or done % plan.save_every == 0
-            saves = owed and done < steps and stream.can_save(done)
+            stopping = ranks.any_of(stopped() > 0)
+            # A rollout stream can be saved only between rollouts, so a save may have to wait.
+            save_due = save_due or stopping or done % plan.save_every == 0
+            saves = save_due and done < steps and stream.can_save(done)
             if saves:
                 _save(run, done, stream, optimizer, tokens, bad)
-                saved, owed = done, False
-            if asked and saves:
+                saved, save_due = done, False
+            if stopping and saves:
                 raise Interrupted(
                     f"stopped; saved at step {saved} of {steps} in {folder}. "
                     "The same command continues from there.",
@@ -130,7 +132,7 @@ def fit(
 
 
 def step_seed(seed: int, step: int) -> int:
-    """A seed for everything random inside one step; neighbors are unrelated."""
+    """Return the seed for all randomness inside one step; seeds of adjacent steps are unrelated."""
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -143,16 +145,16 @@ def _update(
     plan: TrainPlan,
     step: int,
 ) -> dict[str, Any]:
-    """Take one optimizer step; return what is logged of it."""
+    """Take one optimizer step and return its metrics for the log."""
     device = next(model.parameters()).device
     batches = stream.at(step, model)
-    # The whole step's weight is known before its first forward pass: a mean is taken once.
+    # The whole step's weight is known before its first forward pass, so the mean is taken once.
     weight = sum(batch.weight for batch in batches)
     if weight <= 0:
-        raise _Bad("no token of this step is trained on")
+        raise _NonFinite("no token of this step is trained on")
     sums: dict[str, tuple[float, float]] = {}
     fault = ""
-    for batch in _own(batches):
+    for batch in _share(batches):
         result = loss(model, batch.to(device))
         total = float(result.total.detach())
         if not math.isfinite(total):
@@ -161,11 +163,11 @@ def _update(
         (result.total / weight).backward()  # type: ignore[no-untyped-call]
         _add(sums, result)
     if ranks.any_of(bool(fault)):
-        raise _Bad(fault or "the loss of another process is not finite")
-    sums = _summed(optimizer, sums)
+        raise _NonFinite(fault or "the loss of another process is not finite")
+    sums = _all_reduce(optimizer, sums)
     norm = optimizer.gradient_norm()
     if not math.isfinite(float(norm)):
-        raise _Bad(f"the gradient norm is {float(norm)}")
+        raise _NonFinite(f"the gradient norm is {float(norm)}")
     optimizer.clip(norm, plan.gradient_clip)
     scale = plan.schedule(step)
     optimizer.step(scale, plan.warmup_steps)
@@ -179,46 +181,46 @@ def _update(
 
 
 def _flops(batch: TrainingBatch, plan: TrainPlan) -> float:
-    """Operations of a micro-batch: tokens that are not trained on spare the head.
+    """Return the FLOPs of a micro-batch; tokens that are not trained on skip the head.
 
-    What is read without gradients spares the backward pass: two thirds, or half under an adapter,
-    whose frozen matrices have no gradients of their own.
+    Parts without gradients skip the backward pass, which is two thirds of the FLOPs, or half with
+    an adapter, whose frozen matrices have no weight gradients.
     """
     backward = 2 / 3 if plan.adapter == "none" else 1 / 2
 
-    def whole(part: TrainingBatch) -> float:
+    def full(part: TrainingBatch) -> float:
         untrained = part.tokens - trained_tokens(part)
         return part.tokens * plan.flops_per_token - untrained * plan.head_flops
 
-    spared = sum(map(whole, getattr(batch, "without_gradients", ())))
-    return whole(batch) - backward * spared
+    without_gradients = sum(map(full, getattr(batch, "without_gradients", ())))
+    return full(batch) - backward * without_gradients
 
 
-def _own(batches: Sequence[B]) -> Sequence[B]:
+def _share(batches: Sequence[B]) -> Sequence[B]:
     """Return this rank's micro-batches; there must be at least one."""
     if len(batches) < ranks.size():
         raise UserError(
-            f"a step has {len(batches)} micro-batches and {ranks.size()} processes are to share "
-            "them; give a smaller --micro-rows, more --rows, or fewer processes"
+            f"a step has {len(batches)} micro-batches for {ranks.size()} processes; "
+            "give a smaller --micro-rows, more --rows, or fewer processes"
         )
     return ranks.share(batches)
 
 
-def _summed(
+def _all_reduce(
     optimizer: Optimizer, sums: dict[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
     """Sum gradients and metrics over all ranks."""
     if ranks.size() == 1:
         return sums
     masters = optimizer.masters.values()
-    found = torch.tensor([float(master.grad is not None) for master in masters])
-    ranks.all_reduce([found])
-    for master, processes in zip(masters, found.tolist(), strict=True):
-        # What has no gradient anywhere, such as an expert without tokens, takes no step.
+    counts = torch.tensor([float(master.grad is not None) for master in masters])
+    ranks.all_reduce([counts])
+    for master, processes in zip(masters, counts.tolist(), strict=True):
+        # A parameter without a gradient on any rank, such as an unused expert, is not updated.
         if master.grad is None and processes:
             master.grad = torch.zeros_like(master)
     ranks.all_reduce([master.grad for master in masters if master.grad is not None])
-    # Batches of different kinds have different metrics, and a rank may lack one of the kinds.
+    # Different kinds of batches have different metrics, and a rank may have no batch of a kind.
     names = ranks.union(sums)
     rows = [sums.get(name, (0.0, 0.0)) for name in names]
     table = torch.tensor(rows, dtype=torch.float64)
@@ -260,10 +262,10 @@ def _resume(run: Run, stream: Stream[B], optimizer: Optimizer, steps: int) -> tu
     found = checkpoint.load_newest(run.folder / "checkpoints", say)
     if found is not None and found.step > steps:
         raise UserError(
-            f"{run.folder / 'checkpoints'} holds step {found.step}, and {run.folder / 'plan.json'} "
-            f"has {steps} steps: they are of two runs; put back the plan, or choose another --out"
+            f"{run.folder / 'checkpoints'} holds step {found.step}, but {run.folder / 'plan.json'} "
+            f"has {steps} steps: they belong to two runs; restore the plan, or choose another --out"
         )
-    # What was measured before the first step is measured again.
+    # Without a checkpoint, the evaluation before the first step is also dropped and repeated.
     run.cut_back(found.step if found else -1)
     if found is None:
         return 0, 0, 0
@@ -286,9 +288,9 @@ def _save(
     checkpoint.save(run.folder / "checkpoints", step, tensors, {"tokens": tokens, "bad": bad})
 
 
-def _diverged(run: Run, step: int, what: str, bad: int) -> str:
+def _diverged(run: Run, step: int, fault: str, bad: int) -> str:
     return (
-        f"{run.stage} diverged at step {step}: {what}, {bad} times in a row. These "
+        f"{run.stage} diverged at step {step}: {fault}, {bad} times in a row. These "
         f"steps did not touch the weights. Start again with a lower learning rate and another "
         f"--out; {run.folder / 'metrics.jsonl'} shows where it began"
     )
@@ -296,29 +298,31 @@ def _diverged(run: Run, step: int, what: str, bad: int) -> str:
 
 @contextmanager
 def _stop_signal() -> Iterator[Callable[[], int]]:
-    """Turn Ctrl-C and SIGTERM, by which services and clusters stop a program, into a question the
-    loop asks between steps: which signal came, 0 for none. A second one ends at once. What is
-    ignored stays ignored."""
-    asked = 0
+    """Handle Ctrl-C and SIGTERM: yield a function that returns the signal received, 0 for none.
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+    Services and clusters stop programs by SIGTERM. The loop checks between steps; a second signal
+    raises `Interrupted` at once. Ignored signals stay ignored.
+    """
+    received = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        if received:
             raise Interrupted("stopped", number)
-        asked = number
+        received = number
         say("stopping as soon as the run can be saved …")
 
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-    # None is a handler that is not Python's, and could not be put back.
-    heard = [one for one, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # None is a handler not installed by Python, which could not be restored.
+    handled = [number for number, old in before.items() if old not in (signal.SIG_IGN, None)]
     try:
-        for one in heard:
-            signal.signal(one, ask)
-    except ValueError:  # not the main thread: whoever started it handles signals
+        for number in handled:
+            signal.signal(number, handle)
+    except ValueError:  # not the main thread: the main thread handles signals
         yield lambda: 0
         return
     try:
-        yield lambda: asked
+        yield lambda: received
     finally:
-        for one in heard:
-            signal.signal(one, before[one])
+        for number in handled:
+            signal.signal(number, before[number])

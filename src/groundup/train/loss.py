@@ -1,14 +1,14 @@
-"""Next-token cross-entropy that never holds the logits of a whole batch.
+"""Next-token cross-entropy that never stores the logits of a whole batch.
 
     loss = - sum_t weight_t * log softmax(head @ hidden_t)[target_t]
 
-With a vocabulary of 8,192 the logits of 2,048 tokens weigh more than all activations of a small
-model. So the head is applied chunk by chunk. The gradient of a chunk's logits,
+With a vocabulary of 8,192 the logits of 2,048 tokens take more memory than all activations of a
+small model. So the head is applied chunk by chunk. The gradient of a chunk's logits,
 
     d loss / d logits_t = weight_t * (softmax(logits_t) - onehot(target_t)),
 
-is known as soon as its logits are, because the weights are: it is turned at once into the gradients
-of hidden states and head, and the logits are forgotten. Chunks stay in the processor's cache.
+depends only on the logits, targets and weights. It is turned at once into the gradients of hidden
+states and head, and the logits are discarded. Chunks stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from groundup.kernels import cross_entropy, gradients
 from groundup.kernels.library import once_differentiable
 from groundup.train.batch import Batch, Loss
 
-# 512 rows of 8,192 bf16 logits are 8 MB: they stay in a laptop's last-level cache. Of a vocabulary
-# of 49,152 as many rows would be 50 MB, and 100 MB more for each step of the sum in float32.
+# 512 rows of 8,192 bf16 logits are 8 MB, which fits a laptop's last-level cache. With a vocabulary
+# of 49,152 they would be 50 MB, and 100 MB more for each step of the sum in float32.
 CHUNK, _CHUNK_LOGITS, _LEAST_CHUNK = 512, 2**22, 128
 
 
@@ -36,7 +36,7 @@ def chunk_rows(vocabulary: int) -> int:
 
 
 class HeadedModel(Protocol):
-    """A model whose hidden states and output head are separate, so that a loss may choose."""
+    """A model with separate hidden states and output head, so that a loss can use either."""
 
     @property
     def head(self) -> Float[Tensor, "vocab width"]: ...
@@ -46,7 +46,7 @@ class HeadedModel(Protocol):
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """What a model wants of itself beside the loss: `coefficient` times `value` for each token."""
+    """A model's own auxiliary loss: `coefficient` times `value` is added for each token."""
 
     name: str
     value: Float[Tensor, ""]
@@ -56,7 +56,7 @@ class Auxiliary:
 @runtime_checkable
 class WithAuxiliaryLoss(Protocol):
     def auxiliary_loss(self, batch: Batch) -> Auxiliary | None:
-        """Of the last forward pass, which was of this batch; None where there is none."""
+        """The auxiliary loss of the last forward pass, which read this batch; None without one."""
         ...
 
 
@@ -83,8 +83,8 @@ _full_chunk_loss: _ChunkLoss = _chunk_loss
 def compile_chunks(on: bool) -> None:
     """Let inductor fuse a full chunk's exponentials and sums into one pass over the logits.
 
-    A process-wide switch, set by every stage when it starts, so that a stage computes the same bits
-    whether or not another ran before it in the same process.
+    The switch is process-wide. Every stage sets it at its start, so that its bits do not depend on
+    a stage that ran before in the same process.
     """
     global _full_chunk_loss
     _full_chunk_loss = torch.compile(_chunk_loss, dynamic=False) if on else _chunk_loss
@@ -96,16 +96,16 @@ def _loss_and_gradient(
     weights: Float[Tensor, " chunk"],
     rows: int,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "chunk vocab"]]:
-    """`_chunk_loss` in the fastest way that there is; `rows` are those of a full chunk."""
+    """`_chunk_loss` by the fastest available code; `rows` is the size of a full chunk."""
     if cross_entropy.supports(logits):
         return cross_entropy.cross_entropy_(logits, targets, weights), logits
-    # The last, shorter chunk would be compiled anew for every length it ever has.
+    # The last, shorter chunk would be compiled again for every length.
     chunk_loss = _full_chunk_loss if logits.shape[0] == rows else _chunk_loss
     return chunk_loss(logits, targets, weights)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of `hidden @ head.T`, with gradients made in the forward pass."""
+    """Cross-entropy of `hidden @ head.T`, with gradients computed in the forward pass."""
 
     @staticmethod
     def forward(
@@ -118,8 +118,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden) if needs_hidden else None
-        # A frozen head, as under LoRA, is spared its third of the work. Summed over chunks in
-        # float32: bf16 sums would lose the small terms.
+        # A frozen head, as with LoRA, saves a third of the work. Chunks are summed in float32,
+        # because bf16 sums would lose small terms.
         head_gradient = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
         rows = chunk_rows(head.shape[0])
         for start in range(0, hidden.shape[0], rows):
@@ -156,10 +156,10 @@ def linear_cross_entropy(
     weights: Float[Tensor, " tokens"],
     trained: Int[Tensor, " trained"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Weighted sum of next-token losses in nats, in float32. Tokens of weight 0 cost no head.
+    """Weighted sum of next-token losses in nats, in float32. Tokens of weight 0 skip the head.
 
-    `trained` are the places of the others, where they are known already. Logits are of the type of
-    the head, under `torch.autocast` as well.
+    `trained` holds the indices of the other tokens, if already known. Logits have the head's dtype,
+    also under `torch.autocast`.
     """
     if trained is None:
         trained = weights.nonzero()[:, 0]
@@ -173,9 +173,9 @@ def linear_cross_entropy(
 
 
 def next_token_loss(model: nn.Module, batch: Batch) -> Loss:
-    """The loss of pre-training and of supervised fine-tuning alike.
+    """The loss of pre-training and of supervised fine-tuning.
 
-    A mixture of experts brings an auxiliary loss, which is trained on and logged beside it.
+    The auxiliary loss of a mixture of experts is added to the total and logged separately.
     """
     headed = cast(HeadedModel, model)
     hidden = headed(batch)

@@ -1,4 +1,4 @@
-"""What this machine has, and how fast its parts are: read, or measured in a few seconds."""
+"""The hardware of this machine, and the speeds of its parts, measured in a few seconds."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from groundup.train.remembered import processor
 from groundup.train.speeds import disk_bandwidth, matrices, memory_bandwidth, products
 
 _VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "neon", "asimd", "bf16")
-# The products that are timed are those of such a model and so many tokens.
+# The timed products are those of a model of this size with this many tokens.
 _WIDTH, _VOCABULARY, _TOKENS = 384, 4_096, 4_096
 
 
 def machine_facts() -> dict[str, Any]:
-    """What the machine has, by name."""
+    """Return the hardware and software of the machine, by name."""
     memory, cache = psutil.virtual_memory(), cache_folder()
     place = next(one for one in (cache, *cache.parents) if one.exists())
     return {
@@ -54,7 +54,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def machine_speeds() -> dict[str, Any]:
-    """Products, memory and disk, measured in a few seconds."""
+    """Measure the speeds of matrix products, memory and disk in a few seconds."""
     shapes = matrices(_WIDTH, 1_024, (384, 128), _VOCABULARY)
     kinds = {"float32": torch.float32}
     if has_fast_bfloat16("cpu"):
@@ -71,10 +71,10 @@ def machine_speeds() -> dict[str, Any]:
         cache_folder().mkdir(parents=True, exist_ok=True)
         speeds["disk_bandwidth"] = disk_bandwidth(cache_folder())
     except OSError:
-        pass  # there is no room, or nobody may write there: the advice says so
+        pass  # no space or no permission to write: the doctor's advice says so
     return speeds
 
 
 def busy_cores() -> float:
-    """Cores that other programs take at the moment."""
+    """Return the number of cores that other programs use at the moment."""
     return psutil.cpu_percent(interval=0.5) / 100 * (os.cpu_count() or 1)

@@ -1,12 +1,12 @@
-"""One optimizer object: Muon for the matrices of the blocks, AdamW for everything else.
+"""One optimizer object: Muon for the matrices of the blocks, AdamW for all other parameters.
 
-Muon (Jordan et al. 2024) replaces a matrix's momentum M = U S V^T by U V^T, so that every
-direction the gradient has is followed equally far. U V^T comes from a few Newton-Schulz steps,
-matrix products alone, which is why it suits the hardware. Embeddings and gains are not linear maps
-between activations and stay with AdamW (Loshchilov & Hutter 2019).
+Muon (Jordan et al. 2024) replaces a matrix's momentum M = U S V^T by U V^T, so that the update has
+equal size in every direction of the gradient. U V^T is approximated by a few Newton-Schulz steps,
+which consist of matrix products only and therefore run fast. Embeddings and gains are not linear
+maps between activations and use AdamW (Loshchilov & Hutter 2019).
 
-The model may compute in bf16; weights are kept in float32 here ("masters"), gradients are summed in
-float32, and after every step the model receives the rounded masters.
+The model may compute in bf16. Master weights ("masters") are kept in float32, gradients are summed
+in float32, and after every step the rounded masters are copied into the model.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from groundup.kernels import newton_schulz
 from groundup.kernels.gradients import sum_into
 from groundup.train.device import compute_dtype
 
-# Quintic Newton-Schulz coefficients of Jordan et al. 2024: of so steep a slope at zero that five
-# steps bring singular values from 0.002 to 1 within 0.68 to 1.2.
+# Quintic Newton-Schulz coefficients of Jordan et al. 2024. Their slope at zero is so steep that
+# five steps bring singular values from 0.002 to 1 into the range 0.68 to 1.2.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
 
 def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
-    """The nearest (semi-)orthogonal matrix to each, roughly.
+    """Return approximately the nearest (semi-)orthogonal matrix to each matrix.
 
-    Singular values that are not tiny beside the matrix's norm come within about 0.68 to 1.2; tinier
-    ones, which most square matrices have, are enlarged by up to 3.44^5 and stay smaller.
+        X <- a X + (b G + c G^2) X      with G = X X^T
 
-    X <- a X + (b G + c G^2) X with G = X X^T, in bf16, which is precise enough for a direction, or
-    in float32 where a processor only emulates bf16: there the same products take a hundred times
-    as long.
+    Singular values that are not tiny relative to the matrix's norm end up between about 0.68 and
+    1.2. Tinier ones, which most square matrices have, grow by up to 3.44^5 and stay smaller.
+
+    It computes in bf16, which is precise enough for a direction, or in float32 where the processor
+    only emulates bf16, which would take a hundred times as long.
     """
     a, b, c = _QUINTIC
     x = matrices.to(compute_dtype(matrices.device.type))
@@ -55,22 +56,22 @@ def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates and decay at the top of the schedule."""
+    """Peak learning rates, weight decay and moment coefficients."""
 
     # Muon's step is scaled by 0.2 sqrt(max(rows, columns)), the size of a typical AdamW step
-    # (Liu et al. 2025, Moonlight, section 2.2), so both rates live on one scale.
+    # (Liu et al. 2025, Moonlight, section 2.2), so both rates have the same scale.
     matrices: float
     embeddings: float
     gains: float
     weight_decay: float = 0.0
-    # LoRA's B starts at zero and wants to move faster than A (Hayou et al. 2024, LoRA+).
+    # LoRA's B starts at zero and needs a higher rate than A (Hayou et al. 2024, LoRA+).
     lora_plus: float = 1.0
-    # A value head begins at zero and learns from few numbers: it wants more than the matrices.
+    # A value head starts at zero and learns from few numbers: it needs more than the matrices.
     head: float | None = None
-    # A critic of its own is trained whole, also beside an adapter; at a rate of its own, by AdamW.
+    # A separate critic is fully trained, also with an adapter; at its own rate, by AdamW.
     critic: float | None = None
     momentum: float = 0.95
-    # The second moment is forgotten faster than torch's 0.999, as all large pre-training does.
+    # The second moment decays faster than with torch's 0.999, as in all large pre-training.
     betas: tuple[float, float] = (0.9, 0.95)
 
 
@@ -80,8 +81,8 @@ class Schedule:
 
         scale(step) = min((step + 1) / warmup, 1, (steps - step) / decay)
 
-    The long flat middle makes every point of it a place to start the decay from, so a run can be
-    extended without having known its length.
+    The decay can start from any point of the flat middle, so a run can be extended without knowing
+    its length in advance.
     """
 
     steps: int
@@ -89,14 +90,14 @@ class Schedule:
     decay_steps: int
 
     def __call__(self, step: int) -> float:
-        """What the learning rates are multiplied by at `step`, counted from 0."""
+        """Return the factor of the learning rates at `step`, counted from 0."""
         rising = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
         falling = (self.steps - step) / self.decay_steps if self.decay_steps else 1.0
         return max(min(rising, 1.0, falling), 0.0)
 
 
 class Optimizer:
-    """Masters, float32 gradient sums, and the update. State is keyed by parameter name."""
+    """Master weights, float32 gradient sums, and the update. State is keyed by parameter name."""
 
     def __init__(self, model: nn.Module, rates: Rates, *, muon: bool = True) -> None:
         self.rates = rates
@@ -108,7 +109,7 @@ class Optimizer:
         matrices = [n for n, p in self.masters.items() if _is_block_matrix(n, p)]
         self.muon_names = [n for n in matrices if muon and not self._has_critics_rate(n)]
         self.momenta = {name: torch.zeros_like(self.masters[name]) for name in self.muon_names}
-        self._risen = False  # whether the warm-up is over
+        self._warmed_up = False
         self.adamw = torch.optim.AdamW(
             [
                 {
@@ -151,7 +152,7 @@ class Optimizer:
         ups = [n for n in adapters if ".lora_B." in n]
         heads = [n for n in rest if _is_value_head(n)]
         known = {*matrices, *embeddings, *adapters, *heads}
-        # A group may be empty: a model of matrices alone leaves AdamW nothing.
+        # A group may be empty: a model with only matrices has no parameters for AdamW.
         yield matrices, self.rates.matrices
         yield embeddings, self.rates.embeddings
         yield [n for n in rest if n not in known], self.rates.gains
@@ -163,8 +164,8 @@ class Optimizer:
         master = self.masters[name]
 
         def collect(parameter: Tensor) -> None:
-            """Move a bf16 gradient into the float32 sum as soon as backward has made it."""
-            if parameter.grad is None:  # a kernel has put it into the sum itself
+            """Add a bf16 gradient to the float32 sum as soon as backward has computed it."""
+            if parameter.grad is None:  # a kernel has already added it to the sum
                 return
             if master.grad is None:
                 master.grad = parameter.grad.float()
@@ -179,16 +180,16 @@ class Optimizer:
         return torch.nn.utils.get_total_norm(gradients)
 
     def clip(self, norm: Float[Tensor, ""], limit: float) -> None:
-        """Scale all gradients so that their common norm is at most `limit`."""
+        """Scale all gradients so that their total norm is at most `limit`."""
         torch.nn.utils.clip_grads_with_norm_(list(self.masters.values()), limit, norm)
 
     def step(self, scale: float, warmup_steps: int = 0) -> None:
-        """Update masters with all rates times `scale`, hand them to the model, clear gradients.
+        """Update the masters with all rates times `scale`, copy them to the model, clear gradients.
 
-        Where values train first (PPO's critic), all else warms up from its own first step on.
+        If values train first (PPO's critic), all other parameters warm up from their first step.
         """
         with torch.no_grad():
-            late = min(scale, self._rising(warmup_steps))
+            late = min(scale, self._warmup_factor(warmup_steps))
             self._muon_step(self.rates.matrices * late)
             for group in self.adamw.param_groups:
                 group["lr"] = group["base"] * (scale if group["values"] else late)
@@ -198,20 +199,20 @@ class Optimizer:
                     parameter.copy_(self.masters[name])
         self.clear()
 
-    def _rising(self, warmup_steps: int) -> float:
-        """(steps taken + 1) / warmup_steps of all but values; at least 1 once it has risen."""
-        if self._risen or not warmup_steps:
+    def _warmup_factor(self, warmup_steps: int) -> float:
+        """(steps taken + 1) / warmup_steps of all but values; at least 1 after the warm-up."""
+        if self._warmed_up or not warmup_steps:
             return 1.0
         groups = [g for g in self.adamw.param_groups if g["params"] and not g["values"]]
-        if not groups:  # of matrices alone Muon keeps no count
+        if not groups:  # only matrices, and Muon does not count steps
             return 1.0
         states = [self.adamw.state.get(group["params"][0]) for group in groups]
         taken = max((int(state["step"]) for state in states if state), default=0)
-        self._risen = taken + 1 >= warmup_steps
+        self._warmed_up = taken + 1 >= warmup_steps
         return (taken + 1) / warmup_steps
 
     def step_at_rest(self) -> None:
-        """Do the work of a step at a rate of zero: weights and gradients stay."""
+        """Do the work of a step with learning rate zero: weights and gradients stay unchanged."""
         gradients = {name: master.grad for name, master in self.masters.items()}
         self.step(0.0)
         for name, gradient in gradients.items():
@@ -239,7 +240,7 @@ class Optimizer:
                 master.add_(direction, alpha=-step)
 
     def _updates(self, names: list[str]) -> Float[Tensor, "n rows columns"]:
-        """Nesterov's momenta of matrices alike, each rounded while the processor's cache has it."""
+        """Nesterov momenta of equally shaped matrices, each rounded while it is in the cache."""
         like = self.masters[names[0]]
         updates = like.new_empty((len(names), *like.shape), dtype=compute_dtype(like.device.type))
         momentum = self.rates.momentum
@@ -251,12 +252,12 @@ class Optimizer:
         return updates
 
     def write_back(self) -> None:
-        """Copy the float32 masters into the model, ready to be saved."""
+        """Replace the model's parameters by the float32 masters, for saving."""
         for name, parameter in self.parameters.items():
             parameter.data = self.masters[name].detach()
 
     def load_masters(self, masters: Mapping[str, Tensor]) -> None:
-        """Set masters and model to these weights; moments stay as they are."""
+        """Set masters and model to these weights; moments stay unchanged."""
         with torch.no_grad():
             for name, master in self.masters.items():
                 master.copy_(masters[name])
@@ -267,7 +268,7 @@ class Optimizer:
             master.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Return all state that a resumed run needs, except the masters."""
+        """Return the state that a resumed run needs, except the masters."""
         state = {f"momentum/{name}": buffer for name, buffer in self.momenta.items()}
         for name, master in self.masters.items():
             for key, value in self.adamw.state.get(master, {}).items():
@@ -275,13 +276,13 @@ class Optimizer:
         return state
 
     def restore(self, masters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-        """Continue exactly where `masters` and `state` were saved."""
+        """Restore the exact state of saved `masters` and `state`."""
         self.load_masters(masters)
         with torch.no_grad():
             for name, buffer in self.momenta.items():
                 buffer.copy_(state[f"momentum/{name}"])
         for name, master in self.masters.items():
-            # A fused step wants all of it beside its master, the count of steps too.
+            # A fused step needs all state on the master's device, including the step count.
             saved = {
                 key: state[f"{key}/{name}"].to(master.device, copy=True)
                 for key in ("step", "exp_avg", "exp_avg_sq")
@@ -296,15 +297,15 @@ def _is_embedding(name: str) -> bool:
 
 
 def _is_adapter(name: str) -> bool:
-    """Whether it is part of a LoRA adapter: as thin matrices they are AdamW's, not Muon's."""
+    """Whether it is part of a LoRA adapter: such thin matrices use AdamW, not Muon."""
     return ".lora_" in name
 
 
 def _is_value_head(name: str) -> bool:
-    """Whether it makes the one number of a critic or a reward model."""
+    """Whether it is the scalar head of a critic or a reward model."""
     return name in ("value_head.weight", "score.weight")
 
 
 def _is_block_matrix(name: str, parameter: Tensor) -> bool:
-    beside = _is_embedding(name) or _is_adapter(name) or _is_value_head(name)
-    return parameter.ndim == 2 and not beside
+    excluded = _is_embedding(name) or _is_adapter(name) or _is_value_head(name)
+    return parameter.ndim == 2 and not excluded

@@ -1,4 +1,4 @@
-"""How fast this machine trains a model: measured on the run's own batches, before it is planned."""
+"""The training speed of a model on this machine, measured on the run's own batches."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from groundup.train.batch import B, Batch, LossFunction, Stream
 from groundup.train.device import Compute, prepare
 from groundup.train.optim import Optimizer, Rates
 
-# Micro-batches before the clock counts: the first one compiles and takes memory from the kernel,
-# the second still takes some. Then so many are timed, fewer where they are slow, and more for a
-# long run: a hundredth of it, at most 4 s, so that another program's moment does not decide.
+# Untimed warm-up micro-batches: the first one compiles and allocates memory, the second allocates a
+# little more. Then `_TIMED` are timed, fewer if they are slow, and more for a long run (a hundredth
+# of it, at most 4 s), so that a short burst of another program matters less.
 _WARM, _TIMED, _TIMED_SECONDS = 2, 5, 12.0
 _LONG_SHARE, _LONG_SECONDS = 0.01, 4.0
 _UPDATES = 4
@@ -24,13 +24,13 @@ _UPDATES = 4
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds for the passes of one token and for one optimizer step on this machine."""
+    """Seconds for the passes of one token and for one optimizer update on this machine."""
 
     token: float
     update: float
 
     def tokens_per_second(self, tokens_per_step: float, making: float = 0.0) -> float:
-        """Return tokens per second in steps of this size, of which each takes `making` before."""
+        """Return tokens per second in steps of this size, with `making` seconds before each."""
         return tokens_per_step / (self.token * tokens_per_step + self.update + making)
 
 
@@ -44,11 +44,11 @@ def measure_pace(
     gradient_checkpointing: bool = False,
     minutes: float = 0.0,
 ) -> Pace:
-    """Time the passes of these micro-batches, and steps of the very optimizer at a rate of zero.
+    """Time the passes of these micro-batches, and optimizer steps at a learning rate of zero.
 
-    The run's own batches are to be timed: only their trained tokens reach the head, which is a
-    fifth of a small model's work, and short rows cost little attention. Weights stay as they are.
-    A run of many `minutes` is timed for longer.
+    `batches` should be the run's own: only trained tokens reach the head, which is a fifth of a
+    small model's work, and short rows need little attention. The weights stay unchanged. A run of
+    many `minutes` is timed for longer.
     """
     prepare(model, compute, gradient_checkpointing=gradient_checkpointing)
     model.train()
@@ -60,7 +60,7 @@ def measure_pace(
         start = time.perf_counter()
         total = loss(model, batch.to(device)).total
         total.backward()  # type: ignore[no-untyped-call]
-        float(total.detach())  # a GPU is waited for
+        float(total.detach())  # waits for a GPU
         seconds = time.perf_counter() - start
         if place < _WARM and start - began < _TIMED_SECONDS:
             continue
@@ -69,7 +69,7 @@ def measure_pace(
         if (len(costs) >= _TIMED and spent >= least) or spent > _TIMED_SECONDS:
             break
     updates = list[float]()
-    for _ in range(_UPDATES):  # the first makes the moments
+    for _ in range(_UPDATES):  # the first one creates the moments
         start = time.perf_counter()
         norm = optimizer.gradient_norm()
         optimizer.clip(norm, float(norm) + 1)
@@ -81,7 +81,7 @@ def measure_pace(
 
 
 def random_batches(vocab_size: int, *, context: int, rows: int) -> Iterator[Batch]:
-    """Yields full rows of random tokens, all trained, without end."""
+    """Yields endless batches of full rows of random tokens, all with weight 1."""
     while True:
         ids = torch.randint(3, vocab_size, (rows, context + 1))
         plain = Batch.of(ids[:, :-1])
@@ -95,9 +95,9 @@ def random_batches(vocab_size: int, *, context: int, rows: int) -> Iterator[Batc
 
 
 def micro_batches(stream: Stream[B], model: nn.Module, steps: int | None = None) -> Iterator[B]:
-    """Yield a stream's micro-batches, step after step, without end.
+    """Yield a stream's micro-batches, step after step, endlessly.
 
-    After the `steps` of a run come its first ones again: a stream may have nothing beyond them.
+    After `steps` steps it starts again from the first, since a stream may have no more.
     """
     numbers = itertools.count() if steps is None else itertools.cycle(range(steps))
     return (batch for step in numbers for batch in stream.at(step, model))

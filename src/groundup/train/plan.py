@@ -1,7 +1,7 @@
-"""A training run's plan: everything derived, resolved once, with the reason for each value.
+"""A training run's plan: all derived values, resolved once, with the reason for each.
 
-The first start writes it to plan.json; every later start reads it and measures nothing, so that a
-budget of minutes never becomes a check of the clock and a resumed run takes the very same steps.
+The first start writes it to plan.json. Every later start reads it and measures nothing, so a budget
+of minutes becomes a fixed number of steps and a resumed run takes exactly the same steps.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from groundup.train.optim import Rates, Schedule
 
 # Training takes this share of a stage's minutes; evaluations, samples and saves take the rest.
 TRAINING_SHARE = 0.92
-# A step is saved about this often: what a kill may cost.
+# Seconds between checkpoints, which is the work that a kill may lose.
 SAVE_SECONDS = 60.0
-# What a step takes at least, whatever it computes; and where answers are sampled for it, which
-# takes many times as long as learning from them.
-_LEAST_STEP_SECONDS, _LEAST_ROLLOUT_SECONDS = 0.02, 1.0
-# Of a step's tokens, all are held at once: ids, targets, positions and segments of 8 bytes, weights
-# of 4, and all of them twice while rows are made one batch.
+# Minimum duration of a step, and of a step with rollouts, where sampling takes many times as long
+# as learning.
+_MIN_STEP_SECONDS, _MIN_ROLLOUT_SECONDS = 0.02, 1.0
+# All tokens of a step are in memory: ids, targets, positions and segments take 8 bytes each,
+# weights 4, and everything is held twice while rows become a batch.
 _BYTES_PER_TOKEN = 72
 
 
-# Measured over fifteen shapes, each in a process of its own: what a process holds with Python and
-# torch, and activations against those that a layer is reckoned to keep.
+# Measured over fifteen shapes, each in a separate process: memory of Python and torch, and (below)
+# the measured activations relative to the estimate of a layer's activations.
 _PROCESS_BYTES = 370_000_000
-# What a run took more: its first steps, by the kernels and the optimizer, its first evaluation, and
-# experts, of whatever size.
+# Additional memory of a run: the first steps (kernels and optimizer), the first evaluation, and
+# experts of any size.
 _STEPS_BYTES, _EVALUATION_BYTES, _EXPERTS_BYTES = 60_000_000, 40_000_000, 60_000_000
-# What PPO and GRPO took more in a process of their own, with a model of 2 million parameters.
+# Additional memory of PPO and GRPO in a separate process, with a model of 2 million parameters.
 _SAMPLING_BYTES = 300_000_000
 _KEPT_BY_KERNELS, _KEPT_EAGERLY = 0.85, 1.6
-# Features of a head that the attention kernel takes together (`kernels.attention`), and queries
-# that attention in PyTorch's products does (`lm.attention`).
+# Features of a head per tile of the attention kernel (`kernels.attention`), and queries per block
+# of attention by PyTorch's products (`lm.attention`).
 _TILE, _QUERIES = 32, 128
 
 
 @runtime_checkable  # the tests' import hook checks arguments
 class Shape(Protocol):
-    """The sizes of a model, by Hugging Face's names: what memory and time follow from."""
+    """The sizes of a model that determine memory and time, under Hugging Face's names."""
 
     @property
     def hidden_size(self) -> int: ...
@@ -79,7 +79,7 @@ class Shape(Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """What of a model is trained, and at which rates unless the user says others."""
+    """The trained part of a model, and its default learning rates."""
 
     shape: Shape
     trained_parameters: int
@@ -89,9 +89,9 @@ class Trained:
     why_rates: str
     adapter: str = "none"
     lora_plus: float = 1.0
-    # The peak learning rate of a value head, where there is one.
+    # The peak learning rate of a value head, if there is one.
     head_rate: float | None = None
-    # That of a critic of its own, if not the policy's.
+    # The peak learning rate of a separate critic, if it differs from the policy's.
     critic_rate: float | None = None
 
     @classmethod
@@ -103,14 +103,14 @@ class Trained:
 
     @property
     def head_flops(self) -> float:
-        """The head's part of `flops_per_token`; under an adapter the head's weights are frozen."""
+        """The head's part of `flops_per_token`; with an adapter the head is frozen."""
         width, vocabulary, times = self.shape.products()[-1]
         return (6.0 if self.adapter == "none" else 4.0) * width * vocabulary * times
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """The resolved plan of a run: what `fit` does, with reasons."""
+    """The resolved plan that `fit` follows, with reasons."""
 
     steps: int
     warmup_steps: int
@@ -124,18 +124,18 @@ class TrainPlan:
     compute: Compute
     parameters: int
     flops_per_token: float
-    # FLOP/s of the machine's best products of the model's own shapes: what `peak_share` is of.
+    # Peak FLOP/s of matrix products of the model's shapes; `peak_share` is relative to it.
     peak_flops: float
     tokens_per_second: float | None
     reasons: dict[str, str] = field(default_factory=dict)
     micro_rows: int | None = None
     trained_parameters: int | None = None
     adapter: str = "none"
-    # How a stage lays its data out, where it decides that itself.
+    # The stage's own decisions about its data layout.
     layout: dict[str, float] | None = None
-    # What training was expected to take when it was planned, for the report to compare.
+    # Expected time, memory and disk, which the report compares with the actual ones.
     expected: dict[str, float] | None = None
-    # What of `flops_per_token` is spared for a token that is not trained on.
+    # The part of `flops_per_token` that a token which is not trained on saves.
     head_flops: float = 0.0
 
     @property
@@ -148,17 +148,17 @@ class TrainPlan:
 
     @classmethod
     def from_json(cls, plan: Mapping[str, Any]) -> TrainPlan:
-        """Returns the plan that `to_json` wrote. Raises `UserError` for what is no plan."""
+        """Returns the plan that `to_json` wrote. Raises `UserError` for an invalid plan."""
         known = {name: plan[name] for name in cls.__dataclass_fields__ if name in plan}
         try:
             found = _ADAPTER.validate_python(known)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise UserError(f"plan.json is no plan ({where}: {first['msg']})") from None
+            raise UserError(f"plan.json is not a valid plan ({where}: {first['msg']})") from None
         counts = (found.steps, found.save_every, found.evaluate_every, found.tokens_per_step)
         if min(counts) < 1 or min(found.warmup_steps, found.decay_steps) < 0:
-            raise UserError("plan.json is no plan: steps must be at least 1")
+            raise UserError("plan.json is not a valid plan: steps must be at least 1")
         return found
 
 
@@ -182,11 +182,11 @@ def resolve_plan(
     replays: bool = True,
     reasons: dict[str, str],
 ) -> TrainPlan:
-    """Fill in every value that follows from the settings and the measured speed.
+    """Derive all values from the settings and the measured speed.
 
-    Where a stage does not replay what is there (`replays`), its steps wait for what it samples.
-    For the run's report, `peak_memory` are the bytes that were measured or reckoned, `snapshots`
-    those of a weight in a snapshot (0 without any), and `written` those of its folder so far.
+    A stage without `replays` samples its data, so its steps also wait for sampling. Three values
+    are for the run's report: `peak_memory` in bytes, measured or estimated, `snapshots`, the bytes
+    per weight of a snapshot (0 without snapshots), and `written`, the bytes in its folder so far.
     """
     steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
     reasons = _why_eager(config, compute, trained.shape) | reasons | {"steps": why}
@@ -199,10 +199,10 @@ def resolve_plan(
     save_every = config.save_every
     if save_every is None:
         if tokens_per_second is None:
-            least = _LEAST_STEP_SECONDS if replays else _LEAST_ROLLOUT_SECONDS
-            square = matmul_peak(compute.device, compute.torch_dtype)
-            speed = _expected_speed(trained, square) * compute.processes
-            seconds_per_step = max(least, tokens_per_step / speed)
+            minimum = _MIN_STEP_SECONDS if replays else _MIN_ROLLOUT_SECONDS
+            peak = matmul_peak(compute.device, compute.torch_dtype)
+            speed = _expected_speed(trained, peak) * compute.processes
+            seconds_per_step = max(minimum, tokens_per_step / speed)
         else:
             seconds_per_step = tokens_per_step / tokens_per_second
         save_every = steps_between_saves(seconds_per_step)
@@ -250,14 +250,14 @@ def resolve_plan(
 
 
 def steps_between_saves(seconds_per_step: float) -> int:
-    """Returns after how many steps a run is saved unless the user says otherwise."""
+    """Returns the default number of steps between checkpoints."""
     return max(1, round(SAVE_SECONDS / seconds_per_step))
 
 
 def _expected(
     tokens: int, tokens_per_second: float | None, peak_memory: int, disk: int
 ) -> dict[str, float]:
-    """What a run is expected to take: seconds of training, bytes of memory and of disk."""
+    """Returns the expected seconds of training, and bytes of memory and of disk."""
     expected = {"peak_memory_bytes": float(peak_memory), "disk_bytes": float(disk)}
     if tokens_per_second is not None:
         expected["seconds"] = tokens / tokens_per_second / TRAINING_SHARE
@@ -265,12 +265,12 @@ def _expected(
 
 
 def print_plan(stage: str, plan: TrainPlan) -> None:
-    """Say what will be done and why, before it is done."""
-    some, threads = "", plan.compute.threads
+    """Print the plan and its reasons."""
+    trained, threads = "", plan.compute.threads
     if plan.adapter != "none" and plan.trained_parameters is not None:
-        some = f"{plan.trained_parameters / 1e6:.2f} M of them trained ({plan.adapter}), "
+        trained = f"{plan.trained_parameters / 1e6:.2f} M of them trained ({plan.adapter}), "
     say(
-        f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {some}"
+        f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {trained}"
         f"{counted(plan.steps, 'step')} of {plan.tokens_per_step:,} tokens, "
         f"{plan.compute.dtype} on {plan.compute.device} with "
         f"{counted(threads, 'thread')}, {how_computed(plan.compute)}"
@@ -280,7 +280,7 @@ def print_plan(stage: str, plan: TrainPlan) -> None:
 
 
 def print_outcome(stage: str, plan: TrainPlan, seconds: float, peak_memory: int | None) -> None:
-    """Say what a run took beside what was planned for it."""
+    """Print the time and memory that a run took, next to the planned ones."""
     expected = plan.expected or {}
     took = f"{stage}: took {duration(seconds)}"
     if (planned := expected.get("seconds")) is not None:
@@ -293,25 +293,25 @@ def print_outcome(stage: str, plan: TrainPlan, seconds: float, peak_memory: int 
 
 
 def how_computed(compute: Compute) -> str:
-    """How what stands between matrix products is computed."""
+    """Describe how the operations between matrix products are computed."""
     if compute.kernels != "none":
         return f"by our kernels for {compute.kernels}"
     return "compiled" if compute.compile else "eager"
 
 
 def uses_muon(config: TrainingConfig, trained: Trained) -> bool:
-    """Whether Muon trains the matrices; the thin ones of an adapter are AdamW's."""
+    """Whether Muon trains the matrices; the thin matrices of an adapter use AdamW."""
     return config.optimizer == "muon" and trained.adapter == "none"
 
 
 def expected_minutes(trained: Trained, tokens: int, compute: Compute) -> float:
-    """Returns roughly how long training on so many tokens takes here: does compiling pay?"""
+    """Estimate the minutes of training on `tokens` tokens, to decide whether to compile."""
     peak = matmul_peak(compute.device, compute.torch_dtype)
     return tokens / (_expected_speed(trained, peak) * compute.processes) / 60
 
 
 def _expected_speed(trained: Trained, peak_flops: float) -> float:
-    """Returns roughly the tokens a second of training where matrix products have this peak."""
+    """Estimate the tokens per second of training from the peak of matrix products."""
     recurrent = trained.shape.scores_per_token(1) == 0
     share = RECURRENT_PEAK_SHARE if recurrent else EXPECTED_PEAK_SHARE
     return peak_flops * share / trained.flops_per_token
@@ -325,9 +325,9 @@ def require_resources(
     *,
     only_planned: bool = False,
 ) -> None:
-    """Refuse what would not fit into memory, before anything is allocated.
+    """Raise `UserError` if training would not fit into memory, before anything is allocated.
 
-    Where it is `only_planned`, its settings are those of `groundup plan`.
+    With `only_planned`, the message names the options of `groundup plan`.
     """
     micro_rows = config.micro(context)
     fewer = "--set micro_rows" if only_planned else "--micro-rows"
@@ -360,35 +360,37 @@ def training_memory(
     context: int,
     held: int | None = None,
 ) -> int:
-    """Bytes that training takes at its peak, roughly: weights, optimizer state, activations.
+    """Estimate the peak bytes of training: weights, optimizer state, activations.
 
-    `held` are those that its process has already: data, the model, and what earlier stages left.
+    `held` are the bytes that the process already uses: data, the model, leftovers of earlier
+    stages.
     """
     shape, width = trained.shape, 2 if compute.dtype == "bfloat16" else 4
-    # What is trained has a master and two moments in float32; its gradients come as activations go.
+    # A trained parameter has a master and two moments in float32. Gradients are not counted: they
+    # appear while activations are freed.
     stored = 1 if trained.adapter == "qlora" else width
     state = trained.trained_parameters * 3 * 4 + shape.parameters * stored
-    # The memory of a CUDA device holds tensors alone.
+    # The memory of a CUDA device holds only tensors.
     process = 0 if compute.device == "cuda" else _PROCESS_BYTES
-    if held is not None:  # with the weights or, where a new model is made anew, without
+    if held is not None:  # includes the weights, unless a new model is created later
         process = max(min(process, held), held - shape.parameters * stored)
     return round(state + _activations(config, trained, compute, context) + process)
 
 
 def _activations(config: TrainingConfig, trained: Trained, compute: Compute, context: int) -> float:
-    """Bytes that the passes of a micro-batch take at their peak, roughly."""
+    """Estimate the peak bytes of activations of a micro-batch."""
     shape, width = trained.shape, 2 if compute.dtype == "bfloat16" else 4
-    # Blocks fill the triangle of the scores that are seen.
+    # Attention computes blocks of the causal triangle of scores.
     scores = shape.scores_per_token(context) * min(1.0, (context + _QUERIES) / (2 * context))
     by_kernels = compute.kernels != "none" and scores > 0  # PyTorch computes recurrent networks
     kept = _KEPT_BY_KERNELS if by_kernels else _KEPT_EAGERLY
     block, beside, scratch = kept * shape.activations_per_token(), 0.0, 0
     if by_kernels and shape.position != "alibi" and shape.head_dim % _TILE == 0:
-        # It makes scores again in backward, a thread those of a head at a time.
+        # The kernel recomputes scores in backward, one head at a time in each thread.
         scratch = compute.threads * context * (width * context + (7 * width + 8) * shape.head_dim)
     elif compute.attention == "matmul":
         block += scores
-        if shape.position == "alibi":  # what is added to the scores, of each head its own
+        if shape.position == "alibi":  # the bias of the scores differs between heads
             beside = shape.scores_per_token(context) / 2
     per_token = block * shape.num_hidden_layers + beside
     if config.gradient_checkpointing:
@@ -397,24 +399,24 @@ def _activations(config: TrainingConfig, trained: Trained, compute: Compute, con
 
 
 def run_memory(config: TrainingConfig, trained: Trained, compute: Compute, context: int) -> int:
-    """Bytes that a run's process takes beside `training_memory`, roughly; on a GPU none.
+    """Estimate the bytes of a run's process in addition to `training_memory`; none on a GPU.
 
-    Kernels and optimizer come with the first steps, and what measures a model with the first
-    evaluation, when the activations of training are gone.
+    Kernels and optimizer allocate in the first steps. Evaluation allocates when it first runs,
+    after the activations of training are freed.
     """
     if compute.device == "cuda":
         return 0
     shape = trained.shape
-    has_experts = not shape.compiles and shape.scores_per_token(1) > 0  # else it is recurrent
+    has_experts = not shape.compiles and shape.scores_per_token(1) > 0  # not recurrent
     measuring = max(0.0, _EVALUATION_BYTES - _activations(config, trained, compute, context))
     return round(_STEPS_BYTES + _EXPERTS_BYTES * has_experts + measuring)
 
 
 def sampling_memory(trained: Trained, compute: Compute) -> int:
-    """Bytes that learning from a model's own answers takes beside training, roughly.
+    """Estimate the bytes of learning from sampled answers in addition to training.
 
     The reference is a copy of the policy, or the policy without its adapter. Generation keeps a
-    cache and its compiled products, and the reward model comes when it is first asked.
+    cache and compiled products, and the reward model is loaded on first use.
     """
     width = 2 if compute.dtype == "bfloat16" else 4
     reference = trained.shape.parameters * width if trained.adapter == "none" else 0
@@ -424,30 +426,30 @@ def sampling_memory(trained: Trained, compute: Compute) -> int:
 def training_disk(
     trained: Trained, *, snapshots: int = 0, steps: int | None = None, save_every: int | None = None
 ) -> int:
-    """Bytes that a run writes, roughly: its checkpoints, its snapshots and the model.
+    """Estimate the bytes that a run writes: checkpoints, snapshots and the model.
 
-    While one more is written, there is one checkpoint more than are kept; fewer in a run that ends
-    before it is saved so often. Snapshots have so many bytes a weight, and are kept after steps
-    1, 2, 4, …: sixteen in a run of 33,000 steps, which is reckoned with while nothing is known.
+    While a checkpoint is written, there is one more than are kept; a short run has fewer.
+    `snapshots` are the bytes per weight of a snapshot. Snapshots are kept after steps 1, 2, 4, …:
+    sixteen in a run of 33,000 steps, which is assumed while `steps` is unknown.
     """
     masters_and_moments = 3 * 4
     checkpoints = checkpoint.KEPT + 1
-    if steps is not None and save_every is not None:  # the last step leaves the model alone
+    if steps is not None and save_every is not None:  # the last step writes only the model
         checkpoints = min(checkpoints, (steps - 1) // save_every)
-    kept_on_the_way = 16 if steps is None else steps.bit_length()
-    per_weight = masters_and_moments * checkpoints + kept_on_the_way * snapshots + 4
+    snapshot_count = 16 if steps is None else steps.bit_length()
+    per_weight = masters_and_moments * checkpoints + snapshot_count * snapshots + 4
     return trained.trained_parameters * per_weight
 
 
 def _why_eager(config: TrainingConfig, compute: Compute, shape: Shape) -> dict[str, str]:
-    """The reason, where a run that might have been compiled is not."""
+    """Return the reason if a run that could be compiled is not."""
     if compute.compile or compute.kernels != "none" or config.compile == "off":
         return {}
     if not shape.compiles:
-        return {"compile": "eager, as the work of such layers depends on what they read"}
+        return {"compile": "eager, as the work of such layers depends on their input"}
     if find_compiler() is None:
         return {"compile": "eager, as no C++ compiler is on the PATH; install g++ or clang"}
-    why = f"eager, as compiling pays from {COMPILE_FROM_MINUTES:g} minutes on"
+    why = f"eager, as compiling pays off from {COMPILE_FROM_MINUTES:g} minutes on"
     return {"compile": f"{why}; change with --compile on"}
 
 
@@ -458,7 +460,7 @@ def _steps(
     tokens_per_second: float | None,
     most_passes: float | None,
 ) -> tuple[int, str]:
-    """The number of optimizer steps, and why so many."""
+    """Return the number of optimizer steps and the reason for it."""
     if config.steps is not None:
         return config.steps, "as given"
     if config.minutes is not None and tokens_per_second is not None:
@@ -473,7 +475,7 @@ def _steps(
         )
         if most < steps:
             return max(1, most), (
-                f"{most_passes:g} passes over the data are enough, so that not all of "
+                f"{most_passes:g} passes over the data are enough, so not all of the "
                 f"{duration(60 * config.minutes)} are used; change with --steps"
             )
         return steps, why

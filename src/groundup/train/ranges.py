@@ -1,7 +1,7 @@
-"""The range of every number that a person can set: one table for all settings and options.
+"""The allowed range of every numeric setting and option, in one table.
 
-A range keeps out what can only be a slip, and what would end in a crash, in all memory being taken
-or in a run without an end. It is wide: nothing is refused that somebody with a cluster does.
+A range excludes obvious mistakes and values that would crash, exhaust the memory or never end. It
+is wide enough for anything that is done on a cluster.
 """
 
 from __future__ import annotations
@@ -19,117 +19,116 @@ from pydantic.fields import FieldInfo
 
 from groundup.errors import UserError
 
-# What a seed of torch's and NumPy's generators and a whole number in any JSON reader can hold.
+# The range of seeds of torch and NumPy, and of integers in any JSON reader.
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
-# Numbers that are parts of a whole.
+# Parts of a whole.
 Share = Annotated[float, Ge(0), Le(1)]
 Percent = Annotated[float, Ge(0), Le(100)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 ShareOfRows = Annotated[float, Gt(0), Lt(1)]
 MeasuredShare = Annotated[float, Gt(0), Le(1)]
-# A share of one thing against others, in any unit.
+# Relative weights, in any unit.
 Weight = Annotated[float, Ge(0), Le(1e9)]
 
-# Training. From the time of a single step of a tiny model to a year.
+# Training. From a single step of a tiny model to a year.
 Minutes = Annotated[float, Ge(0.001), Le(525_600)]
-# A thousand steps a second for eleven days; the longest runs in print have a few million.
+# A thousand steps a second for eleven days; the longest published runs have a few million.
 Steps = Annotated[int, Ge(1), Le(1_000_000_000)]
-# Less than a row of a billion is no pass, and a line has been learned by heart long before a
-# million of them.
+# Less than one row in a million is not a pass, and a million passes memorize any text.
 Epochs = Annotated[float, Ge(1e-6), Le(1_000_000)]
-# With 8,192 tokens in each, 30 times the largest batches in print (16 M tokens).
+# With 8,192 tokens in each, 30 times the largest published batches (16 M tokens).
 Rows = Annotated[int, Ge(1), Le(65_536)]
-# AdamW and Muon move each weight by about the rate: 1 is ten times the size of a weight.
+# AdamW and Muon change each weight by about the rate: 1 is ten times the size of a weight.
 LearningRate = Annotated[float, Ge(1e-12), Le(1)]
-# In use are 0 to 0.3; with the largest rate, 10 throws away a weight and more in one step.
+# Usual are 0 to 0.3; at the largest rate, 10 removes more than a whole weight in one step.
 WeightDecay = Annotated[float, Ge(0), Le(10)]
-# A norm that no gradient reaches is how clipping is turned off.
+# A norm that no gradient reaches turns clipping off.
 GradientClip = Annotated[float, Ge(1e-6), Le(1e9)]
-# Each writes a line and a sample; nobody reads more.
+# Each one writes a line and a sample; more are never read.
 Evaluations = Annotated[int, Ge(1), Le(100_000)]
-# The largest servers have some 800; the C library dies of a hundred thousand.
+# The largest servers have about 800; with a hundred thousand the C library crashes.
 Threads = Annotated[int, Ge(1), Le(1024)]
 # The longest contexts that models in use were trained with.
 Context = Annotated[int, Ge(16), Le(1_048_576)]
-# Whoever trains from random weights begins with less, for attention is quadratic in it.
+# Training from random weights starts with less, because attention is quadratic in it.
 FreshContext = Annotated[int, Ge(16), Le(32_768)]
 
-# Parameters and tokens of plans: ten times the largest runs in print.
+# Parameters and tokens of plans: ten times the largest published runs.
 Amount = Annotated[float, Ge(1_000), Le(1e15)]
 
-# A model's shape: twice and more of the deepest and widest transformers in print (1,000 layers in
+# A model's shape: at least twice the deepest and widest published transformers (1,000 layers in
 # DeepNet, 18,432 features in PaLM).
 Depth = Annotated[int, Ge(1), Le(2_000)]
 Width = Annotated[int, Ge(64), Le(65_536)]
 Heads = Annotated[int, Ge(1), Le(1024)]
 PreviousTokenHeads = Annotated[int, Ge(0), Le(1024)]
-# As far as the longest context.
+# Up to the longest context.
 Window = Annotated[int, Ge(1), Le(1_048_576)]
-# Four times the most in print (256 in DeepSeek-V3).
+# Four times the largest published number (256 in DeepSeek-V3).
 Experts = Annotated[int, Ge(1), Le(1024)]
-# The 256 bytes with the control tokens, and what a uint16 can number.
+# From the 256 bytes with control tokens to the ids of a uint16.
 VocabSize = Annotated[int, Ge(320), Le(65_536)]
 SmallVocabSize = Annotated[int, Ge(320), Le(4096)]
 
-# Adapters. No matrix has a higher rank than its smaller side.
+# Adapters. A matrix has at most the rank of its smaller side.
 Rank = Annotated[int, Ge(1), Le(65_536)]
-# In use are one to four times the rank.
+# Usual are one to four times the rank.
 Alpha = Annotated[float, Ge(1e-6), Le(1_000_000)]
-# The paper takes 16; below 1 the matrix that starts at zero is the slower one.
+# The paper uses 16; below 1 the matrix that starts at zero has the lower rate.
 RateRatio = Annotated[float, Ge(0.001), Le(1000)]
-# Alignment. In use are 0.01 to 10 for both.
+# Alignment. Usual are 0.01 to 10 for both.
 Beta = Annotated[float, Ge(1e-6), Le(1000)]
 LossWeight = Annotated[float, Ge(0), Le(1000)]
-# The largest batches in print have some ten thousand answers, of which a few thousand to a prompt.
+# The largest published batches have about ten thousand answers, and a few thousand per prompt.
 Episodes = Annotated[int, Ge(2), Le(1_000_000)]
 GroupSize = Annotated[int, Ge(2), Le(65_536)]
-# In use are 1 to 256.
+# Usual are 1 to 256.
 AnswersEach = Annotated[int, Ge(1), Le(65_536)]
-# In use are 1 to 64; of more, each holds next to nothing.
+# Usual are 1 to 64; with more, each holds next to nothing.
 Minibatches = Annotated[int, Ge(1), Le(65_536)]
-# In use are 0.1 to 0.4.
+# Usual are 0.1 to 0.4.
 ClipRange = Annotated[float, Gt(0), Le(100)]
-# Nats that a policy may be from its reference; at 100 nothing is left of it.
+# KL divergence of a policy from its reference; at 100 nats nothing is left of the reference.
 Nats = Annotated[float, Gt(0), Le(1000)]
-# A part of a run, which may be none of it.
+# A part of a run, possibly none of it.
 SomeIterations = Annotated[int, Ge(0), Le(1_000_000)]
-# A margin between rewards; in use are 0.3 to 5.
+# A margin between rewards; usual are 0.3 to 5.
 Margin = Annotated[float, Ge(0), Le(1000)]
-# A limit of a mean cost or reward: shares of answers, or deviations from what a reward model finds
-# usual, which is 0.
+# A limit of a mean cost or reward: a share of answers, or deviations from a reward model's mean,
+# which is 0.
 Bound = Annotated[float, Ge(-1e6), Le(1e6)]
-# A price of cost, as far as it may move (`align.lagrange`); in print are 0.01 to 10.
+# The range of a Lagrange multiplier (`align.lagrange`); published are 0.01 to 10.
 Multiplier = Annotated[float, Ge(0.01), Le(10)]
-# How fast it moves.
+# The multiplier's learning rate.
 MultiplierRate = Annotated[float, Ge(1e-6), Le(1000)]
-# At a half, labels say nothing.
+# At one half, labels carry no information.
 LabelSmoothing = Annotated[float, Ge(0), Lt(0.5)]
 
-# Data that is made: more would take days and more memory than machines have.
+# Generated data: more would take days and more memory than machines have.
 Megabytes = Annotated[float, Ge(0), Le(1000)]
 MadeRows = Annotated[int, Ge(0), Le(10_000_000)]
 Wordings = Annotated[int, Ge(1), Le(8)]
 
-# Measuring. No held-out set that comes by name is nearly as large as these.
+# Evaluation. No built-in held-out set is nearly as large as these limits.
 Questions = Annotated[int, Ge(1), Le(1_000_000)]
 QuestionsOfSix = Annotated[int, Ge(6), Le(1_000_000)]
 QuestionsOfTwelve = Annotated[int, Ge(12), Le(1_000_000)]
-# Less text than this says nothing of a model; a gigabyte takes days.
+# Less text says nothing about a model; a gigabyte takes days.
 BytesPerSource = Annotated[int, Ge(2_048), Le(1_000_000_000)]
-# Counts of longer n-grams are nearly all 1, and take memory for each.
+# Counts of longer n-grams are nearly all 1, and each takes memory.
 NgramOrder = Annotated[int, Ge(1), Le(10)]
 Examples = Annotated[int, Ge(0), Le(1000)]
-# Each is a model of its own; of a dial one end alone says nothing.
+# Each point trains a model; a sweep needs at least both ends.
 DialPoints = Annotated[int, Ge(2), Le(1000)]
 # Each repeats the whole experiment.
 Repeats = Annotated[int, Ge(1), Le(1000)]
 
-# Ten drawings show no interval, and a hundred thousand one to three digits.
+# Ten samples give no interval; a hundred thousand give three digits.
 Drawings = Annotated[int, Ge(10), Le(100_000)]
 
-# Drawing. Above 100 all tokens of any model are as good as equally likely.
+# Sampling. Above 100 all tokens of any model are almost equally likely.
 Temperature = Annotated[float, Ge(0), Le(100)]
-# No vocabulary in use has more than a quarter of a million.
+# No vocabulary in use has more than a quarter of a million tokens.
 TopK = Annotated[int, Ge(0), Le(1_000_000)]
 TopP = Annotated[float, Gt(0), Le(1)]
 # Beyond these, float32 cannot hold the logits.
@@ -139,23 +138,23 @@ TokenPenalty = Annotated[float, Ge(-2), Le(2)]
 # The longest contexts of any model.
 NewTokens = Annotated[int, Ge(1), Le(10_000_000)]
 TopLogprobs = Annotated[int, Ge(0), Le(1_000_000)]
-# Servers with many GPUs draw some thousands at a time.
+# Servers with many GPUs generate a few thousand at a time.
 BatchSize = Annotated[int, Ge(1), Le(65_536)]
-# What TCP has; 0 is any that is free.
+# TCP ports; 0 is any free one.
 Port = Annotated[int, Ge(0), Le(65_535)]
-# Rows printed for a person to read.
+# Rows to print for reading.
 Shown = Annotated[int, Ge(0), Le(100_000)]
 SamplesShown = Annotated[int, Ge(1), Le(100_000)]
-# Attention is shown in full: of more tokens a page would have hundreds of megabytes.
+# The full attention matrix is shown: for more tokens a page would have hundreds of megabytes.
 TokensSeen = Annotated[int, Ge(1), Le(1024)]
 
-# What file systems allow for a path and for one name in it, in bytes.
+# File systems' limits for a path and for one name in it, in bytes.
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255
 
 
 @dataclass(frozen=True)
 class Range:
-    """Which numbers a setting may be; a bound that is not there is None."""
+    """The allowed numbers of a setting; None is no bound."""
 
     kind: type
     least: float | None = None
@@ -170,7 +169,7 @@ class Range:
         return most is None or (value < most if self.open_most else value <= most)
 
     def rule(self, value: float | None = None) -> str:
-        """What `value` must be, beginning with what it breaks."""
+        """Return the rule for a message, starting with the bound that `value` violates."""
         rules = []
         if self.least is not None:
             rules.append(f"{'more than' if self.open_least else 'at least'} {written(self.least)}")
@@ -182,7 +181,7 @@ class Range:
 
 
 def written(number: float | None) -> str:
-    """A number for a message: whole ones in full, however they are held, unless they are huge."""
+    """Format a number for a message: whole numbers in full, as int or float, unless huge."""
     assert number is not None
     if abs(number) >= 1e20 and isinstance(number, int):
         return f"a number of {len(str(abs(number)))} digits" if number.bit_length() < 9999 else "…"
@@ -192,7 +191,7 @@ def written(number: float | None) -> str:
 
 
 def ranges(annotation: Any, metadata: Sequence[Any] = ()) -> Iterator[Range]:
-    """The range of every number in a type: one of `int | None`, one of `tuple[float, ...]`."""
+    """Yield the range of every number in a type: one for `int | None` or `tuple[float, ...]`."""
     if isinstance(annotation, FieldInfo):
         yield from ranges(annotation.annotation, annotation.metadata)
     elif get_origin(annotation) is Annotated:
@@ -215,7 +214,7 @@ def ranges(annotation: Any, metadata: Sequence[Any] = ()) -> Iterator[Range]:
 
 
 def unbounded(annotation: Any) -> Any:
-    """The type without its bounds, for a parser that would judge them in words of its own."""
+    """Return the type without its bounds, for a parser that would use its own error messages."""
     parts = get_args(annotation)
     if get_origin(annotation) is Annotated:
         kept = [one for one in parts[1:] if not isinstance(one, Ge | Gt | Le | Lt)]
@@ -231,7 +230,7 @@ def unbounded(annotation: Any) -> Any:
 
 
 def check(name: str, value: object, annotation: Any, remedy: str) -> None:
-    """Refuse a value that is out of its type's range, or a path that no file can have."""
+    """Raise `UserError` for a value out of its type's range, or an impossible path."""
     if isinstance(value, tuple | list):
         for one in value:
             check(name, one, annotation, remedy)
@@ -246,21 +245,21 @@ def check(name: str, value: object, annotation: Any, remedy: str) -> None:
 
 
 def check_mixture(mixture: Mapping[str, float | tuple[float, ...]]) -> None:
-    """Raise `ValueError` where the shares, at any of their times, are more than 1 together."""
+    """Raise `ValueError` if the shares, at any of their times, sum to more than 1."""
     each = [one if isinstance(one, tuple) else (one,) for one in mixture.values()]
     if any(sum(shares) > 1 for shares in zip(*each, strict=True)):
-        raise ValueError(f"mixture={mixture} has shares of more than 1 together; give smaller ones")
+        raise ValueError(f"mixture={mixture} has shares that sum to more than 1; lower them")
 
 
 def check_text(name: str, value: str | Path) -> None:
-    """Refuse text that is no UTF-8, and a path that the system cannot look for."""
+    """Raise `UserError` for text that is not UTF-8, and a path that the system cannot open."""
     try:
         encoded = str(value).encode()
     except UnicodeEncodeError as error:
         reads = sys.getfilesystemencoding()
         remedy = "give it as text in UTF-8, and rename a file that is called so"
         if reads != "utf-8":
-            remedy = f"Python reads it as {reads} here: set LC_ALL=C.UTF-8 and unset PYTHONUTF8"
+            remedy = f"Python decodes it as {reads} here: set LC_ALL=C.UTF-8 and unset PYTHONUTF8"
         raise UserError(
             f"{name} is not valid UTF-8 (character {error.start + 1}); {remedy}"
         ) from None
@@ -270,6 +269,6 @@ def check_text(name: str, value: str | Path) -> None:
         raise UserError(f"{name} holds a zero byte, which no path can; leave it out")
     if len(encoded) > _LONGEST_PATH or max(map(len, encoded.split(b"/"))) > _LONGEST_NAME:
         raise UserError(
-            f"{name} has {len(encoded):,} bytes, and a path may have {_LONGEST_PATH:,} with "
-            f"{_LONGEST_NAME} for each name in it; give a shorter one"
+            f"{name} has {len(encoded):,} bytes; a path may have {_LONGEST_PATH:,}, and each name "
+            f"in it {_LONGEST_NAME}; give a shorter one"
         )

@@ -1,8 +1,9 @@
-"""What `groundup doctor` found out about this machine, kept in the cache for later commands.
+"""Settings that `groundup doctor` found for this machine, kept in the cache for later commands.
 
-Only what was measured to gain is in use, and only what changes no bit of a result: the environment
-that a command starts itself anew with. Without a doctor, or on another machine, with another
-processor or PyTorch, the constants of `train.config` hold. Torch-free: it is read before anything.
+Only settings that were measured to be faster are used, and only those that change no bit of a
+result: the environment variables with which a command restarts itself. Without a doctor's record,
+or with another machine, processor or PyTorch, the constants of `train.config` apply. This module
+does not import torch, because it is used before anything else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from groundup.runs.files import read_json_object, write_json
 from groundup.train.config import ENVIRONMENT
 
 SCHEMA = 1
-# What a doctor may set, and to what: anything else in the file is nobody's.
+# The variables that the doctor may set, and their allowed values; others in the file are ignored.
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "GOMP_SPINCOUNT": ("", "1000", "10000", "100000"),
     "GLIBC_TUNABLES": ("", "glibc.malloc.hugetlb=1"),
@@ -29,8 +30,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 def identity() -> dict[str, Any]:
-    """By what a machine is known again: processor, cores, memory to the gigabyte, torch."""
-    # Late: commands that train nothing do without.
+    """Return what identifies a machine: processor, cores, memory to the gigabyte, torch."""
+    # Imported here because commands that do not train do not need them.
     from importlib.metadata import PackageNotFoundError, version
 
     import psutil
@@ -51,7 +52,7 @@ def identity() -> dict[str, Any]:
 
 @cache
 def processor() -> str:
-    """The processor's name; on Linux as /proc/cpuinfo has it."""
+    """Return the processor's name; on Linux from /proc/cpuinfo."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
@@ -63,13 +64,13 @@ def processor() -> str:
 
 
 def record() -> Path:
-    """The file for this very machine: a cache folder may be shared by several."""
+    """Return the file for this machine: several machines may share a cache folder."""
     name = hashlib.sha256(repr(sorted(identity().items())).encode()).hexdigest()[:16]
     return cache_folder() / "machines" / f"{name}.json"
 
 
 def remember(found: Mapping[str, Any]) -> Path | None:
-    """Keep what a doctor found; return the file, or None where it cannot be written."""
+    """Store the doctor's findings; return the file, or None if it cannot be written."""
     path = record()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ def remember(found: Mapping[str, Any]) -> Path | None:
 
 
 def forget() -> bool:
-    """Take back what was found; return whether there was anything."""
+    """Delete the stored findings; return whether there were any."""
     path = record()
     if not path.is_file():
         return False
@@ -89,7 +90,7 @@ def forget() -> bool:
 
 
 def remembered() -> dict[str, Any] | None:
-    """What was found on this machine; None where nothing was, or where it cannot be read."""
+    """Return the findings for this machine; None if there are none or they cannot be read."""
     path = record()
     if not path.is_file():
         return None
@@ -101,10 +102,9 @@ def remembered() -> dict[str, Any] | None:
 
 
 def environment() -> dict[str, str]:
-    """The variables that a command which trains starts itself anew with.
+    """Return the environment variables with which a training command restarts itself.
 
-    Those of `train.config`, with what was chosen here in their place; what was chosen to be left
-    unset is not among them.
+    The doctor's choices replace those of `train.config`; variables that it leaves unset are absent.
     """
     found = remembered() or {}
     chosen = found.get("environment")

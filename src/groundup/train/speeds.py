@@ -1,11 +1,11 @@
-"""What this machine can do at best: products of a model's own shapes, memory, disk.
+"""Peak speeds of this machine: matrix products of a model's own shapes, memory, disk.
 
 A training step of a transformer multiplies for every matrix W (in, out) and tokens X (t, in):
 
     forward X W      data gradient dY Wᵀ      weight gradient Xᵀ dY
 
-Square products of a thousand, by which machines are often judged, say little of these: on some a
-weight gradient has a third of the speed, on others the long products of a head have twice of it.
+Square products of size 1,000, a common benchmark, predict these badly: on some machines a weight
+gradient runs at a third of that speed, on others the large products of a head at twice of it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import torch
 
 from groundup.train.device import best_seconds
 
-# Bytes that are copied: more than caches hold. And blocks of a MiB that are written: more than a
-# disk takes into its own memory at once.
+# Bytes to copy: more than caches hold. Blocks of a MiB to write: more than a disk's own cache takes
+# at once.
 _COPIED, _BLOCKS = 256_000_000, 64
-_ONCE_MORE = 0.15  # seconds for which a product is tried
+_PRODUCT_SECONDS = 0.15  # time to try a product, for all three kinds together
 
 
 @dataclass(frozen=True)
 class Products:
-    """FLOP/s of the products of a step: forward, of data gradients and of weight gradients."""
+    """FLOP/s of the products of a step: forward, data gradients and weight gradients."""
 
     forward: float
     data_gradient: float
@@ -37,52 +37,55 @@ class Products:
 
     @property
     def together(self) -> float:
-        """FLOP/s of all three, one after the other."""
+        """FLOP/s of all three in sequence."""
         return 3 / (1 / self.forward + 1 / self.data_gradient + 1 / self.weight_gradient)
 
 
 def matrices(
     width: int, inner: int, heads: tuple[int, int], vocab_size: int
 ) -> list[tuple[int, int]]:
-    """The matrices (in, out) of a layer and of the head; `heads` are features of q and of k."""
+    """Return the matrices (in, out) of a layer and the head; `heads` are the sizes of q and k."""
     query, key = heads
     layer = [(width, query), (width, key), (width, key), (query, width)]
     return [*layer, (width, inner), (width, inner), (inner, width), (width, vocab_size)]
 
 
 def products(sizes: Sequence[tuple[int, int]], tokens: int, dtype: torch.dtype) -> Products:
-    """Time the products of matrices of these sizes with so many tokens, each at its best."""
+    """Measure the best speed of products of `tokens` tokens with matrices of these sizes."""
     flops = sum(2.0 * tokens * a * b for a, b in sizes)
     seconds = [0.0, 0.0, 0.0]
     timed = dict[tuple[int, int], list[float]]()
     for size in sizes:
         if size not in timed:
             timed[size] = _product_seconds(*size, tokens, dtype)
-        for place, one in enumerate(timed[size]):
-            seconds[place] += one
+        for kind, one in enumerate(timed[size]):
+            seconds[kind] += one
     return Products(*(flops / one for one in seconds))
 
 
 def _product_seconds(a: int, b: int, tokens: int, dtype: torch.dtype) -> list[float]:
     x, weight = torch.randn(tokens, a).to(dtype), torch.randn(b, a).to(dtype)
     dy = torch.randn(tokens, b).to(dtype)
-    found: list[Callable[[], object]] = [
+    works: list[Callable[[], object]] = [
         lambda: x @ weight.T,
         lambda: dy @ weight,
         lambda: dy.T @ x,
     ]
-    return [best_seconds(one, _ONCE_MORE / 3) for one in found]
+    return [best_seconds(work, _PRODUCT_SECONDS / 3) for work in works]
 
 
 def memory_bandwidth() -> float:
-    """Bytes a second that are read and written together when memory beyond caches is copied."""
+    """Measure memory bandwidth in bytes per second, read plus written, beyond the caches."""
     source = torch.zeros(_COPIED // torch.float32.itemsize)
     target = torch.empty_like(source)
     return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), 0.4)
 
 
 def disk_bandwidth(folder: Path) -> float:
-    """Bytes a second that a synced file gets onto the disk of a folder. Raises `OSError`."""
+    """Measure the speed of writing and syncing a file in a folder, in bytes per second.
+
+    Raises `OSError` if it cannot be written.
+    """
     block = os.urandom(1 << 20)
     with tempfile.TemporaryFile(dir=folder) as file:
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""What every training stage does: open its folder, plan, train, measure on the way, keep the model.
+"""The steps of every training stage: open its folder, plan, train, evaluate, save the model.
 
-A stage brings a `Job`: a model, a stream of batches, a loss, a measure and a way to save. Nothing
-here knows which stage it is, and none of them brings a loop of its own.
+A stage provides a `Job`: a model, a stream of batches, a loss, a measure and a way to save. Nothing
+here depends on which stage it is, and no stage has its own loop.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Job(Generic[B, M]):
-    """What one stage trains, on what, how it is measured on the way, and how it is kept.
+    """The model, data, loss, measure and saving of one stage.
 
-    `config` are the stage's settings, with what it decides itself filled in. `model()` gives the
-    model with its first weights, `stream(steps)` the batches of a run of so many steps (None while
-    only the speed is measured). `evaluate(model, step)` returns what is measured at a step, and
-    `save(model, plan)` writes the model folder, with the `steps` that its weights took.
+    `config` has the stage's settings, with its own decisions filled in. `model()` returns the model
+    with its initial weights, `stream(steps)` the batches of a run of `steps` steps (None while only
+    the speed is measured). `evaluate(model, step)` returns the metrics at a step. `save(model,
+    plan)` writes the model folder; `plan.steps` is the number of steps that its weights took.
     """
 
     config: TrainingConfig
@@ -76,29 +76,29 @@ class Job(Generic[B, M]):
     loss: LossFunction[B]
     evaluate: Callable[[M, int], dict[str, Any]]
     save: Callable[[M, TrainPlan], None]
-    # Tokens of a row at most, and rows in one pass over the data.
+    # The most tokens in a row, and the rows in one pass over the data.
     context: int
     rows_per_epoch: int
-    # The model's config.json, as the plan keeps it.
+    # The model's config.json, which is written to the plan.
     model_config: Mapping[str, Any]
-    # Tokens that a step reads on average; all that its rows can hold, unless the stage knows.
+    # Average tokens of a step (default: as many as its rows can hold).
     tokens_per_step: int | None = None
-    # Minutes that would make more passes over the data than these are not used up.
+    # The most passes over the data that a budget of minutes is used for.
     most_passes: float | None = None
-    # Passes over what so many steps read most often, where parts of the data are read unequally.
+    # Passes over the most-read part of the data in a number of steps, if parts are read unequally.
     passes: Callable[[int], float] | None = None
-    # What the stage decided itself about its data, and why, for the plan.
+    # The stage's own decisions about its data, with reasons, for the plan.
     layout: dict[str, float] | None = None
     reasons: dict[str, str] = field(default_factory=dict)
-    # Called with the plan before the first step, to tell what follows from it.
+    # Called with the plan before the first step, to report its consequences.
     announce: Callable[[TrainPlan], None] = lambda plan: None
-    # Seconds that making a step's batches takes where training on a token takes so many.
+    # Seconds to make a step's batches, given the seconds of training on one token.
     making: Callable[[float], float] = lambda seconds: 0.0
     evaluates_first: bool = False
-    # Steps at which it is measured beside those of the plan.
+    # Steps with an evaluation in addition to the plan's.
     evaluates_at: Sequence[int] = ()
     snapshots: bool = False
-    # Whether a first batch can be had without training: to compare the fast model with the plain.
+    # Whether a first batch exists without training, to compare the fast model with the plain one.
     replays: bool = True
 
 
@@ -108,12 +108,12 @@ def run_stage(
     parents: Mapping[str, Path],
     prepare_job: Callable[[Run], Job[B, M]],
 ) -> Path:
-    """Run the training stage of this name, or find it finished; return its run folder.
+    """Run the training stage of this name unless it is finished; return its run folder.
 
-    `parents` are the folders that it reads, by what they are. Raises `UserError` for settings,
-    data or a folder that cannot be used.
+    `parents` are the folders that it reads, by role. Raises `UserError` for settings, data or a
+    folder that cannot be used.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -124,22 +124,22 @@ def run_stage(
             return run.folder
         try:
             job = prepare_job(run)
-            prepared = time.perf_counter() - begun
+            prepared = time.perf_counter() - started
             plan = make_plan(run, job)
             if _forecasting.get():
                 raise _Planned(_forecast(job, plan, prepared))
             job.announce(plan)
             return train(run, job, plan)
         finally:
-            use_kernels("none")  # what comes after in this process computes as it does alone
+            use_kernels("none")  # later code in this process must not depend on this stage
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would take, from its plan and a few seconds of measurement.
+    """The estimated time of a run, from its plan and a few seconds of measurement.
 
-    `preparing` are seconds until it is planned, `training` of all steps, `evaluating` and `saving`
-    of what stands between them. `passes` are those over the part of the data that is read most.
+    All times are in seconds: `preparing` until the plan is made, `training` for all steps, and
+    `evaluating` and `saving` between them. `passes` are passes over the most-read part of the data.
     """
 
     plan: TrainPlan
@@ -158,9 +158,9 @@ class Forecast:
 
 
 def forecast(start: Callable[[], object]) -> Forecast:
-    """Plan the stage that `start` would run, and measure; nothing is trained.
+    """Plan the stage that `start` would run and estimate its time; nothing is trained.
 
-    Its folder must be one to throw away. Raises `UserError` for a stage that cannot be told before.
+    Its folder must be disposable. Raises `UserError` for a stage that cannot be estimated.
     """
     token = _forecasting.set(True)
     try:
@@ -173,7 +173,7 @@ def forecast(start: Callable[[], object]) -> Forecast:
 
 
 class _Planned(Exception):
-    """A stage is planned, and that was all that was asked for."""
+    """Ends a stage after planning, when only a forecast was requested."""
 
     def __init__(self, found: Forecast) -> None:
         super().__init__("planned")
@@ -181,21 +181,21 @@ class _Planned(Exception):
 
 
 _forecasting: ContextVar[bool] = ContextVar("forecasting", default=False)
-# Bytes a second of a checkpoint that is hashed, written and synced.
+# Speed of hashing, writing and syncing a checkpoint, in bytes per second.
 _SAVE_SPEED = 3e8
 
 
 def _forecast(job: Job[B, M], plan: TrainPlan, prepared: float) -> Forecast:
-    """What the planned steps, evaluations and checkpoints take together."""
+    """Estimate the time of the planned steps, evaluations and checkpoints."""
     assert plan.tokens_per_second is not None
     model = job.model()
     prepare(model, plan.compute, gradient_checkpointing=job.config.gradient_checkpointing)
     model.eval()
     each = []
-    for _ in range(2):  # the first loads and allocates what the others find
-        begun = time.perf_counter()
+    for _ in range(2):  # the first evaluation also loads and allocates
+        started = time.perf_counter()
         job.evaluate(model, 0)
-        each.append(time.perf_counter() - begun)
+        each.append(time.perf_counter() - started)
     evaluations = -(-plan.steps // plan.evaluate_every) + job.evaluates_first
     parameters = plan.trained_parameters or plan.parameters
     saves = (plan.steps - 1) // plan.save_every
@@ -218,8 +218,8 @@ def _forecast(job: Job[B, M], plan: TrainPlan, prepared: float) -> Forecast:
 
 
 def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
-    """Return the run's plan: as it was written on an earlier start, else resolved and written."""
-    # Needed by a run that begins, not by whoever imports a stage.
+    """Return the run's plan: read from an earlier start, or else resolved and written."""
+    # Imported here because only a starting run needs them.
     from groundup.train.faithful import agrees_with_plain, in_pytorch
     from groundup.train.pace import measure_pace, micro_batches
 
@@ -263,8 +263,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         speed = peak = None
         if _forecasting.get() and not job.replays:
             raise UserError(
-                f"{run.stage} learns from what its model answers on the way, which cannot be timed "
-                "before; plan the stages before it"
+                f"{run.stage} learns from answers that its model samples during training, which "
+                "cannot be timed in advance; plan the stages before it"
             )
         if _forecasting.get() or (config.steps is None and config.minutes is not None):
             model = job.model()
@@ -318,7 +318,7 @@ def _compute(
 
 
 def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
-    """Train by the plan, evaluating on the way, and leave in the run's folder what the job saves.
+    """Train by the plan, evaluate on the way, and save the model into the run's folder.
 
     With `patience` the job's held-out measure decides when to end and which weights are kept.
     """
@@ -329,11 +329,11 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
     early_stopping = EarlyStopping(run, optimizer, config)
     with ranks.rank_zero_first():
         if run.repairs and config.patience is not None and not early_stopping.path.exists():
-            # Its best weights went when it was finished, and only the first step finds them again.
+            # The best weights were deleted when it finished; only training again recovers them.
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
     def after_step(step: int, last: bool) -> bool:
-        """Evaluate when it is time; return whether training ends here."""
+        """Evaluate if due; return whether training ends here."""
         if job.snapshots and run.writes and _is_power_of_two(step):
             _write_snapshot(run.folder / "snapshots" / f"step-{step}", model)
         due = step % plan.evaluate_every == 0 and (step > 0 or job.evaluates_first)
@@ -341,20 +341,20 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
         if not (last or due):
             return False
         _require_finite(run, optimizer, step)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         model.eval()
         found = job.evaluate(model, step)
         model.train()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         run.log("metrics.jsonl", kind="evaluation", step=step, seconds=seconds, **found)
         return ranks.broadcast_flag(run.writes and early_stopping.ends_training(step))
 
     resumed = checkpoint.newest(run.folder / "checkpoints") is not None
-    stream, begun = job.stream(plan.steps), time.perf_counter()
+    stream, started = job.stream(plan.steps), time.perf_counter()
     step = fit(model, stream, job.loss, optimizer, run, plan, after_step, seed=config.seed)
     ranks.destroy()
     stop = Interrupted(
-        f"stopped; {run.folder} is finished, and the same command goes on from there.",
+        f"stopped; {run.folder} is finished, and the same command continues from there.",
         run.stopped_by,
     )
     if not run.writes:
@@ -369,13 +369,13 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
     last_good = checkpoint.newest(run.folder / "checkpoints")
     parameters = plan.trained_parameters or plan.parameters
     checkpoint.require_space(run.folder, 4 * parameters, "the finished model", last_good)
-    # What is kept has learned for as long as it was trained, which may end before the plan does.
+    # The saved plan has the steps that the kept weights took, which may be fewer than planned.
     job.save(model, replace(plan, steps=facts.get("best_step", step)))
-    if not resumed:  # else a part of it was not seen here
-        facts["seconds"] = time.perf_counter() - begun
+    if not resumed:  # a resumed run did not time its first part
+        facts["seconds"] = time.perf_counter() - started
         print_outcome(run.stage, plan, facts["seconds"], facts["peak_memory_bytes"])
     run.finish(step=step, steps=plan.steps, **facts)
-    # Not before: a run that is killed while it saves needs them once more.
+    # Deleted last: a run that is killed while it saves needs them again.
     early_stopping.path.unlink(missing_ok=True)
     if run.stopped_by:
         raise stop
@@ -383,11 +383,11 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
 
 
 def _require_finite(run: Run, optimizer: Optimizer, step: int) -> None:
-    """Weights that are no numbers cannot be measured, and must not be kept as a model."""
+    """Raise `UserError` for non-finite weights, which cannot be evaluated and must not be saved."""
     for name, master in optimizer.masters.items():
         if not bool(torch.isfinite(master.detach()).all()):
             raise UserError(
-                f"{run.stage}, step {step}: weights of {name} are infinite or not numbers; the run "
+                f"{run.stage}, step {step}: weights of {name} are infinite or NaN; the run "
                 "diverged: start again with a lower learning rate and another --out"
             )
 
@@ -397,7 +397,7 @@ def _is_power_of_two(step: int) -> bool:
 
 
 def _write_snapshot(folder: Path, model: nn.Module) -> None:
-    """Weights alone, in the compute type, for whoever wants to watch a head form."""
+    """Write weights only, in the compute dtype, for studying how the model develops."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = dict(model.named_parameters())
     checkpoint.write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
