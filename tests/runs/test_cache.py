@@ -24,7 +24,7 @@ def test_a_user_without_a_home_is_asked_for_a_place(
     if home:
         monkeypatch.setenv("HOME", home)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no home .*; set GROUNDUP_CACHE to a folder that can be"):
+    with pytest.raises(UserError, match=r"no home .*; set GROUNDUP_CACHE to a writable folder"):
         cache_folder()
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     assert cache_folder() == tmp_path / "cache"

@@ -84,7 +84,7 @@ def test_under_autocast_the_loss_is_that_of_the_rounded_states() -> None:
 def test_second_derivatives_are_refused() -> None:
     """Some would be left out, and nobody would know."""
     total = linear_cross_entropy(*problem(9))
-    with pytest.raises(RuntimeError, match=r"first derivatives alone.*logits\(batch\)"):
+    with pytest.raises(RuntimeError, match=r"only first derivatives.*logits\(batch\)"):
         total.backward(create_graph=True)  # type: ignore[no-untyped-call]
 
 

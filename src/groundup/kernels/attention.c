@@ -2,24 +2,24 @@
 
        S = Q K^T / sqrt(d)    P = softmax(S)    O = P V    L_i = log sum_j e^S_ij
 
-   Of an upstream gradient dO, with D_i = sum over features of dO_i O_i:
+   With an upstream gradient dO and D_i = sum over features of dO_i O_i:
 
        dV = P^T dO    dP = dO V^T    dS = P (dP - D)    dQ = dS K / sqrt(d)    dK = dS^T Q / sqrt(d)
 
-   and P = e^(S - L) is made once more. Query i sees the keys from first[i] to i: of its document, and
-   of its window. 32 queries meet 32 keys at a time, and blocks in which nothing is seen are left out.
-   A unit of work is a row and a key head with the query heads that share it; no sum depends on the
-   number of threads. */
+   and P = e^(S - L) is recomputed. Query i sees the keys from first[i] to i, which are those of its
+   document and window. Blocks have 32 queries and 32 keys, and fully masked blocks are skipped. A unit
+   of work is a row and a key head with the query heads that share it; no sum depends on the number of
+   threads. */
 #include "tiles.h"
 
 enum { BLOCK = 32 };
 
 typedef struct {
     int64_t rows, heads, kv_heads, time, size; /* size: features of a head, a multiple of 32 */
-    const int32_t *first;                      /* (rows, time), rising within a row */
+    const int32_t *first;                      /* (rows, time), nondecreasing within a row */
 } Shape;
 
-typedef struct { /* (rows, heads, time, size) with features side by side */
+typedef struct { /* (rows, heads, time, size) with contiguous features */
     number *at;
     int64_t row, head, time;
 } Heads;
@@ -28,13 +28,13 @@ INLINE Rows of_head(Heads x, int64_t row, int64_t head, int64_t time) {
     return (Rows){x.at + row * x.row + head * x.head, x.time, time};
 }
 
-/* The tiles of K^T, for products over features: (blocks of 16 keys, size / 32) of them. */
+/* The tiles of K^T for products over features, in shape (blocks of 16 keys, size / 32). */
 static void keys_by_features(number *to, Rows x, int64_t blocks, int64_t size) {
     for (int64_t b = 0; b < 2 * blocks; b++)
         for (int64_t s = 0; s < size; s += 32, to += TILE) right_by_columns(to, x, 16 * b, s);
 }
 
-/* The tiles for products over keys or queries: (blocks of 32, size / 16) of them. */
+/* The tiles for products over keys or queries, in shape (blocks of 32, size / 16). */
 static void by_tokens(number *to, Rows x, int64_t blocks, int64_t size, int left) {
     for (int64_t b = 0; b < blocks; b++)
         for (int64_t n = 0; n < size; n += 32, to += 2 * TILE)
@@ -48,13 +48,14 @@ static void copy_rows(number *to, Rows x, int64_t count, int64_t size) {
             memcpy(to + i * size + j, row_of(x, i, j), 32 * sizeof(number));
 }
 
-/* 32 queries with 32 keys: Q K^T from rows of Q and tiles of K^T. */
+/* Q K^T of 32 queries and 32 keys, from rows of Q and tiles of K^T. */
 INLINE void scores(float *to, int64_t row, const number *q, const number *keys, int64_t size) {
     int64_t steps = size / 32;
     product(to, row, (Left){q, size, 16 * size, 32}, (Right){keys, steps * TILE, TILE}, steps, 0);
 }
 
-/* The softmax of a query's scores over keys from `from` to `to`, times its sum; the largest score. */
+/* The unnormalized softmax of a query's scores over keys from `from` to `to`, and its sum; returns the
+   largest score. */
 INLINE float softmax(float *scores, number *weights, int64_t from, int64_t to, int64_t first,
                      int64_t last, float scale, float *sum) {
     floats most = all(-INFINITY), sums = all(0);
@@ -136,8 +137,8 @@ void attention(Heads q, Heads k, Heads v, Shape shape, Heads out, float *log_sum
     }
 }
 
-/* 32 queries with 32 keys: P and dS, as right factors of sums over queries, and dS in rows too. Where
-   every query sees all of the keys, `whole`, nothing is asked. */
+/* P and dS of 32 queries and 32 keys, as right factors of sums over queries, and dS also in rows. With
+   `whole`, every query sees all of the keys and no mask is applied. */
 INLINE void probabilities(int whole, const float *s, const float *dp, const float *log_sums, const float *dots,
                           const int32_t *first, int64_t query, int64_t key, int64_t count,
                           float scale, number *p_tiles, number *ds_tiles, number *ds_rows, int64_t row) {
@@ -162,7 +163,7 @@ INLINE void probabilities(int whole, const float *s, const float *dp, const floa
         }
 }
 
-/* (size, padded) of float32 as rows of tokens. */
+/* Write a float32 array (size, padded) as rows of tokens. */
 static void write_transposed(Rows to, const float *from, int64_t padded, int64_t size) {
     for (int64_t token = 0; token < to.count; token += LANES)
         for (int64_t n = 0; n < size; n += LANES) {

@@ -1,9 +1,9 @@
-"""Pages in C as a library, compiled by the system's own compiler.
+"""Compiles C files into a shared library with the system's compiler.
 
-They are compiled once, which takes a few seconds, and kept in the cache folder, under names that
-end in their hashes: a process that runs half a library is killed. One that another user may have
-written there is not loaded. Where there is no compiler all goes on without them, in PyTorch's own
-words, and one line says so.
+Compiling takes a few seconds and is done once. The library is kept in the cache folder, under a
+name that ends in its hash, because loading an incomplete library would crash the process. A library
+that another user may have written is not loaded. Without a compiler plain PyTorch is used, and one
+line says so.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from pathlib import Path
 
 import torch
 
-# Without them loops with conditions or conversions are not computed in vectors.
+# Without these flags, loops with conditions or conversions are not vectorized.
 _VECTORS = ("-fno-math-errno", "-fno-trapping-math")
 _COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", *_VECTORS)
-# Seconds for one page, which takes a few where nothing else runs.
+# Seconds to compile one file, which takes a few on an idle machine.
 _TIMEOUT = 600
 
 
 def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
-    """Load these pages as one library, compiled for this processor unless it is in the cache.
+    """Load these C files as one library, compiled for this processor unless it is in the cache.
 
-    Headers among them are what the others include. Returns None where it cannot be had.
+    `pages` includes the headers. Returns None if the library cannot be built.
     """
     try:
         found = _library(pages, flags)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        _tell(_reason(error))
+        _warn(_reason(error))
         return None
-    # Clang's threads would spin until the next call, where PyTorch's are to compute meanwhile.
+    # Clang's threads would spin until the next call and slow down PyTorch's threads.
     if hasattr(found, "kmp_set_blocktime"):
         found.kmp_set_blocktime(0)
     return found
@@ -62,7 +62,7 @@ def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
     if not private and (facts := folder.stat()).st_uid == _user():
         folder.chmod(facts.st_mode & 0o755)
         private = True
-    # A compiler that is gone has left what it made.
+    # Libraries of a compiler that was removed stay usable.
     known = folder.glob(f"{made if any(programs) else name}-*.so") if private else ()
     for file in sorted(known, key=lambda path: path.stat().st_mtime, reverse=True):
         with contextlib.suppress(OSError):
@@ -83,7 +83,7 @@ def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what a compiler that was killed has left: nobody compiles for so long."""
+    """Remove the files of killed compilers, which are older than any running one."""
     for aside in folder.glob(f"{tempfile.gettempprefix()}*"):
         with contextlib.suppress(OSError):
             if time.time() - aside.stat().st_mtime > 2 * _TIMEOUT:
@@ -91,20 +91,20 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether this user or root alone may have written it."""
+    """Whether only this user or root may have written it."""
     facts = path.stat()
     return facts.st_uid in (0, _user()) and not facts.st_mode & 0o022
 
 
 def _user() -> int:
-    return os.getuid() if hasattr(os, "getuid") else 0  # as files on Windows have it
+    return os.getuid() if hasattr(os, "getuid") else 0  # the owner of all files on Windows
 
 
 def _link(command: Sequence[str], new: Path) -> None:
-    """Link a library with PyTorch's own threads, for a second set of them fights with the first.
+    """Link a library with PyTorch's OpenMP, because two thread pools would compete.
 
-    Where PyTorch has none that the compiler knows how to call (GNU's and clang's differ), with the
-    compiler's. One that does not load is not kept.
+    If the compiler cannot use PyTorch's (GNU's and clang's differ), it is linked with the
+    compiler's own. A library that does not load is linked again.
     """
     ours = sorted(Path(torch.__file__).parent.glob("lib/libgomp*"))[:1]
     for openmp in (*ours, "-fopenmp"):
@@ -122,27 +122,27 @@ def _run(command: Sequence[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT)
 
 
-# Why there is no library, of each that was asked for in vain.
+# The reason for each library that could not be built.
 _reasons: list[str] = []
 
 
 def why_none() -> str | None:
-    """Why this process has no pages in C; None where it has them, or did not ask."""
+    """Return why this process has no C kernels; None if it has them or did not need them."""
     return _reasons[0] if _reasons else None
 
 
 @functools.cache
-def _tell(reason: str) -> None:
-    """Say once, and not among what is printed for programs, that there are no pages in C."""
+def _warn(reason: str) -> None:
+    """Report once on standard error that there are no C kernels."""
     from groundup.runs import ranks
 
     _reasons.append(reason)
     if ranks.is_first():
-        print(f"groundup goes on without its kernels in C, more slowly: {reason}", file=sys.stderr)
+        print(f"groundup continues without its C kernels, more slowly: {reason}", file=sys.stderr)
 
 
 def _reason(error: Exception) -> str:
-    """Why there are none, and the remedy."""
+    """Describe why the library could not be built, and the remedy."""
     from groundup.runs.cache import cache_folder
     from groundup.runs.files import in_words
 
@@ -159,8 +159,8 @@ def _reason(error: Exception) -> str:
         return f"{error.cmd[0]!r} took more than {_TIMEOUT} seconds; {remedy}"
     if isinstance(error, subprocess.CalledProcessError):
         lines = error.stderr.decode(errors="replace").splitlines()
-        said = next((line for line in lines if "error" in line.lower()), "")
-        why = said if 0 < len(said) <= 200 else f"exit code {error.returncode}"
+        message = next((line for line in lines if "error" in line.lower()), "")
+        why = message if 0 < len(message) <= 200 else f"exit code {error.returncode}"
         return f"{error.cmd[0]!r} cannot compile them ({why}); {remedy}"
     return f"CC={os.environ['CC']!r} cannot be read ({error}); {remedy}"
 
@@ -170,7 +170,7 @@ def _hash(identity: object) -> str:
 
 
 def _program(word: str) -> tuple[str, int, int] | None:
-    """Path, size and time of a program, by which an updated one is known."""
+    """Return a program's path, size and modification time, which identify its version."""
     if (found := shutil.which(word)) is None:
         return None
     path = Path(found).resolve()
@@ -179,13 +179,13 @@ def _program(word: str) -> tuple[str, int, int] | None:
 
 
 def _processor() -> str:
-    """What `-march=native` depends on: a cache may be shared by several machines."""
+    """Return what `-march=native` depends on, because several machines may share a cache."""
     return " ".join(sorted(cpu_flags())) or f"{platform.machine()} {platform.processor()}"
 
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """What the processor can do, by Linux's names; nothing where Linux is not."""
+    """Return the processor's features by Linux's names; empty on other systems."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

@@ -1,4 +1,4 @@
-/* Next-token cross-entropy of rows of logits, and at once its gradient in their place.
+/* Next-token cross-entropy of rows of logits, which are overwritten by its gradient.
 
        loss = w (log sum_j e^(x_j - m) + m - x_t)        m = max x, t the target, w its weight
        dx   = w (softmax(x) - onehot(t)) */

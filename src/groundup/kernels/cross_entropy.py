@@ -1,5 +1,4 @@
-"""Cross-entropy of rows of logits and its gradient in their place: the equations of
-`cross_entropy.c`."""
+"""Cross-entropy of logits with its gradient in place; `cross_entropy.c` has the equations."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from groundup.kernels.library import call, in_use
 
 
 def supports(logits: Float[Tensor, "rows vocab"]) -> bool:
-    """Whether the kernel computes with these."""
+    """Whether the kernel supports these logits."""
     return in_use(logits) and logits.is_contiguous() and logits.shape[1] % 16 == 0
 
 
@@ -20,10 +19,10 @@ def cross_entropy_(
     targets: Int[Tensor, " rows"],
     weights: Float[Tensor, " rows"],
 ) -> Float[Tensor, ""]:
-    """The weighted loss; `logits` become its gradient with respect to them.
+    """Return the weighted loss and overwrite `logits` by their gradient.
 
-    Raises `IndexError`, as torch's does, for a target outside the vocabulary: the kernel would read
-    and write beside the logits.
+    Raises `IndexError`, like torch, for a target outside the vocabulary, because the kernel would
+    access memory outside the logits.
     """
     rows, vocabulary = logits.shape
     if rows:

@@ -1,7 +1,7 @@
-"""Where kernels leave the gradients of weights: in the float32 sums of the optimizer.
+"""Kernels add the gradients of weights directly to the optimizer's float32 sums.
 
-Autograd hands a bfloat16 weight a bfloat16 gradient, which is rounded, written, read again and
-added to the sum. A kernel that has the gradient in float32 adds it to the sum itself.
+Autograd gives a bfloat16 weight a bfloat16 gradient, which is rounded, written, read again and
+added to the sum. A kernel has the gradient in float32 and adds it to the sum itself.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from torch import Tensor
 
 from groundup.kernels.library import call, in_use
 
-# Tokens that the kernel takes at a time.
+# Tokens that the kernel processes at a time.
 _CHUNK = 256
 
 
 def sum_into(parameter: Tensor, master: Tensor | None) -> None:
-    """From now on kernels add the gradient of `parameter` to `master.grad`; None ends that.
+    """Make kernels add the gradient of `parameter` to `master.grad`; None turns this off.
 
-    Meanwhile gradients are asked for by `backward` alone: `torch.autograd.grad` gives None for such
-    a parameter, and adds to the sum all the same.
+    Gradients must then be computed by `backward`: `torch.autograd.grad` returns None for such a
+    parameter and still adds to the sum.
     """
     parameter.__dict__["master"] = master
 
 
 def master_of(parameter: Tensor) -> Tensor | None:
-    """The float32 tensor to whose gradient that of a parameter belongs, while kernels are used.
+    """Return the master whose gradient kernels add to; None without kernels.
 
-    None where a hook of the parameter, other than the optimizer's own, is to see its gradient.
+    It is also None if the parameter has a hook other than the optimizer's, which must see its
+    gradient.
     """
     others = len(parameter._post_accumulate_grad_hooks or ()) > 1
     if not in_use(parameter) or parameter._backward_hooks or others:
@@ -38,7 +39,7 @@ def master_of(parameter: Tensor) -> Tensor | None:
 
 
 def accumulate(dtype: torch.dtype, master: Tensor | None, gradient: Tensor) -> Tensor | None:
-    """Add a float32 gradient to the sum, or return it for autograd in the weight's type."""
+    """Add a float32 gradient to the sum, or return it for autograd in the weight's dtype."""
     if master is None:
         return gradient.to(dtype)
     if master.grad is None:
@@ -59,7 +60,7 @@ def accumulate_product(
     if total is not None:
         add_product(total, dy, x)
         return None
-    new = torch.empty if len(x) else torch.zeros  # of no tokens the kernel writes nothing
+    new = torch.empty if len(x) else torch.zeros  # without tokens the kernel writes nothing
     total = new(dy.shape[1], x.shape[1], dtype=torch.float32)
     _add_product(total, dy, x, adds=False)
     if master is None:
@@ -80,7 +81,7 @@ def add_product(
 
 
 def _add_product(total: Tensor, dy: Tensor, x: Tensor, *, adds: bool) -> None:
-    if dy.dtype == total.dtype:  # PyTorch's product has nothing to round
+    if dy.dtype == total.dtype:  # PyTorch's product needs no rounding
         total.addmm_(dy.T, x, beta=int(adds))
         return
     out, width = total.shape

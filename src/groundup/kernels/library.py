@@ -1,15 +1,13 @@
-"""The kernels of training as one library, and whether they are in use.
+"""The training kernels as one compiled library, and the switch that turns them on.
 
-Each is a step of a small transformer, written in C, forward and backward, with its equation on its
-own page. A page is compiled for the numbers that a processor computes in (`vectors.h`): bfloat16,
-whose products AMX makes by tiles (`tiles.h`), or float32, where there is AVX2. PyTorch's own words
-for the same stand where they are called: they are what is computed on other devices and where there
-is no compiler, and the tests compare the two.
+Each kernel is an operation of a small transformer in C, forward and backward, in a file with its
+equation. The files are compiled for the processor's number type (`vectors.h`): bfloat16, with
+products in AMX tiles where available (`tiles.h`), or float32 with AVX2. Each caller also has the
+plain PyTorch code, which runs on other devices and without a compiler; the tests compare the two.
 
-Products of a whole matrix stay PyTorch's. What is gained lies between them: one pass over memory
-for several steps, and scores that never leave the cache. In bfloat16 it is more: numbers rounded by
-the processor instead of by many instructions, and gradients of matrices summed into float32 where
-they arise.
+Large matrix products are left to PyTorch. The kernels save time between them: one pass over memory
+for several operations, and attention scores that never leave the cache. In bfloat16 they also round
+in hardware instead of by many instructions, and sum gradients of matrices directly into float32.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ from torch import Tensor
 from groundup.errors import UserError
 from groundup.kernels.compiler import compiled, cpu_flags
 
-# By what the products of the kernels are made; `none`: PyTorch alone.
+# The instruction set of the kernels' products; `none` is PyTorch alone.
 Kernels = Literal["none", "avx2", "avx512_bf16", "amx"]
 
-# Set to one of these, it decides which kernels runs that begin have; `none` is the plain path.
+# Environment variable that selects the kernels of new runs; `none` selects plain PyTorch.
 VARIABLE = "GROUNDUP_KERNELS"
-# oneDNN's own, the second by its older name: the most that a processor may be used as.
+# oneDNN's variable that limits the instruction set, and its older name.
 ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _NEEDED: dict[Kernels, set[str]] = {
     "avx2": {"avx2", "fma"},
@@ -46,7 +44,7 @@ _FLAGS: dict[Kernels, tuple[str, ...]] = {
     "avx512_bf16": ("-DWITHOUT_AMX",),
     "amx": (),
 }
-# oneDNN's names for less than they need; names that it does not know are no limit to it.
+# oneDNN's names for instruction sets below these; oneDNN ignores names that it does not know.
 _TOO_LITTLE: dict[Kernels, set[str]] = {"avx2": {"SSE41", "AVX"}}
 _TOO_LITTLE["avx512_bf16"] = _TOO_LITTLE["avx2"] | {
     *("AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"),
@@ -54,8 +52,8 @@ _TOO_LITTLE["avx512_bf16"] = _TOO_LITTLE["avx2"] | {
 _TOO_LITTLE["amx"] = _TOO_LITTLE["avx512_bf16"] | {
     *("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512", "AVX10_2_512"),
 }
-# The best first.
-_OF: dict[torch.dtype, tuple[Kernels, ...]] = {
+# Best first.
+_KERNELS: dict[torch.dtype, tuple[Kernels, ...]] = {
     torch.bfloat16: ("amx", "avx512_bf16"),
     torch.float32: ("avx2",),
 }
@@ -66,7 +64,7 @@ _HEADERS = ("tiles", "vectors")
 
 
 class Heads(Structure):
-    """A tensor (rows, heads, time, size) of any strides but the last."""
+    """A tensor (rows, heads, time, size) with any strides except the last, which is 1."""
 
     _fields_ = (("at", c_void_p), *((name, c_int64) for name in ("row", "head", "time")))
 
@@ -78,8 +76,8 @@ class Shape(Structure):
     )
 
 
-# The arguments of each function: p a pointer, n a whole number, d a number, h heads, s a shape; at
-# last, the number of threads.
+# The argument types of each function: p pointer, n int64, d double, h Heads, s Shape. The number of
+# threads follows as the last argument.
 _ARGUMENTS = {
     "attention": "hhhshpp",
     "attention_backward": "hhphhhshhhp",
@@ -100,11 +98,11 @@ _dtype: torch.dtype | None = None
 
 
 def best_kernels(dtype: torch.dtype) -> Kernels:
-    """What this processor, its compiler and whoever started the process allow for such numbers.
+    """Return the best kernels for this dtype that processor, compiler and environment allow.
 
-    Where GROUNDUP_KERNELS names kernels of other numbers there are none. oneDNN's own variable is
-    kept to as well: a processor that is to be used as an older one is.
-    Raises `UserError` where GROUNDUP_KERNELS names no kernels, or kernels that cannot be had here.
+    Returns 'none' if GROUNDUP_KERNELS names kernels of another dtype. oneDNN's limit of the
+    instruction set applies as well. Raises `UserError` if GROUNDUP_KERNELS is not a valid name, or
+    if its kernels are not available here.
     """
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in ("", *get_args(Kernels)):
@@ -112,23 +110,23 @@ def best_kernels(dtype: torch.dtype) -> Kernels:
     if wanted == "none":
         return "none"
     if not wanted:
-        return next((one for one in _gaining(dtype) if is_allowed(one) and library(one)), "none")
+        return next((one for one in _candidates(dtype) if is_allowed(one) and library(one)), "none")
     kernels = cast(Kernels, wanted)
     if not (is_allowed(kernels) and library(kernels)):
         raise UserError(
-            f"{VARIABLE}={wanted}: this processor, or its compiler, does not have these kernels; "
-            "unset it to take the best there are"
+            f"{VARIABLE}={wanted}: this processor or its compiler does not support these kernels; "
+            "unset it to use the best available"
         )
-    return kernels if kernels in _OF.get(dtype, ()) else "none"
+    return kernels if kernels in _KERNELS.get(dtype, ()) else "none"
 
 
-def _gaining(dtype: torch.dtype) -> tuple[Kernels, ...]:
-    """The kernels that were seen to gain: not AVX2's where vectors may be twice as wide."""
-    return () if dtype == torch.float32 and "avx512f" in cpu_flags() else _OF.get(dtype, ())
+def _candidates(dtype: torch.dtype) -> tuple[Kernels, ...]:
+    """The kernels that measured faster: not AVX2 on processors with wider vectors (AVX-512)."""
+    return () if dtype == torch.float32 and "avx512f" in cpu_flags() else _KERNELS.get(dtype, ())
 
 
 def is_allowed(kernels: Kernels) -> bool:
-    """Whether this processor has what the kernels need, and may use it."""
+    """Whether this processor has the instructions for the kernels and may use them."""
     if not _NEEDED[kernels] <= cpu_flags():
         return False
     most = next((os.environ[name].upper() for name in ISA_VARIABLES if os.environ.get(name)), "ALL")
@@ -137,7 +135,7 @@ def is_allowed(kernels: Kernels) -> bool:
 
 @functools.cache
 def library(kernels: Kernels) -> ctypes.CDLL | None:
-    """The compiled kernels; None where they cannot be had."""
+    """Return the compiled kernels; None if they are not available."""
     here = Path(__file__).parent
     pages = [here / f"{name}.c" for name in _PAGES] + [here / f"{name}.h" for name in _HEADERS]
     found = compiled(pages, *_FLAGS[kernels])
@@ -155,26 +153,26 @@ def library(kernels: Kernels) -> ctypes.CDLL | None:
 
 
 def _tiles_are_granted() -> bool:
-    """Linux gives AMX's registers to a process that asks for them."""
+    """Request the AMX registers, which Linux grants per process."""
     system_call, arch_prctl, request, tile_data = ctypes.CDLL(None).syscall, 158, 0x1023, 18
     return int(system_call(arch_prctl, request, tile_data)) == 0
 
 
 def use_kernels(kernels: Kernels) -> None:
-    """Compute by these kernels from now on, wherever numbers of theirs are computed on the CPU.
+    """Use these kernels from now on for CPU tensors of their dtype.
 
-    A process-wide switch, set by every stage when it starts, so that a stage computes the same bits
-    whether or not another ran before it in the same process.
+    The switch is process-wide. Every stage sets it at its start, so that its bits do not depend on
+    a stage that ran before in the same process.
     """
     global _used, _dtype
     _used = None if kernels == "none" else library(kernels)
-    _dtype = next((dtype for dtype, known in _OF.items() if kernels in known), None)
+    _dtype = next((dtype for dtype, known in _KERNELS.items() if kernels in known), None)
     assert kernels == "none" or _used is not None, "chosen by best_kernels, or from a plan"
 
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Without kernels, for whoever looks into what they would keep to themselves."""
+    """Disable the kernels within the block, for example to inspect intermediate values."""
     global _used
     before, _used = _used, None
     try:
@@ -184,17 +182,17 @@ def plain() -> Iterator[None]:
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse second derivatives, where torch's decorator of this name would leave some out.
+    """Refuse second derivatives, of which torch's decorator of this name would omit some.
 
-    Products within are of the types of forward, also where autocast goes on around backward: a
-    kernel would read numbers of another type as if they were its own.
+    Autocast is disabled within, so that products have the dtypes of the forward pass: a kernel
+    would misread numbers of another dtype.
     """
 
     @functools.wraps(backward)
     def checked(*arguments: Any) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "kernels and chunked losses have first derivatives alone; for create_graph=True "
+                "kernels and chunked losses have only first derivatives; for create_graph=True "
                 "compute forward and backward within groundup.kernels.library.plain(), and the "
                 "loss from model.logits(batch)"
             )
@@ -215,7 +213,7 @@ def used() -> ctypes.CDLL:
 def in_use(x: Tensor) -> bool:
     """Whether kernels are in use that compute with tensors like x.
 
-    Not under autocast, which chooses the type of each product anew.
+    False under autocast, which chooses a dtype for each product.
     """
     if _used is None or x.dtype != _dtype or x.device.type != "cpu":
         return False
@@ -223,12 +221,12 @@ def in_use(x: Tensor) -> bool:
 
 
 def scratch(name: str, *sizes: int) -> Tensor:
-    """The memory that a kernel wants beside its arguments, as much for each thread."""
+    """Allocate the scratch memory of a kernel, the same amount for each thread."""
     each = getattr(used(), f"{name}_scratch")(*sizes)
     return torch.empty(torch.get_num_threads() * each, dtype=torch.uint8)
 
 
 def call(name: str, *arguments: object) -> None:
-    """Call a kernel with tensors, numbers and structures, on as many threads as PyTorch has."""
+    """Call a kernel with tensors, numbers and structures, on PyTorch's number of threads."""
     given = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
     getattr(used(), name)(*given, torch.get_num_threads())

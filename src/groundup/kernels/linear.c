@@ -1,13 +1,12 @@
-/* The gradient of a matrix W (out x in), of y = x W^T, summed straight into float32:
+/* The gradient of W (out x in) in y = x W^T, summed directly into float32:
 
        dW += dy^T x        dy: (tokens, out), x: (tokens, in), both bfloat16
 
-   Some tokens at a time, both factors are brought into tiles, and then every 32 x 32 part of dW is
-   one thread's. No sum depends on the number of threads. Gradients of float32 are PyTorch's products. */
+   For a chunk of tokens, both factors are copied into tiles, then each 32 x 32 block of dW is computed
+   by one thread. No sum depends on the number of threads. float32 gradients use PyTorch's products. */
 #include "tiles.h"
 
-/* Tokens at a time: the tiles of both factors stay in the second-level cache, and those of 32 columns
-   in the first. */
+/* Tokens per chunk: the tiles of both factors stay in the L2 cache, and those of 32 columns in L1. */
 enum { CHUNK = 256 };
 
 /* `tiles` holds CHUNK (out + in) numbers; `add` 0 overwrites dW. */

@@ -1,4 +1,4 @@
-"""Matrices with the same input: y_i = x W_i^T, whose gradients are float32 (`linear.c`).
+"""Linear layers with the same input, y_i = x W_i^T, with float32 weight gradients (`linear.c`).
 
 dx = sum_i dy_i W_i        dW_i = dy_i^T x
 """
@@ -18,29 +18,29 @@ from groundup.kernels.library import in_use, once_differentiable
 
 M = TypeVar("M", bound=nn.Module)
 
-# Those on all modules.
+# Hooks on all modules.
 _HOOKS = (
     every_module._global_forward_hooks,
     every_module._global_forward_pre_hooks,
     every_module._global_backward_hooks,
     every_module._global_backward_pre_hooks,
 )
-# What the classes that are computed without being called do.
+# The original `forward` of each class whose modules are computed without being called.
 _FORWARD: dict[type[nn.Module], Callable[..., Any]] = {
     kind: kind.forward for kind in (nn.Linear, nn.LayerNorm, nn.Identity)
 }
 
 
 def remembered(kind: type[M]) -> type[M]:
-    """The class; a `forward` that takes the place of its own from now on is a change."""
+    """Class decorator that records the class's `forward`, so that `is_changed` sees a new one."""
     _FORWARD[kind] = kind.forward
     return kind
 
 
 def is_changed(module: nn.Module) -> bool:
-    """Whether a module is to be called, since that may do more than its class was made to do.
+    """Whether a module must be called, because calling it may do more than its original `forward`.
 
-    Someone listens to it or to all modules by a hook, or it or its class has another `forward`.
+    This is so if it or all modules have a hook, or if it or its class has another `forward`.
     """
     kind = type(module)
     if "forward" in module.__dict__ or kind.forward is not _FORWARD.get(kind, kind.forward):
@@ -50,7 +50,7 @@ def is_changed(module: nn.Module) -> bool:
 
 
 def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a layer is nothing but a matrix that is trained, of whole tiles, without a bias."""
+    """Whether a layer is a trained matrix without a bias, with dimensions in multiples of 32."""
     return (
         type(layer) is nn.Linear
         and layer.bias is None

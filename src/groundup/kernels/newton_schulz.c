@@ -3,11 +3,11 @@
        G = X X^T        H = b G + c G G        X <- a X + H X
 
    X is rows x columns with rows <= columns, both multiples of 32. G and H are symmetric, so half of
-   their 32 x 32 parts are computed and the others copied. As with PyTorch's products, what stands
-   between two of them are numbers of their kind. */
+   their 32 x 32 blocks are computed and the others copied. Results between products are rounded to the
+   number type, as with PyTorch's products. */
 #include "tiles.h"
 
-/* (32 x 32) of float32 as part of a symmetric matrix of `size` rows: in its place and mirrored. */
+/* Write a float32 block (32 x 32) and its mirror image into a symmetric matrix of `size` rows. */
 INLINE void write_both(number *to, int64_t size, int64_t row, int64_t column, const float *part) {
     for (int i = 0; i < 32; i++)
         for (int j = 0; j < 32; j += LANES)
@@ -22,7 +22,7 @@ INLINE void write_both(number *to, int64_t size, int64_t row, int64_t column, co
         }
 }
 
-/* part = alpha A B + beta C for the 32 x 32 numbers at (row, column), C of numbers. */
+/* part = alpha A B + beta C for the 32 x 32 block at (row, column). */
 INLINE void part_of(float *part, const number *a, int64_t sum, int64_t row, const number *tiles,
                     int64_t column, float alpha, float beta, const number *c, int64_t width) {
     int64_t steps = sum / 32;

@@ -1,4 +1,4 @@
-"""Muon's Newton-Schulz steps, a matrix on each core: the equations of `newton_schulz.c`."""
+"""Muon's Newton-Schulz steps, one matrix per core; `newton_schulz.c` has the equations."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Matrices = Float[Tensor, "n rows columns"]
 
 
 def supports(x: Matrices) -> bool:
-    """Whether the kernel computes with these, and there is a matrix for every core."""
+    """Whether the kernel supports these matrices and there is one for every core."""
     count, rows, columns = x.shape
     whole_tiles = rows % 32 == 0 and columns % 32 == 0
     return in_use(x) and whole_tiles and rows <= columns and count >= torch.get_num_threads()
 
 
 def newton_schulz(x: Matrices, steps: int, coefficients: tuple[float, float, float]) -> Matrices:
-    """X <- a X + (b G + c G^2) X with G = X X^T, so many times."""
+    """X <- a X + (b G + c G^2) X with G = X X^T, `steps` times."""
     x = x.clone(memory_format=torch.contiguous_format)
     count, rows, columns = x.shape
     memory = scratch("newton_schulz", rows, columns)

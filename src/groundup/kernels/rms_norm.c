@@ -1,12 +1,12 @@
-/* RMSNorm (Zhang & Sennrich 2019), with the sum before it.
+/* RMSNorm (Zhang & Sennrich 2019) after an addition.
 
        h = x + added        y = r h w        r = 1 / sqrt(mean(h^2) + eps)
 
-   With n = r h, which has the mean square 1:
+   With n = r h, whose mean square is 1:
 
        dh = dsum + r (w dy - n mean(w dy n))        dw = sum over rows of dy n
 
-   where dsum is what reaches h past the norm. */
+   where dsum is the gradient that reaches h directly. */
 #include "vectors.h"
 
 /* Without `added`, h is x and `sum` is not written. */
@@ -33,7 +33,7 @@ void rms_norm(const number *x, const number *added, const number *weight, double
     }
 }
 
-/* `dweights` has a row for each thread, which must be zero. */
+/* `dweights` has a row for each thread and must be zero. */
 void rms_norm_backward(const number *dy, const number *dsum, const number *h, const number *weight,
                        const float *scales, int64_t rows, int64_t width, number *dh,
                        float *dweights, int threads) {

@@ -1,4 +1,4 @@
-"""RMSNorm, alone or behind a sum, with the equations of `rms_norm.c`."""
+"""RMSNorm, alone or after an addition; `rms_norm.c` has the equations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Wide = Float[Tensor, "*rows width"]
 
 
 def supports(x: Wide, weight: Float[Tensor, " width"], added: Wide | None = None) -> bool:
-    """Whether the kernel computes with these."""
+    """Whether the kernel supports these tensors."""
     alike = weight.dtype == x.dtype and (added is None or added.dtype == x.dtype)
     return in_use(x) and alike and x.shape[-1] % 16 == 0
 

@@ -1,4 +1,4 @@
-"""RoPE of queries or keys, and before it the norm of each head: the equations of `rotary.c`."""
+"""RoPE of queries or keys, after the norm of each head; `rotary.c` has the equations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from groundup.kernels import gradients
 from groundup.kernels.library import call, in_use, once_differentiable
 
-# Features of a head that the kernel has room for.
+# The most features of a head that the kernel supports.
 _LARGEST = 512
 
 Tokens = Float[Tensor, "rows time heads size"]
@@ -19,7 +19,7 @@ Turns = Float[Tensor, "rows time size"]
 
 
 def supports(x: Tokens, weight: Float[Tensor, " size"] | None, cos: Turns, sin: Turns) -> bool:
-    """Whether the kernel computes with these."""
+    """Whether the kernel supports these tensors."""
     fits = x.shape[-1] % 32 == 0 and x.shape[-1] <= _LARGEST
     alike = cos.dtype == sin.dtype == x.dtype and (weight is None or weight.dtype == x.dtype)
     return in_use(x) and fits and alike
@@ -28,7 +28,7 @@ def supports(x: Tokens, weight: Float[Tensor, " size"] | None, cos: Turns, sin: 
 def normed_and_rotated(
     x: Tokens, weight: Float[Tensor, " size"] | None, eps: float, cos: Turns, sin: Turns
 ) -> Tokens:
-    """Each head normed, unless there is no weight, and turned by its token's position."""
+    """Normalize each head, if there is a weight, and rotate it by its token's position."""
     y: Tensor = _Rotary.apply(x, weight, eps, cos, sin)  # type: ignore[no-untyped-call]
     return y
 

@@ -2,7 +2,7 @@
 
        dg = dy u s (1 + g (1 - s))        du = dy g s
 
-   All three of backward take one exponential. */
+   The three results of backward share one exponential. */
 #include "vectors.h"
 
 void swiglu(const number *gate, const number *up, number *y, int64_t count, int threads) {
@@ -13,7 +13,7 @@ void swiglu(const number *gate, const number *up, number *y, int64_t count, int 
     }
 }
 
-/* `y` is made once more, which is faster than to have kept it; it may lie where `dy` does. */
+/* `y` is recomputed, which is faster than keeping it; it may overwrite `dy`. */
 void swiglu_backward(const number *dy, const number *gate, const number *up, number *dgate,
                      number *dup, number *y, int64_t count, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)

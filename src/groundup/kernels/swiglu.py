@@ -1,4 +1,4 @@
-"""SwiGLU and the matrix behind it, down(silu(gate) * up), with the equations of `swiglu.c`."""
+"""SwiGLU with its output matrix, down(silu(gate) * up); `swiglu.c` has the equations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _forward(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def _backward(dy: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of gate and up, and y once more, which takes the place of dy."""
+    """Return the gradients of gate and up, and y computed again, which overwrites dy."""
     dgate, dup = torch.empty_like(gate), torch.empty_like(up)
     call("swiglu_backward", dy, gate, up, dgate, dup, dy, dy.numel())
     return dgate, dup, dy
@@ -55,7 +55,7 @@ class _SwiGLU(torch.autograd.Function):
 
 
 class _SwiGLUDown(torch.autograd.Function):
-    """The inner features are made again in backward: a third of the feed-forward part's memory."""
+    """Recomputes the inner features in backward, which saves a third of the feed-forward memory."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:

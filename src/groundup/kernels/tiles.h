@@ -1,14 +1,13 @@
-/* Products, 32 x 32 numbers of the result at a time, summed in float32.
+/* Matrix products in blocks of 32 x 32 results, summed in float32.
 
        C (32 x 32) (+)= A (32 x 32 steps) B (32 steps x 32)
 
-   Of bfloat16: AMX holds a tile of 16 rows of 64 bytes in a register and multiplies two of them in one
-   instruction: 16 x 32 numbers of A, and 32 x 16 of B whose rows lie in pairs, so that the two
-   factors which are summed together stand side by side. Where there is no AMX, AVX512-BF16 multiplies
-   a pair of A with sixteen pairs of B; tiles lie in memory alike.
+   In bfloat16, AMX holds a tile of 16 rows of 64 bytes in a register and multiplies two tiles in one
+   instruction: 16 x 32 numbers of A, and 32 x 16 of B with its rows interleaved in pairs, so that two
+   factors which are summed together are adjacent. Without AMX, AVX512-BF16 multiplies a pair of A with
+   sixteen pairs of B; the memory layout of tiles is the same.
 
-   Of float32: one number of A multiplies eight of B, and the rows of a tile of B are 32 of sixteen
-   numbers. */
+   In float32, one number of A multiplies eight of B, and a tile of B has 32 rows of sixteen numbers. */
 #pragma once
 #include "vectors.h"
 
@@ -24,7 +23,7 @@ typedef struct { /* the tiles of B for its columns 0-15 and 16-31 at step s: at 
     int64_t half, step;
 } Right;
 
-typedef struct { /* a matrix of rows of numbers; from `count` on its rows are zero */
+typedef struct { /* a matrix of numbers whose rows from `count` on are zero */
     const number *at;
     int64_t row, count;
 } Rows;
@@ -43,8 +42,8 @@ typedef struct {
     uint8_t rows[16];
 } TileConfig;
 
-/* Eight tiles of full size for this thread, and its own settings back afterwards: PyTorch's products
-   use tiles too. */
+/* Configure eight full-size tiles for this thread and return its previous configuration, which
+   `end_tiles` restores because PyTorch's products use tiles too. */
 INLINE TileConfig begin_tiles(void) {
     TileConfig before, full = {.palette = 1};
     for (int i = 0; i < 8; i++) full.bytes[i] = 64, full.rows[i] = 16;
@@ -95,7 +94,7 @@ INLINE void end_tiles(TileConfig before) { (void)before; }
 
 #ifdef FLOAT32
 
-/* Four rows and sixteen columns at a time: their eight vectors of sums stay in registers. */
+/* Four rows and sixteen columns at a time, so that their eight vectors of sums stay in registers. */
 INLINE void product(float *c, int64_t row, Left a, Right b, int64_t steps, int add) {
     for (int i = 0; i < 32; i += 4, c += 4 * row) {
         const number *from = a.at + i / 16 * a.half + i % 16 * a.row;
@@ -109,7 +108,7 @@ INLINE void product(float *c, int64_t row, Left a, Right b, int64_t steps, int a
                 const number *left = from + s * a.step, *right = b.at + s * b.step + n * b.half;
                 for (int k = 0; k < 32; k++) {
                     floats low = load(right + 16 * k), high = load(right + 16 * k + 8);
-                    /* Kept in registers: read once for four rows, not by each of them. */
+                    /* Keep both in registers: loaded once for four rows, not once for each. */
                     __asm__("" : "+x"(low), "+x"(high));
 #pragma GCC unroll 4
                     for (int r = 0; r < 4; r++) {
@@ -128,7 +127,7 @@ INLINE void product(float *c, int64_t row, Left a, Right b, int64_t steps, int a
 
 #else
 
-/* Eight rows at a time: their sixteen sums of sixteen numbers stay in registers. */
+/* Eight rows at a time, so that their sixteen sums of sixteen numbers stay in registers. */
 INLINE void product(float *c, int64_t row, Left a, Right b, int64_t steps, int add) {
     for (int i = 0; i < 32; i += 8, c += 8 * row) {
         const number *from = a.at + i / 16 * a.half + i % 16 * a.row;
@@ -162,7 +161,7 @@ INLINE void product(float *c, int64_t row, Left a, Right b, int64_t steps, int a
 
 #ifdef FLOAT32
 
-/* Eight rows of eight numbers, transposed. */
+/* Transpose eight rows of eight numbers. */
 INLINE void transpose(floats *r) {
     floats t[8], u[8];
 #pragma GCC unroll 4
@@ -184,14 +183,14 @@ INLINE void transpose(floats *r) {
     }
 }
 
-/* A pair of rows of a right factor, in two tiles of sixteen columns each: LANES of the columns. */
+/* Write LANES columns of a pair of rows of a right factor, into two tiles of sixteen columns each. */
 INLINE void write_pair(number *tiles, int pair, int column, numbers even, numbers odd) {
     number *to = tiles + column / 16 * TILE + 32 * pair + column % 16;
     write(to, even);
     write(to + 16, odd);
 }
 
-/* Columns of x as rows of 32 numbers: 32 rows of x, 8 columns. */
+/* Write 8 columns of 32 rows of x as rows of 32 numbers. */
 INLINE void columns_as_rows(number *to, Rows x, int64_t first, int64_t column) {
     for (int i = 0; i < 32; i += 8) {
         floats part[8];
@@ -235,7 +234,7 @@ INLINE void left_by_rows(number *to, number *next, Rows x, int64_t first, int64_
 
 #else
 
-/* Sixteen rows of sixteen 32-bit words, transposed. */
+/* Transpose sixteen rows of sixteen 32-bit words. */
 INLINE void transpose(floats *rows) {
     __m512i *r = (__m512i *)rows, t[16], u[16];
 #pragma GCC unroll 8
@@ -271,13 +270,13 @@ INLINE __m512i paired(__m256i low, __m256i high) {
     return _mm512_or_si512(_mm512_cvtepu16_epi32(low), upper);
 }
 
-/* A pair of rows of a right factor, in two tiles of sixteen columns each: LANES of the columns. */
+/* Write LANES columns of a pair of rows of a right factor, into two tiles of sixteen columns each. */
 INLINE void write_pair(number *tiles, int pair, int column, numbers even, numbers odd) {
     _mm512_storeu_si512(tiles + column / 16 * TILE + 32 * pair, paired(even, odd));
 }
 
-/* 32 rows and 32 columns as two tiles whose words are pairs of rows: whole lines of the cache are read,
-   for rows that are a power of two apart push each other out of it. */
+/* Read 32 rows and 32 columns as two tiles whose words are pairs of rows. It reads whole cache lines,
+   because rows that are a power of two apart evict each other. */
 INLINE void read_pairs(Rows x, int64_t first, int64_t column, __m512i *low, __m512i *high) {
     const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i begins = _mm512_or_si512(count, _mm512_slli_epi32(_mm512_add_epi32(count, _mm512_set1_epi32(32)), 16));

@@ -1,8 +1,8 @@
-/* Numbers in vectors: read as float32, computed with, and written as what they are.
+/* Vector operations on numbers: loaded as float32, computed in float32, stored in their own type.
 
-   There are two kinds. Bfloat16 in vectors of sixteen, rounded once when it is written, is for
-   processors that compute in it (AVX512-BF16); with FLOAT32 it is float32 in vectors of eight, for
-   those that have AVX2 alone. The pages are the same for both. */
+   By default numbers are bfloat16 in vectors of sixteen, rounded once when stored, for processors with
+   AVX512-BF16. With FLOAT32 they are float32 in vectors of eight, for processors that have only AVX2.
+   The kernels' sources are the same for both. */
 #pragma once
 #include <immintrin.h>
 #include <math.h>
@@ -16,7 +16,7 @@
 
 typedef float number;
 typedef __m256 floats;
-typedef __m256 numbers; /* as they are written */
+typedef __m256 numbers; /* as stored */
 typedef __m256 mask;    /* a lane is all ones or all zeros */
 enum { LANES = 8 };
 
@@ -32,7 +32,7 @@ INLINE numbers no_numbers(void) { return _mm256_setzero_ps(); }
 INLINE floats add(floats a, floats b) { return _mm256_add_ps(a, b); }
 INLINE floats sub(floats a, floats b) { return _mm256_sub_ps(a, b); }
 INLINE floats mul(floats a, floats b) { return _mm256_mul_ps(a, b); }
-INLINE floats larger(floats a, floats b) { return _mm256_max_ps(a, b); } /* b, if either is none */
+INLINE floats larger(floats a, floats b) { return _mm256_max_ps(a, b); } /* b, if either is NaN */
 INLINE floats smaller(floats a, floats b) { return _mm256_min_ps(a, b); }
 INLINE floats fmadd(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }   /* ab + c */
 INLINE floats fmsub(floats a, floats b, floats c) { return _mm256_fmsub_ps(a, b, c); }   /* ab - c */
@@ -49,11 +49,11 @@ INLINE float largest_of(floats x) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-/* Lanes above a bound, and those that are no number. */
+/* Lanes above a bound, and NaN lanes. */
 INLINE mask not_below(floats x, float bound) { return _mm256_cmp_ps(x, all(bound), _CMP_NLE_UQ); }
 INLINE floats choose(mask m, floats x, floats other) { return _mm256_blendv_ps(other, x, m); }
 INLINE floats keep(mask m, floats x) { return _mm256_and_ps(m, x); }
-/* The lanes whose place, counted on from `start`, lies between the two. */
+/* The lanes whose index, counted from `start`, is between `first` and `last`, inclusive. */
 INLINE mask between(int32_t start, int32_t first, int32_t last) {
     if (first <= start && start + LANES - 1 <= last) return _mm256_castsi256_ps(_mm256_set1_epi32(-1));
     __m256i places = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(start));
@@ -62,13 +62,13 @@ INLINE mask between(int32_t start, int32_t first, int32_t last) {
     return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_or_si256(before, after), _mm256_set1_epi32(-1)));
 }
 
-/* 2^n x, for whole n from -126 to 127. */
+/* 2^n x, for integers n from -126 to 127. */
 INLINE floats scaled(floats x, floats n) {
     __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return mul(x, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
 }
 
-/* x / ln 2 - n, to the last bits of float32: 1 / ln 2 is the sum of these two numbers. */
+/* x / ln 2 - n, exact to the last bits of float32: 1 / ln 2 is the sum of these two constants. */
 INLINE floats fraction(floats x, floats n) {
     return fmadd(x, all(1.92596303e-8f), fmsub(x, all(1.44269504f), n));
 }
@@ -79,7 +79,7 @@ INLINE floats inverse(floats x) { return _mm256_div_ps(all(1), x); }
 
 typedef uint16_t number; /* a bfloat16: the upper half of a float32 */
 typedef __m512 floats;
-typedef __m256i numbers; /* as they are written */
+typedef __m256i numbers; /* as stored */
 typedef __mmask16 mask;
 enum { LANES = 16 };
 
@@ -103,7 +103,7 @@ INLINE numbers no_numbers(void) { return _mm256_setzero_si256(); }
 INLINE floats add(floats a, floats b) { return _mm512_add_ps(a, b); }
 INLINE floats sub(floats a, floats b) { return _mm512_sub_ps(a, b); }
 INLINE floats mul(floats a, floats b) { return _mm512_mul_ps(a, b); }
-INLINE floats larger(floats a, floats b) { return _mm512_max_ps(a, b); } /* b, if either is none */
+INLINE floats larger(floats a, floats b) { return _mm512_max_ps(a, b); } /* b, if either is NaN */
 INLINE floats smaller(floats a, floats b) { return _mm512_min_ps(a, b); }
 INLINE floats fmadd(floats a, floats b, floats c) { return _mm512_fmadd_ps(a, b, c); }   /* ab + c */
 INLINE floats fmsub(floats a, floats b, floats c) { return _mm512_fmsub_ps(a, b, c); }   /* ab - c */
@@ -112,11 +112,11 @@ INLINE floats nearest(floats x) { return _mm512_roundscale_ps(x, 8); }
 INLINE float sum_of(floats x) { return _mm512_reduce_add_ps(x); }
 INLINE float largest_of(floats x) { return _mm512_reduce_max_ps(x); }
 
-/* Lanes above a bound, and those that are no number. */
+/* Lanes above a bound, and NaN lanes. */
 INLINE mask not_below(floats x, float bound) { return _mm512_cmp_ps_mask(x, all(bound), _CMP_NLE_UQ); }
 INLINE floats choose(mask m, floats x, floats other) { return _mm512_mask_mov_ps(other, m, x); }
 INLINE floats keep(mask m, floats x) { return _mm512_maskz_mov_ps(m, x); }
-/* The lanes whose place, counted on from `start`, lies between the two. */
+/* The lanes whose index, counted from `start`, is between `first` and `last`, inclusive. */
 INLINE mask between(int32_t start, int32_t first, int32_t last) {
     if (first <= start && start + LANES - 1 <= last) return 0xffff;
     __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -125,13 +125,13 @@ INLINE mask between(int32_t start, int32_t first, int32_t last) {
            _mm512_cmple_epi32_mask(places, _mm512_set1_epi32(last));
 }
 
-/* 2^n x, for whole n. */
+/* 2^n x, for integers n. */
 INLINE floats scaled(floats x, floats n) { return _mm512_scalef_ps(x, n); }
 
 /* x / ln 2 - n. */
 INLINE floats fraction(floats x, floats n) { return sub(mul(x, all(1.44269504f)), n); }
 
-/* 1 / x to the last bit but one: a guess of 14 bits and a step of Newton's. A division takes longer. */
+/* 1 / x, right to the last bit but one: a 14-bit estimate and a Newton step, faster than a division. */
 INLINE floats inverse(floats x) {
     floats guess = _mm512_rcp14_ps(x);
     return mul(guess, fnmadd(x, guess, all(2.f)));
@@ -141,9 +141,8 @@ INLINE floats inverse(floats x) {
 
 INLINE void narrow(number *to, floats x) { write(to, narrowed(x)); }
 
-/* e^x = 2^n 2^f with |f| <= 1/2, and for 2^f the polynomial of degree 5 that is nearest to it: within
-   1e-7 of it. Below -87 it is zero, which is what becomes of minus infinity too; what is no number
-   stays none. */
+/* e^x = 2^n 2^f with |f| <= 1/2, and 2^f by the best polynomial of degree 5, with an error below 1e-7.
+   Below -87, and for minus infinity, it is zero; NaN stays NaN. */
 INLINE floats exponential(floats x) {
     mask seen = not_below(x, -87.f);
     x = smaller(all(88.f), x);
