@@ -340,7 +340,7 @@ def test_students_interval_of_any_numbers() -> None:
 
 
 def test_students_interval_of_one_value_checks_its_confidence() -> None:
-    with pytest.raises(ValueError, match="confidence=95 is no probability"):
+    with pytest.raises(ValueError, match="confidence=95 is not a probability"):
         student_interval([3.0], 95)
 
 

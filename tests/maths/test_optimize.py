@@ -256,7 +256,7 @@ def test_trajectories_are_drawn_over_contours() -> None:
     assert (*axes.get_xlim(), *axes.get_ylim()) == HIMMELBLAU.window
     said = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     steps = len(ways["Newton"].points) - 1
-    assert said == ["gradient descent: 5 steps, not arrived", f"Newton: {steps} steps"]
+    assert said == ["gradient descent: 5 steps, not converged", f"Newton: {steps} steps"]
     drawn = [np.column_stack([line.get_xdata(), line.get_ydata()]) for line in axes.lines]
     assert any(np.array_equal(line, ways["Newton"].points) for line in drawn)
 
@@ -275,7 +275,7 @@ def test_the_window_is_what_the_points_fill_unless_given() -> None:
 def test_only_the_plane_is_drawn() -> None:
     space = minimize(rosenbrock, [0.0, 0.0, 0.0], Newton(), steps=1)
     for ways in ({}, {"in space": space}):
-        with pytest.raises(ValueError, match="ways through the plane"):
+        with pytest.raises(ValueError, match="paths in the plane"):
             plot_trajectories(rosenbrock, ways)
     flat = minimize(rosenbrock, [0.0, 0.0], Newton(), steps=1)
     with pytest.raises(ValueError, match=r"gives shape \(\).*sum\(0\)"):

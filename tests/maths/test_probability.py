@@ -285,7 +285,7 @@ def test_rare_outcomes_are_too_far_for_a_climb(monkeypatch):
     monkeypatch.setattr(probability, "_MOST_STEPS", 1000)
     outcomes = np.zeros(10**6, int)
     outcomes[0] = 1
-    with pytest.raises(ValueError, match="has not arrived"):
+    with pytest.raises(ValueError, match="has not converged"):
         Bernoulli.fit_by_gradient(outcomes)
     assert Bernoulli.fit(outcomes).p == 1e-6
 

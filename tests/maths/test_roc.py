@@ -84,7 +84,7 @@ def test_one_kind_alone_has_no_curve() -> None:
 
 def test_clusters_and_confidence_are_checked() -> None:
     scores, positive = np.array([0.1, 0.9, 0.5]), np.array([True, False, True])
-    with pytest.raises(ValueError, match="confidence=95 is no probability"):
+    with pytest.raises(ValueError, match="confidence=95 is not a probability"):
         roc_auc_interval(scores, positive, confidence=95)
     with pytest.raises(ValueError, match="3 values with 2 cluster names"):
         roc_auc_interval(scores, positive, clusters=[0, 1])
@@ -102,5 +102,5 @@ def test_scores_that_have_no_order_or_no_item_are_refused(unchecked_types: None)
 
 def test_labels_that_are_numbers_are_refused(unchecked_types: None) -> None:
     for measure in (roc_auc, roc_curve, roc_auc_interval):
-        with pytest.raises(ValueError, match="positive is of int64; give truth values"):
+        with pytest.raises(ValueError, match="positive is of int64; give booleans"):
             measure(np.array([0.1, 0.9]), np.array([0, 1]))

@@ -1,12 +1,12 @@
 """Step 1: mathematics on NumPy alone. Calculus, linear algebra, probability, optimization.
 
-Calculus        tensor (the tape, backward and arithmetic: the page to begin with), ops, einsum,
-                forward, gradcheck, derivatives; graph shows a computation
+Calculus        tensor (the tape, backward and arithmetic: start here), ops, einsum, forward,
+                gradcheck, derivatives; graph draws a computation
 Linear algebra  linalg, transforms
 Probability     probability, kl, bayes, intervals, correlation, calibration, roc, ngram, trie
 Optimization    optimize, landscapes
 
-Here are the names of calculus; the other pages are imported by their own.
+This package exports the names of calculus; import the others from their modules.
 """
 
 from groundup.maths.arrays import ShapeError

@@ -1,4 +1,4 @@
-"""NumPy arrays as the tensor takes them: from numbers and lists, as an index, and their shapes."""
+"""NumPy arrays for the tensor: conversion of numbers and lists, indices, and shape errors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 class ShapeError(ValueError):
-    """Shapes that an operation cannot take; the message names all of them."""
+    """An operation does not support these shapes; the message names all of them."""
 
 
 def as_array(data: Any) -> Array:
-    """Arrays and tensors as they are; Python's numbers, and lists of them, as float64."""
+    """Return arrays and tensors as they are; Python numbers and lists become float64."""
     if hasattr(data, "__array__"):
         return np.asarray(data)
     try:
@@ -26,9 +26,9 @@ def as_array(data: Any) -> Array:
 
 
 def array_index(index: Any) -> Any:
-    """An index as NumPy takes it, with copies of arrays in the place of tensors and lists.
+    """Return an index for NumPy, with tensors and lists replaced by copies as arrays.
 
-    Copies, since the way back needs the index as it was.
+    They are copies because the backward pass needs the index unchanged.
     """
     if isinstance(index, tuple):
         return tuple(_array_index(part) for part in index)
@@ -43,15 +43,15 @@ def _array_index(index: Any) -> Any:
         return index
     array = np.array(as_array(index))
     if array.dtype.kind == "f":
-        raise IndexError(f"an index holds integers or truth values, not {array.dtype}")
+        raise IndexError(f"an index holds integers or booleans, not {array.dtype}")
     return array
 
 
 def index_in_steps(index: Any) -> tuple[Any, ...]:
-    """The indices to apply one after the other, of one that `array_index` gave.
+    """Split an index from `array_index` into the indices to apply one after the other.
 
-    Integers beside arrays go first, as in torch. NumPy would count them among the arrays, and put
-    what these select in front of the dimensions that stand between them.
+    Integers next to arrays are applied first, as in torch. NumPy would treat them as arrays and
+    move the selected dimensions in front of the dimensions between them.
     """
     parts = index if isinstance(index, tuple) else (index,)
     arrays = [part for part in parts if isinstance(part, np.ndarray) and part.ndim]
@@ -63,7 +63,7 @@ def index_in_steps(index: Any) -> tuple[Any, ...]:
         if _is_integer(part):
             first.append(int(part))
         elif isinstance(part, np.ndarray):
-            # A mask stands for as many dimensions as it has.
+            # A mask indexes as many dimensions as it has.
             first += [slice(None)] * (part.ndim if part.dtype.kind == "b" else 1)
             then.append(part)
         else:

@@ -1,18 +1,18 @@
-"""Bayes' rule: from what was believed before and what was seen, to what should be believed now.
+"""Bayes' rule: from a prior and data to a posterior.
 
     p(h | x) = p(h) p(x | h) / p(x)        p(x) = sum_h p(h) p(x | h)
 
-Over a list of hypotheses that is one addition in logarithms and one normalization. Over a
-continuous parameter it is an integral, unless prior and likelihood fit together (are conjugate);
-then the posterior is of the prior's own kind, and seeing data is adding to its parameters:
+For a list of hypotheses this is one addition of logarithms and one normalization. For a continuous
+parameter it is an integral, unless prior and likelihood are conjugate: then the posterior is of the
+prior's family, and data adds to its parameters:
 
     the parameter          prior              after seeing
     p of a Bernoulli       Beta(a, b)         Beta(a + number of ones, b + number of zeros)
     p of a Categorical     Dirichlet(a)       Dirichlet(a + counts)
-    mean of a Gaussian     Gaussian(m, s)     precisions add up, and the mean is weighed by them
+    mean of a Gaussian     Gaussian(m, s)     precisions add up and weight the mean
 
-A prior's parameters are thus data that one pretends to have seen. Add-k smoothing of n-grams
-(`ngram.AddK`) is exactly the predictive distribution of a Dirichlet with all a_i = k.
+So a prior's parameters act like data seen before. Add-k smoothing of n-grams (`ngram.AddK`) is
+exactly the predictive distribution of a Dirichlet with all a_i = k.
 
 Source: Gelman et al. (2013), "Bayesian data analysis", 3rd edition, chapters 2 and 3.
 """
@@ -36,29 +36,29 @@ from groundup.maths.probability import (
     sigmoid,
 )
 
-# Points of the grid that a Beta is integrated on, and how many nats below the peak it ends.
+# Points of the grid for integrating a Beta, and the nats below the peak at which it ends.
 _POINTS, _DEPTH = 100_001, 45.0
 
 
 def posterior(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> Categorical:
     """Gives p(h | x) over k hypotheses: log p(h) + log p(x | h), normalized.
 
-    `log_likelihoods` holds log p(x | h) of all data together under each hypothesis h. Since they
-    are logarithms, data of any length underflows nowhere.
-    Errors: `ValueError` if every hypothesis that the prior allows finds the data impossible, and
-    for another number of likelihoods than of hypotheses.
+    `log_likelihoods` holds log p(x | h) of all data together under each hypothesis h. Because they
+    are logarithms, long data does not underflow.
+    Errors: `ValueError` if the data is impossible under every hypothesis that the prior allows, and
+    if the numbers of likelihoods and hypotheses differ.
     """
     joint = _joint(prior, log_likelihoods)
     if joint.max() == -inf:
-        raise ValueError("no hypothesis can have made the data")
+        raise ValueError("the data is impossible under every hypothesis")
     return Categorical(log_softmax(joint))
 
 
 def log_evidence(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> float:
-    """Gives log p(x) = log sum_h p(h) p(x | h): how well the hypotheses together foresaw the data.
+    """Gives log p(x) = log sum_h p(h) p(x | h): how well the hypotheses together predict the data.
 
-    The difference between two families of hypotheses is the log Bayes factor between them.
-    Errors: `ValueError` for another number of likelihoods than of hypotheses.
+    The difference between two families of hypotheses is their log Bayes factor.
+    Errors: `ValueError` if the numbers of likelihoods and hypotheses differ.
     """
     joint = _joint(prior, log_likelihoods)
     peak = float(joint.max())
@@ -78,9 +78,9 @@ def _joint(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> Float
 
 @dataclass(frozen=True)
 class Beta:
-    """Belief about the p of a Bernoulli: density proportional to p^(a - 1) (1 - p)^(b - 1).
+    """Distribution over the p of a Bernoulli: density proportional to p^(a - 1) (1 - p)^(b - 1).
 
-    Beta(1, 1) finds every p equally plausible. Errors: `ValueError` unless a and b are above 0.
+    Beta(1, 1) is uniform. Errors: `ValueError` unless a and b are above 0.
     """
 
     a: float
@@ -96,27 +96,27 @@ class Beta:
         return self.a / (self.a + self.b)
 
     def update(self, outcomes: Outcomes) -> Beta:
-        """Gives the belief after seeing outcomes of 0 and 1."""
+        """Gives the posterior after outcomes of 0 and 1."""
         zeros, ones = counts(outcomes, 2).tolist()
         return Beta(self.a + ones, self.b + zeros)
 
     def predictive(self) -> Bernoulli:
-        """Gives the next outcome's distribution, all p weighed: p(1) = a / (a + b).
+        """Gives the next outcome's distribution, averaged over p: p(1) = a / (a + b).
 
         After Beta(1, 1) this is Laplace's rule of succession, (ones + 1) / (n + 2).
         """
         return Bernoulli(self.mean)
 
     def credible_interval(self, confidence: float = 0.95) -> Interval:
-        """Gives the mean, and two ends with (1 - confidence) / 2 of the belief beyond each.
+        """Gives the mean, and two ends with probability (1 - confidence) / 2 beyond each.
 
-        By numerical integration, on a grid over the logit u = log(p / (1 - p)): there the density
+        It integrates numerically on a grid over the logit u = log(p / (1 - p)): there the density
         is proportional to p^a (1 - p)^b, which has one smooth peak for every a and b, whereas
-        over p it is infinite at an end where a or b is below 1. For a and b of 0.1 or more the
-        belief beyond each end is right to 1e-5, where a float can tell the end from 1.
+        over p it is infinite at an end if a or b is below 1. For a and b of at least 0.1 the
+        probability beyond each end is accurate to 1e-5, if a float can distinguish the end from 1.
         """
         if not 0 < confidence < 1:
-            raise ValueError(f"confidence={confidence} is no probability; give one such as 0.95")
+            raise ValueError(f"confidence={confidence} is not a probability; give one such as 0.95")
         u = self._grid()
         log_density = self._log_density(u)
         density = np.exp(log_density - log_density.max())
@@ -127,10 +127,10 @@ class Beta:
         return Interval(self.mean, low, high)
 
     def _grid(self) -> Float[np.ndarray, "points"]:
-        """Gives evenly spaced logits, out to where either side lies `_DEPTH` nats below the peak.
+        """Gives evenly spaced logits, to `_DEPTH` nats below the peak on both sides.
 
-        Far out the density's logarithm falls like a straight line, of slope a on the left and b
-        on the right, so that for small a or b the way is much longer than the peak is wide.
+        Far from the peak the log density falls linearly, with slope a on the left and b on the
+        right, so for small a or b the grid extends much farther than the width of the peak.
         """
         peak, width = log(self.a / self.b), sqrt(1 / self.a + 1 / self.b)
         floor = self._log_density(np.array([peak]))[0] - _DEPTH
@@ -150,10 +150,9 @@ class Beta:
 
 @dataclass(frozen=True, eq=False)
 class Dirichlet:
-    """Belief about the probs of a Categorical: density proportional to prod p_i^(a_i - 1).
+    """Distribution over the probs of a Categorical: density proportional to prod p_i^(a_i - 1).
 
-    All a_i = 1 finds every distribution equally plausible. Errors: `ValueError` unless all a_i
-    are above 0.
+    It is uniform if all a_i are 1. Errors: `ValueError` unless all a_i are above 0.
     """
 
     a: Float[np.ndarray, "k"]
@@ -169,21 +168,21 @@ class Dirichlet:
         return mean
 
     def update(self, outcomes: Outcomes) -> Dirichlet:
-        """Gives the belief after seeing outcomes from 0 ... k - 1."""
+        """Gives the posterior after outcomes from 0 ... k - 1."""
         return Dirichlet(self.a + counts(outcomes, len(self.a)))
 
     def predictive(self) -> Categorical:
-        """Gives the next outcome's distribution, all probs weighed: its probs are `mean`."""
+        """Gives the next outcome's distribution, averaged over probs: its probs are `mean`."""
         return Categorical.from_probs(self.mean)
 
     def sample(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "n k"]:
-        """Draws n plausible distributions: gamma variates of shapes a_i, divided by their sum."""
+        """Draws n distributions: gamma variates of shapes a_i, divided by their sum."""
         return rng.dirichlet(self.a, size=n)
 
 
 @dataclass(frozen=True)
 class GaussianMean:
-    """Belief about the mean of a Gaussian whose own std, the `noise`, is known.
+    """Distribution over the mean of a Gaussian whose std, the `noise`, is known.
 
     Errors: `ValueError` unless the noise is above 0.
     """
@@ -193,10 +192,10 @@ class GaussianMean:
 
     def __post_init__(self) -> None:
         if not 0 < self.noise < inf:
-            raise ValueError(f"noise={self.noise} is no standard deviation; give one above 0")
+            raise ValueError(f"noise={self.noise} is not a standard deviation; give one above 0")
 
     def update(self, values: Float[np.ndarray, "n"]) -> GaussianMean:
-        """Gives the belief after seeing values, where precision is 1 / variance:
+        """Gives the posterior after these values, where precision is 1 / variance:
 
         precision = 1 / s^2 + n / noise^2,   mean = (m / s^2 + sum x / noise^2) / precision
         """
@@ -206,5 +205,5 @@ class GaussianMean:
         return GaussianMean(Gaussian(mean, precision**-0.5), self.noise)
 
     def predictive(self) -> Gaussian:
-        """Gives the next value's distribution: doubt about the mean and noise add as variances."""
+        """Gives the next value's distribution: the variances of the mean and the noise add up."""
         return Gaussian(self.belief.mean, sqrt(self.belief.std**2 + self.noise**2))

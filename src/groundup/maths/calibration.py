@@ -1,11 +1,11 @@
-"""Calibration: of all that a model said with 70 % confidence, is 70 % true?
+"""Calibration: of the statements made with 70 % confidence, are 70 % true?
 
     expected calibration error    ECE = sum_b n_b / n |accuracy of bin b - mean confidence of bin b|
     Brier score                   BS = (1 / n) sum_i sum_k (p_ik - [k is true of i])^2
 
-Both go down to 0. ECE sees honesty alone: always guessing the base rate has none of it. The Brier
-score is proper, so that no forecast but the honest one expects less; Murphy's decomposition splits
-it into what dishonesty costs, what discernment earns and what the question's difficulty is.
+Both are 0 at best. ECE measures calibration only: a constant forecast of the base rate has ECE 0.
+The Brier score is proper: its expectation is lowest for the true probabilities. Murphy's
+decomposition splits it into reliability, resolution and the uncertainty of the question.
 
 Sources: Naeini, Cooper and Hauskrecht (2015), "Obtaining well calibrated probabilities using
 Bayesian binning"; Guo et al. (2017), "On calibration of modern neural networks", section 2; Brier
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-BINS = 15  # as Guo et al. have it
+BINS = 15  # as in Guo et al.
 Binning = Literal["equal width", "equal mass"]
 
 
 def top_label(
     probs: Float[np.ndarray, "items classes"], labels: Integer[np.ndarray, "items"]
 ) -> tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]:
-    """Gives each item's confidence, max_k p_k, and how right it was: 1, 0, or a share.
+    """Gives each item's confidence, max_k p_k, and its accuracy: 1, 0, or a fraction.
 
-    Classes equally likely share the point, so that a model which knows nothing is right as often
-    as it expects to be, wherever the right answer stands.
+    Equally likely top classes share the point, so a model that knows nothing is right as often as
+    it expects to be, whatever the position of the right answer.
     """
     _checked(probs, labels)
     confidence = probs.max(axis=1)
-    # What ought to be equal may differ in a last bit.
+    # Equal probabilities may differ in the last bit.
     chosen = np.isclose(probs, confidence[:, None], rtol=1e-9, atol=0)
     return confidence, chosen[np.arange(len(labels)), labels] / chosen.sum(axis=1)
 
@@ -56,11 +56,11 @@ def expected_calibration_error(
 ) -> float:
     """Gives sum_b n_b / n |accuracy_b - confidence_b|, from 0 to 1.
 
-    For binary forecasts give the stated probability of "yes" and whether it was; for several
-    classes give what `top_label` makes of them. Chance alone puts accuracy beside confidence, the
-    more so the fewer items a bin has: compare with `calibration_error_by_chance`.
+    For binary forecasts give the stated probability of "yes" and whether it was "yes"; for several
+    classes give the results of `top_label`. Chance alone makes accuracy differ from confidence,
+    more so with fewer items in a bin: compare with `calibration_error_by_chance`.
     Errors: `ValueError` for no items, confidence outside 0 ... 1, another number of outcomes, fewer
-    than one bin, an unknown binning.
+    than one bin, or an unknown binning.
     """
     number = _bin_numbers(confidence, bins, binning)
     gaps = np.bincount(number, weights=_outcomes(confidence, correct) - confidence)
@@ -90,9 +90,9 @@ def calibration_errors_by_chance(
     samples: int = 200,
     seed: int = 0,
 ) -> Float[np.ndarray, "samples"]:
-    """Gives the errors that a perfectly calibrated model shows with such confidences.
+    """Gives the errors of a perfectly calibrated model with these confidences.
 
-    Outcomes are drawn true with exactly the probability stated, item by item, `samples` times.
+    Outcomes are drawn with exactly the stated probability, item by item, `samples` times.
     Errors: `ValueError` for fewer than one sample, and as `expected_calibration_error`.
     Source: Bröcker and Smith (2007), "Increasing the reliability of reliability diagrams".
     """
@@ -110,9 +110,9 @@ def calibration_errors_by_chance(
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """A point of the reliability curve: what was said, and which share of it came true.
+    """A point of the reliability curve: mean confidence and accuracy of a bin.
 
-    The accuracy's 95 % interval is Wilson's and takes the `count` items as independent.
+    The accuracy's 95 % interval is Wilson's and treats the `count` items as independent.
     """
 
     confidence: float
@@ -127,7 +127,7 @@ def reliability_curve(
     bins: int = BINS,
     binning: Binning = "equal width",
 ) -> list[ReliabilityBin]:
-    """Gives mean confidence and accuracy of every bin that is not empty, from low to high.
+    """Gives mean confidence and accuracy of every nonempty bin, from low to high.
 
     Errors: as `expected_calibration_error`.
     """
@@ -145,7 +145,7 @@ def reliability_curve(
 def brier_scores(
     probs: Float[np.ndarray, "items classes"], labels: Integer[np.ndarray, "items"]
 ) -> Float[np.ndarray, "items"]:
-    """Gives each item's sum_k (p_k - [k is its label])^2, from 0 to 2; knowing nothing: 1 - 1/k."""
+    """Gives each item's sum_k (p_k - [k is its label])^2, from 0 to 2; uniform p give 1 - 1/k."""
     _checked(probs, labels)
     truth = np.arange(probs.shape[1]) == labels[:, None]
     scores: Float[np.ndarray, "items"] = ((probs - truth) ** 2).sum(axis=1)
@@ -164,7 +164,7 @@ def binary_brier_score(
 ) -> float:
     """Gives mean (p - [it happened])^2, from 0 to 1: half of `brier_score` over the two classes.
 
-    Errors: `ValueError` for what is no probability, and where the shapes differ.
+    Errors: `ValueError` for values that are not probabilities, and for different shapes.
     """
     _probabilities(forecast)
     return float(((forecast - _outcomes(forecast, outcome)) ** 2).mean())
@@ -174,10 +174,10 @@ def binary_brier_score(
 class BrierDecomposition:
     """Murphy's parts of a binary Brier score: reliability - resolution + uncertainty + within_bins.
 
-    `reliability`: what it costs that forecasts are not the frequencies that follow them, least 0.
-    `resolution`: what it earns that frequencies differ between forecasts, least 0.
-    `uncertainty`: p (1 - p) of the base rate p, what always forecasting it would score.
-    `within_bins`: what the bins hide, of forecasts that differ within one; else 0.
+    `reliability`: the cost of forecasts that differ from the observed frequencies, at least 0.
+    `resolution`: the gain from frequencies that differ between forecasts, at least 0.
+    `uncertainty`: p (1 - p) for the base rate p, the score of always forecasting p.
+    `within_bins`: the remainder from forecasts that differ within a bin, otherwise 0.
     """
 
     reliability: float
@@ -198,9 +198,9 @@ def brier_decomposition(
     reliability = sum_b n_b/n (f_b - o_b)^2,  resolution = sum_b n_b/n (o_b - o)^2
     with the mean forecast f_b and outcome o_b of bin b, and o (1 - o) the uncertainty
 
-    Without `bins` every distinct forecast is a bin of its own, as Murphy has it. Forecasts that
-    hardly ever repeat need bins, within which var(f) - 2 cov(f, outcome) is left over (Stephenson,
-    Coelho and Jolliffe 2008, "Two extra components in the Brier score decomposition").
+    Without `bins` every distinct forecast is its own bin, as in Murphy. Forecasts that rarely
+    repeat need bins, within which var(f) - 2 cov(f, outcome) remains (Stephenson, Coelho and
+    Jolliffe 2008, "Two extra components in the Brier score decomposition").
     """
     _probabilities(forecast)
     outcome = _outcomes(forecast, outcome)
@@ -230,13 +230,13 @@ def draw_reliability(
     marker: str = "o",
     markerfacecolor: str | None = None,
 ) -> None:
-    """Draws a reliability curve with its intervals into given axes."""
+    """Draws a reliability curve with its intervals into the given axes."""
     accuracy = np.array([b.accuracy.estimate for b in curve])
     low, high = (np.array([getattr(b.accuracy, end) for b in curve]) for end in ("low", "high"))
     axes.errorbar(
         [b.confidence for b in curve],
         accuracy,
-        # Wilson's ends may lie a last bit on the wrong side of an estimate of 0 or 1.
+        # Wilson's ends may be off by the last bit for an estimate of 0 or 1.
         yerr=np.maximum([accuracy - low, high - accuracy], 0),
         fmt=f"{marker}-",
         markersize=4,
@@ -248,7 +248,7 @@ def draw_reliability(
 
 
 def reliability_plot(curve: Sequence[ReliabilityBin]) -> matplotlib.figure.Figure:
-    """Plots accuracy over confidence: below the diagonal a model is surer than it should be."""
+    """Plots accuracy over confidence: below the diagonal a model is overconfident."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
@@ -264,10 +264,10 @@ def reliability_plot(curve: Sequence[ReliabilityBin]) -> matplotlib.figure.Figur
 def _bin_numbers(
     confidence: Float[np.ndarray, "items"], bins: int, binning: Binning
 ) -> Integer[np.ndarray, "items"]:
-    """Numbers each item's bin; a bin holds its upper edge, and equal confidences share a bin."""
+    """Gives each item's bin; a bin includes its upper edge, and equal confidences share a bin."""
     _probabilities(confidence)
     if bins < 1:
-        raise ValueError(f"bins={bins} leaves no place for the items; give 1 or more, such as 15")
+        raise ValueError(f"bins={bins} leaves no bin for the items; give 1 or more, such as 15")
     if binning not in get_args(Binning):
         raise ValueError(f"binning={binning!r} is unknown; use 'equal width' or 'equal mass'")
     edges = np.linspace(0, 1, bins + 1)[1:-1]
@@ -279,27 +279,27 @@ def _bin_numbers(
 def _outcomes(
     forecast: Float[np.ndarray, "items"], outcome: Shaped[np.ndarray, "items"]
 ) -> Float[np.ndarray, "items"]:
-    """Gives what happened as numbers, one for each forecast, or refuses."""
+    """Gives the outcomes as floats; refuses another shape than the forecasts'."""
     if np.shape(forecast) != np.shape(outcome):
         raise ValueError(f"{np.shape(forecast)} forecasts do not fit {np.shape(outcome)} outcomes")
     return np.asarray(outcome, dtype=float)
 
 
 def _probabilities(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Gives back probabilities, or says which value is none; there has to be one."""
+    """Returns the values if all are probabilities and there is at least one; refuses others."""
     if values.size == 0:
-        raise ValueError("no forecasts to judge; give at least one")
-    # A softmax may exceed 1 by a rounding.
+        raise ValueError("no forecasts to evaluate; give at least one")
+    # A softmax may exceed 1 by rounding.
     wrong = values[~((values >= 0) & (values <= 1 + 1e-6))]
     if wrong.size:
-        raise ValueError(f"{wrong[0]} is no probability; give forecasts from 0 to 1")
+        raise ValueError(f"{wrong[0]} is not a probability; give forecasts from 0 to 1")
     return values
 
 
 def _checked(
     probs: Float[np.ndarray, "items classes"], labels: Integer[np.ndarray, "items"]
 ) -> None:
-    """Refuses what are no distributions over classes, or labels that are none of these."""
+    """Refuses invalid distributions over classes, and labels outside the classes."""
     sums = _probabilities(probs).sum(axis=1)
     worst = int(np.abs(sums - 1).argmax())
     if abs(sums[worst] - 1) > 1e-5:

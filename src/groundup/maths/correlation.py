@@ -1,11 +1,10 @@
-"""Correlation: do two numbers of the same things rise together?
+"""Correlation between two measurements of the same items.
 
     r = cov(x, y) / (sd(x) sd(y))      Pearson's, of the values: how well a straight line fits
-    rho = r of the ranks               Spearman's: how well any rising curve does
+    rho = r of the ranks               Spearman's: how well any increasing curve fits
 
-Equal values share the mean of the ranks that they take together (Kendall and Gibbons 1990, "Rank
-correlation methods", chapter 3). Source: Spearman (1904), "The proof and measurement of association
-between two things".
+Equal values share the mean of their ranks (Kendall and Gibbons 1990, "Rank correlation methods",
+chapter 3). Source: Spearman (1904), "The proof and measurement of association between two things".
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ def ranks(values: Shaped[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
 def correlation(one: Shaped[np.ndarray, "n"], other: Shaped[np.ndarray, "n"]) -> float:
     """Gives Pearson's r, from -1 to 1.
 
-    Errors: `ValueError` for lengths that differ, and where either never varies.
+    Errors: `ValueError` for different lengths, and if either is constant.
     """
     if len(one) != len(other):
         raise ValueError(f"lengths {len(one)} and {len(other)} differ")
     if not (_varies(one) and _varies(other)):
-        raise ValueError("what never varies has no correlation; give values that differ")
-    # Powers of 2 change no digit, and then no product is too large or too small.
+        raise ValueError("constant values have no correlation; give values that differ")
+    # Scaling by powers of 2 changes no digit, and prevents overflow and underflow of products.
     scaled = [np.ldexp(x, -np.frexp(np.abs(x).max())[1]) for x in np.array([one, other], float)]
     return float(np.clip(np.corrcoef(scaled)[0, 1], -1, 1))
 
@@ -53,9 +52,9 @@ def rank_correlation_interval(
     samples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Gives Spearman's rho with its 95 % interval, from drawing whole clusters.
+    """Gives Spearman's rho with its 95 % bootstrap interval, drawing whole clusters.
 
-    Each sample is ranked anew; one in which something never varies counts as 0. Errors: as
+    Each sample is ranked again; a sample with constant values counts as 0. Errors: as
     `correlation`.
     """
 

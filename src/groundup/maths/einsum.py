@@ -1,13 +1,13 @@
-"""Einstein's sum: products of tensors, summed over the letters that the result does not have.
+"""Einstein summation: products of tensors, summed over the letters that are not in the result.
 
 `einsum("ij,jk->ik", a, b)` is the matrix product, "ii->" the trace, "bhqd,bhkd->bhqk" the scores of
-attention. It is linear in each operand, and the gradient of one operand is an einsum again: of the
-output's gradient and the other operands, with the operand's own letters as the result,
+attention. It is linear in each operand, and the gradient of an operand is another einsum, of the
+output's gradient and the other operands, with the operand's letters as the result:
 
     y = einsum("ij,jk->ik", a, b):   da = einsum("ik,jk->ij", g, b).
 
-That needs every letter of an operand to stand in the output or in another operand, once.
-`_normalized` brings any expression into this form.
+This requires every letter of an operand to occur once in it, and also in the output or in another
+operand. `_normalized` brings any expression into this form.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from groundup.maths.tensor import Operand, Rule, Tensor
 def einsum(equation: str, *operands: Operand) -> Tensor:
     """Sum products of operands over all letters that are not in the output.
 
-    As in NumPy and torch: "..." stands for any further dimensions, and without "->" the output
-    has the letters that occur once, in alphabetical order. Tensors may stand in one list. Raises
+    As in NumPy and torch, "..." stands for any further dimensions, and without "->" the output
+    has the letters that occur once, in alphabetical order. Tensors may be given in one list. Raises
     `ShapeError` for an equation that does not fit the operands.
     """
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         listed = operands[0]
-        if any(isinstance(x, Tensor) for x in listed):  # one of numbers is itself an operand
+        if any(isinstance(x, Tensor) for x in listed):  # a list of numbers is an operand itself
             operands = tuple(listed)
     tensors = [x if isinstance(x, Tensor) else Tensor(x, requires_grad=False) for x in operands]
     letters, output = _letters(equation, tensors)
@@ -51,7 +51,7 @@ def einsum(equation: str, *operands: Operand) -> Tensor:
 
 
 def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
-    """The letters of each operand and of the output, with letters in the place of "..."."""
+    """Return the letters of each operand and of the output, with letters in place of "..."."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     parts = left.split(",")
     if len(parts) != len(tensors):
@@ -64,8 +64,7 @@ def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
     for part, tensor, more in zip(parts, tensors, extra, strict=True):
         if more < 0 or (more > 0 and "..." not in part):
             raise ShapeError(f"{part!r} in {equation!r} does not fit shape {tensor.shape}")
-    wide = max(extra)
-    dots = "".join(free[:wide])
+    dots = "".join(free[: max(extra)])
     letters = [
         part.replace("...", dots[len(dots) - more :] if more else "")
         for part, more in zip(parts, extra, strict=True)
@@ -80,7 +79,7 @@ def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
         shapes = " and ".join(str(tensor.shape) for tensor in tensors)
         raise ShapeError(
             f"{wrong[0]!r} does not fit in {equation!r} for {shapes}; "
-            "give letters, and behind '->' each once and only those of operands"
+            "give letters, and after '->' each only once and only those of operands"
         )
     return letters, right.replace("...", dots)
 
@@ -88,10 +87,10 @@ def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
 def _normalized(
     letters: list[str], output: str, tensors: list[Tensor]
 ) -> tuple[list[str], list[Tensor]]:
-    """An equal expression in which no letter is twice in an operand, or in that operand alone.
+    """Return an equal expression in which no letter occurs twice in, or only in, one operand.
 
-    Of a diagonal "ii" only the diagonal goes on, as "i"; a letter that is only summed over gets
-    ones to multiply with; lengths of 1 that NumPy would stretch are stretched.
+    A repeated letter "ii" is replaced by the diagonal "i". A letter that is only summed over gets
+    an operand of ones. Dimensions of length 1 that NumPy would broadcast are expanded.
     """
     lengths = dict.fromkeys("".join(letters), 1)
     for part, tensor in zip(letters, tensors, strict=True):
@@ -119,7 +118,7 @@ def _normalized(
 
 
 def _diagonal(letters: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """The tensor with each letter once: of what has a letter twice, the diagonal of the two."""
+    """Return the tensor with each letter once, by taking diagonals of repeated letters."""
     for letter in letters:
         while letters.count(letter) > 1:
             first, second = letters.index(letter), letters.rindex(letter)

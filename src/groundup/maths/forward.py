@@ -1,16 +1,17 @@
-"""Forward mode: derivatives carried along with the values, by dual numbers.
+"""Forward mode: derivatives computed along with the values, by dual numbers.
 
-A dual number is a pair (x, t): a value, and how fast it moves. Arithmetic on pairs follows from
-f(x + ε t) = f(x) + ε f'(x) t with ε² = 0 (Clifford 1873; Wengert 1964, for programs), for example
+A dual number is a pair (x, t) of a value and its tangent, the rate at which it changes. Arithmetic
+on pairs follows from f(x + ε t) = f(x) + ε f'(x) t with ε² = 0 (Clifford 1873; Wengert 1964, for
+programs), for example
 
     (x, t) · (y, u) = (x y, t y + x u).
 
-One run gives the value of f and its directional derivative J t, the Jacobian times a vector, where
-one backward sweep gives g J, a vector times the Jacobian. Nothing here uses the rules of the
-reverse mode, so each is a check of the other: g · (J t) = (g J) · t.
+One run gives the value of f and its directional derivative J t, the Jacobian times a vector. One
+backward sweep gives g J, a vector times the Jacobian. Forward mode does not use the rules of the
+reverse mode, so each checks the other: g · (J t) = (g J) · t.
 
-Three kinds of rule are enough. A linear map moves tangents as it moves values. A product of
-several factors varies one factor at a time. The rest are the derivatives in the table below.
+Three kinds of rules are enough. A linear map is applied to tangents as to values. A product of
+several factors varies one factor at a time. The other derivatives are in the tables below.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from groundup.maths.arrays import Array, ShapeError
 from groundup.maths.tensor import GradientError, Operation, Tensor, observers
 
 _tangents: ContextVar[dict[int, tuple[Array, int]] | None] = ContextVar("tangents", default=None)
-"""The tangents so far, each with the version of its tensor, by `Tensor.number`."""
+"""The tangents computed so far, each with the version of its tensor, by `Tensor.number`."""
 
 
 def jvp(
@@ -34,18 +35,17 @@ def jvp(
     primals: Tensor | Sequence[Tensor],
     tangents: Any,
 ) -> tuple[Any, Any]:
-    """The value of `function(*primals)` and its derivative in the direction of `tangents`.
+    """Return `function(*primals)` and its derivative in the direction of `tangents`.
 
-    `function` gives a tensor or a tuple of tensors, and both results have that form. Each tangent
+    `function` returns a tensor or a tuple of tensors, and both results have that form. Each tangent
     has the shape of its primal; a single primal and its tangent need no list. A gradient taken
     inside `function` has a tangent too: the Hessian times a vector (forward over reverse). Raises
-    `GradientError` for a tensor that is given twice or changed in place on the way, and inside
-    another `jvp`.
+    `GradientError` for a tensor that is given twice or changed in place, and for nested `jvp`.
     """
     if isinstance(primals, Tensor):
         return jvp(function, (primals,), (primals.as_operand(tangents),))
     if _tangents.get() is not None:
-        raise GradientError("jvp inside jvp sees constants only; take the inner one by grad()")
+        raise GradientError("jvp cannot be nested; compute the inner derivative by grad()")
     if len({primal.number for primal in primals}) < len(primals):
         raise GradientError("a tensor is given twice, with two tangents; give a clone() of it")
     known: dict[int, tuple[Array, int]] = {}
@@ -66,7 +66,7 @@ def jvp(
 
 
 def _push_forward(operation: Operation, out: Tensor) -> None:
-    """Give the result of an operation its tangent, if a parent has one."""
+    """Compute the tangent of an operation's result, if a parent has one."""
     known = _tangents.get()
     assert known is not None
     parts = [
@@ -85,13 +85,13 @@ def _tangent_of(known: dict[int, tuple[Array, int]], tensor: Tensor) -> Array:
     tangent, version = known[tensor.number]
     if tensor._version != version:
         raise GradientError(
-            f"a tensor of shape {tensor.shape} was changed in place, and no tangent says how"
+            f"a tensor of shape {tensor.shape} was changed in place, so its tangent is unknown"
         )
     return tangent
 
 
 def _derivative(operation: Operation, tangents: list[Array | None], y: Array) -> Any:
-    """The tangent of the result y, from those of the parents; None is a parent at rest."""
+    """Return the tangent of the result y from those of the parents, None for zero tangents."""
     arrays = [parent.data for parent in operation.parents]
     if operation.linear:
         pairs = zip(arrays, tangents, strict=True)
@@ -152,7 +152,7 @@ BINARY: dict[str, Callable[[Array, Array, Array], tuple[Slope, Slope]]] = {
         lambda: np.where(a == b, 0.5, ~(b > a)),
     ),
 }
-"""dy/da and dy/db, from a, b and y; computed where that one moves."""
+"""dy/da and dy/db, from a, b and y; computed only for operands with a tangent."""
 
 
 def _softmax(x: Array, t: Array, y: Array, dim: Any) -> Any:
@@ -184,4 +184,4 @@ REDUCTIONS: dict[str, Callable[[Array, Any, Array, Any], Any]] = {
     "amax": _extremum(np.max),
     "amin": _extremum(np.min),
 }
-"""dy, from x, dx, y and the dimensions that are looked along."""
+"""dy, from x, dx, y and the reduced dimensions."""

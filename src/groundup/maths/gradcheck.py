@@ -1,9 +1,9 @@
-"""Is a gradient right? Compare it with what a small step really does.
+"""Checks gradients against finite differences.
 
     df/dx_i ≈ (f(x + h e_i) - f(x - h e_i)) / 2h
 
-The central difference errs by h² (the third derivative) and by rounding of about 1e-16 / h; with
-h = 1e-6 both are far below the tolerance in float64. In float32 nothing can be seen this way.
+The central difference has an error of order h² (the third derivative) and a rounding error of about
+1e-16 / h; with h = 1e-6 both are far below the tolerance in float64. float32 is too imprecise.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def gradcheck(
     atol: float = 1e-5,
     forward: bool = True,
 ) -> bool:
-    """Whether the gradients of `function` agree with central differences of step `eps`.
+    """Check that the gradients of `function` agree with central differences of step `eps`.
 
-    Inputs that require gradients are checked, and must be float64; others are passed on. They
-    may also come in one tuple, as torch takes them. Checked is every entry of the Jacobian, by
-    the reverse mode and, with `forward`, by dual numbers. Returns True, or raises `GradientError`
-    that names the worst entry, or says that there is none.
+    Inputs that require gradients are checked and must be float64; others are passed on. Like in
+    torch, they may also be given as one tuple. Every entry of the Jacobian is checked, by the
+    reverse mode and, with `forward`, by dual numbers. Returns True, or raises `GradientError` that
+    names the worst entry, or says that no input requires a gradient.
     """
     inputs = _unpacked(inputs)
     if not list(_checked(inputs)):
@@ -56,7 +56,7 @@ def gradcheck(
                 )
                 raise GradientError(
                     f"the {kind} of output {row} by element {column} of input {number} "
-                    f"(shape {x.shape}) is {entries[row, column]:.6g}, and a small step says "
+                    f"(shape {x.shape}) is {entries[row, column]:.6g}, and a small step gives "
                     f"{truth[row, column]:.6g}"
                 )
     return True
@@ -64,7 +64,7 @@ def gradcheck(
 
 @set_grad_enabled(True)
 def gradgradcheck(function: Callable[..., Tensor], *inputs: Any, **settings: Any) -> bool:
-    """`gradcheck` of the gradients themselves, for a random direction of the output."""
+    """Run `gradcheck` on the gradients themselves, for a random direction of the output."""
     inputs = _unpacked(inputs)
     direction = np.random.default_rng(0).normal(size=function(*inputs).shape)
 
@@ -81,7 +81,7 @@ def _unpacked(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _checked(inputs: tuple[Any, ...]) -> list[tuple[int, Tensor]]:
-    """The inputs that require gradients, with their places."""
+    """Return the inputs that require gradients, with their positions."""
     return [(n, x) for n, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
 
 
@@ -105,12 +105,12 @@ def numerical_jacobian(
 def _of_one(
     function: Callable[..., Tensor], inputs: tuple[Any, ...], number: int
 ) -> Callable[[Tensor], Tensor]:
-    """The function of one of its inputs, with the others as they are."""
+    """Return the function of one of its inputs, with the others fixed."""
     return lambda value: function(*inputs[:number], value, *inputs[number + 1 :])
 
 
 def _forward(function: Callable[[Tensor], Tensor], x: Tensor) -> Array:
-    """The Jacobian by one run with dual numbers per element of the input."""
+    """Compute the Jacobian by one run with dual numbers per element of the input."""
     columns = [
         jvp(function, x, direction.reshape(x.shape))[1].data.reshape(-1)
         for direction in np.eye(x.numel())

@@ -1,12 +1,12 @@
-"""How sure a measured number is: intervals for proportions, means and ratios.
+"""Confidence intervals for proportions, means and ratios.
 
-A measurement on some hundred test questions is one draw of many that could have been made. An
-interval says which true values would make the measured one unsurprising. For a proportion there
-is a closed form (Wilson 1927); for anything else the bootstrap (Efron 1979) draws new data sets
-from the data, with replacement, and looks at how the statistic moves. Answers that share a prompt
-or an article move together, so whole groups are drawn (Field and Welsh 2007): otherwise the
-interval would be too narrow. Of few groups it would be so all the same, and reaches as much farther
-as Student's t does (Hesterberg 2015).
+A measurement on a few hundred test questions is one sample of many possible ones. An interval
+contains the true values under which the measured one is not surprising. For a proportion there is a
+closed form (Wilson 1927). For anything else the bootstrap (Efron 1979) draws new data sets from the
+data, with replacement, and measures how the statistic varies. Answers that share a prompt or an
+article are correlated, so whole groups are drawn (Field and Welsh 2007); otherwise the interval
+would be too narrow. With few groups it would still be too narrow, so it is widened in the same way
+as by Student's t (Hesterberg 2015).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-# Of fewer groups the percentiles of a bootstrap stand as much farther out as Student's t; of more,
-# by less than samples leave open.
+# With fewer groups the percentiles of a bootstrap are widened by Student's t; with more, the
+# difference is smaller than the bootstrap's own error.
 FEW_GROUPS = 30
-# Indices drawn in one go, 16 MiB; of more groups one sample, or a block of them, is drawn at least.
+# Indices drawn at once, 16 MiB; with more groups, at least one sample or block of them is drawn.
 DRAWS_AT_ONCE = 1 << 21
-# Rows that matrix products compute together: pieces of whole such blocks give the same last bits.
+# Rows that matrix products compute together: parts made of whole blocks give the same last bits.
 BLOCK = 16
-# Numbers that are this near are equal but for the rounding of sums.
+# Numbers this close are equal up to the rounding of sums.
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and the two ends between which the true one plausibly lies."""
+    """A measured value and the ends of its confidence interval."""
 
     estimate: float
     low: float
@@ -40,14 +40,14 @@ class Interval:
 
 
 def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> Interval:
-    """Bounds a success rate from `successes` in `n` independent trials; a tie may count a part.
+    """Bounds a success rate from `successes` in `n` independent trials; both may be fractional.
 
-    Trials that move together may count as fewer, and so as parts (`independent_trials`).
+    Ties can count as part of a success, and correlated trials as fewer (`independent_trials`).
 
-    The p with |s/n - p| <= z sqrt(p (1 - p) / n), which are those from c - r to c + r:
+    The p with |s/n - p| <= z sqrt(p (1 - p) / n) are those from c - r to c + r:
     c = (s + z^2/2) / (n + z^2),  r = z / (n + z^2) sqrt(s (n - s) / n + z^2/4)
 
-    Unlike p +- z sigma it stays within 0 ... 1 and has a width at 0 and n successes.
+    Unlike p +- z sigma it stays within 0 ... 1 and has positive width at 0 and n successes.
     Errors: `ValueError` without trials, for impossible counts or confidence.
     Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
     """
@@ -56,7 +56,7 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> Int
     z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
     center = (successes + z**2 / 2) / (n + z**2)
     radius = z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
-    # Rounding must not put the ends on the wrong side of what they are about.
+    # Rounding must not put the ends on the wrong side of the estimate.
     share, low, high = successes / n, center - radius, center + radius
     return Interval(share, max(0.0, min(low, share)), min(1.0, max(high, share)))
 
@@ -64,14 +64,14 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> Int
 def independent_trials(
     values: Shaped[np.ndarray, "n"], clusters: Iterable[Hashable], confidence: float = 0.95
 ) -> float:
-    """How many independent trials as many say as much as these n, which move together in groups.
+    """Gives the effective number of independent trials of n values that are correlated in groups.
 
         (n p (1 - p) + 1) / (n (t / z)^2 v + 1 / G),  at most n
 
-    v = G / (G - 1) sum_g (s_g - p n_g)^2 / n^2 is the variance of the rate p between G groups, of
-    which t of G - 1 degrees of freedom knows that they are few. Of p (1 - p) / v trials alone, one
-    failure beside none would turn few groups into many trials. So one more is counted that its
-    whole group would share, and who all agree are as many trials as groups.
+    v = G / (G - 1) sum_g (s_g - p n_g)^2 / n^2 is the variance of the rate p between G groups, and
+    t, with G - 1 degrees of freedom, accounts for few groups. With p (1 - p) / v trials alone, a
+    single failure would turn few groups into many trials. So one more failure, shared by its whole
+    group, is added to the counts; groups that all agree then count as G trials.
     Errors: `ValueError` for fewer than two groups.
     Sources: Korn and Graubard (1998), "Confidence intervals for proportions with small expected
     number of positive counts estimated from survey data"; Cameron and Miller (2015), "A
@@ -85,20 +85,21 @@ def independent_trials(
     p = float(successes.sum()) / n
     spread = groups / (groups - 1) * float(((successes - p * sizes) ** 2).sum()) / n
     z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
-    farther = (student_quantile(confidence, groups - 1) / z) ** 2
-    return min(float(n), (n * p * (1 - p) + 1) / (farther * spread + 1 / groups))
+    widening = (student_quantile(confidence, groups - 1) / z) ** 2
+    return min(float(n), (n * p * (1 - p) + 1) / (widening * spread + 1 / groups))
 
 
 def mean_interval(
     parts: Sequence[Interval], correlations: Float[np.ndarray, "k k"] | None = None
 ) -> Interval:
-    """Bounds the plain mean of several estimates by the intervals that they have.
+    """Bounds the unweighted mean of several estimates from their intervals.
 
         low = mean - sqrt(sum_ij r_ij d_i d_j) / k,  d_i = estimate_i - low_i;  high likewise
 
-    `correlations` are those of the estimates' errors, without which they are independent and their
-    squares add up. Below and above stand apart, since intervals of shares are lopsided: the method
-    of variance estimates recovery. Of two shares by Wilson it is Newcombe's method 10.
+    `correlations` are those of the estimates' errors; by default they are independent and their
+    squares add up. The lower and upper ends are computed separately, since intervals of proportions
+    are asymmetric: the method of variance estimates recovery. For two Wilson intervals it is
+    Newcombe's method 10.
     Errors: `ValueError` without parts.
     Sources: Newcombe (1998), "Interval estimation for the difference between independent
     proportions"; Zou and Donner (2008), "Construction of confidence intervals about effect
@@ -123,12 +124,12 @@ def mean_interval(
 def student_interval(
     values: Sequence[float] | Float[np.ndarray, " n"], confidence: float = 0.95
 ) -> Interval:
-    """Bounds a mean from a few independent values, such as what some seeds gave.
+    """Bounds a mean from a few independent values, such as the results of several seeds.
 
-    mean +- t s / sqrt(n), with t of n - 1 degrees of freedom, which knows that the deviation s was
-    measured on as few values: of three, t is 4.3 where a large sample has 2.0. Exact where values
-    are normal; one value alone bounds nothing, and both ends are infinite. With a NaN or an
-    infinity among the values both ends are NaN.
+    mean +- t s / sqrt(n), where t with n - 1 degrees of freedom accounts for estimating the
+    deviation s from few values: for three, t is 4.3, for a large sample 2.0. It is exact for normal
+    values. For a single value both ends are infinite; with a NaN or an infinity among the values
+    both ends are NaN.
     Errors: `ValueError` without values, or for impossible confidence.
     Source: Student (1908), "The probable error of a mean".
     """
@@ -146,7 +147,7 @@ def student_interval(
 
 
 def student_quantile(confidence: float, freedom: int) -> float:
-    """The t with P(|T| <= t) = `confidence` for Student's T of so many degrees of freedom."""
+    """The t with P(|T| <= t) = `confidence` for Student's T with `freedom` degrees of freedom."""
     low, high = 0.0, 1.0
     while _student_within(high, freedom) < confidence:
         high *= 2
@@ -186,9 +187,9 @@ def bootstrap_interval(
 
     `clusters` names the group of each value; groups are drawn whole. Another `statistic`, such
     as `np.median`, is called once per sample on the drawn values and takes no weights. The ends
-    are the percentiles of the samples' statistics (`percentile_interval`). One group alone cannot
-    show how groups differ: both ends are then the estimate.
-    Errors: `ValueError` for no values, lengths that differ, weights with a `statistic`.
+    are the percentiles of the samples' statistics (`percentile_interval`). A single group shows no
+    variation between groups, so both ends are the estimate.
+    Errors: `ValueError` for no values, different lengths, or weights with a `statistic`.
     Sources: Efron (1979), "Bootstrap methods: another look at the jackknife"; Field and Welsh
     (2007), "Bootstrapping clustered data", section 2.
     """
@@ -210,7 +211,7 @@ def bootstrap_interval(
     by_group = np.split(ordered, np.cumsum(sizes)[:-1]) if sizes.max() > 1 else None
     random = np.random.default_rng(seed)
     replicates = [
-        # Groups of one value each are drawn as values, in a fiftieth of the time.
+        # Groups of one value each are drawn as values, which takes a fiftieth of the time.
         float(
             statistic(np.concatenate([by_group[g] for g in drawn]) if by_group else ordered[drawn])
         )
@@ -233,10 +234,10 @@ def bootstrap_ratio(
 ) -> Interval:
     """Bounds a ratio of sums, sum a / sum b, such as bits per byte over blocks of text.
 
-    Numerator and denominator are drawn together, block by block or cluster by cluster, and the
-    sums divided only then: the mean of the blocks' own ratios would be another quantity. The
-    difference of two models on the same blocks is the ratio with numerators a1 - a2.
-    Errors: `ValueError` for no values, lengths that differ, denominators negative or all zero.
+    Numerator and denominator are drawn together, block by block or cluster by cluster, and then the
+    sums are divided: the mean of the blocks' ratios would be another quantity. The difference of
+    two models on the same blocks is the ratio with numerators a1 - a2.
+    Errors: `ValueError` for no values, different lengths, or denominators negative or all zero.
     """
     a, b = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     group = group_numbers(len(_paired(a, b)), clusters)
@@ -248,7 +249,7 @@ def bootstrap_ratio(
     for rows in _pieces(samples, len(a)):
         drawn = random.integers(len(a), size=(rows, len(a)))
         top, bottom = a[drawn].sum(axis=1), b[drawn].sum(axis=1)
-        # A sample of nothing but weightless groups has no ratio and is left out.
+        # A sample whose denominators sum to zero has no ratio and is left out.
         replicates.append(top[bottom > 0] / bottom[bottom > 0])
     estimate = float(a.sum() / b.sum())
     return percentile_interval(estimate, np.concatenate(replicates), confidence, len(a))
@@ -266,18 +267,18 @@ def bootstrap_sums(
 ) -> Interval:
     """Bounds any function of sums over all items, such as a product of two ratios.
 
-    `statistic` is given sums of the columns, a row for each sample, and returns a number for each;
-    where it returns NaN (0 / 0 in a sample of few groups) the sample is left out. Sums are made of
-    clusters once and then drawn, so it costs no more than a ratio. The difference of two models on
-    the same items is the statistic of the one's columns less that of the other's, side by side.
+    `statistic` gets sums of the columns, a row for each sample, and returns a number for each. A
+    sample for which it returns NaN (0 / 0 with few groups) is left out. Clusters are summed once
+    before drawing, so it costs no more than a ratio. To compare two models on the same items, put
+    their columns side by side; the statistic is the difference of the two models' statistics.
 
-    What is folded, such as |x|, grows in every sample that is drawn from the data, so that its
-    percentiles may lie above the estimate. `centered` bounds the mean that the statistic has in so
-    many items: estimate - (replicate - mean of the replicates), at both ends, which are kept from
-    excluding the estimate.
+    A folded statistic, such as |x|, is larger on average in samples drawn from the data, so its
+    percentiles may exclude the estimate. `centered` bounds the mean of the statistic over data of
+    this size: estimate - (replicate - mean of the replicates), at both ends, extended to include
+    the estimate.
     Source: Davison and Hinkley (1997), "Bootstrap methods and their application", section 5.2, the
-    basic limits, less the bias of the draws.
-    Errors: `ValueError` for no values, lengths that differ, a statistic that is NaN of all items.
+    basic limits, minus the bias of the samples.
+    Errors: `ValueError` for no values, different lengths, or a statistic that is NaN on all items.
     """
     group = group_numbers(len(values), clusters)
     sums = np.zeros((int(group.max()) + 1, values.shape[1]))
@@ -286,7 +287,7 @@ def bootstrap_sums(
     if np.isnan(estimate):
         raise ValueError("the statistic of all items together is not a number")
     random = np.random.default_rng(seed)
-    # How often each cluster is drawn: the sums of a sample are these counts times the sums.
+    # Counts of how often each cluster is drawn; a sample's sums are the counts times the sums.
     evenly = np.full(len(sums), 1 / len(sums))
     drawn = [
         random.multinomial(len(sums), evenly, size=rows) @ sums
@@ -313,9 +314,9 @@ def bootstrap_difference(
 ) -> Interval:
     """Bounds the mean of first - second, two measurements of the same n items, item by item.
 
-    What makes an item hard for both cancels, so this sees differences that two separate
-    intervals would hide; the difference is significant when 0 lies outside.
-    Errors: `ValueError` for no values, or lengths that differ.
+    The difficulty that an item has for both cancels, so this detects differences that two separate
+    intervals would hide. The difference is significant if 0 is outside the interval.
+    Errors: `ValueError` for no values, or different lengths.
     """
     difference = np.asarray(_paired(first, second), dtype=float) - np.asarray(second, dtype=float)
     return bootstrap_interval(
@@ -329,14 +330,14 @@ def bootstrap_difference(
 
 
 def _paired(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Gives back the first of two arrays that describe the same items, or refuses."""
+    """Returns the first of two arrays of the same items; refuses different lengths."""
     if len(one) != len(other):
         raise ValueError(f"lengths {len(one)} and {len(other)} differ")
     return one
 
 
 def group_numbers(n: int, clusters: Iterable[Hashable] | None) -> Integer[np.ndarray, "n"]:
-    """Numbers the groups 0, 1, ... in order of appearance; without clusters each item is one."""
+    """Numbers the groups 0, 1, ... in order of appearance; by default each item is a group."""
     if n == 0:
         raise ValueError("no values to bootstrap; give at least one")
     if clusters is None:
@@ -349,7 +350,7 @@ def group_numbers(n: int, clusters: Iterable[Hashable] | None) -> Integer[np.nda
 
 
 def _pieces(samples: int, groups: int, block: int = 1) -> list[int]:
-    """Splits samples of so many groups into whole blocks, with what is left over in the last."""
+    """Splits samples of `groups` groups into parts of whole blocks; the last takes the rest."""
     size = max(1, DRAWS_AT_ONCE // (groups * block)) * block
     whole, rest = divmod(samples, size)
     return [size] * (whole - 1) + [size + rest] if whole else [rest]
@@ -358,11 +359,11 @@ def _pieces(samples: int, groups: int, block: int = 1) -> list[int]:
 def percentile_interval(
     estimate: float, replicates: Float[np.ndarray, "samples"], confidence: float, groups: int
 ) -> Interval:
-    """Bounds an estimate by percentiles of what it was in samples drawn from `groups` of the data.
+    """Bounds an estimate by percentiles of its values in samples drawn from `groups` groups.
 
-    What is drawn from G groups spreads less than the groups do, by sqrt((G - 1) / G), and knows not
-    how few showed the spread. So of few groups the percentiles are those at which a normal value
-    lies that is as far out as sqrt(G / (G - 1)) t, with t of G - 1 degrees of freedom.
+    Samples from G groups vary less than the groups, by sqrt((G - 1) / G), and do not account for
+    the spread being estimated from few groups. So with few groups the percentiles are those of a
+    normal value at sqrt(G / (G - 1)) t, with t of G - 1 degrees of freedom.
     Source: Hesterberg (2015), "What teachers should know about the bootstrap", which calls it the
     expanded percentile interval.
     """
@@ -370,10 +371,11 @@ def percentile_interval(
     if not len(replicates):
         raise ValueError("samples=0 has no percentiles; give 1 or more, better 2000")
     if 1 < groups < FEW_GROUPS:
-        farther = sqrt(groups / (groups - 1)) * student_quantile(confidence, groups - 1)
-        tail = NormalDist().cdf(-farther)
+        distance = sqrt(groups / (groups - 1)) * student_quantile(confidence, groups - 1)
+        tail = NormalDist().cdf(-distance)
     low, high = (float(end) for end in np.quantile(replicates, [tail, 1 - tail]))
-    # Sums of other orders differ in last bits: that is no spread, and leaves no estimate outside.
+    # Sums in another order differ in the last bits: this is not spread, and must not exclude the
+    # estimate.
     if max(low, high, estimate) - min(low, high, estimate) < ROUNDING * max(1.0, abs(estimate)):
         return Interval(estimate, estimate, estimate)
     return Interval(estimate, low, high)
@@ -381,5 +383,5 @@ def percentile_interval(
 
 def _checked(confidence: float) -> float:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} is no probability; give one such as 0.95")
+        raise ValueError(f"confidence={confidence} is not a probability; give one such as 0.95")
     return confidence

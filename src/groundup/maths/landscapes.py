@@ -1,13 +1,13 @@
-"""Landscapes: functions with a name in the literature that are hard to minimize, each its own way.
+"""Landscapes: test functions from the literature that are hard to minimize for different reasons.
 
     quadratic     how much slower is a narrow valley?          the only one with exact theory
-    Rosenbrock    what if the valley bends?                    steep to it, nearly flat along it
-    Himmelblau    which of several minima is found?            four, and a hill between
-    Beale         what if the slope says nothing about scale?  walls of 10⁵ about a plateau
+    Rosenbrock    what if the valley bends?                    steep walls, a nearly flat floor
+    Himmelblau    which of several minima is found?            four minima with a hill between
+    Beale         what if the slope does not show the scale?   walls of 10⁵ around a plateau
     Rastrigin     what if there are minima everywhere?         all of these methods stay in one
 
-`plot_trajectories` draws how methods of `optimize.py` go through one. Every function here takes one
-point (n,) and gives one number, or takes m points as columns (n, m) and gives m numbers.
+`plot_trajectories` draws the paths of the methods in `optimize.py`. Every function here takes one
+point (n,) and returns one number, or takes m points as columns (n, m) and returns m numbers.
 
 Source: Surjanovic and Bingham (2013), "Virtual library of simulation experiments: test functions",
 and the papers named below.
@@ -29,29 +29,29 @@ from groundup.maths.tensor import Tensor
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Colors that the color-blind can tell apart too (Okabe and Ito 2008).
+# Colors that are distinguishable with color blindness (Okabe and Ito 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """A function to minimize, its minima (all of value 0), and where to start and to look."""
+    """A function to minimize, its minima (all of value 0), a start and a plot window."""
 
     name: str
     function: Function
     minima: Float[np.ndarray, "k n"]
     start: Float[np.ndarray, "n"]
     window: tuple[float, float, float, float]
-    """What to plot: left, right, bottom, top."""
+    """The plotted region: left, right, bottom, top."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.function(x)
 
 
 def quadratic(condition: float, angle: float = pi / 6) -> Landscape:
-    """½ xᵀ A x with eigenvalues 1 and κ = `condition`, the flat axis turned by `angle` radians.
+    """½ xᵀ A x with eigenvalues 1 and κ = `condition`, the flat axis rotated by `angle` radians.
 
-    A valley that is √κ times as long as wide. Errors: `ValueError` for a condition below 1.
+    Its valley is √κ times as long as wide. Errors: `ValueError` for a condition below 1.
     """
     if not 1 <= condition < inf:
         raise ValueError(f"condition={condition} must be at least 1 and finite")
@@ -77,7 +77,7 @@ def himmelblau(x: Tensor) -> Tensor:
 
 
 def beale(x: Tensor) -> Tensor:
-    """Σ (c_i - x + x yⁱ)², c = 1.5, 2.25, 2.625: steep walls about a plateau (Beale 1958)."""
+    """Σ (c_i - x + x yⁱ)², c = 1.5, 2.25, 2.625: steep walls around a plateau (Beale 1958)."""
     residuals = [c - x[0] + x[0] * x[1] ** i for i, c in enumerate((1.5, 2.25, 2.625), start=1)]
     return residuals[0] ** 2 + residuals[1] ** 2 + residuals[2] ** 2
 
@@ -117,18 +117,18 @@ def plot_trajectories(
     trajectories: Mapping[str, Trajectory],
     window: tuple[float, float, float, float] | None = None,
 ) -> matplotlib.figure.Figure:
-    """Draw the ways of several methods, by name, over the contours of a function of the plane.
+    """Draw the trajectories of several methods, by name, over the contours of a 2D function.
 
-    `window` is left, right, bottom, top; by default a landscape's own, or what the points fill.
-    Contours lie closer together in height the lower they are, so that a flat floor shows too. `f`
-    is asked for all heights at once: from a (2, m) tensor it has to give m numbers, as it does when
-    its sums run over dimension 0. Errors: `ValueError` where it gives others, and for points that
-    are not of the plane.
+    `window` is left, right, bottom, top; by default the landscape's own, or the region of the
+    points. Contour levels are denser at low values, so that a flat floor is visible. `f` is called
+    once for all points: for a (2, m) tensor it must return m numbers, as it does if its sums run
+    over dimension 0. Errors: `ValueError` if it returns another shape, and for points that are not
+    two-dimensional.
     """
     from matplotlib.figure import Figure  # loads slowly
 
     if not trajectories or any(t.points.shape[1] != 2 for t in trajectories.values()):
-        raise ValueError("only ways through the plane can be drawn; give trajectories of 2 numbers")
+        raise ValueError("only paths in the plane can be drawn; give trajectories of 2 numbers")
     left, right, bottom, top = window or _window(f, trajectories.values())
     across, up = np.linspace(left, right, 120), np.linspace(bottom, top, 120)
     heights = _heights(f, across, up)
@@ -146,7 +146,7 @@ def plot_trajectories(
     )
     for number, (name, trajectory) in enumerate(trajectories.items()):
         color = COLORS[number % len(COLORS)]
-        ending = "" if trajectory.converged else ", not arrived"
+        ending = "" if trajectory.converged else ", not converged"
         label = f"{name}: {len(trajectory.points) - 1} steps{ending}"
         axes.plot(*trajectory.points.T, ".-", color=color, markersize=4, linewidth=1, label=label)
         axes.plot(*trajectory.points[-1], "*", color=color, markersize=11)
@@ -165,7 +165,7 @@ def _heights(
     if heights.shape != (x.size,):
         raise ValueError(
             f"the function gives shape {heights.shape} for a tensor of shape {(2, x.size)}; "
-            "let its sums run over dimension 0 alone, such as (x**2).sum(0)"
+            "let its sums run over dimension 0 only, such as (x**2).sum(0)"
         )
     return heights.reshape(x.shape)
 

@@ -1,21 +1,21 @@
-"""Language models that only count: n-grams by maximum likelihood, add-k and Kneser-Ney smoothing.
+"""n-gram language models: maximum likelihood, add-k and Kneser-Ney smoothing.
 
-To predict a token, look up what followed its last few tokens before. Long contexts are sharp but
-rare, and `maximum_likelihood` finds impossible whatever they never showed; `AddK` pretends to have
-seen everything a little. Short contexts are frequent but blunt; Kneser and Ney (1995) blend all
-lengths. Every count gives up a small discount D, and what a context gave up is spread as the next
-shorter context says:
+An n-gram model predicts a token from what followed the last few tokens before. Long contexts are
+informative but rare: `maximum_likelihood` gives unseen continuations probability 0, and `AddK` adds
+a constant to every count. Short contexts are frequent but less informative. Kneser and Ney (1995)
+combine all lengths: every count gives up a small discount D, and the discounts of a context are
+distributed by the next shorter context:
 
     p(w | h) = (a(h w) - D(a(h w))) / a(h) + gamma(h) p(w | h')     h' is h without its first token
-    gamma(h) = sum_w D(a(h w)) / a(h)     a(h) = sum_w a(h w)       below no context stands 1 / V
+    gamma(h) = sum_w D(a(h w)) / a(h)     a(h) = sum_w a(h w)       the empty h backs off to 1 / V
 
-The heart of the method is the count a. At the highest order it is how often the n-gram was seen;
-below it is *how many different tokens stood before it*. "Francisco" is frequent, but only ever
-after "San": as a guess for an unknown context it is a bad one, and its a of 1 says so.
+The key of the method is the count a. At the highest order it is the number of occurrences of the
+n-gram; at lower orders it is *the number of different tokens that precede it*. "Francisco" is
+frequent, but only after "San", so it is a bad guess in an unknown context, and its a is 1.
 
 The discounts are the "modified" ones of Chen and Goodman (1998), "An empirical study of smoothing
-techniques for language modeling", section 3, interpolated at every order. This is the honest
-baseline that a neural model has to beat.
+techniques for language modeling", section 3, interpolated at every order. A neural model should
+beat this baseline.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from groundup.maths.trie import Level, Trie, checked_tokens, count_ngrams
 
 
 class Ngram(ABC):
-    """What every model that counts can be asked, whatever it makes of the counts."""
+    """The interface of all n-gram models."""
 
     trie: Trie
 
@@ -42,21 +42,22 @@ class Ngram(ABC):
     def logprobs(self, tokens: Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """Gives ln p(token | its up to order - 1 predecessors in the same document), in nats.
 
-        The value at a boundary is the price of ending the document before it. The stream's first
-        token is not predicted by anything: its value is NaN, so that no sum counts it unnoticed.
+        The value at a boundary is the log-probability of ending the document before it. The first
+        token of the stream is not predicted: its value is NaN, so that no sum includes it silently.
         """
 
     @abstractmethod
     def distribution(self, context: Sequence[int]) -> Float[np.ndarray, "vocab"]:
-        """Gives p(w | context) for every w; only the last order - 1 tokens matter, and of those
-        only what follows the last boundary, itself included.
+        """Gives p(w | context) for every w.
+
+        Only the last order - 1 tokens matter, and of those only the last boundary and what follows.
         """
 
     def perplexity(self, tokens: Integer[np.ndarray, "n"]) -> float:
-        """Gives exp(-mean ln p) over all tokens but the first: among how many equally likely
-        tokens the model is left to guess, on average. It is inf where a token is impossible.
+        """Gives exp(-mean ln p) over all tokens except the first.
 
-        Errors: `UserError` for fewer than 2 tokens, `ValueError` for tokens outside
+        This is the number of equally likely tokens with the same mean uncertainty; inf if a token
+        is impossible. Errors: `UserError` for fewer than 2 tokens, `ValueError` for tokens outside
         0 ... vocab_size - 1.
         """
         if len(tokens) < 2:
@@ -69,14 +70,13 @@ class Ngram(ABC):
         tokens: Integer[np.ndarray, "n"],
         token_bytes: Integer[np.ndarray, "vocab"] | None = None,
     ) -> float:
-        """Gives - sum log2 p(token) / bytes over all tokens but the first; inf where one is
-        impossible.
+        """Gives - sum log2 p(token) / bytes over all tokens except the first.
 
-        `token_bytes` says how many bytes each token of the vocabulary writes; without it that is
-        1 for all but the boundary, as in models over bytes. Tokens that write nothing are no text
-        and cost nothing (as in `evals.perplexity`).
-        Errors: `UserError` for a text of no bytes, `ValueError` for sizes that are not one for
-        each token of the vocabulary, or tokens outside it.
+        It is inf if a token is impossible. `token_bytes` has the number of bytes of each token of
+        the vocabulary; by default 1 for all except the boundary, as in models over bytes. Tokens
+        of 0 bytes are not text and cost nothing (as in `evals.perplexity`).
+        Errors: `UserError` for a text of no bytes, `ValueError` unless there is one size for each
+        token of the vocabulary, or for tokens outside it.
         """
         if token_bytes is None:
             token_bytes = (np.arange(self.trie.vocab_size) != self.trie.boundary).astype(np.int64)
@@ -89,8 +89,10 @@ class Ngram(ABC):
         return float(-logprobs[sizes > 0].sum() / np.log(2) / sizes.sum())
 
     def sample(self, length: int, *, context: Sequence[int] = (), seed: int = 0) -> list[int]:
-        """Draws up to `length` tokens after `context` (default: a new document), ending with the
-        boundary token where the model ends the document. Errors: as those of `distribution`.
+        """Samples up to `length` tokens after `context` (default: a new document).
+
+        It ends early with the boundary token if the model ends the document. Errors: as
+        `distribution`.
         """
         boundary = self.trie.boundary
         history = list(context) or ([] if boundary is None else [boundary])
@@ -107,9 +109,9 @@ class Ngram(ABC):
 class KneserNey(Ngram):
     """An interpolated, modified Kneser-Ney model of one order over integer tokens.
 
-    Fields: `trie` numbers the n-grams; of a k-gram h w, `shares[k - 1][its number]` is the first
+    Fields: `trie` numbers the n-grams. For a k-gram h w, `shares[k - 1][its number]` is the first
     term of p(w | h) and `backoffs[k - 1][number of h]` is gamma(h). Both end with an entry for
-    number -1, never seen: a share of 0, and a gamma of 1 that lets the shorter context decide.
+    number -1, never seen: a share of 0, and a gamma of 1, which uses the shorter context.
     """
 
     trie: Trie
@@ -124,13 +126,13 @@ class KneserNey(Ngram):
         *,
         boundary: int | None = 0,
     ) -> KneserNey:
-        """Counts a stream of documents, each stored as `boundary` and then its tokens.
+        """Counts a stream of documents, each stored as `boundary` followed by its tokens.
 
-        A context never reaches back over the boundary that opens its document, which is the
-        context's first token; seen from the document before, the same boundary is the last
-        target. n-grams that open a document have nothing to their left, so their a is how often
-        they were seen (as in Heafield et al. 2013, section 3). The first token of the stream has
-        no past and is not counted as a target. `boundary=None`: one endless document.
+        A context never extends beyond the boundary that opens its document, which may be its first
+        token; for the document before, the same boundary is the last target. n-grams that open a
+        document have no token to their left, so their a is their number of occurrences (as in
+        Heafield et al. 2013, section 3). The first token of the stream has no context and is not
+        counted as a target. `boundary=None`: one endless document.
         Errors: `ValueError` for an order below 1 or tokens outside 0 ... vocab_size - 1.
         """
         return next(KneserNey.fit_orders(tokens, [order], vocab_size, boundary=boundary))
@@ -143,7 +145,7 @@ class KneserNey(Ngram):
         *,
         boundary: int | None = 0,
     ) -> Iterator[KneserNey]:
-        """Yields the model of each order as `fit` makes it, of one count for all of them."""
+        """Yields the model of each order as `fit` returns it, counting the text only once."""
         if not orders:
             return
         if min(orders) < 1:
@@ -155,7 +157,7 @@ class KneserNey(Ngram):
 
     @staticmethod
     def _of(trie: Trie, levels: Sequence[Level]) -> KneserNey:
-        """The model of the counts of all orders up to its own."""
+        """Returns the model from the counts of all orders up to its own."""
         vocab_size, boundary, order = trie.vocab_size, trie.boundary, len(levels)
         shares, backoffs = [], []
         opening = np.zeros(vocab_size, dtype=bool)
@@ -196,13 +198,12 @@ class KneserNey(Ngram):
 
 
 def discounts(counts: Integer[np.ndarray, "n"]) -> Float[np.ndarray, "4"]:
-    """Estimates what counts of 0, 1, 2 and 3 or more give up, from how many counts n_c equal c.
+    """Estimates the discounts of counts 0, 1, 2 and 3 or more; n_c is the number of counts c.
 
     D_0 = 0,  D_c = c - (c + 1) Y n_(c+1) / n_c,  Y = n_1 / (n_1 + 2 n_2)
 
-    Source: Chen and Goodman (1998), equation 26. Small texts leave some n_c empty or a D_c
-    without meaning; then one D = Y serves all counts (Ney, Essen and Kneser 1994), or, without
-    n_1 or n_2 either, one half.
+    Source: Chen and Goodman (1998), equation 26. In small texts some n_c may be 0 or a D_c invalid.
+    Then all counts use one D = Y (Ney, Essen and Kneser 1994), or one half if n_1 or n_2 is 0.
     """
     _, n1, n2, n3, n4 = (float(n) for n in np.bincount(counts[counts <= 4], minlength=5))
     if not (n1 and n2):
@@ -210,7 +211,7 @@ def discounts(counts: Integer[np.ndarray, "n"]) -> Float[np.ndarray, "4"]:
     y = n1 / (n1 + 2 * n2)
     if n3:
         modified = [0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
-        # A D of nothing would leave unseen words nothing; D_3 = 3 (no n_4) would be too much.
+        # With a D of 0 unseen words would get no probability; D_3 = 3 (no n_4) would be too much.
         if n4 and min(modified[1:]) > 0:
             return np.array(modified)
     return np.array([0, y, y, y])
@@ -221,11 +222,11 @@ def _discounted(
     adjusted: Integer[np.ndarray, "grams"],
     number_of_contexts: int,
 ) -> tuple[Float[np.ndarray, "grams+1"], Float[np.ndarray, "_"]]:
-    """Gives the n-grams' discounted shares and the contexts' gammas, both with number -1's."""
+    """Gives the n-grams' discounted shares and the contexts' gammas, both with an entry for -1."""
     given_up = discounts(adjusted)[np.minimum(adjusted, 3)]
     totals = np.bincount(contexts, weights=adjusted, minlength=number_of_contexts).astype(float)
     gamma = np.bincount(contexts, weights=given_up, minlength=number_of_contexts).astype(float)
-    # A context that nothing followed has no opinion: all of its probability comes from below.
+    # A context without continuations takes all of its probability from the shorter context.
     gamma[totals == 0] = totals[totals == 0] = 1
     return (
         np.append((adjusted - given_up) / totals[contexts], 0.0),
@@ -235,15 +236,15 @@ def _discounted(
 
 @dataclass(frozen=True, eq=False)
 class AddK(Ngram):
-    """Counting with k added to every count: p(w | h) = (c(h w) + k) / (c(h) + k V).
+    """Add-k smoothing: p(w | h) = (c(h w) + k) / (c(h) + k V).
 
     k = 1 is Laplace's rule, k = 0 is `maximum_likelihood`. The context h is always the longest
-    allowed, up to order - 1 tokens of the same document, seen or not: the comparison shows what
-    Kneser-Ney's blending is worth.
+    allowed, up to order - 1 tokens of the same document, whether seen or not. The comparison with
+    Kneser-Ney shows the gain of interpolation.
     """
 
     trie: Trie
-    counts: tuple[Integer[np.ndarray, "_"], ...]  # both end with the 0 of number -1, never seen
+    counts: tuple[Integer[np.ndarray, "_"], ...]  # both end with a 0 for number -1, never seen
     totals: tuple[Integer[np.ndarray, "_"], ...]
     k: float
 
@@ -258,7 +259,7 @@ class AddK(Ngram):
     ) -> AddK:
         """Counts a stream of documents under the same rules as `KneserNey.fit`."""
         if not 0 <= k < math.inf:
-            raise ValueError(f"k={k} would make no probabilities; give a number from 0")
+            raise ValueError(f"k={k} does not give probabilities; give a number from 0")
         trie, levels = count_ngrams(tokens, order, vocab_size, boundary)
         totals = []
         for n, level in enumerate(levels, start=1):
@@ -274,11 +275,11 @@ class AddK(Ngram):
         tokens = checked_tokens(tokens, size)
         seen, total = np.zeros(len(tokens)), np.zeros(len(tokens))
         steps = zip(self.trie.walk(tokens), self.counts, self.totals, strict=True)
-        for (at, contexts, grams), counts, totals in steps:  # the longest context is the last word
+        for (at, contexts, grams), counts, totals in steps:  # the longest context overwrites others
             seen[at], total[at] = counts[grams], totals[contexts]
         with np.errstate(divide="ignore", invalid="ignore"):
             result = np.log(seen + self.k) - np.log(total + self.k * size)
-        # 0 / 0: maximum likelihood after a context that it has never seen
+        # 0 / 0: maximum likelihood after an unseen context
         logprobs: Float[np.ndarray, "n"] = np.where(np.isnan(result), -np.inf, result)
         logprobs[:1] = np.nan
         return logprobs
@@ -286,8 +287,8 @@ class AddK(Ngram):
     def distribution(self, context: Sequence[int]) -> Float[np.ndarray, "vocab"]:
         """Gives p(w | context) for every w.
 
-        Errors: `ValueError` with k = 0 after a context that nothing was seen to follow: relative
-        frequencies of nothing are none.
+        Errors: `ValueError` with k = 0 after a context without continuations, which has no relative
+        frequencies.
         """
         recent = self.trie.recent(context)
         numbers = self.trie.suffix_numbers(context)
@@ -296,8 +297,8 @@ class AddK(Ngram):
         total = int(self.totals[n - 1][number])
         if total + self.k == 0:
             raise ValueError(
-                f"nothing was seen to follow {recent.tolist()}, so that maximum likelihood says "
-                "nothing about it; give k above 0, or use KneserNey"
+                f"nothing was seen to follow {recent.tolist()}, so maximum likelihood is undefined "
+                "there; give k above 0, or use KneserNey"
             )
         seen = np.zeros(self.trie.vocab_size)
         if number >= 0:
@@ -314,8 +315,8 @@ def maximum_likelihood(
 ) -> AddK:
     """Counts relative frequencies: p(w | h) = c(h w) / c(h).
 
-    No model of this order finds the counted text more likely, and none finds new text less so: what
-    was never seen is impossible, ln p = -inf, and one such token makes the perplexity inf.
+    No model of this order gives the counted text a higher probability, and none is worse on new
+    text: unseen n-grams are impossible, ln p = -inf, and a single one makes the perplexity inf.
     """
     return AddK.fit(tokens, order, vocab_size, k=0.0, boundary=boundary)
 
@@ -323,7 +324,7 @@ def maximum_likelihood(
 def reference_kneser_ney(
     tokens: Sequence[int], order: int, vocab_size: int, *, boundary: int | None = 0
 ) -> Callable[[Sequence[int], int], float]:
-    """Gives p(context, token) by the definition, with dictionaries: the oracle of `KneserNey`."""
+    """Gives p(context, token) by the definition, with dictionaries, to test `KneserNey`."""
     seen: Counter[tuple[int, ...]] = Counter()
     before: dict[tuple[int, ...], set[int]] = defaultdict(set)
     for end in range(2, len(tokens) + 1):

@@ -1,12 +1,12 @@
 """The operations of a tensor beyond arithmetic, each with its value and the rule of its gradient.
 
-Two kinds of rule cover nearly all. An elementwise function multiplies the gradient by its
+Two kinds of rules cover nearly all. An elementwise function multiplies the gradient by its
 derivative: y = exp(x) gives g · y. A linear map y = A x sends the gradient back through its
-transpose, Aᵀ g, and the transpose of each map here is another one: of a sum the repetition, of a
-slice the padding with zeros, of a gather the scatter that adds, of a shift the shift back.
+transpose, Aᵀ g. The transpose of a sum is a repetition, of a slice a padding with zeros, of a
+gather an adding scatter, and of a shift the opposite shift.
 
-Functions of one tensor are its methods as well: `exp(x)` is `x.exp()`. Dimensions count as in
-torch, from 0 or from -1 at the end.
+Functions of one tensor are also methods: `exp(x)` is `x.exp()`. Dimensions count as in torch, from
+0, or from -1 at the end.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 
 from groundup.maths.arrays import Array, Shape, ShapeError, array_index, as_array, index_in_steps
 
-if TYPE_CHECKING:  # the page above, whose methods these are
+if TYPE_CHECKING:  # the module whose methods these are
     from groundup.maths.tensor import Forward, Operand, Rule, Tensor
 
 Dims: TypeAlias = int | Sequence[int] | None
-"""One dimension, several, or all of them."""
+"""One dimension, several, or all."""
 
 
 # Elementwise functions: g times the derivative
@@ -37,12 +37,12 @@ def _elementwise(name: str, x: Tensor, forward: Forward, rule: Rule) -> Tensor:
 
 
 def _floating(x: Tensor) -> Tensor:
-    """Whole numbers and truth values as float64; for bytes NumPy's functions take float16."""
+    """Convert integers and booleans to float64; NumPy's functions would use float16 for bytes."""
     return x if x.dtype.kind == "f" else double(x)
 
 
 def _weighted(g: Tensor, weights: Any) -> Tensor:
-    """A gradient times constant weights, 0 where they are 0, even if the gradient is infinite."""
+    """Multiply a gradient by constant weights; a weight of 0 gives 0 even for infinities."""
 
     def forward(a: Array) -> Any:
         out = a * weights
@@ -121,7 +121,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 def erf(x: Tensor) -> Tensor:
-    """The error function, of each number by `math.erf`; d erf(x) = 2/√π exp(-x²) dx."""
+    """The error function, by `math.erf` for each element; d erf(x) = 2/√π exp(-x²) dx."""
 
     def forward(a: Array) -> Array:
         values = np.fromiter(map(erf_of_number, a.ravel().tolist()), np.float64, a.size)
@@ -146,7 +146,7 @@ def abs(x: Tensor) -> Tensor:
 
 
 def clip(x: Tensor, min: builtins.float | None = None, max: builtins.float | None = None) -> Tensor:
-    """x held between two bounds, which are constants; where one cuts, the derivative is 0."""
+    """x limited to constant bounds; the derivative is 0 where a bound applies."""
     low = None if min is None else x.as_operand(min).data
     high = None if max is None else x.as_operand(max).data
 
@@ -164,14 +164,14 @@ def silu(x: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """x Φ(x), with Φ the normal distribution's cumulative one (Hendrycks and Gimpel 2016).
+    """x Φ(x), with Φ the normal cumulative distribution function (Hendrycks and Gimpel 2016).
 
     `approximate="tanh"` is that paper's x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))). Raises
     `ValueError` for another approximation.
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"approximate={approximate!r} must be 'none' or 'tanh'")
-    if x.dtype == np.float16:  # whose cubes soon lie beyond its largest number, 65,504
+    if x.dtype == np.float16:  # its cubes soon exceed the largest float16, 65,504
         return to(gelu(float(x), approximate), x.dtype)
     if approximate == "tanh":
         return 0.5 * x * (1 + tanh((x + 0.044715 * x**3) * root(2 / pi)))
@@ -179,12 +179,12 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def maximum(a: Tensor, b: Operand) -> Tensor:
-    """The larger of two, element by element; equals share the gradient."""
+    """The elementwise maximum of two tensors; equal elements share the gradient."""
     return _extremum_of_two("maximum", np.maximum, np.less, a, a.as_operand(b))
 
 
 def minimum(a: Tensor, b: Operand) -> Tensor:
-    """The smaller of two, element by element; equals share the gradient."""
+    """The elementwise minimum of two tensors; equal elements share the gradient."""
     return _extremum_of_two("minimum", np.minimum, np.greater, a, a.as_operand(b))
 
 
@@ -201,7 +201,7 @@ def _extremum_of_two(name: str, forward: Forward, loses: np.ufunc, a: Tensor, b:
 
 
 def logaddexp(a: Tensor, b: Operand) -> Tensor:
-    """log(exp(a) + exp(b)), without overflow and exact where one of the two is far larger."""
+    """log(exp(a) + exp(b)), without overflow and exact if one of the two is far larger."""
     other = a.as_operand(b)
     rules = (
         lambda g, _: g * sigmoid(a - other),
@@ -214,25 +214,25 @@ def logaddexp(a: Tensor, b: Operand) -> Tensor:
 
 
 def _given(dim: Dims, empty: Shape | None = None) -> int | tuple[int, ...] | None:
-    """An empty list means all dimensions, as in torch, or else `empty`."""
+    """Return the dimensions; an empty list means all, as in torch, or `empty` if given."""
     return tuple(dim) or empty if isinstance(dim, Sequence) else dim
 
 
 def _axes(x: Tensor, dim: Dims, empty: Shape | None = None) -> int | tuple[int, ...] | None:
-    """As NumPy takes them, which has no list of dimensions of a number."""
+    """Return axes for NumPy, which accepts no list of axes for a 0-dimensional array."""
     axes = _given(dim, empty)
     return axes if x.ndim or not isinstance(axes, tuple) else _axes_of_a_number(axes)
 
 
 def _axes_of_a_number(dims: Sequence[int]) -> Shape:
-    """None, where each one names its only dimension, and no two do."""
+    """Return no axes; raise `ShapeError` for more than one, or one that is not 0 or -1."""
     if len([_dim(dim, 0) for dim in dims]) > 1:
         raise ShapeError(f"dimensions {tuple(dims)} of a number are one; give it once")
     return ()
 
 
 def _dim(dim: int, ndim: int) -> int:
-    """A dimension counted from 0; a tensor without dimensions counts as having one."""
+    """Return a dimension counted from 0; a tensor without dimensions counts as having one."""
     n = builtins.max(ndim, 1)
     if not -n <= dim < n:
         raise ShapeError(f"dimension {dim} is not one of {ndim}; give {-n} to {n - 1}")
@@ -246,13 +246,13 @@ def _dims(x: Tensor, dim: Dims, empty: Shape | None = None) -> set[int]:
 
 
 def _with_dims(y: Tensor, x: Tensor, dim: Dims) -> Tensor:
-    """A reduced tensor in the shape that keeps the reduced dimensions, with length 1."""
+    """Return a reduced tensor with the reduced dimensions restored, with length 1."""
     reduced = _dims(x, dim)
     return y.reshape(*(1 if d in reduced else n for d, n in enumerate(x.shape)))
 
 
 def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Every element gets the gradient of the sum it went into."""
+    """Σ x over some or all dimensions; every element gets the gradient of its sum."""
     return x.apply(
         "sum",
         lambda a: a.sum(axis=_axes(x, dim), keepdims=keepdim),
@@ -264,7 +264,7 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """sum(x) / n."""
-    if x.dtype == np.float16:  # whose sums soon lie beyond its largest number, 65,504
+    if x.dtype == np.float16:  # its sums soon exceed the largest float16, 65,504
         return to(mean(float(x), dim, keepdim), x.dtype)
     total = sum(x, dim, keepdim)
     return total / (x.numel() // total.numel() if total.numel() else 0)
@@ -295,7 +295,7 @@ def std(
     *,
     correction: int | None = None,
 ) -> Tensor:
-    """The square root of `var`; where that is 0 so is the derivative."""
+    """The square root of `var`; where it is 0 the derivative is 0."""
     if x.dtype == np.float16:  # as in `mean`
         return to(std(float(x), dim, unbiased, keepdim, correction=correction), x.dtype)
     spread = var(x, dim, unbiased, keepdim, correction=correction)
@@ -304,12 +304,12 @@ def std(
 
 
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The largest value; where several are largest they share the gradient equally."""
+    """The largest value; several equal largest values share the gradient equally."""
     return _extremum("amax", np.max, x, dim, keepdim)
 
 
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The smallest value; where several are smallest they share the gradient equally."""
+    """The smallest value; several equal smallest values share the gradient equally."""
     return _extremum("amin", np.min, x, dim, keepdim)
 
 
@@ -326,19 +326,19 @@ def _extremum(name: str, best: Callable[..., Any], x: Tensor, dim: Dims, keepdim
 
 
 class Extreme(NamedTuple):
-    """What `max` and `min` along a dimension give."""
+    """The result of `max` and `min` along a dimension."""
 
     values: Tensor
     indices: Tensor
 
 
 def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The largest value of all, or along `dim` values and indices: the first of equals wins."""
+    """The largest value, or along `dim` the values and their indices, of equal ones the first."""
     return amax(x) if dim is None else _extreme("max", argmax, x, dim, keepdim)
 
 
 def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The smallest value of all, or along `dim` values and indices: the first of equals wins."""
+    """The smallest value, or along `dim` the values and their indices, of equal ones the first."""
     return amin(x) if dim is None else _extreme("min", argmin, x, dim, keepdim)
 
 
@@ -362,7 +362,7 @@ def _refuse_dims(name: str, dim: object, remedy: str) -> None:
 
 
 def _peak(a: Array, axis: int | tuple[int, ...] | None) -> Any:
-    """What to subtract so that no exponential overflows."""
+    """The largest value, to subtract so that no exponential overflows."""
     return np.max(a, axis=axis, keepdims=True, initial=-np.inf)
 
 
@@ -414,17 +414,17 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
 def _constant(
     name: str, forward: Callable[..., Any], x: Tensor, axes: Any, keepdim: bool
 ) -> Tensor:
-    """Truth values and indices, which have no gradient."""
+    """An operation whose result, booleans or indices, has no gradient."""
     return x.apply(name, lambda a: forward(a, axis=axes, keepdims=keepdim), (x.detach(),), (None,))
 
 
 def all(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether every element is true; an empty list of dimensions, as in torch, joins none."""
+    """Whether all elements are true; an empty list of dimensions reduces none, as in torch."""
     return _constant("all", np.all, x, _axes(x, dim, ()), keepdim)
 
 
 def any(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether some element is true; an empty list of dimensions, as in torch, joins none."""
+    """Whether any element is true; an empty list of dimensions reduces none, as in torch."""
     return _constant("any", np.any, x, _axes(x, dim, ()), keepdim)
 
 
@@ -439,7 +439,7 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 
 
 def cumsum(x: Tensor, dim: int) -> Tensor:
-    """Σ of the elements so far; the gradient sums from the other end."""
+    """The cumulative sum; its gradient is the cumulative sum from the other end."""
     if not x.ndim:
         return reshape(cumsum(reshape(x, 1), dim), ())
     return _linear(
@@ -450,7 +450,7 @@ def cumsum(x: Tensor, dim: int) -> Tensor:
     )
 
 
-# Shapes: linear maps that only move numbers about
+# Shapes: linear maps that only rearrange elements
 
 
 def _linear(
@@ -465,12 +465,12 @@ def _sizes(sizes: tuple[Any, ...]) -> Shape:
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
-    """The same numbers, row by row, in another shape; one length may be -1."""
+    """The same elements in row-major order in another shape; one length may be -1."""
     return _linear("reshape", x, lambda a: a.reshape(_sizes(shape)), lambda g: g.reshape(x.shape))
 
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Dimensions from `start_dim` to `end_dim` as one."""
+    """Join the dimensions from `start_dim` to `end_dim` into one."""
     if not x.ndim:
         return reshape(x, 1)
     first, last = _dim(start_dim, x.ndim), _dim(end_dim, x.ndim)
@@ -480,19 +480,19 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 
 def unsqueeze(x: Tensor, dim: int) -> Tensor:
-    """A new dimension of length 1 at `dim`."""
+    """Insert a dimension of length 1 at `dim`."""
     at = _dim(dim, x.ndim + 1)
     return reshape(x, *x.shape[:at], 1, *x.shape[at:])
 
 
 def squeeze(x: Tensor, dim: Dims = None) -> Tensor:
-    """Without the dimensions of length 1, or without those of `dim` that have length 1."""
+    """Remove all dimensions of length 1, or those of `dim` that have length 1."""
     dims = _dims(x, dim, ())
     return reshape(x, *(n for d, n in enumerate(x.shape) if n != 1 or d not in dims))
 
 
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
-    """Two dimensions exchanged."""
+    """Swap two dimensions."""
 
     def forward(a: Array) -> Array:
         if a.ndim:
@@ -503,14 +503,14 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 def permute(x: Tensor, *order: Any, dims: Sequence[int] | None = None) -> Tensor:
-    """The dimensions in another order: permute(1, 0), permute((1, 0)) or permute(dims=(1, 0))."""
+    """Reorder the dimensions: permute(1, 0), permute((1, 0)) or permute(dims=(1, 0))."""
     order = _sizes(order if dims is None else (*order, dims))
     back = [int(d) for d in np.argsort([d % builtins.max(x.ndim, 1) for d in order])]
     return _linear("permute", x, lambda a: a.transpose(order), lambda g: permute(g, *back))
 
 
 def expand(x: Tensor, *sizes: Any) -> Tensor:
-    """Dimensions of length 1 repeated without a copy, and new ones in front; -1 keeps a length."""
+    """Repeat dimensions of length 1, or new ones in front, without a copy; -1 keeps a length."""
     wanted = _sizes(sizes)
     own = (1,) * (len(wanted) - x.ndim) + x.shape
     shape = tuple(n if size == -1 else size for n, size in zip(own, wanted, strict=False))
@@ -527,7 +527,7 @@ def sum_to(x: Tensor, shape: Shape) -> Tensor:
 
 
 def repeat(x: Tensor, *sizes: Any) -> Tensor:
-    """Copies laid side by side, `sizes` times along each dimension."""
+    """Repeat the tensor `sizes` times along each dimension."""
     times = _sizes(sizes)
     if len(times) < x.ndim:
         raise ShapeError(f"repeats {times} do not name every dimension of shape {x.shape}")
@@ -541,10 +541,7 @@ def repeat(x: Tensor, *sizes: Any) -> Tensor:
 
 
 def roll(x: Tensor, shifts: int | tuple[int, ...], dims: Dims = None) -> Tensor:
-    """Elements moved along dimensions, or through all of them as if they were one.
-
-    What leaves at the end enters at the start.
-    """
+    """Shift elements cyclically along dimensions, or through the flattened tensor."""
     back = -shifts if isinstance(shifts, int) else tuple(-shift for shift in shifts)
     axes = _given(dims)
     return _linear(
@@ -553,7 +550,7 @@ def roll(x: Tensor, shifts: int | tuple[int, ...], dims: Dims = None) -> Tensor:
 
 
 def flip(x: Tensor, *axes: Any, dims: Sequence[int] | None = None) -> Tensor:
-    """The order reversed along dimensions: flip(0, 1), flip((0, 1)) or flip(dims=(0, 1))."""
+    """Reverse the order along dimensions: flip(0, 1), flip((0, 1)) or flip(dims=(0, 1))."""
     axes = _sizes(axes if dims is None else (*axes, dims))
     if not x.ndim:
         axes = _axes_of_a_number(axes)
@@ -561,18 +558,18 @@ def flip(x: Tensor, *axes: Any, dims: Sequence[int] | None = None) -> Tensor:
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
-    """The lower triangle of each matrix, the rest 0."""
+    """The lower triangle of each matrix, and 0 elsewhere."""
     return _triangle(np.tril, x, diagonal)
 
 
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
-    """The upper triangle of each matrix, the rest 0."""
+    """The upper triangle of each matrix, and 0 elsewhere."""
     return _triangle(np.triu, x, diagonal)
 
 
 def _triangle(cut: Callable[[Array, int], Array], x: Tensor, diagonal: int) -> Tensor:
     if x.ndim < 2:
-        raise ShapeError(f"only a matrix has triangles and this tensor has shape {x.shape}")
+        raise ShapeError(f"only a matrix has triangles, and this tensor has shape {x.shape}")
     return _linear(
         cut.__name__, x, lambda a: cut(a, diagonal), lambda g: _triangle(cut, g, diagonal)
     )
@@ -584,7 +581,7 @@ def clone(x: Tensor) -> Tensor:
 
 
 def to(x: Tensor, dtype: Any) -> Tensor:
-    """The same numbers as another NumPy dtype; whole numbers and truth values are constants."""
+    """Convert to another NumPy dtype; integers and booleans are constants."""
     if x.dtype == dtype:
         return x
     source = x if np.dtype(dtype).kind == "f" else x.detach()
@@ -592,52 +589,52 @@ def to(x: Tensor, dtype: Any) -> Tensor:
 
 
 def double(x: Tensor) -> Tensor:
-    """The same numbers as float64."""
+    """Convert to float64."""
     return to(x, np.float64)
 
 
 def float(x: Tensor) -> Tensor:
-    """The same numbers as float32."""
+    """Convert to float32."""
     return to(x, np.float32)
 
 
 def long(x: Tensor) -> Tensor:
-    """The same numbers as int64, cut towards 0."""
+    """Convert to int64, rounding towards 0."""
     return to(x, np.int64)
 
 
 def new_ones(x: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
-    """A constant of ones, by default of this tensor's dtype."""
+    """A constant of ones, by default with this tensor's dtype."""
     return x.from_numpy(np.ones(_sizes(shape), x.dtype if dtype is None else dtype))
 
 
 def new_zeros(x: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
-    """A constant of zeros, by default of this tensor's dtype."""
+    """A constant of zeros, by default with this tensor's dtype."""
     return x.from_numpy(np.zeros(_sizes(shape), x.dtype if dtype is None else dtype))
 
 
 def new_tensor(x: Tensor, data: Operand) -> Tensor:
-    """Numbers as a constant of this tensor's dtype."""
+    """A constant with this tensor's dtype."""
     with np.errstate(all="ignore"):
         return x.from_numpy(np.array(as_array(data), dtype=x.dtype))
 
 
-# Reading from places: the transpose adds up what came from the same place
+# Indexing: the transpose adds the gradients of repeated indices
 
 
 def select(x: Tensor, index: Any) -> Tensor:
-    """x[index], with all that NumPy's indices can say; integers beside arrays go first."""
+    """x[index] with any NumPy index; integers next to arrays are applied first."""
     *first, at = index_in_steps(array_index(index))
     if first:
         return select(select(x, *first), at)
     parts = at if isinstance(at, tuple) else (at,)
     if builtins.all(isinstance(part, (int, np.integer)) for part in parts):
-        at = (*parts, ...)  # a view like any other, also of a single number
+        at = (*parts, ...)  # gives a view, also for a single number
     return _linear("index", x, lambda a: a[at], lambda g: scatter(g, at, x.shape))
 
 
 def scatter(x: Tensor, index: Any, shape: Shape) -> Tensor:
-    """Zeros of `shape` with x added at `index`: what `select` does, transposed."""
+    """Zeros of `shape` with x added at `index`: the transpose of `select`."""
     return _linear("scatter", x, lambda a: _added_at(a, index, shape), lambda g: select(g, index))
 
 
@@ -646,9 +643,9 @@ def _added_at(values: Array, index: Any, shape: Shape) -> Array:
     parts = index if isinstance(index, tuple) else (index,)
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
     if not builtins.any(array.dtype.kind in "iu" for array in arrays):
-        out[index] = values  # slices and masks name no place twice
+        out[index] = values  # slices and masks never repeat an index
     elif len(parts) == 1 and len(shape) > 1 and values.size:
-        # Rows of a table, as in an embedding: sums over runs of equal rows are many times as fast.
+        # Rows of a table, as in an embedding: summing runs of equal rows is many times as fast.
         rows = arrays[0].reshape(-1).astype(np.intp) % shape[0]
         order = np.argsort(rows, kind="stable")
         starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
@@ -660,9 +657,9 @@ def _added_at(values: Array, index: Any, shape: Shape) -> Array:
 
 
 def gather(x: Tensor, dim: int, index: Operand) -> Tensor:
-    """y[i, j, …] = x[i, index[i, j, …], …] with the index in the place of dimension `dim`.
+    """y[i, j, …] = x[i, index[i, j, …], …] with the index in place of dimension `dim`.
 
-    Raises `IndexError` for an index below 0, as torch does, or at least the size.
+    Raises `IndexError` for an index out of bounds, and for a negative one, like torch.
     """
     places = array_index(index)
     if places.ndim != x.ndim:
@@ -681,7 +678,7 @@ def gather(x: Tensor, dim: int, index: Operand) -> Tensor:
 
 
 def masked_fill(x: Tensor, mask: Operand, value: Operand) -> Tensor:
-    """`value` where the mask holds; no gradient comes from there."""
+    """Replace elements by `value` where the mask holds; they get no gradient."""
     return x.as_operand(value).where(mask, x)
 
 
@@ -689,23 +686,23 @@ def masked_fill(x: Tensor, mask: Operand, value: Operand) -> Tensor:
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors joined along a dimension; each gets its stretch of the gradient."""
+    """Concatenate tensors along a dimension; each gets its slice of the gradient."""
     if not tensors:
         raise ShapeError("cat needs at least one tensor; the list is empty")
-    # NumPy refuses a tensor that lacks the dimension before any rule is used.
+    # NumPy rejects a tensor without this dimension before any rule is used.
     lengths = [tensor.shape[dim] for tensor in tensors if -tensor.ndim <= dim < tensor.ndim]
     ends = np.cumsum(lengths, dtype=int).tolist()
 
-    def stretch(start: int, end: int) -> Rule:
+    def slice_of(start: int, end: int) -> Rule:
         axis = dim % tensors[0].ndim
         return lambda g, _: g[(slice(None),) * axis + (slice(start, end),)]
 
-    rules = tuple(stretch(start, end) for start, end in zip([0, *ends], ends, strict=False))
+    rules = tuple(slice_of(start, end) for start, end in zip([0, *ends], ends, strict=False))
     return tensors[0].apply(
         "cat", lambda *arrays: np.concatenate(arrays, axis=dim), tuple(tensors), rules, linear=True
     )
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape along a new dimension."""
+    """Join tensors of equal shapes along a new dimension."""
     return cat([unsqueeze(tensor, dim) for tensor in tensors], dim)

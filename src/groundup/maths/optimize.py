@@ -1,7 +1,6 @@
-"""Minimizing a function: five methods, each in a line, and how fast they are.
+"""Minimizing a function: five methods, each one line, and their convergence rates.
 
-Each method is one line that leads from the last two points to the next, with g the gradient and H
-the Hessian at x:
+Each method computes the next point from the last two, with g the gradient and H the Hessian at x:
 
     gradient descent     x ← x - η g
     line search          x ← x - t g               t halved until the value falls enough
@@ -9,16 +8,16 @@ the Hessian at x:
     Nesterov             y - η ∇f(y)               with y = x + β (x - x')  (Nesterov 1983)
     Newton               x ← x - t H⁻¹ g
 
-Why they differ shows on a quadratic ½ xᵀ A x. Along each eigenvector of A the error is multiplied
-by a number that depends on the eigenvalue alone, so the slowest one sets the pace, and what counts
-is the condition number κ = largest / smallest. At their best settings each step leaves
+A quadratic ½ xᵀ A x shows why they differ. Along each eigenvector of A each step multiplies the
+error by a factor that depends only on the eigenvalue, so the slowest direction sets the pace, and
+the condition number κ = largest / smallest decides. With the best settings these factors are
 
     gradient descent  (κ - 1) / (κ + 1)    Nesterov     1 - 2 / √(3κ + 1)
-    heavy ball        (√κ - 1) / (√κ + 1)  Newton       nothing
+    heavy ball        (√κ - 1) / (√κ + 1)  Newton       0
 
-of the error: for κ = 100 that is 0.98, 0.88, 0.82 and 0. Nesterov's usual setting, which is that of
-`tuned`, leaves 1 - 1 / √κ, here 0.9. `contraction` of a method is the theory for any setting,
-`Trajectory.contraction` is what happened. `landscapes.py` has functions to try.
+For κ = 100 they are 0.98, 0.88 (Nesterov), 0.82 (heavy ball) and 0. Nesterov's usual setting, used
+by `tuned`, gives 1 - 1 / √κ, here 0.9. A method's `contraction` is the theory for any setting,
+`Trajectory.contraction` the measured factor. `landscapes.py` has test functions.
 
 Sources: Boyd and Vandenberghe (2004), "Convex optimization", chapter 9, below "BV"; Nocedal and
 Wright (2006), "Numerical optimization", 2nd edition, below "NW".
@@ -39,12 +38,12 @@ from groundup.maths.linalg import eigh, solve
 from groundup.maths.tensor import Tensor, no_grad
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
-"""A vector (n,) -> one number."""
+"""A vector (n,) -> a single number."""
 Vector: TypeAlias = Float[np.ndarray, "n"]
 
 
 class Point(NamedTuple):
-    """A place, the value there, and the slope."""
+    """A point with its value and gradient."""
 
     x: Vector
     value: float
@@ -52,7 +51,7 @@ class Point(NamedTuple):
 
 
 Method: TypeAlias = Callable[[Function, Point, Point], Vector]
-"""(f, a point, the one before it or at the start the same) -> where to go next."""
+"""(f, the current point, the previous one, at the start the same) -> the next x."""
 
 
 # The methods.
@@ -60,7 +59,7 @@ Method: TypeAlias = Callable[[Function, Point, Point], Vector]
 
 @dataclass(frozen=True)
 class GradientDescent:
-    """x ← x - η g: downhill where it is steepest, by a fixed rate."""
+    """x ← x - η g: steepest descent with a fixed rate."""
 
     rate: float
 
@@ -69,28 +68,28 @@ class GradientDescent:
         return x
 
     def contraction(self, eigenvalues: Vector) -> float:
-        """max |1 - η λ|; from η = 2 / λ_max on nothing shrinks."""
+        """max |1 - η λ|; from η = 2 / λ_max on it does not converge."""
         return float(np.abs(1 - self.rate * eigenvalues).max())
 
     @staticmethod
     def tuned(smallest: float, largest: float) -> GradientDescent:
         """η = 2 / (λ_min + λ_max), where the steepest and the flattest direction are equally slow.
 
-        The best for quadratics with eigenvalues in this range, here and below.
+        Here and below, the best setting for quadratics with eigenvalues in this range.
         """
         return GradientDescent(2 / (smallest + largest))
 
 
 @dataclass(frozen=True)
 class LineSearch:
-    """Gradient descent with backtracking: no rate to choose (Armijo 1966; BV, section 9.3).
+    """Gradient descent with backtracking, which needs no rate (Armijo 1966; BV, section 9.3).
 
     t = first, first/2, first/4, ... until f(x - t g) ≤ f(x) - c t |g|²
     """
 
     first: float = 1.0
     sufficient: float = 1e-4
-    """c: how much of the fall that the slope promises must be there (NW, section 3.1)."""
+    """c: the required part of the decrease that the slope predicts (NW, section 3.1)."""
 
     def __call__(self, f: Function, now: Point, before: Point) -> Vector:
         return backtrack(f, now, -now.gradient, self.first, self.sufficient)
@@ -103,7 +102,7 @@ class LineSearch:
 
 @dataclass(frozen=True)
 class HeavyBall:
-    """x ← x - η g + β (x - x'): a ball that keeps its speed (Polyak 1964)."""
+    """x ← x - η g + β (x - x'): gradient descent with momentum (Polyak 1964)."""
 
     rate: float
     momentum: float
@@ -125,7 +124,7 @@ class HeavyBall:
 
 @dataclass(frozen=True)
 class Nesterov:
-    """y = x + β (x - x'), x ← y - η ∇f(y): the slope is read where the ball is about to be."""
+    """y = x + β (x - x'), x ← y - η ∇f(y): the gradient is taken at the point ahead."""
 
     rate: float
     momentum: float
@@ -149,10 +148,10 @@ class Nesterov:
 
 @dataclass(frozen=True)
 class Newton:
-    """x ← x - t H⁻¹ g: straight to the minimum of the parabola that fits here best.
+    """x ← x - t H⁻¹ g: to the minimum of the quadratic approximation at x.
 
-    Where H is not safely positive definite, the parabola has no minimum, and a multiple of the
-    identity is added until it has one (NW, section 3.4). t is 1, halved where that is too far.
+    If H is not safely positive definite, the approximation has no minimum, and a multiple of the
+    identity is added (NW, section 3.4). t is 1, halved while the step is too long.
     """
 
     def __call__(self, f: Function, now: Point, before: Point) -> Vector:
@@ -165,18 +164,18 @@ class Newton:
         return backtrack(f, now, -solve(curvature, now.gradient))
 
     def contraction(self, eigenvalues: Vector) -> float:
-        """0: a quadratic is its own parabola."""
+        """0: a quadratic is its own approximation."""
         return 0.0
 
 
 def backtrack(
     f: Function, now: Point, direction: Vector, first: float = 1.0, sufficient: float = 1e-4
 ) -> Vector:
-    """The first x + t d, t = first, first/2, ..., where f(x + t d) ≤ f(x) + c t g·d.
+    """Return the first x + t d, t = first, first/2, ..., with f(x + t d) ≤ f(x) + c t g·d.
 
-    Close to a minimum the differences of f drown in rounding; there the slope has to have shrunk
-    instead, ∇f(x + t d)·d ≤ (2c - 1) g·d, which on a quadratic is the same (Hager and Zhang 2005,
-    section 4). Where no t down to 1e-16 is short enough the answer is x itself.
+    Close to a minimum, differences of f are lost in rounding. There the slope must have shrunk
+    instead, ∇f(x + t d)·d ≤ (2c - 1) g·d, which is equivalent on a quadratic (Hager and Zhang 2005,
+    section 4). If no t down to 1e-16 is short enough, the result is x itself.
     """
     slope = float(now.gradient @ direction)
     t = first
@@ -204,7 +203,7 @@ def _largest_root(b: Vector, c: float | Vector) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """The points that a method went through, the start among them, and whether it arrived."""
+    """The points of a descent, including the start, and whether it converged."""
 
     points: Float[np.ndarray, "steps n"]
     values: Float[np.ndarray, "steps"]
@@ -212,14 +211,14 @@ class Trajectory:
     converged: bool
 
     def errors(self, minimum: Real[np.ndarray, "n"]) -> Float[np.ndarray, "steps"]:
-        """The distance of each point from a minimum."""
+        """Return the distance of each point from a minimum."""
         distances: Float[np.ndarray, "steps"] = np.linalg.norm(self.points - minimum, axis=1)
         return distances
 
     def contraction(self, minimum: Real[np.ndarray, "n"]) -> float:
-        """What a step left of the error, on average over the last half of the steps.
+        """Return the factor by which a step reduced the error, averaged over the last half.
 
-        That is r where errors fall as r^t. Errors: `ValueError` where no step was taken.
+        This is r if errors fall as r^t. Errors: `ValueError` if no step was taken.
         """
         errors = self.errors(minimum)
         last = len(errors) - 1
@@ -231,10 +230,10 @@ class Trajectory:
         return float((errors[last] / errors[middle]) ** (1 / (last - middle)))
 
     def order(self, minimum: Real[np.ndarray, "n"]) -> float:
-        """q where errors fall as e ← c e^q: 1 for all gradient methods, 2 for Newton's.
+        """Return q if errors fall as e ← c e^q: 1 for all gradient methods, 2 for Newton's.
 
-        From the last three errors above rounding. Errors: `ValueError` where there are fewer, or
-        where two of them in a row are equal.
+        It uses the last three errors above rounding. Errors: `ValueError` if there are fewer, or
+        if two consecutive ones are equal.
         """
         errors = self.errors(minimum)
         visible = errors[errors > 1e-13 * max(1.0, float(np.linalg.norm(minimum)))]
@@ -243,7 +242,7 @@ class Trajectory:
         last = [log(float(error)) for error in visible[-3:]]
         if last[1] in (last[0], last[2]):
             raise ValueError(
-                f"an order needs errors that change, and two in a row are {visible[-2]:.3g}; "
+                f"an order needs errors that change, but two in a row are {visible[-2]:.3g}; "
                 "try another step size or start"
             )
         return (last[2] - last[1]) / (last[1] - last[0])
@@ -259,9 +258,9 @@ def minimize(
 ) -> Trajectory:
     """Follow `method` downhill from `start` until the gradient's norm is at most `tolerance`.
 
-    It also ends after `steps` steps, and where a value or gradient is no finite number: then it
-    has not converged. Errors: `ValueError` for a start that is no vector of finite numbers;
-    `ShapeError` for a function that gives more than one number.
+    It also ends, without convergence, after `steps` steps and at a value or gradient that is not
+    finite. Errors: `ValueError` for a start that is not a vector of finite numbers; `ShapeError`
+    for a function that returns several numbers.
     """
     x = np.array(start, dtype=np.float64)
     if x.ndim != 1 or not np.isfinite(x).all():
@@ -282,19 +281,19 @@ def minimize(
 
 
 def evaluate(f: Function, x: Vector) -> Point:
-    """f and its gradient at x."""
+    """Return f and its gradient at x."""
     value, gradient = value_and_gradient(f, x)
     return Point(x, value.item(), gradient.data)
 
 
 def value_at(f: Function, x: Vector) -> float:
-    """f at x, off the tape."""
+    """Return f at x, without recording."""
     with no_grad():
         return float(f(Tensor(x)))
 
 
 def _length(point: Point) -> float:
-    """The norm of the gradient; infinite where the value is no finite number."""
+    """The norm of the gradient; infinite if the value is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         length = float(np.sqrt(point.gradient @ point.gradient))
     return length if isfinite(point.value) and isfinite(length) else inf

@@ -1,18 +1,18 @@
-"""Three distributions and what is asked of each: how likely is this, and which one fits best?
+"""Three distributions, with likelihood, entropy, divergence, sampling and fitting for each.
 
     log-likelihood    log p(x_1, ..., x_n) = sum_i log p(x_i)            log_prob(x).sum()
     entropy           H(p) = -E_p[log p(x)]                              the surprise in p itself
-    cross-entropy     H(p, q) = -E_p[log q(x)] = H(p) + KL(p || q)       what q pays for data of p
-    divergence        KL(p || q) = E_p[log p(x) - log q(x)] >= 0         what q pays too much
+    cross-entropy     H(p, q) = -E_p[log q(x)] = H(p) + KL(p || q)       the cost of coding p by q
+    divergence        KL(p || q) = E_p[log p(x) - log q(x)] >= 0         the extra cost of q
 
-A language model is a `Categorical` per position, and training it is maximum likelihood: least
-cross-entropy against the text. Each `fit` has the closed form of the maximum; `fit_by_gradient`
-climbs to the same place knowing only the slope of the log-likelihood (its score), as must be done
-where no closed form exists. All logarithms are natural: nats, where 1 bit is log 2 nats.
+A language model is a `Categorical` per position, and training it is maximum likelihood: minimizing
+the cross-entropy against the text. Each `fit` uses the closed form of the maximum;
+`fit_by_gradient` finds the same maximum from the slope of the log-likelihood (its score) alone, as
+is necessary without a closed form. All logarithms are natural, in nats: 1 bit is log 2 nats.
 
 Source: MacKay (2003), "Information theory, inference, and learning algorithms", chapters 2 and 22.
-Neighbors: `kl.py` estimates KL from samples, `bayes.py` keeps all parameters that remain
-plausible, `intervals.py` and `calibration.py` judge measured numbers and stated probabilities.
+Related: `kl.py` estimates KL from samples, `bayes.py` keeps a distribution over parameters,
+`intervals.py` and `calibration.py` evaluate measured numbers and stated probabilities.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from jaxtyping import Bool, Float, Integer, Shaped
 
 Outcomes = Integer[np.ndarray, "*n"] | Bool[np.ndarray, "*n"]
 
-# An ascent ends at a step shorter than this, and fails after this many steps.
-_ARRIVED, _MOST_STEPS = 1e-12, 100_000
+# Gradient ascent ends at a step shorter than this, and fails after this many steps.
+_TOLERANCE, _MOST_STEPS = 1e-12, 100_000
 
 
 def log_softmax(
@@ -37,8 +37,9 @@ def log_softmax(
 
     log p_i = z_i / T - log sum_j exp(z_j / T)
 
-    `temperature` T below 1 sharpens and above 1 flattens. Its limits are meant: at 0 the largest
-    logit takes all (equal ones share), at infinity all logits above -inf are equally likely.
+    `temperature` T below 1 sharpens and above 1 flattens. Its limits are allowed: at 0 the largest
+    logit gets all probability (equal ones share it), at infinity all logits above -inf are equally
+    likely.
     Errors: `ValueError` for a negative temperature, or a row without a finite largest logit.
     """
     if not temperature >= 0:
@@ -51,7 +52,7 @@ def log_softmax(
     elif temperature == inf:
         scaled = np.where(shifted == -inf, -inf, 0.0)
     else:
-        with np.errstate(over="ignore"):  # beyond the least float there is no probability left
+        with np.errstate(over="ignore"):  # -inf, where the probability is 0 anyway
             scaled = shifted / temperature
     result: Float[np.ndarray, "*batch k"]
     result = scaled - np.log(np.exp(scaled).sum(axis=-1, keepdims=True))
@@ -61,7 +62,7 @@ def log_softmax(
 def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Gives 1 / (1 + exp(-z)), the p of a Bernoulli whose logit is z = log(p / (1 - p)).
 
-    As exp(-log(1 + exp(-z))), which overflows nowhere and keeps the digits of tiny results.
+    Computed as exp(-log(1 + exp(-z))), which never overflows and keeps the digits of tiny results.
     """
     p: Float[np.ndarray, "*shape"] = np.exp(-np.logaddexp(0, -logits))
     return p
@@ -71,7 +72,7 @@ def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 class Categorical:
     """One of k outcomes 0 ... k-1: p(x) = probs[x].
 
-    Held as `logprobs`, since a probability too small for a float still has a logarithm; build it
+    Stored as `logprobs`, since a probability too small for a float still has a logarithm; create it
     by `from_probs` or `from_logits`. Errors: `ValueError` unless exp(logprobs) sums to 1.
     """
 
@@ -85,7 +86,7 @@ class Categorical:
 
     @staticmethod
     def from_probs(probs: Float[np.ndarray, "k"]) -> Categorical:
-        """Takes probabilities: none negative, sum 1 up to 1e-6 (as float32 leaves it)."""
+        """Takes probabilities: none negative, with sum 1 up to 1e-6 (rounding of float32)."""
         probs = np.asarray(probs, dtype=float)
         total = float(probs.sum())
         if not ((probs >= 0).all() and abs(total - 1) < 1e-6):
@@ -95,7 +96,7 @@ class Categorical:
 
     @staticmethod
     def from_logits(logits: Float[np.ndarray, "k"], temperature: float = 1.0) -> Categorical:
-        """Takes logits, softened or sharpened by a temperature: see `log_softmax`."""
+        """Takes logits, flattened or sharpened by a temperature: see `log_softmax`."""
         return Categorical(log_softmax(np.asarray(logits, dtype=float), temperature))
 
     @property
@@ -112,18 +113,18 @@ class Categorical:
     def sample(self, n: int, rng: np.random.Generator) -> Integer[np.ndarray, "n"]:
         """Draws n outcomes by the inverse cumulative distribution.
 
-        The outcome is the first whose cumulative probability exceeds u ~ U[0, 1): outcomes lie
-        side by side on a stick of length 1, as long as they are likely, and u points at one.
+        The outcome is the first whose cumulative probability exceeds u ~ U[0, 1): outcomes divide
+        the unit interval into parts as long as their probabilities, and u falls into one of them.
         """
         cumulative = np.cumsum(self.probs)
-        u = rng.random(n) * cumulative[-1]  # which rounding may have left beside 1
+        u = rng.random(n) * cumulative[-1]  # which may differ from 1 by rounding
         outcomes: Integer[np.ndarray, "n"] = np.searchsorted(cumulative, u, side="right")
         return outcomes
 
     def sample_gumbel(self, n: int, rng: np.random.Generator) -> Integer[np.ndarray, "n"]:
         """Draws n outcomes by the Gumbel-max trick: argmax_i (log p_i + g_i), g_i ~ Gumbel(0, 1).
 
-        Needs logits only up to a constant, so no sum over outcomes; uses n k random numbers.
+        Needs logits only up to a constant, so no sum over outcomes, but n k random numbers.
         Source: Gumbel (1954), "Statistical theory of extreme values"; Maddison, Tarlow and Minka
         (2014), "A* sampling", section 2.
         """
@@ -132,7 +133,7 @@ class Categorical:
         return outcomes
 
     def expectation(self, values: Float[np.ndarray, "k"]) -> float:
-        """Gives E[v] = sum_i p_i v_i, where impossible outcomes do not count, even with v = inf."""
+        """Gives E[v] = sum_i p_i v_i; impossible outcomes do not count, even with v = inf."""
         possible = self.probs > 0
         return float(self.probs[possible] @ values[possible])
 
@@ -141,21 +142,21 @@ class Categorical:
         return self.expectation(-self.logprobs)
 
     def cross_entropy(self, other: Categorical) -> float:
-        """Gives H(p, q) in nats; inf if `other` finds impossible what can happen here."""
-        return self.expectation(-self._alike(other).logprobs)
+        """Gives H(p, q) in nats; inf if q is 0 for an outcome that is possible under p."""
+        return self.expectation(-self._check_size(other).logprobs)
 
     def kl(self, other: Categorical) -> float:
-        """Gives KL(p || q) in nats; inf if `other` finds impossible what can happen here."""
+        """Gives KL(p || q) in nats; inf if q is 0 for an outcome that is possible under p."""
         return self.expectation(self.log_ratio(other))
 
     def log_ratio(self, other: Categorical) -> Float[np.ndarray, "k"]:
-        """Gives log p(x) - log q(x) of every outcome; 0 for what is impossible here.
+        """Gives log p(x) - log q(x) of every outcome; 0 for outcomes impossible under p.
 
-        There the ratio may have no value (-inf - -inf), and no expectation asks for it.
+        For those the ratio may be undefined (-inf - -inf), and no expectation needs it.
         """
         possible = self.probs > 0
         ratio = np.zeros(len(self.logprobs))
-        np.subtract(self.logprobs, self._alike(other).logprobs, out=ratio, where=possible)
+        np.subtract(self.logprobs, self._check_size(other).logprobs, out=ratio, where=possible)
         return ratio
 
     @staticmethod
@@ -165,21 +166,21 @@ class Categorical:
 
     @staticmethod
     def fit_by_gradient(outcomes: Outcomes, size: int) -> Categorical:
-        """Climbs the mean log-likelihood of logits z to the same maximum.
+        """Finds the same maximum by gradient ascent on the mean log-likelihood of logits z.
 
         Score: d/dz_i (1/n) sum log p(x) = n_i / n - p_i. The curvature is at most 1/2, so a rate
-        of 2 never overshoots. An outcome never seen would have its logit fall without end.
+        of 2 never overshoots. The logit of an outcome that was never seen would fall forever.
         """
         wanted = _frequencies(outcomes, size)
         if not wanted.all():
             raise ValueError(
-                f"outcome {wanted.argmin()} was never seen, so its best logit is -inf, which no "
-                "climb reaches; use fit, or leave the outcome out"
+                f"outcome {wanted.argmin()} was never seen, so its best logit is -inf, which "
+                "gradient ascent cannot reach; use fit, or leave the outcome out"
             )
         logits = _gradient_ascent(lambda z: 2 * (wanted - np.exp(log_softmax(z))), np.zeros(size))
         return Categorical.from_logits(logits)
 
-    def _alike(self, other: Categorical) -> Categorical:
+    def _check_size(self, other: Categorical) -> Categorical:
         if len(self.logprobs) != len(other.logprobs):
             raise ValueError(
                 f"distributions over {len(self.logprobs)} and {len(other.logprobs)} outcomes "
@@ -190,16 +191,16 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """Yes or no: p(1) = p, p(0) = 1 - p. Errors: `ValueError` for p outside 0 ... 1."""
+    """One of two outcomes: p(1) = p, p(0) = 1 - p. Errors: `ValueError` for p outside 0 ... 1."""
 
     p: float
 
     def __post_init__(self) -> None:
         if not 0 <= self.p <= 1:
-            raise ValueError(f"p={self.p} is no probability; give one from 0 to 1")
+            raise ValueError(f"p={self.p} is not a probability; give one from 0 to 1")
 
     def as_categorical(self) -> Categorical:
-        """The same as two outcomes: 0 with probability 1 - p, 1 with p."""
+        """The same distribution over outcomes 0 and 1, with probabilities 1 - p and p."""
         with np.errstate(divide="ignore"):
             return Categorical(np.array([np.log1p(-self.p), np.log(self.p)]))
 
@@ -212,7 +213,7 @@ class Bernoulli:
         return rng.random(n) < self.p
 
     def entropy(self) -> float:
-        """Gives -p log p - (1 - p) log(1 - p) in nats; most, log 2, at p = 1/2."""
+        """Gives -p log p - (1 - p) log(1 - p) in nats; the maximum, log 2, is at p = 1/2."""
         return self.as_categorical().entropy()
 
     def cross_entropy(self, other: Bernoulli) -> float:
@@ -230,16 +231,16 @@ class Bernoulli:
 
     @staticmethod
     def fit_by_gradient(outcomes: Outcomes) -> Bernoulli:
-        """Climbs the mean log-likelihood of the logit z, p = 1 / (1 + exp(-z)), to the maximum.
+        """Maximizes the mean log-likelihood of the logit z, p = 1 / (1 + exp(-z)), by ascent.
 
         Score: d/dz (1/n) sum log p(x) = mean(x) - p. The curvature is at most 1/4, so a rate of 4
-        never overshoots. Outcomes that are all alike would let the logit grow without end.
+        never overshoots. If all outcomes were equal, the logit would grow forever.
         """
         share = float(_frequencies(outcomes, 2)[1])
         if share in (0, 1):
             raise ValueError(
-                f"all outcomes are {share:.0f}, so the best logit is infinite, which no climb "
-                "reaches; use fit, or give outcomes of both kinds"
+                f"all outcomes are {share:.0f}, so the best logit is infinite, which gradient "
+                "ascent cannot reach; use fit, or give outcomes of both kinds"
             )
         logit = _gradient_ascent(lambda z: 4 * (share - sigmoid(z)), np.zeros(1))
         return Bernoulli(float(sigmoid(logit)[0]))
@@ -257,10 +258,10 @@ class Gaussian:
 
     def __post_init__(self) -> None:
         if not (isfinite(self.mean) and 0 < self.std < inf):
-            raise ValueError(f"mean={self.mean}, std={self.std} make no Gaussian")
+            raise ValueError(f"mean={self.mean}, std={self.std} are not those of a Gaussian")
 
     def log_prob(self, values: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Gives the logarithm of the density, which may be above 0, at each value."""
+        """Gives the logarithm of the density at each value, which may be above 0."""
         z = (values - self.mean) / self.std
         logprobs: Float[np.ndarray, "*n"] = -0.5 * z**2 - log(self.std) - 0.5 * log(2 * pi)
         return logprobs
@@ -270,7 +271,7 @@ class Gaussian:
         return self.mean + self.std * rng.standard_normal(n)
 
     def entropy(self) -> float:
-        """Gives log(std sqrt(2 pi e)) in nats, relative to the unit of x: it may be below 0."""
+        """Gives log(std sqrt(2 pi e)) in nats, relative to the unit of x; it may be negative."""
         return log(self.std) + 0.5 * log(2 * pi) + 0.5
 
     def cross_entropy(self, other: Gaussian) -> float:
@@ -296,13 +297,13 @@ class Gaussian:
 
     @staticmethod
     def fit_by_gradient(values: Float[np.ndarray, "n"]) -> Gaussian:
-        """Climbs the log-likelihood of (mean, log std), along the natural gradient, to the maximum.
+        """Maximizes the log-likelihood of (mean, log std) by natural gradient ascent.
 
         Scores: d/dmean = (m - mean) / std^2,  d/dlog std = (v + (m - mean)^2) / std^2 - 1
         with the data's mean m and variance v, here in units of the data's range.
 
-        Their scales differ without bound, so that no one rate suits both; each is divided by its
-        Fisher information, 1 / std^2 and 2, which makes the steps independent of all units.
+        Their scales can differ by any factor, so no single rate suits both. Each is divided by its
+        Fisher information, 1 / std^2 and 2, which makes the steps independent of the units.
         Source: Amari (1998), "Natural gradient works efficiently in learning".
         """
         unit = _positive_range(values)
@@ -314,7 +315,7 @@ class Gaussian:
             excess = (v + (m - mean) ** 2) * exp(-2 * log_std) - 1
             return 0.5 * np.array([m - mean, excess / 2])
 
-        # From std = the whole range, twice the largest possible, the way leads down evenly.
+        # From std = the whole range, twice the largest possible, std decreases monotonically.
         mean, log_std = _gradient_ascent(half_a_natural_step, np.zeros(2))
         return Gaussian(float(values[0] + unit * mean), float(unit * np.exp(log_std)))
 
@@ -322,8 +323,8 @@ class Gaussian:
 def counts(outcomes: Outcomes, size: int) -> Integer[np.ndarray, "size"]:
     """Counts how often each of `size` outcomes 0 ... size - 1 occurs; False is 0 and True is 1.
 
-    All that a categorical likelihood wants to know of the data (its sufficient statistic).
-    Errors: `ValueError` for an outcome that is none of these.
+    These counts are the sufficient statistic of a categorical likelihood.
+    Errors: `ValueError` for an outcome outside this range.
     """
     found: Integer[np.ndarray, "size"] = np.bincount(_outcomes(outcomes, size), minlength=size)
     return found
@@ -332,21 +333,21 @@ def counts(outcomes: Outcomes, size: int) -> Integer[np.ndarray, "size"]:
 def _gradient_ascent(
     step: Callable[[Float[np.ndarray, "k"]], Float[np.ndarray, "k"]], start: Float[np.ndarray, "k"]
 ) -> Float[np.ndarray, "k"]:
-    """Gradient ascent: theta <- theta + step(theta) until the step is all but nothing."""
+    """Gradient ascent: theta <- theta + step(theta) until the step is negligible."""
     theta: Float[np.ndarray, "k"] = start
     for _ in range(_MOST_STEPS):
         move = step(theta)
         theta = theta + move
-        if np.abs(move).max() < _ARRIVED:
+        if np.abs(move).max() < _TOLERANCE:
             return theta
     raise ValueError(
-        f"gradient ascent has not arrived after {_MOST_STEPS} steps: some outcome is too rare; "
+        f"gradient ascent has not converged after {_MOST_STEPS} steps: some outcome is too rare; "
         "use fit, which has the closed form"
     )
 
 
 def _outcomes(outcomes: Outcomes, size: int) -> Integer[np.ndarray, "*n"]:
-    """Gives outcomes as integers, all in 0 ... size - 1; NumPy would read -1 as the last."""
+    """Checks that all outcomes are in 0 ... size - 1; NumPy would read -1 as the last."""
     if outcomes.dtype.kind not in "biu":
         raise ValueError(f"outcomes of type {outcomes.dtype} cannot be counted; give integers")
     wrong = outcomes[(outcomes < 0) | (outcomes >= size)]
@@ -368,7 +369,7 @@ def _nonempty(values: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
 
 
 def _positive_range(values: Float[np.ndarray, "n"]) -> float:
-    """Gives the range of values that a Gaussian can be fitted to."""
+    """Gives the range of the values, or refuses values to which no Gaussian can be fitted."""
     spread = float(np.ptp(_nonempty(values)))
     if not 0 < spread < inf:
         raise ValueError(f"values of range {spread}; give at least two different ones")

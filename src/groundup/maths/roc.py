@@ -1,13 +1,13 @@
-"""How well a score tells two kinds apart, at every threshold at once.
+"""ROC curves: how well a score separates two classes, over all thresholds.
 
     true positive rate    share of the positive items whose score is above the threshold
-    false positive rate   share of the negative ones
+    false positive rate   the same share of the negative items
     area under the curve  of one against the other = P(s+ > s-) + P(s+ = s-) / 2
 
-so that 0.5 is guessing and 1 is a score that ranks every positive item above every negative one
+An area of 0.5 is guessing, and 1 means that every positive item scores above every negative one
 (Hanley and McNeil 1982, "The meaning and use of the area under a receiver operating characteristic
-curve"). It needs no threshold and does not depend on how many of either kind there are; what a
-filter costs at one threshold it does not say.
+curve"). The area needs no threshold and does not depend on the sizes of the classes, but it does
+not tell the cost of a filter at a particular threshold.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from groundup.maths.intervals import Interval, group_numbers, percentile_interva
 def roc_curve(
     scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """False and true positive rates, from the threshold above all scores to that below all.
+    """Gives false and true positive rates, from a threshold above all scores to one below all.
 
-    Items of equal score pass a threshold together, so that ties make slanted pieces.
-    Errors: `ValueError` where one of the two kinds is missing, for a score that is NaN, for another
-    number of scores than of items, and for what is no truth value.
+    Items of equal score pass a threshold together, so ties make slanted segments.
+    Errors: `ValueError` if a class is missing, a score is NaN, the numbers of scores and items
+    differ, or `positive` is not boolean.
     """
     _check(scores, positive)
     _, place = np.unique(-scores, return_inverse=True)
@@ -39,7 +39,7 @@ def roc_curve(
 
 
 def roc_auc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
-    """The area under the curve; ties count half.
+    """Gives the area under the curve; ties count half.
 
     Errors: as `roc_curve`.
     """
@@ -57,12 +57,12 @@ def roc_auc_interval(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Interval:
-    """The area under the curve with its interval, from drawing whole clusters.
+    """Gives the area under the curve with its bootstrap interval, drawing whole clusters.
 
-    A sample that holds one kind alone has no area and is left out. Where the kinds are fully apart,
-    no sample shows any spread: then Wilson's interval does it, of as many trials as the kind with
-    fewer clusters has.
-    Errors: as `roc_curve`, and `ValueError` for another number of clusters than of scores or
+    A sample of only one class has no area and is left out. If the classes are fully separated, no
+    sample varies; then Wilson's interval is used, with as many trials as the class with fewer
+    clusters has clusters.
+    Errors: as `roc_curve`, and `ValueError` if the numbers of clusters and scores differ or for
     impossible confidence.
     """
     area = roc_auc(scores, positive)
@@ -88,22 +88,22 @@ def _area(
     positive: Bool[np.ndarray, " n"],
     weights: Float[np.ndarray, " n"],
 ) -> float:
-    """The area of weighted items; `place` ranks the scores, equal ones alike."""
+    """The area of weighted items; `place` is the dense rank of each score."""
     count = int(place.max()) + 1
     above, below = (
         np.bincount(place[kind], weights[kind], minlength=count) for kind in (positive, ~positive)
     )
-    # Each positive item beats the negative ones of lower rank, and half of those of its own.
+    # Each positive item beats the negative items of lower rank, and half of those of equal rank.
     beaten = np.cumsum(below) - below / 2
     return float(above @ beaten / (above.sum() * below.sum()))
 
 
 def _check(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> None:
     if positive.dtype != bool:
-        raise ValueError(f"positive is of {positive.dtype}; give truth values, such as labels == 1")
+        raise ValueError(f"positive is of {positive.dtype}; give booleans, such as labels == 1")
     if len(scores) != len(positive):
         raise ValueError(f"{len(scores)} scores do not fit {len(positive)} items; give each one")
-    if np.isnan(scores).any():  # infinities have their place in the order
+    if np.isnan(scores).any():  # infinities can be ranked
         raise ValueError("a score is NaN and has no rank; leave its item out or give it a number")
     if positive.all() or not positive.any():
-        raise ValueError("a curve needs items of both kinds; give some that are positive, some not")
+        raise ValueError("a curve needs items of both classes; give positive and negative ones")

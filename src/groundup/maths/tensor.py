@@ -1,35 +1,35 @@
-"""A tensor that knows how it was computed, and from that the gradient of every number in it.
+"""A tensor that records how it was computed, and computes gradients from that record.
 
 A program that computes a number is a chain of small steps y = f(x), each with a derivative that is
 easy to write down. The chain rule joins them: if L depends on y, and y on x, then
 
     dL/dx = dL/dy · dy/dx.
 
-So each operation does two things. It computes its value, and it leaves a `Node`: who its parents
-are, and for each of them a rule that turns the gradient of the output, g = dL/dy, into that
-parent's share of it. `backward` walks the nodes from the newest to the oldest, and where a tensor
-was used several times its shares add up. That is all of backpropagation (Rumelhart, Hinton and
-Williams 1986); one sweep gives the derivative of one number by all the others.
+So each operation does two things. It computes its value, and it records a `Node` with its parents
+and, for each parent, a rule that turns the gradient of the output, g = dL/dy, into that parent's
+share of it. `backward` visits the nodes from the newest to the oldest. If a tensor was used several
+times, its shares add up. This is all of backpropagation (Rumelhart, Hinton and Williams 1986): one
+sweep gives the derivatives of one number with respect to all others.
 
     x = Tensor(3.0)
     y = x * x + 2 * x
     y.backward()
     x.grad  # 2x + 2 = 8
 
-The rules are themselves written with tensors, so gradients have gradients (`create_graph=True`).
+The rules are written with tensors themselves, so gradients have gradients (`create_graph=True`).
 
-The page reads downwards: what a tensor holds, how an operation is recorded, addition and
-multiplication with their rules, the walk back. Then come the rest of arithmetic, what a tensor is
-to Python and NumPy, and changes in place. Every other operation, from `exp` to `softmax`, is on
-the page `ops` with its rule.
+The file reads from top to bottom: the data of a tensor, recording an operation, addition and
+multiplication with their rules, the backward pass. Then come the rest of arithmetic, the interface
+to Python and NumPy, and in-place changes. All other operations, from `exp` to `softmax`, are in
+`ops` with their rules.
 
 Names and meanings are torch's, with three differences. Python numbers and lists become float64, and
-floating-point tensors that a person makes require gradients unless told otherwise. `.grad` is a
-Tensor, `.data` the NumPy array, and a scalar is a tensor without dimensions. Where two dtypes meet,
-NumPy's rules hold: float32 beside a float64 tensor, even of one number, gives float64. Of torch's
-keywords some are missing: sizes (`reshape`, `expand`, `repeat`, `new_ones`, …) and what a function
-is of are given by place, `dtype=` is known to `new_ones` and `new_zeros` alone, and NumPy's `axis=`
-and `keepdims=`, which torch takes as well, are not.
+floating-point tensors made directly require gradients by default. `.grad` is a Tensor, `.data` the
+NumPy array, and a scalar is a tensor without dimensions. Mixed dtypes follow NumPy's rules: float32
+with a float64 tensor, even of one number, gives float64. Some of torch's keywords are missing: the
+tensor argument and sizes (`reshape`, `expand`, `repeat`, `new_ones`, …) are positional, only
+`new_ones` and `new_zeros` take `dtype=`, and NumPy's `axis=` and `keepdims=`, which torch accepts,
+are not supported.
 """
 
 from __future__ import annotations
@@ -49,29 +49,29 @@ from groundup.maths import ops
 from groundup.maths.arrays import Array, Shape, ShapeError, array_index, as_array, index_in_steps
 
 Forward: TypeAlias = Callable[..., Any]
-"""Arrays of the parents -> the value, an array or NumPy scalar."""
+"""Arrays of the parents -> the value, as an array or NumPy scalar."""
 Rule: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """(gradient of the output, the output) -> one parent's share of it."""
 Operand: TypeAlias = "Tensor | Array | np.generic | float | Sequence[Any]"
-"""What can stand beside a tensor in arithmetic and comparisons."""
+"""The other operand of a tensor in arithmetic and comparisons."""
 
 
 class GradientError(RuntimeError):
-    """A gradient that cannot be had, or that would be wrong."""
+    """A gradient does not exist or would be wrong."""
 
 
 @dataclass(slots=True)
 class Node:
-    """One step on the tape: how a tensor was made, and how gradients go back through it."""
+    """One step on the tape: how a tensor was computed, and the rules of its gradients."""
 
     name: str
     parents: tuple[Tensor, ...]
     rules: tuple[Rule | None, ...]
     """One per parent: from the gradient of the output to the parent's share."""
     linear: bool
-    """A linear map looks at no values on the way back, so later changes of them do no harm."""
+    """Whether it is a linear map, whose rules do not read values that may change later."""
     versions: tuple[int, ...] = ()
-    """How often each parent and the result had been changed in place, unless linear."""
+    """The versions (numbers of in-place changes) of the parents and the result, unless linear."""
 
 
 FREED = Node("freed", (), (), linear=True)
@@ -81,12 +81,12 @@ _numbers = count()
 class Tensor:
     """A NumPy array with the history of its computation.
 
-    `data` is an array, or numbers and lists of them, which become float64. Floating-point tensors
+    `data` is an array, a number or a list of numbers, which become float64. Floating-point tensors
     require gradients by default: `Tensor(data, requires_grad=False)` is a constant. Integers and
-    truth values have no gradients.
+    booleans have no gradients.
     """
 
-    # What a tensor holds
+    # Data
 
     __slots__ = (
         "__weakref__",
@@ -100,9 +100,9 @@ class Tensor:
     )
 
     def __init__(self, data: Operand, requires_grad: bool | None = None) -> None:
-        array = np.array(as_array(data))  # a copy, for no one else to change
+        array = np.array(as_array(data))  # a copy, so that nothing else can change it
         if array.dtype.kind not in "biuf":
-            raise TypeError(f"a tensor holds real numbers or truth values, not {array.dtype}")
+            raise TypeError(f"a tensor holds real numbers or booleans, not {array.dtype}")
         floating = array.dtype.kind == "f"
         if requires_grad and not floating:
             raise GradientError(f"a tensor of {array.dtype} has no gradients")
@@ -111,16 +111,16 @@ class Tensor:
         self.grad: Tensor | None = None
         """dL/d(this tensor), to which every L.backward() adds."""
         self.node: Node | None = None
-        """The operation that made it; None for a leaf, which a person made."""
+        """The operation that computed it; None for a leaf, which was made directly."""
         self.number = next(_numbers)
-        """Counts tensors as they are made, so parents come before their children."""
+        """Counts tensors in order of creation, so parents come before their children."""
         self._versions = [0]
-        """The number of changes in place, in a list that views of the same memory share."""
+        """The number of in-place changes, in a list that views of the same memory share."""
         self.retains_grad = False
 
     @classmethod
     def from_numpy(cls, array: Any, versions: list[int] | None = None) -> Self:
-        """A constant around an array, without a copy."""
+        """Return a constant that wraps an array without copying it."""
         tensor = cls.__new__(cls)
         tensor._array = np.asarray(array)
         tensor.requires_grad = tensor.retains_grad = False
@@ -129,7 +129,7 @@ class Tensor:
         tensor._versions = [0] if versions is None else versions
         return tensor
 
-    # How an operation is recorded
+    # Recording an operation
 
     @staticmethod
     def apply(
@@ -141,12 +141,11 @@ class Tensor:
         linear: bool = False,
         dim: int | tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Compute `forward(*arrays)` and, if a parent requires gradients, put the step on the tape.
+        """Compute `forward(*arrays)` and, if a parent requires gradients, record it on the tape.
 
         `rules` has one entry per parent. `linear` says that `forward` is linear in all parents
-        together, `dim` along which dimensions it looks at several numbers at once. Infinities and
-        NaN come out as they do in torch, without warnings. Raises `ShapeError` where NumPy cannot
-        fit the shapes.
+        together, and `dim` names the dimensions that it reduces or normalizes over. Infinities and
+        NaN are computed as in torch, without warnings. Raises `ShapeError` if shapes do not fit.
         """
         try:
             with np.errstate(all="ignore"):
@@ -154,7 +153,7 @@ class Tensor:
         except ValueError as error:
             shapes = " and ".join(str(parent.shape) for parent in parents)
             raise ShapeError(f"{name} cannot take {shapes}: {error}") from None
-        # Only of the first parent can the result be a view, and then it shares its versions.
+        # The result can be a view of the first parent only, and then it shares its versions.
         viewed = array.base is not None and np.may_share_memory(array, parents[0]._array)
         out = Tensor.from_numpy(array, parents[0]._versions if viewed else None)
         if is_grad_enabled() and any(parent.requires_grad for parent in parents):
@@ -165,7 +164,7 @@ class Tensor:
             observer(Operation(name, forward, parents, linear, dim), out)
         return out
 
-    # Two operations with their rules: from g = dL/d(output) to the share of each parent
+    # Two operations with their rules, from g = dL/d(output) to the share of each parent
 
     def __add__(self, other: Operand) -> Tensor:
         """d(a + b) = da + db."""
@@ -177,7 +176,7 @@ class Tensor:
         a, b = self, self.as_operand(other)
         return Tensor.apply("mul", np.multiply, (a, b), (lambda g, _: g * b, lambda g, _: g * a))
 
-    # How backward walks the tape
+    # The backward pass
 
     def backward(
         self,
@@ -185,18 +184,18 @@ class Tensor:
         retain_graph: bool | None = None,
         create_graph: bool = False,
     ) -> None:
-        """Add to `.grad` of every leaf x below this tensor the gradient d(self)/dx.
+        """Add the gradient d(self)/dx to `.grad` of every leaf x that this tensor depends on.
 
-        `gradient` is dL/d(self), of this tensor's shape; a single number needs none and starts
-        from 1. The tape is freed on the way unless `retain_graph`; with `create_graph` the
-        gradients are on the tape themselves. Raises `GradientError` where there is no gradient,
-        no tape any more, or a changed value on it.
+        `gradient` is dL/d(self) in this tensor's shape; for a single number it defaults to 1. The
+        tape is freed during the pass unless `retain_graph`. With `create_graph` the gradients are
+        recorded on the tape themselves. Raises `GradientError` if nothing requires a gradient, if
+        the tape was freed, or if a value that it needs was changed.
         """
         seed = self._seed(gradient)
         retain = create_graph if retain_graph is None else retain_graph
         for tensor, found in self.sweep(seed, retain=retain, record=create_graph):
             if tensor.is_leaf or tensor.retains_grad:
-                # A copy, since two leaves may get the very same gradient.
+                # A copy, since two leaves may receive the same gradient tensor.
                 tensor.grad = found.clone() if tensor.grad is None else tensor.grad + found
 
     def sweep(
@@ -207,11 +206,11 @@ class Tensor:
         retain: bool = False,
         record: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every tensor below this one with its whole gradient, newest first.
+        """Yield every tensor that this one depends on with its full gradient, newest first.
 
-        When a tensor has its turn, all that was computed from it has had its own, so every share
-        of its gradient has arrived. `seed` is the gradient to start from; `inputs` leaves out what
-        leads to none of them.
+        A tensor is visited after everything computed from it, so all shares of its gradient have
+        arrived. `seed` is the gradient to start from. With `inputs`, only tensors that depend on
+        one of them are visited.
         """
         tape = self._tape(inputs)
         wanted = {tensor.number for tensor in tape}
@@ -226,22 +225,22 @@ class Tensor:
                             share = gradients[parent.number] + share
                         gradients[parent.number] = share
                 if not retain:
-                    tensor.node = FREED  # its memory goes as soon as nobody else holds it
+                    tensor.node = FREED  # frees its memory unless something else refers to it
             yield tensor, gradient
 
     def _shares(
         self, node: Node, gradient: Tensor, wanted: set[int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each wanted parent's share of this tensor's gradient, in the parent's shape and dtype."""
+        """Yield each wanted parent's share of the gradient, in the parent's shape and dtype."""
         self._refuse_changes(node)
         for parent, rule in zip(node.parents, node.rules, strict=True):
             if rule is not None and parent.number in wanted:
                 share = rule(gradient, self)
-                # What was broadcast on the way forward is summed up on the way back.
+                # Dimensions broadcast in the forward pass are summed in the backward pass.
                 yield parent, ops.sum_to(share, parent.shape).to(parent.dtype)
 
     def _tape(self, inputs: Iterable[Tensor] | None) -> list[Tensor]:
-        """The tensors that gradients pass on their way from this one, oldest first."""
+        """Return the tensors that gradients flow through from this one, oldest first."""
         found, open_ends = {self.number: self}, [self]
         while open_ends:  # no recursion, for graphs of any depth
             node = open_ends.pop().node
@@ -263,7 +262,7 @@ class Tensor:
         return [tensor for tensor in tape if tensor.number in leading]
 
     def _seed(self, gradient: Operand | None) -> Tensor:
-        """The gradient that a sweep starts from: 1, or the one that is given."""
+        """Return the gradient that a sweep starts from: the given one, or 1."""
         if not self.requires_grad:
             raise GradientError("no gradient: nothing that it was computed from has requires_grad")
         if gradient is None:
@@ -294,9 +293,9 @@ class Tensor:
         return Tensor.apply("div", np.true_divide, (a, b), rules)
 
     def __pow__(self, exponent: Operand) -> Tensor:
-        """d(a^p) = p a^(p-1) da + a^p log(a) dp; 0^0 is a constant, as 0^p is to dp.
+        """d(a^p) = p a^(p-1) da + a^p log(a) dp, where 0^0 is constant and 0^p is constant in p.
 
-        At p = 0 the mixed second derivative is 1/a on both ways to it; torch has 0 on one of them.
+        At p = 0 the mixed second derivative is 1/a in both orders; torch has 0 in one of them.
         """
         a, p = self, self.as_operand(exponent)
         number = exponent if isinstance(exponent, (int, float)) else None
@@ -305,7 +304,7 @@ class Tensor:
 
         def by_base(g: Tensor, y: Tensor) -> Tensor:
             if number is None:
-                # Where 1/a or log(a) is infinite, since 0 times that would not be 0.
+                # p = 0 where 1/a or log(a) is infinite, since 0 times infinity is not 0.
                 size = np.abs(a._array)
                 flat = (p == 0) & ~((size >= np.finfo(y.dtype).tiny) & (size < np.inf))
                 return g * where(flat, 0.0, p * where(flat, 1.0, a) ** (p - 1))
@@ -342,33 +341,33 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether it was made by a person rather than by an operation on the tape."""
+        """Whether it was made directly rather than by an operation on the tape."""
         return self.node is None
 
     def detach(self) -> Tensor:
-        """The same numbers in the same memory as a constant, cut off from the tape."""
+        """Return a constant with the same memory, detached from the tape."""
         return Tensor.from_numpy(self._array, self._versions)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         if requires_grad and self.dtype.kind != "f":
             raise GradientError(f"a tensor of {self.dtype} has no gradients")
         if not requires_grad and self.node is not None:
-            raise GradientError("a computed tensor has a history; detach() cuts it off")
+            raise GradientError("a computed tensor has a history; detach() removes it")
         self.requires_grad = requires_grad
         return self
 
     def retain_grad(self) -> None:
-        """Keep `.grad` after backward although this tensor is no leaf."""
+        """Keep `.grad` after backward although this tensor is not a leaf."""
         self.retains_grad = True
 
-    # Operands: what stands on the other side, and on the left
+    # Other operands, and reflected operators
 
     def as_operand(self, other: Operand) -> Tensor:
-        """`other` as an operand beside this one: a plain number takes its floating dtype."""
+        """Return `other` as a tensor; a plain number takes this tensor's floating dtype."""
         if isinstance(other, Tensor):
             return other
         if isinstance(other, (int, float, np.generic)) and self.dtype.kind == "f":
-            if -65_504 <= float(other) <= 65_504:  # float16 holds it: no kind of float overflows
+            if -65_504 <= float(other) <= 65_504:  # in float16's range: no float dtype overflows
                 return Tensor.from_numpy(np.asarray(other, dtype=self.dtype))
             return Tensor.from_numpy(as_array(other)).to(self.dtype)
         if type(other) is int and self.dtype.kind in "iu":
@@ -377,7 +376,7 @@ class Tensor:
                 return Tensor.from_numpy(np.asarray(other, dtype=self.dtype))
         if isinstance(other, int) and not -(2**63) <= other < 2**64:
             raise OverflowError(f"{other} is larger than 64 bits hold; give a float")
-        # Beside whole numbers NumPy's own rules hold: 2 stays whole and 2.5 makes a float.
+        # With integers NumPy's own rules apply: 2 stays an integer and 2.5 gives a float.
         return Tensor.from_numpy(other if isinstance(other, int) else as_array(other))
 
     def __radd__(self, other: Operand) -> Tensor:
@@ -404,9 +403,9 @@ class Tensor:
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Array, ...] = ()
     ) -> Any:
-        """`array * tensor` is for the tensor to answer; `array -= tensor` changes the array.
+        """Compute `array * tensor` as a tensor operation; `array -= tensor` changes the array.
 
-        NumPy's other ufuncs would lose the gradient, so they are TypeErrors.
+        NumPy's other ufuncs would lose the gradient, so they raise TypeError.
         """
         if method != "__call__" or ufunc not in OPERATORS:
             return NotImplemented
@@ -417,30 +416,30 @@ class Tensor:
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        """NumPy's functions of whole arrays see the numbers alone.
+        """NumPy's array functions compute with the numbers only and lose the gradient.
 
-        So those that we have ourselves are TypeErrors where the gradient would be lost. All else is
-        as it is without this method, by the way that NEP 18 gives.
+        So a function with a counterpart here raises TypeError if a gradient would be lost. Other
+        functions work as without this method, as NEP 18 describes.
         """
-        ours = OWN.get(function)
-        if ours and is_grad_enabled() and _needs_gradient((*args, *kwargs.values())):
+        counterpart = COUNTERPARTS.get(function)
+        if counterpart and is_grad_enabled() and _needs_gradient((*args, *kwargs.values())):
             raise TypeError(
-                f"numpy.{function.__name__} would lose the gradient; use {ours}, or give it the "
-                "numbers alone: tensor.data"
+                f"numpy.{function.__name__} would lose the gradient; use {counterpart}, or give it "
+                "only the numbers: tensor.data"
             )
         return function._implementation(*args, **kwargs)  # type: ignore[attr-defined]
 
     # Indexing and comparing
 
     def __getitem__(self, index: Any) -> Tensor:
-        """The gradient goes back to the places it was read from; what was read twice adds up."""
+        """The gradient flows back to the indexed elements; repeated indices add up."""
         return ops.select(self, index)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
     def where(self, condition: Operand, other: Operand) -> Tensor:
-        """This tensor where the condition holds, and `other` elsewhere."""
+        """Return this tensor where the condition holds, and `other` elsewhere."""
         return where(condition, self, other)
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]  # one truth per element
@@ -485,14 +484,13 @@ class Tensor:
                 f"shapes {self.shape} and {operand.shape} cannot be compared"
             ) from None
 
-    # What it is to Python and NumPy
+    # Interface to Python and NumPy
 
     @property
     def data(self) -> Array:
-        """The array itself, without history. Assigning to it counts as a change in place.
+        """The array itself, without history. Assigning to it counts as an in-place change.
 
-        Writing into the array (`x.data[0] = 1`) is as free of checks as it is in torch;
-        `x[0] = 1` is checked.
+        Writing into the array (`x.data[0] = 1`) is not checked, as in torch; `x[0] = 1` is.
         """
         return self._array
 
@@ -525,7 +523,7 @@ class Tensor:
         return int(self._array.size)
 
     def item(self) -> Any:
-        """The one number of a tensor of one element, as Python's own."""
+        """Return the only element as a Python number."""
         if self._array.size != 1:
             raise ShapeError(f"a tensor of shape {self.shape} is not one number")
         return self._array.item()
@@ -566,7 +564,7 @@ class Tensor:
         return f"Tensor({numbers}{kind}{history})"
 
     def __copy__(self) -> Tensor:
-        """A new leaf with the same numbers; `clone` is the copy that stays on the tape."""
+        """Return a new leaf with the same numbers; `clone` is the copy that stays on the tape."""
         if self.node is not None:
             raise GradientError("only a tensor without history can be copied; detach() it first")
         return Tensor(self._array, self.requires_grad)
@@ -575,23 +573,23 @@ class Tensor:
         return self.__copy__()
 
     def __reduce__(self) -> Any:
-        """Never: reading such a file can run any code."""
-        raise TypeError("a tensor is not pickled; save its .data by safetensors or np.save")
+        """Not supported: loading a pickle can run any code."""
+        raise TypeError("a tensor cannot be pickled; save its .data by safetensors or np.save")
 
-    # Changes in place
+    # In-place changes
     #
-    # An optimizer writes new numbers into its parameters. That is never put on the tape, and a
-    # gradient that still needs the old numbers would come out wrong. So changes are allowed only
-    # where nothing is recorded, and they are counted: the tape notes the version of every value it
-    # needs, and `backward` refuses when it has moved on.
+    # An optimizer writes new numbers into its parameters. That is never recorded, and a gradient
+    # that still needs the old numbers would be wrong. So in-place changes are allowed only where
+    # nothing is recorded, and they are counted: the tape stores the version of every value that it
+    # needs, and `backward` raises an error if the version has changed.
 
     @property
     def _version(self) -> int:
-        """The number of changes in place, of this tensor and of views that share its memory."""
+        """The number of in-place changes of this tensor and of views that share its memory."""
         return self._versions[0]
 
     def increment_version(self) -> None:
-        """Count a change that was written straight into `.data`."""
+        """Count a change that was written directly into `.data`."""
         self._versions[0] += 1
 
     def __setitem__(self, index: Any, value: Operand) -> None:
@@ -615,7 +613,7 @@ class Tensor:
     def div_(self, other: Operand) -> Self:
         return self._change(..., other, np.true_divide)
 
-    # Where nothing is recorded, w -= rate * w.grad changes w itself, as optimizers write it.
+    # Where nothing is recorded, w -= rate * w.grad changes w in place, as optimizers need it.
     # Otherwise Python falls back to w = w - ..., a new tensor.
 
     def __iadd__(self, other: Operand) -> Self:
@@ -631,17 +629,17 @@ class Tensor:
         return NotImplemented if is_grad_enabled() else self.div_(other)
 
     def _change(self, index: Any, other: Operand, update: Callable[[Array, Array], Any]) -> Self:
-        """Write `update(old, other)` over what stands at `index`."""
+        """Replace the elements at `index` by `update(old, other)`."""
         new = self.as_operand(other)
         if (self.requires_grad or new.requires_grad) and is_grad_enabled():
             raise GradientError(
-                f"a change in place of a tensor of shape {self.shape} is not recorded; "
+                f"an in-place change of a tensor of shape {self.shape} is not recorded; "
                 "compute a new tensor, or change it within no_grad()"
             )
         *first, at = index_in_steps(index)
         try:
             with np.errstate(all="ignore"):
-                array = self._array[first[0]] if first else self._array  # a view of what changes
+                array = self._array[first[0]] if first else self._array  # a view of the elements
                 array[at] = update(array[at], new._array)
         except ValueError as error:
             raise ShapeError(f"{new.shape} cannot go into shape {self.shape}: {error}") from None
@@ -649,7 +647,7 @@ class Tensor:
         return self
 
     def _refuse_changes(self, node: Node) -> None:
-        """Raise `GradientError` if a value that the rules read has changed since they were made."""
+        """Raise `GradientError` if a value that the rules read has changed since it was used."""
         if node.linear or node.versions == tuple(t._versions[0] for t in (*node.parents, self)):
             return
         raise GradientError(
@@ -657,16 +655,16 @@ class Tensor:
             f"used (shapes {[parent.shape for parent in node.parents]}, result {self.shape})"
         )
 
-    # Functions of `ops` that are methods as well
+    # Functions of `ops` as methods
 
     @property
     def T(self) -> Tensor:
-        """The dimensions in reverse order; for a matrix its transpose."""
+        """The tensor with its dimensions reversed; for a matrix its transpose."""
         return self.permute(*reversed(range(self.ndim)))
 
     @property
     def mT(self) -> Tensor:
-        """The transpose of a matrix, or of each in a stack of them."""
+        """The transpose of a matrix, or of each matrix in a batch."""
         return self.transpose(-1, -2)
 
     exp = ops.exp
@@ -742,8 +740,8 @@ OPERATORS: dict[np.ufunc, Callable[[Any, Any], Any]] = {
     np.greater: operator.gt,
     np.greater_equal: operator.ge,
 }
-"""What NumPy asks for when an array stands on the left of a tensor."""
-OWN: dict[Callable[..., Any], str] = {
+"""NumPy's ufuncs for an array on the left of a tensor, as operators."""
+COUNTERPARTS: dict[Callable[..., Any], str] = {
     np.concatenate: "groundup.maths.cat",
     np.hstack: "groundup.maths.cat",
     np.vstack: "groundup.maths.cat",
@@ -757,7 +755,7 @@ OWN: dict[Callable[..., Any], str] = {
     np.sum: "tensor.sum",
     np.mean: "tensor.mean",
 }
-"""What there is of our own for functions of NumPy that would lose the gradient."""
+"""Replacements for NumPy functions that would lose the gradient."""
 
 
 def _needs_gradient(values: Iterable[Any]) -> bool:
@@ -770,8 +768,8 @@ def _needs_gradient(values: Iterable[Any]) -> bool:
 
 
 def where(condition: Operand, a: Operand, b: Operand) -> Tensor:
-    """a where the condition holds and b elsewhere; nothing of the other side's gradient leaks."""
-    chosen = np.array(as_array(condition))  # a copy, since the way back needs it as it was
+    """Return a where the condition holds and b elsewhere; gradients go only to the chosen side."""
+    chosen = np.array(as_array(condition))  # a copy, since the backward pass needs it unchanged
     if not isinstance(a, Tensor):
         a = b.as_operand(a) if isinstance(b, Tensor) else Tensor(a, requires_grad=False)
     rules = (lambda g, _: where(chosen, g, 0.0), lambda g, _: where(chosen, 0.0, g))
@@ -787,7 +785,7 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
 ) -> tuple[Tensor, ...]:
-    """The gradients of `output` by each of `inputs`; every `.grad` stays as it is.
+    """Return the gradients of `output` with respect to each of `inputs`; no `.grad` changes.
 
     An input that the output does not depend on gets zeros. The other arguments and the errors
     are those of `backward`.
@@ -799,20 +797,20 @@ def grad(
     seed = output._seed(gradient)
     found = {tensor.number: Tensor.from_numpy(np.zeros_like(tensor._array)) for tensor in wanted}
     retain = create_graph if retain_graph is None else retain_graph
-    for tensor, whole in output.sweep(seed, inputs=wanted, retain=retain, record=create_graph):
+    for tensor, full in output.sweep(seed, inputs=wanted, retain=retain, record=create_graph):
         if tensor.number in found:
-            found[tensor.number] = whole
+            found[tensor.number] = full
     return tuple(found[tensor.number] for tensor in wanted)
 
 
-# Whether operations are recorded, and observers of all operations
+# Recording, and observers of all operations
 
 _recording = ContextVar("recording", default=True)
 
 
 @contextmanager
 def set_grad_enabled(mode: bool) -> Iterator[None]:
-    """Put operations on the tape, or do not, within the block or the decorated function."""
+    """Turn recording on or off within the block or the decorated function."""
     before = _recording.set(mode)
     try:
         yield
@@ -822,7 +820,7 @@ def set_grad_enabled(mode: bool) -> Iterator[None]:
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Leave the tape alone: `with no_grad():` or `@no_grad()`."""
+    """Turn recording off: `with no_grad():` or `@no_grad()`."""
     with set_grad_enabled(False):
         yield
 
@@ -845,4 +843,4 @@ class Operation:
 observers: ContextVar[tuple[Callable[[Operation, Tensor], None], ...]] = ContextVar(
     "observers", default=()
 )
-"""Called with every operation of this thread and its result: forward mode, profilers."""
+"""Functions called with every operation of this thread and its result, as by forward mode."""

@@ -1,12 +1,12 @@
-"""Linear transformations of the plane: 2 x 2 matrices that turn, stretch, slant, mirror, flatten.
+"""Linear transformations of the plane: 2 x 2 matrices that rotate, scale, shear, reflect, project.
 
-A linear transformation is known once one knows where it takes the two axes: the columns of its
-matrix are the images of (1, 0) and (0, 1). Doing one after another is the product of the
-matrices, read from right to left: `rotation(a) @ shear(1)` slants first and then turns.
+A linear transformation is determined by its effect on the two axes: the columns of its matrix are
+the images of (1, 0) and (0, 1). Applying one after another is the product of the matrices, read
+from right to left: `rotation(a) @ shear(1)` shears first and then rotates.
 
-What a matrix does shows in three things that `plot_transformation` draws: the grid (parallels
-stay parallel), the unit circle (it becomes an ellipse, its half axes the singular values, its
-area |det| times pi) and the eigenvectors, the directions that do not turn.
+`plot_transformation` draws three things that show the effect of a matrix: the grid (parallels stay
+parallel), the unit circle (it becomes an ellipse whose half axes are the singular values and whose
+area is |det| times pi) and the eigenvectors, the directions that are not rotated.
 
 Source: Strang (2016), "Introduction to linear algebra", 5th edition, chapters 6 to 8.
 """
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-# Colors that the color-blind can tell apart too (Okabe and Ito 2008).
+# Colors that are distinguishable with color blindness (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
 def rotation(angle: float) -> Float[np.ndarray, "2 2"]:
-    """Turns by `angle` radians, counter-clockwise: [[cos a, -sin a], [sin a, cos a]].
+    """Rotates by `angle` radians, counter-clockwise: [[cos a, -sin a], [sin a, cos a]].
 
     Errors: `ValueError` for an angle that is not finite, here and below.
     """
@@ -39,7 +39,7 @@ def rotation(angle: float) -> Float[np.ndarray, "2 2"]:
 
 
 def scaling(x: float, y: float) -> Float[np.ndarray, "2 2"]:
-    """Stretches by x along the first axis and by y along the second: [[x, 0], [0, y]].
+    """Scales by x along the first axis and by y along the second: [[x, 0], [0, y]].
 
     Errors: `ValueError` for a factor that is not finite, here and in `shear`.
     """
@@ -47,20 +47,20 @@ def scaling(x: float, y: float) -> Float[np.ndarray, "2 2"]:
 
 
 def shear(x: float = 0.0, y: float = 0.0) -> Float[np.ndarray, "2 2"]:
-    """Slants: moves a point right by x times its height and up by y times its width:
+    """Shears: moves a point right by x times its second coordinate and up by y times its first:
     [[1, x], [y, 1]].
     """
     return _matrix((1, x), (y, 1))
 
 
 def reflection(angle: float) -> Float[np.ndarray, "2 2"]:
-    """Mirrors in the line through 0 at `angle` radians: [[cos 2a, sin 2a], [sin 2a, -cos 2a]]."""
+    """Reflects in the line through 0 at `angle` radians: [[cos 2a, sin 2a], [sin 2a, -cos 2a]]."""
     c, s = _direction(2 * angle)
     return _matrix((c, s), (s, -c))
 
 
 def projection(angle: float) -> Float[np.ndarray, "2 2"]:
-    """Drops points at a right angle onto the line through 0 at `angle` radians: u u^T, with the
+    """Projects points orthogonally onto the line through 0 at `angle` radians: u u^T, with the
     line's unit vector u = (cos a, sin a).
     """
     c, s = _direction(angle)
@@ -70,14 +70,14 @@ def projection(angle: float) -> Float[np.ndarray, "2 2"]:
 def plot_transformation(matrix: Real[np.ndarray, "2 2"]) -> matplotlib.figure.Figure:
     """Draws grid, unit circle and real eigenvectors, before and after the transformation.
 
-    The images of the two axes are the thick blue and orange lines; dashed lines run along the
-    eigenvectors and stay where they are. `.savefig(path)` writes the figure.
-    Errors: `ValueError` for another shape than (2, 2), and for entries that are not finite.
+    The images of the two axes are the thick blue and orange lines. Dashed lines along the
+    eigenvectors are mapped onto themselves. `.savefig(path)` writes the figure.
+    Errors: `ValueError` for a shape other than (2, 2), and for entries that are not finite.
     """
     from matplotlib.figure import Figure  # loads slowly
 
     if matrix.shape != (2, 2):
-        raise ValueError(f"shape {matrix.shape} is no transformation of the plane; give (2, 2)")
+        raise ValueError(f"shape {matrix.shape} is not a transformation of the plane; give (2, 2)")
     vectors = _eigenvectors(matrix)
     values = ", ".join(_short(complex(value)) for value in eigvals(matrix))
     reach = 1.3 * max(2.0, norm(matrix, 2))  # the ellipse fits, and both sides have one scale
@@ -111,9 +111,10 @@ def _draw(
 
 
 def _eigenvectors(matrix: Real[np.ndarray, "2 2"]) -> Float[np.ndarray, "2 k"]:
-    """The directions, as unit columns, that keep their line: none, one, or two of all."""
+    """Return zero, one or two real eigenvectors as unit columns."""
     values = eigvals(matrix)
-    # A double eigenvalue comes out split, or as a pair, by up to the square root of the rounding.
+    # A double eigenvalue may be computed as two, or as a complex pair, that differ by up to the
+    # square root of the rounding error.
     near = 1e-7 * np.abs(matrix).max()
     if np.abs(values.imag).max() > near:
         return np.zeros((2, 0))
@@ -125,14 +126,14 @@ def _eigenvectors(matrix: Real[np.ndarray, "2 2"]) -> Float[np.ndarray, "2 k"]:
 
 
 def _short(value: complex) -> str:
-    """Three digits, without the rounding noise that stands where a zero should."""
+    """Format with three digits, and rounding noise as zero."""
     rounded = complex(round(value.real, 6) + 0.0, round(value.imag, 6) + 0.0)
     return f"{rounded:.3g}" if rounded.imag else f"{rounded.real:.3g}"
 
 
 def _direction(angle: float) -> tuple[float, float]:
     if not isfinite(angle):
-        raise ValueError(f"angle={angle} points nowhere; give a finite number of radians")
+        raise ValueError(f"angle={angle} is not finite; give a finite number of radians")
     return cos(angle), sin(angle)
 
 

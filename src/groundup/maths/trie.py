@@ -1,9 +1,9 @@
-"""Counting n-grams: all of a text's, numbered so that a whole text is looked up at once.
+"""Counting n-grams, numbered so that a whole text is looked up at once.
 
-A dictionary from tuples to counts would be the obvious way, and takes a hundred bytes and a
-microsecond for each n-gram. Here the k-grams of a text are one sorted array of integers, made from
-the (k-1)-grams with one sort, and looked up with one binary search for all positions together:
-20 MB of text are counted in half a minute.
+The obvious dictionary from tuples to counts takes a hundred bytes and a microsecond for each
+n-gram. Here the k-grams of a text are one sorted array of integers, made from the (k-1)-grams with
+one sort, and looked up with one binary search for all positions together: 20 MB of text are counted
+in half a minute.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from jaxtyping import Integer
 
 @dataclass(frozen=True, eq=False)
 class Trie:
-    """The n-grams of a text as one sorted array per order, where an n-gram's place is its number.
+    """The n-grams of a text as one sorted array per order; an n-gram's index is its number.
 
     `keys[k]` holds the k-grams, each as number_of_its_first_(k-1)_tokens * vocab_size + its last
-    token. Numbers stay below the length of the text, so the key fits 64 bits at any order, and a
-    whole text is looked up order by order with binary searches. The empty 0-gram has number 0;
-    all 1-grams are present, so that a token is its own number. -1 stands for "never seen".
+    token. Numbers are below the length of the text, so the key fits 64 bits at any order, and a
+    whole text is looked up order by order with binary searches. The empty 0-gram has number 0.
+    All 1-grams are present, so a token is its own number. -1 means "never seen".
     """
 
     keys: tuple[Integer[np.ndarray, "_"], ...]
@@ -34,8 +34,10 @@ class Trie:
     ) -> Iterator[
         tuple[Integer[np.ndarray, "at"], Integer[np.ndarray, "at"], Integer[np.ndarray, "at"]]
     ]:
-        """Yields, for k = 1, 2, ..., the positions with at least k - 1 tokens of context, and at
-        each the number of this context and of the k-gram that the token makes of it.
+        """Yields positions, context numbers and k-gram numbers for k = 1, 2, ...
+
+        The positions are those with at least k - 1 tokens of context; the k-gram is the context of
+        k - 1 tokens with the token at the position.
         """
         reach = context_lengths(tokens, self.boundary)
         numbers = np.zeros(len(tokens) + 1, dtype=np.int64)  # entry i: of the (k-1)-gram before i
@@ -61,13 +63,13 @@ class Trie:
         return result
 
     def followers(self, k: int, context: int) -> slice:
-        """Gives the numbers of all k-grams that begin with a context: they stand in a row."""
+        """Gives the numbers of all k-grams that start with a context, which are contiguous."""
         ends = [context * self.vocab_size, (context + 1) * self.vocab_size]
         return slice(*np.searchsorted(self.keys[k], ends).tolist())
 
     def recent(self, context: Sequence[int]) -> Integer[np.ndarray, "m"]:
-        """Gives what of a context can matter: its last order - 1 tokens at most, and of those only
-        what follows the last boundary, itself included.
+        """Gives the relevant part of a context: at most its last order - 1 tokens, and of those
+        only the last boundary and the tokens after it.
         """
         longest = len(self.keys) - 2
         tokens = np.array(context[max(0, len(context) - longest) :], int)
@@ -75,7 +77,7 @@ class Trie:
         return tokens[np.flatnonzero(tokens == self.boundary).max(initial=0) :]
 
     def suffix_numbers(self, context: Sequence[int]) -> list[int]:
-        """Gives the numbers of the context's last 0, 1, 2, ... tokens, as far as they were seen."""
+        """Gives the numbers of the context's last 0, 1, 2, ... tokens, up to the longest seen."""
         recent = self.recent(context)
         result: list[int] = []
         for length in range(len(recent) + 1):
@@ -90,7 +92,7 @@ class Trie:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """For every k-gram of one order: how often it occurs, and its last k-1 tokens' number."""
+    """The count of every k-gram of one order, and the number of its last k-1 tokens."""
 
     counts: Integer[np.ndarray, "grams"]
     suffixes: Integer[np.ndarray, "grams"]
@@ -102,7 +104,7 @@ def count_ngrams(
     """Numbers and counts all n-grams up to an order, each order with one sort."""
     if order < 1:
         raise ValueError(f"order={order} is no n-gram; give 1 or more")
-    # A text has a few hundred million tokens: half the bytes of a place are half the memory.
+    # With a few hundred million tokens, 32-bit positions save half of the memory.
     small = np.int32 if max(len(tokens), vocab_size) < 2**31 else np.int64
     tokens = checked_tokens(tokens, vocab_size).astype(small)
     reach = np.minimum(context_lengths(tokens, boundary), order).astype(np.min_scalar_type(order))
@@ -132,8 +134,8 @@ def count_ngrams(
 def context_lengths(
     tokens: Integer[np.ndarray, "n"], boundary: int | None
 ) -> Integer[np.ndarray, "n"]:
-    """Counts, for every position, the tokens before it back to the boundary that opens its
-    document (included); for a boundary these are all tokens of the document that it ends.
+    """Counts, for every position, the tokens before it, back to the boundary that opens its
+    document (included). For a boundary these are all tokens of the document before it.
     """
     positions = np.arange(len(tokens))
     opens = np.equal(tokens, -1 if boundary is None else boundary)
@@ -143,7 +145,7 @@ def context_lengths(
 
 
 def checked_tokens(tokens: Integer[np.ndarray, "n"], vocab_size: int) -> Integer[np.ndarray, "n"]:
-    """Gives the tokens as int64, or says which one is none of the vocabulary's."""
+    """Gives the tokens as int64; refuses tokens outside the vocabulary."""
     least, most = (int(tokens.min()), int(tokens.max())) if len(tokens) else (0, 0)
     if least < 0 or most >= vocab_size:
         wrong = least if least < 0 else most

@@ -1,7 +1,7 @@
-"""The computation below a tensor as a picture, and backpropagation through it step by step.
+"""Draws the computation graph of a tensor, and backpropagation through it step by step.
 
-computation   what is in the graph, how its parts are called, and one step
-layout        where the boxes and lines stand
+computation   the graph, the names of its parts, and a step
+layout        the positions of boxes and lines
 draw          the picture
 steps         the steps in words, and as a page of pictures
 """

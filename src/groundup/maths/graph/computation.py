@@ -1,7 +1,7 @@
-"""The computation graph below a tensor, and how its parts are called.
+"""The computation graph of a tensor, with names for its parts.
 
-`Graph` collects what a tensor was computed from and names it, `Step` is one moment of
-backpropagation through it, and the functions at the end write values in few letters. `draw` makes
+`Graph` collects and names the tensors that a tensor was computed from, `Step` is one step of
+backpropagation through it, and the functions at the end format values briefly. `draw` makes
 pictures of them and `steps` sentences.
 """
 
@@ -17,15 +17,15 @@ from groundup.maths.arrays import Array
 from groundup.maths.graph.layout import Edge
 from groundup.maths.tensor import FREED, GradientError, Tensor
 
-MAX_NODES = 400  # more are a wall of boxes that nobody reads
+MAX_NODES = 400  # larger pictures are unreadable
 SIGNS = {"add": "+", "sub": "-", "mul": "·", "div": "/", "pow": "^", "matmul": "@"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """All tensors that a root was computed from and the root, oldest first.
+    """A root and all tensors that it was computed from, oldest first.
 
-    `names` and `place`, the index in `tensors`, are by `Tensor.number`.
+    `names` and `place`, the index in `tensors`, are keyed by `Tensor.number`.
     """
 
     tensors: tuple[Tensor, ...]
@@ -36,7 +36,7 @@ class Graph:
     def below(
         cls, root: Tensor, names: Mapping[str, object] | None, most: int = MAX_NODES
     ) -> Graph:
-        """The graph of a root; an error if it has more than `most` nodes or was freed in part."""
+        """Return the graph of a root; an error if it has more than `most` nodes or was freed."""
         found, open_ends = {root.number: root}, [root]
         while open_ends:
             tensor = open_ends.pop()
@@ -63,7 +63,7 @@ class Graph:
 
     @property
     def root(self) -> Tensor:
-        """What all others were made for: the newest."""
+        """The newest tensor, which the others were computed for."""
         return self.tensors[-1]
 
     @property
@@ -71,12 +71,12 @@ class Graph:
         return f"The computation of {self.label(self.root)}"
 
     def label(self, tensor: Tensor) -> str:
-        """The tensor's name, or else what it is and its number in the picture."""
+        """Return the tensor's name, or its kind and its number in the picture."""
         name = self.names.get(tensor.number)
         return name or f"{kind_of(tensor)} {self.place[tensor.number] + 1}"
 
     def formula(self, tensor: Tensor) -> str:
-        """The operation and its operands, such as "w · x"; small numbers stand for themselves."""
+        """Return the operation with its operands, such as "w · x"; unnamed constants as numbers."""
         operands = []
         for parent in parents_of(tensor):
             named = parent.ndim or parent.number in self.names or kind_of(parent) != "constant"
@@ -84,7 +84,7 @@ class Graph:
         return _formula(kind_of(tensor), operands)
 
     def computed(self, tensor: Tensor) -> str:
-        """Its value and where it came from in a sentence: "mul 3 is w · x = -3 · 2 = -6."."""
+        """Describe its value and its computation: "mul 3 is w · x = -3 · 2 = -6."."""
         label, value = self.label(tensor), " ".join(value_rows(tensor))
         if not is_small(tensor):
             value = f"shape {value}"
@@ -98,15 +98,16 @@ class Graph:
         return f"{label} is {formula} = {known}{value}."
 
     def edges(self) -> Iterator[tuple[Edge, int]]:
-        """Parent and child by their places, and which operand the parent is."""
+        """Yield the places of parent and child, and which operand the parent is."""
         for child, tensor in enumerate(self.tensors):
             for operand, parent in enumerate(parents_of(tensor)):
                 yield (self.place[parent.number], child), operand
 
     def gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each tensor with the root's gradient by it, newest first; none if none requires one.
+        """Yield each tensor that requires one with the root's gradient, newest first.
 
-        No `.grad` is touched and the tape stays. A root of many numbers stands for their sum.
+        No `.grad` changes and the tape is kept. For a root of several numbers it is the gradient
+        of their sum.
         """
         if self.root.requires_grad:
             yield from self.root.sweep(Tensor.from_numpy(np.ones_like(self.root.data)), retain=True)
@@ -114,11 +115,11 @@ class Graph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One tensor's turn: forward it gets its value, backward it hands its gradient on.
+    """One step: forward a tensor gets its value, backward it passes its gradient to its parents.
 
-    `rule` is the operation's name, "leaf" or "constant". `shares` has what flows back to each
-    parent, by its place among the operands. `gradients` has the gradients so far, after this
-    step, by `Tensor.number`; those of tensors that have had their turn are complete.
+    `rule` is the operation's name, "leaf" or "constant". `shares` has the gradient that flows back
+    to each parent, by the operand's index. `gradients` has the gradients after this step, by
+    `Tensor.number`; those of tensors already visited are complete.
     """
 
     direction: Literal["forward", "backward"]
@@ -129,21 +130,21 @@ class Step:
     explanation: str
 
     def knows(self, tensor: Tensor) -> bool:
-        """Whether this tensor has its value by now."""
+        """Whether this tensor's value is known in this step."""
         return self.direction == "backward" or tensor.number <= self.tensor.number
 
     def uses(self, child: Tensor, operand: int) -> bool:
-        """Whether something flows in this step between a tensor and one of its operands."""
+        """Whether a value or gradient flows in this step between a tensor and an operand."""
         return child is self.tensor and (self.direction == "forward" or operand in self.shares)
 
 
 def parents_of(tensor: Tensor) -> tuple[Tensor, ...]:
-    """The operands that a tensor was computed from; a leaf has none."""
+    """Return the operands that a tensor was computed from; a leaf has none."""
     return tensor.node.parents if tensor.node else ()
 
 
 def kind_of(tensor: Tensor) -> str:
-    """The name of the operation that made it, or "leaf" or "constant"."""
+    """Return the name of the operation that computed it, or "leaf" or "constant"."""
     if tensor.node:
         return tensor.node.name
     return "leaf" if tensor.requires_grad else "constant"
@@ -154,16 +155,16 @@ def _formula(operation: str, operands: list[str]) -> str:
     return f" {sign} ".join(operands) if sign else f"{operation}({', '.join(operands)})"
 
 
-# Numbers in few letters
+# Short number formats
 
 
 def value_rows(tensor: Tensor) -> list[str]:
-    """The numbers of a small tensor, a line for each row, or the shape of a large one."""
+    """Format the numbers of a small tensor, a line per row, or the shape of a large one."""
     return _number_rows(tensor.data) if is_small(tensor) else [str(tensor.shape)]
 
 
 def gradient_rows(gradient: Tensor) -> list[str]:
-    """The numbers of a small gradient, a line for each row, or the norm of a large one."""
+    """Format the numbers of a small gradient, a line per row, or the norm of a large one."""
     if is_small(gradient):
         return _number_rows(gradient.data)
     with np.errstate(all="ignore"):
@@ -171,7 +172,7 @@ def gradient_rows(gradient: Tensor) -> list[str]:
 
 
 def is_small(tensor: Tensor) -> bool:
-    """Whether its numbers are shown: up to 2 x 2, and not empty."""
+    """Whether its numbers are shown: at most 2 x 2, and not empty."""
     return tensor.ndim <= 2 and all(1 <= n <= 2 for n in tensor.shape)
 
 
@@ -185,6 +186,6 @@ def _number_rows(array: Array) -> list[str]:
 
 
 def short(value: Array | np.generic) -> str:
-    """Four significant digits, or the whole of a whole number, in about ten letters."""
+    """Format with four significant digits, integers in full, in about ten characters."""
     exact = str(value)
     return exact if value.dtype.kind != "f" and len(exact) <= 10 else f"{float(value):.4g}"

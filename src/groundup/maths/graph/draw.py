@@ -4,13 +4,13 @@
     y = (w * x).tanh()
     draw(y, names={"x": x, "w": w, "y": y})
 
-Each tensor is a box: with round corners for leaves, a dashed border for constants, and operations
-under their names, with arrows from what they were computed from. A box shows the numbers of a
-tensor of up to 2 x 2, else its shape, and the gradient of the root by it, of large ones the norm.
+Each tensor is a box: leaves have round corners, constants a dashed border, and operations arrows
+from their operands. A box shows the numbers of a tensor of up to 2 x 2, or else its shape, and the
+gradient of the root with respect to it, for large tensors its norm.
 
-The picture is plain SVG that loads nothing, for light and dark screens. `computation` finds what is
-in it and `layout` decides where the boxes stand; `steps` goes through the graph as backpropagation
-does.
+The picture is plain SVG that loads nothing, for light and dark screens. `computation` collects its
+contents and `layout` positions the boxes; `steps` goes through the graph in the order of
+backpropagation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from groundup.maths.tensor import Tensor
 
 
 class Document(str):
-    """A picture as text that needs no other file."""
+    """A self-contained picture as text."""
 
     __slots__ = ()
 
@@ -44,7 +44,7 @@ class Document(str):
 
 
 class Drawing(Document):
-    """An SVG picture; notebooks show it."""
+    """An SVG picture, which notebooks display."""
 
     __slots__ = ()
 
@@ -59,15 +59,15 @@ def draw(
     gradients: bool = True,
     step: Step | None = None,
 ) -> Drawing:
-    """Draw the graph that `root` was computed by, with values and gradients, as SVG.
+    """Draw the computation graph of `root`, with values and gradients, as SVG.
 
-    `names` says what tensors are called; other things and tensors in it are ignored, so that
-    `locals()` will do. The gradients are those of `root`, or of the sum of its elements, and are
-    computed for the picture: no `.grad` is touched and the tape stays. With a `step` of `steps`,
-    its tensor and the edges in use are colored, and only what is known by then is shown.
+    `names` maps names to tensors; other entries are ignored, so `locals()` works. The gradients are
+    those of `root`, or of the sum of its elements, and are computed for the picture: no `.grad`
+    changes and the tape is kept. With a `step` of `steps`, its tensor and the edges in use are
+    colored, and only the values known in that step are shown.
 
     Raises `ValueError` for more than 400 nodes or a step of another graph, and `GradientError`
-    where a backward has freed the tape or a value was changed in place.
+    if a backward has freed the tape or a value was changed in place.
     """
     graph = Graph.below(root, names)
     if step and step.tensor.number not in graph.place:
@@ -81,25 +81,25 @@ def draw(
     return Drawing(svg(graph, placed(graph, gradients), found, step, style))
 
 
-# What stands in a box, and the room it needs
+# The content of a box, and its size
 
-LETTER = 7.3  # pixels: a monospaced letter is 0.6 of the font's 12 wide, and a little air
+LETTER = 7.3  # pixels: a monospaced character is 0.6 of the font's 12 wide, plus some spacing
 ROW, MARGIN = 17.0, 10.0
 LONGEST_NAME = 22
 
 
 def _heading(graph: Graph, tensor: Tensor) -> tuple[str, str]:
-    """The left and the right end of the first line."""
+    """Return the left and right parts of the first line."""
     name = graph.names.get(tensor.number)
     if not name:
         return kind_of(tensor), str(graph.place[tensor.number] + 1)
-    if len(name) > LONGEST_NAME:  # the ends of "model.layers.0.self_attn.q_proj.weight" tell most
+    if len(name) > LONGEST_NAME:  # keep both ends of "model.layers.0.self_attn.q_proj.weight"
         name = f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"
     return name, kind_of(tensor)
 
 
 def _size(graph: Graph, tensor: Tensor, gradients: bool) -> tuple[float, float]:
-    """Room for the longest numbers of such a tensor, so that all steps have the same picture."""
+    """Return a size that fits the longest possible numbers, so that all steps have one layout."""
     rows = value_rows(tensor)
     longest = max(len(rows[0]), len("norm 1.235e-05"))
     if is_small(tensor):
@@ -111,7 +111,7 @@ def _size(graph: Graph, tensor: Tensor, gradients: bool) -> tuple[float, float]:
 
 
 def _letters(text: str) -> int:
-    """A text's width in letters; Chinese ones and their like are two wide."""
+    """Return a text's width in characters; East Asian wide characters count two."""
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
@@ -119,7 +119,7 @@ def _letters(text: str) -> int:
 
 
 def placed(graph: Graph, gradients: bool) -> Placement:
-    """Where the boxes and lines stand; with room for gradients, whether or not any is known yet."""
+    """Return the layout; with `gradients`, boxes have room for them even before they are known."""
     sizes = [_size(graph, tensor, gradients) for tensor in graph.tensors]
     return layered(sizes, [edge for edge, _ in graph.edges()])
 
@@ -131,10 +131,10 @@ def svg(
     step: Step | None,
     style: str,
 ) -> str:
-    """The whole picture, with colored edges above the others and boxes above all edges.
+    """Return the whole picture, with colored edges above the others and boxes above all edges.
 
-    `gradients` are those to show, by `Tensor.number`; `style` is an element of its own, or nothing
-    where the page around the picture has the style sheet.
+    `gradients` are those to show, by `Tensor.number`. `style` is a style element, or empty if the
+    surrounding page has the style sheet.
     """
     quiet: list[str] = []
     colored: list[str] = []
@@ -171,14 +171,14 @@ def svg(
 
 
 def _look(step: Step | None, tensor: Tensor, active: bool) -> str:
-    """The class of a box, or of an edge into it."""
+    """Return the CSS class of a box, or of an edge into it."""
     if step is None or (not active and step.knows(tensor)):
         return "known"
     return step.direction if active else "ahead"
 
 
 def _edge(line: Line, back: bool) -> str:
-    """A line with an arrow head at the child, or at the parent where a gradient flows back."""
+    """Return a line with an arrow head at the child, or at the parent if a gradient flows back."""
     start, turn, end = line
     middle = (turn.x + end.x) / 2
     path = (
@@ -194,7 +194,7 @@ def _edge(line: Line, back: bool) -> str:
 def _node(
     graph: Graph, tensor: Tensor, box: Box, gradient: Tensor | None, step: Step | None
 ) -> str:
-    """A box with its heading, its value and its gradient, as far as they are known."""
+    """Return a box with its heading, and its value and gradient if known."""
     kind = "operation" if tensor.node else kind_of(tensor)
     radius = 14 if kind == "leaf" else 4
     left, right = _heading(graph, tensor)
@@ -221,13 +221,13 @@ def _node(
 
 
 def escaped(text: str) -> str:
-    """A text as XML; what XML cannot hold, or nobody can see, is replaced."""
+    """Escape a text as XML; unprintable characters are replaced."""
     return escape(
         "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     )
 
 
-# What it looks like, on light and dark screens: a style sheet
+# The style sheet, for light and dark screens
 
 _COLORS = Template("""
 .graph .paper { fill: $paper }
@@ -248,8 +248,8 @@ _COLORS = Template("""
 .graph .backward rect, .graph .backward path { stroke: $backward }
 .graph .backward .head { fill: $backward }
 """)
-# Blue and orange that the color-blind can tell apart (Okabe and Ito 2008), made dark or light
-# enough to be read on each paper.
+# Blue and orange that are distinguishable with color blindness (Okabe and Ito 2008), dark or light
+# enough to be readable on each background.
 _LIGHT = {
     "paper": "#ffffff",
     "ink": "#1f2328",
@@ -285,4 +285,4 @@ STYLE = f"""
 .graph .edge .head {{ stroke: none }}
 {_COLORS.substitute(_LIGHT)}@media (prefers-color-scheme: dark) {{
 {_COLORS.substitute(_DARK)}}}
-""".replace(".graph", ".computation-graph")  # a name that no page around it has
+""".replace(".graph", ".computation-graph")  # a class name that no surrounding page uses

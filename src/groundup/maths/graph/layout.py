@@ -1,15 +1,15 @@
-"""Where the boxes of a graph stand: in columns from left to right, and in lanes.
+"""The layout of a graph's boxes: in columns from left to right, and in lanes.
 
-1. Each box goes into a column, as far right as its children allow, so that what feeds an operation
-   stands beside it and the longest path has a column per step.
-2. A box and the line that leaves it run in one lane, up to the column before its last child. A lane
-   holds one of them at a time, so no line runs through a box.
-3. A walk back from the last box gives each its lane: the first operand gets the lane of its child
-   where that is free, the others get the next free ones below. A tree is drawn so without a
-   crossing, its operands in order from the top, and a chain of operations in one line.
+1. Each box is placed in the rightmost column that its children allow, so operands are next to their
+   operation and the longest path has a column per step.
+2. A box and the line that leaves it use one lane, up to the column before its last child. A lane
+   holds one of them at a time, so no line crosses a box.
+3. A traversal back from the last box assigns the lanes: the first operand gets the lane of its
+   child if it is free, the others get the next free ones below. So a tree is drawn without
+   crossings, with operands in order from the top, and a chain of operations in one line.
 
 Layered as in Sugiyama, Tagawa and Toda (1981), "Methods for visual understanding of hierarchical
-system structures", with lanes as for the wires of a chip (Hashimoto and Stevens 1971) in place of a
+system structures", with lanes as for the wires of a chip (Hashimoto and Stevens 1971) instead of a
 search for few crossings.
 """
 
@@ -21,7 +21,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 Edge: TypeAlias = tuple[int, int]
-"""Numbers of two boxes, from the parent to the child."""
+"""The numbers of two boxes, from the parent to the child."""
 
 BETWEEN_COLUMNS = 52.0
 BETWEEN_LANES = 18.0
@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A rectangle by its upper left corner; y grows downwards, as in SVG."""
+    """A rectangle given by its upper left corner; y increases downwards, as in SVG."""
 
     x: float
     y: float
@@ -42,7 +42,7 @@ class Box(NamedTuple):
 
 
 class Line(NamedTuple):
-    """From a box straight to the turn, and from there with a bend to the end at another box."""
+    """A line from a box straight to `turn`, and from there curved to another box."""
 
     start: Point
     turn: Point
@@ -51,7 +51,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The picture's size, its boxes, and a line for each edge."""
+    """The size of the picture, its boxes, and a line for each edge."""
 
     width: float
     height: float
@@ -62,7 +62,7 @@ class Placement:
 def layered(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> Placement:
     """Place boxes of the given widths and heights; all boxes of a column get its greatest width.
 
-    Boxes are numbered so that each edge leads to a higher number; two boxes may be joined twice.
+    Each edge must lead to a higher box number; two boxes may be connected twice.
     """
     assert sizes and all(0 <= parent < child < len(sizes) for parent, child in edges)
     parents: list[list[int]] = [[] for _ in sizes]
@@ -86,7 +86,7 @@ def layered(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> Plac
 
     lines: dict[int, Line] = {}
     for child, box in enumerate(boxes):
-        # Lines enter a box at even distances, in the order of the lanes they come from.
+        # Lines enter a box at equal distances, in the order of the lanes they come from.
         entering = [number for number, edge in enumerate(edges) if edge[1] == child]
         entering.sort(key=lambda number: lanes[edges[number][0]])
         for place, number in enumerate(entering, start=1):
@@ -106,7 +106,7 @@ def layered(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> Plac
 
 
 def _columns(children: list[list[int]]) -> list[int]:
-    """Each box's column: one left of its leftmost child; boxes without children in the last."""
+    """Return each box's column: left of its leftmost child, or the last one without children."""
     columns = [0] * len(children)
     for box in reversed(range(len(children))):
         columns[box] = min((columns[child] for child in children[box]), default=1) - 1
@@ -114,9 +114,9 @@ def _columns(children: list[list[int]]) -> list[int]:
 
 
 def _lanes(columns: list[int], parents: list[list[int]], children: list[list[int]]) -> list[int]:
-    """Each box's lane, free of others in its column and in those that its line passes."""
+    """Return each box's lane, which is free in its column and in those that its line passes."""
     lanes: dict[int, int] = {}
-    taken: list[set[int]] = []  # the columns in use, of each lane
+    taken: list[set[int]] = []  # the columns in use in each lane
     for last in reversed(range(len(columns))):
         ahead = [(last, 0)]
         while ahead:

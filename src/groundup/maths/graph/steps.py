@@ -1,4 +1,4 @@
-"""Backpropagation step by step: a graph's values and then its gradients, each with a sentence.
+"""Backpropagation step by step: a graph's values, then its gradients, each with a sentence.
 
     x, w = Tensor(2.0), Tensor(-3.0)
     y = w * x
@@ -13,8 +13,8 @@
     w: the gradient 2 is complete.
     x: the gradient -3 is complete.
 
-`draw(y, step=step)` colors a step in the picture of the graph, and `animate` makes a page of all
-these pictures to leaf through. The page is plain HTML that loads nothing.
+`draw(y, step=step)` colors a step in the picture of the graph, and `animate` makes a page with all
+these pictures. The page is plain HTML that loads nothing.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from groundup.maths.graph.computation import (
 from groundup.maths.graph.draw import STYLE, Document, escaped, placed, svg
 from groundup.maths.tensor import Tensor, no_grad
 
-MAX_ANIMATED = 64  # two frames per node, each of all nodes: 5 MB for a chain, 12 with much shared
+MAX_ANIMATED = 64  # two frames per node, each with all nodes: 5 MB for a chain, 12 with many edges
 
 
 def steps(root: Tensor, *, names: Mapping[str, object] | None = None) -> Iterator[Step]:
-    """Yield how `root` is computed, oldest tensor first, then its gradients, newest first.
+    """Yield the steps that compute `root`, oldest tensor first, then its gradients, newest first.
 
-    Arguments and errors are those of `draw`. Values are read and not computed anew.
+    Arguments and errors are those of `draw`. Values are read, not computed again.
     """
     graph = Graph.below(root, names)
     none: Mapping[int, Tensor] = MappingProxyType({})
@@ -67,12 +67,12 @@ def steps(root: Tensor, *, names: Mapping[str, object] | None = None) -> Iterato
             kind_of(tensor),
             MappingProxyType({operand: share.gradient for operand, share in shares.items()}),
             MappingProxyType(dict(gradients)),
-            _handed_on(graph, tensor, gradient, flows),
+            _backward_sentence(graph, tensor, gradient, flows),
         )
 
 
 class Page(Document):
-    """An HTML page; notebooks show it in a frame of its own."""
+    """An HTML page, which notebooks display in a separate frame."""
 
     __slots__ = ()
 
@@ -84,7 +84,7 @@ class Page(Document):
 
 
 def animate(root: Tensor, *, names: Mapping[str, object] | None = None) -> Page:
-    """Make an HTML page of all `steps`, to leaf through with buttons or arrow keys.
+    """Make an HTML page of all `steps`, with buttons or arrow keys to move between them.
 
     Arguments and errors are those of `draw`, with at most 64 nodes.
     """
@@ -102,7 +102,7 @@ def animate(root: Tensor, *, names: Mapping[str, object] | None = None) -> Page:
 
 
 class Share(NamedTuple):
-    """What flows back to one parent, and in words how it comes from the gradient."""
+    """The gradient that flows back to one parent, and a description of how it is computed."""
 
     parent: Tensor
     gradient: Tensor
@@ -111,7 +111,7 @@ class Share(NamedTuple):
 
 @no_grad()
 def _shares(graph: Graph, tensor: Tensor, gradient: Tensor) -> dict[int, Share]:
-    """The shares of a tensor's operands, without those that require no gradient."""
+    """Return the shares of a tensor's operands that require a gradient."""
     shares = {}
     rules = tensor.node.rules if tensor.node else ()
     for operand, (parent, rule) in enumerate(zip(parents_of(tensor), rules, strict=True)):
@@ -135,8 +135,8 @@ def _shares(graph: Graph, tensor: Tensor, gradient: Tensor) -> dict[int, Share]:
     return shares
 
 
-def _handed_on(graph: Graph, tensor: Tensor, gradient: Tensor, flows: list[str]) -> str:
-    """The backward step's sentence: "mul 3: the gradient 2 times … goes to x (-6)."."""
+def _backward_sentence(graph: Graph, tensor: Tensor, gradient: Tensor, flows: list[str]) -> str:
+    """Return a backward step's sentence: "mul 3: the gradient 2 times … goes to x (-6)."."""
     amount = _amount(gradient) if is_small(gradient) else f"of {_amount(gradient)}"
     if tensor is graph.root:
         amount = f"starts as {_amount(gradient) if is_small(gradient) else 'ones'} and"

@@ -1,9 +1,9 @@
-"""Linear algebra from scratch: every factorization here is our own code on NumPy's arrays.
+"""Linear algebra from scratch: every factorization is implemented here on NumPy arrays.
 
-A factorization writes a matrix as a product of simple ones, and each question then has a short
-answer. Three shapes are simple: triangular (equations solve themselves, last one first),
-orthogonal (keeps lengths, so it never enlarges an error) and diagonal (acts on each axis alone).
-Each page builds on those before it:
+A factorization writes a matrix as a product of simple ones, which makes many problems easy. Three
+kinds are simple: triangular (equations are solved one after the other), orthogonal (keeps lengths,
+so it never enlarges an error) and diagonal (acts on each axis separately). Each module builds on
+those before it:
 
     elimination      A[rows] = L U        lu, and with it solve, det, inv
     orthogonal       A = Q R              Gram-Schmidt; Householder's qr, which errs less; lstsq
@@ -12,11 +12,11 @@ Each page builds on those before it:
     norms            |A|                  how large a vector or a matrix is
     projections      P = Q Q^T            the nearest point of a line or a subspace
     approximation    A_r = sum of r terms of the SVD: the nearest matrix of low rank
-    pca              the few directions along which data vary most
+    pca              the few directions along which data varies most
 
-The names are NumPy's. Any real numbers come in; the work is done in float64, and what comes out is
-float64 too, or float32 where only float32 came in (`precision`). Results are backward stable unless
-a docstring says otherwise: they are exact for a matrix within a few roundings of the given one.
+The names are NumPy's. Inputs can be of any real dtype. Computation is in float64, and so are
+results, except that float32 inputs give float32 (`precision`). Results are backward stable unless
+a docstring says otherwise: they are exact for a matrix within a few roundings of the input.
 """
 
 from groundup.maths.linalg.approximation import LowRank, low_rank

@@ -1,4 +1,4 @@
-"""The nearest matrix of low rank, and how near it is."""
+"""The nearest matrix of low rank, and its distance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def low_rank(a: Real[np.ndarray, "m n"], rank: int) -> LowRank:
     A_r = sum_i<=r s_i u_i v_i^T,  |A - A_r|_2 = s_r+1,  |A - A_r|_F = sqrt(sum_i>r s_i^2)
 
     No other matrix of that rank is nearer in either norm. This is why LoRA works: it learns a
-    change of the weights as a product of two thin matrices, r (m + n) numbers instead of m n, and
-    where the singular values of the best change fall fast, its part of rank r is nearly all of it.
+    change of the weights as a product of two thin matrices, r (m + n) numbers instead of m n. If
+    the singular values of the best change fall fast, a change of rank r is nearly as good.
     Errors: `ValueError` for a rank outside 0 ... min(m, n).
     Sources: Eckart and Young (1936), "The approximation of one matrix by another of lower rank";
     Mirsky (1960) for the spectral norm; Hu et al. (2021), "LoRA", section 7.

@@ -1,10 +1,10 @@
-"""Eigenvalues, A v = w v: the directions that A only stretches, and by how much.
+"""Eigenvalues, A v = w v: the directions that A only stretches, and the factors.
 
-For five rows and more no formula in roots gives them, so all methods here are iterations.
-Multiplying a vector again and again finds the largest. QR iteration finds all of them: each step,
-T = Q R and then T <- R Q, turns the basis and keeps the eigenvalues, and what stands below the
-diagonal goes to zero. Two things make it fast: shifts of T by a guess of the next eigenvalue, and
-a shape that is nearly triangular from the start and that every step keeps.
+For five and more rows there is no formula in roots, so all methods here are iterations. Repeatedly
+multiplying a vector finds the largest eigenvalue. QR iteration finds all of them: each step,
+T = Q R and then T <- R Q, rotates the basis and keeps the eigenvalues, and the entries below the
+diagonal converge to zero. Two things make it fast: shifts of T by an estimate of the next
+eigenvalue, and a nearly triangular form that every step preserves.
 
 GVL: Golub and Van Loan (2013), "Matrix computations", 4th edition.
 """
@@ -28,8 +28,8 @@ from groundup.maths.linalg.precision import (
     scaled,
 )
 
-MAX_STEPS = 60  # steps of QR iteration for one eigenvalue, where about 3 suffice
-_LARGE = 1e300  # a row of such numbers may be longer than any number
+MAX_STEPS = 60  # steps of QR iteration for one eigenvalue; about 3 usually suffice
+_LARGE = 1e300  # the length of a row of such numbers may overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +42,9 @@ class PowerIteration:
 
     @property
     def rate(self) -> float:
-        """The factor by which the residual shrank per step over the last half of the steps.
+        """The factor by which a step reduced the residual, over the last half of the steps.
 
-        In theory it is |w_2 / w_1|, the second largest eigenvalue against the largest.
+        In theory it is |w_2 / w_1|, the ratio of the second largest eigenvalue to the largest.
         """
         late = self.residuals[(len(self.residuals) - 1) // 2 :]
         if late[-1] == 0:
@@ -55,13 +55,13 @@ class PowerIteration:
 def power_iteration(
     a: Real[np.ndarray, "n n"], *, tol: float = 1e-12, max_steps: int = 10_000, seed: int = 0
 ) -> PowerIteration:
-    """Finds the eigenvalue of largest modulus by multiplying a random vector again and again.
+    """Finds the eigenvalue of largest modulus by repeatedly multiplying a random vector.
 
     v <- A v / |A v|,  w = v^T A v
 
-    Each step shrinks the parts of v along the other eigenvectors by |w_i / w_1|. It ends when
+    Each step reduces the components of v along other eigenvectors by |w_i / w_1|. It ends when
     |A v - w v| <= tol |A v|; the vector's largest entry is positive.
-    Errors: `ValueError` if `max_steps` do not suffice: |w_2 / w_1| is 1 or very near it, as for a
+    Errors: `ValueError` if `max_steps` do not suffice: |w_2 / w_1| is 1 or very close, as for a
     complex pair, +w with -w, or a defective matrix. Source: GVL, section 7.3.1.
     """
     x, scale = scaled(as_square(a))
@@ -77,7 +77,7 @@ def power_iteration(
             return PowerIteration(value * scale, like(v, a), np.array(residuals) * scale)
         v = image / size
     raise ValueError(
-        f"power iteration did not settle within max_steps={max_steps}: no eigenvalue stands out; "
+        f"power iteration did not converge within max_steps={max_steps}: no eigenvalue dominates; "
         "use eigvals, or more steps"
     )
 
@@ -87,9 +87,9 @@ def eigh(a: Real[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n"], Float[np.n
 
     A = Q diag(w) Q^T; column i of Q belongs to w[i]
 
-    Reflections make A tridiagonal; then each step of QR iteration, T - mu I = Q R followed by
-    T <- R Q + mu I, drives the last entry beside the diagonal to zero: cubically, with Wilkinson's
-    shift mu. Where one is zero the matrix falls into two.
+    Reflections make A tridiagonal. Then each step of QR iteration, T - mu I = Q R followed by
+    T <- R Q + mu I, drives the last subdiagonal entry to zero, cubically with Wilkinson's shift mu.
+    At a zero the matrix splits into two.
     Errors: `ValueError` for a matrix that is not square or not symmetric.
     Sources: Wilkinson (1968), "Global convergence of tridiagonal QR algorithm with origin
     shifts"; GVL, section 8.3.
@@ -99,7 +99,7 @@ def eigh(a: Real[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n"], Float[np.n
         raise ValueError("the matrix is not symmetric; use eigvals, or eigh((a + a.T) / 2)")
     h, q = _hessenberg((x + x.T) / 2)
     diagonal, beside = np.diag(h).tolist(), np.diag(h, 1).tolist()
-    vectors = q.T.copy()  # as rows, which lie together in memory
+    vectors = q.T.copy()  # as rows, which are contiguous in memory
     high, steps = len(h) - 1, 0
     while high > 0:
         low = high
@@ -121,14 +121,14 @@ def _wilkinson_step(
     low: int,
     high: int,
 ) -> None:
-    """One step of QR iteration on rows low ... high of a symmetric tridiagonal matrix, in place.
+    """Do a step of QR iteration on rows low ... high of a symmetric tridiagonal matrix, in place.
 
-    QR of T - mu I is never formed: its first rotation makes an entry outside the band, a bulge,
-    and the further ones chase it down and out ("implicit Q", GVL, theorem 8.3.2).
+    QR of T - mu I is never formed: its first rotation creates an entry outside the band, a bulge,
+    and further rotations chase it down and out ("implicit Q", GVL, theorem 8.3.2).
     """
     d, e = diagonal, beside
     half, last = (d[high - 1] - d[high]) / 2, e[high - 1]
-    # mu is the eigenvalue of the last 2 x 2 block that is nearer to its last entry.
+    # mu is the eigenvalue of the last 2 x 2 block that is closer to its last entry.
     mu = d[high] - last * last / (half + math.copysign(math.hypot(half, last), half))
     x, bulge = d[low] - mu, e[low]
     for k in range(low, high):
@@ -150,15 +150,15 @@ def _wilkinson_step(
 def eigvals(a: Real[np.ndarray, "n n"]) -> Complex[np.ndarray, "n"]:
     """Gives all eigenvalues of a real square matrix, the largest modulus first.
 
-    Complex ones come in exact conjugate pairs, the positive imaginary part first. A is balanced;
-    reflections make it Hessenberg (zero below the first subdiagonal); QR iteration with two shifts
-    at once, which may be a conjugate pair while all numbers stay real, leaves blocks of one or two.
-    Defective eigenvalues move by EPS^(1/k) for a rounding of A, whatever the method.
+    Complex ones are exact conjugate pairs, the positive imaginary part first. A is balanced.
+    Reflections make it Hessenberg (zero below the first subdiagonal). QR iteration with two shifts
+    at once, which may be a conjugate pair in real arithmetic, reduces it to blocks of one or two
+    rows. Defective eigenvalues change by EPS^(1/k) for a rounding of A, whatever the method.
     Errors: `ValueError` for a matrix that is not square.
     Sources: Francis (1961), "The QR transformation"; GVL, section 7.5.
     """
     x = as_square(a)
-    # Balancing needs small numbers as they are, but no length may overflow.
+    # Balancing needs small numbers unscaled, but no length may overflow.
     room = 1 / EPS if np.abs(x).max() > _LARGE else 1.0
     x, scale = scaled(_balanced(x / room))
     h, _ = _hessenberg(x)
@@ -181,8 +181,8 @@ def eigvals(a: Real[np.ndarray, "n n"]) -> Complex[np.ndarray, "n"]:
 
 
 def _balanced(a: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    """D^-1 A D, of the same eigenvalues, with a diagonal D of powers of two that brings each row
-    and its column to about one length: in graded matrices small eigenvalues then keep digits.
+    """D^-1 A D, with the same eigenvalues, for a diagonal D of powers of two that gives each row
+    and its column about equal length: small eigenvalues of graded matrices then keep their digits.
 
     Source: Parlett and Reinsch (1969), "Balancing a matrix for calculation of eigenvalues and
     eigenvectors"; James et al. (2014), "On matrix balancing and eigenvector computation".
@@ -203,19 +203,19 @@ def _balanced(a: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 
 
 def _francis_step(h: Float[np.ndarray, "n n"], *, unusual: bool) -> None:
-    """One double-shifted step of QR iteration on a Hessenberg matrix of 3 or more rows, in place.
+    """Do a double-shifted step of QR iteration on a Hessenberg matrix of 3 or more rows, in place.
 
-    The shifts are the eigenvalues of the last 2 x 2 block; of real ones the nearer to the last
-    entry, twice. With their sum t and product d the two steps are QR of M = H^2 - t H + d I, of
-    which the first column is enough: a reflection made from it disturbs the shape, and further
-    ones chase the bulge of 3 x 3 down and out.
+    The shifts are the eigenvalues of the last 2 x 2 block; if they are real, the one closer to the
+    last entry is used twice. With their sum t and product d the two steps are QR of
+    M = H^2 - t H + d I, of which only the first column is needed: a reflection made from it creates
+    a 3 x 3 bulge, and further reflections chase it down and out.
     """
     n = len(h)
     one, other = _small_eigenvalues(h[-2:, -2:])
     if one.imag == 0:
         one = other = min(one, other, key=lambda shift: abs(shift - h[-1, -1]))
     trace, determinant = (one + other).real, (one * other).real
-    if unusual:  # some matrices, such as permutations, stand still under the usual shifts
+    if unusual:  # some matrices, such as permutations, do not change with the usual shifts
         size = abs(h[-1, -2]) + abs(h[-2, -3])
         trace, determinant = 1.5 * size, size**2
     bulge = np.array(
@@ -230,11 +230,11 @@ def _francis_step(h: Float[np.ndarray, "n n"], *, unusual: bool) -> None:
         reflect(h[touched, max(k - 1, 0) :], v)
         reflect(h[: min(k + 4, n), touched].T, v)
         bulge = h[k + 1 : min(k + 4, n), k]
-    h[:] = np.triu(h, -1)  # the zeros that the reflections made but for rounding
+    h[:] = np.triu(h, -1)  # exact zeros, which the reflections left as rounding noise
 
 
 def _small_eigenvalues(block: Float[np.ndarray, "k k"]) -> list[complex]:
-    """The eigenvalues of a 1 x 1 or 2 x 2 matrix, by the quadratic formula."""
+    """Return the eigenvalues of a 1 x 1 or 2 x 2 matrix by the quadratic formula."""
     if len(block) == 1:
         return [complex(block[0, 0])]
     (a, b), (c, d) = block.tolist()
@@ -244,14 +244,14 @@ def _small_eigenvalues(block: Float[np.ndarray, "k k"]) -> list[complex]:
         root = math.sqrt(-square)
         return [complex((a + d) / 2, root), complex((a + d) / 2, -root)]
     z = half + math.copysign(math.sqrt(square), half)
-    # The second root as a quotient: as a difference it would cancel.
+    # The second root is a quotient, because a difference would cancel.
     return [complex(d + z), complex(d - b * c / z) if z else complex(d)]
 
 
 def _hessenberg(
     a: Float[np.ndarray, "n n"],
 ) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "n n"]]:
-    """A = Q H Q^T with H zero below the first subdiagonal: tridiagonal if A is symmetric."""
+    """Return A = Q H Q^T with H zero below the first subdiagonal: tridiagonal for symmetric A."""
     h, q = a.copy(), np.eye(len(a))
     for k in range(len(a) - 2):
         v = reflector(h[k + 1 :, k])
@@ -262,12 +262,12 @@ def _hessenberg(
 
 
 def _negligible(entry: float, before: float, after: float) -> bool:
-    """Whether an entry beside the diagonal is rounding noise next to its two neighbors on it."""
+    """Whether an off-diagonal entry is rounding noise relative to its two diagonal neighbors."""
     return bool(abs(entry) <= EPS * (abs(before) + abs(after)) + TINY)
 
 
 def _next_step(steps: int) -> int:
-    """Counts the steps of QR iteration towards one eigenvalue."""
+    """Counts the steps of QR iteration for one eigenvalue."""
     if steps == MAX_STEPS:
         raise ValueError(
             f"QR iteration did not converge in {MAX_STEPS} steps for one eigenvalue; "

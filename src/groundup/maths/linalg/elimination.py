@@ -1,4 +1,4 @@
-"""Elimination, A[rows] = L U: what solves equations, and with it the inverse and the determinant.
+"""Elimination, A[rows] = L U: solving linear equations, the inverse and the determinant.
 
 GVL: Golub and Van Loan (2013), "Matrix computations", 4th edition.
 """
@@ -16,12 +16,12 @@ from groundup.maths.linalg.precision import EPS, as_right_side, as_square, like
 def lu(
     a: Real[np.ndarray, "n n"],
 ) -> tuple[Integer[np.ndarray, "n"], Float[np.ndarray, "n n"], Float[np.ndarray, "n n"]]:
-    """Eliminates below the diagonal, the largest entry of each column first: A[rows] = L U.
+    """Gaussian elimination with partial pivoting: A[rows] = L U.
 
-    L is lower triangular with 1 on its diagonal and holds the multiples that were subtracted; U
-    is what elimination leaves, upper triangular. Partial pivoting, the swap that brings the
-    largest entry up, keeps |l_ij| <= 1, so that errors grow little. `rows` says where each row
-    came from. A singular matrix has factors too, with a zero on U's diagonal.
+    L is lower triangular with 1 on its diagonal and holds the multiples that were subtracted. U
+    is the upper triangular result of elimination. Partial pivoting swaps the largest entry of each
+    column up, which keeps |l_ij| <= 1, so errors grow little. `rows` has the original index of
+    each row. A singular matrix has factors too, with a zero on U's diagonal.
     Errors: `ValueError` for a matrix that is not square. Source: GVL, section 3.4.
     """
     u = as_square(a)
@@ -31,7 +31,7 @@ def lu(
         pivot = k + int(np.argmax(np.abs(u[k:, k])))
         u[[k, pivot]], rows[[k, pivot]] = u[[pivot, k]], rows[[pivot, k]]
         if u[k, k] != 0:
-            u[k + 1 :, k] /= u[k, k]  # L grows in the place of the zeros
+            u[k + 1 :, k] /= u[k, k]  # L is stored in place of the zeros
             u[k + 1 :, k + 1 :] -= np.outer(u[k + 1 :, k], u[k, k + 1 :])
     return rows, like(np.tril(u, -1) + np.eye(n), a), like(np.triu(u), a)
 
@@ -39,20 +39,20 @@ def lu(
 def solve(a: Real[np.ndarray, "n n"], b: Real[np.ndarray, "n *k"]) -> Float[np.ndarray, "n *k"]:
     """Solves A x = b for one right side, or for each column of b: L y = b[rows], then U x = y.
 
-    Errors: `ValueError` for a matrix that is not square, singular to working precision, or of
-    another height than b.
+    Errors: `ValueError` for a matrix that is not square or is singular to working precision, and
+    for another number of rows in b.
     """
     rows, lower, u = lu(as_square(a))
     right = as_right_side(a, b)
-    # What cancelled down to rounding noise is a zero. The sum of the magnitudes that went into a
-    # pivot is the measure: diag(1, 1e-20) is no sum at all and solves well.
+    # A pivot that cancelled down to rounding noise is a zero. The noise is measured by the sum of
+    # the magnitudes that formed the pivot: diag(1, 1e-20) has no cancellation and is solved well.
     noise = len(u) * EPS * np.einsum("ij,ji->i", np.abs(lower), np.abs(u))
     if np.any(np.abs(np.diag(u)) <= noise):
         raise ValueError(
-            f"the {len(u)} x {len(u)} matrix is singular to working precision, so its rows depend "
-            "on each other; remove the dependence, or use pinv"
+            f"the {len(u)} x {len(u)} matrix is singular to working precision, so its rows are "
+            "linearly dependent; remove the dependence, or use pinv"
         )
-    y = back_substitution(lower[::-1, ::-1], right[rows][::-1])[::-1]  # L upside down is upper
+    y = back_substitution(lower[::-1, ::-1], right[rows][::-1])[::-1]  # L reversed is upper
     return like(back_substitution(u, y), a, b)
 
 
@@ -67,7 +67,7 @@ def back_substitution(
 
 
 def inv(a: Real[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    """Solves A X = I. To solve equations use `solve`: it is faster, and more accurate.
+    """Solves A X = I. To solve equations, use `solve`, which is faster and more accurate.
 
     Errors: `ValueError` for a matrix that is not square or is singular.
     """
@@ -76,14 +76,14 @@ def inv(a: Real[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 
 
 def det(a: Real[np.ndarray, "n n"]) -> float:
-    """Gives the factor, with sign, by which A enlarges volumes: the product of U's diagonal.
+    """Gives the signed factor by which A scales volumes: the product of U's diagonal.
 
-    Each swap of rows in `lu` turns the sign. Where the product exceeds float64 it is inf.
+    Each swap of rows in `lu` changes the sign. If the product overflows float64, it is inf.
     Errors: `ValueError` for a matrix that is not square.
     """
     rows, _, u = lu(as_square(a))
     inversions = np.count_nonzero(np.triu(rows[:, None] > rows))  # odd for an odd number of swaps
-    # The exponent stands apart: 1e200 * 1e200 * 1e-300 is 1e100, and a thousand halves are no 0.
+    # A separate exponent, so that 1e200 * 1e200 * 1e-300 is 1e100 and a thousand halves are not 0.
     product, exponent = float((-1) ** inversions), 0
     for pivot in np.diag(u):
         mantissa, power = frexp(pivot)

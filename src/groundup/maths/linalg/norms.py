@@ -1,4 +1,4 @@
-"""How large a vector or a matrix is.
+"""Norms of vectors and matrices.
 
 GVL: Golub and Van Loan (2013), "Matrix computations", 4th edition.
 """
@@ -15,10 +15,10 @@ from groundup.maths.linalg.singular_values import svd
 def norm(
     a: Real[np.ndarray, "n"] | Real[np.ndarray, "m n"], ord: float | str | None = None
 ) -> float:
-    """Measures how large a vector or a matrix is.
+    """Gives a norm of a vector or a matrix.
 
     Vectors:   1: sum |a_i|   2, the default: sqrt(sum a_i^2)   inf: max |a_i|
-    Matrices:  the same three as the most that A stretches a vector, max |A x| / |x|:
+    Matrices:  the same three as the largest factor by which A stretches a vector, max |A x| / |x|:
                1: largest column sum of |a_ij|   2 (spectral): largest singular value
                inf: largest row sum of |a_ij|
                "fro", the default: sqrt(sum a_ij^2) = sqrt(sum s_i^2)   "nuc": sum s_i
@@ -41,6 +41,6 @@ def norm(
         case 2, "nuc":
             return float(svd(x)[1].sum())
     raise ValueError(
-        f"ord={ord!r} is no norm of an array of shape {x.shape}; "
+        f"ord={ord!r} is not a norm of an array of shape {x.shape}; "
         "give 1, 2 or inf, and for a matrix also 'fro' or 'nuc'"
     )

@@ -1,8 +1,8 @@
-"""Orthogonal bases, A = Q R: Q's columns span what A's do, at right angles, each of length 1.
+"""Orthogonal bases, A = Q R: Q's columns are orthonormal and span the same space as A's.
 
-There are two ways. Gram-Schmidt makes A orthogonal by triangular steps: from each column it takes
-what earlier ones have. Householder makes A triangular by orthogonal steps: reflections, which
-cannot enlarge an error. The second way is the better one, also where eigenvalues are sought.
+There are two methods. Gram-Schmidt makes A orthogonal by triangular steps: it subtracts from each
+column its components along earlier ones. Householder makes A triangular by orthogonal steps:
+reflections, which cannot enlarge an error. The second is more accurate, also for eigenvalues.
 
 GVL: Golub and Van Loan (2013), "Matrix computations", 4th edition.
 """
@@ -19,14 +19,14 @@ from groundup.maths.linalg.precision import EPS, as_matrix, as_right_side, lengt
 def gram_schmidt(
     a: Real[np.ndarray, "m n"], *, modified: bool = True
 ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "n n"]]:
-    """Factors A = Q R by taking from each column what earlier ones already have.
+    """Factors A = Q R by subtracting from each column its components along earlier ones.
 
-    r_ij = q_i . a_j,  q_j = (a_j - sum_i<j r_ij q_i) / r_jj,  r_jj the length of what is left
+    r_ij = q_i . a_j,  q_j = (a_j - sum_i<j r_ij q_i) / r_jj,  r_jj the length of the remainder
 
-    The modified form computes r_ij from what is left of a_j instead of from a_j: equal on paper,
-    but an error in q_1 is then corrected by q_2, q_3, ... instead of being kept. With EPS
-    = 2.2e-16 and condition number k the loss |Q^T Q - I| is about EPS k^2 in the classical form,
-    EPS k in the modified one, and EPS in `qr`, which is the one to use.
+    The modified form computes r_ij from the remainder of a_j instead of from a_j. In exact
+    arithmetic this is equal, but then q_2, q_3, ... correct an error in q_1 instead of keeping it.
+    With EPS = 2.2e-16 and condition number k the loss |Q^T Q - I| is about EPS k^2 in the classical
+    form, EPS k in the modified one, and EPS in `qr`, which should be preferred.
     Errors: `ValueError` for dependent columns. Sources: Bjorck (1967), "Solving linear least
     squares problems by Gram-Schmidt orthogonalization"; Giraud et al. (2005) for the classical.
     """
@@ -42,7 +42,7 @@ def gram_schmidt(
             rest = rest - r[i, j] * q[:, i]
         r[j, j] = length(rest)
         if r[j, j] <= m * EPS * length(column):
-            raise ValueError(f"column {j} depends on those before it; leave it out, or use qr")
+            raise ValueError(f"column {j} depends on earlier columns; leave it out, or use qr")
         q[:, j] = rest / r[j, j]
     return like(q, a), like(r, a)
 
@@ -54,9 +54,9 @@ def qr(
 
     H_k ... H_2 H_1 A = R,  H = I - 2 v v^T,  v along x + sign(x_1) |x| e_1
 
-    Each reflection H lays what is left of one column onto an axis, so zeros appear below it. k is
+    Each reflection H maps the rest of one column onto an axis, which creates zeros below it. k is
     min(m, n), or m with `full`. The diagonal of R is not negative, which makes the factors unique
-    where the columns of A are independent.
+    if the columns of A are independent.
     Source: Householder (1958), "Unitary triangularization of a nonsymmetric matrix"; GVL, 5.2.
     """
     r = as_matrix(a)
@@ -76,12 +76,12 @@ def qr(
 
 
 def reflector(x: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """The unit normal v of the mirror in which x falls onto the first axis; 0 for a zero x."""
+    """The unit normal v of the reflection that maps x onto the first axis; 0 for a zero x."""
     size = length(x)
     if size == 0:
         return np.zeros_like(x)
     v = x / size
-    # Of the two ends of the axis the one on x's other side: nothing cancels in this sum.
+    # Reflect to the end of the axis opposite to x, so that nothing cancels in this sum.
     v[0] += np.copysign(1.0, v[0])
     return v / length(v)
 
@@ -94,9 +94,9 @@ def reflect(block: Float[np.ndarray, "n k"], v: Float[np.ndarray, "n"]) -> None:
 def lstsq(a: Real[np.ndarray, "m n"], b: Real[np.ndarray, "m *k"]) -> Float[np.ndarray, "n *k"]:
     """Finds the x with the least |A x - b|, for one right side or one per column of b.
 
-    With A = Q R this is R x = Q^T b. The normal equations A^T A x = A^T b say the same, but their
+    With A = Q R this is R x = Q^T b. The normal equations A^T A x = A^T b are equivalent, but their
     condition number is the square of A's.
-    Errors: `ValueError` for dependent columns, where many x are as good. Source: GVL, section 5.3.
+    Errors: `ValueError` for dependent columns, where x is not unique. Source: GVL, section 5.3.
     """
     x, right = as_matrix(a), as_right_side(a, b)
     m, n = x.shape

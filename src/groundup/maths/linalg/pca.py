@@ -1,4 +1,4 @@
-"""Principal component analysis: the few directions along which data vary most."""
+"""Principal component analysis: the few directions along which data varies most."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from groundup.maths.linalg.singular_values import svd
 
 @dataclass(frozen=True, eq=False)
 class PCA:
-    """The directions along which data vary most: principal component analysis.
+    """The directions along which data varies most: principal component analysis.
 
     Fields: `mean` of the data; `components`, orthonormal rows, the direction of most variance
     first; `explained_variance` along each (divided by n - 1) and `explained_variance_ratio`, its
-    part of the whole. A component and its negative are the same line: the entry of largest
-    modulus is positive here.
+    fraction of the total. The sign of a component is arbitrary: its entry of largest modulus is
+    positive here.
     """
 
     mean: Float[np.ndarray, "d"]
@@ -30,8 +30,8 @@ class PCA:
     def fit(data: Real[np.ndarray, "n d"], components: int | None = None) -> PCA:
         """Takes the first `components` (default: all) right singular vectors of data - mean.
 
-        They are the eigenvectors of the covariance matrix, s^2 / (n - 1) its eigenvalues; the SVD
-        of the data itself spares the squaring, which would lose half of the digits.
+        They are the eigenvectors of the covariance matrix, and s^2 / (n - 1) its eigenvalues. The
+        SVD of the data itself avoids the squaring, which would lose half of the digits.
         Errors: `ValueError` for rows that are all equal, or components outside 1 ... min(n, d).
         Source: Pearson (1901), "On lines and planes of closest fit to systems of points".
         """
@@ -40,13 +40,13 @@ class PCA:
         if not 1 <= k <= min(x.shape):
             raise ValueError(f"{k} components of data of shape {x.shape}: give 1 … {min(x.shape)}")
         if not np.ptp(x, axis=0).any():
-            raise ValueError("all rows are equal and vary in no direction; give different ones")
+            raise ValueError("all rows are equal and have no variance; give different ones")
         mean = x.mean(axis=0)
         _, s, vt = svd(x - mean)
         largest = np.argmax(np.abs(vt), axis=1)
         vt *= np.sign(vt[np.arange(len(vt)), largest])[:, None]
         variance = s**2 / (len(x) - 1)
-        share = (s / s[0]) ** 2  # no square is too large or too small
+        share = (s / s[0]) ** 2  # avoids overflow and underflow
         return PCA(
             like(mean, data),
             like(vt[:k], data),
@@ -55,7 +55,7 @@ class PCA:
         )
 
     def transform(self, data: Real[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
-        """Gives each row's k coordinates along the components, seen from the mean.
+        """Gives each row's k coordinates along the components, relative to the mean.
 
         Errors: `ValueError` for rows of another length than those fitted.
         """
@@ -67,7 +67,7 @@ class PCA:
         return like((x - self.mean) @ self.components.T, data, self.mean)
 
     def reconstruct(self, coordinates: Real[np.ndarray, "n k"]) -> Float[np.ndarray, "n d"]:
-        """Gives the points that have these coordinates; with k < d the rest is lost.
+        """Gives the points with these coordinates; for k < d other components are lost.
 
         Errors: `ValueError` for rows of another length than the number of components.
         """

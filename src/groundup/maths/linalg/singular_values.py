@@ -1,7 +1,7 @@
-"""Singular values, A = U diag(s) V^T: every matrix turns, stretches along the axes, turns again.
+"""Singular values, A = U diag(s) V^T: every matrix rotates, scales the axes and rotates again.
 
-How many stretches are not zero is the rank; undoing those gives the pseudo-inverse; the largest
-against the smallest is the condition number.
+The number of nonzero scales is the rank, inverting them gives the pseudo-inverse, and the ratio of
+the largest to the smallest is the condition number.
 
 GVL: Golub and Van Loan (2013), "Matrix computations", 4th edition.
 """
@@ -25,21 +25,21 @@ from groundup.maths.linalg.precision import (
     scaled,
 )
 
-MAX_SWEEPS = 60  # sweeps of Jacobi's method, where about 10 suffice
+MAX_SWEEPS = 60  # sweeps of Jacobi's method; about 10 usually suffice
 
 
 def svd(
     a: Real[np.ndarray, "m n"], *, full: bool = False
 ) -> tuple[Float[np.ndarray, "m k"], Float[np.ndarray, "r"], Float[np.ndarray, "l n"]]:
-    """Factors A = U diag(s) V^T: turn by V^T, stretch the axes by s, turn by U.
+    """Factors A = U diag(s) V^T: rotate by V^T, scale the axes by s, rotate by U.
 
-    U (m x r) and V (n x r) have orthonormal columns, s descends and is not negative, r = min(m, n);
-    with `full` U is m x m and V n x n, completed to bases of the whole space.
+    U (m x r) and V (n x r) have orthonormal columns, s is descending and not negative, and
+    r = min(m, n). With `full`, U is m x m and V n x n, completed to bases of the whole space.
 
-    One-sided Jacobi: rotate pairs of columns until all are at right angles to each other. Their
-    lengths are then s, their directions U, and the product of the rotations V. Small singular
-    values keep their own leading digits where scaling A's columns would make it well conditioned.
-    About ten sweeps over all pairs suffice: a second for 200 columns, half a minute for 500.
+    One-sided Jacobi: rotate pairs of columns until all are orthogonal. Their lengths are then s,
+    their directions U, and the product of the rotations V. Small singular values keep their leading
+    digits if scaling A's columns would make it well conditioned. About ten sweeps over all pairs
+    suffice: a second for 200 columns, half a minute for 500.
     Sources: Hestenes (1958), "Inversion of matrices by biorthogonalization"; Demmel and Veselic
     (1992), "Jacobi's method is more accurate than QR"; GVL, section 8.6.
     """
@@ -48,7 +48,7 @@ def svd(
     if m < n:
         v, s, ut = svd(x.T, full=full)
         return like(ut.T, a), like(s * scale, a), like(v.T, a)
-    q, r = qr(x)  # first, so that the rotations turn n numbers per column, however large m is
+    q, r = qr(x)  # first, so that columns have n entries, however large m is
     turned, v = _jacobi(r)
     s = np.array([length(column) for column in turned.T])
     order = np.argsort(-s, kind="stable")
@@ -58,21 +58,21 @@ def svd(
     u = np.zeros((m, m if full else n))
     u[:, :found] = q @ (turned[:, :found] / s[:found])
     if found < u.shape[1]:
-        u = qr(u)[0]  # puts a missing direction in the place of each zero
+        u = qr(u)[0]  # replaces each zero column by a missing direction
     return like(u, a), like(s * scale, a), like(v.T, a)
 
 
 def _jacobi(
     a: Float[np.ndarray, "m n"],
 ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "n n"]]:
-    """Turns A's columns by an orthogonal V until they are orthogonal: A V, and V.
+    """Rotates A's columns by an orthogonal V until they are orthogonal; returns A V and V.
 
-    Two columns x, y become c (x - t y), c (y + t x), with c = 1 / sqrt(1 + t^2). They are at a
-    right angle for x.y t^2 + (y.y - x.x) t - x.y = 0; the smaller root t moves them less.
-    Disjoint pairs turn at once.
+    Two columns x, y become c (x - t y), c (y + t x), with c = 1 / sqrt(1 + t^2). They are
+    orthogonal for x.y t^2 + (y.y - x.x) t - x.y = 0; the smaller root t changes them less.
+    Disjoint pairs are rotated at once.
     """
     m, n = a.shape
-    rows = np.hstack([a.T, np.eye(n)])  # columns as rows, A V's and V's side by side
+    rows = np.hstack([a.T, np.eye(n)])  # the columns of A V and V as rows, side by side
     for _ in range(MAX_SWEEPS):
         settled = True
         for i, j in _rounds(n):
@@ -95,47 +95,47 @@ def _jacobi(
 
 
 def _rounds(n: int) -> Iterator[tuple[Integer[np.ndarray, "p"], Integer[np.ndarray, "p"]]]:
-    """Pairs each of n with each other once, in rounds of disjoint pairs: a chess tournament."""
+    """Pairs each of n numbers with each other once, in rounds of disjoint pairs (round-robin)."""
     seats = np.arange(n + n % 2)
     for _ in range(len(seats) - 1):
         one, other = seats[: len(seats) // 2], seats[: len(seats) // 2 - 1 : -1]
-        present = np.maximum(one, other) < n  # who meets the number n, of an odd n, pauses
+        present = np.maximum(one, other) < n  # for odd n, the partner of the dummy n pauses
         yield one[present], other[present]
-        seats[1:] = np.roll(seats[1:], 1)  # the first stays and all others move on
+        seats[1:] = np.roll(seats[1:], 1)  # the first stays and all others move by one
 
 
 def matrix_rank(a: Real[np.ndarray, "m n"], rtol: float | None = None) -> int:
     """Counts the independent columns: the singular values above rtol times the largest.
 
-    rtol is by default max(m, n) times the spacing of A's floating-point type at 1, about what
-    rounding A's entries may have added.
+    rtol is by default max(m, n) times the machine epsilon of A's floating-point type, about the
+    effect of rounding A's entries.
     """
     return numerical_rank(svd(scaled(as_matrix(a))[0])[1], a, rtol)
 
 
 def numerical_rank(s: Float[np.ndarray, "r"], a: np.ndarray, rtol: float | None = None) -> int:
-    """The rank of a matrix a whose singular values are s, by the same rule."""
+    """The rank of a matrix a with singular values s, by the same rule."""
     if rtol is None:
         rtol = max(np.shape(a)) * float(np.finfo(precision_of(a)).eps)
     return int(np.count_nonzero(s > rtol * s[0]))
 
 
 def pinv(a: Real[np.ndarray, "m n"], rtol: float | None = None) -> Float[np.ndarray, "n m"]:
-    """Gives the pseudo-inverse A^+ = V diag(1/s) U^T; A^+ b is the shortest best solution.
+    """Gives the pseudo-inverse A^+ = V diag(1/s) U^T; A^+ b is the shortest least-squares solution.
 
-    Singular values that do not count in `matrix_rank` are left out.
+    Singular values that `matrix_rank` does not count are left out.
     Source: Penrose (1955), "A generalized inverse for matrices".
     """
-    x, scale = scaled(as_matrix(a))  # singular values of large numbers may be larger than any
+    x, scale = scaled(as_matrix(a))  # singular values of large matrices may overflow
     u, s, vt = svd(x)
     rank = numerical_rank(s, a, rtol)
     return like((vt[:rank].T / s[:rank]) @ u[:, :rank].T / scale, a)
 
 
 def cond(a: Real[np.ndarray, "m n"]) -> float:
-    """Gives the condition number s_1 / s_r: how much a relative error in b may grow in A x = b.
+    """Gives the condition number s_1 / s_r, the most that a relative error in b grows in A x = b.
 
-    1 for an orthogonal matrix, inf for a singular one; of 16 digits log10(cond) are lost.
+    It is 1 for an orthogonal matrix and inf for a singular one; about log10(cond) digits are lost.
     """
     s = svd(scaled(as_matrix(a))[0])[1]
     return float(s[0] / s[-1]) if s[-1] > 0 else float("inf")
