@@ -242,7 +242,7 @@ def test_initial_values_are_distributed_as_torchs(make: Any, theirs: Any) -> Non
         (lambda: nn.Embedding(5, 2)(np.array([-1])), "id -1 is not one"),
         (lambda: nn.LayerNorm(4)(Tensor(normal(2, 1))), r"\(2, 1\) does not end in \(4,\)"),
         (lambda: nn.RMSNorm((3, 4))(Tensor(normal(4))), r"\(4,\) does not end in \(3, 4\)"),
-        (lambda: nn.Dropout(1.5), "p=1.5 is no chance"),
+        (lambda: nn.Dropout(1.5), "p=1.5 is not a probability"),
         (lambda: nn.Conv1d(4, 6, 3, groups=4), r"groups=4 does not divide .* try 2"),
         (lambda: nn.Conv1d(2, 2, 3)(Tensor(normal(1, 3, 9))), r"\(1, 3, 9\) does not fit"),
         (lambda: nn.Conv1d(2, 2, 3, dilation=2)(Tensor(normal(1, 2, 4))), "at least 5"),

@@ -1,4 +1,4 @@
-"""Step 2: neural networks on the tensor of step 1, with torch's names, and all that trains them."""
+"""Step 2: neural networks on the tensor of step 1, with torch's names: layers to training."""
 
 from typing import TYPE_CHECKING
 

@@ -1,15 +1,15 @@
-"""Activations: what stands between linear layers, and without which they would be one linear map.
+"""Activations: nonlinear functions between linear layers, which would otherwise be one linear map.
 
-Each acts on every number alone, but for `Softmax`. The table says what to look for: a slope near
-zero over a wide range stops gradients there, and a mean far from zero shifts the next layer.
+All except `Softmax` act on each number separately. Important properties: a slope near zero over a
+wide range stops gradients there, and a mean far from zero shifts the next layer.
 
     ReLU       max(x, 0)                       slope 0 or 1; a unit can die
-    LeakyReLU  max(x, 0) + a min(x, 0)         never quite dies
-    ELU        x, or a (exp(x) - 1) below 0    mean nearer 0
+    LeakyReLU  max(x, 0) + a min(x, 0)         units do not die
+    ELU        x, or a (exp(x) - 1) below 0    mean closer to 0
     Sigmoid    1 / (1 + exp(-x))               saturates at 0 and 1; slope at most 1/4
     Tanh       2 sigmoid(2x) - 1               saturates at -1 and 1; slope 1 at 0
     Softplus   log(1 + exp(x))                 a smooth ReLU; its slope is the sigmoid
-    SiLU       x sigmoid(x)                    smooth, and a little below 0 on the left
+    SiLU       x sigmoid(x)                    smooth, slightly negative on the left
     GELU       x Φ(x)                          likewise, with the normal distribution's Φ
 """
 
@@ -30,14 +30,14 @@ T = TypeVar("T", bound=Any)
 def softplus(x: T) -> T:
     """Compute log(1 + exp(x)) without overflow, as logaddexp(x, 0), on either engine.
 
-    Not as max(x, 0) + log(1 + exp(-|x|)), whose rules give wrong second derivatives at 0.
+    max(x, 0) + log(1 + exp(-|x|)) would have wrong second derivatives at 0.
     """
     result: T = x.logaddexp(x.new_zeros(()))
     return result
 
 
 class Activation(Module):
-    """A function of each number alone."""
+    """An elementwise function."""
 
 
 class ReLU(Activation):
@@ -67,7 +67,7 @@ class ELU(Activation):
         self.alpha = alpha
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        # Clamped, since an infinite exp on the side not taken would make its gradient 0 · inf.
+        # Clamped, since an infinite exp on the unused side would make its gradient 0 · inf.
         return where(x > 0, x, self.alpha * x.clamp(max=0.0).expm1())
 
     def extra_repr(self) -> str:
@@ -109,7 +109,7 @@ class SiLU(Activation):
 
 
 class GELU(Activation):
-    """x Φ(x), or with `approximate="tanh"` a formula near it (Hendrycks and Gimpel 2016)."""
+    """x Φ(x), or with `approximate="tanh"` an approximation (Hendrycks and Gimpel 2016)."""
 
     def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
         self.approximate = approximate

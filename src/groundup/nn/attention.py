@@ -1,4 +1,4 @@
-"""Attention: each position looks at all, or all earlier ones, and takes what it finds alike.
+"""Attention: each position takes a weighted mean of the values of all or of earlier positions.
 
 Source: Vaswani et al. (2017), "Attention is all you need", section 3.2.
 """
@@ -26,9 +26,9 @@ T = TypeVar("T", bound=Any)
 def attention(q: T, k: T, v: T, causal: bool = True, mask: Any = None) -> T:
     """Compute softmax(q kᵀ / √d + mask) v for q (…, s, d), k (…, t, d), v (…, t, e): (…, s, e).
 
-    Divided by √d, since a sum of d products of variance 1 has variance d, and softmax of large
-    numbers has no gradient. The mask is that of `causal_mask` unless another is given; one of truth
-    values says, as torch's does, what may be seen. A query must see at least one key.
+    Scores are divided by √d, since a sum of d products of variance 1 has variance d, and the
+    softmax of large numbers has almost no gradient. The default mask is `causal_mask`. In a boolean
+    mask, as in torch, True marks the visible keys. A query must see at least one key.
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if mask is None and causal:
@@ -42,19 +42,19 @@ def attention(q: T, k: T, v: T, causal: bool = True, mask: Any = None) -> T:
 
 
 def causal_mask(x: T, queries: int, keys: int) -> T:
-    """0 where a query sees a key and -inf where the key comes after it, in the dtype of x.
+    """Return 0 where a query sees a key and -inf where the key is later, in the dtype of x.
 
-    Queries and keys end together: fewer queries are the last positions.
+    Queries and keys end at the same position: fewer queries are the last positions.
     """
     mask: T = x.new_tensor(np.triu(np.full((queries, keys), -math.inf), keys - queries + 1))
     return mask
 
 
 class CausalSelfAttention(Module):
-    """Attention of a sequence (n, time, width) to itself and its past, in several heads.
+    """Causal multi-head self-attention over a sequence (n, time, width).
 
-    Projections make queries, keys and values; each head attends in width / heads of their
-    dimensions; a last projection mixes the heads.
+    Projections compute queries, keys and values, each head attends with width / heads of their
+    dimensions, and a final projection mixes the heads.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CausalSelfAttention(Module):
         self.o_proj = Linear(width, width, bias, rng, dtype)
 
     def forward(self, x: Float[Tensor, "n time width"]) -> Float[Tensor, "n time width"]:
-        """Attend; `ShapeError` for another width or other than three dimensions."""
+        """Attend; `ShapeError` for another width or not three dimensions."""
         if x.ndim != 3 or x.shape[2] != self.q_proj.in_features:
             raise ShapeError(
                 f"an input of shape {x.shape} does not fit (n, time, {self.q_proj.in_features})"

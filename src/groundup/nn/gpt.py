@@ -6,12 +6,12 @@ The shape is Qwen3's (Qwen team 2025, "Qwen3 technical report", section 2): in e
     x ← x + W_down (silu(W_gate n) · W_up n)    with n = norm(x),
 
 with RMSNorm before each part (Zhang and Sennrich 2019), queries and keys normalized per head and
-turned by their position (RoPE, Su et al. 2021), keys and values shared by groups of heads (Ainslie
+rotated by their position (RoPE, Su et al. 2021), keys and values shared by groups of heads (Ainslie
 et al. 2023), a gated feed-forward part (SwiGLU, Shazeer 2020) and no biases.
 
-`gpt_logits` and all it calls use only methods and operators that the tensors of both engines have,
-so the very same lines are the model here and, in the tests, on torch: equal logits, equal
-gradients. Weights are a mapping by Hugging Face's names, which is what lies in a model folder.
+`gpt_logits` and everything it calls use only methods and operators that the tensors of both engines
+have, so the same code is the model here and, in the tests, on torch, with equal logits and
+gradients. Weights are a mapping under Hugging Face's names, as in a model folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Module, read_safetensors, written_aside
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# The fields of config.json that are not sizes, for other readers of the folder.
+# The fields of config.json that are not sizes, for other libraries that read the folder.
 QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
@@ -46,7 +46,7 @@ QWEN3 = {
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The sizes of a model, under the names that Hugging Face's `config.json` has for them."""
+    """The sizes of a model, under the names of Hugging Face's `config.json`."""
 
     vocab_size: int
     hidden_size: int
@@ -76,7 +76,7 @@ class GPTConfig:
             raise UserError(f"head_dim={self.head_dim} is odd; rotations need pairs of numbers")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The name and shape of every weight."""
+        """Return the name and shape of every weight."""
         width, inner, d = self.hidden_size, self.intermediate_size, self.head_dim
         queries, keys = self.num_attention_heads * d, self.num_key_value_heads * d
         layer = {
@@ -101,11 +101,11 @@ class GPTConfig:
         return shapes
 
 
-# The model, on either engine: `Any` is a tensor of one of them
+# The model on either engine: `Any` is a tensor of one of them
 
 
 def gpt_logits(weights: Mapping[str, Any], config: GPTConfig, ids: Int[np.ndarray, "b t"]) -> Any:
-    """The logits of the next token at each position, (b, t, vocab_size)."""
+    """Return the logits of the next token at each position, (b, t, vocab_size)."""
     embedding = weights["model.embed_tokens.weight"]
     eps = config.rms_norm_eps
     x = embedding[ids]
@@ -123,7 +123,7 @@ def gpt_logits(weights: Mapping[str, Any], config: GPTConfig, ids: Int[np.ndarra
 def self_attention(
     weights: Mapping[str, Any], config: GPTConfig, x: Any, positions: Positions
 ) -> Any:
-    """Each position reads from itself and those before it, in every head, for x (b, t, c)."""
+    """Causal multi-head attention for x (b, t, c)."""
     batch, time, _ = x.shape
     eps = config.rms_norm_eps
 
@@ -148,7 +148,7 @@ def feed_forward(weights: Mapping[str, Any], x: Any) -> Any:
 
 
 class Positions(NamedTuple):
-    """What depends on positions alone: the rotations (t, d) and the causal mask (t, t)."""
+    """Values that depend only on positions: the rotations (t, d) and the causal mask (t, t)."""
 
     cos: Any
     sin: Any
@@ -156,7 +156,7 @@ class Positions(NamedTuple):
 
     @classmethod
     def of(cls, x: Any, config: GPTConfig) -> Positions:
-        """For x of shape (b, t, c), in its dtype and on its engine."""
+        """Return those for x of shape (b, t, c), in its dtype and on its engine."""
         time, half = x.shape[1], config.head_dim // 2
         frequencies = config.rope_theta ** (-np.arange(half) / half)
         angles = np.arange(time)[:, None] * frequencies
@@ -169,12 +169,12 @@ class Positions(NamedTuple):
 
 
 def rotate(x: Any, positions: Positions) -> Any:
-    """Turn each pair (x_i, x_{i + d/2}) by the angle position · θ^(-2i/d) (RoPE, section 3.4.2)."""
+    """Rotate pairs (x_i, x_{i + d/2}) by the angle position · θ^(-2i/d) (RoPE, section 3.4.2)."""
     return x * positions.cos + x.roll(x.shape[-1] // 2, -1) * positions.sin
 
 
 def _shared(x: Any, group: int) -> Any:
-    """Keys or values (b, heads, t, d) once for each query head of their group."""
+    """Repeat keys or values (b, heads, t, d) for each query head of their group."""
     if group == 1:
         return x
     batch, heads, time, d = x.shape
@@ -182,7 +182,7 @@ def _shared(x: Any, group: int) -> Any:
 
 
 def _below(prefix: str, weights: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights under a prefix, by the rest of their names."""
+    """Return the weights under a prefix, by the rest of their names."""
     return {
         name.removeprefix(prefix): weight
         for name, weight in weights.items()
@@ -194,10 +194,10 @@ def _below(prefix: str, weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class GPT(Module):
-    """The model as a module: its weights, `forward`, and a model folder that is Hugging Face's.
+    """The model as a module, which can be saved and loaded as a Hugging Face folder.
 
-    Initial weights are those of `lm.model`: matrices of scale 1/√(fan in), embeddings of 0.02, and
-    output projections of 0, so that every layer begins as the identity.
+    Initial weights are those of `lm.model`: matrices with scale 1/√(fan in), embeddings with 0.02,
+    and output projections 0, so that every layer starts as the identity.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class GPT(Module):
             else:
                 table = name in ("model.embed_tokens.weight", "lm_head.weight")
                 values = random.normal(0.0, 0.02 if table else 1 / sqrt(shape[1]), shape)
-            # An attribute may have dots in its name, and then parameters have Hugging Face's.
+            # Attribute names may have dots, so parameters can have Hugging Face's names.
             setattr(self, name, Tensor(values.astype(dtype)))
 
     @property
@@ -226,7 +226,7 @@ class GPT(Module):
         return dict(self.named_parameters())
 
     def forward(self, ids: Int[np.ndarray, "b t"]) -> Tensor:
-        """Logits (b, t, vocab_size); `ValueError` for ids that the model does not have."""
+        """Return logits (b, t, vocab_size); `ValueError` for ids outside the vocabulary."""
         ids = np.asarray(ids)
         vocab = self.config.vocab_size
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
@@ -248,7 +248,7 @@ class GPT(Module):
         return logits
 
     def loss(self, ids: Int[np.ndarray, "b t"], targets: Int[np.ndarray, "b t"]) -> Tensor:
-        """The mean cross-entropy of the next tokens, in nats."""
+        """Return the mean cross-entropy of the next tokens, in nats."""
         loss: Tensor = cross_entropy(self(ids).flatten(0, 1), targets.reshape(-1))
         return loss
 
@@ -260,7 +260,7 @@ class GPT(Module):
         temperature: float = 1.0,
         rng: np.random.Generator | int = 0,
     ) -> Int[np.ndarray, " n"]:
-        """`ids` continued by tokens drawn one by one; temperature 0 takes the likeliest."""
+        """Continue `ids` by tokens sampled one by one; temperature 0 takes the most likely."""
         if not len(ids) or not temperature >= 0:
             raise ValueError(
                 f"{len(ids)} ids to continue at temperature={temperature}; "
@@ -273,14 +273,14 @@ class GPT(Module):
                 recent = np.array(out[-self.config.max_position_embeddings :])
                 logits = self(recent[None]).data[0, -1].astype(np.float64)
                 if temperature > 0:
-                    # The largest of logits with Gumbel noise falls on each token with its
-                    # softmax probability.
+                    # The argmax of logits with Gumbel noise is each token with its softmax
+                    # probability.
                     logits = logits / temperature + random.gumbel(size=logits.shape)
                 out.append(int(logits.argmax()))
         return np.array(out)
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write `config.json` and `model.safetensors`, as `lm` and `transformers` read them."""
+        """Write `config.json` and `model.safetensors`, for `lm` and `transformers`."""
         from safetensors.numpy import save_file
 
         folder = Path(folder)
@@ -289,17 +289,17 @@ class GPT(Module):
         dtype = str(state["model.norm.weight"].dtype)
         rope = {"rope_type": "default", "rope_theta": self.config.rope_theta}
         described = {**QWEN3, **asdict(self.config), "rope_parameters": rope, "dtype": dtype}
-        # The last to get its name is the config, by which the folder is a model's.
+        # The config is renamed last, because it makes the folder a model folder.
         with written_aside(folder / CONFIG) as shape, written_aside(folder / WEIGHTS) as weights:
             shape.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
             save_file(state, weights, metadata={"format": "pt"})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, dtype: Any = None) -> Self:
-        """The model of a folder with a Qwen3 `config.json` and one `model.safetensors`.
+        """Load the model of a folder with a Qwen3 `config.json` and one `model.safetensors`.
 
-        In its own dtype or in `dtype`. Raises `UserError` for another architecture and for
-        weights that are missing, unknown, of another shape, or bfloat16, which NumPy lacks.
+        The dtype is that of the file or `dtype`. Raises `UserError` for another architecture and
+        for weights that are missing, unknown, of another shape, or bfloat16, which NumPy lacks.
         """
         folder = Path(folder)
         config = _read_config(folder / CONFIG)
@@ -321,7 +321,7 @@ def _read_config(path: Path) -> GPTConfig:
         kind = rope.get("rope_type", rope.get("type", "default"))
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}); give a model folder") from None
-    # What Qwen3's own config means by leaving something out.
+    # Defaults of Qwen3's own config for missing fields.
     left_out = {"head_dim": 128, "tie_word_embeddings": False, "max_position_embeddings": 32768}
     described = {**left_out, **QWEN3, **described}
     other = [name for name, value in QWEN3.items() if described[name] != value]
@@ -329,12 +329,12 @@ def _read_config(path: Path) -> GPTConfig:
     other += ["rope_parameters"] if kind != "default" else []
     if other:
         raise UserError(
-            f"{path} says {other[0]}={described.get(other[0])!r}; the NumPy engine has plain Qwen3 "
-            "only, and groundup.load has more"
+            f"{path} has {other[0]}={described.get(other[0])!r}; the NumPy engine supports only "
+            "plain Qwen3, and groundup.load supports more"
         )
     names = {field.name for field in fields(GPTConfig)}
     found = {name: value for name, value in described.items() if name in names}
     try:
         return GPTConfig(**{**found, "rope_theta": theta})
     except TypeError as error:
-        raise UserError(f"{path} lacks a size ({error}); give a whole config.json") from None
+        raise UserError(f"{path} lacks a size ({error}); give a complete config.json") from None

@@ -1,17 +1,17 @@
-"""Initial values of parameters, and what goes wrong with bad ones.
+"""Initialization of parameters, and statistics that show the effects of a bad one.
 
-A layer y = W x adds up fan_in products, so with independent entries of variance v
+A layer y = W x sums fan_in products, so with independent entries of variance v
 
-    Var(y) = fan_in · v · E[x²],    and going back    Var(dx) = fan_out · v · Var(dy).
+    Var(y) = fan_in · v · E[x²],    and backward    Var(dx) = fan_out · v · Var(dy).
 
-Layer after layer these factors multiply. Unless they are near 1, a signal through twenty layers
-either dies out or explodes, and so does its gradient on the way back. Glorot and Bengio (2010)
-balance the two directions, v = gain² · 2 / (fan_in + fan_out); He et al. (2015) keep one of them
-and count what the activation removes, v = gain² / fan_in with gain² = 2 for ReLU, which silences
-half. `activation_statistics` shows it on a real network, layer by layer.
+These factors multiply from layer to layer. Unless they are near 1, a signal through twenty layers
+vanishes or explodes, and so does its gradient. Glorot and Bengio (2010) balance the two directions,
+v = gain² · 2 / (fan_in + fan_out). He et al. (2015) preserve one of them and account for the
+activation, v = gain² / fan_in with gain² = 2 for ReLU, which zeroes half of the values.
+`activation_statistics` shows this on a real network, layer by layer.
 
-The functions ending in "_" fill a tensor in place and return it, by torch's names. `rng` is a
-generator or a seed; without one they draw from a generator that all share and `manual_seed` sets.
+The functions ending in "_" fill a tensor in place and return it, under torch's names. `rng` is a
+generator or a seed; the default is a shared generator that `manual_seed` sets.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _shared = np.random.default_rng(0)
 
 
 def manual_seed(seed: int) -> None:
-    """Restart the shared generator from a seed."""
+    """Reset the shared generator from a seed."""
     global _shared
     _shared = np.random.default_rng(seed)
 
 
 def generator(rng: Rng) -> np.random.Generator:
-    """The generator that `rng` means."""
+    """Return the generator for `rng`."""
     return _shared if rng is None else np.random.default_rng(rng)
 
 
@@ -58,7 +58,7 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, rng: Rng = None
 
 
 def zeros_(tensor: Tensor) -> Tensor:
-    """Fill with zeros: right for biases; equal weights, though, would stay equal for ever."""
+    """Fill with zeros, for biases; weights that start equal would stay equal forever."""
     return _filled(tensor, np.zeros(tensor.shape))
 
 
@@ -82,8 +82,8 @@ def kaiming_uniform_(
 ) -> Tensor:
     """Fill with U(-b, b), b = gain √(3 / fan) (He et al. 2015, section 2.2).
 
-    `a` is the negative slope of a leaky ReLU; `mode` says in which direction variances stay.
-    Raises `ValueError` for another mode or nonlinearity.
+    `a` is the negative slope of a leaky ReLU; `mode` selects the direction in which variances are
+    preserved. Raises `ValueError` for another mode or nonlinearity.
     """
     bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, rng)
@@ -103,20 +103,20 @@ def kaiming_normal_(
 def orthogonal_(tensor: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with a random orthogonal matrix, times gain (Saxe, McClelland and Ganguli 2013).
 
-    Its rows or its columns, whichever are fewer, are orthonormal, so that lengths are kept
-    exactly and not only on average. Further dimensions count as columns.
+    Its rows or its columns, whichever are fewer, are orthonormal, so lengths are preserved exactly
+    and not only on average. Further dimensions count as columns.
     """
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
     _fans(tensor)
     normal = generator(rng).normal(size=(max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(normal)
-    # Signs from the diagonal make every orthogonal matrix equally likely (Mezzadri 2007).
+    # The signs of the diagonal make every orthogonal matrix equally likely (Mezzadri 2007).
     q *= np.sign(np.diag(r))
     return _filled(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
 
 def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> float:
-    """The factor by which weights before this activation are larger than before none.
+    """Return the factor by which this activation requires larger weights than no activation.
 
     1 for "linear" and "sigmoid", 5/3 for "tanh", √2 for "relu", √(2 / (1 + param²)) for
     "leaky_relu" of negative slope `param` (by default 0.01). Raises `ValueError` for other names.
@@ -135,7 +135,7 @@ def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> fl
 
 
 def uniform_parameter(shape: Shape, bound: float, rng: Rng, dtype: DTypeLike) -> Tensor:
-    """A new parameter from U(-bound, bound), which is how torch begins most layers."""
+    """Return a new parameter from U(-bound, bound), torch's default for most layers."""
     return uniform_(Tensor(np.empty(shape, dtype)), -bound, bound, rng)
 
 
@@ -145,7 +145,7 @@ def _filled(tensor: Tensor, values: Array) -> Tensor:
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:
-    """How many numbers go into each output, and how many outputs each number goes into."""
+    """Return the inputs of each output, and the outputs of each input."""
     if tensor.ndim < 2:
         raise ValueError(f"a tensor of shape {tensor.shape} has no fan-in and fan-out")
     out, into, *kernel = tensor.shape
@@ -159,15 +159,15 @@ def _kaiming_std(tensor: Tensor, a: float, mode: Mode, nonlinearity: Nonlinearit
     return calculate_gain(nonlinearity, a) / math.sqrt(fan_in if mode == "fan_in" else fan_out)
 
 
-# What goes wrong, layer by layer
+# Statistics, layer by layer
 
 FLAT = 0.01
-"""A slope below this lets less than a hundredth of a gradient pass: a sigmoid beyond 0.01, 0.99."""
+"""A slope below this passes less than a hundredth of a gradient: a sigmoid beyond 0.01, 0.99."""
 
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """What one layer's outputs, and the gradients by them, look like on a batch."""
+    """Statistics of one layer's outputs and their gradients on a batch."""
 
     name: str
     kind: str
@@ -175,20 +175,19 @@ class LayerStatistics:
     std: float
     gradient_std: float
     saturated: float | None
-    """Share of outputs on a flat part of the activation; half of them is what ReLU does."""
+    """Share of outputs on a flat part of the activation; about half is normal for ReLU."""
     dead: float | None
-    """Share of units that are there for every example, so that no gradient passes at all."""
+    """Share of units that are flat for every example, so that no gradient passes."""
 
 
-@set_grad_enabled(True)  # within no_grad() too
+@set_grad_enabled(True)  # also within no_grad()
 def activation_statistics(model: Module, x: Tensor, rng: Rng = 0) -> list[LayerStatistics]:
-    """Measure each layer's outputs on a batch x, and the gradients that come back to them.
+    """Measure each layer's outputs on a batch x, and the gradients with respect to them.
 
-    For models of one input and one output tensor.
-    The backward pass starts from standard normal numbers at the model's output, so that
-    `gradient_std` is 1 there, and tells by how much the layers above a place shrink or enlarge a
-    gradient. Layers come in the order in which they are called; those that only hold others are
-    left out. No `.grad` changes. `saturated` and `dead` are for activations, else None.
+    The model must have one input and one output tensor. The backward pass starts from standard
+    normal numbers at its output, so `gradient_std` is 1 there, and elsewhere the factor by which
+    the layers above scale a gradient. Layers are in the order of their calls; containers are left
+    out. No `.grad` changes. `saturated` and `dead` are None except for activations.
     """
     names = {id(layer): name for name, layer in model.named_modules()}
     calls: list[_Call] = []

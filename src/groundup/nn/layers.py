@@ -1,9 +1,8 @@
-"""Layers: linear, embedding, the two normalizations, dropout, convolution in one dimension.
+"""Layers: linear, embedding, layer norm, RMS norm, dropout, 1D convolution.
 
-Names, shapes, initial values, and the options that are here, are torch's, so that weights go from
-one to the other as they are. `linear`, `layer_norm` and `rms_norm` are formulas for tensors of both
-engines, ours and torch's. Every layer draws its initial values from `rng` (see `nn.init`) and is
-float32 by default.
+Names, shapes, initial values and the supported options are torch's, so weights can be exchanged
+unchanged. `linear`, `layer_norm` and `rms_norm` are formulas for tensors of both engines, ours and
+torch's. Every layer draws its initial values from `rng` (see `nn.init`) and is float32 by default.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def layer_norm(x: T, weight: T, bias: T, eps: float) -> T:
 
     Source: Ba, Kiros and Hinton (2016), "Layer normalization".
     """
-    if x.dtype.itemsize == 2:  # a square of float16 soon lies beyond its largest number, 65,504
+    if x.dtype.itemsize == 2:  # squares soon exceed the largest float16, 65,504
         wide: T = layer_norm(x.float(), weight.float(), bias.float(), eps).to(weight.dtype)
         return wide
     dims = tuple(range(-weight.ndim, 0))
@@ -52,7 +51,7 @@ def layer_norm(x: T, weight: T, bias: T, eps: float) -> T:
 def rms_norm(x: T, weight: T, eps: float) -> T:
     """Compute x / √(mean of x² + eps) · weight over the dimensions that weight has.
 
-    A layer norm without the mean and the bias, which turned out not to be needed.
+    A layer norm without the mean and the bias, which proved unnecessary.
     Source: Zhang and Sennrich (2019), "Root mean square layer normalization".
     """
     if x.dtype.itemsize == 2:  # as in `layer_norm`
@@ -99,8 +98,8 @@ class Linear(Module):
 class Embedding(Module):
     """Row number i of a table for each id i, with weight (num_embeddings, embedding_dim).
 
-    The same as a linear layer on one-hot vectors, without the products with 0. Initial values are
-    N(0, 1), as in torch.
+    Equivalent to a linear layer on one-hot vectors, without the products with 0. Initial values
+    are N(0, 1), as in torch.
     """
 
     def __init__(
@@ -120,10 +119,10 @@ class Embedding(Module):
     def forward(
         self, ids: Integer[Tensor, "*batch"] | Integer[np.ndarray, "*batch"]
     ) -> Float[Tensor, "*batch embedding_dim"]:
-        """Look up ids; `ValueError` for one that the table does not have."""
+        """Look up ids; `ValueError` for an id outside the table."""
         rows = np.asarray(ids)
         if rows.dtype.kind not in "iu":
-            raise ValueError(f"ids are {rows.dtype}; give integers, as an array or a tensor of one")
+            raise ValueError(f"ids are {rows.dtype}; give integers, as an array or a tensor")
         wrong = (rows < 0) | (rows >= self.num_embeddings)
         if wrong.any():
             raise ValueError(
@@ -137,7 +136,7 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """Mean 0 and variance 1 over the last dimensions, then a weight and a bias: `layer_norm`."""
+    """`layer_norm`: mean 0 and variance 1 over the last dimensions, then a weight and a bias."""
 
     def __init__(
         self,
@@ -159,7 +158,7 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """Mean square 1 over the last dimensions, then a weight: `rms_norm`.
+    """`rms_norm`: mean square 1 over the last dimensions, then a weight.
 
     `eps` is by default the machine epsilon of the input's dtype, as in torch.
     """
@@ -176,7 +175,7 @@ class RMSNorm(Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         _ends_in(x, self.normalized_shape)
-        x = x if x.dtype.kind == "f" else x.double()  # as a mean of whole numbers is
+        x = x if x.dtype.kind == "f" else x.double()  # like the mean of integers
         eps = float(np.finfo(x.dtype).eps) if self.eps is None else self.eps
         return rms_norm(x, self.weight, eps)
 
@@ -185,15 +184,15 @@ class RMSNorm(Module):
 
 
 class Dropout(Module):
-    """Each number becomes 0 with chance p, and the others grow by 1 / (1 - p): the mean stays.
+    """Zeroes each number with probability p and scales the others by 1 / (1 - p): the mean stays.
 
-    In evaluation nothing happens. The layer draws from a generator of its own, seeded by `rng`.
+    In evaluation mode it does nothing. The layer has its own generator, seeded by `rng`.
     Source: Srivastava et al. (2014), "Dropout".
     """
 
     def __init__(self, p: float = 0.5, rng: Rng = None) -> None:
         if not 0 <= p <= 1:
-            raise ValueError(f"p={p} is no chance; give a number from 0 to 1")
+            raise ValueError(f"p={p} is not a probability; give a number from 0 to 1")
         self.p = p
         (self.rng,) = init.generator(rng).spawn(1)
 
@@ -213,9 +212,9 @@ class Conv1d(Module):
     y[n, o, i] = b[o] + Σ_{c,k} W[o, c, k] · x[n, c, i · stride + k · dilation - padding]
 
     with zeros beyond the ends. The output is (n, out_channels, ⌊(length + 2 padding - dilation
-    (kernel_size - 1) - 1) / stride⌋ + 1). Channels fall into `groups` that do not see each other,
-    so weight is (out_channels, in_channels / groups, kernel_size). Initial values are U(-b, b) with
-    b = 1 / √fan_in, as in torch.
+    (kernel_size - 1) - 1) / stride⌋ + 1). Channels are split into `groups` without connections
+    between them, so weight is (out_channels, in_channels / groups, kernel_size). Initial values are
+    U(-b, b) with b = 1 / √fan_in, as in torch.
     """
 
     def __init__(
@@ -254,7 +253,7 @@ class Conv1d(Module):
     def forward(
         self, x: Float[Tensor, "n in_channels length"]
     ) -> Float[Tensor, "n out_channels positions"]:
-        """Convolve; `ShapeError` for other channels or a signal shorter than one window."""
+        """Convolve; `ShapeError` for wrong channels or a signal shorter than one window."""
         reach = self.dilation * (self.kernel_size - 1) + 1
         fits = x.ndim == 3 and x.shape[1] == self.in_channels
         if not fits or x.shape[2] + 2 * self.padding < reach:
@@ -268,9 +267,9 @@ class Conv1d(Module):
         return y if self.bias is None else y + self.bias.unsqueeze(-1)
 
     def _windows(self, x: Tensor) -> Tensor:
-        """Each window as a column: (n, groups, in_channels / groups · kernel_size, positions).
+        """Return windows as columns: (n, groups, in_channels / groups · kernel_size, positions).
 
-        One slice per place in the kernel, so that gradients need no scattering.
+        It takes one slice per kernel position, so gradients need no scattering.
         """
         if self.padding:
             zeros = x.new_zeros(*x.shape[:2], self.padding)
@@ -300,7 +299,7 @@ def _as_shape(shape: int | np.integer | Sequence[int]) -> tuple[int, ...]:
 
 
 def _ends_in(x: Tensor, shape: tuple[int, ...]) -> None:
-    """Checked, since broadcasting would accept a 1 there."""
+    """Check the last dimensions, since broadcasting would accept a 1 there."""
     if x.shape[-len(shape) :] != shape:
         raise ShapeError(
             f"an input of shape {x.shape} does not end in {shape}, which is normalized"

@@ -1,17 +1,17 @@
-"""Losses: one number that says how wrong an output is, and whose gradient says how to do better.
+"""Losses: a number that measures the error of an output, and whose gradient reduces it.
 
     regression            mse                                 Gaussian noise
     yes or no             binary_cross_entropy_with_logits    Bernoulli
     one of C classes      cross_entropy                       categorical
     a margin              hinge, multi_margin                 support vector machines
 
-The first three are negative log-likelihoods: least loss is maximum likelihood under the
-distribution on the right (mse up to constants). They take logits, never probabilities, since
-log(softmax(x)) written as two steps is log(0) where one step is exact.
+The first three are negative log-likelihoods: minimizing them is maximum likelihood under the
+distribution on the right (mse up to constants). They take logits, not probabilities, since
+log(softmax(x)) in two steps can be log(0) where one step is exact.
 
 The functions use only methods that tensors of both engines have, ours and torch's. The modules
-below them are the same with their options bound, under torch's names. `reduction` is "mean",
-"sum", or "none" for one loss per example. Classes are integers, in an array or a tensor.
+below wrap them with bound options, under torch's names. `reduction` is "mean", "sum", or "none"
+for one loss per example. Classes are integers, in an array or a tensor.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ T = TypeVar("T", bound=Any)
 """A tensor of either engine, ours or torch's."""
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 IGNORE_INDEX = -100
-"""The target that counts for nothing, unless another is named: torch's convention."""
+"""The default target that is ignored, as in torch."""
 
 
 def mse(outputs: T, targets: Any, reduction: Reduction = "mean") -> T:
-    """Compute the squared error (y - t)², for outputs and targets of one shape.
+    """Compute the squared error (y - t)², for outputs and targets of equal shape.
 
-    Raises `ShapeError` where shapes differ, which broadcasting would hide: (n, 1) minus (n,) is
+    Raises `ShapeError` for different shapes, which broadcasting would hide: (n, 1) minus (n,) is
     an n × n matrix.
     """
     _check_same_shape(outputs, targets)
@@ -46,8 +46,8 @@ def mse(outputs: T, targets: Any, reduction: Reduction = "mean") -> T:
 def binary_cross_entropy_with_logits(logits: T, targets: Any, reduction: Reduction = "mean") -> T:
     """Compute -t log p - (1 - t) log(1 - p) with p = sigmoid(x), for targets t from 0 to 1.
 
-    Written as t softplus(-x) + (1 - t) softplus(x), where nothing overflows and log 0 cannot occur.
-    Raises `ShapeError` where the shapes differ.
+    Computed as t softplus(-x) + (1 - t) softplus(x), which neither overflows nor takes log 0.
+    Raises `ShapeError` for different shapes.
     """
     _check_same_shape(logits, targets)
     losses: T = targets * softplus(-logits) + (1 - targets) * softplus(logits)
@@ -64,11 +64,11 @@ def cross_entropy(
 ) -> T:
     """Compute -log softmax(x)_t for logits (n, C, …) and classes t of shape (n, …).
 
-    `weight` (C) counts classes differently, and the mean is then a weighted one; targets equal to
+    `weight` (C) weights the classes, and the mean is then a weighted mean; targets equal to
     `ignore_index` do not count. `label_smoothing` ε makes the target distribution 1 - ε on t plus
-    ε / C on each class (Szegedy et al. 2016, section 7). A mean over nothing is NaN.
-    Raises `ValueError` for a target that is no class and for a smoothing outside 0 to 1,
-    `ShapeError` where the shapes do not fit.
+    ε / C on each class (Szegedy et al. 2016, section 7). A mean over no targets is NaN.
+    Raises `ValueError` for a target that is not a class and for a smoothing outside 0 to 1,
+    `ShapeError` if the shapes do not fit.
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing={label_smoothing} must be from 0 to 1, such as 0.1")
@@ -105,10 +105,10 @@ def nll(
 
 
 def hinge(scores: T, targets: Any, reduction: Reduction = "mean") -> T:
-    """Compute max(0, 1 - t s) for scores s and targets t that are 1 or -1, of one shape.
+    """Compute max(0, 1 - t s) for scores s and targets t that are 1 or -1, of equal shape.
 
-    Zero once a score is right by a margin of 1 (Cortes and Vapnik 1995). Raises `ValueError` for
-    other targets, `ShapeError` where the shapes differ.
+    It is zero if a score is right by a margin of 1 (Cortes and Vapnik 1995). Raises `ValueError`
+    for other targets, `ShapeError` for different shapes.
     """
     _check_same_shape(scores, targets)
     if not ((targets == 1) | (targets == -1)).all():
@@ -122,27 +122,27 @@ def multi_margin(
 ) -> T:
     """Compute 1/C Σ_{j≠t} max(0, margin - s_t + s_j)^p for scores (n, C) and classes t (n).
 
-    The hinge loss of more than two classes (Weston and Watkins 1999); p is 1 or 2.
-    Raises `ValueError` for a target that is no class or another p, `ShapeError` where the shapes do
+    The hinge loss for more than two classes (Weston and Watkins 1999); p is 1 or 2.
+    Raises `ValueError` for a target that is not a class or another p, `ShapeError` if the shapes do
     not fit.
     """
     if p not in (1, 2):
         raise ValueError(f"p={p} must be 1 or 2")
     own = _chosen(scores, _classes(scores, targets)).unsqueeze(1)
-    # The sum runs over j = t too, whose term is the constant max(0, margin)^p.
+    # The sum includes j = t, whose term is the constant max(0, margin)^p.
     constant = max(margin, 0.0) ** p
     losses: T = (((scores - own + margin).relu() ** p).sum(1) - constant) / scores.shape[1]
     return _reduced(losses, reduction)
 
 
 def _chosen(values: Any, classes: Array) -> Any:
-    """The value of each example's class: values[i, classes[i, …], …]."""
+    """Return the value of each example's class: values[i, classes[i, …], …]."""
     first, *rest = np.ogrid[tuple(slice(n) for n in classes.shape)]
     return values[(first, classes, *rest)]
 
 
 def _counted(values: Any, targets: Any, weight: Any, ignore_index: int) -> tuple[Array, Array]:
-    """The classes, after a check, and how much each example counts."""
+    """Return the checked classes and the weight of each example."""
     classes = _classes(values, targets, ignore_index)
     kept = classes != ignore_index
     if weight is None:
@@ -157,18 +157,18 @@ def _counted(values: Any, targets: Any, weight: Any, ignore_index: int) -> tuple
 
 
 def _classes(values: Any, targets: Any, ignore_index: int | None = None) -> Array:
-    """Targets as an array of integers that are classes of `values`, or `ignore_index`."""
+    """Return targets as an array of integers that are classes of `values`, or `ignore_index`."""
     classes = np.asarray(targets)
     shape = tuple(values.shape)
     if len(shape) < 2 or (shape[0], *shape[2:]) != classes.shape:
         wanted = "outputs of shape (n, classes, …)"
         if len(shape) >= 2:
-            wanted = f"integers of shape {(shape[0], *shape[2:])}, as probabilities are not taken"
+            wanted = f"integers of shape {(shape[0], *shape[2:])}; probabilities are not supported"
         raise ShapeError(
             f"class targets of shape {classes.shape} do not fit outputs of {shape}; give {wanted}"
         )
     if classes.dtype.kind not in "iu":
-        raise ValueError(f"class targets are integers, and these are {classes.dtype}")
+        raise ValueError(f"class targets must be integers, and these are {classes.dtype}")
     most = values.shape[1]
     wrong = ((classes < 0) | (classes >= most)) & (classes != ignore_index)
     if wrong.any():
@@ -186,7 +186,7 @@ def _reduced(losses: T, reduction: Reduction) -> T:
 
 
 def _reduced_over(losses: T, ignored: Array, counted: Array, reduction: Reduction) -> T:
-    """Losses reduced without the ignored ones; the mean is over what the others count."""
+    """Reduce the losses without the ignored ones; the mean is weighted by `counted`."""
     if ignored.any():
         losses = losses.masked_fill(losses.new_tensor(ignored) == 1, 0.0)
     if reduction != "mean":

@@ -1,8 +1,8 @@
-"""A module: parameters, and the computation that uses them, under one name.
+"""Modules: parameters together with the computation that uses them.
 
-A network is a tree. Its leaves are layers that own tensors; what stands above them owns other
-modules and says in `forward` in which order they act. Everything one does to a whole network is a
-walk over that tree: list its parameters for an optimizer, write them to a file, switch dropout off.
+A network is a tree of modules. Its leaves are layers with tensors; the others contain modules and
+apply them in `forward`. Every operation on a whole network traverses the tree: listing the
+parameters for an optimizer, saving them to a file, switching dropout off.
 
     class Net(Module):
         def __init__(self) -> None:
@@ -13,8 +13,8 @@ walk over that tree: list its parameters for an optimizer, write them to a file,
             return self.out(self.hidden(x).tanh())
 
 An attribute that is a tensor requiring gradients is a parameter. An attribute that is a module, or
-a list of modules, is a child. Names are dotted paths, "hidden.weight", "layers.0.bias", and torch's
-where a layer has one of torch, so that a `state_dict` fits both.
+a list of modules, is a child. Names are dotted paths, "hidden.weight", "layers.0.bias", and equal
+torch's for layers that torch has, so a `state_dict` fits both.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from groundup.maths.tensor import Tensor, no_grad
 Observer: TypeAlias = "Callable[[Module, Any, Any], None]"
 
 observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
-"""Called after every call of a module, with it, its first input and its output."""
+"""Functions called after every call of a module, with it, its first input and its output."""
 
 
 class Module:
-    """A part of a network: parameters, children, and `forward`, which subclasses write.
+    """A part of a network: parameters, children, and `forward`, which subclasses define.
 
-    A tensor is a parameter if, when it is assigned, it requires gradients and was not computed
-    from others; it stays one when it is frozen by `requires_grad_(False)`. Another tensor under
-    its name, computed or a constant, is none. Constants that belong to the state are given to
-    `register_buffer`. Tensors in lists are not looked for.
+    A tensor is a parameter if it requires gradients and is a leaf when it is assigned; it stays one
+    when frozen by `requires_grad_(False)`. Assigning a computed or constant tensor to its name ends
+    this. Constants that belong to the state are registered by `register_buffer`. Tensors in lists
+    are not found.
     """
 
     _parameters: set[str]
@@ -54,7 +54,7 @@ class Module:
     training: bool
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
-        # Here and not in __init__, so that no subclass need remember super().__init__().
+        # Not in __init__, so that subclasses need not call super().__init__().
         module = super().__new__(cls)
         vars(module).update(_parameters=set(), _buffers=set(), training=True)
         return module
@@ -65,7 +65,7 @@ class Module:
         if isinstance(value, Tensor):
             if value.requires_grad and value.is_leaf:
                 self._parameters.add(name)
-            elif value is not before:  # a frozen one stays one
+            elif value is not before:  # a frozen parameter stays a parameter
                 self._parameters.discard(name)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
@@ -79,7 +79,7 @@ class Module:
         return output
 
     def register_buffer(self, name: str, tensor: Tensor) -> None:
-        """Hold a constant that is saved and loaded with the parameters, but never trained.
+        """Register a constant that is saved and loaded with the parameters, but not trained.
 
         Raises `ValueError` for a tensor that requires gradients.
         """
@@ -91,7 +91,7 @@ class Module:
     # The tree
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules directly below, also those in lists: ("layers.0", …), ("layers.1", …)."""
+        """Yield the direct children, including those in lists: ("layers.0", …), ("layers.1", …)."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
@@ -101,7 +101,7 @@ class Module:
                         yield f"{name}.{i}", item
 
     def named_modules(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """This module under the name "" and all below it; a shared one comes once, or each time."""
+        """Yield this module as "" and all below it; shared ones once, or under every name."""
         seen: set[int] = set()
 
         def walk(prefix: str, module: Module) -> Iterator[tuple[str, Module]]:
@@ -115,7 +115,7 @@ class Module:
         return walk("", self)
 
     def modules(self) -> Iterator[Module]:
-        """This module and all below it."""
+        """Yield this module and all below it."""
         return (module for _, module in self.named_modules())
 
     def apply(self, function: Callable[[Module], Any]) -> Self:
@@ -128,7 +128,7 @@ class Module:
     # The tensors
 
     def named_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter with its dotted name; a shared one comes once, or by all its names."""
+        """Yield every parameter with its dotted name; shared ones once, or under every name."""
         seen: set[int] = set()
         for prefix, module in self.named_modules(remove_duplicate):
             for name, tensor in module._own(module._parameters):
@@ -137,33 +137,33 @@ class Module:
                     yield _joined(prefix, name), tensor
 
     def parameters(self) -> Iterator[Tensor]:
-        """Every parameter once, for an optimizer."""
+        """Yield every parameter once, for an optimizer."""
         return (tensor for _, tensor in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Every buffer with its dotted name."""
+        """Yield every buffer with its dotted name."""
         for prefix, module in self.named_modules(remove_duplicate=False):
             for name, tensor in module._own(module._buffers):
                 yield _joined(prefix, name), tensor
 
     def _own(self, names: Collection[str]) -> list[tuple[str, Tensor]]:
-        """The tensors among this module's own attributes that have one of these names."""
+        """Return this module's direct attributes with one of these names that are tensors."""
         return [(n, v) for n, v in vars(self).items() if n in names and isinstance(v, Tensor)]
 
     def _state(self) -> dict[str, Tensor]:
         return dict([*self.named_parameters(remove_duplicate=False), *self.named_buffers()])
 
-    # The state: out, in, to a file and back
+    # The state: reading, loading, saving
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters and buffers by their dotted names."""
+        """Return copies of all parameters and buffers by their dotted names."""
         return {name: tensor.data.copy() for name, tensor in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> None:
-        """Take over numbers by name, in this module's dtypes; all or, where one is wrong, none.
+        """Copy numbers by name, in this module's dtypes; on an error nothing changes.
 
-        Raises `UserError` for names that are missing or unexpected, unless `strict` is False, and
-        for shapes that differ.
+        Raises `UserError` for missing or unexpected names, unless `strict` is False, and for
+        different shapes.
         """
         own = self._state()
         common = [name for name in own if name in state]
@@ -187,30 +187,30 @@ class Module:
                 own[name].copy_(state[name])
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a safetensors file, whole or not at all."""
+        """Write the state to a safetensors file atomically."""
         from safetensors.numpy import save_file
 
         with written_aside(path) as partial:
             save_file(self.state_dict(), partial)
 
     def load(self, path: str | Path, strict: bool = True) -> None:
-        """Read the state from a safetensors file; `UserError` as in `load_state_dict`."""
+        """Load the state from a safetensors file; errors are those of `load_state_dict`."""
         self.load_state_dict(read_safetensors(path), strict)
 
-    # What training switches
+    # Training and evaluation
 
     def train(self, mode: bool = True) -> Self:
-        """Behave as in training: dropout drops."""
+        """Switch to training mode, in which dropout is active."""
         for module in self.modules():
             module.training = mode
         return self
 
     def eval(self) -> Self:
-        """Behave as in use: dropout lets everything pass."""
+        """Switch to evaluation mode, in which dropout does nothing."""
         return self.train(False)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters, or set them to zero."""
+        """Clear the gradients of all parameters, or set them to zero."""
         for tensor in self.parameters():
             if tensor.grad is not None:
                 tensor.grad = None if set_to_none else tensor.grad.new_zeros(tensor.shape)
@@ -218,29 +218,29 @@ class Module:
     def to(self, dtype: DTypeLike) -> Self:
         """Convert floating-point parameters and buffers to another dtype.
 
-        They are new tensors, so an optimizer is made after this.
+        They are new tensors, so create the optimizer afterwards.
         """
         converted: dict[int, Tensor] = {}
         for module in self.modules():
             for name, old in module._own(module._parameters | module._buffers):
                 if old.dtype.kind == "f":
                     new = Tensor(old.data.astype(dtype), requires_grad=old.requires_grad)
-                    # Past __setattr__, to which a frozen parameter would be a constant.
+                    # Bypasses __setattr__, which would take a frozen parameter for a constant.
                     vars(module)[name] = converted.setdefault(id(old), new)
         return self
 
     def double(self) -> Self:
-        """Convert to float64, as `to` does."""
+        """Convert to float64, like `to`."""
         return self.to(np.float64)
 
     def float(self) -> Self:
-        """Convert to float32, as `to` does."""
+        """Convert to float32, like `to`."""
         return self.to(np.float32)
 
-    # How it reads
+    # Representation
 
     def extra_repr(self) -> str:
-        """The sizes and options that the repr shows in brackets."""
+        """Return the sizes and options that the repr shows in brackets."""
         return ""
 
     def __repr__(self) -> str:
@@ -253,7 +253,7 @@ class Module:
 
 
 class Sequential(Module):
-    """Modules one after the other: the output of each is the input of the next."""
+    """Modules in sequence: the output of each is the input of the next."""
 
     def __init__(self, *layers: Module) -> None:
         self._layers = list(layers)
@@ -269,7 +269,7 @@ class Sequential(Module):
         return self
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The layers by their numbers: ("0", …), ("1", …)."""
+        """Yield the layers by their numbers: ("0", …), ("1", …)."""
         return ((str(i), layer) for i, layer in enumerate(self._layers))
 
     def __getitem__(self, index: int | slice) -> Module:
@@ -285,30 +285,30 @@ class Sequential(Module):
 
 @contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
-    """Yield a path to write to that replaces `path` at the end, never half of it.
+    """Yield a temporary path whose file replaces `path` atomically at the end.
 
-    What `runs.files` has for the stages; steps 1 and 2 stand on nothing.
+    Like `runs.files.written_aside`, which steps 1 and 2 do not depend on.
     """
-    path = Path(path).resolve()  # a link stays one
+    path = Path(path).resolve()  # a link stays a link
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
         mask = os.umask(0)
         os.umask(mask)
-        partial.chmod(0o666 & ~mask)  # safetensors makes files that nobody else may read
+        partial.chmod(0o666 & ~mask)  # safetensors creates files that other users cannot read
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def read_safetensors(path: str | Path) -> dict[str, Array]:
-    """The arrays of a safetensors file, by name; `UserError` where it cannot be read."""
+    """Return the arrays of a safetensors file by name; `UserError` if it cannot be read."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         return dict(load_file(path))
-    # The last two are its words for a dtype that NumPy lacks, such as bfloat16.
+    # It raises the last two for a dtype that NumPy lacks, such as bfloat16.
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read as a safetensors file ({error}); give one whole file of "

@@ -1,20 +1,19 @@
-"""Optimizers: from a gradient to a step. Gradient descent, and what seventy years made of it.
+"""Optimizers: gradient descent and its successors, with momentum and adaptive step sizes.
 
-Gradient descent takes w ← w - η g and treats every direction alike. Its descendants change two
-things. *Momentum* averages gradients over time, so that what points the same way again and again
-adds up and what zigzags cancels. *Adaptive* methods divide each weight's step by the typical size
-of its gradients, so that rare or flat directions move as fast as frequent or steep ones. Adam does
-both.
+Gradient descent takes w ← w - η g and treats all directions alike. Later methods change two
+things. *Momentum* averages gradients over time, so that consistent directions add up and
+oscillations cancel. *Adaptive* methods divide each weight's step by the typical size of its
+gradients, so that rare or flat directions move as fast as frequent or steep ones. Adam does both.
 
     SGD        v ← μ v + g             w ← w - η v
     Adagrad    s ← s + g²              w ← w - η g / √s
     RMSprop    s ← average of g²       w ← w - η g / √s
     Adam       m ← average of g        w ← w - η m / √s
-    AdamW      as Adam                 and w ← w - η λ w beside it
+    AdamW      as Adam                 and separately w ← w - η λ w
 
-Names, arguments, defaults and every rounding convention that shows in the result are those of
-`torch.optim`. An optimizer has one setting for all its parameters: where some want another, such
-as no weight decay on biases, give them an optimizer of their own.
+Names, arguments, defaults and every rounding convention that affects the result are those of
+`torch.optim`. An optimizer has one setting for all its parameters: to use another for some, such
+as no weight decay on biases, give those a separate optimizer.
 
 Reviews: Ruder (2016), "An overview of gradient descent optimization algorithms"; Bottou, Curtis
 and Nocedal (2018), "Optimization methods for large-scale machine learning".
@@ -34,24 +33,24 @@ from groundup.maths.arrays import Array, Shape
 from groundup.maths.tensor import Tensor
 
 State: TypeAlias = dict[str, Array]
-"""What an optimizer remembers of one parameter: arrays of its shape by their names in torch."""
+"""The state of one parameter: arrays of its shape under their names in torch."""
 
-# An update passes over its arrays a dozen times. In pieces of 128 KiB of float32 they stay in the
-# processor's cache meanwhile, which is up to twice as fast, so the formulas can be written plainly.
+# An update passes over its arrays a dozen times. Blocks of 128 KiB of float32 stay in the
+# processor's cache, which is up to twice as fast, so the formulas can be written plainly.
 _BLOCK = 32_768
 
 
 @dataclass(eq=False)
 class Optimizer(ABC):
-    """Changes parameters in place along their gradients; each subclass says how.
+    """Updates parameters in place from their gradients; subclasses define the update.
 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    `lr` is the learning rate η and may be assigned at any time. A tensor that is listed twice, as
-    tied weights are, counts once. Errors: `ValueError` for a parameter that was computed from other
-    tensors, for no parameters at all, and for settings outside their range.
+    `lr` is the learning rate η and may be assigned at any time. A tensor that is listed twice, such
+    as tied weights, counts once. Errors: `ValueError` for a parameter that was computed from other
+    tensors, for an empty list, and for settings outside their range.
     """
 
     parameters: InitVar[Iterable[Tensor]]
@@ -59,7 +58,7 @@ class Optimizer(ABC):
     weights: list[Tensor] = field(init=False, repr=False)
     state: list[State] = field(init=False, repr=False)
     steps: list[int] = field(init=False, repr=False)
-    """How many steps each parameter has taken: those without a gradient do not count."""
+    """The number of steps of each parameter; steps without a gradient do not count."""
 
     def __post_init__(self, parameters: Iterable[Tensor]) -> None:
         if isinstance(parameters, Tensor):
@@ -79,22 +78,22 @@ class Optimizer(ABC):
     @property
     @abstractmethod
     def buffers(self) -> tuple[str, ...]:
-        """The names of the arrays to remember for each parameter; they begin as zeros."""
+        """The names of the state arrays of each parameter, which start as zeros."""
 
     @abstractmethod
     def update(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
-        """Change `w` in place, and `state` with it, given its gradient, at its step t = 1, 2, ...
+        """Update `w` and `state` in place from the gradient `g`, at step t = 1, 2, ...
 
-        All arrays have one shape, with one dimension or more. `g` stays as it is.
+        All arrays have the same shape, with one or more dimensions. `g` must not change.
         """
 
     def step(self, scale: float = 1.0) -> None:
         """Update every parameter that has a gradient, with the learning rate `scale` times `lr`.
 
-        A graph in which a parameter was used before cannot be differentiated any more.
+        Graphs that used a parameter before the step can no longer be differentiated.
         """
-        lr = float(self.lr * scale)  # one of NumPy's would turn float32 into float64
-        with np.errstate(over="ignore", invalid="ignore"):  # what diverges ends in inf and nan
+        lr = float(self.lr * scale)  # a NumPy float64 would turn float32 into float64
+        with np.errstate(over="ignore", invalid="ignore"):  # diverging values become inf and nan
             for number, weight in enumerate(self.weights):
                 if weight.grad is not None:
                     if not self.state[number]:
@@ -105,14 +104,14 @@ class Optimizer(ABC):
                     weight.increment_version()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, or set them to zero, before the next backward adds to them."""
+        """Clear the gradients, or set them to zero, before the next backward adds to them."""
         for weight in self.weights:
             if weight.grad is not None:
                 weight.grad = None if set_to_none else weight.grad.new_zeros(weight.shape)
 
     def state_dict(self) -> dict[str, Array]:
-        """Everything a resumed run needs beside the weights: "lr", and per parameter "3.step" and
-        its arrays, such as "3.exp_avg". All are copies.
+        """Return copies of all state that a resumed run needs, except the weights: "lr", and per
+        parameter "3.step" and its arrays, such as "3.exp_avg".
         """
         saved = {"lr": np.array(self.lr)}
         for number, (state, step) in enumerate(zip(self.state, self.steps, strict=True)):
@@ -121,10 +120,10 @@ class Optimizer(ABC):
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Array]) -> None:
-        """Continue as the optimizer that gave `saved`, which had these parameters in this order.
+        """Restore `saved`, the state of an optimizer with these parameters in this order.
 
         Errors: `ValueError` for missing and unexpected entries and for other shapes; then nothing
-        is changed.
+        changes.
         """
         steps = [int(saved.get(f"{number}.step", 0)) for number in range(len(self.weights))]
         shapes: dict[str, Shape] = {"lr": ()}
@@ -140,7 +139,7 @@ class Optimizer(ABC):
         for name, array in saved.items():
             if array.shape != shapes[name]:
                 raise ValueError(
-                    f"{name} has shape {array.shape}, and its parameter wants {shapes[name]}"
+                    f"{name} has shape {array.shape}, but its parameter needs {shapes[name]}"
                 )
         self.lr, self.steps = float(saved["lr"]), steps
         self.state = [
@@ -155,14 +154,14 @@ class Optimizer(ABC):
 
 @dataclass(eq=False)
 class SGD(Optimizer):
-    """Stochastic gradient descent (Robbins and Monro 1951), with momentum if asked for.
+    """Stochastic gradient descent (Robbins and Monro 1951), optionally with momentum.
 
         v ← μ v + (1 - τ) g        the first v is g
         w ← w - η v                or with Nesterov's momentum  w ← w - η (g + μ v)
 
-    μ is `momentum` (Polyak 1964, the heavy ball), τ `dampening`. Nesterov's (1983) looks where the
-    momentum is about to lead, in the form of Sutskever et al. (2013). `weight_decay` λ adds λ w to
-    the gradient, which is the derivative of a penalty λ/2 |w|².
+    μ is `momentum` (Polyak 1964, the heavy ball), τ `dampening`. Nesterov's (1983) looks ahead along
+    the momentum, in the form of Sutskever et al. (2013). `weight_decay` λ adds λ w to the gradient,
+    which is the derivative of a penalty λ/2 |w|².
     """
 
     lr: float = 1e-3
@@ -178,7 +177,7 @@ class SGD(Optimizer):
         if self.nesterov and not (self.momentum > 0 and self.dampening == 0):
             raise ValueError(
                 f"nesterov with momentum={self.momentum} and dampening={self.dampening}: "
-                "it needs a momentum above 0, such as 0.9, and no dampening"
+                "it requires a momentum above 0, such as 0.9, and no dampening"
             )
 
     @property
@@ -202,8 +201,8 @@ class Adagrad(Optimizer):
         s ← s + g²
         w ← w - η g / (√s + ε)
 
-    A weight whose gradient is seldom other than zero keeps its large steps for when it comes. Since
-    s only grows, all steps shrink as 1/√t; `lr_decay` shrinks them by 1 + (t - 1) lr_decay more.
+    A weight whose gradient is rarely nonzero keeps large steps. Since s only grows, all steps
+    shrink as 1/√t; `lr_decay` divides them further by 1 + (t - 1) lr_decay.
     """
 
     lr: float = 1e-2
@@ -230,14 +229,14 @@ class Adagrad(Optimizer):
 
 @dataclass(eq=False)
 class RMSprop(Optimizer):
-    """Steps divided by the root mean square of late gradients (Tieleman and Hinton 2012, 6.5).
+    """Steps divided by the root mean square of recent gradients (Tieleman and Hinton 2012, 6.5).
 
         s ← α s + (1 - α) g²
         w ← w - η g / (√s + ε)
 
-    An average that forgets, where Adagrad's sum does not. `centered` divides by the standard
-    deviation instead, √(s - m²) with m the same average of g (Graves 2013, section 2.1). `momentum`
-    μ sums the quotients up: v ← μ v + g / (√s + ε), w ← w - η v.
+    It is a decaying average in place of Adagrad's sum. `centered` divides by the standard deviation
+    instead, √(s - m²) with m the same average of g (Graves 2013, section 2.1). `momentum` μ
+    accumulates the quotients: v ← μ v + g / (√s + ε), w ← w - η v.
     """
 
     lr: float = 1e-2
@@ -265,7 +264,7 @@ class RMSprop(Optimizer):
         if self.centered:
             m = state["grad_avg"]
             _average(m, self.alpha, g)
-            s = np.maximum(s - m * m, 0)  # rounding can leave a variance of 0 below it
+            s = np.maximum(s - m * m, 0)  # rounding can make a variance of 0 negative
         quotient = g / (np.sqrt(s) + self.eps)
         if self.momentum:
             v = state["momentum_buffer"]
@@ -283,12 +282,12 @@ class Adam(Optimizer):
         s ← β₂ s + (1 - β₂) g²        ŝ = s / (1 - β₂ᵗ)
         w ← w - η m̂ / (√ŝ + ε)
 
-    m and s begin at zero and would stay too small for long; the hats mend that. The quotient is
-    about 1 where gradients are steady and less where they change their sign, so η is the length of
-    a step whatever the scale of the loss. (A gradient after many zeros gets the longest step,
-    (1 - β₁) / √(1 - β₂), which is 3.2 at the defaults.) `weight_decay` adds to the gradient as in
-    SGD, and is divided away with it: see `AdamW`. `amsgrad` divides by the largest s so far, which
-    makes it converge where Adam may not (Reddi, Kale and Kumar 2018).
+    m and s start at zero and would be too small for many steps; m̂ and ŝ correct this. The quotient
+    is about 1 for steady gradients and smaller if they change sign, so η is the size of a step
+    whatever the scale of the loss. (A gradient after many zeros gets the largest step,
+    (1 - β₁) / √(1 - β₂), which is 3.2 at the defaults.) `weight_decay` is added to the gradient as
+    in SGD, and divided by the same quotient: see `AdamW`. `amsgrad` divides by the largest s so
+    far, which converges where Adam may not (Reddi, Kale and Kumar 2018).
     """
 
     lr: float = 1e-3
@@ -312,7 +311,7 @@ class Adam(Optimizer):
         self.descend(w, _decayed(g, w, self.weight_decay), state, t, lr)
 
     def descend(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
-        """The three lines of the algorithm, without weight decay."""
+        """Do the three lines of the algorithm, without weight decay."""
         beta1, beta2 = self.betas
         m, s = state["exp_avg"], state["exp_avg_sq"]
         _average(m, beta1, g)
@@ -324,13 +323,13 @@ class Adam(Optimizer):
 
 @dataclass(eq=False)
 class AdamW(Adam):
-    """Adam with its weight decay beside the gradient (Loshchilov and Hutter 2019, algorithm 2).
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
 
         w ← w - η λ w
         w ← w - η m̂ / (√ŝ + ε)
 
-    In Adam itself the decay goes through the quotient, so that weights with large gradients hardly
-    decay at all. Here every weight shrinks by the same share, as in SGD.
+    In Adam the decay is part of the quotient, so weights with large gradients hardly decay. Here
+    every weight shrinks by the same factor, as in SGD.
     """
 
     weight_decay: float = 1e-2
@@ -341,30 +340,30 @@ class AdamW(Adam):
 
 
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
-    """Scale all gradients together so that their common norm is at most `max_norm`.
+    """Scale all gradients together so that their total norm is at most `max_norm`.
 
         g ← g · min(1, max_norm / (|g| + 1e-6)),  |g|² = the sum over all parameters
 
-    The direction stays (Pascanu, Mikolov and Bengio 2013, algorithm 1). Returns |g| as it was, so
-    that `max_norm=math.inf` only measures. Errors: `ValueError` for a norm that is not above 0.
+    The direction stays (Pascanu, Mikolov and Bengio 2013, algorithm 1). Returns |g| before
+    clipping, so `max_norm=math.inf` only measures. Errors: `ValueError` unless it is above 0.
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm={max_norm} must be above 0, such as 1.0")
     gradients = _gradients(parameters)
     with np.errstate(over="ignore", invalid="ignore"):
-        # In the order of their memory, so without a copy.
+        # In memory order, which needs no copy.
         flats = (gradient.data.ravel(order="K") for gradient in gradients)
         norm = sqrt(sum(float(np.dot(flat, flat)) for flat in flats))
-        if not isfinite(norm):  # squares may be too large where no gradient is
+        if not isfinite(norm):  # squares may overflow although no gradient does
             norm = _length_of_large([gradient.data for gradient in gradients])
-        if not norm + 1e-6 <= max_norm:  # what is no number makes all gradients none
+        if not norm + 1e-6 <= max_norm:  # a NaN norm makes all gradients NaN
             for gradient in gradients:
                 gradient.data *= max_norm / (norm + 1e-6)
     return norm
 
 
 def _length_of_large(arrays: Sequence[Array]) -> float:
-    """The common norm of arrays whose squares are no finite numbers."""
+    """Return the total norm of arrays whose squares overflow."""
     peak = float(np.max([np.abs(array).max(initial=0) for array in arrays]))
     if not isfinite(peak):
         return peak
@@ -374,9 +373,9 @@ def _length_of_large(arrays: Sequence[Array]) -> float:
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Cut every entry of every gradient at -clip_value and clip_value, which turns its direction.
+    """Clip every entry of every gradient to [-clip_value, clip_value], which changes its direction.
 
-    Errors: `ValueError` for a value that is not above 0.
+    Errors: `ValueError` unless the value is above 0.
     """
     if not clip_value > 0:
         raise ValueError(f"clip_value={clip_value} must be above 0, such as 1.0")
@@ -386,7 +385,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    """The gradients that are there, each once."""
+    """Return the existing gradients, each once."""
     tensors = [parameters] if isinstance(parameters, Tensor) else parameters
     distinct = {id(tensor): tensor.grad for tensor in tensors}
     return [gradient for gradient in distinct.values() if gradient is not None]
@@ -398,13 +397,13 @@ def _decayed(g: Array, w: Array, weight_decay: float) -> Array:
 
 
 def _average(m: Array, beta: float, x: Array) -> None:
-    """m ← β m + (1 - β) x in place; as m + (1 - β) (x - m), a small x is lost beside a large m."""
+    """m ← β m + (1 - β) x in place; as m + (1 - β) (x - m), a large m would absorb a small x."""
     m *= beta
     m += (1 - beta) * x
 
 
 def _blocks(w: Array, g: Array, state: State) -> Iterable[tuple[Array, Array, State]]:
-    """Arrays of one shape, flat and in pieces, where those of w and of the state are views."""
+    """Split arrays of one shape into flat blocks; the blocks of w and of the state are views."""
     if not all(array.flags.c_contiguous for array in (w, *state.values())):
         return [(w, g, state)]
     flat, gradient = w.reshape(-1), g.reshape(-1)
@@ -414,7 +413,7 @@ def _blocks(w: Array, g: Array, state: State) -> Iterable[tuple[Array, Array, St
 
 
 def _within(name: str, value: float, end: float) -> None:
-    """Refuse a setting outside [0, end)."""
+    """Raise `ValueError` for a setting outside [0, end)."""
     if not 0 <= value < end:
         raise ValueError(
             f"{name}={value} must be 0 or more and " + ("finite" if end == inf else f"below {end}")

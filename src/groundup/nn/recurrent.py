@@ -4,9 +4,9 @@
     LSTM   c' = f c + i g,  h' = o tanh(c')                Hochreiter and Schmidhuber (1997)
     GRU    h' = z h + (1 - z) n                            Cho et al. (2014)
 
-Through many steps of the plain network a gradient is multiplied by Uᵀ and the slope of tanh each
-time, so it vanishes or explodes. The two others carry a state along by addition: it passes through
-a gate f or z near 1 almost unchanged, and its gradient with it.
+In the plain network each step multiplies a gradient by Uᵀ and the slope of tanh, so over many steps
+it vanishes or explodes. The other two update a state by addition: with a gate f or z near 1 it
+passes almost unchanged, and so does its gradient.
 
 Names, gate order and initial values are torch's: U(-b, b) with b = 1 / √hidden_size. `rnn_step`,
 `lstm_step` and `gru_step` are formulas for tensors of both engines, ours and torch's.
@@ -58,13 +58,12 @@ def gru_step(x: T, h: T, w_ih: T, w_hh: T, b_ih: Any = None, b_hh: Any = None) -
     r, z, n = W x + b and r', z', n' = U h + b' in three parts    (reset, update, candidate)
     h' = ζ h + (1 - ζ) tanh(n + sigmoid(r + r') n'),  ζ = sigmoid(z + z')
 
-    In the form of torch and cuDNN, whose reset gate acts after the product with U.
+    This is the form of torch and cuDNN, where the reset gate is applied after the product with U.
     """
     return _gru(linear(x, w_ih, b_ih), (h,), w_hh, b_hh)[0]
 
 
-# The updates, with the input's part a = W x + b given: a sequence has it from one product for all
-# its steps
+# The updates, given the input's part a = W x + b, which one product computes for a whole sequence
 
 State: TypeAlias = tuple[T, ...]
 
@@ -97,7 +96,7 @@ def _parts(gates: T, count: int) -> list[T]:
 def _initial(
     gates: int, input_size: int, hidden_size: int, bias: bool, rng: Rng, dtype: DTypeLike
 ) -> dict[str, Tensor | None]:
-    """The weights of one layer by name, from U(-b, b) with b = 1 / √hidden_size."""
+    """Return the weights of one layer by name, from U(-b, b) with b = 1 / √hidden_size."""
     for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
         if size < 1:
             raise ValueError(f"{name}={size} must be at least 1")
@@ -122,9 +121,9 @@ def _initial(
 class Cell(Module):
     """One step of a recurrent network, with its weights.
 
-    They are weight_ih (gates · hidden_size, input_size), weight_hh (gates · hidden_size,
-    hidden_size), bias_ih and bias_hh (gates · hidden_size). Inputs are (n, input_size), or one
-    (input_size); a state that is not given is 0.
+    The weights are weight_ih (gates · hidden_size, input_size), weight_hh (gates · hidden_size,
+    hidden_size), bias_ih and bias_hh (gates · hidden_size). Inputs are (n, input_size) or
+    (input_size); the default state is 0.
     """
 
     gates: ClassVar[int]
@@ -150,11 +149,11 @@ class Cell(Module):
 
     @property
     def weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """In the order in which the step functions take them."""
+        """The weights in the order of the step functions' arguments."""
         return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
 
     def zeros(self, x: Tensor) -> Tensor:
-        """The state before the first input."""
+        """Return the state before the first input."""
         return x.new_zeros(*x.shape[:-1], self.hidden_size)
 
     def extra_repr(self) -> str:
@@ -195,11 +194,11 @@ class GRUCell(Cell):
 
 
 class Recurrent(Module):
-    """A recurrent network over a sequence, in layers: each reads the states of the one below.
+    """A recurrent network over a sequence; each layer reads the states of the layer below.
 
     Inputs are (time, n, input_size), or with `batch_first` (n, time, input_size); outputs are the
-    last layer's states h in the same order. States, given or returned, are (num_layers, n,
-    hidden_size), and 0 where not given. Layer k has the weights of a cell, as weight_ih_lk ….
+    last layer's states h in the same order. Initial and final states are (num_layers, n,
+    hidden_size); the default is 0. Layer k has the weights of a cell, as weight_ih_lk ….
     """
 
     gates: ClassVar[int]
@@ -231,7 +230,7 @@ class Recurrent(Module):
                 setattr(self, f"{name}_l{layer}", weight)
 
     def run(self, x: Tensor, given: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The outputs, and the states after the last step; `ShapeError` for another input."""
+        """Return the outputs and the states after the last step; `ShapeError` for bad shapes."""
         if x.ndim != 3 or x.shape[2] != self.input_size or not x.numel():
             order = "n, time" if self.batch_first else "time, n"
             raise ShapeError(
@@ -254,7 +253,7 @@ class Recurrent(Module):
     def _layer(
         self, layer: int, x: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One layer over time: its h at each step, and its last state."""
+        """Run one layer over time; return its h at each step and its last state."""
         w_ih, w_hh, b_ih, b_hh = (
             getattr(self, f"{name}_l{layer}")
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -311,10 +310,10 @@ class GRU(Recurrent):
 
 
 def _unbound(x: Tensor) -> Iterator[Tensor]:
-    """x[0], x[1], …, by halves of halves.
+    """Yield x[0], x[1], …, by recursive halving.
 
-    The gradient of a slice is as large as what it was cut from. Cut from the whole, n steps would
-    cost n² on the way back; so they cost n log n.
+    The gradient of a slice is as large as the tensor it was taken from. Slicing the whole tensor n
+    times would cost n² in the backward pass; halving costs n log n.
     """
     if len(x) == 1:
         yield x[0]

@@ -1,14 +1,14 @@
-"""Learning-rate schedules: a schedule is a pure function from a step to a factor.
+"""Learning-rate schedules: pure functions from a step to a factor.
 
     schedule = linear_warmup(100, then=cosine(900))
     for step in range(1000):
         ...
         optimizer.step(schedule(step))    # with the learning rate schedule(step) * optimizer.lr
 
-Steps count from 0. A factor depends on the step alone, so a run that resumes at step 500 needs no
-state to go on as if it had not stopped. Early steps want a low rate because the gradients of a
-fresh network are large and an adaptive optimizer's averages are young; late steps want one because
-the noise of the batches keeps weights from settling at any fixed rate.
+Steps count from 0. A factor depends only on the step, so a run that resumes at step 500 needs no
+state. Early steps need a low rate because the gradients of a new network are large and an adaptive
+optimizer's averages cover few steps. Late steps need a low rate because the noise of the batches
+prevents convergence at any fixed rate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from math import cos, pi
 from typing import TypeAlias
 
 Schedule: TypeAlias = Callable[[int], float]
-"""A step, counted from 0, -> what the learning rate is multiplied by."""
+"""A step, counted from 0, -> the factor of the learning rate."""
 
 
 def constant() -> Schedule:
@@ -27,7 +27,7 @@ def constant() -> Schedule:
 
 
 def linear(steps: int, start: float, end: float) -> Schedule:
-    """From `start` to `end` on a straight line over `steps` steps, and `end` from there on.
+    """Change linearly from `start` to `end` over `steps` steps, then stay at `end`.
 
     start + (end - start) · min(step / steps, 1)
     """
@@ -36,15 +36,14 @@ def linear(steps: int, start: float, end: float) -> Schedule:
 
 
 def linear_warmup(steps: int, then: Schedule | None = None) -> Schedule:
-    """Rise to 1 on a straight line, then follow `then` (by default stay at 1).
+    """Rise linearly to 1, then follow `then` (by default stay at 1).
 
     (step + 1) / steps           while step < steps
     then(step - (steps - 1))     from there on
 
     The first factor is not 0, which would waste a step. The last step of the rise is the peak and
-    step 0 of `then`, so that the peak is reached once: with `then=cosine(n)` the floor is reached
-    at step `steps - 1 + n`. Source: Goyal et al. (2017), "Accurate, large minibatch SGD",
-    section 2.2.
+    also step 0 of `then`: with `then=cosine(n)` the floor is reached at step `steps - 1 + n`.
+    Source: Goyal et al. (2017), "Accurate, large minibatch SGD", section 2.2.
     """
     after = constant() if then is None else then
     peak = max(steps - 1, 0)
@@ -52,7 +51,7 @@ def linear_warmup(steps: int, then: Schedule | None = None) -> Schedule:
 
 
 def cosine(steps: int, floor: float = 0.0) -> Schedule:
-    """Fall from 1 to `floor` along half a cosine over `steps` steps, and stay there.
+    """Fall from 1 to `floor` along half a cosine over `steps` steps, then stay there.
 
     floor + (1 - floor) · (1 + cos(π step / steps)) / 2
 
@@ -78,8 +77,8 @@ def warmup_stable_decay(steps: int, warmup: int, decay: int) -> Schedule:
 
     min((step + 1) / warmup, 1, (steps - step) / decay), and, with a decay, 0 after the last
 
-    Every point of the flat middle is a place to start the decay from, so that a run can be extended
-    without having known its length. Source: Hu et al. (2024), "MiniCPM", section 4.
+    The decay can start from any point of the flat middle, so a run can be extended without knowing
+    its length in advance. Source: Hu et al. (2024), "MiniCPM", section 4.
     """
 
     def factor(step: int) -> float:
@@ -93,10 +92,10 @@ def warmup_stable_decay(steps: int, warmup: int, decay: int) -> Schedule:
 def one_cycle(
     steps: int, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
 ) -> Schedule:
-    """Rise from 1 / div_factor to 1 over the share `pct_start` of `steps`, then fall far below.
+    """Rise from 1 / div_factor to 1 over the fraction `pct_start` of `steps`, then fall.
 
-    Both ways follow half a cosine; at the last step 1 / (div_factor · final_div_factor) is reached,
-    and kept. The high rates in the middle act as a regularizer. Source: Smith and Topin (2018),
+    Both follow half a cosine. The last step reaches 1 / (div_factor · final_div_factor), which then
+    stays. The high rates in the middle act as a regularizer. Source: Smith and Topin (2018),
     "Super-convergence", with the cosines and defaults of torch's `OneCycleLR`.
     """
     if not 0 < pct_start < 1 or pct_start * steps <= 1:
@@ -113,7 +112,7 @@ def one_cycle(
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:
-    """From `start` to `end` as the share goes from 0 to 1, level at both."""
+    """Interpolate from `start` to `end` as `share` goes from 0 to 1, with slope 0 at both."""
     return end + (start - end) * (1 + cos(pi * share)) / 2
 
 

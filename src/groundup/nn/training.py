@@ -1,11 +1,11 @@
-"""Training, which is one loop: predict, compare, differentiate, step.
+"""The training loop: forward pass, loss, backward pass, optimizer step.
 
     history = train(
         model, minibatches((x, y), 32, rng), loss, AdamW(model.parameters(), 1e-3), steps=1000
     )
 
-`batches` is any stream of anything, and `loss(model, batch)` is one number for one batch of it, so
-the same loop trains a perceptron, a recurrent network and a GPT.
+`batches` can be any iterable, and `loss(model, batch)` returns a single number for a batch, so the
+same loop trains a perceptron, a recurrent network and a GPT.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ Batch = TypeVar("Batch")
 
 @dataclass
 class History:
-    """What was measured: one entry per step in each list."""
+    """Measurements of a training: one entry per step in each list."""
 
     losses: list[float] = field(default_factory=list)
     """The loss of each batch, before its step."""
     learning_rates: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
-    """Over all parameters, before clipping."""
+    """The total norm of all parameters' gradients, before clipping."""
     seconds: list[float] = field(default_factory=list)
-    """Spent on training so far, without evaluations."""
+    """Training time so far, without evaluations."""
     evaluations: dict[int, float] = field(default_factory=dict)
-    """The values of `evaluate`, by the number of steps taken."""
+    """The results of `evaluate`, by the number of steps taken."""
 
     @property
     def diverged(self) -> bool:
-        """Whether the training ended at a loss that is no finite number."""
+        """Whether the training ended at a loss that is not finite."""
         return bool(self.losses) and not isfinite(self.losses[-1])
 
 
@@ -60,13 +60,13 @@ def train(
     evaluate: Callable[[M], float] | None = None,
     evaluate_every: int = 100,
 ) -> History:
-    """Take `steps` steps down the loss, one batch each, and tell how it went.
+    """Train `model` for `steps` steps of one batch each, and return the measurements.
 
     The learning rate of step t = 0, 1, ... is `optimizer.lr` times `schedule(t)`. `clip` is the
-    largest gradient norm. `evaluate(model)` is asked after each `evaluate_every` steps and after
-    the last, in evaluation mode and off the tape. Training stops early at a loss that is not
-    finite, since no later step could mend it: see `History.diverged`. Errors: `ValueError` if the
-    batches end before the steps do.
+    largest gradient norm. `evaluate(model)` is called after every `evaluate_every` steps and after
+    the last, in evaluation mode and without recording. Training stops early at a loss that is not
+    finite, from which it cannot recover: see `History.diverged`. Errors: `ValueError` if there are
+    fewer batches than steps.
     """
     if steps < 1 or evaluate_every < 1:
         raise ValueError(f"steps={steps} and evaluate_every={evaluate_every} must be at least 1")
@@ -74,7 +74,7 @@ def train(
     spent = 0.0
     model.train()
     for step in range(steps):
-        begun = perf_counter()
+        started = perf_counter()
         try:
             batch = next(stream)
         except StopIteration:
@@ -87,7 +87,7 @@ def train(
         value.backward()
         norm = clip_grad_norm_(optimizer.weights, inf if clip is None else clip)
         optimizer.step(factor(step))
-        spent += perf_counter() - begun
+        spent += perf_counter() - started
 
         history.learning_rates.append(optimizer.lr * factor(step))
         history.gradient_norms.append(norm)
@@ -104,12 +104,11 @@ def train(
 def minibatches(
     arrays: Sequence[Array], size: int, rng: np.random.Generator
 ) -> Iterator[tuple[Array, ...]]:
-    """Stream the same `size` random rows of each array, without an end.
+    """Yield endless batches of `size` random rows, the same rows of each array.
 
-    Rows come in epochs: each comes once before any comes again, in an order that is new each time.
-    A batch is always full, so that where `size` does not divide the rows, one holds the end of an
-    epoch and the start of the next. Errors: `ValueError` for no arrays, other numbers of rows in
-    one than in another, no rows, and a size below 1.
+    In every epoch each row occurs once, in a new random order. Batches are always full: if `size`
+    does not divide the number of rows, a batch has the end of an epoch and the start of the next.
+    Errors: `ValueError` for no arrays, different numbers of rows, no rows, and a size below 1.
     """
     rows = {len(array) for array in arrays}
     if len(rows) != 1 or 0 in rows or size < 1:

@@ -35,7 +35,7 @@ def as_matrix(a: Real[np.ndarray, "m n"]) -> Float[np.ndarray, "m n"]:
     """Return a float64 copy of a matrix; a vector is refused, as it could be a row or a column."""
     shape = _array(a).shape
     if len(shape) != 2:
-        raise ValueError(f"shape {shape} is not that of a matrix; give two axes, as a[:, None] has")
+        raise ValueError(f"shape {shape} is not a matrix; give two axes, as a[:, None] has")
     return as_floats(a)
 
 
