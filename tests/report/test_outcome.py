@@ -104,7 +104,7 @@ def test_the_miniature_says_so(tmp_path: Path) -> None:
 
 
 def test_what_the_clock_planned_is_not_promised_again(tmp_path: Path) -> None:
-    promise, clock = "give the same numbers, times apart", "The machine's speed decided"
+    promise, clock = "give the same numbers, except times", "The machine's speed decided"
     for planned in (False, True):
         folder = outcome(tmp_path / str(planned), planned_by_clock=planned)
         page = (folder / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")

@@ -159,9 +159,9 @@ class SGD(Optimizer):
         v ← μ v + (1 - τ) g        the first v is g
         w ← w - η v                or with Nesterov's momentum  w ← w - η (g + μ v)
 
-    μ is `momentum` (Polyak 1964, the heavy ball), τ `dampening`. Nesterov's (1983) looks ahead along
-    the momentum, in the form of Sutskever et al. (2013). `weight_decay` λ adds λ w to the gradient,
-    which is the derivative of a penalty λ/2 |w|².
+    μ is `momentum` (Polyak 1964, the heavy ball), τ `dampening`. Nesterov's (1983) looks ahead
+    along the momentum, in the form of Sutskever et al. (2013). `weight_decay` λ adds λ w to the
+    gradient, which is the derivative of a penalty λ/2 |w|².
     """
 
     lr: float = 1e-3

@@ -1,9 +1,8 @@
-"""Which items changed most from one model to another: their rows before and after, and a page's
-folds of them.
+"""The items that changed most between two models: their rows before and after, as page blocks.
 
-An item's row has numbers, verdicts, short names and answers. A field's move counts by how far it is
-of the farthest that any item's did; a verdict or a text that is another one has moved as far as can
-be.
+An item's row has numbers, verdicts, short names and answers. The change of a field is measured
+relative to the largest change of this field in any item; a different verdict or text counts as a
+full change.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from groundup.report.page import Block, Fold
 from groundup.report.table import DASH, Cell, Column, Row, Table
 from groundup.report.terminal import one_line
 
-# So many items of each task are shown, and so much of a text.
+# Items shown for each task, and characters of a text.
 _SHOWN, _ROOM = 5, 160
 _FACTS = ("id", "group")
 
 
 @dataclass(frozen=True)
 class Changed:
-    """An item whose row changed: its name, its words where they harm nobody, and what was what."""
+    """An item whose row changed: its id, its text unless it is harmful, and the changed fields."""
 
     task: str
     id: str
@@ -41,7 +40,7 @@ def largest_changes(
     before: Sequence[Mapping[str, Any]],
     words: Mapping[str, str],
 ) -> list[Changed]:
-    """The items of a task whose rows changed most; `words` are those of some, by their `id`."""
+    """Return the items of a task whose rows changed most; `words` has texts by `id`."""
     old = {row["id"]: row for row in before}
     moved = {
         str(row["id"]): fields
@@ -56,7 +55,7 @@ def largest_changes(
     def how_far(id: str) -> float:
         return sum(_distance(*both) / farthest[name] for name, both in moved[id].items())
 
-    # The same words may be asked more than once, and answered alike.
+    # The same text may be asked more than once and answered equally.
     alike: dict[tuple[str, str], Changed] = {}
     for id in sorted(moved, key=how_far, reverse=True):
         one = Changed(task, id, words.get(id), moved[id])
@@ -65,7 +64,7 @@ def largest_changes(
 
 
 def _changed_fields(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The fields that differ, as (before, after)."""
+    """Return the fields that differ, as (before, after)."""
     return {
         name: (old[name], value)
         for name, value in new.items()
@@ -74,7 +73,7 @@ def _changed_fields(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str,
 
 
 def _distance(one: Any, other: Any) -> float:
-    """How far two values of a field are apart: 1 where they are no numbers."""
+    """Return the distance of two values of a field; 1 if they are not numbers."""
     if isinstance(one, int | float) and isinstance(other, int | float):
         return abs(float(one) - float(other))
     return 1.0
@@ -84,8 +83,7 @@ def _distance(one: Any, other: Any) -> float:
 
 
 def changed_blocks(changes: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[Block]:
-    """For each change of a `model` against an `other` and each task, by its title, a fold of the
-    items that changed most."""
+    """Return a fold of the most changed items, for each pair of models and each task."""
     blocks: list[Block] = []
     columns = [Column("its words", words=True), Column("what changed", words=True)]
     for change in changes:

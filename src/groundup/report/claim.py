@@ -1,6 +1,6 @@
-"""Claims: a sentence, the measured difference that it rests on, and how its test came out.
+"""Claims: a sentence, the measured difference that supports it, and the result of its test.
 
-A difference holds only if its whole interval lies on one side, and it holds in either direction.
+A difference counts only if its whole interval is on one side, in either direction.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from groundup.report.table import Mark
 Better = Literal["below", "above"]
 Outcome = Literal["worse", "better", "cannot be told"]
 OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "cannot be told")
-# What a test says of the claim itself, where the claim may be that something is worse.
+# The result for the claim itself, which may state that something is worse.
 HELD: Mapping[Mark, str] = {"yes": "holds", "no": "does not hold", "open": "cannot be told"}
-# With fewer groups that all agree, chance alone does so too often: 2 * 2^-5 is more than 5 %.
+# Fewer groups agree by chance too often: 2 * 2^-5 is more than 5 %.
 FEWEST_GROUPS = 6
 
 
 def digits_of(*values: float) -> int:
-    """How many digits behind the point two compared numbers are shown with: 25,742 has none."""
+    """Return the decimals for showing compared numbers: none for 25,742."""
     largest = max(map(abs, values))
     return 3 if largest < 100 else 1 if largest < 1_000 else 0
 
 
 def mark_of(measured: Estimate, wanted: Better, level: float = 0.0) -> Mark:
-    """Whether an interval lies on the wanted side of `level`, on the other, or on both."""
+    """Return whether an interval is on the wanted side of `level`, on the other, or on both."""
     lower, higher = measured.high < level, measured.low > level
     if not (lower or higher):
         return "open"
@@ -40,10 +40,9 @@ def mark_of(measured: Estimate, wanted: Better, level: float = 0.0) -> Mark:
 class Claim:
     """A claim, and the measured difference that must lie below or above `level` for it.
 
-    `what` was measured of `model` and of `other`, an earlier stage or something that needs no
-    training; without it the claim itself says what. `values` are the two numbers, the other's
-    first. Nothing is proven by fewer than `fewest` independent rows, of which there are as many as
-    the difference has groups, or `rows`.
+    `what` was measured for `model` and `other`, an earlier stage or an untrained baseline; without
+    it the claim itself names the measure. `values` are the two numbers, the other's first. At least
+    `fewest` independent rows are required; their number is `rows`, by default the number of groups.
     """
 
     claim: str
@@ -62,9 +61,9 @@ class Claim:
 
     @property
     def mark(self) -> Mark:
-        """Whether the claim holds, its contrary does, or the data allows both.
+        """Whether the claim holds, its opposite holds, or the data allows both.
 
-        Of a handful of rows nothing can be told, however much they agree.
+        With too few rows it is open, however much they agree.
         """
         rows = self.measured.groups if self.rows is None else self.rows
         return mark_of(self.measured, self.wanted, self.level) if rows >= self.fewest else "open"
@@ -90,7 +89,7 @@ class Claim:
 
     @property
     def change(self) -> str:
-        """From which number to which, and by how much with the interval."""
+        """The two numbers and their difference with its interval."""
         digits, scale, unit = (
             (1, 100, " points") if self.share else (3, 1, f" {self.unit}".rstrip())
         )
@@ -129,19 +128,19 @@ class Claim:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Claim:
-        """The claim that `to_json` told of; of as many rows as it has groups, at least `fewest`."""
+        """Return the claim that `to_json` described, with default `rows` and `fewest`."""
         parts = ("claim", "unit", "wanted", "level", "what", "model", "other")
         ends = ("estimate", "low", "high", "items", "groups", "chance")
         values = found.get("values")
         return cls(
             measured=Estimate(**{name: found[name] for name in ends if name in found}),
             values=None if values is None else (values[0], values[1]),
-            share=found.get("share", False),  # which earlier versions did not say
+            share=found.get("share", False),  # absent in earlier versions
             stages=found["between_stages"],
             **{name: found[name] for name in parts},
         )
 
 
 def by_outcome(claims: Sequence[Claim]) -> dict[Outcome, list[Claim]]:
-    """What got worse first, then what got better, then what cannot be told."""
+    """Group claims by outcome: worse first, then better, then those that cannot be told."""
     return {outcome: [one for one in claims if one.outcome == outcome] for outcome in OUTCOMES}

@@ -1,4 +1,4 @@
-"""A measured number is never alone: it comes with its interval, its size and its chance level."""
+"""Estimates: measured numbers with their interval, sample size and chance level."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundup.maths.intervals import (
     wilson_interval,
 )
 
-# All sources together.
+# The name of all sources together.
 POOLED = "pooled"
 
 
@@ -27,8 +27,8 @@ POOLED = "pooled"
 class Estimate(Interval):
     """An estimate with the ends of its 95 % interval.
 
-    `items` were measured, in `groups` that share a prompt or an article and were drawn whole for
-    the interval; `chance` is what guessing reaches, where that means something.
+    `items` is the number of measured items, in `groups` groups that share a prompt or an article
+    and were drawn whole for the interval. `chance` is the result of guessing, if defined.
     """
 
     items: int
@@ -36,25 +36,25 @@ class Estimate(Interval):
     chance: float | None = None
 
     def distance(self, ideal: float = 0.0) -> Estimate:
-        """How far from the ideal, whichever way; an interval with it inside begins at 0."""
+        """Return the distance from the ideal; an interval that contains it starts at 0."""
         ends = sorted((abs(self.low - ideal), abs(self.high - ideal)))
         low = 0.0 if self.low <= ideal <= self.high else ends[0]
         return replace(self, estimate=abs(self.estimate - ideal), low=low, high=ends[1])
 
     def mapped(self, to: Callable[[float], float]) -> Estimate:
-        """The same on another scale, by a monotonic function; its chance is left out."""
+        """Return the estimate on another scale, by a monotonic function, without `chance`."""
         low, high = sorted((to(self.low), to(self.high)))
         return replace(self, estimate=to(self.estimate), low=low, high=high, chance=None)
 
     def within(self, least: float = -inf, most: float = inf) -> Estimate:
-        """The estimate and its ends, no further out than what is possible."""
+        """Return the estimate with all values limited to the possible range."""
         ends = {
             name: min(max(getattr(self, name), least), most) for name in ("estimate", "low", "high")
         }
         return replace(self, **ends)
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields; without `chance` where there is none."""
+        """Return its fields, without `chance` if there is none."""
         facts: dict[str, Any] = {
             "estimate": self.estimate,
             "low": self.low,
@@ -75,10 +75,10 @@ def ratio(
     groups: Sequence[Hashable] | None = None,
     chance: float | None = None,
 ) -> Estimate:
-    """sum(numerators) / sum(denominators) with its interval, by default the mean.
+    """Return sum(numerators) / sum(denominators) with its interval, by default the mean.
 
-    `groups` names what each item belongs to; without it every item stands for itself. Where all are
-    of one group the items are drawn, as of it alone nothing could be, and it counts as one.
+    `groups` names the group of each item; by default each item is its own group. If there is only
+    one group, the interval is from drawing items, and the group counts as one.
     """
     if denominators is None:
         denominators = np.ones(len(numerators))
@@ -94,16 +94,16 @@ def of_sums(
     groups: Sequence[Hashable] | None = None,
     chance: float | None = None,
 ) -> Estimate:
-    """A function of the columns' sums with its interval, such as a product of two ratios."""
+    """Return a function of the columns' sums with its interval, such as a product of ratios."""
     found = bootstrap_sums(values, statistic, clusters=_several(groups))
     count = _count(values, groups)
     return Estimate(found.estimate, found.low, found.high, len(values), count, chance)
 
 
 def apart(after: Estimate, before: Estimate) -> Estimate:
-    """after - before by the intervals that the two have (Newcombe 1998, method 10, of shares).
+    """Return after - before from their two intervals (Newcombe 1998, method 10, for shares).
 
-    For items of which none differs in another way than all others: drawing them shows no spread.
+    For items that all changed in the same way, where drawing them would show no spread.
     """
     half = mean_interval([after, before.mapped(lambda x: -x)])
     ends = {name: 2 * getattr(half, name) for name in ("estimate", "low", "high")}
@@ -111,10 +111,10 @@ def apart(after: Estimate, before: Estimate) -> Estimate:
 
 
 def with_spread(changes: BySource, after: BySource, before: BySource) -> BySource:
-    """Differences of numbers, by their names, that drawing the items gave: each with an interval.
+    """Return named differences from drawing items, with intervals also where draws did not vary.
 
-    Where no draw shows a spread, as where no item changed or all of them did, the intervals of the
-    two numbers say what may be there unseen.
+    If no draw shows a spread, as when no item changed or all of them did, the interval is derived
+    from those of the two numbers (`apart`).
     """
     found = dict(changes)
     for name, change in changes.items():
@@ -133,7 +133,7 @@ def gained(
     *,
     groups: Sequence[Hashable] | None = None,
 ) -> Estimate:
-    """The mean of after - before, both from 0 to 1, on the same items, with its interval."""
+    """Return the mean of after - before on the same items, both from 0 to 1, with its interval."""
     change = ratio(after - before, groups=groups)
     new, old = ({POOLED: rate(one, groups=groups)} for one in (after, before))
     return with_spread({POOLED: change}, new, old)[POOLED]
@@ -148,7 +148,7 @@ def _several(groups: Sequence[Hashable] | None) -> Sequence[Hashable] | None:
 
 
 def share(hits: int, items: int) -> Estimate:
-    """The share of independent items that hit, with Wilson's interval."""
+    """Return the share of hits among independent items, with Wilson's interval."""
     found = wilson_interval(hits, items)
     return Estimate(found.estimate, found.low, found.high, items, items)
 
@@ -162,12 +162,12 @@ def rate(
     groups: Sequence[Hashable] | None = None,
     chance: float | None = None,
 ) -> Estimate:
-    """The mean of values from 0 to 1, such as the share of right answers.
+    """Return the mean of values from 0 to 1, such as the share of right answers.
 
-    Of yes, no and ties by Wilson's interval: of as many trials as items where each stands for
-    itself, else of the trials that groups are worth (`independent_trials`), and of one group alone
-    one. Other values are drawn, in whole groups; where that shows no spread, Wilson's interval of
-    as many groups does it.
+    For values 0, 1/2 and 1 it has Wilson's interval, with as many trials as items if they are
+    independent, else the groups' effective number of trials (`independent_trials`), which is one
+    for a single group. Other values have a bootstrap interval over whole groups, or, if that shows
+    no spread, Wilson's interval with as many trials as groups.
     """
     estimate, count = float(np.mean(values)), _count(values, groups)
     found = set(np.asarray(values, dtype=float).tolist())

@@ -1,4 +1,4 @@
-"""What a plot is and how it is saved; `plots` draws. Matplotlib is loaded with the first."""
+"""Plots as data, and saving them; `plots` draws. Matplotlib is imported on first use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-# Narrow, with letters large for it: shown on a phone at two thirds of this, they are still read.
+# Narrow, with relatively large letters, which are readable on a phone at two thirds of this width.
 WIDTH = 5.4
 STYLE: Any = {
     "font.size": 10,
@@ -27,7 +27,7 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, the name of its files, and what it shows in words."""
+    """A figure with its file name and caption."""
 
     name: str
     caption: str
@@ -35,12 +35,12 @@ class Plot:
 
     @cached_property
     def svg(self) -> bytes:
-        """The picture of a page, made once: it takes a third of a second."""
+        """The picture for a page, rendered once because it takes a third of a second."""
         return image(self.figure, "svg", transparent=True)
 
     @cached_property
     def in_words(self) -> str:
-        """What is drawn, with its numbers; of a picture without any its caption."""
+        """A description with the numbers of the series; the caption if there are none."""
         return in_words(self.figure) or self.caption
 
     @property
@@ -50,9 +50,9 @@ class Plot:
 
 
 def in_words(figure: Any) -> str:
-    """What a figure draws, for who hears a page: titles, axes, and the numbers of each series.
+    """Describe a figure for screen readers: titles, axes, and the numbers of each series.
 
-    A series over named rows says each row's value, another one where it begins and ends.
+    A series over named rows is described by each row's value, others by their first and last point.
     """
     said = []
     for axes in figure.axes:
@@ -64,8 +64,8 @@ def in_words(figure: Any) -> str:
         texts = (" ".join(one.get_text().split()) for one in axes.texts)
         said.append(": ".join(filter(None, (title, over, "; ".join(filter(None, parts))))))
         said += [f"Beside it: {', '.join(known)}"] if (known := [*filter(None, texts)]) else []
-    # The marks that keep matplotlib from reading a name as a formula or as hidden, and the breaks
-    # of a long one: within a word, and between two.
+    # Removes the marks that keep matplotlib from reading a name as a formula or as hidden, and the
+    # line breaks of a long name within and between words.
     text = re.sub(r"\\(?=\$)|\u200b\n?", "", ". ".join(filter(None, said)))
     return text.replace("\n", " ")
 
@@ -73,23 +73,24 @@ def in_words(figure: Any) -> str:
 def _series_in_words(axes: Any, name: str, drawn: Any) -> str:
     from matplotlib.ticker import FixedLocator, PercentFormatter
 
-    line = drawn[0] if isinstance(drawn, tuple) else drawn  # of points with intervals
+    line = drawn[0] if isinstance(drawn, tuple) else drawn  # a tuple has points with intervals
     if not hasattr(line, "get_xdata") or not len(line.get_xdata()):
         return name
     x, y = ([float(value) for value in of()] for of in (line.get_xdata, line.get_ydata))
     if not isinstance(axes.yaxis.get_major_locator(), FixedLocator):
         return f"{name} from {y[0]:.3g} at {x[0]:.3g} to {y[-1]:.3g} at {x[-1]:.3g}"
-    if line.get_linestyle() == ":":  # a level to compare with, of one row or of all
+    if line.get_linestyle() == ":":  # a reference level, of one row or of all
         return ""
     unit = 100 if isinstance(axes.xaxis.get_major_formatter(), PercentFormatter) else 1
     rows = [" ".join(label.get_text().split()) for label in axes.get_yticklabels()]
-    # Models stand a little above and below their row.
+    # Models are offset a little above and below their row.
     values = (f"{rows[round(at)]} {unit * one:.3g}" for one, at in zip(x, y, strict=True))
     return f"{name} {', '.join(values)}"
 
 
 def image(figure: Any, format: str, *, transparent: bool = False) -> bytes:
-    """The figure as a file: "svg", where text is shapes and looks alike everywhere, or "png"."""
+    """Return the figure as a file: "svg", with text as shapes, which look the same everywhere, or
+    "png"."""
     from matplotlib import rc_context
 
     file = io.BytesIO()

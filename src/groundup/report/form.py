@@ -1,4 +1,4 @@
-"""Forms of a page as data: fields to fill in, in groups, and the buttons that send them."""
+"""Forms as data: grouped fields, and the buttons that send them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a form: its name as it is sent, its label, its help and what stands in it.
+    """A field of a form: its submitted name, label, help text and value.
 
-    A select has `options`, each a value and its words; a checkbox that is ticked sends "on", and
-    has the value "on" where it is ticked already. `suggestions` names a list of the form's. `flag`
-    is what the field is called at the command line, and `error` what is wrong with its value.
+    A select has `options`, each a value and a label. A checked checkbox sends "on", and has the
+    value "on" if it is initially checked. `suggestions` names one of the form's lists. `flag` is
+    the field's command-line option, and `error` describes what is wrong with its value.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Fieldset:
-    """Fields side by side under a legend; `folded` behind it where they matter less.
+    """Fields side by side under a legend; less important ones are `folded` (collapsed).
 
-    A folded one is `open` where something in it is to be seen.
+    A folded fieldset is `open` if it has something to show.
     """
 
     legend: str
@@ -46,9 +46,9 @@ class Fieldset:
 
 @dataclass(frozen=True)
 class Button:
-    """A button that sends its form: its label, what is sent for it, and a note beside it.
+    """A button that sends its form: its label, name and value, and a note next to it.
 
-    One of the `keys` presses it: the first is shown, the others are a browser's names of keys.
+    Any of the `keys`, given by browsers' key names, presses it; the first is shown.
     """
 
     label: str
@@ -60,10 +60,9 @@ class Button:
 
 @dataclass(frozen=True)
 class Form:
-    """A form that is sent to an address by POST, with what goes along `hidden`.
+    """A form that is sent to an address by POST, with `hidden` values.
 
-    The first of its buttons is what it is for. `suggestions` are lists of what a field's value may
-    be, by name.
+    The first button is the main one. `suggestions` are named lists of possible field values.
     """
 
     action: str
@@ -76,9 +75,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Ballot:
-    """A prompt, turn by turn as (who, text), and two answers between which a form's buttons choose.
+    """A prompt as turns of (role, text), and two answers between which a form's buttons choose.
 
-    The first two buttons are the answers' own and stand below them.
+    The first two buttons belong to the answers and are placed below them.
     """
 
     form: Form
@@ -89,10 +88,10 @@ class Ballot:
 def filled(
     fieldsets: Sequence[Fieldset], values: Mapping[str, str], errors: str = ""
 ) -> list[Fieldset]:
-    """The fieldsets with the values that were sent, and each line of `errors` at its field.
+    """Return the fieldsets with the submitted values, and each line of `errors` at its field.
 
-    A line is about the field whose name, or flag, it begins with. What is folded is open where it
-    has either, and a value that is no option is kept to be seen.
+    A line belongs to the field whose name or flag it starts with. Folded fieldsets with a value or
+    an error are open, and a value that is not an option is kept visible.
     """
     return [_filled(one, values, _by_name(errors)) for one in fieldsets]
 
@@ -110,7 +109,7 @@ def _filled(group: Fieldset, values: Mapping[str, str], errors: Mapping[str, str
 
 
 def _by_name(errors: str) -> dict[str, str]:
-    """The first line that begins with a name; that of an argument without a flag is in capitals."""
+    """Return the first line for each name; arguments without a flag are named in capitals."""
     found = {re.split("[= ]", line)[0]: line for line in reversed(errors.splitlines())}
-    found.pop("", None)  # a line that begins with no name is about no field
+    found.pop("", None)  # a line without a name belongs to no field
     return found | {name.lower(): line for name, line in found.items() if name.isupper()}

@@ -1,4 +1,4 @@
-"""What a run folder says of how its model came to be: lineage, curves and costs."""
+"""The training history of a model from its run folder: lineage, curves and costs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from groundup.runs.console import say
 from groundup.runs.files import is_kept, is_number, read_json_object, read_kept
 from groundup.runs.folder import is_metric, kept_hashes, read_metrics, read_run
 
-# What each training stage measures on held-out material on the way, and what it is called.
+# The held-out measures of training stages, with their names.
 HELDOUT = {
     "bits_per_byte": "held-out bits per byte",
     "heldout_loss": "held-out loss, nats per token",
@@ -29,20 +29,20 @@ _POINTS_KEPT = 400
 
 
 def heldout_names(own: str | None) -> dict[str, str]:
-    """What may be measured on held-out material, by its key; a stage's own measure comes last."""
+    """Return the names of held-out measures by key; a stage's own measure comes last."""
     return HELDOUT if own in (None, *HELDOUT) else HELDOUT | {str(own): str(own).replace("_", " ")}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over the training tokens read before each."""
+    """Values over the number of training tokens read."""
 
     name: str
     tokens: Float[np.ndarray, " points"]
     values: Float[np.ndarray, " points"]
 
     def to_json(self) -> dict[str, list[float]]:
-        """At most 400 of its points, evenly; a run's metrics.jsonl has all of them."""
+        """Return at most 400 evenly spaced points; a run's metrics.jsonl has all of them."""
         last = len(self.tokens) - 1
         kept = np.unique(np.linspace(0, last, min(_POINTS_KEPT, last + 1)).astype(int))
         return {"tokens": self.tokens[kept].tolist(), "values": self.values[kept].tolist()}
@@ -50,11 +50,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class History:
-    """A run folder's own records; `of` gives None for a model from elsewhere.
+    """The records of a run folder; `of` returns None for a model from elsewhere.
 
-    `run` and `plan` are run.json and plan.json, `train` and `evaluations` the lines of
-    metrics.jsonl by kind, which are read when somebody asks for them: a long run has many. Who has
-    read them gives the `lines`.
+    `run` and `plan` are run.json and plan.json. `train` and `evaluations` are the lines of
+    metrics.jsonl by kind, read on first use because a long run has many; `lines` are those lines if
+    the caller has read them already.
     """
 
     folder: Path
@@ -64,20 +64,20 @@ class History:
 
     @staticmethod
     def of(folder: Path) -> History | None:
-        """Read a finished training run's folder; what is damaged in it is left out, and said."""
+        """Read a finished training run's folder; damaged parts are left out and reported."""
         files = [folder / name for name in ("run.json", "plan.json", "metrics.jsonl")]
         if not (is_kept(files[0]) and files[2].is_file()):
             return None
         try:
             run = read_run(folder)
         except UserError as error:
-            _tell_once(f"{error}; how the model in {folder} came to be is left out")
+            _say_once(f"{error}; the training history of {folder} is left out")
             return None
         plan: dict[str, Any] = {}
         try:
             plan = read_kept(files[1], dict)
         except UserError as error:
-            _tell_once(f"{error}; what training by it cost is left out")
+            _say_once(f"{error}; the planned costs of training are left out")
         return History(folder, run, plan)
 
     @cached_property
@@ -88,7 +88,7 @@ class History:
 
     @cached_property
     def train(self) -> list[dict[str, Any]]:
-        # A step that was skipped for a bad gradient read nothing and has no loss.
+        # A step that was skipped for a bad gradient has no loss.
         return [line for line in self._lines if line["kind"] == "train" and "loss" in line]
 
     @cached_property
@@ -101,12 +101,12 @@ class History:
 
     @property
     def chats(self) -> bool:
-        """Whether the run taught its model to answer; of an unknown stage that is assumed."""
+        """Whether the run taught its model to answer; assumed for an unknown stage."""
         return bool(self.run.get("traits", {}).get("chats", True))
 
     @property
     def reads(self) -> str | None:
-        """The kind of rows that the run learned from: documents, conversations, preferences …"""
+        """The kind of rows that the run trained on: documents, conversations, preferences …"""
         found = self.run.get("traits", {}).get("reads")
         return found if isinstance(found, str) else None
 
@@ -118,70 +118,70 @@ class History:
 
     @property
     def parent(self) -> Path | None:
-        """The model this one was trained from."""
+        """The folder of the model that this one was trained from."""
         described = self.run["parents"].get("model")
         if described is None:
             return None
         return self.beside(described["path"])
 
     def beside(self, named: str) -> Path:
-        """A file or folder that run.json names, wherever it stands by now.
+        """Return the current path of a file or folder that run.json names.
 
-        Runs of one recipe stand side by side, also after the whole was moved elsewhere. Where the
-        name is seen from another folder, something else may have it: then what has the content that
-        the run was begun from counts.
+        Runs of one recipe are siblings, also after their common folder was moved. Seen from another
+        working directory, the name may mean something else; then the path whose content matches the
+        recorded hash is returned.
         """
         path, beside = Path(named), self.folder.parent
-        # The last parts of the name, as few as lead to something: data, data/documents/train.jsonl.
+        # The shortest suffix of the name that exists: data, data/documents/train.jsonl.
         parts = [part for part in path.parts if part not in (path.anchor, "..")]
         tails = [beside.joinpath(*parts[-count:]) for count in range(1, len(parts) + 1)]
         near = next(filter(os.path.exists, tails), beside / path.name)
-        # Of a name that is none, such as one too long, os.path says that there is no such file.
+        # For an invalid name, such as one too long, os.path reports that it does not exist.
         if not (os.path.exists(path) and os.path.exists(near)) or path.samefile(near):
             return path if os.path.exists(path) else near
         hashes = {one["path"]: one.get("sha256") for one in self.run["parents"].values()}
-        with contextlib.suppress(OSError):  # damaged: then the name alone says
+        with contextlib.suppress(OSError):  # damaged: then only the name decides
             status = near / "status.json"
             changed = (status if status.exists() else near).stat().st_mtime_ns
             return near if hashes.get(named) in _hashes(near, changed) else path
         return path
 
     def planned(self, name: str) -> float | None:
-        """A number of the plan; None where it does not say."""
+        """Return a number of the plan; None if it has none."""
         value = self.plan.get(name)
         return float(value) if is_number(value) else None
 
     def reason(self, name: str) -> str:
-        """What the plan says of a decision; nothing where it does not say."""
+        """Return the plan's reason for a decision; empty if it has none."""
         reasons = self.plan.get("reasons")
         return str(reasons.get(name, "")) if isinstance(reasons, dict) else ""
 
     def setting(self, name: str) -> float | None:
-        """A number of the run's settings; None where they do not say."""
+        """Return a number of the run's settings; None if they have none."""
         value = self.run["config"].get(name)
         return float(value) if is_number(value) else None
 
     @cached_property
     def tokens(self) -> Float[np.ndarray, " steps"]:
-        """Tokens read up to and with each logged step."""
+        """Tokens read up to and including each logged step."""
         return np.array([line["tokens"] for line in self.train], float)
 
     @cached_property
     def seconds(self) -> Float[np.ndarray, " steps"]:
-        """Seconds spent in training steps up to and with each; evaluations and saves apart."""
+        """Seconds of training steps up to and including each, without evaluations and saves."""
         return np.cumsum(self._of_steps("seconds"))
 
     def loss(self) -> Curve:
-        """Training loss, step by step."""
+        """Return the training loss of each step."""
         return Curve("training loss", self.tokens, self._of_steps("loss"))
 
     def learning_rate(self) -> Curve:
         return Curve("learning rate", self.tokens, self._of_steps("learning_rate"))
 
     def heldout(self, *, own: bool = False) -> Curve | None:
-        """What the stage measured on held-out material on the way, if it did.
+        """Return the held-out measure during training, if any.
 
-        By its `own` measure, too, if that is none of those that models are compared by.
+        With `own`, also the stage's own measure, even if models are not compared by it.
         """
         for key, name in heldout_names(self.measure if own else None).items():
             lines = [line for line in self.evaluations if is_number(line.get(key))]
@@ -191,10 +191,10 @@ class History:
         return None
 
     def costs(self) -> dict[str, float]:
-        """Steps, tokens, minutes, FLOPs, and the median share of the best products' speed.
+        """Return steps, tokens, minutes, FLOPs, and the median share of the peak product speed.
 
-        With `planned_minutes`, `peak_memory_bytes` and `planned_peak_memory_bytes` where the run
-        says so: what was expected beside what it came to.
+        `planned_minutes`, `peak_memory_bytes` and `planned_peak_memory_bytes` are included if the
+        run recorded them.
         """
         tokens = float(self.tokens[-1]) if self.train else 0.0
         steps = float(self.seconds[-1]) if self.train else 0.0
@@ -208,10 +208,10 @@ class History:
             "flops": float(np.nansum(flops)),
             "tokens_per_second": tokens / steps if steps else 0.0,
             "peak_share": float(np.median(shares)) if len(shares) else 0.0,
-            **self._beside_plan(),
+            **self._planned_and_actual(),
         }
 
-    def _beside_plan(self) -> dict[str, float]:
+    def _planned_and_actual(self) -> dict[str, float]:
         expected = self.plan.get("expected")
         expected = expected if isinstance(expected, dict) else {}
         seconds, memory = expected.get("seconds"), expected.get("peak_memory_bytes")
@@ -227,7 +227,7 @@ class History:
         return {name: float(value) for name, value in named.items() if is_number(value)}
 
     def passed(self, level: float) -> dict[str, float] | None:
-        """The first evaluation from which on held-out bits per byte were below `level`, if any."""
+        """Return the first evaluation after which held-out bits per byte stayed below `level`."""
         first = None
         for line in reversed(self.evaluations):
             value = line.get("bits_per_byte")
@@ -245,7 +245,7 @@ class History:
         }
 
     def gained(self, pools: Sequence[str]) -> dict[str, Curve]:
-        """DPO's held-out preferences on the way, by `pools`; empty where none were measured."""
+        """Return DPO's held-out preference accuracy during training, by `pools`, if measured."""
         found: dict[str, Curve] = {}
         lines = [line for line in self.evaluations if line.get("heldout_by_source")]
         for pool in pools:
@@ -258,7 +258,7 @@ class History:
         return found
 
     def _at_step(self, step: int, values: Float[np.ndarray, " steps"]) -> float:
-        """The value at the last logged step up to `step`; 0 before the first."""
+        """Return the value at the last logged step up to `step`; 0 before the first."""
         past = int(np.searchsorted(self._steps, step, side="right"))
         return float(values[past - 1]) if past else 0.0
 
@@ -272,17 +272,17 @@ class History:
 
 @lru_cache(maxsize=64)
 def _hashes(path: Path, changed: int) -> frozenset[str]:
-    """The hashes of a file or folder as it was left at that time."""
+    """Return the hashes of a file or folder; `changed` is its modification time."""
     return kept_hashes(path)
 
 
 @cache
-def _tell_once(message: str) -> None:
+def _say_once(message: str) -> None:
     say(message)
 
 
 def lineage(folder: Path) -> list[History]:
-    """The training runs that led to a model, from the first to its own."""
+    """Return the training runs that led to a model, from the first to its own."""
     found: list[History] = []
     at: Path | None = folder
     while at is not None and at not in [one.folder for one in found]:

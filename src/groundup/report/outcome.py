@@ -1,9 +1,9 @@
-"""What an experiment leaves: a folder with the numbers, a table, the plots, and a page to read.
+"""The outcome of an experiment: a folder with the numbers, tables, plots and a page.
 
 result.json     settings, seed, versions, machine, every number, every row
-table.md        the tables alone
+table.md        the tables
 NAME.png, .svg  one plot each
-report.html     all of it on one page that needs nothing but itself
+report.html     everything on one self-contained page
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ class Settings(Protocol):
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
-    """The mean of what several seeds gave, with the least and the greatest of them."""
+    """Return the mean over several seeds, with the smallest and the largest value."""
     return Interval(sum(values) / len(values), min(values), max(values))
 
 
 def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
-    """Refuse, before any work, a folder that holds something else than this experiment.
+    """Check, before any work, that a folder holds nothing but this experiment.
 
-    `pieces` are the names of what one that was stopped may have left, to go on from. Returns
-    whether anything of it is there. Raises `UserError` for a file, another experiment's folder, and
-    files that are not ours.
+    `pieces` are names of files that a stopped experiment may have left to continue from. Returns
+    whether there are any results or pieces. Raises `UserError` for a file, another experiment's
+    folder, and other files.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, but an experiment needs a folder; choose another out")
@@ -87,7 +87,7 @@ def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
     if there is None and {one.name for one in folder.iterdir()} <= set(pieces):
         return True
     if isinstance(there, str):
-        there = there.replace("isation", "ization")  # as earlier releases spelled it
+        there = there.replace("isation", "ization")  # the spelling of earlier releases
     if there is None:
         raise UserError(
             f"{folder} already holds other files and no result of an experiment; "
@@ -101,9 +101,9 @@ def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
 
 
 def begin(folder: Path, name: str) -> None:
-    """Say in `folder`, a run of this experiment alone, that its outcome will be written there.
+    """Record in `folder`, a run of this experiment, that its outcome will be written there.
 
-    Said again, the experiment was stopped and goes on: what it took in all is not known.
+    A second call means that the experiment was stopped and resumed, so its total time is unknown.
     """
     resumed = (folder / RESULT).exists()
     write_json(folder / RESULT, {**_previous(folder), "experiment": name, "resumed": resumed})
@@ -116,9 +116,9 @@ def experiment(
     make: Callable[[], None],
     parents: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Let `make` write the outcome, unless it is there; an experiment that was stopped goes on.
+    """Call `make` to write the outcome unless it is finished; a stopped experiment is resumed.
 
-    Raises `UserError` for a folder of something else, or of other settings.
+    Raises `UserError` for a folder of something else, or with other settings.
     """
     with Run.open(out, name, config, parents) as run:
         if run.finished:
@@ -132,10 +132,10 @@ def experiment(
 def begun_threads(
     out: Path, threads: int | None, runs: Iterable[Path], *, finished: bool
 ) -> int | None:
-    """The threads to go on with: those that the first of the experiment's `runs` was trained with.
+    """Return the threads to continue with: those of the first of the experiment's `runs`.
 
-    Others may be asked for where all is `finished` and nothing is left to compute. Raises
-    `UserError` where it is not.
+    Other `threads` are allowed if everything is `finished` and nothing is left to compute; else
+    raises `UserError`.
     """
     there = next((run for run in runs if is_kept(run / "run.json")), None)
     if there is None:
@@ -166,11 +166,11 @@ def write(
 ) -> Path:
     """Write the outcome into `config.out`, replacing an earlier one of the same experiment.
 
-    `remarks` are the findings in words, `claims` what was tested, `data` every number behind the
-    tables and plots, `texts` samples by the name of their model, and `seconds` what the experiment
-    took, None where a part of it was not seen. `planned_by_clock` says that the machine's speed
-    decided how long models were trained. Prints the tables. Raises `UserError` as `check_folder`
-    does, with the same `pieces`.
+    `remarks` are the findings in words, `claims` the tested claims, `data` every number behind the
+    tables and plots, `texts` samples by model name, and `seconds` the duration of the experiment,
+    None if a part was not timed. `planned_by_clock` says that the machine's speed decided how long
+    models were trained. Prints the tables. Raises `UserError` like `check_folder`, with the same
+    `pieces`.
     """
     check_folder(config.out, name, pieces)
     images = {
@@ -197,7 +197,7 @@ def write(
         "texts": dict(texts or {}),
         "data": _finite(data),
     }
-    # The result first, so that a folder which was not finished is known as this experiment's.
+    # The result comes first, so that an unfinished folder is recognized as this experiment's.
     stale = _written(config.out)
     with folder_aside(config.out, first=RESULT, replaces=stale) as aside:
         write_json(aside / RESULT, content)
@@ -219,7 +219,7 @@ def outcome_page(
     plots: Sequence[Plot],
     claims: Sequence[Claim] = (),
 ) -> Page:
-    """The page of an experiment: what was found, the tables, the plots, and how to do it again."""
+    """Return the page of an experiment: findings, tables, plots, and how to reproduce it."""
     config, name = content["config"], content["experiment"]
     opening: list[Block] = []
     if config.get("quick"):
@@ -229,7 +229,7 @@ def outcome_page(
         opening.append(Box("", content["remarks"]))
     sections = [Section(one.title, f"table-{n}", [one]) for n, one in enumerate(tables, start=1)]
     if claims:
-        # A claim that something predicts worse holds for no better model.
+        # A claim may state that something is worse, so its result is not "better" or "worse".
         tested = claims_by_mark(claims, {"yes": "Holds", "no": "Does not hold"})
         sections.append(Section("What was tested", "claims", tested))
     if plots:
@@ -247,13 +247,13 @@ def outcome_page(
         f"{took(content['seconds'])}; {content['created']}",
     ]
     same = "All numbers are in `result.json`. " + (
-        "The machine's speed decided for how many steps models were trained, so that the same "
-        "settings give other numbers another time."
+        "The machine's speed decided for how many steps models were trained, so the same settings "
+        "give different numbers each time."
         if content["planned_by_clock"]
         else "The same settings with the same versions on the same kind of machine give the same "
-        "numbers, times apart."
+        "numbers, except times."
     )
-    again = Section("How to make it again", "again", [Listing("\n".join(lines)), Note(same)])
+    again = Section("How to reproduce it", "again", [Listing("\n".join(lines)), Note(same)])
     return Page(
         title=f"groundup experiment: {name}",
         heading=name.replace("-", " ").capitalize(),
@@ -264,7 +264,7 @@ def outcome_page(
 
 
 def _whole_seconds(config: Settings, seconds: float | None) -> float | None:
-    """What all of it took, where one start saw that: this one, or one that is shown again."""
+    """Return the total duration if a single start measured it: this one or an earlier one."""
     before = _previous(config.out)
     if seconds is None and before.get("config") == config.model_dump(mode="json"):
         found = before.get("seconds")
@@ -273,7 +273,7 @@ def _whole_seconds(config: Settings, seconds: float | None) -> float | None:
 
 
 def took(seconds: float | None) -> str:
-    """What an experiment took, in words."""
+    """Describe the duration of an experiment."""
     return "in more than one start" if seconds is None else f"{seconds:.0f} seconds"
 
 
@@ -285,14 +285,14 @@ def _previous(folder: Path) -> dict[str, Any]:
 
 
 def _written(folder: Path) -> list[str]:
-    """The plots that an earlier run wrote here; what a person put beside them is nobody's."""
+    """Return the plots that an earlier run wrote here; other files are left alone."""
     files = _previous(folder).get("files")
     names = [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
     return [name for name in names if re.fullmatch(r"[\w-]+\.(png|svg)", name)]
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no inf and no nan: what diverged becomes null."""
+    """Replace inf and nan, which JSON does not have, by null."""
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

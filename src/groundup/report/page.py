@@ -1,8 +1,8 @@
-"""A page as data, and the one way to write it: sections of blocks, whole in one HTML file.
+"""Pages as data: sections of blocks, rendered to one self-contained HTML file.
 
-Whoever measures says what stands on its page, in these words, and nothing of HTML. A page needs
-nothing but itself: plots are inside, fonts are the reader's own, and whatever a model or a data set
-says stands there as text, never as markup. In prose, `code` and **bold** are set as such.
+Modules that measure describe their pages with these classes and contain no HTML. A page needs no
+other file: plots are embedded and fonts are the reader's. Text from a model or a data set is shown
+as text, never as markup. In prose, `code` and **bold** are rendered as such.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ PAGE = "report.html"
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph in small letters."""
+    """A paragraph in small print."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Box:
-    """What is to be seen first: a sentence, and points."""
+    """A highlighted box: a sentence and a list of points."""
 
     text: str
     points: Sequence[str] = ()
@@ -53,28 +53,28 @@ class Heading:
 
 @dataclass(frozen=True)
 class Claims:
-    """Claims with how their tests came out."""
+    """Claims with their test results."""
 
     claims: Sequence[Claim]
 
 
 @dataclass(frozen=True)
 class Plots:
-    """Plots side by side, as far as they fit."""
+    """Plots, side by side where they fit."""
 
     plots: Sequence[Plot]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Text whose lines are kept, as commands are."""
+    """Preformatted text, such as commands."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks behind a line that unfolds them."""
+    """Collapsed blocks under a title."""
 
     title: str
     blocks: Sequence[Block]
@@ -82,7 +82,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Headline:
-    """One large number, a word on it that a test stands behind, and its course over models."""
+    """One large number, a tested verdict on it, and its values over the models."""
 
     title: str
     value: str
@@ -104,9 +104,9 @@ class Headlines:
 
 @dataclass(frozen=True)
 class Answer:
-    """What somebody says to a prompt; with a reason to fold it away behind its beginning.
+    """An answer to a prompt; `folded` is the reason to collapse it behind its beginning.
 
-    `drawn` is a second answer, set paler.
+    `drawn` is a second, sampled answer, shown paler.
     """
 
     who: str
@@ -116,7 +116,7 @@ class Answer:
 
     @property
     def beginning(self) -> str:
-        """The first words, for the line that unfolds."""
+        """The first words, for the collapsed line."""
         if len(self.text) <= 70:
             return self.text
         return self.text[:70].rsplit(" ", 1)[0] + " …"
@@ -132,7 +132,7 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Bar:
-    """A line of a bar chart: its count, and the shares of the longest bar, one of them hatched."""
+    """A bar of a bar chart: its count, and its plain and hatched parts relative to the longest."""
 
     title: str
     count: int
@@ -142,14 +142,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar chart whose lines are rows of text."""
+    """A bar chart with a row of text for each bar."""
 
     bars: Sequence[Bar]
 
 
 @dataclass(frozen=True)
 class Span:
-    """A token as it is shown: its text, its kind in letters of the style sheet, and its ids."""
+    """A displayed token: its text, its kind as a CSS class, and its ids."""
 
     text: str
     kind: str
@@ -158,21 +158,21 @@ class Span:
 
 @dataclass(frozen=True)
 class Spans:
-    """Tokens one after another; a string between them is a remark on a line of its own."""
+    """A sequence of tokens; a string between them is a remark on a separate line."""
 
     spans: Sequence[Span | str]
 
 
 @dataclass(frozen=True)
 class Links:
-    """Where to go from here, side by side: words, and the address that they lead to."""
+    """Links, side by side: a text and an address each."""
 
     links: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Live:
-    """A page that a server makes anew: the address of `live.js`, which looks again."""
+    """Settings of a page that refreshes itself: the address of `live.js`, and the interval."""
 
     script: str
     seconds: float
@@ -180,13 +180,13 @@ class Live:
 
 _Text: TypeAlias = str | Note | Box | Heading | Listing | Claims | Links
 _Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans | Form | Ballot
-# As text, for a fold holds blocks itself.
+# A string, because a fold contains blocks itself.
 Block: TypeAlias = "_Text | _Shown | Plots | Fold"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page under a heading, with the anchor by which the contents lead to it."""
+    """A section of a page with its heading, and the anchor for the table of contents."""
 
     title: str
     anchor: str
@@ -195,10 +195,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page: what a browser calls it, its heading and lead, an opening, and its sections.
+    """A page: its browser title, heading, lead, opening and sections.
 
-    `generator` is by which a page of ours is known again. One that is `live` may change while it is
-    looked at.
+    `generator` identifies pages of ours. A `live` page may change while it is open.
     """
 
     title: str
@@ -210,16 +209,16 @@ class Page:
     generator: str = "groundup"
     live: Live | None = None
     script: str = ""
-    """The address of a script that makes it more handy, such as that of `ballot_script`."""
+    """The address of an additional script, such as that of `ballot_script`."""
 
 
 def live_script() -> str:
-    """What a live page looks again with."""
+    """Return the script that refreshes a live page."""
     return (Path(__file__).parent / "live.js").read_text(encoding="utf-8")
 
 
 def ballot_script() -> str:
-    """What presses the buttons of a ballot by keys."""
+    """Return the script that presses the buttons of a ballot by keys."""
     return (Path(__file__).parent / "ballot.js").read_text(encoding="utf-8")
 
 
@@ -232,14 +231,14 @@ def written(
     opening: Sequence[Block] = (),
     contents: bool = False,
 ) -> Page:
-    """A page from its prose, in which `{name}` is one of the `values`, as in `str.format`.
+    """Return a page from its prose, in which `{name}` is one of the `values`, as in `str.format`.
 
-        # heading                       and in the next line the lead
+        # heading                       followed by the lead on the next line
         ## title {#anchor}              a section; ### is a heading within one
         [name]                          the `blocks` of that name
         > text, ! text, text            a note, a box, a paragraph
 
-    A section, or what stands under a heading, is left out where its first named blocks are none.
+    A section, or the part under a heading, is left out if its first named blocks are empty.
     """
     top, *parts = re.split(r"^## ", text, flags=re.MULTILINE)
     heading, lead = top.removeprefix("# ").strip().split("\n", 1)
@@ -265,7 +264,7 @@ WORSE_AND_BETTER: Mapping[Mark, str] = {"no": "Worse", "yes": "Better"}
 def claims_by_mark(
     tested: Sequence[Claim], titles: Mapping[Mark, str] = WORSE_AND_BETTER
 ) -> list[Block]:
-    """The claims under the titles of their marks and, folded away, what cannot be told; or none."""
+    """Return the claims under the titles of their marks, with undecided ones collapsed."""
     blocks = list[Block]()
     for mark, title in titles.items():
         some = [one for one in tested if one.mark == mark]
@@ -281,7 +280,7 @@ def claims_by_mark(
 def _blocks(
     text: str, blocks: Mapping[str, Sequence[Block]], values: Mapping[str, object]
 ) -> list[Block] | None:
-    """What a piece of prose stands for; None where its first named blocks are none."""
+    """Return the blocks of a part of the prose; None if its first named blocks are empty."""
     found: list[Block] = []
     is_first = True
     for line in filter(None, text.split("\n")):
@@ -300,7 +299,7 @@ def _blocks(
 
 
 def html(page: Page) -> str:
-    """The page as one file; what is no text of ours is escaped."""
+    """Render the page as one HTML file; all text is escaped."""
     return _environment().get_template("page.html.jinja").render(page=page)
 
 
@@ -321,25 +320,25 @@ def _environment() -> jinja2.Environment:
 
 
 def drawn_html(template: str, data: object, **values: object) -> str:
-    """A page that JavaScript draws from `data`, which stands in it as JSON; whole in itself.
+    """Return a self-contained page that JavaScript draws from `data`, embedded as JSON.
 
-    `template` is a file of this folder; nothing of a text is in the page but as text.
+    `template` is a file in this folder.
     """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # No text can end the script's element, nor begin a comment.
+    # Escaped, so that no text can end the script element or start a comment.
     text = text.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
     return _environment().get_template(template).render(data=Markup(text), **values)
 
 
 def prose(text: str) -> Markup:
-    """Text with `code` and **bold**, and nothing else of it as markup."""
+    """Render `code` and **bold**, and escape everything else."""
     shown = str(escape(text))
     shown = re.sub(r"`([^`]+)`", r"<code>\1</code>", shown)
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", shown))
 
 
 def _unbroken(title: str) -> str:
-    """The title with the arrow at its end, which says what is better, kept on its last line."""
+    """Join a trailing arrow, which shows the better direction, to the title's last word."""
     return re.sub(r" (?=[↑↓]$)", "\N{NO-BREAK SPACE}", title)
 
 
@@ -349,14 +348,11 @@ def _picture(plot: Plot) -> str:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write a page; a reader sees the old one or the whole new one.
-
-    What UTF-8 cannot hold, as half of a surrogate pair, becomes '?'.
-    """
+    """Write a page atomically. Characters that UTF-8 cannot encode become '?'."""
     write_bytes(path, html(page).encode("utf-8", errors="replace"))
 
 
 def is_made_by(path: Path, generator: str) -> bool:
-    """Whether a file is a page of this command."""
+    """Whether a file is a page written by this generator."""
     with open(path, "rb") as file:
         return f'<meta name="generator" content="{generator}">'.encode() in file.read(4096)

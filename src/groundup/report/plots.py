@@ -1,6 +1,6 @@
-"""Plots in one look, drawn for what was measured: the figures of every page and experiment.
+"""The plots of all pages and experiments, in a common style.
 
-As SVG their text is drawn as shapes, so that they look alike everywhere.
+In SVG their text is drawn as shapes, so they look the same everywhere.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from groundup.report.history import Curve, History
 from groundup.report.table import short_number
 from groundup.runs.console import three_digits
 
-# Colors that the color-blind can tell apart too (Okabe and Ito 2008).
+# Colors that are distinguishable with color blindness (Okabe and Ito 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# Beside each color, so that series are told apart in black and white too, and more than colors.
+# Used with the colors, to distinguish series in black and white, and more series than colors.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p", ">", "h", "*")
 _LINES: tuple[Any, ...] = (
     "-",
@@ -38,20 +38,20 @@ _LINES: tuple[Any, ...] = (
     (0, (9, 2)),
     (0, (3, 2)),
 )
-# Of what is there to be beaten, in grey.
+# Markers of baselines, which are grey.
 _BASE_MARKERS = ("x", "1", "2", "+")
 GREY = "#777777"
 _INK = "#222222"
 BASELINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
-"""How a line to beat is drawn: chance, or what needs no learning."""
+"""The style of a baseline, such as chance."""
 _HEIGHT = 3.5
-# Letters of a title or a label that fit beside each other into a figure of this page's width.
+# Characters of a title or a label that fit into a figure of the page's width.
 _LETTERS = 52
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one series of a figure is drawn; each part is an argument of matplotlib's `plot`."""
+    """The style of one series; each part is an argument of matplotlib's `plot`."""
 
     color: str
     marker: str
@@ -68,16 +68,15 @@ class Look:
 
     @property
     def marks(self) -> dict[str, Any]:
-        # White is the ground: a dark page turns it too.
+        # White is the background, which a dark page inverts.
         face = "white" if self.hollow else self.color
         return {"color": self.color, "marker": self.marker, "markerfacecolor": face}
 
 
 def look(place: int) -> Look:
-    """The look of the series at `place`: no two of the first 24 have the same.
+    """Return the look of series number `place`; the first 24 are all different.
 
-    Where colors begin again, marks are hollow and dashes are another color's; then the marks are
-    others.
+    When colors repeat, markers are hollow and line styles change; then the markers change.
     """
     turn, number = divmod(place, len(COLORS))
     marker = _MARKERS[(turn // 2 * len(COLORS) + number) % len(_MARKERS)]
@@ -85,14 +84,14 @@ def look(place: int) -> Look:
 
 
 def looks(*names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, by its first place among all of them."""
+    """Return a look for each name, by its first position among all names."""
     return {name: look(place) for place, name in enumerate(dict.fromkeys(chain(*names)))}
 
 
 def panels(
     rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = _HEIGHT
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of `width` by `height` inches, and its axes by row and column."""
+    """Return a figure of `width` by `height` inches, and its axes by row and column."""
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
@@ -100,7 +99,7 @@ def panels(
 
 
 def titled(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
-    """A figure of one panel with a title; `height` in inches."""
+    """Return a figure of one panel with a title; `height` in inches."""
     figure, [[axes]] = panels(height=height)
     with rc_context(STYLE):
         axes.set_title(_wrapped(_as_text(title)))
@@ -108,7 +107,7 @@ def titled(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
 
 
 def frame_of_picture(axes: Axes) -> None:
-    """Leave nothing of the axes but the frame, for what is looked at and not read off."""
+    """Show only the frame of the axes, for pictures without scales."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
@@ -117,23 +116,23 @@ def frame_of_picture(axes: Axes) -> None:
 
 
 def model_colors(*names: Iterable[str]) -> dict[str, str]:
-    """A color for each name, by its first place among all of them."""
+    """Return a color for each name, by its first position among all names."""
     return {name: one.color for name, one in looks(*names).items()}
 
 
 def legend(
     figure: Figure, series: Mapping[str, Any] = {}, *, most: int = 3, size: int = 10
 ) -> None:
-    """What each series is, below the figure, in as many columns as fit, `most` at most.
+    """Add a legend below the figure, in as many columns as fit, at most `most`.
 
-    `series` are what is drawn, by its labels; by default all that has a label, each label once.
+    `series` are the artists by label; by default all artists with a label, each label once.
     """
     found = dict(series)
     if not series:
         for axes in figure.axes:
             handles, labels = axes.get_legend_handles_labels()
             found = dict(zip(labels, handles, strict=True)) | found
-    # A letter is narrower in a smaller size, and a wider figure has room for more.
+    # Smaller letters are narrower, and a wider figure has room for more.
     letters = int(_LETTERS * figure.get_figwidth() / WIDTH * 10 / size)
     names = [_wrapped(name, letters) for name in found]
     for columns in range(min(most, len(found)), 0, -1):
@@ -147,30 +146,30 @@ def legend(
         )
         extent = drawn.get_window_extent()
         if columns == 1 or extent.width <= figure.bbox.width:
-            # Two lines and a half have room; what is more takes none from what is drawn.
+            # Two and a half lines fit; a taller legend makes the figure taller.
             more = extent.height / figure.dpi - 2.5 * 1.5 * size / 72
             figure.set_figheight(figure.get_figheight() + max(0.0, more))
             return
         drawn.remove()
 
 
-# The figures of several pages. Where a figure has several models, `models` are those of its page:
-# a model has the same color in all figures.
+# Figures that several pages use. `models` are the models of the page, so that a model has the same
+# color in all figures.
 
 
 def heldout_plot(
     title: str, curve: Curve, levels: Mapping[str, float], color: str = COLORS[0]
 ) -> Plot:
-    """What was measured on held-out material over the tokens read, with levels to beat.
+    """Plot a held-out measure over the tokens read, with reference levels.
 
-    A start far above all that follows is left out, and the caption says so.
+    A start far above all later values is cut off, and the caption says so.
     """
     figure, axes = titled(title)
     axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4)
-    # A curve that begins above the lines comes down to them at the right.
+    # A curve that starts above the lines reaches them at the right.
     at_left = bool(levels) and curve.values[0] > max(levels.values())
     for number, (name, level) in enumerate(sorted(levels.items(), key=lambda one: -one[1])):
-        # The highest line has its name above it and the others below, since two often lie close.
+        # The highest line has its label above and the others below, since two are often close.
         above = number == 0
         axes.axhline(level, **BASELINE)
         axes.annotate(
@@ -186,14 +185,14 @@ def heldout_plot(
     remark = ""
     values, late = _finite(curve.values), _finite(curve.values[len(curve.values) // 4 :])
     if shown := [*values.tolist(), *levels.values()]:
-        # The first evaluation of a long run would squeeze all that follows into a corner.
+        # The first evaluation of a long run would compress all later ones into a corner.
         lowest, highest = min(shown), max([*late.tolist(), *levels.values()], default=max(shown))
         room = max(0.02, 0.15 * (highest - lowest))
         top = max(highest + room, min(float(values.max(initial=-np.inf)) + room, 2 * highest))
         axes.set_ylim(lowest - room, top)
         within = np.flatnonzero(curve.values <= top)
         if len(within) and (enters := within[0]) and np.isfinite(curve.values[enters - 1]):
-            # The frame begins where the line comes down into it; on this axis it is straight.
+            # The frame starts where the line enters it, interpolated linearly on this axis.
             ends = [enters, enters - 1]
             at = np.interp(top, curve.values[ends], np.log(curve.tokens[ends]))
             axes.set_xlim(left=float(np.exp(at)))
@@ -210,7 +209,7 @@ def _above(curve: Curve) -> str:
 
 
 def gained_plot(title: str, curves: Mapping[str, Curve], color: str = COLORS[0]) -> Plot:
-    """In how many held-out pairs the better answer has gained on the worse one, by two pools."""
+    """Plot the share of held-out pairs whose better answer gained on the worse, by two pools."""
     figure, axes = titled(title)
     for style, (name, curve) in zip(("o-", "s--"), curves.items(), strict=False):
         axes.plot(
@@ -233,29 +232,29 @@ def loss_plot(
     remark: str = "",
     unit: str = "",
 ) -> Plot:
-    """Training loss step by step, smoothed, and the held-out one where it has the same unit.
+    """Plot the training loss, smoothed, and the held-out loss if it has the same unit.
 
-    `remark` is a sentence that ends the caption. A start far above all that follows is left out,
+    `remark` is a sentence that ends the caption. A start far above all later values is cut off,
     and the caption says so.
     """
     figure, axes = titled(title)
     smooth = smoothed(loss.values)
     axes.plot(loss.tokens, loss.values, color=color, alpha=0.22, linewidth=0.8)
-    # A single point is no line, and would not be seen.
+    # A single point makes no line and would be invisible.
     dot, name = ("o", "training") if len(smooth) == 1 else ("", "training, smoothed")
     axes.plot(loss.tokens, smooth, color=color, marker=dot, label=name)
     if heldout is not None:
-        # A logarithmic axis has no 0: what was measured before training stands at its left end.
+        # A logarithmic axis has no 0: an evaluation before training is placed at its left end.
         at = np.maximum(heldout.tokens, loss.tokens[0])
         axes.plot(at, heldout.values, "o", color=_INK, markersize=5, label=heldout.name)
     above = ""
-    # The first few steps are a cliff; the story is what comes after them.
+    # The loss falls steeply in the first few steps, which are cut off to show the later ones.
     if len(_finite(loss.values)):
         low, high = _limits(loss.values, heldout)
         axes.set_ylim(low, high)
         within = np.flatnonzero(smooth <= high)
         if len(within) and (enters := within[0]) and (heldout is None or heldout.tokens[0] > 0):
-            # The frame begins where the line comes down into it, and not with an empty half.
+            # The frame starts where the line enters it, without an empty part.
             axes.set_xlim(left=loss.tokens[enters - 1])
             above = _above(loss)
     log_x(axes, "training tokens")
@@ -266,7 +265,7 @@ def loss_plot(
     return Plot(_name(title), caption, figure)
 
 
-# What the loss of predicting tokens is in; that of preferences is over pairs.
+# The unit of the token prediction loss; the preference loss is per pair.
 _NATS = "nats per token"
 
 
@@ -279,19 +278,19 @@ def history_plots(
     pools: Mapping[str, str] = {},
     whole: bool = False,
 ) -> list[Plot]:
-    """What a run measured while it trained: held-out text, training loss, preferences.
+    """Plot a run's measurements during training: held-out text, training loss, preferences.
 
-    `levels` of held-out text are to be beaten, and `pools` of preferences have names to show. The
-    `whole` shows whatever was measured on held-out material, which is not told elsewhere then.
+    `levels` are reference levels for held-out text, and `pools` maps preference pools to their
+    names. With `whole`, all held-out measures are shown, for pages that show them nowhere else.
     """
     drawn = []
     heldout = history.heldout(own=whole)
-    # Only fine-tuning on nothing but answers measures the very loss that it trains on.
+    # The held-out loss is the training loss only if fine-tuning trains on answers alone.
     weighted = history.setting("prompt_weight") or 0
     comparable = heldout if history.measure == "heldout_loss" and not weighted else None
     reads_text = history.measure == "bits_per_byte"
     if heldout is not None and (reads_text or (whole and comparable is None)):
-        # A logarithmic axis has no 0, where a run measures what it begins from.
+        # A logarithmic axis has no 0, where a run evaluates its initial model.
         first = max(1.0, float(history.tokens[0]))
         curve = replace(heldout, tokens=np.maximum(heldout.tokens, first))
         title = f"{name}: held-out text" if reads_text else f"{name}: held out"
@@ -307,7 +306,7 @@ def history_plots(
 
 
 def rate_plot(rates: Mapping[str, Curve], models: Iterable[str] = ()) -> Plot:
-    """Learning rates over each stage's own course."""
+    """Plot learning rates over the progress of each stage."""
     figure, axes = titled("Learning rate of the matrices")
     drawn = looks(models, rates)
     for name, curve in rates.items():
@@ -328,10 +327,9 @@ def interval_plot(
     models: Iterable[str] = (),
     baselines: Collection[str] = (),
 ) -> Plot:
-    """Estimates with their 95 % intervals, source by source, one look a model.
+    """Plot estimates with their 95 % intervals by source, one look per model.
 
-    A `share` is shown in percent, with what guessing reaches where that is known. Rows that are
-    `baselines` are grey.
+    A `share` is shown in percent, with chance levels where known. `baselines` are grey.
     """
     drawn = looks(models, (name for name in rows if name not in baselines))
     for marker, name in zip(cycle(_BASE_MARKERS), baselines, strict=False):
@@ -368,10 +366,10 @@ def interval_plot(
 def calibration_plot(
     title: str, curves: Mapping[str, Sequence[ReliabilityBin]], models: Iterable[str] = ()
 ) -> Plot:
-    """How often choices were right over how sure the model was, one color a model."""
+    """Plot the accuracy of choices over the model's confidence, one color per model."""
     figure, axes = titled(title)
     drawn = looks(models, curves)
-    # Each choice is the likeliest option, so that confidence does not come near 0.
+    # Each choice is the most likely option, so confidence is never near 0.
     left = min(one.confidence for curve in curves.values() for one in curve)
     axes.plot([left, 1], [left, 1], ":", color=GREY, label="perfectly calibrated")
     for name, curve in curves.items():
@@ -391,9 +389,9 @@ def leaning_plot(
     measured: Mapping[str, Mapping[str, float]],
     models: Iterable[str] = (),
 ) -> Plot:
-    """What each subject was given and what each model has of it, one color a model."""
+    """Plot the planted and the measured value of each subject, one color per model."""
     drawn = looks(models, measured)
-    # By what was planted and then by the first model, so that change is seen at a glance.
+    # Sorted by the planted value and then by the first model, which makes changes visible.
     first = next(iter(measured.values()))
     subjects = sorted(planted, key=lambda subject: (planted[subject], first[subject]))
     at = np.arange(len(subjects))
@@ -426,10 +424,10 @@ def trade_plot(
     start: str,
     points: Mapping[str, tuple[Estimate, Estimate] | None],
 ) -> Plot:
-    """What was paid to the right and what was gained upwards, with 95 % intervals, from `start`.
+    """Plot the price (to the right) and gain (upwards) from `start`, with 95 % intervals.
 
-    A point is a price and a gain that is less where more was gained: its interval is upside down.
-    None takes a color and is not drawn.
+    A point is a price and a change where lower is better, which is drawn upside down. None takes a
+    color and is not drawn.
     """
     figure, axes = titled(title)
     axes.axhline(0, color=GREY, linestyle=":", linewidth=1)
@@ -462,11 +460,11 @@ def triangle_plot(
     before: tuple[str, Mapping[str, Estimate | None]] | None = None,
     colors: Mapping[str, str] = {},
 ) -> Plot:
-    """Shares from 0 (the middle) to 1 (the corners), with 95 % intervals along the spokes.
+    """Plot shares from 0 (the center) to 1 (the corners), with 95 % intervals along the spokes.
 
-    A corner is None where nothing was measured: then there is no surface. `before` is the name of
-    another model and its shares, drawn as an outline. `colors` are those of models by name; the
-    title is the model's.
+    A corner is None if it was not measured; then no surface is drawn. `before` is the name of
+    another model with its shares, drawn as an outline. `colors` has the models' colors by name; the
+    title is the model's name.
     """
     color = colors.get(title, COLORS[0])
     figure, axes = titled("", height=4.2 if before else 3.9)
@@ -502,18 +500,18 @@ def triangle_plot(
 def _corner(
     axes: Axes, name: str, spoke: Float[np.ndarray, "2"], found: Estimate | None, color: str
 ) -> None:
-    """The interval on a spoke, and at its end what it is called and how much there is of it."""
-    said = f"{name}\nnot measured"
+    """Draw the interval on a spoke, with its name and value at the end."""
+    label = f"{name}\nnot measured"
     if found is not None:
         ends = np.array([found.low * spoke, found.high * spoke])
         axes.plot(*ends.T, color=color, linewidth=5, alpha=0.75, solid_capstyle="butt")
         axes.plot(*(found.estimate * spoke), "o", color=color, markersize=6)
         low, high = 100 * found.low, 100 * found.high
-        said = f"{name}  {100 * found.estimate:.0f} %\n{low:.0f} to {high:.0f}"
+        label = f"{name}  {100 * found.estimate:.0f} %\n{low:.0f} to {high:.0f}"
     above = spoke[1] > 0
     axes.annotate(
-        said,
-        # Nearer to the middle, so that names of the lower corners stand within the figure.
+        label,
+        # Closer to the center, so that labels of the lower corners are inside the figure.
         (float(0.8 * spoke[0]), float(spoke[1])),
         xytext=(0, 8 if above else -8),
         textcoords="offset points",
@@ -533,7 +531,7 @@ def _surface(
     linestyle: str = "-",
     alpha: float = 0.0,
 ) -> None:
-    """The triangle of a model, where all of its corners were measured."""
+    """Draw the triangle of a model if all of its corners were measured."""
     found = [values.get(name) for name in spokes]
     if any(one is None for one in found):
         return
@@ -551,7 +549,7 @@ def _surface(
 
 
 def learning_plot(title: str, runs: Mapping[str, tuple[Curve, Curve | None] | None]) -> Plot:
-    """Training loss, smoothed, and held-out loss of all runs over the tokens read."""
+    """Plot the smoothed training loss and the held-out loss of all runs over the tokens read."""
     figure, axes = titled(title)
     for number, (name, curves) in enumerate(runs.items(), start=1):
         if curves is None:
@@ -572,20 +570,20 @@ def learning_plot(title: str, runs: Mapping[str, tuple[Curve, Curve | None] | No
 
 
 def _as_text(name: str) -> str:
-    """A name for matplotlib: no formula between dollars, and no `_` that legends leave out."""
+    """Escape a name for matplotlib: `$` starts a formula, and legends omit names like `_x`."""
     shown = name.replace("$", r"\$")
     return f"\u200b{shown}" if shown.startswith("_") else shown
 
 
 def _wrapped(name: str, letters: int = _LETTERS) -> str:
-    """A name in lines of so many letters; where one is broken within a word, `in_words` knows."""
+    """Wrap a name; breaks within a word are marked so that `in_words` can undo them."""
     lines = wrap(name, letters, drop_whitespace=False)
     broken = (line.rstrip() if line.endswith(" ") else f"{line}\u200b" for line in lines[:-1])
     return "\n".join([*broken, *lines[-1:]])
 
 
 def _name(title: str) -> str:
-    """A title as the name of a file."""
+    """Return a title as a file name."""
     return "-".join(re.findall(r"[a-z0-9]+", title.lower()))
 
 
@@ -598,10 +596,10 @@ def _mark_chance(axes: Axes, sources: Sequence[str], row: BySource) -> None:
 
 
 def log_x(axes: Axes, label: str) -> None:
-    """A logarithmic x-axis with a few short numbers at its ticks."""
+    """Make the x-axis logarithmic, with a few short numbers at its ticks."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    # As many as have room for such a number beside each other.
+    # As many ticks as fit with their numbers.
     subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0, 3.0) if high < 5000 * low else (1.0,)
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
@@ -610,13 +608,13 @@ def log_x(axes: Axes, label: str) -> None:
 
 
 def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
-    """Mean of the steps around each: a 25th of the run, 11 at least, fewer towards both ends.
+    """Moving average over a 25th of the run, at least 11 steps, fewer towards both ends.
 
     It has a gap where a value is not finite.
     """
     steps, finite = np.arange(len(values)), np.isfinite(values)
-    # As many before as after, so that no line lags; at the steep start half of what there is. At
-    # the flat end those before stay, or the line would end in a hook to the last step's noise.
+    # The window is centered, so that the line does not lag. At the steep start it has half of the
+    # steps so far. At the flat end it keeps the steps before, which averages the last step's noise.
     half = np.minimum(max(5, len(values) // 50), (steps + 1) // 2)
     first, end = steps - half, np.minimum(steps + half + 1, len(values))
     total = np.append(0.0, np.cumsum(np.where(finite, values, 0.0)))
@@ -629,7 +627,7 @@ def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]
 
 
 def _finite(values: Float[np.ndarray, " some"]) -> Float[np.ndarray, " fewer"]:
-    """The values that can be drawn: a diverged model has infinite losses."""
+    """Return the finite values: a diverged model has infinite losses."""
     kept: Float[np.ndarray, " fewer"] = values[np.isfinite(values)]
     return kept
 
@@ -638,13 +636,14 @@ def _limits(values: Float[np.ndarray, " steps"], heldout: Curve | None) -> tuple
     shown = _finite(values[len(values) // 50 :])
     shown = shown if len(shown) else _finite(values)
     low, high = np.quantile(shown, [0.002, 0.998])
-    if values[0] < high + (high - low) / 2:  # then it is no cliff
+    if values[0] < high + (high - low) / 2:  # the start is not steep
         high = max(high, values[0])
     if heldout is not None:
-        # Before the first step it is what fine-tuning began from; the first on the way is a cliff.
+        # An evaluation before the first step is fine-tuning's starting point and included; a first
+        # one during training is far above and is not.
         late = heldout.values[int(heldout.tokens[0] > 0) :]
         low = min(low, _finite(heldout.values).min(initial=np.inf))
         high = max(high, _finite(late).max(initial=0))
-    # All the same, such as a single step, is shown with a few percent of it around it.
+    # Equal values, such as a single step, are shown with a few percent of margin.
     room = 0.05 * (high - low or abs(high)) + 1e-3
     return float(low - room), float(high + room)

@@ -1,7 +1,7 @@
-"""Tables as data: rows of cells, shown alike on a page, at the terminal and in Markdown.
+"""Tables as data: rows of cells, rendered on pages, in the terminal and in Markdown.
 
-Rows are what was measured and columns the models, so that a table stays narrow where there are many
-sources, and a new measure is one more row.
+Rows are measures and columns are models, so that a table with many sources stays narrow and a new
+measure is one more row.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from groundup.report.estimate import BySource, Estimate
 from groundup.runs.console import three_digits
 
 Mark = Literal["", "yes", "no", "open"]
-"""How a test came out: for the better, for the worse, or open where the data does not tell."""
+"""The result of a test: better, worse, or open if the data does not decide."""
 DASH = "–"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, a note in small letters such as its interval, and a change against something.
+    """A value, a note in small print such as its interval, and a change from something else.
 
-    `mark` is of the change or, without one, of the value. The value leads to `href`, and a `share`
-    from 0 to 1 is drawn as a bar below it.
+    `mark` belongs to the change or, without one, to the value. The value links to `href`, and a
+    `share` from 0 to 1 is drawn as a bar below it.
     """
 
     value: str
@@ -37,7 +37,7 @@ class Cell:
 
     @staticmethod
     def of(text: str) -> Cell:
-        """A cell from text whose second line is the note."""
+        """Return a cell from text whose second line is the note."""
         value, _, note = text.partition("\n")
         return Cell(value, note)
 
@@ -48,10 +48,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured, with a cell for each column; None is shown as a dash.
+    """A measure with a cell for each column; None is shown as a dash.
 
-    `base` marks what was not learned, or is there to be beaten. The title leads to `href`, and
-    stands further in the deeper the row is below those before it.
+    `base` marks a baseline. The title links to `href` and is indented by `depth`.
     """
 
     title: str
@@ -71,7 +70,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column; `base` as in rows, `words` where cells are text and no numbers."""
+    """The head of a column; `base` marks a baseline, `words` a column of text, not numbers."""
 
     title: str
     note: str = ""
@@ -81,9 +80,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under their columns; `corner` heads the titles of the rows.
+    """Columns and rows; `corner` is the head of the row titles.
 
-    `left_out` names the rows that say nothing, with their number.
+    `left_out` names omitted rows that do not distinguish models, with their number.
     """
 
     columns: Sequence[Column]
@@ -99,7 +98,7 @@ class Table:
 
     @property
     def lines(self) -> list[list[str]]:
-        """The rows as text, their titles first; a second line of a cell is its note."""
+        """The rows as text, titles first; the second line of a cell is its note."""
         return [
             [
                 Cell(row.title, row.note).text,
@@ -115,7 +114,7 @@ class Table:
         return [self.corner, *(Cell(one.title, one.note).text for one in self.columns)]
 
     def to_json(self) -> dict[str, Any]:
-        """Every cell as text; `baselines` are the rows that are there to be beaten."""
+        """Return every cell as text; `baselines` are the titles of baseline rows."""
         is_base = [row.base for row in self.rows if isinstance(row, Row)]
         return {
             "title": self.title,
@@ -133,9 +132,9 @@ def text_table(
     remarks: Sequence[str] = (),
     baselines: Sequence[str] = (),
 ) -> Table:
-    """A table of text, the first column being the rows' titles; second lines are notes.
+    """Return a table of text; the first column has the rows' titles, second lines are notes.
 
-    `baselines` are titles of rows that were not learned, or are there to be beaten.
+    `baselines` are the titles of baseline rows.
     """
     heads = [Cell.of(column) for column in columns]
     made: list[Row | Part] = []
@@ -157,21 +156,20 @@ def text_table(
 
 
 def listing(names: Sequence[str]) -> str:
-    """Names in a sentence: `utility, safety and fairness`."""
+    """Join names for a sentence: `utility, safety and fairness`."""
     *firsts, last = names
     return f"{', '.join(firsts)} and {last}" if firsts else last
 
 
 def decimals(value: float) -> int:
-    """So many decimals that a small number has three significant digits; 3 at least."""
+    """Return the decimals that show three significant digits of a small number; at least 3."""
     return max(3, 2 - floor(log10(value))) if 0 < value < inf else 3
 
 
 def ends(value: Interval, shown: Callable[[float], str]) -> str:
-    """From where to where an interval reaches; nothing of one that has no width.
+    """Format the ends of an interval; empty for one of zero width.
 
-    A single group, or values that are all alike, show no spread when they are drawn: that does not
-    make the number certain.
+    Drawing a single group or equal values shows no spread, but does not make the number certain.
     """
     if isclose(value.low, value.high):
         return ""
@@ -179,7 +177,7 @@ def ends(value: Interval, shown: Callable[[float], str]) -> str:
 
 
 def number(value: Interval, digits: int = 3) -> Cell:
-    """A number with its interval."""
+    """Return a number with its interval."""
 
     def shown(one: float) -> str:
         return f"{one:z,.{digits}f}"
@@ -188,12 +186,12 @@ def number(value: Interval, digits: int = 3) -> Cell:
 
 
 def percent(share: Interval) -> Cell:
-    """A share as a percentage, with its interval."""
+    """Return a share as a percentage, with its interval."""
     return Cell(f"{100 * share.estimate:.1f} %", ends(share, lambda one: f"{100 * one:.1f}"))
 
 
 def points(change: Interval) -> Cell:
-    """The change of a share in points of a percent, with its interval."""
+    """Return the change of a share in percentage points, with its interval."""
 
     def shown(one: float) -> str:
         return f"{100 * one:+.1f}"
@@ -202,12 +200,12 @@ def points(change: Interval) -> Cell:
 
 
 def plain(value: float, as_percent: bool) -> Cell:
-    """A number without an interval, such as chance."""
+    """Return a number without an interval, such as chance."""
     return Cell(f"{100 * value:.1f} %" if as_percent else f"{value:.3f}")
 
 
 def in_bytes(size: float) -> str:
-    """12.1 MB: so many bytes in the unit that reads best."""
+    """Format bytes in a readable unit: 12.1 MB."""
     for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= 0.9995 * one:
             return f"{three_digits(size / one)} {unit}"
@@ -215,11 +213,11 @@ def in_bytes(size: float) -> str:
 
 
 def short_number(value: float) -> str:
-    """1500000 as 1.5 M."""
+    """Format 1500000 as 1.5 M."""
     if abs(value) >= 0.9995e15:
         return f"{value:.3g}"
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # What would round to a thousand of a unit is one of the next.
+        # A number that would round to a thousand of a unit uses the next unit.
         if abs(value) >= 0.9995 * size:
             return f"{three_digits(value / size)} {letter}"
     return f"{value:.3g}"
@@ -229,13 +227,13 @@ def short_number(value: float) -> str:
 
 
 def says_nothing(found: Sequence[Estimate]) -> bool:
-    """Whether a share tells nothing: 0 for every model, or 1 for every one of several."""
+    """Whether a share is uninformative: 0 for every model, or 1 for all of several models."""
     shares = {one.estimate for one in found}
     return shares == {0.0} or (shares == {1.0} and len(found) > 1)
 
 
 def telling(models: Mapping[str, BySource]) -> dict[str, BySource]:
-    """The shares of each model at the sources that tell something, which `source_table` shows."""
+    """Return each model's shares at informative sources, which `source_table` shows."""
     sources = dict.fromkeys(source for found in models.values() for source in found)
     kept = {s for s in sources if not says_nothing([o[s] for o in models.values() if s in o])}
     return {
@@ -245,7 +243,7 @@ def telling(models: Mapping[str, BySource]) -> dict[str, BySource]:
 
 
 def nothing_said(title: str, found: Sequence[Estimate]) -> str:
-    """A row that is left out, with the number that all models have."""
+    """Describe an omitted row, with the number that all models have."""
     return f"{title} ({100 * found[0].estimate:.0f} %)"
 
 
@@ -259,9 +257,9 @@ def source_table(
     chance: bool = False,
     items: str = "",
 ) -> Table:
-    """Sources down, models and then baselines across; with `chance` what guessing reaches last.
+    """Return a table with sources as rows, and models, baselines and `chance` as columns.
 
-    `items` is what a source was measured on, to be counted under its name.
+    `items` is the noun for a source's items, whose number is shown under its name.
     """
     sources = list(dict.fromkeys(source for found in models.values() for source in found))
     shown_of = telling(models) if share else models
@@ -289,7 +287,7 @@ def source_table(
 
 
 def markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, with what is set small in brackets."""
+    """Return the table in GitHub's Markdown, with small print in brackets."""
 
     def line(cells: Sequence[str]) -> str:
         flat = (_one_line(cell).replace("|", "\\|") for cell in cells)

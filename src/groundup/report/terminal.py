@@ -1,4 +1,4 @@
-"""What is shown at the terminal: tables, bars, and a stranger's text in one harmless line."""
+"""Terminal output: tables, bars, and untrusted text on one safe line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STYLES: Mapping[Mark, str] = {"": "", "yes": "green", "no": "red", "open": "dim
 
 
 def in_terminal(table: Table) -> rich.table.Table:
-    """The table for a terminal: titles to the left, numbers to the right, baselines dim."""
+    """Return the table for a terminal: titles left, numbers right, baselines dim."""
     drawn = rich.table.Table(
         title=table.title or None,
         title_justify="left",
@@ -24,8 +24,7 @@ def in_terminal(table: Table) -> rich.table.Table:
         header_style="dim",
         show_header=any(table.heads),
     )
-    # What rows and columns are about is broken and never cut: a path or a name may differ from
-    # another at its end alone.
+    # Titles are wrapped, never cut: paths and names may differ only at their ends.
     drawn.add_column(Text(table.corner), overflow="fold")
     for column, head in zip(table.columns, table.heads[1:], strict=True):
         drawn.add_column(Text(head), justify="left" if column.words else "right", overflow="fold")
@@ -41,7 +40,7 @@ def in_terminal(table: Table) -> rich.table.Table:
 
 
 def _drawn(cell: Cell) -> Text:
-    """The value, and its change or else its note on a line of its own."""
+    """Return the value, with its change or else its note on a separate line."""
     drawn = Text(cell.value, style="" if cell.change else _STYLES[cell.mark])
     if below := cell.change or cell.note:
         drawn.append(f"\n{below}", _STYLES[cell.mark] if cell.change else "dim")
@@ -49,15 +48,15 @@ def _drawn(cell: Cell) -> Text:
 
 
 def bars_in_terminal(bars: Sequence[Bar], room: int, *, ascii_only: bool) -> rich.table.Table:
-    """One line for each bar; what is hatched has another color and another letter."""
+    """Return one line for each bar; hatched parts have another color and character."""
     full, hatched = ("#", "x") if ascii_only else ("█", "▒")
     drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for justify in ("right", "right", "left"):
         drawn.add_column(justify=justify, no_wrap=True)
     for one in bars:
-        whole = one.share + one.hatched
-        length = max(1, round(room * whole)) if one.count else 0
-        cut = round(length * one.hatched / whole) if one.count else 0
+        total = one.share + one.hatched
+        length = max(1, round(room * total)) if one.count else 0
+        cut = round(length * one.hatched / total) if one.count else 0
         line = Text(full * (length - cut), style="cyan")
         line.append(hatched * cut, style="yellow")
         drawn.add_row(one.title, f"{one.count:,}", line)
@@ -65,7 +64,7 @@ def bars_in_terminal(bars: Sequence[Bar], room: int, *, ascii_only: bool) -> ric
 
 
 def one_line(text: str, room: int = 64) -> str:
-    """Text of a stranger's in one short line without anything that a terminal would obey."""
+    """Return untrusted text as one short line without control characters."""
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     shown = " ".join(shown.split())
     return shown if len(shown) <= room else shown[: room - 2].rsplit(" ", 1)[0] + " …"
