@@ -1,8 +1,8 @@
 "use strict";
-// Keys press the buttons of a ballot; what is pressed on its pages is sent once, by who has seen them.
+// Keys press the buttons of a ballot; each choice is sent once, and only after the page was visible for a moment.
 
 const ballot = document.querySelector("form.ballot");
-// A key that was still held when a page came, or a key or button pressed twice, is no choice: nobody chooses what was not shown yet.
+// Ignores a key still held when the page loads, and a second press of a key or button: nothing could be read yet.
 const READ_MILLISECONDS = 400, shown = performance.now();
 const isRead = () => performance.now() - shown >= READ_MILLISECONDS;
 let sent = false;
@@ -12,7 +12,7 @@ addEventListener("submit", event => {
   if (sent || !isRead()) return event.preventDefault();
   sent = true;
 });
-// Who comes back to a page that the browser has kept may choose again.
+// A user who returns to a page from the browser's cache may choose again.
 addEventListener("pageshow", () => { sent = false; });
 
 addEventListener("keydown", event => {

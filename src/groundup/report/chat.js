@@ -1,16 +1,16 @@
-// A conversation with the models of this server, and how likely each token was that they said.
+// A conversation with the models of this server, with the probability of each generated token.
 
-const LIKELIEST = 10; // tokens that are shown of each place
+const LIKELIEST = 10; // most likely tokens shown for each position
 const MOST_NATS = 8;
-const ROOM = 3 / 4; // of what a model sees at once is for what was said; the rest is for the answer
-const TEXT_TOKENS = 100; // by which a text goes on where the settings do not say
-const TIMED = 20; // tokens from which on their speed says something
+const ROOM = 3 / 4; // part of the context for the conversation; the rest is for the answer
+const TEXT_TOKENS = 100; // tokens to continue a text by, unless set
+const TIMED = 20; // fewest tokens for which the speed is shown
 const NUMBERS = { temperature: "Temperature", top_p: "Top-p", max_tokens: "Most tokens", seed: "Seed" };
-// Of all messages the model sees those from `seen` on, and `note` says so on the page; `tokens` and `letters` are
-// those of the last whole answer and all before it. `asked` and `answered` are the elements of the last question and of
-// its answer, which another may replace; after a failure none may, for another question is then the last on the page.
+// The model sees the messages from `seen` on, and `note` is the element that says so. `tokens` and `letters` count the
+// conversation up to the last complete answer. `asked` and `answered` are the elements of the last question and its
+// answer, which can be regenerated; not after a failure, because then another question is the last on the page.
 const nothingSaid = () => ({ messages: [], seen: 0, note: null, tokens: 0, letters: 0, asked: null, answered: null });
-// `unsent` are the turns of what failed, which stay on the page until more is sent.
+// `unsent` are the turns of a failed request, which stay on the page until the next message.
 const state = { models: [], way: "chat", talk: nothingSaid(), unsent: [], running: null, loading: null, follows: true, key: sessionStorage.getItem("key") };
 const model = () => state.models.find(one => one.id === byId("model").value);
 const turns = (way = state.way) => byId(`turns-${way}`);
@@ -28,7 +28,7 @@ async function ask(path, body, signal) {
   const found = await reached(fetch(path, { method, headers, body: body && JSON.stringify(body), signal }));
   if (found.status === 401) {
     const given = prompt(state.key ? "That is not the key of this server. Its key:" : "This server asks for its key:")?.trim();
-    // A header takes no other characters than these.
+    // HTTP headers allow only these characters.
     state.key = /^[\x21-\x7e]+$/.test(given ?? "") ? given : null;
     sessionStorage.setItem("key", state.key ?? "");
     if (state.key) return ask(path, body, signal);
@@ -59,7 +59,7 @@ async function* chunks(response) {
   }
 }
 
-// Settings; what is left empty is not said, and then the model's own holds.
+// Settings; empty fields are not sent, so the model's defaults apply.
 function settings() {
   const found = { model: model().id, stream: true, stream_options: { include_usage: true } };
   for (const name of Object.keys(NUMBERS)) {
@@ -69,7 +69,7 @@ function settings() {
   return found;
 }
 
-// Tokens as they come: their bytes become text as soon as a character is whole.
+// Streamed tokens: their bytes become text as soon as a character is complete.
 
 function tokensOf(choice) {
   if (choice.delta) {
@@ -94,7 +94,7 @@ function drawToken(token, text) {
   return made;
 }
 
-// Tokens are buttons only while one looks at them, and the keyboard stops once in each turn.
+// Tokens are buttons only while probabilities are shown, and each turn has one tab stop.
 function lookable(token, i) {
   if (byId("look").checked) {
     token.tabIndex = i ? -1 : 0;
@@ -104,7 +104,7 @@ function lookable(token, i) {
   } else for (const name of ["tabindex", "role", "title", "aria-label", "aria-expanded"]) token.removeAttribute(name);
 }
 
-// What might have been said there.
+// Shows the alternatives to a token.
 function look(said, token) {
   if (!byId("look").checked) return;
   const turn = said.closest(".turn"), open = said.getAttribute("aria-expanded") === "true";
@@ -115,7 +115,7 @@ function look(said, token) {
   const rows = token.best.some(([name]) => name === token.token) ? token.best : [...token.best, [token.token, token.logprob]];
   const most = Math.exp(rows[0][1]);
   turn.append(el("div", { class: "chances" },
-    el("p", {}, `The likeliest tokens here, before temperature and top-p; framed is the one that was drawn (${percent(Math.exp(token.logprob))}, ${(-token.logprob).toFixed(2)} nats).`),
+    el("p", {}, `The most likely tokens here, before temperature and top-p; framed is the sampled one (${percent(Math.exp(token.logprob))}, ${(-token.logprob).toFixed(2)} nats).`),
     ...rows.flatMap(([name, logprob]) => [
       chip(name, name === token.token ? "drawn" : ""),
       el("i", { style: `width: ${(100 * Math.exp(logprob) / most).toFixed(1)}%` }),
@@ -136,8 +136,8 @@ function turn(role, ...children) {
   return made;
 }
 
-// The page goes with an answer as long as its end is in view, until a reader scrolls up.
-let was = 0; // at what height, after the last scrolling
+// The page scrolls along with an answer while its end is in view, until the user scrolls up.
+let was = 0; // the scroll position after the last scrolling
 function watch() {
   const last = turns().lastElementChild, end = Math.min(window.innerHeight, byId("foot").getBoundingClientRect().top);
   const inView = !last || last.getBoundingClientRect().bottom <= end;
@@ -147,13 +147,13 @@ function watch() {
 function follow() {
   if (!state.follows) return;
   turns().lastElementChild?.scrollIntoView({ block: "end" });
-  was = window.scrollY; // the page's own scrolling is no reader's
+  was = window.scrollY; // the page's own scrolling does not count as the user's
 }
 
 const ENDS = { length: " … (cut: no more tokens)", content_filter: " (the guard's sentence)" };
 
-// One answer, streamed into a turn of its own: its text and the tokens of the whole. Null is one that failed, or that
-// was stopped before it began. `shorter` makes another body of one that is too long, if there is any.
+// Streams an answer into a new turn; returns its text and the total tokens, or null if it failed or was stopped before
+// it began. `shorter` returns a shorter request body for one that is too long, if possible.
 async function answer(path, body, made, shorter = () => null) {
   const words = made.querySelector(".words"), text = new TextDecoder();
   const stop = state.running = new AbortController(), { guarded } = state.models.find(one => one.id === body.model);
@@ -169,7 +169,7 @@ async function answer(path, body, made, shorter = () => null) {
       said += content;
       const tokens = tokensOf(choice);
       if (tokens.length) { begun ??= performance.now(); pieces += 1; count += tokens.length; }
-      // Of several tokens in one piece (behind a guard), or none, the text stands as it is; one that ends it has none.
+      // A chunk of several tokens (with a guard) or none is shown as plain text; the end token has no text.
       const ends = choice.finish_reason === "stop" && !content;
       if (tokens.length === 1 && !ends && !guarded) {
         const piece = tokens[0].bytes ? text.decode(Uint8Array.from(tokens[0].bytes), { stream: true }) : content;
@@ -188,7 +188,7 @@ async function answer(path, body, made, shorter = () => null) {
     made.append(stopped ? el("span", { class: "end" }, " … (stopped)") : el("p", { class: "wrong" }, error.message));
     tell("heard", stopped ? "stopped" : error.message);
   }
-  words.append(text.decode()); // the rest of a character that was cut
+  words.append(text.decode()); // the rest of an incomplete character
   const seconds = pieces > 1 ? (performance.now() - begun) / 1000 : 0;
   const speed = count >= TIMED && seconds > 0 ? `, ${Math.round((count - 1) / seconds).toLocaleString()} tokens/s` : "";
   tell("speed", count ? `${count} token${count > 1 ? "s" : ""}${speed}` : "");
@@ -198,17 +198,17 @@ async function answer(path, body, made, shorter = () => null) {
   return failed ? null : { said, all };
 }
 
-// What failed is as if it had not been sent: the text is in the box again, unless more was written meanwhile.
+// After a failure the text is put back into the box, unless the user has typed something new.
 function unsend(text, ...failed) {
   state.unsent.push(...failed);
   byId("said").value ||= text;
 }
 
-// The model sees no more of a conversation than it can: the oldest turns go first, and stay on the page.
+// Drops the oldest turns from the model's context when the conversation is too long; they stay on the page.
 function forget(talk) {
   if (talk.messages.length - talk.seen < 3) return false;
   if (!talk.note) {
-    talk.note = el("p", { class: "end" }, "From now on the model is not shown the oldest messages: it sees no more at once.");
+    talk.note = el("p", { class: "end" }, "From now on the model does not see the oldest messages: the conversation is longer than its context.");
     talk.asked.before(talk.note);
   }
   talk.seen += 2;
@@ -221,10 +221,10 @@ function withSystem(messages) {
 }
 const shown = talk => withSystem(talk.messages.slice(talk.seen));
 const letters = talk => shown(talk).reduce((sum, one) => sum + one.content.length, 0);
-// About as many tokens as the model is to see have, by how many those before had.
+// Estimates the tokens of the visible messages from the tokens per letter so far.
 const expected = talk => talk.tokens * letters(talk) / Math.max(1, talk.letters);
 
-// Lets the model answer the last message. Where it does not, what was `earlier` holds again.
+// Lets the model answer the last message; on a failure restores the `earlier` state.
 async function chat(earlier) {
   const { talk } = state, made = turn("assistant");
   while (talk.tokens && expected(talk) > ROOM * model().max_model_len && forget(talk));
@@ -263,7 +263,7 @@ async function goOn(text) {
   draw();
 }
 
-// Whether the model can be asked now; if not, the page says why.
+// Returns whether a request can be sent now; otherwise the page shows the reason.
 function ready() {
   if (state.running || !model()) return false;
   const unread = Object.keys(NUMBERS).find(name => byId(name).validity.badInput);
@@ -274,7 +274,7 @@ function ready() {
   return true;
 }
 
-// Whether it was sent.
+// Sends a message; returns whether it was sent.
 function send(text) {
   if (!text.trim() || !ready()) return false;
   if (state.way === "text") goOn(text);
@@ -287,7 +287,7 @@ function send(text) {
   return true;
 }
 
-// What groundup sft can learn from; of an empty answer nothing, and it refuses data that hold one.
+// The messages that groundup sft can train on: it refuses data with empty answers.
 const learnable = () => state.talk.messages.filter((one, i, all) => all[i | 1]?.content.trim());
 
 // The page.
@@ -312,10 +312,10 @@ function draw() {
   grow();
 }
 
-const GUARD = "A guard is on: it reads each message and each answer, so that answers come whole and none of their tokens can be looked at.";
+const GUARD = "A guard is on: it checks each message and each answer, so answers appear as a whole, without token probabilities.";
 async function about() {
   const one = model();
-  if (one && !one.about) { // it is loaded now
+  if (one && !one.about) { // not loaded yet
     fill("about", el("p", {}, `Loading ${one.id} …`));
     fill("suggestions");
     const found = await ask(`/v1/models/${one.id.split("/").map(encodeURIComponent).join("/")}`);
@@ -363,7 +363,7 @@ async function listed() {
   }
 }
 
-// A model was chosen: what is to be said of it, or why it cannot be loaded.
+// Shows the description of the chosen model, or why it cannot be loaded.
 async function chosen(trouble = "") {
   byId("trouble").textContent = trouble;
   try {
@@ -382,7 +382,7 @@ byId("ask").addEventListener("submit", async event => {
   grow();
 });
 byId("said").addEventListener("keydown", event => {
-  // Safari ends a composition before the Enter that chose a word, whose code is then 229.
+  // Safari ends a composition before the Enter that selects a word; that Enter has key code 229.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   if (!state.running) byId("ask").requestSubmit();
@@ -403,7 +403,7 @@ for (const way of ["chat", "text"]) {
 }
 byId("new").addEventListener("click", begin);
 byId("again").addEventListener("click", again);
-// A line of data, as /save writes it.
+// Saves the conversation as a line of data, like /save.
 byId("save").addEventListener("click", () => {
   const line = `${JSON.stringify({ messages: withSystem(learnable()) })}\n`;
   const link = el("a", { href: URL.createObjectURL(new Blob([line], { type: "application/jsonl" })), download: "talk.jsonl" });

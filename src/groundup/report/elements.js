@@ -1,5 +1,5 @@
 "use strict";
-// Elements, of which a text is only ever text, and how tokens and chances are written.
+// Creates elements, with text always as text, and formats tokens and probabilities.
 
 const byId = id => document.getElementById(id);
 function el(name, attributes = {}, ...children) {

@@ -1,5 +1,5 @@
 "use strict";
-// The moving pages of groundup learn: sliders above, canvases below, one function for each page.
+// The interactive pages of groundup learn: sliders above, canvases below, one function per page.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const said = document.getElementById("said");
@@ -17,7 +17,7 @@ function short(number, digits = 2) {
   return number.toFixed(digits).replace("-", "−");
 }
 
-// Sliders: each with its name, and one that a button moves by itself.
+// Sliders with labels; one of them can be animated by a button.
 
 function slider(one) {
   const label = document.createElement("label");
@@ -58,7 +58,7 @@ function player(one) {
   document.getElementById("sliders").append(button);
 }
 
-// Canvases: coordinates of the mathematics, y upwards.
+// Canvases in mathematical coordinates, with y upwards.
 
 const canvases = [];
 
@@ -130,7 +130,7 @@ function axes(one, c, window_, margin, xs, ys, at = scaled(one, window_, margin)
   return at;
 }
 
-// Draws within the frame alone, so that a line leaves it where it is too high or too low.
+// Draws clipped to the frame, so that lines leave it at the edges.
 function framed(one, c, margin, draw) {
   c.save();
   c.beginPath();
@@ -140,10 +140,10 @@ function framed(one, c, margin, draw) {
   c.restore();
 }
 
-// A dot at [x, y] of the mathematics; beyond the frame an arrow at its edge, with the value.
+// A dot at mathematical [x, y]; outside the frame, an arrow at its edge with the value.
 function marked(one, c, at, [, , bottom, top], [x, y], style, text, radius = 5) {
   if (y >= bottom && y <= top) { dot(c, at([x, y]), style, radius); return; }
-  // Above the frame the margin is free; below it the numbers of the axis stand.
+  // The margin above the frame is free; below it are the numbers of the axis.
   const up = y > top, [px, edge] = at([x, up ? top : bottom]), py = up ? edge - 14 : edge, s = up ? 1 : -1;
   c.beginPath();
   [[0, 0], [-6, 10], [6, 10]].forEach(([dx, dy], i) => (i ? c.lineTo(px + dx, py + s * dy) : c.moveTo(px, py)));
@@ -214,7 +214,7 @@ const pages = {
       const t = values.bend;
       const bent = ([x, y]) => {
         const z = [W[0][0] * x + W[0][1] * y + b[0], W[1][0] * x + W[1][1] * y + b[1]];
-        // First the linear map grows out of the identity, then the bend.
+        // First interpolate from the identity to the linear map, then apply the nonlinearity.
         const s = Math.min(1, 2 * t), r = Math.max(0, 2 * t - 1);
         const linear = [x + s * (z[0] - x), y + s * (z[1] - y)];
         return linear.map((q) => q + r * (Math.tanh(q) - q));
@@ -223,7 +223,7 @@ const pages = {
       lines.forEach((l) => line(a, l.map(before), color("line")));
       a.globalAlpha = 0.16;
       a.fillStyle = color("accent");
-      // Where the network says "one half": a bent line in the plane before.
+      // Where the network outputs one half: a bent line in the input plane.
       for (let i = -44; i < 44; i++) for (let j = -44; j < 44; j++) {
         const p = [i / 20, j / 20];
         const z = [0, 1].map((k) => Math.tanh(W[k][0] * p[0] + W[k][1] * p[1] + b[k]));

@@ -1,8 +1,8 @@
-// One state, one function that draws each part of the page from it, and no library.
+// One state and a function for each part of the page that draws it; no libraries.
 
 const D = JSON.parse(document.getElementById("data").textContent);
 const T = D.tokens.length;
-// Two models of one tokenizer may be of two shapes.
+// Two models with the same tokenizer may have different shapes.
 const layersOf = view => view.scores[0].length, headsOf = view => view.scores[0][0].length;
 const hasHead = (view, layer, head) => layer < layersOf(view) && head < headsOf(view);
 const COLORS = ["var(--accent)", "var(--bad)", "var(--good)", "var(--open)"];
@@ -21,9 +21,9 @@ const firstKnown = () => {
   return [0, 0];
 };
 [state.layer, state.head] = firstKnown();
-// Without a head, or beside another model, it is the difference that one came for.
+// With an ablated head or a second model, the page starts with the difference.
 D.views.forEach((view, i) => { if (i && view.step === null && state.other < 0) { state.view = i; state.other = 0; } });
-// A link may say what to show: #place=4&head=1.3&temperature=0.5. What it asks beyond the ends is the nearest there is.
+// A link can select what to show: #place=4&head=1.3&temperature=0.5. Values out of range are clamped.
 const ENDS = {
   view: [0, D.views.length - 1], other: [-1, D.views.length - 1], place: [0, Math.max(0, T - 1)], layer: [0, Infinity], head: [0, Infinity],
   temperature: [0, 2, 10], top_k: [0, 50], top_p: [.05, 1, 20],
@@ -40,7 +40,7 @@ new URLSearchParams(location.hash.slice(1)).forEach((value, name) => {
 const shown = () => D.views[state.view];
 const other = () => state.other < 0 || state.other === state.view ? null : D.views[state.other];
 
-// The text as buttons; a line ends after one, for a break inside a button would lift it out of its line.
+// The text as buttons; line breaks follow a button, because a break inside it would misalign it.
 const strip = attributes => D.tokens.flatMap((token, i) => [
   el("button", { type: "button", "aria-pressed": i === state.place, onclick: () => choose({ place: i }), ...attributes(i) }, token.replace(/\n/g, "↵") || "∅"),
   token.replace(/[^\n]/g, ""),
@@ -49,7 +49,7 @@ const name = id => D.vocabulary[id];
 const signed = (x, digits = 2) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
 const diverging = (x, most) => wash(x < 0 ? "var(--heat-bad)" : "var(--heat-accent)", Math.abs(x) / (most || 1));
 const scale = (id, color) => { byId(id).style.background = `linear-gradient(to right, transparent, ${color})`; };
-// What is drawn anew leaves the keyboard where it was: at the element in the same place of its part.
+// Redrawing keeps the keyboard focus on the element at the same position of its part.
 function keepingFocus(draw) {
   const had = document.activeElement, part = had?.parentElement?.closest("[id]")?.id;
   const all = () => part === undefined ? [] : [...byId(part).querySelectorAll(had.tagName)];
@@ -64,7 +64,7 @@ const choose = changes => {
   keepingFocus(draw);
 };
 
-// Attention: a byte for each pair that may be seen, row after row of each head.
+// Attention: a byte for each visible pair, row by row for each head.
 const decoded = new Map();
 function attention(view, layer, head) {
   if (!decoded.has(view)) decoded.set(view, Uint8Array.from(atob(view.attention), c => c.charCodeAt(0)));
@@ -223,7 +223,7 @@ function drawLarge() {
   say(place, best);
 }
 
-// One head with its tokens on two sides, as many of them as there is room for.
+// One head with token labels on two sides, as many as fit.
 function pattern(canvas, bytes, say) {
   const style = getComputedStyle(document.documentElement), ratio = devicePixelRatio || 1;
   const width = Math.max(120, canvas.clientWidth), margin = Math.min(84, width / 4);
@@ -233,7 +233,7 @@ function pattern(canvas, bytes, say) {
   c.scale(ratio, ratio);
   c.font = "10px ui-monospace, Menlo, Consolas, monospace";
   const room = text => c.measureText(text).width <= margin - 6;
-  // By letters and not by halves of them; what is cut says so.
+  // Cut at whole characters, not at surrogate halves, and marked as cut.
   const fit = text => {
     const whole = visible(text).trim() || "␣", letters = [...whole];
     if (room(whole)) return whole;
@@ -260,7 +260,7 @@ function pattern(canvas, bytes, say) {
   canvas.onclick = event => { const [q] = at(event); if (q >= 0 && q < T) choose({ place: q }); };
 }
 
-// Small squares, a row for each layer: of the heads, and of more columns if there are.
+// A grid of small squares: a row per layer, a column per head, and additional columns if any.
 function map(view, more, title, style, known) {
   const HEADS = headsOf(view), columns = [...Array.from({ length: HEADS }, (_, h) => h), ...more];
   const cells = [el("span"), ...columns.map(text => el("span", {}, text))];
@@ -270,7 +270,7 @@ function map(view, more, title, style, known) {
   }
   return cells;
 }
-// Of many layers the cells are flat, so that all of them are seen.
+// With many layers the cells are flat, so that all are visible.
 if (layersOf(D.views[0]) > 12) document.documentElement.style.setProperty("--cell", 2.2);
 function drawKinds() {
   const view = shown(), beside = other();
@@ -279,7 +279,7 @@ function drawKinds() {
     scores.forEach((row, l) => row.forEach((s, h) => { if (s >= D.threshold) found.push([s, `${l}.${h}`, l, h]); }));
     found.sort((a, b) => b[0] - a[0]);
     const most = highest(scores);
-    // The other model's score, where it is not much the same.
+    // The other model's score if it differs clearly.
     const theirs = (s, l, h) => beside && hasHead(beside, l, h) && Math.abs(s - beside.scores[k][l][h]) >= .05 ? `, ${scored(beside.scores[k][l][h])} in ${beside.name}` : "";
     const list = found.slice(0, 8).map(([s, n, l, h]) => `${n} (${s.toFixed(2)}${theirs(s, l, h)})`).join(", ");
     const left = found.length > 8 ? ` and ${found.length - 8} more` : "";
@@ -332,7 +332,7 @@ function drawAttribution() {
   fill("parts", ...lines, el("span", { class: "sum" }, "logit"), el("span", { class: "sum" }, " "), el("span", { class: "number sum" }, sum.toFixed(2)));
 }
 
-// Steps of 1, 2 and 5 within the ends; of a logarithmic axis powers of ten where there are some.
+// Ticks at steps of 1, 2 and 5 within the range; on a logarithmic axis at powers of ten, if any.
 function ticksOf(low, high, log) {
   const within = x => x >= low * (1 - 1e-9) && x <= high * (1 + 1e-9);
   if (log) {
@@ -345,8 +345,8 @@ function ticksOf(low, high, log) {
   const step = [1, 2, 5, 10].map(m => m * power).find(s => (high - low) / s <= 6);
   return Array.from({ length: Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1 }, (_, i) => (i + Math.ceil(low / step - 1e-9)) * step);
 }
-// A chart of lines: series of {name, values, color, dashed}, over `xs`, either axis logarithmic.
-// The lines of one model have dashes of their own and those of another are paler.
+// A line chart of series {name, values, color, dashed} over `xs`; either axis can be logarithmic.
+// The lines of a model differ in their dashes, and those of the other model are paler.
 const DASHES = ["", "7 3", "2 3", "8 2 2 2"];
 const SVG = "http://www.w3.org/2000/svg";
 function svg(name, attributes, text) {
@@ -371,7 +371,7 @@ function chart(title, xLabel, xs, series, { logX = false, logY = false, from = n
     root.append(svg("line", { class: "grid", x1: left, x2: W - right, y1: py(y), y2: py(y) }), svg("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, short(y)));
   }
   const labels = ticks ?? xs, every = Math.ceil(labels.length / 7), last = labels.length - 1;
-  // The last one is always named, and none so near it that the two would touch.
+  // The last tick is always labeled, and none so close to it that they would overlap.
   labels.forEach((text, i) => { if (i === last || (i % every === 0 && last - i >= every)) root.append(svg("text", { x: px(xs[i]), y: H - bottom + 15, "text-anchor": "middle" }, text)); });
   root.append(svg("text", { x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle" }, logX ? `${xLabel} (log scale)` : xLabel));
   if (now !== null) root.append(svg("line", { class: "now", x1: px(now), x2: px(now), y1: top, y2: H - bottom }));
@@ -387,7 +387,7 @@ function chart(title, xLabel, xs, series, { logX = false, logY = false, from = n
     return drawn;
   };
   const legend = el("div", { class: "legend" }, ...series.map(s => el("span", {}, key(s), s.name)));
-  // The same numbers for who hears the page.
+  // The same numbers for screen readers.
   const heads = el("tr", {}, el("th", { scope: "col" }, xLabel), ...labels.map(text => el("th", { scope: "col" }, text)));
   const rows = series.map(s => el("tr", {}, el("th", { scope: "row" }, s.name), ...s.values.map(v => el("td", {}, v === null ? "–" : short(v)))));
   const table = el("div", { class: "heard" }, el("table", {}, el("caption", {}, title), el("thead", {}, heads), el("tbody", {}, ...rows)));
@@ -414,13 +414,13 @@ function drawLayers() {
 function drawTime() {
   if (!timeline.length) return;
   const views = timeline.map(i => D.views[i]), { place } = state, known = views.map(v => v.step).filter(Boolean);
-  // The finished model stands where the next snapshot would, wherever the run ended.
+  // The finished model is placed where the next snapshot would be, wherever the run ended.
   const last = known[known.length - 1], end = known.length > 1 ? last * last / known[known.length - 2] : 2 * last;
   const xs = views.map(v => v.step ?? end), ticks = views.map(v => v.step ?? "end");
   const options = { logX: true, ticks, now: state.view === 0 || shown().step !== null ? xs[timeline.indexOf(state.view)] : null };
   const answer = view => view.lens.answers[layersOf(view)][place];
   const { layer, head } = state;
-  // What no step of training has taught is how the run began.
+  // Previous-token heads at the first snapshot were initialized, not learned.
   const back = D.kinds.indexOf("previous token"), begun = back >= 0 && views[0].step === 1 ? views[0].scores[back][0].flatMap((s, h) => s >= .9 ? [`0.${h}`] : []) : [];
   fill("from-the-start", begun.length ? `Head${begun.length > 1 ? "s" : ""} ${begun.join(", ")} looked at the token before from the start: pre-training initializes heads of the first layer so (--previous-token-heads), and no step has taught it.` : "");
   fill("by-step",
