@@ -169,7 +169,7 @@ def test_help_of_a_number_says_its_unit_and_what_it_is_by_default(
             if name == "minutes" and issubclass(stage.config, TrainingConfig):
                 assert said.startswith("minutes that training may take")
             if name == "optimizer":
-                assert "always have AdamW" in said
+                assert "always use AdamW" in said
 
     def shown(*words: str) -> str:
         assert main([*words, "--help"]) == 0

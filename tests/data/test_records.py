@@ -136,7 +136,7 @@ def test_text_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="folder"):
         files.read_text(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match=r"a pipe or a device, .* write them to a file"):
+    with pytest.raises(UserError, match=r"a pipe or a device, .* write it to a file"):
         files.read_text(tmp_path / "pipe")
 
 

@@ -152,7 +152,7 @@ def test_credible_intervals_hold_the_truth_as_often_as_they_say():
         (lambda: GaussianMean(Gaussian(0.0, 1.0), 0.0), "noise=0.0"),
         (
             lambda: posterior(Categorical.from_probs(np.ones(1)), np.array([-inf])),
-            "no hypothesis",
+            "impossible under every hypothesis",
         ),
     ],
 )

@@ -224,9 +224,9 @@ def test_the_plot_shows_the_curve(tmp_path):
     ("wrong", "message"),
     [
         (lambda: expected_calibration_error(np.array([]), np.array([])), "no forecasts"),
-        (lambda: expected_calibration_error(np.array([1.2]), np.array([1])), "1.2 is no prob"),
+        (lambda: expected_calibration_error(np.array([1.2]), np.array([1])), "1.2 is not a prob"),
         (lambda: reliability_curve(np.array([0.5]), np.array([1]), bins=0), "bins=0"),
-        (lambda: binary_brier_score(np.array([np.nan]), np.array([1])), "nan is no prob"),
+        (lambda: binary_brier_score(np.array([np.nan]), np.array([1])), "nan is not a prob"),
         (lambda: brier_score(np.array([[0.5, 0.4]]), np.array([1])), "item 0 sum to 0.9"),
         (lambda: brier_score(np.array([[0.5, 0.5]]), np.array([2])), r"label 2 .* 0 \.\.\. 1"),
         (lambda: top_label(np.array([[0.5, 0.5]]), np.array([-1])), "label -1"),

@@ -23,7 +23,7 @@ def test_both_are_scipys_ties_included(pairs: list[tuple[int, int]]) -> None:
     one, other = np.array(pairs, float).T
     np.testing.assert_allclose(ranks(one), stats.rankdata(one))
     if len(set(one)) == 1 or len(set(other)) == 1:
-        with pytest.raises(ValueError, match="never varies"):
+        with pytest.raises(ValueError, match="constant values"):
             rank_correlation(one, other)
         return
     assert correlation(one, other) == pytest.approx(stats.pearsonr(one, other)[0], abs=1e-9)

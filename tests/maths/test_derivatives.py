@@ -128,9 +128,11 @@ def test_nobodys_grad_is_touched() -> None:
 
 
 def test_errors_name_the_shapes() -> None:
-    with pytest.raises(ShapeError, match=r"one of a single number, and f gives shape \(2,\)"):
+    with pytest.raises(
+        ShapeError, match=r"only a single number has a gradient, and f gives shape \(2,\)"
+    ):
         hessian(lambda x: x * 2, [1.0, 2.0])
-    with pytest.raises(ShapeError, match=r"v has shape \(3,\), and x has \(2,\)"):
+    with pytest.raises(ShapeError, match=r"v has shape \(3,\), but x has \(2,\)"):
         hessian_vector_product(lambda x: x.sum(), [1.0, 2.0], [1.0, 2.0, 3.0])
     with pytest.raises(GradientError, match="int64 has no gradients"):
         jacobian(lambda x: x * 2, np.array([1, 2]))

@@ -78,7 +78,7 @@ def test_kinds_that_are_fully_apart_leave_the_doubt_of_as_few_clusters() -> None
 
 
 def test_one_kind_alone_has_no_curve() -> None:
-    with pytest.raises(ValueError, match="both kinds"):
+    with pytest.raises(ValueError, match="both classes"):
         roc_auc(np.zeros(3), np.ones(3, bool))
 
 

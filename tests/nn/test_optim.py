@@ -220,7 +220,7 @@ def test_a_saved_state_is_a_copy() -> None:
         ({"1.exp_avg": np.zeros(2)}, r"missing nothing, unexpected \['1.exp_avg'\]"),
         ({"2.step": np.array(1)}, r"unexpected \['2.step'\]"),
         ({"lr": None}, r"missing \['lr'\]"),
-        ({"0.exp_avg_sq": np.zeros(3)}, r"0.exp_avg_sq has shape \(3,\).*wants \(2,\)"),
+        ({"0.exp_avg_sq": np.zeros(3)}, r"0.exp_avg_sq has shape \(3,\).*needs \(2,\)"),
     ],
 )
 def test_a_state_that_does_not_fit_changes_nothing(change: dict[str, Any], said: str) -> None:

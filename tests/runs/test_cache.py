@@ -43,5 +43,5 @@ def test_every_version_of_platformdirs_is_understood(
 
     monkeypatch.delenv("GROUNDUP_CACHE", raising=False)
     monkeypatch.setattr("platformdirs.user_cache_path", answer)
-    with pytest.raises(UserError, match="set GROUNDUP_CACHE to a folder"):
+    with pytest.raises(UserError, match="set GROUNDUP_CACHE to a writable folder"):
         cache_folder()

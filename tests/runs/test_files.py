@@ -192,7 +192,7 @@ def test_a_file_system_without_locks_is_told_from_a_busy_one(
         lock(tmp_path / ".lock", "busy")
     assert error.value.errno == number and error.value.filename == str(tmp_path / ".lock")
     said = in_words(error.value)
-    assert "choose a place on a local disk" in said and "gives no locks" in said
+    assert "choose a place on a local disk" in said and "does not support locks" in said
 
 
 # What may be written over.

@@ -435,7 +435,7 @@ def test_a_run_stays_finished_without_its_status(
 def test_a_run_that_lost_its_status_says_so_before_it_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lost = f"{tmp_path / 'status.json'} is damaged or gone"
+    lost = f"{tmp_path / 'status.json'} is damaged or missing"
     open_run(tmp_path).close()  # nothing was done yet, so nothing is lost
     with open_run(tmp_path) as run:
         run.log("metrics.jsonl", step=1)

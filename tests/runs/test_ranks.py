@@ -231,7 +231,7 @@ def test_every_stage_runs_on_two_processes(
 def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) -> None:
     code, said = torchrun(2, workshop.command("sft", tmp_path / "run", rows=2, micro_rows=2))
     assert code != 0
-    assert said.count("a step has 1 micro-batches and 2 processes are to share them") == 1
+    assert said.count("a step has 1 micro-batches for 2 processes") == 1
 
 
 # Both processes are of a machine that has one GPU, or of a Mac.
