@@ -69,7 +69,7 @@ def test_kernels_that_cannot_be_had_are_refused(
 ) -> None:
     monkeypatch.setattr("groundup.kernels.library.cpu_flags", frozenset)
     monkeypatch.setenv("GROUNDUP_KERNELS", "amx")
-    with pytest.raises(UserError, match="GROUNDUP_KERNELS=amx: this processor, or its compiler"):
+    with pytest.raises(UserError, match="GROUNDUP_KERNELS=amx: this processor or its compiler"):
         best_kernels(torch.bfloat16)
 
 
