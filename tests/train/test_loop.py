@@ -295,7 +295,7 @@ def test_damaged_checkpoints_are_told_and_the_one_before_is_used(
 
 def test_a_checkpoint_beyond_the_plan_is_of_another_run(tmp_path: Path) -> None:
     train(tmp_path, tiny(), steps=8, save_every=6)
-    with pytest.raises(UserError, match=r"holds step 6, and .* has 4 steps"):
+    with pytest.raises(UserError, match=r"holds step 6, but .* has 4 steps"):
         train(tmp_path, tiny(), steps=4)
 
 
