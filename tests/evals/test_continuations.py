@@ -182,5 +182,5 @@ def test_a_pair_that_is_too_long_keeps_the_end_of_its_prompt(
 def test_logits_that_are_no_numbers_are_no_probabilities(
     overflowing: CausalLM, tokenizer: Tokenizer
 ) -> None:
-    with pytest.raises(UserError, match="the model's logits are no numbers"):
+    with pytest.raises(UserError, match="the model's logits are not finite"):
         continuation_logprobs(overflowing, pairs(tokenizer), context=64)

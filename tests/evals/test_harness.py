@@ -430,7 +430,7 @@ def test_a_model_whose_logits_are_no_numbers_has_no_accuracy(
     overflowing = deepcopy(model)
     for layer in overflowing.model.layers:
         layer.mlp.down_proj.weight.data.mul_(1e38)
-    with pytest.raises(UserError, match="the model's logits are no numbers"):
+    with pytest.raises(UserError, match="the model's logits are not finite"):
         evaluate_tasks(GroundupLM(overflowing, tokenizer), [str(task)], limit=2)
 
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from groundup.lm.attention import (
     AttentionPath,
-    _of_each_head,
+    _repeat_kv,
     as_bias,
     attention,
     document_mask,
@@ -63,7 +63,7 @@ def test_only_a_cpu_s_kernel_is_given_keys_that_heads_share(device: str, heads: 
     with KeysGiven() as given_keys:
         out = attention(*(x.to(device) for x in (query, key, value, bias)), "fused")
     assert given_keys.heads == heads and out.shape == query.shape
-    repeated = (_of_each_head(shared, 6) for shared in (key, value))
+    repeated = (_repeat_kv(shared, 6) for shared in (key, value))
     assert_close(
         attention(query, *repeated, bias, "fused"), attention(query, key, value, bias, "fused")
     )

@@ -128,7 +128,7 @@ def test_gradient_checkpointing_changes_no_bit() -> None:
     [
         ([[1, 320]], "token id 320 is outside the model's vocabulary of 320"),
         ([[1, -1]], "token id -1 is below 0"),
-        ([[1] * 65], "position 64 is beyond the 64 that the model has vectors for"),
+        ([[1] * 65], "position 64 is out of range: the model has 64 position embeddings"),
     ],
 )
 def test_what_has_no_vector_is_refused(

@@ -252,7 +252,7 @@ def test_what_was_learned_ends_where_learning_did(tiny_model) -> None:  # type: 
     for kind in POSITION_EMBEDDINGS:
         model = tiny_model(position_embedding_type=kind)
         if kind == "learned":
-            with pytest.raises(UserError, match="position 64 is beyond the 64"):
+            with pytest.raises(UserError, match="position 64 is out of range"):
                 model(Batch.of(ids))
         else:
             assert model(Batch.of(ids)).isfinite().all()

@@ -99,11 +99,11 @@ def test_every_document_is_a_sequence_beside_others_of_like_length(rows: list[li
             if segment >= 0:
                 runs.append((row, list(range(place, place + length))))
             place += length
-    for alike in (False, True):
+    for equal_lengths in (False, True):
         found = []
-        for group in sequences(torch.tensor(rows), alike=alike):
+        for group in sequences(torch.tensor(rows), equal_lengths=equal_lengths):
             lengths = group.real.sum(1)
-            if alike:
+            if equal_lengths:
                 assert (lengths == group.places.shape[1]).all()
             else:
                 assert len(lengths) % 4 == 0 and group.places.shape[1] % 16 == 0

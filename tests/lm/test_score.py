@@ -50,7 +50,7 @@ def test_an_item_without_a_target_has_no_scores(model: CausalLM) -> None:
 
 def test_logits_that_are_no_numbers_are_no_scores(overflowing: CausalLM) -> None:
     assert all(parameter.isfinite().all() for parameter in overflowing.parameters())
-    with pytest.raises(UserError, match="the model's logits are no numbers"):
+    with pytest.raises(UserError, match="the model's logits are not finite"):
         score(overflowing, random_items([9, 5], seed=0), context=16)
 
 

@@ -1,28 +1,29 @@
-"""Attention: every token asks, every earlier token of its document answers.
+"""Attention: every token queries the earlier tokens of its document.
 
-From its vector each token makes three, with a learned matrix each (`q_proj`, `k_proj` and `v_proj`
-in `model`): a *query* (what am I looking for?), a *key* (what can be found here?) and a *value*
-(what is handed over when I am found). A query is compared with all keys by inner products; a
-softmax turns the scores into weights that sum to 1; and the token receives the weighted mean of the
-values:
+Each token's vector is multiplied by three learned matrices (`q_proj`, `k_proj` and `v_proj` in
+`model`), which give a *query* (what the token is looking for), a *key* (what it offers) and a
+*value* (what it passes on when it is found). Inner products compare a query with all keys; a
+softmax turns these scores into weights that sum to 1; and the token receives the weighted mean of
+the values:
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(d) + mask) V        (Vaswani et al. 2017, eq. 1)
 
-Scores of random vectors of d numbers vary like sqrt(d), hence the division: without it the softmax
-would pick one token from the start and learn nothing about the others. The mask is minus infinity
-where a query may not look: at what follows it, at other documents, and with a *window* (Beltagy et
-al. 2020; Mistral) at what is too far back. Four tokens, without a window and with one of two:
+Scores of random vectors of d numbers have a deviation of sqrt(d), hence the division: without it
+the softmax would pick one token from the start and learn nothing about the others. The mask is
+minus infinity where a query may not look: at later tokens, at other documents and, with a *window*
+(Beltagy et al. 2020; Mistral), at tokens too far back. Four tokens, without a window and with a
+window of two:
 
     the   x . . .         x . . .         each row is a query, each column a key
     sea   x x . .         x x . .
     is    x x x .         . x x .
     deep  x x x x         . . x x
 
-This runs in several heads at once, each looking for something of its own.
+Several heads do this at once, each with its own matrices.
 
-Queries may outnumber keys (grouped-query attention, Ainslie et al. 2023), so that less has to be
-kept in the cache: the query heads that share a key head are laid side by side along time, one
-matrix product serves them all, and keys are never copied.
+In grouped-query attention (Ainslie et al. 2023) several query heads share a key head, which makes
+the cache smaller. The query heads of a group are concatenated along time, so that one matrix
+product serves them all and keys are never copied.
 """
 
 from __future__ import annotations
@@ -36,47 +37,47 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-# `matmul`: two batched matrix products and a softmax. On CPUs at contexts of a few hundred it
-# beats the fused kernel, whose blocks are then mostly overhead. `fused`: torch's own choice.
+# `matmul`: two batched matrix products and a softmax. On CPUs, at contexts of a few hundred tokens,
+# it beats the fused kernel, which then spends most time on overhead. `fused`: torch's own kernel.
 AttentionPath = Literal["matmul", "fused"]
 
 Query = Float[Tensor, "rows heads time head_dim"]
 Key = Float[Tensor, "rows kv_heads keys head_dim"]
 Mask = Bool[Tensor, "rows time keys"]
-# What is added to the scores: the same for all heads, or of each head its own (ALiBi).
+# Added to the scores: the same for all heads, or one per head (ALiBi).
 Bias = Float[Tensor, "rows time keys"] | Float[Tensor, "rows heads time keys"]
 
 
-# Queries that are multiplied together on the `matmul` path. Keys that none of them may see, not yet
-# or no more, are left out: at a context of 256 a quarter of all scores.
-_BLOCK = 128
-# Up to so many rows torch's kernel is faster than two products and a softmax.
+# The `matmul` path processes queries in blocks of this size and skips the keys that no query of a
+# block may see; at a context of 256 that saves a quarter of all scores.
+_QUERY_BLOCK = 128
+# Up to this many rows torch's kernel is faster than two products and a softmax.
 _FEW_ROWS = 6
 
 
 def attention(
     query: Query, key: Key, value: Key, bias: Bias, path: AttentionPath, window: int | None = None
 ) -> Query:
-    """`bias` is added to the scores (`as_bias`); each query must be allowed one key at least.
+    """softmax(Q K^T / sqrt(d) + bias) V; `bias` (see `as_bias`) must leave each query a key.
 
-    With as many keys as queries, the mask must be causal, and hide what is further back than a
-    `window`, if there is one.
+    If there are as many keys as queries, the mask must be causal and must hide everything further
+    back than `window`, if there is one.
     """
     if path == "fused":
         by_head = bias[:, None] if bias.ndim == 3 else bias
         if query.device.type != "cpu":
-            key, value = (_of_each_head(shared, query.shape[1]) for shared in (key, value))
+            key, value = (_repeat_kv(shared, query.shape[1]) for shared in (key, value))
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=by_head, enable_gqa=True
         )
     time, keys = query.shape[2], key.shape[2]
     if time == 1 and bias.ndim == 3:
         return one_query(query[:, :, 0], key, value, bias[:, 0])[:, :, None]
-    if time != keys or time <= _BLOCK:
+    if time != keys or time <= _QUERY_BLOCK:
         return _matmul_attention(query, key, value, bias)
     blocks = []
-    for start in range(0, time, _BLOCK):
-        end = min(start + _BLOCK, time)
+    for start in range(0, time, _QUERY_BLOCK):
+        end = min(start + _QUERY_BLOCK, time)
         seen = slice(0 if window is None else max(0, start + 1 - window), end)
         part = _matmul_attention(
             query[:, :, start:end], key[:, :, seen], value[:, :, seen], bias[..., start:end, seen]
@@ -85,14 +86,14 @@ def attention(
     return torch.cat(blocks, dim=2)
 
 
-def _of_each_head(shared: Key, heads: int) -> Float[Tensor, "rows heads keys head_dim"]:
-    """Keys or values, repeated for every head that reads them. A GPU's kernels that take a bias let
-    no heads share keys, and without such a kernel PyTorch holds the scores of all heads at once."""
+def _repeat_kv(shared: Key, heads: int) -> Float[Tensor, "rows heads keys head_dim"]:
+    """Repeat keys or values for every head that reads them. GPU kernels that take a bias do not
+    share heads, and without such a kernel PyTorch holds the scores of all heads at once."""
     return shared.repeat_interleave(heads // shared.shape[1], dim=1)
 
 
 def _matmul_attention(query: Query, key: Key, value: Key, bias: Bias) -> Query:
-    """The equation. The queries that share a key head stand one after the other,
+    """The equation. The queries that share a key head are concatenated along time,
     (rows, kv_heads, group * time, head_dim), for one product with the keys of that head."""
     rows, heads, time, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
@@ -111,7 +112,7 @@ def one_query(
     value: Key,
     bias: Float[Tensor, "rows keys"] | None,
 ) -> Float[Tensor, "rows heads head_dim"]:
-    """A step of decoding, which reads keys where they lie in the cache; no bias hides no key."""
+    """One decoding step, which reads the keys in place in the cache; `bias=None` hides no key."""
     rows, heads, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     if rows <= _FEW_ROWS:
@@ -119,8 +120,8 @@ def one_query(
         same = None if bias is None else bias[:, None, None].expand(*grouped.shape[:3], -1)
         mixed = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=same)
         return mixed.reshape(rows, heads, head_dim)
-    # One product for each head of each row. Rows and heads are one dimension of the cache, so no
-    # key is copied, as in a product of four dimensions.
+    # One product per head and row. In the cache rows and heads merge into one dimension, so no key
+    # is copied, as it would be in a four-dimensional product.
     lines = query.reshape(rows * kv_heads, -1, head_dim) / math.sqrt(head_dim)
     scores = lines @ key.reshape(rows * kv_heads, keys, head_dim).transpose(1, 2)
     if bias is not None:
@@ -130,10 +131,10 @@ def one_query(
 
 
 def document_mask(segment_ids: Int[Tensor, "rows time"], window: int | None = None) -> Mask:
-    """Causal within each document, nothing across documents: a block-diagonal triangle.
+    """Causal within each document, nothing across documents: block-diagonal triangles.
 
     With a `window` a token sees itself and the window - 1 tokens before it: a band. Padding (-1)
-    forms a segment of its own, so that no query is without a key.
+    forms a segment of its own, so that every query has a key.
     """
     time = segment_ids.shape[1]
     seen = torch.ones(time, time, dtype=torch.bool, device=segment_ids.device).tril()
@@ -145,12 +146,12 @@ def document_mask(segment_ids: Int[Tensor, "rows time"], window: int | None = No
 def as_bias(mask: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
     """0 where a query may look, minus infinity where not.
 
-    Made once for all layers: adding it costs each of them less than choosing by the mask does.
+    Computed once for all layers: adding it costs each layer less than masking its scores.
     """
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
-# The equation by itself, for tensors of any shape.
+# The equation by itself, for tensors with any leading dimensions.
 
 
 def scaled_dot_product_attention(
@@ -161,46 +162,46 @@ def scaled_dot_product_attention(
 ) -> Float[Tensor, "... queries d_v"]:
     """softmax(Q K^T / sqrt(d_k) + mask) V with any number of leading dimensions, which broadcast.
 
-    `mask` is true where a query may look, or numbers that are added to the scores; it broadcasts to
-    (..., queries, keys), so that rows and heads may have masks of their own. Where the last leading
-    dimension of the query is a multiple of that of the keys, it is that of heads, and so many
-    neighbors share a key head (Ainslie et al. 2023). A query that may look at nothing gets zeros.
+    `mask` is true where a query may look, or holds numbers to add to the scores. It broadcasts to
+    (..., queries, keys), so that rows and heads may have their own masks. If the query's last
+    leading dimension (heads) is a multiple of the keys', neighboring query heads share a key head
+    (Ainslie et al. 2023). A query that may look at nothing gets zeros.
     Source: Vaswani et al. 2017, equation 1.
 
-    Raises ValueError for heads that do not divide. Models use `attention`, which is faster.
+    Raises ValueError for head counts that do not divide. Models use the faster `attention`.
     """
-    group = _group(query, key)
+    group = _group_size(query, key)
     if group > 1:
-        query = _by_group(query, group)
+        query = _grouped(query, group)
         key, value = key.unsqueeze(-3), value.unsqueeze(-3)
         if mask is not None and mask.ndim > 2:
             own = mask.shape[-3] > 1
-            mask = _by_group(mask, group) if own else mask.unsqueeze(-3)
-    # The query is divided, not the product, which float16 might not hold.
+            mask = _grouped(mask, group) if own else mask.unsqueeze(-3)
+    # Divide the query, not the product, which may overflow float16.
     scores = query / math.sqrt(query.shape[-1]) @ key.transpose(-1, -2)
     if mask is not None:
         added = as_bias(mask, scores.dtype) if mask.dtype == torch.bool else mask
         scores = scores + added
-    # Where all scores are minus infinity, the softmax, and its gradient, would be 0 / 0.
+    # Where all scores are minus infinity, the softmax and its gradient would be 0 / 0.
     nothing = (scores == -torch.inf).all(-1, keepdim=True)
     weights = scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
     output = weights @ value
     return output.flatten(-4, -3) if group > 1 else output
 
 
-def _by_group(x: Tensor, group: int) -> Tensor:
+def _grouped(x: Tensor, group: int) -> Tensor:
     """(..., heads, time, d) as (..., kv_heads, group, time, d)."""
     return x.reshape(*x.shape[:-3], x.shape[-3] // group, group, *x.shape[-2:])
 
 
-def _group(query: Tensor, key: Tensor) -> int:
-    """How many query heads share a key head."""
+def _group_size(query: Tensor, key: Tensor) -> int:
+    """The number of query heads that share a key head."""
     if query.ndim < 3 or key.ndim < 3 or 1 in (query.shape[-3], key.shape[-3]):
         return 1
     if query.shape[-3] % key.shape[-3]:
         raise ValueError(
             f"{key.shape[-3]} key heads do not divide {query.shape[-3]} query heads; "
-            "each must serve equally many"
+            "each must serve the same number"
         )
     return int(query.shape[-3] // key.shape[-3])
 
@@ -211,10 +212,10 @@ def reference_attention(
     value: Float[Tensor, "*rows kv_heads keys d_v"],
     mask: Bool[Tensor, "... queries keys"] | Float[Tensor, "... queries keys"],
 ) -> Float[Tensor, "*rows heads queries d_v"]:
-    """The equation said slowly, one query at a time: the oracle of the fast paths.
+    """The equation computed slowly, one query at a time: the oracle for the fast paths.
 
-    `mask` is (*rows, queries, keys), the same for all heads, or (*rows, heads, queries, keys);
-    numbers are added to the scores, where they are not minus infinity.
+    `mask` is (*rows, queries, keys), the same for all heads, or (*rows, heads, queries, keys).
+    Numbers are added to the scores; minus infinity hides a key.
     """
     added = as_bias(mask, query.dtype) if mask.dtype == torch.bool else mask
     if added.ndim < query.ndim:

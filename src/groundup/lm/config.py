@@ -1,9 +1,9 @@
 """The shape of a language model, in Hugging Face's words, without torch.
 
-One dataclass describes every architecture that we read: what differs between Qwen3 and GPT-2 is a
-field here or a row in `families`, never another model class. A few fields are there to compare
-architectures by; a shape that no family of Hugging Face's has is still one of ours, and is saved as
-such (`formats.hf_config`).
+One dataclass describes every supported architecture: the differences between Qwen3 and GPT-2 are
+fields here or a row in `families`, never another model class. A few fields exist to compare
+architectures. A shape that no Hugging Face family has is still valid; it is saved in our own format
+(`formats.hf_config`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from groundup.errors import UserError
 from groundup.lm import sizes
 from groundup.lm.families import FAMILIES, Family, ModelType
 
-# Larger sizes are damage or malice: no machine holds such a model, and merely to describe it would
-# take memory and time.
+# Larger sizes mean a damaged or malicious file: no machine holds such a model, and merely building
+# its description would take memory and time.
 MOST = {
     "vocab_size": 2**24,
     "hidden_size": 2**17,
@@ -32,13 +32,13 @@ MOST = {
     "sliding_window": 2**31,
     "num_experts": 2**14,
 }
-# Of all layers together; 94 layers of 128 are 12,032.
+# Over all layers; 94 layers of 128 experts are 12,032.
 MOST_EXPERTS = 2**15
 
 Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
-# How order is told (see `positions`).
+# How the model encodes order (see `positions`).
 PositionEmbedding = Literal["rope", "learned", "sinusoidal", "alibi", "none"]
 POSITION_EMBEDDINGS: tuple[PositionEmbedding, ...] = get_args(PositionEmbedding)
 
@@ -50,8 +50,8 @@ class Rope:
     """Rotary position embedding (Su et al. 2021) and how its frequencies are stretched.
 
     `linear`: positions divided by `factor` (Chen et al. 2023). `llama3`: low frequencies divided
-    by `factor`, high ones kept, with a smooth passage between (Llama 3, section 3.2). `yarn`: the
-    same idea with other bounds, and cosines and sines scaled by `attention_factor` (Peng et al.
+    by `factor`, high ones kept, with a smooth transition between (Llama 3, section 3.2). `yarn`:
+    the same idea with other bounds, and cosines and sines scaled by `attention_factor` (Peng et al.
     2023, YaRN, sections 3.2 and 3.4).
     """
 
@@ -69,30 +69,30 @@ class Rope:
 
 
 def yarn_scale(factor: float, by: float = 1.0) -> float:
-    """0.1 ln(factor) + 1: how much sharper attention should be (Peng et al. 2023, eq. 22)."""
+    """0.1 ln(factor) + 1: the factor by which attention is sharpened (Peng et al. 2023, eq. 22)."""
     return 0.1 * by * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 @dataclass(frozen=True)
 class ExpertsConfig:
-    """A mixture of experts in the place of each feed-forward part (see `experts`)."""
+    """A mixture of experts that replaces each feed-forward part (see `experts`)."""
 
     num_experts: int
     num_experts_per_tok: int
-    """How many experts a token is sent to."""
+    """The number of experts that process each token."""
     moe_intermediate_size: int
     """Inner features of one expert."""
     norm_topk_prob: bool = True
     """Whether the weights of the chosen experts sum to 1."""
     router_aux_loss_coef: float = 0.001
-    """What the load-balancing loss is multiplied by in training."""
+    """The factor of the load-balancing loss in training."""
 
     def __post_init__(self) -> None:
         most = MOST["num_experts"]
         if not 1 <= self.num_experts_per_tok <= self.num_experts <= most:
             raise UserError(
                 f"num_experts_per_tok={self.num_experts_per_tok} of num_experts="
-                f"{self.num_experts}: a token goes to 1 of them at least, and there are at most "
+                f"{self.num_experts}: each token needs at least 1 expert, and there are at most "
                 f"{most:,}; try 2 of 8"
             )
         if not 1 <= self.moe_intermediate_size <= MOST["intermediate_size"]:
@@ -120,25 +120,25 @@ class ModelConfig:
     model_type: ModelType = "qwen3"
     hidden_act: Activation = "silu"
     attention_bias: bool = False
-    """Whether queries, keys and values have biases, and the output where the family has it."""
+    """Whether queries, keys and values have biases, and the output if the family has one."""
     mlp_bias: bool = False
     sliding_window: int | None = None
     """How many tokens back a layer may look, itself included (Beltagy et al. 2020, section 3.1)."""
     windowed_layers: tuple[int, ...] | None = None
-    """Which layers have the window; None: all of them."""
+    """The layers with the window; None: all of them."""
     position_embedding_type: PositionEmbedding | None = None
-    """How order is told; None: as the family does (`position`)."""
+    """How order is encoded; None: as in the family (`position`)."""
     is_gated_act: bool | None = None
     """Whether the feed-forward part has a gate; None: as in the family (`gated`)."""
     do_layer_norm_before: bool = True
-    """Norms before attention and feed-forward part, or else after what they are added to."""
+    """Pre-norm (norms before attention and feed-forward part) or post-norm (after the sum)."""
     experts: ExpertsConfig | None = None
-    """A mixture of experts in the place of each feed-forward part."""
+    """A mixture of experts that replaces each feed-forward part."""
     bos_token_id: int | None = 0
     eos_token_ids: tuple[int, ...] = (2, 0)
     pad_token_id: int | None = 0
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """The `config.json` that it was read from: what is no field here goes back as it came."""
+    """The `config.json` it was read from; keys that are no field here are written back as read."""
 
     def __post_init__(self) -> None:
         words: dict[str, tuple[str | None, ...]] = {
@@ -172,14 +172,14 @@ class ModelConfig:
                 f"try one of {divisors(self.num_attention_heads)}"
             )
         if self.head_dim % 2 and self.position == "rope":
-            raise UserError(f"head_dim={self.head_dim} is odd, but RoPE turns pairs; try 64")
+            raise UserError(f"head_dim={self.head_dim} is odd, but RoPE rotates pairs; try 64")
         if self.hidden_size % 2 and self.position == "sinusoidal":
             raise UserError(
                 f"hidden_size={self.hidden_size} is odd, but sines and cosines come in pairs; "
                 f"try {self.hidden_size + 1}"
             )
         if self.family.experts and self.experts is None:
-            raise UserError(f"a {self.model_type} has experts; give `experts`, or take qwen3")
+            raise UserError(f"a {self.model_type} has experts; give `experts`, or use qwen3")
         if self.experts and self.num_hidden_layers * self.experts.num_experts > MOST_EXPERTS:
             raise UserError(
                 f"num_hidden_layers={self.num_hidden_layers} with "
@@ -194,7 +194,7 @@ class ModelConfig:
 
     @property
     def family(self) -> Family:
-        """What this architecture is beside its sizes."""
+        """The architecture's properties apart from its sizes."""
         return FAMILIES[self.model_type]
 
     @property
@@ -204,7 +204,7 @@ class ModelConfig:
 
     @property
     def position(self) -> PositionEmbedding:
-        """How order is told; the steps of a recurrent network tell it by themselves."""
+        """How order is encoded; a recurrent network needs no encoding."""
         if self.family.recurrent:
             return "none"
         return self.position_embedding_type or ("rope" if self.family.rotary else "learned")
@@ -221,7 +221,7 @@ class ModelConfig:
 
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """For each layer how far back it may look; None: to the beginning."""
+        """For each layer the number of tokens it may look back; None: to the beginning."""
         layers = range(self.num_hidden_layers)
         chosen = layers if self.windowed_layers is None else self.windowed_layers
         return tuple(self.sliding_window if layer in chosen else None for layer in layers)
@@ -241,8 +241,8 @@ class ModelConfig:
     ) -> ModelConfig:
         """Our own shape: Qwen3 with heads of 64 and a SwiGLU of 8/3 width, in multiples of 64.
 
-        `experts` are how many there are and how many a token is sent to, which together are as wide
-        as the one feed-forward part would be. `switches` are fields by which it differs from Qwen3.
+        `experts` is (number of experts, experts per token); the experts of a token are together as
+        wide as the one feed-forward part would be. `switches` are fields that differ from Qwen3.
         """
         _require_multiples(width=width, vocab_size=vocab_size)
         if depth < 1:
@@ -254,7 +254,7 @@ class ModelConfig:
             choices = " or ".join(str(n) for n in sorted(near_heads))
             raise UserError(f"heads={heads} does not divide width={width}; try {choices}")
         if kv_heads is None:
-            # About three query heads to a key head: a third of the cache, no measurable loss.
+            # About three query heads per key head: a third of the cache, no measurable loss.
             kv_heads = next(n for n in range(max(1, heads // 3), 0, -1) if heads % n == 0)
         # 8/3 keeps SwiGLU's three matrices at the size of the classic two (Shazeer 2020).
         gated = switches.get("is_gated_act") in (None, True)
@@ -281,7 +281,7 @@ class ModelConfig:
     def recurrent(
         cls, cell: Literal["lstm", "gru"], *, width: int, depth: int, vocab_size: int, context: int
     ) -> ModelConfig:
-        """A recurrent network of so many layers (see `rnn`); `context` is what it is trained on."""
+        """A recurrent network of `depth` layers (see `rnn`); `context` is its training length."""
         _require_multiples(width=width, vocab_size=vocab_size)
         if depth < 1:
             raise UserError(f"depth={depth} must be at least 1 layer; try 2")
@@ -313,7 +313,7 @@ class ModelConfig:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model holds, the tied head counted once."""
+        """The number of parameters, the tied head counted once."""
         return sizes.parameters(self)
 
     @property
@@ -328,7 +328,7 @@ class ModelConfig:
 
     @property
     def compiles(self) -> bool:
-        """Whether its layers can be compiled: not those whose work depends on what they read."""
+        """Whether the layers can be compiled; not if their work depends on the data."""
         return self.experts is None and not self.family.recurrent
 
 

@@ -1,8 +1,8 @@
-"""Everyone's checkpoints: one page of what each family calls the parts of one and the same model.
+"""The supported model families: how each one differs, and what it calls sizes and tensors.
 
-Our own models are Qwen3-shaped and our parameters carry Qwen3's names. What another family has or
-lacks beside it, how its `config.json` spells a size, and under which name a file keeps a tensor
-stands here as tables; what GGUF calls it, in `formats.gguf.settings`.
+Our own models are Qwen3-shaped and our parameters carry Qwen3's names. The tables here list what
+each other family adds or lacks, how its `config.json` names a size, and under which name its files
+store a tensor. `formats.gguf.settings` has the names in GGUF files.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Norm = Literal["rms", "layer"]
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a file keeps one of our tensors.
+    """Where a file stores one of our tensors.
 
-    `transposed`: as (in, out), GPT-2's "Conv1D". `part` (i, n): the i-th of n equal pieces of the
-    outputs, which stand in one tensor.
+    `transposed`: as (in, out), GPT-2's "Conv1D". `part` (i, n): the i-th of n equal slices of the
+    output dimension of one stored tensor.
     """
 
     name: str
@@ -31,31 +31,30 @@ class Stored:
 
 @dataclass(frozen=True)
 class Family:
-    """What an architecture is beside its sizes.
+    """An architecture apart from its sizes.
 
-    `defaults` are what its `config.json` means by leaving a word out; `words` its own words for
-    ours; `weights` its own names for our tensors ("{}" is the layer), the same where none is given;
-    `ignored` is a pattern of stored names that carry nothing learned (early files store what
-    follows from the config).
-    """
+    `defaults` are the values of keys missing in its `config.json`; `words` maps our config fields
+    to its keys; `weights` maps our tensor names ("{}" is the layer) to its own where they differ;
+    `ignored` is a pattern of stored names that hold nothing learned (old files store tensors that
+    follow from the config)."""
 
     architecture: str
     defaults: Mapping[str, Any]
     norm: Norm = "rms"
     gated: bool = True
-    """A gated feed-forward part (SwiGLU), else two matrices with an activation between."""
+    """A gated feed-forward part (SwiGLU), else two matrices with an activation between them."""
     rotary: bool = True
-    """RoPE, else a learned vector for each position."""
+    """RoPE, else learned position embeddings."""
     qk_norm: bool = False
     """Queries and keys are normalized per head before RoPE."""
     output_bias: bool = True
-    """Where queries, keys and values have biases, the output projection has one, too."""
+    """If queries, keys and values have biases, the output projection has one, too."""
     windows: Literal["none", "all layers", "all or none", "some layers"] = "none"
-    """Which layers may look no further back than `sliding_window` tokens."""
+    """The layers that may look no further back than `sliding_window` tokens."""
     experts: bool = False
-    """A mixture of experts in the place of each feed-forward part."""
+    """A mixture of experts replaces each feed-forward part."""
     recurrent: bool = False
-    """No transformer, but a recurrent network (`rnn`), for which Hugging Face has no word."""
+    """A recurrent network (`rnn`) instead of a transformer; Hugging Face has no such family."""
     words: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, Stored] = field(default_factory=dict)
     ignored: str = r"rotary_emb\.inv_freq$"
@@ -171,7 +170,7 @@ _LAYER = re.compile(r"(?<=\.layers\.)\d+(?=\.)")
 
 
 def stored_as(model_type: str, name: str) -> Stored:
-    """Where a file of that family keeps our tensor `name`."""
+    """Where a file of this family stores our tensor `name`."""
     layer = _LAYER.search(name)
     number = layer.group() if layer else ""
     stored = FAMILIES[model_type].weights.get(_LAYER.sub("{}", name, count=1))

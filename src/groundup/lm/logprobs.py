@@ -1,18 +1,18 @@
-"""Log-probabilities of a batch's targets, without the logits of the whole batch.
+"""Log-probabilities of a batch's targets, without holding the logits of the whole batch.
 
     log p(y_t) = logits_t[y_t] - logsumexp(logits_t),      logits_t = head @ hidden_t
 
-The loss of `train/loss.py` knows each token's weight beforehand and makes gradients at once. Here
-the weight of a token is known only when backward arrives (a preference loss looks at whole
-sequences first), so the forward pass keeps one number per token, the logsumexp, and backward makes
-the logits of each chunk again:
+The loss of `train/loss.py` knows each token's weight in advance and computes gradients in the
+forward pass. Here a token's weight is known only in backward (a preference loss needs whole
+sequences first), so the forward pass keeps one number per token, the logsumexp, and backward
+recomputes the logits chunk by chunk:
 
     d log p(y_t) / d logits_t = onehot(y_t) - softmax(logits_t)
 
-Bits per byte, multiple choice, preferences and held-out loss all ask for log p of some tokens after
-others, and share `score`. Items are sorted by length and go one to a row, as many rows at once as
-hold a given number of tokens: little is padding, and attention costs no more than each item's own
-length squared, which packing several into long rows would not give.
+Bits per byte, multiple choice, preferences and held-out loss all need log p of some tokens given
+the tokens before them, and share `score`. Items are sorted by length, one per row, with as many
+rows per pass as fit into a given number of tokens. Little is padding, and attention costs only each
+item's own length squared, which packing several items into long rows would exceed.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ from groundup.text.example import Example, cut_to
 from groundup.train.batch import Batch
 from groundup.train.loss import HeadedModel, chunk_rows
 
-# Tokens of a pass without gradients. A processor's caches hold no more of them, and where answers
-# of many lengths are read at once much is padding. An accelerator is kept busy by more, by so many
-# rows of the context.
+# Tokens per pass without gradients. On a CPU, larger passes exceed the caches, and batches of mixed
+# lengths contain much padding. An accelerator needs more: this many rows of the context.
 _PASS_TOKENS, _PASS_ROWS = 2048, 16
 
 
 class _TargetLogprobs(torch.autograd.Function):
-    """log softmax(hidden @ head.T)[targets], chunk by chunk in both directions."""
+    """log softmax(hidden @ head.T)[targets], computed in chunks in both directions."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -58,7 +57,7 @@ class _TargetLogprobs(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Any:
         hidden, head, targets, normalizers = ctx.saved_tensors
         hidden_gradient = torch.empty_like(hidden)
-        # A frozen head, as under LoRA, is spared its third of the work. Summed over chunks in
+        # A frozen head (LoRA) needs no gradient, a third of the work. The sum over chunks is in
         # float32 at least: bf16 sums would lose the small terms.
         trained = ctx.needs_input_grad[1]
         head_gradient = torch.zeros_like(head, dtype=_precise(head)) if trained else None
@@ -91,20 +90,20 @@ def target_logprobs(
     head: Float[Tensor, "vocab width"],
     targets: Int[Tensor, " tokens"],
 ) -> Float[Tensor, " tokens"]:
-    """log p of each target in nats, differentiable in `hidden` and `head`; at least float32."""
+    """log p of each target in nats, differentiable in `hidden` and `head`; float32 or better."""
     out = _TargetLogprobs.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
     return cast(Tensor, out)
 
 
 @torch.no_grad()
 def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, "rows time"]:
-    """log p(target) in nats at every place of the batch, whatever its weight; no gradients.
+    """log p(target) in nats at every position of the batch, whatever its weight; no gradients.
 
     Raises `UserError` for a batch without targets.
     """
     if not (batch.weights.any() or batch.targets.any()):
         raise UserError(
-            "the batch has no targets, for Batch.of makes one for a forward pass alone; give them: "
+            "the batch has no targets: Batch.of makes one for a forward pass only; set them: "
             "dataclasses.replace(Batch.of(ids[:, :-1]), targets=ids[:, 1:])"
         )
     headed = cast(HeadedModel, model)
@@ -115,21 +114,21 @@ def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, "rows time"]:
 def entropy(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch"]:
     """H = -sum_v p_v log p_v of p = softmax(logits) in nats, differentiable.
 
-    Between 0 (sure) and log(vocab) (no idea). From log-probabilities, so that logits of any size
-    are safe; an outcome of probability 0, whose logit may be minus infinity, adds 0. At least in
-    float32, whatever the logits are in.
+    Between 0 (certain) and log(vocab) (uniform). Computed from log-probabilities, so logits of any
+    size are safe; an outcome of probability 0, whose logit may be minus infinity, adds 0. The
+    result is float32 or better, whatever the dtype of the logits.
     """
     logp = logits.to(_precise(logits)).log_softmax(-1)
-    # 0 * log 0 is 0: without the mask it, and its gradient, would be no number.
+    # 0 * log 0 counts as 0: without the mask it and its gradient would be NaN.
     surprise = logp.masked_fill(logp == -torch.inf, 0.0)
     return -(logp.exp() * surprise).sum(-1)
 
 
 def sequence_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " segments"]:
-    """Per segment of the batch the sum of weight * log p(target) in nats, differentiable.
+    """For each segment of the batch the sum of weight * log p(target) in nats, differentiable.
 
     With weights of 1 on a completion's tokens it is log pi(completion | prompt), as in DPO
-    (Rafailov et al. 2023, eq. 7). Tokens of weight 0 cost no head at all.
+    (Rafailov et al. 2023, eq. 7). No logits are computed for tokens of weight 0.
     """
     headed = cast(HeadedModel, model)
     hidden = headed(batch)
@@ -141,14 +140,14 @@ def sequence_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " segment
 
 
 NO_NUMBERS = (
-    "the model's logits are no numbers (NaN or infinite): its weights are damaged, or too large "
+    "the model's logits are not finite (NaN or infinite): its weights are damaged, or too large "
     "for their type; download it again, or load it in float32"
 )
 
 
 def require_finite(values: Float[np.ndarray, " _"]) -> None:
-    """Raises `UserError` for log-probabilities that are no numbers: whatever is made of them, a
-    choice or an interval, would look like a measurement."""
+    """Raises `UserError` if log-probabilities are not finite: a choice or an interval computed from
+    them would look like a measurement."""
     if not np.isfinite(values).all():
         raise UserError(NO_NUMBERS)
 
@@ -159,10 +158,10 @@ def score(
 ) -> list[Float[np.ndarray, " _"]]:
     """log p in nats of the trained tokens of every item, in order, given all tokens before them.
 
-    An item is cut after `context` inputs; what is cut off has no value in its array. The first
-    token has nothing before it and is never asked for. Items that are equal are read once. One pass
-    reads up to `tokens_per_pass`, or one item, and no gradient is recorded. Raises `UserError` for
-    a model whose logits are no numbers.
+    Items are truncated to `context` inputs; truncated tokens have no value in the array. The first
+    token has no predecessor and is never scored. Equal items are scored once. One pass reads up to
+    `tokens_per_pass` tokens, or one item; no gradient is recorded. Raises `UserError` for a model
+    whose logits are not finite.
     """
     cut = [cut_to(item, context) for item in items]
     first: dict[tuple[tuple[int, ...], tuple[bool, ...]], int] = {}
@@ -181,9 +180,9 @@ def score(
 def passes(
     lengths: Sequence[int], context: int, device: torch.device, tokens: int | None = None
 ) -> Iterator[list[int]]:
-    """Places of the items that are read together, one to a row, the longest first.
+    """Batches of item indices, one item per row, the longest items first.
 
-    A pass holds up to `tokens`, or one item; left out, as many as the device is fast with.
+    A pass holds up to `tokens` tokens, or one item; the default suits the device.
     """
     most = tokens or (_PASS_TOKENS if device.type == "cpu" else _PASS_ROWS * context)
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
@@ -194,11 +193,11 @@ def passes(
 
 
 def _scored(model: CausalLM, items: Sequence[Example]) -> list[Float[np.ndarray, " _"]]:
-    """One forward pass."""
+    """Score one pass."""
     width = max(item.inputs for item in items)
     batch = packed_batch([[item] for item in items], width).to(model.head.device)
     row, place = batch.weights.nonzero(as_tuple=True)
-    # Tokens that are not asked for cost no head at all.
+    # Compute logits only where they are needed.
     hidden = model(batch)[row, place]
     flat = target_logprobs(hidden, model.head, batch.targets[row, place]).cpu().double().numpy()
     require_finite(flat)

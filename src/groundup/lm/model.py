@@ -4,20 +4,20 @@
     h = h + attention(norm(h));  h = h + mlp(norm(h))        once per layer
     logits = head(norm(h))
 
-Every token is a vector, its *hidden state*, which starts as what the token is and ends as what
-should follow it. A layer reads the state twice and adds what it finds: attention fetches something
-from the tokens before, the feed-forward part (mlp) works on each token by itself. Since both only
-ever add, gradients reach the first layer as directly as the last (He et al. 2015); and since both
-read a normalized copy, it does no harm that states grow. The head compares the last state with a
-vector for each token of the vocabulary: the better they match, the likelier that token comes next.
+Every token is a vector, its *hidden state*. It starts as a description of the token and ends as a
+prediction of the next one. A layer reads the state twice and adds what it computes: attention
+fetches information from the earlier tokens, and the feed-forward part (mlp) processes each token by
+itself. Because both only add, gradients reach the first layer as directly as the last (He et al.
+2015). Because both read a normalized copy, states may grow without harm. The head compares the last
+state with a vector for each token of the vocabulary: the better the match, the likelier that token.
 
-This one page is Qwen3, Llama, SmolLM2, Mistral, Qwen2 and GPT-2: what differs is a field of the
+This one page is Qwen3, Llama, SmolLM2, Mistral, Qwen2 and GPT-2; they differ in fields of the
 config. Parameters carry Hugging Face's names, so a state dict needs no translation. The model
-returns hidden states and the head stands apart: a loss decides how much of the logits it ever
-holds, and reward or value heads take the head's place.
+returns hidden states, and the head is separate: a loss decides how many logits it holds at once,
+and reward or value heads can replace the head.
 
-What an architecture may have instead stands on pages of its own: `positions`, `experts` in the
-place of the mlp, and `rnn` in the place of all that is below the head.
+Alternatives to parts of the architecture have their own pages: `positions`, `experts` (replaces the
+mlp) and `rnn` (replaces everything below the head).
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ from groundup.lm.positions import (
 from groundup.train.batch import Batch
 from groundup.train.loss import Auxiliary
 
-if TYPE_CHECKING:  # what is trained keeps no keys, and few models have these parts
+if TYPE_CHECKING:  # training has no cache, and few models have these parts
     from groundup.lm.cache import Cache, CacheView, KVCache, Write
     from groundup.lm.experts import MixtureOfExperts
     from groundup.lm.rnn import Recurrent
 
 Hidden = Float[Tensor, "rows time width"]
-# Who sees whom: what is added to the scores, or for the kernel the first key that a query sees.
+# The attention mask: a bias on the scores or, for the kernel, the first visible key of each query.
 Seen = Bias | kernel.FirstSeen
 
 _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
@@ -91,14 +91,14 @@ class RMSNorm(nn.Module):
 
 
 def norm(config: ModelConfig) -> nn.Module:
-    """RMSNorm or, in GPT-2, LayerNorm, which takes the mean away first and adds a bias at last."""
+    """RMSNorm or, in GPT-2, LayerNorm, which also subtracts the mean and adds a bias."""
     kind = RMSNorm if config.family.norm == "rms" else nn.LayerNorm
     return kind(config.hidden_size, config.rms_norm_eps)
 
 
 @remembered
 class Attention(nn.Module):
-    """Queries, keys and values of each head, attention, and a matrix that mixes the heads."""
+    """Multi-head attention: query, key and value projections, attention, output projection."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -112,36 +112,36 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(width, keys, bias=bias)
         self.v_proj = nn.Linear(width, keys, bias=bias)
         self.o_proj = nn.Linear(queries, width, bias=config.output_bias)
-        # Normalized, no query can shout: scores stay in bounds however large the weights grow.
+        # Normalizing queries and keys bounds the scores however large the weights grow.
         head_norm = RMSNorm if config.qk_norm else nn.Identity
         self.q_norm = head_norm(config.head_dim, config.rms_norm_eps)
         self.k_norm = head_norm(config.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Hidden, seen: Seen, cos_sin: Rotation | None, write: Write | None
+        self, x: Hidden, mask: Seen, cos_sin: Rotation | None, write: Write | None
     ) -> Hidden:
         projected = linears(x, self.q_proj, self.k_proj, self.v_proj)
         # Each head has its own slice of the features: (rows, time, heads, head_dim).
         query, key, value = (
             y.view(*y.shape[:-1], y.shape[-1] // self.head_dim, self.head_dim) for y in projected
         )
-        query = _placed(query, self.q_norm, cos_sin)
-        key = _placed(key, self.k_norm, cos_sin)
+        query = _norm_and_rotate(query, self.q_norm, cos_sin)
+        key = _norm_and_rotate(key, self.k_norm, cos_sin)
         value = value.transpose(1, 2)
         if write is not None:
             key, value = write(key, value)
-        if seen.dtype == torch.int32:
-            mixed = kernel.attention(query, key, value, seen)
+        if mask.dtype == torch.int32:
+            mixed = kernel.attention(query, key, value, mask)
         else:
-            mixed = attention(query, key, value, seen, self.path, self.window)
+            mixed = attention(query, key, value, mask, self.path, self.window)
         [out] = linears(mixed.transpose(1, 2).flatten(2), self.o_proj)
         return out
 
 
-def _placed(
+def _norm_and_rotate(
     x: Float[Tensor, "rows time heads head_dim"], norm: nn.Module, cos_sin: Rotation | None
 ) -> Float[Tensor, "rows heads time head_dim"]:
-    """Queries or keys with their norm, where there is one, and turned by their positions."""
+    """Apply the norm, if there is one, and RoPE to queries or keys."""
     if cos_sin is None:
         out: Tensor = norm(x.transpose(1, 2))
         return out
@@ -156,8 +156,7 @@ def _placed(
 class MLP(nn.Module):
     """The feed-forward part: SwiGLU, down(silu(gate(x)) * up(x)) (Shazeer 2020).
 
-    Of each of the inner features `gate` says how much of it is let through. GPT-2 has no gate:
-    down(gelu(up(x))).
+    `gate` scales each of the inner features. GPT-2 has no gate: down(gelu(up(x))).
     """
 
     def __init__(self, config: ModelConfig, inner: int) -> None:
@@ -192,10 +191,10 @@ def feed_forward(config: ModelConfig) -> nn.Module:
 
 @remembered
 class Block(nn.Module):
-    """One layer: look around, then think, each added to what was there.
+    """One layer: attention, then the feed-forward part, each added to its input.
 
-    With norms after (Vaswani et al. 2017; Xiong et al. 2020 compare both), what is added to what
-    was there is normalized, and no path leads around the norms:
+    With post-norms (Vaswani et al. 2017; Xiong et al. 2020 compare both), the sum is normalized,
+    and no residual path bypasses the norms:
 
         x = norm(x + attention(x));  x = norm(x + mlp(x))
     """
@@ -209,20 +208,20 @@ class Block(nn.Module):
         self.mlp = feed_forward(config)
 
     def forward(
-        self, x: Hidden, seen: Seen, cos_sin: Rotation | None, write: Write | None
+        self, x: Hidden, mask: Seen, cos_sin: Rotation | None, write: Write | None
     ) -> Hidden:
         if not self.norms_before:
-            x = self.input_layernorm(x + self.self_attn(x, seen, cos_sin, write))
+            x = self.input_layernorm(x + self.self_attn(x, mask, cos_sin, write))
             after: Tensor = self.post_attention_layernorm(x + self.mlp(x))
             return after
-        found = self.self_attn(self.input_layernorm(x), seen, cos_sin, write)
-        x, normed = _added(x, found, self.post_attention_layernorm)
+        found = self.self_attn(self.input_layernorm(x), mask, cos_sin, write)
+        x, normed = _add_and_norm(x, found, self.post_attention_layernorm)
         out: Tensor = x + self.mlp(normed)
         return out
 
 
-def _added(x: Hidden, found: Hidden, norm: nn.Module) -> tuple[Hidden, Hidden]:
-    """x + found, and the norm of it."""
+def _add_and_norm(x: Hidden, found: Hidden, norm: nn.Module) -> tuple[Hidden, Hidden]:
+    """Return x + found and its norm."""
     if type(norm) is RMSNorm and rms_norm.supports(x, norm.weight, found) and not is_changed(norm):
         return rms_norm.add_rms_norm(x, found, norm.weight, norm.eps)
     x = x + found
@@ -246,13 +245,13 @@ class Decoder(nn.Module):
     def embed(
         self, ids: Int[Tensor, "*tokens"], position_ids: Int[Tensor, "*tokens"]
     ) -> Float[Tensor, "*tokens width"]:
-        """The vectors of tokens, and of positions where these have vectors."""
+        """Token embeddings, plus position embeddings where the model has them."""
         x: Tensor = self.embed_tokens(ids)
         if self.config.position == "learned":
             x = x + self.embed_positions(position_ids)
         if self.config.position == "sinusoidal":
-            # Tokens are scaled by √width (Vaswani et al. 2017, section 3.4). Initial embeddings
-            # have a deviation of 0.02: below a width of 1,250 tokens begin smaller than positions.
+            # Tokens are scaled by √width (Vaswani et al. 2017, section 3.4). Embeddings start with
+            # a deviation of 0.02: below a width of 1,250 tokens start smaller than positions.
             width = self.config.hidden_size
             x = x * math.sqrt(width) + sinusoidal_embedding(position_ids, width, x.dtype)
         return x
@@ -261,27 +260,29 @@ class Decoder(nn.Module):
         x = self.embed(batch.input_ids, batch.position_ids)
         cos_sin = self._rotation(batch, x) if self.config.position == "rope" else None
         if torch.is_grad_enabled() and not x.requires_grad:
-            # Beside frozen embeddings the first block would be the only one whose input needs no
-            # gradient, and the compiler would make a graph for it alone.
+            # With frozen embeddings only the first block's input would need no gradient, and the
+            # compiler would build an extra graph for that block.
             x.requires_grad_()
         view = None if cache is None else cache.view(batch.position_ids)
-        # Who may see whom is the same in every layer with the same window, so it is found out once.
+        # Layers with the same window share a mask, so each mask is computed once.
         windows = self.config.windows
-        seen = {window: self._seen(batch, view, window, x) for window in set(windows)}
+        masks = {window: self._attention_mask(batch, view, window, x) for window in set(windows)}
         for place, (layer, window) in enumerate(zip(self.layers, windows, strict=True)):
-            # By its place, not by a number of its own: layers may change places or stand in two.
+            # Indexed by position in the list: a layer may be moved or appear twice.
             write = None if view is None else partial(view.write, place)
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                # Memory for time: of a block its input alone is kept, and backward runs it again
+                # Saves memory: only each block's input is kept, and backward recomputes the block
                 # (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost).
-                x = checkpoint(layer, x, seen[window], cos_sin, write, use_reentrant=False)
+                x = checkpoint(layer, x, masks[window], cos_sin, write, use_reentrant=False)
             else:
-                x = layer(x, seen[window], cos_sin, write)
+                x = layer(x, masks[window], cos_sin, write)
         out: Tensor = self.norm(x)
         return out
 
-    def _seen(self, batch: Batch, view: CacheView | None, window: int | None, x: Hidden) -> Seen:
-        """Who sees whom in layers with this window, and with ALiBi how much they are lowered."""
+    def _attention_mask(
+        self, batch: Batch, view: CacheView | None, window: int | None, x: Hidden
+    ) -> Seen:
+        """The mask of layers with this window; with ALiBi including the distance penalties."""
         alibi = self.config.position == "alibi"
         if view is None and not alibi and kernel.supports(x, self.config.head_dim):
             return kernel.first_seen(batch.segment_ids, window)
@@ -298,7 +299,7 @@ class Decoder(nn.Module):
         return rotation(frequencies, batch.position_ids, x.dtype, rope.attention_factor)
 
 
-def below_the_head(config: ModelConfig) -> Decoder | Recurrent:
+def _backbone(config: ModelConfig) -> Decoder | Recurrent:
     if not config.family.recurrent:
         return Decoder(config)
     from groundup.lm.rnn import Recurrent
@@ -315,22 +316,22 @@ class CausalLM(nn.Module):
         self.config = config
         self.compiled = False
         self.attention: AttentionPath = "matmul"
-        self.model = below_the_head(config)
+        self.model = _backbone(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(self, batch: Batch, cache: Cache | None = None) -> Hidden:
-        if batch.counted:  # a GPU says late, or never, that there is no such vector
-            self._refuse_what_has_no_vector(batch)
+        if batch.counted:  # a GPU reports an index out of range late, or never
+            self._check_ids(batch)
         try:
             out: Tensor = self.model(batch, cache)
         except IndexError:
-            self._refuse_what_has_no_vector(batch)
+            self._check_ids(batch)
             raise
         return out
 
-    def _refuse_what_has_no_vector(self, batch: Batch) -> None:
+    def _check_ids(self, batch: Batch) -> None:
         least, token, position = batch.extent
         if least < 0:
             raise UserError(
@@ -339,17 +340,17 @@ class CausalLM(nn.Module):
         if token >= self.config.vocab_size:
             raise UserError(
                 f"token id {token} is outside the model's vocabulary of {self.config.vocab_size}; "
-                "its folder holds another model's tokenizer: put the one there that belongs to it"
+                "its folder holds another model's tokenizer: replace it with the model's own"
             ) from None
         most = self.config.max_position_embeddings
         if self.config.position == "learned" and most <= position:
             raise UserError(
-                f"position {position} is beyond the {most} that the model has vectors for; give "
-                "it shorter texts"
+                f"position {position} is out of range: the model has {most} position embeddings; "
+                "give it shorter texts"
             ) from None
 
     def empty_cache(self, rows: int, slots: int) -> Cache:
-        """Room for what a forward pass has to keep of so many rows of so many tokens."""
+        """An empty cache for `rows` rows of `slots` tokens each."""
         from groundup.lm.cache import KVCache
         from groundup.lm.rnn import RecurrentCache
 
@@ -357,9 +358,9 @@ class CausalLM(nn.Module):
         return kind.empty(self.config, rows, slots, like=self.like)
 
     def auxiliary_loss(self, batch: Batch) -> Auxiliary | None:
-        """The balance of the experts in the last forward pass, which was of this `batch`.
+        """The experts' load-balancing loss of the last forward pass, which must be of `batch`.
 
-        None for a model without experts, and where nothing is trained.
+        None for a model without experts and outside training.
         """
         experts = self.config.experts
         if experts is None or not (self.training and torch.is_grad_enabled()):
@@ -372,19 +373,19 @@ class CausalLM(nn.Module):
 
     @property
     def head(self) -> Float[Tensor, "vocab width"]:
-        if not hasattr(self.lm_head, "weight"):  # it stays in few bits (adapters.frozen)
+        if not hasattr(self.lm_head, "weight"):  # the head stays quantized (adapters.frozen)
             whole: Tensor = self.lm_head.dequantized(self.like.dtype)  # type: ignore[operator]
             return whole
         return self.lm_head.weight
 
     @property
     def like(self) -> Float[Tensor, "..."]:
-        """A tensor of the type and on the device in which the model computes."""
+        """A tensor with the dtype and device of the model's computation."""
         norm = self.model.norm
         weight = getattr(norm, "weight", None)
         if isinstance(weight, Tensor):
             return weight
-        # The norm stands within another module, or was taken out.
+        # The norm is wrapped in another module, or was removed.
         return next(chain(norm.parameters(), self.model.parameters()))
 
     def logits(self, batch: Batch, cache: Cache | None = None) -> Float[Tensor, "rows time vocab"]:
@@ -408,7 +409,7 @@ class CausalLM(nn.Module):
     def compile_blocks(self) -> None:
         """Compile each block by itself: one small graph, compiled once, serves every layer.
 
-        Where a layer's work depends on what it reads, nothing is compiled.
+        Does nothing for models whose work depends on the data (`ModelConfig.compiles`).
         """
         if not self.config.compiles:
             return
@@ -419,19 +420,19 @@ class CausalLM(nn.Module):
     initialise = renamed_method("initialise", "initialize")
 
     def initialize(self, seed: int, *, previous_token_heads: int = 0) -> None:
-        """Fresh weights (see `initialization`): so many heads look back from the start."""
-        # Late: only what is trained from nothing needs it.
-        from groundup.lm.initialization import draw
+        """Initialize the weights (see `initialization`), with some heads that look back at once."""
+        # Imported late: only training from scratch needs it.
+        from groundup.lm.initialization import initialize
 
         generator = torch.Generator().manual_seed(seed)
-        draw(self, generator, previous_token_heads)
+        initialize(self, generator, previous_token_heads)
         if not isinstance(self.model, Decoder):
             self.model.initialize(generator)
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Without dropout, as after `model.eval()`; afterwards the model is as it was."""
+    """Evaluation mode (no dropout) inside the context; restores each module's mode afterwards."""
     training = [part for part in model.modules() if part.training]
     if training:
         model.eval()
@@ -443,5 +444,5 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def uncompiled(model: CausalLM) -> AbstractContextManager[object]:
-    """Blocks compiled for training's one shape must not be compiled anew at every token."""
+    """Avoids recompiling blocks, which are compiled for one training shape, at every new token."""
     return torch.compiler.set_stance("force_eager") if model.compiled else nullcontext()

@@ -1,31 +1,31 @@
-"""Position: five ways to tell attention in which order tokens stand.
+"""Position: five ways to tell attention the order of tokens.
 
-Attention compares a query with keys by inner products, which know nothing of order: without help,
-"dog bites man" and "man bites dog" are the same. RoPE (Su et al. 2021, RoFormer, section 3.2) tells
-it apart by turning. The features of a head are taken as pairs, each pair is a point in the plane,
-and at position p pair i is turned by the angle
+Attention compares a query with keys by inner products, which ignore order: without help, "dog bites
+man" and "man bites dog" are the same. RoPE (Su et al. 2021, RoFormer, section 3.2) encodes order by
+rotation. The features of a head form pairs, each pair is a point in the plane, and at position p
+pair i is rotated by the angle
 
     p * theta^(-2i/d),        i = 0 … d/2 - 1
 
-so that, with theta 10,000 and heads of 64, the first pair goes round once in six tokens and the
-last one once in some fifty thousand: the hands of a clock, from seconds to days. Turning two
-vectors by a and b leaves an inner product that depends on a - b alone, so a score knows the
-*distance* of two tokens and not where they stand.
+With theta 10,000 and heads of 64, the first pair completes a turn in six tokens and the last one in
+some fifty thousand, like the hands of a clock, from seconds to days. If two vectors are rotated by
+a and b, their inner product depends on a - b alone, so a score depends on the *distance* of two
+tokens and not on their positions.
 
 The other four:
 
-    learned       x_p + e_p: a vector for each position, learned as the tokens' are (GPT-2); no
-                  model can read beyond the last position that it learned
-    sinusoidal    the same with sines and cosines of p in the place of e_p, of the wavelengths above
+    learned       x_p + e_p: a vector for each position, learned like the token embeddings (GPT-2);
+                  the model cannot read beyond the last position with a vector
+    sinusoidal    the same with sines and cosines of p instead of e_p, with the wavelengths above
                   (Vaswani et al. 2017, section 3.5)
-    ALiBi         nothing is added to x; the score of a token so many places back is lowered in
-                  proportion, in each head by a slope of its own (Press et al. 2022, section 3)
-    none          nothing at all: as a query sees only what came before it, order can still be found
-                  out by counting (Haviv et al. 2022; Kazemnejad et al. 2023, NoPE)
+    ALiBi         adds nothing to x; a score is lowered in proportion to the distance, with a slope
+                  per head (Press et al. 2022, section 3)
+    none          adds nothing at all: because a query sees only earlier tokens, the model can still
+                  learn order by counting (Haviv et al. 2022; Kazemnejad et al. 2023, NoPE)
 
-Which features form a pair is a matter of convention: i and i + d/2 (`halves`, Hugging Face's and
-ours) or 2i and 2i + 1 (`interleaved`, the paper's and llama.cpp's). Weights made for one are the
-other's with the rows of the query and key matrices in another order.
+There are two conventions for pairs: i and i + d/2 (`halves`, Hugging Face's and ours) or 2i and
+2i + 1 (`interleaved`, the paper's and llama.cpp's). Permuting the rows of the query and key
+matrices converts weights from one to the other.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Rotation = tuple[Float[Tensor, "... time head_dim"], Float[Tensor, "... time hea
 def rotate(
     x: Float[Tensor, "rows heads time head_dim"], cos_sin: Rotation
 ) -> Float[Tensor, "rows heads time head_dim"]:
-    """Turn every pair of features, i with i + d/2: (a, b) → (a, b) cos + (-b, a) sin."""
+    """Rotate every pair of features, i with i + d/2: (a, b) → (a, b) cos + (-b, a) sin."""
     cos, sin = cos_sin
     return _rotated(x, cos[:, None], sin[:, None], "halves")
 
@@ -73,19 +73,19 @@ def apply_rope(
     rope: Rope | None = None,
     pairing: Pairing = "halves",
 ) -> Float[Tensor, "... time head_dim"]:
-    """RoPE of queries or keys with any number of leading dimensions, by itself.
+    """Apply RoPE to queries or keys with any number of leading dimensions.
 
-    `position_ids` broadcast to x's dimensions without the last; with one dimension fewer than that
-    they are the same for all heads, which stand before time. `rope` (default: theta 10,000) may
-    stretch the frequencies. `pairing` is `halves` (i with i + d/2: Hugging Face, GPT-NeoX) or
+    `position_ids` broadcast to x's dimensions without the last; with one dimension fewer they are
+    the same for all heads, the dimension before time. `rope` (default: theta 10,000) may stretch
+    the frequencies. `pairing` is `halves` (i with i + d/2: Hugging Face, GPT-NeoX) or
     `interleaved` (2i with 2i + 1: the paper, GPT-J, Meta's Llama, llama.cpp).
     Source: Su et al. 2021, section 3.2. Raises ValueError for an odd `head_dim`.
     """
     if x.shape[-1] % 2:
-        raise ValueError(f"head_dim={x.shape[-1]} is odd, but RoPE turns pairs")
+        raise ValueError(f"head_dim={x.shape[-1]} is odd, but RoPE rotates pairs of features")
     pairing = cast(Pairing, current_value("pairing", pairing, neighbours="interleaved"))
     if pairing not in get_args(Pairing):
-        raise ValueError(f"pairing={pairing!r} is neither of {', '.join(get_args(Pairing))}")
+        raise ValueError(f"pairing={pairing!r} must be one of {', '.join(get_args(Pairing))}")
     rope = Rope() if rope is None else rope
     if 1 < position_ids.ndim == x.ndim - 2:
         position_ids = position_ids.unsqueeze(-2)
@@ -95,7 +95,7 @@ def apply_rope(
 
 
 def _interleaved(both: Float[Tensor, "... head_dim"]) -> Float[Tensor, "... head_dim"]:
-    """Repeats each of the d/2 values twice in a row, where both halves hold them."""
+    """Repeat each of the d/2 values twice in a row; the input holds them once per half."""
     return both.chunk(2, dim=-1)[0].repeat_interleave(2, dim=-1)
 
 
@@ -107,7 +107,7 @@ def rotation(
 ) -> Rotation:
     """Cosine and sine of every pair's angle at every position, times `scale` (YaRN's).
 
-    Both halves of the last dimension hold the d/2 values. Computed in float32, since angles grow
+    Both halves of the last dimension hold the d/2 values. Computed in float32, because angles grow
     large and bf16 would lose their fractions.
     """
     angles = position_ids[..., None].float() * frequencies
@@ -119,7 +119,7 @@ def rotation(
 def inverse_frequencies(rope: Rope, head_dim: int, device: torch.device) -> Float[Tensor, " half"]:
     """Radians per position of each pair of features, after stretching.
 
-    Kept here in float32 and not as a buffer of the model, which a cast to bf16 would ruin.
+    Cached here in float32 instead of in a buffer of the model, which a cast to bf16 would ruin.
     """
     return _frequencies(rope, head_dim).to(device)
 
@@ -129,34 +129,34 @@ def _frequencies(rope: Rope, head_dim: int) -> Float[Tensor, " half"]:
     frequencies = 1.0 / rope.theta**exponents
     if rope.type == "default":
         return frequencies
-    # A model is made to read further than it was trained by slowing the hands down: `factor` times
-    # the distance then looks like a distance it has seen. Slowing all of them blurs neighbors, so
-    # the better methods slow the slow ones, whose full circle was never seen, and keep the fast.
+    # Slowing the rotation extends the context: `factor` times the distance then looks like a
+    # distance seen in training. Slowing all pairs blurs neighbors, so the better methods slow the
+    # slow pairs, whose full turn was never seen, and keep the fast ones.
     keep = {"linear": _keep_none, "llama3": _keep_by_turns, "yarn": _keep_by_pair}[rope.type]
     kept = keep(rope, frequencies)
     return kept * frequencies + (1 - kept) * frequencies / rope.factor
 
 
 Kept = Float[Tensor, " half"]
-"""For each pair 1 to keep its frequency, 0 to divide it by the factor, or something between."""
+"""For each pair 1 to keep its frequency, 0 to divide it by the factor, or a value between."""
 
 
 def _keep_none(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
-    """Position interpolation (Chen et al. 2023): all alike."""
+    """Position interpolation (Chen et al. 2023): divides all frequencies."""
     return torch.zeros_like(frequencies)
 
 
 def _keep_by_turns(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
-    """Llama 3: by how many turns a pair makes within the original context."""
+    """Llama 3: by the number of turns of a pair within the original context."""
     wavelengths = 2 * math.pi / frequencies
     turns = rope.original_max_position_embeddings / wavelengths
-    # Equal bounds mean a step, which dividing by almost nothing is.
+    # Equal bounds mean a step, which a division by almost zero gives.
     width = max(rope.high_freq_factor - rope.low_freq_factor, 1e-9)
     return ((turns - rope.low_freq_factor) / width).clamp(0.0, 1.0)
 
 
 def _keep_by_pair(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
-    """YaRN (Peng et al. 2023, section 3.2): by a line between the pairs that turn `beta_fast` and
+    """YaRN (Peng et al. 2023, section 3.2): linear between the pairs that turn `beta_fast` and
     `beta_slow` times."""
     half = len(frequencies)
 
@@ -174,7 +174,7 @@ def _keep_by_pair(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
     return 1 - line.clamp(0.0, 1.0)
 
 
-# Sinusoidal: added to the tokens' vectors.
+# Sinusoidal: added to the embeddings.
 
 
 def sinusoidal_embedding(
@@ -182,7 +182,7 @@ def sinusoidal_embedding(
 ) -> Float[Tensor, "*tokens width"]:
     """PE(p, 2i) = sin(p / 10000^(2i/width)), PE(p, 2i + 1) = the cosine of the same.
 
-    Source: Vaswani et al. 2017, section 3.5. Any position has one, also beyond those of training.
+    Source: Vaswani et al. 2017, section 3.5. Defined for any position, also beyond training's.
     """
     frequencies = inverse_frequencies(Rope(), width, position_ids.device)
     angles = position_ids[..., None].float() * frequencies
@@ -196,8 +196,8 @@ def sinusoidal_embedding(
 def alibi_slopes(heads: int) -> Float[Tensor, " heads"]:
     """A slope for each head: 2^(-8/n), 2^(-16/n) … 2^(-8) of n heads.
 
-    Of a number of heads that is no power of 2 the first have those of the next smaller one, and
-    the rest every other slope of the next larger one (the paper's own code).
+    If the number of heads is no power of 2, the first heads take the slopes of the next smaller
+    power, and the rest every other slope of the next larger one (the paper's own code).
     """
     power = 2 ** math.floor(math.log2(heads))
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]

@@ -1,19 +1,19 @@
-"""Recurrent language models: one state goes from token to token, as large at the end as at first.
+"""Recurrent language models: a state of constant size passes from token to token.
 
     x_1 … x_T = embed(tokens)
     h_t, c_t = LSTM(x_t, h_{t-1}, c_{t-1})     or  h_t = GRU(x_t, h_{t-1})       layer upon layer
     logits = head(norm(h))
 
 (Hochreiter & Schmidhuber 1997; Cho et al. 2014; as language models Mikolov et al. 2010 and Zaremba
-et al. 2014.) `nn.recurrent` has the steps' formulas, to read; here they are torch's kernels, with
-the same weights. All that a transformer would look up in its cache, such a model must carry in h
-and c: its state takes the same memory, and a token the same time, however long the text is. What it
-costs is that step t waits for step t - 1, so that a processor with room for a thousand products at
-once is given a few.
+et al. 2014.) `nn.recurrent` implements the formulas readably; this module uses torch's kernels with
+the same weights. Such a model must carry in h and c everything that a transformer would look up in
+its cache, so its state takes the same memory, and a token the same time, however long the text is.
+The price is that step t waits for step t - 1, so a processor that could compute a thousand products
+at once computes only a few.
 
-Packed documents never see each other: each begins at a state of zeros. So the documents of a batch,
-whatever rows they stand in, become sequences of their own and run side by side, which besides makes
-more of each step's product.
+Packed documents never see each other: each starts from a state of zeros. So each document of a
+batch, in whatever row, becomes a sequence of its own. The sequences run side by side, which also
+makes each step's product larger.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.sizes import GATES
 from groundup.train.batch import Batch
 
-# For each size that oneDNN has not met it makes its program anew, and keeps it: half a megabyte. So
-# groups of documents are filled up to multiples of these.
+# oneDNN compiles and caches a program for each new size: half a megabyte each. So groups of
+# documents are padded to multiples of these sizes.
 _STEPS, _SEQUENCES = 16, 4
 
 Hidden = Float[Tensor, "rows time width"]
-# What one layer carries for each sequence: h, and c of an LSTM.
+# The state of one layer for each sequence: h and, in an LSTM, c.
 State = tuple[Float[Tensor, "sequences width"], ...]
 
 
 class Recurrent(nn.Module):
-    """Everything below the head; named `model` inside `CausalLM`, as a transformer's `Decoder`."""
+    """Everything below the head; named `model` inside `CausalLM`, like `Decoder`."""
 
     def __init__(self, config: ModelConfig, norm: nn.Module) -> None:
         super().__init__()
@@ -61,13 +61,17 @@ class Recurrent(nn.Module):
         x: Tensor = self.embed_tokens(batch.input_ids)
         tokens = x.flatten(0, 1)
         out = torch.zeros_like(tokens)
-        for group in sequences(batch.segment_ids, alike=cache is not None):
+        for group in sequences(batch.segment_ids, equal_lengths=cache is not None):
             read = tokens.index_select(0, group.places.flatten()).view(*group.places.shape, -1)
             for number, layer in enumerate(self.layers):
-                state = None if cache is None else cache.given(number, group, batch.position_ids)
+                state = (
+                    None
+                    if cache is None
+                    else cache.initial_states(number, group, batch.position_ids)
+                )
                 read, last = self._run(layer, read, state)
                 if cache is not None:
-                    cache.keep(number, group, last)
+                    cache.store(number, group, last)
             out = out.index_copy(0, group.places[group.real], read[group.real])
         normed: Tensor = self.norm(out.view_as(x))
         return normed
@@ -82,8 +86,8 @@ class Recurrent(nn.Module):
         return run(layer, x, state)
 
     def initialize(self, generator: torch.Generator) -> None:
-        """Weights from U(-b, b) with b = 1 / sqrt(width), as torch's; biases 0, but for the forget
-        gates, which begin open (Jozefowicz et al. 2015, section 2.2)."""
+        """Weights from U(-b, b) with b = 1 / sqrt(width), like torch's; biases 0, except for forget
+        gates, which start open (Jozefowicz et al. 2015, section 2.2)."""
         width = self.config.hidden_size
         for name, parameter in self.layers.named_parameters():
             with torch.no_grad():
@@ -99,7 +103,7 @@ class Recurrent(nn.Module):
 def run_layer(
     layer: nn.LSTM | nn.GRU, x: Float[Tensor, "sequences steps width"], state: State | None
 ) -> tuple[Float[Tensor, "sequences steps width"], State]:
-    """One layer's h at each step, from `state` or from zeros, and its last state."""
+    """One layer's h at each step, starting from `state` or zeros, and its last state."""
     if x.shape[1] == 1 and not torch.is_grad_enabled():
         last = _step(layer, x[:, 0], state)
         return last[0][:, None], last
@@ -114,22 +118,22 @@ def run_layer(
 def _step(
     layer: nn.LSTM | nn.GRU, x: Float[Tensor, "sequences width"], state: State | None
 ) -> State:
-    """One step, as in generation: the kernel for sequences takes three times as long to begin."""
+    """One step, as in generation: the sequence kernels take three times as long to start."""
     weights = tuple(layer.parameters())  # for the input, for the state, and their biases
     if isinstance(layer, nn.LSTM):
-        given = (torch.zeros_like(x),) * 2 if state is None else state
-        h, c = torch.lstm_cell(x, given, *weights)
+        previous = (torch.zeros_like(x),) * 2 if state is None else state
+        h, c = torch.lstm_cell(x, previous, *weights)
         return h, c
     return (torch.gru_cell(x, torch.zeros_like(x) if state is None else state[0], *weights),)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Documents of like length, side by side as torch's kernels take them.
+    """Documents of similar length, side by side in the layout of torch's kernels.
 
-    `places` are where their tokens stand in the flattened batch. What is shorter than the longest
-    repeats its last token, to which nobody listens, and so may whole sequences: `real` tells tokens
-    from these.
+    `places` are the indices of their tokens in the flattened batch. Shorter documents repeat their
+    last token as padding, and whole sequences may be padding; `real` is false there, and the output
+    is ignored.
     """
 
     places: Int[Tensor, "sequences steps"]
@@ -137,11 +141,11 @@ class Group:
     rows: Int[Tensor, " sequences"]
 
 
-def sequences(segment_ids: Int[Tensor, "rows time"], *, alike: bool) -> Iterator[Group]:
-    """Every run of one segment, the longest first; padding, of segment -1, belongs to none.
+def sequences(segment_ids: Int[Tensor, "rows time"], *, equal_lengths: bool) -> Iterator[Group]:
+    """Group every run of one segment, the longest first; padding (segment -1) is left out.
 
-    A group's shortest is more than half as long as its longest, so that most of the work is not in
-    vain; `alike`: all are of one length, and their last states are those after their ends.
+    A group's shortest run is more than half as long as its longest, which bounds the padding. With
+    `equal_lengths` all runs of a group have the same length, so their last states are valid.
     """
     rows, time = segment_ids.shape
     begins = torch.ones_like(segment_ids, dtype=torch.bool)
@@ -153,10 +157,10 @@ def sequences(segment_ids: Int[Tensor, "rows time"], *, alike: bool) -> Iterator
     starts = starts[real][longest_first]
     while len(lengths):
         longest = int(lengths[0])
-        least = longest if alike else longest // 2 + 1
+        least = longest if equal_lengths else longest // 2 + 1
         count = int((lengths >= least).sum())
         ends, beginnings = lengths[:count], starts[:count]
-        if not alike:  # with documents of no tokens, at the place of the last one
+        if not equal_lengths:  # add empty documents, placed at the last one
             longest += -longest % _STEPS
             more = -count % _SEQUENCES
             ends, beginnings = (
@@ -171,10 +175,10 @@ def sequences(segment_ids: Int[Tensor, "rows time"], *, alike: bool) -> Iterator
 
 @dataclass
 class RecurrentCache:
-    """The states of every layer after what each row has read: all that such a model remembers.
+    """The states of every layer after the tokens of each row: the model's whole memory.
 
-    Of `slots`, how long a row may become, it keeps the number alone. A row's beginning cannot be
-    taken out of its state again, so that rows share no prefixes.
+    `slots`, the maximum length of a row, is stored only as a number. A row's beginning cannot be
+    extracted from its state, so rows share no prefixes.
     """
 
     states: list[State]
@@ -197,18 +201,20 @@ class RecurrentCache:
     def rows(self) -> int:
         return self.states[0][0].shape[0]
 
-    def given(self, layer: int, group: Group, position_ids: Int[Tensor, "rows time"]) -> State:
-        """The states from which these rows go on; zeros for one that begins."""
+    def initial_states(
+        self, layer: int, group: Group, position_ids: Int[Tensor, "rows time"]
+    ) -> State:
+        """The states from which these rows continue; zeros for rows that begin."""
         begins = position_ids[group.rows, 0] == 0
         states = (one[group.rows] for one in self.states[layer])
         return tuple(one.masked_fill(begins[:, None], 0.0) for one in states)
 
-    def keep(self, layer: int, group: Group, last: State) -> None:
+    def store(self, layer: int, group: Group, last: State) -> None:
         for kept, new in zip(self.states[layer], last, strict=True):
             kept[group.rows] = new
 
     def clear(self, row: int) -> None:
-        for one in self._all():
+        for one in self._tensors():
             one[row].zero_()
 
     def select(self, rows: Int[Tensor, " kept"]) -> RecurrentCache:
@@ -227,13 +233,13 @@ class RecurrentCache:
     def copy_rows(
         self, row: int, source: RecurrentCache, source_rows: list[int], length: int
     ) -> None:
-        """Take those rows of `source`, which must have read just so much, into rows from `row`."""
-        for to, of in zip(self._all(), source._all(), strict=True):
+        """Copy `source_rows` of `source`, each after `length` tokens, to the rows from `row`."""
+        for to, of in zip(self._tensors(), source._tensors(), strict=True):
             to[row : row + len(source_rows)] = of[source_rows]
 
     def swap(self, one: int, other: int, length: int) -> None:
-        for stored in self._all():
+        for stored in self._tensors():
             stored[[one, other]] = stored[[other, one]]
 
-    def _all(self) -> list[Tensor]:
+    def _tensors(self) -> list[Tensor]:
         return [one for layer in self.states for one in layer]

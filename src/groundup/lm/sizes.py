@@ -1,10 +1,10 @@
-"""What a shape costs: numbers to hold, operations a token, numbers kept for backward.
+"""What a shape costs: parameters, operations per token, activations kept for backward.
 
     parameters     embeddings + layers * (attention + feed-forward + norms) + head
-    FLOPs          6 for every weight that a token is multiplied with, 12 for every feature of every
-                   score (Kaplan et al. 2020, section 2.1)
+    FLOPs          6 for every weight that multiplies a token, 12 for every feature of every score
+                   (Kaplan et al. 2020, section 2.1)
 
-Of a mixture of experts all are held, and a token is multiplied with some of them.
+A mixture of experts stores all experts, but only some of them multiply a token.
 """
 
 from __future__ import annotations
@@ -14,27 +14,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from groundup.lm.config import ModelConfig
 
-# Gates of a step, each a matrix for the input, one for the state, and two biases (torch's).
+# Gates per step, each with an input matrix, a state matrix and two biases (torch's layout).
 GATES = {"lstm": 4, "gru": 3}
-# Features that come in, those that go out, and how many matrices of that shape there are.
+# Input features, output features, and the number of matrices of that shape.
 Product = tuple[int, int, int]
 
 
 def parameters(config: ModelConfig) -> int:
-    """How many numbers the model holds, the tied head counted once."""
-    return _beside_layers(config) + config.num_hidden_layers * _layer(config, _experts(config))
+    """The number of parameters, the tied head counted once."""
+    return _outside_layers(config) + config.num_hidden_layers * _layer(
+        config, _experts_stored(config)
+    )
 
 
 def active_parameters(config: ModelConfig) -> int:
     """The parameters that one token uses: of a layer's experts only those it is sent to."""
-    return _beside_layers(config) + config.num_hidden_layers * _layer(config, _chosen(config))
+    return _outside_layers(config) + config.num_hidden_layers * _layer(
+        config, _experts_used(config)
+    )
 
 
 def flops_per_token(config: ModelConfig, context: int) -> int:
     """Training floating point operations per token: forward plus backward.
 
     The head counts, the embedding look-up does not. Attention is counted in full, as is usual,
-    although it is causal; with a window a query has no more keys than that.
+    although it is causal; a window limits the keys per query.
     """
     matrices = sum(inputs * outputs * times for inputs, outputs, times in products(config))
     if config.family.recurrent:
@@ -44,9 +48,9 @@ def flops_per_token(config: ModelConfig, context: int) -> int:
 
 
 def products(config: ModelConfig) -> list[Product]:
-    """Features in, features out and number of the matrices that multiply a token, the head last."""
+    """(inputs, outputs, number) of the matrices that multiply a token, the head last."""
     layers, width = config.num_hidden_layers, config.hidden_size
-    of_a_layer = _products(config, _chosen(config))
+    of_a_layer = _products(config, _experts_used(config))
     return [
         *((inputs, outputs, layers * times) for inputs, outputs, times in of_a_layer),
         (width, config.vocab_size, 1),
@@ -54,14 +58,14 @@ def products(config: ModelConfig) -> list[Product]:
 
 
 def activations_per_token(config: ModelConfig) -> int:
-    """Numbers that a layer keeps of a token for backward, scores apart; roughly."""
+    """Numbers that a layer keeps per token for backward, without scores; approximate."""
     width = config.hidden_size
     if config.family.recurrent:
-        # Input, gates before and after, states, and what their gradients are made in.
+        # Input, gates before and after activation, states, and buffers for their gradients.
         return (2 * GATES[config.model_type] + 6) * width
     inner = config.intermediate_size
     if config.experts is not None:
-        # What is sent to an expert is a copy, and so is what comes back.
+        # Tokens are copied to their experts, and so are the outputs.
         each, chosen = config.experts.moe_intermediate_size, config.experts.num_experts_per_tok
         inner = chosen * (each + width)
     feed_forward = (4 if config.gated else 3) * inner
@@ -69,14 +73,14 @@ def activations_per_token(config: ModelConfig) -> int:
 
 
 def scores_per_token(config: ModelConfig, context: int) -> int:
-    """Scores that a layer keeps of a token for backward, where no kernel spares them."""
+    """Scores that a layer keeps per token for backward, unless a kernel avoids them."""
     return 0 if config.family.recurrent else 2 * config.num_attention_heads * context
 
 
-# Parts.
+# Terms of the sums above.
 
 
-def _beside_layers(config: ModelConfig) -> int:
+def _outside_layers(config: ModelConfig) -> int:
     width = config.hidden_size
     embeddings = config.vocab_size * width * (1 if config.tie_word_embeddings else 2)
     if config.position == "learned":
@@ -88,16 +92,16 @@ def _norm(config: ModelConfig) -> int:
     return config.hidden_size * (2 if config.family.norm == "layer" else 1)
 
 
-def _experts(config: ModelConfig) -> int:
+def _experts_stored(config: ModelConfig) -> int:
     return 0 if config.experts is None else config.experts.num_experts
 
 
-def _chosen(config: ModelConfig) -> int:
+def _experts_used(config: ModelConfig) -> int:
     return 0 if config.experts is None else config.experts.num_experts_per_tok
 
 
 def _layer(config: ModelConfig, experts: int) -> int:
-    """The numbers of one layer, of whose feed-forward parts so many `experts` count."""
+    """The number of parameters of one layer, with `experts` feed-forward parts."""
     matrices = _matrices(config, experts)
     if config.family.recurrent:
         return matrices + 2 * GATES[config.model_type] * config.hidden_size
@@ -115,12 +119,12 @@ def _layer(config: ModelConfig, experts: int) -> int:
 
 
 def _matrices(config: ModelConfig, experts: int) -> int:
-    """The weights of one layer that multiply."""
+    """The number of matrix weights of one layer."""
     return sum(inputs * outputs * times for inputs, outputs, times in _products(config, experts))
 
 
 def _products(config: ModelConfig, experts: int) -> list[Product]:
-    """The matrices of one layer, of whose feed-forward parts so many `experts` count."""
+    """The matrices of one layer, with `experts` feed-forward parts."""
     width = config.hidden_size
     if config.family.recurrent:
         return [(width, GATES[config.model_type] * width, 2)]

@@ -176,7 +176,7 @@ def test_rows_of_logits_that_are_no_numbers_are_not_kept(
         config=ValuesConfig(out=tmp_path, models=("a",)),
         found={hashed: "a"},
     )
-    with pytest.raises(UserError, match="the model's logits are no numbers"):
+    with pytest.raises(UserError, match="the model's logits are not finite"):
         on(asking(core, RowCache(tmp_path / "cache")))
     assert not (tmp_path / "cache").exists()
 
