@@ -51,7 +51,7 @@ def test_the_routers_of_experts_are_adapted_and_quantized_only_where_they_are_na
 
 
 def test_a_model_without_linear_layers_takes_no_adapter() -> None:
-    with pytest.raises(UserError, match="recurrent network's have none; it takes no adapter"):
+    with pytest.raises(UserError, match="have no linear layers, as in a recurrent network"):
         add_lora(CausalLM(recurrent("lstm")), rank=2)
 
 
@@ -106,9 +106,9 @@ def test_patterns_give_the_numbers_that_they_give_in_peft(patterns: dict[str, in
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("(", r"name '\(' is not a regular expression .*; name the layers plainly"),
+        ("(", r"name '\(' is not a regular expression .*; use plain layer names"),
         ("(" * 50_000 + ")" * 50_000, r"name '\(\(.*…' is not a regular expression \(maximum recu"),
-        (r"(.|.)*\d{2}$", r"takes too long to match model.layers.0.self_attn.q_proj; name the"),
+        (r"(.|.)*\d{2}$", r"takes too long to match model.layers.0.self_attn.q_proj; use plain"),
     ],
     ids=["broken", "deep", "endless"],
 )

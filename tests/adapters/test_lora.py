@@ -330,7 +330,7 @@ def test_merging_one_of_several(folder: Path) -> None:
     expected = our_logits(ours)
     merge(ours, reversible=False)
     assert_close(our_logits(ours), expected, rtol=1e-5, atol=1e-5)
-    with pytest.raises(UserError, match=r"nothing is merged.*reversible=True"):
+    with pytest.raises(UserError, match=r"nothing to unmerge.*reversible=True"):
         unmerge(ours)
 
 
@@ -362,15 +362,15 @@ def test_a_copy_of_an_adapted_model_is_another(folder: Path) -> None:
         ({"rank": 2.0}, r"rank=2.0 must be a whole number"),
         ({"rank": True}, r"rank=True must be a whole number"),
         ({"rank": 17}, r"rank=17 must be from 1 to 16 for .*0.self_attn.k_proj, whose matrix is "
-         r"16 x 32; take another rank, or leave this layer out"),
+         r"16 x 32; choose another rank, or leave this layer out"),
         ({"targets": ["q_proj", "c_attn"]}, r"'c_attn' matches no linear layer of the model's "
-         r"blocks; there are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"),
+         r"blocks; the names are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"),
         ({"targets": ["lm_head"]}, r"'lm_head' matches no linear layer of the model's blocks"),
         ({"targets": "q_proj"}, r"'q_proj' matches no linear layer of the model's blocks; one "
          r"string is a regular expression for whole names: give \['q_proj'\] for the layers of "),
         ({"targets": "self_attn.q_proj"}, r"names: give \['self_attn.q_proj'\] for the layers"),
         ({"targets": ".*c_attn"}, r"'.\*c_attn' matches no linear layer of .* whole names: write "
-         r"one, or a list of names, of which there are q_proj, k_proj, v_proj, o_proj, gate_proj"),
+         r"one, or a list of these names: q_proj, k_proj, v_proj, o_proj, gate_proj"),
         ({"targets": "("}, r"the name '\(' is not a regular expression"),
         ({"targets": []}, r"list of targets is empty"),
         ({"dropout": 1.0}, r"dropout=1.0 must be from 0 to less than 1"),

@@ -110,7 +110,7 @@ def test_a_frozen_bias_stays_frozen_and_a_mode_stays_a_mode() -> None:
         ({"targets": ["lm_head"]}, "'lm_head' matches no linear layer"),
         ({"targets": []}, "targets is empty"),
         ({"block_size": 48}, "block_size=48 is not supported; choose one of 32, 64, 128"),
-        ({"kind": "int4"}, "kind='int4' is not known; choose one of nf4, fp4, int8"),
+        ({"kind": "int4"}, "kind='int4' is unknown; choose one of nf4, fp4, int8"),
     ],
 )
 def test_what_cannot_be_quantized_is_said(
@@ -123,7 +123,7 @@ def test_what_cannot_be_quantized_is_said(
 
 
 def test_a_model_is_quantized_once_and_only_if_it_is_sound() -> None:
-    with pytest.raises(UserError, match="quantized already"):
+    with pytest.raises(UserError, match="already quantized"):
         quantize(quantize(made()), "int8")
     model = made()
     with torch.no_grad():

@@ -1,10 +1,10 @@
-"""Adapters: train little beside much that stays as it is, in full precision or in a few bits.
+"""Adapters: train a few parameters next to frozen weights, in full precision or in a few bits.
 
     from groundup.adapters import add_lora, quantize
 
     add_lora(quantize(model), rank=16)      # QLoRA
 
-Nothing here knows a model: layers are swapped by their names. The names load when they are used.
+These modules know no model class: they replace layers by name. Names are imported on first use.
 """
 
 from __future__ import annotations

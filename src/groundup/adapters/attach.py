@@ -1,11 +1,11 @@
-"""Adapters on a model: put on, chosen by name, trained, merged.
+"""Adapters on a model: add, select, train, merge.
 
-    add_lora(model, rank=16)                  one adapter, active and alone in being trained
-    add_lora(model, rank=4, name="other")     another one on the same base
+    add_lora(model, rank=16)                  adds an adapter; it is active and alone trainable
+    add_lora(model, rank=4, name="other")     adds another one to the same base
     use_adapter(model, None)                  the model answers as its base does
-    merge(model)                              the active adapter becomes part of the weights
+    merge(model)                              folds the active adapter into the weights
 
-`lora` has what happens in one layer, `modules_to_save` the parameters that an adapter replaces.
+`lora` implements one layer, `modules_to_save` the parameters that an adapter replaces.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def add_lora(
     use_dora: bool = False,
     seed: int = 0,
 ) -> M:
-    """Put an adapter on the model's linear layers, active and alone in being trained.
+    """Add an adapter to the model's linear layers; it becomes active and alone trainable.
 
-    Layers are swapped in place; by default all of the blocks, and never the output head. `targets`
-    are their names or the ends of these (`q_proj`); one string is a regular expression for whole
-    names. Another call with another `name` puts another adapter on the same base.
+    Layers are replaced in place: by default all linear layers of the blocks, never the output head.
+    `targets` are layer names or their ends (`q_proj`); a single string is a regular expression for
+    whole names. Another call with another `name` adds another adapter to the same base.
 
-    Raises `UserError` for a rank that is no rank of a matrix, for targets and names that cannot be.
+    Raises `UserError` for an invalid rank, target or name.
     """
     if not 0 <= dropout < 1:
         raise UserError(f"dropout={dropout} must be from 0 to less than 1; try 0.05")
@@ -60,7 +60,7 @@ def add_lora(
         if not 1 <= rank <= most:
             raise UserError(
                 f"rank={rank} must be from 1 to {most} for {path}, whose matrix is "
-                f"{layer.out_features} x {layer.in_features}; take another rank, or leave this "
+                f"{layer.out_features} x {layer.in_features}; choose another rank, or leave this "
                 "layer out of the targets"
             )
     lora = LoRA(int(rank), alpha, dropout, use_rslora, use_dora)
@@ -68,7 +68,7 @@ def add_lora(
 
 
 def attach(model: M, loras: Mapping[str, LoRA], *, name: str = "default", seed: int = 0) -> M:
-    """Put an adapter on the layers of these paths, each with its own `LoRA`; see `add_lora`."""
+    """Add an adapter to the layers at these paths, each with its own `LoRA`; see `add_lora`."""
     _check_name(model, name)
     generator = torch.Generator().manual_seed(seed)
     for path, lora in loras.items():
@@ -90,19 +90,19 @@ def _check_name(model: nn.Module, name: str) -> None:
             f"the model already has an adapter called {name!r}; choose a name other than "
             f"{', '.join(known)}"
         )
-    # Names become parts of parameters' paths and keys of an nn.ModuleDict.
+    # Names become parts of parameter paths and keys of an nn.ModuleDict.
     if not name or "." in name or hasattr(nn.ModuleDict, name):
         raise UserError(
-            f"{name!r} cannot be an adapter's name; choose one without dots that is no word of "
-            "torch's own, such as 'default'"
+            f"{name!r} cannot be an adapter's name; choose a name without dots that is no "
+            "attribute of nn.ModuleDict, such as 'default'"
         )
 
 
-# Choosing.
+# Selection.
 
 
 def adapter_names(model: nn.Module) -> list[str]:
-    """The adapters that the model has, in the order in which they were put on."""
+    """The model's adapters, in the order in which they were added."""
     layers = lora_layers(model).values()
     return list(dict.fromkeys(name for layer in layers for name in layer.adapters))
 
@@ -114,7 +114,7 @@ def active_adapter(model: nn.Module) -> str | None:
 
 
 def use_adapter(model: nn.Module, name: str | None) -> None:
-    """Make an adapter active, or none of them. What is trained stays as it is.
+    """Activate an adapter, or none. Which parameters are trainable does not change.
 
     Raises `UserError` for an adapter that the model does not have.
     """
@@ -126,7 +126,7 @@ def use_adapter(model: nn.Module, name: str | None) -> None:
 
 
 def check_known(model: nn.Module, name: str) -> None:
-    """Raise `UserError` for the name of an adapter that the model does not have."""
+    """Raise `UserError` if the model has no adapter of this name."""
     known = adapter_names(model)
     if name not in known:
         there = f"it has {', '.join(known)}" if known else "it has none"
@@ -135,7 +135,7 @@ def check_known(model: nn.Module, name: str) -> None:
 
 @contextmanager
 def using_adapter(model: nn.Module, name: str | None) -> Iterator[None]:
-    """A context in which that adapter is active."""
+    """A context in which the adapter is active."""
     before = active_adapter(model)
     use_adapter(model, name)
     try:
@@ -173,16 +173,15 @@ _MERGED = "merged_adapter"
 def merge(model: M, *, reversible: bool = True) -> M:
     """Fold the active adapter into the base: W becomes W + s B A, and no adapter is left.
 
-    The model is a plain one again, with plain names, and all of it can be trained. A quantized
-    layer becomes a plain one of its dequantized weight plus the update. With `reversible`, what is
-    replaced is kept for `unmerge`, and takes its memory.
+    The model has plain layers and names again, and all of it is trainable. A quantized layer
+    becomes a plain one that holds its dequantized weight plus the update. With `reversible`, the
+    replaced layers are kept in memory for `unmerge`.
 
-    Raises `UserError` where no adapter is active.
+    Raises `UserError` if no adapter is active.
     """
     if active_adapter(model) is None:
         raise UserError(
-            "no adapter is active that could be merged; call use_adapter first with one of "
-            f"{adapter_names(model)}"
+            f"no adapter is active; call use_adapter first with one of {adapter_names(model)}"
         )
     trained = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     layers = lora_layers(model)
@@ -195,22 +194,22 @@ def merge(model: M, *, reversible: bool = True) -> M:
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     if reversible:
-        # In a dataclass the old layers are no parts of the model, which has plain names.
+        # Inside a dataclass the old layers are not submodules, so parameter names stay plain.
         model.__dict__[_MERGED] = _Merged(layers, replaced_by, taken, trained)
     return model
 
 
 def unmerge(model: M) -> M:
-    """Bring back base and adapters as they were before `merge`, bit for bit.
+    """Restore base and adapters as they were before `merge`, bit for bit.
 
-    Nothing is subtracted: the old layers were kept. What was done to the merged weights since then
-    (training, another type) is lost.
+    Nothing is subtracted: `merge` kept the old layers. Later changes to the merged weights
+    (training, another dtype) are lost.
 
-    Raises `UserError` where nothing was merged, or merged for good.
+    Raises `UserError` if nothing was merged, or not reversibly.
     """
     merged: _Merged | None = model.__dict__.pop(_MERGED, None)
     if merged is None:
-        raise UserError("nothing is merged that could be unmerged; merge with reversible=True")
+        raise UserError("there is nothing to unmerge; merge with reversible=True")
     for path, layer in merged.layers.items():
         if model.get_submodule(path) is not merged.replaced_by[path]:
             raise UserError(f"{path} was replaced after merging; load the model again")

@@ -1,9 +1,9 @@
-"""A linear layer whose weight never changes, so that it may be stored in few bits.
+"""A linear layer with a frozen weight, which can therefore be stored in few bits.
 
     y = x W^T + b,    dL/dx = dL/dy W,    dL/dW is not needed
 
-W is dequantized twice a step, once for each of the two products, and freed in between. So a model
-in training needs room for one layer's W at a time.
+W is dequantized twice per step, once for each of the two products, and freed in between. Training
+therefore needs memory for one layer's W at a time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.nn.functional import linear
 
 
 class FrozenLinear(nn.Module):
-    """The base of the quantized layers; only the bias is a parameter.
+    """The base class of quantized layers; only the bias is a parameter.
 
-    A subclass registers the tensors that hold its weight by `register_packed`, and its
-    `dequantize_fn` makes the weight from them.
+    A subclass registers the tensors that store its weight with `register_packed`, and its
+    `dequantize_fn` computes the weight from them.
     """
 
     def __init__(self, out_features: int, in_features: int, bias: nn.Parameter | None) -> None:
@@ -31,29 +31,29 @@ class FrozenLinear(nn.Module):
         self._names: list[str] = []
 
     def register_packed(self, **tensors: Tensor | None) -> None:
-        """Register the tensors that hold the weight, in the order that `dequantize_fn` takes."""
+        """Register the tensors that store the weight, in the argument order of `dequantize_fn`."""
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
         self._names += [name for name, tensor in tensors.items() if tensor is not None]
 
     @property
     def packed_tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that hold the weight: indices and scales."""
+        """The tensors that store the weight: indices and scales."""
         return tuple(getattr(self, name) for name in self._names)
 
     @property
     def dequantize_fn(self) -> Callable[..., Tensor]:
-        """(x, *packed_tensors) -> W (out, in) in the type of x."""
+        """(x, *packed_tensors) -> W (out, in) in the dtype of x."""
         raise NotImplementedError
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of memory for each number of the weight, scales included."""
+        """Bits of memory per weight, scales included."""
         held = sum(tensor.nbytes for tensor in self.packed_tensors)
         return 8 * held / (self.in_features * self.out_features)
 
     def dequantized(self, dtype: torch.dtype | None = None) -> Float[Tensor, "out in"]:
-        """The weight as a matrix, in float32 unless another type is asked for."""
+        """The weight as a matrix, by default in float32."""
         like = torch.empty((), dtype=dtype or torch.float32)
         return self.dequantize_fn(like, *self.packed_tensors)
 
@@ -62,10 +62,10 @@ class FrozenLinear(nn.Module):
         return y
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenLinear:
-        """Move the packed tensors between devices as ever, and never change their type.
+        """Move the packed tensors between devices, but never change their dtype.
 
-        `model.to(torch.bfloat16)` is about what a model computes in; rounded scales would make
-        another weight.
+        `model.to(torch.bfloat16)` sets the dtype of the computation; rounded scales would change
+        the weight.
         """
         before = dict(zip(self._names, self.packed_tensors, strict=True))
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ class FrozenLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b, whose backward makes W again."""
+    """x W^T + b; backward dequantizes W again."""
 
     @staticmethod
     def forward(
@@ -99,7 +99,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        # W is of the type of the gradient, and otherwise no function of it.
+        # W has the gradient's dtype and does not depend on it otherwise.
         weight = ctx.dequantize_fn(gradient.detach(), *ctx.saved_tensors)
         rows = gradient.reshape(-1, gradient.shape[-1])
         of_bias = rows.sum(0) if ctx.needs_input_grad[1] else None

@@ -1,9 +1,9 @@
-"""int8: weights in 8 bits with one scale for each row, to compare NF4 with.
+"""int8: 8-bit weights with one scale per row, a comparison for NF4.
 
     W[i, j] = q[i, j] * absmax[i] / 127,        q from -127 to 127
 
-The 255 values are evenly spaced (Dettmers et al. 2022, LLM.int8(), section 2.1, "absmax"). With so
-many nothing has to be clever: twice the memory of NF4, and less than a tenth of its error.
+The 255 values are evenly spaced (Dettmers et al. 2022, LLM.int8(), section 2.1, "absmax"). This
+simple scheme takes twice the memory of NF4 and has less than a tenth of its error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LARGEST = 127
 def quantize_int8(
     weight: Float[Tensor, "out in"],
 ) -> tuple[Int8[Tensor, "out in"], Float[Tensor, " out"]]:
-    """Whole numbers from -127 to 127, and each row's largest magnitude, in float32."""
+    """Integers from -127 to 127, and each row's largest magnitude, in float32."""
     weight = weight.float()
     absmax = weight.abs().amax(1)
     scaled = weight * (LARGEST / absmax.clamp(min=torch.finfo().tiny))[:, None]
@@ -33,12 +33,12 @@ def quantize_int8(
 def dequantize_int8(
     whole: Int8[Tensor, "out in"], absmax: Float[Tensor, " out"], dtype: torch.dtype
 ) -> Float[Tensor, "out in"]:
-    """The numbers again, computed in float32 and rounded to `dtype`."""
+    """The numbers, computed in float32 and rounded to `dtype`."""
     return (whole * absmax[:, None] * (1 / LARGEST)).to(dtype)
 
 
 class Int8Linear(FrozenLinear):
-    """A linear layer of which 8 bits a number are kept."""
+    """A linear layer with 8 bits per weight."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Int8Linear(FrozenLinear):
 
     @classmethod
     def of(cls, layer: nn.Linear) -> Self:
-        """The layer with its weight quantized; its bias is the very same."""
+        """The layer with its weight quantized; shares its bias."""
         return cls(*quantize_int8(layer.weight.detach()), layer.bias)
 
     @property
@@ -59,7 +59,7 @@ class Int8Linear(FrozenLinear):
         return _weight
 
 
-# One operation for the compiler, for the reason that `nf4` gives.
+# One operation for the compiler; `nf4` gives the reason.
 @torch.library.custom_op(
     "groundup::weight_of_int8",
     mutates_args=(),

@@ -1,19 +1,19 @@
-"""LoRA: leave a matrix as it is, and train a thin product beside it (Hu et al. 2021).
+"""LoRA: freeze a matrix and train a low-rank product added to it (Hu et al. 2021).
 
     y = W x + s B A x          W: (out, in), frozen;  A: (r, in);  B: (out, r);  s = alpha / r
 
-What fine-tuning changes in a large matrix has low rank: an update of rank r takes r * (in + out)
-numbers instead of in * out. B is zero at first, so the model starts as it was, and only A and B
-have gradients and optimizer state. Afterwards s B A can be added to W (`merge`) and costs nothing
-any more; or it stays beside it, and one W serves several adapters (`attach.use_adapter`).
+Fine-tuning changes a large matrix by an update of low rank: rank r takes r * (in + out) numbers
+instead of in * out. B starts at zero, so the model is unchanged at first, and only A and B have
+gradients and optimizer state. Afterwards s B A can be added to W (`merge`) and costs nothing; or it
+stays separate, and one W serves several adapters (`attach.use_adapter`).
 
 QLoRA is the same with W in 4 bits (see `nf4`): `add_lora(quantize(model))`. Small options:
 
     use_rslora    s = alpha / sqrt(r), so that large ranks learn as well (Kalajdzievski 2023)
-    use_dora      y = m / |W + s B A| (W + s B A) x: the length of each row is trained apart, as m
+    use_dora      y = m / |W + s B A| (W + s B A) x: the norm of each row is a separate parameter m
                   (Liu et al. 2024, equation 5; |.| counts as a constant in backward, section 4.3)
-    LoRA+         B learns faster than A, some 16 times: at a large width both then contribute alike
-                  (Hayou et al. 2024; see `train.optim`)
+    LoRA+         gives B a higher learning rate than A, some 16 times: at a large width both then
+                  contribute alike (Hayou et al. 2024; see `train.optim`)
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ class LoRA:
 
     @property
     def scale(self) -> float:
-        """s, which keeps the size of an update the same at every rank."""
+        """s, which makes the size of an update independent of the rank."""
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
 @remembered
 class LoRALinear(nn.Module):
-    """A linear layer with adapters beside it, of which one is active or none.
+    """A linear layer with adapters, of which at most one is active.
 
-    `base_layer` is an `nn.Linear` or a quantized layer. Parameters carry PEFT's names. They may be
-    of another type than x; products are computed in that of x.
+    `base_layer` is an `nn.Linear` or a quantized layer. Parameters carry PEFT's names. Their dtype
+    may differ from x's; products are computed in the dtype of x.
     """
 
     def __init__(self, base_layer: nn.Linear | FrozenLinear) -> None:
@@ -74,13 +74,13 @@ class LoRALinear(nn.Module):
         if self.active is None:
             return y
         lora, down, up = self.adapters[self.active], *self.factors(self.active, x.dtype)
-        seen: Tensor = self.lora_dropout[self.active](x)
-        # From right to left, so that B A is never formed, and scaled where rows are shortest.
-        update = linear(linear(seen, down) * lora.scale, up)
+        dropped: Tensor = self.lora_dropout[self.active](x)
+        # Multiplied from right to left, so B A is never formed; scaled where rows are shortest.
+        update = linear(linear(dropped, down) * lora.scale, up)
         if not lora.use_dora:
             return y + update
-        # As in PEFT, the part that DoRA takes away from W x, or adds, is of what dropout left.
-        plain = y if seen is x else self.base_layer(seen)
+        # As in PEFT, DoRA rescales W x of the input after dropout.
+        plain = y if dropped is x else self.base_layer(dropped)
         if self.base_layer.bias is not None:
             plain = plain - self.base_layer.bias
         scale = self._dora_scale(self.active).to(x.dtype)
@@ -89,9 +89,9 @@ class LoRALinear(nn.Module):
     def split(
         self, dtype: torch.dtype
     ) -> tuple[nn.Module, Float[Tensor, "rank in"], Float[Tensor, "out rank"]] | None:
-        """W's layer, s A and B, where y = W x + B (s A) x is all: no DoRA, no dropout at work.
+        """W's layer, s A and B if the output is just y = W x + B (s A) x: no DoRA, no dropout.
 
-        Else None. Without an active adapter they are of rank 0.
+        Else None. Without an active adapter s A and B have rank 0.
         """
         name = self.active
         if name is None:
@@ -115,7 +115,7 @@ class LoRALinear(nn.Module):
         return _weight(self.lora_A, name).to(dtype), _weight(self.lora_B, name).to(dtype)
 
     def add(self, name: str, lora: LoRA, generator: torch.Generator) -> None:
-        """Add an adapter, which changes nothing yet; float32, whatever the base is.
+        """Add an adapter, which changes nothing yet; always float32.
 
         A is uniform within 1 / sqrt(in), as in PEFT: kaiming's rule with a = sqrt(5).
         """
@@ -144,15 +144,15 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merged(self, dtype: torch.dtype) -> nn.Linear | FrozenLinear:
-        """Base and active adapter as one plain layer; the base itself where none is active.
+        """Base and active adapter as one plain layer; the base itself if no adapter is active.
 
-        They are added in float32 and rounded once: to the base's type, or if it is quantized, which
-        has none, to `dtype`.
+        The sum is computed in float32 and rounded once: to the base's dtype or, for a quantized
+        base, to `dtype`.
         """
         base = self.base_layer
         if self.active is None:
             return base
-        weight = self._sum(self.active)
+        weight = self._summed_weight(self.active)
         if self.adapters[self.active].use_dora:
             weight = self._dora_scale(self.active)[:, None] * weight
         layer = nn.Linear(self.in_features, self.out_features, base.bias is not None, "meta")
@@ -162,15 +162,15 @@ class LoRALinear(nn.Module):
             layer.bias = base.bias
         return layer
 
-    def _sum(self, name: str) -> Float[Tensor, "out in"]:
+    def _summed_weight(self, name: str) -> Float[Tensor, "out in"]:
         """W + s B A, in float32."""
         down, up = self.factors(name, torch.float32)
         return dense(self.base_layer) + self.adapters[name].scale * (up @ down)
 
     def _dora_scale(self, name: str) -> Float[Tensor, " out"]:
-        """DoRA's m / |W + s B A| for each output; no gradient flows through the length."""
+        """DoRA's m / |W + s B A| for each output; no gradient flows through the norm."""
         with torch.no_grad():
-            lengths = _row_lengths(self._sum(name))
+            lengths = _row_lengths(self._summed_weight(name))
         return _weight(self.lora_magnitude_vector, name) / lengths
 
 
@@ -196,7 +196,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     return {path: part for path, part in model.named_modules() if isinstance(part, LoRALinear)}
 
 
-if not TYPE_CHECKING:  # what stands in `attach` today
+if not TYPE_CHECKING:  # names that moved to `attach`
 
     def __getattr__(name: str) -> Any:
         return renamed(__name__, name)

@@ -1,10 +1,10 @@
-"""Parameters that an adapter replaces as a whole, and that come and go with it.
+"""Parameters that an adapter replaces entirely.
 
-PEFT's `modules_to_save` (a norm, the output head, the embeddings) and trained biases: so small, or
-so changed, that a product of low rank would not do. The model keeps its shape: while an
-adapter is active, its own parameters stand in the places of the base's.
+PEFT's `modules_to_save` (a norm, the output head, the embeddings) and trained biases: a low-rank
+product does not suit parameters so small, or so changed. The model keeps its structure: while an
+adapter is active, its parameters take the places of the base's.
 
-Paths are those of the base alone (`….q_proj.bias`), whether or not the layer has adapters.
+Paths are those of the base model (`….q_proj.bias`), whether or not the layer has adapters.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-# Of each adapter, by path; under None, the base's own wherever any adapter replaces them.
+# Per adapter, by path; None holds the base's own parameters wherever an adapter replaces them.
 Saved = dict[str | None, dict[str, nn.Parameter]]
 
-# A dictionary is no part of a module: names and state stay those of the base.
+# A plain dictionary is not registered with the module: names and state stay those of the base.
 _ATTRIBUTE = "modules_to_save"
 
 
 def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The model's parameters by path; one that is tied has several."""
+    """The model's parameters by path; a tied parameter has several paths."""
     everything = model.named_parameters(remove_duplicate=False)
     return {path.replace(".base_layer.", "."): parameter for path, parameter in everything}
 
 
 def add(model: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Store the tensors that an adapter puts in the place of the parameters of these paths."""
+    """Store the tensors with which an adapter replaces the parameters at these paths."""
     if not tensors:
         return
     own, saved = parameters(model), _saved(model)
@@ -42,27 +42,27 @@ def of(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
 
 
 def use(model: nn.Module, name: str | None) -> None:
-    """Put that adapter's parameters into the model, and the base's wherever it has none."""
+    """Put an adapter's parameters into the model, and the base's where it has none."""
     saved = _saved(model)
     for path, parameter in (saved.get(None, {}) | saved.get(name, {})).items():
         owner, _, leaf = path.rpartition(".")
         module = model.get_submodule(owner)
         module = getattr(module, "base_layer", module)
         here = module.get_parameter(leaf)
-        # The model may have been moved or converted while this parameter was not in it.
+        # The model may have been moved or converted while this parameter was not part of it.
         parameter.data = parameter.data.to(here.device, here.dtype)
         setattr(module, leaf, parameter)
 
 
 def freeze(model: nn.Module, *, but: str) -> None:
-    """Make one adapter's parameters trainable, and no others of these."""
+    """Make the parameters of one adapter trainable, and freeze those of the others."""
     for name, replaced in _saved(model).items():
         for parameter in replaced.values():
             parameter.requires_grad_(name == but)
 
 
 def pop_all(model: nn.Module) -> Saved:
-    """Forget all of them, and leave what now stands in the model; returns them for `restore`."""
+    """Drop all stored parameters and keep those now in the model; returns them for `restore`."""
     taken = dict(_saved(model))
     _saved(model).clear()
     return taken

@@ -1,26 +1,25 @@
 """NF4: weights in 4 bits, as in QLoRA (Dettmers et al. 2023, sections 2 and 3).
 
-Fine-tuning with LoRA needs gradients *through* a model's large matrices, never *of* them. So they
-may lie in memory in as few bits as one can read them from, and be made whole only for the moment
-in which they are multiplied with:
+LoRA fine-tuning needs gradients *through* a model's large matrices, never *of* them. So they can be
+stored in very few bits and dequantized only for the moment of a multiplication:
 
     y = x W^T + s x A^T B^T        W: 4 bits a number;  A and B: trained, in full (equation 5)
 
-Four bits are sixteen values. Which, and how does any number become one of them?
+Four bits encode sixteen values. Which values, and how does a number become one of them?
 
-1. Blocks. 64 neighbors are divided by the largest magnitude among them, their scale: now they lie
+1. Blocks. 64 neighbors are divided by the largest magnitude among them, their scale. They then lie
    in [-1, 1], and an outlier costs 63 others some accuracy, not a whole matrix.
-2. NormalFloat. Trained weights are spread like a bell around zero, and so the sixteen values are
-   quantiles of the normal distribution: dense where many numbers lie. They are not used equally
-   often (on normal weights each by 1.7 to 9.2 % of the numbers), for a block is divided by its
-   largest number, which is another in every block (Yoshida 2023). A number becomes the index of
-   the value nearest to it, and two indices are a byte.
-3. Double quantization. A float32 for each 64 numbers is half a bit a number. But scales are numbers
-   as well: their mean taken away, they are quantized to 8 bits in blocks of 256.
+2. NormalFloat. Trained weights have a bell-shaped distribution around zero, so the sixteen values
+   are quantiles of the normal distribution: dense where many numbers lie. They are not used equally
+   often (on normal weights each by 1.7 to 9.2 % of the numbers), because the largest number differs
+   from block to block (Yoshida 2023). A number becomes the index of the nearest value, and two
+   indices form a byte.
+3. Double quantization. One float32 per 64 numbers costs half a bit a number. But the scales can be
+   quantized, too: their mean is subtracted, and the rest takes 8 bits in blocks of 256.
 
     4 + 8/64 + 32/(64 * 256) = 4.127 bits a number, where bfloat16 has 16
 
-Bytes, scales and values are those of the bitsandbytes library (0.50, on a CPU), bit for bit.
+Bytes, scales and values equal those of the bitsandbytes library (0.50, on a CPU), bit for bit.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from groundup.deprecated import renamed_keywords
 
 FourBitKind = Literal["nf4", "fp4"]
 
-# The sixteen values as the paper prints them (appendix E), which everybody's files are in.
+# The sixteen values as the paper prints them (appendix E); all published files use them.
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
     -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
@@ -50,8 +49,8 @@ NF4 = (
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
 
-# What it is compared with: floating point in 4 bits, of which one is the sign, two are an exponent
-# and one is a fraction. The order is bitsandbytes', whose zero has no sign.
+# For comparison: 4-bit floating point with one sign bit, two exponent bits and one fraction bit.
+# The order is bitsandbytes', whose zero has no sign.
 _FP4_SIZES = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
 _FP4 = (*_FP4_SIZES, *(0.0 - size for size in _FP4_SIZES))
 
@@ -61,20 +60,20 @@ CODES: dict[FourBitKind, Float[Tensor, "16"]] = {
 }
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
-# So many numbers are made at a time on a CPU. What lies between stays in a core's cache, and torch
-# gives so few to one thread, which waits for no other.
-_PIECE = 2**15
+# Numbers dequantized at a time on a CPU. Intermediate results then stay in a core's cache, and
+# torch uses a single thread, which needs no synchronization.
+_CHUNK = 2**15
 
-# As in bitsandbytes: what a block of zeros is divided by.
+# The scale of a block of zeros, as in bitsandbytes.
 _TINY = 1e-38
 
 
 def derived_nf4() -> Float[Tensor, "16"]:
     """The sixteen values from their definition (section 3): within 3e-7 of the paper's table.
 
-    Eight quantiles from the middle of the normal distribution down and nine up, evenly spaced in
-    probability, share the one in the middle, so that zero is exact; then all are divided by the
-    largest. Quantiles 0 and 1 are infinite, so at the ends half an interval is left out: the mean
+    Eight quantiles of the normal distribution from the median down and nine from the median up,
+    evenly spaced in probability, share the median, so that zero is exact; all are divided by the
+    largest. Quantiles 0 and 1 are infinite, so half an interval is left out at the ends: the mean
     of half a fifteenth and half a sixteenth (Yoshida 2023, NF4 Isn't Information Theoretically
     Optimal).
     """
@@ -90,7 +89,7 @@ def derived_nf4() -> Float[Tensor, "16"]:
 def quantize_4bit(
     weight: Float[Tensor, "..."], kind: FourBitKind = "nf4", block_size: int = 64
 ) -> tuple[UInt8[Tensor, " bytes"], Float[Tensor, " blocks"]]:
-    """Two indices to a byte, the first in the high bits, and each block's scale, in float32.
+    """Two indices per byte, the first in the high bits, and each block's scale, in float32.
 
     Blocks run through the rows; the last one may be shorter.
     """
@@ -99,11 +98,11 @@ def quantize_4bit(
     blocks = pad(flat, (0, -count % block_size)).view(-1, block_size)
     absmax = blocks.abs().amax(1)
     scaled = blocks * (1 / absmax.clamp(min=_TINY))[:, None]
-    if rest:  # in bitsandbytes the shorter block is divided, which rounds differently
+    if rest:  # bitsandbytes divides the shorter block, which rounds differently
         absmax[-1:].clamp_(min=_TINY)
         scaled[-1] = blocks[-1] / absmax[-1]
     values, order = CODES[kind].to(weight.device).sort(stable=True)
-    # The nearest value is told by how many of the middles between two are passed.
+    # The nearest value's rank is the number of midpoints below the number.
     rank = torch.bucketize(scaled, (values[:-1] + values[1:]) / 2, out_int32=True)
     indices = order.to(torch.uint8).index_select(0, rank.view(-1)[: count + count % 2])
     return indices[0::2] << 4 | indices[1::2], absmax
@@ -117,10 +116,10 @@ def dequantize_4bit(
     shape: Sequence[int],
     dtype: torch.dtype,
 ) -> Float[Tensor, "..."]:
-    """The numbers again: value times scale in float32, then rounded to `dtype`."""
-    pairs = _pairs(kind, packed.device)
+    """The numbers: value times scale in float32, then rounded to `dtype`."""
+    pairs = _byte_values(kind, packed.device)
     out = packed.new_empty(2 * len(packed), dtype=dtype)
-    piece = _PIECE if packed.device.type == "cpu" else len(absmax) * block_size
+    piece = _CHUNK if packed.device.type == "cpu" else len(absmax) * block_size
     pieces = zip(
         torch.split(out, piece),
         torch.split(packed, piece // 2),
@@ -135,11 +134,11 @@ def dequantize_4bit(
 
 @dataclass(frozen=True)
 class QuantizedNF4:
-    """A tensor in NF4, as bitsandbytes keeps it.
+    """A tensor in NF4, in bitsandbytes' layout.
 
-    `packed` holds two indices a byte. With double quantization `absmax` are bytes, of which
-    `nested_absmax` are the scales and `offset` is the mean; without it they are float32 and the
-    other two are None.
+    `packed` holds two indices per byte. With double quantization `absmax` is uint8, with the scales
+    `nested_absmax` and the mean `offset`; without it `absmax` is float32 and the other two are
+    None.
     """
 
     packed: UInt8[Tensor, " bytes"]
@@ -152,7 +151,7 @@ class QuantizedNF4:
 
     @property
     def bits(self) -> float:
-        """Bits a number, scales included: 4.127 of a large tensor with double quantization."""
+        """Bits per number, scales included: 4.127 for a large tensor with double quantization."""
         parts = (self.packed, self.absmax, self.nested_absmax, self.offset)
         return 8 * sum(part.nbytes for part in parts if part is not None) / prod(self.shape)
 
@@ -161,7 +160,7 @@ class QuantizedNF4:
 def quantize_nf4(
     tensor: Float[Tensor, "..."], block_size: int = 64, double_quant: bool = True
 ) -> QuantizedNF4:
-    """A tensor of any shape in NF4, its scales in 8 bits as well (QLoRA, section 3).
+    """Quantize a tensor of any shape to NF4, and its scales to 8 bits (QLoRA, section 3).
 
     Bytes and scales are those of `bitsandbytes.functional.quantize_4bit` with `quant_type="nf4"`
     and `compress_statistics=double_quant`. Raises ValueError for a block size that
@@ -176,14 +175,14 @@ def quantize_nf4(
     packed, absmax = quantize_4bit(tensor.detach(), "nf4", block_size)
     shape, nested, offset = tuple(tensor.shape), None, None
     if double_quant:
-        absmax, nested, offset = _nested(absmax)
+        absmax, nested, offset = _quantize_scales(absmax)
     return QuantizedNF4(packed, absmax, nested, offset, block_size, shape, tensor.dtype)
 
 
 def dequantize_nf4(
     quantized: QuantizedNF4, dtype: torch.dtype | None = None
 ) -> Float[Tensor, "..."]:
-    """The numbers again, of the tensor's own shape, in its dtype or in `dtype`."""
+    """The numbers, in the tensor's shape, in its dtype or in `dtype`."""
     absmax = quantized.absmax
     if quantized.nested_absmax is not None and quantized.offset is not None:
         absmax = dequantize_8bit(absmax, quantized.nested_absmax) + quantized.offset
@@ -193,19 +192,19 @@ def dequantize_nf4(
     )
 
 
-def _nested(
+def _quantize_scales(
     absmax: Float[Tensor, " blocks"],
 ) -> tuple[UInt8[Tensor, " blocks"], Float[Tensor, " nested"], Float[Tensor, ""]]:
-    """Double quantization: the scales without their mean in 8 bits, theirs, and the mean."""
+    """Double quantization: the scales without their mean in 8 bits, their scales, and the mean."""
     offset = absmax.mean()
     return (*quantize_8bit(absmax - offset), offset)
 
 
 @cache
-def _pairs(kind: FourBitKind, device: torch.device) -> Int64[Tensor, "256"]:
-    """The two values that each byte stands for, side by side in the 64 bits of one number.
+def _byte_values(kind: FourBitKind, device: torch.device) -> Int64[Tensor, "256"]:
+    """The two values of each byte, packed into the 64 bits of one number.
 
-    A byte's two values are found at once so, which takes a seventh of the time of finding each.
+    One look-up finds both values of a byte, which takes a seventh of the time of two look-ups.
     """
     code = CODES[kind]
     pairs = torch.stack([code.repeat_interleave(16), code.repeat(16)], dim=1)
@@ -213,10 +212,10 @@ def _pairs(kind: FourBitKind, device: torch.device) -> Int64[Tensor, "256"]:
 
 
 class NF4Linear(FrozenLinear):
-    """A linear layer of which 4 bits a number are kept.
+    """A linear layer with 4 bits per weight.
 
-    `packed` and `absmax` as from `quantize_4bit`. With double quantization `absmax` are bytes, and
-    `nested_absmax` and `offset` say what they mean.
+    `packed` and `absmax` are as from `quantize_4bit`. With double quantization `absmax` is uint8,
+    and `nested_absmax` and `offset` decode it.
     """
 
     def __init__(
@@ -245,11 +244,11 @@ class NF4Linear(FrozenLinear):
         block_size: int = 64,
         double_quant: bool = True,
     ) -> Self:
-        """The layer with its weight quantized; its bias is the very same."""
+        """The layer with its weight quantized; shares its bias."""
         packed, absmax = quantize_4bit(layer.weight.detach(), kind, block_size)
         scales: tuple[Tensor, ...] = (absmax,)
         if double_quant:
-            scales = _nested(absmax)
+            scales = _quantize_scales(absmax)
         shape = (layer.out_features, layer.in_features)
         return cls(shape, packed, *scales, kind=kind, block_size=block_size, bias=layer.bias)
 
@@ -263,9 +262,9 @@ class NF4Linear(FrozenLinear):
         return partial(_weight, kind=self.kind, block_size=self.block_size, shape=shape)
 
 
-# To the compiler this is one operation, which it runs as it is written. Of what it can see into it
-# finds that forward and backward compute the same, and keeps all W in between. `like` is x in one
-# and a gradient in the other: the calls differ, and the second has to wait.
+# One opaque operation for the compiler. If the compiler could see inside, it would notice that
+# forward and backward compute the same and keep all W in between. `like` is x in the forward call
+# and a gradient in the backward call, so the two calls differ and are not merged.
 @torch.library.custom_op(
     "groundup::weight_of_4bit",
     mutates_args=(),

@@ -29,17 +29,17 @@ def quantize(
     double_quant: bool = True,
     targets: Sequence[str] | str | None = None,
 ) -> M:
-    """Put a quantized layer in the place of each linear layer of the blocks, and return the model.
+    """Replace each linear layer of the blocks by a quantized one, and return the model.
 
-    Embeddings, norms and the output head stay as they are. `targets` narrows it to layers of these
-    names or ends of names, such as `q_proj`. `block_size` and `double_quant` are for 4 bits;
-    int8 has one scale for each row.
+    Embeddings, norms and the output head stay as they are. `targets` restricts this to layers with
+    these names or ends of names, such as `q_proj`. `block_size` and `double_quant` apply to 4 bits;
+    int8 has one scale per row.
 
-    Raises `UserError` for a model that is quantized already, for settings that do not exist, for
-    targets that match nothing and for weights that are not finite.
+    Raises `UserError` for a model that is already quantized, for unknown settings, for targets that
+    match nothing and for weights that are not finite.
     """
     if kind not in get_args(Kind):
-        raise UserError(f"kind={kind!r} is not known; choose one of {', '.join(get_args(Kind))}")
+        raise UserError(f"kind={kind!r} is unknown; choose one of {', '.join(get_args(Kind))}")
     if block_size not in BLOCK_SIZES:
         raise UserError(
             f"block_size={block_size} is not supported; choose one of "
@@ -47,8 +47,8 @@ def quantize(
         )
     if is_quantized(model):
         raise UserError(
-            "the model is quantized already, and once more it would only lose more; "
-            "start from the model in full to quantize it otherwise"
+            "the model is already quantized, and quantizing it again would lose more; "
+            "start from the unquantized model"
         )
     layers = chosen(model, targets)
     places = {module: name for name, module in model.named_modules()}
@@ -56,7 +56,7 @@ def quantize(
         layer = layers.pop(name)  # so that its weight is freed before the next is quantized
         assert isinstance(layer, nn.Linear)
         if not layer.weight.isfinite().all():
-            raise UserError(f"the weight of {name} is not finite everywhere; take an earlier model")
+            raise UserError(f"the weight of {name} is not finite; use an earlier model")
         new = quantized_layer(layer, kind, block_size, double_quant)
         model.set_submodule(places.pop(layer), new.train(layer.training))
     return model
@@ -65,16 +65,16 @@ def quantize(
 def quantized_layer(
     layer: nn.Linear, kind: Kind = "nf4", block_size: int = 64, double_quant: bool = True
 ) -> FrozenLinear:
-    """One layer quantized; its bias is the very same."""
+    """Quantize one layer; the new layer shares its bias."""
     if kind == "int8":
-        from groundup.adapters.int8 import Int8Linear  # seldom needed: it is there to compare with
+        from groundup.adapters.int8 import Int8Linear  # rarely needed: a comparison
 
         return Int8Linear.of(layer)
     return NF4Linear.of(layer, kind, block_size, double_quant)
 
 
 def dequantize(model: M, dtype: torch.dtype) -> M:
-    """Put a plain layer of the same weight, rounded to `dtype`, in the place of each; the model."""
+    """Replace each quantized layer by a plain one with its weight in `dtype`; return the model."""
     for name, layer in quantized_layers(model).items():
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
         plain.weight = nn.Parameter(layer.dequantized(dtype))
@@ -84,7 +84,7 @@ def dequantize(model: M, dtype: torch.dtype) -> M:
 
 
 def in_full(model: M, dtype: torch.dtype) -> M:
-    """Merge the active adapter, if the model has adapters, and dequantize; the model."""
+    """Merge the active adapter, if the model has adapters, and dequantize; return the model."""
     if adapter_names(model):
         merge(model, reversible=False)
     return dequantize(model, dtype)
@@ -102,7 +102,7 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def bits_per_weight(model: nn.Module) -> float:
-    """Bits of memory for each number of the quantized layers' weights, scales included."""
+    """Bits of memory per weight of the quantized layers, scales included."""
     layers = quantized_layers(model).values()
     assert layers, "a model with quantized layers"
     held = sum(tensor.nbytes for layer in layers for tensor in layer.packed_tensors)
