@@ -425,7 +425,7 @@ def spelling() -> Tokenizer:
 def test_of_a_vocabulary_that_spells_a_control_token_there_is_a_whole_table(
     tmp_path: Path, spelling: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match="makes a control token of the plain text"):
+    with pytest.raises(UserError, match="turns the plain text into a control token"):
         spelling.encode("A line </s> and another.")
     save_model(tmp_path, make(eos_token_ids=(1,)), spelling, card="# x\n")
     checks = {check.name: check for check in verify(tmp_path)}
@@ -450,7 +450,7 @@ def test_a_copy_that_refuses_a_text_which_the_model_takes_is_found(
     assert same_ids("ids", spelling, spelling, texts).status == "same"
     for found, expected in ((spelling, tokenizer), (tokenizer, spelling)):
         check = same_ids("ids", found, expected, texts)
-        assert check.status == "differs" and "makes a control token" in check.about
+        assert check.status == "differs" and "into a control token" in check.about
 
 
 def test_the_command_prints_a_table_and_exits_with_one_where_something_differs(

@@ -482,7 +482,7 @@ BAD = {
     "a bias of no token": ({"logit_bias": {"999": 1}}, "token id 999, outside .* of 320"),
     "tools of none": (
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
-        "the chat template knows no `tools`",
+        "the chat template does not support `tools`",
     ),
     "likeliest of none": ({"top_logprobs": 3}, "needs logprobs=true"),
     "too long": (

@@ -250,12 +250,12 @@ def test_it_is_said_and_counted(
     [items] = found.sources.values()
     assert len(items) == 2 * (12 - held) and len(found.heldout) == 2 * held
     said = capsys.readouterr()
-    lines = [line for line in (said.out + said.err).splitlines() if "taken apart" in line]
-    assert len(lines) == 2 and f"{12 - held} conversations taken apart" in " ".join(lines)
+    lines = [line for line in (said.out + said.err).splitlines() if "split: each answer" in line]
+    assert len(lines) == 2 and f"{12 - held} conversations split: each" in " ".join(lines)
     whole = read_rows(config, tokenizer_with(CHATML), 256)
     assert whole.counts["taken_apart"] == 0
     said = capsys.readouterr()
-    assert "taken apart" not in said.out + said.err
+    assert "split: each answer" not in said.out + said.err
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_inspection_counts_rows_and_the_tokens_of_their_examples() -> None:
     assert found.lengths.tolist() == [long, short] and not found.is_cut.any()
     assert found.tokens == items[0][0].inputs + long + short and found.apart == 1
     assert found.trained == sum(sum(one.loss_mask) for some in items for one in some)
-    assert any(line.startswith("1 conversation taken apart") for line in remarks(found))
+    assert any(line.startswith("1 conversation split: each answer") for line in remarks(found))
     cut = inspect(data, tokenizer, context=long - 1)
     assert np.array(cut.is_cut).tolist() == [True, False] and not cut.has_no_target.any()
 

@@ -45,9 +45,9 @@ def test_streams_and_seeds_are_taken_as_they_come() -> None:
     for stream in (list(range(50)), torch.arange(50), np.arange(50, dtype=np.uint16)):
         assert torch.equal(get_batch(stream, 8, 4, generator=7)[0], wanted)
     for wrong in (np.arange(50.0), np.zeros((50, 2), int), "text"):
-        with pytest.raises(UserError, match="give token ids, whole numbers in one row"):
+        with pytest.raises(UserError, match="give token ids, a one-dimensional array"):
             get_batch(wrong, 8, 4)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="is no generator of NumPy's and no seed"):
+    with pytest.raises(UserError, match="is neither a NumPy generator nor a seed"):
         get_batch(np.arange(50), 8, 4, generator=torch.Generator())  # type: ignore[arg-type]
 
 

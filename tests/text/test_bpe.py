@@ -105,7 +105,7 @@ def test_another_pattern_splits_training_and_encoding_alike(speeches):
     for text in ("It's 1984!", texts[0][:2000]):
         assert tokenizer.encode(text) == reference_encode(bpe, text)
     assert split_text("It's 1984!", GPT2_PATTERN) == ["It", "'s", " 1984", "!"]
-    with pytest.raises(UserError, match="no regular expression"):
+    with pytest.raises(UserError, match="not a regular expression"):
         train_bpe(texts, 600, pattern="(")
 
 

@@ -361,8 +361,8 @@ def test_a_template_that_hides_or_refuses_tools_is_told_of():
     strict = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}"
     strict += "{% endif %}{{ m.content }}{% endfor %}"
     talk = [TALK[1], {"role": "tool", "content": "unheard of"}]
-    for template, reason in ((silent, "leaves out what the tool says"), (strict, "no tools")):
-        with pytest.raises(UserError, match=f"{reason}.*as one of the user"):
+    for template, reason in ((silent, "leaves out the tool's answer"), (strict, "no tools")):
+        with pytest.raises(UserError, match=f"{reason}.*as a user turn"):
             encode_chat(tokenizer_with(template), talk)
     as_json = "{% for m in messages %}{{ m.content | tojson }}{% endfor %}"
     encode_chat(tokenizer_with(as_json), [TALK[1], {"role": "tool", "content": 'a "b"\nc'}])
@@ -815,13 +815,13 @@ def test_calls_that_the_template_refuses_or_leaves_out_are_told_of():
     silent = (
         "{% for m in messages %}{% if not m.tool_calls %}{{ m.content }}{% endif %}{% endfor %}"
     )
-    with pytest.raises(UserError, match="leaves out that message 2 calls the tool 'sum'"):
+    with pytest.raises(UserError, match="leaves out the call of the tool 'sum' in message 2"):
         encode_chat(tokenizer_with(silent), turns)
     # A word of it in a comment is no knowledge.
     assert "<tool_call>" in render_chat(tokenizer_with("{# tool_calls? #}" + CHATML), turns)
     for wrong in (1, 3, -1, "2"):
         said = [{"role": "assistant", "content": turns[1].content + "." * (wrong == 1)}]
-        with pytest.raises(UserError, match="does not end with so many calls"):
+        with pytest.raises(UserError, match="does not end with that many tool calls"):
             check_messages([said[0] | {"calls_at_end": wrong}])
 
 
@@ -905,7 +905,7 @@ def test_a_template_that_wants_ids_of_calls_has_those_of_the_data(tmp_path):
         with pytest.raises(UserError, match=f"{why} characters; message 2 calls 2 tools at once"):
             encode_chat(plain, turns_of(calling("Add.", ids), "messages"))
     for wrong in ("x", '"x"', "[1]", '[""]'):
-        with pytest.raises(UserError, match="must be JSON of a list of texts"):
+        with pytest.raises(UserError, match="must be a JSON list of strings"):
             check_messages([{"role": "tool", "content": "4", "call_ids": wrong}])
 
 
@@ -1139,5 +1139,5 @@ def test_tools_that_no_template_tells_of_are_told_of(tmp_path, capsys):
     hidden = tokenizer_with("{% if false %}{{ tools }}{% endif %}" + CHATML)
     with pytest.raises(UserError, match="leaves out the tool 'sum0'"):
         encode_chat(hidden, first.messages)
-    with pytest.raises(UserError, match="which must be JSON of a list"):
+    with pytest.raises(UserError, match="which must be a JSON list"):
         check_messages([TALK[1] | {"tools": "search"}])

@@ -148,7 +148,7 @@ def test_a_template_that_marks_two_parts_of_an_answer_cannot_leave_one_out(
     talk = Conversation((*said, *said), "here", "it")
     assert sum(conversation_item(tokenizer, talk).loss_mask) > 4
     unlearned = Conversation((said[0], Message("assistant", "Yes.", weight=0), *said), "", "")
-    with pytest.raises(UserError, match="does not keep the assistant's answers apart"):
+    with pytest.raises(UserError, match="does not separate the assistant's answers"):
         conversation_item(tokenizer, unlearned)
 
 

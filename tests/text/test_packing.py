@@ -458,9 +458,11 @@ def test_a_share_of_what_is_not_there_and_shares_of_everything_are_refused() -> 
     def made(mixture: dict[tuple[str, ...], tuple[float, float]]) -> None:
         DocumentStream(shard, context=CONTEXT, rows=2, micro_rows=2, seed=0, mixture=mixture)
 
-    with pytest.raises(UserError, match=r"a share for 'z', but no row .* the sources are a, b"):
+    with pytest.raises(
+        UserError, match=r"a share for 'z', but no training row .* the sources are a, b"
+    ):
         made({("z",): (0.5, 0.5)})
-    with pytest.raises(UserError, match="leave nothing"):
+    with pytest.raises(UserError, match="leave no rows"):
         made({("a",): (1.0, 1.0)})
 
 
@@ -777,7 +779,7 @@ def test_what_is_beside_the_others_comes_on_top_of_them(
 
 
 def test_general_text_alone_is_refused() -> None:
-    with pytest.raises(UserError, match="nothing to train on beside general text"):
+    with pytest.raises(UserError, match="nothing to train on apart from general text"):
         ConversationStream(
             of(items_of([5, 5]), ["general", "general"]), mixture=Mixture(beside={"general": 0.2}),
             context=8, rows=1, micro_rows=1, seed=0,
@@ -787,8 +789,11 @@ def test_general_text_alone_is_refused() -> None:
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ({"a": 1.0}, "no weight for b; give every source one"),
-        ({"a": 1.0, "b": 1.0, "c": 1.0}, "weight for 'c', but no row .* the sources are a, b"),
+        ({"a": 1.0}, "no weight for b; give every source a weight"),
+        (
+            {"a": 1.0, "b": 1.0, "c": 1.0},
+            "weight for 'c', but no training row .* the sources are a, b",
+        ),
         ({"a": -1.0, "b": 1.0}, "weight -1 of 'a' must be"),
         ({"a": float("nan"), "b": 1.0}, "weight nan of 'a' must be"),
         ({"a": 0.0, "b": 0.0}, "every source has the weight 0"),
@@ -869,7 +874,7 @@ def test_items_that_fit_are_laid_out_and_counted_where_they_lie(calls_of: CallsO
     """Copied, a file of one's own would take its memory twice."""
     items = [replace(item, loss_mask=[True, *item.loss_mask[1:]]) for item in conversations(40)]
     items.append(items_of([CONTEXT + 3])[0])
-    joined = calls_of(ConversationStream, "_chain")
+    joined = calls_of(ConversationStream, "_concatenated")
     stream = ConversationStream(
         items, multi_turn=0.5, context=CONTEXT, rows=1, micro_rows=1, seed=0
     )

@@ -1,7 +1,7 @@
-"""From items to batches: laid side by side in rows of one length, never seeing each other.
+"""From items to batches: items are packed side by side into rows and never see each other.
 
-The stream that fine-tuning reads is a pure function of (seed, step): an epoch's order comes from a
-generator seeded by (seed, epoch), so any step can be made again without the steps before it.
+The stream for fine-tuning is a pure function of (seed, step): an epoch's order comes from a
+generator seeded by (seed, epoch), so any step can be computed without the steps before it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from groundup.text.mixing import Mixture, alike
 from groundup.train.batch import Batch, DataStream
 
 Packing = Literal["packed", "padded"]
-# Rows left open while packing: with eight, about 2 % of a row stays empty.
+# Open rows while packing: with eight, about 2 % of a row stays empty.
 _OPEN_ROWS = 8
 _PADDING = -1
-# Widths of rows are multiples of this: a few shapes, so that few graphs are compiled.
+# Row widths are multiples of this, so that few shapes occur and few graphs are compiled.
 _WIDTH_STEP = 64
-# A row: chains side by side, each of the numbers of the conversations that it joins.
+# A row: a list of chains, each the indices of the conversations that it concatenates.
 _Chains = list[list[int]]
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Lay items into rows in the order given, each into the fullest open row it fits.
+    """Put each item, in the given order, into the fullest open row with room for it.
 
-    Returns the indices in each row. Every item must fit an empty row.
+    Returns the indices in each row. Every item must fit into an empty row.
     """
     done: list[list[int]] = []
     open_rows: list[tuple[int, list[int]]] = []
@@ -60,22 +60,22 @@ def row_width(longest: int, context: int) -> int:
 
 
 def packed_batch(rows: Sequence[Sequence[Example]], width: int) -> Batch:
-    """One row of `width` for each list of items, laid side by side, padded on the right.
+    """One row of `width` for each list of items, packed side by side, padded on the right.
 
-    Item i, counted through all rows, is segment i of the batch. Raises `ValueError` for an item of
-    fewer than two tokens, in which nothing predicts anything.
+    Item i, counted over all rows, is segment i of the batch. Raises `ValueError` for an item of
+    fewer than two tokens, which has nothing to predict.
     """
     fewest = min((member.inputs for members in rows for member in members), default=1)
     if fewest < 1:
         raise ValueError(
-            f"an item of {max(0, fewest + 1)} tokens has none to predict; leave it out"
+            f"an item of {max(0, fewest + 1)} tokens has nothing to predict; leave it out"
         )
     return batch_of([joined(members, width) for members in rows])
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a batch; segments are numbered from 0 in it, and padding is -1."""
+    """One row of a batch; its segments are numbered from 0, and padding is -1."""
 
     input_ids: Int[np.ndarray, " context"]
     targets: Int[np.ndarray, " context"]
@@ -84,8 +84,8 @@ class Row:
 
 
 def joined(members: Sequence[Example], width: int, prompt_weight: float = 0.0) -> Row:
-    """Items side by side in a row of `width`; what is not trained has `prompt_weight`, but for
-    what an item shares with another."""
+    """Items side by side in a row of `width`. Untrained tokens have the weight `prompt_weight`,
+    except tokens shared with another item, which have 0."""
     row = Row(
         np.zeros(width, np.int64),
         np.zeros(width, np.int64),
@@ -105,8 +105,8 @@ def joined(members: Sequence[Example], width: int, prompt_weight: float = 0.0) -
 
 
 def batch_of(rows: Sequence[Row]) -> Batch:
-    """Rows of one width as a batch."""
-    segments = _numbered([row.segment_ids for row in rows])
+    """Combine rows of one width into a batch."""
+    segments = _renumbered([row.segment_ids for row in rows])
     return Batch(
         torch.from_numpy(np.stack([row.input_ids for row in rows])),
         torch.from_numpy(np.stack([row.targets for row in rows])),
@@ -116,10 +116,10 @@ def batch_of(rows: Sequence[Row]) -> Batch:
     )
 
 
-def _numbered(
+def _renumbered(
     rows: Sequence[Int[np.ndarray, " time"]],
 ) -> Int[np.ndarray, "rows time"]:
-    """Number segments over the whole batch, so that each sequence has a number of its own."""
+    """Number the segments over the whole batch, so that each sequence has a unique number."""
     first, numbered = 0, []
     for row in rows:
         numbered.append(np.where(row == _PADDING, _PADDING, row + first))
@@ -128,7 +128,7 @@ def _numbered(
 
 
 def _positions(segments: Int[np.ndarray, "rows time"]) -> Int[np.ndarray, "rows time"]:
-    """Count from 0 within each segment."""
+    """Positions that count from 0 within each segment."""
     time = np.arange(segments.shape[1])
     begins: Bool[np.ndarray, "rows time"] = np.ones_like(segments, bool)
     begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
@@ -137,11 +137,11 @@ def _positions(segments: Int[np.ndarray, "rows time"]) -> Int[np.ndarray, "rows 
 
 @dataclass(frozen=True)
 class DataCounts:
-    """The items of a fine-tuning run and the tokens of an epoch, counted.
+    """Statistics of a fine-tuning run: its items, and the tokens of an epoch.
 
-    Of `rows` items that were given, `truncated` are longer than the context and were cut to it, and
-    `without_answer` have no trained token within it. `tokens` are read in an epoch, `trained` of
-    them have a trained target, and `padding` is the share of positions that hold nothing.
+    Of `rows` given items, `truncated` exceeded the context and were cut, and `without_answer` have
+    no trained token within it. An epoch reads `tokens` tokens, `trained` of them are trained
+    targets, and `padding` is the share of empty positions.
     """
 
     rows: int
@@ -153,19 +153,20 @@ class DataCounts:
 
 
 class ConversationStream(DataStream):
-    """Fine-tuning rows: whole conversations or documents, trained where `trained` says.
+    """Fine-tuning rows: whole conversations or documents, trained where their loss mask is true.
 
-    In the layout "packed", several stand side by side in a row of `context` and never see each
-    other. In "padded" each has a row of its own; a step's are of like length, and a micro-batch is
-    as wide as its longest, rounded up to a multiple of 64. Loss and gradients are the same.
+    In the layout "packed", several items share a row of `context` tokens and never see each other.
+    In "padded" each item has its own row; the rows of a step have similar lengths, and a
+    micro-batch is as wide as its longest row, rounded up to a multiple of 64. Loss and gradients
+    are the same.
 
-    Items are cut to `context`; one of which nothing is trained then is set aside, or it could make
-    a step whose mean divides by 0. What is not learned has `prompt_weight`. With `multi_turn` above
-    0 that share of the conversations is concatenated to the one before, as long as both fit: in a
-    long chat what is asked has often nothing to do with what was said, and that must be learned.
-    `mixture` says how often each source comes.
+    Items are truncated to `context`; an item without trained tokens is then set aside, because it
+    could make a step whose mean divides by 0. Untrained tokens have `prompt_weight`. If
+    `multi_turn` is above 0, that share of the conversations is appended to the previous one, if
+    both fit: in a long chat a question is often unrelated to the earlier turns, and the model must
+    learn that. `mixture` sets how often each source appears.
 
-    Raises `UserError` where nothing is left to train on, or for a mixture that does not fit.
+    Raises `UserError` if nothing is left to train on, or for a mixture that does not fit.
     """
 
     def __init__(
@@ -194,13 +195,13 @@ class ConversationStream(DataStream):
         self.rows, self.micro_rows = rows, min(micro_rows, rows)
         mixture.check(self.sources)
         self._lengths = np.array([item.inputs for item in self.conversations])
-        self._epoch = functools.lru_cache(maxsize=2)(self._laid_out)
-        # Every epoch has as many rows as the first, so that a step knows its epoch at once.
+        self._epoch = functools.lru_cache(maxsize=2)(self._epoch_rows)
+        # Every epoch has as many rows as the first, so that a step determines its epoch.
         self.rows_per_epoch = len(self._epoch(0))
-        self.counts = self._counted(conversations, cut)
+        self.counts = self._data_counts(conversations, cut)
 
     def passes(self, steps: int) -> dict[str, float]:
-        """Returns how often so many steps see each source's items, by what the first epoch has."""
+        """Returns how often `steps` steps see each source's items, based on the first epoch."""
         epochs = steps * self.rows / self.rows_per_epoch
         drawn = Counter(self.sources[i] for row in self._epoch(0) for chain in row for i in chain)
         there = Counter(self.sources)
@@ -219,7 +220,7 @@ class ConversationStream(DataStream):
         ]
 
     def _micro_batches(self, rows: list[_Chains]) -> Iterator[tuple[list[_Chains], int]]:
-        """A step's rows in its micro-batches, with the width of each."""
+        """The micro-batches of a step's rows, with the width of each."""
         padded = self.layout == "padded"
         rows = sorted(rows, key=self._used) if padded else rows
         for start in range(0, len(rows), self.micro_rows):
@@ -227,8 +228,8 @@ class ConversationStream(DataStream):
             longest = max(map(self._used, part)) if padded else self.context
             yield part, row_width(longest, self.context)
 
-    def _laid_out(self, epoch: int) -> list[_Chains]:
-        """Rows of chains of conversations."""
+    def _epoch_rows(self, epoch: int) -> list[_Chains]:
+        """The rows of an epoch."""
         generator = np.random.default_rng((self.seed, epoch))
         order = self.mixture.order(self.sources, self._lengths, generator)
         concatenated = generator.random(len(order)) < self.multi_turn
@@ -238,7 +239,7 @@ class ConversationStream(DataStream):
             first = -epoch * self.rows_per_epoch % self.rows if epoch else 0
             return [[chains[i]] for i in alike(lengths, self.rows, first, generator)]
         packed = pack(lengths, self.context)
-        # A row that closed late stands late: shuffled, or the last batches would be odd ones.
+        # Packing closes difficult rows last; without shuffling, the last batches would be unusual.
         mixed = np.random.default_rng((self.seed, epoch, 1)).permutation(len(packed))
         return [[chains[i] for i in packed[row]] for row in mixed]
 
@@ -261,22 +262,22 @@ class ConversationStream(DataStream):
     def _used(self, chains: _Chains) -> int:
         return sum(map(self._inputs, chains))
 
-    def _chain(self, members: Sequence[int]) -> Example:
-        """Several conversations as the turns of one; the template writes them just so."""
+    def _concatenated(self, members: Sequence[int]) -> Example:
+        """Concatenate conversations as turns of one, exactly as the template would write them."""
         if len(members) == 1:
             return self.conversations[members[0]]
         ids = [token for i in members for token in self.conversations[i].ids]
         return Example(ids, [own for i in members for own in self.conversations[i].loss_mask])
 
     def _trained(self, members: Sequence[int]) -> int:
-        """Trained targets of a chain, counted where the items lie; its first token is no target."""
+        """The number of trained targets of a chain; its first token is no target."""
         learned = sum(sum(self.conversations[i].loss_mask) for i in members)
         return learned - self.conversations[members[0]].loss_mask[0]
 
     def _row(self, members: _Chains, width: int) -> Row:
-        return joined([self._chain(chain) for chain in members], width, self.prompt_weight)
+        return joined([self._concatenated(chain) for chain in members], width, self.prompt_weight)
 
-    def _counted(self, given: Sequence[Example], cut: Sequence[Example]) -> DataCounts:
+    def _data_counts(self, given: Sequence[Example], cut: Sequence[Example]) -> DataCounts:
         rows = self._epoch(0)
         tokens = sum(map(self._used, rows))
         steps = [rows[start : start + self.rows] for start in range(0, len(rows), self.rows)]
@@ -312,20 +313,20 @@ def get_batch(
     device: torch.device | str = "cpu",
     generator: np.random.Generator | int | None = None,
 ) -> tuple[Int64[Tensor, "rows time"], Int64[Tensor, "rows time"]]:
-    """Random windows of a stream of tokens, and the same one token later: inputs and targets.
+    """Random windows of a token stream, and the same windows one token later: inputs and targets.
 
-    Every place where a window and its last target fit is equally likely, with replacement; the
-    stream may be memory-mapped, and only the windows are read. `generator`, or a seed, makes
-    the draw repeatable. What pre-training here reads instead, each token once an epoch and
-    documents that do not see each other, is `DocumentStream`.
+    Every start where a window and its last target fit is equally likely, with replacement; the
+    stream may be memory-mapped, and only the windows are read. `generator`, or a seed, makes the
+    result reproducible. Pre-training in groundup uses `DocumentStream` instead, which reads each
+    token once an epoch and isolates documents.
 
-    Raises `UserError` for a stream that is too short or no row of ids, and sizes below 1.
+    Raises `UserError` for a stream that is too short or no row of ids, and for sizes below 1.
     """
     stream = np.asarray(dataset)
     if stream.ndim != 1 or (stream.size and not np.issubdtype(stream.dtype, np.integer)):
         raise UserError(
-            f"dataset is of {stream.dtype} in {stream.ndim} dimensions; give token ids, whole "
-            "numbers in one row"
+            f"dataset is of {stream.dtype} in {stream.ndim} dimensions; give token ids, a "
+            "one-dimensional array of integers"
         )
     if batch_size < 1 or context_length < 1:
         raise UserError(
@@ -334,17 +335,17 @@ def get_batch(
     if len(stream) <= context_length:
         raise UserError(
             f"{len(stream)} tokens hold no window of context_length={context_length} and the "
-            "token that follows it; give a longer stream or a shorter context"
+            "token after it; give a longer stream or a shorter context"
         )
     try:
         random = np.random.default_rng(generator)
     except (TypeError, ValueError):
         raise UserError(
-            f"generator={shorten(generator)} is no generator of NumPy's and no seed; give "
+            f"generator={shorten(generator)} is neither a NumPy generator nor a seed; give "
             "np.random.default_rng(0)"
         ) from None
     starts = random.integers(len(stream) - context_length, size=batch_size)
     windows = [stream[start : start + context_length + 1].astype(np.int64) for start in starts]
     rows = torch.from_numpy(np.stack(windows)).to(device)
-    # Each of its own: who writes -100 into targets must not write it into inputs.
+    # Copies: writing -100 into the targets must not change the inputs.
     return rows[:, :-1].clone(), rows[:, 1:].clone()

@@ -1,13 +1,13 @@
-"""Byte-pair encoding: learn a vocabulary by joining, again and again, the commonest pair of tokens.
+"""Byte-pair encoding: learn a vocabulary by repeatedly merging the most frequent pair of tokens.
 
 Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units", section 3.2,
 on bytes as in GPT-2 (Radford et al. 2019, section 2.2): the 256 bytes are the alphabet, so that
 every text has an encoding and no token is ever unknown. A text is first split into pre-tokens
 (words with their leading space, single digits, runs of punctuation); no merge crosses them.
 
-The merges and their order are those of the `tokenizers` library's own trainer on the same text,
-which is what makes a model folder of ours an ordinary one. Of special tokens in a text nothing is
-learned, though.
+The merges and their order equal those of the `tokenizers` library's trainer on the same text, so
+that our model folders work like any other. The one difference: nothing is learned from special
+tokens inside a text.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ Progress = Callable[[int, int], None]
 class BPE:
     """A trained vocabulary: token → id, and the merges in the order in which they were learned.
 
-    Tokens are written in the byte alphabet (`BYTE_TO_CHAR`), special tokens as they are. `pattern`
-    splits a text into the pre-tokens that no merge crosses.
+    Tokens are written in the byte alphabet (`BYTE_TO_CHAR`), special tokens literally. `pattern`
+    splits a text into pre-tokens.
     """
 
     vocab: dict[str, int]
@@ -59,10 +59,10 @@ class BPE:
         special_tokens: Sequence[str] = (),
         pattern: str = GPT2_PATTERN,
     ) -> BPE:
-        """The vocabulary as tiktoken and many courses write it: id → bytes, and merges of bytes.
+        """Convert a vocabulary as in tiktoken and many courses: id → bytes, and merges of bytes.
 
-        A special token that the vocabulary does not hold gets the next free id. Raises `UserError`
-        for bytes that have two ids.
+        A special token missing in the vocabulary gets the next free id. Raises `UserError` for
+        bytes that have two ids.
         """
         controls = {token.encode("utf-8"): token for token in special_tokens}
         named: dict[str, int] = {}
@@ -76,7 +76,7 @@ class BPE:
         return cls(named, pairs, tuple(special_tokens), pattern)
 
     def to_bytes(self) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
-        """The other way round: id → bytes, and the merges in their order."""
+        """The inverse of `from_bytes`: id → bytes, and the merges in their order."""
         controls = set(self.special_tokens)
         vocab = {
             id: token.encode("utf-8") if token in controls else drawn_to_bytes(token)
@@ -96,24 +96,24 @@ def train_bpe(
 ) -> BPE:
     """Learn a byte-level BPE of at most `vocab_size` tokens from `texts`.
 
-    Ids: the special tokens, then the 256 bytes in the order of their drawn characters, then one
-    new token a merge; a merge that yields a string which already is a token takes that token's id.
-    Each step joins the pair with the greatest count. Among equals, `tie="smallest"` takes the
+    Ids: the special tokens, then the 256 bytes in the order of their byte-alphabet characters, then
+    one new token per merge; a merge that yields an existing token reuses that token's id.
+    Each step merges the pair with the greatest count. Among equals, `tie="smallest"` takes the
     smallest pair of ids, as `tokenizers` does, and `tie="greatest"` the lexicographically greatest
     pair of byte strings, as many courses do. Training ends early when no pair is left.
 
-    `pattern` splits the texts, and so does a special token that stands in one, of which nothing is
-    learned: files of stories often have `<|endoftext|>` between them.
+    `pattern` splits the texts, and so do special tokens inside them, from which nothing is learned:
+    files of stories often contain `<|endoftext|>` between stories.
     `progress(tokens so far, vocab_size)` is called after each merge.
 
-    Counts are kept, not made anew: every pair knows the words it was seen in, and only those change
-    with a merge. The heap is lazy: a count that has sunk since it was pushed is noticed when it
-    comes to the top, and goes back in with its present value.
+    Counts are updated incrementally: each pair records the words that contain it, and a merge
+    changes only those. The heap is lazy: an entry whose count has fallen since it was pushed is
+    noticed at the top and pushed again with its current count.
     """
     texts = _checked_texts(texts)
     ids = _start_vocabulary(vocab_size, special_tokens)
     tokens = list(ids)
-    words, weights = _words_of_ids(_between(special_tokens, texts), ids, pattern)
+    words, weights = _words_of_ids(_split_at_special(special_tokens, texts), ids, pattern)
     counts, where = _count_pairs(words, weights)
     order = _tie_order(tie, tokens)
     heap = [(-count, order(pair), pair) for pair, count in counts.items()]
@@ -140,7 +140,7 @@ def train_bpe(
 
 
 def _checked_texts(texts: Iterable[str]) -> Iterable[str]:
-    """Refuse one string in place of many: it would be read as texts of one letter each."""
+    """Refuse a single string, which would be read as a sequence of one-letter texts."""
     if isinstance(texts, str):
         raise UserError("texts is a single string, but several are expected; pass [text]")
     return texts
@@ -156,7 +156,7 @@ def _start_vocabulary(vocab_size: int, special_tokens: Sequence[str]) -> dict[st
     ids = {token: place for place, token in enumerate(special_tokens)}
     for char in sorted(BYTE_TO_CHAR):
         ids.setdefault(char, len(ids))
-    # A word is kept as a string of chr(id) below, and Python has 0x110000 characters.
+    # A word is stored as a string of chr(id) below, and Python has 0x110000 characters.
     if not len(ids) <= vocab_size < 0x110000:
         raise UserError(
             f"vocab_size={vocab_size} must hold the 256 bytes and the {len(special_tokens)} "
@@ -165,8 +165,8 @@ def _start_vocabulary(vocab_size: int, special_tokens: Sequence[str]) -> dict[st
     return ids
 
 
-def _between(special_tokens: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
-    """The texts without the special tokens in them, each split there."""
+def _split_at_special(special_tokens: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
+    """The texts split at special tokens, which are removed."""
     if not special_tokens:
         yield from texts
         return
@@ -179,10 +179,10 @@ def _between(special_tokens: Sequence[str], texts: Iterable[str]) -> Iterator[st
 def _words_of_ids(
     texts: Iterable[str], ids: dict[str, int], pattern: str
 ) -> tuple[list[str], list[int]]:
-    """Return each different pre-token as a string whose characters are token ids, and its count.
+    """Return each distinct pre-token as a string whose characters are token ids, and its count.
 
     With chr(id) for a token, a pair is a string of two characters, merging is `str.replace` (left
-    to right, without overlap, as BPE asks) and comparing two pairs compares their ids.
+    to right, without overlap, as BPE requires) and comparing two pairs compares their ids.
     """
     seen: Counter[bytes] = Counter()
     for text in texts:
@@ -196,7 +196,7 @@ def _words_of_ids(
 def _count_pairs(
     words: list[str], weights: list[int]
 ) -> tuple[dict[str, int], dict[str, set[int]]]:
-    """Return for every pair of neighbors how often it occurs, and in which words."""
+    """Return for every adjacent pair its count and the words that contain it."""
     counts: dict[str, int] = {}
     where: dict[str, set[int]] = {}
     for index, word in enumerate(words):
@@ -215,15 +215,15 @@ def _merge_pair(
     counts: dict[str, int],
     where: dict[str, set[int]],
 ) -> set[str]:
-    """Replace `pair` by `merged` wherever it stands, keep the counts true, return the new pairs."""
+    """Replace `pair` by `merged` everywhere, update the counts, and return the new pairs."""
     new_pairs: set[str] = set()
     first, second = pair[0], pair[1]
     for index in where.pop(pair):
         old = words[index]
         new = words[index] = joined(old, pair, merged)
-        if len(new) == len(old):  # an earlier merge has taken this pair apart here
+        if len(new) == len(old):  # an earlier merge destroyed this occurrence
             continue
-        # Only beside an occurrence do pairs change, and a pre-token may be as long as a book.
+        # Only pairs next to an occurrence change, and a pre-token may be as long as a book.
         parts = old.split(pair)
         weight = weights[index]
         changes = Counter[tuple[str, str]]()
@@ -249,20 +249,20 @@ def joined(word: str, pair: str, merged: str) -> str:
 
 
 def _tie_order(tie: Tie, tokens: list[str]) -> Callable[[str], tuple[str, ...]]:
-    """Return the key by which pairs of equal count are ordered, the first to be merged smallest."""
+    """Return the sort key for pairs of equal count; the smallest key is merged first."""
     if tie == "smallest":
         return lambda pair: (pair,)
     if tie != "greatest":
-        raise UserError(f'tie={tie!r} is neither "smallest" nor "greatest"; choose one of them')
+        raise UserError(f'tie={tie!r} must be "smallest" or "greatest"')
 
     def backwards(token: str) -> str:
-        # Byte b as 255 - b turns the order round; the closing 256 puts "ab" after "abc".
+        # Mapping byte b to 255 - b reverses the order; the final 256 sorts "ab" after "abc".
         return "".join([chr(255 - byte) for byte in drawn_to_bytes(token)]) + chr(256)
 
     return lambda pair: tuple(backwards(tokens[ord(char)]) for char in pair)
 
 
-# The slow and obvious forms, against which the fast ones are tested.
+# Slow, obvious implementations; tests compare the fast ones with them.
 
 
 def reference_train_bpe(
@@ -273,9 +273,9 @@ def reference_train_bpe(
     pattern: str = SPLIT_PATTERN,
     tie: Tie = "smallest",
 ) -> BPE:
-    """Learn the same BPE as `train_bpe`, counting every pair of every word anew at each step."""
+    """Learn the same BPE as `train_bpe`, recounting every pair of every word at each step."""
     vocab = _start_vocabulary(vocab_size, special_tokens)
-    texts = _between(special_tokens, texts)
+    texts = _split_at_special(special_tokens, texts)
     words = Counter(tuple(draw_bytes(word)) for text in texts for word in split_text(text, pattern))
     merges: list[tuple[str, str]] = []
     while len(vocab) < vocab_size:
@@ -298,7 +298,7 @@ def reference_train_bpe(
 
 
 def reference_encode(bpe: BPE, text: str) -> list[int]:
-    """Encode `text` by applying, in each pre-token, the earliest learned merge until none fits."""
+    """Encode `text` by applying the earliest learned merge in each pre-token until none fits."""
     rank = {pair: place for place, pair in enumerate(bpe.merges)}
     ids: list[int] = []
     for piece in split_text(text, bpe.pattern):

@@ -1,18 +1,20 @@
-"""Conversations as token ids, with the assistant's own words known by position.
+"""Conversations as token ids, with the positions of the assistant's own words.
 
-The chat template writes control tokens (`<|im_start|>`, …) around the messages. A message may hold
-the same strings, by accident or by malice, and must not become them ("prompt injection by special
-token"). So every such string inside a content is broken by a mark before the template runs; the
-rendered text is cut at the strings that are still whole, which only the template can have
-written; and all else is encoded as plain text, without its marks. What the template looks for in a
-content, to leave out the reasoning before "</think>", is broken by the same mark.
+The chat template writes control tokens (`<|im_start|>`, …) around the messages. A message may
+contain the same strings, by accident or by malice, and they must not become control tokens ("prompt
+injection by special token"). So a mark character is inserted into every such string in a content
+before the template runs. The rendered text is split at the strings that are still whole, which only
+the template can have written. Everything else is encoded as plain text, without the marks. Strings
+that the template searches for in a content, such as "</think>" to drop the reasoning, get the same
+mark.
 
-A template may delete words, such as "/think", and so join what a message holds to a control token.
-Where the control tokens are others once every character that could begin one is broken, too, the
+A template may delete words, such as "/think", and thereby join parts of a message to a control
+token. If the control tokens change once every character that could begin one is marked, too, the
 conversation is rendered that way.
 
-Of what a template writes, the tokenizer's file calls some ordinary, such as Qwen's "<tool_call>". A
-model says these itself: they are tokens in the assistant's own words, and text in anybody else's.
+The tokenizer's file declares some strings of the template to be ordinary tokens, such as Qwen's
+"<tool_call>". The model itself produces these: they are tokens in the assistant's words, and text
+in everyone else's.
 """
 
 from __future__ import annotations
@@ -40,22 +42,22 @@ from groundup.text.template import (
 )
 from groundup.text.tokenizer import After, Tokenizer
 
-# A message as rows hold it, or as people write it: {"role": …, "content": …}.
+# A message as in rows, or as users write it: {"role": …, "content": …}.
 AnyMessage = Message | Mapping[str, Any]
 _KEYS = ("role", "content", "weight", "calls_at_end", "tools", "call_ids")
-# Letters of all beginnings and ends of control tokens: real tokenizers have a million or two, those
-# with a token for each piece of an image twenty.
-_MOST_LETTERS = 10**8
-# Conversations whose texts are encoded together.
-_MANY = 2_000
+# Limit for the characters of all prefixes and suffixes of control tokens: real tokenizers have a
+# million or two; those with a token for each patch of an image have twenty.
+_MAX_AFFIX_CHARS = 10**8
+# Number of conversations whose texts are encoded together.
+_BATCH_SIZE = 2_000
 
 
 @dataclass(frozen=True)
 class ChatTokens:
-    """A conversation's ids, and for each whether the assistant speaks it (equally long).
+    """A conversation's ids, and for each whether the assistant says it (equally long).
 
-    With `last_only` the tokens of its last answer alone are marked, and the ids are those with
-    which a model is asked for this answer, and the answer.
+    With `last_only`, only the tokens of the last answer are marked, and the ids are the prompt with
+    which a model is asked for that answer, followed by the answer.
     """
 
     ids: list[int]
@@ -63,9 +65,9 @@ class ChatTokens:
     last_only: bool = False
 
     def learned(self, messages: Sequence[Message]) -> list[bool]:
-        """Whether each token is learned: the assistant's, but for the answers that are not to be.
+        """Whether each token is trained: the assistant's tokens, except answers of weight 0.
 
-        Raises UserError where some are not and the template does not show which tokens are whose.
+        Raises UserError if an answer has weight 0 and the template does not separate the answers.
         """
         answers = [one.weight == 1 for one in messages if one.role == "assistant"]
         if self.last_only or all(answers):
@@ -73,7 +75,7 @@ class ChatTokens:
         runs = [(speaks, len(list(run))) for speaks, run in itertools.groupby(self.assistant)]
         if sum(speaks for speaks, _ in runs) != len(answers):
             raise UserError(
-                "the chat template does not keep the assistant's answers apart, so that one of "
+                "the chat template does not separate the assistant's answers, so an answer of "
                 "weight 0 cannot be left out; end the conversation before it"
             )
         rest = iter(answers)
@@ -86,25 +88,25 @@ def encode_chat(
     """Encode `messages` ({"role", "content"} each) by the tokenizer's chat template.
 
     The assistant's tokens are its words and the control token that ends its turn. With
-    `generation_prompt` the ids end where the assistant is to begin; nobody learns from what it
-    said before, and where the template does not show that, none of it is marked.
+    `generation_prompt` the ids end where the assistant is to begin; earlier answers are then not
+    used for training, and none is marked if the template does not show them.
 
-    A template may write an answer in another way once a turn follows it, or what stands before it
-    in another way once it is there: then the result is that of `encode_last_answer`.
+    If a template writes an answer, or the turns before it, differently once another turn follows,
+    the result is that of `encode_last_answer`.
 
-    Raises UserError for messages of another form, and for a template that is missing, refuses the
+    Raises UserError for malformed messages, and for a template that is missing, refuses the
     messages, fails, or, without `generation_prompt`, does not show which text is the assistant's.
     """
-    found = _parts(tokenizer, messages, generation_prompt)
+    found = _split_conversation(tokenizer, messages, generation_prompt)
     return _joined(found, [_ids(tokenizer, part) for part in found.cut])
 
 
 def encode_last_answer(tokenizer: Tokenizer, messages: Sequence[AnyMessage]) -> ChatTokens:
-    """Encode how a model is asked for the last answer of `messages`, and that answer.
+    """Encode the prompt for the last answer of `messages`, and that answer.
 
-    The result is `last_only`. Raises UserError as `encode_chat` does.
+    The result is `last_only`. Raises UserError like `encode_chat`.
     """
-    found = _parts(tokenizer, messages, generation_prompt=False, last_only=True)
+    found = _split_conversation(tokenizer, messages, generation_prompt=False, last_only=True)
     return _joined(found, [_ids(tokenizer, part) for part in found.cut])
 
 
@@ -114,21 +116,23 @@ def encode_chats(
     *,
     generation_prompt: bool = False,
 ) -> Iterator[ChatTokens | UserError]:
-    """Each of many conversations as `encode_chat` encodes it, or the error that it raises.
+    """Each of many conversations as encoded by `encode_chat`, or the error that it raises.
 
-    The texts of some thousands are encoded together, which takes a fraction of the time.
+    Encodes the texts of some thousand conversations together, which takes a fraction of the time.
     """
-    for start in range(0, len(conversations), _MANY):
-        yield from _together(tokenizer, conversations[start : start + _MANY], generation_prompt)
+    for start in range(0, len(conversations), _BATCH_SIZE):
+        yield from _encode_together(
+            tokenizer, conversations[start : start + _BATCH_SIZE], generation_prompt
+        )
 
 
-def _together(
+def _encode_together(
     tokenizer: Tokenizer, conversations: Sequence[Sequence[AnyMessage]], generation_prompt: bool
 ) -> list[ChatTokens | UserError]:
     found: list[_Parts | UserError] = []
     for messages in conversations:
         try:
-            found.append(_parts(tokenizer, messages, generation_prompt))
+            found.append(_split_conversation(tokenizer, messages, generation_prompt))
         except UserError as error:
             found.append(error.with_traceback(None))
     texts = {
@@ -145,7 +149,7 @@ def _together(
             encoded.append(parts)
             continue
         try:
-            # Looked up as text only: a text may read like a control token.
+            # Only texts are looked up: a text may look like a control token.
             ids = [None if part.control else known[part.text, part.after] for part in parts.cut]
             new = [
                 _ids(tokenizer, p) if i is None else i for p, i in zip(parts.cut, ids, strict=True)
@@ -157,52 +161,52 @@ def _together(
 
 
 def end_of_turn(tokenizer: Tokenizer) -> int | None:
-    """The control token that ends the assistant's turn in the chat template, but for blanks.
+    """The control token that ends the assistant's turn in the chat template, ignoring blanks.
 
-    Its name need not be `eos_token`: where a base model was given Llama-3's template it is none.
-    None where a turn ends with text, and where there is no template that writes a plain exchange.
+    It may differ from `eos_token`, as in a base model with Llama 3's template. None if a turn ends
+    with text, or if there is no template that renders a plain exchange.
     """
     last = _last_learned(tokenizer)
     return last if last in tokenizer.hidden_ids | tokenizer.stop_ids else None
 
 
-# Said where conversations have tools and the template does not know of any.
+# Reported if conversations have tools and the template does not support them.
 NO_TOOLS = (
-    "the chat template knows no `tools`, so those of the rows are not read; tell of them in the "
-    "system's message"
+    "the chat template does not support `tools`, so the tools of the rows are ignored; describe "
+    "them in the system message"
 )
 
 
 def leaves_tools_out(tokenizer: Tokenizer, rows: Iterable[object]) -> bool:
-    """Whether conversations among `rows` have tools, and the template is as in `NO_TOOLS`."""
+    """Whether conversations in `rows` have tools that the template ignores (see `NO_TOOLS`)."""
     given = any(isinstance(row, Conversation) and row.messages[0].tools for row in rows)
     return given and "tools" not in names_in(tokenizer.chat_template or "")
 
 
-# Said where conversations are learned as several examples.
+# Reported if conversations are split into several examples.
 TAKEN_APART = (
-    "taken apart, each answer learned after what was said before it, as the chat template writes "
-    "earlier turns in another way than the last"
+    "split: each answer is trained after the turns before it, because the chat template writes "
+    "earlier turns differently from the last one"
 )
 
-# Said where it is so: nothing else shows before such a model has been trained.
+# Reported before training, because otherwise the fault would only show afterwards.
 NEVER_STOPS = (
     "the chat template ends the assistant's turn with no control token, so the model never learns "
-    "to stop; write {{ eos_token }} after the assistant's words in the folder's template, within "
+    "to stop; write {{ eos_token }} after the assistant's words in the folder's template, inside "
     "{% generation %} if it has that"
 )
 
 
 def never_stops(tokenizer: Tokenizer) -> bool:
-    """Whether the chat template ends the assistant's turn with text, as in `NEVER_STOPS`.
+    """Whether the chat template ends the assistant's turn with text (see `NEVER_STOPS`).
 
-    False where there is no template that writes a plain exchange.
+    False if there is no template that renders a plain exchange.
     """
     return _last_learned(tokenizer) is not None and end_of_turn(tokenizer) is None
 
 
 def _last_learned(tokenizer: Tokenizer) -> int | None:
-    """The last token but for blanks that is learned of a plain exchange, if one can be written."""
+    """The last trained token of a plain exchange, ignoring blanks, if one can be rendered."""
     if tokenizer.chat_template is None:
         return None
     try:
@@ -217,27 +221,27 @@ def _last_learned(tokenizer: Tokenizer) -> int | None:
 def render_chat(
     tokenizer: Tokenizer, messages: Sequence[AnyMessage], *, generation_prompt: bool = False
 ) -> str:
-    """Return the text that the chat template makes of `messages`, for people to read."""
+    """Return the text that the chat template makes of `messages`, for display."""
     checked = _checked(tokenizer, messages)
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
     return marks.remove(_rendered(tokenizer, checked, marks, generation_prompt)[0])
 
 
 def template_of(tokenizer: Tokenizer) -> str:
-    """The chat template; raises `UserError` where there is none."""
+    """The chat template; raises `UserError` if there is none."""
     if tokenizer.chat_template is None:
         raise UserError(
             "this tokenizer has no chat template, so it cannot hold a conversation; use a chat "
-            "model's folder, fine-tune this one on conversations with `groundup sft` if it knows "
+            "model's folder, fine-tune this one on conversations with `groundup sft` if it has "
             "<|im_start|> and <|im_end|>, or write a chat_template into its tokenizer_config.json"
         )
     return tokenizer.chat_template
 
 
 def with_template_variables(tokenizer: Tokenizer, variables: Mapping[str, bool | str]) -> Tokenizer:
-    """Return the tokenizer with a chat template that has these variables, as `with_variables` does.
+    """Return the tokenizer with these variables set in its chat template (`with_variables`).
 
-    Raises `UserError` for one that the template does not read, and where there is no template.
+    Raises `UserError` for a variable that the template does not read, and without a template.
     """
     if not variables:
         return tokenizer
@@ -246,14 +250,14 @@ def with_template_variables(tokenizer: Tokenizer, variables: Mapping[str, bool |
     for name in variables:
         if name not in known:
             raise UserError(
-                f"template.{shorten(name)[1:-1]} is no variable of the chat template; "
+                f"template.{shorten(name)[1:-1]} is not a variable of the chat template; "
                 f"{known_names(name, known, 'it reads')}"
             )
     return tokenizer.with_template(with_variables(template, variables))
 
 
 def check_messages(messages: Sequence[AnyMessage]) -> list[Message]:
-    """Return `messages` as rows hold them, or say which one is not {"role", "content"}."""
+    """Return `messages` as `Message` objects, or report the one that is not {"role", "content"}."""
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
         raise UserError(
             f"messages={str(messages)[:80]!r} must be a list of at least one "
@@ -300,22 +304,22 @@ def _check_message(place: int, message: AnyMessage) -> Message:
         calls_apart(content, calls)
     except (ValueError, TypeError, RecursionError):
         raise UserError(
-            f"message {place} has calls_at_end={calls!r}, and its content does not end with so "
-            'many calls of tools, each {"name", "arguments"} between <tool_call> and </tool_call>'
+            f"message {place} has calls_at_end={calls!r}, but its content does not end with that "
+            'many tool calls, each {"name", "arguments"} between <tool_call> and </tool_call>'
         ) from None
     tools = message.get("tools") or ""
     if tools and not _is_list_of_objects(tools):
         raise UserError(
-            f"message {place} has tools={str(tools)[:80]!r}, which must be JSON of a list"
+            f"message {place} has tools={str(tools)[:80]!r}, which must be a JSON list of objects"
         )
-    # Without escapes, so that it shows each character that it holds.
+    # Without escapes, so that control strings in it can be found.
     tools = tools and json.dumps(json.loads(tools), ensure_ascii=False)
     ids = message.get("call_ids") or ""
     try:
         ids = json.dumps(ids_in(ids), ensure_ascii=False) if ids else ""
     except (ValueError, TypeError, RecursionError):
         raise UserError(
-            f"message {place} has call_ids={str(ids)[:80]!r}, which must be JSON of a list of texts"
+            f"message {place} has call_ids={str(ids)[:80]!r}, which must be a JSON list of strings"
         ) from None
     return Message(role, content, 1 if weight is None else int(weight), calls, tools, ids)
 
@@ -328,7 +332,7 @@ def _is_list_of_objects(text: object) -> bool:
     return isinstance(read, list) and all(isinstance(one, dict) for one in read)
 
 
-# The marks.
+# Marks.
 
 _PRIVATE_USE = "\ue000-\uf8ff\U000f0000-\U000ffffd"
 
@@ -352,7 +356,7 @@ class _Marks:
         except StopIteration:
             raise UserError(
                 "the messages use up all of Unicode's private characters; none is left to mark "
-                "the assistant's words with"
+                "the assistant's words"
             ) from None
 
     def remove(self, text: str) -> str:
@@ -361,34 +365,34 @@ class _Marks:
         return text
 
 
-@lru_cache(maxsize=8)  # a template is asked for with every conversation
+@lru_cache(maxsize=8)  # called with the template for every conversation
 def _letters(text: str) -> frozenset[str]:
     return frozenset(text)
 
 
 @dataclass(frozen=True)
 class _ControlStrings:
-    """Patterns that find a tokenizer's control tokens in a text, whole or as half of one."""
+    """Patterns that find a tokenizer's control tokens, or halves of them, in a text."""
 
-    anywhere: re.Pattern[str]  # at each place where one begins, overlapping ones too
+    anywhere: re.Pattern[str]  # at each start of one, also overlapping
     whole: re.Pattern[str]
-    either: re.Pattern[str]  # whole or not, whatever follows
+    either: re.Pattern[str]  # whole or broken
     firsts: tuple[str, ...]  # the characters with which they begin
-    heads: tuple[str, ...]  # a text may end with one, and the template supply the rest
+    heads: tuple[str, ...]  # a text may end with one that the template completes
     tails: tuple[str, ...]
 
     @staticmethod
     @lru_cache(maxsize=16)
     def of(tokens: frozenset[str]) -> _ControlStrings:
         longest_first = sorted(tokens, key=lambda token: (-len(token), token))
-        if sum(len(token) ** 2 for token in tokens) > _MOST_LETTERS:
+        if sum(len(token) ** 2 for token in tokens) > _MAX_AFFIX_CHARS:
             longest = longest_first[0]
             raise UserError(
                 f"the control tokens of this tokenizer are too long to look for in messages: "
                 f"{longest[:20]!r}… has {len(longest):,} characters; use another tokenizer"
             )
         either = "|".join(map(re.escape, longest_first)) or "(?!)"
-        # A token of one character cannot be broken, so there the mark behind it tells.
+        # A mark cannot be put inside a one-character token, so it is put behind it.
         unmarked = "|".join(
             re.escape(token) + ("" if len(token) > 1 else f"(?![{_PRIVATE_USE}])")
             for token in longest_first
@@ -405,12 +409,12 @@ class _ControlStrings:
     def broken(self, content: str, mark: str) -> str:
         """Return `content` with `mark` inside each control string, so that none is whole.
 
-        Also at an end where half of one stands: "<|im_end|" before a template's ">" is the same
-        trick in two pieces. And so at the ends of what lies between two of them, which a template
-        that leaves one out would join.
+        Halves of a control string at either end of the content are broken, too: "<|im_end|" before
+        a template's ">" is the same attack in two pieces. The same holds for halves next to a
+        control string, which a template that deletes that string would join.
         """
         held = any(first in content for first in self.firsts)
-        if not held and not content.lstrip().startswith(self.tails):  # as of nearly all
+        if not held and not content.lstrip().startswith(self.tails):  # the usual case
             return content
         places = [found.start() + 1 for found in self.anywhere.finditer(content)]
         starts, ends = [0], []
@@ -418,7 +422,7 @@ class _ControlStrings:
             ends.append(found.start())
             starts.append(found.end())
         for start, end in zip(starts, [*ends, len(content)], strict=True):
-            # Beside the half and not outside the blanks, of which a template strips a content.
+            # Inside the surrounding blanks, because templates may strip them.
             between = content[start:end]
             first, last = end - len(between.lstrip()), start + len(between.rstrip())
             if content.startswith(self.tails, first):
@@ -434,13 +438,13 @@ def _control_strings(tokenizer: Tokenizer) -> _ControlStrings:
 
 
 def _beginnings(tokenizer: Tokenizer) -> _ControlStrings:
-    """The control strings and, as if it were one, each character with which one begins."""
+    """The control strings and, as further control strings, each of their first characters."""
     tokens = frozenset(tokenizer.special_tokens)
     return _ControlStrings.of(tokens.union(_control_strings(tokenizer).firsts))
 
 
 def _broken(strings: _ControlStrings, messages: list[Message], marks: _Marks) -> list[Message]:
-    """The messages with their contents broken: no control string in them is whole."""
+    """The messages with every control string in their contents broken."""
     contents = [strings.broken(one.content, marks.break_) for one in messages]
     return [
         one if content == one.content else replace(one, content=content)
@@ -455,9 +459,9 @@ def _render(
     marks: _Marks,
     cuts: list[tuple[int, bool]],
 ) -> list[str]:
-    """Render messages, broken at `strings`, up to each cut.
+    """Render the messages, broken at `strings`, up to each cut.
 
-    The assistant's words stand between `start` and `end`.
+    The assistant's words are enclosed in `start` and `end`.
     """
     template = template_of(tokenizer)
     variables = tokenizer.template_variables
@@ -467,17 +471,17 @@ def _render(
         tools = None
         if broken and broken[0].tools:
             tools = _broken_json(strings, json.loads(broken[0].tools), marks)
-        plain = [_as_template_reads(strings, one, marks) for one in broken]
+        plain = [_template_message(strings, one, marks) for one in broken]
         try:
             return render(template, Renderings(plain, cuts, variables, breaks, tools))
         except TemplateFailed:
             if not any(one.calls_at_end or one.role == "tool" for one in broken):
                 raise
-        # Some, such as Mistral's, write no call without an id.
-        plain = [_as_template_reads(strings, one, marks) for one in _with_ids(broken, marks)]
+        # Some templates, such as Mistral's, require an id for every call.
+        plain = [_template_message(strings, one, marks) for one in _with_ids(broken, marks)]
         return render(template, Renderings(plain, cuts, variables, breaks, tools))
     except RecursionError:
-        raise UserError("a tool, or what it is called with, is nested too deeply") from None
+        raise UserError("a tool or its arguments are nested too deeply") from None
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
         remedy = "change the messages, or the folder's template"
@@ -495,8 +499,8 @@ def _render(
 
 
 def _checked(tokenizer: Tokenizer, messages: Sequence[AnyMessage]) -> list[Message]:
-    """The messages as rows hold them; calls of tools are text where the template knows no other,
-    and there are no tools where it does not tell of them."""
+    """The messages as `Message` objects. Tool calls become text if the template does not support
+    them, and `tools` are removed if the template does not read them."""
     checked, names = check_messages(messages), names_in(tokenizer.chat_template or "")
     if ".tool_calls" not in names:
         checked = [replace(one, calls_at_end=0) if one.calls_at_end else one for one in checked]
@@ -505,10 +509,10 @@ def _checked(tokenizer: Tokenizer, messages: Sequence[AnyMessage]) -> list[Messa
     return checked
 
 
-def _as_template_reads(
+def _template_message(
     strings: _ControlStrings, message: Message, marks: _Marks
 ) -> dict[str, object]:
-    """A broken message as {role, content}, and in OpenAI's form what it calls, or answers."""
+    """A broken message as {role, content}, plus tool calls or `tool_call_id` in OpenAI's format."""
     ids = [strings.broken(id, marks.break_) for id in ids_in(message.call_ids)]
     if not message.calls_at_end:
         answers = {"tool_call_id": ids[0]} if ids and message.role == "tool" else {}
@@ -519,17 +523,17 @@ def _as_template_reads(
     ]
     if len(ids) == len(calls):
         tool_calls = [{"id": id, **call} for id, call in zip(ids, tool_calls, strict=True)]
-    # Without words there is no content, not an empty one: so transformers has it.
+    # Without words the key `content` is missing, not empty, as in transformers.
     said = {"content": strings.broken(words, marks.break_)} if words else {}
     return {"role": message.role, **said, "tool_calls": tool_calls}
 
 
 def _with_ids(messages: list[Message], marks: _Marks) -> list[Message]:
-    """The messages with an id for each call and answer of a tool that has none.
+    """Give every tool call and tool answer without an id one.
 
-    It is of nine letters or digits, as Mistral's template wants it, and made from what was said up
-    to there: the same each time the conversation is read, whatever follows. A tool's answers have
-    the ids of the calls before them, in order.
+    An id has nine letters or digits, as Mistral's template requires. It is derived from the
+    conversation up to that point, so it is the same on every read, whatever follows. A tool's
+    answers get the ids of the preceding calls, in order.
     """
     said, named, open_calls = hashlib.sha256(), list[Message](), list[str]()
     for message in messages:
@@ -565,11 +569,11 @@ def _broken_json(strings: _ControlStrings, value: Any, marks: _Marks) -> Any:
 def _rendered(
     tokenizer: Tokenizer, messages: list[Message], marks: _Marks, generation_prompt: bool
 ) -> tuple[str, _ControlStrings, list[Message]]:
-    """Render a conversation; return it, at which strings the messages are broken, and these.
+    """Render a conversation; return the text, the strings that were broken, and the messages.
 
-    A template that deletes words may make a control string of what holds none. None of the
-    messages' is whole where each character that could begin one is broken; but a template may look
-    for what begins with such a character, and so that is done only where it makes a difference.
+    A template that deletes words may assemble a control string from a message that contains none.
+    Breaking each character that could begin one prevents this, but a template may search for text
+    that begins with such a character. So this is done only if it changes the control strings found.
     """
     cuts = [(len(messages), generation_prompt)]
     strings = _control_strings(tokenizer)
@@ -586,39 +590,38 @@ def _rendered(
     return full, strings, broken
 
 
-_TOOL_REMEDY = "write a tool's turn as one of the user, or leave the conversation out"
+_TOOL_REMEDY = "write the tool's turn as a user turn, or leave the conversation out"
 
 
 def _require_tools(full: str, broken: list[Message], marks: _Marks) -> None:
-    """Checks that the template shows the tools, and what they are asked and answer, as text or
-    JSON: many leave that out."""
+    """Check that the rendered text contains the tools, their calls and their answers, as text or
+    JSON: many templates omit them."""
     for tool in json.loads(broken[0].tools) if broken[0].tools else ():
         function = tool.get("function")
         name = (function if isinstance(function, dict) else tool).get("name")
         if isinstance(name, str) and name not in marks.remove(full):
             raise UserError(
-                f"the chat template leaves out the tool {name!r}; tell of the tools in the "
-                "system's message, and leave them out of `tools`"
+                f"the chat template leaves out the tool {name!r}; describe the tools in the "
+                "system message, and remove them from `tools`"
             )
     for place, message in enumerate(broken, 1):
         said = message.content.strip()
         as_json = json.dumps(said, ensure_ascii=False)[1:-1]
         if message.role == "tool" and said not in full and as_json not in full:
             raise UserError(
-                f"the chat template leaves out what the tool says in message {place}; "
-                f"{_TOOL_REMEDY}"
+                f"the chat template leaves out the tool's answer in message {place}; {_TOOL_REMEDY}"
             )
         if not message.calls_at_end:
             continue
         for call in calls_apart(marks.remove(message.content), message.calls_at_end)[1]:
             if call["name"] not in marks.remove(full):
                 raise UserError(
-                    f"the chat template leaves out that message {place} calls the tool "
-                    f"{call['name']!r}; write the call into its content, or leave it out"
+                    f"the chat template leaves out the call of the tool {call['name']!r} in "
+                    f"message {place}; write the call into its content, or leave it out"
                 )
 
 
-# Which tokens are the assistant's.
+# The assistant's tokens.
 
 
 def _mark_by_prefixes(
@@ -631,10 +634,10 @@ def _mark_by_prefixes(
     """Mark the assistant's turns in `full`, rendered by a template without generation blocks.
 
     A turn begins where the conversation before it, rendered with a generation prompt, ends. It ends
-    where the conversation up to it, rendered alone, ends; templates that write an earlier turn in
-    another way than the last (dropping its reasoning) end it at the first token that stops a model.
-    What must be found there is what the message says after its last control string: before it, it
-    may have reasoned.
+    where the conversation up to it, rendered alone, ends. If a template writes earlier turns
+    differently from the last one (dropping reasoning), the turn ends at the first stop token.
+    The turn must contain the part of the message after its last control string; the part before it
+    may be reasoning.
     """
     turns = [place for place, message in enumerate(broken) if message.role == "assistant"]
     cuts = [(place, True) for place in turns] + [(place + 1, False) for place in turns]
@@ -644,16 +647,16 @@ def _mark_by_prefixes(
     for place, prompt, whole in zip(turns, before, upto, strict=True):
         start, end = len(prompt), _end_of_turn(tokenizer, full, prompt, whole)
         known = full.startswith(prompt) and done <= start < end
-        if not known or _last_said(strings, broken[place], marks) not in full[start:end]:
+        if not known or _last_text(strings, broken[place], marks) not in full[start:end]:
             raise _not_shown(place + 1)
         marked += full[done:start] + marks.start + full[start:end] + marks.end
         done = end
     return marked + full[done:]
 
 
-def _last_said(strings: _ControlStrings, message: Message, marks: _Marks) -> str:
-    """What a message says after its last control string, broken as in the message; of one that
-    calls tools, the name of the last."""
+def _last_text(strings: _ControlStrings, message: Message, marks: _Marks) -> str:
+    """The text of a message after its last control string, broken as in the message; for a message
+    with tool calls, the name of the last tool."""
     content = marks.remove(message.content)
     if message.calls_at_end:
         content = calls_apart(content, message.calls_at_end)[1][-1]["name"]
@@ -682,26 +685,27 @@ def _end_of_turn(tokenizer: Tokenizer, full: str, prompt: str, whole: str) -> in
     return -1
 
 
-def _asked_and_answered(
+def _prompt_and_answer(
     tokenizer: Tokenizer,
     strings: _ControlStrings,
     broken: list[Message],
     marks: _Marks,
     full: str,
 ) -> tuple[str, str]:
-    """Return the prompt with which a model is asked for the last answer, and that answer, marked.
+    """Return the prompt for the last answer, and that answer, marked.
 
-    `full` is the conversation, rendered. What it writes after the answer stands after the mark.
+    `full` is the rendered conversation. Text that the template writes after the answer follows the
+    end mark.
     """
     if broken[-1].role != "assistant":
         raise _not_shown(len(broken))
     [prompt] = _render(tokenizer, strings, broken, marks, [(len(broken) - 1, True)])
     whole = prompt + _after_prompt(strings, broken, marks, prompt, full)
     start, end = len(prompt), _end_of_turn(tokenizer, whole, prompt, whole)
-    if start == end or _last_said(strings, broken[-1], marks) not in whole[start:end]:
+    if start == end or _last_text(strings, broken[-1], marks) not in whole[start:end]:
         raise _not_shown(len(broken))
     with contextlib.suppress(UserError):
-        # As for whoever asks a model: what it said before may hold tokens of its own.
+        # Earlier answers may contain control tokens that the assistant itself says.
         prompt = _mark_by_prefixes(tokenizer, strings, broken[:-1], marks, prompt)
     return prompt, marks.start + whole[start:end] + marks.end + whole[end:]
 
@@ -709,12 +713,12 @@ def _asked_and_answered(
 def _after_prompt(
     strings: _ControlStrings, broken: list[Message], marks: _Marks, prompt: str, full: str
 ) -> str:
-    """Return what follows `prompt`, which asks for the last answer, in the conversation `full`.
+    """Return what follows `prompt`, the prompt for the last answer, in the conversation `full`.
 
-    Some templates write other things before an answer than in its prompt. With Mistral's the
-    system's message stands in the last turn of a prompt alone: the answer follows what is the same
-    from the last question on. DeepSeek-R1's prompt begins the reasoning, and `full` has no
-    reasoning at all: the answer is as its message has it, and ends as in `full`.
+    Some templates write different text before an answer than in its prompt. Mistral's puts the
+    system message only into the last turn of a prompt: the answer is found after the text shared
+    from the last question on. DeepSeek-R1's prompt opens the reasoning, and `full` contains no
+    reasoning at all: the answer is taken from its message, and ends as in `full`.
     """
     if full.startswith(prompt):
         return full[len(prompt) :]
@@ -722,10 +726,10 @@ def _after_prompt(
     if not question or broken[-1].calls_at_end:
         raise _not_shown(len(broken))
     ending = prompt.rpartition(question)[2]
-    # As often in both: the answer does not repeat it.
+    # If the text occurs equally often in both, the answer does not repeat it.
     if 0 < full.count(question + ending) == prompt.count(question + ending):
         return full.rpartition(question + ending)[2]
-    said, words = _last_said(strings, broken[-1], marks), marks.remove(broken[-1].content).strip()
+    said, words = _last_text(strings, broken[-1], marks), marks.remove(broken[-1].content).strip()
     before, _, after = full.rpartition(said) if said else ("", "", "")
     opening = prompt.removeprefix(before.rstrip())
     if opening == prompt or not ending.endswith(opening):
@@ -733,8 +737,8 @@ def _after_prompt(
     if strings.broken(words, marks.break_) == said:
         raise UserError(
             f"the chat template begins every answer with {opening.strip()!r}, and message "
-            f"{len(broken)} holds no reasoning; begin it with that, the reasoning, which may be "
-            "empty, and its end, or leave it unlearned (weight 0)"
+            f"{len(broken)} holds no reasoning; begin the message with that, the reasoning (which "
+            "may be empty) and its end, or set its weight to 0"
         )
     blanks = opening[len(opening.rstrip()) :]
     words = words.removeprefix(opening.strip()).removeprefix(blanks)
@@ -742,7 +746,7 @@ def _after_prompt(
 
 
 class _Part(NamedTuple):
-    """A part of a rendered conversation: a control token, or a text and what it stands after."""
+    """A part of a rendered conversation: a control token or a text, and what precedes it."""
 
     text: str
     assistant: bool
@@ -755,16 +759,16 @@ class _Parts(NamedTuple):
     last_only: bool
 
 
-def _parts(
+def _split_conversation(
     tokenizer: Tokenizer,
     messages: Sequence[AnyMessage],
     generation_prompt: bool,
     last_only: bool = False,
 ) -> _Parts:
-    """A conversation rendered, and cut at whole control strings and at the assistant's marks.
+    """A rendered conversation, split at whole control strings and at the assistant's marks.
 
-    A cut at the assistant's first word as well, since at generation time the prompt is encoded
-    alone: a token that joined the prompt's line break to the answer would never be generated.
+    It is also split at the assistant's first word, because at generation time the prompt is encoded
+    alone: a token that joined the prompt's line break to the answer could never be generated.
     """
     checked = _checked(tokenizer, messages)
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
@@ -781,7 +785,7 @@ def _parts(
         except UserError:
             last_only = not generation_prompt
         if last_only:
-            asked, full = _asked_and_answered(tokenizer, strings, broken, marks, full)
+            asked, full = _prompt_and_answer(tokenizer, strings, broken, marks, full)
     cut = list[tuple[str, bool, bool]]()
     for text, speaks in ((asked, False), (full, True)):
         found = _pieces(_control_strings(tokenizer), text, marks, tokenizer.spoken_tokens)

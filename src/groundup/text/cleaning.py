@@ -1,7 +1,7 @@
-"""Cleaning text, comparing texts, and deciding for ever which side of the split a text is on.
+"""Cleaning text, comparing texts, and assigning texts permanently to a side of the split.
 
 Three ideas: a *normal form* is a text reduced to its words, so that case, punctuation and spacing
-do not make two of one; a *shingle* is a hash of n words in a row, so that texts that share passages
+make no difference; a *shingle* is a hash of n consecutive words, so that texts with shared passages
 are found by sorting numbers; a *split hash* is the hash of a normal form as a number in [0, 1), so
 that a split never depends on order, machine or seed.
 
@@ -20,10 +20,10 @@ import numpy as np
 import regex
 from jaxtyping import Bool, Int, UInt64
 
-# Those who write these put no space between words. Each letter is a word of its own: passages are
-# found by a few words in a row, and one as long as a clause hardly stands twice.
+# Scripts without spaces between words. Each letter counts as a word: passages are found by a few
+# consecutive words, and a passage as long as a clause hardly occurs twice.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-# A letter's vowel signs and accents are part of it; what chooses how an emoji looks is no sign.
+# A letter's vowel signs and accents belong to it; variation selectors of emoji do not.
 _SIGNS = r"[\p{Mn}\p{Mc}--\uFE00-\uFE0F]*"
 _WORD = regex.compile(
     rf"[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]{_SIGNS}|(?:[[\p{{L}}\p{{N}}]--[{_UNSPACED}]]{_SIGNS})+",
@@ -31,17 +31,17 @@ _WORD = regex.compile(
 )
 _RUN = regex.compile(rf"(?:[\p{{L}}\p{{N}}]{_SIGNS})+", regex.VERSION1)
 _ASCII_WORD = re.compile(r"[^\W_]+")
-# So many texts are compared at once: many together are faster, all together fill the memory.
+# Number of texts compared at once: larger batches are faster, but all texts would fill the memory.
 TOGETHER = 1_000
-# Sayings and verses are shorter than so many words; and a text that has more of its own than it
-# repeats is one's own.
+# Sayings and verses are shorter than this many words; and a text with more original than repeated
+# passages is no repetition.
 _REPEATED_WORDS, _REPEATED_SHARE = 8, 0.5
-# Characters that a reader does not see and a tokenizer would have to learn: C0 and C1 controls
+# Characters that a reader does not see but a tokenizer would have to learn: C0 and C1 controls
 # except the line break, soft hyphen, zero-width and direction marks, and the byte order mark.
 _INVISIBLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _WIDE_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _LINE_BREAK = re.compile("\r\n?|[\x0b\x0c\u0085\u2028\u2029]")
-# UTF-8 read as Latin-1 or Windows-1252 leaves these pairs; U+FFFD is what a lossy reader leaves.
+# UTF-8 decoded as Latin-1 or Windows-1252 leaves these pairs; lossy decoders leave U+FFFD.
 _MOJIBAKE = re.compile("[ÂÃ][\u0080-\u00bf]|â[\u0080-\u0090€][\u0080-\u00bf™œ\u009d]|\ufffd")
 
 
@@ -55,42 +55,42 @@ def tidy(text: str) -> str:
 
 
 def looks_garbled(line: str) -> bool:
-    """Whether a line was decoded with the wrong encoding somewhere on its way here."""
+    """Whether a line was decoded with the wrong encoding at some point."""
     return _MOJIBAKE.search(line) is not None
 
 
 def words(text: str) -> list[str]:
-    """The words of a text: letters with their signs and digits only, case folded.
+    """The words of a text: letters (with their signs) and digits only, case folded.
 
-    In a script without spaces between words each letter is one.
+    In a script without spaces between words each letter is a word.
     """
-    return _found(_WORD, text)
+    return _matches(_WORD, text)
 
 
-def _found(pattern: regex.Pattern[str], text: str) -> list[str]:
+def _matches(pattern: regex.Pattern[str], text: str) -> list[str]:
     plain = unicodedata.normalize("NFKC", text).casefold()
-    # A text in ASCII takes half the time so.
+    # The ASCII pattern takes half the time.
     return _ASCII_WORD.findall(plain) if plain.isascii() else pattern.findall(plain)
 
 
 def normal_form(text: str) -> str:
-    """Returns the words of a text, which two spellings of one title or question have in common.
+    """Returns the words of a text, which different spellings of a title or question share.
 
-    `Table (furniture)` and `table_(furniture)` have the same; a suffix in brackets stays, since it
-    tells two articles apart. Letters that stand together stay together in every script. A text
-    without any word (`+`) stays as it is.
+    `Table (furniture)` and `table_(furniture)` have the same; a suffix in brackets stays, because
+    it distinguishes two articles. Adjacent letters stay together in every script. A text without
+    any word (`+`) is returned as it is.
     """
-    return " ".join(_found(_RUN, text)) or text.strip()
+    return " ".join(_matches(_RUN, text)) or text.strip()
 
 
 def split_hash(text: str) -> float:
-    """A normal form's hash in [0, 1): uniform, and the same on every machine, for ever."""
+    """A normal form's hash in [0, 1): uniform, and the same on every machine, permanently."""
     digest = hashlib.sha256(f"groundup split: {text}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2.0**56
 
 
 class _WordHashes(dict[str, int]):
-    """The 64-bit hash of each word that was met."""
+    """Caches the 64-bit hash of each word."""
 
     def __missing__(self, word: str) -> int:
         digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
@@ -102,9 +102,9 @@ _WORD_HASHES = _WordHashes()
 
 
 def shingles(text: str | Sequence[str], size: int) -> UInt64[np.ndarray, " shingles"]:
-    """A 64-bit hash of every `size` words in a row; empty if the text has fewer words.
+    """A 64-bit hash of every `size` consecutive words; empty if the text has fewer words.
 
-    A polynomial in an odd base modulo 2^64 over hashed words; two different shingles meet with
+    A polynomial in an odd base modulo 2^64 over hashed words; two different shingles collide with
     probability about 2^-64. `text` may be a list of words already.
     """
     return shingles_of_all([words(text) if isinstance(text, str) else text], size)[0]
@@ -113,9 +113,9 @@ def shingles(text: str | Sequence[str], size: int) -> UInt64[np.ndarray, " shing
 def shingles_of_all(
     texts: Sequence[Sequence[str]], size: int
 ) -> tuple[UInt64[np.ndarray, " shingles"], Int[np.ndarray, " shingles"]]:
-    """The shingles of texts, each a list of its words, and the number of the text of each.
+    """The shingles of texts, each a list of words, and for each shingle the index of its text.
 
-    As `shingles`, but many texts together take a fraction of the time.
+    Like `shingles`, but many texts at once take a fraction of the time.
     """
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     every = itertools.chain.from_iterable(texts)
@@ -126,7 +126,7 @@ def shingles_of_all(
     for offset in range(size):
         total = total * base + hashed[offset : offset + count]
     owner = np.repeat(np.arange(len(texts)), lengths)
-    # A shingle begins and ends in one text.
+    # A shingle begins and ends in the same text.
     whole = owner[:count] == owner[len(owner) - count :]
     return total[whole], owner[:count][whole]
 
@@ -134,8 +134,9 @@ def shingles_of_all(
 def repeats(texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
     """Returns for each text whether it repeats an earlier one, exactly or nearly.
 
-    A text repeats if at least half of its shingles of eight words occur in earlier texts; one with
-    fewer words if the very same words do. The first of several always stays.
+    A text repeats if at least half of its shingles of eight words occur in earlier texts; a text
+    with fewer words if an earlier text has exactly the same words. The first of several always
+    stays.
     """
     parts, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     for start in range(0, len(texts), TOGETHER):
@@ -149,7 +150,7 @@ def repeats(texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
     everything, owner = np.concatenate(parts), np.concatenate(owners)
     order = np.argsort(owner, kind="stable")
     everything, owner = everything[order], owner[order]
-    # `unique` reports where each value first stands, hence which text said it first.
+    # `unique` returns the first index of each value, hence the text that contained it first.
     _, first, which = np.unique(everything, return_index=True, return_inverse=True)
     said_before = owner[first[which]] < owner
     count = np.bincount(owner, weights=said_before, minlength=len(texts))
@@ -157,7 +158,7 @@ def repeats(texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
     return np.asarray(count >= _REPEATED_SHARE * size_of)
 
 
-# What a full stop may follow without ending a sentence, the number of a list's item included.
+# A full stop after these does not end a sentence; includes the numbers of list items.
 _ABBREVIATION = re.compile(
     r"(?:(?:^|\n) *\d{1,2}|\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Mt|Jr|Sr|Prof|Gen|Col|Rev|Hon|Nos?|vs|etc"
     r"|ca|fl|cf|lit|approx|e\.g|i\.e|[bcdrv]|Fr|Gr|Lat|pl|sing|Inc|Ltd|Co|Bros|Op|Vol|Art|U\.S"
@@ -189,5 +190,5 @@ def cut_to_sentences(text: str, limit: int) -> str:
             break
         if not (text[end.start()] == "." and _ABBREVIATION.search(text, 0, end.start() + 1)):
             best = text[: end.end()]
-    # Whole words: up to the last white space within the limit, if any stands after a word.
+    # Whole words: up to the last white space within the limit that follows a word.
     return best or re.sub(r"(?<=\S)\s+\S*\Z", "", text[: limit + 1])[:limit]

@@ -1,7 +1,7 @@
-"""From documents to batches: what pre-training reads.
+"""From documents to batches: the input of pre-training.
 
 The stream is a pure function of (seed, step): an epoch's order comes from a generator seeded by
-(seed, epoch), so any step can be made again without the steps before it.
+(seed, epoch), so any step can be computed without the steps before it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from groundup.train.batch import Batch, DataStream
 
 
 class DocumentStream(DataStream):
-    """Pre-training rows: documents in a new order each epoch, laid end to end, cut at `context`.
+    """Pre-training rows: documents in a new order each epoch, concatenated, cut at `context`.
 
-    A document's first token is the end of a text, so the end of each document is trained too: as
-    the first token of the one that follows it. A row that begins inside a document sees nothing of
-    what came before it.
+    A document's first token is the end-of-text token, so the end of each document is trained, too:
+    as the first token of the next one. A row that begins inside a document sees nothing of its
+    earlier part.
 
-    `mixture` gives groups of sources their share of the rows: at the first step and, after moving
-    evenly, at the last of `steps` (without `steps`, the mean of both all along). Each group has
-    rows and epochs of its own; so have the other documents, which have the rest. Where there are
-    none, the last group has the rest.
+    `mixture` gives groups of sources their shares of the rows at the first step and at the last of
+    `steps`, with linear interpolation between them (without `steps`, their mean throughout). Each
+    group has rows and epochs of its own, and so have the remaining documents, which get the
+    remaining share. If no documents remain, the last group gets it.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class DocumentStream(DataStream):
         for group, share in mixture.items():
             members = np.isin(np.array(shard.sources), group) & rest
             part = _Rows(shard, np.flatnonzero(members), context, seed)
-            if part.per_epoch:  # too little to fill a row is left among the others
+            if part.per_epoch:  # groups that cannot fill a row stay with the others
                 groups.append((group, members, part, share))
                 rest &= ~members
         others = _Rows(shard, np.flatnonzero(rest), context, seed)
@@ -70,15 +70,14 @@ class DocumentStream(DataStream):
         given = sum(sum(share) / 2 for share in self._shares)
         if given >= 1:
             raise UserError(
-                "the shares of the mixture leave nothing of the rows to the other sources; "
-                "give smaller ones"
+                "the shares of the mixture leave no rows to the other sources; give smaller shares"
             )
         self.rows_per_epoch = round(others.per_epoch / (1 - given))
-        # How many rows of each part the steps before one have read.
+        # The numbers of rows of each part that are read before a step.
         self._read = (0, [0 for _ in self._parts])
 
     def passes(self, steps: int) -> dict[Group, float]:
-        """Returns how often so many steps read each group's documents; the rest's group is ()."""
+        """Returns how often `steps` steps read each group's documents; () is the rest."""
         read = self._read_before(steps)
         times = [done / part.per_epoch for done, part in zip(read, self._parts, strict=True)]
         return dict(zip(self._groups, times, strict=True))
@@ -108,7 +107,7 @@ class DocumentStream(DataStream):
         return read
 
     def _wanted(self, share: tuple[float, float], rows: int) -> int:
-        """Returns how many of the first `rows` belong to a group: the integral of its share."""
+        """Returns the number of a group's rows among the first `rows`: its integrated share."""
         begin, end = share
         if self._until is None:
             return round(rows * (begin + end) / 2)
@@ -118,7 +117,7 @@ class DocumentStream(DataStream):
 
 
 class _Rows:
-    """Rows of some of a shard's documents, epoch after epoch, each in an order of its own."""
+    """Rows of some of a shard's documents, epoch after epoch, each in a new order."""
 
     def __init__(
         self, shard: Shard, documents: Int[np.ndarray, " documents"], context: int, seed: int
@@ -127,17 +126,17 @@ class _Rows:
         self._context, self._seed = context, seed
         tokens = int(np.diff(shard.offsets)[documents].sum())
         self.per_epoch = max(0, (tokens - 1) // context)
-        self._epoch = functools.lru_cache(maxsize=2)(self._laid_out)
+        self._epoch = functools.lru_cache(maxsize=2)(self._epoch_rows)
 
-    def _laid_out(
+    def _epoch_rows(
         self, epoch: int
     ) -> tuple[Integer[np.ndarray, " tokens"], Int[np.ndarray, " rows"]]:
-        """All tokens in this epoch's order, and the order in which rows are taken."""
+        """All tokens in this epoch's order, and the order of its rows."""
         generator = np.random.default_rng((self._seed, epoch))
         offsets = self._shard.offsets
         order = self._documents[generator.permutation(len(self._documents))]
         tokens = np.concatenate([self._shard.tokens[offsets[d] : offsets[d + 1]] for d in order])
-        # Rows are shuffled too, or one long speech would fill a whole batch.
+        # Rows are shuffled, too, because one long speech could otherwise fill a whole batch.
         return tokens, generator.permutation(self.per_epoch)
 
     def __getitem__(self, index: int) -> Row:

@@ -1,17 +1,17 @@
-/* Byte-level BPE on several threads: a text is split as Qwen2's pattern splits it, and every
- * pre-token is merged, lowest rank first. Most pre-tokens have been seen before, and are copied.
+/* Byte-level BPE on several threads: Qwen2's pattern splits a text, and every pre-token is merged,
+ * lowest rank first. Most pre-tokens have occurred before, and are copied from a cache.
  *
  *   (?i:'s|'t|'re|'ve|'m|'ll|'d)            1  a contraction
- *   [^\r\n\p{L}\p{N}]?\p{L}+                2  letters, with one sign or blank before them
+ *   [^\r\n\p{L}\p{N}]?\p{L}+                2  letters, after at most one sign or blank
  *   \p{N}                                   3  one digit
- *    ?[^\s\p{L}\p{N}]+[\r\n]*               4  signs, with one space before and line ends behind
+ *    ?[^\s\p{L}\p{N}]+[\r\n]*               4  signs, with one space before and line ends after
  *   \s*[\r\n]+                              5  blanks up to the last line end among them
- *   \s+(?!\S)                               6  blanks but for the last, where a word follows
+ *   \s+(?!\S)                               6  blanks except the last, if a word follows
  *   \s+                                     7  blanks
  *
- * The first of them that matches at a place is taken, as a regular expression does it. What is a
- * letter, a number or a blank comes as a table of code points, in which a point may be unknown: a
- * text with one is left to the caller, as is one with a pre-token of more than LONGEST bytes.
+ * The first alternative that matches is taken, as in a regular expression. A table of code points
+ * says which are letters, numbers and blanks; a point may be unknown. Texts with unknown points, or
+ * with a pre-token of more than LONGEST bytes, are left to the caller.
  */
 #include <omp.h>
 #include <stdint.h>
@@ -20,14 +20,14 @@
 enum { OTHER, LETTER, NUMBER, BLANK, LINE_END, UNKNOWN };
 enum { LONGEST = 512, KEPT_BYTES = 20, KEPT_IDS = 8, SLOTS = 1 << 15 };
 
-/* A pre-token that was merged before. */
+/* A cached pre-token. */
 typedef struct {
     uint8_t bytes, ids;
     char text[KEPT_BYTES];
     int32_t id[KEPT_IDS];
 } Known;
 
-/* The merges: an open table of pairs of ids, each with its rank and the id of the two joined. */
+/* The merges: an open-addressing table of pairs of ids, each with its rank and merged id. */
 typedef struct {
     const uint64_t *pairs;
     const int32_t *ranks, *joined;
@@ -118,7 +118,7 @@ static inline int64_t merge_of(const Merges *m, int32_t left, int32_t right) {
     }
 }
 
-/* Join the neighbors whose merge was learned first, again and again; return how many ids remain. */
+/* Repeatedly apply the earliest learned merge; return the number of remaining ids. */
 static int merged(const Merges *m, const uint8_t *bytes, int n, int32_t *ids) {
     int64_t slots[LONGEST];
     for (int i = 0; i < n; i++) ids[i] = m->of_byte[bytes[i]];
@@ -169,8 +169,8 @@ static int64_t encoded(const Merges *m, const uint8_t *text, int64_t bytes, cons
     return count;
 }
 
-/* The ids of texts that lie one after the other. Text i is text[ends[i - 1]:ends[i]], its ids begin
- * at ids[ends[i - 1]], and counts[i] is their number, or -1 where it is left to the caller. */
+/* Encode concatenated texts. Text i is text[ends[i - 1]:ends[i]], its ids begin at
+ * ids[ends[i - 1]], and counts[i] is their number, or -1 if it is left to the caller. */
 void encode(const uint8_t *text, const int64_t *ends, int64_t texts, const uint8_t *classes,
             const uint64_t *pairs, const int32_t *ranks, const int32_t *joined, int64_t mask,
             const int32_t *of_byte, void *memory, int32_t *ids, int64_t *counts, int threads) {
@@ -186,8 +186,8 @@ void encode(const uint8_t *text, const int64_t *ends, int64_t texts, const uint8
     }
 }
 
-/* Where the next pre-tokens of a text end, `most` of them at most; returns how many there are,
- * fewer where the text or what is known of it ends. */
+/* The ends of the next pre-tokens of a text, at most `most`; returns their number, which is smaller
+ * at the end of the text or before an unknown character. */
 int64_t split(const uint8_t *text, int64_t at, int64_t bytes, const uint8_t *classes, int64_t *ends,
               int64_t most) {
     int64_t count = 0;

@@ -1,9 +1,9 @@
-"""The fast way to encode: the page in C `encoder.c`, which splits and merges on every core.
+"""The fast encoder: the C file `encoder.c`, which splits and merges on every core.
 
-It knows byte-level BPE with Qwen2's split pattern and no normalizer, as our own tokenizers have it.
-The `tokenizers` library remains the oracle, and the way for every other tokenizer,
-for machines without a compiler, and for a text with a character on which editions of Unicode may
-differ or with a pre-token of more than 512 bytes.
+It supports byte-level BPE with Qwen2's split pattern and no normalizer, as in our own tokenizers.
+The `tokenizers` library remains the oracle. It also handles every other tokenizer, machines without
+a compiler, and texts with a pre-token of more than 512 bytes or with a character that Unicode
+versions may classify differently.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from jaxtyping import Int, UInt8
 
 from groundup.text.pretokens import BYTE_TO_CHAR, SPLIT_PATTERN, split_text, valid_unicode
 
-# The classes of characters, as `encoder.c` numbers them.
+# The character classes, numbered as in `encoder.c`.
 _OTHER, _LETTER, _NUMBER, _BLANK, _LINE_END, _UNKNOWN = range(6)
-# Unicode's White_Space but for the two that end lines.
+# Unicode's White_Space except for the two that end lines.
 _BLANKS = "\t\v\f \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
@@ -34,7 +34,7 @@ _NONE = np.uint64(2**64 - 1)
 
 
 class FastEncoder:
-    """The merges of one tokenizer, and what has been encoded before."""
+    """The merges of one tokenizer, and a cache of encoded pre-tokens."""
 
     def __init__(self, library: ctypes.CDLL, model: Mapping[str, Any]) -> None:
         import torch
@@ -42,12 +42,12 @@ class FastEncoder:
         self._library = library
         vocab: dict[str, int] = model["vocab"]
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-        self._of_byte = np.array([vocab[char] for char in BYTE_TO_CHAR], np.int32)
+        self._byte_ids = np.array([vocab[char] for char in BYTE_TO_CHAR], np.int32)
         joined = np.array([vocab[a + b] for a, b in pairs], np.int32)
         self._table = _table(
             np.array([(vocab[a] << 32) | vocab[b] for a, b in pairs], np.uint64), joined
         )
-        self.ids = {*self._of_byte.tolist(), *joined.tolist()}
+        self.ids = {*self._byte_ids.tolist(), *joined.tolist()}
         self._threads = torch.get_num_threads()
         self._memory = np.zeros(self._threads * library.memory_per_thread(), np.uint8)
         self._lock = threading.Lock()
@@ -59,30 +59,30 @@ class FastEncoder:
         special_ids: frozenset[int] = frozenset(),
         stop_ids: frozenset[int] = frozenset(),
     ) -> FastEncoder | None:
-        """The encoder of a tokenizer.json; None for one of another kind, and without a compiler.
+        """The encoder for a tokenizer.json; None for an unsupported one, and without a compiler.
 
-        Nor for one whose merges could make one of `special_ids` or `stop_ids`, or that looks for
-        added tokens beside the former in a text.
+        Also None if merges could produce one of `special_ids` or `stop_ids`, or if the tokenizer
+        looks for added tokens other than `special_ids` in a text.
         """
         added = {token["id"] for token in content.get("added_tokens") or []}
-        if not _known(content) or not added <= special_ids or (found := _library()) is None:
+        if not _is_supported(content) or not added <= special_ids or (found := _library()) is None:
             return None
         encoder = cls(found, content["model"])
         return encoder if encoder.ids.isdisjoint(special_ids | stop_ids) else None
 
     def encode(self, texts: Sequence[bytes]) -> list[Int[np.ndarray, " tokens"] | None]:
-        """The ids of each text in UTF-8; None for one that is left to the caller."""
+        """The ids of each text in UTF-8; None for a text that the caller must encode."""
         ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
         whole = b"".join(texts)
         ids = np.empty(len(whole), np.int32)
         counts = np.empty(len(texts), np.int64)
-        # One thread is enough for a message.
+        # One thread is enough for a single message.
         threads = self._threads if len(texts) > 1 and len(whole) > 2**16 else 1
         with self._lock:
             self._library.encode(
                 whole, ends.ctypes.data, len(texts), _classes().ctypes.data,
                 *(part.ctypes.data for part in self._table), len(self._table[0]) - 1,
-                self._of_byte.ctypes.data, self._memory.ctypes.data, ids.ctypes.data,
+                self._byte_ids.ctypes.data, self._memory.ctypes.data, ids.ctypes.data,
                 counts.ctypes.data, threads,
             )  # fmt: skip
         starts = ends - np.diff(ends, prepend=0)
@@ -93,7 +93,7 @@ class FastEncoder:
 
 
 def pre_tokens(text: str, pattern: str) -> Iterator[list[bytes]]:
-    """The pre-tokens of a text in UTF-8, as `split_text` makes them, some thousands at a time."""
+    """The pre-tokens of a text in UTF-8, as from `split_text`, some thousands at a time."""
     whole, at = valid_unicode(text).encode(), 0
     if pattern == SPLIT_PATTERN and (found := _library()) is not None:
         ends = np.empty(min(len(whole), 2**16), np.int64)
@@ -106,8 +106,8 @@ def pre_tokens(text: str, pattern: str) -> Iterator[list[bytes]]:
         yield [piece.encode() for piece in split_text(whole[at:].decode(), pattern)]
 
 
-def _known(content: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer splits and merges as the page in C does."""
+def _is_supported(content: Mapping[str, Any]) -> bool:
+    """Whether `encoder.c` splits and merges as this tokenizer does."""
     model, steps = content.get("model") or {}, content.get("pre_tokenizer") or {}
     if model.get("type") != "BPE" or content.get("normalizer") is not None:
         return False
@@ -129,7 +129,7 @@ def _known(content: Mapping[str, Any]) -> bool:
 
 
 def _table(pairs: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An open table of a power of two slots, half of them empty: pairs, ranks, joined ids."""
+    """An open-addressing hash table, a power of two and half empty: pairs, ranks, merged ids."""
     size = 1 << max(4, (2 * len(pairs)).bit_length())
     keys = np.full(size, _NONE, np.uint64)
     ranks, ids = np.zeros(size, np.int32), np.zeros(size, np.int32)
@@ -148,14 +148,14 @@ def _table(pairs: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 @functools.cache
 def _classes() -> UInt8[np.ndarray, " points"]:
-    """What each code point is to the pattern.
+    """The class of each code point.
 
-    Python's edition of Unicode and that of `tokenizers` may differ. Letters and numbers are those
-    that have been so since Unicode 3.2; what has come since may be unknown to one of the two.
+    Python and `tokenizers` may have different Unicode versions. Only characters that have been
+    letters or numbers since Unicode 3.2 count as such; later ones may be unknown to one of the two.
     """
     now, old = unicodedata.category, unicodedata.ucd_3_2_0.category
     kinds = {"L": _LETTER, "N": _NUMBER}
-    # What lies beyond has no letters yet.
+    # Code points beyond 0x30000 have no letters yet.
     classes = np.full(sys.maxunicode + 1, _UNKNOWN, np.uint8)
     for point, char in enumerate(map(chr, range(0x30000))):
         kind, before = now(char), old(char)[0]
@@ -170,7 +170,7 @@ def _classes() -> UInt8[np.ndarray, " points"]:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    from groundup.kernels.compiler import compiled  # asks PyTorch, which settings never load
+    from groundup.kernels.compiler import compiled  # imports PyTorch, which config pages never load
 
     found = compiled([Path(__file__).with_suffix(".c")])
     if found is None:

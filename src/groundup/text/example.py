@@ -1,11 +1,11 @@
-"""Examples to learn from: token ids, and which of them are learned.
+"""Training examples: token ids, and a mask of the trained ones.
 
-A conversation trains the assistant's words alone, a document every word of it. Both are the same
-thing to a stream, so that a model can go on pre-training, be fine-tuned, or both at once.
+A conversation trains only the assistant's words, a document every token. A stream treats both
+alike, so that a model can continue pre-training, be fine-tuned, or both at once.
 
-A conversation is one example where the chat template writes it so that each answer stands in it as
-the model would be asked for it. Some templates drop earlier reasoning, end the last turn in another
-way or move the system's message: then each answer is an example of its own.
+A conversation is one example if the chat template renders each answer in it exactly as the model
+would be asked for it. Some templates drop earlier reasoning, end the last turn differently or move
+the system message: then each answer is an example of its own.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from groundup.text.chat import ChatTokens, encode_chat, encode_chats, encode_las
 from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 
-# A template that takes none of so many rows takes next to none.
-_TRIES = 100
-# So many that a call costs nothing beside them, and so few that their tokens take no memory.
-_LETTERS_AT_ONCE = 2**18
+# A template that refuses all of this many sampled rows refuses nearly all rows.
+_SAMPLE_SIZE = 100
+# Large enough to make the cost of a call negligible, small enough to need little memory.
+_BATCH_CHARS = 2**18
 
 
 @dataclass(frozen=True)
 class Example:
-    """A sequence of tokens; where `loss_mask[i]` is true, token i is learned.
+    """A sequence of tokens; if `loss_mask[i]` is true, token i is trained.
 
-    One that stands `alone` never goes on from another in one segment. `source` says where it is
-    from, for whoever mixes sources. Another example begins with the same first `shared` tokens: in
-    this one they are read and have no weight.
+    An example that is `alone` is never appended to another in one segment. `source` names its
+    source, for mixing. Another example begins with the same first `shared` tokens: in this one they
+    are read and have no weight.
     """
 
     ids: Sequence[int]
@@ -44,17 +44,17 @@ class Example:
 
     @property
     def inputs(self) -> int:
-        """The number of positions of a row it takes: the last token is a target only."""
+        """The number of row positions it takes: the last token is only a target."""
         return len(self.ids) - 1
 
     @property
     def teaches(self) -> bool:
-        """Whether any target is learned; the first token is none."""
+        """Whether any target is trained; the first token is no target."""
         return any(itertools.islice(self.loss_mask, 1, None))
 
 
 def cut_to(item: Example, context: int) -> Example:
-    """The item's first `context` inputs; the item itself where it has no more."""
+    """The item's first `context` inputs; the item itself if it has no more."""
     if item.inputs <= context:
         return item
     return replace(item, ids=item.ids[: context + 1], loss_mask=item.loss_mask[: context + 1])
@@ -63,10 +63,10 @@ def cut_to(item: Example, context: int) -> Example:
 def conversation_item(
     tokenizer: Tokenizer, conversation: Conversation, tokens: ChatTokens | None = None
 ) -> Example:
-    """A conversation by the tokenizer's chat template, with the assistant's tokens learned.
+    """Encode a conversation with the tokenizer's chat template; the assistant's tokens are trained.
 
-    `tokens` are those of the conversation, where they are known. Raises `UserError` as
-    `encode_chat` does, and as its result does for answers of weight 0.
+    `tokens` are the encoded conversation, if known. Raises `UserError` like `encode_chat` and
+    `ChatTokens.learned`.
     """
     tokens = tokens or encode_chat(tokenizer, conversation.messages)
     learned = tokens.learned(conversation.messages)
@@ -76,9 +76,8 @@ def conversation_item(
 def conversation_items(
     tokenizer: Tokenizer, conversation: Conversation, tokens: ChatTokens | None = None
 ) -> list[Example]:
-    """A conversation as `conversation_item` gives it; where the chat template does not show all of
-    its answers at once, one such item for each answer that is learned, and what stands before it.
-    """
+    """A conversation as from `conversation_item`; or, if the chat template does not show all its
+    answers at once, one item for each trained answer with the turns before it."""
     tokens = tokens or encode_chat(tokenizer, conversation.messages)
     if not tokens.last_only:
         return [conversation_item(tokenizer, conversation, tokens)]
@@ -95,14 +94,13 @@ def conversation_items(
 def document_items(
     tokenizer: Tokenizer, document: Document, context: int, words: Sequence[int] | None = None
 ) -> list[Example]:
-    """A document as pre-training reads it, in pieces of at most `context` inputs, all learned.
+    """A document as pre-training reads it, in pieces of at most `context` inputs, all trained.
 
-    It begins with what the tokenizer begins texts with, else with the end of the text before, and
-    ends with the end of a text. The last token of a piece is the first input of the next, so that
-    every token but the first is a target exactly once. `words` are the tokens of the text, where
-    they are known.
+    It begins with the tokenizer's opening ids or else the end-of-text token, and ends with the
+    end-of-text token. The last token of a piece is the first input of the next, so that every token
+    except the first is a target exactly once. `words` are the tokens of the text, if known.
 
-    Raises `UserError` for a tokenizer that knows no end of a text.
+    Raises `UserError` for a tokenizer without an end-of-text token.
     """
     end = tokenizer.end_of_text
     words = tokenizer.encode(document.text) if words is None else words
@@ -113,9 +111,9 @@ def document_items(
 
 @dataclass(frozen=True)
 class Encoded:
-    """Encoded rows: item i is of row `row[i]`; `refused` are rows that could not be, and why.
+    """Encoded rows: item i is from row `row[i]`; `refused` lists rows that failed, with reasons.
 
-    So many conversations were taken `apart` into several items.
+    `apart` is the number of conversations that were split into several items.
     """
 
     items: list[Example]
@@ -125,9 +123,9 @@ class Encoded:
 
 
 def encode_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int) -> Encoded:
-    """Every row as items. A row that the chat template or the tokenizer refuses is set aside.
+    """Encode every row as items; rows that chat template or tokenizer refuse are set aside.
 
-    Raises `UserError` as `encode_each` does.
+    Raises `UserError` like `encode_each`.
     """
     found, apart = Encoded([], [], []), 0
     for place, items in enumerate(encode_each(tokenizer, rows, context)):
@@ -141,19 +139,19 @@ def encode_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int)
 
 
 def is_apart(row: TrainingRow, items: Sequence[Example]) -> bool:
-    """Whether a conversation is taken apart into several items."""
+    """Whether a conversation is split into several items."""
     return isinstance(row, Conversation) and len(items) > 1
 
 
 def encode_each(
     tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int
 ) -> Iterator[list[Example] | UserError]:
-    """The items of one row after the other, or why the chat template or the tokenizer refuses it.
+    """Yield the items of each row, or the reason why the chat template or the tokenizer refuses it.
 
-    Raises `UserError` with the first reason where every row is refused, or each of a hundred that
-    are drawn from more: then it is not the rows.
+    Raises `UserError` with the first reason if every row is refused, or all of a hundred sampled
+    ones: then the rows are not at fault.
     """
-    some = random.Random(0).sample(rows, _TRIES) if len(rows) > _TRIES else ()
+    some = random.Random(0).sample(rows, _SAMPLE_SIZE) if len(rows) > _SAMPLE_SIZE else ()
     talks = [row.messages for row in some if isinstance(row, Conversation)]
     if some and len(talks) == len(some):
         tried = list(encode_chats(tokenizer, talks))
@@ -181,20 +179,20 @@ def encode_each(
 
 
 def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Sequence[int] | None]:
-    """The tokens of each text, many at once; None for all of those among which one is refused."""
-    for some in _together(texts):
+    """The tokens of each text, batch by batch; None for each text of a batch with a refused one."""
+    for some in _batched(texts):
         try:
             yield from tokenizer.encode_batch(some)
         except UserError:
             yield from [None] * len(some)
 
 
-def _together(texts: Iterable[str]) -> Iterator[list[str]]:
+def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
     some, letters = list[str](), 0
     for text in texts:
         some.append(text)
         letters += len(text)
-        if letters >= _LETTERS_AT_ONCE:
+        if letters >= _BATCH_CHARS:
             yield some
             some, letters = [], 0
     if some:

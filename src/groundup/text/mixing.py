@@ -1,6 +1,6 @@
-"""Which items an epoch holds, and in which order: sources mixed, lengths put together.
+"""The items of an epoch and their order: mixing of sources, grouping by length.
 
-Everything here is drawn from a generator that the caller seeds by (seed, epoch).
+All randomness comes from a generator that the caller seeds with (seed, epoch).
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from jaxtyping import Int
 
 from groundup.errors import UserError
 
-# Items are sorted by length within so many steps. Within all of them, the same ones would meet in
-# every epoch; within fewer, more of a step would be padding.
+# Number of steps within which items are sorted by length. Sorting all of them would combine the
+# same items in every epoch; sorting fewer would leave more padding.
 _STEPS_SORTED = 50
 
 
-# Sources that have a share together.
+# Sources that have a common share.
 Group = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The rule by which an epoch draws items from their sources.
+    """The rule by which an epoch samples items from their sources.
 
-    With `balance` above 0, small sources are heard more often than they are large, and `shares` are
-    shares of the items that groups of sources have together (see `balanced`). `weights` say instead
-    which share of an epoch's tokens each source has (see `weighted`). The sources that are `beside`
-    them come on top, until they have these shares of all tokens.
+    With `balance` above 0, small sources are sampled more often than their size implies, and
+    `shares` are the common shares of groups of sources, counted in items (see `balanced`).
+    Alternatively, `weights` are each source's share of an epoch's tokens (see `weighted`). The
+    sources in `beside` are added on top, until they have these shares of all tokens.
     """
 
     balance: float = 0.0
@@ -40,15 +40,15 @@ class Mixture:
     beside: Mapping[str, float] = field(default_factory=dict)
 
     def check(self, sources: Sequence[str]) -> None:
-        """Raise UserError for weights or shares that do not fit the sources of the items."""
+        """Raise UserError for weights or shares that do not match the sources of the items."""
         own = [source for source in sources if source not in self.beside]
         if self.weights is not None:
             check_weights(own, self.weights)
         if self.beside:
             if not own:
                 raise UserError(
-                    "there is nothing to train on beside general text; give rows of your own that "
-                    "the context holds, or a larger --context"
+                    "there is nothing to train on apart from general text; give rows of your own "
+                    "that fit into the context, or a larger --context"
                 )
             check_weights([source for source in sources if source in self.beside], self.beside)
         check_shares(own, self.shares)
@@ -59,7 +59,7 @@ class Mixture:
         lengths: Int[np.ndarray, " items"],
         generator: np.random.Generator,
     ) -> Int[np.ndarray, " drawn"]:
-        """The items of an epoch, in its order."""
+        """The items of an epoch, in order."""
         own = np.flatnonzero(~np.isin(np.array(sources), list(self.beside)))
         of_own = [sources[int(i)] for i in own]
         drawn: Int[np.ndarray, " drawn"]
@@ -83,13 +83,13 @@ def balanced(
     generator: np.random.Generator,
     given: Mapping[Group, float] = {},
 ) -> Int[np.ndarray, " items"]:
-    """An epoch's order of items, as many as there are, drawn from their sources.
+    """An epoch's order of items, as many as there are, sampled from their sources.
 
-    A source of n items gets a share in proportion to n^(1 - balance): 0 takes every item once, 1
-    gives every source the same say. A source that needs more than it has is repeated whole before
-    any of its items comes once more; one that needs less gives a fresh sample each epoch. Where
-    there are other sources beside a group, the group has the share that is `given` to it, and its
-    sources are among themselves as large as they are.
+    A source of n items gets a share proportional to n^(1 - balance): 0 takes every item once, 1
+    gives every source the same share. A source that needs more items than it has is repeated as a
+    whole before any of its items comes once more; one that needs fewer is sampled anew each epoch.
+    If there are sources outside a group, the group has its `given` share, divided among its sources
+    in proportion to their sizes.
     """
     names, membership = np.unique(np.array(sources), return_inverse=True)
     sizes = np.bincount(membership, minlength=len(names))
@@ -102,7 +102,7 @@ def balanced(
             shares[members] = share * sizes[members] / sizes[members].sum()
         if others.any():
             shares[others] *= (1 - sum(share for _, share in groups)) / shares[others].sum()
-    # Cumulative rounding: the parts always add up to the whole.
+    # Cumulative rounding: the parts always sum to the whole.
     edges = np.round(np.cumsum(shares) / shares.sum() * len(sources)).astype(np.int64)
     wanted = np.diff(edges, prepend=0)
     drawn: list[Int[np.ndarray, " part"]] = []
@@ -121,12 +121,12 @@ def weighted(
     tokens: float,
     generator: np.random.Generator,
 ) -> Int[np.ndarray, " drawn"]:
-    """An epoch's order of items: `tokens` of them in all, shared out by `weights`.
+    """An epoch's order of items with `tokens` tokens in total, distributed by `weights`.
 
-    Shares are of tokens, since a book and a greeting are one item each. A source is repeated whole
-    before any of its items comes once more, and a part of it is a fresh sample each epoch. Chance
-    decides whether the item that would pass its share still comes, so that shares are right on
-    average, also where one item is longer than a share.
+    Shares count tokens, because a book and a greeting are one item each. A source is repeated as a
+    whole before any of its items comes once more, and a part of it is sampled anew each epoch. The
+    item that would exceed a share is included at random, so that shares are right on average, even
+    if one item is longer than a share.
     """
     names = np.array(sources)
     drawn: list[Int[np.ndarray, " part"]] = []
@@ -145,34 +145,36 @@ def weighted(
 
 
 def check_shares(sources: Sequence[str], shares: Mapping[Group, Any]) -> None:
-    """Raise UserError for a share of a source that is not there.
+    """Raise UserError for a share of a source that does not exist.
 
-    A group of several sources may be absent: its share is then the others'.
+    A group of several sources may be absent: the others then get its share.
     """
     there = set(sources)
     for name in (group[0] for group in shares if len(group) == 1):
         if name not in there:
             raise UserError(
-                f"the mixture has a share for {name!r}, but no row to train on is of it; "
+                f"the mixture has a share for {name!r}, but no training row comes from it; "
                 f"the sources are {', '.join(sorted(there))}"
             )
 
 
 def check_weights(sources: Sequence[str], weights: Mapping[str, float]) -> None:
-    """Raise UserError unless every source has a weight from 0 on, and one of them more than 0."""
+    """Raise UserError unless every source has a weight of at least 0, and one has more than 0."""
     there = set(sources)
     for name, weight in weights.items():
         if name not in there:
             raise UserError(
-                f"there is a weight for {name!r}, but no row to train on is of it; "
+                f"there is a weight for {name!r}, but no training row comes from it; "
                 f"the sources are {', '.join(sorted(there))}"
             )
         if not 0 <= weight < math.inf:
-            raise UserError(f"the weight {weight:g} of {name!r} must be a number from 0 on; try 1")
+            raise UserError(
+                f"the weight {weight:g} of {name!r} must be finite and at least 0; try 1"
+            )
     if missing := sorted(there - set(weights)):
         raise UserError(
-            f"there is no weight for {', '.join(missing)}; give every source one, and 0 to those "
-            "that are to be left out"
+            f"there is no weight for {', '.join(missing)}; give every source a weight, and 0 to "
+            "those to leave out"
         )
     if not any(weights.values()):
         raise UserError("every source has the weight 0, so nothing is left; give one of them 1")
@@ -181,10 +183,10 @@ def check_weights(sources: Sequence[str], weights: Mapping[str, float]) -> None:
 def alike(
     lengths: Sequence[int], rows: int, first: int, generator: np.random.Generator
 ) -> list[int]:
-    """An order in which every `rows` items, a step's, are of like length, and steps are mixed.
+    """An order in which the items of a step, `rows` each, have similar lengths; steps are shuffled.
 
-    The `first` items complete a step that the epoch before has begun. They and the few that are
-    left over at the end are drawn from all lengths.
+    The `first` items complete a step that the previous epoch began. They and the few items left
+    over at the end are sampled from all lengths.
     """
     order = generator.permutation(len(lengths))
     begun, order = order[:first], order[first:]

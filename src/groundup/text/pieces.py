@@ -1,11 +1,11 @@
-"""Where a text may be cut so that its parts have the tokens of the whole.
+"""Places where a text can be cut so that its parts have the same tokens as the whole.
 
-A text becomes tokens in pieces: control tokens that the caller asked for stand alone, and what lies
-between them is split into pre-tokens, which no token crosses. So a stream of any length is encoded
-piece by piece: as soon as a place is known at which the tokenizer parts the text, whatever follows,
-what stands before it can go. Which token a place belongs to hangs on little that follows (an
-apostrophe and two letters), but for runs of blanks and digits, which may be looked at as a whole:
-no cut is made behind a blank or between two digits.
+A text is tokenized in pieces: control tokens that the caller allowed are separate, and the text
+between them is split into pre-tokens, which no token crosses. So a stream of any length can be
+encoded piece by piece: once a split point is known that later text cannot change, the part before
+it can be encoded. A split point depends only on a few following characters (an apostrophe and two
+letters), except in runs of blanks and digits, which may be treated as a whole: no cut is made
+behind a blank or between two digits.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 Boundaries = Callable[[str], Iterable[int]]
-"""The places in a text at which it is parted, ascending."""
+"""The split points of a text, ascending."""
 
-# Letters that are collected before some are encoded. Fewer would spend more on calls, and more
-# would bring nothing.
+# Characters collected before some are encoded. Fewer would cost more calls; more would not help.
 CHUNK = 4096
-# More than any split pattern looks ahead.
+# More than the look-ahead of any split pattern.
 _MARGIN = 16
 
 Piece = tuple[str, bool]
@@ -31,7 +30,7 @@ M = TypeVar("M")
 
 
 def pieces(text: str, specials: Collection[str]) -> Iterator[Piece]:
-    """The text parted at `specials`; of two that begin at one place the longer is meant."""
+    """Split the text at `specials`; of two that begin at the same place the longer counts."""
     start = 0
     if pattern := _pattern(specials):
         for found in pattern.finditer(text):
@@ -44,10 +43,10 @@ def pieces(text: str, specials: Collection[str]) -> Iterator[Piece]:
 def streamed_pieces(
     texts: Iterable[str], specials: Collection[str], boundaries: Boundaries, margin: int = 0
 ) -> Iterator[Piece]:
-    """The pieces of all texts joined, of about `CHUNK` letters, as soon as each is sure.
+    """The pieces of all texts joined, of about `CHUNK` characters, each as soon as it is certain.
 
-    Boundaries are sure that lie `margin` letters and some before the end of what is known. Holds
-    that much and the longest stretch without a boundary.
+    Boundaries are certain if they lie `margin` characters and some more before the end of the known
+    text. Holds that much text plus the longest stretch without a boundary.
     """
     pattern, longest = _pattern(specials), max(map(len, specials), default=0)
     parts: list[str] = []
@@ -59,7 +58,7 @@ def streamed_pieces(
             continue
         text, start = "".join(parts), 0
         found = pattern.search(text) if pattern else None
-        # A longer one could begin at the same place, and its end is not here yet.
+        # A longer one could begin at the same place, and its end may not be here yet.
         while found and found.start() + longest <= len(text):
             yield text[start : found.start()], False
             yield found.group(), True
@@ -71,17 +70,17 @@ def streamed_pieces(
             yield rest[:cut], False
             rest = rest[cut:]
         parts, size = [rest], len(rest)
-        wanted = max(CHUNK, 2 * size)  # doubled, or a text without a boundary is read ever again
+        wanted = max(CHUNK, 2 * size)  # doubled, so that long texts are not rescanned often
     yield from pieces("".join(parts), specials)
 
 
 def without_taken_blanks(
     parts: Iterable[tuple[str, bool, M]], taking: Mapping[str, tuple[bool, bool]]
 ) -> Iterator[tuple[str, bool, M]]:
-    """The pieces, with a mark each, without the blanks that control tokens take in: `taking` says
-    of some whether they do before and behind themselves (`lstrip` and `rstrip` of tokenizer.json).
-    """
-    # The last text and the blanks behind it, and whether a control token takes what follows.
+    """The pieces, with a mark each, without the blanks that control tokens absorb: `taking` maps
+    tokens to whether they absorb blanks before and after themselves (`lstrip` and `rstrip` of
+    tokenizer.json)."""
+    # The last text and the blanks after it, and whether a control token absorbs what follows.
     held, takes = list[tuple[str, bool, M]](), False
     for text, is_control, mark in parts:
         if is_control:
@@ -121,10 +120,10 @@ def _last_cut(text: str, limit: int, boundaries: Boundaries) -> int:
     if limit <= 0:
         return 0
     below = [place for place in boundaries(text) if place <= limit]
-    return next((place for place in reversed(below) if _is_sure(text, place)), 0)
+    return next((place for place in reversed(below) if _can_cut(text, place)), 0)
 
 
-def _is_sure(text: str, place: int) -> bool:
+def _can_cut(text: str, place: int) -> bool:
     if not 0 < place < len(text):
         return False
     before, after = text[place - 1], text[place]

@@ -1,7 +1,7 @@
-"""Pre-tokens: a text is split before anything is merged, and no token crosses where it was split.
+"""Pre-tokens: a text is split before any merge, and no token crosses a split.
 
 Words with their leading space, single digits, runs of punctuation. Within a pre-token the alphabet
-of byte-level BPE is the 256 bytes, which GPT-2 draws as visible characters (Radford et al. 2019,
+of byte-level BPE is the 256 bytes, which GPT-2 writes as visible characters (Radford et al. 2019,
 "Language Models are Unsupervised Multitask Learners", section 2.2).
 """
 
@@ -14,21 +14,21 @@ from tokenizers import Regex, pre_tokenizers
 
 from groundup.errors import UserError
 
-# Qwen2's pattern, letter for letter: llama.cpp knows it by the name "qwen2" and carries it in code.
+# Qwen2's pattern, character for character: llama.cpp implements it under the name "qwen2".
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# GPT-2's, which tiktoken's `gpt2` and many courses split by.
+# GPT-2's pattern, as in tiktoken's `gpt2` and many courses.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def _byte_alphabet() -> tuple[str, ...]:
-    """One visible character for each byte, as GPT-2 draws them (a space becomes "Ġ").
+    """One visible character for each byte, as in GPT-2 (a space becomes "Ġ").
 
-    Printable Latin-1 bytes stand for themselves; the other 68 take the characters from 256 on,
-    so that a token never holds a blank or a control character and files of merges stay readable.
+    Printable Latin-1 bytes represent themselves; the other 68 use the characters from 256 on, so
+    that a token never contains a blank or a control character and merge files stay readable.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printable += range(ord("®"), ord("ÿ") + 1)
@@ -47,7 +47,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def valid_unicode(text: str) -> str:
     """Return `text` with lone surrogates (JSON's "\\ud800" makes them) replaced by U+FFFD.
 
-    They are not characters, have no UTF-8 form, and would stop the encoder.
+    They are not characters, have no UTF-8 form, and would make the encoder fail.
     """
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
@@ -59,15 +59,15 @@ def split_text(text: str, pattern: str = SPLIT_PATTERN) -> list[str]:
 
 @lru_cache(maxsize=8)
 def _splitter(pattern: str) -> pre_tokenizers.Split:
-    """Return the encoder's own splitter, rather than the `regex` package's.
+    """Return the `tokenizers` library's own splitter, instead of the `regex` package's.
 
-    The two know different editions of Unicode, and a letter that only one of them has heard of
-    would be split in two ways.
+    The two have different Unicode versions, and would split differently at a letter that only one
+    of them knows.
     """
     try:
         return pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     except Exception as error:  # the Rust library raises bare Exception
-        raise UserError(f"pattern={pattern!r} is no regular expression: {error}") from None
+        raise UserError(f"pattern={pattern!r} is not a regular expression: {error}") from None
 
 
 def draw_bytes(text: str) -> str:
@@ -81,5 +81,5 @@ def drawn(token: bytes) -> str:
 
 
 def drawn_to_bytes(token: str) -> bytes:
-    """Return the bytes for which a `token` of the byte alphabet stands."""
+    """Return the bytes that a `token` in the byte alphabet represents."""
     return bytes([CHAR_TO_BYTE[char] for char in token])

@@ -1,4 +1,4 @@
-"""The kinds of data: what a row of each holds, and a line that holds none."""
+"""The kinds of training data: one dataclass per kind of row, and one for a bad line."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from typing import Any, Self
 ROLES = ("system", "user", "assistant", "tool")
 
 Json = Mapping[str, object]
-# Variables of a chat template by name, such as Qwen3's enable_thinking; a number is a text here.
+# Variables of a chat template by name, such as Qwen3's enable_thinking; numbers are stored as text.
 TemplateVariables = dict[str, bool | str]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation: who speaks (one of `ROLES`) and what.
+    """One turn of a conversation: the speaker (one of `ROLES`) and the content.
 
-    What a tool says is context, as what the user says is: it is never learned. Nor is an answer of
-    the assistant whose `weight` is 0, as OpenAI's format says it; else it is 1. With so many
-    `calls_at_end` of tools, as text, its content ends, and a chat template may write these in its
-    own manner; `call_ids` are their ids, or that of the call that a tool answers, as a JSON list,
-    if the data has any. The first message of a conversation has the `tools` that there are, as a
-    JSON list.
+    Tool turns are context like user turns, and never trained. An assistant's answer is not trained
+    if its `weight` is 0, as in OpenAI's format; the default is 1. `calls_at_end` tool calls, as
+    text, end the content; a chat template may render them in its own format. `call_ids` are their
+    ids, or that of the call that a tool answers, as a JSON list, if the data has any. The first
+    message of a conversation holds the available `tools`, as a JSON list.
     """
 
     role: str
@@ -35,7 +34,7 @@ class Message:
 
 
 def as_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as requests and JSON files have them."""
+    """Messages in the form of requests and JSON files."""
     return [
         {"role": one.role, "content": one.content}
         | ({"calls_at_end": one.calls_at_end} if one.calls_at_end else {})
@@ -45,8 +44,8 @@ def as_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
     ]
 
 
-# Calls of tools, in the manner of Hermes' and Qwen's chat templates: so they are text that any
-# template can write. One that knows `tool_calls` writes them in its model's own manner.
+# Tool calls, in the format of Hermes' and Qwen's chat templates: as text, any template can write
+# them. A template that supports `tool_calls` renders them in its model's own format.
 CALL, _END = "<tool_call>", "</tool_call>"
 
 
@@ -57,35 +56,35 @@ def call_text(name: str, arguments: object) -> str:
 
 
 def calls_apart(content: str, calls: int) -> tuple[str, list[Mapping[str, Any]]]:
-    """Return the words of `content` and so many calls that it ends with, {name, arguments} each.
+    """Split `content` into its words and the `calls` calls at its end, each {name, arguments}.
 
-    Raises ValueError where it does not end with so many.
+    Raises ValueError if it does not end with that many.
     """
     if calls < 0:
         raise ValueError(f"{calls} calls")
     words, found = content, list[Mapping[str, Any]]()
     for _ in range(calls):
-        # No line breaks in JSON: this one is none of an argument's.
+        # JSON escapes line breaks, so this one is not inside an argument.
         words, begun, call = words.rpartition(f"{CALL}\n")
         read = json.loads(call.removesuffix(f"\n{_END}"))
         if not begun or not isinstance(read, dict) or not isinstance(read.get("name"), str):
-            raise ValueError(f"{call!r} is no call of a tool")
+            raise ValueError(f"{call!r} is not a tool call")
         words = words.removesuffix("\n")
         found.insert(0, read)
     return words, found
 
 
 def ids_in(text: str) -> list[str]:
-    """Returns the ids that a JSON list holds. Raises ValueError for what is no list of texts."""
+    """Returns the ids in a JSON list. Raises ValueError for anything but a list of strings."""
     found = json.loads(text) if text else []
     if not isinstance(found, list) or not all(isinstance(id, str) and id for id in found):
-        raise ValueError(f"{text!r} is no list of ids")
+        raise ValueError(f"{text!r} is not a list of ids")
     return found
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text to pre-train on or to be tested on."""
+    """A text for pre-training or evaluation."""
 
     text: str
     source: str
@@ -94,7 +93,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns with at least one answer of the assistant; `group` is what it shares with others."""
+    """Turns with at least one answer of the assistant; `group` identifies related conversations."""
 
     messages: tuple[Message, ...]
     source: str
@@ -102,7 +101,7 @@ class Conversation:
 
     @classmethod
     def of(cls, turns: Sequence[str], source: str, group: str) -> Self:
-        """Turns that alternate, the user's first."""
+        """Turns that alternate, starting with the user's."""
         roles = ("user", "assistant")
         messages = tuple(Message(roles[i % 2], turn) for i, turn in enumerate(turns))
         return cls(messages, source, group)
@@ -110,7 +109,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Preference:
-    """Two answers to one prompt, of which people or facts prefer `chosen`."""
+    """Two answers to one prompt; people or facts prefer `chosen`."""
 
     prompt: tuple[Message, ...]
     chosen: str
@@ -132,7 +131,7 @@ class UnpairedPreference:
 
 @dataclass(frozen=True)
 class Choice:
-    """A question with options of which the one at index `answer` is right."""
+    """A question with options; the one at index `answer` is right."""
 
     prompt: str
     options: tuple[str, ...]
@@ -151,7 +150,7 @@ class RefusalPrompt:
     group: str
 
 
-# What fine-tuning learns from, and every kind that a data stage writes.
+# The rows of fine-tuning, and every kind that a data stage writes.
 TrainingRow = Conversation | Document
 AnyRow = Document | Conversation | Preference | Choice | RefusalPrompt
 
@@ -160,8 +159,8 @@ AnyRow = Document | Conversation | Preference | Choice | RefusalPrompt
 class PromptRow:
     """A prompt: a text to continue, or else messages to answer.
 
-    `settings` are all other fields of the row, among which may be its own ways to draw. `system` is
-    said before a text that is asked as a message.
+    `settings` are all other fields of the row, which may include sampling settings. `system` is the
+    system prompt for a text that is asked as a message.
     """
 
     text: str | None
@@ -173,7 +172,7 @@ class PromptRow:
 
     @property
     def asked(self) -> tuple[Message, ...]:
-        """The messages to answer; a text is one of the user's."""
+        """The messages to answer; a text becomes a user message."""
         if self.messages:
             return self.messages
         said = (Message("user", self.text or ""),)
@@ -193,4 +192,4 @@ class BadLine:
 
 
 class BadRow(Exception):
-    """The reason why a row cannot be used; always caught where rows are read, as a `BadLine`."""
+    """The reason why a row cannot be used; readers of rows catch it and report a `BadLine`."""

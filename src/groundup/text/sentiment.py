@@ -1,23 +1,23 @@
 """Sentiment by a lexicon and rules: VADER (Hutto and Gilbert 2014, ICWSM).
 
 Ten people rated each of 7,500 words from -4 (extremely negative) to 4. A text's sentiment is the
-sum of its words' valences, each changed by what stands around it, brought between -1 and 1:
+sum of its words' valences, each modified by the surrounding words, normalized to [-1, 1]:
 
     compound = s / sqrt(s^2 + 15)
 
-    capitals           where other words have none: 0.733 more intense           'it is GREAT'
-    degree             0.293 more or less, fading with the distance              'very good'
+    capitals           if other words have none: 0.733 more intense              'it is GREAT'
+    degree             0.293 more or less, decreasing with distance              'very good'
     negation           within three words before: times -0.74                    'not very good'
-    but                what is before counts half, what follows half as much again
+    but                words before it count half, words after it 1.5 times
     ! and ?            up to four exclamation marks, 0.292 each; several question marks
 
-The weights are the paper's (section 3.2), from people's ratings of tweets with one thing changed;
-the lists of words are those of the authors' program, vaderSentiment 3.3.2. Of 12,575 sentences and
-answers of assistants 99 % have the same number here as there; most of the others have a 'so' or
-'this' that the program takes for 'never so', or one valence before and behind a 'but', of which it
-weighs the wrong one. Emoji are not read.
+The weights are the paper's (section 3.2), from people's ratings of tweets with one change each; the
+word lists are those of the authors' program, vaderSentiment 3.3.2. Of 12,575 sentences and
+assistants' answers 99 % get the same number from both; most of the others contain a 'so' or 'this'
+that the program mistakes for 'never so', or the same valence before and after a 'but', of which it
+weights the wrong one. Emoji are not read.
 
-Nothing is learned and nothing understood: 'a lovely disaster' is as much love as disaster.
+Nothing is learned or understood: 'a lovely disaster' is as much love as disaster.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _EXCLAMATION, _MOST_EXCLAMATIONS = 0.292, 4
 _QUESTION, _MANY_QUESTIONS = 0.18, 0.96
 # A rhetorical negation emphasizes: 'never so good'.
 _EMPHASIS = 1.25
-# Approximates the largest sum that is to be expected.
+# Approximates the largest expected sum.
 _ALPHA = 15.0
-# What stands so many words before a word changes it, by such a share where it is of degree.
+# The influence of a degree word by its distance in words; negations act within the same range.
 _NEAR = {1: 1.0, 2: 0.95, 3: 0.9}
 
 
@@ -84,32 +84,32 @@ class Sentiment:
 
     @classmethod
     def read(cls, lexicon: str) -> Sentiment:
-        """Read a lexicon: lines of a word, a tab, its mean valence, and more that is not needed."""
+        """Read a lexicon: lines of a word, a tab, its mean valence, and unused columns."""
         lines = (line.split("\t") for line in lexicon.splitlines() if line.strip())
         return cls({word.strip(): float(valence) for word, valence, *_ in lines})
 
     def compound(self, text: str) -> float:
-        """The sentiment of a text, from -1 to 1; 0 where no word of it has any."""
-        words = [_bare(word) for word in text.split()]
+        """The sentiment of a text, from -1 to 1; 0 if the lexicon has none of its words."""
+        words = [_without_punctuation(word) for word in text.split()]
         lower = [word.lower() for word in words]
         capitals = [word.isupper() for word in words]
         stands_out = 0 < sum(capitals) < len(words)
         intense = [_CAPITALS if stands_out and one else 0.0 for one in capitals]
         valences = [self._valence(lower, intense, place) for place in range(len(words))]
-        total = sum(_weighed_by_but(valences, lower))
+        total = sum(_weighted_by_but(valences, lower))
         if total:
             total += math.copysign(_punctuation(text), total)
         return total / math.sqrt(total**2 + _ALPHA)
 
     def _valence(self, words: Sequence[str], intense: Sequence[float], place: int) -> float:
-        """The valence of a word, changed by those around it."""
+        """The valence of a word, modified by the words around it."""
         word = words[place]
         if word not in self.lexicon or _is_degree(words, place):
             return 0.0
         valence = self.lexicon[word]
         if word == "no" and place + 1 < len(words) and words[place + 1] in self.lexicon:
             return 0.0  # it negates what follows
-        if _is_denied(words, place):
+        if _follows_no(words, place):
             valence *= _NEGATED
         valence += math.copysign(intense[place], valence)
         for distance, share in _NEAR.items():
@@ -121,7 +121,7 @@ class Sentiment:
         return self._in_phrases(words, place, valence)
 
     def _in_phrases(self, words: Sequence[str], place: int, valence: float) -> float:
-        """What idioms make of a word, and what 'least' and phrases of degree before it do."""
+        """Apply idioms, and 'least' and degree phrases before the word."""
         for length in (2, 3):
             for start in range(max(0, place - length + 1), place + 1):
                 valence = _IDIOMS.get(" ".join(words[start : start + length]), valence)
@@ -133,8 +133,8 @@ class Sentiment:
         return valence
 
 
-def _bare(word: str) -> str:
-    """A word without the punctuation around it; an emoticon, which has nothing else, as it is."""
+def _without_punctuation(word: str) -> str:
+    """A word without surrounding punctuation; an emoticon, which is all punctuation, unchanged."""
     stripped = word.strip(string.punctuation)
     return word if len(stripped) <= 2 else stripped
 
@@ -144,21 +144,21 @@ def _is_degree(words: Sequence[str], place: int) -> bool:
     return word in _MORE or word in _LESS or (word == "kind" and words[place + 1 :][:1] == ["of"])
 
 
-def _is_denied(words: Sequence[str], place: int) -> bool:
-    """Whether there is a 'no' shortly before: 'no good', 'no fun or joy'."""
+def _follows_no(words: Sequence[str], place: int) -> bool:
+    """Whether a 'no' precedes closely: 'no good', 'no fun or joy'."""
     last, second, third = (words[place - n] if place >= n else "" for n in (1, 2, 3))
     return "no" in (last, second) or (third == "no" and last in ("or", "nor"))
 
 
 def _degree(word: str, intense: float) -> float:
-    """By how much a word of degree makes another more intense; in capitals even more."""
+    """The change in intensity that a degree word causes; stronger in capitals."""
     if word in _MORE:
         return _DEGREE + intense
     return -_DEGREE + intense if word in _LESS else 0.0
 
 
 def _negation(words: Sequence[str], place: int, distance: int) -> float:
-    """By what the word at that distance before multiplies a valence."""
+    """The factor by which the word at that distance before multiplies a valence."""
     word, between = words[place - distance], words[place - distance + 1 : place]
     if word == "never" and {"so", "this"} & set(between):
         return _EMPHASIS
@@ -167,7 +167,7 @@ def _negation(words: Sequence[str], place: int, distance: int) -> float:
     return _NEGATED if word in _NEGATIONS or "n't" in word else 1.0
 
 
-def _weighed_by_but(valences: Sequence[float], words: Sequence[str]) -> list[float]:
+def _weighted_by_but(valences: Sequence[float], words: Sequence[str]) -> list[float]:
     if "but" not in words:
         return list(valences)
     but = words.index("but")

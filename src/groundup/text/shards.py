@@ -1,9 +1,9 @@
 """Token shards: the documents of one split as one array of token ids.
 
-Each document is stored as `[end] + tokens`: the tokenizer's end of a text (0, <|endoftext|>, in
-ours) starts a document and, seen as the next token, ends the one before. The array lies in a `.npy`
-file that is memory-mapped, with the documents' offsets in a second one and a JSON beside them that
-says which tokenizer and which text made it.
+Each document is stored as `[end] + tokens`: the tokenizer's end-of-text token (ours has the id 0,
+<|endoftext|>) starts a document and, as a target, ends the previous one. The array is a
+memory-mapped `.npy` file; a second one has the documents' offsets, and a JSON file names the
+tokenizer and hashes the text.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from groundup.runs.files import read_json_object, write_text, written_aside
 from groundup.text.rows import Document
 
 _SCHEMA = 1
-# A number for each document stands in the facts of a shard.
-_MOST_FACTS = 2**30
-# NumPy reads an array's header as Python writes a dictionary, and fails as Python does.
-_OF_DAMAGE = (EOFError, OverflowError, SyntaxError, MemoryError, RecursionError, TokenError)
+# The metadata of a shard has a number for each document.
+_MAX_METADATA_BYTES = 2**30
+# NumPy parses an array's header as a Python literal, and fails as the Python parser does.
+_LOAD_ERRORS = (EOFError, OverflowError, SyntaxError, MemoryError, RecursionError, TokenError)
 
 
 @runtime_checkable  # the tests' import hook checks arguments
 class Encoder(Protocol):
-    """The part of a tokenizer that `encode` needs."""
+    """The tokenizer methods that `encode` needs."""
 
     @property
     def hash(self) -> str: ...
@@ -51,9 +51,8 @@ class Encoder(Protocol):
 class Shard:
     """All documents of one split as token ids, memory-mapped.
 
-    Document i is `tokens[offsets[i]:offsets[i + 1]]`, its first token the end of a text;
-    `sources[i]` names where it comes from and `document_bytes[i]` is the length of its text in
-    UTF-8.
+    Document i is `tokens[offsets[i]:offsets[i + 1]]`, its first token the end-of-text token;
+    `sources[i]` is its source and `document_bytes[i]` the length of its text in UTF-8.
     """
 
     tokens: UInt[np.ndarray, " tokens"]
@@ -67,30 +66,30 @@ class Shard:
     def open(path: Path) -> Shard:
         """Open the shard `path`: the files `path.npy`, `path.offsets.npy` and `path.json`.
 
-        Raises UserError if a file is missing or they do not belong together.
+        Raises UserError if a file is missing or the files do not belong together.
         """
         damaged = "delete its files and start the stage again"
         for suffix in (".json", ".npy", ".offsets.npy"):
-            if not _beside(path, suffix).is_file():
+            if not _sibling(path, suffix).is_file():
                 raise UserError(
                     f"the token shard {str(path)!r} is incomplete: "
-                    f"{str(_beside(path, suffix))!r} is missing; {damaged}"
+                    f"{str(_sibling(path, suffix))!r} is missing; {damaged}"
                 )
         try:
-            facts = read_json_object(_beside(path, ".json"), _MOST_FACTS)
-            tokens = np.load(_beside(path, ".npy"), mmap_mode="r", allow_pickle=False)
-            offsets = np.load(_beside(path, ".offsets.npy"), allow_pickle=False)
-            names: list[str] = facts["sources"]
+            metadata = read_json_object(_sibling(path, ".json"), _MAX_METADATA_BYTES)
+            tokens = np.load(_sibling(path, ".npy"), mmap_mode="r", allow_pickle=False)
+            offsets = np.load(_sibling(path, ".offsets.npy"), allow_pickle=False)
+            names: list[str] = metadata["sources"]
             shard = Shard(
                 tokens=tokens,
                 offsets=offsets,
-                sources=[str(names[index]) for index in facts["document_sources"]],
-                document_bytes=np.array(facts["document_bytes"], np.int64),
-                tokenizer_hash=str(facts["tokenizer"]),
-                split=str(facts["split"]),
+                sources=[str(names[index]) for index in metadata["document_sources"]],
+                document_bytes=np.array(metadata["document_bytes"], np.int64),
+                tokenizer_hash=str(metadata["tokenizer"]),
+                split=str(metadata["split"]),
             )
-            fault = _fault(shard, facts)
-        except (*_OF_DAMAGE, ValueError, KeyError, IndexError, TypeError) as error:
+            fault = _fault(shard, metadata)
+        except (*_LOAD_ERRORS, ValueError, KeyError, IndexError, TypeError) as error:
             raise UserError(
                 f"the token shard {str(path)!r} is damaged ({error}); {damaged}"
             ) from error
@@ -110,15 +109,15 @@ def encode(
 ) -> Shard:
     """Write the documents as the shard `path` and open it.
 
-    A finished one of the same is reused, which may be there or be the shard `kept`.
+    Reuses a finished shard with the same content, at `path` or at `kept`.
 
-    uint16 where the vocabulary fits, else uint32. The JSON is written last, so that a shard that
-    has one is whole.
+    Stores uint16 if the vocabulary fits, else uint32. The JSON is written last, so that a shard
+    with one is complete.
     """
     end, content = tokenizer.end_of_text, hashlib.sha256()
     for document in texts:
         content.update(f"{document.source}\x00{document.text}\x00".encode())
-    facts: dict[str, object] = {
+    metadata: dict[str, object] = {
         "schema": _SCHEMA,
         "tokenizer": tokenizer.hash,
         "vocab_size": tokenizer.vocab_size,
@@ -127,10 +126,12 @@ def encode(
         "text_sha256": content.hexdigest(),
     }
     for one in (path, kept or path):
-        with contextlib.suppress(UserError):  # not there, or damaged, and made anew
-            # Shards of earlier versions do not say with what they part documents: all with 0.
-            there = {"end_of_text": 0} | read_json_object(_beside(one, ".json"), _MOST_FACTS)
-            if all(there.get(name) == facts[name] for name in facts):
+        with contextlib.suppress(UserError):  # missing or damaged: written again
+            # Shards of earlier versions do not name the end-of-text id, which was always 0.
+            there = {"end_of_text": 0} | read_json_object(
+                _sibling(one, ".json"), _MAX_METADATA_BYTES
+            )
+            if all(there.get(name) == metadata[name] for name in metadata):
                 return Shard.open(one)
     kind = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
     chunks: list[np.ndarray] = []
@@ -145,7 +146,7 @@ def encode(
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
     names = sorted({document.source for document in texts})
     places = {name: place for place, name in enumerate(names)}
-    facts |= {
+    metadata |= {
         "documents": len(texts),
         "tokens": len(tokens),
         "sources": names,
@@ -153,19 +154,19 @@ def encode(
         "document_bytes": [len(document.text.encode()) for document in texts],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    _beside(path, ".json").unlink(missing_ok=True)
-    facts["sha256"] = _hash(Shard(tokens, offsets, [], np.empty(0, np.int64), "", split))
+    _sibling(path, ".json").unlink(missing_ok=True)
+    metadata["sha256"] = _hash(Shard(tokens, offsets, [], np.empty(0, np.int64), "", split))
     for suffix, array in ((".npy", tokens), (".offsets.npy", offsets)):
-        with written_aside(_beside(path, suffix)) as partial, partial.open("wb") as file:
+        with written_aside(_sibling(path, suffix)) as partial, partial.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-    write_text(_beside(path, ".json"), json.dumps(facts))
+    write_text(_sibling(path, ".json"), json.dumps(metadata))
     return Shard.open(path)
 
 
-def _fault(shard: Shard, facts: Mapping[str, Any]) -> str:
-    """Returns the reason why the files are not those that `encode` wrote, or an empty text."""
+def _fault(shard: Shard, metadata: Mapping[str, Any]) -> str:
+    """Returns the reason why the files differ from those that `encode` wrote, or an empty text."""
     if shard.tokens.ndim != 1 or shard.tokens.dtype.kind != "u":
-        return "its tokens are no ids"
+        return "its tokens are not ids"
     if shard.offsets.ndim != 1 or shard.offsets.dtype != np.int64:
         return "its documents have no bounds"
     documents = len(shard.offsets) - 1
@@ -174,8 +175,8 @@ def _fault(shard: Shard, facts: Mapping[str, Any]) -> str:
     ends = shard.offsets[[0, -1]].tolist() if documents >= 0 else None
     if ends != [0, len(shard.tokens)] or (np.diff(shard.offsets) < 0).any():
         return "its files do not belong together"
-    said = facts.get("sha256")  # shards of earlier versions do not say
-    return "" if said is None or said == _hash(shard) else "its bytes are not those written"
+    said = metadata.get("sha256")  # missing in shards of earlier versions
+    return "" if said is None or said == _hash(shard) else "its bytes have changed"
 
 
 def _hash(shard: Shard) -> str:
@@ -186,5 +187,5 @@ def _hash(shard: Shard) -> str:
     return whole.hexdigest()
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _sibling(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)

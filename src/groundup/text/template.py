@@ -1,10 +1,9 @@
-"""Chat templates: from a list of messages to the text that a model reads, without trusting it.
+"""Chat templates: render a list of messages to the text that a model reads, without trusting them.
 
-A chat template is a Jinja program that comes with a model folder. Our own, ChatML, is known by its
-hash and renders here. Any other is a stranger's program: it renders in Jinja's immutable sandbox,
-in a process of its own that has two seconds and 512 MB, and no environment worth reading
-(`runs.sandbox`). That process loads this file alone, which therefore imports nothing of groundup at
-the top.
+A chat template is a Jinja program that comes with a model folder. Our own, ChatML, is recognized by
+its hash and rendered here. Any other is foreign code: it is rendered in Jinja's immutable sandbox,
+in a separate process with two seconds, 512 MB and an empty environment (`runs.sandbox`). That
+process loads this file alone, which therefore imports nothing of groundup at the top.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 if TYPE_CHECKING:
     from groundup.runs.sandbox import Sandbox
 
-# What stands between generation and endgeneration is what the assistant says: its closing
-# <|im_end|> is part of that (a model must learn to stop), the line break after it is not.
+# The generation block encloses the assistant's words. The closing <|im_end|> belongs to them (a
+# model must learn to stop), the line break after it does not.
 CHATML = """\
 {%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\\n' }}
@@ -50,9 +49,9 @@ CHATML = """\
 """
 
 CPU_SECONDS = 2.0  # ChatML renders in 50 µs; a large tool template in 20 ms
-WALL_SECONDS = 20.0  # for a template that waits instead of working, on a machine that is busy
+WALL_SECONDS = 20.0  # for a template that waits, or a busy machine
 MEMORY_BYTES = 512 * 2**20
-ANSWER_CHARS = 32 * 2**20  # a longer text is an attack on the reader of the pipe
+ANSWER_CHARS = 32 * 2**20  # longer text would be an attack on the process that reads it
 
 
 class TemplateFailed(Exception):
@@ -60,7 +59,7 @@ class TemplateFailed(Exception):
 
 
 def _now() -> str:
-    """In a run, the time when it was begun: on another day it goes on with the same tokens."""
+    """Inside a run, the run's start time, so that a resumed run has the same tokens."""
     from groundup.runs.folder import run_started
 
     return (run_started.get() or datetime.now()).isoformat()
@@ -68,12 +67,12 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Renderings:
-    """What to render: the messages up to each of several places, and what the template may read.
+    """Messages to render up to each of several cuts, and the template's variables.
 
-    A cut is how many of the messages there are, and whether a generation prompt follows them.
-    `breaks` are a pattern and a mark, if the messages have that mark behind what the pattern finds:
-    what the template looks for in them has it too. `tools` are those of the variable of that
-    name, and `now` is the time that the template is told.
+    A cut is a number of messages and whether a generation prompt follows them. `breaks` is a
+    pattern and a mark, if the messages have that mark after matches of the pattern: strings that
+    the template searches for in them then get the mark, too. `tools` is the variable of that name,
+    and `now` is the time given to the template.
     """
 
     messages: list[dict[str, Any]]
@@ -87,15 +86,15 @@ class Renderings:
 def render(template: str, renderings: Renderings) -> list[str]:
     """Render `template` once for each cut of `renderings`.
 
-    Where the template has a generation block, its text is put between the characters given as the
-    variables `generation_start` and `generation_end`, if they are given.
+    The text of a generation block is enclosed in the characters given as the variables
+    `generation_start` and `generation_end`, if they are given.
 
-    Raises TemplateFailed if the template is not valid Jinja, refuses the messages, or takes more
-    time or memory than a template may.
+    Raises TemplateFailed if the template is not valid Jinja, refuses the messages, or exceeds the
+    limits of time or memory.
     """
     if hashlib.sha256(template.encode("utf-8", "surrogatepass")).digest() in _OWN_TEMPLATES:
         return _render_here(template, renderings)
-    return _render_apart(template, renderings)
+    return _render_sandboxed(template, renderings)
 
 
 _OWN_TEMPLATES = {hashlib.sha256(CHATML.encode()).digest()}
@@ -121,7 +120,7 @@ def _render_here(template: str, renderings: Renderings) -> list[str]:
         raise TemplateFailed(f"line {error.lineno}: {error.message}") from error
     except MemoryError as error:
         raise TemplateFailed(f"it needs more than {MEMORY_BYTES >> 20} MB") from error
-    except Exception as error:  # a template can raise whatever Python can
+    except Exception as error:  # a template can raise any Python exception
         raise TemplateFailed(str(error) or type(error).__name__) from error
 
 
@@ -130,12 +129,12 @@ def _compile(template: str, pattern: str = "", mark: str = "") -> jinja2.Templat
     environment = _environment()
     parsed = environment.parse(template)
     if pattern:
-        _break_searched(parsed, re.compile(pattern, re.DOTALL), mark)
+        _mark_searched_strings(parsed, re.compile(pattern, re.DOTALL), mark)
     return environment.from_string(parsed)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """The settings, filters and functions that chat templates rely on."""
+    """The settings, filters and functions that chat templates expect."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
@@ -144,21 +143,21 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-# Not `replace`, which could put a control string of the template's in the place of a message's.
-_SEARCHES = frozenset(
+# Not `replace`, which could replace a message's string by one of the template's control strings.
+_SEARCH_METHODS = frozenset(
     {"count", "endswith", "find", "index", "partition", "removeprefix", "removesuffix", "rfind",
      "rindex", "rpartition", "rsplit", "split", "startswith"}
 )  # fmt: skip
 
 
-def _break_searched(template: nodes.Template, pattern: re.Pattern[str], mark: str) -> None:
-    """Put `mark` into the strings that the template looks for in others.
+def _mark_searched_strings(template: nodes.Template, pattern: re.Pattern[str], mark: str) -> None:
+    """Put `mark` into the strings that the template searches for in others.
 
-    So `content.split('</think>')` finds what a message says, though it is broken there.
+    So `content.split('</think>')` still works, although the message's string is broken.
     """
     searched: list[nodes.Node] = []
     for call in template.find_all(nodes.Call):
-        if isinstance(call.node, nodes.Getattr) and call.node.attr in _SEARCHES:
+        if isinstance(call.node, nodes.Getattr) and call.node.attr in _SEARCH_METHODS:
             searched += call.args
     for one in template.find_all(nodes.Compare):
         if one.ops[0].op in ("in", "notin"):
@@ -170,13 +169,13 @@ def _break_searched(template: nodes.Template, pattern: re.Pattern[str], mark: st
 
 @lru_cache(maxsize=8)
 def names_in(template: str) -> frozenset[str]:
-    """The variables that a template reads, such as `tools`, and, after a dot each, the fields, such
-    as `.tool_calls`. Of a template that cannot be read it is empty.
+    """The variables that a template reads, such as `tools`, and its fields with a leading dot, such
+    as `.tool_calls`. Empty for a template that cannot be parsed.
     """
     if hashlib.sha256(template.encode("utf-8", "surrogatepass")).digest() in _OWN_TEMPLATES:
         return frozenset(_names(_environment().parse(template)))
     return frozenset(
-        (_stranger().ask({"template": template, "strings": True}) or {}).get("names", ())
+        (_sandbox().ask({"template": template, "strings": True}) or {}).get("names", ())
     )
 
 
@@ -188,33 +187,35 @@ def _names(template: nodes.Template) -> Iterator[str]:
             yield f".{name}"
 
 
-# What every rendering gives a template.
-_GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
+# Variables that every rendering defines.
+_RENDER_VARIABLES = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "strftime_now"}
+)
 
 
 def variables_of(template: str) -> list[str]:
-    """The variables with which one can ask a template to write in another way, such as
-    `enable_thinking`: those that it reads and that neither the messages nor the tokenizer give."""
-    given = _GIVEN.union(_environment().globals)
+    """The variables that change what a template writes, such as `enable_thinking`: those that it
+    reads and that neither the messages nor the tokenizer define."""
+    given = _RENDER_VARIABLES.union(_environment().globals)
     names = {name for name in names_in(template) if not name.startswith(".")} - given
     return sorted(name for name in names if not name.endswith("_token"))
 
 
 def with_variables(template: str, variables: Mapping[str, bool | str]) -> str:
-    """The template with variables that it has wherever nobody gives it others of these names.
+    """The template with default values for these variables.
 
-    They stand in its own first line, so that every program that renders it asks the model alike. A
-    text that is a number, true or false in JSON is that.
+    The defaults are set in the template's first line, so that every program that renders it gets
+    the same prompt. A text that is a number, true or false in JSON becomes that value.
     """
     set_first = "".join(
         f"{{%- if {name} is not defined %}}{{%- set {name} = {_in_jinja(value)} %}}{{%- endif %}}"
         for name, value in variables.items()
     )
-    return f"{set_first}\n{template}" if set_first else template  # Jinja leaves that line end out
+    return f"{set_first}\n{template}" if set_first else template  # Jinja omits this line end
 
 
 def _in_jinja(value: bool | str) -> str:
-    """A value as Jinja reads it: a text is as in Python, all else as in JSON."""
+    """A value as a Jinja literal: texts as in Python, everything else as in JSON."""
     read: object = value
     if isinstance(value, str):
         try:
@@ -227,19 +228,19 @@ def _in_jinja(value: bool | str) -> str:
 
 @lru_cache(maxsize=8)
 def written_strings(template: str) -> tuple[str, ...]:
-    """The texts that a template may write, or looks for in what messages say.
+    """The texts that a template may write, or searches for in messages.
 
-    Names of variables, of fields and of roles are none. Of a template that cannot be read it is the
-    whole.
+    Names of variables, fields and roles are excluded. For a template that cannot be parsed, the
+    whole template.
     """
     if hashlib.sha256(template.encode("utf-8", "surrogatepass")).digest() in _OWN_TEMPLATES:
         return tuple(_strings(_environment().parse(template)))
-    found = _stranger().ask({"template": template, "strings": True}) or {}
+    found = _sandbox().ask({"template": template, "strings": True}) or {}
     return tuple(found.get("strings", [template]))
 
 
-# What these are given are names of fields and values to compare them with.
-_SELECTING = frozenset(
+# The arguments of these filters are field names and values to compare with.
+_SELECTION_FILTERS = frozenset(
     {"attr", "groupby", "map", "max", "min", "reject", "rejectattr", "select", "selectattr", "sort",
      "sum", "unique"}
 )  # fmt: skip
@@ -257,7 +258,7 @@ def _strings(node: nodes.Node) -> Iterator[str]:
     elif isinstance(node, nodes.Pair):
         parts = [node.value]
     elif isinstance(node, nodes.Test) or (
-        isinstance(node, nodes.Filter) and node.name in _SELECTING
+        isinstance(node, nodes.Filter) and node.name in _SELECTION_FILTERS
     ):
         parts = [node.node] if node.node else []
     elif isinstance(node, nodes.Compare):
@@ -267,11 +268,11 @@ def _strings(node: nodes.Node) -> Iterator[str]:
         name = node.node
         if isinstance(name, nodes.Name) and name.name == "raise_exception":
             parts = []
-        elif isinstance(name, nodes.Getattr) and name.attr in {"get", *_SEARCHES}:
+        elif isinstance(name, nodes.Getattr) and name.attr in {"get", *_SEARCH_METHODS}:
             parts = [part for part in parts if not isinstance(part, nodes.Const)]
-            searched = [*node.args] if name.attr in _SEARCHES else []
+            searched = [*node.args] if name.attr in _SEARCH_METHODS else []
     for one in searched:
-        # What looks like a name is a field that a message may have.
+        # Strings that look like names are fields that a message may have.
         if isinstance(one, nodes.Const) and isinstance(one.value, str):
             yield from () if one.value.isidentifier() else (one.value,)
     for part in parts:
@@ -283,7 +284,7 @@ def _literal(node: nodes.Node) -> bool:
 
 
 class _Generation(Extension):
-    """The block `{% generation %} … {% endgeneration %}`, within which the assistant speaks."""
+    """The block `{% generation %} … {% endgeneration %}`, which encloses the assistant's words."""
 
     tags = {"generation"}  # noqa: RUF012  (Jinja declares it so)
 
@@ -301,7 +302,7 @@ class _Generation(Extension):
 def _to_json(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any
 ) -> str:
-    """Write JSON as it is: Jinja's own filter would escape it for HTML."""
+    """Write plain JSON; Jinja's own filter would escape it for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
 
 
@@ -310,15 +311,15 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 @lru_cache(maxsize=1)
-def _stranger() -> Sandbox:
-    """The process in which foreign templates render: started when first needed, then kept."""
+def _sandbox() -> Sandbox:
+    """The process that renders foreign templates: started on first use, then kept."""
     from groundup.runs.sandbox import Limits, Sandbox
 
     return Sandbox(Path(__file__), Limits(WALL_SECONDS, CPU_SECONDS, MEMORY_BYTES))
 
 
-def _render_apart(template: str, renderings: Renderings) -> list[str]:
-    found = _stranger().ask({"template": template, "renderings": vars(renderings)})
+def _render_sandboxed(template: str, renderings: Renderings) -> list[str]:
+    found = _sandbox().ask({"template": template, "renderings": vars(renderings)})
     if found is None:
         raise TemplateFailed(f"it takes more than {CPU_SECONDS:g} s, or too much memory")
     if "failed" in found:
@@ -328,7 +329,7 @@ def _render_apart(template: str, renderings: Renderings) -> list[str]:
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
-    """In the sandbox: the texts of a template, or why there are none."""
+    """Runs in the sandbox: returns the rendered texts, or the reason for a failure."""
     if question.get("strings"):
         return _answer_strings(question["template"])
     try:

@@ -1,4 +1,4 @@
-"""Tokens to look at: each as the text it stands for, with what the loss does with it."""
+"""Tokens for display: each as the text it represents, with its role in the loss."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from groundup.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Token:
-    """A token as text, or the few tokens that one character is made of.
+    """A token as text, or the few tokens that form one character.
 
-    Those with `is_control` are the template's or mark an end, those with `is_cut` lie past the
+    `is_control` marks tokens of the template and end tokens; `is_cut` marks tokens past the
     context.
     """
 
@@ -27,10 +27,10 @@ class Token:
 
 
 def view_tokens(tokenizer: Tokenizer, item: Example, context: int) -> Iterator[Token]:
-    """The item's tokens as text; a character that is made of several tokens comes as one.
+    """The item's tokens as text; several tokens that form one character come as one.
 
-    Nothing stands before the first token that it could be told from, and what lies past the context
-    is not read, so that neither is trained.
+    The first token has no predecessor that could predict it, and tokens past the context are not
+    read, so neither is trained.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     flags = [
@@ -48,7 +48,7 @@ def view_tokens(tokenizer: Tokenizer, item: Example, context: int) -> Iterator[T
 
 
 def visible(text: str) -> str:
-    """The text with what would steer a terminal or turn its direction made visible."""
+    """The text with characters visible that would control a terminal or change its direction."""
     shown = []
     for char in text:
         if unicodedata.category(char) in ("Cc", "Cf") and char not in "\n\t\u200d":

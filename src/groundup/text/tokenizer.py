@@ -1,9 +1,9 @@
-"""The tokenizer of a model folder: text to ids and back, where text never becomes a control token.
+"""The tokenizer of a model folder: text to ids and back; text never becomes a control token.
 
-A thin hand around the `tokenizers` library (fast, in Rust), written and read as Hugging Face's
-`tokenizer.json` and `tokenizer_config.json`. What it adds is one promise: `encode` treats
-"<|im_end|>" in a text as ten characters. Control tokens enter a sequence by their ids alone, which
-`text/chat.py` puts where the chat template writes them.
+A thin wrapper around the `tokenizers` library (fast, in Rust), written and read as Hugging Face's
+`tokenizer.json` and `tokenizer_config.json`. It adds one guarantee: `encode` treats "<|im_end|>" in
+a text as ten characters. Control tokens enter a sequence only by their ids, which `text/chat.py`
+inserts where the chat template writes them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 After = Literal["nothing", "control", "text"]
 AllowedSpecial = Collection[str] | Literal["all"]
 
-# Pieces of so many characters are encoded once, and so many of them are remembered.
-_SHORT, _MOST_SHORT = 16, 4096
-# Texts of so many characters together are a corpus, for which the fast encoder pays.
-_CORPUS = 2**16
+# The longest pieces whose ids are cached, in characters, and the size of that cache.
+_MAX_CACHED_CHARS, _MAX_CACHED = 16, 4096
+# Total characters from which texts are a corpus, for which the fast encoder pays off.
+_MIN_CORPUS_CHARS = 2**16
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -47,19 +47,19 @@ class Tokenizer:
     """Text ↔ ids for one model folder, with its chat template.
 
     `chat_template` is the Jinja source or None; `special_ids` are the ids of all control tokens,
-    `hidden_ids` those of them that are no part of what a model says, `spoken_tokens` the others by
-    name, `stop_ids` those at which the model has finished speaking; `hash` is the SHA-256 of the
-    canonical `tokenizer.json`, by which token shards and runs know their tokenizer.
+    `hidden_ids` the subset that is not part of a model's answer, `spoken_tokens` the names of the
+    others, `stop_ids` the ids that end generation; `hash` is the SHA-256 of the canonical
+    `tokenizer.json`, with which token shards and runs identify their tokenizer.
     """
 
     def __init__(
         self, content: dict[str, Any], config: dict[str, Any], more_stop_ids: Iterable[int] = ()
     ) -> None:
-        """Take the parsed `tokenizer.json` and `tokenizer_config.json`; see `load`, `from_bpe`."""
-        if _parts_words(content):
+        """Takes the parsed `tokenizer.json` and `tokenizer_config.json`; see `load`, `from_bpe`."""
+        if _loses_text(content):
             raise UserError(
-                "this tokenizer's tokens have no text of their own, as it leaves blanks out and "
-                'marks parts of words, with "##" or "</w>" say; use a model with a byte-level BPE, '
+                "this tokenizer's tokens have no text of their own, because it drops blanks and "
+                'marks parts of words (with "##" or "</w>"); use a model with a byte-level BPE, '
                 "SentencePiece or Unigram tokenizer"
             )
         self._content, self._config = content, config
@@ -69,29 +69,29 @@ class Tokenizer:
 
         self.special_tokens = _control_tokens(content, self.chat_template)
         self.special_ids = frozenset(self.special_tokens.values())
-        # A template's "<think>" is a control token that a reader wants to see.
+        # A template's "<think>" is a control token that readers want to see.
         self.hidden_ids = frozenset(
             token["id"] for token in content.get("added_tokens") or [] if token["special"]
         )
-        # The model itself says those, such as Qwen's "<tool_call>".
+        # The model itself produces these, such as Qwen's "<tool_call>".
         self.spoken_tokens = tuple(
             token for token, id in self.special_tokens.items() if id not in self.hidden_ids
         )
         self._fast = _without_control_tokens(content, self.special_ids)
         self._pieces: dict[After, tokenizers.Tokenizer] = {"nothing": self._fast}
-        self._short: dict[tuple[str, After], list[int]] = {}
+        self._cached: dict[tuple[str, After], list[int]] = {}
         self._tokens = {id: token for token, id in self._fast.get_vocab().items()}
         self.vocab_size = max(self._tokens) + 1
         self._bytes = _bytes_of_tokens(self._tokens, content)
         ends = [self.special_tokens.get(END_OF_TEXT), self.special_tokens.get(IM_END)]
         ends += [self._named_id("eos_token"), *more_stop_ids]
         self.stop_ids = frozenset(end for end in ends if end is not None)
-        # A letter that a vocabulary without bytes does not know is its unknown token, by no malice.
-        self._never_text = self.special_ids - {_unknown_id(content, self._fast)} | self.stop_ids
+        # In a vocabulary without bytes, an unknown letter legitimately becomes the unknown token.
+        self._forbidden_ids = self.special_ids - {_unknown_id(content, self._fast)} | self.stop_ids
 
     @classmethod
     def from_bpe(cls, bpe: BPE, chat_template: str | None = CHATML) -> Tokenizer:
-        """Make a tokenizer of a trained `bpe`, with its split pattern and no normalizer."""
+        """Make a tokenizer from a trained `bpe`, with its split pattern and no normalizer."""
         fast = tokenizers.Tokenizer(models.BPE(vocab=bpe.vocab, merges=bpe.merges))
         fast.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -107,17 +107,17 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path | str) -> Tokenizer:
-        """Read the tokenizer of any Hugging Face folder that holds a `tokenizer.json`."""
+        """Read the tokenizer of any Hugging Face folder that has a `tokenizer.json`."""
         folder = Path(expanduser(folder))
         content = _read_json(folder / "tokenizer.json", MOST_TOKENIZER_BYTES)
         if content is None:
             raise UserError(
-                f"{folder} holds no tokenizer.json; name a model folder that `groundup` or "
-                "`save_pretrained` of transformers has written"
+                f"{folder} holds no tokenizer.json; give a model folder written by `groundup` or "
+                "by `save_pretrained` of transformers"
             )
         config = _read_json(folder / "tokenizer_config.json") or {}
         if "added_tokens_decoder" not in config:
-            # As transformers does: the map counts in older folders alone, and there it counts more.
+            # As in transformers: the map counts only in older folders, and takes precedence there.
             config |= _read_json(folder / "special_tokens_map.json") or {}
         config["chat_template"] = _read_template(folder, config)
         ends = (_read_json(folder / "generation_config.json") or {}).get("eos_token_id")
@@ -128,7 +128,7 @@ class Tokenizer:
             return cls(content, config, [end for end in ends if end is not None])
 
     def able_to_chat(self) -> Tokenizer:
-        """This tokenizer or, where it has no chat template, one with ChatML, if it has its tokens.
+        """This tokenizer; if it has no chat template but ChatML's tokens, with ChatML as template.
 
         Base models are often published with a chat model's vocabulary and without a template.
         """
@@ -138,7 +138,7 @@ class Tokenizer:
         return Tokenizer(self._content, config, self.stop_ids)
 
     def with_template(self, template: str) -> Tokenizer:
-        """This tokenizer with that chat template in the place of its own, or of its default one."""
+        """This tokenizer with this chat template instead of its own, or of its default one."""
         several = self._config.get("chat_template")
         named: Any = template
         if isinstance(several, list):
@@ -157,16 +157,16 @@ class Tokenizer:
             write_json(folder / name, value)
 
     def encode(self, text: str, allowed_special: AllowedSpecial = ()) -> list[int]:
-        """Return the ids of `text`; none is a control token, whatever the text says.
+        """Return the ids of `text`; none is a control token, whatever the text contains.
 
-        Unless it is asked for: of `allowed_special`, names of control tokens or "all", each one
-        that stands in the text becomes its id (tiktoken's word; others are text, and no error). Not
-        for texts from users or data sets, who could then write the assistant's turns.
+        Exception: each of `allowed_special` (names of control tokens, or "all") that occurs in the
+        text becomes its id, as in tiktoken; others are text, and no error. Do not use it for texts
+        from users or data sets, which could then write the assistant's turns.
 
         Raises `UserError` for a name that is no control token.
         """
         if not isinstance(text, str):
-            raise _no_text(text)
+            raise _not_text(text)
         allowed = self._allowed(allowed_special)
         if not allowed:
             return self.encode_batch([text])[0]
@@ -175,10 +175,10 @@ class Tokenizer:
     def encode_iterable(
         self, texts: Iterable[str], allowed_special: AllowedSpecial = ()
     ) -> Iterator[int]:
-        """Return the ids of all `texts` joined, such as the lines of a file, one after the other.
+        """Return the ids of all `texts` joined, such as the lines of a file, one by one.
 
-        They are those of `encode("".join(texts))`, wherever the texts happen to be parted, and
-        only a few thousand letters are held at a time: a file of any size can be encoded so.
+        They equal those of `encode("".join(texts))`, wherever the texts are divided. Only a few
+        thousand characters are held at a time, so files of any size can be encoded.
         """
         allowed = self._allowed(allowed_special)
         checked = map(_checked_text, texts)
@@ -215,28 +215,30 @@ class Tokenizer:
                 after = "text"
 
     def _boundaries(self, text: str) -> Iterable[int]:
-        """Where this tokenizer parts a text, as far as that can be told without encoding it."""
+        """The places where this tokenizer splits a text, as far as known without encoding it."""
         if self._joins_words:
             return ()
         text = valid_unicode(text)
         within = {
             place
             for found in re.finditer(self._added, text)
-            # Behind one a text may begin anew, which a piece that begins there would not know.
-            for place in range(found.start() + 1, found.end() + (self._finder is not None))
+            # After an added token a text may start anew, which a piece starting there would miss.
+            for place in range(
+                found.start() + 1, found.end() + (self._added_token_finder is not None)
+            )
         }
-        # Whether one that must be a word alone is a token hangs on the letters beside it.
+        # Whether a whole-word token matches depends on the adjacent letters.
         for found in re.finditer(self._single_words, text):
             within.update(found.span())
         return (place for place in self._word_ends(text) if place not in within)
 
     def _word_ends(self, text: str) -> Iterable[int]:
-        """Where words end, of which no token has the end and a beginning."""
+        """The ends of words; no token contains the end of one and the beginning of the next."""
         normalized = self._fast.normalizer is not None and (
             self._fast.normalizer.normalize_str(text) != text
         )
         if self._fast.pre_tokenizer is None or normalized:
-            # What a normalizer changes it changes within words.
+            # A normalizer may change the inside of words.
             return (place for place, letter in enumerate(text) if letter == " ")
         with faults_named("this tokenizer fails on a text"):
             parted = self._fast.pre_tokenizer.pre_tokenize_str(text)
@@ -244,7 +246,7 @@ class Tokenizer:
 
     @cached_property
     def taking_blanks(self) -> dict[str, tuple[bool, bool]]:
-        """The control tokens that take in the blanks before them, or behind them."""
+        """The control tokens that absorb blanks, with whether they do before and after."""
         sides = {
             one["content"]: (bool(one.get("lstrip")), bool(one.get("rstrip")))
             for one in self._content.get("added_tokens") or []
@@ -254,7 +256,7 @@ class Tokenizer:
 
     @cached_property
     def _added(self) -> str:
-        """A pattern of the added tokens that a text may hold, with the blanks that they take."""
+        """A pattern of the added tokens that a text may contain, with the blanks they absorb."""
         blanks = {True: r"\s*", False: ""}
         plain = [
             blanks[bool(one.get("lstrip"))]
@@ -267,7 +269,7 @@ class Tokenizer:
 
     @cached_property
     def _single_words(self) -> str:
-        """A pattern of the added tokens that are only tokens where no letter stands beside them."""
+        """A pattern of the added tokens that only match between non-letters."""
         added = self._content.get("added_tokens") or []
         alone = {one["content"] for one in added if one.get("single_word") and one["content"]}
         return "|".join(map(re.escape, sorted(alone, key=len, reverse=True))) or "(?!)"
@@ -279,12 +281,12 @@ class Tokenizer:
 
     @cached_property
     def _joins_words(self) -> bool:
-        """Whether it may make a token of the end of a word and the next one's beginning."""
+        """Whether a token may contain the end of a word and the beginning of the next."""
         if '"Strip"' in json.dumps(self._content.get("normalizer")):
             return True
         if self._fast.pre_tokenizer is not None:
             return False
-        # A blank as SentencePiece writes it, and as a normalizer to bytes does.
+        # The blank as written by SentencePiece, and by a byte-level normalizer.
         blanks = " ▁Ġ" if '"ByteLevel"' in json.dumps(self._content.get("normalizer")) else " ▁"
         crossing = re.compile(f"[^{blanks}][{blanks}]")
         return any(crossing.search(token) for token in self._tokens.values())
@@ -298,8 +300,8 @@ class Tokenizer:
         texts = list(texts)
         for text in texts:
             if not isinstance(text, str):
-                raise _no_text(text)
-        if sum(map(len, texts)) < _CORPUS or self._encoder is None:
+                raise _not_text(text)
+        if sum(map(len, texts)) < _MIN_CORPUS_CHARS or self._encoder is None:
             return self._encoded(self._fast, texts)
         found = self._encoder.encode([valid_unicode(text).encode() for text in texts])
         left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
@@ -313,23 +315,26 @@ class Tokenizer:
         return FastEncoder.of(self._content, self.special_ids, self.stop_ids)
 
     def encode_piece(self, text: str, after: After) -> list[int]:
-        """Return the ids of a text that follows another, or a control token.
+        """Return the ids of a text that follows another text, or a control token.
 
-        SentencePiece's and some other tokenizers put a blank in front of a text. Behind added
-        tokens, control tokens or not, some still do and some do not; within a text none does.
+        SentencePiece's and some other tokenizers prepend a blank to a text. After added tokens,
+        including control tokens, some do and some do not; inside a text none does.
         """
-        # What a chat template writes around every message.
-        if len(text) <= _SHORT and (known := self._short.get((text, after))) is not None:
+        # Short pieces are cached, such as those that a chat template writes around every message.
+        if (
+            len(text) <= _MAX_CACHED_CHARS
+            and (known := self._cached.get((text, after))) is not None
+        ):
             return list(known)
         begin = self._first_added(text) if after == "text" else len(text)
-        ids = self._encoded(self._as_after(after), [text[:begin]])[0] if begin else []
+        ids = self._encoded(self._tokenizer_after(after), [text[:begin]])[0] if begin else []
         if begin < len(text):
-            ids += self._encoded(self._as_after("control"), [text[begin:]])[0]
-        if len(text) <= _SHORT and len(self._short) < _MOST_SHORT:
-            self._short[text, after] = list(ids)
+            ids += self._encoded(self._tokenizer_after("control"), [text[begin:]])[0]
+        if len(text) <= _MAX_CACHED_CHARS and len(self._cached) < _MAX_CACHED:
+            self._cached[text, after] = list(ids)
         return ids
 
-    def _as_after(self, after: After) -> tokenizers.Tokenizer:
+    def _tokenizer_after(self, after: After) -> tokenizers.Tokenizer:
         if after not in self._pieces:
             changed = _continuing(self._content, after)
             same = changed == self._content
@@ -338,20 +343,20 @@ class Tokenizer:
         return self._pieces[after]
 
     def _first_added(self, text: str) -> int:
-        """Where the first added token of a text begins, behind which a text begins anew.
+        """The index of the first added token in a text, after which a text starts anew.
 
-        The text's end where it holds none, and where what stands before a text changes nothing.
+        The length of the text if it has none, or if preceding tokens do not change an encoding.
         """
-        if self._finder is None:
+        if self._added_token_finder is None:
             return len(text)
         with faults_named("this tokenizer fails on a text"):
-            found = self._finder.encode(valid_unicode(text), add_special_tokens=False)
+            found = self._added_token_finder.encode(valid_unicode(text), add_special_tokens=False)
         added = (span[0] for id, span in zip(found.ids, found.offsets, strict=True) if id)
         return next(added, len(text))
 
     @cached_property
-    def _finder(self) -> tokenizers.Tokenizer | None:
-        """Finds ordinary added tokens as the library does; all else is the unknown token, 0."""
+    def _added_token_finder(self) -> tokenizers.Tokenizer | None:
+        """Finds ordinary added tokens like the library; everything else is the unknown token, 0."""
         added = self._content.get("added_tokens") or []
         within = _continuing(self._content, "text")
         ordinary = any(one["id"] not in self.special_ids for one in added)
@@ -363,10 +368,10 @@ class Tokenizer:
         return _without_control_tokens(within | only, self.special_ids)
 
     def encode_pieces(self, pieces: Sequence[tuple[str, After]]) -> list[list[int] | None]:
-        """Each piece as `encode_piece` encodes it, all at once; None for one that must go there."""
-        if sum(len(text) for text, _ in pieces) < _CORPUS or self._encoder is None:
+        """Encode many pieces at once; None for each that `encode_piece` must encode."""
+        if sum(len(text) for text, _ in pieces) < _MIN_CORPUS_CHARS or self._encoder is None:
             return [None] * len(pieces)
-        # To the tokenizers that it knows a text is the same whatever it stands after.
+        # For the tokenizers that it supports, the encoding does not depend on what precedes.
         found = self._encoder.encode([valid_unicode(text).encode() for text, _ in pieces])
         return [None if ids is None else ids.tolist() for ids in found]
 
@@ -376,10 +381,10 @@ class Tokenizer:
             batch = fast.encode_batch_fast(safe, add_special_tokens=False)
         ids: list[list[int]] = [encoding.ids for encoding in batch]
         for text, encoded in zip(texts, ids, strict=True):
-            if not self._never_text.isdisjoint(encoded):
-                # Ours cannot: no merge makes a control token. A foreign vocabulary might.
+            if not self._forbidden_ids.isdisjoint(encoded):
+                # Ours cannot: no merge yields a control token. A foreign vocabulary might.
                 raise UserError(
-                    f"this tokenizer makes a control token of the plain text {text[:80]!r}; "
+                    f"this tokenizer turns the plain text into a control token: {text[:80]!r}; "
                     "remove that text, or use a byte-level tokenizer"
                 )
         return ids
@@ -390,9 +395,9 @@ class Tokenizer:
             try:
                 kept = [i for i in ids if i not in self.hidden_ids] if skip_special else list(ids)
                 text: str = self._fast.decode(kept, skip_special_tokens=False)
-                if not self._spelled_like_bytes.isdisjoint(kept):
+                if not self._byte_like_ids.isdisjoint(kept):
                     text = b"".join(map(self.token_bytes, kept)).decode(errors="replace")
-            except (TypeError, OverflowError):  # the library's own faults are bare Exceptions
+            except (TypeError, OverflowError):  # the library's own errors are bare Exceptions
                 raise UserError(
                     f"ids={shorten(ids)} must be a list of token ids, whole numbers of 0 or more; "
                     "give what encode returns"
@@ -400,45 +405,45 @@ class Tokenizer:
         return text
 
     @cached_property
-    def _spelled_like_bytes(self) -> frozenset[int]:
-        """Added tokens such as "é", of whose letters the library's decoder would make bytes."""
+    def _byte_like_ids(self) -> frozenset[int]:
+        """Added tokens such as "é", whose letters the library's decoder would turn into bytes."""
         if (self._content.get("decoder") or {}).get("type") != "ByteLevel":
             return frozenset()
         added = self._content.get("added_tokens") or []
         return frozenset(one["id"] for one in added if not one["content"].isascii())
 
     def token_bytes(self, id: int) -> bytes:
-        """Return the bytes that token `id` stands for, in whole characters or in part.
+        """Return the bytes of token `id`: whole characters or part of one.
 
-        Empty for an id past the vocabulary: models round its size up, and such rows mean nothing.
+        Empty for an id past the vocabulary: models round their vocabulary size up.
         """
         return self._bytes.get(id, b"")
 
     @cached_property
     def longest_token(self) -> int:
-        """The largest number of bytes that a token stands for."""
+        """The largest number of bytes of any token."""
         return max(map(len, self._bytes.values()))
 
     @property
     def end_of_text(self) -> int:
-        """The id that stands between two documents, and for padding."""
+        """The id that separates documents and pads."""
         return self._first_id(END_OF_TEXT, "eos_token")
 
     @property
     def bos_id(self) -> int | None:
-        """The id of its `bos_token`, after which a text begins; None where it names none."""
+        """The id of its `bos_token`, with which a text begins; None if it has none."""
         return self._named_id("bos_token")
 
     @property
     def eos_id(self) -> int | None:
-        """The id of its `eos_token`, with which a sequence ends; None where it names none."""
+        """The id of its `eos_token`, with which a sequence ends; None if it has none."""
         return self._named_id("eos_token")
 
     @property
     def largest_written_id(self) -> int:
-        """The largest id that a text or a conversation becomes.
+        """The largest id that can occur in an encoded text or conversation.
 
-        A control token such as "<pad>" that somebody added and no template writes is never one.
+        Excludes control tokens such as "<pad>" that were added but that no template writes.
         """
         written = self.stop_ids | {self.bos_id, *self.opening_ids}
         template = self.chat_template or ""
@@ -451,7 +456,7 @@ class Tokenizer:
 
     @cached_property
     def opening_ids(self) -> list[int]:
-        """The ids that its post-processor puts before texts, such as Llama's <s>; mostly none."""
+        """The ids that its post-processor puts before texts, such as Llama's <s>; usually none."""
         with faults_named("this tokenizer fails on a text"):
             plain, whole = (
                 self._fast.encode("a", add_special_tokens=added).ids for added in (False, True)
@@ -465,21 +470,21 @@ class Tokenizer:
 
     @property
     def im_end(self) -> int:
-        """The id that closes a message; in a tokenizer without ChatML, its end-of-sequence."""
+        """The id that closes a message; without ChatML, the end-of-sequence id."""
         return self._first_id(IM_END, "eos_token")
 
     @property
     def content(self) -> Mapping[str, Any]:
-        """The content of `tokenizer.json`, to be written in another format."""
+        """The content of `tokenizer.json`, for conversion to another format."""
         return self._content
 
     def same_tokens(self, other: Tokenizer) -> bool:
-        """Whether both spell texts alike, and every id is one token, added ones among them."""
+        """Whether both encode texts alike and every id is the same token, added ones included."""
         return self._content["model"] == other._content["model"] and self._tokens == other._tokens
 
     @property
     def template_variables(self) -> dict[str, str]:
-        """The names a chat template may use for control tokens, such as `bos_token`."""
+        """The variables for control tokens that a chat template may use, such as `bos_token`."""
         names = [name for name in self._config if name.endswith("_token")]
         named = {name: _token_text(self._config[name]) for name in names}
         return {name: text for name, text in named.items() if text is not None}
@@ -501,7 +506,7 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Turn ids into text one at a time, holding back bytes until they are whole characters.
+    """Turns ids into text one by one, holding back bytes until they form whole characters.
 
     Control tokens are left out.
     """
@@ -517,26 +522,26 @@ class StreamDecoder:
         return self._utf8.decode(self._tokenizer.token_bytes(id))
 
     def finish(self) -> str:
-        """Return what is held back: U+FFFD if the last character never came to its end."""
+        """Return the rest: U+FFFD if the last character is incomplete."""
         return self._utf8.decode(b"", final=True)
 
 
 def _checked_text(text: object) -> str:
     if not isinstance(text, str):
-        raise _no_text(text)
+        raise _not_text(text)
     return text
 
 
-def _no_text(value: object) -> UserError:
+def _not_text(value: object) -> UserError:
     return UserError(f"{shorten(value)} is of type {type(value).__name__}; give a str")
 
 
 @contextmanager
 def faults_named(what: str) -> Iterator[None]:
-    """Whatever the Rust library raises for a file that is damaged or hostile, as one sentence.
+    """Turns any error of the Rust library for a damaged or hostile file into one sentence.
 
-    It raises bare Exceptions, and panics, which are no Exceptions: on a split pattern that takes
-    for ever, among others.
+    The library raises bare Exceptions, and panics that are not Exceptions: on a split pattern that
+    never finishes, among others.
     """
     try:
         yield
@@ -548,13 +553,14 @@ def faults_named(what: str) -> Iterator[None]:
 
 
 def _own_config(special_tokens: Sequence[str], chat_template: str | None) -> dict[str, Any]:
-    """Return the `tokenizer_config.json` of a tokenizer of ours.
+    """Return the `tokenizer_config.json` of one of our tokenizers.
 
-    The class is the plain one: under a Qwen name transformers would put its own pre-tokenizer, with
-    a normalizer, in place of ours. The end of a turn is the end of a sequence for whoever generates
-    with the folder. Documents end with the padding token, and a text begins after it, as the next
-    document does in training: it is the beginning of a sequence too, for whoever asks how likely a
-    whole text is. Nobody shall put it before a prompt unasked: in a chat none stands there.
+    The class is the generic one: under a Qwen class name transformers would replace our
+    pre-tokenizer by its own, with a normalizer. The end of a turn is the end of a sequence for
+    programs that generate with the folder. Documents end with the padding token, and a text begins
+    after it, like the next document in training: so it is the beginning-of-sequence token, too, for
+    programs that score whole texts. It must not be put before prompts by default, because chats
+    have none.
     """
     end, pad = (token if token in special_tokens else None for token in (IM_END, END_OF_TEXT))
     return {
@@ -573,20 +579,20 @@ def _own_config(special_tokens: Sequence[str], chat_template: str | None) -> dic
 def _with_named_tokens(
     content: dict[str, Any], config: dict[str, Any], added: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the `tokenizer.json` with the added tokens that stand in the files beside it alone.
+    """Return the `tokenizer.json` with the added tokens that only the files next to it have.
 
-    transformers adds them behind its vocabulary: in the order of their ids those of
-    `added_tokens_decoder`, in older folders of `added_tokens.json`, then each `eos_token` and the
-    like, and at last the extra ones, which are special.
+    transformers adds them after its vocabulary: those of `added_tokens_decoder` (in older folders
+    of `added_tokens.json`) in the order of their ids, then each `eos_token` and the like, and
+    finally the extra ones, which are special.
     """
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     extra = [*(extra.values() if isinstance(extra, dict) else extra)]
-    # Those that every tokenizer may have come first, in this order of theirs.
+    # The kinds that every tokenizer may have come first, in this order.
     kinds = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
     names = dict.fromkeys(f"{kind}_token" for kind in kinds)
     names |= dict.fromkeys(name for name in config if name.endswith("_token"))
     named = [config.get(name) for name in names]
-    # One that two name has the form that the first gives it.
+    # If two name the same token, it has the form given by the first.
     special: dict[str, AddedToken] = {}
     for one in (*named, *extra):
         if (text := _token_text(one)) and text not in special:
@@ -612,36 +618,36 @@ def _with_named_tokens(
     return whole
 
 
-def _parts_words(content: dict[str, Any]) -> bool:
-    """Whether the text of a sequence is not that of its tokens, joined: WordPiece's manner."""
+def _loses_text(content: dict[str, Any]) -> bool:
+    """Whether the text of a sequence differs from its tokens, joined, as in WordPiece."""
     model = content.get("model") or {}
     if model.get("type") == "WordPiece" or model.get("end_of_word_suffix"):
         return True
-    # Blanks are left out, and no decoder puts them back.
+    # Blanks are dropped, and no decoder restores them.
     parted = json.dumps(content.get("pre_tokenizer"))
     return content.get("decoder") is None and ('"Whitespace' in parted or '"Bert' in parted)
 
 
 def _unknown_id(content: dict[str, Any], fast: tokenizers.Tokenizer) -> int | None:
-    """Return the id of what the vocabulary does not know; None where it knows everything."""
+    """Return the id of the unknown token; None if every text can be encoded."""
     model = content.get("model") or {}
     token = model.get("unk_token")
     return fast.token_to_id(token) if isinstance(token, str) else model.get("unk_id")
 
 
 def _control_tokens(content: dict[str, Any], chat_template: str | None) -> dict[str, int]:
-    """Return token → id for what no text may become.
+    """Return token → id for the tokens that no text may become.
 
-    Those are the special tokens, and with them every added token that the chat template writes,
-    such as Qwen's "<think>", which its files call ordinary. Other added tokens (runs of spaces, in
-    some vocabularies) are text, though a template may have a variable of that name.
+    These are the special tokens and every added token that the chat template writes, such as Qwen's
+    "<think>", which its files declare to be ordinary. Other added tokens (in some vocabularies runs
+    of spaces) are text, even if a template has a variable of that name.
     """
     added: list[dict[str, Any]] = content.get("added_tokens") or []
     source = chat_template or ""
     ordinary = [token["content"] for token in added if not token["special"]]
     written: set[str] = set()
     if any(token.strip() and token in source for token in ordinary):
-        # Of two that begin at one place the longer is meant.
+        # Of two that begin at the same place the longer counts.
         longest_first = sorted((token["content"] for token in added), key=len, reverse=True)
         tokens = re.compile("|".join(map(re.escape, filter(None, longest_first))))
         written.update(*map(tokens.findall, written_strings(source)))
@@ -655,19 +661,19 @@ def _control_tokens(content: dict[str, Any], chat_template: str | None) -> dict[
 def _without_control_tokens(
     content: dict[str, Any], special_ids: frozenset[int]
 ) -> tokenizers.Tokenizer:
-    """Build the fast tokenizer so that it looks for no control token in a text."""
+    """Build the fast tokenizer so that it matches no control token in a text."""
     added = [
         token | {"special": token["id"] in special_ids}
         for token in content.get("added_tokens") or []
     ]
     plain = content | {"added_tokens": added, "truncation": None, "padding": None}
     fast = tokenizers.Tokenizer.from_str(json.dumps(plain))
-    fast.encode_special_tokens = True  # the library's name for: encode them as the text they are
+    fast.encode_special_tokens = True  # the library's name for encoding them as plain text
     return fast
 
 
 def _continuing(part: Any, after: After) -> Any:
-    """Return a tokenizer.json, or a part of it, as it works within a sequence."""
+    """Return a tokenizer.json, or a part of it, configured for the inside of a sequence."""
     if isinstance(part, list):
         return [_continuing(one, after) for one in part]
     if not isinstance(part, dict):
@@ -684,9 +690,9 @@ def _continuing(part: Any, after: After) -> Any:
 
 
 def _bytes_of_tokens(tokens: dict[int, str], content: dict[str, Any]) -> dict[int, bytes]:
-    """Return id → bytes, in the byte alphabet or, for SentencePiece's vocabularies, in "▁" words.
+    """Return id → bytes, decoded from the byte alphabet or from SentencePiece's "▁" words.
 
-    Added tokens stand in the file as they are, and are not spelled in the byte alphabet.
+    Added tokens are stored literally, not in the byte alphabet.
     """
     added = {token["id"] for token in content.get("added_tokens") or []}
     byte_level = '"ByteLevel"' in json.dumps([content.get("decoder"), content.get("pre_tokenizer")])
@@ -705,24 +711,24 @@ def _bytes_of_tokens(tokens: dict[int, str], content: dict[str, Any]) -> dict[in
 
 
 def _token_text(value: Any) -> str | None:
-    """Return a token's text, which older configs wrap as {"content": …}; None for what is none."""
+    """Return a token's text, which older configs wrap as {"content": …}; None for anything else."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None
 
 
 def _special_token(one: Any, text: str) -> AddedToken:
-    """Return the control token that a config names, with the blanks that it takes in."""
+    """Return the control token that a config names, with the blanks that it absorbs."""
     sides = ("single_word", "lstrip", "rstrip", "normalized")
     form = {name: one[name] for name in sides if name in one} if isinstance(one, dict) else {}
     return AddedToken(text, special=True, **form)
 
 
 def _token_form(key: str, value: Any) -> Any:
-    """Return what a config says of control tokens so that transformers reads it.
+    """Return a config's entry for control tokens in a form that transformers reads.
 
-    In special_tokens_map.json a token may be an object that does not say what it is, and nowhere
-    else. Its blanks stand in tokenizer.json as well.
+    Only in special_tokens_map.json may a token be an object without its type. The blanks that it
+    absorbs are in tokenizer.json, too.
     """
     if key in ("additional_special_tokens", "extra_special_tokens") and isinstance(value, list):
         return [_token_form("_token", one) for one in value]
@@ -731,9 +737,9 @@ def _token_form(key: str, value: Any) -> Any:
 
 
 def _read_template(folder: Path, config: dict[str, Any]) -> Any:
-    """Return the chat template, or several as tokenizer_config.json has them: [{name, template}].
+    """Return the chat template, or several as in tokenizer_config.json: [{name, template}].
 
-    Files of their own come before the config's entry, the default one's and those of other names.
+    Separate files take precedence over the config's entry: the default one and others by name.
     """
     named = {"default": folder / "chat_template.jinja"}
     named |= {path.stem: path for path in sorted(folder.glob("additional_chat_templates/*.jinja"))}
@@ -758,7 +764,7 @@ def _read_text(path: Path) -> str:
 
 
 def _default_template(template: Any) -> str | None:
-    """Return the one that is meant where no name is said, of one or of several by name."""
+    """Return the default template, from a single one or from several by name."""
     if isinstance(template, list):
         entries = [entry for entry in template if isinstance(entry, dict)]
         template = next((e.get("template") for e in entries if e.get("name") == "default"), None)
@@ -766,5 +772,5 @@ def _default_template(template: Any) -> str | None:
 
 
 def _read_json(path: Path, *most: int) -> dict[str, Any] | None:
-    """Return the JSON object in `path`, or None where there is no such file."""
+    """Return the JSON object in `path`, or None if there is no such file."""
     return read_json_object(path, *most) if path.is_file() else None
