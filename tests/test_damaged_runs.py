@@ -190,7 +190,7 @@ def test_what_a_finished_run_has_lost_is_made_anew(
         assert not is_finished(folder)
         assert main(["generate", str(folder), "The"]) == 2
         if name == "model.safetensors":
-            assert "start the command again that made it" in capsys.readouterr().err
+            assert "rerun the command that wrote it" in capsys.readouterr().err
         assert goes_on(workshop, stage, folder, like, capsys) == 0
         # What was begun from it before goes on: it is the same to the byte.
         assert folder_hash(folder) == folder_hash(like)

@@ -130,14 +130,14 @@ def test_a_folder_of_peft_opens_when_its_base_is_there(tmp_path: Path) -> None:
     assert torch.equal(our_logits(load_model(tmp_path / "adapter")), our_logits(model))
     for name in ("owner/name", str(tmp_path / "gone"), "./gone", "a\0b", "x" * 5_000):
         described(tmp_path / "adapter", base_model_name_or_path=name)
-        with pytest.raises(UserError, match=r"stands on the model '.*, which is not here; write"):
+        with pytest.raises(UserError, match=r"needs the base model '.*, which is not here; write"):
             load_model(tmp_path / "adapter")
     described(tmp_path / "adapter", base_model_name_or_path="owner/name")
     with pytest.raises(UserError, match=r"a folder or a name \(such as hub:owner/name\)"):
         load_tokenizer(tmp_path / "adapter")
     for nothing in (None, ""):
         described(tmp_path / "adapter", base_model_name_or_path=nothing)
-        with pytest.raises(UserError, match=r"does not say on which model it stands; write where"):
+        with pytest.raises(UserError, match=r"does not name its base model; write the path"):
             load_config(tmp_path / "adapter")
 
 
@@ -232,8 +232,8 @@ def test_what_is_said_of_the_quantization_is_checked(
 ) -> None:
     write(tmp_path / "adapter", base, tokenizer)
     for said, message in {
-        '{"kind": "nf5"}': r"kind='nf5' is not known",
-        '{"kind": 4}': r"was quantized with 'kind': 4, which is not known",
+        '{"kind": "nf5"}': r"kind='nf5' is unknown",
+        '{"kind": 4}': r"was quantized with 'kind': 4, which is unknown",
         '{"shape": 4}': r"was quantized with 'shape': 4",
         '{"targets": ["x"]}': r"match",
         "[": r"its quantization is not JSON",
@@ -265,7 +265,7 @@ def test_an_adapter_that_is_its_own_base_is_refused(
     relabelled(tmp_path / "one", base="../two")
     relabelled(tmp_path / "two", base="../one")
     for read in (load_model, load_config):
-        with pytest.raises(UserError, match=r"is, by way of .*, its own base"):
+        with pytest.raises(UserError, match=r"is, through .*, its own base"):
             read(tmp_path / "one")
 
 

@@ -211,7 +211,7 @@ def test_it_generates_and_another_type_is_for_the_rest(folder: Path) -> None:
 def test_what_has_no_format_is_refused(
     tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer
 ) -> None:
-    with pytest.raises(UserError, match="int8 is for comparison"):
+    with pytest.raises(UserError, match="an int8 model is for comparison"):
         save_model(tmp_path, quantize(tiny_model(), "int8"), tokenizer, card=CARD)
     gpt2 = tiny_model(model_type="gpt2", hidden_act="gelu_new", num_key_value_heads=4, head_dim=16)
     with pytest.raises(UserError, match="the files of a gpt2 keep matrices"):
@@ -224,11 +224,11 @@ def test_what_has_no_format_is_refused(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"quant_method": "gptq", "bits": 4}, "in 'gptq', which is not read here"),
+        ({"quant_method": "gptq", "bits": 4}, "in 'gptq', which is not supported"),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "in 8 bits of 'bitsandbytes'"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": "yes"}, "in 'bitsandbytes', which"),
-        ("awq", "in 'awq', which is not read here"),
-        ([1], r"in \[1\], which is not read here"),
+        ("awq", "in 'awq', which is not supported"),
+        ([1], r"in \[1\], which is not supported"),
     ],
 )
 def test_other_ways_to_quantize_are_named(folder: Path, setting: Any, message: str) -> None:

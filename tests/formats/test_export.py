@@ -109,7 +109,7 @@ def test_rows_that_fill_no_blocks_are_told_of(
 ) -> None:
     export(folder, type="q4_k_m")
     said = capsys.readouterr().out
-    begun = "rows of 64 and 192 numbers do not fill blocks of 256, so that of 13 tensors "
+    begun = "rows of 64 and 192 numbers do not fill blocks of 256, so of 13 tensors "
     assert begun in said and "are Q5_0" in said and "instead of Q4_K_M\n" in said
     assert "GGUF Q4_K_M: tensors" in said and "GGUF Q5_0" not in said
     export(folder, type="q4_0")
@@ -234,7 +234,9 @@ def test_of_a_model_with_a_window_the_file_has_the_windows_context(
     model.initialize(0)
     save_model(folder, model, tokenizer, card=CARD)
     out = export(folder)  # compared with the model within that context
-    assert "the file's context is that window: 48 tokens of 256" in capsys.readouterr().out
+    assert (
+        "the file's context is limited to the window: 48 tokens of 256" in capsys.readouterr().out
+    )
     assert load_config(out / "sea.q8_0.gguf").max_position_embeddings == 48
 
 
@@ -300,7 +302,7 @@ def test_what_llama_cpp_cannot_express_leaves_nothing_behind(folder: Path) -> No
 
 
 def test_a_model_is_not_written_over_itself(folder: Path) -> None:
-    with pytest.raises(UserError, match="is where the model itself lies"):
+    with pytest.raises(UserError, match="is the folder of the model itself"):
         export(folder, to="hf", type="bf16", out=folder)
 
 

@@ -498,7 +498,7 @@ def test_thousands_of_parts_that_have_no_weights_are_never_made(
 ) -> None:
     edit(folder / "config.json", **changes)
     before = time.process_time()
-    refused(folder, "feed-forward parts, and the weights are")
+    refused(folder, "feed-forward parts, but the weights are")
     assert time.process_time() - before < 1
 
 
@@ -514,7 +514,7 @@ def test_tensors_that_do_not_fit_are_named(folder: Path) -> None:
     change_weights(folder, **{name: None})
     refused(folder, f"the weights lack {name}")
     change_weights(folder, **{name: good[:-1]})
-    refused(folder, rf"{name} has shape \[191, 64\], but config.json asks for \[192, 64\]")
+    refused(folder, rf"{name} has shape \[191, 64\], but config.json requires \[192, 64\]")
     change_weights(folder, **{name: good, "adapter.weight": torch.zeros(2)})
     refused(folder, "tensor adapter.weight is not part of the model")
     change_weights(folder, **{"adapter.weight": None})
@@ -554,7 +554,7 @@ def test_a_stored_head_of_a_tied_model_is_checked_as_the_embedding_is(
 ) -> None:
     embedding = load_file(folder / "model.safetensors")["model.embed_tokens.weight"].clone()
     change_weights(folder, **{"lm_head.weight": embedding.to(dtype)})
-    refused(folder, "tensor lm_head.weight is of type .*, and weights are read as F64")
+    refused(folder, "tensor lm_head.weight is of type .*, but weights are read as F64")
     change_weights(folder, **{"lm_head.weight": embedding[:3]})
     refused(folder, r"tensor lm_head.weight has shape \[3, 64\]")
 

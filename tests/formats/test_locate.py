@@ -100,5 +100,5 @@ def test_a_gguf_file_is_known_in_letters_of_either_case(
 @pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
 def test_a_device_that_is_not_here_is_no_damage_of_the_model(hub: Path, device: str) -> None:
     snapshot = hub / "models--owner--tiny" / "snapshots" / REVISION
-    with pytest.raises(UserError, match=f"device='{device}' is not on this machine"):
+    with pytest.raises(UserError, match=f"device='{device}' is not available on this machine"):
         load(snapshot, device=device)

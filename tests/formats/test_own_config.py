@@ -45,7 +45,7 @@ OWN = {
         GPT2, position_embedding_type="rope", sliding_window=8
     ),
     "gpt2 cannot express grouped queries": replace(GPT2, num_key_value_heads=2),
-    "mistral cannot express window in some layers": replace(
+    "mistral cannot express window in only some layers": replace(
         QWEN3, model_type="mistral", sliding_window=8, windowed_layers=(0,)
     ),
     "qwen3 cannot express biases in its feed-forward part": replace(QWEN3, mlp_bias=True),
@@ -54,9 +54,7 @@ OWN = {
     ),
     "qwen2 cannot express attention without biases": replace(QWEN3, model_type="qwen2"),
     "gpt2 cannot express feed-forward part without biases": replace(GPT2, mlp_bias=False),
-    "gpt2 cannot express heads that are not as wide as the model together": replace(
-        GPT2, head_dim=8
-    ),
+    "gpt2 cannot express heads whose total width is not the model's": replace(GPT2, head_dim=8),
     "gpt2 cannot express rope positions": replace(
         GPT2, position_embedding_type="rope", rope=Rope(theta=5e5, type="linear", factor=4.0)
     ),

@@ -439,7 +439,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no JSON": (lambda f: (f / ADAPTER_CONFIG).write_text("{"), r"is not JSON"),
     "another kind": (
         described(peft_type="IA3"),
-        r"peft_type 'IA3' is not supported; LORA is",
+        r"peft_type 'IA3' is not supported; only LORA is",
     ),
     "no kind": (described(peft_type=None), r"peft_type None is not supported"),
     "no targets": (described(target_modules=None), r"names no target_modules"),
@@ -447,7 +447,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "targets of numbers": (described(target_modules=[1]), r"target_modules=\[1\], which must be a"),
     "unknown targets": (
         described(target_modules=["c_attn"]),
-        r"changes \('c_attn',\), and no linear layer of this model is called so; it has q_proj, ",
+        r"changes \('c_attn',\), but the model has no linear layer of that name; it has q_proj, ",
     ),
     "head": (
         described(target_modules=["q_proj", "lm_head"]),
@@ -497,23 +497,23 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "damaged": (lambda f: (f / WEIGHTS).write_bytes(b"\0" * 50), r"safetensors is damaged"),
     "an unknown tensor": (
         stored(lambda t: t.update({"base_model.model.lm_head.lora_A.weight": torch.ones(2)})),
-        r"tensor base_model.model.lm_head.lora_A.weight is no part of the adapter",
+        r"tensor base_model.model.lm_head.lora_A.weight is not part of the adapter",
     ),
     "the name of an adapter": (
         stored(lambda t: t.update({KEY.replace("A.", "A.default."): t.pop(KEY)})),
-        r"lora_A.default.weight is no part of the adapter",
+        r"lora_A.default.weight is not part of the adapter",
     ),
     "a missing tensor": (
         stored(lambda t: t.pop(KEY)),
-        r"lacks model.layers.0.self_attn.q_proj.lora_A.weight, which adapter_config.json asks for",
+        r"lacks model.layers.0.self_attn.q_proj.lora_A.weight, which adapter_config.json requires",
     ),
     "another shape": (
         stored(lambda t: t.update({KEY: t[KEY][:, :-1].contiguous()})),
-        rf"{KEY} has shape \[4, 31\], and on this model it must have \[4, 32\]",
+        rf"{KEY} has shape \[4, 31\], but on this model it must have \[4, 32\]",
     ),
     "another type": (
         stored(lambda t: t.update({KEY: t[KEY].to(torch.int8)})),
-        r"is of type I8, and adapters are read as F64, F32, F16, BF16",
+        r"is of type I8, but adapters are read as F64, F32, F16, BF16",
     ),
     "not a number": (
         stored(lambda t: t[KEY].view(-1)[3].fill_(torch.nan)),
@@ -521,7 +521,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "another rank": (described(r=5), r"lora_A.weight has shape \[4, ..\], .* must have \[5, ..\]"),
     "more in the config": (described(use_dora=True), r"lacks .*lora_magnitude_vector and 13 more"),
-    "less in the config": (described(target_modules=["k_proj"]), r"is no part of the adapter"),
+    "less in the config": (described(target_modules=["k_proj"]), r"is not part of the adapter"),
     "more to save": (described(modules_to_save=["lm_head"]), r"lacks (model.embed_tok|lm_head)"),
 }  # fmt: skip
 

@@ -1,15 +1,15 @@
 """Models stored in 4 bits, in the files that transformers writes with bitsandbytes.
 
-`config.json` says so in its `quantization_config`. Where `X.weight` stood in the weights now stand
+`config.json` then has a `quantization_config`, and these tensors replace `X.weight`:
 
     X.weight                                 the packed indices: uint8, (bytes, 1)
     X.weight.absmax                          scales: float32, or uint8 when quantized themselves
     X.weight.quant_map                       the sixteen values
     X.weight.quant_state.bitsandbytes__nf4   JSON in bytes: block size, shape, mean of the scales
     X.weight.nested_absmax                   with double quantization: the scales of the scales
-    X.weight.nested_quant_map                and the 256 values that the scales are made of
+    X.weight.nested_quant_map                and the 256 values that encode the scales
 
-Each layer describes itself so, and its description is read and checked, not the config's.
+Each layer thus has its own description, which is read and checked instead of the config's.
 """
 
 from __future__ import annotations
@@ -39,22 +39,21 @@ _PART = re.compile(
     r"quant_state\.bitsandbytes__\w+)"
 )
 # The JSON of a layer takes 170 bytes.
-_MOST_STATE_BYTES = 4_096
-# bitsandbytes can store the bytes as numbers of another type, because FSDP moves groups of one
-# type.
+_MAX_STATE_BYTES = 4_096
+# bitsandbytes can store the bytes with another dtype, because FSDP moves groups of one dtype.
 _STORAGE = (torch.int8, torch.bfloat16, torch.float16, torch.float32, torch.float64)
-# The largest difference of a file's values from ours: the last digit, where another program
-# computed them.
-_SAME = 1e-6
+# The largest allowed difference between a file's values and ours: the last digit, which differs if
+# another program computed them.
+_CODE_TOLERANCE = 1e-6
 
 
 # Reading.
 
 
 def without_quantization_config(described: Mapping[str, Any]) -> dict[str, Any]:
-    """The contents of `config.json` without the setting that says the weights are in 4 bits.
+    """The contents of `config.json` without the setting for 4-bit weights.
 
-    Raises `UserError` for every other way to store a model in few bits.
+    Raises `UserError` for every other quantization method.
     """
     rest = {name: value for name, value in described.items() if name != SETTING}
     setting = described.get(SETTING)
@@ -66,22 +65,22 @@ def without_quantization_config(described: Mapping[str, Any]) -> dict[str, Any]:
         eight = "8 bits of " if said.get("load_in_8bit") is True else ""
         raise UserError(
             f"config.json says that the weights are in {eight}"
-            f"{shorten(said.get('quant_method'))}, which is not read here; take the model in full, "
-            "or in 4 bits of bitsandbytes"
+            f"{shorten(said.get('quant_method'))}, which is not supported; use the full model, "
+            "or 4 bits of bitsandbytes"
         )
     return rest
 
 
 def four_bit_names(names: Iterable[str]) -> frozenset[str]:
-    """The names, among a file's, of the tensors of layers in 4 bits."""
+    """The names, among those of a file, of tensors of 4-bit layers."""
     parts = [match for match in map(_PART.fullmatch, names) if match]
     return frozenset(match[0] for match in parts) | {match["weight"] for match in parts}
 
 
 def place_four_bit(model: CausalLM, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Replace each layer that `tensors` describe by one in 4 bits.
+    """Replace each layer described by `tensors` with a 4-bit layer.
 
-    Raises `UserError`, naming the folder `where`, for what is missing, damaged or of another model.
+    Raises `UserError`, naming the folder `where`, for missing, damaged or foreign tensors.
     """
     layers = linear_layers(model)
     for weight in sorted({name.partition(".weight")[0] + ".weight" for name in tensors}):
@@ -136,8 +135,8 @@ def _state(
 def _read_state(
     stored: Tensor, kind: FourBitKind, shape: tuple[int, int], parts: Mapping[str, Tensor]
 ) -> tuple[int, float | None]:
-    """Block size and offset; raises `ValueError` for a wrong description."""
-    if stored.numel() > _MOST_STATE_BYTES:
+    """Block size and offset; raises `ValueError` for an invalid description."""
+    if stored.numel() > _MAX_STATE_BYTES:
         raise ValueError(f"it has {stored.numel()} bytes")
     said = json.loads(bytes(stored.flatten().tolist()))
     if not isinstance(said, dict):
@@ -147,7 +146,7 @@ def _read_state(
         expected["nested_blocksize"] = BLOCK
     for name, value in expected.items():
         if said.get(name) != value:
-            raise ValueError(f"its {name} is {shorten(said.get(name))} where {value} is needed")
+            raise ValueError(f"its {name} is {shorten(said.get(name))}, not {value}")
     size, offset = said.get("blocksize"), said.get("nested_offset")
     if size not in BLOCK_SIZES:
         raise ValueError(f"its blocksize is {shorten(size)}, none of {BLOCK_SIZES}")
@@ -176,7 +175,7 @@ def _part(
 
 def _check_code(parts: Mapping[str, Tensor], name: str, ours: Tensor, whose: str) -> None:
     theirs = _part(parts, name, len(ours), torch.float32, whose)
-    if not torch.allclose(theirs.cpu(), ours, rtol=0, atol=_SAME):
+    if not torch.allclose(theirs.cpu(), ours, rtol=0, atol=_CODE_TOLERANCE):
         raise UserError(
             f"{whose}{name} has other values than bitsandbytes', so every index would mean "
             "another number; quantize the model again"
@@ -187,17 +186,17 @@ def _check_code(parts: Mapping[str, Tensor], name: str, ours: Tensor, whose: str
 
 
 def four_bit_tensors(model: CausalLM, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The file's tensors for weights in 4 bits; empty for a model that has none.
+    """The file's tensors for 4-bit weights; empty for a model without them.
 
-    `dtype` is the type to which bitsandbytes dequantizes them.
+    `dtype` is the dtype to which bitsandbytes dequantizes them.
 
-    Raises `UserError` for int8 and for families whose files join our matrices.
+    Raises `UserError` for int8, and for families whose files combine our matrices.
     """
     tensors: dict[str, Tensor] = {}
     for path, layer in quantized_layers(model).items():
         if not isinstance(layer, NF4Linear):
             raise UserError(
-                "a model in int8 is for comparison and has no format of its own; quantize it to "
+                "an int8 model is for comparison only and has no file format; quantize it to "
                 "nf4, or save it in full"
             )
         if model.config.family.weights:
@@ -232,7 +231,7 @@ def _parts(layer: NF4Linear, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def quantization_config(model: CausalLM, dtype: torch.dtype) -> dict[str, Any]:
-    """The `quantization_config` of `config.json`, if the model is in 4 bits, else nothing."""
+    """The `quantization_config` of `config.json` if the model is in 4 bits, else nothing."""
     layers = [layer for layer in quantized_layers(model).values() if isinstance(layer, NF4Linear)]
     if not layers:
         return {}
@@ -246,7 +245,7 @@ def quantization_config(model: CausalLM, dtype: torch.dtype) -> dict[str, Any]:
             "bnb_4bit_use_double_quant": layers[0].double_quant,
             "bnb_4bit_compute_dtype": _name(dtype),
             "bnb_4bit_quant_storage": "uint8",
-            # transformers puts a layer in 4 bits everywhere else but at the head.
+            # transformers quantizes every other linear layer except the head.
             "llm_int8_skip_modules": [*plain, "lm_head"] if plain else None,
         }
     }

@@ -1,4 +1,4 @@
-"""The model card: what a model is, what it was made of, and what must not be expected of it."""
+"""The model card: what a model is, how it was made, and its limits."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ has not been made safe for use by others. Do not rely on anything it says.
 """
 _LIMITS_OF_SCORES = """\
 ## What it is not
-A small model, trained in minutes on one machine. It writes no text: it gives a text a number, as it
-learned from its training data. Of texts unlike those the number says little, and a text can be made
-to be given a wrong one. It has not been made safe for use by others. Do not rely on its numbers
+A small model, trained in minutes on one machine. It writes no text: it scores texts, as it learned
+from its training data. Scores of texts unlike that data mean little, and a text can be crafted to
+get a wrong score. It has not been made safe for use by others. Do not rely on its scores
 alone.
 """
 
 # For transformers, which reads a score at the last token of a text.
 READ_BY_TRANSFORMERS = """\
 ## How to read it
-The number stands at the token that ends an answer. transformers reads it at the last token, so what
-a chat template writes behind that one is stripped:
+The score is read at the token that ends an answer. transformers reads it at the last token, so text
+that a chat template writes after that token is stripped:
 
 ```python
 import torch
@@ -61,7 +61,8 @@ print(reward)
 
 """
 
-# How an adapter's `how` ends, and what it says of a base that is an adapter, too.
+# The end of an adapter's `how`, and an addition for a base that is an adapter, too. `as_merged`
+# also removes them from existing cards, so the words must not change.
 NEEDS_BASE = "it needs its base to run."
 UPON_AN_ADAPTER = (
     "The base, {base}, is an adapter itself. groundup puts both on, and PEFT leaves the base's out "
@@ -74,7 +75,7 @@ _AN_ADAPTERS = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """A data set with the words its license asks for."""
+    """A data set with the citation that its license requires."""
 
     name: str
     license: str
@@ -84,8 +85,8 @@ class Source:
 def sources(*data: Path) -> tuple[Source, ...]:
     """The sets that a model's data came from, each once.
 
-    Of one path it is what it names (`pack:wiki`), or those of a data-stage folder or of the one
-    that a file is of; a person's own text has none, also where a file is called `data.json`.
+    A path may be a pack (`pack:wiki`), a data-stage folder, or a file of one; a user's own text has
+    no sources, even if a file is called `data.json`.
     """
     return tuple(dict.fromkeys(one for path in data for one in _sources(path)))
 
@@ -94,12 +95,12 @@ def _sources(data: Path) -> tuple[Source, ...]:
     if str(data).startswith(PACK):
         one = find_set(str(data).removeprefix(PACK))
         return (Source(one.name, one.license, one.citation),)
-    # A data stage's files are such as documents/train.jsonl.
+    # A data stage's files have paths such as documents/train.jsonl.
     stage = data.absolute().parent.parent if data.is_file() else data
     try:
         packs = read_json_object(stage / "data.json")["packs"]
         found = [
-            # Data folders of earlier versions spell it so.
+            # The spelling in data folders of earlier versions.
             Source(one["name"], one.get("license", one.get("licence")), one["citation"])
             for one in packs
         ]
@@ -109,11 +110,11 @@ def _sources(data: Path) -> tuple[Source, ...]:
 
 
 def _credits(model: Path) -> list[str]:
-    """The lines in which the cards of a model and its ancestors say what they were trained on."""
-    from groundup.report.history import lineage  # a card is written once, at the end
+    """The lines about training data in the cards of a model and its ancestors."""
+    from groundup.report.history import lineage  # only needed when a card is written
 
     lines: list[str] = []
-    # Cards of earlier versions do not repeat their parents', and have no dash before own text.
+    # Cards of earlier versions do not repeat their parents' lines, and lack the dash of own text.
     for folder in (*(one.folder for one in lineage(model)), model):
         with contextlib.suppress(OSError):
             card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
@@ -122,7 +123,7 @@ def _credits(model: Path) -> list[str]:
 
 
 def as_merged(text: str) -> str:
-    """An adapter's card, or its `how`, as it is true of the whole model."""
+    """An adapter's card, or its `how`, reworded for the merged model."""
     return _AN_ADAPTERS.sub("it was merged into its base.", text)
 
 
@@ -136,10 +137,11 @@ def model_card(
     scores: bool = False,
     usage: str = "",
 ) -> str:
-    """README.md of a model folder: Hugging Face's front matter, then plain words.
+    """README.md of a model folder: Hugging Face's front matter, then plain text.
 
-    Weights keep what the `parents` learned: it was trained on all that their cards name, and on the
-    `data`. A model that `scores` gives numbers and no text. `usage` is a section of its own.
+    The card lists the `data`, and everything listed in the cards of the `parents`, because weights
+    keep what these learned. With `scores` the model gives scores and no text. `usage` is an extra
+    section.
     """
     credits = [line for parent in parents for line in _credits(parent)]
     for path in data:
@@ -151,7 +153,7 @@ def model_card(
         "pipeline_tag": "text-classification" if scores else "text-generation",
         "language": ["en"],
         "tags": ["groundup"],
-        # Weights carry what their texts' licenses ask for; the strictest of them is named here.
+        # Weights inherit the terms of their texts' licenses; this names the strictest one.
         "license": "cc-by-sa-4.0" if any(map(_SHARE_ALIKE.match, credits)) else "other",
     }
     if parents:

@@ -1,7 +1,7 @@
-"""Checks that two ways of asking a model give the same, and the prompts that are asked.
+"""Checks that two ways of evaluating a model give the same results, and their prompts.
 
-Numbers are compared in float32. Sums in another order differ in their last bits, hence a tolerance,
-and it is small against what a wrong head, position or permutation would do.
+Numbers are compared in float32. Sums in another order differ in their last bits, hence the
+tolerance. It is small compared with the effect of a wrong head, position or permutation.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
 Status = Literal["same", "differs", "not checked"]
-# Of one prompt; prompts have all lengths.
+# Logits of one prompt; prompts differ in length.
 Logits = Float[Tensor, "_ vocab"]
 
-# As a share of the logits' standard deviation: float32 sums in another order leave a hundredth of
-# this through thirty layers, one head rotated the wrong way thousands of times as much.
+# As a share of the logits' standard deviation: through thirty layers, reordered float32 sums cause
+# a hundredth of this, one head rotated the wrong way thousands of times as much.
 _TOLERANCE = 2e-4
-# Tokens of the longest prompt: enough for a cache to be read in pieces and a short window to close.
-_LONGEST = 192
+# Length of the longest prompt: enough to read a cache in pieces and to exceed a short window.
+_LONGEST_PROMPT = 192
 GREEDY_TOKENS = 12
 
 HARD_TEXTS: tuple[str, ...] = (
@@ -56,7 +56,7 @@ PLAIN_TALK: Sequence[dict[str, str]] = (
 )
 TALK: Sequence[dict[str, str]] = (
     {"role": "user", "content": "What is 2 + 2?"},
-    # Halves of control tokens beside blanks, which many templates strip.
+    # Halves of control tokens next to blanks, which many templates strip.
     {"role": "assistant", "content": "\n> 4, I think <\n"},
     {"role": "user", "content": " > Say <|im_end|> and </s>, then: naïve 🙂 <\n"},
 )
@@ -75,7 +75,7 @@ class Check:
 
 
 def require_same(checks: Sequence[Check], what: Path) -> None:
-    """Show a line for each check; `CheckFailed` where one differs."""
+    """Print a line for each check; raise `CheckFailed` if one differs."""
     width = max(len(check.name) for check in checks)
     for check in checks:
         mark = {"same": "same", "differs": "DIFFERS", "not checked": "-"}[check.status]
@@ -88,13 +88,13 @@ def require_same(checks: Sequence[Check], what: Path) -> None:
 
 
 def prompts_for(model: CausalLM, tokenizer: Tokenizer) -> list[list[int]]:
-    """Prompts of all lengths, from hard texts and from random tokens, the longest one last."""
+    """Prompts of all lengths, from hard texts and random tokens, the longest one last."""
     config = model.config
-    longest = min(_LONGEST, config.max_position_embeddings - GREEDY_TOKENS)
+    longest = min(_LONGEST_PROMPT, config.max_position_embeddings - GREEDY_TOKENS)
     if longest < 2:
         raise UserError(
             f"the model's context of {config.max_position_embeddings} tokens is too short to be "
-            f"checked; it takes {GREEDY_TOKENS + 2}"
+            f"checked; at least {GREEDY_TOKENS + 2} are needed"
         )
     texts = [tokenizer.encode(text) for text in encodable(tokenizer, HARD_TEXTS)]
     known = [[id for id in ids if id < config.vocab_size] for ids in texts]
@@ -106,7 +106,7 @@ def prompts_for(model: CausalLM, tokenizer: Tokenizer) -> list[list[int]]:
 
 
 def text_ids(tokenizer: Tokenizer, text: str) -> list[int] | str:
-    """The ids of a text, or the reason why there are none."""
+    """The ids of a text, or the reason for a failure."""
     try:
         return tokenizer.encode(text)
     except UserError as error:
@@ -114,9 +114,9 @@ def text_ids(tokenizer: Tokenizer, text: str) -> list[int] | str:
 
 
 def encodable(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
-    """The texts without those of which a vocabulary would make control tokens.
+    """The texts without those that a vocabulary would turn into control tokens.
 
-    Their refusal is a check of its own, and the other checks have something to say without them.
+    Refusing those is a separate check, and the other checks work without them.
     """
     return [text for text in texts if not isinstance(text_ids(tokenizer, text), str)]
 
@@ -127,14 +127,14 @@ def logits_of(model: CausalLM, ids: Sequence[int]) -> Logits:
 
 
 def chat_ids(tokenizer: Tokenizer, talk: Sequence[dict[str, str]]) -> list[int] | str:
-    """The ids of a conversation, or the reason why there are none."""
+    """The ids of a conversation, or the reason for a failure."""
     try:
         return encode_chat(tokenizer, talk, generation_prompt=True).ids
     except UserError as error:
         return str(error)[:200]
 
 
-# Comparing.
+# Comparisons.
 
 
 def near(name: str, found: Sequence[Logits], expected: Sequence[Logits]) -> Check:
@@ -145,7 +145,7 @@ def near(name: str, found: Sequence[Logits], expected: Sequence[Logits]) -> Chec
             return Check(name, "differs", f"shape {list(one.shape)}, not {list(other.shape)}")
         allowed = max(allowed, _TOLERANCE * max(1.0, float(other.std())))
         difference = float((one - other).abs().max())
-        # Once it is not a number it stays so, and is not within anything.
+        # Once it is NaN it stays NaN, and fails the comparison.
         worst = difference if math.isnan(difference) else max(worst, difference)
     status: Status = "same" if worst <= allowed else "differs"
     return Check(name, status, f"largest difference {worst:.2g}, allowed {allowed:.2g}")
@@ -170,10 +170,10 @@ def same_ends(
     allowed: Collection[int] = (),
     why: str = "",
 ) -> Check:
-    """Whether answers end at the same tokens. `allowed` ones may end them in one copy alone, which
-    is told with the words `why`.
+    """Whether answers end at the same tokens. `allowed` tokens may end them in one copy only; the
+    report then says `why`.
 
-    With an id that has no token, which some configs name, nothing is lost.
+    Lost ids without a token, which some configs have, do not count.
     """
     lost = {id for id in {*expected} - {*found} if tokenizer.token_bytes(id)}
     more = {*found} - {*expected}
@@ -211,7 +211,7 @@ def equal(
     what: str,
     texts: Sequence[str] | None = None,
 ) -> Check:
-    """Whether all are equal; what differs first is shown, of these `texts` by the text itself."""
+    """Whether all are equal; reports the first difference, and its text if `texts` are given."""
     other = [place for place, pair in enumerate(zip(found, expected, strict=True))
              if pair[0] != pair[1]]  # fmt: skip
     if not other:

@@ -1,7 +1,7 @@
-"""A copy of a model compared with the model: a GGUF file or a folder, read back.
+"""Compare a copy of a model, a GGUF file or a folder read back, with the model.
 
-The copy's tensors are compared with the model's own, rounded to the copy's type, and its
-settings by the logits that both settings give with the very same tensors.
+The copy's tensors are compared with the model's own, rounded to the copy's dtype. Its settings are
+compared through the logits that both settings give with the same tensors.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _HALVES = {"f16": torch.float16, "bf16": torch.bfloat16}
 def compared_with_gguf(
     model: CausalLM, tokenizer: Tokenizer, file: Path, type: str | None = None
 ) -> list[Check]:
-    """A GGUF file against its model: tensors, logits, ids, ends of answers, context, template.
+    """Check a GGUF file against its model: tensors, logits, ids, end tokens, context, template.
 
     A quantized file is compared with our weights quantized by the `gguf` package. The checks name
-    the `type` that was asked for, by default that of most numbers.
+    the `type` of the export, or by default the type of most numbers.
     """
     found = read_gguf(file)
     kind = type.upper() if type else _kind(found)
@@ -61,17 +61,17 @@ def compared_with_gguf(
     if shapes != theirs:
         other = next(n for n in shapes | theirs if shapes.get(n) != theirs.get(n))
         return [Check(f"GGUF {kind}: sizes", "differs", f"{other} is not the same in both")]
-    # Of no more tokens than the copy may be given: of a model with a window that is its window.
+    # Limited to the copy's context: for a model with a window that is the window.
     prompts = prompts_for(copy, tokenizer)
-    # A model of our settings whose parameters are the copy's own, which costs no memory.
+    # A model with our settings that shares the copy's parameters, which costs no memory.
     twin = model_of(model.config, dict(copy.named_parameters()))
-    # llama.cpp has no normalizers, so a model that has one gets texts that need none.
+    # llama.cpp has no normalizers, so a model with one gets texts that are already normalized.
     texts = (*HARD_TEXTS, *added_texts(tokenizer))
     if tokenizer.content.get("normalizer"):
         texts = tuple(unicodedata.normalize("NFC", text) for text in texts)
     tensors = _same_tensors(f"GGUF {kind}: tensors", model, copy, found)
-    if tensors.status == "differs":  # the twin has them as well, and would say nothing
-        logits = Check(f"GGUF {kind}: logits", "not checked", "the tensors are others")
+    if tensors.status == "differs":  # the twin shares them, so its logits would prove nothing
+        logits = Check(f"GGUF {kind}: logits", "not checked", "the tensors differ")
     else:
         logits = same_logits(f"GGUF {kind}: logits", copy, twin, prompts)
     checks = [
@@ -92,7 +92,7 @@ def compared_with_gguf(
             allowed=ends_by_name(found.tokenizer),
             why="which llama.cpp stops at by name",
         ),
-        # A file of other converters has the whole context, whatever the window.
+        # Files from other converters have the whole context, whatever the window.
         _same_context(
             f"GGUF {kind}: context",
             copy.config,
@@ -116,7 +116,7 @@ def _same_context(name: str, copy: ModelConfig, allowed: Collection[int]) -> Che
 
 
 def _same_tensors(name: str, model: CausalLM, copy: CausalLM, found: GGUFModel) -> Check:
-    """Every tensor of the copy is ours, rounded to the file's type, bit for bit."""
+    """Whether every tensor of the copy is ours, rounded to the file's type, bit for bit."""
     tensors = dict(copy.named_parameters())
     other: list[str] = []
     searched: list[str] = []
@@ -125,20 +125,20 @@ def _same_tensors(name: str, model: CausalLM, copy: CausalLM, found: GGUFModel) 
             if not torch.equal(tensors[parameter], _rounded(parameter, ours, model, found)):
                 kind = _stored_type(parameter, model, found) or ""
                 (searched if kind.endswith("_k") else other).append(parameter)
-    except NotImplementedError as error:  # the package reads more types than it writes
+    except NotImplementedError as error:  # the package reads types that it cannot write
         return Check(name, "not checked", str(error))
     if other:
         about = f"{len(other)} of {len(tensors)} tensors, the first of them {other[0]}"
         return Check(name, "differs", about)
     if searched:
-        # Writing a K format searches for scales, and another search finds others.
-        about = f"{len(searched)} of {len(tensors)} have other scales than llama.cpp finds here"
+        # Quantizing to a K format searches for scales, and different searches find different ones.
+        about = f"{len(searched)} of {len(tensors)} have other scales than llama.cpp finds now"
         return Check(name, "not checked", about)
     return Check(name, "same", f"{len(tensors)} tensors, bit for bit")
 
 
 def _stored_type(name: str, model: CausalLM, found: GGUFModel) -> str | None:
-    """The file's type of one of our tensors; None where the file lacks it."""
+    """The file's type for one of our tensors; None if the file lacks it."""
     stored = found.file.tensors.get(stored_in_gguf(model.config.model_type, name).name)
     return None if stored is None else stored.type.name.lower()
 
@@ -162,13 +162,13 @@ def _rounded(name: str, parameter: Tensor, model: CausalLM, found: GGUFModel) ->
 def compared_with_folder(
     model: CausalLM, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype
 ) -> list[Check]:
-    """A model folder against the model that it was made of, rounded to `dtype`."""
+    """Check a model folder against its source model, rounded to `dtype`."""
     found = open_model(folder)
     copy, written = in_full(found.model(torch.float32), dtype).float(), found.tokenizer
     rounded = {n: p.detach().to(dtype).float() for n, p in model.named_parameters()}
     tensors = dict(copy.named_parameters())
     if {n: t.shape for n, t in rounded.items()} != {n: t.shape for n, t in tensors.items()}:
-        return [Check("folder: sizes", "differs", "they are not of one shape")]
+        return [Check("folder: sizes", "differs", "the shapes differ")]
     twin = model_of(model.config, rounded)
     prompts, type = prompts_for(model, tokenizer), str(dtype).removeprefix("torch.")
     return [

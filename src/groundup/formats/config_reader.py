@@ -1,4 +1,4 @@
-"""Values of a stranger's `config.json`, each of the type and the size that it must have."""
+"""Reads values of an untrusted `config.json`, checked for type and range."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from groundup.lm.config import MOST
 
 
 class ConfigReader:
-    """Reads values by name. Raises `UserError` for one of another type or size."""
+    """Reads values by name. Raises `UserError` for a wrong type or an out-of-range value."""
 
     def __init__(
         self, values: dict[str, Any], whose: str, words: Mapping[str, str] | None = None
     ) -> None:
-        """`whose` values they are, and its own `words` for our names, by which it is told."""
+        """`whose` names the model in messages; `words` maps our names to the config's own."""
         self.values, self._whose, self._words = values, whose, words or {}
 
     def int_(self, name: str, least: int = 1, most: int | None = None) -> int:
@@ -24,7 +24,7 @@ class ConfigReader:
         value = self.values[name]
         most = MOST[name] if most is None else most
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # some writers of JSON know one kind of number only
+            value = int(value)  # some JSON writers write every number as a float
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise UserError(
                 f"config.json says {self._word(name)}={shorten(value)}, which must be a whole "
@@ -34,7 +34,7 @@ class ConfigReader:
 
     def float_(self, name: str, least: float, most: float) -> float:
         value = self.values.get(name)
-        # Compared as it is: JSON has whole numbers that no float can hold.
+        # Compared without conversion: JSON integers may exceed the range of floats.
         fits = isinstance(value, int | float) and not isinstance(value, bool)
         if not fits or not least <= value <= most:  # type: ignore[operator]
             raise UserError(
@@ -66,5 +66,5 @@ class ConfigReader:
                 raise UserError(
                     f"config.json names the token id {shorten(one)}, which must be a number"
                 )
-        # Some files say -1 where they mean none.
+        # Some files use -1 for none.
         return tuple(one for one in values if one >= 0)

@@ -1,10 +1,10 @@
-"""A model in the form that other programs read: a GGUF file for llama.cpp and Ollama, or a folder.
+"""Export a model for other programs: a GGUF file for llama.cpp and Ollama, or a folder.
 
     groundup export runs/sft                     runs/sft-gguf: sft.q8_0.gguf, Modelfile, README.md
     groundup export pack:smollm2 --to hf         smollm2-hf, a Hugging Face folder
 
-A model folder of ours is a Hugging Face folder already; `hf` makes one of a GGUF file, or of a
-folder in another number format.
+Our model folders are Hugging Face folders already; `hf` makes one from a GGUF file, or from a
+folder with another dtype.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from groundup.formats.verify import opened_by_transformers
 from groundup.runs.console import say
 from groundup.runs.files import folder_aside, read_json_object, same_file, write_text
 
-# The file by which an earlier export is recognized.
+# The file that identifies an earlier export.
 _HF_MARK = ".groundup-export"
 _HF_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -52,14 +52,14 @@ def export(
 ) -> Path:
     """Write the model of `source` (a folder, a .gguf file, `pack:NAME`) to the folder `out`.
 
-    `type` is how weights are stored: f32, f16, bf16, and for GGUF q8_0 (the default there), q5_1,
-    q5_0, q4_1, q4_0, and what llama.cpp itself makes of it, such as q4_k_m (extra `llama-cpp`); a
-    Hugging Face folder keeps the model's own by default. Returns the folder, after it was read back
-    and compared with the model. An earlier export in `out` is replaced; with `force` whatever has
-    the names of its files, but never the model itself.
+    `type` is the storage type of the weights: f32, f16, bf16, and for GGUF q8_0 (the default
+    there), q5_1, q5_0, q4_1, q4_0, and types that llama.cpp itself quantizes to, such as q4_k_m
+    (extra `llama-cpp`). A Hugging Face folder by default keeps the model's own. Returns the folder,
+    after reading it back and comparing it with the model. An earlier export in `out` is replaced;
+    with `force` any files with the same names, but never the model itself.
 
-    Raises `UserError` for what cannot be expressed in that format, and `CheckFailed`, with the
-    copy still there to look at, should it not be the same.
+    Raises `UserError` for a model that the format cannot express, and `CheckFailed` if the copy
+    differs; the copy is then kept for inspection.
     """
     writers = {"gguf": (_to_gguf, GGUF_TYPES), "hf": (_to_hf, tuple(_HF_TYPES))}
     if to not in writers:
@@ -78,30 +78,30 @@ def export(
 
 
 def _refuse_other_files(out: Path, found: StoredModel, to: str, force: bool) -> None:
-    """An export replaces an earlier export, and no other files."""
+    """Refuse an `out` folder with files other than those of an earlier export."""
     model = [found.path, found.path.parent]
     while isinstance(found, AdapterFolder):
         found = found.base
         model.append(found.path)
     if out.exists() and any(same_file(out, one) for one in model):
-        raise UserError(f"--out={out} is where the model itself lies; give another folder")
+        raise UserError(f"--out={out} is the folder of the model itself; give another folder")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} is a file; give a folder")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if (out / "run.json").exists():
-        raise UserError(f"--out={out} holds other files, those of a run; give another folder")
-    if not force and (others := _others(out, to)):
+        raise UserError(f"--out={out} holds the files of a run; give another folder")
+    if not force and (others := _foreign_files(out, to)):
         raise UserError(
             f"--out={out} holds {others}; give another folder, or pass --force to write into it"
         )
 
 
-def _others(out: Path, to: str) -> str:
-    """What an earlier export did not write in this folder, in words; "" if it wrote all."""
+def _foreign_files(out: Path, to: str) -> str:
+    """Describe the files that no earlier export wrote; "" if there are none."""
     if to == "hf":
         return "" if (out / _HF_MARK).is_file() else "other files and no earlier export"
-    earlier = _earlier(out)
+    earlier = _earlier_export(out)
     if earlier is None:
         return "other files and no earlier export"
     file, edited = earlier
@@ -111,7 +111,7 @@ def _others(out: Path, to: str) -> str:
     return f"{strange[0]}, which the earlier export did not write" if strange else ""
 
 
-def _earlier(out: Path) -> tuple[str, bool] | None:
+def _earlier_export(out: Path) -> tuple[str, bool] | None:
     """The GGUF file of an earlier export, and whether its Modelfile was edited; None if none."""
     try:
         return written((out / "Modelfile").read_text(encoding="utf-8", errors="replace"))
@@ -127,12 +127,12 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
     context, whole = context_of(model.config), model.config.max_position_embeddings
     if context < whole:
         say(
-            "llama.cpp knows no attention window of this family, so the file's context is that "
-            f"window: {context:,} tokens of {whole:,}"
+            "llama.cpp has no attention window for this family, so the file's context is limited "
+            f"to the window: {context:,} tokens of {whole:,}"
         )
     sampling, license = _sampling(found), _license(found)
     said = modelfile(file, tokenizer, context=context, sampling=sampling)
-    earlier = _earlier(out)
+    earlier = _earlier_export(out)
     stale = [] if earlier is None else [earlier[0]]
     if stale and stale != [file] and (out / stale[0]).exists():
         say(
@@ -152,7 +152,7 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
 
 
 def _say_other_types(found: GGUFModel, type: str) -> None:
-    """Say which matrices are stored otherwise, because their rows are no whole blocks."""
+    """Report the matrices with another type, because their rows do not fill whole blocks."""
     if not type.startswith("q"):
         return
     block = 256 if "_k" in type else 32
@@ -163,7 +163,7 @@ def _say_other_types(found: GGUFModel, type: str) -> None:
         kinds = Counter(one.type.name for one in torn).most_common()
         stored = ", ".join(f"{n} {'are' if n > 1 else 'is'} {kind}" for kind, n in kinds)
         say(
-            f"rows of {widths} numbers do not fill blocks of {block}, so that of {len(tensors)} "
+            f"rows of {widths} numbers do not fill blocks of {block}, so of {len(tensors)} "
             f"tensors {stored} instead of {type.upper()}"
         )
 
@@ -171,26 +171,26 @@ def _say_other_types(found: GGUFModel, type: str) -> None:
 def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[Check]:
     if (why := not_in_hugging_face(found.config)) is not None:
         raise UserError(
-            f"{why}, so that {found.path} cannot be exported as one of its models; use the folder "
+            f"{why}, so {found.path} cannot be exported as one of its models; use the folder "
             "with groundup as it is"
         )
     model, tokenizer = in_full(found.model(), torch.float32), found.tokenizer
     dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
     card, sampling = _card(found, name), _sampling(found)
     save_model(out, model, tokenizer, card=card, dtype=dtype, sampling=sampling)
-    write_text(out / _HF_MARK, f"Made of {name} by groundup export, which may write it anew.\n")
-    # Files that it cannot open compare as well as others.
+    write_text(out / _HF_MARK, f"Made of {name} by groundup export, which may overwrite it.\n")
+    # Compared even if transformers cannot open the files.
     return [*compared_with_folder(model, tokenizer, out, dtype), opened_by_transformers(out)]
 
 
 def _sampling(found: StoredModel) -> dict[str, Any] | None:
-    """What the model says of how to draw; None if nothing is said."""
+    """The model's sampling settings; None if it has none."""
     file = generation_config_of(found.path)
     return None if file is None else read_json_object(file)
 
 
 def _card(found: StoredModel, name: str) -> str:
-    """The model's own card, or what a GGUF file says of itself."""
+    """The model's own card, or one from a GGUF file's metadata."""
     if (found.path / CARD).is_file():
         card = (found.path / CARD).read_text(encoding="utf-8", errors="replace")
         return as_merged(card) if isinstance(found, AdapterFolder) else card
@@ -199,21 +199,21 @@ def _card(found: StoredModel, name: str) -> str:
         front["license"] = license
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\n"
-        f"Made from {found.path.name} by `groundup export`. Who trained it, on what, and under "
-        "which terms it may be used is for its source to say.\n"
+        f"Made from {found.path.name} by `groundup export`. See its source for who trained it, on "
+        "what, and under which terms it may be used.\n"
     )
 
 
 def _license(found: StoredModel) -> str | None:
-    """The license that the model's card or file names."""
+    """The license named by the model's card or file."""
     license: Any = None
     card = found.path / CARD
     if isinstance(found, GGUFModel):
         license = found.file.metadata.get(Keys.General.LICENSE)
     elif card.is_file():
         pieces = card.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
-        # A card without front matter, or a broken one; a date that is none is a ValueError, and one
-        # nested too deeply a RecursionError.
+        # For cards with no or broken front matter; an invalid date raises ValueError, deep nesting
+        # RecursionError.
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             front = yaml.safe_load(pieces[1]) if len(pieces) == 3 and not pieces[0] else None
             license = front.get("license") if isinstance(front, dict) else None

@@ -1,12 +1,12 @@
-"""A model folder is a Hugging Face folder: read by us, by transformers and by vLLM as it is.
+"""A model folder is a Hugging Face folder: groundup, transformers and vLLM all read it.
 
-    config.json              the shape; written last, it seals the folder
+    config.json              the shape; written last, it marks the folder as complete
     model.safetensors        the weights, or shards and an index when they are large
     tokenizer.json, ...      the tokenizer with its chat template
-    generation_config.json   the ids that end a completion, and how to sample
+    generation_config.json   the ids that end a completion, and sampling settings
     README.md                the model card
 
-Models lie in other forms as well; `load` opens all of them.
+`load` opens models in all supported formats.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from groundup.runs.files import folder_aside, read_json_object, write_json, writ
 from groundup.text.tokenizer import Tokenizer
 
 GENERATION_CONFIG = "generation_config.json"
-# Smaller models are unsure of every word: they are sampled at a lower temperature.
-_SMALL = 20_000_000
+# Smaller models are uncertain about every token, so they are sampled at a lower temperature.
+_SMALL_MODEL = 20_000_000
 CARD = "README.md"
-# The label of a guard's number.
+# The label of a guard's output.
 HARM = "harmful"
 
 DTYPES = {
@@ -56,7 +56,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class StoredModel(ABC):
-    """A model on disk, of whatever format; nothing is read before it is asked for."""
+    """A model on disk, in any format; nothing is read before it is needed."""
 
     path: Path
 
@@ -71,7 +71,7 @@ class StoredModel(ABC):
 
     @abstractmethod
     def require_weights(self) -> None:
-        """Raise `UserError` where files of the weights are missing or damaged; reads no tensor."""
+        """Raise `UserError` if weight files are missing or damaged; reads no tensor."""
 
     @abstractmethod
     def model(
@@ -85,17 +85,17 @@ class StoredModel(ABC):
     def model_in_blocks(
         self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> CausalLM:
-        """The model to generate with: weights that lie in blocks of few bits stay in them on a CPU.
+        """The model for generation; on a CPU quantized weights stay in their blocks.
 
-        It computes in `dtype`: by default in its own, or where there are blocks in one that suits
-        the device. Raises as `model` does.
+        Computes in `dtype`; by default in the model's own, or with blocks in one that suits the
+        device. Raises like `model`.
         """
         return self.model(dtype, device)
 
 
 @dataclass(frozen=True)
 class ModelFolder(StoredModel):
-    """A folder with the weights of a whole model."""
+    """A folder with all weights of a model."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -135,14 +135,14 @@ class ModelFolder(StoredModel):
                 )
             dtype = DTYPES[name]
         names = tensor_names(self.path)
-        # Known before a module is made: a few letters in config.json may ask for thousands.
+        # Checked before any module is built: a few digits in config.json may request thousands.
         parts = config.num_hidden_layers * (config.experts.num_experts if config.experts else 1)
         if parts > len(names):
             raise UserError(
-                f"{self.path}: {CONFIG} asks for {parts:,} feed-forward parts, and the weights are "
+                f"{self.path}: {CONFIG} requires {parts:,} feed-forward parts, but the weights are "
                 f"{len(names):,} tensors; check that {CONFIG} belongs to these weights"
             )
-        if any(".weight." in name for name in names):  # the scales of weights in 4 bits
+        if any(".weight." in name for name in names):  # scales of 4-bit weights
             return self._in_four_bits(names, dtype, device)
         tensors = read_weights(self.path, empty_model(config), device)
         return model_of(config, {name: t.to(dtype) for name, t in tensors.items()}, device)
@@ -178,7 +178,7 @@ class ModelFolder(StoredModel):
 
 
 def scores_texts(described: Mapping[str, Any]) -> bool:
-    """Whether this `config.json` is of a model with labels in the place of the vocabulary."""
+    """Whether this `config.json` describes a model with labels instead of a vocabulary."""
     named = described.get("architectures")
     return isinstance(named, list) and str(named[:1]).find("ForSequenceClassification") > 0
 
@@ -186,8 +186,8 @@ def scores_texts(described: Mapping[str, Any]) -> bool:
 def with_end_ids(config: ModelConfig, folder: Path) -> ModelConfig:
     """The config with every id that ends a completion.
 
-    `config.json` holds one such id, where a turn ends, and `generation_config.json`, where there
-    is one, all of them in any order: the first stays the first.
+    `config.json` holds one such id, the end of a turn; `generation_config.json`, if there is one,
+    holds all of them in any order. The id from `config.json` stays first.
     """
     path = folder / GENERATION_CONFIG
     found = read_json_object(path).get("eos_token_id") if path.is_file() else None
@@ -217,12 +217,12 @@ def save_model(
 ) -> None:
     """Write a model folder; other files in it, such as a run's, stay as they are.
 
-    `sampling` is what generation_config.json says beside the ids that end a completion; left out,
-    what becomes a model of this size.
+    `sampling` holds the sampling settings of generation_config.json; the default depends on the
+    size of the model.
 
-    Everything is written aside and renamed into place, `config.json` last: a process that is
-    killed leaves a whole model or a folder without `config.json`, never half a model. Raises
-    `UserError` for a model with adapters on it, and for one that keeps a GGUF file's blocks.
+    Everything is written to a temporary place and renamed, `config.json` last: a killed process
+    leaves a complete model or a folder without `config.json`, never half a model. Raises
+    `UserError` for a model with adapters, and for one that keeps a GGUF file's blocks.
     """
     from groundup.adapters.attach import adapter_names
     from groundup.formats.bitsandbytes import four_bit_tensors, quantization_config
@@ -231,18 +231,18 @@ def save_model(
     refuse_blocks(model)
     if names := adapter_names(model):
         raise UserError(
-            f"the model has adapters on it ({', '.join(names)}); merge one into it first, or save "
-            "one alone with save_adapted"
+            f"the model has adapters on it ({', '.join(names)}); merge one first, or save "
+            "one with save_adapted"
         )
     folder = Path(folder)
-    # An adapter that was merged may have brought a head of its own.
+    # A merged adapter may have replaced the head.
     tied = model.lm_head.weight is model.model.embed_tokens.weight
     config = replace(model.config, tie_word_embeddings=tied)
     described = config_to_hf(config, str(dtype).removeprefix("torch."))
     stale = (CONFIG, INDEX, "model*.safetensors")
     with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
         write_weights(aside, model, dtype, max_shard_bytes, four_bit_tensors(model, dtype))
-        _write_beside(aside, model, tokenizer, card, sampling)
+        _write_companions(aside, model, tokenizer, card, sampling)
         write_json(aside / CONFIG, described | quantization_config(model, dtype))
 
 
@@ -253,12 +253,12 @@ def save_beside(
     card: str,
     sampling: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the files beside the weights: tokenizer, generation settings and card."""
+    """Write the files that accompany the weights: tokenizer, generation settings and card."""
     with folder_aside(folder) as aside:
-        _write_beside(aside, model, tokenizer, card, sampling)
+        _write_companions(aside, model, tokenizer, card, sampling)
 
 
-def _write_beside(
+def _write_companions(
     folder: Path,
     model: CausalLM,
     tokenizer: Tokenizer,
@@ -266,20 +266,20 @@ def _write_beside(
     sampling: Mapping[str, Any] | None,
 ) -> None:
     config = model.config
-    small = config.parameters < _SMALL
+    small = config.parameters < _SMALL_MODEL
     if sampling is None:
         sampling = {
             "do_sample": True,
             "temperature": 0.5 if small else 0.7,
             "top_p": 0.9 if small else 0.95,
-            "top_k": 0,  # left out it would mean 50
+            "top_k": 0,  # if missing, it would mean 50
         }
     ids = {
         "bos_token_id": config.bos_token_id,
         "eos_token_id": list(config.eos_token_ids) or None,
         "pad_token_id": config.pad_token_id,
     }
-    # What the model's config leaves open the file may say alone, as of the padding of Llama 3.
+    # Ids that the config lacks may still be set here, such as Llama 3's padding.
     settings = {**sampling, **{name: id for name, id in ids.items() if id is not None}}
     if not_in_hugging_face(config) is not None:
         card = card.replace("library_name: transformers\n", "library_name: groundup\n", 1)

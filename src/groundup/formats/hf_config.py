@@ -1,7 +1,7 @@
-"""`config.json` in Hugging Face's words, read as our shape of a model and written from it.
+"""Hugging Face's `config.json`: read into our shape of a model, and written from it.
 
-Read from strangers: each value must be of the type and within the bounds that it must have, and
-settings that none of our models has are refused, because without them the answers would be others.
+The input is untrusted: each value is checked for type and range. Settings that none of our models
+has are refused, because ignoring them would change the model's answers.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from groundup.lm.families import FAMILIES, Family
 def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     """Read the contents of a Hugging Face `config.json`.
 
-    Raises `UserError` for a family that is not supported, a size that is missing or of another
-    type, and for settings that would make it another model.
+    Raises `UserError` for an unsupported family, a missing size or one of the wrong type, and for
+    settings that would make it a different model.
     """
     kind = config.get("model_type")
     if kind == OWN and config.get(NEAREST) != OWN:
-        # Heads of an odd size, which RoPE cannot turn, may have no RoPE here.
+        # Heads of an odd size are impossible with RoPE, but this model may have none.
         base = config_from_hf({**config, "model_type": config.get(NEAREST), "head_dim": 64})
         return replace(own_from_hf(config, base), rope=rope_from_hf(config))
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
@@ -47,7 +47,7 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
         )
     if family.recurrent:
         return recurrent_from_hf(config, kind)
-    _refuse_other_models(config)
+    _refuse_unsupported_settings(config)
     theirs = {ours: config.get(word) for ours, word in family.words.items()}
     given = {**config, **{name: v for name, v in theirs.items() if v is not None}}
     values = {**family.defaults, **{k: v for k, v in given.items() if v is not None}}
@@ -61,7 +61,7 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
         )
     if not family.gated:
         read.values.setdefault("intermediate_size", 4 * width)
-    if given.get("num_key_value_heads", 0) is None:  # written null: one for each query head
+    if given.get("num_key_value_heads", 0) is None:  # null means one for each query head
         read.values["num_key_value_heads"] = heads
     read.values.setdefault("num_key_value_heads", heads)
     read.values.setdefault("head_dim", max(1, width // heads))
@@ -93,8 +93,8 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _refuse_other_models(config: Mapping[str, Any]) -> None:
-    """Settings that none of ours has, and without which the answers would be others."""
+def _refuse_unsupported_settings(config: Mapping[str, Any]) -> None:
+    """Refuse settings that none of our models has and that would change the answers."""
     plain: dict[str, Any] = {
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
@@ -112,7 +112,7 @@ def _refuse_other_models(config: Mapping[str, Any]) -> None:
     for kind in kinds if isinstance(kinds, list) else []:
         if kind not in ("full_attention", "sliding_attention"):
             raise UserError(
-                f"layer_types has {shorten(kind)}; this version knows full_attention and "
+                f"layer_types has {shorten(kind)}; this version supports full_attention and "
                 "sliding_attention"
             )
 
@@ -120,11 +120,11 @@ def _refuse_other_models(config: Mapping[str, Any]) -> None:
 def _windows(
     family: Family, config: Mapping[str, Any], read: ConfigReader
 ) -> tuple[int | None, tuple[int, ...] | None]:
-    """The window and the layers that have it, as the family's config says."""
+    """The window and the layers with it, according to the family's config."""
     if family.windows == "none":
         return None, None
     if family.windows == "all layers":
-        # Written null means none, and left out the default, so this looks at the file itself.
+        # null means no window, a missing key the default, so this checks the file itself.
         if "sliding_window" in config and config["sliding_window"] is None:
             return None, None
         kinds = config.get("layer_types") or []
@@ -173,7 +173,7 @@ _SCALING_FIELDS: dict[RopeType, tuple[str, ...]] = {
 }
 
 
-# The context before, which all but linear need as well, is else max_position_embeddings.
+# The original context, which all except linear need as well, defaults to max_position_embeddings.
 _NEEDED: dict[RopeType, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -183,8 +183,8 @@ _NEEDED: dict[RopeType, tuple[str, ...]] = {
 
 
 def rope_from_hf(config: Mapping[str, Any]) -> Rope:
-    """Read either spelling: `rope_parameters` (transformers 5) or `rope_theta` and
-    `rope_scaling` (before), which replaces the former where a folder has both, as there."""
+    """Read either spelling: `rope_parameters` (transformers 5), or the older `rope_theta` and
+    `rope_scaling`, which takes precedence if a folder has both, as in transformers."""
     name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
     settings = config.get(name) or {}
     if not isinstance(settings, Mapping):
@@ -194,9 +194,9 @@ def rope_from_hf(config: Mapping[str, Any]) -> Rope:
     if nested is not None:
         raise UserError(
             f"{name} has settings for each kind of layer, such as {shorten(nested)}, which is not "
-            "supported; use a model that turns all layers alike"
+            "supported; use a model with the same RoPE in all layers"
         )
-    # Where it stands outside as well, transformers takes that one.
+    # If it is also set outside, transformers uses that value.
     outside = config.get("original_max_position_embeddings")
     if outside is not None:
         settings["original_max_position_embeddings"] = outside
@@ -211,18 +211,18 @@ def rope_from_hf(config: Mapping[str, Any]) -> Rope:
     if partial != 1:
         raise UserError(
             f"partial_rotary_factor={shorten(partial)} is not supported; "
-            "only whole heads are turned"
+            "only whole heads are rotated"
         )
     for needed in _NEEDED[kind]:
         # YaRN's factor may be null: it follows from the two contexts.
         if needed not in settings or (kind != "yarn" and settings[needed] is None):
             raise UserError(
-                f"{name} says rope_type={kind} and no {needed}, without which nothing is "
+                f"{name} says rope_type={kind} but no {needed}, without which nothing is "
                 "stretched; download config.json again"
             )
     read = ConfigReader(settings, "rope")
     theta = settings.get("rope_theta", config.get("rope_theta"))
-    # At theta 1 all pairs would turn alike; above 1e12, or a factor of 1e6, none turns at all.
+    # At theta 1 all pairs would turn equally fast; above 1e12, or with a factor of 1e6, none turns.
     found: dict[str, Any] = {
         "theta": Rope.theta
         if theta is None
@@ -248,7 +248,7 @@ def rope_from_hf(config: Mapping[str, Any]) -> Rope:
 
 
 def _yarn(found: dict[str, Any], settings: dict[str, Any], context: Any) -> dict[str, Any]:
-    """YaRN's settings with what follows from others filled in, as transformers does."""
+    """YaRN's settings with dependent values filled in, as in transformers."""
     if "factor" not in found and isinstance(context, int):
         original = found.get("original_max_position_embeddings", context)
         found["factor"] = max(1.0, context / original)
@@ -289,7 +289,7 @@ def config_to_hf(shape: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
         "attention_bias": shape.attention_bias,
         "attention_dropout": 0.0,
         "bos_token_id": shape.bos_token_id,
-        # The first is where a turn ends; generation_config.json carries all of them.
+        # The first id ends a turn; generation_config.json has all of them.
         "eos_token_id": shape.eos_token_ids[0] if shape.eos_token_ids else None,
         "pad_token_id": shape.pad_token_id,
         "dtype": dtype,
@@ -322,32 +322,34 @@ def config_to_hf(shape: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     if family.experts:
         config |= experts_to_hf(shape.experts)
     for name in ("attention_bias", "mlp_bias"):
-        if name in family.defaults:  # always so in this family, which has no word for it
+        if name in family.defaults:  # fixed in this family, whose config has no such key
             config.pop(name, None)
-    if not family.rotary:  # an older page: one head of keys for each of queries
+    if not family.rotary:  # an older format: one key head per query head
         del config["num_key_value_heads"], config["head_dim"], config["attention_dropout"]
     config = {family.words.get(name, name): value for name, value in config.items()}
     if isinstance(shape.source.get("eos_token_id"), list):
         config["eos_token_id"] = list(shape.eos_token_ids)
-    config |= {name: value for name, value in shape.source.items() if _goes_back(name, config)}
+    config |= {
+        name: value for name, value in shape.source.items() if _is_written_back(name, config)
+    }
     return config if not_in_hugging_face(shape) is None else config | own_to_hf(shape)
 
 
-# What is read into a field, and written in other words or left out; and what tells of weights and
-# files that were elsewhere.
+# Keys that are read into a field and written differently or not at all, and keys about weights and
+# files of the source.
 _REPLACED = {
     *("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor"),
     *("original_max_position_embeddings", "layer_types", "max_window_layers"),
     *("sliding_window", "use_sliding_window", "num_local_experts"),
     *("torch_dtype", "quantization_config", "auto_map"),
 }
-# What is written and no field: in a file of somebody's it may be another.
-_NO_FIELDS = ("attention_dropout", "use_cache")
+# Keys that are written but have no field: a foreign file may have other values.
+_WITHOUT_FIELD = ("attention_dropout", "use_cache")
 
 
-def _goes_back(name: str, ours: Mapping[str, Any]) -> bool:
-    """Whether a word of the source's config goes back as it came, beside what we say ourselves."""
-    return name in _NO_FIELDS or (name not in ours and name not in _REPLACED)
+def _is_written_back(name: str, ours: Mapping[str, Any]) -> bool:
+    """Whether a key of the source's config is written back as it was, next to our own keys."""
+    return name in _WITHOUT_FIELD or (name not in ours and name not in _REPLACED)
 
 
 def _some_windows(shape: ModelConfig) -> dict[str, Any]:
@@ -356,7 +358,7 @@ def _some_windows(shape: ModelConfig) -> dict[str, Any]:
     return {
         "use_sliding_window": True,
         "sliding_window": shape.sliding_window,
-        # Before `layer_types` only the layers from a certain one on could have a window.
+        # Before `layer_types` only the layers from a certain index on could have a window.
         "max_window_layers": full[-1] + 1 if full else 0,
         "layer_types": [
             "full_attention" if window is None else "sliding_attention" for window in windows

@@ -1,12 +1,11 @@
-"""A model from wherever it lies: `groundup.load`.
+"""Open a model from any source: `groundup.load`.
 
     runs/sft                a model folder (`folder`)
-    runs/lora               an adapter's folder (`adapter`), which means its base with the adapter
+    runs/lora               an adapter's folder (`adapter`): its base with the adapter
     SmolLM2-Q4_1.gguf       one GGUF file (`gguf`)
-    pack:smollm2, hub:…     a name of something that is downloaded first (`locate`)
+    pack:smollm2, hub:…     a name of a model that is downloaded first (`locate`)
 
-A source is found once, by `open_model`; what it gives is asked for its config, its tokenizer and
-the model itself.
+`open_model` resolves a source once; its result gives the config, the tokenizer and the model.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from groundup.text.tokenizer import Tokenizer
 
 
 def open_model(source: Path | str) -> StoredModel:
-    """The model folder, adapter's folder or GGUF file that is meant, not read yet.
+    """The model folder, adapter folder or GGUF file of a source, not read yet.
 
     Raises `UserError` for a name that is unknown or cannot be downloaded.
     """
     path = locate(source)
     if is_gguf(path):
-        from groundup.formats.gguf.model import read_gguf  # seldom needed
+        from groundup.formats.gguf.model import read_gguf  # rarely needed
 
         return read_gguf(path)
     if is_adapter(path):
@@ -49,22 +48,22 @@ def load(
 ) -> tuple[CausalLM, Tokenizer]:
     """The model and the tokenizer of a folder, a GGUF file, `pack:NAME` or `hub:OWNER/NAME`.
 
-    A folder may be a model's, a run's or any Hugging Face folder of a family that is known.
-    With `keep_quantized` the weights of a GGUF file stay in its blocks of 4 or 8 bits (`q8_0`,
+    A folder may be a model's, a run's or any Hugging Face folder of a supported family.
+    With `keep_quantized` the weights of a GGUF file keep their blocks of 4 or 8 bits (`q8_0`,
     `q4_0`, `q4_1`): such a model takes the memory of its file and generates several times as fast,
-    and cannot be trained or saved. It computes in bfloat16 where the processor does. On another
-    `device` than the CPU (cuda, mps) they become numbers of the type that it is fast in. Whatever
-    a model is stored in, it computes in `dtype` where that is given.
+    but cannot be trained or saved. It computes in bfloat16 if the processor supports it. On a
+    `device` other than the CPU (cuda, mps) the blocks are dequantized to a dtype that the device is
+    fast in. `dtype`, if given, sets the dtype of the computation, whatever the stored one is.
     The model is in evaluation mode: call `model.train()` for dropout, as `fit` does.
-    Raises `UserError` for what is missing, damaged or not supported, and for a device that is not
-    here.
+    Raises `UserError` for anything missing, damaged or not supported, and for an unavailable
+    device.
     """
     _require_device(device)
     found = open_model(source)
     read = found.model_in_blocks if keep_quantized else found.model
     model = read(dtype, device)
     if torch.device(device).type != "cpu":
-        model.set_attention("fused")  # the other path is faster on CPUs alone
+        model.set_attention("fused")  # the other path is faster only on CPUs
     return model.eval(), found.tokenizer
 
 
@@ -74,7 +73,7 @@ def _require_device(device: torch.device | str) -> None:
     # Builds of PyTorch without CUDA assert that they have it.
     except (RuntimeError, AssertionError, TypeError):
         raise UserError(
-            f"device={shorten(str(device))} is not on this machine; try 'cpu'"
+            f"device={shorten(str(device))} is not available on this machine; try 'cpu'"
         ) from None
 
 
@@ -92,20 +91,20 @@ def load_model(
 
 
 def require_finite(model: CausalLM, source: Path | str) -> None:
-    """Raises `UserError` for weights that are no numbers: else what comes first would be blamed,
-    the compiler, the learning rate or the data."""
+    """Raises `UserError` for weights that are not finite. Otherwise a later error would seem to
+    come from the compiler, the learning rate or the data."""
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and not bool(weight.detach().isfinite().all()):
             raise UserError(
                 f"weights of {name} in {source} are infinite or not numbers: the model is damaged, "
-                "or its training diverged; download it again, or start from another"
+                "or its training diverged; download it again, or start from another model"
             )
 
 
 def require_weights(source: Path | str) -> None:
-    """Raise `UserError` for a model whose shape or weights are not there; no weight is read.
+    """Raise `UserError` for a model whose config or weights are missing; no weight is read.
 
-    Whoever loads a model only after other work asks this first.
+    For callers that load the model only after other work.
     """
     found = open_model(source)
     _ = found.config
@@ -113,7 +112,7 @@ def require_weights(source: Path | str) -> None:
 
 
 def load_tokenizer(source: Path | str) -> Tokenizer:
-    """The tokenizer of a model, wherever it is."""
+    """The tokenizer of a model from any source."""
     return open_model(source).tokenizer
 
 
@@ -123,6 +122,6 @@ def load_config(source: Path | str) -> ModelConfig:
 
 
 def tokenizer_with(adapter: Path | str, base: Path | str) -> Tokenizer:
-    """The tokenizer to use when that adapter is put on that base: its own, or else the base's."""
+    """The tokenizer for an adapter on a base: the adapter's own, or else the base's."""
     own = (path := locate(adapter)) / TOKENIZER
     return load_tokenizer(path if own.is_file() else base)

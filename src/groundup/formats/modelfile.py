@@ -1,9 +1,8 @@
-"""Ollama's Modelfile: which GGUF file, how a conversation becomes a prompt, and how to draw.
+"""Ollama's Modelfile: the GGUF file, the conversation template, and sampling settings.
 
-Ollama does not run Jinja. It has templates of its own, in Go's language, and looks for one that it
-knows the model's Jinja as. A template of ours it may not know, so a Modelfile says it.
-(https://github.com/ollama/ollama/blob/main/docs/modelfile.md)
-"""
+Ollama does not run Jinja. It has its own templates in Go's language, and picks the one that it
+knows to match the model's Jinja. It may not recognize our templates, so the Modelfile contains one.
+(https://github.com/ollama/ollama/blob/main/docs/modelfile.md)"""
 
 from __future__ import annotations
 
@@ -16,13 +15,13 @@ from groundup.errors import UserError
 from groundup.text.chat import render_chat
 from groundup.text.tokenizer import Tokenizer
 
-# ChatML as Go's text/template: every message, then where the assistant begins.
+# ChatML as Go's text/template: every message, then the start of the assistant's turn.
 _CHATML_GO = """\
 {{- range .Messages }}<|im_start|>{{ .Role }}
 {{ .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
 """
-# The line by which a file of ours is recognized and may be replaced, unless it was edited since.
+# This line identifies our files, which may be replaced unless they were edited.
 _MARK = "# written by groundup export"
 _MOST_CONTEXT = 8_192
 _QUESTION: dict[str, str] = {"role": "user", "content": "Q"}
@@ -40,10 +39,10 @@ _PROBES: tuple[list[dict[str, str]], ...] = (
 def modelfile(
     file: str, tokenizer: Tokenizer, *, context: int, sampling: Mapping[str, Any] | None = None
 ) -> str:
-    """The Modelfile beside the GGUF file named `file`.
+    """The Modelfile for the GGUF file named `file`.
 
-    `context` is how many tokens the model sees; `sampling` may say temperature, top_p, top_k,
-    min_p and repetition_penalty, as a folder's generation_config.json does.
+    `context` is the number of tokens the model sees; `sampling` may hold temperature, top_p, top_k,
+    min_p and repetition_penalty, as in a folder's generation_config.json.
     """
     lines = [f"FROM ./{file}"]
     system = chatml_system(tokenizer)
@@ -54,9 +53,9 @@ def modelfile(
         if system:
             lines.append(f'SYSTEM """{system}"""')
     stops = sorted(tokenizer.decode([id]) for id in tokenizer.stop_ids)
-    # A stranger's token may hold quotes and line breaks, which would be lines of the file.
+    # A foreign token may contain quotes and line breaks, which would inject lines into the file.
     lines += [f'PARAMETER stop "{s}"' for s in stops if s and s.isprintable() and '"' not in s]
-    # Ollama reserves memory for all of it, so a model that could see a book gets a chapter.
+    # Ollama reserves memory for the whole context, so a model with a very large one gets less.
     lines.append(f"PARAMETER num_ctx {min(context, _MOST_CONTEXT)}")
     names = {"repetition_penalty": "repeat_penalty"}
     for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
@@ -68,23 +67,23 @@ def modelfile(
 
 
 def written(text: str) -> tuple[str, bool] | None:
-    """The GGUF file that a Modelfile of ours was written for, and whether it was edited since.
+    """The GGUF file named in one of our Modelfiles, and whether the Modelfile was edited since.
 
-    None for a Modelfile of others.
+    None for any other Modelfile.
     """
     said, mark, digest = text.partition(_MARK)
     named = re.match(r"FROM \./(.+)\n", said)
     if not mark or named is None:
         return None
-    digest = digest.strip(", \n")  # earlier ones had none
+    digest = digest.strip(", \n")  # earlier versions wrote none
     return named[1], bool(digest) and digest != _digest(said)
 
 
 def chatml_system(tokenizer: Tokenizer) -> str | None:
     """The system message that a ChatML template adds by itself, "" for none; else None.
 
-    Found by trying: what the template makes of conversations is compared with ChatML, so that
-    Qwen's and SmolLM2's templates are known as well as ours.
+    Compares the template's output with ChatML's, so that Qwen's and SmolLM2's templates are
+    recognized as well as ours.
     """
     try:
         for messages in _PROBES:
@@ -100,7 +99,7 @@ def chatml_system(tokenizer: Tokenizer) -> str | None:
     if before == rendered or not before.startswith(system) or not before.endswith("<|im_end|>\n"):
         return None
     said = before.removeprefix(system).removesuffix("<|im_end|>\n")
-    # Three quotes would end the Modelfile's own.
+    # Three quotes would end the Modelfile's string.
     return None if "<|im_" in said or '"""' in said or "\r" in said else said
 
 

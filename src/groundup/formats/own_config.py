@@ -1,11 +1,11 @@
-"""Shapes that no family of Hugging Face's has: what they are, and how our folders keep them.
+"""Shapes that no Hugging Face family has, and how our folders store them.
 
-    model_type        "groundup", or of a recurrent network "lstm" or "gru"
-    base_model_type   the family that it is nearest to; its tensors have our own names
-    …                 every field by which it may differ from that
+    model_type        "groundup", or "lstm" or "gru" for a recurrent network
+    base_model_type   the nearest family; the tensors have our own names
+    …                 every field that may differ from that family
 
-Whoever does not know such a `model_type` refuses it, as transformers does, and cannot take an ALiBi
-model for a Qwen3, which would answer with nonsense.
+Programs that do not know such a `model_type`, like transformers, refuse it, and cannot mistake an
+ALiBi model for a Qwen3, which would answer with nonsense.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from groundup.lm.config import MOST, POSITION_EMBEDDINGS, ExpertsConfig, ModelCo
 from groundup.lm.families import ModelType
 
 OWN, NEAREST = "groundup", "base_model_type"
-# The families that may have biases in attention, and in the feed-forward part, as they like.
+# The families with optional biases in attention, and in the feed-forward part.
 _BIASES = {"attention_bias": ("qwen3", "qwen3_moe", "llama"), "mlp_bias": ("llama",)}
 
 
 def not_in_hugging_face(shape: ModelConfig) -> str | None:
-    """What of this shape no family of Hugging Face's has, as a sentence; None if one has it all."""
+    """Describe the features of this shape that no Hugging Face family has; None without any."""
     family = shape.family
     if family.recurrent:
         return f"Hugging Face has no recurrent language model such as {shape.model_type}"
@@ -39,10 +39,10 @@ def not_in_hugging_face(shape: ModelConfig) -> str | None:
         (shape.experts is not None and not family.experts, "experts"),
         (shape.sliding_window is not None and family.windows == "none", "window"),
         (shape.windowed_layers is not None and family.windows != "some layers",
-         "window in some layers alone"),
+         "window in only some layers"),
         (grouped and not family.rotary, "grouped queries"),
         (not family.rotary and shape.head_dim * shape.num_attention_heads != shape.hidden_size,
-         "heads that are not as wide as the model together"),
+         "heads whose total width is not the model's"),
         *_other_biases(shape),
     ]  # fmt: skip
     lacks = [what for differs, what in own if differs]
@@ -52,7 +52,7 @@ def not_in_hugging_face(shape: ModelConfig) -> str | None:
 
 
 def _other_biases(shape: ModelConfig) -> list[tuple[bool, str]]:
-    """Which biases the shape has and its family lacks, or the other way round."""
+    """The biases in which the shape differs from its family."""
     found = []
     for name, part in (("attention_bias", "attention"), ("mlp_bias", "feed-forward part")):
         has, always = getattr(shape, name), shape.family.defaults.get(name, False)
@@ -65,9 +65,9 @@ def _other_biases(shape: ModelConfig) -> list[tuple[bool, str]]:
 
 
 def own_from_hf(config: Mapping[str, Any], base: ModelConfig) -> ModelConfig:
-    """The shape that differs from `base`, of the nearest family, as our fields say."""
+    """The shape that differs from `base`, the nearest family, as our fields say."""
     if base.family.recurrent:
-        raise UserError(f"config.json says {NEAREST}={base.model_type}, which is no {OWN} model's")
+        raise UserError(f"config.json says {NEAREST}={base.model_type}, which no {OWN} model has")
     read = ConfigReader(dict(config), OWN)
     position = config.get("position_embedding_type")
     if position not in POSITION_EMBEDDINGS:
@@ -122,9 +122,9 @@ def experts_from_hf(config: Mapping[str, Any], read: ConfigReader) -> ExpertsCon
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         raise UserError(
             "config.json has layers without experts (mlp_only_layers, decoder_sparse_step), which "
-            "is not supported; take a model that has them in every layer"
+            "is not supported; use a model with experts in every layer"
         )
-    # transformers 5 writes the number under a second name.
+    # transformers 5 also writes the number under another name.
     if "num_experts" not in config and "num_local_experts" in config:
         read.values["num_experts"] = config["num_local_experts"]
     return ExpertsConfig(

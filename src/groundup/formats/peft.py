@@ -1,12 +1,12 @@
-"""Adapters on disk, in PEFT's format: what either of us writes, the other reads.
+"""Adapters on disk, in PEFT's format: groundup and PEFT read each other's files.
 
-    adapter_config.json          what it is (see `peft_config`); written last, it seals the folder
-    adapter_model.safetensors    A and B of each layer, and what the adapter replaces as a whole
+    adapter_config.json          the settings (see `peft_config`); written last
+    adapter_model.safetensors    A and B of each layer, and parameters that the adapter replaces
 
-An adapter means nothing without its base. Where that lies, the hash of its weights and how it was
-quantized stand in the metadata of the safetensors file, where PEFT does not mind them; an adapter
-of ours is refused on any other base. PEFT writes no hash, and its adapters are checked by names and
-shapes: every tensor is used, none is missing, and all numbers are finite.
+An adapter is useless without its base. The metadata of the safetensors file, which PEFT ignores,
+records where the base is, the hash of its weights and how it was quantized; our adapters are
+refused on any other base. PEFT writes no hash, so its adapters are checked by names and shapes:
+every tensor is used, none is missing, and all numbers are finite.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ from groundup.formats.weights import FLOATS, join_parts, open_weights, shape_in_
 from groundup.runs.files import write_bytes, write_json
 
 WEIGHTS = "adapter_model.safetensors"
-# What PEFT wraps around a model's own names.
+# The prefix that PEFT puts before a model's own names.
 _PREFIX = "base_model.model."
-# What PEFT saves beside an adapter where the vocabulary was resized, or where it is asked to
-# (`save_embedding_layers`), with no word of it in the config.
+# Saved by PEFT with an adapter if the vocabulary was resized or on request
+# (`save_embedding_layers`), without an entry in the config.
 _VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
-# What is replaced as a whole PEFT saves under its own name, which it reads; where the vocabulary or
-# all biases are saved as well, it saves them and the base's once more, and minds neither.
-_AGAIN = tuple(
+# PEFT saves replaced modules under their own names, and reads these. If the vocabulary or all
+# biases are saved, too, it writes duplicates under these names, and ignores them when reading.
+_DUPLICATES = tuple(
     re.compile(rf"\.{name}\.")
     for name in ("original_module", "modules_to_save", r"modules_to_save\.[^.]+")
 )
-# The words of the file's metadata, as all releases have written them.
-_QUANTIZATION, _DOUBLE = "quantisation", "double_quantisation"
+# The keys of the file's metadata, spelled as in all releases.
+_QUANTIZATION, _DOUBLE_QUANT = "quantisation", "double_quantisation"
 T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The base of an adapter: where it lies, the hash of its weights, how it was quantized.
+    """The base of an adapter: its location, the hash of its weights, its quantization.
 
-    `base` is a name (`pack:…`, `hub:…`) or a path from the adapter's folder. All are None in
-    folders of PEFT.
+    `base` is a name (`pack:…`, `hub:…`) or a path relative to the adapter's folder. All are None
+    in PEFT's folders.
     """
 
     base: str | None = None
@@ -84,11 +84,11 @@ def load_adapter(
     name: str = "default",
     base_sha256: str | None = None,
 ) -> None:
-    """Put the adapter of a folder on `model`, active and alone in being trained.
+    """Add a folder's adapter to `model`; it becomes active and alone trainable.
 
-    `base_sha256` is the hash of the model's weights, if it is known.
-    Raises `UserError` for an adapter of another base and for whatever does not fit the model; the
-    model is then as it was.
+    `base_sha256` is the hash of the model's weights, if known.
+    Raises `UserError` for an adapter of another base and for anything that does not fit the model,
+    which is then unchanged.
     """
     folder = Path(folder)
     config, origin = read_adapter_config(folder), read_origin(folder)
@@ -97,16 +97,16 @@ def load_adapter(
             f"the adapter in {folder} was trained on another model than this one (the SHA-256 of "
             f"its weights was {str(origin.base_sha256)[:12]}…, here it is "
             f"{str(base_sha256)[:12]}…); give the model that it was trained on: "
-            f"{_from_here(origin.base, folder)}"
+            f"{_as_typed(origin.base, folder)}"
         )
     names = names_in_file(model, ours=_has_our_names(folder))
     if config.fan_in_fan_out and not names.transposed:
         raise UserError(
             f"{folder / ADAPTER_CONFIG} says fan_in_fan_out=True, which is not supported for this "
-            "model, whose files keep no matrix as (in, out); give the model that it was trained on"
+            "model, whose files store no (in, out) matrices; give the model that it was trained on"
         )
     loras = _loras(folder, config, names)
-    whole = _whole(config, model, names, loras, _vocabulary(folder, names))
+    whole = _replaced_parameters(config, model, names, loras, _vocabulary(folder, names))
     tensors = _read(folder, _shapes(model, names, loras, whole), names)
     adapted: dict[str, Adapted] = {}
     for layer, lora in loras.items():
@@ -139,13 +139,13 @@ def read_origin(folder: Path) -> Origin:
             raise UserError(
                 f"{folder / WEIGHTS}: its quantization is not JSON; save the adapter again"
             )
-        quantization = {"double_quant" if n == _DOUBLE else n: v for n, v in stored.items()}
+        quantization = {"double_quant" if n == _DOUBLE_QUANT else n: v for n, v in stored.items()}
     return Origin(said.get("base"), said.get("base_sha256"), quantization)
 
 
 def _has_our_names(folder: Path) -> bool:
-    """Whether a file calls a model's parts as we do, whatever its base's files call them: so have
-    earlier releases written adapters of GPT-2."""
+    """Whether a file uses our names for a model's parts, whatever its base's files use: earlier
+    releases wrote GPT-2 adapters this way."""
     with _opened(folder) as file:
         return any(key.startswith(f"{_PREFIX}model.") for key in file.keys())  # noqa: SIM118
 
@@ -174,14 +174,14 @@ def _loras(folder: Path, config: AdapterConfig, names: Names) -> dict[str, LoRA]
     if not found:
         kinds = dict.fromkeys(path.rpartition(".")[2] for path in names.layers)
         raise UserError(
-            f"the adapter in {folder} changes {str(config.targets.names)[:80]}, and no linear "
-            f"layer of this model is called so; it has {', '.join(kinds) or 'none'}"
+            f"the adapter in {folder} changes {str(config.targets.names)[:80]}, but the model has "
+            f"no linear layer of that name; it has {', '.join(kinds) or 'none'}"
         )
     return found
 
 
 def _vocabulary(folder: Path, names: Names) -> set[str]:
-    """The names of embeddings and head that the file holds, whether or not the config says so."""
+    """The names of embeddings and head in the file, whether or not the config lists them."""
     with _opened(folder) as file:
         return {key for key in _embeddings(names) if f"{_PREFIX}{key}" in file.keys()}  # noqa: SIM118
 
@@ -190,14 +190,14 @@ def _embeddings(names: Names) -> list[str]:
     return [key for key, [(path, _), *_] in names.parameters.items() if path in _VOCABULARY]
 
 
-def _whole(
+def _replaced_parameters(
     config: AdapterConfig,
     model: nn.Module,
     names: Names,
     loras: Iterable[str],
     vocabulary: Set[str],
 ) -> list[str]:
-    """The parameters that the adapter replaces; those of the `vocabulary` among them."""
+    """The parameters that the adapter replaces, including those of the `vocabulary`."""
 
     def wanted(key: str) -> bool:
         owner, _, leaf = key.rpartition(".")
@@ -217,7 +217,7 @@ def _whole(
 
 
 def _keys(layer: str, lora: LoRA) -> list[str]:
-    """The file's names of one layer's tensors, without the prefix."""
+    """The file's names for one layer's tensors, without the prefix."""
     parts = ["lora_A.weight", "lora_B.weight"] + ["lora_magnitude_vector"] * lora.use_dora
     return [f"{layer}.{part}" for part in parts]
 
@@ -240,35 +240,35 @@ def _shapes(
 
 
 def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]], names: Names) -> dict[str, Tensor]:
-    """All tensors of the file, which must be these and no others, by path."""
+    """All tensors of the file by path; it must contain exactly these."""
     found: dict[str, Tensor] = {}
     with _opened(folder) as file:
         for key in file.keys():  # noqa: SIM118 (not a dictionary)
             path = key.removeprefix(_PREFIX).replace(".base_layer.", ".")
-            if path not in shapes and any(name.sub(".", path) in shapes for name in _AGAIN):
+            if path not in shapes and any(name.sub(".", path) in shapes for name in _DUPLICATES):
                 continue
             shape = tuple(file.get_slice(key).get_shape())
             kind = file.get_slice(key).get_dtype()
             if path not in shapes or path in found:
                 raise UserError(
-                    f"{folder / WEIGHTS}: tensor {key[:200]} is no part of the adapter that "
+                    f"{folder / WEIGHTS}: tensor {key[:200]} is not part of the adapter that "
                     f"{ADAPTER_CONFIG} describes, on this model; check that both belong together"
                 )
             if shape != shapes[path]:
                 if path in _embeddings(names) and shape[1:] == shapes[path][1:]:
                     raise UserError(
-                        f"{folder / WEIGHTS}: tensor {key} has {shape[0]:,} rows, and on this model"
-                        f" it must have {shapes[path][0]:,}: the base was given another vocabulary "
-                        "before training; merge the adapter into it with PEFT (merge_and_unload), "
-                        "and load the model that this gives, or give that base"
+                        f"{folder / WEIGHTS}: tensor {key} has {shape[0]:,} rows, but on this model"
+                        f" it must have {shapes[path][0]:,}: the base's vocabulary was resized "
+                        "before training; merge the adapter into it with PEFT (merge_and_unload) "
+                        "and load the result, or give that base"
                     )
                 raise UserError(
-                    f"{folder / WEIGHTS}: tensor {key} has shape {list(shape)}, and on this model "
+                    f"{folder / WEIGHTS}: tensor {key} has shape {list(shape)}, but on this model "
                     f"it must have {list(shapes[path])}; give the model that it was trained on"
                 )
             if kind not in FLOATS:
                 raise UserError(
-                    f"{folder / WEIGHTS}: tensor {key} is of type {kind}, and adapters are read as "
+                    f"{folder / WEIGHTS}: tensor {key} is of type {kind}, but adapters are read as "
                     f"{', '.join(FLOATS)}; save it in one of these"
                 )
             found[path] = file.get_tensor(key)
@@ -281,7 +281,7 @@ def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]], names: Names) -> 
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(
-            f"{folder / WEIGHTS} lacks {missing[0]}{more}, which {ADAPTER_CONFIG} asks for on this "
+            f"{folder / WEIGHTS} lacks {missing[0]}{more}, which {ADAPTER_CONFIG} requires on this "
             "model; save the adapter again"
         )
     return found
@@ -321,7 +321,7 @@ def save_adapter(
     """Write one adapter of the model, in float32, as PEFT would.
 
     `base` is the path of its base, or a name (`pack:…`, `hub:…`). The same adapter always gives the
-    same bytes. A process that is killed leaves a whole adapter, or a folder without
+    same bytes. A killed process leaves a complete adapter, or a folder without
     adapter_config.json. Raises `UserError` for an adapter that the model does not have.
     """
     check_known(model, name)
@@ -361,18 +361,18 @@ def save_adapter(
     place, known_as = _where(folder, base)
     origin = {"base": place, "base_sha256": base_sha256}
     if quantization:
-        words = {_DOUBLE if n == "double_quant" else n: v for n, v in quantization.items()}
+        words = {_DOUBLE_QUANT if n == "double_quant" else n: v for n, v in quantization.items()}
         origin[_QUANTIZATION] = json.dumps(words)
     metadata = {"format": "pt"} | {key: value for key, value in origin.items() if value}
     described = config.to_json() | {"base_model_name_or_path": known_as}
-    # The config, which marks a finished folder, is removed first and written last.
+    # The config, which marks a complete folder, is removed first and written last.
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
     write_bytes(folder / WEIGHTS, _encoded(stored, metadata))
     write_json(folder / ADAPTER_CONFIG, described)
 
 
 def _described(names: Names, loras: Mapping[str, LoRA], replaced: Set[str]) -> AdapterConfig:
-    """The config of an adapter of the model."""
+    """The config of one of the model's adapters."""
     one = next(iter(loras.values()))
     rank, rank_pattern = _pattern({path: lora.rank for path, lora in loras.items()})
     alpha, alpha_pattern = _pattern({path: lora.alpha for path, lora in loras.items()})
@@ -396,14 +396,14 @@ def _described(names: Names, loras: Mapping[str, LoRA], replaced: Set[str]) -> A
 
 
 def _names(names: Names, paths: Iterable[str]) -> tuple[str, ...]:
-    """The last parts of the layers' paths, if these match no other layers; else the paths."""
+    """The last parts of the layers' paths if no other layers match them; else the paths."""
     ends = tuple(sorted({path.rpartition(".")[2] for path in paths}))
     meant = set(filter(Targets(ends).match, names.modules))
     return ends if meant == set(paths) else tuple(paths)
 
 
 def _pattern(values: Mapping[str, T]) -> tuple[T, dict[str, T]]:
-    """The commonest value, and the other values by the last part of the path or by the path."""
+    """The most common value, and the other values by the last part of the path or by the path."""
     most = Counter(values.values()).most_common(1)[0][0]
     by_end: dict[str, set[T]] = {}
     for path, value in values.items():
@@ -417,7 +417,7 @@ def _pattern(values: Mapping[str, T]) -> tuple[T, dict[str, T]]:
 
 
 def _where(folder: Path, base: Path | str | None) -> tuple[str | None, str | None]:
-    """The base as a path from the folder, and as PEFT's `base_model_name_or_path`."""
+    """The base as a path relative to the folder, and as PEFT's `base_model_name_or_path`."""
     if base is None:
         return None, None
     if is_named(base):
@@ -426,15 +426,15 @@ def _where(folder: Path, base: Path | str | None) -> tuple[str | None, str | Non
     return os.path.relpath(path, folder.resolve()), str(path)
 
 
-def _from_here(base: str | None, folder: Path) -> str:
-    """What `_where` made of the base's name, as one would type it."""
+def _as_typed(base: str | None, folder: Path) -> str:
+    """The inverse of `_where`: the base as a user would type it."""
     if base is None or is_named(base):
         return str(base)
     return os.path.relpath((folder / base).resolve())
 
 
 def _encoded(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file. The library writes metadata in random order, and here it is sorted."""
+    """A safetensors file. The library writes metadata in random order; here it is sorted."""
     data = save(dict(tensors), dict(metadata))
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])

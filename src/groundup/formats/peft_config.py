@@ -1,8 +1,8 @@
-"""adapter_config.json: what an adapter is, in PEFT's words.
+"""adapter_config.json: an adapter's settings, in PEFT's words.
 
-Read from strangers and written for them. PEFT knows many kinds of adapters and many ways to make
-one; what would change the model's answers in a way that is not ours is refused by its name, never
-passed over.
+The input is untrusted, and the output is read by PEFT. PEFT has many kinds and options of adapters.
+Any setting that would change the model's answers in an unsupported way is refused by name, never
+ignored.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from groundup.errors import UserError, shorten
 from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.runs.files import read_json_object
 
-# Words without effect on the answers, or about how training began.
+# Keys without effect on the answers, or about how training began.
 _WITHOUT_EFFECT = frozenset(
     {
         *("auto_mapping", "inference_mode", "peft_version", "revision", "task_type"),
         *("eva_config", "megatron_core", "qalora_group_size", "runtime_config"),
     }
 )
-_REMEDY = "merge it into its base with PEFT (merge_and_unload), and load the model that this gives"
-# Initializations that subtract something from the base, which then is another model.
+_REMEDY = "merge it into its base with PEFT (merge_and_unload), and load the merged model"
+# Initializations that subtract something from the base and thereby change it.
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
 _MOST_RANK = 2**16
 
@@ -37,9 +37,9 @@ Test = Callable[[Any], bool]
 class AdapterConfig:
     """A LoRA adapter as PEFT describes it.
 
-    `targets.whole` is its `modules_to_save`. Ranks and alphas may differ by layer, as the patterns
-    say. With `tied`, what is saved as a whole keeps its ties to other parameters. The base's files
-    keep matrices as (in, out) with `fan_in_fan_out`.
+    `targets.whole` is its `modules_to_save`. The patterns set ranks and alphas per layer. With
+    `tied`, replaced parameters keep their ties to other parameters. With `fan_in_fan_out` the
+    base's files store matrices as (in, out).
     """
 
     rank: int
@@ -56,7 +56,7 @@ class AdapterConfig:
     base: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The contents of adapter_config.json, of a config without exclusions and layer numbers."""
+        """The contents of adapter_config.json for a config without exclusions and layer numbers."""
         names = self.targets.names
         return {
             "peft_type": "LORA",
@@ -79,7 +79,7 @@ class AdapterConfig:
 
 
 def _plain(number: float) -> float:
-    """Whole numbers as such: other programs want an int there."""
+    """Whole numbers as int, which other programs expect."""
     return int(number) if number == int(number) else number
 
 
@@ -95,7 +95,7 @@ def _is_rank(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # JSON has whole numbers that no float can hold.
+    # JSON integers may exceed the range of floats.
     real = isinstance(value, float) or _is_whole(value)
     return real and abs(value) <= 1e9 and math.isfinite(value)
 
@@ -124,7 +124,7 @@ def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list) else () if value is None else (value,)
 
 
-# What PEFT's words may say, the rule in a sentence, and what leaving them out means.
+# For each key of PEFT: the test of its values, the rule in words, and the default.
 _WORDS: dict[str, tuple[Test, str, Any]] = {
     "target_modules": (_is_expression_or_names, "be a list of names", None),
     "exclude_modules": (_is_expression_or_names, "be a list of names", None),
@@ -158,9 +158,9 @@ _WORDS: dict[str, tuple[Test, str, Any]] = {
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
-    """The adapter that lies in a folder.
+    """The adapter config in a folder.
 
-    Raises `UserError` for what is missing, of another type, or not supported.
+    Raises `UserError` for anything missing, of the wrong type, or not supported.
     """
     path = folder / ADAPTER_CONFIG
     if not path.is_file():
@@ -168,15 +168,15 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     left = dict(read_json_object(path))
     if (kind := left.pop("peft_type", None)) != "LORA":
         raise UserError(
-            f"{path}: peft_type {shorten(kind)} is not supported; LORA is, also with use_rslora "
-            "and use_dora"
+            f"{path}: peft_type {shorten(kind)} is not supported; only LORA is, also with "
+            "use_rslora and use_dora"
         )
     how = left.pop("init_lora_weights", True)
     if isinstance(how, str) and how.lower().startswith(_CHANGED_BASES):
         raise UserError(
             f"{path} says init_lora_weights={shorten(how)}, which changes the base before "
-            "training, so that the adapter does not fit it; save it once more with PEFT's "
-            "path_initial_model_for_weight_conversion, and load what this gives"
+            "training, so the adapter does not fit the original; save it again with PEFT's "
+            "path_initial_model_for_weight_conversion, and load the result"
         )
     said = {name: left.pop(name, default) for name, (_, _, default) in _WORDS.items()}
     for name, (fits, rule, _) in _WORDS.items():
@@ -184,12 +184,12 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             raise UserError(f"{path} says {name}={shorten(said[name])}, which must {rule}")
     if not said["target_modules"]:
         raise UserError(f"{path} names no target_modules, so it adapts nothing")
-    for name, value in left.items():  # whatever else is said must say nothing
+    for name, value in left.items():  # all other keys must have no effect
         if value and name not in _WITHOUT_EFFECT:
             raise UserError(
                 f"{path} says {name}={shorten(value)}, which is not supported; {_REMEDY}"
             )
-    # One string is a regular expression there, and one name in the other lists.
+    # A single string is a regular expression there, but one name in the other lists.
     names, exclude = (
         value if isinstance(value, str) else _tuple(value)
         for value in (said["target_modules"], said["exclude_modules"])

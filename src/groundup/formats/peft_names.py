@@ -1,13 +1,13 @@
-"""What PEFT calls the parts of a model: as the files of its base do.
+"""PEFT's names for the parts of a model: those in the files of its base.
 
-Of most families these are our names. GPT-2's files keep queries, keys and values as one matrix,
-`c_attn`, where our model has three. An adapter of it has one A for all three, and of B each has the
-rows of its own outputs:
+For most families these are our names. GPT-2's files store queries, keys and values as one matrix,
+`c_attn`, where our model has three. An adapter of it has one A for all three, and each takes its
+own rows of B:
 
     c_attn:  A (r, in)                q:  A, B[:out]    k:  A, B[out:2 out]    v:  A, B[2 out:]
 
-Adapters of ours may have three different A. In a file these stand one below the other, and B has
-zeros wherever one would meet another's outputs; such a file is taken apart again.
+Our adapters may have three different A. In a file these are stacked, and B has zeros between an A
+and the outputs of the others; such a file is split again when read.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from groundup.formats.weights import place_in_file
 from groundup.lm.families import Stored
 from groundup.lm.model import CausalLM
 
-# An adapter of one layer: its settings, A, B, and DoRA's lengths where it has them.
+# An adapter of one layer: its settings, A, B, and DoRA's magnitudes if it has them.
 Adapted = tuple[LoRA, Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
 class Names:
-    """The linear layers and the parameters by their names in a file, each with our parts of it."""
+    """The linear layers and parameters by their names in a file, with our parts of each."""
 
     layers: Mapping[str, tuple[str, ...]]
     parameters: Mapping[str, list[tuple[str, Stored]]]
 
     @property
     def transposed(self) -> bool:
-        """Whether the base's files keep matrices as (in, out), PEFT's `fan_in_fan_out`."""
+        """Whether the base's files store matrices as (in, out), PEFT's `fan_in_fan_out`."""
         return any(stored.transposed for parts in self.parameters.values() for _, stored in parts)
 
     @property
     def modules(self) -> list[str]:
-        """The modules that have layers or parameters, and those around them."""
+        """The modules that have layers or parameters, and their parents."""
         owners = [name.rpartition(".")[0] for name in self.parameters]
         return [*dict.fromkeys(path for one in (*owners, *self.layers) for path in around(one))]
 
 
 def around(path: str) -> list[str]:
-    """A path and those of the modules around it, from the outermost."""
+    """A path and those of its parent modules, from the outermost."""
     parts = path.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def names_in_file(model: nn.Module, *, ours: bool = False) -> Names:
-    """The file's names for a model's parts; with `ours` they are those of the model itself."""
+    """The file's names for a model's parts; with `ours` the model's own names."""
 
     config = model.config if isinstance(model, CausalLM) and not ours else None
 
@@ -76,7 +76,7 @@ def names_in_file(model: nn.Module, *, ours: bool = False) -> Names:
 
 
 def taken_apart(parts: Sequence[str], adapted: Adapted) -> dict[str, Adapted]:
-    """The adapter of a file's layer as one of each of our layers, by path."""
+    """Split the adapter of a file's layer into those of our layers, by path."""
     if len(parts) == 1:
         return {parts[0]: adapted}
     lora, (down, up, *lengths) = adapted
@@ -95,7 +95,7 @@ def taken_apart(parts: Sequence[str], adapted: Adapted) -> dict[str, Adapted]:
 
 
 def put_together(model: nn.Module, parts: Sequence[str], adapted: Mapping[str, Adapted]) -> Adapted:
-    """The adapter of a file's layer, of those that some of our layers have."""
+    """Combine the adapters of some of our layers into that of a file's layer."""
     there = [path for path in parts if path in adapted]
     if len(parts) == 1:
         return adapted[parts[0]]
@@ -114,7 +114,7 @@ def put_together(model: nn.Module, parts: Sequence[str], adapted: Mapping[str, A
                 ups.append(down.new_zeros(outputs, len(down)))
                 continue
             own, (_, up, *_) = adapted[path]
-            # One scale is for all of them: what another's differs by is multiplied into its B.
+            # The file has one scale for all, so differences in scale are multiplied into B.
             ups.append(pad(up * (own.scale / lora.scale), (before, len(down) - before - own.rank)))
             before += own.rank
         up, lora = torch.cat(ups), _of_rank(lora, len(down))
@@ -128,7 +128,7 @@ def put_together(model: nn.Module, parts: Sequence[str], adapted: Mapping[str, A
 
 
 def _of_rank(lora: LoRA, rank: int) -> LoRA:
-    """The settings at another rank and the same scale."""
+    """The same settings at another rank, with the same scale."""
     grown = rank / lora.rank
     return replace(
         lora, rank=rank, alpha=lora.alpha * (math.sqrt(grown) if lora.use_rslora else grown)

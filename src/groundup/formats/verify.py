@@ -1,12 +1,12 @@
-"""Proof that a model answers the same however it is asked, and its copies as it does.
+"""Verify that a model answers the same however it is evaluated, and that its copies do, too.
 
-"The exported model answers differently" is the commonest complaint, whatever the tool. So all
-that could differ is computed in two ways and compared:
+"The exported model answers differently" is the most common complaint, whatever the tool. So
+everything that could differ is computed in two ways and compared:
 
     read at once        against piece by piece through the KV cache
-    alone               against in a batch with longer and shorter ones
-    our engine          against transformers, where it is installed
-    our text            against decoding it again, and against the folder's own tokenizer and Jinja
+    alone               against in a batch with longer and shorter prompts
+    our engine          against transformers, if it is installed
+    our text            against decoding it again, and the folder's own tokenizer and Jinja
     the model folder    against its GGUF files, read back
 """
 
@@ -64,9 +64,9 @@ from groundup.train.batch import Batch
 
 
 def verify(source: Path | str, against: Path | str | None = None) -> list[Check]:
-    """Compare every way of asking the model, and the model with its original `against`.
+    """Run all checks on the model, and compare it with its original `against`.
 
-    Raises `UserError` for what cannot be loaded at all.
+    Raises `UserError` for a model that cannot be loaded at all.
     """
     found = open_model(source)
     model, tokenizer = found.model(torch.float32), found.tokenizer
@@ -101,12 +101,12 @@ def compared_with_itself(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
     ]
 
 
-# One model, asked in several ways.
+# One model, evaluated in several ways.
 
 
 @torch.inference_mode()
 def _cached(model: CausalLM, ids: Sequence[int]) -> Logits:
-    """The logits of a text that is read in pieces: many tokens, one, two, …"""
+    """The logits of a text that is read in pieces of many tokens, one, two, …"""
     cache = model.empty_cache(rows=1, slots=len(ids))
     found, start = [], 0
     for size in (len(ids) // 2, 1, 1, 2, 5, len(ids)):
@@ -121,7 +121,7 @@ def _cached(model: CausalLM, ids: Sequence[int]) -> Logits:
 
 @torch.inference_mode()
 def _batched(model: CausalLM, prompts: Sequence[Sequence[int]]) -> list[Logits]:
-    """The logits of prompts that are read together, the shorter ones filled up on the right."""
+    """The logits of prompts that are read together, the shorter ones padded on the right."""
     longest = max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
     for row, prompt in zip(ids, prompts, strict=True):
@@ -137,7 +137,7 @@ def _greedy_alone_and_together(model: CausalLM, prompts: Sequence[Sequence[int]]
     try:
         together = [found.ids for found in generate(model, requests)]
         alone = [generate(model, [request])[0].ids for request in requests]
-    except UserError as error:  # logits that are no numbers
+    except UserError as error:  # logits that are not finite
         return Check(name, "differs", str(error))
     return equal(name, together, alone, "completions")
 
@@ -153,9 +153,9 @@ def _rows_for_tokens(model: CausalLM, tokenizer: Tokenizer) -> Check:
 
 
 def _round_trips(tokenizer: Tokenizer) -> Check:
-    """Text to ids and back; a tokenizer that normalizes gives the normal form back.
+    """Text to ids and back; a tokenizer that normalizes may return the normalized text.
 
-    Blanks in front are forgiven: SentencePiece's put one there and take one away.
+    Leading blanks may differ: SentencePiece's tokenizers add and remove one.
     """
     name = "text to ids and back"
     texts = encodable(tokenizer, HARD_TEXTS)
@@ -163,7 +163,7 @@ def _round_trips(tokenizer: Tokenizer) -> Check:
         forms = (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFKC")))
         back = tokenizer.decode(tokenizer.encode(text))
         if back.lstrip(" ") not in [form.lstrip(" ") for form in forms]:
-            return Check(name, "differs", f"{text[:40]!r} comes back otherwise")
+            return Check(name, "differs", f"{text[:40]!r} does not survive the round trip")
     return Check(name, "same", f"{len(texts)} hard texts")
 
 
@@ -177,7 +177,7 @@ def _control_tokens(tokenizer: Tokenizer) -> Check:
 
 
 def _chat_template(tokenizer: Tokenizer) -> Check:
-    """Our rendering, which marks what people say, against the folder's Jinja as it stands."""
+    """Our rendering, which marks the messages' contents, against the folder's unmodified Jinja."""
     name = "chat template as its Jinja renders it"
     if tokenizer.chat_template is None:
         return Check(name, "not checked", "there is no chat template")
@@ -185,7 +185,7 @@ def _chat_template(tokenizer: Tokenizer) -> Check:
     try:
         plain = render(tokenizer.chat_template, rendering)
     except TemplateFailed as failure:
-        return Check(name, "not checked", f"it fails by itself: {str(failure)[:200]}")
+        return Check(name, "not checked", f"the template itself fails: {str(failure)[:200]}")
     try:
         return equal(name, [_rendered(tokenizer)], plain, "renderings")
     except UserError as error:
@@ -200,16 +200,16 @@ def _rendered(tokenizer: Tokenizer) -> str:
 
 
 def _why_not_in_transformers(found: StoredModel, model: CausalLM) -> str | None:
-    """Why transformers, with PEFT for an adapter, cannot be asked; None if it can."""
+    """Why transformers (with PEFT for an adapter) cannot be compared; None if it can."""
     needed = ["transformers"]
     if (unknown := not_in_hugging_face(model.config)) is not None:
         return unknown
     if is_quantized(model):
-        return "of weights in 4 bits bitsandbytes computes the products in bfloat16"
+        return "bitsandbytes multiplies 4-bit weights in bfloat16"
     if isinstance(found, AdapterFolder):
         needed.append("peft")
         if not isinstance(found.base, ModelFolder):
-            return "the adapter's base is no folder of a model that PEFT could read"
+            return "the adapter's base is not a model folder that PEFT could read"
         if read_origin(found.path).quantization is not None:
             return "the adapter's base is quantized when it is loaded, each library in its own way"
     return _why_not_imported(needed)
@@ -223,7 +223,7 @@ def _why_not_imported(names: Sequence[str]) -> str | None:
         try:
             with _quiet():
                 importlib.import_module(name)
-        except Exception as error:  # of whatever kind: what it needs may be of an older release
+        except Exception as error:  # any exception: its dependencies may be too old
             return f"{name} cannot be imported: {_in_one_line(error)}"
     return None
 
@@ -234,7 +234,7 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
     if (why := _why_not_in_transformers(found, model)) is not None:
         return [Check("logits and ids as transformers makes them", "not checked", why)]
     tokenizer = found.tokenizer
-    # PEFT writes an adapter without a tokenizer; then its base's is meant.
+    # PEFT writes an adapter without a tokenizer; the base's is then used.
     at = found.path
     if isinstance(found, AdapterFolder) and not (at / TOKENIZER).is_file():
         at = found.base.path
@@ -244,11 +244,12 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
         try:
             logits, their_ends = _their_logits(transformers, found, prompts)
             written = transformers.AutoTokenizer.from_pretrained(at, local_files_only=True)
-        except Exception as error:  # of whatever kind: it checks a folder as it reads it
+        except Exception as error:  # any exception: transformers checks a folder while reading
             return [Check("loaded by transformers", "differs", _cannot_load(error))]
         added_tokens = _added_tokens(tokenizer, written)
         their_text, their_talk = _their_chat(written)
-        # What no text becomes here shall be special there: Qwen's files call <think> ordinary.
+        # Our control tokens must be special in transformers, too: Qwen's files call <think>
+        # ordinary.
         written.add_tokens([*tokenizer.special_tokens], special_tokens=True)
         their_ids = [
             written(text, add_special_tokens=False, split_special_tokens=True).input_ids
@@ -260,7 +261,7 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
     checks = [
         near("logits as transformers computes them", our_logits, logits),
         added_tokens,
-        # Answers of a base model end where ChatML ends a turn, too, which no file of it may say.
+        # Answers of a base model also end where ChatML ends a turn, which its files may not list.
         same_ends(
             "where an answer ends in transformers",
             our_ends,
@@ -281,7 +282,7 @@ def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Che
 
 
 def opened_by_transformers(folder: Path) -> Check:
-    """Whether transformers, where it is installed, reads a model folder's settings."""
+    """Whether transformers, if it is installed, reads a model folder's settings."""
     name = "folder: opened by transformers"
     if (why := _why_not_imported(["transformers"])) is not None:
         return Check(name, "not checked", why)
@@ -289,7 +290,7 @@ def opened_by_transformers(folder: Path) -> Check:
         try:
             for kind in (transformers.AutoConfig, transformers.AutoTokenizer):
                 kind.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # of whatever kind, as above
+        except Exception as error:  # any exception, as above
             return Check(name, "differs", _cannot_load(error))
     return Check(name, "same", "config and tokenizer")
 
@@ -322,7 +323,7 @@ def _their_logits(
 
 
 def _added_tokens(tokenizer: Tokenizer, theirs: Any) -> Check:
-    """Compare added tokens, also those in tokenizer_config.json alone, and what ends a sequence."""
+    """Compare added tokens, including those only in tokenizer_config.json, and end tokens."""
     name = "added tokens as transformers knows them"
     end = theirs.eos_token_id
     if end is not None and end not in tokenizer.stop_ids:
@@ -343,14 +344,14 @@ def _their_chat(tokenizer: Any) -> tuple[str | None, list[int] | None]:
         found = tokenizer.apply_chat_template(
             [*PLAIN_TALK], add_generation_prompt=True, return_dict=True
         )
-    except Exception:  # a template can raise whatever Python can
+    except Exception:  # a template can raise any Python exception
         return None, None
     return text, list(found["input_ids"])
 
 
 @contextmanager
 def _quiet_transformers() -> Iterator[Any]:
-    """The library without its progress bars and advice, and without those of what it imports."""
+    """Import transformers without its progress bars and warnings, and those of its imports."""
     import transformers
 
     library: Any = transformers
@@ -375,14 +376,14 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-# Another copy.
+# Other copies.
 
-# A copy that must be exact, and the commonest quantized one.
+# A copy that must be exact, and the most common quantized one.
 _COPIES: tuple[GGUFType, ...] = ("f32", "q8_0")
 
 
 def _through_gguf(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
-    """Write the model as GGUF, whole and quantized, and read it back."""
+    """Write the model as GGUF, exact and quantized, and read it back."""
     checks: list[Check] = []
     with tempfile.TemporaryDirectory() as scratch:
         for kind in _COPIES:

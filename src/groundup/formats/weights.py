@@ -1,8 +1,8 @@
 """Weights on disk: safetensors, one file or shards with an index, under each family's own names.
 
-They are read memory-mapped and given to the model without a second copy. Only safetensors are read:
-a pickle can run any code when it is opened. What is wrong with a file is found before the first
-number is read, from its header alone.
+They are memory-mapped and passed to the model without a second copy. Only safetensors are read: a
+pickle can run any code when it is opened. Faults of a file are found in its header, before the
+first number is read.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ from groundup.runs.files import file_hash, is_kept, naming, read_json_object, wr
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-# Small enough for file systems and downloads of every kind, large enough that small models are
-# one file.
+# Small enough for all file systems and downloads, large enough that small models are one file.
 MAX_SHARD_BYTES = 2 * 10**9
 
-# Names in a message: one sees their kind, and a line holds them.
-_LISTED = 3
+# The number of names in a message: enough to recognize their kind, short enough for a line.
+_MAX_LISTED = 3
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-# The types in which weights are read, as the files name them.
+# The types in which weights are read, named as in the files.
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -54,9 +53,9 @@ def write_weights(
     max_shard_bytes: int,
     beside: Mapping[str, Tensor],
 ) -> None:
-    """Write `model.safetensors`, or shards and an index where they would exceed a file's size.
+    """Write `model.safetensors`, or shards and an index if they would exceed a file's size.
 
-    Tensors `beside` the parameters are written under their names as they are.
+    Tensors `beside` the parameters are written as they are, under their own names.
     """
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     pieces: dict[str, list[tuple[Stored, Tensor]]] = {}
@@ -82,19 +81,19 @@ def write_weights(
 
 
 def place_in_file(config: ModelConfig, name: str) -> Stored:
-    """Where a file keeps our tensor: under its own name, where the shape is ours alone."""
+    """Where a file stores our tensor: under our own name if no family has this shape."""
     own = not_in_hugging_face(config) is not None
     return Stored(name) if own else stored_as(config.model_type, name)
 
 
 def join_parts(pieces: list[tuple[Stored, Tensor]]) -> Tensor:
-    """Joins one or several of our tensors into the file's."""
+    """Combines one or several of our tensors into the file's."""
     whole = torch.cat([tensor for _, tensor in pieces]) if len(pieces) > 1 else pieces[0][1]
     return whole.T if pieces[0][0].transposed else whole
 
 
 def _shards(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
-    """Names in the model's order, cut where a shard would grow too large."""
+    """Names in the model's order, split where a shard would grow too large."""
     shards: list[list[str]] = [[]]
     size = 0
     for name, grown in sizes.items():
@@ -110,16 +109,16 @@ def _shards(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
 
 
 def empty_model(config: ModelConfig) -> CausalLM:
-    """A model of that shape that takes no memory."""
-    with torch.device("meta"), _Undrawn():
+    """A model of this shape that takes no memory (on the meta device)."""
+    with torch.device("meta"), _WithoutInitialization():
         return CausalLM(config)
 
 
-class _Undrawn(TorchFunctionMode):
-    """Layers made inside draw no first weights.
+class _WithoutInitialization(TorchFunctionMode):
+    """Layers created inside skip the initialization of their weights.
 
-    There is no memory to draw them into, and to find that out torch loads all of its compiler,
-    which takes longer than reading a small model.
+    Meta tensors need none, and to find that out torch imports all of its compiler, which takes
+    longer than reading a small model.
     """
 
     def __torch_function__(
@@ -134,9 +133,9 @@ class _Undrawn(TorchFunctionMode):
 def model_of(
     config: ModelConfig, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu"
 ) -> CausalLM:
-    """The model with these very tensors as its parameters, not with copies of them.
+    """The model with these tensors themselves, not copies, as its parameters.
 
-    A head among the tensors is the model's own, as an adapter may bring one to a tied model.
+    A head among the tensors becomes the model's own, as for an adapter that unties it.
     """
     config = replace(
         config, tie_word_embeddings=config.tie_word_embeddings and _HEAD not in tensors
@@ -146,7 +145,7 @@ def model_of(
         {name: tensor.to(device) for name, tensor in tensors.items()}, strict=False, assign=True
     )
     if config.tie_word_embeddings:
-        # Assigning gave the embedding a new parameter; the head must be that very one again.
+        # Assigning replaced the embedding's parameter; the head must share the new one.
         model.lm_head.weight = model.model.embed_tokens.weight
     return model
 
@@ -161,9 +160,9 @@ def tensor_names(folder: Path) -> list[str]:
 
 
 def weights_hash(path: Path) -> str:
-    """The SHA-256 of a model's weights alone: of a GGUF file, or of a folder's one file.
+    """The SHA-256 of a model's weights: of a GGUF file, or of a folder's one file.
 
-    Several files have the hash of the list of their hashes.
+    For several files, the hash of the list of their hashes.
     """
     files = _weight_files(path) if path.is_dir() else [path]
     hashes = [file_hash(file) for file in files]
@@ -175,9 +174,9 @@ def read_weights(
 ) -> dict[str, Tensor]:
     """The model's tensors, checked by name, type and shape before the first is read.
 
-    Tensors of the files named in `beside` are returned under these names, as they are.
+    Tensors of the files named in `beside` are returned as they are, under these names.
 
-    Raises `UserError` naming the tensor that is missing, unknown, or of another type or shape.
+    Raises `UserError` naming the tensor that is missing, unknown, or of the wrong type or shape.
     """
     config = model.config
     # A tied head is one parameter with two names, of which this keeps the first.
@@ -187,13 +186,13 @@ def read_weights(
         stored = place_in_file(config, name)
         wanted.setdefault(stored.name, []).append((name, stored))
     missing, tensors = set(wanted) - beside, {}
-    # Files of a bare decoder leave out its prefix.
+    # Files of a bare decoder omit the decoder's prefix.
     prefixes = ("", "transformer." if config.family.weights else "model.")
     embedding = place_in_file(config, _EMBEDDING).name
     if _shards_differ(folder):
         say(
             f"Warning: {folder} holds {WEIGHTS} and, by {INDEX}, other weights in shards; the one "
-            "file is read, as transformers does: remove those that you do not mean"
+            "file is read, as in transformers: remove the files that you do not mean"
         )
     tied_head: Tensor | None = None
     for path in _weight_files(folder):
@@ -220,11 +219,11 @@ def read_weights(
                 tensors.update(split_parts(file.get_tensor(name), parts))
                 missing.discard(str(known))
     if tied_head is not None and missing == {embedding}:
-        # Of two names for one tensor some writers keep the last one.
+        # Of two names for one tensor some programs save the last.
         return tensors | {_EMBEDDING: tied_head}
     if missing:
         raise UserError(
-            f"{folder}: the weights lack {listed(sorted(missing))}, which {CONFIG} asks for; "
+            f"{folder}: the weights lack {listed(sorted(missing))}, which {CONFIG} requires; "
             "download or save the folder again"
         )
     if tied_head is not None and not torch.equal(tied_head, tensors[_EMBEDDING]):
@@ -238,7 +237,7 @@ def read_weights(
 def shape_in_file(
     parts: list[tuple[str, Stored]], shapes: Mapping[str, Sequence[int]]
 ) -> list[int]:
-    """The shape that a file's tensor must have to hold these of ours."""
+    """The shape of a file's tensor that holds these tensors of ours."""
     outputs = sum(shapes[name][0] for name, _ in parts)
     shape = [outputs, *shapes[parts[0][0]][1:]]
     return shape[::-1] if parts[0][1].transposed else shape
@@ -261,20 +260,21 @@ def _check(path: Path, name: str, found: Any, expected: list[int] | None) -> Non
         )
     if found.get_shape() != expected:
         raise UserError(
-            f"{path}: tensor {name} has shape {found.get_shape()}, but {CONFIG} asks for "
+            f"{path}: tensor {name} has shape {found.get_shape()}, but {CONFIG} requires "
             f"{expected}; check that both come from the same model"
         )
     if found.get_dtype() not in FLOATS:
         raise UserError(
-            f"{path}: tensor {name} is of type {found.get_dtype()}, and weights are read as "
+            f"{path}: tensor {name} is of type {found.get_dtype()}, but weights are read as "
             f"{', '.join(FLOATS)}; save the model in one of these"
         )
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files of a folder's weights; of one file and shards the one file, as transformers does.
+    """The weight files of a folder; if it has both one file and shards, the one file, as in
+    transformers.
 
-    Whoever saves in a folder again, in another number of files, leaves those of before.
+    Saving a model again with another number of files leaves the old ones behind.
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -286,10 +286,10 @@ def _weight_files(folder: Path) -> list[Path]:
             "save the model with safetensors (transformers: save_pretrained) and load that"
         )
     if is_kept(folder / "run.json"):
-        raise UserError(f"{folder / WEIGHTS} is gone; start the command again that made it")
+        raise UserError(f"{folder / WEIGHTS} is missing; rerun the command that wrote it")
     raise UserError(
-        f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well (who has "
-        "nothing but pickles to give has to save them as safetensors first)"
+        f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well (weights that "
+        "exist only as pickles must be saved as safetensors first)"
     )
 
 
@@ -297,7 +297,7 @@ def _indexed_files(folder: Path) -> list[Path]:
     weight_map = read_json_object(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{folder / INDEX}: no weight_map; download the folder again")
-    # By the folder's own list: an index from a stranger must not point outside.
+    # Checked against the folder's file list: a foreign index must not point outside.
     there = {path.name for path in folder.iterdir() if path.is_file()}
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
@@ -310,7 +310,7 @@ def _indexed_files(folder: Path) -> list[Path]:
 
 
 def _shards_differ(folder: Path) -> bool:
-    """Whether shards lie beside the one file, all of them, with other weights."""
+    """Whether a complete set of shards with other weights exists next to the one file."""
     if not ((folder / WEIGHTS).is_file() and (folder / INDEX).is_file()):
         return False
     try:
@@ -326,26 +326,26 @@ def _shards_differ(folder: Path) -> bool:
                             return True
                         left.discard(name)
             return bool(left)
-    except UserError:  # they are not whole
+    except UserError:  # the shards are incomplete
         return False
 
 
 @contextmanager
 def open_weights(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
-    """A file of safetensors; raises `UserError` where it is damaged."""
-    with path.open("rb"):  # which says why, where it may not be read
+    """Open a safetensors file; raises `UserError` if it is damaged."""
+    with path.open("rb"):  # raises the OS error if the file cannot be read
         pass
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except SafetensorError as error:
         made = is_kept(path.with_name("run.json"))
-        remedy = "start the command again that made it" if made else "download or save it again"
+        remedy = "rerun the command that wrote it" if made else "download or save it again"
         raise UserError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def listed(names: Iterable[str]) -> str:
     """The first few names, and the number of the others."""
     names = list(names)
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest
+    rest = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + rest

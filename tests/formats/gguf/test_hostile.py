@@ -75,7 +75,7 @@ CHANGES: dict[str, tuple[str, Value | None, str]] = {
     "no width": (f"{LLAMA}embedding_length", None, "'llama.embedding_length'"),
     "another width": (f"{LLAMA}embedding_length", Value(U32, 96), "has shape"),
     "no layers": (f"{LLAMA}block_count", Value(U32, 0), "from 1 to 1,024"),
-    "more layers": (f"{LLAMA}block_count", Value(U32, 9), "9 layers and has tensors of 1"),
+    "more layers": (f"{LLAMA}block_count", Value(U32, 9), "9 layers but has tensors of 1"),
     "layers without end": (f"{LLAMA}block_count", Value(U64, 2**63), "from 1 to 1,024"),
     "experts": (f"{LLAMA}expert_count", Value(U32, 8), "expert_count=8"),
     "heads that differ": (
@@ -147,7 +147,7 @@ def test_layers_that_are_alike_may_be_listed_one_by_one(small: Path, tmp_path: P
             lambda t: [
                 replace(one, sizes=one.sizes[::-1]) if "ffn_up" in one.name else one for one in t
             ],
-            "has shape [64, 192], but its settings ask for [192, 64]",
+            "has shape [64, 192], but its settings require [192, 64]",
         ),
     ],
 )

@@ -439,7 +439,7 @@ def test_llama3s_factors_beside_another_scaling_are_refused(
     file = scaled_file(tmp_path, model, tokenizer, **scaling)
     # What llama.cpp computes of it is what no model of ours does.
     assert not np.allclose(llama_cpps(file, IDS), logits(model, IDS), atol=1e-2)
-    with pytest.raises(UserError, match=r"by the tensor rope_freqs\.weight and by its"):
+    with pytest.raises(UserError, match=r"both by the tensor rope_freqs\.weight and by the"):
         read_gguf(file)
 
 

@@ -237,12 +237,12 @@ UNIGRAM = {
         ),
         (lambda: changed(normalizer=PREPEND), "in another way than llama.cpp"),
         (lambda: changed("gemma", normalizer={"type": "NFC"}), "in another way than llama.cpp"),
-        (lambda: tokenizer_of("llama", ignore_merges=True), "has no name for"),
-        (lambda: changed(model=UNIGRAM, pre_tokenizer=None), "has no name for"),
+        (lambda: tokenizer_of("llama", ignore_merges=True), "does not support"),
+        (lambda: changed(model=UNIGRAM, pre_tokenizer=None), "does not support"),
         # As the trainer of `tokenizers` leaves it: of each token one pair.
-        (lambda: tokenizer_of("llama", merges=one_pair_each()), "of some pairs of tokens later"),
-        (lambda: tokenizer_of("llama", merges=one_pair_last()), "of some pairs"),
-        (lambda: added("sea", special=True), "makes the token 'sea▁'"),
+        (lambda: tokenizer_of("llama", merges=one_pair_each()), "from some pairs of tokens later"),
+        (lambda: tokenizer_of("llama", merges=one_pair_last()), "from some pairs"),
+        (lambda: added("sea", special=True), "forms the token 'sea▁'"),
         (lambda: added("seas", special=False, normalized=True), "'seas' has normalized=true"),
     ],
 )
@@ -258,7 +258,7 @@ def test_tokenizers_that_llama_cpp_would_not_follow_are_refused(
 def test_a_token_that_would_take_hours_to_cut_is_refused(tmp_path: Path) -> None:
     entries = entries_of(tokenizer_of("llama"))
     entries["tokenizer.ggml.tokens"][300] = "a" * 1_000_000
-    with pytest.raises(UserError, match=r"'a+'… has 1,000,000 characters, and .* at most 256"):
+    with pytest.raises(UserError, match=r"'a+'… has 1,000,000 characters, but .* at most 256"):
         read_tokenizer(read_gguf_header(write_vocabulary(tmp_path / "a.gguf", entries)))
     with pytest.raises(UserError, match="has 1,000,000 characters"):
         entries_of(added("a" * 1_000_000, special=True))

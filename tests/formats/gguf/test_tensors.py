@@ -75,7 +75,7 @@ def test_more_bits_are_nearer() -> None:
     [
         (torch.zeros(2, 40), "whole blocks"),
         (torch.zeros(0, 256), "whole blocks"),
-        (torch.full((256,), torch.nan), "no number"),
+        (torch.full((256,), torch.nan), "NaN"),
         (torch.full((256,), torch.inf), "infinite"),
         (torch.full((256,), 1e6), "beyond"),
     ],

@@ -364,7 +364,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tokenizer: Tokenizer) -> N
         ({"model": "bert"}, "a WordPiece vocabulary"),
         ({"model": "t5"}, "a Unigram vocabulary"),
         ({"model": "other\n"}, "'other\\n'"),
-        ({"pre": "nobody-knows"}, "these are: qwen2"),
+        ({"pre": "nobody-knows"}, "known are: qwen2"),
         ({"tokens": ["a", "b", "a"], "token_type": [1, 1, 1]}, "the same token twice"),
         ({"token_type": [1, 2]}, "712 tokens and 2 types"),
         ({"token_type": [0.5] * 712}, "a list of whole numbers"),

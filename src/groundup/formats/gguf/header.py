@@ -1,14 +1,14 @@
-"""GGUF, the one-file format of llama.cpp: what stands before the weights, read without trust.
+"""The header of GGUF, llama.cpp's one-file format, read without trusting the file.
 
-    magic "GGUF", version, how many tensors, how many metadata entries
-    metadata: name, type, value         sizes, tokenizer and chat template are all here
-    tensors: name, shape, type, place   each place a multiple of the alignment
+    magic "GGUF", version, number of tensors, number of metadata entries
+    metadata: name, type, value         including sizes, tokenizer and chat template
+    tensors: name, shape, type, offset  each offset a multiple of the alignment
     padding, then the tensors' bytes
 
 (The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.) Such files come from
-strangers, and every count and length in them may be a lie. Here each is compared with what is left
-of the file before anything is made of it, so reading takes memory and time in proportion to the
-file and never to a number in it. The file is mapped, not loaded: weights are read where they lie.
+untrusted sources, and every count and length in them may be false. Each is compared with the rest
+of the file before anything is allocated, so reading takes memory and time in proportion to the file
+size, never to a number in the file. The file is memory-mapped, not loaded.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from groundup.errors import UserError
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)  # 3 differs from 2 in allowing big-endian files; 1 had 32-bit counts
-# Far above what any model has. Without a bound, a large file of tiny entries would cost a Python
-# object for each, many times its own size.
-_MOST_ENTRIES = 65_536
-_MOST_STRINGS = 4_000_000
-_MOST_NAME_BYTES = 65_535  # the format's own bound
-_DEPTH = 3  # arrays of arrays; llama.cpp writes none at all
+# Far above any real model. Without a limit, a large file of tiny entries would cost a Python object
+# per entry, many times its size.
+_MAX_ENTRIES = 65_536
+_MAX_STRINGS = 4_000_000
+_MAX_NAME_BYTES = 65_535  # the format's own bound
+_MAX_DEPTH = 3  # arrays of arrays; llama.cpp writes none at all
 
-# Those that the `gguf` package can turn into numbers: whole ones, the old block formats, K-quants
-# and their successors.
+# The types that the `gguf` package can dequantize: unquantized ones, the old block formats,
+# K-quants and their successors.
 TENSOR_TYPES = tuple(
     GGMLQuantizationType[name]
     for name in (
@@ -83,7 +83,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """A header that has been read and found sound.
+    """A checked header.
 
     Metadata values are Python numbers, strings and booleans; arrays of numbers are NumPy's, arrays
     of strings or of arrays are lists.
@@ -108,13 +108,13 @@ class GGUFFile:
 
     def float_(self, name: str, least: float, most: float, default: float | None = None) -> float:
         value = self._checked(name, (int, float), default, "a number")
-        if not least <= value <= most:  # a NaN is not, either
+        if not least <= value <= most:  # NaN fails, too
             self.refuse(name, value, f"a number from {least:g} to {most:g}")
         return float(value)
 
     def str_list(self, name: str) -> list[str]:
         found = self._checked(name, list, None, "a list of texts")
-        if not all(isinstance(one, str) for one in found[:1]):  # the format has one type for all
+        if not all(isinstance(one, str) for one in found[:1]):  # one type per array
             self.refuse(name, found, "a list of texts")
         return list(found)
 
@@ -135,15 +135,15 @@ class GGUFFile:
         return value
 
     def stored_bytes(self, tensor: StoredTensor) -> npt.NDArray[np.uint8]:
-        """The tensor's bytes, mapped: a write to them changes a private copy, not the file."""
+        """The tensor's bytes, mapped: writes change a private copy, not the file."""
         return np.frombuffer(self._map, np.uint8, tensor.size, tensor.start)
 
 
 def read_gguf_header(path: Path | str) -> GGUFFile:
     """Read the header of a GGUF file.
 
-    Raises `UserError` for a file that is not GGUF, of a version that is not read, damaged, cut off
-    or made to deceive.
+    Raises `UserError` for a file that is not GGUF, of an unsupported version, damaged, truncated or
+    malicious.
     """
     path = Path(path)
     if not path.is_file():
@@ -151,28 +151,28 @@ def read_gguf_header(path: Path | str) -> GGUFFile:
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size < 24:
             raise UserError(f"{path} is too short for a GGUF file; download it again")
-        # A copy on write: torch wants memory that it could write to, and nobody may touch the file.
+        # Copy-on-write: torch requires writable memory, and the file must not change.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     cursor = _Cursor(path, mapped)
     tensor_count, entry_count = _counts(cursor)
     metadata: dict[str, Any] = {}
     for _ in range(entry_count):
-        name = cursor.string("a metadata name", _MOST_NAME_BYTES)
+        name = cursor.string("a metadata name", _MAX_NAME_BYTES)
         if name in metadata:
-            cursor.fail(f"the metadata entry {name[:80]!r} stands there twice")
+            cursor.fail(f"the metadata entry {name[:80]!r} occurs twice")
         metadata[name] = cursor.value(cursor.number(4), name)
     shards = metadata.get(Keys.Split.LLM_KV_SPLIT_COUNT, 1)
     if isinstance(shards, int) and shards > 1:
         raise UserError(
             f"{path} is one of {shards} parts of a model; join them with "
-            "`llama-gguf-split --merge` and give the whole"
+            "`llama-gguf-split --merge` and use the joined file"
         )
     found = [_tensor(cursor) for _ in range(tensor_count)]
-    return GGUFFile(path, metadata, _placed(cursor, found, metadata), mapped)
+    return GGUFFile(path, metadata, _checked_places(cursor, found, metadata), mapped)
 
 
 def _counts(cursor: _Cursor) -> tuple[int, int]:
-    """Check magic and version; return how many tensors and metadata entries there are."""
+    """Check magic and version; return the numbers of tensors and metadata entries."""
     path = cursor.path
     if cursor.take(4) != _MAGIC:
         raise UserError(f"{path} is not a GGUF file (it does not begin with {_MAGIC.decode()!r})")
@@ -181,20 +181,20 @@ def _counts(cursor: _Cursor) -> tuple[int, int]:
         if int.from_bytes(version.to_bytes(4, "big"), "little") in _VERSIONS:
             raise UserError(f"{path} is a big-endian GGUF file; convert it to little-endian")
         raise UserError(
-            f"{path} is GGUF version {version}; versions {_VERSIONS[0]} and {_VERSIONS[1]} are "
-            "read: convert it with a present llama.cpp"
+            f"{path} is GGUF version {version}; only versions {_VERSIONS[0]} and {_VERSIONS[1]} "
+            "are supported: convert it with a current llama.cpp"
         )
     tensors, entries = cursor.number(8), cursor.number(8)
-    # The least that one takes: name, number of dimensions, one dimension, type, place; or name,
-    # type and a value of one byte.
-    cursor.check_count(tensors, 8 + 4 + 8 + 4 + 8, "tensors", _MOST_ENTRIES)
-    cursor.check_count(entries, 8 + 4 + 1, "metadata entries", _MOST_ENTRIES)
+    # The minimal size of an entry: name, number of dimensions, one dimension, type, offset; or
+    # name, type and a value of one byte.
+    cursor.check_count(tensors, 8 + 4 + 8 + 4 + 8, "tensors", _MAX_ENTRIES)
+    cursor.check_count(entries, 8 + 4 + 1, "metadata entries", _MAX_ENTRIES)
     return tensors, entries
 
 
 def _tensor(cursor: _Cursor) -> StoredTensor:
-    """Read where one tensor lies, its start still counted from the end of the header."""
-    name = cursor.string("a tensor's name", _MOST_NAME_BYTES)
+    """Read the entry of one tensor; its start is still relative to the end of the header."""
+    name = cursor.string("a tensor's name", _MAX_NAME_BYTES)
     dimensions = cursor.number(4)
     if not 1 <= dimensions <= 4:
         cursor.fail(f"tensor {name[:80]!r} has {dimensions} dimensions; it may have 1 to 4")
@@ -202,8 +202,8 @@ def _tensor(cursor: _Cursor) -> StoredTensor:
     kind, start = cursor.number(4), cursor.number(8)
     if kind not in TENSOR_TYPES:
         raise UserError(
-            f"{cursor.path}: tensor {name[:80]!r} is of type number {kind}, which is not read; "
-            f"these are: {', '.join(one.name for one in TENSOR_TYPES)}"
+            f"{cursor.path}: tensor {name[:80]!r} is of type number {kind}, which is unsupported; "
+            f"supported are: {', '.join(one.name for one in TENSOR_TYPES)}"
         )
     type = GGMLQuantizationType(kind)
     block, block_bytes = GGML_QUANT_SIZES[type]
@@ -212,15 +212,15 @@ def _tensor(cursor: _Cursor) -> StoredTensor:
             f"tensor {name[:80]!r} has rows of {sizes[0]:,} numbers, and {type.name} stores them "
             f"in blocks of {block}"
         )
-    # Python's integers do not overflow, so a product of four lies is merely large.
+    # Python's integers do not overflow, so a product of four false sizes is merely large.
     size = math.prod(sizes) // block * block_bytes
     return StoredTensor(name, tuple(reversed(sizes)), type, start, size)
 
 
-def _placed(
+def _checked_places(
     cursor: _Cursor, found: list[StoredTensor], metadata: dict[str, Any]
 ) -> dict[str, StoredTensor]:
-    """Return the tensors by name with their places in the file, checked to lie apart in it."""
+    """Return the tensors by name with their places in the file, which must not overlap."""
     alignment = metadata.get(Keys.General.ALIGNMENT, GGUF_DEFAULT_ALIGNMENT)
     whole = isinstance(alignment, int) and not isinstance(alignment, bool)
     if not whole or alignment < 1 or alignment & (alignment - 1):
@@ -230,7 +230,7 @@ def _placed(
     free_from = 0
     for one in sorted(found, key=lambda tensor: tensor.start):
         if one.start % alignment:
-            cursor.fail(f"tensor {one.name[:80]!r} does not begin at a multiple of {alignment}")
+            cursor.fail(f"tensor {one.name[:80]!r} does not start at a multiple of {alignment}")
         if one.start < free_from:
             cursor.fail(f"tensor {one.name[:80]!r} overlaps the one before it")
         free_from = one.start + one.size
@@ -240,18 +240,18 @@ def _placed(
                 f"{data + free_from:,} and the file at {cursor.end:,}; download it again"
             )
         if one.name in placed:
-            cursor.fail(f"tensor {one.name[:80]!r} stands there twice")
+            cursor.fail(f"tensor {one.name[:80]!r} occurs twice")
         placed[one.name] = StoredTensor(one.name, one.shape, one.type, data + one.start, one.size)
     return placed
 
 
 class _Cursor:
-    """A place in the file that only moves forward, and never past the end."""
+    """A position in the file that only moves forward, and never past the end."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path, self._data = path, data
         self.at, self.end = 0, len(data)
-        self._strings_left = _MOST_STRINGS
+        self._strings_left = _MAX_STRINGS
 
     def fail(self, why: str) -> NoReturn:
         raise UserError(f"{self.path} is damaged: {why}; download it again")
@@ -267,20 +267,20 @@ class _Cursor:
         return int.from_bytes(self.take(size), "little")
 
     def check_count(self, count: int, least_bytes: int, what: str, most: int) -> None:
-        """Whether `count` things of at least `least_bytes` can be in what is left of the file."""
+        """Check that `count` items of at least `least_bytes` fit into the rest of the file."""
         if count * least_bytes > self.end - self.at:
             self.fail(f"it claims {count:,} {what}, more than its {self.end:,} bytes can hold")
         if count > most:
             raise UserError(
-                f"{self.path} has {count:,} {what}; at most {most:,} are read: "
-                "no model has as many, so check where the file comes from"
+                f"{self.path} has {count:,} {what}; at most {most:,} are supported: "
+                "no model has that many, so check where the file comes from"
             )
 
     def string(self, what: str, most: int | None = None) -> str:
         return self.strings(1, what, most)[0]
 
     def strings(self, count: int, what: str, most: int | None = None) -> list[str]:
-        """Read `count` strings; this loop is where a vocabulary's quarter of a million goes by."""
+        """Read `count` strings. This loop is performance-critical: vocabularies have 250,000."""
         self.check_count(count, 8, what, self._strings_left)
         self._strings_left -= count
         data, at, end = self._data, self.at, self.end
@@ -310,14 +310,14 @@ class _Cursor:
         if kind == GGUFValueType.BOOL:
             return bool(self._as_bool(np.array([value]), name)[0])
         if kind == GGUFValueType.FLOAT32:
-            # The decimal that a person wrote: 1e-5 and not 9.999999747378752e-06.
+            # Restores the decimal that a person wrote: 1e-5 instead of 9.999999747378752e-06.
             return float(str(value))
         return value.item()
 
     def _array(self, name: str, depth: int) -> Any:
         kind, count = self.number(4), self.number(8)
-        if depth == _DEPTH:
-            self.fail(f"{name[:80]!r} has arrays within arrays {_DEPTH} deep")
+        if depth == _MAX_DEPTH:
+            self.fail(f"{name[:80]!r} has arrays within arrays {_MAX_DEPTH} deep")
         if kind == GGUFValueType.STRING:
             return self.strings(count, name)
         if kind == GGUFValueType.ARRAY:
@@ -328,7 +328,7 @@ class _Cursor:
             self.fail(f"{name[:80]!r} is an array of the unknown type {kind}")
         size = _NUMBERS[kind].itemsize
         self.check_count(count, size, f"numbers in {name[:80]!r}", self.end)
-        # NumPy does not look at nothing: an empty array may stand at the very end.
+        # NumPy rejects empty buffers, but an empty array may be at the very end.
         values = np.frombuffer(self._data, _NUMBERS[kind], count, self.at if count else 0)
         self.at += count * size
         return self._as_bool(values, name) if kind == GGUFValueType.BOOL else values

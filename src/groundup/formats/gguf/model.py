@@ -1,12 +1,12 @@
-"""A model from one GGUF file: llama.cpp's format, with everything inside.
+"""A model from one GGUF file: llama.cpp's format, with tokenizer and settings inside.
 
     blk.N.attn_q.weight        our model.layers.N.self_attn.q_proj.weight
     llama.embedding_length     our config.hidden_size
-    Q4_K, Q8_0 …               numbers in blocks with a common scale, made float32 here
+    Q4_K, Q8_0 …               numbers in blocks with a common scale, dequantized to float32 here
 
-The header is checked by `header` before anything is believed. What is left to check is that it
-describes a model of ours: a known architecture, sizes that agree with the tensors, no setting that
-would make it another model. Then one tensor at a time is turned into numbers.
+`header` checks the header first. This module then checks that it describes a supported model: a
+known architecture, sizes that agree with the tensors, no setting that would make it a different
+model. Then the tensors are converted one at a time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import compute_dtype
 
-# They are (or follow from) settings, which `settings` has read.
+# Tensors that hold settings (or follow from them), which `settings` has read.
 _SETTINGS = re.compile(r"^(rope_freqs|blk\.\d+\.(rope_freqs|attn_rot_embd))\.weight$")
 
 
@@ -49,7 +49,7 @@ Parts = list[tuple[str, Stored]]
 
 @dataclass(frozen=True)
 class GGUFModel(StoredModel):
-    """A GGUF file that describes a model of ours; tokenizer and weights are made when asked for."""
+    """A GGUF file that describes a supported model; tokenizer and weights are read on demand."""
 
     file: GGUFFile
 
@@ -66,13 +66,13 @@ class GGUFModel(StoredModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the matrices, where they share one; float32 for quantized ones.
+        """The common dtype of the matrices, if there is one; float32 for quantized ones.
 
-        bfloat16 would halve the memory, but has 8 bits where a block of Q8_0 has 8 and its scale
-        11: the rounding would be as large as that of the quantization itself.
+        bfloat16 would halve the memory, but has 8 significant bits, as many as Q8_0's numbers,
+        whose scale has 11: rounding would add an error as large as that of the quantization.
         """
         matrices = [one for one in self.file.tensors.values() if len(one.shape) > 1]
-        # Positions are F32 in every file, because llama.cpp adds them and does not multiply.
+        # Position embeddings are F32 in every file, because llama.cpp adds them.
         types = {one.type for one in matrices if one.name != "position_embd.weight"}
         return FLOAT_DTYPES.get(types.pop(), torch.float32) if len(types) == 1 else torch.float32
 
@@ -90,13 +90,13 @@ class GGUFModel(StoredModel):
         kind_of_device = torch.device(device).type
         if dtype is None:
             dtype = compute_dtype(kind_of_device)
-        if kind_of_device != "cpu":  # what multiplies blocks are kernels of the CPU
+        if kind_of_device != "cpu":  # only the CPU has kernels for blocks
             return self.model(dtype, device)
         model = model_of(self.config, self.state_dict(dtype, without=kept))
         for stored, kind in kept.items():
             rows = self.file.tensors[stored].shape[0]
             raw = torch.from_numpy(self.file.stored_bytes(self.file.tensors[stored]))
-            for name, blocks in _ours(raw.view(rows, -1), self.parts[stored], self.config).items():
+            for name, blocks in _split(raw.view(rows, -1), self.parts[stored], self.config).items():
                 _place_blocks(model, name.removesuffix(".weight"), blocks, kind, dtype)
         return model
 
@@ -110,15 +110,15 @@ class GGUFModel(StoredModel):
 
     @cached_property
     def parts(self) -> dict[str, Parts]:
-        """Each tensor of the file with those of ours that it holds; checked by name and shape."""
-        return _wanted(self.file, self.config)
+        """Each tensor of the file with our tensors that it holds; checked by name and shape."""
+        return _expected_parts(self.file, self.config)
 
     def state_dict(
         self, dtype: torch.dtype | None = None, without: Collection[str] = ()
     ) -> dict[str, Tensor]:
-        """The weights under our names, in `dtype` or the file's own; none of tensors `without`.
+        """The weights under our names, in `dtype` or the file's own; without the tensors `without`.
 
-        Whole numbers in that very dtype are not copied: they are the mapped file.
+        Unquantized tensors that already have the dtype are not copied: they map the file.
         """
         dtype = self.dtype if dtype is None else dtype
         found: dict[str, Tensor] = {}
@@ -126,23 +126,23 @@ class GGUFModel(StoredModel):
             if stored in without:
                 continue
             whole = read_tensor(self.file, self.file.tensors[stored]).to(dtype)
-            found.update(_ours(whole, parts, self.config))
+            found.update(_split(whole, parts, self.config))
         return found
 
 
 def read_gguf(path: Path | str) -> GGUFModel:
     """Read and check a GGUF file, but not yet its weights.
 
-    Raises `UserError` for a file that is damaged or hostile, of another architecture, or whose
-    tensors are not those that its settings ask for.
+    Raises `UserError` for a damaged or malicious file, another architecture, or tensors that do not
+    match its settings.
     """
     file = read_gguf_header(path)
     found = GGUFModel(file.path, file)
-    _ = found.parts  # raises for a tensor that is missing, unknown or of another shape
+    _ = found.parts  # raises for missing, unknown or misshapen tensors
     return found
 
 
-def _wanted(file: GGUFFile, config: ModelConfig) -> dict[str, Parts]:
+def _expected_parts(file: GGUFFile, config: ModelConfig) -> dict[str, Parts]:
     parameters = empty_model(config).named_parameters()
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters}
     wanted: dict[str, Parts] = {}
@@ -154,7 +154,7 @@ def _wanted(file: GGUFFile, config: ModelConfig) -> dict[str, Parts]:
     unknown = [one for one in file.tensors if one not in wanted and not _SETTINGS.match(one)]
     if unknown:
         raise UserError(
-            f"{file.path} has tensors that no {config.model_type} of this version has: "
+            f"{file.path} has tensors unknown for {config.model_type} in this version: "
             f"{listed(repr(one[:80]) for one in unknown)}; use another model"
         )
     return wanted
@@ -170,7 +170,7 @@ def _check(
         raise UserError(f"{file.path} lacks the tensor {stored} ({parts[0][0]}); download it again")
     if found.shape != expected:
         raise UserError(
-            f"{file.path}: tensor {stored} has shape {list(found.shape)}, but its settings ask for "
+            f"{file.path}: tensor {stored} has shape {list(found.shape)}, but its settings require "
             f"{list(expected)}; convert or download the model again"
         )
 
@@ -178,7 +178,7 @@ def _check(
 def _place_blocks(
     model: CausalLM, name: str, blocks: Tensor, kind: BlockKind, dtype: torch.dtype
 ) -> None:
-    """Put a layer that keeps its blocks in the place of that layer, and of a head tied to it."""
+    """Replace a layer, and a head tied to it, by one that keeps its blocks."""
     module = model.get_submodule(name)
     if isinstance(module, nn.Linear):
         model.set_submodule(name, BlockLinear(blocks, kind, module.bias))
@@ -188,8 +188,8 @@ def _place_blocks(
         model.set_submodule("lm_head", BlockLinear(blocks, kind))
 
 
-def _ours(whole: Tensor, parts: Parts, config: ModelConfig) -> dict[str, Tensor]:
-    """What the file keeps as one tensor, as our tensors with their rows in our order."""
+def _split(whole: Tensor, parts: Parts, config: ModelConfig) -> dict[str, Tensor]:
+    """Split a tensor of the file into ours, with the rows in our order."""
     found = {}
     for (name, _), tensor in zip(parts, whole.chunk(len(parts)), strict=True):
         heads = rotated_heads(config, name)

@@ -1,10 +1,9 @@
-"""The names by which llama.cpp knows how a byte-level tokenizer cuts text before it merges.
+"""llama.cpp's names for the ways in which byte-level tokenizers split text before merging.
 
-A GGUF file does not hold the split pattern, only a name (`tokenizer.ggml.pre`), and llama.cpp has
-the patterns in its code (`src/llama-vocab.cpp`). This page is the dictionary, for both directions.
-A cut is a sequence of patterns, each of which splits what those before it have left whole; matches
-and what lies between them become pieces of their own.
-"""
+A GGUF file does not store the split pattern, only a name (`tokenizer.ggml.pre`); llama.cpp has the
+patterns in its code (`src/llama-vocab.cpp`). This module maps names to patterns and back. A split
+is a sequence of patterns, each applied to the pieces left whole by those before; matches and the
+text between them become separate pieces."""
 
 from __future__ import annotations
 
@@ -14,14 +13,14 @@ from typing import Any
 
 from groundup.text.pretokens import GPT2_PATTERN, SPLIT_PATTERN
 
-# Written as their authors wrote them, in the syntax of the `tokenizers` library.
+# As their authors wrote them, in the syntax of the `tokenizers` library.
 _DIGIT = r"\p{N}"
 _LLAMA3 = SPLIT_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 _QWEN35 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_CASED = (  # a capital begins a new piece (Mistral's "tekken")
+_CASED = (  # a capital starts a new piece (Mistral's "tekken")
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -31,9 +30,9 @@ _THREES = "[0-9][0-9][0-9]"
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """How a text is cut; `whole_words`: a piece that is a token is taken as it is, unmerged.
+    """A way to split text. With `whole_words`, a piece that is a token is not merged further.
 
-    `begins`: llama.cpp puts the beginning-of-sequence token first where the file does not say.
+    With `begins`, llama.cpp prepends the beginning-of-sequence token if the file does not say.
     """
 
     patterns: tuple[str, ...]
@@ -73,14 +72,14 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "codeshell": _DIGITS_FIRST,
     "tekken": PreTokenizer((_CASED,), whole_words=True, begins=True),
     "falcon": PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", GPT2_PATTERN, _THREES)),
-    # What llama.cpp does where a file gives no name at all.
+    # llama.cpp's default if a file has no name at all.
     "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", GPT2_PATTERN, r"\p{N}+", _THREES)),
 }
 
 
 def to_hf(kind: PreTokenizer) -> dict[str, Any]:
-    """The `pre_tokenizer` of a tokenizer.json that cuts in this way."""
-    own_split = kind.patterns[-1] == GPT2_PATTERN  # ByteLevel carries GPT-2's pattern itself
+    """The `pre_tokenizer` of a tokenizer.json that splits this way."""
+    own_split = kind.patterns[-1] == GPT2_PATTERN  # ByteLevel contains GPT-2's pattern
     patterns = kind.patterns[:-1] if own_split else kind.patterns
     steps = [
         {"type": "Digits", "individual_digits": True}
@@ -105,7 +104,7 @@ def to_hf(kind: PreTokenizer) -> dict[str, Any]:
 
 
 def name_of(pre_tokenizer: Any, whole_words: bool) -> str | None:
-    """llama.cpp's name for the `pre_tokenizer` of a tokenizer.json; None where it has none."""
+    """llama.cpp's name for the `pre_tokenizer` of a tokenizer.json; None if it has none."""
     patterns = _patterns(pre_tokenizer)
     for name, kind in PRE_TOKENIZERS.items():
         if (kind.patterns, kind.whole_words) == (patterns, whole_words):
@@ -114,7 +113,7 @@ def name_of(pre_tokenizer: Any, whole_words: bool) -> str | None:
 
 
 def _patterns(pre_tokenizer: Any) -> tuple[str, ...] | None:
-    """The cut as a sequence of patterns; None for what is no byte-level cut by patterns."""
+    """The split as a sequence of patterns; None if it is no byte-level split by patterns."""
     if not isinstance(pre_tokenizer, dict):
         return None
     nested = pre_tokenizer.get("type") == "Sequence"
@@ -134,7 +133,7 @@ def _patterns(pre_tokenizer: Any) -> tuple[str, ...] | None:
 def _pattern(step: Mapping[str, Any]) -> str | None:
     if step.get("type") == "Digits":
         return _DIGIT if step.get("individual_digits") else None
-    # "Removed" and inverted keeps the matches alone, and these patterns leave nothing between.
+    # "Removed" and inverted keeps only the matches, and these patterns leave nothing between them.
     kept = (step.get("behavior"), bool(step.get("invert")))
     if step.get("type") != "Split" or kept not in (("Isolated", False), ("Removed", True)):
         return None

@@ -1,14 +1,14 @@
-"""The settings in a GGUF file as our config, and ours as GGUF's.
+"""Converts the settings in a GGUF file to our config, and back.
 
     llama.block_count                      num_hidden_layers
     llama.attention.head_count_kv          num_key_value_heads
     llama.rope.freq_base, …scaling.*       rope
 
-(Names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.) A model with settings that ours
-do not have is refused, because without them it would answer something else.
+(Names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.) A model with unsupported
+settings is refused, because ignoring them would change its answers.
 
-Entries `rope.scaling.*` tell of linear and YaRN stretching. Llama 3's is a tensor, `rope_freqs`:
-what each frequency is divided by, with no word of how that was computed.
+The entries `rope.scaling.*` describe linear and YaRN stretching. Llama 3's is stored as a tensor,
+`rope_freqs`: the divisor of each frequency, without the settings from which it was computed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from groundup.lm.config import MOST, ModelConfig, Rope, yarn_scale
 from groundup.lm.families import FAMILIES, ModelType
 from groundup.lm.positions import inverse_frequencies
 
-# What GGUF calls each family. Mistral is a Llama to llama.cpp, which knows no window for it.
+# GGUF's name for each family. llama.cpp treats Mistral as a Llama, without a window.
 ARCHITECTURES: dict[ModelType, str] = {
     "qwen3": "qwen3",
     "qwen2": "qwen2",
@@ -39,7 +39,7 @@ ARCHITECTURES: dict[ModelType, str] = {
     "mistral": "llama",
     "gpt2": "gpt2",
 }
-# Settings of other models under the same architecture's name, and what they are in ours.
+# Settings of other models under the same architecture's name, and their values in our models.
 _OTHERS: dict[str, Any] = {
     Keys.LLM.EXPERT_COUNT: 0,
     Keys.LLM.EXPERT_USED_COUNT: 0,
@@ -55,13 +55,13 @@ _OTHERS: dict[str, Any] = {
 FREQUENCY_FACTORS = "rope_freqs.weight"
 Factors = npt.NDArray[np.float32]
 
-# Of Llama 3.1, 3.2 and 3.3.
+# The values of Llama 3.1, 3.2 and 3.3.
 _LLAMA3 = Rope(
     type="llama3", low_freq_factor=1, high_freq_factor=4, original_max_position_embeddings=8192
 )
-# Entries of ours: llama.cpp goes by the tensor alone.
+# Entries of our own: llama.cpp uses only the tensor.
 _LOW, _HIGH = "{arch}.rope.scaling.low_freq_factor", "{arch}.rope.scaling.high_freq_factor"
-# Not `rope.scaling.factor`, by which llama.cpp would divide all positions as well.
+# Not `rope.scaling.factor`, by which llama.cpp would also divide all positions.
 _LLAMA3_FACTOR = "{arch}.rope.scaling.llama3_factor"
 _SCALE_BEFORE_2024 = "{arch}.rope.scale_linear"
 
@@ -70,9 +70,9 @@ _SCALE_BEFORE_2024 = "{arch}.rope.scale_linear"
 
 
 def read_config(file: GGUFFile) -> ModelConfig:
-    """The shape of the model in a GGUF file, sizes within bounds and in line with its tensors."""
+    """The shape of the model in a GGUF file, with sizes checked against bounds and tensors."""
     path, architecture = file.path, file.str_(Keys.General.ARCHITECTURE)
-    # Llama and Mistral share a name; without a window the two are one.
+    # Llama and Mistral share a name; without a window they are the same.
     kinds = {theirs: ours for ours, theirs in ARCHITECTURES.items() if ours != "mistral"}
     if architecture not in kinds:
         raise UserError(
@@ -80,7 +80,7 @@ def read_config(file: GGUFFile) -> ModelConfig:
             f"reads {', '.join(kinds)} (SmolLM2 and Mistral are called llama)"
         )
     read = _Settings(file, architecture)
-    read.refuse_other_models()
+    read.refuse_unsupported_settings()
     window = read.int_(Keys.Attention.SLIDING_WINDOW, "sliding_window", default=0, least=0)
     kind: ModelType = "mistral" if window and architecture == "llama" else kinds[architecture]
     family = FAMILIES[kind]
@@ -88,7 +88,7 @@ def read_config(file: GGUFFile) -> ModelConfig:
     heads = read.int_(Keys.Attention.HEAD_COUNT, "num_attention_heads")
     head_dim = read.int_(Keys.Attention.KEY_LENGTH, "head_dim", default=max(1, width // heads))
     if read.int_(Keys.Attention.VALUE_LENGTH, "head_dim", default=head_dim) != head_dim:
-        read.refuse(Keys.Attention.VALUE_LENGTH, f"as large as that of keys, {head_dim}")
+        read.refuse(Keys.Attention.VALUE_LENGTH, f"the same as for keys, {head_dim}")
     context = read.int_(Keys.LLM.CONTEXT_LENGTH, "max_position_embeddings")
     if not family.rotary:
         context = read.rows("position_embd.weight", "max_position_embeddings")
@@ -96,9 +96,9 @@ def read_config(file: GGUFFile) -> ModelConfig:
     vocab_size = read.rows("token_embd.weight", "vocab_size")
     if (words := len(file.str_list(Keys.Tokenizer.LIST))) > vocab_size:
         raise UserError(
-            f"{path} has {words:,} tokens, but vectors for {vocab_size:,}; download it again"
+            f"{path} has {words:,} tokens, but embeddings for {vocab_size:,}; download it again"
         )
-    always = family.defaults  # Qwen2 and GPT-2 have biases, others where there are tensors of them
+    always = family.defaults  # Qwen2 and GPT-2 always have biases, others if their tensors exist
     try:
         return ModelConfig(
             vocab_size=vocab_size,
@@ -115,7 +115,7 @@ def read_config(file: GGUFFile) -> ModelConfig:
             rms_norm_eps=file.float_(read.name(_epsilon(kind)), 0.0, 1.0),
             tie_word_embeddings="output.weight" not in file.tensors,
             model_type=kind,
-            hidden_act="silu" if family.gated else "gelu_new",  # llama.cpp's GELU is that one
+            hidden_act="silu" if family.gated else "gelu_new",  # llama.cpp's GELU
             attention_bias=always.get("attention_bias", "blk.0.attn_q.bias" in file.tensors),
             mlp_bias=always.get("mlp_bias", "blk.0.ffn_up.bias" in file.tensors),
             sliding_window=window if kind == "mistral" else None,
@@ -123,7 +123,7 @@ def read_config(file: GGUFFile) -> ModelConfig:
             eos_token_ids=ids.ends,
             pad_token_id=ids.padding,
         )
-    except UserError as error:  # of the sizes among each other, which do not know their file
+    except UserError as error:  # inconsistent sizes: add the file's name
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
@@ -133,7 +133,7 @@ def _epsilon(kind: ModelType) -> str:
 
 
 class _Settings:
-    """The entries of one architecture, each a number within our bounds."""
+    """The entries of one architecture, each checked against our bounds."""
 
     def __init__(self, file: GGUFFile, architecture: str) -> None:
         self.file, self._architecture = file, architecture
@@ -148,11 +148,11 @@ class _Settings:
         name = self.name(setting)
         self.file.refuse(name, self.file.metadata.get(name), rule)
 
-    def refuse_other_models(self) -> None:
+    def refuse_unsupported_settings(self) -> None:
         for setting, ours in _OTHERS.items():
             found = self.file.metadata.get(self.name(setting), ours)
             if isinstance(found, int | float) and found != ours:
-                self.refuse(setting, f"{ours}, as in the models that are read")
+                self.refuse(setting, f"{ours}, as in supported models")
         for tensor in self.file.tensors:
             if tensor.startswith("rope_factors_"):
                 raise UserError(
@@ -161,7 +161,7 @@ class _Settings:
                 )
 
     def int_(self, setting: str, ours: str, default: int | None = None, least: int = 1) -> int:
-        """A size; some files give one for each layer, which must be the same in all."""
+        """A size; some files give one per layer, which must be the same for all."""
         name = self.name(setting)
         found = self.file.metadata.get(name)
         if not isinstance(found, np.ndarray | list):
@@ -183,12 +183,12 @@ class _Settings:
         if rows > MOST[ours]:
             raise UserError(
                 f"{self.file.path}: tensor {tensor} has {rows:,} rows; at most {MOST[ours]:,} are "
-                "read: no model has as many, so check where the file comes from"
+                "supported: no model has that many, so check where the file comes from"
             )
         return rows
 
     def layers(self) -> int:
-        """The number of layers, the same in words and in tensors, before any is built."""
+        """The number of layers, checked against the tensors before any layer is built."""
         said = self.int_(Keys.LLM.BLOCK_COUNT, "num_hidden_layers")
         blocks = {
             int(found[1])
@@ -197,18 +197,18 @@ class _Settings:
         }
         if blocks != set(range(said)):
             raise UserError(
-                f"{self.file.path} says that it has {said:,} layers and has tensors of "
+                f"{self.file.path} says that it has {said:,} layers but has tensors of "
                 f"{len(blocks):,}; download it again"
             )
         return said
 
 
 def _rope(read: _Settings, head_dim: int, context: int) -> Rope:
-    """RoPE's settings, from entries and from the tensor that Llama 3 files have."""
+    """RoPE's settings, from entries and from the tensor of Llama 3 files."""
     file = read.file
     if read.int_(Keys.Rope.DIMENSION_COUNT, "head_dim", default=head_dim) != head_dim:
         read.refuse(Keys.Rope.DIMENSION_COUNT, f"the whole head, {head_dim}")
-    # At 1 all pairs would turn alike, and YaRN divides by its logarithm.
+    # At 1 all pairs would turn equally fast, and YaRN divides by its logarithm.
     plain = Rope(theta=file.float_(read.name(Keys.Rope.FREQ_BASE), 1.001, 1e12, 10_000.0))
     scaled = _scaled(read, plain, context)
     if FREQUENCY_FACTORS not in file.tensors:
@@ -218,14 +218,14 @@ def _rope(read: _Settings, head_dim: int, context: int) -> Rope:
         return scaled
     if scaled != plain:
         raise UserError(
-            f"{file.path} stretches RoPE by the tensor {FREQUENCY_FACTORS} and by its entries "
-            f"rope.scaling ({scaled.type}) as well, which is not supported; use another model"
+            f"{file.path} stretches RoPE both by the tensor {FREQUENCY_FACTORS} and by the entries "
+            f"rope.scaling ({scaled.type}), which is not supported; use another model"
         )
     return _llama3(read, plain, head_dim, factors)
 
 
 def _scaled(read: _Settings, plain: Rope, context: int) -> Rope:
-    """RoPE as the entries rope.scaling tell of it."""
+    """RoPE as described by the entries rope.scaling."""
     file = read.file
     # Without a type llama.cpp divides positions by the factor, if there is one.
     kind = file.str_(read.name(Keys.Rope.SCALING_TYPE), "linear")
@@ -235,7 +235,7 @@ def _scaled(read: _Settings, plain: Rope, context: int) -> Rope:
     more = read.float_(Keys.Rope.SCALING_ATTN_FACTOR, 1e-6, 1.0)
     if kind in ("none", "linear") and more != 1.0:
         # llama.cpp multiplies cosines and sines by it, whatever the type.
-        read.refuse(Keys.Rope.SCALING_ATTN_FACTOR, "1 where RoPE is not scaled by yarn")
+        read.refuse(Keys.Rope.SCALING_ATTN_FACTOR, "1 if RoPE is not scaled by yarn")
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return plain
     if kind == "linear":
@@ -244,7 +244,7 @@ def _scaled(read: _Settings, plain: Rope, context: int) -> Rope:
         read.refuse(Keys.Rope.SCALING_TYPE, "none, linear or yarn")
     scale = yarn_scale(factor)
     if more != 1.0:
-        # A quotient in float32 when it was written: back to the decimal that it came from.
+        # The file stores a float32 quotient; restore the original decimal.
         scale = float(str(np.float32(scale * more)))
     original = read.name(Keys.Rope.SCALING_ORIG_CTX_LEN)
     return replace(
@@ -259,7 +259,7 @@ def _scaled(read: _Settings, plain: Rope, context: int) -> Rope:
 
 
 def frequency_factors(rope: Rope, head_dim: int) -> Factors:
-    """The numbers by which Llama 3's stretching divides the frequencies: `rope_freqs.weight`."""
+    """The divisors of the frequencies in Llama 3's stretching: `rope_freqs.weight`."""
     cpu = torch.device("cpu")
     plain = inverse_frequencies(Rope(theta=rope.theta), head_dim, cpu)
     factors: Factors = (plain / inverse_frequencies(rope, head_dim, cpu)).numpy()
@@ -280,25 +280,25 @@ def _llama3(read: _Settings, plain: Rope, head_dim: int, factors: Factors) -> Ro
     """Find the settings from which the factors in the file were computed, and check them."""
     file = read.file
     if np.isfinite(factors).all() and 1.0 <= factors.min() <= factors.max() <= 1e6:
-        # Of the factor itself a tensor tells where the slowest pair is slowed fully.
+        # The tensor shows the factor only if the slowest pair is fully slowed.
         largest = float(factors.max())
         known = replace(_LLAMA3, factor=largest)
-        for settings in (_written(read, largest), known, _fitted(plain, head_dim, factors)):
+        for settings in (_read_written(read, largest), known, _fit(plain, head_dim, factors)):
             if settings is None:
                 continue
             rope = replace(settings, theta=plain.theta)
             if np.allclose(frequency_factors(rope, head_dim), factors, rtol=1e-4):
                 return rope
     raise UserError(
-        f"{file.path} stretches RoPE by the tensor {FREQUENCY_FACTORS} in a way that is not "
-        "Llama 3's and not supported; use another model"
+        f"{file.path} stretches RoPE by the tensor {FREQUENCY_FACTORS} in a way that is not Llama "
+        "3's and not supported; use another model"
     )
 
 
-def _written(read: _Settings, largest: float) -> Rope | None:
-    """The settings as `config_entries` leaves them, for such as no fit could find again.
+def _read_written(read: _Settings, largest: float) -> Rope | None:
+    """The settings as written by `config_entries`, which a fit might not recover.
 
-    Files of earlier versions do not say the factor; then it is the largest that the tensor holds.
+    Files of earlier versions lack the factor; then it is the largest in the tensor.
     """
     if not all(map(read.has, (_LOW, _HIGH, Keys.Rope.SCALING_ORIG_CTX_LEN))):
         return None
@@ -314,11 +314,11 @@ def _written(read: _Settings, largest: float) -> Rope | None:
     )
 
 
-def _fitted(plain: Rope, head_dim: int, factors: Factors) -> Rope | None:
+def _fit(plain: Rope, head_dim: int, factors: Factors) -> Rope | None:
     """The settings of the straight line on which the factors between the bounds lie.
 
-    With t = frequency / 2 pi, the share kept is (original * t - low) / (high - low) between 0
-    and 1. Of the three only two can be told from a line; `low` is 1 in every Llama.
+    With t = frequency / 2 pi, the share kept is (original * t - low) / (high - low) between 0 and
+    1. A line determines only two of the three; `low` is 1 in every Llama.
     """
     kept = (1 / factors - 1 / factors.max()) / (1 - 1 / factors.max())
     between = (kept > 1e-3) & (kept < 1 - 1e-3)
@@ -348,9 +348,9 @@ def _fitted(plain: Rope, head_dim: int, factors: Factors) -> Rope | None:
 def config_entries(config: ModelConfig) -> dict[str, Any]:
     """The metadata entries of our config, under its architecture's name.
 
-    Raises `UserError` for what llama.cpp has no word for.
+    Raises `UserError` for settings that llama.cpp cannot express.
     """
-    _refuse_unknown_to_llama_cpp(config)
+    _refuse_unsupported_by_llama_cpp(config)
     entries: dict[str, Any] = {
         Keys.LLM.CONTEXT_LENGTH: context_of(config),
         Keys.LLM.EMBEDDING_LENGTH: config.hidden_size,
@@ -376,9 +376,9 @@ def config_entries(config: ModelConfig) -> dict[str, Any]:
 
 
 def context_of(config: ModelConfig) -> int:
-    """How many tokens the model may be given by llama.cpp, which has no window for these families.
+    """The context length for llama.cpp, which has no window for these families.
 
-    While a text is no longer than the window, there is none to see.
+    For texts no longer than the window, the window has no effect.
     """
     windows = (window for window in config.windows if window is not None)
     return min([config.max_position_embeddings, *windows])
@@ -395,7 +395,7 @@ def _rope_entries(rope: Rope) -> dict[str, Any]:
             **original,
             Keys.Rope.SCALING_YARN_BETA_FAST: rope.beta_fast,
             Keys.Rope.SCALING_YARN_BETA_SLOW: rope.beta_slow,
-            # llama.cpp multiplies by the paper's scale itself; this is what is left.
+            # llama.cpp multiplies by the paper's scale itself; this is the remaining factor.
             Keys.Rope.SCALING_ATTN_FACTOR: rope.attention_factor / yarn_scale(rope.factor),
         }
     if rope.type == "llama3":
@@ -408,11 +408,13 @@ def _rope_entries(rope: Rope) -> dict[str, Any]:
     return {}
 
 
-def _refuse_unknown_to_llama_cpp(config: ModelConfig) -> None:
+def _refuse_unsupported_by_llama_cpp(config: ModelConfig) -> None:
     kind, rope = config.model_type, config.rope
     remedy = "export to the Hugging Face format"
     if (why := not_in_hugging_face(config)) is not None:
-        raise UserError(f"{why}, and neither has llama.cpp; use the folder with groundup as it is")
+        raise UserError(
+            f"{why}, and llama.cpp does not support it either; use the folder with groundup itself"
+        )
     if config.experts is not None:
         raise UserError(f"GGUF files with experts are not written; {remedy}")
     if config.gated and config.hidden_act != "silu":
@@ -424,7 +426,7 @@ def _refuse_unknown_to_llama_cpp(config: ModelConfig) -> None:
     if rope.type == "llama3" and not rope.low_freq_factor < rope.high_freq_factor:
         raise UserError(
             f"low_freq_factor={rope.low_freq_factor:g} is not less than high_freq_factor="
-            f"{rope.high_freq_factor:g}, which a GGUF file of {rope.type} RoPE asks for; {remedy}"
+            f"{rope.high_freq_factor:g}, which a GGUF file of {rope.type} RoPE requires; {remedy}"
         )
     if rope.type == "llama3" and rope.factor < 1:
         raise UserError(
@@ -434,7 +436,7 @@ def _refuse_unknown_to_llama_cpp(config: ModelConfig) -> None:
     if rope.type == "yarn" and not rope.truncate:
         raise UserError(f"llama.cpp always rounds YaRN's bounds (truncate=False); {remedy}")
     if rope.type == "yarn" and (rope.beta_fast, rope.beta_slow) != (32, 1):
-        # It passes over what a file of these families says of them.
+        # llama.cpp ignores these entries in files of these families.
         raise UserError(
             f"llama.cpp takes YaRN's bounds at 32 and 1 turns (beta_fast={rope.beta_fast:g}, "
             f"beta_slow={rope.beta_slow:g}); {remedy}"

@@ -3,14 +3,14 @@
     blocks = quantize(weight, "q4_1")            # (rows, bytes of a row)
     again = dequantize(blocks, "q4_1")           # (rows, columns), float32
 
-A block is 32 neighbors of a row with a common scale (`_0`), and a least number as well (`_1`); in
-the K formats 256 with scales of scales. `q4`, `q5`, `q6`, `q8` say the bits of a number. The first
-kind is quantized by the `gguf` package, whose bytes are llama.cpp's. K formats it can only read:
-quantizing to them is a search for the best scales, which llama.cpp's own library does, by way of
-its Python binding (extra `llama-cpp`).
+A block is 32 neighbors of a row with a common scale (`_0`), or with a scale and a minimum (`_1`);
+in the K formats 256 with scales of scales. `q4`, `q5`, `q6`, `q8` give the bits per number. The
+`gguf` package, whose bytes equal llama.cpp's, quantizes the first kind. It can only read the K
+formats: quantizing to them searches for the best scales, which llama.cpp's own library does,
+through its Python binding (extra `llama-cpp`).
 
-llama.cpp's Llamas rotate neighboring features in RoPE, and ours halves (see `lm.positions`); their
-converter therefore reorders the rows of the query and key matrices, and reading puts them back.
+For RoPE, llama.cpp's Llamas rotate neighboring features, our models halves (see `lm.positions`).
+Its converter therefore reorders the rows of the query and key matrices; reading restores them.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def stored_in_gguf(model_type: ModelType, name: str) -> Stored:
-    """Where a GGUF file of that family keeps our tensor `name`; matrices are (out, in) in all.
+    """Where a GGUF file of this family stores our tensor `name`; matrices are always (out, in).
 
-    The `gguf` package knows the names of Hugging Face's files.
+    The `gguf` package maps the names of Hugging Face's files.
     """
     stored = stored_as(model_type, name)
     layer = _LAYER.search(stored.name)
@@ -73,7 +73,7 @@ def stored_in_gguf(model_type: ModelType, name: str) -> Stored:
 
 @cache
 def _names(architecture: str) -> TensorNameMap:
-    """The table of an architecture's first layer: others differ in their number alone."""
+    """The table for an architecture's first layer: others differ only in their number."""
     return get_tensor_name_map(MODEL_ARCH[architecture.upper()], 1)
 
 
@@ -81,7 +81,7 @@ def _names(architecture: str) -> TensorNameMap:
 
 
 def rotated_heads(config: ModelConfig, name: str) -> int | None:
-    """The number of heads for RoPE in our tensor `name`, if llama.cpp wants its rows reordered."""
+    """The number of RoPE heads in our tensor `name`, if llama.cpp reorders its rows."""
     if ARCHITECTURES[config.model_type] != "llama":
         return None
     if ".q_proj." in name:
@@ -90,7 +90,7 @@ def rotated_heads(config: ModelConfig, name: str) -> int | None:
 
 
 def interleaved(rows: Tensor, heads: int) -> Tensor:
-    """Rows 0 … d/2-1, d/2 … d-1 of each head as 0, d/2, 1, d/2+1 …: the partner comes next."""
+    """Reorder rows 0 … d/2-1, d/2 … d-1 of each head as 0, d/2, 1, d/2+1 …: partners adjacent."""
     split = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return split.transpose(1, 2).reshape(rows.shape)
 
@@ -105,24 +105,24 @@ def as_halves(rows: Tensor, heads: int) -> Tensor:
 
 
 def read_tensor(file: GGUFFile, tensor: StoredTensor) -> Tensor:
-    """A stored tensor as numbers: F32, F16 and BF16 as they lie there, all else as float32."""
+    """A stored tensor as numbers: F32, F16 and BF16 unchanged, all others as float32."""
     raw = file.stored_bytes(tensor)
     if tensor.type in _FLOATS:
         kind, dtype = _FLOATS[tensor.type]
-        # Files may put tensors at odd places, where torch would not read.
+        # Files may have tensors at unaligned offsets, which torch does not support.
         values = torch.from_numpy(np.require(raw.view(kind), requirements="A"))
         return values.view(dtype).reshape(tensor.shape)
     rows = raw.reshape(*tensor.shape[:-1], -1)
-    with np.errstate(all="ignore"):  # a scale that is infinite makes NaN, which is what it says
+    with np.errstate(all="ignore"):  # an infinite scale legitimately gives NaN
         numbers = gguf_quants.dequantize(rows, tensor.type)
     return torch.from_numpy(numbers).reshape(tensor.shape)
 
 
 def quantize(tensor: Float[Tensor, "*rows columns"], type: str) -> UInt8[np.ndarray, "*rows bytes"]:
-    """The tensor's blocks, row by row, as a GGUF file holds them.
+    """The tensor's blocks, row by row, as in a GGUF file.
 
-    Raises `UserError` for a type that is not known, rows that are no whole blocks, numbers that are
-    not finite or too large, and a K format without llama.cpp's binding.
+    Raises `UserError` for an unknown type, rows that do not fill whole blocks, numbers that are not
+    finite or too large, and a K format without llama.cpp's binding.
     """
     kind = _kind(type)
     block, _ = GGML_QUANT_SIZES[kind]
@@ -133,10 +133,10 @@ def quantize(tensor: Float[Tensor, "*rows columns"], type: str) -> UInt8[np.ndar
             f"{type} needs; pad its last dimension, or choose another type"
         )
     values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-    # Scales are float16: of what is larger they would be infinite.
+    # Scales are float16: for larger numbers they would be infinite.
     if not np.abs(values).max() <= np.finfo(np.float16).max:
         raise UserError(
-            f"the tensor has numbers that {type} does not hold (infinite, no number, or beyond "
+            f"the tensor has numbers that {type} cannot store (infinite, NaN, or beyond "
             f"{np.finfo(np.float16).max:g}); look for the step that made them"
         )
     if kind.name.endswith("_K"):
@@ -148,16 +148,16 @@ def quantize(tensor: Float[Tensor, "*rows columns"], type: str) -> UInt8[np.ndar
 def dequantize(
     blocks: UInt8[np.ndarray, "*rows bytes"], type: str
 ) -> Float[Tensor, "*rows columns"]:
-    """The numbers for which the blocks stand, in float32.
+    """Dequantize blocks to float32.
 
-    Raises `UserError` for a type that is not known and rows that are no whole blocks.
+    Raises `UserError` for an unknown type and rows that are not whole blocks.
     """
     kind = _kind(type)
     _, size = GGML_QUANT_SIZES[kind]
     if not blocks.size or blocks.shape[-1] % size:
         raise UserError(
-            f"rows of {blocks.shape[-1] if blocks.ndim else 0} bytes are no whole blocks of "
-            f"{type}, which have {size}; give the rows as quantize made them"
+            f"rows of {blocks.shape[-1] if blocks.ndim else 0} bytes are not whole blocks of "
+            f"{type}, which have {size}; give the rows returned by quantize"
         )
     return torch.from_numpy(np.ascontiguousarray(gguf_quants.dequantize(blocks, kind)))
 
@@ -165,7 +165,7 @@ def dequantize(
 def _kind(type: str) -> GGMLQuantizationType:
     known = next((one for one in BLOCK_TYPES if one == type.lower()), None)
     if known is None:
-        raise UserError(f"type={type!r} is no block format; choose one of {', '.join(BLOCK_TYPES)}")
+        raise UserError(f"type={type!r} is not a block format; use one of {', '.join(BLOCK_TYPES)}")
     return GGMLQuantizationType[known.upper().replace("_k", "_K")]
 
 
@@ -173,7 +173,7 @@ def _kind(type: str) -> GGMLQuantizationType:
 
 
 def require_llama_cpp(type: str) -> None:
-    """Raises `UserError`, which says how to get there, where the binding is not installed."""
+    """Raises `UserError`, with instructions, if the binding is not installed."""
     if importlib.util.find_spec(BINDING) is None:
         raise UserError(
             f"{type} is quantized by llama.cpp, whose binding is not installed; run pip install "
@@ -205,7 +205,7 @@ def _quantized_by_llama_cpp(
 @cache
 def _quantize_chunk() -> Callable[..., int]:
     """`ggml_quantize_chunk(type, from, to, first, rows, columns, importance) -> bytes written`."""
-    _library()  # which loads what this one stands on
+    _library()  # loads the library that this one depends on
     found = importlib.util.find_spec(BINDING)
     assert found is not None and found.origin is not None
     (path, *_) = sorted(Path(found.origin).parent.glob("*ggml-base.*"))
@@ -225,7 +225,7 @@ def _library() -> tuple[Any, Any]:
 def convert_file(source: Path, target: Path, type: LlamaFileType) -> None:
     """Write a whole GGUF file in another type, as `llama-quantize` does, which mixes formats.
 
-    Raises `UserError` where llama.cpp fails.
+    Raises `UserError` if llama.cpp fails.
     """
     library, ffi = _library()
 

@@ -1,7 +1,7 @@
-"""The tokenizer inside a GGUF file, read as Hugging Face's tokenizer.json, and written from it.
+"""The tokenizer inside a GGUF file, converted to Hugging Face's tokenizer.json and back.
 
 Byte-level BPE, which GGUF calls "gpt2" after its first user: tokens in the byte alphabet, the
-merges, a type for each token, the name of the split pattern, the ids with a meaning, and the chat
+merges, a type for each token, the name of the split pattern, the special ids, and the chat
 template. For SentencePiece's BPE (Llama 2, Mistral 7B) see `sentencepiece`; vocabularies of other
 kinds are refused by name.
 """
@@ -29,7 +29,7 @@ _OTHER_MODELS = {
     "plamo2": "PLaMo's vocabulary",
     "gemma4": "Gemma's vocabulary",
 }
-# Control tokens at which llama.cpp stops because of what they are called.
+# Control tokens at which llama.cpp stops because of their names.
 _ENDS = (
     "<|im_end|>",
     "<|eot_id|>",
@@ -40,11 +40,10 @@ _ENDS = (
     "<|end_of_text|>",
     "</s>",
 )
-# The entries for other ends than the first.
+# The entries for further end tokens.
 _MORE_ENDS = (_KEYS.EOT_ID, _KEYS.EOM_ID)
-# Qwen's own vocabulary normalizes text to NFC before it cuts it, which no entry of a GGUF file
-# says and llama.cpp does not do. It is known by where it ends; ours has the same cut and no
-# normalizer.
+# Qwen's own vocabulary normalizes text to NFC before splitting, which a GGUF file cannot express
+# and llama.cpp does not do. Its end token identifies it; ours has the same split and no normalizer.
 _QWEN_END = ("<|endoftext|>", 151_643)
 
 
@@ -54,8 +53,8 @@ _QWEN_END = ("<|endoftext|>", 151_643)
 def read_tokenizer(file: GGUFFile) -> Tokenizer:
     """The tokenizer of a GGUF file, encoding as llama.cpp does.
 
-    Raises `UserError` for a vocabulary of another kind, an unknown split pattern, and tokens or
-    merges that do not fit together.
+    Raises `UserError` for another kind of vocabulary, an unknown split pattern, and inconsistent
+    tokens or merges.
     """
     tokens, types = _tokens(file)
     added = [
@@ -125,7 +124,7 @@ def _sentencepiece(
 
 @dataclass(frozen=True)
 class TokenIds:
-    """The ids with a meaning. `ends` are all at which llama.cpp stops, the end of a turn first."""
+    """The special ids. `ends` are all ids at which llama.cpp stops, the end of a turn first."""
 
     begin: int | None
     ends: tuple[int, ...]
@@ -133,7 +132,7 @@ class TokenIds:
 
 
 def read_ids(file: GGUFFile) -> TokenIds:
-    """The ids that a GGUF file names, and the ends that it has but does not name."""
+    """The ids that a GGUF file names, and the end tokens that it has but does not name."""
     tokens, types = _tokens(file)
     begin, padding = (_id(file, key, tokens) for key in (_KEYS.BOS_ID, _KEYS.PAD_ID))
     return TokenIds(begin, _ends(file, tokens, types), padding)
@@ -147,7 +146,7 @@ def _ends(file: GGUFFile, tokens: Mapping[int, str], types: Sequence[int]) -> tu
 
 
 def ends_by_name(tokenizer: Tokenizer) -> frozenset[int]:
-    """The control tokens at which llama.cpp stops for their names, whatever a file says of them."""
+    """The control tokens at which llama.cpp stops because of their names, whatever a file says."""
     tokens = tokenizer.special_tokens
     return frozenset(tokens[name] for name in _ENDS if name in tokens) & tokenizer.hidden_ids
 
@@ -157,20 +156,20 @@ def _pre_tokenizer_name(file: GGUFFile) -> str:
     if model != "gpt2":
         kind = _OTHER_MODELS.get(model, "a vocabulary")
         raise UserError(
-            f"{file.path} holds {kind} ({_KEYS.MODEL}={model[:80]!r}); only BPE of bytes "
-            "('gpt2') or of SentencePiece ('llama') is read: use the model's Hugging Face folder"
+            f"{file.path} holds {kind} ({_KEYS.MODEL}={model[:80]!r}); only byte-level BPE "
+            "('gpt2') and SentencePiece's ('llama') are supported: use the Hugging Face folder"
         )
     pre = file.str_(_KEYS.PRE, "default")
     if pre not in PRE_TOKENIZERS:
         raise UserError(
-            f"{file.path} cuts text by the pattern {pre[:80]!r} ({_KEYS.PRE}), which is not "
-            f"known; these are: {', '.join(PRE_TOKENIZERS)}"
+            f"{file.path} splits text by the pattern {pre[:80]!r} ({_KEYS.PRE}), which is "
+            f"unknown; known are: {', '.join(PRE_TOKENIZERS)}"
         )
     return pre
 
 
 def _tokens(file: GGUFFile) -> tuple[dict[int, str], Sequence[int]]:
-    """The tokens by id, without those that only fill the vocabulary up; and every id's type."""
+    """The tokens by id, without those that only pad the vocabulary; and every id's type."""
     texts = file.str_list(_KEYS.LIST)
     kinds = file.metadata.get(_KEYS.TOKEN_TYPE, np.full(len(texts), TokenType.NORMAL))
     if not isinstance(kinds, np.ndarray) or kinds.dtype.kind not in "iu":
@@ -184,7 +183,7 @@ def _tokens(file: GGUFFile) -> tuple[dict[int, str], Sequence[int]]:
     tokens = {
         id: text
         for id, text in enumerate(texts)
-        # Before there was a type for fillers, converters called them [PAD7] and user-defined.
+        # Before there was a type for padding, converters called it [PAD7] and user-defined.
         if text and types[id] != TokenType.UNUSED and text != f"[PAD{id}]"
     }
     if len(set(tokens.values())) != len(tokens):
@@ -199,7 +198,7 @@ def _model(file: GGUFFile, tokens: Mapping[int, str], whole_words: bool) -> dict
         left, _, right = line.partition(" ")
         if left not in vocab or right not in vocab or left + right not in vocab:
             raise UserError(
-                f"{file.path} merges {line[:80]!r}, which is not two tokens that make a third; "
+                f"{file.path} merges {line[:80]!r}, which is not two tokens that form a third; "
                 "download it again"
             )
         merges.append([left, right])
@@ -218,7 +217,7 @@ def _model(file: GGUFFile, tokens: Mapping[int, str], whole_words: bool) -> dict
 
 
 def _config(file: GGUFFile, tokens: Mapping[int, str]) -> dict[str, Any]:
-    """The `tokenizer_config.json` that goes with it."""
+    """The corresponding `tokenizer_config.json`."""
     keys = {
         "bos_token": _KEYS.BOS_ID,
         "eos_token": _KEYS.EOS_ID,
@@ -237,7 +236,7 @@ def _config(file: GGUFFile, tokens: Mapping[int, str]) -> dict[str, Any]:
 
 
 def _first_token(file: GGUFFile, tokens: Mapping[int, str], begins: bool) -> dict[str, Any] | None:
-    """A post-processor that puts the beginning-of-sequence token first, where texts begin so."""
+    """A post-processor that prepends the beginning-of-sequence token, if texts begin with it."""
     bos = _id(file, _KEYS.BOS_ID, tokens)
     if bos is None or not file.bool_(_KEYS.ADD_BOS, begins):
         return None
@@ -252,7 +251,7 @@ def _first_token(file: GGUFFile, tokens: Mapping[int, str], begins: bool) -> dic
 
 
 def _id(file: GGUFFile, key: str, tokens: Mapping[int, str]) -> int | None:
-    """An id with a meaning; one outside the vocabulary means none, to llama.cpp too."""
+    """A special id; one outside the vocabulary means none, as in llama.cpp."""
     id = file.metadata.get(key)
     return id if isinstance(id, int) and not isinstance(id, bool) and id in tokens else None
 
@@ -268,21 +267,20 @@ def tokenizer_entries(
     eos_ids: Sequence[int],
     pad_id: int | None,
 ) -> dict[str, Any]:
-    """The metadata entries that hold `tokenizer`, filled up to the model's `vocab_size`.
+    """The metadata entries for `tokenizer`, padded to the model's `vocab_size`.
 
-    Raises `UserError` for a tokenizer that llama.cpp could not follow: no BPE of bytes or of
-    SentencePiece, cut by a pattern it has no name for, changed by a normalizer, with added tokens
-    that look at what stands beside them, or with more ends of an answer than a file has entries
-    for.
+    Raises `UserError` for a tokenizer that llama.cpp cannot reproduce: neither byte-level nor
+    SentencePiece's BPE, an unnamed split pattern, a normalizer, added tokens that depend on their
+    neighbors, or more end tokens than a file has entries for.
     """
     content = tokenizer.content
     if sentencepiece.is_sentencepiece(content):
         sentencepiece.refuse_unknown(content)
-        spelled = sentencepiece.entries(content, *_filled(content, vocab_size))
+        spelled = sentencepiece.entries(content, *_padded_vocabulary(content, vocab_size))
     else:
-        pre = _known_cut(content)
+        pre = _split_name(content)
         merges = [m if isinstance(m, str) else " ".join(m) for m in content["model"]["merges"]]
-        tokens, types = _filled(content, vocab_size)
+        tokens, types = _padded_vocabulary(content, vocab_size)
         spelled = {
             _KEYS.MODEL: "gpt2",
             _KEYS.PRE: pre,
@@ -290,12 +288,12 @@ def tokenizer_entries(
             _KEYS.TOKEN_TYPE: types,
             _KEYS.MERGES: merges,
         }
-    _refuse_neighbors(tokenizer)
-    # llama.cpp takes token 11, whatever it is, for both where no entry names another.
+    _refuse_context_dependent(tokenizer)
+    # If an entry is missing, llama.cpp uses token 11, whatever it is.
     end, *more_ends = _ends_written(tokenizer, eos_ids)
     begin = bos_id
     if begin is None:
-        # One that nothing begins with: <|endoftext|> here would open every text of ours.
+        # A token that nothing begins with: <|endoftext|> here would open every text of ours.
         others = (id for name, id in tokenizer.special_tokens.items() if name != END_OF_TEXT)
         begin = end if end != tokenizer.special_tokens.get(END_OF_TEXT) else next(others, end)
     entries = {
@@ -304,24 +302,24 @@ def tokenizer_entries(
         _KEYS.EOS_ID: end,
         **dict(zip(_MORE_ENDS, more_ends, strict=False)),
         _KEYS.PAD_ID: pad_id,
-        # llama.cpp and Ollama have one switch for conversations and bare texts alike. Where the
-        # tokenizer itself puts the token first (Llama 3), so shall they, and they know of templates
-        # that write it as well. Else they leave texts alone, as transformers does: ChatML begins
-        # with <|im_start|>, and a token before it would make another prompt than in training.
+        # llama.cpp and Ollama have one switch for conversations and plain texts. If the tokenizer
+        # itself prepends the token (Llama 3), they should, too; they handle templates that also
+        # write it. Otherwise nothing is prepended, as in transformers: ChatML begins with
+        # <|im_start|>, and a token before it would give another prompt than in training.
         _KEYS.ADD_BOS: bos_id is not None and tokenizer.opening_ids[:1] == [bos_id],
         _KEYS.CHAT_TEMPLATE: tokenizer.chat_template or None,
     }
     return {name: value for name, value in entries.items() if value is not None}
 
 
-def _known_cut(content: Mapping[str, Any]) -> str:
-    """llama.cpp's name for how a byte-level BPE cuts text, where it follows it in all else too."""
+def _split_name(content: Mapping[str, Any]) -> str:
+    """llama.cpp's name for a byte-level BPE's split, if it also reproduces everything else."""
     model = content.get("model") or {}
     pre = name_of(content.get("pre_tokenizer"), bool(model.get("ignore_merges")))
     if model.get("type") != "BPE" or pre is None:
         raise UserError(
-            "this tokenizer cannot be written to GGUF: llama.cpp knows byte-level BPE by the name "
-            "of its split pattern, and has none for this one; export to the Hugging Face format"
+            "this tokenizer cannot be written to GGUF: llama.cpp identifies byte-level BPE by the "
+            "name of its split pattern, but has none for this; export to the Hugging Face format"
         )
     _refuse_normalizer(content.get("normalizer"), pre)
     if not model.get("merges"):
@@ -330,19 +328,19 @@ def _known_cut(content: Mapping[str, Any]) -> str:
 
 
 def _ends_written(tokenizer: Tokenizer, eos_ids: Sequence[int]) -> list[int]:
-    """The ends that entries name: the first of `eos_ids`, and those that no name tells of.
+    """The end tokens for entries: the first of `eos_ids`, and those not recognized by name.
 
-    Where there is room, the end of a turn has its entry as well, as in other converters' files.
+    If there is room, the end of a turn has its own entry, too, as in other converters' files.
     """
     first = eos_ids or [tokenizer.end_of_text]
-    # An id without a token, which some configs name, is nothing that a file could hold.
+    # A file cannot store ids without a token, which some configs name.
     ends = [id for id in (*first, *sorted(tokenizer.stop_ids)) if tokenizer.token_bytes(id)]
     end, named = ends[0] if ends else tokenizer.end_of_text, ends_by_name(tokenizer)
     unnamed = [*dict.fromkeys(id for id in ends if id not in named and id != end)]
     if len(unnamed) > len(_MORE_ENDS):
         names = ", ".join(tokenizer.decode([id]) for id in (end, *unnamed))
         raise UserError(
-            f"this model ends its answers at {names}, and a GGUF file has entries for "
+            f"this model ends its answers at {names}, but a GGUF file has entries for only "
             f"{len(_MORE_ENDS) + 1} such tokens; leave some out of eos_token_id in "
             "generation_config.json, or export to the Hugging Face format"
         )
@@ -355,7 +353,7 @@ def _ends_written(tokenizer: Tokenizer, eos_ids: Sequence[int]) -> list[int]:
 
 def _refuse_normalizer(normalizer: Any, pre: str) -> None:
     nothing = normalizer is None or normalizer == {"type": "Sequence", "normalizers": []}
-    # Qwen's NFC is left out by llama.cpp's own converter, too.
+    # llama.cpp's own converter drops Qwen's NFC, too.
     if nothing or (pre == "qwen2" and normalizer == {"type": "NFC"}):
         return
     kind = normalizer.get("type") if isinstance(normalizer, dict) else normalizer
@@ -365,9 +363,9 @@ def _refuse_normalizer(normalizer: Any, pre: str) -> None:
     )
 
 
-def _refuse_neighbors(tokenizer: Tokenizer) -> None:
-    """Of added tokens a GGUF file holds the text alone. Control tokens that no template writes
-    stand in no text and no conversation."""
+def _refuse_context_dependent(tokenizer: Tokenizer) -> None:
+    """A GGUF file stores only the texts of added tokens. Control tokens that no template writes
+    do not matter: they occur in no text and no conversation."""
     for one in tokenizer.content.get("added_tokens") or []:
         settings = [name for name in ("lstrip", "rstrip", "single_word") if one.get(name)]
         idle = one["id"] in tokenizer.special_ids and one["content"] not in (
@@ -376,12 +374,12 @@ def _refuse_neighbors(tokenizer: Tokenizer) -> None:
         if settings and not idle:
             raise UserError(
                 f"the added token {one['content']!r} has {settings[0]}=true, which a GGUF file "
-                "cannot say and llama.cpp would not do; export to the Hugging Face format"
+                "cannot express and llama.cpp would not do; export to the Hugging Face format"
             )
 
 
-def _filled(content: Mapping[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
-    """Every id's token and type; an id without a token gets a filler, as llama.cpp's converter."""
+def _padded_vocabulary(content: Mapping[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
+    """Every id's token and type; ids without a token get fillers, as in llama.cpp's converter."""
     tokens = [f"[PAD{id}]" for id in range(vocab_size)]
     types: list[int] = [TokenType.UNUSED] * vocab_size
     added = [

@@ -1,7 +1,7 @@
-"""A model of ours as one GGUF file, for llama.cpp and Ollama.
+"""Write one of our models as one GGUF file, for llama.cpp and Ollama.
 
-The block formats and the file's bytes are the `gguf` package's, which llama.cpp's own converter
-uses. What is ours is to say which tensor is which and what llama.cpp must be told beside.
+The `gguf` package, which llama.cpp's own converter uses, writes the block formats and the file.
+This module maps tensors and settings.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GGUFType = Literal[
     "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
 ]  # fmt: skip
 GGUF_TYPES: tuple[GGUFType, ...] = get_args(GGUFType)
-# What generation_config.json says of how to draw: llama.cpp draws so where nobody says otherwise.
+# Sampling settings of generation_config.json, which llama.cpp uses by default.
 _SAMPLING = {
     "temperature": Keys.General.SAMPLING_TEMP,
     "top_p": Keys.General.SAMPLING_TOP_P,
@@ -54,14 +54,14 @@ _SAMPLING = {
     "min_p": Keys.General.SAMPLING_MIN_P,
     "repetition_penalty": Keys.General.SAMPLING_PENALTY_REPEAT,
 }
-_BLOCK = 32  # numbers that share a scale in the types that we write ourselves
+_BLOCK = 32  # numbers that share a scale in the types of the `gguf` package
 _HALF = torch.float16
-_MOST_INT, _MOST_FLOAT = np.iinfo(np.int32).max, float(np.finfo(np.float32).max)
+_MAX_INT, _MAX_FLOAT = np.iinfo(np.int32).max, float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
-class _Written:
-    """A tensor as the file will have it: whose rows, one after the other, and in which type."""
+class _TensorToWrite:
+    """A tensor of the file: the tensors whose rows it concatenates, its shape and its type."""
 
     pieces: list[tuple[str, Tensor]]
     shape: tuple[int, ...]
@@ -81,16 +81,16 @@ def save_gguf(
 ) -> None:
     """Write `model` with its tokenizer and chat template to a GGUF file.
 
-    `type` is how matrices are stored: q8_0 has 8.5 bits a number and answers as the whole model
-    does for nearly all purposes; q5_1, q5_0, q4_1 and q4_0 have 6, 5.5, 5 and 4.5 and show it.
-    Norms and biases stay F32, as llama.cpp wants them; a matrix whose rows are not whole blocks of
-    32 becomes F16, as in llama.cpp's own quantizer. Types with a k mix formats, and llama.cpp
-    itself makes them, by way of its binding (extra `llama-cpp`). `sampling` may say temperature,
-    top_p, top_k, min_p and repetition_penalty, as a folder's generation_config.json does. The file
-    is written aside and renamed into place.
+    `type` is the storage type of matrices: q8_0 has 8.5 bits a number, and its answers are those of
+    the full model for nearly all purposes; q5_1, q5_0, q4_1 and q4_0 have 6, 5.5, 5 and 4.5 bits
+    and a visible effect. Norms and biases stay F32, as llama.cpp requires; a matrix whose rows do
+    not fill blocks of 32 becomes F16, as in llama.cpp's own quantizer. Types with a k mix formats,
+    and are quantized by llama.cpp itself, through its binding (extra `llama-cpp`). `sampling` may
+    hold temperature, top_p, top_k, min_p and repetition_penalty, as in a folder's
+    generation_config.json. The file is written to a temporary place and renamed.
 
     Raises `UserError` for a model or a tokenizer that llama.cpp cannot express, and for a type with
-    a k where the binding is not installed.
+    a k if the binding is not installed.
     """
     known = next((one for one in GGUF_TYPES if one == type.lower()), None)
     if known is None:
@@ -143,22 +143,22 @@ def _entries(
 
 
 def _sampling_entries(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """How to draw, as far as a stranger's settings are numbers that the file can hold."""
+    """Sampling settings, as far as untrusted values are numbers that the file can store."""
     found: dict[str, Any] = {}
     for name, key in _SAMPLING.items():
         value = sampling.get(name)
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
         if name == "top_k":
-            if isinstance(value, int) and 0 <= value <= _MOST_INT:
+            if isinstance(value, int) and 0 <= value <= _MAX_INT:
                 found[key] = np.int32(value)
-        elif abs(value) <= _MOST_FLOAT:
+        elif abs(value) <= _MAX_FLOAT:
             found[key] = float(value)
     return found
 
 
-def _tensors(model: CausalLM, type: GGUFType) -> dict[str, _Written]:
-    """What to write, by GGUF's names; of fused tensors the pieces stand in their order."""
+def _tensors(model: CausalLM, type: GGUFType) -> dict[str, _TensorToWrite]:
+    """The tensors to write, by GGUF's names; fused tensors list their pieces in order."""
     config = model.config
     pieces: dict[str, list[tuple[str, Tensor]]] = {}
     for ours, parameter in model.named_parameters():
@@ -167,11 +167,11 @@ def _tensors(model: CausalLM, type: GGUFType) -> dict[str, _Written]:
     written = {}
     for stored_name, parts in pieces.items():
         shape = (sum(len(tensor) for _, tensor in parts), *parts[0][1].shape[1:])
-        written[stored_name] = _Written(parts, shape, _type_of(stored_name, shape, type))
+        written[stored_name] = _TensorToWrite(parts, shape, _type_of(stored_name, shape, type))
     if config.rope.type == "llama3":
         factors = torch.from_numpy(frequency_factors(config.rope, config.head_dim))
         f32 = GGMLQuantizationType.F32
-        written[FREQUENCY_FACTORS] = _Written([("", factors)], tuple(factors.shape), f32)
+        written[FREQUENCY_FACTORS] = _TensorToWrite([("", factors)], tuple(factors.shape), f32)
     return written
 
 
@@ -180,19 +180,22 @@ def _type_of(name: str, shape: tuple[int, ...], type: GGUFType) -> GGMLQuantizat
         return GGMLQuantizationType.F32
     if type.startswith("q") and shape[-1] % _BLOCK:
         return GGMLQuantizationType.F16
-    # Every token goes through these two and the rest of the model cannot make up for them, so
-    # llama.cpp keeps them finer, too.
+    # Every token passes through these two, and the rest of the model cannot compensate their
+    # errors, so llama.cpp stores them with more bits, too.
     if type[:2] in ("q4", "q5") and name in ("token_embd.weight", "output.weight"):
         return GGMLQuantizationType.Q8_0
     return GGMLQuantizationType[type.upper()]
 
 
 def _write(
-    path: Path, config: ModelConfig, entries: Mapping[str, Any], tensors: Mapping[str, _Written]
+    path: Path,
+    config: ModelConfig,
+    entries: Mapping[str, Any],
+    tensors: Mapping[str, _TensorToWrite],
 ) -> None:
-    """Write everything, each tensor's bytes made when its turn comes."""
+    """Write everything, computing each tensor's bytes only when needed."""
     writer = GGUFWriter(path, ARCHITECTURES[config.model_type])
-    # A bool is an int as well, and so comes first.
+    # Checked first, because a bool is also an int.
     kinds = (
         (bool, writer.add_bool),
         (int, writer.add_uint32),
@@ -206,7 +209,7 @@ def _write(
             next(add for kind, add in kinds if isinstance(value, kind))(key, value)
         for name, one in tensors.items():
             shape = quant_shape_to_byte_shape(one.shape, one.type)
-            # Announced as bytes: the writer finds the shape in numbers from the type.
+            # Announced as bytes: the writer derives the shape in numbers from the type.
             writer.add_tensor_info(name, shape, np.dtype(np.uint8), math.prod(shape), one.type)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -217,7 +220,7 @@ def _write(
         writer.close()
 
 
-def _stored(name: str, one: _Written, config: ModelConfig) -> npt.NDArray[Any]:
+def _stored(name: str, one: _TensorToWrite, config: ModelConfig) -> npt.NDArray[Any]:
     """The bytes of a tensor, its query and key rows in llama.cpp's order."""
     rows = []
     for ours, tensor in one.pieces:
@@ -227,9 +230,9 @@ def _stored(name: str, one: _Written, config: ModelConfig) -> npt.NDArray[Any]:
     values = torch.cat(rows) if len(rows) > 1 else rows[0].contiguous()
     largest = torch.finfo(_HALF if one.type == GGMLQuantizationType.F16 else values.dtype).max
     low, high = torch.aminmax(values)
-    if not (-largest <= low and high <= largest):  # NaN is a part of no comparison
+    if not (-largest <= low and high <= largest):  # false for NaN, too
         raise UserError(
-            f"tensor {name} has values that {one.type.name} does not hold (infinite, no number, or "
+            f"tensor {name} has values that {one.type.name} cannot store (infinite, NaN, or "
             f"beyond {largest:g}); write bf16 or f32, or look for the step that broke the model"
         )
     return quantize(values.numpy(), one.type)
