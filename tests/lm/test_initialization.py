@@ -144,5 +144,5 @@ def test_who_cannot_look_back_does_not_by_default(tmp_path: Path) -> None:
         assert none.previous_token_heads == 0
     lstm = ModelConfig.recurrent("lstm", width=64, depth=1, vocab_size=64, context=32)
     assert looking(lstm) == 0
-    with pytest.raises(ValueError, match="look back by RoPE"):
+    with pytest.raises(ValueError, match="look back require RoPE"):
         CausalLM(lstm).initialize(0, previous_token_heads=1)
