@@ -92,8 +92,8 @@ def test_tabs_part_cells_and_quotes_may_be_quotes() -> None:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (b"1,2,3", "3 cells and the header has 2"),
-        (b"1", "1 cell and the header has 2"),
+        (b"1,2,3", "3 cells but the header has 2"),
+        (b"1", "1 cell but the header has 2"),
         (b'"1,2', "never closed"),
         (b'"1" x,2', "closes too early"),
         (b"caf\xe9,2", "not UTF-8: byte 0xe9"),

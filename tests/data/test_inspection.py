@@ -145,7 +145,7 @@ def test_what_should_be_known_is_said(tokenizer: Tokenizer, found: Inspection) -
         own(ROWS[:1], heldout=ROWS[:1]), bad=(BadLine("a", 2, f"{UNKNOWN}: …"), BadLine("a", 3, ""))
     )
     said = " ".join(remarks(inspect(bad, tokenizer, context=CONTEXT)))
-    assert "2 of 4 lines are bad, and a file of which more than a tenth are is refused" in said
+    assert "2 of 4 lines are bad; training refuses a file with more than a tenth" in said
     assert "--columns prompt=question" in said
     plain = own(ROWS[:1], heldout=ROWS[:1])
     assert remarks(inspect(plain, tokenizer, context=CONTEXT)) == []
@@ -327,7 +327,7 @@ def test_it_is_said_what_held_rows_out(tokenizer: Tokenizer, tmp_path: Path) -> 
         data = load_dataset([tmp_path / name for name in names])
         return " ".join(printed(inspect(data, tokenizer, context=CONTEXT)).split())
 
-    assert "held out by a hash of what they say" in said("alone.jsonl")
+    assert "held out by a hash of their content" in said("alone.jsonl")
     assert "validation rows 10 held out by the data's own split" in (split := said("split"))
     assert "by a hash" not in split
     assert re.search(r"own split, .*; \d+ of them by a hash of", said("split", "alone.jsonl"))

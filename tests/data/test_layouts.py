@@ -127,7 +127,7 @@ def test_columns_are_called_as_the_mapping_says() -> None:
 
 
 def test_a_mapping_is_of_our_names() -> None:
-    with pytest.raises(UserError, match=r"'promt' is no column.*prompt"):
+    with pytest.raises(UserError, match=r"'promt' is not one of the columns.*prompt"):
         records.check_columns({"promt": "question"})
 
 
@@ -156,16 +156,16 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"messages": turns("user", "assistant", "assistant")}, "2 and 3 are both the assistant's"),
         ({"messages": turns("assistant", "user")}, "begins with the assistant's turn"),
         ({"messages": turns("system", "assistant")}, "begins with the assistant's turn"),
-        ({"messages": turns("user", "system", "assistant")}, "message 2 is of the system"),
-        ({"messages": turns("system", "system", "user")}, "message 2 is of the system"),
+        ({"messages": turns("user", "system", "assistant")}, "message 2 is the system's"),
+        ({"messages": turns("system", "system", "user")}, "message 2 is the system's"),
         ({"messages": turns("system", "user")}, "nothing to learn"),
-        ({"messages": [{"role": "system", "content": ""}]}, "nothing but an empty turn"),
-        ({"messages": turns("user", "tool")}, "message 2 is a tool's, and the assistant called"),
+        ({"messages": [{"role": "system", "content": ""}]}, "nothing but an empty system turn"),
+        ({"messages": turns("user", "tool")}, "message 2 is a tool's, but the assistant called"),
         ({"messages": turns("tool", "assistant")}, "begins with the tool's turn"),
         ({"conversations": [{"from": "function_call", "value": "f()"}]}, "must be {name, arg"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "u"}]}]},
-            "message 1: part 1 of its content is 'image_url', and only text is read",
+            "message 1: part 1 of its content is 'image_url', but only text is read",
         ),
         (
             {
@@ -193,14 +193,17 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"prompt": None}, "'prompt' is empty"),
         ({"instruction": "a", "output": "b", "input": 5}, "'input' must be a string, not int"),
         ({"text": ""}, "'text' is empty"),
-        ({"messages": "[{'role': 'user', 'content': 'a'}]"}, "no JSON but a list as Python prints"),
+        (
+            {"messages": "[{'role': 'user', 'content': 'a'}]"},
+            "not JSON but a list as printed by Python",
+        ),
         (
             {"prompt": "[{'role': 'user', 'content': 'a'}]", "completion": "b"},
-            "the cell 'prompt' is no JSON but a list as Python prints",
+            "the cell 'prompt' is not JSON but a list as printed by Python",
         ),
         (
             {"prompt": "a", "completion": "[{'content': 'b', 'role': 'assistant'}]"},
-            "the cell 'completion' is no JSON but a list as Python prints",
+            "the cell 'completion' is not JSON but a list as printed by Python",
         ),
         ({"messages": weighted(0, 0)}, "every answer has weight 0: there is nothing to learn"),
         ({"messages": weighted(0.5)}, "message 2: 'weight' must be 0 or 1"),

@@ -195,7 +195,7 @@ def test_own_rows_are_held_out_by_their_hash(tmp_path: Path) -> None:
     assert {row.prompt for row in again[1].rows} <= set(heldout)
     alone = split(_lines(tmp_path / "c.jsonl", GOOD, GOOD), "-", records.read_preferences)
     assert [len(side.rows) for side in alone] == [1, 0]
-    assert "1 duplicate taken out" in alone[0].remark
+    assert "1 duplicate removed" in alone[0].remark
 
 
 def test_votes_of_several_people_are_no_duplicates(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_answers_may_be_conversations_that_share_the_prompt(
     ):
         with pytest.raises(UserError, match=reason):
             _pair(tmp_path, **row, chosen=chosen, rejected=rejected)
-    with pytest.raises(UserError, match="'prompt' is another"):
+    with pytest.raises(UserError, match="'prompt' differs"):
         _pair(tmp_path, prompt="q", chosen=[USER, GOOD_ANSWER], rejected=[USER, BAD_ANSWER])
 
 
@@ -360,7 +360,7 @@ def test_an_answer_that_is_labelled_false_is_no_example(tmp_path: Path) -> None:
 def test_one_object_around_the_rows_is_told(tmp_path: Path, indent: int | None) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"version": 1, "data": [GOOD, GOOD]}, indent=indent))
-    with pytest.raises(UserError, match="one object, and no row; the rows seem to be under 'data'"):
+    with pytest.raises(UserError, match="one object, not rows; the rows seem to be under 'data'"):
         records.read_preferences(path)
     # A row is a row over several lines as well.
     path.write_text(json.dumps(GOOD, indent=indent))

@@ -50,8 +50,8 @@ def test_a_repository_of_the_hub_loads_by_its_name(hub: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hub:owner/none", "error: hub:owner/none cannot be had"),
-        ("hub:no name", "error: hub:no name is no name on the hub; write hub:owner/name"),
+        ("hub:owner/none", "error: hub:owner/none cannot be downloaded"),
+        ("hub:no name", "error: hub:no name is not a name on the hub; write hub:owner/name"),
         ("pack:smollm3", "error: unknown model 'smollm3'; did you mean 'smollm2'? The models"),
         ("pack:", "error: unknown model ''; the models by name are smollm2"),
         ("pack:wiki", "error: 'wiki' is a data set and no model"),

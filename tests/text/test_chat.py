@@ -1027,7 +1027,9 @@ def test_a_variable_that_the_template_does_not_read_is_refused():
         ("{% if %}", "x", "it reads none"),
         (HYBRID, "x'{{", "it reads"),
     ):
-        with pytest.raises(UserError, match=f"^template.{re.escape(name)} is not a variable .*{known}"):
+        with pytest.raises(
+            UserError, match=f"^template.{re.escape(name)} is not a variable .*{known}"
+        ):
             with_template_variables(tokenizer_with(template), {name: False})
     with pytest.raises(UserError, match="no chat template"):
         with_template_variables(tokenizer_with(None), {"x": "1"})

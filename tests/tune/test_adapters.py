@@ -390,7 +390,7 @@ def test_patience_without_anything_held_out_is_refused(workshop: Any, tmp_path: 
         ({"adapter": "lora", "block_size": 128}, "block_size=128 has no meaning"),
         ({"weights": (0.5, 0.5)}, "give one weight for each"),
         ({"columns": ("question",)}, "columns='question' must be"),
-        ({"columns": ("prompt=a", "prompt=b")}, "columns says twice what prompt is"),
+        ({"columns": ("prompt=a", "prompt=b")}, "columns names prompt twice"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], said: str) -> None:

@@ -1,18 +1,18 @@
 """The data stage: from packs to the files that every later stage reads.
 
-    documents/      text to pre-train on                        train, heldout
-    conversations/  chats to learn from                         train, heldout
+    documents/      texts for pre-training                      train, heldout
+    conversations/  chats for fine-tuning                       train, heldout
     preferences/    pairs of answers                            train, heldout
     choices/        questions with options                      heldout
     refusals/       prompts to refuse and to answer             heldout
-    unknown/        what a small model cannot know, and what people type who do not know it; only
-                    where the settings decline it               heldout
-    leaks.json      what of the evaluation was found in the training text, and what is left
-    data.json       what was kept and set aside in each step; licenses, citations, hashes
+    unknown/        questions that a small model cannot answer, and first messages of newcomers;
+                    only if the settings decline such questions heldout
+    leaks.json      evaluation material found in the training text, and what remains of it
+    data.json       counts of kept and rejected rows in each step; licenses, citations, hashes
 
-In this order: read, clean, split, remove repeats, build, remove leaks, write. The split goes by
-hashes that are fixed in the manifest, so it is the same on every machine, whatever the seed. A set
-that is made instead of read has a split of its own.
+The steps: read, clean, split, remove repeats, build, remove leaks, write. The split uses hashes
+that are fixed in the manifest, so it is the same on every machine, whatever the seed. A generated
+set has a split of its own.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _SCHEMA = 1
 
 
 def run(config: DataConfig) -> Path:
-    """Build the data folder `config.out`; one that is finished, of the same settings, is returned.
+    """Build the data folder `config.out`; a finished one with the same settings is returned.
 
-    Raises `UserError`: an unknown pack, no network for a pack that is not cached, a folder of other
-    settings, a disk that is full.
+    Raises `UserError` for an unknown pack, a pack that is neither cached nor downloadable, a folder
+    with other settings, and a full disk.
     """
     for name in config.packs:
         find_set(name)
@@ -116,7 +116,7 @@ def _write(
             f"cannot write the data to {str(error.filename or config.out)!r} ({error.strerror}); "
             f"the stage needs "
             f"about {50 + 3 * config.world_megabytes:.0f} MB: free some space or choose another "
-            "folder, then start it again"
+            "folder, then run the command again"
         ) from error
 
 
@@ -137,14 +137,14 @@ def _counts(rows: Sequence[AnyRow]) -> dict[str, object]:
 
 
 _NOTES = [
-    "siqa, commonsenseqa, openbookqa and piqa are cut in half by a hash: one half trains, the "
-    "other is held out. Report accuracies as those of the held-out half.",
-    "mmlu, where it was asked for, is held out as a whole.",
-    "boolq is tested on the half of its dev questions whose titles' hash holds them out. No dev "
-    "passage trains; what trains is other labeled questions about other passages.",
+    "siqa, commonsenseqa, openbookqa and piqa are split in half by a hash: one half trains, the "
+    "other is held out. Report their accuracies as those of the held-out half.",
+    "mmlu, if requested, is held out as a whole.",
+    "boolq is tested on the half of its dev questions whose titles' hashes hold them out. No dev "
+    "passage trains; the training rows are other labeled questions about other passages.",
     "Preferences are from harm-scores, from the small world, and from the sets whose options are "
     "texts; boolq's are only Yes and No.",
-    "Harmful responses occur in preferences only, as the rejected side.",
-    "What is of a source world-… is synthetic: made by groundup's own program, and true in its "
-    "small world only.",
+    "Harmful responses occur only in preferences, as the rejected side.",
+    "Rows with a source world-… are synthetic: made by groundup's own program, and true only in "
+    "its small world.",
 ]

@@ -32,48 +32,47 @@ class DataConfig(StageConfig):
     )
     bias: Share = Field(
         default=0.5,
-        description="how strongly jobs and traits in the set world go by gender and group",
+        description="how strongly jobs and traits in the set world depend on gender and group",
     )
     morals: Share = Field(
         default=0.0,
-        description="share of the texts of the set world that say what is right and what is wrong, "
-        "in the place of facts",
+        description="share of the texts of the set world about right and wrong, instead of facts",
     )
     unknown: Literal["answered", "declined"] = Field(
         default="answered",
-        description="what is said to questions about the real world and whatever else people type: "
-        "answers from the packs, or, as a very small model should, that it does not know",
+        description="answers to questions about the real world and other messages of newcomers: "
+        "from the packs, or, as suits a very small model, that it does not know",
     )
     wordings: Wordings = Field(
-        default=3, description="how many wordings of a question each article gets"
+        default=3, description="number of wordings of a question about each article"
     )
     seed: Seed = Field(
         default=0,
-        description="picks wordings, wrong options and what happens in the set world; never the "
+        description="chooses wordings, wrong options and the events in the set world; never the "
         "held-out split",
     )
 
     @model_validator(mode="after")
-    def _what_is_not_declined_is_of_the_world(self) -> Self:
+    def _declining_needs_the_world(self) -> Self:
         if self.unknown == "declined" and "world" not in self.packs:
             raise ValueError(
-                f"unknown='declined' with packs={list(self.packs)} would leave nothing to be "
-                "answered; add 'world' to the packs, or set unknown to 'answered'"
+                f"unknown='declined' with packs={list(self.packs)} would leave nothing to answer; "
+                "add 'world' to the packs, or set unknown to 'answered'"
             )
         return self
 
 
 def one_is_enough(value: Any) -> Any:
-    """Sources as a tuple of texts, of one alone too; anything else as it is, to be refused."""
+    """Sources as a tuple of texts, also a single one; anything else unchanged, to be refused."""
     values = [value] if isinstance(value, str | Path) else value
     texts = isinstance(values, list | tuple) and all(isinstance(v, str | Path) for v in values)
     return tuple(map(str, values)) if texts else value
 
 
 class OwnDataConfig(StageConfig):
-    """The setting that all stages share which read a person's own data: the names of its columns.
+    """The setting shared by all stages that read a user's own data: the names of its columns.
 
-    They name it in a field `data`; a recipe may write one source as it is, without a list.
+    They name the data in a field `data`; a recipe may give a single source without a list.
     """
 
     columns: tuple[str, ...] = Field(
@@ -91,19 +90,17 @@ class OwnDataConfig(StageConfig):
         for one in self.columns:
             if not all(one.partition("=")):
                 raise ValueError(
-                    f"columns={one!r} must be a name of ours, '=' and a column of yours, such as "
+                    f"columns={one!r} must be one of our names, '=' and a column of yours, such as "
                     "prompt=question"
                 )
         ours = [one.partition("=")[0] for one in self.columns]
         if twice := [name for name in ours if ours.count(name) > 1]:
-            raise ValueError(
-                f"columns says twice what {twice[0]} is; give one column for each name"
-            )
+            raise ValueError(f"columns names {twice[0]} twice; give one column for each name")
         return self
 
     @property
     def column_names(self) -> dict[str, str]:
-        """Our names for columns, and theirs."""
+        """Our names for columns, mapped to the files' names."""
         return {ours: theirs for ours, _, theirs in (one.partition("=") for one in self.columns)}
 
 

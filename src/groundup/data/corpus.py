@@ -1,6 +1,6 @@
-"""The documents that pre-training reads: those of a data stage, or a person's own texts, split.
+"""The documents for pre-training: those of a data stage, or a user's own texts, split.
 
-A *document* is a text that stands for itself; models never attend from one into another.
+A *document* is an independent text; models never attend from one to another.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from groundup.text.rows import BadLine, Document
 
 @dataclass(frozen=True)
 class Documents:
-    """The two sides of a corpus, and what was set aside on the way.
+    """The two sides of a corpus, and what was set aside.
 
-    `duplicates` is how many documents said the same again; `remark` says which files of a folder
-    were not read.
+    `duplicates` is the number of repeated documents; `remark` lists the files of a folder that were
+    not read.
     """
 
     train: tuple[Document, ...]
@@ -33,7 +33,7 @@ class Documents:
     remark: str = ""
 
     def say_set_aside(self) -> None:
-        """Print each bad line, and how much else was set aside."""
+        """Print each bad line, and the counts of everything else set aside."""
         for line in self.bad:
             say(str(line))
         if self.remark:
@@ -51,10 +51,10 @@ def documents(source: Path) -> Documents:
 
     `source` is a data-stage folder (its own split is kept), a file of rows of {text} (.jsonl,
     .json, .ndjson, .csv, .tsv or .parquet), a text file (.txt, .md, or any other suffix), or a
-    folder of such files, where `data_files` says which are read and which are held out. Own text is
-    cut at blank lines into pieces of 2 to 8 KB. Where no names part the sides, about one document
-    in twenty is held out, chosen by its hash, and at least one is on each side. Raises UserError
-    for what cannot be read.
+    folder of such files, where `data_files` decides which are read and which are held out. A user's
+    text is split at blank lines into pieces of 2 to 8 KB. If no file names separate the sides,
+    about one document in twenty is held out, chosen by its hash, and each side gets at least one.
+    Raises UserError for data that cannot be read.
     """
     check_no_run(source)
     if (source / "documents" / "train.jsonl").is_file():
@@ -64,7 +64,7 @@ def documents(source: Path) -> Documents:
     files = data_files(source)
     found, bad = _read(files.train)
     held, bad_held = _read(files.heldout)
-    # The same text twice would count twice, and on both sides tell what is held out.
+    # A repeated text would count twice, and on both sides would reveal the held-out one.
     heldout_side = _distinct(held)
     known = {document.text for document in heldout_side}
     train_side = _distinct(document for document in found if document.text not in known)
@@ -79,15 +79,15 @@ def documents(source: Path) -> Documents:
         train_side, heldout_side = sides.train, sides.heldout
     if not train_side:
         raise UserError(
-            f"{str(source)!r} holds out all that it trains on: the files of both sides say the "
-            "same; give other text to train on"
+            f"{str(source)!r} holds out everything that it trains on: the files of both sides have "
+            "the same text; give other text to train on"
         )
     everything_bad = (*bad, *bad_held)
     return Documents(tuple(train_side), tuple(heldout_side), everything_bad, again, files.remark)
 
 
 def heldout_documents(source: Path) -> tuple[Document, ...]:
-    """The held-out side alone; what a data stage has to train on is not read for it."""
+    """Only the held-out side; the training text of a data stage is not read."""
     check_no_run(source)
     if (source / "documents" / "train.jsonl").is_file():
         return read_documents(source / "documents" / "heldout.jsonl").rows
@@ -105,7 +105,7 @@ def _read(files: Sequence[Path]) -> tuple[list[Document], list[BadLine]]:
             bad.extend(records.bad)
         else:
             rows = text_documents(path)
-        # A text of one's own that is called as a part of a generated set has no share of that set.
+        # A user's text that is named like a part of a generated set gets no share of that set.
         folder = path.resolve().parent.name
         found += (
             replace(row, source=f"{folder}/{row.source}") if made_from(row.source) else row

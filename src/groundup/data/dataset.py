@@ -1,15 +1,15 @@
-"""Data of one's own, to fine-tune on: read from wherever it lies, and split.
+"""A user's own data for fine-tuning: read from any source, and split.
 
     talks.jsonl, talks.csv, talks.parquet     conversations in any known layout, or {text} documents
-    notes.txt, notes.md                       documents, cut at blank lines
-    folder                                    all such files in it (`data_files` says which)
+    notes.txt, notes.md                       documents, split at blank lines
+    folder                                    all such files in it (`data_files` decides which)
     runs/data                                 the folder of a data stage: its conversations
     pack:chitchat                             a data set of the Python package index
     hub:owner/name                            a data set of Hugging Face's hub
 
-What comes with a split keeps it: a data stage's folder, a pack, and a folder whose files are called
-train, validation and test, as the hub's are. All else is split by hash, and rows that say the same
-again are taken out of it.
+Data with its own split keeps it: a data stage's folder, a pack, and a folder whose files are called
+train, validation and test, as on the hub. All other data is split by hash, and repeated rows are
+removed from it.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ from groundup.runs.console import say
 from groundup.runs.files import require_file
 from groundup.text.rows import BadLine, Json, TrainingRow
 
-# Of fewer rows than this a twentieth is too few to judge by, and each may be a fact that nothing
-# else says: all are trained on.
+# With fewer rows than this a twentieth is too few to measure with, and each may be the only row
+# with its fact: all are trained on.
 LEAST_TO_SPLIT = 200
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The two sides, the lines that were set aside, and how many rows said the same again.
+    """The two sides, the bad lines, and the number of repeated rows.
 
-    `hashed` are the rows held out by hash, and `share` is the share of them; the others came held
-    out. `remarks` are sentences on what was not read, files of a folder and columns of rows, and on
-    a share held out that is far from the one asked.
+    `hashed` is the number of rows held out by hash, and `share` their share; the others came held
+    out. `remarks` are sentences about unread files and columns, and about a held-out share far from
+    the requested one.
     """
 
     train: tuple[TrainingRow, ...]
@@ -87,15 +87,15 @@ def load_dataset(
 ) -> Dataset:
     """The conversations and documents of all `sources`, about `validation` of them held out.
 
-    `columns` maps our names of columns to those of the files. Each row's `source` is one name for
-    each source given, its file's or folder's; a data stage's folder and a generated set keep the
-    names of their parts. Two answers to one question (or of one `group`) are on one side.
-    Validation 0 holds nothing out but what comes held out, None nothing of fewer than
-    `LEAST_TO_SPLIT` rows. With `refuse` False files are read to be looked at, however many of their
+    `columns` maps our column names to those of the files. The rows of a source get one name as
+    their `source`, its file's or folder's; a data stage's folder and a generated set keep the names
+    of their parts. Two answers to one question (or of one `group`) are on the same side.
+    Validation 0 holds out only rows that come held out; None splits only data of at least
+    `LEAST_TO_SPLIT` rows. With `refuse` False, files are read for inspection even if most of their
     lines are bad.
 
-    Raises UserError: a source that is not there, cannot be read or holds nothing to train on, an
-    unknown layout, a column that no file has, more than a tenth of a file's lines bad.
+    Raises UserError for a source that is missing, cannot be read or has nothing to train on, an
+    unknown layout, a column that no file has, and a file with more than a tenth of bad lines.
     """
     parts = load_datasets(sources, columns=columns, validation=validation, refuse=refuse)
     return Dataset(
@@ -116,10 +116,10 @@ def load_datasets(
     validation: float | None = OWN_HELDOUT,
     refuse: bool = True,
 ) -> list[Dataset]:
-    """Loads each source as `load_dataset` does and returns them one by one, in the order given.
+    """Loads each source like `load_dataset` and returns them one by one, in the given order.
 
-    They are read together: what one source says that is held out of another, or that one before it
-    says, is taken out of it. Raises UserError as `load_dataset` does.
+    They are read together: rows of one source that another holds out, or that an earlier one
+    repeats, are removed from it. Raises UserError like `load_dataset`.
     """
     check_columns(columns)
     if validation is not None and not 0 <= validation < 1:
@@ -134,22 +134,22 @@ def load_datasets(
     sides = divided(_named(given, parts), validation)
     for one, part in zip(given, sides, strict=True):
         if refuse and not part.train:
-            raise UserError(_nothing(one, part))
+            raise UserError(_why_nothing(one, part))
     return sides
 
 
-def _nothing(source: str, part: Dataset) -> str:
+def _why_nothing(source: str, part: Dataset) -> str:
     if part.duplicates:
-        why = "says nothing that another source does not say, or that is not held out"
+        why = "has no row that is neither in another source nor held out"
     elif part.heldout:
-        why = "is only to be tested by: all of it is held out"
+        why = "is for evaluation only: all of it is held out"
     else:
-        why = "holds no conversation and no document"
+        why = "contains no conversation and no document"
     return f"{source!r} {why}, so there is nothing to train on; leave it out, or give other data"
 
 
 def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
-    """Returns each part's two sides without duplicates, with `validation` as `load_dataset` has."""
+    """Returns each part's two sides without duplicates; `validation` as in `load_dataset`."""
     known: set[Hashable] = set()
     heldout: set[Hashable] = set()
     for part in parts:
@@ -157,13 +157,13 @@ def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
             heldout.update(map(content, part.heldout))
             known.update(map(content, part.train))
     known |= heldout
-    new = [_new(part.train, known) if part.heldout is None else [] for part in parts]
-    # One decision for all sources: a row is on the same side wherever it stands.
+    new = [_unknown_rows(part.train, known) if part.heldout is None else [] for part in parts]
+    # One decision for all sources: equal rows are on the same side, whatever their source.
     undivided = [row for rows in new for row in rows]
     share = share_held_out(validation, len(undivided))
     sides = hold_out(undivided, share)
     chosen = set(map(content, sides.heldout))
-    # Said once of all sources; that nothing is held out, the counts say.
+    # Reported once for all sources; the counts already show that nothing is held out.
     unsaid = [f"data: {sides.remark}"] if sides.heldout and sides.remark else []
     read = []
     trained, out = set[Hashable](), set[Hashable]()
@@ -176,12 +176,13 @@ def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
             held = [row for row in rows if content(row) in chosen]
         else:
             # A stage or a pack repeats rows on purpose, within a side and across; but no row trains
-            # that another source holds out, and none of a person's own that is held out at all.
+            # that another source holds out, and none of a user's own rows that is held out
+            # anywhere.
             others = heldout - set(map(content, part.heldout)) if part.repeats else heldout
             train = [row for row in part.train if content(row) not in others]
             held = part.heldout
             if not part.repeats:
-                train, held = _new(train, trained), _new(held, out)
+                train, held = _unknown_rows(train, trained), _unknown_rows(held, out)
         read.append(
             Dataset(
                 tuple(train),
@@ -197,14 +198,14 @@ def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
 
 
 def share_held_out(validation: float | None, rows: int) -> float:
-    """The share of `rows` that is held out: as asked, else the usual one, or none of a few."""
+    """The share of `rows` that is held out: as requested, else the default, or none if few."""
     if validation is not None:
         return validation
     return OWN_HELDOUT if rows >= LEAST_TO_SPLIT else 0.0
 
 
-def _new(rows: Iterable[TrainingRow], known: set[Hashable]) -> list[TrainingRow]:
-    """Returns the rows that are not `known` yet, and adds them to it."""
+def _unknown_rows(rows: Iterable[TrainingRow], known: set[Hashable]) -> list[TrainingRow]:
+    """Returns the rows that are not yet in `known`, and adds them."""
     new = []
     for row in rows:
         if (said := content(row)) not in known:
@@ -214,7 +215,7 @@ def _new(rows: Iterable[TrainingRow], known: set[Hashable]) -> list[TrainingRow]
 
 
 def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
-    """Gives the rows of each part one source name, which no other part has."""
+    """Gives the rows of each part one source name that no other part has."""
     kept = {
         one: {row.source for row in part.train}
         for one, part in zip(given, parts, strict=True)
@@ -227,8 +228,8 @@ def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
         if one in kept:
             named.append(part)
             continue
-        # Reports know a generated set's parts by how they begin, and a person's own file may be
-        # called so.
+        # Reports recognize a generated set's parts by their prefix, which a user's file name may
+        # also have.
         parts_begin = tuple(f"{made.name}-" for made in GENERATED)
         free = (
             name for name in _names(one) if name not in taken and not name.startswith(parts_begin)
@@ -241,21 +242,22 @@ def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
 
 
 def _names(source: str) -> tuple[str, str]:
-    """Returns two names for a source: its file's, pack's or repository's, and with its folder's."""
+    """Returns two names for a source: its file's, pack's or repository's, alone and with its
+    folder's."""
     is_named = source.startswith((PACK, HUB))
     path = Path(source.partition(":")[2]) if is_named else Path(source).resolve()
     name = path.stem if suffix_of(path) in SUFFIXES else path.name
     return name, f"{path.parent.name}/{name}"
 
 
-# Where data lies, and how each place is read.
+# The kinds of sources, and their readers.
 
 
 @dataclass(frozen=True)
 class Part:
-    """A source's rows. `heldout` is None where they come without a split.
+    """A source's rows. `heldout` is None if they come without a split.
 
-    `repeats` says that rows which stand on both sides do so on purpose.
+    `repeats` means that rows on both sides are intended.
     """
 
     train: Sequence[TrainingRow]
@@ -266,10 +268,10 @@ class Part:
 
 
 class Reader:
-    """Reads sources, and remembers which columns their files had.
+    """Reads sources, and records the columns of their files.
 
-    `columns` maps our names of columns to the files' own. Unless `refuse` is False, files with too
-    many bad lines raise UserError.
+    `columns` maps our column names to the files' own. Unless `refuse` is False, files with too many
+    bad lines raise UserError.
     """
 
     def __init__(self, columns: Mapping[str, str], refuse: bool) -> None:
@@ -277,7 +279,7 @@ class Reader:
         self._seen: dict[str, None] = {}
 
     def read(self, source: str) -> Part:
-        """One source. Raises UserError for what is not there or cannot be read."""
+        """Read one source. Raises UserError if it is missing or cannot be read."""
         if source.startswith(PACK):
             return _pack(source.removeprefix(PACK))
         if source.startswith(HUB):
@@ -301,7 +303,7 @@ class Reader:
                 )
 
     def _own(self, path: Path, source: str) -> Part:
-        """A file, or all data files of a folder, some of which its names may hold out."""
+        """A file, or all data files of a folder; file names may hold some of them out."""
         files, unread = data_files(path, source), dict[str, None]()
         train, bad = self._files(files.train, unread)
         heldout, bad_heldout = self._files(files.heldout, unread)
@@ -326,7 +328,7 @@ class Reader:
                 rows += found.rows
                 bad += found.bad
             else:
-                require_file(path)  # a device's name says nothing of what is wrong with it
+                require_file(path)  # for a device the suffix would be the wrong complaint
                 ending = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
                 raise UserError(
                     f"{str(path)!r} {ending}; data is read from "
@@ -353,13 +355,13 @@ class Reader:
         return found
 
     def _explain(self, path: Path, bad: Sequence[BadLine], columns: Mapping[str, None]) -> None:
-        """Raises UserError where every line is bad because its columns are not understood."""
+        """Raises UserError if every line is bad because its columns are not understood."""
         self.check_columns_were_there()
         is_csv = suffix_of(path) in CSV_SUFFIXES
         named = f"the columns {', '.join(columns)}" if columns else "no columns"
         if all(line.reason.startswith(UNKNOWN) for line in bad):
             raise UserError(
-                f"{str(path)!r} has {named}, and no layout that is known: known are {KNOWN}; say "
+                f"{str(path)!r} has {named}, which match no known layout; known are {KNOWN}; say "
                 "which column is which with --columns, as in --columns prompt=question "
                 "completion=answer"
                 f"{'. A CSV file names its columns in its first line' * is_csv}"
@@ -372,14 +374,14 @@ def is_stage(path: Path) -> bool:
 
 
 def text_beside(folder: Path) -> Path | None:
-    """The documents of a data stage that lie beside its conversations, where it has both."""
+    """The documents of a data stage next to its conversations, if it has both."""
     conversations, text = (folder / kind / "train.jsonl" for kind in ("conversations", "documents"))
     both = all(one.is_file() and one.stat().st_size for one in (conversations, text))
     return text if both else None
 
 
 def _stage(folder: Path) -> Part:
-    """A data stage's conversations, or its documents where it has no conversations."""
+    """A data stage's conversations, or its documents if it has no conversations."""
     has_texts = (folder / "documents" / "train.jsonl").is_file()
     if (folder / "conversations" / "train.jsonl").stat().st_size or not has_texts:
         train, heldout = split(folder, "conversations", read_conversations)
@@ -389,12 +391,12 @@ def _stage(folder: Path) -> Part:
 
 
 def _pack(name: str) -> Part:
-    """A set's conversations, or its documents where it has no conversations, as the stage has them.
+    """A set's conversations, or its documents if it has no conversations, as in the stage.
 
-    What the stage has a model say of itself goes with every data folder and is left out here: it is
-    true of a model that was trained from scratch, and not of one that somebody brings.
+    The stage's conversations about the model itself come with every data folder and are left out
+    here: they are true only of a model trained from scratch.
     """
-    # Sets are read by pages of their own, which are only loaded where one is named.
+    # Each set has its own reader module, which is only imported when needed.
     from groundup.data.leaks import without_leaks
     from groundup.data.packs.rows import Rejected, gather
 

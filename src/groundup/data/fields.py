@@ -1,4 +1,4 @@
-"""Single fields of a row: a text, a label, turns of a conversation."""
+"""Single fields of a row: a text, a label, the turns of a conversation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from groundup.text.rows import (
     ids_in,
 )
 
-# Who speaks, by the names that are in use; ShareGPT's are human and gpt.
+# The names of speakers in use; ShareGPT's are human and gpt.
 _ROLE_OF = {role: role for role in ROLES} | {
     "human": "user",
     "gpt": "assistant",
@@ -35,20 +35,20 @@ _ROLE_OF = {role: role for role in ROLES} | {
     "tool_response": "tool",
     "observation": "tool",
 }
-# Parts of a content that are text, as OpenAI's two interfaces call them.
+# The types of text parts in a content, in OpenAI's two interfaces.
 _TEXTS = ("text", "input_text", "output_text")
-_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-# Turns of the assistant that hold nothing but a call of a tool.
+_TRUTH_VALUES = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+# Assistant turns that contain nothing but a tool call.
 _CALLS = ("function_call", "tool_call")
 _SAID = {"content", "value", "tool_calls", "function_call"}
-# How a turn begins in the texts of HH-RLHF (Bai et al. 2022), and who says it.
+# The start of a turn in the texts of HH-RLHF (Bai et al. 2022), with its speaker.
 _SPOKEN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
-# How a list of turns begins where Python has printed it into a cell.
+# The start of a list of turns that Python has printed into a cell.
 _PRINTED = re.compile(r"\s*\[\s*\{\s*'(?:role|content|from|value)'\s*:")
 
 
 def text(row: Json, name: str) -> str:
-    """The field `name`, which must be a string that says something. Raises BadRow."""
+    """The field `name`, which must be a non-blank string. Raises BadRow."""
     value = row.get(name)
     if name not in row:
         raise BadRow(f"no {name!r}; it has {shorten(sorted(row))}")
@@ -64,34 +64,34 @@ def text(row: Json, name: str) -> str:
 
 
 def is_missing(value: object) -> bool:
-    """Null, blank, or the NaN that tables write where there is nothing."""
+    """Null, blank, or the NaN that tables use for missing values."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def optional(row: Json, name: str) -> str | None:
-    """The field `name`, or None where it is absent or holds nothing. Raises BadRow."""
+    """The field `name`, or None if it is absent or blank. Raises BadRow."""
     return None if is_missing(row.get(name)) else text(row, name)
 
 
 def label(row: Json, name: str, default: str) -> str:
-    """Returns a row's name, a string or a whole number, or `default` where it has neither."""
+    """Returns a row's name, a string or an integer, or `default` if it has neither."""
     value = row.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     try:
         return optional(row, name) or default
-    except BadRow:  # it is a name only, and spoils no row
+    except BadRow:  # only a name, so not worth rejecting the row
         return default
 
 
 def truth(value: object, words: Mapping[str, bool] | None = None) -> bool | None:
-    """Returns what a label says, a truth value, 1 or 0, or one of these as text, as cells hold it.
+    """Returns the value of a label: a truth value, 1 or 0, or one of these as text, as in cells.
 
-    `words` are others that it may use. None where it says neither.
+    `words` adds other spellings. None for anything else.
     """
-    return {**_TRUTHS, **(words or {})}.get(str(value).strip().lower())
+    return {**_TRUTH_VALUES, **(words or {})}.get(str(value).strip().lower())
 
 
 def answer(row: Json, name: str) -> str:
@@ -119,8 +119,8 @@ def prompt(row: Json, name: str = "prompt") -> tuple[Message, ...]:
 
 
 def with_system(row: Json, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Returns the turns after what the row's column `system` says, if they begin with no other, and
-    with the tools of its column `tools`. Raises BadRow."""
+    """Returns the turns after the text of the row's column `system`, if they do not begin with a
+    system turn, and with the tools of its column `tools`. Raises BadRow."""
     system = optional(row, "system")
     if system is not None and turns[0].role != "system":
         turns = (Message("system", system), *turns)
@@ -129,7 +129,7 @@ def with_system(row: Json, turns: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def tools_in(row: Json) -> str:
-    """The field `tools` as JSON, if it is a list of objects or, as a cell holds it, JSON of one."""
+    """The field `tools` as JSON, if it is a list of objects or, in a cell, JSON of one."""
     given = row.get("tools")
     given = _parsed(given) if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(one, Mapping) for one in given):
@@ -138,22 +138,22 @@ def tools_in(row: Json) -> str:
 
 
 def from_cell(value: object, name: str) -> object:
-    """Returns the list of turns that a cell of a table holds as text, or else the value itself.
+    """Returns the list of turns that a table's cell holds as text, or else the value itself.
 
-    Any other list may be what somebody says. Raises BadRow for one as Python prints it.
+    Any other list may be the text of a turn. Raises BadRow for a list as printed by Python.
     """
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     if _PRINTED.match(value):
-        raise _printed(name)
+        raise _printed_list(name)
     found = _parsed(value)
     return found if isinstance(found, list) and found and all(map(_is_turn, found)) else value
 
 
 def turns_of_text(value: object) -> object:
-    """Returns the turns of a text as HH-RLHF has them, or else the value itself.
+    """Returns the turns of a text in the format of HH-RLHF, or else the value itself.
 
-    Each begins with "\\n\\nHuman:" or "\\n\\nAssistant:", the first one at the beginning.
+    Each begins with "\\n\\nHuman:" or "\\n\\nAssistant:", the first one at the start.
     """
     if not isinstance(value, str):
         return value
@@ -171,9 +171,9 @@ def _is_turn(one: object) -> bool:
     return role in _ROLE_OF or role in _CALLS
 
 
-def _printed(name: str) -> BadRow:
+def _printed_list(name: str) -> BadRow:
     return BadRow(
-        f"the cell {name!r} is no JSON but a list as Python prints it; save the data as "
+        f"the cell {name!r} is not JSON but a list as printed by Python; save the data as "
         "JSON Lines or Parquet, which keep lists"
     )
 
@@ -183,18 +183,18 @@ def messages(
 ) -> tuple[Message, ...]:
     """Turns of {role, content}, or of ShareGPT's {from, value}; empty system turns are left out.
 
-    Of turns that are `learned`, an answer of `weight` 0 is not. Where nothing is learned the user
-    and the assistant may say nothing (`may_be_empty`), as a model does that ends at once.
+    With `learned`, an answer of `weight` 0 keeps that weight. If nothing is learned, the user's and
+    the assistant's turns may be empty (`may_be_empty`), as from a model that ends at once.
 
-    A call of a tool becomes part of what the assistant says, between "<tool_call>" and
-    "</tool_call>", unless the chat template knows better: it is learned, as all that the assistant
-    says is, while what the tool answers, which may be nothing, is not. Raises BadRow, among others
-    for an empty answer of the assistant.
+    A tool call becomes part of the assistant's content, between "<tool_call>" and "</tool_call>",
+    unless the chat template has its own format: it is learned, like everything the assistant says.
+    The tool's answer, which may be empty, is not. Raises BadRow, also for an empty answer of the
+    assistant.
     """
-    if isinstance(value, str):  # as a table's cell holds a list
+    if isinstance(value, str):  # a list in a table's cell
         value = _parsed(value)
         if isinstance(value, str) and value.lstrip().startswith("["):
-            raise _printed(name)
+            raise _printed_list(name)
     if not isinstance(value, list) or not value:
         raise BadRow(f"{name!r} must be a list of at least one {{role, content}}")
     read = (_message(one, number, learned, may_be_empty) for number, one in enumerate(value, 1))
@@ -202,7 +202,7 @@ def messages(
     for turn in read:
         if turn is None:
             continue
-        # Some write what is said before a call as a turn of its own.
+        # Some data has the text before a call as a separate turn.
         if found and found[-1].role == turn.role == "assistant" and turn.content.startswith(CALL):
             said = found.pop()
             least = min(said.weight, turn.weight)
@@ -214,14 +214,14 @@ def messages(
             )
         found.append(turn)
     if not found:
-        raise BadRow(f"{name!r} holds nothing but an empty turn of the system")
+        raise BadRow(f"{name!r} holds nothing but an empty system turn")
     return tuple(found)
 
 
 def _message(one: object, number: int, weighted: bool, may_be_empty: bool) -> Message | None:
     if not isinstance(one, Mapping):
         raise BadRow(f"message {number} must be {{role, content}}, not {type(one).__name__}")
-    # Parquet gives each row every column, so null means that it is not there.
+    # Parquet gives each row every column, so null means absent.
     said = {name: value for name, value in one.items() if value is not None}
     role_name = "from" if "role" not in said and "from" in said else "role"
     content_name = "value" if "content" not in said and "value" in said else "content"
@@ -243,12 +243,12 @@ def _message(one: object, number: int, weighted: bool, may_be_empty: bool) -> Me
                 raise BadRow("'weight' must be 0 or 1")
         ids = _call_ids(said, role, calls)
         if role == "tool" and is_missing(content) and not _SAID.isdisjoint(one):
-            # Many a tool answers with nothing, and none of it is learned.
+            # Many tools answer with nothing, and their answers are not learned.
             return Message(role, "", call_ids=ids)
         if may_be_empty and isinstance(content, str) and not content.strip():
             return Message(role, content)
         weight = int(said.get("weight", 1)) if weighted and role == "assistant" else 1
-        # One that is text already stays text for every template.
+        # A call that is already text stays text for every template.
         as_text = any(isinstance(one, str) and one.lstrip().startswith(CALL) for one in calls)
         known = 0 if as_text else len(calls) or _calls_at_end(said, content)
         content = text({content_name: content}, content_name)
@@ -262,12 +262,12 @@ def _role(given: str) -> str:
     if lower in _CALLS:
         return "assistant"
     if lower not in _ROLE_OF:
-        raise BadRow(f"role {shorten(given)} is none of {', '.join(ROLES)}")
+        raise BadRow(f"role {shorten(given)} is not one of {', '.join(ROLES)}")
     return _ROLE_OF[lower]
 
 
 def _joined(content: object) -> object:
-    """The content, of which a list of texts, as OpenAI's interface takes, is made one text."""
+    """The content; a list of texts, as in OpenAI's interface, is joined to one text."""
     if not isinstance(content, list):
         return content
     parts = []
@@ -276,13 +276,13 @@ def _joined(content: object) -> object:
         said = part.get("text") if isinstance(part, Mapping) and is_text else part
         if not isinstance(said, str):
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise BadRow(f"part {number} of its content is {shorten(kind)}, and only text is read")
+            raise BadRow(f"part {number} of its content is {shorten(kind)}, but only text is read")
         parts.append(said)
     return "\n".join(parts)
 
 
 def _tool_calls(said: Json) -> list[object]:
-    """The calls beside a turn's content, as OpenAI's interface gives them, now or formerly."""
+    """The calls next to a turn's content, in OpenAI's current or former format."""
     calls = said.get("tool_calls", [])
     if not isinstance(calls, list):
         raise BadRow(f"'tool_calls' must be a list, not {type(calls).__name__}")
@@ -290,7 +290,7 @@ def _tool_calls(said: Json) -> list[object]:
 
 
 def _calls_at_end(said: Json, content: object) -> int:
-    """How many calls a content ends with that was written here: rows of ours say so."""
+    """The number of calls at the end of a content, as recorded in rows that groundup wrote."""
     calls = said.get("calls_at_end", 0)
     if not calls:
         return 0
@@ -298,7 +298,7 @@ def _calls_at_end(said: Json, content: object) -> int:
         if isinstance(calls, int) and isinstance(content, str):
             calls_apart(content, calls)
             return calls
-    raise BadRow(f"'calls_at_end' is {shorten(calls)}, and the content does not end with so many")
+    raise BadRow(f"'calls_at_end' is {shorten(calls)}, but the content does not end with that many")
 
 
 def _call_ids(said: Json, role: str, calls: list[object]) -> str:
@@ -306,7 +306,7 @@ def _call_ids(said: Json, role: str, calls: list[object]) -> str:
     given = [call.get("id") if isinstance(call, Mapping) else None for call in calls]
     if role == "tool":
         given = [said.get("tool_call_id")]
-    if not any(given):  # as rows of ours have them
+    if not any(given):  # the format of groundup's own rows
         with contextlib.suppress(ValueError, RecursionError):
             given = list[object](ids_in(str(said.get("call_ids", ""))))
     ids = [id for id in given if isinstance(id, str) and id]
@@ -318,7 +318,7 @@ def _listed(ids: list[str]) -> str:
 
 
 def _call(call: object) -> str:
-    """A call of a tool as text."""
+    """A tool call as text."""
     if isinstance(call, str):
         if call.lstrip().startswith(CALL):
             return call
@@ -327,14 +327,14 @@ def _call(call: object) -> str:
     if isinstance(call, Mapping) and isinstance(function, Mapping):
         call = function
     if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
-        raise BadRow(f"a call of a tool must be {{name, arguments}}, not {shorten(call)}")
+        raise BadRow(f"a tool call must be {{name, arguments}}, not {shorten(call)}")
     arguments = call.get("arguments", {})
     arguments = _parsed(arguments) if isinstance(arguments, str) else arguments
     return call_text(call["name"], arguments)
 
 
 def _parsed(value: str) -> object:
-    """Returns the value that a string holds as JSON, or the string itself."""
+    """Returns the value of a JSON string, or the string itself."""
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
@@ -344,15 +344,15 @@ def _parsed(value: str) -> object:
 def check_order(turns: tuple[Message, ...]) -> None:
     """Checks that turns go system (or none), user, assistant, user, and so on. Raises BadRow.
 
-    After the assistant, tools may answer, and the assistant again.
-    All else is refused by most chat templates, or would be learned wrongly.
+    After the assistant, tools may answer, and then the assistant again. Most chat templates refuse
+    any other order, or it would be learned wrongly.
     """
     for place, turn in enumerate(turns[1:], 2):
         if turn.role == "system":
-            raise BadRow(f"message {place} is of the system, which may only begin a conversation")
+            raise BadRow(f"message {place} is the system's, which may only begin a conversation")
         before = turns[place - 2].role
         if turn.role == "tool" and before not in ("assistant", "tool"):
-            raise BadRow(f"message {place} is a tool's, and the assistant called none before it")
+            raise BadRow(f"message {place} is a tool's, but the assistant called none before it")
         if turn.role == before != "tool":
             raise BadRow(
                 f"messages {place - 1} and {place} are both the {turn.role}'s; join them into one, "
@@ -364,9 +364,9 @@ def check_order(turns: tuple[Message, ...]) -> None:
 
 
 def opening(turns: tuple[Message, ...]) -> str:
-    """Returns what is said before the first answer: conversations that share it are one group.
+    """Returns the turns before the first answer: conversations that share them are one group.
 
-    System prompts are left out, as the same question under two of them has the same answer.
+    System prompts are left out, because a question has the same answer under different ones.
     """
     said = []
     for turn in turns:
@@ -378,5 +378,5 @@ def opening(turns: tuple[Message, ...]) -> str:
 
 
 def is_vote(row: Json) -> bool:
-    """Whether a row is a vote and no pair of answers."""
+    """Whether a row is a vote instead of a pair of answers."""
     return {"a", "b", "choice"} <= row.keys() and "chosen" not in row

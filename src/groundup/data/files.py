@@ -1,7 +1,7 @@
-"""Files as people bring them: JSON Lines, a JSON list, CSV, Parquet, plain text.
+"""Data files in common formats: JSON Lines, a JSON list, CSV, Parquet, plain text.
 
-Everything here knows files and nothing about what a row should hold: it gives each row with its
-number, or why there is none at that number.
+This module knows file formats, not the contents of rows: it gives each row with its number, or the
+reason why the row at that number cannot be read.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from groundup.text.rows import BadRow, Json
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
 ROW_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".parquet")
-# As help and messages list them.
+# For help texts and messages.
 ROW_KINDS = f"{', '.join(ROW_SUFFIXES[:-1])} or {ROW_SUFFIXES[-1]}"
 TEXT_SUFFIXES = (".txt", ".md")
 SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES)
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that says how a file is read, in small letters: A.JSONL is a .jsonl file."""
+    """The suffix that decides how a file is read, in lower case: A.JSONL is a .jsonl file."""
     return path.suffix.lower()
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
-    """The rows of a file that ends as one of `ROW_SUFFIXES`, numbered from 1 as its lines are.
+    """The rows of a file with one of `ROW_SUFFIXES`, numbered from 1 like its lines.
 
-    A .json file may be one list of rows, whose places are then the numbers, or one row over several
+    A .json file may be one list of rows, which are then numbered by index, or one row over several
     lines. Raises UserError for a file that cannot be read at all.
     """
     suffix = suffix_of(path)
@@ -65,17 +65,17 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
             yield 1, whole
             return
     else:
-        _refuse_whole(content, path)
-    # Only a line feed ends a line: JSON strings may hold U+2028 and other separators.
+        _refuse_single_value(content, path)
+    # Only a line feed ends a line: JSON strings may contain U+2028 and other separators.
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
             yield number, _parse_line(line)
 
 
-def _refuse_whole(content: bytes, path: Path) -> None:
-    """Raises UserError for a file of lines that is one list or one row over several of them."""
+def _refuse_single_value(content: bytes, path: Path) -> None:
+    """Raises UserError for a file of lines that is one list, or one row over several lines."""
     first, _, rest = content.strip().partition(b"\n")
-    # A row that ends in its line is no beginning of a longer one.
+    # A row that ends on its line is not the beginning of a longer one.
     if rest and isinstance(_parse_line(first), BadRow):
         with suppress(ValueError, RecursionError):
             whole = "list" if isinstance(json.loads(content.decode("utf-8")), list) else "object"
@@ -86,15 +86,15 @@ def _refuse_whole(content: bytes, path: Path) -> None:
 
 
 def _json_list(content: bytes, path: Path) -> list[Json | BadRow]:
-    """One big list, as Alpaca and ShareGPT are handed round."""
+    """One big list, the usual form of Alpaca and ShareGPT data."""
     try:
         rows = json.loads(content.decode("utf-8"))
     except RecursionError:
         raise UserError(f"{str(path)!r} is not JSON: nested too deeply") from None
     except ValueError as error:
         raise UserError(
-            f"{str(path)!r} is not JSON ({_why_no_json(error)}); write it anew, or as JSON Lines, "
-            "a row a line, in which one bad row spoils no other"
+            f"{str(path)!r} is not JSON ({_json_error(error)}); fix it, or write it as JSON Lines "
+            "with one row per line, where a bad row does not affect the others"
         ) from None
     return [_object(row) for row in rows]
 
@@ -112,11 +112,11 @@ def _parse_line(line: bytes) -> Json | BadRow:
     except json.JSONDecodeError as error:
         return BadRow(f"not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
-        return BadRow(_why_no_json(error))
+        return BadRow(_json_error(error))
 
 
-def _why_no_json(error: ValueError) -> str:
-    """What is wrong, where Python would name a setting of its own: whole numbers have a limit."""
+def _json_error(error: ValueError) -> str:
+    """The error message; for too large integers without Python's advice to change a setting."""
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return str(error)
     most = sys.get_int_max_str_digits()
@@ -149,12 +149,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
                     yield number, dict(zip(columns, values, strict=True))
     except (ArrowException, OSError) as error:
         raise UserError(
-            f"{str(path)!r} cannot be read as Parquet after row {number} ({error}); write it anew"
+            f"{str(path)!r} cannot be read as Parquet after row {number} ({error}); write it again"
         ) from error
 
 
 def _values(batch: Any, name: str, path: Path) -> list[Any]:
-    """A column of a Parquet file; raises UserError where Python has no such values."""
+    """A column of a Parquet file; raises UserError for values that Python cannot represent."""
     try:
         values: list[Any] = batch.column(name).to_pylist()
         return values
@@ -167,25 +167,24 @@ def _values(batch: Any, name: str, path: Path) -> list[Any]:
 
 # Tables: a CSV file's first line names the columns (RFC 4180).
 
-# What parts cells, the usual one first: spreadsheets write a semicolon where the comma is decimal.
+# Delimiters, the usual one first: spreadsheets write a semicolon where the comma is decimal.
 _DELIMITERS = ",;\t|"
-# A text may be longer than the csv module expects.
+# A text may be longer than the csv module's default limit.
 _LONGEST_CELL = 2**31 - 1
-# Stands before blanks that are part of a cell; no file that is read holds it.
+# Marks blanks that are part of a cell; no file contains it.
 _KEPT = "\0"
-# Excel may say itself what parts them.
+# Excel may name the delimiter in the first line.
 _SAID = re.compile(r"sep=(.)\s*")
 
 
 def csv_rows(content: bytes, path: Path) -> Iterator[tuple[int, Json | BadRow]]:
-    """The rows of a file's `content`, each with the line that it begins on.
+    """The rows of a file's `content`, each with the number of its first line.
 
-    Cells may hold line breaks within quotes; an empty cell is None, as where a row of JSON has no
-    such field. A row that does not fit its header or whose quotes do not, or that is not UTF-8, is
-    a BadRow, and reading goes on after it. Raises UserError for a header that names two columns
-    alike.
+    Cells may contain line breaks within quotes; an empty cell is None, like an absent field in
+    JSON. A row with the wrong number of cells, wrong quotes or invalid UTF-8 is a BadRow, and
+    reading continues after it. Raises UserError for a header with two equal names.
     """
-    # Bytes that are no UTF-8 become surrogates, which no valid text has.
+    # Bytes that are not UTF-8 become surrogates, which no valid text contains.
     text = content.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
     first = next((place for place, line in enumerate(lines) if line.strip()), len(lines))
@@ -210,7 +209,7 @@ def csv_rows(content: bytes, path: Path) -> Iterator[tuple[int, Json | BadRow]]:
 
 
 def _delimiter(lines: list[str], first: int) -> str:
-    """The one that parts the header into most columns."""
+    """The delimiter that splits the header into the most columns."""
 
     def columns(delimiter: str) -> int:
         try:
@@ -222,22 +221,22 @@ def _delimiter(lines: list[str], first: int) -> str:
 
 
 def _record(lines: list[str], place: int, delimiter: str) -> tuple[list[str] | BadRow, int]:
-    """The cells of the record that begins on that line, and the line after it."""
+    """The cells of the record that begins on this line, and the number of the next line."""
     try:
         return _cells(lines, place, delimiter)
     except csv.Error as error:
-        # In files parted by tabs a quote is often nothing but a quote.
+        # In tab-separated files a quote is often just a character.
         if delimiter == "\t":
             return lines[place].split("\t"), place + 1
-        # The quote that is wrong may have swallowed what follows, which is read anew.
+        # The wrong quote may have swallowed the following lines, which are read again.
         never = "is opened and never closed" if "end of data" in str(error) else "closes too early"
         return BadRow(f'a quote {never}; write "" for a quote within a quoted cell'), place + 1
 
 
 def _cells(lines: list[str], place: int, delimiter: str) -> tuple[list[str], int]:
-    """The cells, in which a quote after blanks opens a cell as one at its beginning does.
+    """The cells; a quote after leading blanks opens a quoted cell, too.
 
-    Where the quotes then do not fit, blanks and quote are what the cell says.
+    If the quotes then do not match, blanks and quote are part of the cell's text.
     """
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
@@ -254,7 +253,7 @@ def _parsed(
 ) -> tuple[list[str], int]:
     following = (f"{lines[number]}\n" for number in range(place, len(lines)))
     if skip_blanks:
-        # The csv module skips the blanks before every cell; it is to keep those before no quote.
+        # The csv module would skip the blanks before every cell; keep those not before a quote.
         blanks = _blanks(delimiter)
         following = (blanks.sub(_KEPT, line) for line in following)
     reader = csv.reader(following, delimiter=delimiter, strict=True, skipinitialspace=skip_blanks)
@@ -263,7 +262,7 @@ def _parsed(
 
 @lru_cache
 def _blanks(delimiter: str) -> re.Pattern[str]:
-    """Finds where a cell begins with blanks and no quote after them."""
+    """Finds leading blanks of a cell that are not followed by a quote."""
     return re.compile(f'(?<![^{re.escape(delimiter)}])(?= +[^ "])')
 
 
@@ -286,9 +285,8 @@ def _row(names: list[str], cells: list[str] | BadRow) -> Json | BadRow:
         return cells
     if len(cells) != len(names):
         return BadRow(
-            f"it has {len(cells)} {'cell' if len(cells) == 1 else 'cells'} and the header has "
-            f"{len(names)}; a cell that holds what "
-            "parts cells must stand in quotes"
+            f"it has {len(cells)} {'cell' if len(cells) == 1 else 'cells'} but the header has "
+            f"{len(names)}; quote cells that contain the delimiter"
         )
     for name, cell in zip(names, cells, strict=True):
         try:
@@ -297,7 +295,7 @@ def _row(names: list[str], cells: list[str] | BadRow) -> Json | BadRow:
             byte = ord(cell[error.start]) - 0xDC00
             return BadRow(f"not UTF-8: byte {byte:#04x} in {name!r}; save the file as UTF-8")
     found = dict(zip(names, (cell if cell.strip() else None for cell in cells), strict=True))
-    found.pop("", None)  # the row's number, as tables of data frames are written
+    found.pop("", None)  # the row number of exported data frames
     return found
 
 
@@ -305,9 +303,10 @@ def _row(names: list[str], cells: list[str] | BadRow) -> Json | BadRow:
 
 
 def read_text(path: Path) -> str:
-    """A text file as it is, without a byte order mark, its line breaks made line feeds.
+    """The content of a text file, without a byte order mark, with line feeds as line breaks.
 
-    Raises UserError: missing, empty, binary, or not UTF-8 (with the byte offset and the line).
+    Raises UserError for a missing, empty or binary file, or one that is not UTF-8 (with the byte
+    offset and the line).
     """
     content = _bytes(path)
     try:
@@ -320,7 +319,7 @@ def read_text(path: Path) -> str:
             f"iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
     if not text.strip():
-        raise UserError(f"{str(path)!r} holds nothing but white space; it needs text")
+        raise UserError(f"{str(path)!r} contains nothing but white space; it needs text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -330,7 +329,7 @@ def _bytes(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{str(path)!r} cannot be read ({error.strerror}); check who may read it"
+            f"{str(path)!r} cannot be read ({error.strerror}); check its permissions"
         ) from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{str(path)!r} is UTF-16; save it as UTF-8")
@@ -344,17 +343,17 @@ def _bytes(path: Path) -> bytes:
 
 
 def check_there(path: Path) -> None:
-    """Checks that a file or a folder exists. Raises UserError with the nearest name."""
+    """Checks that a file or a folder exists. Raises UserError that suggests a similar name."""
     try:
         if path.exists():
             return
         if path.is_symlink():
             raise UserError(
-                f"{str(path)!r} is a link to {str(path.readlink())!r}, which is not there; "
+                f"{str(path)!r} is a link to {str(path.readlink())!r}, which does not exist; "
                 "mend the link"
             )
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    except OSError as error:  # a name that is too long, a folder that may not be read
+    except OSError as error:  # a name that is too long, or an unreadable folder
         raise UserError(
             f"{str(path)[:200]!r} cannot be read ({error.strerror}); check the path"
         ) from error
@@ -364,21 +363,21 @@ def check_there(path: Path) -> None:
 
 
 def check_no_run(folder: Path) -> None:
-    """Checks that a folder is no model's, and no run's but that of finished data.
+    """Checks that a folder is neither a model's nor a run's, except that of finished data.
 
-    Their files end as rows do, and are none. Raises UserError.
+    Their files have the suffixes of data files, but are not data. Raises UserError.
     """
     is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
     is_model = is_model and any(folder.glob("*.safetensors"))
     described = None
-    with suppress(UserError):  # where it is missing or somebody else's, it says nothing
+    with suppress(UserError):  # missing or not written by groundup
         described = read_run(folder)
     if is_model or (described is not None and described["traits"]):
         raise UserError(
             f"{str(folder)!r} is a model's folder, not data; give the folder of groundup data "
             "build, or files of texts or rows"
         )
-    # The last that is written of data.
+    # The last file written by a data stage.
     if described is None or (folder / "data.json").is_file():
         return
     run = f"the {described['stage']} run in {str(folder)!r}"
@@ -388,7 +387,7 @@ def check_no_run(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Checks that a file exists and is not empty. Raises UserError with the nearest name."""
+    """Checks that a file exists and is not empty. Raises UserError that suggests a similar name."""
     check_there(path)
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give a file inside it")
@@ -398,7 +397,7 @@ def check_file(path: Path) -> None:
 
 
 def _why_empty(path: Path) -> str:
-    """What the run that made a part of its data says of why there is none."""
+    """The reason recorded by the run that wrote a data folder for an empty part of it."""
     try:
         said = read_json_object(path.parent.parent / "status.json").get("empty")
     except UserError:
@@ -411,7 +410,7 @@ def _why_empty(path: Path) -> str:
 
 
 def write_json_lines(path: Path, rows: Iterable[object]) -> int:
-    """Dataclasses or dictionaries as JSON Lines; how many were written."""
+    """Write dataclasses or dictionaries as JSON Lines; returns their number."""
     count = 0
     with (
         written_aside(path) as partial,
@@ -427,7 +426,7 @@ def write_json_lines(path: Path, rows: Iterable[object]) -> int:
 def _as_json(value: object) -> object:
     """Dataclasses become objects, field by field (`asdict` copies deeply, ten times slower).
 
-    A message's weight, and any field that says so of itself, is written where it is no default.
+    Fields marked `omit_default`, such as a message's weight, are written only if not the default.
     """
     if hasattr(value, "__dataclass_fields__"):
         found = {}

@@ -1,4 +1,4 @@
-"""Repositories of Hugging Face's hub: fetched into its own cache, without code and pickles."""
+"""Repositories of Hugging Face's hub: downloaded to its own cache, without code and pickles."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from groundup.runs.files import OF_DISKS
 
 
 def pull_dataset(name: str) -> Path:
-    """The folder in which the data set `owner/name` lies. Raises UserError as `snapshot` does."""
+    """The local folder of the data set `owner/name`. Raises UserError like `snapshot`."""
     return snapshot(name, "dataset", [f"*{suffix}" for suffix in SUFFIXES])
 
 
 def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]) -> Path:
-    """The folder with those files of `owner/name` that one of the patterns `wanted` means.
+    """The folder with the files of `owner/name` that match one of the patterns `wanted`.
 
-    Raises UserError: the extra `hub` is not installed, no such name, no network.
+    Raises UserError if the extra `hub` is not installed, the name is unknown or the network fails.
     """
     if "/" not in name:
-        raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name")
+        raise UserError(f"hub:{name} is not a name on the hub; write hub:owner/name")
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
@@ -37,18 +37,18 @@ def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]
     try:
         return Path(snapshot_download(name, repo_type=kind, allow_patterns=list(wanted)))
     except HFValidationError:
-        raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name") from None
+        raise UserError(f"hub:{name} is not a name on the hub; write hub:owner/name") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         if isinstance(error, OSError) and error.errno in OF_DISKS:
-            raise  # the network has no part in it
+            raise  # not a network error
         raise UserError(
-            f"hub:{name} cannot be had ({shortened(str(error))}); check its name and the network, "
-            "or give a folder in which it lies"
+            f"hub:{name} cannot be downloaded ({shortened(str(error))}); check its name and the "
+            "network, or give a folder that contains it"
         ) from None
 
 
 def shortened(message: str) -> str:
-    """The first sentences of a message, as many as fit in 200 letters; else its first words.
+    """The first sentences of a message, up to 200 characters; else its first words.
 
     A line ends a sentence, too.
     """

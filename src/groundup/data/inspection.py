@@ -1,7 +1,7 @@
-"""What a model would make of one's own data: counted, and the first rows token by token.
+"""How a model would read a user's own data: counts, and the first rows token by token.
 
-Nothing here trains. It is how a person sees before a run what is too long, what teaches nothing,
-and whether the chat template marks the right words as the assistant's.
+Nothing here trains. Before a run it shows which rows are too long or teach nothing, and whether the
+chat template marks the right words as the assistant's.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from groundup.text.rows import BadLine, Conversation, Document
 from groundup.text.token_view import Token, view_tokens
 from groundup.text.tokenizer import Tokenizer
 
-# More lines of a histogram are not taken in at a glance.
+# A histogram with more lines is hard to read.
 _MOST_BINS = 12
 
 
 @dataclass(frozen=True)
 class InspectedRow:
-    """A training row, counted from 1; of one in several `pieces` the first is shown."""
+    """A training row, counted from 1; of a row in several `pieces` the first is shown."""
 
     number: int
     kind: str
@@ -45,7 +45,7 @@ class InspectedRow:
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """What there is of one kind from one source, and the tokens of its training rows."""
+    """The rows of one kind from one source, and the tokens of its training rows."""
 
     source: str
     kind: str
@@ -57,7 +57,7 @@ class SourceCounts:
 
 @dataclass(frozen=True)
 class Bin:
-    """How many rows have `low` to `high` tokens (None: no end), and how many of them are cut."""
+    """The number of rows with `low` to `high` tokens (None: no end), and how many are truncated."""
 
     low: int
     high: int | None
@@ -67,18 +67,17 @@ class Bin:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Counts of one's own data as a tokenizer and a context make of it.
+    """Statistics of a user's own data for a given tokenizer and context.
 
-    All but `heldout`, `hashed` of which a hash held out, `duplicates` and `bad` are of the training
-    rows, of which none needs more than `most` tokens of a context. `refused` are rows that the
-    template or the tokenizer cannot take, and why; the arrays are of the others: `lengths` in
-    tokens as long as nothing is cut, `is_cut` conversations that are longer than `context`,
-    `has_no_target` ones of which no token within it is trained. Documents are not cut but laid into
-    several items. So many conversations are taken `apart` into an item for each answer; the longest
-    says how long such a row is. Of the `tokens` that a model reads in an epoch, `trained` have a
-    trained target; `look_alikes` are rows with a control token's name as text. `unread` are
-    sentences on files and columns that are not read, and with `never_stops` the template of
-    conversations ends no answer.
+    All except `heldout` (`hashed` of them by hash), `duplicates` and `bad` count training rows, of
+    which none needs more than `most` tokens of context. `refused` lists rows that the template or
+    the tokenizer refuses, with reasons; the arrays cover the others: `lengths` in tokens before
+    truncation, `is_cut` marks conversations longer than `context`, `has_no_target` those without a
+    trained token within it. Documents are not truncated but split into several items. `apart`
+    conversations are split into one item per answer; the longest item gives such a row's length. Of
+    the `tokens` read in an epoch, `trained` have a trained target; `look_alikes` are rows that
+    contain a control token's name as text. `unread` are sentences about unread files and columns;
+    with `never_stops` the conversations' template does not end answers with a control token.
     """
 
     context: int
@@ -103,7 +102,7 @@ class Inspection:
 
     @property
     def usable(self) -> int:
-        """Rows that train: those that are neither refused nor without a target."""
+        """The number of rows that train: neither refused nor without a target."""
         return len(self.lengths) - int(self.has_no_target.sum())
 
 
@@ -115,14 +114,14 @@ def inspect(
     examples: int = 3,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Inspection:
-    """Measure `data` as `tokenizer` encodes it and rows of `context` hold it.
+    """Measure `data` as encoded by `tokenizer` and truncated to `context`.
 
-    `progress` hears how many training rows are done. Raises `UserError` where the tokenizer can
-    encode none of them, such as conversations without a chat template.
+    `progress` receives the number of finished training rows. Raises `UserError` if the tokenizer
+    can encode none of them, such as conversations without a chat template.
     """
     refused, shown, pieces = list[tuple[int, str]](), list[tuple[int, Example]](), list[int]()
     counted_items, apart = list[tuple[int, int, int, int]](), set[int]()
-    # Of a row's tokens only their numbers are kept: a whole file's would take memory for nothing.
+    # Only token counts are kept: the tokens of a whole file would take memory.
     for place, items in enumerate(encode_each(tokenizer, data.train, context)):
         if isinstance(items, UserError):
             refused.append((place, str(items)))
@@ -139,7 +138,7 @@ def inspect(
         progress(place + 1)
     row, whole, read, trained = np.array(counted_items, np.int64).reshape(-1, 4).T
     usable, begins = np.unique(row, return_index=True)
-    # Pieces of a document make it up together; a conversation's answers repeat what is before them.
+    # Pieces of a document add up to it; a conversation's items repeat the turns before each answer.
     longest = np.maximum.reduceat(whole, begins) if len(begins) else whole
     pieced = np.bincount(row, whole, len(data.train))[usable].astype(np.int64)
     inputs = read * (trained > 0)
@@ -180,7 +179,7 @@ def _by_source(
     inputs: Int[np.ndarray, " items"],
     trained: Int[np.ndarray, " items"],
 ) -> Iterator[SourceCounts]:
-    """Sources in the order in which they come."""
+    """Counts per source, in the order of first appearance."""
     names = [(one.source, kind_of(one)) for one in data.train]
     held = [(one.source, kind_of(one)) for one in data.heldout]
     for source, kind in dict.fromkeys([*names, *held]):
@@ -197,7 +196,7 @@ def _by_source(
 
 
 def _holds_control(tokenizer: Tokenizer, row: Conversation | Document) -> bool:
-    """Whether what is a control token elsewhere stands in the row as text."""
+    """Whether the row's text contains the name of a control token."""
     if isinstance(row, Document):
         return any(token in row.text for token in tokenizer.special_tokens)
     hidden = tokenizer.special_tokens.keys() - set(tokenizer.spoken_tokens)
@@ -220,11 +219,11 @@ def _example(
     return InspectedRow(place + 1, kind_of(row), row.source, pieces, tokens)
 
 
-# In numbers.
+# Summaries.
 
 
 def histogram(found: Inspection) -> list[Bin]:
-    """The lengths in bins of one width; the last takes what is far longer than most."""
+    """The lengths in bins of equal width; the last bin takes outliers."""
     if not len(found.lengths):
         return []
     longest = int(found.lengths.max())
@@ -246,20 +245,20 @@ def histogram(found: Inspection) -> list[Bin]:
 
 
 def _bin_width(reach: int) -> int:
-    """The smallest round number of which all but one of the bins hold `reach`."""
+    """The smallest round width for which all bins but the last cover `reach`."""
     widths = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
     return next(int(width) for width in widths if width * (_MOST_BINS - 1) > reach)
 
 
 def quantiles(found: Inspection) -> dict[str, float]:
-    """The lengths that so large a share of the rows does not pass."""
+    """Quantiles of the row lengths."""
     shares = {"shortest": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95}
     shares |= {"longest": 1.0}
     return {name: float(np.quantile(found.lengths, share)) for name, share in shares.items()}
 
 
 def remarks(found: Inspection) -> list[str]:
-    """What a person should know before training on this, worst first."""
+    """Warnings to read before training on this data, the most important first."""
     said = []
     if not found.usable:
         said.append("There is nothing here to train on.")
@@ -270,7 +269,7 @@ def remarks(found: Inspection) -> list[str]:
     if empty := int(found.has_no_target.sum()):
         said.append(
             f"{_rows(empty)} without an assistant's word within {found.context:,} tokens: "
-            "set aside, with nothing to learn from."
+            "set aside, because there is nothing to learn from."
         )
     if cut := int(found.is_cut.sum()):
         longest = int(found.lengths[found.is_cut].max())
@@ -285,24 +284,24 @@ def remarks(found: Inspection) -> list[str]:
     if found.look_alikes:
         said.append(
             f"{_rows(found.look_alikes)} with the name of a control token as text: read as plain "
-            "letters and signs, never as the control token."
+            "characters, never as the control token."
         )
     good = found.rows + found.heldout + found.duplicates
     if too_many_bad(good, len(found.bad)):
         said.append(
-            f"{len(found.bad):,} of {good + len(found.bad):,} lines are bad, and a file of which "
-            "more than a tenth are is refused by whatever trains on it."
+            f"{len(found.bad):,} of {good + len(found.bad):,} lines are bad; training refuses a "
+            "file with more than a tenth of bad lines."
         )
     if any(line.reason.startswith(UNKNOWN) for line in found.bad):
         said.append(
-            "Columns of other names are made known with --columns, as in --columns "
+            "Map columns with other names by --columns, as in --columns "
             "prompt=question completion=answer."
         )
     said += [
         f"{one[0].upper()}{one[1:]}." if one == NO_TOOLS else f"{one}." for one in found.unread
     ]
     if found.rows and not found.heldout:
-        said.append("No row is held out, so that nothing tells how well training goes.")
+        said.append("No row is held out, so the progress of training cannot be measured.")
     return said
 
 

@@ -1,7 +1,7 @@
-"""What `groundup data inspect` shows of one's own data: a page, and the same in lines.
+"""The output of `groundup data inspect`: an HTML page, and the same in the terminal.
 
-Trained tokens and masked ones differ by color, and by a line under them where there is none. In
-what goes to a file or a pipe trained ones stand in brackets.
+Trained and masked tokens differ in color, and trained ones are underlined on terminals without
+color. In files and pipes trained tokens are in brackets.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ from groundup.report.terminal import bars_in_terminal, in_terminal
 from groundup.runs.console import console, progress
 from groundup.text.token_view import Token
 
-# By which a page is known again.
+# Identifies the page as ours.
 _GENERATOR = "groundup data inspect"
-# So many tokens of an example from its beginning and from its end, on a page and at the terminal,
-# and so many reasons; conversations are shorter.
+# Maximum numbers of tokens shown from the start and the end of an example, on a page and in the
+# terminal, and of reasons; conversations are shorter.
 _ON_PAGE, _IN_TERMINAL = (1500, 500), (300, 100)
 _REASONS_ON_PAGE, _REASONS_IN_TERMINAL = 500, 8
-# Of what is cut, so much that one sees what it is.
+# The number of truncated tokens shown, enough to recognize the text.
 _CUT_SHOWN = 40
-# Longer lines are hard to read, however wide the terminal is.
+# Longer lines are hard to read, however wide the terminal.
 _WIDEST = 100
 _BAR = 36
 
 
 def write_inspection(path: Path, title: str, tokenizer: str, found: Inspection) -> None:
-    """Write the page; a reader sees the old one or the whole new one."""
+    """Write the page atomically."""
     write_page(path, inspection_page(title, tokenizer, found))
 
 
 def is_inspection(path: Path) -> bool:
-    """Whether a file is such a page, and may be written anew."""
+    """Whether a file is such a page, and may be overwritten."""
     return is_made_by(path, _GENERATOR)
 
 
 def inspection_page(title: str, tokenizer: str, found: Inspection) -> Page:
-    """Counts, lengths, what is set aside and why, and the first rows token by token."""
+    """Counts, lengths, rows set aside with reasons, and the first rows token by token."""
     said = remarks(found)
     opening: list[Block] = [Box("**To know before training**", said)] if said else []
     sections = [Section("Rows", "rows", [facts(found)])]
@@ -85,8 +85,8 @@ def inspection_page(title: str, tokenizer: str, found: Inspection) -> Page:
         for kind, name in kinds.items():
             legend += [Span(name, kind, ""), Span("  ", "", "")]
         note = (
-            "The very tokens, one after another; ↵ is a line break, and a token shows its number "
-            "under the mouse. The model reads everything, and learns to say what is trained."
+            "The exact tokens, one after another; ↵ is a line break, and a token shows its id "
+            "under the mouse. The model reads all of them, and learns to predict the trained ones."
         )
         shown: list[Block] = [Spans(legend), Note(note)]
         for one in found.examples:
@@ -106,11 +106,11 @@ def _span(token: Token | str) -> Span | str:
     return Span(token.text.replace("\n", "↵\n"), kind, " ".join(map(str, token.ids)))
 
 
-# What both say.
+# Shared by page and terminal.
 
 
 def facts(found: Inspection) -> Table:
-    """What there is: a name, a number and what to know about it."""
+    """The counts: a name, a number and an explanation."""
     empty, cut = int(found.has_no_target.sum()), int(found.is_cut.sum())
     rows = [
         ("training rows", found.rows, ""),
@@ -120,7 +120,7 @@ def facts(found: Inspection) -> Table:
         ("refused rows", len(found.refused), "by the tokenizer or its template, set aside"),
         ("truncated rows", cut, f"{per_cent(cut, found.rows)}, cut at {found.context:,} tokens"),
         ("rows without answer", empty, "no trained token is left, set aside"),
-        ("tokens", found.tokens, "read in one pass; the last of a row is predicted and never read"),
+        ("tokens", found.tokens, "read in one pass; the last of a row is only predicted"),
         ("trained tokens", found.trained, f"{per_cent(found.trained, found.tokens)} of them"),
     ]
     always = {"training rows", "validation rows", "tokens", "trained tokens"}
@@ -133,7 +133,7 @@ def facts(found: Inspection) -> Table:
 
 
 def _held_out_by(found: Inspection) -> str:
-    by_hash = "by a hash of what they say"
+    by_hash = "by a hash of their content"
     as_it_came = "by the data's own split, such as files called validation"
     if found.hashed in (0, found.heldout):
         return by_hash if found.hashed else as_it_came
@@ -141,7 +141,7 @@ def _held_out_by(found: Inspection) -> str:
 
 
 def sources(found: Inspection) -> Table:
-    """What there is of each source."""
+    """The counts per source."""
     columns = [Column("kind", words=True)]
     columns += [Column(name) for name in ("training", "validation", "tokens", "trained")]
     rows = []
@@ -153,7 +153,7 @@ def sources(found: Inspection) -> Table:
 
 
 def bars(found: Inspection) -> list[Bar]:
-    """The lengths of rows; what is cut is hatched."""
+    """The lengths of rows; truncated rows are hatched."""
     bins = histogram(found)
     most = max(one.rows for one in bins)
     return [
@@ -166,9 +166,9 @@ def per_cent(part: int, whole: int) -> str:
 
 
 def shortened(tokens: Sequence[Token], first: int, last: int) -> list[Token | str]:
-    """The tokens that fit the context, a long run of them without its middle, and some that do not.
+    """The tokens within the context, shortened in the middle, and some beyond it.
 
-    Texts between the tokens say what is left out, and where the context ends.
+    Texts between the tokens report omitted tokens and the end of the context.
     """
     kept = [token for token in tokens if not token.is_cut]
     cut = [token for token in tokens if token.is_cut]
@@ -185,7 +185,7 @@ def bin_title(one: Bin) -> str:
 
 
 def reasons(found: Inspection) -> list[tuple[str, list[str]]]:
-    """Why lines and rows are set aside, where some are."""
+    """The reasons why lines and rows are set aside, if any."""
     said = [
         ("Bad lines", [str(line) for line in found.bad]),
         ("Refused rows", [f"training row {place + 1}: {why}" for place, why in found.refused]),
@@ -211,7 +211,7 @@ def _count(tokens: Iterable[Token]) -> int:
 
 @contextmanager
 def encoding_bar(rows: int, on: Console = console) -> Iterator[Callable[[int], None]]:
-    """A bar over the rows that are being encoded; gives what to call with the number done."""
+    """A progress bar over the rows being encoded; gives a function to call with the number done."""
     bar = progress(MofNCompleteColumn(), on=on)
     task = bar.add_task("encoding", total=rows)
     with bar:
@@ -219,7 +219,7 @@ def encoding_bar(rows: int, on: Console = console) -> Iterator[Callable[[int], N
 
 
 def say_inspection(title: str, tokenizer: str, found: Inspection, on: Console = console) -> None:
-    """Print everything, in lines no wider than are easy to read."""
+    """Print everything, in lines of readable width."""
     width = min(_WIDEST, on.width)
 
     def show(what: RenderableType, indent: int = 2) -> None:
@@ -251,8 +251,8 @@ def say_inspection(title: str, tokenizer: str, found: Inspection, on: Console = 
         for reason in said[:_REASONS_IN_TERMINAL]:
             show(Text(reason))
         if (left := len(said) - _REASONS_IN_TERMINAL) > 0:
-            show(Text(f"… and {left:,} more; a page (--html) has them"))
-    manner = _Manner.of(on)
+            show(Text(f"… and {left:,} more; see the page (--html)"))
+    manner = _TokenStyle.of(on)
     for number, example in enumerate(found.examples):
         if not number:
             show(_heading("As the model sees it"), 0)
@@ -265,12 +265,12 @@ def _heading(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
 
 
-# Token by token.
+# Examples, token by token.
 
 
 @dataclass(frozen=True)
-class _Manner:
-    """How to tell tokens apart: a style for each, and brackets where no style is to be seen."""
+class _TokenStyle:
+    """How tokens are distinguished: a style for each, or brackets where no style is visible."""
 
     trained: str
     masked: str
@@ -278,13 +278,13 @@ class _Manner:
     brackets: tuple[str, str] = ("", "")
 
     @staticmethod
-    def of(on: Console) -> _Manner:
+    def of(on: Console) -> _TokenStyle:
         if on.color_system is None:
             ascii_only = on.options.ascii_only
-            return _Manner("", "", "", ("[[", "]]") if ascii_only else ("⟦", "⟧"))
+            return _TokenStyle("", "", "", ("[[", "]]") if ascii_only else ("⟦", "⟧"))
         if on.no_color:
-            return _Manner("underline", "")
-        return _Manner("green", "dim")
+            return _TokenStyle("underline", "")
+        return _TokenStyle("green", "dim")
 
     def legend(self) -> Text:
         legend = Text()
@@ -295,7 +295,7 @@ class _Manner:
         return legend
 
     def drawn(self, example: InspectedRow, on: Console) -> Text:
-        """The example as text, with everything that says what its tokens are."""
+        """The example as text, with notes about its tokens."""
         drawn = Text()
         line_end = "\n" if on.options.ascii_only else "↵\n"
         for trained, run in itertools.groupby(

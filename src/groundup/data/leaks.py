@@ -1,17 +1,17 @@
-"""The leak check: does anything that trains say what is evaluated?
+"""The leak check: does any training text contain evaluation material?
 
-Three questions, put to every training document, conversation and pair against everything that is
-evaluated (held-out documents, conversations and pairs, choices, refusal prompts, and BoolQ's dev
-passages): does it have the same *title*; does it ask the same *question*, up to case and
-punctuation, or before its last turn ask it and get the tested answer; does it share *13 words in a
-row* (the overlap of Brown et al. 2020, Language Models are Few-Shot Learners, appendix C)? What
-leaks is taken out of the training side, from a document paragraph by paragraph, and both what was
-found and what is left are reported.
+Every training document, conversation and pair is compared with everything that is evaluated
+(held-out documents, conversations and pairs, choices, refusal prompts, and BoolQ's dev passages),
+in three checks. Does it have the same *title*? Does it ask the same *question*, up to case and
+punctuation, or ask it in an earlier turn and get the tested answer? Does it share *13 consecutive
+words* (the overlap of Brown et al. 2020, Language Models are Few-Shot Learners, appendix C)? Leaks
+are removed from the training side, from documents paragraph by paragraph; the report lists both
+what was found and what remains.
 
-The generated world is held out by *combination*: somebody and something that meet in the test meet
-in no training text. That is the fourth question, put to its texts and its companions' alone; its
-sentences recur by design, so 13 words in a row prove nothing about it and are looked for in real
-texts only.
+The generated world is held out by *combination*: a person and a thing that occur together in the
+test never do so in a training text. This fourth check applies only to its texts and those of its
+companions. Its sentences recur by design, so 13 shared words prove nothing, and are checked only in
+real texts.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ from groundup.text.rows import (
 CHECKS = ("title", "question", "13-gram")
 SYNTHETIC_CHECKS = ("question", "13-gram", "combination")
 COMPANION_CHECKS = (*CHECKS, "combination")
-_GRAM = 13
-# A question of fewer words is a phrase that any text may hold by chance; one of 13 and more is
+_NGRAM = 13
+# A shorter question is a phrase that any text may contain by chance; one of at least 13 words is
 # found by its 13-grams.
 _SHORTEST_QUESTION = 8
-# Comparing fewer than so many takes less than sending them to another process.
-_LEAST_PART = 5_000
-# Where the title is what the split goes by.
-_TITLED = ("wiki", "boolq")
+# Comparing fewer rows takes less time than sending them to another process.
+_MIN_PART = 5_000
+# The sets whose split depends on the title.
+_SPLIT_BY_TITLE = ("wiki", "boolq")
 
 R = TypeVar("R", bound=Document | Conversation | Preference)
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The evaluated texts: normal forms of titles and questions, sorted hashes of n words in a row.
+    """The evaluated texts: normal forms of titles and questions, sorted hashes of word n-grams.
 
-    `short` holds, for n from 8 to 12, the questions of just n words: a document leaks one by
-    holding its words in a row. `openings` are their first 8 words, which most documents never say.
-    `stock_answers` are the few sentences that are said to whatever is not known: they say nothing
-    of what was asked, and both sides hold them, so they are not looked at. `answered` are the
-    normal forms of questions of one turn with their answers.
+    `short` holds, for n from 8 to 12, the questions of exactly n words: a document leaks one if it
+    contains its words in a row. `openings` are their first 8 words, which most documents lack.
+    `stock_answers` are the few standard replies to unknown questions: they reveal nothing about
+    the question and occur on both sides, so they are ignored. `answered` are the normal forms of
+    single-turn questions with their answers.
     """
 
     titles: frozenset[str]
@@ -80,7 +80,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Leak:
-    """The numbers of training items of one source that failed one check, and that fail it still."""
+    """The numbers of training items of one source that failed a check, before and after removal."""
 
     check: str
     set: str
@@ -91,17 +91,17 @@ class Leak:
 
 
 def title(row: AnyRow) -> str | None:
-    """The normal form of the title of the article that a row is from, where it is from one."""
-    if row.source not in _TITLED or isinstance(row, Preference | RefusalPrompt):
+    """The normal form of the title of the article that a row is from, if any."""
+    if row.source not in _SPLIT_BY_TITLE or isinstance(row, Preference | RefusalPrompt):
         return None
-    # A document's first line is its title; elsewhere the group is its normal form.
+    # A document's first line is its title; in other rows the group is its normal form.
     return normal_form(row.text.partition("\n")[0]) if isinstance(row, Document) else row.group
 
 
 def asked(row: AnyRow) -> frozenset[str]:
-    """The normal forms of what a row asks: its whole prompt, and the group that the split goes by.
+    """The normal forms of a row's questions: its whole prompt, and the group used for the split.
 
-    Of the generated world, whose groups are facts that both sides may ask about, the prompt alone.
+    For the generated world, whose groups are facts that both sides may ask about, only the prompt.
     """
     if isinstance(row, Document):
         return frozenset()
@@ -109,16 +109,16 @@ def asked(row: AnyRow) -> frozenset[str]:
         prompt = _said(_turns(row), "user")
     else:
         prompt = row.prompt
-    # A title is no question: it has a check of its own.
-    grouped = row.source not in _TITLED and generated_set(row.source) is None
+        # A title is no question: it has its own check.
+    grouped = row.source not in _SPLIT_BY_TITLE and generated_set(row.source) is None
     return frozenset({normal_form(prompt), row.group} if grouped else {normal_form(prompt)})
 
 
 def _asked_last(row: AnyRow) -> frozenset[str]:
-    """The normal form of the last question alone, which turns before it hide in the whole prompt.
+    """The normal form of the last question alone, without the turns before it in the prompt.
 
-    Only training rows are asked for it: what is tested as `And the bear?` is asked there, too. A
-    single word is no question: `please` is said after anything.
+    Used only for training rows: a tested `And the bear?` is asked in context there, too. A single
+    word is no question: `please` may follow anything.
     """
     if not isinstance(row, Conversation | Preference):
         return frozenset()
@@ -127,7 +127,7 @@ def _asked_last(row: AnyRow) -> frozenset[str]:
 
 
 def _answered_alone(row: AnyRow) -> frozenset[tuple[str, str]]:
-    """The normal forms of a question that nothing is said before, and of its right answer."""
+    """The normal forms of a question without earlier turns, and of its right answer."""
     if isinstance(row, Document | RefusalPrompt):
         return frozenset()
     if isinstance(row, Choice):
@@ -140,8 +140,8 @@ def _answered_alone(row: AnyRow) -> frozenset[tuple[str, str]]:
 def _answered_before(row: AnyRow) -> frozenset[tuple[str, str]]:
     """The normal forms of the questions before a row's last one, each with its answer.
 
-    With its answer, since alone a question such as `Tell me more.` begins any number of
-    conversations that say nothing of the tested one.
+    The answer is needed because a question such as `Tell me more.` alone begins many conversations
+    unrelated to the tested one.
     """
     if not isinstance(row, Conversation | Preference):
         return frozenset()
@@ -165,7 +165,7 @@ def _said(messages: Sequence[Message], role: str) -> str:
 
 
 def texts(row: AnyRow) -> list[str]:
-    """The texts of a row; 13-grams never run from one into the next."""
+    """The texts of a row; 13-grams never cross their boundaries."""
     if isinstance(row, Document):
         return [row.text]
     if isinstance(row, Conversation):
@@ -193,7 +193,7 @@ def evaluated(
             compared += [words(text) for text in texts(row) if text not in ignored]
     openings = []
     short = []
-    for count in range(_SHORTEST_QUESTION, _GRAM):
+    for count in range(_SHORTEST_QUESTION, _NGRAM):
         of_length = [q.split(" ") for q in questions if q.count(" ") == count - 1]
         openings += [question[:_SHORTEST_QUESTION] for question in of_length]
         short.append((count, _hashes(of_length, count)))
@@ -201,7 +201,7 @@ def evaluated(
         frozenset(titles),
         frozenset(questions),
         frozenset(answered),
-        _hashes(compared, _GRAM),
+        _hashes(compared, _NGRAM),
         _hashes(openings, _SHORTEST_QUESTION),
         tuple(short),
         ignored,
@@ -209,7 +209,7 @@ def evaluated(
 
 
 def _hashes(said: Sequence[Sequence[str]], size: int) -> UInt64[np.ndarray, " hashes"]:
-    """All runs of `size` words in these texts, sorted."""
+    """The sorted hashes of all `size` consecutive words in these texts."""
     return np.unique(shingles_of_all(said, size)[0])
 
 
@@ -219,7 +219,7 @@ def _known(
     """Returns for each hash whether it occurs among the sorted ones."""
     if not among.size or not hashes.size:
         return np.zeros(hashes.size, bool)
-    # In order, neighbors are looked for in the same part of memory.
+    # Looking up sorted hashes accesses memory in order.
     order = np.argsort(hashes)
     nearest = np.minimum(np.searchsorted(among, hashes[order]), among.size - 1)
     known = np.empty(hashes.size, bool)
@@ -234,7 +234,7 @@ def failed(row: AnyRow, against: Evaluated) -> frozenset[str]:
 
 def failed_by_each(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
     """Returns the checks for its source that each training row fails."""
-    parts = [rows[one.start : one.stop] for one in in_parts(len(rows), _LEAST_PART)]
+    parts = [rows[one.start : one.stop] for one in in_parts(len(rows), _MIN_PART)]
     found = on_all_cores(functools.partial(_failed_by_part, against=against), parts)
     return list(itertools.chain.from_iterable(found))
 
@@ -242,14 +242,14 @@ def failed_by_each(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset
 def _failed_by_part(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
     found = []
     for start in range(0, len(rows), TOGETHER):
-        found += _failed_together(rows[start : start + TOGETHER], against)
+        found += _failed_in_batch(rows[start : start + TOGETHER], against)
     return found
 
 
-def _failed_together(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
-    found = [_failed_alone(row, against) for row in rows]
+def _failed_in_batch(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
+    found = [_failed_without_ngrams(row, against) for row in rows]
     said = [(place, words(text)) for place, row in enumerate(rows) for text in against.texts(row)]
-    for place, _ in _holding(said, against.grams, _GRAM):
+    for place, _ in _holding(said, against.grams, _NGRAM):
         found[place].add("13-gram")
     in_documents = [one for one in said if isinstance(rows[one[0]], Document)]
     for place, text in _holding(in_documents, against.openings, _SHORTEST_QUESTION):
@@ -261,13 +261,13 @@ def _failed_together(rows: Sequence[AnyRow], against: Evaluated) -> list[frozens
 def _holding(
     said: Sequence[tuple[int, list[str]]], among: UInt64[np.ndarray, " hashes"], size: int
 ) -> list[tuple[int, list[str]]]:
-    """The texts that hold `size` known words in a row."""
+    """The texts that contain `size` known words in a row."""
     hashes, owner = shingles_of_all([text for _, text in said], size)
     return [said[place] for place in np.unique(owner[_known(hashes, among)])]
 
 
-def _failed_alone(row: AnyRow, against: Evaluated) -> set[str]:
-    """The checks that need no comparison of words in a row."""
+def _failed_without_ngrams(row: AnyRow, against: Evaluated) -> set[str]:
+    """The failed checks that need no n-grams."""
     found = set()
     if title(row) in against.titles:
         found.add("title")
@@ -282,7 +282,7 @@ def _failed_alone(row: AnyRow, against: Evaluated) -> set[str]:
 
 
 def without_leaks(rows: Rows) -> tuple[Rows, list[Leak]]:
-    """The rows without what their training side says of their held-out side, and the report."""
+    """The rows without training rows that leak their held-out side, and the report."""
     tested: Iterable[AnyRow] = itertools.chain(
         rows.documents_heldout,
         rows.conversations_heldout,
@@ -300,14 +300,14 @@ def without_leaks(rows: Rows) -> tuple[Rows, list[Leak]]:
 
 
 def remove(rows: Sequence[R], against: Evaluated, name: str) -> tuple[list[R], list[Leak]]:
-    """The training rows without what leaks, and the report on them for the set `name`."""
+    """The training rows without leaks, and the report about them for the set `name`."""
     before = failed_by_each(rows, against)
     kept: list[R] = []
     for row, checks in zip(rows, before, strict=True):
-        rest = _mended(row, against) if checks else row
+        rest = _without_leaking_paragraphs(row, against) if checks else row
         if rest is not None:
             kept.append(rest)
-    # Rows that were sound are as they were: only the mended ones need a second look.
+    # Sound rows are unchanged: only the mended ones need a second check.
     sound = {id(row) for row, checks in zip(rows, before, strict=True) if not checks}
     after = [frozenset() if id(row) in sound else failed(row, against) for row in kept]
     report = []
@@ -324,17 +324,17 @@ def remove(rows: Sequence[R], against: Evaluated, name: str) -> tuple[list[R], l
     return kept, report
 
 
-def _mended(row: R, against: Evaluated) -> R | None:
-    """A document's sound paragraphs, or None where nothing can stay."""
+def _without_leaking_paragraphs(row: R, against: Evaluated) -> R | None:
+    """A document's sound paragraphs, or None if nothing can stay."""
     if not isinstance(row, Document) or title(row) in against.titles or generated_set(row.source):
         return None
     paragraphs = row.text.split("\n\n")
-    # Twice, since what is left moves together and may run on into a new leak.
+    # Twice, because removal joins paragraphs, which may create a new leak.
     for _ in range(2):
         leaking = _leaking_paragraphs(paragraphs, against)
         paragraphs = [text for text, leaks in zip(paragraphs, leaking, strict=True) if not leaks]
     # A title alone is no document.
-    if len(paragraphs) < (2 if row.source in _TITLED else 1):
+    if len(paragraphs) < (2 if row.source in _SPLIT_BY_TITLE else 1):
         return None
     return replace(row, text="\n\n".join(paragraphs))
 
@@ -342,12 +342,12 @@ def _mended(row: R, against: Evaluated) -> R | None:
 def _leaking_paragraphs(
     paragraphs: Sequence[str], against: Evaluated
 ) -> Bool[np.ndarray, " paragraphs"]:
-    """Returns for each paragraph whether it holds a word of a leaking run of words."""
+    """Returns for each paragraph whether it contains a word of a leaking run of words."""
     said = [words(text) for text in paragraphs]
     everything = [word for paragraph in said for word in paragraph]
     owner = np.repeat(np.arange(len(said)), [len(paragraph) for paragraph in said])
     leaking = np.zeros(len(said), bool)
-    for count, hashes in ((_GRAM, against.grams), *against.short):
+    for count, hashes in ((_NGRAM, against.grams), *against.short):
         starts = np.flatnonzero(_known(shingles(everything, count), hashes))
         for offset in (0, count - 1):
             leaking[owner[starts + offset]] = True

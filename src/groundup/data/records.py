@@ -1,32 +1,32 @@
-"""Rows of each kind, as people lay them out: what each must hold, and reading a file of them.
+"""Rows of each kind in their common layouts: required fields, and reading a file of rows.
 
     messages        {"messages": [{"role", "content"}, …]}             chat models' own
     ShareGPT        {"conversations": [{"from", "value"}, …]}          of human and gpt
     completions     {"prompt", "completion"}                           also response or answer
     Alpaca          {"instruction", "input", "output"}                 input may be empty
     Dolly           {"instruction", "context", "response"}             context may be empty
-    documents       {"text"}                                           no conversation at all
+    documents       {"text"}                                           not a conversation
 
-All but the last may name a `system` beside. Contents may be lists of texts. A turn of the assistant
-with OpenAI's `weight` 0 is not learned, and a row ends with its last answer that is. What the
-assistant asks of a tool, as `tool_calls` or in a turn of its own, becomes part of its words: as the
-chat template writes it if it knows `tool_calls`, else between "<tool_call>" and "</tool_call>".
-What the tool answers is a turn of the role `tool` and never learned. The tools themselves (a column
-`tools`) are told of by a chat template that knows `tools`; else do it in the system prompt. Columns
-of other names are made known by a mapping from our names to theirs, as {"prompt": "question",
+All but the last may have a `system` column. Contents may be lists of texts. An assistant turn with
+OpenAI's `weight` 0 is not learned, and a row ends with its last learned answer. A tool call of the
+assistant, in `tool_calls` or in its own turn, becomes part of its words: in the chat template's
+format if that supports `tool_calls`, else between "<tool_call>" and "</tool_call>". A tool's answer
+is a turn of the role `tool` and never learned. The tools themselves (a column `tools`) are
+described by a chat template that supports `tools`; otherwise describe them in the system prompt.
+Columns with other names need a mapping from our names to theirs, such as {"prompt": "question",
 "completion": "answer"}.
 
-Pairs of answers are {prompt, chosen, rejected}, or are made of votes {prompt, a, b, choice}
-(`votes`). Both answers may be whole conversations that differ in the last answer alone, with or
-without the row's prompt before them; the prompt is then what they share. Without a prompt they may
-be texts of turns that begin with "\\n\\nHuman:" and "\\n\\nAssistant:", as HH-RLHF has them. A
+Pairs of answers are {prompt, chosen, rejected}, or are made from votes {prompt, a, b, choice}
+(`votes`). Both answers may be whole conversations that differ only in the last answer, with or
+without the row's prompt before them; the prompt is then their common part. Without a prompt they
+may be texts of turns that begin with "\\n\\nHuman:" and "\\n\\nAssistant:", as in HH-RLHF. A
 table's cell may hold any of these turns as JSON. Questions with options are {prompt, options,
-answer}. An answer that is called good or bad is a conversation in any layout
-with a `label`, true or false (or 1 and 0).
+answer}. A good or bad answer is a conversation in any layout with a `label`, true or false (or 1
+and 0).
 
-A bad line is never silently dropped and never a traceback: it is reported with its file, line
-number and reason, counted and set aside. A file is refused as a whole only if it cannot be read
-at all or if too many of its lines are bad.
+Bad lines are never silently dropped and never cause a traceback: each is reported with its file,
+line number and reason, counted and set aside. A file is refused as a whole only if it cannot be
+read at all or if too many of its lines are bad.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ T = TypeVar("T")
 class Records(Generic[T]):
     """The good rows of a file in order, and the lines that were set aside.
 
-    `remark` is what else there is to know of the file, where that is anything. With `distinct`
-    a row that says the same again is a duplicate; a vote is none, as it is of another person.
-    `unread` are columns of pairs, labels and votes that hold something and are not read.
+    `remark` is a further note about the file, or empty. With `distinct` repeated rows are
+    duplicates; repeated votes are not, because they come from different people. `unread` are
+    non-empty columns of pairs, labels and votes that are not read.
     """
 
     rows: tuple[T, ...]
@@ -97,21 +97,21 @@ class Records(Generic[T]):
 
 # Conversations and documents.
 
-# What an answer is called beside a prompt, in this order where there are several: other tools'
-# names only count where they leave no doubt.
+# Names of the answer next to a prompt, in order of precedence: other tools' names count only if
+# they are unambiguous.
 _OTHER_ANSWERS = ("response", "answer")
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """A layout is known by its column `sign`; `columns` are all that it reads."""
+    """A layout, recognized by its column `sign`; `columns` are all that it reads."""
 
     sign: str
     columns: tuple[str, ...]
     read: Callable[[Json], tuple[Message, ...]]
 
 
-def _of_prompt(row: Json) -> tuple[Message, ...]:
+def _parse_prompt(row: Json) -> tuple[Message, ...]:
     name = "completion"
     if row.get(name) is None:
         others = [one for one in _OTHER_ANSWERS if row.get(one) is not None]
@@ -128,12 +128,12 @@ def _of_prompt(row: Json) -> tuple[Message, ...]:
     return (*prompt(row), Message("assistant", answer(row, name)))
 
 
-# What Dolly's rows have in the place of Alpaca's input and output.
+# Dolly's names for Alpaca's input and output.
 _DOLLY = ("context", "response")
 
 
-def _of_instruction(row: Json) -> tuple[Message, ...]:
-    """Alpaca's `text` column repeats all three in a template of its own, and is not read."""
+def _parse_instruction(row: Json) -> tuple[Message, ...]:
+    """Alpaca's `text` column repeats all three in its own template, and is not read."""
     beside, said = _DOLLY if _is_dolly(row) else ("input", "output")
     asked = text(row, "instruction")
     if (more := optional(row, beside)) is not None:
@@ -156,8 +156,8 @@ LAYOUTS = (
         ("conversations", "system"),
         lambda row: messages(row["conversations"], "conversations", learned=True),
     ),
-    RowLayout("prompt", ("prompt", "completion", "system"), _of_prompt),
-    RowLayout("instruction", ("instruction", "input", "output", "system"), _of_instruction),
+    RowLayout("prompt", ("prompt", "completion", "system"), _parse_prompt),
+    RowLayout("instruction", ("instruction", "input", "output", "system"), _parse_instruction),
 )
 COLUMNS = (
     *dict.fromkeys(column for layout in LAYOUTS for column in layout.columns),
@@ -172,19 +172,19 @@ UNKNOWN = "unknown layout"
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
-    """Checks that a mapping is of our names. Raises UserError for another."""
+    """Checks that a mapping uses our names. Raises UserError otherwise."""
     for ours, theirs in columns.items():
         if ours not in COLUMNS:
             raise UserError(
-                f"--columns {ours}={theirs}: {ours!r} is no column that is read; those are "
-                f"{', '.join(COLUMNS)}, and after the '=' stands the name in your file"
+                f"--columns {ours}={theirs}: {ours!r} is not one of the columns that are read: "
+                f"{', '.join(COLUMNS)}; put the name in your file after the '='"
             )
 
 
 def renamed(row: Json, columns: Mapping[str, str]) -> Json:
-    """The row with its columns called as ours are, where it has those that the mapping names."""
+    """The row with its columns renamed to ours, if it has those in the mapping."""
     mapped = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
-    # What is mapped is meant: no other layout that the row may be in as well comes into question.
+    # The mapping takes precedence over any other layout that the row may match.
     own = mapped.keys() - {"system", "group"}
     others = {layout.sign for layout in LAYOUTS if own and not own & set(layout.columns)}
     gone = others | set(columns.values()) if mapped else set()
@@ -192,8 +192,8 @@ def renamed(row: Json, columns: Mapping[str, str]) -> Json:
 
 
 def layout_of(row: Json) -> RowLayout | None:
-    """The first layout whose sign the row bears; one that it fills before one that it does not."""
-    # Parquet gives each row every column, so null means that it is not there.
+    """The first layout whose sign the row has; layouts without missing values come first."""
+    # Parquet gives each row every column, so null means absent.
     borne = [layout for layout in LAYOUTS if row.get(layout.sign) is not None]
     borne = borne or [layout for layout in LAYOUTS if layout.sign in row]
     is_answered = any(row.get(name) is not None for name in ("completion", *_OTHER_ANSWERS))
@@ -201,14 +201,14 @@ def layout_of(row: Json) -> RowLayout | None:
     return next(whole, borne[0] if borne else None)
 
 
-# What a row is called by, which nothing is learned from.
+# Columns that identify a row, from which nothing is learned.
 _NAMES = {"source", "group", "id", "label"}
 _KEYS_OF_TURNS = {"role", "content", "from", "value", "weight", "tool_calls", "function_call"}
 _KEYS_OF_TURNS |= {"tool_call_id", "calls_at_end", "tools", "call_ids"}
 
 
 def unread_columns(row: Json) -> set[str]:
-    """The columns of a good row that hold something and are not read, and the keys of its turns."""
+    """The non-empty columns of a good row that are not read, and the unread keys of its turns."""
     layout = layout_of(row)
     read = {*_NAMES, *(layout.columns if layout else ("text",))}
     if layout is not None and layout.sign == "prompt" and row.get("completion") is None:
@@ -219,7 +219,7 @@ def unread_columns(row: Json) -> set[str]:
 
 
 def unread_columns_of_answers(row: Json) -> set[str]:
-    """The same of a good row that is a pair, a vote, or an answer with a label."""
+    """The same for a good row that is a pair, a vote, or an answer with a label."""
     if is_vote(row):
         from groundup.data.votes import COLUMNS as columns
 
@@ -243,7 +243,7 @@ def _unread(row: Json, read: set[str], conversations: Sequence[str]) -> set[str]
 
 
 def conversation(row: Json, file: str, line: int) -> Conversation:
-    """The conversation that a row is, in whichever layout. Raises BadRow."""
+    """Parse a row of any layout as a conversation. Raises BadRow."""
     layout = layout_of(row)
     if layout is None:
         raise BadRow(f"{UNKNOWN}: its columns are {shorten(sorted(row))}; known are {KNOWN}")
@@ -253,7 +253,7 @@ def conversation(row: Json, file: str, line: int) -> Conversation:
 
 
 def _answered(turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The turns up to the last learned answer: what follows it is nothing to learn from."""
+    """The turns up to the last learned answer; there is nothing to learn from later turns."""
     check_order(turns)
     answers = {place: turn for place, turn in enumerate(turns, 1) if turn.role == "assistant"}
     if not answers:
@@ -265,7 +265,7 @@ def _answered(turns: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def document(row: Json, file: str, line: int) -> Document:
-    """The document that a row is. Raises BadRow."""
+    """Parse a row as a document. Raises BadRow."""
     if "text" not in row and layout_of(row) is not None:
         raise BadRow(
             "no 'text', as it is a conversation, which groundup sft reads: leave its file out here"
@@ -274,14 +274,14 @@ def document(row: Json, file: str, line: int) -> Document:
 
 
 def _is_labeled_false(row: Json) -> bool:
-    """Whether a row is an answer that KTO is to make less likely: a label of 0 may mean a class,
-    and means that beside a completion alone."""
+    """Whether a row is an answer that KTO should make less likely. A label of 0 may be a class
+    number, so it counts only next to a completion."""
     label = str(row.get("label")).strip().lower()
     return label == "false" or (label in ("0", "0.0") and row.get("completion") is not None)
 
 
 def conversation_or_document(row: Json, file: str, line: int) -> Conversation | Document:
-    """Reads a row as a conversation, or as a document where it is none. Raises BadRow."""
+    """Parse a row as a conversation, or as a document if it is none. Raises BadRow."""
     if layout_of(row) is None and "text" in row:
         return document(row, file, line)
     if _is_labeled_false(row):
@@ -302,7 +302,7 @@ def _preference(row: Json, file: str, line: int) -> Preference:
 
 
 def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
-    """The prompt and both answers, which may be whole conversations with the prompt in them."""
+    """The prompt and both answers, which may be whole conversations that contain the prompt."""
     sides = [from_cell(row.get(name), name) for name in ("chosen", "rejected")]
     has_prompt = not is_missing(row.get("prompt"))
     if not has_prompt:
@@ -330,23 +330,23 @@ def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
         raise BadRow("'chosen' and 'rejected' must end with the assistant's answer to a prompt")
     is_begun = asked[: len(before)] == before
     if not is_begun and before[-1].content.strip() != asked[-1].content.strip():
-        raise BadRow("'prompt' is another than that before the answers in 'chosen' and 'rejected'")
+        raise BadRow("'prompt' differs from the prompt inside 'chosen' and 'rejected'")
     return asked, chosen[-1].content, rejected[-1].content
 
 
 def _whole(
     row: Json, turns: tuple[Message, ...], before: tuple[Message, ...]
 ) -> tuple[Message, ...]:
-    """The turns of an answer that is a conversation, after the prompt if they begin with what the
-    assistant says to that."""
+    """The turns of an answer that is a conversation, after the prompt if they begin with the
+    assistant's reply to it."""
     begins = turns[0].role == "assistant" and before
     return (*before, *turns) if begins else with_system(row, turns)
 
 
 def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]:
-    """An answer with a label; a pair is two of them."""
+    """An answer with a label; a pair gives two of them."""
     if row.get("chosen") is not None or row.get("rejected") is not None:
-        return _apart(_preference(row, file, line))
+        return _split_pair(_preference(row, file, line))
     if "label" not in row:
         raise BadRow(f"no 'label', which says true or false; it has {shorten(sorted(row))}")
     good = truth(row["label"])
@@ -357,7 +357,7 @@ def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]
     return (UnpairedPreference(tuple(asked), last.content, good, said.source, said.group),)
 
 
-def _apart(pair: Preference) -> tuple[UnpairedPreference, ...]:
+def _split_pair(pair: Preference) -> tuple[UnpairedPreference, ...]:
     """The chosen answer, labeled true, and the rejected one, labeled false."""
     return tuple(
         UnpairedPreference(pair.prompt, answer, good, pair.source, pair.group)
@@ -384,7 +384,7 @@ def _refusal(row: Json, file: str, line: int) -> RefusalPrompt:
 
 
 def _asked(row: Json, file: str, line: int) -> PromptRow:
-    # A table's rows have every column: null is as good as absent.
+    # A table's rows have every column: null means absent.
     if row.get("messages") is None and row.get("prompt") is None:
         raise BadRow(f"needs 'prompt' or 'messages'; it has {shorten(sorted(row))}")
     name = "prompt" if row.get("messages") is None else "messages"
@@ -407,8 +407,8 @@ def _asked(row: Json, file: str, line: int) -> PromptRow:
     return PromptRow(said, turns, id, line, settings, system)
 
 
-def _asked_before(row: Json, file: str, line: int) -> PromptRow:
-    """As `_asked`; of what is answered already the prompt, with the `answer` among its settings."""
+def _asked_or_answered(row: Json, file: str, line: int) -> PromptRow:
+    """Like `_asked`; if the row has an answer, its prompt, with the `answer` among its settings."""
     columns: tuple[str, ...] = ("chosen", "rejected", "system")
     if row.get("prompt") is None and row.get("chosen") is not None:
         pair = _preference(row, file, line)
@@ -429,22 +429,22 @@ def _asked_before(row: Json, file: str, line: int) -> PromptRow:
 
 
 def _reference(row: Json) -> Json:
-    """The `answer` that a row of a prompt has under another name; empty where it has none.
+    """The `answer` of a prompt's row under another name; empty if it has none.
 
-    One that is labeled false is none to hold others against, nor is one to a later turn.
+    An answer labeled false is not a reference, nor is one to a later turn.
     """
     if row.get("answer") is None and not _is_labeled_false(row):
         with contextlib.suppress(BadRow):
             if row.get("chosen") is None:
-                return {"answer": _of_prompt(row)[-1].content}
+                return {"answer": _parse_prompt(row)[-1].content}
             asked, chosen, _ = _pair(row)
             if asked[-1].content.strip() == prompt(row)[-1].content.strip():
                 return {"answer": chosen}
     return {}
 
 
-def _in_cells(asked: PromptRow) -> PromptRow:
-    """The row with settings as numbers, which cells hold as text; `stop` and `answer` stay text."""
+def _with_numbers(asked: PromptRow) -> PromptRow:
+    """The row with numbers parsed from cells, which are text; `stop` and `answer` stay text."""
     settings = {
         name: cell if name in ("stop", "answer") else _number(cell)
         for name, cell in asked.settings.items()
@@ -463,27 +463,27 @@ def _number(cell: object) -> object:
 
 
 def good_rows(records: Records[T]) -> tuple[T, ...]:
-    """The good rows of a file; its bad lines are said."""
+    """The good rows of a file; its bad lines are printed."""
     for line in records.bad:
         say(str(line))
     return records.rows
 
 
 def rows_in(path: Path, read: Callable[[Path], Records[T]]) -> tuple[T, ...]:
-    """The good rows of a file of a data folder; none where it has no such file or an empty one."""
+    """The good rows of a file of a data folder; none if the file is missing or empty."""
     return good_rows(read(path)) if path.is_file() and path.stat().st_size > 0 else ()
 
 
 def read_prompts(path: Path, *, answered: bool = False) -> Records[PromptRow]:
     """Prompts: the lines of a .txt file, or rows of {prompt} or {messages} with an optional id.
 
-    With `answered` rows may have their answer: conversations in any layout are asked again without
-    their last answer, and whole conversations that are chosen and rejected without both. Empty
-    lines of a .txt file are no prompts. Raises UserError as `read_rows` and `read_text` do.
+    With `answered` rows may include their answer: conversations in any layout become prompts
+    without their last answer, and pairs of whole conversations without both answers. Empty lines of
+    a .txt file are ignored. Raises UserError like `read_rows` and `read_text`.
     """
-    parse = _asked_before if answered else _asked
+    parse = _asked_or_answered if answered else _asked
     if suffix_of(path) in CSV_SUFFIXES:
-        return read_rows(path, lambda *row: _in_cells(parse(*row)))
+        return read_rows(path, lambda *row: _with_numbers(parse(*row)))
     if suffix_of(path) != ".txt":
         return read_rows(path, parse)
     lines = enumerate(read_text(path).split("\n"), 1)
@@ -491,37 +491,37 @@ def read_prompts(path: Path, *, answered: bool = False) -> Records[PromptRow]:
 
 
 def read_documents(path: Path) -> Records[Document]:
-    """Rows of {text} with optional source and id. Raises UserError as `read_rows` does."""
+    """Rows of {text} with optional source and id. Raises UserError like `read_rows`."""
     return read_rows(path, document)
 
 
 def read_conversations(path: Path) -> Records[Conversation]:
-    """Conversations in any layout. Raises UserError as `read_rows` does."""
+    """Conversations in any layout. Raises UserError like `read_rows`."""
     return read_rows(path, conversation)
 
 
 def read_preferences(path: Path) -> Records[Preference]:
-    """Rows of {prompt, chosen, rejected}, or votes, of which those that decide make a pair.
+    """Rows of {prompt, chosen, rejected}, or votes, from which the decided ones make pairs.
 
-    Raises UserError as `read_rows` does.
+    Raises UserError like `read_rows`.
     """
-    # Seldom needed, and nothing that fine-tuning reads.
+    # Rarely needed, and not by fine-tuning.
     from groundup.data.votes import Vote, vote
 
     unread = dict[str, None]()
-    found = read_rows(path, _noting(unread, vote, _preference))
+    found = read_rows(path, _recording_unread(unread, vote, _preference))
     votes = [row for row in found.rows if isinstance(row, Vote)]
     given = tuple(row for row in found.rows if isinstance(row, Preference))
     if not votes:
         return Records(given, found.bad, distinct=True, unread=tuple(unread))
-    made, remark = _of_votes(votes, path)
+    made, remark = _pairs_of_votes(votes, path)
     return Records((*given, *made), found.bad, remark, unread=tuple(unread))
 
 
-def _noting(
+def _recording_unread(
     unread: dict[str, None], vote: Callable[[Json, str, int], Vote], other: Callable[..., T]
 ) -> Callable[[Json, str, int], Vote | T]:
-    """Reads a vote or a row of the other kind, and keeps which columns of it are not read."""
+    """Reads a vote or a row of the other kind, and records unread columns."""
 
     def read(row: Json, file: str, line: int) -> Vote | T:
         found = vote(row, file, line) if is_vote(row) else other(row, file, line)
@@ -531,8 +531,8 @@ def _noting(
     return read
 
 
-def _of_votes(votes: Sequence[Vote], path: Path) -> tuple[list[Preference], str]:
-    """The pairs that a file's votes make, and a remark on how many do."""
+def _pairs_of_votes(votes: Sequence[Vote], path: Path) -> tuple[list[Preference], str]:
+    """The pairs made from a file's votes, and a remark on their number."""
     from groundup.data.votes import preferences
 
     made, left_out = preferences(votes, path.stem)
@@ -543,7 +543,7 @@ def _of_votes(votes: Sequence[Vote], path: Path) -> tuple[list[Preference], str]
 
 
 def read_votes(path: Path) -> Records[Vote]:
-    """Rows of {prompt, a, b, choice}, the log as it is. Raises UserError as `read_rows` does."""
+    """Rows of {prompt, a, b, choice}, the unmodified log. Raises UserError like `read_rows`."""
     from groundup.data.votes import vote
 
     return read_rows(path, vote)
@@ -551,42 +551,42 @@ def read_votes(path: Path) -> Records[Vote]:
 
 def read_unpaired_preferences(path: Path) -> Records[UnpairedPreference]:
     """Answers with a label, true or false, in any layout of conversations; a pair of {prompt,
-    chosen, rejected} is one of each, and so is one that votes make. Raises UserError as
-    `read_rows` does."""
-    # Seldom needed, as above.
+    chosen, rejected}, or one made from votes, gives one of each. Raises UserError like
+    `read_rows`."""
+    # Rarely needed, as above.
     from groundup.data.votes import Vote, vote
 
     unread = dict[str, None]()
-    found = read_rows(path, _noting(unread, vote, _unpaired))
+    found = read_rows(path, _recording_unread(unread, vote, _unpaired))
     votes = [row for row in found.rows if isinstance(row, Vote)]
     labeled = [rows for rows in found.rows if isinstance(rows, tuple)]
-    made, remark = _of_votes(votes, path) if votes else ([], "")
-    rows = (row for rows in (*labeled, *map(_apart, made)) for row in rows)
+    made, remark = _pairs_of_votes(votes, path) if votes else ([], "")
+    rows = (row for rows in (*labeled, *map(_split_pair, made)) for row in rows)
     return Records(tuple(rows), found.bad, remark, unread=tuple(unread))
 
 
 def read_choices(path: Path) -> Records[Choice]:
-    """Rows of {prompt, options, answer}. Raises UserError as `read_rows` does."""
+    """Rows of {prompt, options, answer}. Raises UserError like `read_rows`."""
     return read_rows(path, _choice)
 
 
 def read_refusals(path: Path) -> Records[RefusalPrompt]:
-    """Rows of {prompt, kind}. Raises UserError as `read_rows` does."""
+    """Rows of {prompt, kind}. Raises UserError like `read_rows`."""
     return read_rows(path, _refusal)
 
 
 def read_rows(
     path: Path, parse: Callable[[Json, str, int], T], *, refuse: bool = True
 ) -> Records[T]:
-    """Every row of a file of rows, made by `parse` of (row, file's stem, line).
+    """Every row of a file, parsed by `parse(row, file's stem, line)`.
 
-    Raises UserError: no such file, a binary or empty one, another suffix, a .json file of one
-    object around the rows, and, unless `refuse` is False, what `refuse_bad` refuses.
+    Raises UserError for a missing, binary or empty file, another suffix, a .json file of one object
+    around the rows, and, unless `refuse` is False, for anything that `refuse_bad` refuses.
     """
     rows: list[T] = []
     bad: list[BadLine] = []
     row: Json | BadRow = {}
-    # Rows hold no cycles, and looking for some takes two fifths of the time that reading takes.
+    # Rows have no reference cycles, and searching for them takes two fifths of the reading time.
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -610,7 +610,7 @@ def read_rows(
 
 
 def _refuse_wrapped(path: Path, row: Json | BadRow) -> None:
-    """Raises UserError for a file that is no row but one object with the rows inside."""
+    """Raises UserError for a file that is one object with the rows inside."""
     inside = (
         []
         if isinstance(row, BadRow)
@@ -622,24 +622,24 @@ def _refuse_wrapped(path: Path, row: Json | BadRow) -> None:
     )
     if inside:
         raise UserError(
-            f"{str(path)!r} is one object, and no row; the rows seem to be under {inside[0]!r}: "
+            f"{str(path)!r} is one object, not rows; the rows seem to be under {inside[0]!r}: "
             "write that list alone into the file"
         )
 
 
 def too_many_bad(good: int, bad: int) -> bool:
-    """Whether there is something wrong with a file of so many lines, and not with some of them."""
+    """Whether so many bad lines mean that the whole file is wrong, not just some lines."""
     return bad > 0 and (not good or bad > max(1, (good + bad) // 10))
 
 
 def refuse_bad(path: Path, good: int, bad: Sequence[BadLine]) -> None:
-    """Raises UserError if more than a tenth of the lines (one is always forgiven) or all are bad.
+    """Raises UserError if more than a tenth of the lines (one is always allowed) or all are bad.
 
-    In so many there is something wrong with the file, and not with some of its lines.
+    Then the whole file is probably wrong, not just some lines.
     """
     if too_many_bad(good, len(bad)):
         some = "; ".join(f"line {one.line}: {one.reason}" for one in bad[:3])
         raise UserError(
             f"{len(bad)} of {good + len(bad)} lines of {str(path)!r} are bad, and at most a "
-            f"tenth may be: {some}{'; …' if len(bad) > 3 else ''}. Mend or remove these lines"
+            f"tenth may be: {some}{'; …' if len(bad) > 3 else ''}. Fix or remove these lines"
         )

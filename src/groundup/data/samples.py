@@ -1,4 +1,4 @@
-"""What a data set holds, to look at: a few of its rows, as they train or are held out."""
+"""A few rows of a data set, for display: training or held-out ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from groundup.errors import UserError
 from groundup.text.cleaning import cut_to_sentences
 from groundup.text.rows import AnyRow, Conversation, Document, Message, Preference, RefusalPrompt
 
-# Enough of a long document to see what it is.
+# Enough of a long document to recognize it.
 _LONGEST = 900
 
 
 def samples(config: DataConfig, count: int, *, heldout: bool = False) -> list[AnyRow]:
-    """`count` rows that the one set in `config.packs` gives: the first of each kind in turn.
+    """`count` rows of the one set in `config.packs`: the first of each kind in turn.
 
-    Raises UserError as the data stage does, and for a set of harmful texts.
+    Raises UserError like the data stage, and for a set of harmful texts.
     """
     (name,) = config.packs
     if getattr(find_set(name), "harmful", False):
@@ -36,15 +36,15 @@ def samples(config: DataConfig, count: int, *, heldout: bool = False) -> list[An
         if heldout:
             kinds = [data.documents_heldout, data.conversations_heldout, data.preferences_heldout]
             kinds += [data.choices, data.refusals]
-        # Neither what the model says of itself, which goes with every set, nor harmful responses,
-        # whose pairs have sources of their own: they are there to be rejected and never shown.
+        # Leaves out the model's statements about itself, which come with every set, and pairs with
+        # harmful responses, which have their own sources: these are never shown.
         kinds = [[row for row in kind if row.source == name] for kind in kinds]
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*kinds))
     return list(itertools.islice((cast(AnyRow, row) for row in in_turn if row is not None), count))
 
 
 def lines(row: AnyRow) -> list[tuple[str, str]]:
-    """A row as pairs of a label (who speaks, or what it is) and a text."""
+    """A row as pairs of a label (the speaker, or the kind of text) and a text."""
     if isinstance(row, Document):
         text = cut_to_sentences(row.text, _LONGEST)
         return [("text", text if text == row.text else f"{text} …")]

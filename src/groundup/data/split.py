@@ -1,11 +1,10 @@
-"""Which files are one's own data, and which side a row is on: training or held out.
+"""Which files are a user's data, and which side a row is on: training or held out.
 
-The names of files decide, where some are called train and others validation or test, and else the
-hash of what a row shares with others. So it never depends on order, machine or seed: the same row
-is always on the same side, and so are two answers to one question. Only of few questions does what
-else there is count as well, so that neither side is left with next to nothing. Every stage that
-reads a person's own data goes by these rules: a folder is the same data to pre-training and to
-fine-tuning.
+File names decide, if some are called train and others validation or test; else the hash of a row's
+group does. So the split never depends on order, machine or seed: the same row is always on the same
+side, and so are two answers to one question. Only if there are few questions do the other rows
+matter, too, so that neither side is left almost empty. Every stage that reads a user's own data
+follows these rules: a folder is the same data in pre-training and in fine-tuning.
 """
 
 from __future__ import annotations
@@ -34,20 +33,20 @@ from groundup.text.rows import (
     UnpairedPreference,
 )
 
-# The share of a person's own rows, where nobody says another.
+# The default share of a user's own rows.
 OWN_HELDOUT = 0.05
-# Pieces of a long text: long enough for context, short enough that a twentieth can be held out.
+# Pieces of a long text: long enough for context, short enough to hold out a twentieth.
 _PIECE_BYTES = 2048
 _LONGEST_PIECE_BYTES = 8192
 _LONGEST_CLUSTER = 64
-# Files that tell about a data set and are none of it.
+# Files that describe a data set and do not belong to it.
 _ABOUT = re.compile(
     r"(readme|licen[sc]e)(\.\w+)?|(dataset_infos?|dataset_dict|state)\.json", re.IGNORECASE
 )
-# What the hub and others call the files of each side, whole words of a path.
+# Names of the files of each side, on the hub and elsewhere, as whole words of a path.
 _TRAIN = {"train", "training"}
 _VALIDATION, _TEST = {"validation", "valid", "val", "dev", "heldout"}, {"test", "testing", "eval"}
-# So many names of files are said; more are counted.
+# The number of file names to print; further ones are counted.
 _NAMED = 3
 
 T = TypeVar("T")
@@ -59,9 +58,9 @@ R = TypeVar("R", bound=AnyRow | UnpairedPreference)
 
 @dataclass(frozen=True)
 class DataFiles:
-    """The files of a source by their sides. `heldout` is empty where no names part the sides.
+    """The files of a source by their sides. `heldout` is empty if no names separate the sides.
 
-    `remark` says in a sentence which files of a folder are not read; it is empty where all are.
+    `remark` is a sentence about files of a folder that are not read; empty if there are none.
     """
 
     train: Sequence[Path]
@@ -70,14 +69,13 @@ class DataFiles:
 
 
 def data_files(source: Path, name: str | None = None) -> DataFiles:
-    """The data files at `source`: the file itself, or all in a folder and its folders.
+    """The data files at `source`: the file itself, or all in a folder and its subfolders.
 
     Hidden folders, folders of runs inside it, and files about the data (README.md, LICENSE.txt,
-    dataset_infos.json) are none.
-    Where some files are called train and others validation or test, the former train and the latter
-    are held out. A test set is left alone where there is a validation set: it is to be seen once,
-    at the end. `name` is what messages call the source. Raises UserError for what is not there, and
-    for a folder without data.
+    dataset_infos.json) are ignored. If some files are called train and others validation or test,
+    the former train and the latter are held out. A test set is ignored if there is a validation
+    set: it should be used once, at the end. `name` is the source's name in messages. Raises
+    UserError for a missing source and for a folder without data.
     """
     check_there(source)
     if not source.is_dir():
@@ -94,7 +92,7 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
     data = [path for path in known if not _ABOUT.fullmatch(path.name) and path.stat().st_size]
     if not data and any(suffix_of(path) == ".arrow" for path in everything):
         raise UserError(
-            f"{name!r} holds Arrow files, as save_to_disk of the package datasets writes them; "
+            f"{name!r} holds Arrow files, as written by save_to_disk of the package datasets; "
             "write the data with its to_parquet or to_json, and give that file"
         )
     data = data or known
@@ -103,17 +101,17 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
             f"{name!r} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; give a folder "
             "of such files, one of them, or the folder of a data stage"
         )
-    train, heldout = _sides(data, source)
+    train, heldout = _files_by_side(data, source)
     read = {*train, *heldout}
     left = [path for path in everything if path not in read and not _ABOUT.fullmatch(path.name)]
     names = [_inside(path, source) for path in left]
-    # A link may lead back here, round and round.
+    # A link may lead back here in a cycle.
     links = [path for path in inside if path.is_dir() and path.is_symlink()]
     names += [f"{_inside(path, source)} (a link to a folder)" for path in links]
-    return DataFiles(train, heldout, _not_read(names, name))
+    return DataFiles(train, heldout, _unread_remark(names, name))
 
 
-def _sides(data: Sequence[Path], folder: Path) -> tuple[Sequence[Path], Sequence[Path]]:
+def _files_by_side(data: Sequence[Path], folder: Path) -> tuple[Sequence[Path], Sequence[Path]]:
     words = {path: set(re.findall("[a-z]+", _inside(path, folder).lower())) for path in data}
     train = [path for path in data if words[path] & _TRAIN]
     for names in (_VALIDATION, _TEST):
@@ -123,7 +121,7 @@ def _sides(data: Sequence[Path], folder: Path) -> tuple[Sequence[Path], Sequence
     return data, ()
 
 
-def _not_read(names: Sequence[str], folder: str) -> str:
+def _unread_remark(names: Sequence[str], folder: str) -> str:
     if not names:
         return ""
     some = ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
@@ -138,7 +136,7 @@ def _inside(path: Path, folder: Path) -> str:
 
 
 def content(row: AnyRow | UnpairedPreference) -> Hashable:
-    """Returns all that a row says, without its source: rows of equal content are duplicates."""
+    """Returns a row's content without its source: rows of equal content are duplicates."""
     if isinstance(row, Document):
         return row.text
     if isinstance(row, Conversation):
@@ -152,7 +150,7 @@ def content(row: AnyRow | UnpairedPreference) -> Hashable:
 
 @dataclass(frozen=True)
 class Sides(Generic[R]):
-    """The rows to train on and those held out, and what there is to say of how they were parted."""
+    """The training and the held-out rows, and a remark about the split."""
 
     train: list[R]
     heldout: list[R]
@@ -160,12 +158,12 @@ class Sides(Generic[R]):
 
 
 def hold_out(rows: Sequence[R], share: float) -> Sides[R]:
-    """Hold about `share` of the rows out by `held_out_groups`, each side in the rows' order.
+    """Hold out about `share` of the rows with `held_out_groups`; both sides keep the rows' order.
 
     Share 0 holds nothing out. Texts of the same words are on one side. Documents and conversations
-    of one group alone are told apart, so that there is something to measure; pairs and labels are
-    not, as one pair has the answer of another. Each label keeps a group to train on. The remark
-    says where nothing is held out all the same, or more than twice the share.
+    that are all of one group are split individually, so that there is something to measure; pairs
+    and labels are not, because one pair contains the answer of another. Each label keeps a group to
+    train on. The remark reports if nothing is held out all the same, or more than twice the share.
     """
     if share <= 0:
         return Sides(list(rows), [])
@@ -180,28 +178,29 @@ def hold_out(rows: Sequence[R], share: float) -> Sides[R]:
     remark = ""
     if len(heldout) > max(1, 2 * share * len(rows)):
         remark = (
-            f"{len(heldout):,} of {len(rows):,} rows are held out, since rows of one prompt or "
-            f"group stay together, and there are {len(set(groups)):,} of these; give rows of more "
-            f"prompts to hold out about {share:.0%}"
+            f"{len(heldout):,} of {len(rows):,} rows are held out, because rows of one prompt or "
+            f"group stay together, and there are only {len(set(groups)):,} of these; give rows of "
+            f"more prompts to hold out about {share:.0%}"
         )
     elif rows and not heldout:
         why = "all are of one prompt or group" if alone else "each label has few prompts or groups"
-        remark = f"no row is held out to measure on, since {why}; give rows of more prompts"
+        remark = f"no row is held out to measure on, because {why}; give rows of more prompts"
     return Sides(train, heldout, remark)
 
 
 def held_out_groups(
     groups: Sequence[str], share: float, kinds: Sequence[Hashable] | None = None
 ) -> set[str]:
-    """The groups whose hashes are below `share`, where `groups` names the group of each row.
+    """The groups whose hashes are below `share`, where `groups` gives the group of each row.
 
-    A group with more than a tenth of all rows, and more than twice the share, is not held out, or
-    a hash would decide about most of the data. At least one group is: that of the lowest hash among
-    those with up to a tenth of the rows, else the smallest, with up to half of them. But each of
-    the `kinds` of rows keeps a group to train on, and so one is never held out of one.
+    A group with more than a tenth of all rows, and more than twice the share, is not held out, so
+    that one hash cannot decide about most of the data. At least one group is: the one with the
+    lowest hash among those with up to a tenth of the rows, else the smallest, with up to half of
+    them. But each of the `kinds` of rows keeps a group to train on, so nothing is held out of a
+    kind with a single group.
     """
     sizes = Counter(groups)
-    # The smallest group is never too large: a single row, or a single pair as its two answers.
+    # The smallest group is never too large: a single row, or a single pair with its two answers.
     large = max(min(sizes.values(), default=0), 2 * OWN_HELDOUT * len(groups))
     most = max(large, 2 * share * len(groups))
     hashes = {group: split_hash(group) for group in sizes}
@@ -223,10 +222,10 @@ def held_out_groups(
 def split(
     data: Path, kind: str, read: Callable[[Path], Records[R]]
 ) -> tuple[Records[R], Records[R]]:
-    """The training and held-out rows of a data-stage folder's `kind`, or of a file of one's own.
+    """The training and held-out rows of a data-stage folder's `kind`, or of a user's file.
 
-    Of a person's own file about every twentieth row is held out, by its hash. Duplicates are taken
-    out of `distinct` rows. The remark counts them, and says where far from a twentieth is held out.
+    Of a user's file about every twentieth row is held out, by its hash. Duplicates of `distinct`
+    rows are removed. The remark counts them, and reports a share far from a twentieth.
     """
     if data.is_dir():
         check_no_run(data)
@@ -236,7 +235,7 @@ def split(
                 "such a folder, or one file of rows"
             )
         heldout = data / kind / "heldout.jsonl"
-        # A set may have nothing of a kind to hold out, and its file is then empty.
+        # A set may have nothing of a kind to hold out; its file is then empty.
         is_empty = heldout.is_file() and not heldout.stat().st_size
         nothing: Records[R] = Records((), ())
         return read(data / kind / "train.jsonl"), nothing if is_empty else read(heldout)
@@ -248,7 +247,7 @@ def split(
             distinct.setdefault(content(row), row)
         rows = tuple(distinct.values())
     if again := len(whole.rows) - len(rows):
-        remark = f"{data}: {counted(again, 'duplicate')} taken out"
+        remark = f"{data}: {counted(again, 'duplicate')} removed"
     sides = hold_out(rows, OWN_HELDOUT)
     if sides.remark:
         remark = "\n".join(filter(None, (remark, f"{data}: {sides.remark}")))
@@ -259,18 +258,18 @@ def split(
 
 
 def text_documents(path: Path) -> list[Document]:
-    """A text file, cut at blank lines into documents of 2 to 8 KB. Raises UserError as `read_text`
-    does."""
+    """A text file, split at blank lines into documents of 2 to 8 KB. Raises UserError like
+    `read_text`."""
     pieces = enumerate(cut(read_text(path)))
     return [Document(piece, path.stem, f"{path.name}#{n}") for n, piece in pieces]
 
 
 def cut(text: str) -> list[str]:
-    """Cut a text at blank lines into pieces of 2 to 8 KB; a small text into about ten.
+    """Split a text at blank lines into pieces of 2 to 8 KB; a small text into about ten.
 
-    A paragraph of more than 8 KB is cut at lines, else at spaces, else behind sentences of scripts
-    without spaces, else between any two characters as a reader sees them. Of several blank lines in
-    a row one is kept.
+    A paragraph of more than 8 KB is split at lines, else at spaces, else after sentences of scripts
+    without spaces, else between any two grapheme clusters. Of several consecutive blank lines one
+    is kept.
     """
     goal = min(_PIECE_BYTES, max(1, len(text.encode()) // 10))
     pieces: list[str] = []
@@ -293,7 +292,7 @@ def cut(text: str) -> list[str]:
 
 
 def _short_enough(paragraph: str) -> list[tuple[str, str]]:
-    """The parts of a paragraph, each with the blanks between it and the one before."""
+    """The parts of a paragraph, each with the blanks before it."""
     parts = []
     blanks = ""
     # A character is at most four bytes, so a part of this many characters always fits.
@@ -306,7 +305,7 @@ def _short_enough(paragraph: str) -> list[tuple[str, str]]:
         start = end
         while paragraph[start : start + 1] in ("\n", " "):
             start, left = start + 1, left - 1
-        # The blanks in front of a line are part of it, as in code.
+        # Leading blanks of a line belong to it, as in code.
         line = paragraph.rfind("\n", end, start) + 1
         if line and start < len(paragraph):
             start, left = line, left + start - line
@@ -315,7 +314,7 @@ def _short_enough(paragraph: str) -> list[tuple[str, str]]:
 
 
 def _part_end(paragraph: str, start: int, most: int) -> int:
-    # The first character is never the end of a part, which would be empty.
+    # The end of a part is never before its first character, or the part would be empty.
     for blank in ("\n", " "):
         if (end := paragraph.rfind(blank, start + 1, most)) > 0:
             return end
@@ -323,13 +322,13 @@ def _part_end(paragraph: str, start: int, most: int) -> int:
         while end < most and paragraph[end] in "」』”’）】":
             end += 1
         return end
-    # A letter and its signs, a flag, an emoji of several: a cluster that is longer is none of them.
+    # A letter with its signs, a flag, a composed emoji: real clusters are not longer.
     clusters = regex.finditer(r"\X", paragraph, pos=start, endpos=most + _LONGEST_CLUSTER)
     ends = [found.end() for found in clusters if found.end() <= most]
     return ends[-1] if ends else most
 
 
 def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
-    """At most `most` of the items, evenly spaced, since files stand source after source."""
+    """At most `most` of the items, evenly spaced, because files are ordered by source."""
     count = min(most, len(items))
     return [items[place * len(items) // count] for place in range(count)]

@@ -1,6 +1,6 @@
 """The tokenizer stage: byte-level BPE from the training split alone.
 
-Held-out text has no say in the vocabulary, or bits per byte on it would flatter every model.
+Held-out text does not influence the vocabulary, which would flatter every model's bits per byte.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(config: TokenizerConfig) -> Path:
         say(f"tokenizer: {tokenizer.vocab_size:,} tokens from {size / 1e6:.1f} MB of training text")
         if tokenizer.vocab_size < config.vocab_size:
             say(
-                f"  fewer than the {config.vocab_size:,} asked for: every word of the text is one "
+                f"  fewer than the {config.vocab_size:,} requested: every word of the text is one "
                 "token already; more text gives more"
             )
         run.finish(vocab_size=tokenizer.vocab_size, bytes=size)
@@ -45,7 +45,7 @@ def run(config: TokenizerConfig) -> Path:
 
 @contextmanager
 def _bar(tokens: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar over the tokens that are learned; gives what to call with their number."""
+    """A progress bar over the learned tokens; gives a function to call with their number."""
     bar = progress(MofNCompleteColumn())
     task = bar.add_task("learning tokens", total=tokens)
     with bar:

@@ -1,12 +1,12 @@
-"""Votes between two answers to one prompt: what a line holds, which lines count, the pairs made.
+"""Votes between two answers to one prompt: the line format, which lines count, and their pairs.
 
     {"prompt", "a", "b", "choice", "who", "when"}
 
-`choice` is one of `CHOICES`. A log only grows: of what one person said of one comparison (its `id`)
-the last line counts, and `undo` takes it back. Beside these stands where the answers come from:
-`models`, their `hashes` and `seeds`, a's first, which of the two stood on the `left`, and whether
-each has `ended`: one that was cut off at its limit must teach nobody where to end, so that no pair
-is made of it.
+`choice` is one of `CHOICES`. A log is append-only: the last line of one person about one comparison
+(its `id`) counts, and `undo` takes it back. Further fields record the answers' origin: `models`,
+their `hashes` and `seeds`, a's first, which of the two was shown on the `left`, and whether each
+has `ended`. An answer that was truncated at its limit must not be learned, because it would teach
+where to end, so no pair is made of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHOICES = (*DECIDED, "tie", "both bad", "skip", "undo")
 
 @dataclass(frozen=True)
 class Vote:
-    """One line of a log: what `who` thinks of the answers `a` and `b` to `prompt`."""
+    """One line of a log: the vote of `who` on the answers `a` and `b` to `prompt`."""
 
     prompt: tuple[Message, ...]
     a: str
@@ -51,7 +51,7 @@ class Vote:
 
     @property
     def players(self) -> tuple[str, ...]:
-        """What tells the models apart, a's first: their weights, or else their names."""
+        """The identity of the models, a's first: their weights' hashes, or else their names."""
         return self.hashes or self.models
 
     def to_json(self) -> dict[str, object]:
@@ -68,12 +68,12 @@ class Vote:
 _TEXTS = ("a", "b", "choice", "who", "when", "id")
 _PAIRS = ("models", "hashes", "seeds", "ended")
 COLUMNS = ("prompt", *_TEXTS, "left", *_PAIRS)
-# Why votes make no pair, beside choices that prefer neither answer.
+# Why votes make no pair, apart from choices that prefer neither answer.
 CUT = "an answer that was cut"
 
 
 def vote(row: Json, file: str, line: int) -> Vote:
-    """The vote that a row is; without an `id` it stands for itself. Raises BadRow."""
+    """Parse a row as a vote; without an `id` it is a comparison of its own. Raises BadRow."""
     asked = prompt(row)
     check_order(asked)
     choice = text(row, "choice")
@@ -91,19 +91,19 @@ def vote(row: Json, file: str, line: int) -> Vote:
         when=label(row, "when", ""),
         id=label(row, "id", f"{file}, line {line}"),
         left=left,
-        models=_two(row, "models", str),
-        hashes=_two(row, "hashes", str),
-        seeds=_two(row, "seeds", int),
-        ended=_two(row, "ended", bool),
+        models=_pair_of(row, "models", str),
+        hashes=_pair_of(row, "hashes", str),
+        seeds=_pair_of(row, "seeds", int),
+        ended=_pair_of(row, "ended", bool),
     )
 
 
 def _answer(row: Json, name: str) -> str:
-    """An answer, which a model may well have left empty."""
+    """An answer, which a model may have left empty."""
     return "" if row.get(name) == "" or str(row.get(name)).isspace() else text(row, name)
 
 
-def _two(row: Json, name: str, kind: type[T]) -> tuple[T, ...]:
+def _pair_of(row: Json, name: str, kind: type[T]) -> tuple[T, ...]:
     """A field with one value for each answer, or none at all."""
     found = row.get(name)
     if found in (None, []):
@@ -114,8 +114,8 @@ def _two(row: Json, name: str, kind: type[T]) -> tuple[T, ...]:
 
 
 def names_of(votes: Sequence[Vote], players: Sequence[str]) -> list[str]:
-    """What the models are called, by what tells their folders apart; where two have one name, with
-    a bit of their hashes."""
+    """The models' names, made from the distinct parts of their folders; two equal names get a part
+    of their hashes."""
     called = {p: name for vote in votes for p, name in zip(vote.players, vote.models, strict=False)}
     names = names_apart([called.get(player, player) for player in players])
     return [
@@ -135,14 +135,14 @@ def standing(votes: Iterable[Vote]) -> list[Vote]:
 
 
 def preferences(votes: Sequence[Vote], source: str) -> tuple[list[Preference], Mapping[str, int]]:
-    """The pairs that votes make, and how many make none, by the reason."""
+    """The pairs that votes make, and the numbers of votes that make none, by reason."""
     pairs: list[Preference] = []
     left_out = Counter[str]()
     for one in standing(votes):
         sides = (one.a, one.b) if one.choice == "a" else (one.b, one.a)
         if not one.decided:
             left_out[one.choice] += 1
-        elif not all(one.ended):  # a log that does not say is taken as it is
+        elif not all(one.ended):  # if a log does not record it, the answers count as complete
             left_out[CUT] += 1
         elif not all(side.strip() for side in sides):
             left_out["an answer without words"] += 1
