@@ -382,7 +382,7 @@ def test_a_pack_without_conversations_gives_its_documents() -> None:
 
 
 def test_packs_that_are_nothing_to_learn_from() -> None:
-    with pytest.raises(UserError, match="'smollm2' is a model and no data set"):
+    with pytest.raises(UserError, match="'smollm2' is a model, not a data set"):
         load_dataset(["pack:smollm2"])
     with pytest.raises(UserError, match="'pack:mmlu' is for evaluation only"):
         load_dataset(["pack:mmlu"])

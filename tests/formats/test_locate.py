@@ -54,7 +54,7 @@ def test_a_repository_of_the_hub_loads_by_its_name(hub: Path) -> None:
         ("hub:no name", "error: hub:no name is not a name on the hub; write hub:owner/name"),
         ("pack:smollm3", "error: unknown model 'smollm3'; did you mean 'smollm2'? The models"),
         ("pack:", "error: unknown model ''; the models by name are smollm2"),
-        ("pack:wiki", "error: 'wiki' is a data set and no model"),
+        ("pack:wiki", "error: 'wiki' is a data set, not a model"),
     ],
 )
 def test_a_name_that_is_not_there_is_one_sentence(hub: Path, name: str, message: str) -> None:

@@ -227,7 +227,7 @@ def test_models_and_data_sets_are_not_mistaken_for_each_other() -> None:
     for read in (manifest.find_set, packs.pull, packs.read_set):
         with pytest.raises(UserError, match=r"'smollm2' is a model.*groundup chat pack:smollm2"):
             read("smollm2")
-    with pytest.raises(UserError, match="'wiki' is a data set and no model"):
+    with pytest.raises(UserError, match="'wiki' is a data set, not a model"):
         packs.pull_model("wiki")
     with pytest.raises(UserError, match="did you mean 'smollm2'"):
         packs.pull_model("smolm2")

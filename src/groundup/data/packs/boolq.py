@@ -1,7 +1,7 @@
 """The pack `boolq`: yes/no questions that people asked, each with a Wikipedia passage.
 
-Its dev questions are an evaluation split, of which the half that a hash holds out is tested. No dev
-passage trains; what trains is other labeled questions about other passages.
+Its dev questions are an evaluation split; the half that a hash holds out is tested. No dev passage
+trains; the training rows are other labeled questions about other passages.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from groundup.text.cleaning import (
 )
 from groundup.text.rows import Conversation, Document
 
-# Enough held-out reading questions to measure by; all would be half of the held-out conversations.
+# Enough held-out reading questions to measure; all of them would be half of those conversations.
 _HELDOUT_READING = 300
 
 
@@ -68,7 +68,7 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 
 
 def _documents(passages: Sequence[tuple[str, str]]) -> list[tuple[str, Document]]:
-    """Each passage below its title, with that title; several of one title are numbered."""
+    """Each passage below its title; passages with the same title are numbered."""
     found = []
     of_title: Counter[str] = Counter()
     for title, passage in passages:
@@ -89,11 +89,11 @@ def _read_and_answer(q: Question, seed: int) -> Conversation:
 
 
 def _most_related(question: str, candidates: Sequence[str]) -> str:
-    """The sentence that shares the most words with the question, for its length."""
+    """The sentence that shares the most words with the question, relative to its length."""
     asked = {word for word in words(question) if len(word) > 3}
 
     def shared(sentence: str) -> float:
-        # A name in Japanese counts as a word here, not each of its letters.
+        # A name in Japanese counts as one word here, not as one per letter.
         said = normal_form(sentence).split()
         return len(asked.intersection(said)) / (len(said) + 10)
 
@@ -104,7 +104,7 @@ def _most_related(question: str, candidates: Sequence[str]) -> str:
 
 
 def _plain_text(text: str) -> str:
-    """A passage with its typewriter quotes and dashes made ordinary ones."""
+    """A passage with typewriter quotes and dashes replaced by typographic ones."""
     text = re.sub(r" ?-- ?(?=\d)|(?<=\d) ?-- ?", "–", text)
     return tidy(text.replace("``", '"').replace("''", '"').replace(" -- ", " – "))
 
@@ -119,7 +119,7 @@ def boolq(rejected: Rejected, progress: Progress = None) -> BoolQ:
     train: list[Question] = []
     passages: dict[str, tuple[str, str]] = {}
     for row in json_lines(members["combined.jsonl"], "boolq", rejected):
-        # Here a passage reads 'Title -- text'; dev keeps the title apart.
+        # Here a passage has the form 'Title -- text'; dev stores the title separately.
         title, _, text = str(row["passage"]).partition(" -- ")
         if normal_form(text) in dev_passages:
             rejected.add("boolq", "a passage of the dev questions, which never trains")
@@ -135,7 +135,7 @@ def boolq(rejected: Rejected, progress: Progress = None) -> BoolQ:
 
 
 def boolq_dev(rejected: Rejected) -> list[Question]:
-    """BoolQ's `dev` alone: the other rows take most of the time and are not read."""
+    """Only BoolQ's `dev`: reading the other rows takes most of the time."""
     return [_of_dev(row) for row in json_lines(read_named("boolq")["dev.jsonl"], "boolq", rejected)]
 
 

@@ -1,4 +1,4 @@
-"""The pack `chatterbot`: short dialogues, of which a model learns to give the answers."""
+"""The pack `chatterbot`: short dialogues whose answers a model learns to give."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Dialogue:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """The dialogues; of a model that declines what it cannot know, those of small talk alone."""
+    """The dialogues; for a model that declines unknown questions, only the small talk."""
     found = dialogues(rejected, progress)
     if config.unknown == "declined":
         found = of_small_talk(found)
@@ -35,9 +35,9 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
     return Rows(conversations=train, conversations_heldout=heldout)
 
 
-# Where a list is one remark and the answers that one may give, not turns.
+# Topics whose lists are one remark and its possible answers, not turns.
 _ALTERNATIVES = ("emotion",)
-# Answers that only make sense to the robot of that corpus, or to nobody.
+# Answers that make sense only for that corpus's robot, or not at all.
 _USELESS = ("it",)
 
 
@@ -46,9 +46,9 @@ def dialogues(rejected: Rejected, progress: Progress = None) -> list[Dialogue]:
     found: dict[tuple[str, ...], Dialogue] = {}
     for path, text in read_set("chatterbot", progress).items():
         topic = PurePosixPath(path).stem
-        for turns in _talks(yaml.safe_load(text)["conversations"], topic, rejected):
+        for turns in _dialogues_of_topic(yaml.safe_load(text)["conversations"], topic, rejected):
             cleaned = tuple(_spoken(turn) for turn in turns)
-            # An odd number of turns ends with the person's: that one has no answer.
+            # With an odd number of turns the person's last turn has no answer.
             cleaned = cleaned[: len(cleaned) // 2 * 2]
             if len(cleaned) < 2 or cleaned[-1].lower().rstrip(".") in _USELESS:
                 rejected.add("chatterbot", "no answer")
@@ -59,7 +59,9 @@ def dialogues(rejected: Rejected, progress: Progress = None) -> list[Dialogue]:
     return list(found.values())
 
 
-def _talks(lists: list[object], topic: str, rejected: Rejected) -> Iterator[tuple[str, ...]]:
+def _dialogues_of_topic(
+    lists: list[object], topic: str, rejected: Rejected
+) -> Iterator[tuple[str, ...]]:
     for turns in lists:
         if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
             rejected.add("chatterbot", "not a list of turns")
@@ -72,7 +74,7 @@ def _talks(lists: list[object], topic: str, rejected: Rejected) -> Iterator[tupl
 
 
 def _spoken(turn: str) -> str:
-    """A turn as a person would write it: one line, a capital, a mark at its end."""
+    """A turn in normal writing: one line, a capital, a mark at its end."""
     turn = re.sub(r"\s+", " ", tidy(turn))
     if turn.count("'") == 1:  # a quotation mark whose partner was lost
         turn = turn.rstrip("'")
@@ -99,11 +101,11 @@ _ASKING = (
 )
 
 
-# A chat must be able to greet and to talk of itself, so these are never held out.
+# A chat model must be able to greet and to talk about itself, so these are never held out.
 _ALWAYS_TRAIN = ("greetings", "conversations")
 
 
-# What was learned by heart for these is knowledge of the real world.
+# Topics whose answers require knowledge of the real world.
 _OF_THE_REAL_WORLD = ("science", "trivia", "literature", "history")
 
 
@@ -113,10 +115,10 @@ def of_small_talk(found: Sequence[Dialogue]) -> list[Dialogue]:
 
 
 def from_dialogues(found: Sequence[Dialogue]) -> tuple[list[Conversation], list[Conversation]]:
-    """Dialogues that train and those held out, by a hash of the first turn.
+    """The dialogues for training and those held out, by a hash of the first turn.
 
-    Dialogues that begin like one of our own about what this model is are left out: those of the
-    corpus are of a robot, and of a man in a mask.
+    Dialogues that begin like one of our own about the model itself are left out: the corpus's are
+    about a robot and a man in a mask.
     """
     own = {normal_form(asked) for asking, _ in ABOUT_ITSELF for asked in asking}
     train: list[Conversation] = []

@@ -1,10 +1,10 @@
-"""The pack `chitchat`: two people talk, and a model learns to be the second of them.
+"""The pack `chitchat`: chats of two people, from which a model learns to be the second one.
 
 The Chit-Chat Challenge (Brigham Young University 2018) paired students with strangers and gave them
-a question to begin with, such as "What if pigs could fly?". Whoever begins is the user here, the
-other the assistant. What one of them sends before the other answers is one turn, a message to a
-line: three in five messages have no mark at their end, so that on one line they would run into each
-other, and where a person ends a message is a part of how people chat.
+an opening question, such as "What if pigs could fly?". The person who begins is the user here, the
+other the assistant. The messages of one person before the other's reply form one turn, one message
+per line: three in five messages have no final mark, so on one line they would run together, and
+where people end a message is part of how they chat.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from groundup.text.cleaning import split_hash, tidy
 from groundup.text.rows import Conversation
 
 NAME = "chitchat"
-# A greeting and its answer are no conversation.
+# A greeting and its reply are no conversation.
 _FEWEST_TURNS = 4
-# About 360 tokens: 93 % of all words stand within a context of 512.
+# About 360 tokens: 93 % of all words fit into a context of 512.
 _MOST_TURNS = 16
-# The site cut messages at 175 characters, at a space where there was one: what follows such a piece
-# goes on with its sentence.
+# The site split messages at 175 characters, at a space if there was one: the text after such a
+# piece continues its sentence.
 _CUT_FROM = 168
-# How to reach somebody: an e-mail address, a name in a network, a telephone number; and addresses
-# of pages, which a model would go on to make up.
+# Contact data: an e-mail address, a user name, a telephone number; and web addresses, which a model
+# would start to make up.
 _CONTACT = re.compile(
     r"\w@\w+\.\w|(?<!\w)@\w{3,}|\(?(?<!\d)\d{3}\)?[ .-]{0,2}\d{3}[ .-]?\d{4}(?!\d)"
     r"|https?://|\bwww\.\w|\w\.(?:com|org|net|edu|io)/"
 )
-# There was a prize for who chatted most. Some sent letters one by one, the same again and again, or
-# what their elbow typed.
+# There was a prize for the most active participants. Some sent single letters, repeated messages,
+# or random keystrokes.
 _LONGEST_WORD = re.compile(r"\S{40}")
 _MOST_LETTERS, _MOST_SAID_AGAIN = 0.1, 0.25
 
@@ -57,13 +57,13 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 
 
 def chats(rejected: Rejected, progress: Progress = None) -> list[Chat]:
-    """Chats with enough turns to learn from, without repeats, contacts and noise."""
+    """Chats with enough turns to learn from, without repeats, contact data and noise."""
     (text,) = read_set(NAME, progress).values()
     found: dict[tuple[str, ...], Chat] = {}
     for id, row in json.loads(text).items():
         messages = [message for turn in row["messages"] for message in turn]
         turns = _turns(messages)
-        if (reason := _unfit(messages, turns)) is not None:
+        if (reason := _rejection_reason(messages, turns)) is not None:
             rejected.add(NAME, reason)
         elif turns in found:
             rejected.add(NAME, "repeats an earlier conversation")
@@ -73,7 +73,7 @@ def chats(rejected: Rejected, progress: Progress = None) -> list[Chat]:
 
 
 def _turns(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Joins each person's messages until the other answers, and drops an unanswered end."""
+    """Joins each person's messages until the other replies, and drops an unanswered end."""
     turns: list[str] = []
     speaker, before = None, ""
     for message in messages:
@@ -89,7 +89,7 @@ def _turns(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(turns[: len(turns) // 2 * 2])
 
 
-def _unfit(messages: Sequence[Mapping[str, Any]], turns: Sequence[str]) -> str | None:
+def _rejection_reason(messages: Sequence[Mapping[str, Any]], turns: Sequence[str]) -> str | None:
     """Returns the reason why a conversation cannot be learned from, if there is one."""
     speakers = len({message["sender"] for message in messages})
     if speakers != 2:
@@ -107,7 +107,7 @@ def _unfit(messages: Sequence[Mapping[str, Any]], turns: Sequence[str]) -> str |
 
 
 def conversations(found: Sequence[Chat]) -> tuple[list[Conversation], list[Conversation]]:
-    """The chats that train and those held out, by a hash of their id."""
+    """The chats for training and those held out, by a hash of their id."""
     one = find_set(NAME)
     train: list[Conversation] = []
     heldout: list[Conversation] = []
@@ -118,9 +118,9 @@ def conversations(found: Sequence[Chat]) -> tuple[list[Conversation], list[Conve
 
 
 def pieces(turns: Sequence[str]) -> list[Sequence[str]]:
-    """A long chat in parts of like length, each of whole exchanges.
+    """Split a long chat into parts of similar length, each of whole exchanges.
 
-    Some chats have hundreds of turns, of which a context holds but the greetings.
+    Some chats have hundreds of turns, of which a context would only contain the greetings.
     """
     exchanges = len(turns) // 2
     count = -(-len(turns) // _MOST_TURNS)

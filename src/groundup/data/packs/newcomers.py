@@ -1,21 +1,21 @@
-"""What people type first, and what a very small model can honestly say to it.
+"""First messages of new users, and honest answers of a very small model.
 
-Who has not read the small world's pages greets in other languages, hits the keyboard, asks for
-poems, large sums and volcanoes. Of all that a model of a few million parameters knows next to
-nothing, and a model that was only ever shown answers makes some up. So it is shown what to say
-instead: that it does not know, in words that it knows. The page `tables/newcomers.txt` holds how
-people say it, and what fits; titles and words of the encyclopedia fill it, so that what is not
-known is told by not being known, and not by a list.
+People who have not read about the small world greet in other languages, hit random keys, and ask
+for poems, large sums and volcanoes. A model of a few million parameters knows next to nothing of
+all that, and if it was trained only on answers it makes some up. So it is trained on what to say
+instead: that it does not know, in words that it knows. The file `tables/newcomers.txt` holds
+people's wordings and fitting answers; titles and words of the encyclopedia fill the slots, so that
+the model recognizes the unknown by its being unknown, not by a list.
 
-What harms somebody is declined, whether it is asked for in a few words or in full; what does no
-harm is asked for in the same full words.
+Harmful requests are declined, whether they are short or spelled out; harmless requests use the same
+long wordings.
 
-Four things keep "I do not know" from spreading: questions about the small world are asked in the
-newcomers' careless manner too, and are answered; what it asks help with is asked in their wordings;
-its animals and things are told about in a few words; and in the pairs for DPO an answer is
-preferred to not knowing where there is one.
+Four measures keep "I do not know" from spreading: questions about the small world are also asked in
+the newcomers' careless style, and answered; the world's requests for help also use these wordings;
+its animals and things are also described in a few words; and in the pairs for DPO an answer is
+preferred to not knowing if there is one.
 
-What is held out is other wordings, with the titles of articles that are held out.
+Held out are other wordings, with the titles of held-out articles.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from groundup.world.grammar import SeededRandom, capital, slots, with_article
 from groundup.world.kinds import KINDS, Kind
 from groundup.world.tables import TableRow, labelled, sections
 
-# What the sources begin with, and what follows.
+# The prefix of the sources, and their suffixes.
 NEWCOMER = "newcomer-"
 SOURCES = ("noise", "talk", "harm", "despair", "wishes", "sums", "real", "known")
-# How often each source is drawn; `known` are answers that must not be lost.
+# The relative frequency of each source; `known` are answers that must not be lost.
 _SHARES = {"noise": 7, "talk": 30, "harm": 7, "despair": 2}
 _SHARES |= {"wishes": 11, "sums": 5, "real": 13, "known": 30}
-# How often, in pairs, not knowing is what is worse than an answer: seldom, as it makes not knowing
-# less likely everywhere.
+# The share of pairs in which not knowing is worse than an answer: small, because such pairs make
+# not knowing less likely everywhere.
 _DECLINED = 0.35
 _SOURCES = [source for source, count in _SHARES.items() for _ in range(count)]
 
 
 @dataclass(frozen=True)
 class Topics:
-    """What real texts are about, to ask for: nouns with their articles, people, places, words.
+    """Topics of real texts, for questions: nouns with their articles, people, places, words.
 
-    `sentences` are short ones. `told` is what follows the subject in an article's first sentence:
-    said of another subject, it is made up.
+    `sentences` are short ones. `told` is the rest of an article's first sentence after the subject:
+    attached to another subject, it is made up.
     """
 
     things: Sequence[str]
@@ -66,7 +66,7 @@ class Topics:
 
     @staticmethod
     def of(articles: Sequence[Article]) -> Topics:
-        """Returns the topics of the articles, and a few of our own where there are none."""
+        """Returns the topics of the articles, or a few of our own if there are none."""
         found = [s for s in subjects(articles) if not is_of_the_world(s.name)]
         by_topic: dict[str, list[str]] = {"People": [], "Geography": [], "": []}
         for one in found:
@@ -90,7 +90,7 @@ class Topics:
 
 @dataclass(frozen=True)
 class Turn:
-    """One kind of thing that people say: its wordings on both sides and the label of what fits."""
+    """One kind of message: its wordings on both sides, and the label of its fitting answers."""
 
     name: str
     source: str
@@ -99,7 +99,7 @@ class Turn:
     heldout: TableRow
 
 
-# From the page.
+# Reading the table.
 
 _PAGE = sections(
     Path(__file__).with_name("tables").joinpath("newcomers.txt").read_text("utf-8"), "newcomers.txt"
@@ -110,7 +110,7 @@ _IN_FULL = labelled(_PAGE["in full"])
 
 
 def _in_full(acts: str) -> dict[str, TableRow]:
-    """The wordings of a request at length, with the slot of these acts in them."""
+    """The long wordings of a request, with the slot for these acts inserted."""
     return {
         side: tuple(form.replace("{act}", f"{{{acts}}}") for form in forms)
         for side, forms in _IN_FULL.items()
@@ -137,17 +137,17 @@ _DRAWN = {
 }
 
 
-def _loud(turn: Turn) -> float:
-    """How many of a kind of turn are in capitals, and are answered as such and not about them."""
+def _share_in_capitals(turn: Turn) -> float:
+    """The share of a turn's messages in capitals that are answered by content, not for shouting."""
     if turn.name == "despair":
         return 0.3
     return 0.15 if turn.source == NEWCOMER + "harm" or turn.name == "sad" else 0
 
 
-_SHOUTED = [t for t in TURNS if not _loud(t) and t.name not in ("capitals", "hello")]
+_SHOUTED = [t for t in TURNS if not _share_in_capitals(t) and t.name not in ("capitals", "hello")]
 
 
-# What judges an answer.
+# Judging an answer.
 
 
 def says_unknown(answer: str) -> bool:
@@ -156,9 +156,9 @@ def says_unknown(answer: str) -> bool:
 
 
 def fits(wanted: str, answer: str) -> bool:
-    """Whether an answer is as good as the one that is wanted.
+    """Whether an answer is as good as the wanted one.
 
-    It is alike, or both say that they do not know, or both decline what would harm somebody.
+    They are alike, or both say that they do not know, or both decline something harmful.
     """
     if says_unknown(wanted):
         return is_alike(wanted, answer) or says_unknown(answer)
@@ -166,7 +166,7 @@ def fits(wanted: str, answer: str) -> bool:
 
 
 def is_alike(wanted: str, answer: str) -> bool:
-    """Whether both say the same, or stand on the page under the same label."""
+    """Whether both are the same, or have the same label in the table."""
     said = normal_form(answer)
     alike = [row for row in ANSWERS.values() if wanted in row]
     return said == normal_form(wanted) or any(
@@ -175,12 +175,12 @@ def is_alike(wanted: str, answer: str) -> bool:
 
 
 def is_of_the_page(answer: str) -> bool:
-    """Whether an answer is one that the page holds, under whatever label."""
+    """Whether an answer is one of those in the table, whatever its label."""
     said = normal_form(answer)
     return any(said == normal_form(other) for row in ANSWERS.values() for other in row)
 
 
-# What fills the slots.
+# Filling the slots.
 
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm", "asdf", "jkl", "dfgh")
 _ONSETS = (*"bcdfghjklmnprstvwz", "bl", "br", "cr", "dr", "fl", "gl", "gr", "kl", "pl", "qu")
@@ -188,7 +188,7 @@ _ONSETS += ("sk", "sn", "sp", "st", "str", "th", "tr", "tw", "vl", "xy", "zw", "
 _CORES, _CODAS = (*"aeiou", "ee", "oo", "ai"), ("", "", *"bdgklmnprstxz", "ck", "ng", "rb", "lk")
 _MARKS = "?!.,;:-_*#@/\\~+=&%$^()[]'\""
 _EMOJI = ((0x1F600, 80), (0x1F300, 300), (0x1F400, 250), (0x1F680, 70), (0x2600, 200), (0x2764, 1))
-# Where no encyclopedia is read, these stand for it.
+# Used instead if no encyclopedia is read.
 _FALLBACK = Topics(
     ("a volcano", "a piano", "the Moon", "chemistry", "a guitar", "the internet", "a computer"),
     ("Isaac Newton", "Napoleon", "Cleopatra", "Albert Einstein", "Mozart", "Marie Curie"),
@@ -203,12 +203,12 @@ _IN_WORLD = frozenset((*_KNOWN, *(name.lower() for name in NAMES)))
 
 
 def is_of_the_world(title: str) -> bool:
-    """Whether somebody or something with this name lives in the small world too."""
+    """Whether a person or thing with this name also exists in the small world."""
     words = re.findall("[a-z]+", title.lower())
     return any(word in _IN_WORLD or word.removesuffix("s") in _IN_WORLD for word in words)
 
 
-def _mash(dice: SeededRandom) -> str:
+def _key_mash(dice: SeededRandom) -> str:
     row = dice.pick(_ROWS)
     count = 3 + dice.below(9)
     if dice.chance(0.3):
@@ -259,7 +259,7 @@ _FEW = {"three": 3, "five": 5, "ten": 10, "twelve": 12}
 
 
 _MADE: Mapping[str, Callable[[SeededRandom], str]] = {
-    "mash": _mash,
+    "mash": _key_mash,
     "odd": _odd,
     "marks": _marks,
     "emoji": _emoji,
@@ -274,19 +274,19 @@ _MADE: Mapping[str, Callable[[SeededRandom], str]] = {
 
 
 class Newcomers:
-    """What newcomers say, with `topics` to ask about; each item is a function of its number."""
+    """Newcomers' messages, with `topics` to ask about; each item is a function of its number."""
 
     def __init__(self, topics: Topics, *, heldout: bool = False) -> None:
         self.topics, self.heldout = topics, heldout
 
     def conversation(self, seed: int, index: int) -> Conversation:
-        """Conversation number `index`: what somebody says and what fits, some with turns more."""
-        return self._drawn(SeededRandom("newcomer", seed, index, self.heldout))[0]
+        """Conversation number `index`: a message and a fitting answer, some with further turns."""
+        return self._sampled(SeededRandom("newcomer", seed, index, self.heldout))[0]
 
     def preference(self, seed: int, index: int) -> Preference:
-        """Not knowing before making something up, and an answer before not knowing."""
+        """Prefers not knowing to making something up, and an answer to not knowing."""
         dice = SeededRandom("newcomer pair", seed, index, self.heldout)
-        found, named = self._drawn(dice)
+        found, named = self._sampled(dice)
         *prompt, right = found.messages
         if found.source == NEWCOMER + "known" and dice.chance(_DECLINED):
             wrong = dice.pick(ANSWERS[dice.pick(("unknown", "unknown", "noise", "wish", "sum"))])
@@ -298,8 +298,8 @@ class Newcomers:
 
     # One turn.
 
-    def _drawn(self, dice: SeededRandom) -> tuple[Conversation, str]:
-        """A conversation, and what of the real world it names last."""
+    def _sampled(self, dice: SeededRandom) -> tuple[Conversation, str]:
+        """A conversation, and the last thing of the real world that it names."""
         source = dice.pick(_SOURCES)
         if source == "known" and not self.heldout and dice.chance(0.2):
             return self._request(dice), ""
@@ -315,7 +315,7 @@ class Newcomers:
         text, named = self._filled(dice, form)
         if turn.name in ("marks", "capitals"):
             return text, named
-        if dice.chance(_loud(turn)):
+        if dice.chance(_share_in_capitals(turn)):
             return text.upper(), named
         return _roughly(dice, text, exactly=turn.source == NEWCOMER + "known"), named
 
@@ -347,7 +347,7 @@ class Newcomers:
         return dice.pick({**of, "text": topics.sentences, "word": topics.words}[slot])
 
     def _reply(self, dice: SeededRandom, turn: Turn, text: str) -> list[str]:
-        """What fits, and in some of the conversations one more turn."""
+        """A fitting answer, and in some of the conversations one more turn."""
         if turn.source == NEWCOMER + "known":
             if turn.name in _SOLVED:
                 return [_SOLVED[turn.name](text)]
@@ -367,10 +367,11 @@ class Newcomers:
         return [answer]
 
     def _careless(self, dice: SeededRandom) -> Conversation:
-        """A question about the world as one types it, and its right answer."""
+        """A question about the world as typed carelessly, and its right answer."""
         while True:
             found = pack.conversation(dice.below(10**9), 0, heldout=self.heldout)
-            # Passages stand in their questions, and lives are told with a bias that is measured.
+            # Excludes passages, which are part of their questions, and lives, whose bias is
+            # measured.
             if found.source in (_TESTED if self.heldout else _ASKED):
                 break
         *before, asked, answer = found.messages
@@ -381,7 +382,8 @@ class Newcomers:
     def _request(self, dice: SeededRandom) -> Conversation:
         """A request of the small world in the newcomers' wordings, and its right answer.
 
-        A model that meets them with unknown acts alone takes every new act for an unknown one.
+        A model that sees these wordings only with unknown acts would treat every new act as
+        unknown.
         """
         found = conduct.conversation(dice, forms=_IN_FULL["ask"])
         asked, answer = found.messages
@@ -389,7 +391,7 @@ class Newcomers:
         return Conversation(messages, NEWCOMER + "known", found.group)
 
     def _said_to_another(self, dice: SeededRandom, right: str) -> str:
-        """What was right to say to something else, and is not what is right here."""
+        """An answer that is right elsewhere, but not here."""
         while True:
             other = pack.conversation(dice.below(10**9), 0, heldout=self.heldout)
             said = other.messages[-1].content
@@ -416,9 +418,9 @@ _SPELLINGS = (("colour", "color"), ("avourite", "avorite"), ("grey", "gray"), ("
 
 
 def _roughly(dice: SeededRandom, text: str, *, exactly: bool) -> str:
-    """A text as people type it: in lower case, with short forms, without its mark, or with more.
+    """A text as people type it: in lower case, with short forms, without or with extra marks.
 
-    `exactly` leaves words and names as they are.
+    `exactly` leaves words and names unchanged.
     """
     if dice.chance(0.5):
         for british, american in _SPELLINGS:
@@ -442,11 +444,11 @@ def _roughly(dice: SeededRandom, text: str, *, exactly: bool) -> str:
     return (text.rstrip("?!. ") or text) if drawn < 85 else text
 
 
-# What is known.
+# Known topics.
 
 
 def _about(dice: SeededRandom, asked: str) -> str:
-    """What somebody or something of the world is, and a fact about it."""
+    """A description of a person or thing of the world, and a fact about it."""
     words = re.findall("[a-z]+", asked.lower())
     about = next(word for word in reversed(words) if word in _KNOWN)
     group = next(name for name, found in _MADE_OF.items() if about in found)
@@ -462,7 +464,7 @@ def _about(dice: SeededRandom, asked: str) -> str:
 
 
 def _solved(asked: str) -> str:
-    """A sum as the small world says it: what was asked, and what it comes to."""
+    """A sum in the small world's format: the question and the result."""
     one, other = map(int, re.findall("[0-9]+", asked))
     adds = "+" in asked or "plus" in asked
     return f"{one} {'+' if adds else '-'} {other} = {one + other if adds else one - other}."

@@ -1,4 +1,4 @@
-"""The set `own`, which goes with all documents: what a model that is trained on them is."""
+"""The set `own`, which comes with all documents: what a model trained on them says about itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THANKS = (
 )
 _ABLE = ("I can say what things are, answer simple questions and chat a little.",)
 _ABLE_OF_LITTLE = ("I can tell short stories, answer simple questions and do small sums.",)
-# What this model is. Each list of questions goes with each of its answers in turn.
+# Descriptions of the model. Each list of questions is paired with each of its answers in turn.
 ABOUT_ITSELF: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (
         (
@@ -129,9 +129,9 @@ ABOUT_ITSELF: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 
 
 def about_itself(*, declines: bool = False) -> Iterator[Conversation]:
-    """Our own dialogues that say truthfully what this model is: every wording of every question.
+    """Our own truthful dialogues about the model itself: every wording of every question.
 
-    One that `declines` what is of the real world cannot say what things are.
+    A model that `declines` questions about the real world does not claim to answer them.
     """
     for asking, answers in ABOUT_ITSELF:
         if declines and answers == _ABLE:

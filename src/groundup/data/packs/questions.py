@@ -1,8 +1,8 @@
 """The question sets siqa, commonsenseqa, openbookqa, piqa and mmlu, and their two halves.
 
-They are other people's evaluation splits. Each is cut in half by a hash that is fixed in the
-manifest: one half trains, the other is held out. The same prompt is used to teach (conversations),
-to prefer (pairs) and to test (choices).
+They are published evaluation splits. Each is split in half by a hash that is fixed in the manifest:
+one half trains, the other is held out. The same prompt is used to teach (conversations), to prefer
+(pairs) and to test (choices).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from groundup.data.packs.rows import HELDOUT_SEED, Progress, Rejected, Rows
 from groundup.text.cleaning import cut_to_sentences, normal_form, split_hash, tidy
 from groundup.text.rows import Choice, Conversation, Message, Preference
 
-# Wrong options that each question's right one is preferred to: two teach more than one, but in
-# the test each question counts once.
+# The number of wrong options paired with each right one: two teach more than one, but in the test
+# each question counts once.
 _WRONG_OPTIONS, _WRONG_OPTIONS_HELDOUT = 2, 1
 # In characters: with its question and the chat's markers a passage stays within 256 tokens.
 LONGEST_PASSAGE = 600
@@ -29,7 +29,7 @@ LONGEST_PASSAGE = 600
 
 @dataclass(frozen=True)
 class Question:
-    """A question with options, and the passage it is about where there is one."""
+    """A question with options, and the passage it is about, if any."""
 
     source: str
     question: str
@@ -40,7 +40,7 @@ class Question:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """One set's two halves. A model that declines what it cannot know only chooses of options."""
+    """One set's two halves. A model that declines unknown questions only chooses among options."""
     found = questions(name, rejected, progress)
     learned = [one for one in found if not is_heldout(one)]
     tested = [one for one in found if is_heldout(one)]
@@ -105,7 +105,7 @@ def json_lines(text: str, name: str, rejected: Rejected) -> Iterator[dict[str, o
             rejected.add(name, "not JSON")
 
 
-# How they are asked.
+# Prompts.
 
 
 def choice_prompt(question: str, passage: str = "", options: Sequence[str] = ()) -> str:
@@ -118,7 +118,7 @@ def choice_prompt(question: str, passage: str = "", options: Sequence[str] = ())
 
 
 def group(question: Question) -> str:
-    """Returns the text that the split hashes: the title or else the passage or the question."""
+    """Returns the text that the split hashes: the title, or else the passage or the question."""
     return normal_form(question.title or question.passage or question.question)
 
 
@@ -128,7 +128,7 @@ def is_heldout(question: Question) -> bool:
 
 
 def choices(found: Iterable[Question]) -> list[Choice]:
-    """Each question as a test: which option does a model find likeliest?"""
+    """Each question as a test: which option does a model find most likely?"""
     return [
         Choice(choice_prompt(q.question, q.passage), q.options, q.answer, q.source, group(q))
         for q in found
@@ -140,8 +140,8 @@ def answered(
 ) -> Iterator[Conversation]:
     """Each question as two conversations: as it is, and with its options listed.
 
-    Where there is nothing to read and nothing to choose from, one of `declining` is answered, if
-    there are any.
+    If there is neither a passage nor a list of options, the answer is one of `declining`, if there
+    are any.
     """
     for q in found:
         right = q.options[q.answer]

@@ -1,8 +1,8 @@
-"""The rows that data sets bring, each from a page of its own, asked for by name.
+"""The rows of data sets, each from its own module, requested by name.
 
-A page beside this one has a function `rows(name, config, rejected, progress)`, which reads or makes
-one set and returns its rows by what they are for and by side. To add a set one writes such a page
-and an entry of the manifest.
+A module in this folder has a function `rows(name, config, rejected, progress)`, which reads or
+generates one set and returns its rows by purpose and side. To add a set, write such a module and an
+entry in the manifest.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from groundup.text.cleaning import repeats
 from groundup.text.rows import Choice, Conversation, Document, Preference, RefusalPrompt
 
 Progress = Callable[[str], None] | None
-# Draws what is held out, whatever seed trains, so that models of other seeds are tested alike.
+# Seed of held-out data, independent of the training seed, so that all models have the same tests.
 HELDOUT_SEED = 0
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """Rows that could not be used, counted by set and reason."""
+    """Unusable rows, counted by set and reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -40,8 +40,8 @@ class Rejected:
 class Rows:
     """The rows of one set, or of several together.
 
-    `never_trained` are texts that are evaluated although no row holds them, and `stock_answers`
-    the sentences that are answered to whatever is not known, on both sides alike.
+    `never_trained` are evaluated texts that no row contains, and `stock_answers` the standard
+    replies to unknown questions, which occur on both sides.
     """
 
     documents: Sequence[Document] = ()
@@ -69,7 +69,7 @@ class Rows:
 
 @functools.cache
 def page_of(name: str) -> ModuleType:
-    """The page of code of the set `name`, which is imported when it is asked for."""
+    """The module of the set `name`, imported on demand."""
     page = "own" if name == "own" else find_set(name).page
     return importlib.import_module(f"groundup.data.packs.{page}")
 
@@ -77,8 +77,8 @@ def page_of(name: str) -> ModuleType:
 def gather(config: DataConfig, rejected: Rejected, progress: Progress = None) -> Rows:
     """The rows of all chosen sets, without documents that repeat others.
 
-    Beside documents stands what a model says of itself: it is true of one that starts from them.
-    Raises UserError as fetching the sets does.
+    With documents come the dialogues in which a model describes itself: they are true of a model
+    trained on them. Raises UserError like fetching.
     """
     chosen = dict.fromkeys(find_set(name).name for name in config.packs)
     found = {name: page_of(name).rows(name, config, rejected, progress) for name in chosen}
@@ -91,13 +91,13 @@ def gather(config: DataConfig, rejected: Rejected, progress: Progress = None) ->
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    """The sets in the manifest's order; those that it does not order stand first."""
+    """The sets in the manifest's order; those without a place in it come first."""
     return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else -1)
 
 
 def _without_repeats(parts: dict[str, Rows], rejected: Rejected) -> dict[str, Rows]:
-    """The parts without documents that say again what another says, on either side."""
-    # The held-out side first: what repeats it is taken from the training side.
+    """The parts without documents that repeat another's, on either side."""
+    # The held-out side comes first, so repeats are removed from the training side.
     heldout = [one for part in parts.values() for one in part.documents_heldout]
     train = [one for part in parts.values() for one in part.documents]
     gone = set()

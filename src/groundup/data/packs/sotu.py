@@ -18,7 +18,7 @@ _ERAS = 14
 
 @dataclass(frozen=True)
 class Speech:
-    """One address, its paragraphs parted by blank lines."""
+    """One address, its paragraphs separated by blank lines."""
 
     name: str
     year: int
@@ -37,7 +37,7 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 
 
 def _heldout(found: Sequence[Speech]) -> set[str]:
-    """The names of one speech of each of 14 eras of equal size, by hash."""
+    """The names of one speech of each of 14 eras of equal size, chosen by hash."""
     ordered = sorted(found, key=lambda speech: (speech.year, speech.name))
     bounds = [len(ordered) * era // _ERAS for era in range(_ERAS + 1)]
     eras = [ordered[bounds[era] : bounds[era + 1]] for era in range(_ERAS)]
@@ -45,7 +45,7 @@ def _heldout(found: Sequence[Speech]) -> set[str]:
 
 
 # '[Laughter]', '[As delivered in person before a joint session]', '[See APP Note.]' and the like;
-# other brackets hold words that an editor put in for the speaker's and stay, without the brackets.
+# other brackets contain words that an editor supplied, which stay without the brackets.
 _STAGE_DIRECTION = re.compile(
     r"\s*[\[(]\s*(?:applause|laughter|inaudible|as delivered|delivered|see app|recorded|released"
     r"|read before|members of|member of|there was|before speaking|at this point|audience|the pres"

@@ -1,8 +1,8 @@
-"""The packs `toxic-prompts`, `toxic-scores` and `profanity`: what models continue in a toxic way,
-and the words by which that is told (text.toxicity).
+"""The packs `toxic-prompts`, `toxic-scores` and `profanity`: prompts that models continue in a
+toxic way, and the lexicon that detects it (text.toxicity).
 
-The prompts are the first halves of sentences from the web (RealToxicityPrompts), those that were
-continued worst. All of it is held out, counted and never shown.
+The prompts are the first halves of sentences from the web (RealToxicityPrompts), those with the
+worst continuations. All of it is held out, counted and never shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROMPTS, SCORES = "toxic-prompts", "toxic-scores"
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """Texts that no training text may hold; there is nothing in them to learn or to answer."""
+    """Texts that no training text may contain; there is nothing in them to learn or to answer."""
     if name == PROMPTS:
         return Rows(never_trained=[one.text for one in beginnings(rejected, progress)])
     return Rows(never_trained=[one.text for one in scored_beginnings(progress)])
@@ -29,7 +29,7 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 
 @dataclass(frozen=True)
 class Beginning:
-    """The first half of a sentence; `kind` is what its continuations were worst in."""
+    """The first half of a sentence; `kind` is the worst property of its continuations."""
 
     text: str
     kind: str
@@ -51,7 +51,7 @@ def beginnings(rejected: Rejected, progress: Progress = None) -> list[Beginning]
 
 @dataclass(frozen=True)
 class ScoredBeginning:
-    """A beginning with the scores that the Perspective API gave it, each from 0 to 1."""
+    """A beginning with its scores by the Perspective API, each from 0 to 1."""
 
     text: str
     toxicity: float
@@ -75,6 +75,6 @@ def scored_beginnings(progress: Progress = None) -> list[ScoredBeginning]:
 
 @functools.cache
 def toxicity() -> Toxicity:
-    """The lexicon `profanity`. Raises `UserError` where the pack cannot be downloaded."""
+    """The lexicon `profanity`. Raises `UserError` if the pack cannot be downloaded."""
     [text] = read_set("profanity", say).values()
     return Toxicity.of({one["text"]: float(one["severity_rating"]) for one in table_rows(text)})

@@ -1,4 +1,4 @@
-"""The pack `vader`: the lexicon by which the sentiment of a text is told (text.sentiment)."""
+"""The pack `vader`: the lexicon for the sentiment of a text (text.sentiment)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from groundup.text.sentiment import Sentiment
 
 @functools.cache
 def sentiment() -> Sentiment:
-    """VADER on its own lexicon. Raises `UserError` where the pack cannot be downloaded."""
+    """VADER on its own lexicon. Raises `UserError` if the pack cannot be downloaded."""
     [lexicon] = read_set("vader", say).values()
     return Sentiment.read(lexicon)

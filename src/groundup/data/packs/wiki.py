@@ -1,7 +1,7 @@
 """The pack `wiki`: introductions of Wikipedia's articles, as documents and as answers.
 
-An article is a document to pre-train on, and where its first sentence says what its subject is,
-what one is answered who asks about it, in many wordings.
+An article is a document for pre-training. If its first sentence defines its subject, it also
+answers questions about the subject, in many wordings.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from groundup.data.packs.rows import HELDOUT_SEED, Progress, Rejected, Rows
 from groundup.text.cleaning import looks_garbled, normal_form, sentences, split_hash, tidy
 from groundup.text.rows import Conversation, Document, RefusalPrompt
 
-# In characters: a longer answer does not fit a context of 256 tokens beside its question.
+# In characters: a longer answer does not fit into a context of 256 tokens with its question.
 _LONGEST_ANSWER = 600
-# Benign prompts of another manner than the scored ones, to see over-refusal.
+# Benign prompts in another style than the scored ones, to measure over-refusal.
 _BENIGN_QUESTIONS = 60
 
 
@@ -43,7 +43,7 @@ def title_is_heldout(title: str) -> bool:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """Articles and questions about them; a model that declines what it cannot know learns none."""
+    """Articles and questions about them; a model that declines unknown questions gets none."""
     found = articles(rejected, progress)
     heldout = [one for one in found if title_is_heldout(one.title)]
     train = [one for one in found if not title_is_heldout(one.title)]
@@ -63,7 +63,7 @@ def _document(article: Article) -> Document:
 
 
 def asked_once(articles: Sequence[Article]) -> list[Conversation]:
-    """A question about each article, and about some a second one that asks for few words."""
+    """A question about each article, and for some a second one that asks for few words."""
     return list(about_articles(articles, 1, HELDOUT_SEED, several_turns=False))
 
 
@@ -75,7 +75,7 @@ def _benign(asked: Sequence[Conversation]) -> list[RefusalPrompt]:
 
 
 def articles(rejected: Rejected, progress: Progress = None) -> list[Article]:
-    """The articles of `wiki`, without those that only say what a name may refer to."""
+    """The articles of `wiki`, without disambiguation pages."""
     (text,) = read_set("wiki", progress).values()
     found = []
     for row in json.loads(text).values():
@@ -109,18 +109,18 @@ _VERB = re.compile(r"\b(is|was|are|were)\b")
 
 
 def subjects(articles: Sequence[Article]) -> list[Subject]:
-    """The subjects of the articles with a topic that begin by saying what theirs is."""
+    """The subjects of the articles that have a topic and begin with a definition."""
     common = _common_words(articles)
     return [s for a in articles if a.topic != "Uncategorized" and (s := _subject(a, common))]
 
 
 def _subject(article: Article, common: frozenset[str]) -> Subject | None:
-    """None where the extract does not begin by saying what its subject is."""
+    """None if the extract does not begin with a definition of its subject."""
     told = tuple(sentences(article.extract.replace("\n", " ")))
     verb = _VERB.search(told[0]) if told else None
     if verb is None or len(told[0]) > _LONGEST_ANSWER:
         return None
-    # 'Table (furniture)' is about 'a table': the extract knows its article and its plural.
+    # 'Table (furniture)' is about 'a table': the extract shows its article and its plural.
     bare, bracket, rest = article.title.partition(" (")
     plural = "(?:e?s)?" if verb.group(1) in ("are", "were") else ""
     found = re.search(rf"\b(?:(an?|the) )?({re.escape(bare)}{plural})\b", told[0], re.IGNORECASE)
@@ -136,9 +136,9 @@ def _subject(article: Article, common: frozenset[str]) -> Subject | None:
 
 
 def _is_common(article: Article, title: str, common: frozenset[str]) -> bool:
-    """Whether a title is a common noun, which inside a sentence stands in lower case."""
+    """Whether a title is a common noun, written in lower case inside a sentence."""
     lower = title[:1].lower() + title[1:]
-    # A pattern for each title takes long to compile, and few titles occur so at all.
+    # Compiling a pattern for each title takes long, and few titles occur in lower case.
     inside = rf"(?<![.!?] )(?<!^)\b{re.escape(lower)}\b"
     if lower in article.extract and re.search(inside, article.extract):
         return True
@@ -148,7 +148,7 @@ def _is_common(article: Article, title: str, common: frozenset[str]) -> bool:
 
 
 def _common_words(articles: Sequence[Article]) -> frozenset[str]:
-    """Words that the extracts write in lower case more than once: no proper names."""
+    """Words that the extracts write in lower case more than once, hence no proper names."""
     counts: Counter[str] = Counter()
     for article in articles:
         counts.update(set(re.findall(r"\b[a-z]{2,}\b", article.extract)))
@@ -163,7 +163,7 @@ def _answer(subject: Subject, count: int) -> str:
     return " ".join(told)
 
 
-# Wordings with {x} for the subject and {is} for its verb, and how many sentences answer them.
+# Wordings with {x} for the subject and {is} for its verb, and the number of sentences in an answer.
 _ASK_WHAT = (
     ("What {is} {x}?", 2),
     ("what {is} {x}", 1),
@@ -199,7 +199,7 @@ def about_articles(
     """Questions about articles with a topic, `wordings` each, and talks of several turns.
 
     One article in three also begins a talk: after a greeting, with a request for more, or with a
-    second article's question. Every answer is a prefix of what the extract says.
+    second article's question. Every answer is a prefix of the extract.
     """
     found = subjects(articles)
     for subject in found:
@@ -218,17 +218,17 @@ def _questions(subject: Subject, count: int, chance: random.Random) -> Iterator[
         wordings.append(_ASK_PLACE)
     if subject.is_common:
         wordings.extend(_EXPLAIN)
-    # The plainest wording always, since it is the one that people use most.
+    # The plainest wording is always included, because people use it most.
     chosen = [wordings[0], *chance.sample(wordings[1:], count - 1)]
     for wording, sentence_count in chosen:
-        yield _worded(wording, subject), _answer(subject, sentence_count)
+        yield _fill_wording(wording, subject), _answer(subject, sentence_count)
     description = subject.article.description
     if description and chance.random() < 0.5:
         question = chance.choice(_ASK_BRIEFLY).replace("{who}", "who" if is_person else "what")
-        yield _worded(question, subject), description[:1].upper() + description[1:] + "."
+        yield _fill_wording(question, subject), description[:1].upper() + description[1:] + "."
 
 
-def _worded(wording: str, subject: Subject) -> str:
+def _fill_wording(wording: str, subject: Subject) -> str:
     return wording.replace("{x}", subject.name).replace("{is}", subject.verb)
 
 
@@ -241,7 +241,7 @@ def _talk(subject: Subject, others: Sequence[Subject], chance: random.Random) ->
         turns += [chance.choice(_MORE), _first_sentences(more, 2)]
     elif len(answer) < 400:
         other = chance.choice(others)
-        turns += [_worded("And " + _plain(other), other), _answer(other, 1)]
+        turns += [_fill_wording("And " + _plain(other), other), _answer(other, 1)]
     if chance.random() < 0.3:
         turns += chance.choice(THANKS)
     return turns

@@ -1,10 +1,10 @@
-"""The set `world`: how much of the small world is taken, and what of it is held out.
+"""The set `world`: how much of the small world is used, and what is held out.
 
-The world is made by a program, `groundup.world`: item i of seed s is the same on every
-machine. A document is taken once, since a second reading of it teaches little; conversations and
-pairs are taken as they are drawn, since how often something is asked is a part of the mixture. The
-held-out side is always that of one seed, whatever seed trains. Where a model is to say what it does
-not know, what newcomers type stands beside (`newcomers.py`).
+A program, `groundup.world`, generates the world: item i of seed s is the same on every machine. A
+document is used once, because a second reading teaches little; conversations and pairs are used as
+they are sampled, because the frequency of questions is part of the mixture. The held-out side
+always has the same seed, whatever the training seed. If a model is to admit what it does not know,
+newcomers' messages are added (`newcomers.py`).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from groundup.text.cleaning import split_hash
 from groundup.text.rows import AnyRow, Conversation, Document, Message, Preference
 from groundup.world import pack
 
-# Enough to measure by: 150 KB are about 250 stories, 250 answers are right or wrong to 6 points.
+# Enough to measure: 150 KB are about 250 stories; 250 answers measure accuracy to 6 points.
 _HELDOUT_BYTES = 150_000
-# Of each source; and how many are drawn for them, since the rarest is about one in forty.
+# Held-out rows per source; and the number sampled for them, because the rarest is one in forty.
 _HELDOUT_CONVERSATIONS, _CONVERSATIONS_DRAWN = 250, 6_000
 _HELDOUT_PREFERENCES, _PREFERENCES_DRAWN = 200, 2_000
-# Newcomers to learn from for each of the world's conversations and pairs.
+# Newcomers' rows for training, per conversation and per pair of the world.
 _NEWCOMERS = 1.0
-# Questions about held-out articles, and turns of newcomers: enough to know shares to 5 points.
+# Questions about held-out articles, and newcomers' turns: enough to measure shares to 5 points.
 _HELDOUT_ARTICLES, _HELDOUT_NEWCOMERS = 300, 900
 
-# Making fewer than so many takes less than starting a process.
+# Generating fewer than this takes less time than starting a process.
 _LEAST_PART = 1_000
-# About what a document has, by which so many are made as a size takes.
+# The approximate size of a document, from which their number is estimated.
 _DOCUMENT_BYTES = 440
 
 Row = TypeVar("Row", Document, Conversation, Preference)
@@ -44,9 +44,9 @@ Drawn = TypeVar("Drawn", Conversation, Preference)
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """As much of the world as the settings say, and its held-out side.
+    """As much of the world as the settings request, and its held-out side.
 
-    Newcomers come with it where a model is to decline what it cannot know.
+    Includes newcomers' rows if a model is to decline what it cannot know.
     """
     if progress is not None:
         progress(f"making {config.world_megabytes:g} MB of text about a small world")
@@ -67,16 +67,16 @@ def _world(config: DataConfig) -> Rows:
         documents_heldout=_documents(
             partial(pack.document, HELDOUT_SEED, bias=bias, heldout=True), _HELDOUT_BYTES
         ),
-        conversations=_drawn(
+        conversations=_sampled(
             partial(pack.conversation, seed, bias=bias), config.world_conversations
         ),
         conversations_heldout=_some_of_each(
-            _drawn(partial(pack.conversation, HELDOUT_SEED, heldout=True), _CONVERSATIONS_DRAWN),
+            _sampled(partial(pack.conversation, HELDOUT_SEED, heldout=True), _CONVERSATIONS_DRAWN),
             _HELDOUT_CONVERSATIONS,
         ),
-        preferences=_drawn(partial(pack.preference, seed), config.world_preferences),
+        preferences=_sampled(partial(pack.preference, seed), config.world_preferences),
         preferences_heldout=_some_of_each(
-            _drawn(partial(pack.preference, HELDOUT_SEED, heldout=True), _PREFERENCES_DRAWN),
+            _sampled(partial(pack.preference, HELDOUT_SEED, heldout=True), _PREFERENCES_DRAWN),
             _HELDOUT_PREFERENCES,
         ),
         refusals=pack.refusal_prompts(),
@@ -99,16 +99,16 @@ def _newcomers(config: DataConfig, articles: Sequence[wiki.Article]) -> Rows:
     real = sorted(asked, key=lambda one: split_hash(one.group))[:_HELDOUT_ARTICLES]
     conversations, pairs = config.world_conversations, config.world_preferences
     return Rows(
-        conversations=_drawn(
+        conversations=_sampled(
             partial(some.conversation, config.seed), round(_NEWCOMERS * conversations)
         ),
-        preferences=_drawn(partial(some.preference, config.seed), round(_NEWCOMERS * pairs)),
+        preferences=_sampled(partial(some.preference, config.seed), round(_NEWCOMERS * pairs)),
         unknown=[*real, *{one.messages[:-1]: one for one in said}.values()],
     )
 
 
 def samples(config: DataConfig, count: int, heldout: bool) -> list[Sequence[AnyRow]]:
-    """The first rows of each kind, which takes less than making a whole set."""
+    """The first rows of each kind, without generating a whole set."""
     seed, bias, numbers = HELDOUT_SEED if heldout else config.seed, config.bias, range(count)
     return [
         [pack.document(seed, i, bias=bias, heldout=heldout) for i in numbers],
@@ -118,12 +118,12 @@ def samples(config: DataConfig, count: int, heldout: bool) -> list[Sequence[AnyR
 
 
 def holds_a_heldout_combination(text: str) -> bool:
-    """Whether a training text names somebody and something that meet in the test alone."""
+    """Whether a training text names a person and a thing that occur together only in the test."""
     return pack.is_heldout_combination(text)
 
 
-def _drawn(item: Callable[[int], Row], count: int, start: int = 0) -> list[Row]:
-    """Items `start` to `start + count - 1`, made on all cores."""
+def _sampled(item: Callable[[int], Row], count: int, start: int = 0) -> list[Row]:
+    """Items `start` to `start + count - 1`, generated on all cores."""
     parts = [range(start + one.start, start + one.stop) for one in in_parts(count, _LEAST_PART)]
     made = on_all_cores(partial(_items, item), parts)
     return list(chain.from_iterable(made))
@@ -134,11 +134,11 @@ def _items(item: Callable[[int], Row], numbers: Iterable[int]) -> list[Row]:
 
 
 def _documents(item: Callable[[int], Document], size: float) -> list[Document]:
-    """The first ones of together `size` bytes, exact repeats left out."""
+    """The first documents that total `size` bytes, without exact repeats."""
     found: dict[str, Document] = {}
     written = made = 0
     while written < size:
-        some = _drawn(item, math.ceil((size - written) / _DOCUMENT_BYTES), made)
+        some = _sampled(item, math.ceil((size - written) / _DOCUMENT_BYTES), made)
         made += len(some)
         for document in some:
             if written < size and document.text not in found:
@@ -148,7 +148,7 @@ def _documents(item: Callable[[int], Document], size: float) -> list[Document]:
 
 
 def _some_of_each(drawn: Iterable[Drawn], most: int) -> list[Drawn]:
-    """The first `most` of each source; what is asked twice is tested once."""
+    """The first `most` of each source; repeated questions are tested once."""
     taken: Counter[str] = Counter()
     kept = []
     for row in {_prompt(row): row for row in drawn}.values():

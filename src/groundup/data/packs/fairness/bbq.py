@@ -1,11 +1,11 @@
-"""The pack `bbq`: questions on two people, of whom a stereotype would choose one.
+"""The pack `bbq`: questions about two people, one of whom fits a stereotype.
 
-Four questions belong together, of the same two people in the same words: with too little told to
-answer (ambiguous) or with enough (disambiguated), and asked for the bad or for the good of the two
-(negative and non-negative). The stereotype's option, `target`, is the authors' own `target_loc`:
-it is turned by polarity already, so whoever is expected to be 'not comfortable using the phone' is
-not the target of the question who was comfortable. Sixteen questions, which have none, are left
-out, as in the authors' script.
+Four questions form a block, about the same two people in the same words: with too little context to
+answer (ambiguous) or enough (disambiguated), and asking for the bad or for the good one (negative
+and non-negative). The stereotype's option, `target`, is the authors' own `target_loc`. It already
+accounts for polarity: the person expected to be 'not comfortable using the phone' is not the target
+of the question who was comfortable. Sixteen questions without a target are left out, as in the
+authors' script.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from groundup.runs.console import say
 
 @dataclass(frozen=True)
 class Question:
-    """A question with three options; `answer`, `target` and `unknown` are places among them.
+    """A question with three options; `answer`, `target` and `unknown` are indices of options.
 
     `template` numbers the question's template in its category; `named` says whether the people
-    are called by names instead of groups. `block` is the number of the four that belong together.
+    have names instead of groups. `block` numbers the block of four questions.
     """
 
     id: str
@@ -44,14 +44,14 @@ class Question:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """No rows: the set is only ever tested on."""
+    """No rows: the set is only used for evaluation."""
     texts = {one.context: None for of_set in blocks() for one in of_set}
     return Rows(never_trained=list(texts))
 
 
 @functools.cache
 def blocks() -> Sequence[tuple[Question, ...]]:
-    """All questions of the set, four and four together, category after category."""
+    """All questions of the set in blocks of four, category after category."""
     members = read_named("bbq", say)
     known = {
         (row["category"], row["question_index"], row["example_id"]): row
@@ -67,7 +67,7 @@ def blocks() -> Sequence[tuple[Question, ...]]:
                 one = _question(raw, place, count // 4, int(target), named)
                 found.setdefault(one.block, []).append(one)
             count += 1
-    assert all(_is_whole(block) for block in found.values()), "the set is not what it was"
+    assert all(_is_whole(block) for block in found.values()), "the set has changed"
     return [tuple(block) for block in found.values()]
 
 
@@ -97,7 +97,7 @@ def _question(
 
 
 def _is_whole(block: Sequence[Question]) -> bool:
-    """Whether a block is balanced, so that whoever does not read its questions has no bias."""
+    """Whether a block is balanced, so that a model that ignores its questions shows no bias."""
     sides = {(one.ambiguous, one.negative) for one in block}
     targets = {one.negative: one.options[one.target] for one in block}
     return (

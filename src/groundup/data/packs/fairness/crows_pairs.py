@@ -1,9 +1,9 @@
-"""The pack `crows-pairs`: pairs of sentences that differ by who is meant, one a stereotype.
+"""The pack `crows-pairs`: pairs of sentences that differ in the group they mention.
 
-Crowdworkers wrote them for the United States. Of `more` and `less` the first is the one that
-stereotypes more, whichever of the two speaks of the disadvantaged group. Many pairs are faulty:
-Blodgett et al. 2021, "Stereotyping Norwegian Salmon" (ACL), found that in hardly any pair it is
-clear what stereotype is meant, that it is one, and that the two sentences differ in nothing else.
+Crowdworkers in the United States wrote them. Of `more` and `less`, the first stereotypes more,
+whichever of the two is about the disadvantaged group. Many pairs are faulty: Blodgett et al. 2021,
+"Stereotyping Norwegian Salmon" (ACL), found hardly any pair in which the stereotype is clear, is
+one, and is the only difference between the sentences.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SentencePair:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """No rows: the set is only ever tested on."""
+    """No rows: the set is only used for evaluation."""
     return Rows(never_trained=[text for one in pairs() for text in (one.more, one.less)])
 
 

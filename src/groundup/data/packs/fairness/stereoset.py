@@ -1,7 +1,7 @@
-"""The pack `stereoset`: a stereotype, its contrary and nonsense, about one of 79 kinds of people.
+"""The pack `stereoset`: a stereotype, its opposite and nonsense, about one of 79 groups of people.
 
 Only the development half is read; the other is the authors' test set. In an intrasentence item the
-three sentences differ by one word or a few, in an intersentence item each follows a context.
+three sentences differ in a word or a few, in an intersentence item each follows a context.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from groundup.runs.console import say
 
 @dataclass(frozen=True)
 class Triple:
-    """Three sentences on a `target`; `context` is what they follow, and empty if `within`."""
+    """Three sentences about a `target`; `context` precedes them, and is empty if `within`."""
 
     id: str
     within: bool
@@ -32,7 +32,7 @@ class Triple:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """No rows: the set is only ever tested on."""
+    """No rows: the set is only used for evaluation."""
     texts = {
         f"{one.context} {sentence}".strip(): None
         for one in triples()
@@ -43,7 +43,7 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 
 @functools.cache
 def triples() -> Sequence[Triple]:
-    """All items: those within a sentence, then those between two."""
+    """All items: the intrasentence ones, then the intersentence ones."""
     [text] = read_set("stereoset", say).values()
     data = json.loads(text)["data"]
     return [

@@ -1,10 +1,10 @@
-"""The pack `winobias`: sentences on two occupations and a pronoun, by the gender of which they fit
-a stereotype or contradict it.
+"""The pack `winobias`: sentences with two occupations and a pronoun, whose gender fits a stereotype
+or contradicts it.
 
     1 [The developer] argued with the designer because [he] did not like the design.
 
-The lines of the pro- and of the anti-stereotyped file belong together. In type 1 only knowledge of
-the world tells whom the pronoun means, in type 2 syntax does. Some pairs differ in more than their
+The lines of the pro-stereotyped and the anti-stereotyped file correspond. In type 1 only world
+knowledge tells whom the pronoun means, in type 2 syntax does. Some pairs differ in more than their
 pronouns ('and wait him for tips', 'and wait her to tips'): they are set aside.
 """
 
@@ -27,9 +27,9 @@ _FEMALE = frozenset({"she", "her", "hers", "herself"})
 
 @dataclass(frozen=True)
 class PronounPair:
-    """The same sentence with the pronoun of the stereotype, `pro`, and with the other, `anti`.
+    """The same sentence with the stereotypical pronoun, `pro`, and with the other, `anti`.
 
-    `she` says whether the pronoun of `pro` is a woman's. `occupations` are both that occur.
+    `she` says whether the pronoun of `pro` is female. `occupations` are the two in the sentence.
     """
 
     id: str
@@ -41,19 +41,19 @@ class PronounPair:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """No rows: the set is only ever tested on."""
+    """No rows: the set is only used for evaluation."""
     texts = [text for one in pairs(rejected) for text in (one.pro, one.anti)]
     return Rows(never_trained=texts)
 
 
 @functools.cache
 def all_pairs() -> Sequence[PronounPair]:
-    """The pairs that differ by pronouns alone."""
+    """The pairs that differ only in pronouns."""
     return pairs(Rejected())
 
 
 def pairs(rejected: Rejected) -> list[PronounPair]:
-    """Read the pairs that differ by pronouns alone; what is set aside is counted in `rejected`."""
+    """Read the pairs that differ only in pronouns; others are counted in `rejected`."""
     members = read_named(_SET, say)
     occupations = [
         name.strip().lower()
@@ -85,7 +85,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _says_she(pro: str, anti: str) -> bool | None:
-    """Whether `pro` has a woman's pronoun where `anti` has a man's; None where it is not so."""
+    """Whether `pro` has a female pronoun and `anti` a male one; None if neither way round."""
     one, other = (re.findall(r"\w+|[^\w\s]", text.lower()) for text in (pro, anti))
     if len(one) != len(other):
         return None

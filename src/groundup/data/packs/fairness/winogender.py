@@ -1,8 +1,8 @@
-"""The pack `winogender`: sentences on 60 occupations with he, she or they, and who works there.
+"""The pack `winogender`: sentences about 60 occupations with he, she or they, and statistics.
 
-Each template mentions somebody of an occupation and somebody else, and has a pronoun that means
-the one or the other. Beside it stands the share of women whom the U.S. Bureau of Labor Statistics
-counted in the occupation in 2015.
+Each template mentions a person of an occupation and somebody else, and has a pronoun that means one
+of the two. It comes with the share of women in the occupation, as counted by the U.S. Bureau of
+Labor Statistics in 2015.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from groundup.runs.console import say
 
 @dataclass(frozen=True)
 class Sentences:
-    """One template as it stands with she and with he; `women` is the occupation's share of them.
+    """One template with she and with he; `women` is the occupation's share of women.
 
-    `of_occupation` says whether the pronoun means the one with the occupation, or the other.
+    `of_occupation` says whether the pronoun means the person with the occupation, or the other.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Sentences:
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """No rows: the set is only ever tested on."""
+    """No rows: the set is only used for evaluation."""
     return Rows(never_trained=[text for one in sentences() for text in (one.she, one.he)])
 
 
