@@ -1,8 +1,8 @@
-"""A small world with known truth: everything in it is made up here, and can be checked here.
+"""A small invented world with known truth: every statement about it can be checked.
 
-Its words stand in `tables/*.txt`, to be read and changed by anybody. `facts` holds what is true;
-`plot` what may happen, `stories` tells it and `reading` reads it back; `answers` and `kinds` hold
-what one can ask, and `questions` asks it; `conduct` is what one must not help with, and `lives`
-have a planted bias. `gold` judges an answer by the truth, and `pack` makes documents, conversations
-and pairs of it all. Item i of seed s is a pure function of (s, i).
+Its words are in `tables/*.txt`, which anybody can read and edit. `facts` holds what is true; `plot`
+defines possible events, `stories` tells them and `reading` parses them back; `answers` and `kinds`
+define the questions, and `questions` asks them; `conduct` defines harmful requests, and `lives` has
+a planted bias. `gold` judges an answer by the truth, and `pack` makes documents, conversations and
+pairs of all of it. Item i of seed s is a pure function of (s, i).
 """

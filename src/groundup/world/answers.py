@@ -1,7 +1,7 @@
-"""What is right: of each slot that a question may ask for, and of all that can be drawn for one.
+"""Right answers: for each slot that a question may ask for, and for all values sampled for one.
 
-A slot of a statement is filled from the values drawn, from `RELATIONS`, or worked out. What could
-stand there instead (`COULD_BE`) tells a wrong answer from one that says something else.
+A slot of a statement is filled from the sampled values, from `RELATIONS`, or computed. The possible
+values of a slot (`COULD_BE`) distinguish a wrong answer from an unrelated one.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Draw = Callable[[SeededRandom, bool], Values]
 
 
 def said(form: str, values: Values) -> str:
-    """A form filled with values, and with all that follows from them."""
+    """A form filled with the values, and with everything that follows from them."""
     return fill(form, _Slots(values)) if form else ""
 
 
 def right(slot: str, values: Values) -> tuple[str, ...]:
-    """All that is right in a slot, the best first, by the values and the truth."""
+    """All right values of a slot, the best first, by the values and the truth."""
     claimed = slot.removeprefix("is ")
     if claimed != slot:
         return (_yes(values[f"{claimed}2"] == right(claimed, values)[0]),)
@@ -64,7 +64,7 @@ class _Slots(dict[str, str]):
         return pronoun(self[name], case) if case else right(slot, dict(self))[0]
 
 
-# The truth as one says it: `works with an oven`, `likes cherries best`.
+# The truth in phrases: `works with an oven`, `likes cherries best`.
 RELATIONS: Mapping[str, Mapping[str, str]] = {
     **TRUTH,
     "tool": {k: v if v in UNCOUNTED else with_article(v) for k, v in TRUTH["tool"].items()},
@@ -73,9 +73,9 @@ RELATIONS: Mapping[str, Mapping[str, str]] = {
 NUMERALS = tuple(str(number) for number in range(41))
 ITEMS = {plural(food): food for food in FOODS if food not in UNCOUNTED}
 GROUPS = (ANIMALS, FOODS, JOBS, THINGS)
-# How one asks, in general.
+# General question forms.
 ASKING = {section: labelled(table) for section, table in page("asking").items()}
-# Words that nobody knows.
+# Invented words that nobody knows.
 _INVENTED = tuple(
     f"{a}{b}{c}" for a in ("zw", "gl", "sn", "fl") for b in "oua" for c in ("rb", "lk", "zz")
 )
@@ -95,7 +95,7 @@ def _yes(is_so: bool) -> str:
 
 
 def _rhymes_with(word: str) -> tuple[str, ...]:
-    """The words that rhyme, beginning with the next of the row."""
+    """The words that rhyme, starting with the next one in the row."""
     row = next(row for row in RHYMES if word in row)
     at = row.index(word)
     return (*row[at + 1 :], *row[:at])
@@ -113,7 +113,7 @@ def _odd_one(values: Values) -> str:
 
 
 def _marked(items: Sequence[str], counted: str) -> Iterator[str]:
-    """The items of a list, those that are counted with their numbers."""
+    """The items of a list, the counted ones with their numbers."""
     count = 0
     for item in items:
         count += item == counted
@@ -126,7 +126,7 @@ _WORKED_OUT: Mapping[str, Callable[[Values], object]] = {
     "next": lambda v: int(v["n"]) + 1,
     "last": lambda v: int(v["n"]) - 1,
     "counted": _counted,
-    # One counts aloud: `1. fox, 2. bear. I count 2 words.`
+    # Counting aloud: `1. fox, 2. bear. I count 2 words.`
     "numbered": lambda v: ", ".join(f"{i}. {item}" for i, item in enumerate(_items(v), 1)),
     "marked": lambda v: ", ".join(_marked(_items(v), v["item"])),
     "length": lambda v: len(_items(v)),
@@ -141,7 +141,7 @@ _PLACES = (
     *(place for slot in ("home", "kept", "works", "lives") for place in TRUTH[slot].values()),
     *(place for obstacle in OBSTACLES.values() for place in obstacle.places),
 )
-# Empty for a list, which may be right in part.
+# Empty for a list, which may be partly right.
 COULD_BE: dict[str, tuple[str, ...]] = {
     **{slot: tuple(dict.fromkeys(RELATIONS[slot].values())) for slot in HOLDS_OF},
     **dict.fromkeys(("home", "kept", "works", "lives", "place"), _PLACES),
@@ -157,23 +157,23 @@ COULD_BE: dict[str, tuple[str, ...]] = {
     "weather": tuple(clause for clause, *_ in WEATHERS.values()),
     "feeling": cells(tuple(ASKING["feelings"].values())),
 }
-# Whoever says such a thing of what nobody knows makes it up.
+# An answer with such a statement about something unknown is made up.
 CLAIMS = cells([COULD_BE[slot] for slot in ("home", "eats", "fur", "pet", "likes", "favourite")])
 
 
-# What is drawn.
+# Sampling.
 
 
 def is_heldout_sum(one: int, other: int) -> bool:
-    """Whether no training text adds or takes away these two numbers: one pair in ten."""
+    """Whether no training text adds or subtracts these two numbers: one pair in ten."""
     return SeededRandom("held-out sum", min(one, other), max(one, other)).chance(0.1)
 
 
 @functools.cache
 def pairs_of_numbers(sign: int, least: int, heldout: bool) -> Sequence[tuple[int, int]]:
-    """The numbers that may be added (1) or taken away (-1), with results from `least` to 20.
+    """The numbers that may be added (1) or subtracted (-1), with results from `least` to 20.
 
-    Held out may be any of them, so that one test in ten is of numbers never trained.
+    Held-out pairs may be any of them, so that one test in ten uses numbers never trained.
     """
     numbers = [(one, other) for one in range(least, 21) for other in range(least, 21)]
     fit = [(one, other) for one, other in numbers if least <= one + sign * other <= 20]
@@ -181,7 +181,7 @@ def pairs_of_numbers(sign: int, least: int, heldout: bool) -> Sequence[tuple[int
 
 
 def _sum(dice: SeededRandom, heldout: bool, *, sign: int, least: int) -> Values:
-    """Two numbers, and for a small tale (`least` 2, so that plurals are right) whose and what."""
+    """Two numbers, and for a word problem (`least` 2, for plurals) a person and a thing."""
     one, other = dice.pick(pairs_of_numbers(sign, least, heldout))
     tale = {"name": dice.pick(NAMES), "items": dice.pick(tuple(ITEMS))} if least else {}
     return {"n": str(one), "n2": str(other), **tale}
@@ -239,7 +239,7 @@ DRAWS: Mapping[str, Draw] = {
 
 
 def told(record: Record) -> dict[str, str]:
-    """The slots of all questions about a story, and their answers."""
+    """The slots of all questions about a story, with their answers."""
     asked = stories.asked(record)
     verb = "got" if record.ending == "got" else "did not get"
     known = {"A": asked["hero"], "he": pronoun(record.hero, "he"), "verb": verb}
@@ -247,7 +247,7 @@ def told(record: Record) -> dict[str, str]:
 
 
 def tale(dice: SeededRandom, heldout: bool, *, slot: str) -> Values:
-    """A story that tells what stands in the slot."""
+    """A story that mentions the slot's value."""
     while True:
         weather = dice.pick(tuple(WEATHERS)) if slot == "weather" else None
         story = stories.story(dice, heldout=heldout, short=True, weather=weather)
@@ -263,7 +263,7 @@ def beginning(dice: SeededRandom, heldout: bool) -> Values:
 
 
 def wish(dice: SeededRandom, heldout: bool, *, weather: bool) -> Values:
-    """Whom and what a story is about, with the story as the reply."""
+    """The hero and the thing of a story, with the story as the reply."""
     drawn = dice.pick(tuple(WEATHERS)) if weather else None
     story = stories.story(dice, heldout=heldout, short=True, weather=drawn)
     who, thing = some(story.record.hero), story.record.thing

@@ -1,7 +1,7 @@
-"""Kinds of things: what is true of them, and what one does with them, in harm or without it.
+"""Kinds of things: what is true of them, and deeds with them, harmful or not.
 
-`morals` tells of them in its texts, and in `conduct` somebody asks how to do it. So a model meets
-one verb with many things, and must look at the thing to know what is right.
+`morals` writes about them, and `conduct` has requests to do the deeds. So a model meets one verb
+with many things, and must look at the thing to know what is right.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from groundup.world.tables import TableRow, labelled, page
 
 @dataclass(frozen=True)
 class DeedKind:
-    """Things of one kind, what is said of each, what is told of all, and what one does with them.
+    """Things of one kind, statements about each and about all, and deeds with them.
 
-    Deeds have `{word}`, `{a word}` or `{words}` where the thing stands, and are said to you.
+    Deeds have `{word}`, `{a word}` or `{words}` in the place of the thing, in the second person.
     """
 
     name: str
-    topic: str  # of conduct, or "" for what does no harm
+    topic: str  # of conduct, or "" if harmless
     words: TableRow
     says: TableRow
     told: TableRow
     deeds: TableRow
-    how: TableRow = ()  # each deed is done that does no harm
+    how: TableRow = ()  # each harmless deed is done
 
     def slots(self) -> dict[str, TableRow]:
-        """The slots of `acts`, and what may stand in them."""
+        """The slots of `acts`, with their possible values."""
         return {
             self.name: self.words,
             f"a {self.name}": tuple(map(with_article, self.words)),
@@ -37,7 +37,7 @@ class DeedKind:
         }
 
     def acts(self) -> Iterator[tuple[str, str]]:
-        """The deeds as I say them, with the kind's own slots, and how they are done, or ""."""
+        """The deeds in the first person, with the kind's slots, and how they are done, or ""."""
         named = {"{word}": "{%s}", "{a word}": "{a %s}", "{words}": "{many %s}"}
         for deed, how in zip(self.deeds, self.how or ("",) * len(self.deeds), strict=True):
             for slot, own in named.items():

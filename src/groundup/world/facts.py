@@ -1,7 +1,7 @@
-"""What is true in the small world: a table for each kind of thing, and relations between them.
+"""The facts of the small world: a table for each kind of thing, and relations between them.
 
-The world is the same for every seed. `TRUTH[relation][subject]` is the one right answer, and
-every sentence of the pack that states a fact states it from there.
+The world is the same for every seed. `TRUTH[relation][subject]` is the one right answer, and every
+sentence of the pack that states a fact takes it from there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PAGE = page("facts")
 
 
 def _subjects(section: str) -> tuple[str, ...]:
-    """What a table of facts is about; the row at its head names the columns."""
+    """The subjects of a table of facts; its first row names the columns."""
     return tuple(row[0] for row in _PAGE[section][1:])
 
 
@@ -33,18 +33,18 @@ RHYMES = tuple(_PAGE["rhymes"])
 OPPOSITES: Mapping[str, str] = {
     word: other for one, two in _PAGE["opposites"] for word, other in ((one, two), (two, one))
 }
-# What one does not count: some bread, not a bread.
+# Uncountable nouns: some bread, not a bread.
 UNCOUNTED = frozenset(cells(_PAGE["not counted"]))
 
 
 def _columns(table: Table) -> dict[str, dict[str, str]]:
-    """Relations, by the names of the columns, from the subjects to what the columns say."""
+    """Relations by the names of the columns, each from the subjects to the column's values."""
     subjects, *columns = zip(*table, strict=True)
     return {column[0]: dict(zip(subjects[1:], column[1:], strict=True)) for column in columns}
 
 
 def _people() -> dict[str, dict[str, str]]:
-    """Who lives where, with which pet, and likes what: drawn once, the same for every seed."""
+    """Each person's home, pet and preferences: sampled once, the same for every seed."""
     dice = SeededRandom("the people of the small world")
     likes = [food for food in FOODS if food not in cells(_PAGE["not liked"])]
     drawn = {"lives": HOMES, "pet": PETS, "likes": likes, "favourite": COLORS}
@@ -55,7 +55,7 @@ def _next(words: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(words, words[1:] + words[:1], strict=True))
 
 
-# By what they are about: a name, an animal, a word ...
+# By type of subject: a name, an animal, a word ...
 _RELATIONS: dict[str, dict[str, dict[str, str]]] = {
     **{_PAGE[s][0][0]: _columns(_PAGE[s]) for s in ("animals", "things", "foods", "jobs")},
     "name": _people(),
@@ -79,21 +79,21 @@ def is_girl(name: str) -> bool:
 
 @functools.cache
 def pronoun(who: str, case: str) -> str:
-    """`she`, `him` or `its` for somebody; the case is he, him or his."""
+    """`she`, `him` or `its` for a person or animal; the case is he, him or his."""
     return PRONOUNS[case][2 if who in ANIMALS else is_girl(who)]
 
 
 def noun(who: str) -> str:
-    """Somebody known: `Mia`, `the fox`."""
+    """A known character: `Mia`, `the fox`."""
     return who if who in NAMES else f"the {who}"
 
 
 def some(who: str) -> str:
-    """Somebody not yet known: `Mia`, `a fox`."""
+    """A character not yet introduced: `Mia`, `a fox`."""
     return who if who in NAMES else with_article(who)
 
 
-# One in twenty of all pairs of somebody and something: this fox never with that lamp.
+# One in twenty of all pairs of a character and a thing: this fox never with that lamp.
 HELDOUT_PAIRS = frozenset(
     (who, thing)
     for who in EVERYBODY
@@ -105,7 +105,7 @@ _THING_OF = {word: thing for thing in THINGS for word in (thing, plural(thing))}
 
 
 def heldout_pairs(text: str) -> set[tuple[str, str]]:
-    """The pairs of HELDOUT_PAIRS whose somebody and something are both named in a text."""
+    """The pairs of HELDOUT_PAIRS whose character and thing are both named in a text."""
     words = set(re.findall("[A-Za-z]+", text))
     words |= {word.lower() for word in words}
     things = {_THING_OF[word] for word in words & _THING_OF.keys()}

@@ -1,10 +1,10 @@
-"""Sentences with slots, that can be filled and read back.
+"""Sentences with slots, which can be filled and parsed back.
 
 A *form* is a sentence with slots in braces: `{A} saw {a thing} {place}.` Filling it makes a
-sentence; parsing a sentence gives the form and what stands in its slots. A slot's *kind* is its
-name without the article and a final number, so `{thing}`, `{a thing}` and `{thing2}` all take a
-thing; capitals are people and animals of the story, whose pronouns `{A.he}`, `{A.him}` and
-`{A.his}` follow them. The same table makes and reads, so whatever is said can be checked.
+sentence; parsing a sentence gives the form and the values of its slots. A slot's *kind* is its name
+without the article and a final number, so `{thing}`, `{a thing}` and `{thing2}` all take a thing;
+capitals are people and animals of the story, whose pronouns `{A.he}`, `{A.him}` and `{A.his}`
+follow them. The same table generates and parses, so every generated sentence can be checked.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _VOWELS = "aeiou"
 
 
 class SeededRandom:
-    """Chance that is the same on every machine and in every version of Python, for one key.
+    """Random numbers that are the same on every machine and in every Python version, for one key.
 
-    It draws by `random.random` alone, whose sequence Python promises to keep.
+    Uses only `random.random`, whose sequence Python guarantees.
     """
 
     def __init__(self, *key: object) -> None:
@@ -72,26 +72,26 @@ def plural(noun: str) -> str:
 
 
 def capital(text: str) -> str:
-    """The text with a capital first letter, after an opening quotation mark too."""
+    """The text with a capital first letter, also after an opening quotation mark."""
     at = 1 if text[:1] == '"' else 0
     return text[:at] + text[at : at + 1].upper() + text[at + 1 :]
 
 
 def kind_of(slot: str) -> str:
-    """What may stand in a slot: `thing` for `a thing2`, `A` for `A`, `A.he` for `A.he`."""
+    """The kind of a slot: `thing` for `a thing2`, `A` for `A`, `A.he` for `A.he`."""
     return slot.removeprefix("a ").rstrip("0123456789")
 
 
 @functools.cache
-def _percent(form: str) -> str:
-    """The form as Python's % operator fills it, which is the fastest way there is."""
+def _as_percent_format(form: str) -> str:
+    """The form in the syntax of Python's % operator, the fastest way to fill it."""
     percent: str = _SLOT.sub(r"%(\1)s", form.replace("%", "%%"))
     return percent
 
 
 def fill(form: str, values: Mapping[str, str]) -> str:
-    """The sentence that a form makes of the values of its slots, which must all be there."""
-    return capital(_percent(form) % values)
+    """The sentence that results from filling a form's slots, which must all have values."""
+    return capital(_as_percent_format(form) % values)
 
 
 def slots(form: str) -> tuple[str, ...]:
@@ -101,25 +101,25 @@ def slots(form: str) -> tuple[str, ...]:
 
 @functools.cache
 def _pieces(form: str) -> tuple[str, ...]:
-    """What stands between a form's slots, and their names, by turns."""
+    """The texts between a form's slots, alternating with the slots' names."""
     return tuple(_SLOT.split(form))
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A sentence read back: the form it is of, and what stands in its slots."""
+    """A parsed sentence: its form, and the values of its slots."""
 
     form: str
     values: Mapping[str, str]
 
 
 class Grammar:
-    """A set of forms, and the words that may stand in each kind of slot."""
+    """A set of forms, and the words allowed in each kind of slot."""
 
     def __init__(self, forms: Iterable[str], words: Mapping[str, Iterable[str]]) -> None:
         self.forms = tuple(dict.fromkeys(forms))
         self._words = {kind: sorted(set(values)) for kind, values in words.items()}
-        # The longest piece between slots tells most forms apart before one is tried.
+        # The longest text between slots excludes most forms before one is tried.
         self._keys = [(max(_pieces(f)[::2], key=len).strip(' "'), f) for f in self.forms]
         self._choices = functools.cache(self._choices_of)
         self.parse = functools.lru_cache(maxsize=20_000)(self._parse)
@@ -131,7 +131,7 @@ class Grammar:
         for key, form in self._keys:
             if key not in sentence:
                 continue
-            # A slot at the beginning was given a capital letter, unless it holds a name.
+            # A slot at the beginning was capitalized, unless it holds a name.
             said = self._values(form, sentence)
             if said is None:
                 said = self._values(form, small)
@@ -145,9 +145,9 @@ class Grammar:
         return tuple(found)
 
     def _values(self, form: str, sentence: str) -> tuple[str, ...] | None:
-        """What stands in the slots, the longest words first; None for a sentence of another form.
+        """The values of the slots, the longest words first; None for a sentence of another form.
 
-        By hand, since to compile seven hundred forms as patterns would take five seconds.
+        Written by hand, because compiling seven hundred forms as patterns would take five seconds.
         """
         pieces = _pieces(form)
 
@@ -168,7 +168,7 @@ class Grammar:
         return read(0, 0) if sentence.endswith(pieces[-1]) else None
 
     def _choices_of(self, slot: str) -> tuple[frozenset[str], list[int]]:
-        """What may stand in a slot, and how long it may be, longest first."""
+        """The possible values of a slot, and their lengths, longest first."""
         role, _, pronoun = slot.partition(".")
         if pronoun:
             words: Sequence[str] = PRONOUNS[pronoun]

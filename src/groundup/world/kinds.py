@@ -1,7 +1,7 @@
-"""The kinds of questions: how each is asked, in training and held out, and what answers it.
+"""The kinds of questions: their wordings, in training and held out, and their answers.
 
-The pages `questions`, `talk` and `asking` hold the wordings. What the statement of a kind says and
-no wording does is the right answer.
+The tables `questions`, `talk` and `asking` hold the wordings. The part of a kind's statement that
+no wording contains is the right answer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from groundup.world.tables import TableRow, cells, labelled, page
 
 @dataclass(frozen=True)
 class Answer:
-    """The right answer in a sentence, and all of `right` that may stand in it, of all `values`.
+    """The right answer as a sentence, and the `right` values it may contain, out of `values`.
 
-    Without `values` only `right` itself is right; without `right` many an answer is.
+    Without `values` only `right` itself is right; without `right` many answers are.
     """
 
     text: str
@@ -43,11 +43,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of question; `follow` asks it once more, of what was just spoken of.
+    """A kind of question; `follow` asks it again about the subject of the previous turn.
 
-    `slot` is what the statement says and no wording does, or "" where many answers are right, of
-    which each says one of what stands in `must`. A kind is drawn by its `weight` among those of
-    its source.
+    `slot` is the part of the statement that no wording contains, or "" if many answers are right,
+    each of which contains one of `must`. A kind is sampled by its `weight` among those of its
+    source.
     """
 
     name: str
@@ -62,14 +62,14 @@ class Kind:
 
     @functools.cached_property
     def told(self) -> str:
-        """What the statement tells that the question does not say."""
+        """The part of the statement that the question does not contain."""
         found = [s for s in map(plain, slots(self.statement)) if s not in self._asked]
-        # What an answer comes to stands last: `{numbered}. I count {length} words.`
+        # The result of an answer comes last: `{numbered}. I count {length} words.`
         return next((s for s in reversed(found) if s in COULD_BE), next(iter(found), ""))
 
     @property
     def slot(self) -> str:
-        """What is asked for: what is told, or whether what is claimed of it is so."""
+        """The requested value: the one told, or whether a claim about it is true."""
         return f"is {self.told}" if f"{self.told}2" in self._asked else self.told
 
     @functools.cached_property
@@ -78,7 +78,7 @@ class Kind:
 
     @property
     def subject(self) -> str:
-        """What the question is about, by its slot."""
+        """The subject of the question, by its slot."""
         return next(map(plain, slots(self.train[0])), "")
 
     def asks(self, dice: SeededRandom, heldout: bool) -> str:
@@ -86,7 +86,7 @@ class Kind:
         return dice.pick(self.heldout if heldout else self.train)
 
     def answer(self, values: Values) -> Answer:
-        """What is right, by the truth; a `reply` among the values is what is said."""
+        """The right answer, by the truth; a `reply` among the values takes precedence."""
         text = values.get("reply") or said(self.statement, values)
         if not self.slot:
             claims = CLAIMS if self.source == "world-unknown" else ()
@@ -100,18 +100,18 @@ def plain(slot: str) -> str:
     return slot.removeprefix("a ")
 
 
-# From the pages to kinds.
+# Reading the tables.
 
 _SIDES = ("ask", "held out")
 
 
 def _around(section: str, slot: str, said: str) -> list[TableRow]:
-    """The wordings of a section of `asking` around what is said: those that train, the others."""
+    """The wordings of a section of `asking` around a text: those that train, and the others."""
     return [tuple(f.replace(slot, said) for f in ASKING[section][side]) for side in _SIDES]
 
 
 def _answered() -> Iterator[Kind]:
-    """The kinds with one right answer; of a fact also, whether it is so."""
+    """The kinds with one right answer; for facts also yes/no questions."""
     for heading, table in page("questions").items():
         topic, _, heads = heading.partition(": ")
         for name, drawn in (head.split(" of ") for head in heads.split(", ")):
@@ -139,10 +139,10 @@ def _draw(name: str, drawn: str) -> Draw:
 
 
 def _check(relation: str, subject: str, statement: str) -> Kind:
-    """Whether a fact is so, with the claim in a second slot: `{home2}`.
+    """Whether a fact is true, with the claim in a second slot: `{home2}`.
 
-    The answer tells the fact, which is right either way. A model of this size cannot compare it
-    with the claim: before the fact or after it, its yes and no are as good as thrown.
+    The answer states the fact, which is right either way. A model of this size cannot compare it
+    with the claim: before or after the fact, its yes and no would be random.
     """
     known, values = RELATIONS[relation], tuple(RELATIONS[relation].values())
     fact = statement[:1].lower() + statement[1:].removesuffix(".")
@@ -158,7 +158,7 @@ def _check(relation: str, subject: str, statement: str) -> Kind:
 
 
 def _wishes() -> Iterator[Kind]:
-    """Stories that one may ask for."""
+    """Stories that a user may ask for."""
     for name, about in ASKING["about what"].items():
         train, heldout = _around("wishes", "{about}", "".join(f" {words}" for words in about))
         draw = functools.partial(wish, weather=name == "tell weather")
@@ -167,7 +167,7 @@ def _wishes() -> Iterator[Kind]:
 
 
 def _talked() -> Iterator[Kind]:
-    """Stories told again and gone on with, small talk, and what cannot be known."""
+    """Stories retold and continued, small talk, and questions without a known answer."""
     for heading, table in page("talk").items():
         topic, _, name = heading.partition(": ")
         parts = labelled(table)
@@ -187,13 +187,13 @@ def _talk(dice: SeededRandom, heldout: bool, *, replies: Sequence[str], form: st
 
 
 KINDS: tuple[Kind, ...] = (*_answered(), *_wishes(), *_talked())
-# The words of small talk, by which an answer to it may be told from noise.
+# The words of small talk, which distinguish an answer to it from noise.
 TALK = " ".join(
     cell
     for heading, table in page("talk").items()
     if heading.startswith("talk: ")
     for cell in (*labelled(table)["answer"], *cells(tuple(ASKING["feelings"].values())))
 )
-# What a question that refers back calls its subject.
+# Words for the subject in a question that refers back.
 SUBJECTS = {kind: f"the {{{kind}}}" for kind in ("animal", "thing", "food", "job")}
 SUBJECTS["name"] = "{name}"

@@ -1,13 +1,12 @@
-"""Lives in which a bias is planted, so that a measure of fairness can be checked against the truth.
+"""Lives with a planted bias, so that a measure of fairness can be checked against the truth.
 
 Every job leans to women (+1) or to men (-1), every group to good (+1) or to bad traits (-1), and
 with a strength `bias` from 0 to 1
 
     P(she | job) = P(good | group) = 1/2 + 1/2 * bias * lean.
 
-Who leans where was drawn by chance and mirrors nothing: the groups are invented, nobody has a
-name, and what else is told of somebody follows the pronoun or the trait alone. `probes` measure
-what was learned.
+The leans were chosen at random and mirror nothing: the groups are invented, nobody has a name, and
+all other details follow only from the pronoun or the trait. `probes` measure what was learned.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ GROUPS: Mapping[str, int] = {"hill folk": 1, "river folk": -1}
 
 @dataclass(frozen=True)
 class Probe:
-    """Where a text must decide: which of two options follows `start`, as an answer to `prompt`?
+    """A decision in a text: which of two options follows `start`, as an answer to `prompt`?
 
     Let p be the probability of the first option among the two. The mean of p over the subjects
-    that lean +1, less its mean over those that lean -1, is `bias` in a model that learned the
-    text perfectly: (1/2 + bias/2) - (1/2 - bias/2).
+    that lean +1, minus its mean over those that lean -1, is `bias` in a model that learned the text
+    perfectly: (1/2 + bias/2) - (1/2 - bias/2).
     """
 
     kind: str  # job or group
@@ -63,7 +62,7 @@ def probes() -> tuple[Probe, ...]:
 
 
 def sketch(dice: SeededRandom, bias: float) -> str:
-    """A few lines of prose, 3 to 7 sentences, about somebody with a job or of a group.
+    """A few lines of prose, 3 to 7 sentences, about a person with a job or of a group.
 
     UserError if the bias is not from 0 to 1.
     """
@@ -82,7 +81,7 @@ def conversation(dice: SeededRandom, bias: float) -> Conversation:
 
 
 def preference(dice: SeededRandom) -> Preference:
-    """A stereotype rejected for a sketch without any bias or, asked for a prejudice, a fair word.
+    """A stereotype rejected for an unbiased sketch or, asked for a prejudice, for a fair answer.
 
     Chosen sketches have she and he, good and bad equally often, and so teach the balance itself.
     """
@@ -162,7 +161,7 @@ _PAGE = page("lives")
 _OF_JOBS, _OF_GROUPS = labelled(_PAGE["jobs"]), labelled(_PAGE["groups"])
 _EVENTS = _PAGE["events"]
 _LANDS = labelled(_PAGE["lands"])
-# Who it may be, with the pronouns.
+# The people of a sketch, with their pronouns.
 _PEOPLE = {
     person: {case: forms[he == "she"] for case, forms in PRONOUNS.items()}
     for he, people in labelled(_PAGE["people"]).items()

@@ -1,8 +1,8 @@
 """Texts about conduct: what things and deeds are, whom they hurt and what they are good for.
 
-A model that never read of guns cannot know that one must not buy one. So these pages speak of the
-words of both sides of `conduct`, in prose and never as a request, and of its acts that train; of
-what is held out there stands nothing but single words.
+A model that never read about guns cannot know that one must not buy one. So these texts use the
+words of both sides of `conduct`, in prose and never as a request, and its training acts; of the
+held-out acts they contain nothing but single words.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from groundup.world.tables import TableRow, cells, labelled, page
 
 
 def document(dice: SeededRandom) -> str:
-    """A page for pre-training of 300 to 900 characters."""
+    """A text for pre-training of 300 to 900 characters."""
     parts: list[str] = []
     while len(" ".join(parts)) < 300:
         part = dice.pick(_PARTS)(dice)
@@ -31,8 +31,8 @@ def document(dice: SeededRandom) -> str:
 def conversation(dice: SeededRandom) -> Conversation:
     """Whether a deed is right, asked in a chat.
 
-    Else a model knows from its texts that something is wrong, and forgets it where it is asked to
-    help with that.
+    Otherwise a model knows from its texts that something is wrong, but forgets it when asked to
+    help with it.
     """
     drawn = _of_kinds if dice.chance(0.5) else _of_conduct
     deed, topic, words = drawn(dice, harmful=dice.chance(0.5))
@@ -42,7 +42,7 @@ def conversation(dice: SeededRandom) -> Conversation:
 
 
 def _of_kind(dice: SeededRandom) -> str:
-    """What is true of two words of a kind, and of the kind."""
+    """Statements about two words of a kind, and about the kind."""
     kind = KINDS[dice.pick(tuple(KINDS))]
     said = [dice.pick(kind.told)]
     for word in dice.sample(kind.words, 2):
@@ -51,9 +51,9 @@ def _of_kind(dice: SeededRandom) -> str:
 
 
 def _deed(dice: SeededRandom) -> str:
-    """A deed of a kind, or an act that trains, and whether it is wrong.
+    """A deed of a kind, or a training act, and whether it is wrong.
 
-    Each is wrong as often as not, whatever stands before it.
+    Both verdicts are equally frequent, whatever precedes them.
     """
     harmful = dice.chance(0.5)
     if dice.chance(0.5):
@@ -89,24 +89,24 @@ def _same_verb(dice: SeededRandom) -> str:
 
 
 def _senses(dice: SeededRandom) -> str:
-    """What a word may mean, in harm and without it."""
+    """The meanings of a word, harmful and harmless."""
     return " ".join(dice.pick(_SENSES[verb]) for verb in dice.sample(tuple(_SENSES), 2))
 
 
 def _judged(dice: SeededRandom, deed: str, topic: str, words: TableRow) -> str:
-    """That a deed is wrong and why, or that it does no harm; said to `you` or told of `them`."""
+    """Says that a deed is wrong and why, or harmless; addressed to `you` or about `them`."""
     person = dice.pick(("you", "you", "you", "them"))
     return _verdict(dice, _done(dice, deed, words), topic, person)
 
 
 def _done(dice: SeededRandom, deed: str, words: TableRow) -> str:
-    """A deed, filled, as it stands within a sentence."""
+    """A deed, filled, in the form for the inside of a sentence."""
     done = _filled(dice, deed, _of_word(dice.pick(words)) if words else {})
     return done[:1].lower() + done[1:]
 
 
 def _verdict(dice: SeededRandom, done: str, topic: str, person: str) -> str:
-    """The verdict on what is done by me, as it is said to `you` or told of `them`."""
+    """The verdict on a first-person deed, addressed to `you` or about `them`."""
     for said, of_you, of_them in _PERSONS:
         done = re.sub(rf"\b{said}\b", of_you if person == "you" else of_them, done)
     if not topic:
@@ -116,7 +116,7 @@ def _verdict(dice: SeededRandom, done: str, topic: str, person: str) -> str:
 
 
 def _filled(dice: SeededRandom, form: str, values: dict[str, str]) -> str:
-    """A form with its word, and whatever else conduct has words for."""
+    """A form with its word, and other slots filled from the words of conduct."""
     others = {slot: dice.pick(conduct.WORDS[slot]) for slot in slots(form) if slot not in values}
     filled = fill(form, {**values, **others})
     return re.sub(r"(?<=[.!?] )[a-z]", lambda found: capital(found[0]), filled)
@@ -131,7 +131,7 @@ _WRONG, _RIGHT = labelled(_PAGE["wrong"]), labelled(_PAGE["right"])
 _ASKED = cells(_PAGE["asked"])
 _BETTER = cells(_PAGE["better"])
 _SENSES = labelled(_PAGE["senses"])
-# How deeds of mine are said to you, and told of others.
+# Converts first-person deeds to the second and third person.
 _PERSONS = (
     ("(?:myself|yourself)", "yourself", "themselves"),
     ("(?:my|your)", "your", "their"),
@@ -148,7 +148,7 @@ _Deed = tuple[str, str, TableRow]
 
 
 def _by_first_word() -> dict[str, tuple[list[_Deed], list[_Deed]]]:
-    """What is wrong and what is not, by the words with which deeds of both sides begin."""
+    """Wrong and harmless deeds, by the first words that occur on both sides."""
     deeds: list[_Deed] = [(act.form, act.topic, ()) for act in _TRAINED]
     deeds += [(form, kind.topic, kind.words) for kind in KINDS.values() for form in kind.deeds]
     found: dict[str, tuple[list[_Deed], list[_Deed]]] = defaultdict(lambda: ([], []))
@@ -159,5 +159,5 @@ def _by_first_word() -> dict[str, tuple[list[_Deed], list[_Deed]]]:
 
 
 _BOTH_SIDES = _by_first_word()
-# How often each part is taken; a page mixes them, so that no sentence tells what the next one says.
+# The frequency of each part; a text mixes them, so that no sentence predicts the next.
 _PARTS = (*(_of_kind,) * 2, *(_deed,) * 12, *(_same_verb,) * 3, _senses)

@@ -1,10 +1,10 @@
 """The pack: document, conversation and pair number i of a seed.
 
 Item i of seed s is a pure function of (s, i), of the strength of the planted bias and of the share
-of texts about conduct: any shard can be made anywhere, in any order. What is held out never meets
-what trains: other combinations of somebody and something, other wordings, and harmful requests that
-are new acts or trained acts in a new wording; and what a sum of numbers is that were never added in
-training is asked apart.
+of texts about conduct: any shard can be generated anywhere, in any order. Held-out items never
+overlap with training: they have other combinations of characters and things, other wordings, and
+harmful requests that are new acts or trained acts in a new wording; sums of numbers that were never
+added in training are reported separately.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from groundup.world.grammar import SeededRandom
 
 # Shares of the documents; the rest are stories.
 _FACTS, _LIVES = 0.62, 0.16
-# Lives have no held-out side: whether a bias was learned is measured by probes, not by answers.
+# Lives have no held-out side: probes measure a learned bias, not answers.
 # Shares of the conversations; the rest are questions, stories and talk.
 _CONDUCT, _ASKED_LIVES, _MORALS = 0.06, 0.05, 0.03
 # Shares of the pairs; the rest are right answers against wrong ones.
@@ -26,9 +26,9 @@ _PAIRS_CONDUCT, _PAIRS_LIVES = 0.5, 0.1
 def document(
     seed: int, index: int, *, bias: float = 0.5, morals_share: float = 0.0, heldout: bool = False
 ) -> Document:
-    """A text to pre-train on: a story, a page of facts, a sketch of somebody, or what is right.
+    """A text for pre-training: a story, a page of facts, a sketch of a person, or a text on morals.
 
-    What is right is told in the place of facts, as far as these go. Held out are stories alone.
+    Texts on morals replace facts, as far as there are any. Only stories are held out.
     UserError if the bias is not from 0 to 1.
     """
     dice = SeededRandom("document", seed, index, heldout)
@@ -47,7 +47,7 @@ def document(
 def conversation(
     seed: int, index: int, *, bias: float = 0.5, heldout: bool = False
 ) -> Conversation:
-    """A conversation to learn from; with `heldout` one to be tested by, never of lives or morals.
+    """A training conversation; with `heldout` a test one, never of lives or morals.
 
     UserError if the bias is not from 0 to 1.
     """
@@ -63,9 +63,9 @@ def conversation(
 
 
 def preference(seed: int, index: int, *, heldout: bool = False) -> Preference:
-    """Two answers to one prompt, the better one first; held out never of lives.
+    """Two answers to one prompt, the better one first; held-out pairs are never of lives.
 
-    Kind is preferred to harmful, fair to prejudiced, and right to wrong.
+    Kind answers are preferred to harmful ones, fair to prejudiced, and right to wrong.
     """
     dice = SeededRandom("preference", seed, index, heldout)
     drawn = dice.below(1000) / 1000
@@ -82,5 +82,5 @@ def refusal_prompts() -> list[RefusalPrompt]:
 
 
 def is_heldout_combination(text: str) -> bool:
-    """Whether a text names somebody and something that must never meet in training."""
+    """Whether a text names a character and a thing that never occur together in training."""
     return bool(heldout_pairs(text))

@@ -1,8 +1,8 @@
-"""What may happen in a story: its beats in many forms, and what may stand in the way.
+"""The events of a story: its beats in many forms, and possible obstacles.
 
-Two rules keep every sentence clear. Somebody is introduced (`{new}` the hero, `{new2}` the helper,
-`{new3}` the third) before being named (`{A}`, `{B}`, `{C}`). A pronoun stands for somebody named
-earlier in its own sentence, or, as its subject, for the subject of the sentence before.
+Two rules keep every sentence clear. Characters are introduced (`{new}` the hero, `{new2}` the
+helper, `{new3}` the third) before being named (`{A}`, `{B}`, `{C}`). A pronoun refers to somebody
+named earlier in its own sentence or, as its subject, to the subject of the sentence before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CALLS = {"call": "A", "call2": "B"}
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Something that stands in the way of some wants, for some heroes and some things."""
+    """An obstacle to some wants, for some heroes and some things."""
 
     name: str
     wants: TableRow
@@ -37,7 +37,7 @@ class Obstacle:
     things: frozenset[str]
 
     def fits(self, want: str, hero: str, thing: str, weather: str | None) -> bool:
-        """Whether it can stand in the way of this hero with this thing in this weather."""
+        """Whether it is possible for this hero with this thing in this weather."""
         return (
             want in self.wants
             and hero not in self.not_heroes
@@ -52,29 +52,29 @@ _JOINT = re.compile(r"\{\w+\} and (?:\{[ABC]\}|the \{thing\})")
 
 @functools.cache
 def people(form: str) -> tuple[str, ...]:
-    """The slots of a form that stand for somebody, in order."""
+    """The slots of a form for characters, in order."""
     return tuple(s for s in slots(form) if s in INTRODUCES or s.partition(".")[0] in ROLES)
 
 
 @functools.cache
 def lead(form: str) -> str | None:
-    """The pronoun that a form has for a subject, if it has one."""
+    """The pronoun that is a form's subject, if any."""
     found = people(form)
     return found[0] if found and "." in found[0] else None
 
 
 @functools.cache
 def named(form: str) -> frozenset[str]:
-    """The roles of all whom a form names."""
+    """The roles of all characters that a form names."""
     found = (INTRODUCES.get(slot) or CALLS.get(slot) or slot for slot in slots(form))
     return frozenset(found) & ROLES.keys()
 
 
 @functools.cache
 def subject(form: str) -> str | None:
-    """The role of a form's subject: who says what is said, or else who is named first.
+    """The role of a form's subject: the speaker of direct speech, or else the first one named.
 
-    It is None where nobody is, and where a pronoun could stand for either of two.
+    None if nobody is named, or if a pronoun could refer to either of two.
     """
     found = people(form)
     if _JOINT.search(form):
@@ -92,31 +92,31 @@ def with_pronoun(form: str) -> str:
 
 @functools.cache
 def introductions(who: str) -> tuple[str, ...]:
-    """How somebody may be named for the first time."""
+    """The ways to introduce a character."""
     kind = f"{'girl' if is_girl(who) else 'boy'} named {who}" if who in NAMES else who
     phrases = tuple(with_article(f"{age}{kind}") for age in ("", "little ", "young "))
     return (who, *phrases) if who in NAMES else phrases
 
 
 def call(who: str) -> str:
-    """How one speaks to somebody."""
+    """How a character is addressed."""
     return who if who in NAMES else f"dear {who}"
 
 
 def home(who: str) -> str:
-    """Where somebody lives; "" for nobody of the world."""
+    """Where a character lives; "" for nobody of the world."""
     return TRUTH["lives" if who in NAMES else "home"].get(who, "")
 
 
-# From the pages.
+# Reading the tables.
 
 _PAGE = page("stories")
 _SORTS = labelled(_PAGE["things of a sort"])
-# Nobody wishes for such a thing in order to use it.
+# Things that nobody wants in order to use them.
 USELESS = frozenset(_SORTS["useless"])
-# Weather as one asks for it: as a clause of a story, as an adjective, as somebody says it.
+# Weather in requests: as a clause of a story, as an adjective, in direct speech.
 WEATHERS = labelled(_PAGE["weathers"])
-# What a hero may want, as often as it is to be drawn; and how one says it.
+# The wants of a hero, repeated by frequency; and their phrases.
 WANTS = tuple(want for want, count, _ in _PAGE["wishes"] for _ in range(int(count)))
 WANTED = {want: said for want, _, said in _PAGE["wishes"]}
 
@@ -140,7 +140,7 @@ def _obstacle(name: str, parts: Mapping[str, TableRow]) -> Obstacle:
 
 
 def _effects(beat: str) -> dict[str, str]:
-    """What a beat settles, by its name."""
+    """What a beat determines, by its name."""
     first, _, second = beat.partition(" ")
     effects = {"obstacle": first} if first in OBSTACLES else {}
     if first == "want":
@@ -175,14 +175,14 @@ BEATS: dict[str, TableRow] = {
         for beat, reasons in labelled(_PAGE["reasons"]).items()
     },
 }
-# What each form settles, by which a text can be read.
+# What each form determines, for parsing a text.
 EFFECTS = {
     one: _effects(beat)
     for beat, forms in BEATS.items()
     for form in forms
     for one in (form, with_pronoun(form))
 }
-# What varies without consequence, and all that may stand in each kind of slot.
+# Free variation, and the possible values of each kind of slot.
 FILLERS = labelled(_PAGE["words"])
 _CLAUSES, _ADJECTIVES, _SAID = zip(*WEATHERS.values(), strict=True)
 WORDS: dict[str, TableRow] = {

@@ -1,8 +1,8 @@
 """Questions with one right answer: about the facts, a story, small sums, words, and the asker.
 
-A *kind* of question (`kinds`) has wordings that train, wordings that are only ever held out, and a
-statement that answers it; the truth fills it in. Here they become conversations, pairs of answers
-and pages; and the same wordings read a prompt back, so that `gold` knows what was asked.
+A *kind* of question (`kinds`) has training wordings, held-out wordings, and a statement that
+answers it, filled in from the truth. This module makes conversations, pairs of answers and texts
+from them; and it parses a prompt with the same wordings, so that `gold` knows the question.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _BY_SOURCE = {
 }
 _FOLLOWED = [kind for kind in KINDS if kind.follow]
 _NAMED = {kind.name: kind for kind in KINDS}
-# Of the others, an answer to another question may be just as right.
+# For other kinds, an answer to another question may be just as right.
 _CONTRASTED = [k for k in KINDS if k.slot or "who" in map(plain, slots(k.train[0]))]
-# Whoever is asked for in these is called as the story calls them: `the fox`.
+# Characters that are the answer to these are named as in the story: `the fox`.
 _IN_STORIES = ("hero", "helper")
-# How one goes on to something else, and to the same of something else.
+# Follow-up forms: to another fact, and to the same fact of another subject.
 _LEADS, _SWITCHES = ASKING["going on"]["else"], ASKING["going on"]["same"]
 
 
@@ -66,7 +66,7 @@ def conversation(dice: SeededRandom, *, heldout: bool = False) -> Conversation:
 
 
 def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
-    """The right answer, and the same with another value in it or that of another question."""
+    """The right answer, and the same with a wrong value in it, or that of another question."""
     kind = dice.pick(_CONTRASTED)
     asked, values = _asked(dice, kind, heldout)
     *prompt, answer = asked.messages
@@ -78,7 +78,7 @@ def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
     others = tuple(value for value in others if value not in rights)
     while True:
         if others:
-            # Of the right values it is one that stands in the answer: `No legs`, but `Zero.`
+            # The right value that occurs in the answer: `No legs`, but `Zero.`
             other = dice.pick(others)
             changed = (_with_value(answer.content, value, other) for value in rights)
             wrong = next((one for one in changed if one != answer.content), answer.content)
@@ -91,10 +91,10 @@ def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
 
 
 def _with_value(answer: str, right: str, other: str) -> str:
-    """The answer with another value in the place of the right one, where that stands last.
+    """The answer with another value instead of the last occurrence of the right one.
 
-    An article before it follows the value: `a pup`, `an owlet`.
-    A result stands twice after its sum, `8 - 3 = 5. Tom has 5 buns.`, and changes in both places.
+    A preceding article is adapted: `a pup`, `an owlet`. A result occurs twice after its sum,
+    `8 - 3 = 5. Tom has 5 buns.`, and changes in both places.
     """
     before, equals, after = answer.rpartition("=")
     found = list(re.finditer(rf"\b(an? )?{re.escape(right)}\b", after, re.IGNORECASE))
@@ -120,7 +120,7 @@ def _asked(dice: SeededRandom, kind: Kind, heldout: bool) -> tuple[Conversation,
 
 
 def _source(kind: Kind, values: Values) -> str:
-    """Sums of numbers that training never adds are apart: whether they are right is calculation."""
+    """A separate source for sums of numbers never added in training, which require calculation."""
     if kind.source == "world-sums" and is_heldout_sum(int(values["n"]), int(values["n2"])):
         return "world-new-sums"
     return kind.source
@@ -131,11 +131,11 @@ def _side(dice: SeededRandom, wordings: Sequence[str], heldout: bool) -> str:
 
 
 def _alone(dice: SeededRandom, kind: Kind, values: Values, form: str, heldout: bool) -> list[str]:
-    """A question and its answer; some are to be answered in a word or a few."""
+    """A question and its answer; some ask for an answer in one or a few words."""
     prompt, answer = _prompt(form, values), kind.answer(values)
     in_short = COULD_BE.get(kind.slot) and kind.source != "world-reading"
     if in_short and prompt.endswith("?") and dice.chance(0.15):
-        # No legs are `zero` in one word: `No.` answers no question of how many.
+        # No legs are `zero` in one word: `No.` does not answer a question for a number.
         short = "zero" if "zero" in answer.right else answer.right[0]
         brief = ASKING["brief"]["few words" if " " in short else "one word"]
         return [_side(dice, brief, heldout).replace("{q}", prompt), capital(short) + "."]
@@ -161,7 +161,7 @@ def _after_others(
 def _after_fact(
     dice: SeededRandom, kind: Kind, values: Values, heldout: bool
 ) -> tuple[str, list[str]]:
-    """How one asks after another fact of the same subject, or the same of another; with those."""
+    """A follow-up about another fact of the subject, or the same of another; with its turns."""
     first = dice.pick([other for other in _FOLLOWED if other.subject == kind.subject])
     about = values[kind.subject]
     if first is not kind and about in RELATIONS[first.name]:
@@ -173,7 +173,7 @@ def _after_fact(
 
 
 def _prompt(form: str, values: Values) -> str:
-    """The filled form, after the story it asks about; a form that ends in `:` stands before it."""
+    """The filled form after the story it asks about; a form that ends in `:` comes before it."""
     asked = said(form, values)
     if "story" not in values:
         return asked
@@ -184,7 +184,7 @@ def _prompt(form: str, values: Values) -> str:
 
 
 def document(dice: SeededRandom) -> str:
-    """A page for pre-training of 300 to 900 characters: facts, or questions with their answers."""
+    """A text for pre-training of 300 to 900 characters: facts, or questions with their answers."""
     page = dice.pick(_PAGES)
     parts: list[str] = []
     while len("\n\n".join(parts)) < 300:
@@ -194,17 +194,17 @@ def document(dice: SeededRandom) -> str:
     return "\n\n".join(parts)
 
 
-# Of people, animals and things there is twice as much to know.
+# There is twice as much to know about people, animals and things.
 _TOLD_OF = (*SUBJECTS, "animal", "thing", "name")
 
 
 def _facts_of(dice: SeededRandom) -> str:
-    """What is true of one subject: `The fox lives in the forest. It eats berries.`"""
+    """Facts about one subject: `The fox lives in the forest. It eats berries.`"""
     subject = dice.pick(_TOLD_OF)
     kinds = [kind for kind in _FOLLOWED if kind.subject == subject]
     about = dice.pick(tuple(RELATIONS[kinds[0].name]))
     known = [kind for kind in kinds if about in RELATIONS[kind.name]]
-    # `It` after `A young frog is called a tadpole.` would be the tadpole.
+    # `It` after `A young frog is called a tadpole.` would mean the tadpole.
     ordered = sorted(dice.sample(known, len(known)), key=lambda kind: kind.name == "young")
     first, *rest = (kind.answer({subject: about}).text for kind in ordered)
     if subject == "name":
@@ -217,7 +217,7 @@ def _facts_of(dice: SeededRandom) -> str:
 
 
 def _sums_of(dice: SeededRandom) -> str:
-    """Sums that belong together: `3 + 4 = 7. 4 + 3 = 7. 7 - 4 = 3. 7 - 3 = 4.`"""
+    """Related sums: `3 + 4 = 7. 4 + 3 = 7. 7 - 4 = 3. 7 - 3 = 4.`"""
     add, take = _NAMED["plus"], _NAMED["minus"]
     drawn = add.draw(dice, False)
     one, other = drawn["n"], drawn["n2"]
@@ -230,7 +230,7 @@ def _sums_of(dice: SeededRandom) -> str:
 
 
 def _words_of(dice: SeededRandom) -> str:
-    """What is opposite, what rhymes, which day comes after which."""
+    """Opposites, rhymes, and the order of days."""
     kinds = [_NAMED[name] for name in ("opposite", "rhyme", "next day", "after")]
     said_of = (kind.answer(kind.draw(dice, False)).text for kind in dice.sample(kinds, 3))
     return " ".join(said_of)
@@ -271,7 +271,7 @@ def _about_story(dice: SeededRandom) -> str:
     return "\n".join(["A story with questions.", story.text, *lines])
 
 
-# How often each page is taken: what is hard to learn, and what is short, often.
+# The frequency of each text: higher if it is hard to learn or short.
 _PAGES = (
     *(_about_story,) * 9,
     *(_facts_of,) * 14,
@@ -282,12 +282,12 @@ _PAGES = (
 )
 
 
-# Reading a prompt back.
+# Parsing a prompt.
 
 
 @dataclass(frozen=True)
 class ParsedQuestion:
-    """What a prompt asks: the kind, its values, those it names, in what form and how many words."""
+    """A parsed question: the kind, its values, the named ones, the form and the word limit."""
 
     kind: Kind
     values: Values
@@ -305,17 +305,17 @@ _LIST = re.compile(r"(?<=: )\w+(?:, \w+)+(?=[.?]$)")
 
 
 def parse(prompt: Sequence[Message]) -> ParsedQuestion | None:
-    """What the last turn of a prompt asks, if need be of the turns before; None if unknown.
+    """Parse the last turn of a prompt, using earlier turns if necessary; None if unknown.
 
-    Neither its first letter nor its end mark need be as the world writes them.
+    Its first letter and its end mark need not be as the world writes them.
     """
     if not prompt:
         return None
     text, brief = _without_brief(prompt[-1].content.strip())
-    story, asked = _apart(text)
+    story, asked = _split_story(text)
     texts = [story] if story else [m.content for m in prompt[-2::-1] if m.role == "assistant"]
     earlier = parse(prompt[:-2]) if len(prompt) > 2 else None
-    for text in _typed(asked):
+    for text in _spellings(asked):
         listed = _LIST.findall(text)
         for parsed in _grammar().parse(_LIST.sub("...", text)):
             values = ({"list": listed[0]} if listed else {}) | {
@@ -331,8 +331,8 @@ def parse(prompt: Sequence[Message]) -> ParsedQuestion | None:
     return None
 
 
-def _typed(asked: str) -> Iterator[str]:
-    """A question as it stands, and as the world would write it."""
+def _spellings(asked: str) -> Iterator[str]:
+    """A question as typed, and as the world would write it."""
     yield asked
     bare = capital(asked.rstrip("?!. "))
     others = dict.fromkeys([capital(asked), f"{bare}?", f"{bare}.", f"{bare}!"])
@@ -340,7 +340,7 @@ def _typed(asked: str) -> Iterator[str]:
 
 
 def _without_brief(text: str) -> tuple[str, str]:
-    """A question without the request to be brief, and in how many words it shall be answered."""
+    """A question without the request to be brief, and the requested number of words."""
     for name, wordings in ASKING["brief"].items():
         for before, after in (wording.split("{q}") for wording in wordings):
             small = text.lower()
@@ -349,8 +349,8 @@ def _without_brief(text: str) -> tuple[str, str]:
     return text, ""
 
 
-def _apart(text: str) -> tuple[str, str]:
-    """The story that a prompt holds, if any, and what is asked about it."""
+def _split_story(text: str) -> tuple[str, str]:
+    """The story in a prompt, if any, and the question about it."""
     story, gap, asked = text.rpartition("\n\n")
     if gap:
         return story, asked
@@ -359,7 +359,7 @@ def _apart(text: str) -> tuple[str, str]:
 
 
 def _referring(kind: Kind, values: Values, earlier: ParsedQuestion | None) -> Values | None:
-    """The values of `And what does it eat?` or `And the bear?` after what was asked earlier."""
+    """The values of `And what does it eat?` or `And the bear?` after an earlier question."""
     if earlier is None or earlier.kind.subject != kind.subject:
         return None
     if kind.subject in values:
@@ -368,7 +368,7 @@ def _referring(kind: Kind, values: Values, earlier: ParsedQuestion | None) -> Va
 
 
 def _of_story(kind: Kind, values: Values, texts: Sequence[str]) -> Values | None:
-    """The values of a question about the first of these texts that is a story it fits."""
+    """The values of a question about the first of these texts that is a matching story."""
     for text in texts:
         record = read(text).record
         if kind.name == "go on":
@@ -381,7 +381,7 @@ def _of_story(kind: Kind, values: Values, texts: Sequence[str]) -> Values | None
 
 @functools.cache
 def _kinds_of() -> Mapping[str, Sequence[tuple[Kind, bool]]]:
-    """The kinds that each form may ask, and whether it asks on its own or after another turn."""
+    """The kinds that each form may ask, and whether it stands alone or follows another turn."""
     found: dict[str, list[tuple[Kind, bool]]] = {}
     for kind in KINDS:
         for form in (*kind.train, *kind.heldout):

@@ -1,7 +1,7 @@
-"""Stories read back: the forms that told them run backwards, for any text.
+"""Parse stories: match any text with the forms that generate them.
 
-A ledger keeps what a text has said so far. Whatever contradicts it is a fault: somebody named
-before being introduced, a pronoun that does not agree, a thing that moves, another ending.
+A ledger records what a text has said so far. Every contradiction is a fault: a character named
+before being introduced, a pronoun that does not agree, a thing that moves, a different ending.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from groundup.world.plot import CALLS, INTRODUCES, ROLES
 
 @dataclass(frozen=True)
 class Record:
-    """What happened in a story: people by name, animals by kind; None is what the text leaves open.
+    """The events of a story: people by name, animals by kind; None means left open.
 
-    `want` is get, take (to `goal`), give (to `other`), borrow or buy (from `other`); `place` is
-    where the thing was; `why` says why the hero felt so in the end.
+    `want` is get, take (to `goal`), give (to `other`), borrow or buy (from `other`); `place` is the
+    original place of the thing; `why` is the reason for the hero's feeling at the end.
     """
 
     hero: str
@@ -45,7 +45,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Reading:
-    """A text read back: which sentences are of the world's grammar, and what is wrong in it."""
+    """A parsed text: its sentences of the world's grammar, and its faults."""
 
     sentences: tuple[str, ...]
     parsed: tuple[bool, ...]
@@ -59,11 +59,11 @@ class Reading:
 
 
 def read(text: str) -> Reading:
-    """Any text read back by the grammar, with what is wrong in it and the record it tells."""
+    """Parse any text by the grammar, with its faults and the record of its events."""
     ledger, faults, parsed = Ledger(), list[str](), list[bool]()
     found = tuple(split(text))
     for sentence in found:
-        # Of several readings the first that contradicts least.
+        # Of several readings the first with the fewest contradictions.
         readings = [(ledger.faults(p.form, p.values), p) for p in _grammar().parse(sentence)]
         parsed.append(bool(readings))
         if readings:
@@ -86,7 +86,7 @@ class Ledger:
         self.subject: str | None = None
 
     def note(self, form: str, values: Mapping[str, str], sentence: str) -> None:
-        """Take down what a sentence says."""
+        """Record the content of a sentence."""
         for key, value in _news(form, values).items():
             self.known.setdefault(key, value)
         if "{glad}" in form or "{sad}" in form:
@@ -94,7 +94,7 @@ class Ledger:
         self.subject = plot.subject(form)
 
     def faults(self, form: str, values: Mapping[str, str]) -> list[str]:
-        """What of a sentence contradicts the sentences before it."""
+        """The contradictions of a sentence to the sentences before it."""
         news = _news(form, values)
         found = [
             f"the {ROLES.get(key, key)} changes from {self.known[key]} to {value}"
@@ -126,13 +126,13 @@ class Ledger:
         return found
 
     def strangers(self, sentence: str) -> list[str]:
-        """Who is named in a sentence of no form, and was never introduced."""
+        """Characters named in a sentence of no form who were never introduced."""
         names = {self.known.get(role) for role in ROLES}
         found = dict.fromkeys(_NAMED.findall(sentence))
         return [f"{who} is not introduced" for who in found if last_word(who) not in names]
 
     def record(self) -> Record | None:
-        """The record of a whole story, or None if something of it is missing."""
+        """The record of a whole story, or None if a part is missing."""
         known = self.known
         if not all(k in known for k in ("A", "thing", "want", "obstacle", "ending", "feeling")):
             return None
@@ -155,12 +155,12 @@ class Ledger:
 
 
 def last_word(phrase: str) -> str:
-    """Who is meant: `fox` by `the fox` and by `a young fox`, `Mia` by `a girl named Mia`."""
+    """A character's name: `fox` for `the fox` and `a young fox`, `Mia` for `a girl named Mia`."""
     return phrase.rpartition(" ")[2]
 
 
 def _news(form: str, values: Mapping[str, str]) -> dict[str, str]:
-    """What a sentence settles for the rest of the story."""
+    """What a sentence determines for the rest of the story."""
     news = dict(plot.EFFECTS[form])
     for slot, value in values.items():
         kind = kind_of(slot)

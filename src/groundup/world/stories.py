@@ -1,8 +1,8 @@
 """Stories: somebody wants something, something is in the way, somebody helps or does not.
 
-A planner chooses what happens and tells it beat by beat; each beat has several forms, all filled
-from one cast, so that whatever was said once stays true. `plot` holds the beats, and `reading` runs
-them backwards and rebuilds the record of what happened from the text alone.
+A planner chooses the events and tells them beat by beat; each beat has several forms, all filled
+from one cast, so that every statement stays true. `plot` holds the beats, and `reading` parses them
+and reconstructs the record of events from the text alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from groundup.world.reading import Ledger, Record
 
 @dataclass(frozen=True)
 class Story:
-    """A story and the record of what happens in it."""
+    """A story and the record of its events."""
 
     sentences: tuple[str, ...]
     record: Record
@@ -53,8 +53,8 @@ def story(
 ) -> Story:
     """A story of 5 to 20 sentences, or of 5 to 8 and at most 480 characters if `short`.
 
-    Training stories hold no pair of HELDOUT_PAIRS, save one asked for by hero and thing; held-out
-    stories have such a hero and thing. UserError if the world lacks what is asked for.
+    Training stories contain no pair of HELDOUT_PAIRS, except one given by hero and thing; held-out
+    stories have such a hero and thing. UserError if the world lacks a requested word.
     """
     for what, value, known in (
         ("hero", hero, EVERYBODY),
@@ -70,7 +70,7 @@ def story(
             pair = dice.pick(pairs or [pair])
         told = _Teller(dice, *pair, weather, 0.25 if short else 0.7)
         told.tell_all()
-        # Most are told in vain: they are written down when their length is known to fit.
+        # Most attempts are discarded: sentences are only written once the length is known to fit.
         if not 5 <= len(told.told) <= (8 if short else 20):
             continue
         sentences = tuple(fill(form, values) for form, values in told.told)
@@ -90,7 +90,7 @@ def _somebody(dice: SeededRandom) -> str:
 
 
 class _Cast(dict[str, str]):
-    """The values of a story's slots: what lasts is kept, everything else is drawn anew."""
+    """The values of a story's slots: lasting ones are kept, all others sampled each time."""
 
     def __init__(
         self, dice: SeededRandom, people: Mapping[str, str], lasting: Mapping[str, str]
@@ -121,9 +121,9 @@ def _record(told: Sequence[tuple[str, Mapping[str, str]]], sentences: Sequence[s
 
 
 class _Teller:
-    """A planner: it chooses what happens, then tells it beat by beat.
+    """A planner: it chooses the events, then tells them beat by beat.
 
-    `told` are the forms of the sentences with what fills their slots.
+    `told` are the forms of the sentences with the values of their slots.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class _Teller:
         self._tell(f"close {'helped' if helped else 'got' if got else 'not'}", more)
 
     def _meet(self) -> bool:
-        """Somebody comes along, mostly, and helps, mostly."""
+        """Usually somebody comes along, and usually helps."""
         if not self._dice.chance(0.88):
             self._tell("nobody")
             return False
@@ -212,7 +212,7 @@ class _Teller:
             self.told.append((form, {slot: self._cast[slot] for slot in plot.slots(form)}))
 
     def _is_clear(self) -> bool:
-        """Whether a pronoun can only be the hero: named as the subject before, with nobody like."""
+        """Whether a pronoun can only mean the hero: the previous subject, with nobody similar."""
         if not self.told:
             return False
         before, people = self.told[-1][0], self._cast.people
@@ -222,7 +222,7 @@ class _Teller:
         return pronoun(people["A"], "he") not in others
 
 
-# What one may ask about a story.
+# Questions about a story.
 
 
 def summary(record: Record) -> str:
@@ -241,7 +241,7 @@ def asked(record: Record) -> dict[str, str]:
     """The one right answer to each kind of question that the story answers, as a phrase.
 
     Kinds: hero, want, thing, obstacle, got (yes or no), helper (`nobody` if none helped), feeling,
-    why; and place (of the thing), goal, weather and other (to whom, or from whom) if they are told.
+    why; and place (of the thing), goal, weather and other (to or from whom) if they are told.
     """
     answers = {
         "hero": noun(record.hero),
@@ -265,7 +265,7 @@ def asked(record: Record) -> dict[str, str]:
 
 
 def _problem(record: Record) -> str:
-    """What stood in the way, as a clause: `it was too high`, `she did not know the way`."""
+    """The obstacle as a clause: `it was too high`, `she did not know the way`."""
     return _said(OBSTACLES[record.obstacle].reason, record)
 
 

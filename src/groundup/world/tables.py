@@ -1,8 +1,8 @@
-"""The words of the world stand in pages of plain text, which anybody can read and change.
+"""Reads the tables of the world: plain text files that anybody can read and edit.
 
-A page is `tables/NAME.txt`. A line in brackets begins a section, and a line that begins with `#`
-explains. Every other line is a row of cells with bars between them; a line that begins with a space
-goes on with the row before.
+A table is `tables/NAME.txt`. A line in brackets begins a section, and a line that begins with `#`
+is a comment. Every other line is a row of cells separated by bars; a line that begins with a space
+continues the row before.
 """
 
 from __future__ import annotations
@@ -17,38 +17,40 @@ Table = Sequence[TableRow]
 
 
 def page(name: str) -> Mapping[str, Table]:
-    """The sections of the page `tables/NAME.txt` by their headings."""
+    """The sections of the table `tables/NAME.txt` by their headings."""
     path = Path(__file__).with_name("tables") / f"{name}.txt"
     return sections(path.read_text("ascii"), path.name)
 
 
 def sections(text: str, name: str) -> Mapping[str, Table]:
-    """The sections of a page; UserError with the name and the line of a slip."""
+    """The sections of a table; UserError with the name and the line of a mistake."""
     found: dict[str, list[TableRow]] = {}
     heading = ""
     for where, line in _joined(text, name):
         if line[0] == "[":
             heading = line[1:-1]
-            _must(line[-1] == "]", f"{where}: a heading ends with ]")
-            _must(heading not in found, f"{where}: [{heading}] stands on this page already")
+            _require(line[-1] == "]", f"{where}: a heading ends with ]")
+            _require(heading not in found, f"{where}: [{heading}] stands on this page already")
             found[heading] = []
         else:
             row = tuple(line.split(" | "))
-            _must(bool(found), f"{where}: a row stands before the first heading")
-            _must("|" not in "".join(row), f"{where}: a bar needs a space and a cell on both sides")
-            _must(line.count("{") == line.count("}"), f"{where}: a brace is not closed")
+            _require(bool(found), f"{where}: a row stands before the first heading")
+            _require(
+                "|" not in "".join(row), f"{where}: a bar needs a space and a cell on both sides"
+            )
+            _require(line.count("{") == line.count("}"), f"{where}: a brace is not closed")
             found[heading].append(row)
     return found
 
 
 def _joined(text: str, name: str) -> list[tuple[str, str]]:
-    """Every heading and row, on one line, after where it begins."""
+    """Every heading and row, on one line, with its file and line number."""
     found: list[tuple[str, str]] = []
     may_go_on = False
     for number, line in enumerate(text.splitlines(), 1):
         where, words = f"{name}, line {number}", " ".join(line.split())
         if words and line[0] == " ":
-            _must(may_go_on, f"{where}: there is no row to go on with")
+            _require(may_go_on, f"{where}: there is no row to go on with")
             where, before = found.pop()
             found.append((where, f"{before} {words}"))
         else:
@@ -58,9 +60,9 @@ def _joined(text: str, name: str) -> list[tuple[str, str]]:
     return found
 
 
-def _must(holds: bool, slip: str) -> None:
+def _require(holds: bool, mistake: str) -> None:
     if not holds:
-        raise UserError(f"tables/{slip}")
+        raise UserError(f"tables/{mistake}")
 
 
 def cells(table: Table) -> TableRow:
