@@ -298,7 +298,7 @@ def test_a_damaged_part_is_named(folder: Path, part: str, tensor: Tensor, messag
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shape": [64, 192]}, r"its shape is \[64, 192\] where \[192, 64\]"),
+        ({"shape": [64, 192]}, r"its shape is \[64, 192\], not \[192, 64\]"),
         ({"shape": None}, "its shape is None"),
         ({"blocksize": 63}, "its blocksize is 63"),
         ({"blocksize": "64"}, "its blocksize is '64'"),

@@ -389,7 +389,7 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
     with pytest.raises(UserError, match="a Modelfile that was edited since"):
         export(folder, "gguf", out=tmp_path / "gguf")
     (tmp_path / "hf" / "run.json").write_text("{}")  # a run of ours, and no copy
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="holds the files of a run"):
         export(folder, "hf", out=tmp_path / "hf")
 
 

@@ -118,7 +118,7 @@ def test_a_scaling_without_its_numbers_is_refused_as_by_transformers(
     described = {"max_position_embeddings": 64, "rope_theta": 1e4, place: scaling}
     with pytest.raises(KeyError, match=f"Missing required keys .*'{lacks}'"):
         LlamaConfig(**copy.deepcopy(described))
-    with pytest.raises(UserError, match=f"{place} says rope_type=.* and no {lacks}, without"):
+    with pytest.raises(UserError, match=f"{place} says rope_type=.* but no {lacks}, without"):
         rope_from_hf(described)
     numbers = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     whole = {**numbers, **scaling} if scaling["rope_type"] == "llama3" else {**scaling, "factor": 2}
@@ -128,7 +128,7 @@ def test_a_scaling_without_its_numbers_is_refused_as_by_transformers(
 def test_yarns_factor_may_be_null_and_follows_from_the_contexts() -> None:
     scaling = {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 16}
     assert rope_from_hf({"max_position_embeddings": 64, "rope_parameters": scaling}).factor == 4.0
-    with pytest.raises(UserError, match="rope_type=linear and no factor"):
+    with pytest.raises(UserError, match="rope_type=linear but no factor"):
         rope_from_hf({"rope_parameters": {"rope_type": "linear", "factor": None}})
 
 

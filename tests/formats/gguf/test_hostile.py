@@ -90,7 +90,7 @@ CHANGES: dict[str, tuple[str, Value | None, str]] = {
     ),
     "no heads at all": (f"{LLAMA}attention.head_count", Value(ARRAY, (U8, [])), "layers"),
     "heads that do not divide": (f"{LLAMA}attention.head_count_kv", Value(U32, 3), "divide"),
-    "values of another width": (f"{LLAMA}attention.value_length", Value(U32, 8), "of keys, 16"),
+    "values of another width": (f"{LLAMA}attention.value_length", Value(U32, 8), "for keys, 16"),
     "part of a head": (f"{LLAMA}rope.dimension_count", Value(U32, 8), "the whole head, 16"),
     "no rotation": (f"{LLAMA}rope.freq_base", Value(F32, 0.0), "rope.freq_base=0.0"),
     "theta no number": (f"{LLAMA}rope.freq_base", Value(F32, math.nan), "rope.freq_base=nan"),

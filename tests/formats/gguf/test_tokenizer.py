@@ -184,7 +184,9 @@ def test_an_end_that_the_tokenizers_files_alone_name_survives(
 def test_more_ends_than_a_file_has_entries_for_are_refused(tokenizer: Tokenizer) -> None:
     names = ("<a>", "<b>", "<c>", "<d>")
     ids = range(VOCABULARY, VOCABULARY + 4)
-    with pytest.raises(UserError, match=r"answers at <a>, <b>, <c>, <d>, .* entries for 3 such"):
+    with pytest.raises(
+        UserError, match=r"answers at <a>, <b>, <c>, <d>, .* entries for only 3 such"
+    ):
         entries_of(with_ends(tokenizer, *names), eos_ids=ids)
     # An id without a token counts for nothing.
     entries_of(with_ends(tokenizer, *names[:3]), eos_ids=ids)
