@@ -152,7 +152,7 @@ class LoRALinear(nn.Module):
         base = self.base_layer
         if self.active is None:
             return base
-        weight = self._summed_weight(self.active)
+        weight = self._sum(self.active)
         if self.adapters[self.active].use_dora:
             weight = self._dora_scale(self.active)[:, None] * weight
         layer = nn.Linear(self.in_features, self.out_features, base.bias is not None, "meta")
@@ -162,7 +162,7 @@ class LoRALinear(nn.Module):
             layer.bias = base.bias
         return layer
 
-    def _summed_weight(self, name: str) -> Float[Tensor, "out in"]:
+    def _sum(self, name: str) -> Float[Tensor, "out in"]:
         """W + s B A, in float32."""
         down, up = self.factors(name, torch.float32)
         return dense(self.base_layer) + self.adapters[name].scale * (up @ down)
@@ -170,7 +170,7 @@ class LoRALinear(nn.Module):
     def _dora_scale(self, name: str) -> Float[Tensor, " out"]:
         """DoRA's m / |W + s B A| for each output; no gradient flows through the norm."""
         with torch.no_grad():
-            lengths = _row_lengths(self._summed_weight(name))
+            lengths = _row_lengths(self._sum(name))
         return _weight(self.lora_magnitude_vector, name) / lengths
 
 
