@@ -104,7 +104,9 @@ def counted_flops(model: CausalLM, context: int) -> int:
     ],
 )
 def test_flops_per_token_are_what_torch_counts(tiny_model, changes, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(experts, "_ROWS", 1)  # zeros that fill up an expert's rows are not counted
+    monkeypatch.setattr(
+        experts, "_ROW_MULTIPLE", 1
+    )  # zeros that fill up an expert's rows are not counted
     model, context = tiny_model(**changes), 48
     assert counted_flops(model, context) == 2 * context * model.config.flops_per_token(context)
 
