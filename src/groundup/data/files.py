@@ -352,12 +352,12 @@ def check_there(path: Path) -> None:
                 f"{str(path)!r} is a link to {str(path.readlink())!r}, which does not exist; "
                 "mend the link"
             )
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     except OSError as error:  # a name that is too long, or an unreadable folder
         raise UserError(
             f"{str(path)[:200]!r} cannot be read ({error.strerror}); check the path"
         ) from error
-    near = nearest(path.name, beside)
+    near = nearest(path.name, siblings)
     hint = "check the path" if near is None else f"did you mean {near!r}?"
     raise UserError(f"there is no file {str(path)!r}; {hint}")
 

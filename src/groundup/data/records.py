@@ -134,9 +134,9 @@ _DOLLY = ("context", "response")
 
 def _parse_instruction(row: Json) -> tuple[Message, ...]:
     """Alpaca's `text` column repeats all three in its own template, and is not read."""
-    beside, said = _DOLLY if _is_dolly(row) else ("input", "output")
+    context, said = _DOLLY if _is_dolly(row) else ("input", "output")
     asked = text(row, "instruction")
-    if (more := optional(row, beside)) is not None:
+    if (more := optional(row, context)) is not None:
         asked = f"{asked}\n\n{more}"
     return Message("user", asked), Message("assistant", answer(row, said))
 

@@ -69,8 +69,8 @@ def export(
         raise UserError(f"--type={type} is not written to {to}; choose one of {', '.join(types)}")
     found = open_model(source)
     name = short_name(source, found.path)
-    beside = Path() if is_named(source) else found.path.parent
-    out = beside / f"{name}-{to}" if out is None else out
+    parent = Path() if is_named(source) else found.path.parent
+    out = parent / f"{name}-{to}" if out is None else out
     _refuse_other_files(out, found, to, force)
     checks = write(found, name, type and type.lower(), out)
     require_same(checks, out)

@@ -152,9 +152,9 @@ class ModelFolder(StoredModel):
     ) -> CausalLM:
         from groundup.formats.bitsandbytes import four_bit_names, place_four_bit
 
-        beside = four_bit_names(names)
-        tensors = read_weights(self.path, empty_model(self.config), device, beside)
-        four_bit = {name: tensors.pop(name) for name in beside & tensors.keys()}
+        extra = four_bit_names(names)
+        tensors = read_weights(self.path, empty_model(self.config), device, extra)
+        four_bit = {name: tensors.pop(name) for name in extra & tensors.keys()}
         model = model_of(self.config, {name: t.to(dtype) for name, t in tensors.items()}, device)
         place_four_bit(model, four_bit, self.path)
         return model

@@ -51,11 +51,11 @@ def write_weights(
     model: CausalLM,
     dtype: torch.dtype,
     max_shard_bytes: int,
-    beside: Mapping[str, Tensor],
+    extra: Mapping[str, Tensor],
 ) -> None:
     """Write `model.safetensors`, or shards and an index if they would exceed a file's size.
 
-    Tensors `beside` the parameters are written as they are, under their own names.
+    `extra` tensors are written unchanged next to the parameters, under their own names.
     """
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     pieces: dict[str, list[tuple[Stored, Tensor]]] = {}
@@ -64,13 +64,13 @@ def write_weights(
         pieces.setdefault(stored.name, []).append((stored, parameter))
     sizes = {name: sum(t.numel() for _, t in parts) for name, parts in pieces.items()}
     sizes = {name: numbers * dtype.itemsize for name, numbers in sizes.items()}
-    sizes |= {name: tensor.nbytes for name, tensor in beside.items()}
+    sizes |= {name: tensor.nbytes for name, tensor in extra.items()}
     shards = _shards(sizes, max_shard_bytes)
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else WEIGHTS
         shard = {name: join_parts(pieces[name]).to(dtype) for name in names if name in pieces}
-        shard |= {name: beside[name] for name in names if name in beside}
+        shard |= {name: extra[name] for name in names if name in extra}
         shard = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
         with naming(folder / file):
             save_file(shard, folder / file, metadata={"format": "pt"})
@@ -170,11 +170,11 @@ def weights_hash(path: Path) -> str:
 
 
 def read_weights(
-    folder: Path, model: CausalLM, device: torch.device | str, beside: Set[str] = frozenset()
+    folder: Path, model: CausalLM, device: torch.device | str, extra: Set[str] = frozenset()
 ) -> dict[str, Tensor]:
     """The model's tensors, checked by name, type and shape before the first is read.
 
-    Tensors of the files named in `beside` are returned as they are, under these names.
+    Tensors of the files named in `extra` are returned as they are, under these names.
 
     Raises `UserError` naming the tensor that is missing, unknown, or of the wrong type or shape.
     """
@@ -185,7 +185,7 @@ def read_weights(
     for name in shapes:
         stored = place_in_file(config, name)
         wanted.setdefault(stored.name, []).append((name, stored))
-    missing, tensors = set(wanted) - beside, {}
+    missing, tensors = set(wanted) - extra, {}
     # Files of a bare decoder omit the decoder's prefix.
     prefixes = ("", "transformer." if config.family.weights else "model.")
     embedding = place_in_file(config, _EMBEDDING).name
@@ -198,7 +198,7 @@ def read_weights(
     for path in _weight_files(folder):
         with open_weights(path, device) as file:
             for name in file.keys():  # noqa: SIM118 (not a dictionary)
-                if name in beside:
+                if name in extra:
                     tensors[name] = file.get_tensor(name)
                     continue
                 known = next((p + name for p in prefixes if p + name in wanted), None)
