@@ -1,13 +1,13 @@
-"""Weights in the blocks of a GGUF file, multiplied with as they lie there.
+"""Weights in the blocks of a GGUF file, which are multiplied without unpacking them first.
 
     q8_0    w = d q          d: float16, q: 32 numbers of 8 bits          34 bytes
     q4_0    w = d (q - 8)    d: float16, q: 32 numbers of 4 bits          18 bytes
     q4_1    w = d q + m      d and m: float16, q: 32 numbers of 4 bits    20 bytes
 
-(llama.cpp's formats, ggml-common.h.) A step of decoding reads every weight once, so it is as much
-faster as there are fewer bytes. Only weights are in few bits: a few rows are multiplied in float32
-with what the blocks mean, by `kernel.c`. For many rows a matrix is made whole first, in their type,
-and freed again.
+(llama.cpp's formats, ggml-common.h.) A decoding step reads every weight once, so it gets faster in
+proportion to the bytes saved. Only weights are quantized: `kernel.c` multiplies a few rows in
+float32 with the dequantized values. For many rows the matrix is first dequantized in their dtype,
+and freed again afterwards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BLOCK_KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
 BLOCK_BYTES: dict[BlockKind, int] = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
 BLOCK = 32
 
-# For more rows making the matrix whole is cheaper than reading its blocks again and again.
+# For more rows, dequantizing the matrix once is cheaper than reading its blocks repeatedly.
 _MOST_ROWS = 32
 
 Blocks = UInt8[Tensor, "rows bytes"]
@@ -39,7 +39,7 @@ Blocks = UInt8[Tensor, "rows bytes"]
 def dequantize_blocks(
     blocks: Blocks, kind: BlockKind, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "rows columns"]:
-    """The numbers that the blocks mean, computed in float32 and rounded to `dtype`."""
+    """The values of the blocks, computed in float32 and rounded to `dtype`."""
     rows = blocks.shape[0]
     split = blocks.reshape(-1, BLOCK_BYTES[kind])
     head = 4 if kind == "q4_1" else 2
@@ -66,7 +66,7 @@ class BlockLinear(FrozenLinear):
         self.register_packed(blocks=blocks)
 
     def matrix(self, bias: int | None = None) -> Matrix:
-        """The weight as the kernel sees it; `bias` is the address of one in float32."""
+        """The weight as the kernel's struct; `bias` is the address of a float32 bias."""
         (blocks,) = self.packed_tensors
         kind = KINDS.index(self.kind)
         return Matrix(blocks.data_ptr(), bias, self.out_features, self.in_features, kind)
@@ -100,13 +100,13 @@ class BlockLinear(FrozenLinear):
 
 
 class BlockEmbedding(nn.Module):
-    """An embedding whose weight stays in blocks, of which it makes whole what is asked for."""
+    """An embedding whose weight stays in blocks; `forward` dequantizes only the rows it returns."""
 
     def __init__(self, blocks: Blocks, kind: BlockKind, dtype: torch.dtype) -> None:
         super().__init__()
         self.kind: BlockKind = kind
         self.blocks = nn.Buffer(blocks)
-        # The type of what comes out; `model.to` finds it here.
+        # Its dtype is that of the output, and follows `model.to`.
         self.like = nn.Buffer(torch.empty(0, dtype=dtype, device=blocks.device), persistent=False)
 
     def forward(self, ids: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows width"]:
@@ -115,7 +115,7 @@ class BlockEmbedding(nn.Module):
 
 
 def refuse_blocks(model: nn.Module) -> None:
-    """Raises `UserError` for a model with weights in blocks, which cannot be saved again."""
+    """Raises `UserError` for a model with weights in blocks, which cannot be saved."""
     if any(isinstance(module, BlockLinear | BlockEmbedding) for module in model.modules()):
         raise UserError(
             "the model keeps its GGUF file's blocks, which are there to generate with; load it "

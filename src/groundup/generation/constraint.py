@@ -1,12 +1,12 @@
 """Which tokens may come next in a text of a grammar.
 
-A `State` is where a text may be in its grammar: the stacks of what is still to come, as a choice
-may leave several open. States are made when they are reached, and remember where each byte leads.
-A token may come if all its bytes lead somewhere; what may follow a state is found once for all
-tokens, by a walk through the tree of their bytes.
+A `State` is a position in the grammar: a set of stacks of what is still to come, because choices
+may leave several open. States are created when they are reached and remember their transitions by
+byte. A token is allowed if all its bytes have transitions; the allowed tokens of a state are found
+once, by walking the tree of all tokens' bytes.
 
-A state also knows the fewest tokens with which its text ends. A token may come only if there is
-room for these, and the model's end, behind it: so no text is cut that has room to end.
+A state also knows the fewest tokens that complete its text. A token is allowed only if these and
+the model's end token still fit after it, so a text that has room to end is never cut.
 
     fewest(Literal) = the fewest tokens that spell it     fewest(Repeat) = least * fewest(item)
     fewest(Concatenation) = their sum                     fewest(Choice) = their minimum
@@ -48,36 +48,37 @@ from groundup.generation.grammar import (
 from groundup.lm.config import ModelConfig
 from groundup.text.tokenizer import Tokenizer
 
-# Readers give up where there are more brackets than they can call themselves; nobody needs so many.
+# JSON parsers refuse brackets nested deeper than their recursion limit.
 _DEEPEST: Final = 64
-# What is said of tokens that may not come, and of those with more behind them than texts have.
+# Marks for tokens that are not allowed, and for those that need more tokens after them than texts
+# have.
 _NEVER, _VERY_MANY = 2**15 - 1, 2**15 - 2
-# States whose tokens are remembered: each takes two bytes for every token of the vocabulary.
-_REMEMBERED = 256
-# States of a grammar that are remembered, of some kilobytes each, and all their stacks; grammars of
-# a vocabulary.
+# States whose allowed tokens are cached: each takes two bytes per token of the vocabulary.
+_CACHED_STATES = 256
+# Cached states of a grammar (a few kilobytes each), their stacks in total, and cached grammars of a
+# vocabulary.
 _STATES, _STACKS, _GRAMMARS = 5_000, 200_000, 16
-# A schema of a few words may leave more open with every byte, twice as much each time, and keep all
-# others waiting: stacks that are opened for one state, and to find what may follow one.
+# A short schema may double the open stacks with every byte, and block all other requests: limits of
+# the stacks opened for one state, and for finding the allowed tokens of one state.
 _MOST_OPEN, _MOST_OPENED = 20_000, 500_000
 _TOO_OPEN = (
     "the schema leaves too much open at once, as what is written may be of very many of its parts; "
     "let the options of anyOf begin differently, and require what is always there"
 )
-# Parts of a grammar: a schema of 200,000 characters has some 70,000, and a request has many tools.
+# A schema of 200,000 characters has about 70,000 parts, and a request may have many tools.
 _MOST_NODES = 100_000
 
-# Where a text is in its grammar.
+# States.
 
-# A node, the place in it (the byte, row, part or repetition that comes next), the number of
+# A node, the position in it (the byte, row, part or repetition that comes next), the number of
 # brackets around it, and the stack of what follows it. None is the end of the text.
 Stack = tuple[Node, int, int, Any] | None
 
 
 class State:
-    """Where a text may be: `stacks` of which each begins with a byte, or is at the end.
+    """A position in the grammar: stacks that begin with a byte or are at the end (None).
 
-    `fewest` is the number of tokens with which it ends soonest.
+    `fewest` is the smallest number of tokens that completes the text.
     """
 
     __slots__ = ("fewest", "stacks", "then")
@@ -88,9 +89,9 @@ class State:
 
 
 class Constraint:
-    """A grammar in the tokens of a vocabulary; `begin` is the state before the first of them.
+    """A grammar in the tokens of a vocabulary; `begin` is the state before the first token.
 
-    Raises `UserError` for a grammar of which there is no text, or that leaves too much open.
+    Raises `UserError` for a grammar that has no text or leaves too much open.
     """
 
     def __init__(self, grammar: Node, vocabulary: Vocabulary) -> None:
@@ -114,7 +115,7 @@ class Constraint:
         self.begin = begin
 
     def after(self, state: State, id: int) -> State:
-        """The state after one more token, which may come."""
+        """The state after one more token, which must be allowed."""
         for byte in self._vocabulary.spelled[id]:
             following = self.step(state, byte)
             assert following is not None, "this token was not drawn under this constraint"
@@ -122,16 +123,16 @@ class Constraint:
         return state
 
     def allowed(self, state: State, left: int) -> Bool[Tensor, " vocab"]:
-        """The tokens that may follow, where there is room for `left` of them.
+        """The tokens that may come next if at most `left` more tokens fit.
 
-        Those with which the text can end within the room; where none can, those that end it
-        soonest.
+        These are the tokens after which the text can end in time, or if there are none, those that
+        end it soonest.
         """
         behind, least = self._vocabulary.behind(self, state)
         return behind <= min(max(left - 1, least), _VERY_MANY)
 
     def step(self, state: State, byte: int) -> State | None:
-        """The state after one more byte; None where no text goes on with it."""
+        """The state after one more byte; None if no text continues with it."""
         if byte in state.then:
             return state.then[byte]
         found = list[Stack]()
@@ -152,7 +153,7 @@ class Constraint:
         return following
 
     def _state(self, stacks: Iterable[Stack]) -> State | None:
-        """The state of these stacks, opened up to the bytes with which they go on."""
+        """The state of these stacks, expanded until each begins with a byte."""
         todo, seen, found = list(stacks), set[Stack](), dict[Stack, float]()
         while todo:
             stack = todo.pop()
@@ -181,7 +182,7 @@ class Constraint:
                 case Repeat():
                     todo += [rest] if place >= node.least else []
                     if node.most is None or place < node.most:
-                        # Without an end to it, more than the least are all the same.
+                        # Without a maximum, counts above the minimum are equivalent.
                         count = place + 1 if node.most is not None else min(place + 1, node.least)
                         todo.append((node.item, 0, depth, (node, count, depth, rest)))
                 case Rule():
@@ -201,7 +202,7 @@ class Constraint:
         return self._states[kept]
 
     def _fewest_of(self, stack: Stack) -> float:
-        """The fewest tokens of a stack."""
+        """The fewest tokens that complete a stack."""
         tokens: float = 0
         while stack is not None:
             node, place, _, stack = stack
@@ -213,8 +214,8 @@ class Constraint:
         return tokens
 
     def find_behind(self, state: State) -> Int16[Tensor, " vocab"]:
-        """How many tokens, with the model's end, must follow each token; _NEVER for those that may
-        not come."""
+        """The number of tokens, including the model's end, that must follow each token; _NEVER for
+        tokens that are not allowed."""
         vocabulary = self._vocabulary
         behind = np.full(vocabulary.size, _NEVER, dtype=np.int16)
         if None in state.stacks:
@@ -223,7 +224,7 @@ class Constraint:
         for ids, after in self._walk(vocabulary.tree if string is None else vocabulary.rest, state):
             behind[ids] = min(after.fewest + 1, _VERY_MANY)
         if string is not None:
-            # A token of n characters leaves a string a string, n characters longer.
+            # After a token of n plain characters the string continues, n characters longer.
             node, place, _, rest = string
             counts = np.arange(vocabulary.longest_text + 1) + place - 1
             more = np.maximum(node.least - counts, 0)
@@ -235,7 +236,7 @@ class Constraint:
         return torch.from_numpy(behind)
 
     def _walk(self, tree: _Tree, state: State) -> Iterator[tuple[list[int], State]]:
-        """The tokens of a tree that may come, and the state after them."""
+        """The tokens of a tree that are allowed, and the state after each."""
         at: list[State] = [state] * (tree.height + 1)
         values, depths, sizes, ids = tree.values, tree.depths, tree.sizes, tree.ids
         place, size, most = 0, len(values), self._opened + _MOST_OPENED
@@ -255,9 +256,9 @@ class Constraint:
 
 
 def _string_at(state: State) -> tuple[Repeat, int, int, Stack] | None:
-    """The `Repeat` of the characters of a string, where a character can only be one of its own.
+    """The `Repeat` of a string's characters, if every next character belongs to this one string.
 
-    Its place counts the character that comes next.
+    Its position counts the next character.
     """
     found = None
     for stack in state.stacks:
@@ -277,10 +278,10 @@ def _string_at(state: State) -> tuple[Repeat, int, int, Stack] | None:
 
 
 class _Tree(NamedTuple):
-    """The bytes of all tokens as a tree, each node before those that follow it.
+    """The bytes of all tokens as a tree in depth-first order.
 
-    Of each the byte's value, its depth, how many nodes are below it with itself, and the ids of the
-    tokens that end there.
+    For each node: the byte's value, its depth, the size of its subtree, and the ids of the tokens
+    that end there.
     """
 
     values: list[int]
@@ -310,16 +311,16 @@ def _tree(tokens: Mapping[bytes, list[int]]) -> _Tree:
 
 
 def _close(tree: _Tree, path: list[int], depth: int) -> None:
-    """Note the sizes of what is open below a depth."""
+    """Set the subtree sizes of the open nodes below a depth."""
     while len(path) > depth:
         place = path.pop()
         tree.sizes[place] = len(tree.values) - place
 
 
 class Vocabulary:
-    """The tokens that a model may say, by their bytes, and those that end what it says.
+    """The tokens that a model may generate, by their bytes, and its end tokens.
 
-    Raises `UserError` for a model without an end.
+    Raises `UserError` for a model without an end token.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
@@ -338,7 +339,7 @@ class Vocabulary:
             if id not in silent and (spelled := tokenizer.token_bytes(id))
         }
         tokens, rest = dict[bytes, list[int]](), dict[bytes, list[int]]()
-        # Most tokens are some whole characters, which leave a string a string wherever it stands.
+        # Most tokens are plain characters, after which any string just continues.
         texts = dict[int, int]()
         for id, spelling in self.spelled.items():
             tokens.setdefault(spelling, []).append(id)
@@ -352,11 +353,11 @@ class Vocabulary:
         self.longest_text = max(texts.values(), default=0)
         self._tokens, self._longest = tokens, self.tree.height
         self.constraint = lru_cache(_GRAMMARS)(lambda grammar: Constraint(grammar, self))
-        self.behind = lru_cache(_REMEMBERED)(_behind)
+        self.behind = lru_cache(_CACHED_STATES)(_behind)
 
     @classmethod
     def of(cls, config: ModelConfig, tokenizer: Tokenizer) -> Vocabulary:
-        """The vocabulary of a model; the same one for as long as its tokenizer is there."""
+        """The vocabulary of a model, cached for as long as its tokenizer exists."""
         known = _VOCABULARIES.setdefault(tokenizer, {})
         key = config.vocab_size, tuple(config.eos_token_ids)
         if key not in known:
@@ -364,10 +365,10 @@ class Vocabulary:
         return known[key]
 
     def fewest(self, node: Node, known: Known) -> list[float]:
-        """The fewest tokens of what is left at each place of a node."""
+        """The fewest tokens that complete a node from each of its positions."""
         match node:
             case Literal(text):
-                # No token that spells a part of it is longer than the longest.
+                # No token spells more bytes than the longest one.
                 found = [inf] * len(text) + [0.0]
                 for start in reversed(range(len(text))):
                     ends = range(start + 1, min(len(text), start + self._longest) + 1)
@@ -406,13 +407,13 @@ _VOCABULARIES: WeakKeyDictionary[Tokenizer, dict[Any, Vocabulary]] = WeakKeyDict
 
 
 def _behind(constraint: Constraint, state: State) -> tuple[Int16[Tensor, " vocab"], int]:
-    """What must follow each token, and the least of it."""
+    """`find_behind` of a state, and its minimum."""
     behind = constraint.find_behind(state)
     return behind, int(behind.min())
 
 
 def _characters(token: bytes) -> int:
-    """The number of characters of a token that are themselves within a JSON string; else 0."""
+    """The number of characters of a token if all stand for themselves in a JSON string; else 0."""
     try:
         text = token.decode()
     except UnicodeDecodeError:

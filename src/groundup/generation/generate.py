@@ -1,7 +1,7 @@
 """Generation: prompts in, completions out.
 
-`generate` and `stream` are thin users of the `Engine`, which a server uses as well; `request` has
-the requests and completions, `sampling` the draw of a token.
+`generate` and `stream` are thin wrappers of the `Engine`, which the server uses as well. `request`
+defines requests and completions, `sampling` picks tokens.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def generate(
 ) -> list[Completion]:
     """The completions of all requests, in their order, at most `batch_size` rows at a time.
 
-    Requests for different adapters run one group after the other; afterwards the model is as it
-    was. The tokenizer may be left out when every prompt is given as ids and no stop strings are.
-    A `guard` stops requests and answers; left out, it is the one that stands before the model.
+    Requests for different adapters run one group after the other; afterwards the model's active
+    adapter is what it was. `tokenizer` may be None if every prompt is given as ids and no request
+    has stop strings. `guard` filters requests and answers; None uses the guard set by `guarding`.
     Raises `UserError` for a prompt that is empty or longer than the model's context, for an adapter
-    that the model does not have, and whatever a request's mask raises.
+    that the model does not have, and re-raises whatever a request's mask raises.
     """
     _check_loaded(model, tokenizer, guard)
-    requests = _checked(requests)
+    requests = _checked_requests(requests)
     guard = guard_of(model) if guard is None else guard
     if guard is not None:
         with guarding(model, None):
@@ -68,10 +68,10 @@ def generate(
     processor = InputProcessor(model.config, tokenizer, adapter_names(model))
     rows = [processor.process(request) for request in requests]
     for adapter in dict.fromkeys(row.request.adapter for row in rows):
-        # The engine sees to it at each step, which takes as long as a token of a small model.
-        # The cache and the steps of decoding are of the model's own type.
+        # `Engine.step` enters and leaves eval mode itself, which takes as long as a token of a
+        # small model; so it is done once here. Cache and decoding use the model's own dtype.
         exact = torch.autocast(model.like.device.type, enabled=False)
-        with in_eval_mode(model), _answering(model, adapter), exact:
+        with in_eval_mode(model), _with_adapter(model, adapter), exact:
             engine = Engine(
                 model,
                 tokenizer,
@@ -79,8 +79,8 @@ def generate(
                 share_prefixes=share_prefixes,
                 prompt_tokens=None,
             )
-            # Neighbors of like length: little of a batch is padding. Random numbers were given
-            # out before, in the order of the requests, so the order of running does not matter.
+            # Neighbors of similar length need little padding. Random numbers belong to the
+            # requests, so the order in which they run does not change results.
             group = [row for row in rows if row.request.adapter == adapter]
             for row in sorted(group, key=lambda row: len(row.prompt)):
                 engine.enqueue(row)
@@ -92,7 +92,7 @@ def generate(
 
 
 def _check_loaded(model: object, tokenizer: object, guard: object = None) -> None:
-    """Refuse a folder in the place of what lies there."""
+    """Refuse a path where a loaded object is expected."""
     both = "model, tokenizer = groundup.load(folder)"
     guards = "guard = groundup.align.guards.model.load_guard(folder)"
     for name, value, how in (
@@ -106,8 +106,8 @@ def _check_loaded(model: object, tokenizer: object, guard: object = None) -> Non
             )
 
 
-def _checked(requests: Iterable[Request]) -> list[Request]:
-    """Refuse what are no requests: prompts as they are, or a single request."""
+def _checked_requests(requests: Iterable[Request]) -> list[Request]:
+    """Refuse a single request, and items that are not requests."""
     if isinstance(requests, str | Request) or not isinstance(requests, Iterable):
         kind = type(requests).__name__
         raise UserError(f"requests is a single {kind}, but several are expected; pass a list of it")
@@ -121,34 +121,34 @@ def _checked(requests: Iterable[Request]) -> list[Request]:
     return requests
 
 
-def _answering(model: CausalLM, adapter: str | None) -> AbstractContextManager[None]:
-    """A context in which the model answers with that adapter; None: with the active one."""
+def _with_adapter(model: CausalLM, adapter: str | None) -> AbstractContextManager[None]:
+    """A context in which the model uses that adapter; None keeps the active one."""
     as_it_is = adapter is None or adapter == active_adapter(model)
     return nullcontext() if as_it_is else using_adapter(model, adapter)
 
 
 def stream(model: CausalLM, tokenizer: Tokenizer, request: Request) -> Iterator[str]:
-    """The completion's text piece by piece as it is drawn; joined, it is `generate`'s text.
+    """Yield the completion's text in pieces as it is generated; joined, it is `generate`'s text.
 
-    A piece never ends within a character, nor within what may turn out to be a stop string. Before
-    a model with a guard it is one piece, since only a whole answer can be read.
+    A piece never ends within a character or within a possible beginning of a stop string. With a
+    guard there is a single piece, because a guard reads whole answers.
     """
     _check_loaded(model, tokenizer)
     if guard_of(model) is not None:
         yield generate(model, [request], tokenizer)[0].text
         return
-    with _answering(model, request.adapter):
+    with _with_adapter(model, request.adapter):
         engine = Engine(model, tokenizer, batch_size=1)
         engine.submit(request)
     while engine.unfinished:
-        # Between two pieces the caller may use the model otherwise.
-        with _answering(model, request.adapter):
+        # Between two pieces the caller may use the model for something else.
+        with _with_adapter(model, request.adapter):
             events = engine.step()
         yield from pieces(events)
 
 
 def pieces(events: Sequence[Event]) -> Iterator[str]:
-    """The text of one request's events; raises what its mask raised."""
+    """The text of one request's events; raises the error of a failed request."""
     for event in events:
         if event.error is not None:
             raise event.error
@@ -160,14 +160,14 @@ def pieces(events: Sequence[Event]) -> Iterator[str]:
 def reference_generate(
     model: CausalLM, requests: Sequence[Request], tokenizer: Tokenizer | None = None
 ) -> list[Completion]:
-    """One row at a time and without a cache, the whole text read anew for each token: the oracle
-    of `generate`."""
+    """The slow oracle of `generate`: one row at a time, without a cache, reading the whole text
+    again for each token."""
     processor = InputProcessor(model.config, tokenizer, adapter_names(model))
     rows = [processor.process(request) for request in requests]
     for row in rows:
         while row.finish_reason is None:
             ids = torch.tensor([row.tokens], device=model.like.device)
-            with in_eval_mode(model), uncompiled(model), _answering(model, row.request.adapter):
+            with in_eval_mode(model), uncompiled(model), _with_adapter(model, row.request.adapter):
                 logits = model.logits(Batch.of(ids))[:, -1]
             seen = torch.zeros_like(logits, dtype=torch.bool).index_fill(-1, ids[0], True)
             counts = torch.zeros_like(logits, dtype=torch.int32)

@@ -1,11 +1,11 @@
-"""A grammar of bytes: what a constrained text may be.
+"""A grammar of bytes, which constrains generated text.
 
     Literal          these bytes                 Concatenation   one part after the other
-    Table            bytes by rows, each of      Choice          one of the options
-                     which says what follows     Repeat          an item, least to most times
-    Rule             a node by name, which may hold itself
+    Table            a state machine over        Choice          one of the options
+                     bytes                       Repeat          an item, least to most times
+    Rule             a named node, which may contain itself
 
-`json_schema` makes such grammars, and `constraint` follows a text through one.
+`json_schema` builds such grammars, and `constraint` follows a text through one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-# Nodes. Each is equal to itself alone.
+# Nodes are compared by identity.
 
 DONE: Final = -1
 """The row of a `Table` that stands for its end."""
@@ -23,16 +23,17 @@ DONE: Final = -1
 
 @dataclass(frozen=True, eq=False)
 class Literal:
-    """These bytes, of which there is one at least."""
+    """A sequence of at least one byte."""
 
     text: bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One byte after another: each row says which row follows a byte, from row 0 until DONE.
+    """A state machine: each row maps a byte to the next row, from row 0 until DONE.
 
-    In the rows of `ends` it may end as well, or be cut: no room is kept for the model's end.
+    In the rows of `ends` the node may also end, or the text be cut: no room is reserved for the
+    model's end token.
     """
 
     rows: Sequence[Mapping[int, int]]
@@ -51,7 +52,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Repeat:
-    """An item that is never empty, `least` to `most` times (None: as often as one likes)."""
+    """An item that is never empty, `least` to `most` times (None: without a limit)."""
 
     item: Node
     least: int = 0
@@ -60,9 +61,9 @@ class Repeat:
 
 @dataclass(eq=False)
 class Rule:
-    """A node whose `body` is set later, so that it may stand within itself.
+    """A node whose `body` is set later, so that it may contain itself.
 
-    Of those that `nest`, at most 64 stand within each other.
+    Rules with `nests` are nested at most 64 deep.
     """
 
     nests: bool = False
@@ -73,9 +74,9 @@ Node = Literal | Table | Concatenation | Choice | Repeat | Rule
 
 
 def _character() -> Table:
-    """A character within a JSON string: UTF-8 or an escape, without halves of characters.
+    """A character within a JSON string: UTF-8 or an escape, without surrogates.
 
-    These, from \\uD800 to \\uDFFF, many readers refuse.
+    Many parsers refuse surrogates (\\uD800 to \\uDFFF).
     """
 
     def reads(*rules: tuple[Iterable[int], int]) -> dict[int, int]:
@@ -84,7 +85,7 @@ def _character() -> Table:
     digits, letters, any_next = b"0123456789", b"abcefABCEF", range(0x80, 0xC0)
     hex = digits + letters + b"dD"
     plain = set(range(0x20, 0x80)) - {*b'"\\'}
-    # Of characters of two to four bytes the second has bounds of its own (RFC 3629, section 4).
+    # The second byte of a multi-byte character has its own bounds (RFC 3629, section 4).
     firsts = [
         (plain, DONE), (range(0xC2, 0xE0), 1), ([0xE0], 4), ([*range(0xE1, 0xED), 0xEE, 0xEF], 2),
         ([0xED], 5), ([0xF0], 6), (range(0xF1, 0xF4), 3), ([0xF4], 7), (b"\\", 8),
@@ -111,13 +112,13 @@ def _character() -> Table:
 
 CHARACTER = _character()
 
-# What is known of a grammar's nodes: a number for each place in a node.
+# Properties of a grammar's nodes: a number for each position in a node.
 
 Known = Mapping[Node, list[float]]
 
 
 def nodes_of(grammar: Node) -> list[Node]:
-    """All nodes, each behind those that it is made of, but where it stands within itself."""
+    """All nodes, each after its parts, except where it contains itself."""
     found, seen = list[Node](), {grammar}
     path = [(grammar, iter(_within(grammar)))]
     while path:
@@ -148,7 +149,7 @@ def _within(node: Node) -> Sequence[Node]:
 def fixed_point(
     nodes: Sequence[Node], of: Callable[[Node, Known], list[float]]
 ) -> dict[Node, list[float]]:
-    """What `of` says of each node, given what is known of those that it is made of."""
+    """The values `of(node, values of its parts)`, iterated until none changes."""
     found = {node: [inf] for node in nodes}
     changed = True
     while changed:
@@ -161,7 +162,7 @@ def fixed_point(
 
 
 def height(node: Node, known: Known) -> list[float]:
-    """The number of brackets that stand in one another where there are fewest."""
+    """The smallest depth of nested brackets."""
     match node:
         case Concatenation(parts):
             return [max(known[one][0] for one in parts)]

@@ -1,12 +1,11 @@
-"""A guard before and behind a model: what it stops is answered by one fixed, polite sentence.
+"""A guard before and after a model: what it stops is answered by one fixed, polite sentence.
 
     message --> guard --> model --> guard --> answer
                   |                   |
                   +---- the sentence --+
 
-A guard reads text, so that it may stand before any model. It looks at each message by itself:
-what is spread over several turns it does not see. Whoever measures a model with a guard asks the
-model as ever, inside a block:
+A guard reads text, so it works with any model. It judges each message by itself and misses what is
+spread over several turns. To measure a model with a guard, generate as usual inside a block:
 
     with guarding(model, guard):
         generate(model, requests, tokenizer)
@@ -28,27 +27,27 @@ from groundup.lm.model import CausalLM
 from groundup.text.chat import check_messages
 from groundup.text.tokenizer import Tokenizer
 
-# It declines as the small world does and as larger assistants do, so that either way to count
-# refusals counts it.
+# It declines in words that both the small world and larger assistants use, so that every way of
+# counting refusals counts it.
 SENTENCE = "I am sorry, but I cannot help with that."
 
 
 @runtime_checkable
 class Guard(Protocol):
-    """Which messages are not to reach the model or, given `answers` to them, not the person."""
+    """Decides which messages must not reach the model or, given `answers`, not the user."""
 
     def stops(
         self, messages: Sequence[str], answers: Sequence[str] | None = None, /
     ) -> Bool[np.ndarray, " messages"]: ...
 
 
-# Which guard stands before which model: of a model, and nothing that it is saved with.
+# The guard of each model; it is not saved with the model.
 _GUARDS: WeakKeyDictionary[CausalLM, Guard] = WeakKeyDictionary()
 
 
 @contextmanager
 def guarding(model: CausalLM, guard: Guard | None) -> Iterator[None]:
-    """Let `guard` stand before the model in whatever is generated inside the block; None: none."""
+    """Apply `guard` to everything generated with the model inside the block; None: no guard."""
     before = _GUARDS.pop(model, None)
     if guard is not None:
         _GUARDS[model] = guard
@@ -61,12 +60,12 @@ def guarding(model: CausalLM, guard: Guard | None) -> Iterator[None]:
 
 
 def guard_of(model: CausalLM) -> Guard | None:
-    """The guard that stands before a model."""
+    """The guard that is active for a model."""
     return _GUARDS.get(model)
 
 
 def guarded(answers: Sequence[str], messages: Sequence[str], guard: Guard) -> list[str]:
-    """What a guarded model says where the model itself gives these answers to these messages."""
+    """A guarded model's answers, given the model's own answers to these messages."""
     stopped = _stopped(guard, messages) | _stopped(guard, messages, answers)
     return [SENTENCE if stops else answer for stops, answer in zip(stopped, answers, strict=True)]
 
@@ -77,9 +76,9 @@ def behind(
     tokenizer: Tokenizer | None,
     complete: Callable[[Sequence[Request]], Sequence[Completion]],
 ) -> list[Completion]:
-    """The completions of requests that `complete` makes, of those that are let through.
+    """Completions of the requests, with a guard: `complete` generates those that are let through.
 
-    What is stopped has the sentence for a text, no tokens, and ended by `content_filter`.
+    A stopped request gets the sentence as its text, no tokens, and the reason `content_filter`.
     """
     asked = [asked_of(request, tokenizer) for request in requests]
     through = let_through(guard, asked)
@@ -88,13 +87,13 @@ def behind(
 
 
 def let_through(guard: Guard, asked: Sequence[str]) -> list[int]:
-    """Which of the messages may reach the model."""
+    """The indices of the messages that may reach the model."""
     found: list[int] = np.flatnonzero(~_stopped(guard, asked)).tolist()
     return found
 
 
 def checked(guard: Guard, asked: Sequence[str], made: Mapping[int, Completion]) -> list[Completion]:
-    """What is said to every message, where those that were let through have these completions."""
+    """The completion for every message, given those of the messages that were let through."""
     found = [stopped_completion()] * len(asked)
     late = _stopped(guard, [asked[i] for i in made], [one.text for one in made.values()])
     for (i, one), is_stopped in zip(made.items(), late, strict=True):
@@ -106,29 +105,29 @@ def checked(guard: Guard, asked: Sequence[str], made: Mapping[int, Completion]) 
 def _stopped(
     guard: Guard, messages: Sequence[str], answers: Sequence[str] | None = None
 ) -> Bool[np.ndarray, " messages"]:
-    """What a guard stops, also where it says so in a list.
+    """The guard's decisions as an array.
 
-    Raises `UserError` for a guard that says another number of things.
+    Raises `UserError` unless there is one bool for each message.
     """
-    told = guard.stops(messages, answers)
-    found = np.asarray(told)
+    decisions = guard.stops(messages, answers)
+    found = np.asarray(decisions)
     if found.shape != (len(messages),) or (found.dtype != bool and len(messages)):
         raise UserError(
-            f"the guard's stops gave {shorten(told)} for {len(messages)} messages; it must give "
-            "one bool for each"
+            f"the guard's stops gave {shorten(decisions)} for {len(messages)} messages; it must "
+            "give one bool for each"
         )
     return found.astype(bool)
 
 
 def stopped_completion() -> Completion:
-    """What somebody gets instead of a completion that was stopped."""
+    """What the user gets instead of a stopped completion."""
     return Completion(SENTENCE, [], [], "content_filter")
 
 
 def asked_of(request: Request, tokenizer: Tokenizer | None) -> str:
-    """The text of a request that a guard reads: its last message, or all that is to go on.
+    """The text of a request that a guard reads: its last user message, or its whole prompt.
 
-    Raises `UserError` for ids without a tokenizer or that are no whole numbers, and for malformed
+    Raises `UserError` for ids without a tokenizer, ids that are not integers, and malformed
     messages.
     """
     if request.messages is not None:

@@ -1,15 +1,16 @@
-"""The grammar of the JSON values that a JSON Schema describes: what OpenAI's strict mode knows.
+"""The grammar of the JSON values that match a JSON Schema: the keywords of OpenAI's strict mode.
 
     Request(prompt="The ship as JSON: ", schema={"type": "object", "properties": {…}})
 
     type (one or several)   object, array, string, number, integer, boolean, null
     objects                 properties, in their order; required; additionalProperties
     arrays, strings         items, minItems, maxItems; minLength, maxLength
-    values                  enum, const; anyOf; $ref to a place in the schema, also around itself
+    values                  enum, const; anyOf; $ref to a place in the schema, also recursive
 
-`json.loads` reads every such value. An object with properties has no others, whether it might or
-not; one without has any. What stands here of the rest of JSON Schema is refused, as nothing holds
-it, but for what only describes (`title`, `description`, `default`, `examples`).
+`json.loads` reads every such value. An object with `properties` has no other members, even where
+JSON Schema would allow them; an object without has any. Other keywords of JSON Schema are refused
+because they are not enforced, except for annotations (`title`, `description`, `default`,
+`examples`).
 
 Source: json-schema.org/draft/2020-12; platform.openai.com/docs/guides/structured-outputs.
 """
@@ -38,16 +39,16 @@ from groundup.generation.grammar import (
 )
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
-"""The schema of any JSON object: what OpenAI's json_object asks for."""
-# Whole numbers of so many digits are exact in float64, as which most readers keep them; Python
-# reads no number of thousands of digits. Exponents of two digits leave every number finite.
+"""The schema of any JSON object: OpenAI's json_object."""
+# Integers of this many digits are exact in float64, which most readers use; Python refuses numbers
+# of thousands of digits. Exponents of two digits keep every number finite.
 _DIGITS = 15
-# A model that went on with blanks or digits for ever would answer nothing. So many blanks indent
-# deep objects, and so many digits are more than float64 keeps.
-_MOST_AGAIN = 40
-# No model writes so much: what is longer is as good as endless.
+# Limits blanks and digits, which a model could repeat forever. This many blanks indent deep
+# objects, and this many digits are more than float64 keeps.
+_MAX_REPEATS = 40
+# No model writes this much: a longer limit is the same as none.
 _LONGEST = 10**9
-# OpenAI takes schemas with names and values of 120,000 characters in all.
+# OpenAI accepts schemas whose names and values have 120,000 characters in total.
 _MOST_CHARACTERS = 200_000
 _GRAMMARS = 32
 
@@ -70,9 +71,9 @@ _KNOWN = _ENFORCED | _DESCRIBES
 
 
 def json_grammar(schema: Schema) -> Node:
-    """The grammar of a schema's values, behind blanks; the same one for the same schema.
+    """The grammar of a schema's values after optional blanks; cached by the schema's JSON.
 
-    Raises `UserError` for what is no schema, and for what is not enforced, with its place.
+    Raises `UserError` for an invalid schema, and for unsupported keywords with their place.
     """
     if not isinstance(schema, Mapping | bool):
         raise UserError(f'schema={shorten(schema)} must be a JSON Schema, such as {{"type": …}}')
@@ -97,8 +98,7 @@ def _grammar(text: str) -> Node:
 
 
 def object_grammar(members: Sequence[tuple[str, Node, bool]]) -> Node:
-    """The grammar of objects of these names in their order, each with its value and whether it must
-    be there."""
+    """The grammar of objects with these members in this order: name, value, whether required."""
     first: Node = _text("}")
     later: Node = first
     for name, value, is_required in reversed(members):
@@ -126,12 +126,12 @@ def _optional(*parts: Node) -> Node:
     return Repeat(Concatenation(parts), 0, 1)
 
 
-BLANKS = Repeat(_bytes(" \t\n\r"), 0, _MOST_AGAIN)
+BLANKS = Repeat(_bytes(" \t\n\r"), 0, _MAX_REPEATS)
 _DIGIT = _bytes("0123456789")
 
 
 def _bracketed(opened: str, inner: Node) -> Rule:
-    """What stands behind an opening bracket, with its closing one."""
+    """An opening bracket, blanks, and `inner`, which ends with the closing bracket."""
     return Rule(nests=True, body=Concatenation([_text(opened), BLANKS, inner]))
 
 
@@ -148,7 +148,7 @@ def _array(item: Node, least: int = 0, most: int | None = None) -> Node:
 
 
 def _map(value: Node) -> Node:
-    """An object of any names."""
+    """An object with any names."""
     member = Concatenation([_string(), BLANKS, _text(":"), BLANKS, value, BLANKS])
     more = Repeat(Concatenation([_text(","), BLANKS, member]))
     some = Concatenation([member, more, _text("}")])
@@ -160,7 +160,7 @@ def _spelled(value: object) -> Literal:
 
 
 def one_of(texts: Iterable[bytes]) -> Node:
-    """One of several texts, which may begin alike."""
+    """One of several texts, which may have common prefixes."""
     options = list[Node]()
     for _, group in groupby(sorted(set(texts)), key=lambda text: text[:1]):
         alike = list(group)
@@ -178,7 +178,7 @@ def one_of(texts: Iterable[bytes]) -> Node:
 
 
 def _shared(texts: Sequence[bytes]) -> int:
-    """The number of bytes with which all of the sorted texts begin."""
+    """The length in bytes of the common prefix of sorted texts."""
     first, last = texts[0], texts[-1]
     return next((i for i, byte in enumerate(first) if byte != last[i]), len(first))
 
@@ -197,7 +197,7 @@ _INTEGER = Concatenation(
 _NUMBER = Concatenation(
     [
         _INTEGER,
-        _optional(_text("."), Repeat(_DIGIT, 1, _MOST_AGAIN + 1)),
+        _optional(_text("."), Repeat(_DIGIT, 1, _MAX_REPEATS + 1)),
         _optional(_bytes("eE"), _optional(_bytes("+-")), Repeat(_DIGIT, 1, 2)),
     ]
 )
@@ -229,15 +229,15 @@ def _whole(value: Any) -> list[int]:
 
 
 class _Compiler:
-    """The grammars of the places in one schema."""
+    """Compiles the subschemas of one schema to grammars."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
-        # Of each object in the schema, however many places refer to it, and in whatever spelling.
+        # One rule per schema object, however many places refer to it and with whatever spelling.
         self._rules: dict[int, Rule] = {}
 
     def referred(self, pointer: str) -> Node:
-        """The grammar of what stands at a place."""
+        """The grammar of the subschema at a JSON pointer."""
         return self._compiled(self._at(pointer), pointer)
 
     def _at(self, pointer: str) -> Any:
@@ -262,10 +262,10 @@ class _Compiler:
             raise _fault(place, schema, "an object or true, as every schema is")
         if id(schema) not in self._rules:
             self._rules[id(schema)] = rule = Rule()
-            rule.body = self._of_words(schema, place)
+            rule.body = self._of_keywords(schema, place)
         return self._rules[id(schema)]
 
-    def _of_words(self, schema: Mapping[str, Any], place: str) -> Node:
+    def _of_keywords(self, schema: Mapping[str, Any], place: str) -> Node:
         for name in schema:
             if name not in _KNOWN:
                 raise UserError(
@@ -324,14 +324,14 @@ class _Compiler:
             (name, self._compiled(one, f"{place}/properties/{name}"), name in required)
             for name, one in properties.items()
         ]
-        # Blanks stand before a value.
+        # A value may follow blanks.
         return object_grammar(
             [(name, Concatenation([BLANKS, value]), must) for name, value, must in members]
         )
 
 
 def _types(schema: Mapping[str, Any], place: str) -> list[str] | None:
-    """The types that a schema names, or that its other words are of; None: any."""
+    """The types that a schema names or that its other keywords imply; None: any."""
     given = schema.get("type")
     if given is None:
         found = [type for type, words in _OF_TYPES.items() if words & schema.keys()]
@@ -340,12 +340,12 @@ def _types(schema: Mapping[str, Any], place: str) -> list[str] | None:
     if not types or not all(isinstance(one, str) and one in _OF_TYPES for one in types):
         raise _fault(f"{place}/type", given, f"one or some of {', '.join(_OF_TYPES)}")
     types = list(dict.fromkeys(types))
-    # Whatever is an integer is a number as well.
+    # Every integer is a number as well.
     return [one for one in types if one != "integer" or "number" not in types]
 
 
 def _values(schema: Mapping[str, Any], place: str) -> Node:
-    """One of the values that are named."""
+    """One of the values of `enum` or `const`."""
     _alone("enum", schema, place, {"type", "const"})
     values = schema.get("enum", [schema.get("const")])
     if not isinstance(values, list) or not values:
@@ -362,7 +362,7 @@ def _values(schema: Mapping[str, Any], place: str) -> Node:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are the same JSON: True is no 1."""
+    """Whether two values are the same JSON; True differs from 1."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
@@ -379,7 +379,7 @@ def _bounds(
 
 
 def _alone(word: str, schema: Mapping[str, Any], place: str, beside: Iterable[str] = ()) -> None:
-    """Refuse what else a schema demands beside a word."""
+    """Refuse other keywords next to `word`, except those in `beside` and annotations."""
     other = next((one for one in schema if one not in {word, *beside, *_DESCRIBES}), None)
     if other is not None:
         raise UserError(

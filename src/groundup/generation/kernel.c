@@ -1,9 +1,9 @@
-/* One token of one or a few rows through a whole transformer, and a product with a matrix.
+/* One decoding step of a whole transformer for one or a few rows, and products with a matrix.
 
-   A step of decoding reads every weight once and computes next to nothing with it. Here all of it is
-   one call, in which threads part the outputs of every matrix among themselves; `decode.py` has the
-   same step in the words of PyTorch. The cache is of one type, float32 or bfloat16; matrices may be
-   in blocks of few bits as well, as a GGUF file has them. All that is computed is float32. */
+   A decoding step reads every weight once and computes very little with it. Here a step is a single
+   call, in which threads divide the outputs of every matrix; `decode.py` has the same step in
+   PyTorch. The cache is float32 or bfloat16; matrices may also be in quantized blocks, as in a GGUF
+   file. All arithmetic is in float32. */
 
 #include <math.h>
 #include <omp.h>
@@ -40,8 +40,8 @@ static inline float wide(number x) { return x; }
 static inline number narrow(float x) { return x; }
 #endif
 
-/* Vectors as wide as the processor's. The compiler computes with them; how small numbers become
-   wide ones it has to be told, for its own way goes number by number. */
+/* Vectors of the processor's width. The compiler vectorizes their arithmetic, but converts small
+   numbers one by one, so the conversions are written out. */
 #if defined(__AVX512F__)
 #define LANES 16
 #elif defined(__AVX2__)
@@ -103,8 +103,7 @@ INLINE void sums_of_four(const floats *x, float *to) {
 }
 #endif
 
-/* e^x = 2^n 2^f with |f| <= 1/2, within 1e-7 of it: a loop over many runs in vectors, which one of
-   the library's does not. */
+/* e^x = 2^n 2^f with |f| <= 1/2, within 1e-7 of it. Unlike the library's, it vectorizes in a loop. */
 static inline float exponential(float x) {
     x = x < -87 ? -87 : x > 88 ? 88 : x;
     float y = x * 1.44269504f, n = floorf(y + 0.5f), f = (y - n) * 0.693147181f;
@@ -115,7 +114,7 @@ static inline float exponential(float x) {
     return power * series;
 }
 
-/* y = W x + b, W: (out, in), of a kind from above; b may be missing. Beside W may stand an adapter:
+/* y = W x + b, W: (out, in), of a kind from above; b may be NULL. With an adapter:
    y = W x + b + B (A x), where A is `down` and B is `up`, both of the cache's type. */
 typedef struct Matrix {
     const void *weight;
@@ -124,7 +123,7 @@ typedef struct Matrix {
     const struct Matrix *down, *up;
 } Matrix;
 
-typedef struct { /* norms of heads may be missing; a window of 0 is none */
+typedef struct { /* norms of heads may be NULL; a window of 0 is none */
     Matrix q, k, v, o, gate, up, down;
     const float *norm1, *norm2, *q_norm, *k_norm;
     number *keys, *values; /* (rows, kv_heads, slots, head_dim) */
@@ -137,8 +136,8 @@ typedef struct {
     const float *norm, *turns; /* turns: (slots, 2, head_dim), cosines and sines */
 } Model;
 
-/* The part of `count` outputs that is this thread's. It begins at a multiple of four, for four
-   outputs are summed together in another order than one: so no sum depends on the threads. */
+/* This thread's part of `count` outputs. It begins at a multiple of four, because four outputs are
+   summed in another order than one: thus no sum depends on the number of threads. */
 typedef struct { int64_t first, last; } Part;
 
 static Part part(int64_t count) {
@@ -147,10 +146,10 @@ static Part part(int64_t count) {
     return (Part){first < count ? first : count, last < count ? last : count};
 }
 
-/* Numbers of a row of W by the chunk: a block of GGUF, or as many that are not in blocks.
+/* A row of W is read in chunks of this many numbers: a block of GGUF, or as many plain numbers.
 
-   Q8_0 is a float16 scale d and 32 numbers q, Q4_0 d and 32 nibbles, Q4_1 d, a least number m and
-   the nibbles; byte i holds numbers i and i + 16. They mean d q, d (q - 8) and d q + m. */
+   Q8_0 is a float16 scale d and 32 numbers q, Q4_0 d and 32 nibbles, Q4_1 d, a float16 minimum m
+   and the nibbles; byte i holds numbers i and i + 16. The values are d q, d (q - 8) and d q + m. */
 #define CHUNK 32
 #define STEPS (CHUNK / LANES)
 static const int64_t CHUNK_BYTES[] = {128, 64, 34, 18, 20};
@@ -191,21 +190,21 @@ INLINE void read_chunk(int kind, const uint8_t *w, floats *numbers) {
     }
 }
 
-typedef struct { /* W of some kind as its bytes; `stride` is those of a row */
+typedef struct { /* the bytes of rows of W; `stride` is the number of bytes per row */
     const uint8_t *at;
     int64_t in, stride;
 } Rows;
 
-/* One row of x only waits for memory, and the processor reads too little of bfloat16 ahead: a chunk,
-   which is a line of its cache, is asked for so many bytes before its turn (SmolLM2: 1.4 times as
-   fast; half as far 1.3 times, four times as far the same). */
+/* With one row of x the product waits for memory only, and the processor prefetches too little of
+   bfloat16: a chunk, which is a cache line, is prefetched this many bytes ahead (SmolLM2: 1.4 times
+   as fast; half the distance 1.3 times, four times the distance the same). */
 #define AHEAD 2048
 #define LINE 64
 
-/* Some rows of W with up to four rows of x, which share what was read of W; each sum of an output
-   for a row of x is in sums[4 output + row]. */
+/* Dot products of some rows of W with up to four rows of x, which share the reads of W. The result
+   of an output for a row of x is in sums[4 output + row]. */
 INLINE void dots(int kind, Rows w, int outputs, const float *x, int rows, float *sums) {
-    /* A single output has two sums for each row, so that they do not wait for each other. */
+    /* A single output has two accumulators for each row, which do not wait for each other. */
     int parts = outputs == 1 ? 2 : 1;
     floats partial[4][4][2] = {0};
     int64_t i = 0, in = w.in, at = 0;
@@ -239,8 +238,8 @@ INLINE void dots(int kind, Rows w, int outputs, const float *x, int rows, float 
     }
 }
 
-/* With few rows of x the bound is memory, and the processor reads ahead best what is read a row
-   after the other. With more it is arithmetic, and what was read of x is used for four outputs. */
+/* With few rows of x the limit is memory, and the processor prefetches best when rows are read one
+   after the other. With more the limit is arithmetic, and what is read of x serves four outputs. */
 INLINE void product_of(int kind, const Matrix *m, Part mine, int64_t rows, const float *x, float *y,
                        int64_t step, int add) {
     int64_t in = m->in, stride = in / CHUNK * CHUNK_BYTES[kind] + in % CHUNK * CHUNK_BYTES[kind] / CHUNK;
@@ -279,10 +278,10 @@ static Part product(const Matrix *m, int64_t rows, const float *x, float *y, int
     case Q4_0_KIND: product_of(Q4_0_KIND, m, mine, rows, x, y, step, add); break;
     case Q4_1_KIND: product_of(Q4_1_KIND, m, mine, rows, x, y, step, add); break;
     }
-    if (m->down) { /* A x is so little that every thread has its own */
+    if (m->down) { /* A x is so small that every thread computes it itself */
         int64_t rank = m->up->in;
         float thin[rows * rank];
-        memset(thin, 0, sizeof(thin)); /* B has whole chunks of inputs, and A may have fewer outputs */
+        memset(thin, 0, sizeof(thin)); /* B has whole chunks of inputs; A may have fewer outputs */
         product_of(NUMBER_KIND, m->down, (Part){0, m->down->out}, rows, x, thin, rank, 0);
         product_of(NUMBER_KIND, m->up, mine, rows, thin, y, step, 1);
     }
@@ -300,7 +299,7 @@ static void rms_norm(const float *x, int64_t rows, int64_t width, const float *w
     }
 }
 
-/* Turn the pairs (i, i + d/2) of a head: (a, b) -> (a, b) cos + (-b, a) sin. */
+/* Rotate the pairs (i, i + d/2) of a head: (a, b) -> (a, b) cos + (-b, a) sin. */
 static void rotate(float *x, int64_t head_dim, const float *turns) {
     int64_t half = head_dim / 2;
     const float *cos = turns, *sin = turns + head_dim;
@@ -311,10 +310,10 @@ static void rotate(float *x, int64_t head_dim, const float *turns) {
     }
 }
 
-/* softmax(q K^T / sqrt(d)) V over the slots from `first` to `last`, the last one included, for up to
-   four queries, which share what is read of keys and values. Each has `slots` of the weights. The
-   cache of many rows lies in memory alone: keys are asked for ahead, and values meanwhile (64 rows of
-   10 M parameters: two thirds of the time). */
+/* softmax(q K^T / sqrt(d)) V over the slots from `first` to `last`, inclusive, for up to four
+   queries, which share the reads of keys and values. Each query has `slots` weights. The cache of
+   many rows does not fit the processor's caches: keys are prefetched, and values in the meantime (64
+   rows of 10 M parameters: two thirds of the time). */
 INLINE void attend(int queries, const float *q, const number *keys, const number *values, int64_t first,
                    int64_t last, int64_t head_dim, int64_t slots, float *weights, float *y) {
     float sums[4], inverse[4], scale = 1 / sqrtf(head_dim);
@@ -362,9 +361,9 @@ INLINE void attend(int queries, const float *q, const number *keys, const number
         }
 }
 
-/* Queries, keys and values of every row, (rows, heads + 2 kv_heads, head_dim): norm and rotate them,
-   store the new keys and values, and attend. All threads come here; `weights` is each one's own, for
-   four queries. */
+/* Queries, keys and values of every row, (rows, heads + 2 kv_heads, head_dim): normalize and rotate
+   them, store the new keys and values, and attend. All threads call this; each has its own
+   `weights`, for four queries. */
 static void attention(const Model *m, const Layer *layer, int64_t rows, const int64_t *positions,
                       float *heads, float *mixed, float *weights) {
     int64_t d = m->head_dim, queries = m->heads, all = queries + 2 * m->kv_heads, group = queries / m->kv_heads;
@@ -400,7 +399,7 @@ static void attention(const Model *m, const Layer *layer, int64_t rows, const in
     }
 }
 
-/* For many rows a step's products are PyTorch's; what lies between them is here. */
+/* In a step of many rows PyTorch computes the products; this is what lies between them. */
 
 /* One layer's attention: x (rows, heads + 2 kv_heads, head_dim) to y (rows, heads, head_dim).
    `scratch` holds as many numbers as both, and 4 `slots` for each thread. */
@@ -418,7 +417,7 @@ void attention_step(const Model *m, const Layer *layers, int64_t layer, int64_t 
     }
 }
 
-/* h += added, and y = h / rms(h) * weight; `added` may be missing. */
+/* h += added, and y = h / rms(h) * weight; `added` may be NULL. */
 void add_norm(float *h, const number *added, int64_t rows, int64_t width, const float *weight,
               double eps, number *y, int threads) {
 #pragma omp parallel for num_threads(threads)
@@ -433,7 +432,7 @@ void add_norm(float *h, const number *added, int64_t rows, int64_t width, const 
     }
 }
 
-/* y = silu(gate) up, which stand side by side in x: (rows, 2 inner). */
+/* y = silu(gate) up, which are concatenated in x: (rows, 2 inner). */
 void gated(const number *x, int64_t rows, int64_t inner, number *y, int threads) {
 #pragma omp parallel for num_threads(threads)
     for (int64_t row = 0; row < rows; row++) {
@@ -447,7 +446,7 @@ void gated(const number *x, int64_t rows, int64_t inner, number *y, int threads)
     }
 }
 
-/* h (rows, width): embeddings, and afterwards the states that the head reads. `scratch` holds
+/* h (rows, width): on entry the embeddings, on exit the states that the head reads. `scratch` holds
    rows * (2 (heads + kv_heads) * head_dim + 2 inner) numbers, and for each thread
    rows * width + 4 slots. */
 void decode(const Model *m, const Layer *layers, int64_t rows, const int64_t *positions, float *h,
@@ -489,7 +488,7 @@ void linear(const Matrix *m, int64_t rows, const float *x, float *y, int threads
     product(m, rows, x, y, m->out, 0);
 }
 
-/* W itself, for products with many rows. */
+/* W dequantized, for products with many rows. */
 INLINE void numbers_of(int kind, const Matrix *m, Part mine, number *to) {
     int64_t chunks = m->in / CHUNK;
     for (int64_t i = mine.first * chunks; i < mine.last * chunks; i++) {

@@ -1,9 +1,9 @@
-"""The step of decoding as one call, of the library that `kernel.c` is compiled to.
+"""The decoding step as one call of a library compiled from `kernel.c`.
 
-With one row, or a few, a step is as fast as memory hands out the weights; PyTorch's products with a
-vector take two to four times as long, and its many calls again as long in a small model. Weights in
-blocks of few bits are read as they are, and so are fewer bytes. Where there is no compiler, and for
-models that the kernel does not know, `decode.Decode` goes on without it.
+With one row or a few, a step can be as fast as memory delivers the weights. PyTorch's matrix-vector
+products take two to four times as long, and in a small model the overhead of its many calls takes
+that long again. Quantized blocks are read as they are, which reads fewer bytes. Without a compiler,
+and for models that the kernel does not support, `decode.Decode` runs without it.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import MLP, Attention, Block, CausalLM, Decoder, RMSNorm
 from groundup.lm.positions import inverse_frequencies, rotation
 
-# More rows than this are faster as PyTorch's matrix products; those of weights in blocks would have
-# to make every matrix whole first.
+# PyTorch's matrix products are faster for more rows; for weights in blocks they would first have to
+# dequantize every matrix.
 MOST_ROWS, MOST_ROWS_IN_BLOCKS = 4, 16
-# Numbers of a row by the chunk in `kernel.c`; there, what A makes of a few rows lies on a stack.
+# `CHUNK` of `kernel.c`, and the largest rank, because A x of a few rows is on its stack.
 _CHUNK, _MOST_RANK = 32, 512
 
 
 class Kernel:
-    """A model's weights as the kernel sees them; they must not move while it lives."""
+    """A model's weights as the kernel reads them; they must not move while it exists."""
 
     def __init__(self, model: CausalLM, compiled: ctypes.CDLL) -> None:
         self._library, self._config, self._dtype = compiled, model.config, model.like.dtype
-        self._held: list[Tensor] = []  # what only the kernel has pointers to
-        self._beside: list[Matrix] = []
+        self._held: list[Tensor] = []  # tensors to which only the kernel has pointers
+        self._lora_matrices: list[Matrix] = []
         in_blocks = any(isinstance(module, BlockLinear) for module in model.modules())
         self.most_rows = MOST_ROWS_IN_BLOCKS if in_blocks else MOST_ROWS
         config = model.config
@@ -54,14 +54,14 @@ class Kernel:
         )  # fmt: skip
         norms = ((layer.norm1, layer.norm2) for layer in self._layers)
         self._norms = [*chain.from_iterable(norms), self._model.norm]
-        # There is room for so many threads; a step may run with fewer.
+        # The scratch memory is for this many threads; a step may use fewer.
         self._most_threads = torch.get_num_threads()
         self._slots = -1
 
     @classmethod
     def of(cls, model: CausalLM) -> Kernel | None:
         """The kernel for this model, or None where there is none."""
-        if not _known(model):
+        if not _is_supported(model):
             return None
         compiled = library(model.like.dtype)
         return None if compiled is None else cls(model, compiled)
@@ -76,7 +76,7 @@ class Kernel:
         frequencies = inverse_frequencies(config.rope, config.head_dim, torch.device("cpu"))
         positions, scale = torch.arange(cache.slots), config.rope.attention_factor
         if config.position != "rope":
-            frequencies, scale = torch.zeros_like(frequencies), 1.0  # turned by nothing
+            frequencies, scale = torch.zeros_like(frequencies), 1.0  # no rotation
         self._turns = torch.stack(rotation(frequencies, positions, torch.float32, scale), 1)
         self._model.slots, self._model.turns = cache.slots, self._turns.data_ptr()
         heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
@@ -100,13 +100,13 @@ class Kernel:
     def _threads(self) -> int:
         return min(torch.get_num_threads(), self._most_threads)
 
-    # What lies between the matrix products of many rows.
+    # What lies between the matrix products of a step of many rows.
 
     def attention(
         self, layer: int, heads: Float[Tensor, "rows outputs"], positions: Int[Tensor, " rows"]
     ) -> Float[Tensor, "rows queries"]:
-        """One layer's attention, from its queries, keys and values side by side."""
-        config, heads = self._config, self._numbers(heads)
+        """One layer's attention from its concatenated queries, keys and values."""
+        config, heads = self._config, self._contiguous(heads)
         mixed = heads.new_empty(len(heads), config.num_attention_heads * config.head_dim)
         numbers = heads.numel() + mixed.numel() + self._most_threads * 4 * self._model.slots
         if numbers > len(self._scratch):
@@ -120,8 +120,8 @@ class Kernel:
     def add_norm(
         self, hidden: Float[Tensor, "rows width"], added: Float[Tensor, "rows width"] | None, i: int
     ) -> Float[Tensor, "rows width"]:
-        """The i-th norm's output of `hidden` (float32) += `added`: each layer has two norms."""
-        added = None if added is None else self._numbers(added)
+        """`hidden` (float32) += `added`; returns the i-th norm of it (two norms per layer)."""
+        added = None if added is None else self._contiguous(added)
         y = hidden.new_empty(hidden.shape, dtype=self._dtype)
         self._library.add_norm(
             hidden.data_ptr(), None if added is None else added.data_ptr(), *hidden.shape,
@@ -130,17 +130,17 @@ class Kernel:
         return y
 
     def gated(self, inner: Float[Tensor, "rows twice_inner"]) -> Float[Tensor, "rows inner"]:
-        """silu(gate) * up, which stand side by side."""
-        inner = self._numbers(inner)
+        """silu(gate) * up of the concatenated gate and up."""
+        inner = self._contiguous(inner)
         y = inner.new_empty(len(inner), inner.shape[1] // 2)
         self._library.gated(inner.data_ptr(), *y.shape, y.data_ptr(), self._threads)
         return y
 
-    def _numbers(self, x: Tensor) -> Tensor:
+    def _contiguous(self, x: Tensor) -> Tensor:
         return x.to(self._dtype).contiguous()
 
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocab"]:
-        """What the head says of the states of a few rows, in float32."""
+        """The head's logits for a few rows, in float32."""
         hidden = hidden.float().contiguous()
         logits = torch.empty(len(hidden), self._head.out, dtype=torch.float32)
         self._library.linear(
@@ -151,21 +151,21 @@ class Kernel:
     # Pointers.
 
     def floats(self, tensor: Tensor | None) -> int | None:
-        """The address of a small tensor's float32 copy."""
+        """The address of a float32 copy of a small tensor."""
         if tensor is None:
             return None
         self._held.append(tensor.detach().float().contiguous())
         return self._held[-1].data_ptr()
 
     def matrix(self, layer: nn.Module) -> Matrix:
-        """A layer's matrix; where it is none that is read, attention alone is computed here."""
+        """A layer's matrix; if it cannot be read, the kernel computes attention only."""
         found = self._read(layer)
         if found is None:
             self.most_rows = 0
         return found or Matrix()
 
     def _read(self, layer: nn.Module) -> Matrix | None:
-        """A matrix of the model's type or in blocks, with an adapter's two beside it."""
+        """A matrix in the model's dtype or in blocks, with its LoRA matrices."""
         if type(layer) is LoRALinear:
             split = layer.split(self._dtype)
             if split is None or len(split[1]) > _MOST_RANK:
@@ -185,9 +185,9 @@ class Kernel:
         return self._plain(layer.weight, self.floats(layer.bias))
 
     def _address(self, weight: Tensor) -> int:
-        """The address of a matrix beside another."""
-        self._beside.append(self._plain(weight.detach().contiguous(), None))
-        return ctypes.addressof(self._beside[-1])
+        """The address of a LoRA matrix."""
+        self._lora_matrices.append(self._plain(weight.detach().contiguous(), None))
+        return ctypes.addressof(self._lora_matrices[-1])
 
     def _plain(self, weight: Tensor, bias: int | None) -> Matrix:
         self._held.append(weight)
@@ -219,10 +219,10 @@ def _layer(kernel: Kernel, block: Block) -> Layer:
 
 
 def is_plain(model: CausalLM) -> bool:
-    """Whether blocks are put together as the steps of decoding here and in `decode` are.
+    """Whether the blocks have the structure that `decode` and this module compute.
 
-    Whoever listens to a module, or changes what it gives, is to hear it called. Matrices and
-    embeddings of other classes are called in any case.
+    Modules with hooks or other `forward` methods must be called, so such models are not plain.
+    Matrices and embeddings of other classes are called in any case.
     """
     config = model.config
     if config.family.recurrent or config.experts is not None:
@@ -242,7 +242,7 @@ def is_plain(model: CausalLM) -> bool:
 
 
 def _is_plain_block(config: ModelConfig, block: nn.Module, window: int | None) -> bool:
-    """Whether a block's parts are of our classes, and as the config says."""
+    """Whether a block's parts have our classes and match the config."""
     if type(block) is not Block or not block.norms_before:
         return False
     attention, mlp = block.self_attn, block.mlp
@@ -265,20 +265,20 @@ def _has_norms(config: ModelConfig, *norms: nn.Module) -> bool:
     return all(type(norm) is kind and norm.eps == config.rms_norm_eps for norm in norms)
 
 
-def _known(model: CausalLM) -> bool:
-    """Whether the kernel computes what this model does, its attention at least."""
+def _is_supported(model: CausalLM) -> bool:
+    """Whether the kernel can compute this model, or at least its attention."""
     config, like = model.config, model.like
     if like.device.type != "cpu" or like.dtype not in FLAGS:
         return False
     if not is_plain(model) or config.family.norm != "rms" or config.head_dim % 2:
         return False
-    return config.gated and all(_is_known_block(config, block) for block in model.blocks)
+    return config.gated and all(_is_supported_block(config, block) for block in model.blocks)
 
 
-def _is_known_block(config: ModelConfig, block: Block) -> bool:
-    """Whether a plain block's activation is the kernel's, and its sizes are the config's.
+def _is_supported_block(config: ModelConfig, block: Block) -> bool:
+    """Whether a plain block has the kernel's activation and the config's sizes.
 
-    For these there is room, and heads may have been taken out of a layer since.
+    The scratch memory follows the config, and heads may have been pruned from a layer since.
     """
     attention, mlp = block.self_attn, cast(MLP, block.mlp)
     queries, keys = (
@@ -290,16 +290,16 @@ def _is_known_block(config: ModelConfig, block: Block) -> bool:
         (attention.q_proj, queries), (attention.k_proj, keys), (attention.v_proj, keys),
         (mlp.gate_proj, inner), (mlp.up_proj, inner),
     )  # fmt: skip
-    # A layer without `out_features` is none that the kernel reads.
+    # The kernel does not read a layer without `out_features`.
     return mlp.activation is silu and all(
         getattr(layer, "out_features", size) == size for layer, size in sizes
     )
 
 
 def kernel_number(model: CausalLM) -> int:
-    """A number for the compiled kernel that this model's steps run by; 0 without one.
+    """A number that identifies the compiled kernel of this model's steps; 0 without one.
 
-    Whoever promises the same samples must find the same number again.
+    Runs that promise to reproduce their samples require the same number on resume.
     """
-    compiled = library(model.like.dtype) if _known(model) else None
+    compiled = library(model.like.dtype) if _is_supported(model) else None
     return 0 if compiled is None else int(Path(compiled._name).stem[:15], 16)

@@ -1,5 +1,5 @@
-"""`kernel.c` as a library, and the structures that it reads. Where there is no compiler all goes on
-without it, in PyTorch's own words."""
+"""Loads `kernel.c` as a library, and defines its structures. Without a compiler everything runs in
+PyTorch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 
 from groundup.kernels.compiler import compiled
 
-# The kinds of matrices that the kernel reads, in its order.
+# The kinds of matrices that the kernel reads, in the order of its enum.
 KINDS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_1")
 
 _SOURCE = Path(__file__).with_name("kernel.c")
-# Of which type the cache is, and what comes out.
+# The dtype of the cache and of outputs.
 FLAGS = {torch.float32: "-DFLOAT32", torch.bfloat16: "-DBFLOAT16"}
 
 
@@ -51,7 +51,7 @@ class Model(Structure):
 
 @functools.cache
 def library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The compiled kernel for a cache of that type; None where it cannot be had."""
+    """The compiled kernel for a cache of that dtype; None if it cannot be compiled."""
     found = compiled([_SOURCE], FLAGS[dtype])
     if found is None:
         return None

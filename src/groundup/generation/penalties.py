@@ -1,11 +1,11 @@
-"""Penalties: tokens that were there before become less likely, or with the opposite sign more so.
+"""Penalties make tokens that occurred before less likely or, with the opposite sign, more likely.
 
     repetition    z / r  where z > 0,  else  z r       tokens of the prompt and the completion
     frequency     z - f count(token)                   tokens of the completion alone
     presence      z - p  where count(token) > 0        tokens of the completion alone
 
-They change the logits z in this order, as vLLM does. The first is CTRL's (Keskar et al. 2019,
-section 4.1) and Hugging Face's, and 1 is none; the others are OpenAI's, and 0 is none.
+They change the logits z in this order, as in vLLM. The first is CTRL's (Keskar et al. 2019, section
+4.1) and Hugging Face's, with 1 for none; the others are OpenAI's, with 0 for none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 def penalized(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float | PerRow) -> Logits:
-    """The logits with the repetition penalty on the tokens seen."""
+    """The logits with the repetition penalty on the tokens in `seen`."""
     if isinstance(penalty, Tensor):
         penalty = penalty[:, None]
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
@@ -33,7 +33,7 @@ def penalized(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float |
 def penalized_by_count(
     logits: Logits, counts: Int[Tensor, "rows vocab"], frequency: PerRow, presence: PerRow
 ) -> Logits:
-    """The logits with the frequency and the presence penalty on the tokens drawn."""
+    """The logits with the frequency and presence penalties on the tokens counted."""
     return logits - frequency[:, None] * counts - presence[:, None] * (counts > 0)
 
 
@@ -41,8 +41,8 @@ def penalized_by_count(
 class SeenTokens:
     """The tokens that the rows of a batch have seen, in a table for each kind of penalty.
 
-    `anywhere` marks those of prompt and completion, `counts` counts those of the completion; what
-    no row's penalty asks for is None.
+    `anywhere` marks those of prompt and completion, `counts` counts those of the completion; a
+    table that no row's penalty needs is None.
     """
 
     anywhere: Bool[Tensor, "rows vocab"] | None = None
@@ -56,9 +56,9 @@ class SeenTokens:
         anywhere: Callable[[R], list[int]] | None,
         counts: Callable[[R], list[int]] | None,
     ) -> SeenTokens:
-        """The tables of these rows, of the tokens that `anywhere` and `counts` tell of a row.
+        """The tables of these rows, filled with the tokens that `anywhere` and `counts` return.
 
-        Only newcomers, who stand last, are asked.
+        The callables are called only for new rows, which come last.
         """
         return SeenTokens(
             _table(self.anywhere, rows, anywhere, like, torch.bool),
@@ -66,7 +66,7 @@ class SeenTokens:
         )
 
     def add(self, tokens: Int[Tensor, " rows"]) -> None:
-        """Add the token that each row has drawn."""
+        """Add the token that each row has sampled."""
         if self.anywhere is not None:
             self.anywhere.scatter_(-1, tokens[:, None], True)
         if self.counts is not None:
@@ -74,12 +74,12 @@ class SeenTokens:
             self.counts.scatter_add_(-1, tokens[:, None], one)
 
     def move(self, source: int, target: int) -> None:
-        """Put what one row has seen in the place of another."""
+        """Copy what one row has seen to the place of another."""
         for table in self._tables():
             table[target] = table[source]
 
     def keep(self, rows: int) -> SeenTokens:
-        """What the first rows have seen."""
+        """The tables of the first rows."""
         anywhere, counts = (
             None if table is None else table[:rows] for table in (self.anywhere, self.counts)
         )

@@ -1,8 +1,8 @@
-"""Prefill: prompts are read into the cache, before a completion's first token can be drawn.
+"""Prefill: prompts are read into the cache before a completion's first token can be sampled.
 
-Prompts are read in a small cache of their own, a piece at a time, so that completions under way do
-not have to wait for a long one. Nothing is computed twice: equal prompts are read once, and what a
-row in the running batch has already read, of the same tokens from the first on, is copied.
+Prompts are read in a small cache of their own, a piece at a time, so that running completions do
+not wait for a long prompt. Nothing is computed twice: equal prompts are read once, and a prefix
+that a row of the running batch has already read is copied.
 
     shared      what is copied
     ├──────────────┤──────────────────┤
@@ -23,11 +23,11 @@ from groundup.lm.cache import Cache
 from groundup.lm.model import CausalLM, uncompiled
 from groundup.train.batch import Batch
 
-# Shorter prefixes, such as the words that open every chat, cost less to compute than to look up.
+# Computing shorter prefixes, such as the opening of every chat, is cheaper than looking them up.
 MIN_SHARED = 16
-# Tokens in one forward pass over prompts. More is no faster per token, and takes more memory.
+# Tokens in one forward pass over prompts. More are not faster per token and take more memory.
 TOKENS_AT_ONCE = 2_048
-# Prompts this short are read together whatever their lengths are.
+# Prompts up to this length are read together whatever their lengths are.
 _SHORT = 32
 
 
@@ -56,8 +56,8 @@ def schedule(
 ) -> list[Prompt]:
     """The prompts to read next: the first in the queue, and others of like length with it.
 
-    A prompt that shares a long prefix with one of them keeps waiting: next time it finds that
-    prefix in the running cache.
+    A prompt that shares a long prefix with a chosen one keeps waiting: in the next round its prefix
+    is in the running cache.
     """
     held = [row.tokens[: row.read] for row in resident] if share else []
     chosen: list[Prompt] = []
@@ -68,10 +68,10 @@ def schedule(
         if equal:
             equal[0].rows.append(row)
             places -= 1
-        if equal or not _room_beside(chosen):
+        if equal or not _has_room(chosen):
             continue
         prompt = _with_prefix(row, held)
-        if chosen and (not _fits(prompt, chosen) or (share and _soon_shared(prompt, chosen))):
+        if chosen and (not _fits(prompt, chosen) or (share and _can_share_later(prompt, chosen))):
             continue
         chosen.append(prompt)
         places -= 1
@@ -79,9 +79,9 @@ def schedule(
 
 
 def _with_prefix(row: SequenceState, held: Sequence[list[int]]) -> Prompt:
-    """A prompt with the longest prefix that the running cache holds."""
+    """A prompt with its longest prefix in the running cache."""
     found = Prompt([row])
-    # The last token is read in any case: its hidden state says what comes next.
+    # The last token is always read: its hidden state predicts the next one.
     wanted = row.prompt[:-1]
     for place, tokens in enumerate(held):
         shared = shared_length(wanted, tokens)
@@ -90,7 +90,7 @@ def _with_prefix(row: SequenceState, held: Sequence[list[int]]) -> Prompt:
     return found
 
 
-def _room_beside(chosen: Sequence[Prompt]) -> bool:
+def _has_room(chosen: Sequence[Prompt]) -> bool:
     longest = max((one.left for one in chosen), default=0)
     return longest * (len(chosen) + 1) <= TOKENS_AT_ONCE
 
@@ -102,7 +102,7 @@ def _fits(prompt: Prompt, chosen: Sequence[Prompt]) -> bool:
     return alike and longest * len(lengths) <= TOKENS_AT_ONCE
 
 
-def _soon_shared(prompt: Prompt, chosen: Sequence[Prompt]) -> bool:
+def _can_share_later(prompt: Prompt, chosen: Sequence[Prompt]) -> bool:
     worth_it = prompt.shared + MIN_SHARED
     return any(shared_length(prompt.ids[:-1], one.ids) >= worth_it for one in chosen)
 
@@ -122,13 +122,13 @@ def shared_length(one: list[int], other: list[int]) -> int:
 
 
 class Prefill:
-    """Prompts while they are read, in a cache of their own."""
+    """Prompts that are being read, in a cache of their own."""
 
     def __init__(self, model: CausalLM, prompts: Sequence[Prompt], running: Cache) -> None:
         self.prompts, self._model = prompts, model
         self.width = max(prompt.left for prompt in prompts)
-        # A row whose rest is shorter than the widest begins a little earlier and computes some of
-        # its prefix anew, instead of being padded; only a short prompt without one is.
+        # A row whose remainder is shorter than the widest starts earlier and recomputes a part of
+        # its prefix instead of being padded; only a short prompt without a prefix is padded.
         self._starts = [max(0, len(prompt.ids) - self.width) for prompt in prompts]
         slots = max(self.width, *(len(prompt.ids) for prompt in prompts))
         self.cache = model.empty_cache(len(prompts), slots)
@@ -152,12 +152,12 @@ class Prefill:
 
     @property
     def hidden(self) -> Float[Tensor, "prompts width"]:
-        """The state after each prompt, from which its first token comes."""
+        """The state after each prompt, from which its first token is sampled."""
         assert self.done
         return self._hidden
 
     def advance(self, tokens: int) -> int:
-        """Read about so many tokens, at least one of each row; returns the number read."""
+        """Read about `tokens` tokens, at least one per row; returns the number read."""
         begin = self._columns
         end = min(self.width, begin + max(1, tokens // len(self.prompts)))
         ids = torch.zeros(len(self.prompts), end - begin, dtype=torch.int64)
@@ -177,7 +177,7 @@ class Prefill:
 
 
 def read(model: CausalLM, batch: Batch, cache: Cache) -> Float[Tensor, "rows time width"]:
-    """Put tokens through the model, which goes on from the cache's first rows."""
+    """Run tokens through the model, continuing the cache's first rows."""
     with uncompiled(model):
         hidden: Tensor = model(batch.to(model.like.device), cache)
     return hidden

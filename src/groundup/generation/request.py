@@ -1,8 +1,8 @@
 """Requests, completions, and the state of a sequence between the two.
 
-Random numbers belong to a request, not to a batch: they follow from its seed, its prompt and how
-many equal requests came before it. So a request gets the same tokens alone or in company, in any
-order, while the same request asked four times gets four different answers.
+Random numbers belong to a request, not to a batch: they depend only on its seed, its prompt and the
+number of equal requests before it. A request therefore gets the same tokens alone or in a batch, in
+any order, while the same request submitted four times gets four different answers.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ TopLogprobs = dict[int, float]
 class Request:
     """One prompt, given in exactly one of three ways, and how to continue it.
 
-    `prompt` is text that a document begins with; `messages` a conversation that the assistant
-    answers; `prompt_ids` tokens as they are. `top_logprobs` asks for so many of the likeliest
-    tokens at each place. `mask` constrains the output: before each token it gets the completion's
-    ids so far and returns which tokens may come next, or None for all of them; it is applied before
-    temperature and filters. `schema` makes the output one JSON value that it describes, which ends
-    within `max_new_tokens` where these are enough for the shortest one (see `json_schema`);
-    `grammar` makes it a text of a grammar of any other kind. `adapter` is the one of the model's
-    adapters that answers; None is whatever the model now is.
+    `prompt` is the text that a document begins with; `messages` is a conversation that the
+    assistant answers; `prompt_ids` are token ids. `top_logprobs` is the number of likeliest tokens
+    to return at each position. `mask` constrains the output: before each token it receives the
+    completion's ids so far and returns which tokens may come next, or None for all; it is applied
+    before temperature and filters. `schema` restricts the output to one JSON value that matches it,
+    which ends within `max_new_tokens` if the shortest such value fits (see `json_schema`);
+    `grammar` restricts it to a text of any other grammar. `adapter` names the adapter of the model
+    that answers; None uses the model as it is.
     """
 
     prompt_ids: Sequence[int] | None = None
@@ -83,7 +83,7 @@ class Request:
                 "function that gets the ids so far and returns one bool for each token of the model"
             )
         if self.schema is not None:
-            json_grammar(self.schema)  # refuses what is not enforced, before anything is drawn
+            json_grammar(self.schema)  # refuses unsupported schemas before generation begins
         kinds = [n for n in ("schema", "grammar", "mask") if getattr(self, n) is not None]
         if len(kinds) > 1:
             raise UserError(f"a request has {' and '.join(kinds)}; give one of them")
@@ -100,11 +100,11 @@ class Request:
 class Completion:
     """What the model answered.
 
-    `ids` are all tokens drawn, the closing control token or stop id included: it is part of what
-    the policy chose. `logprobs` are theirs in nats under the model's own distribution, before mask,
-    penalty, temperature and filters; so are `top_logprobs`, the likeliest tokens first, where the
-    request asked for them. `text` leaves out control tokens, a stop id, and what follows a stop
-    string; it is empty where no tokenizer was given.
+    `ids` are all sampled tokens, including the closing control token or stop id, because the policy
+    chose it too. `logprobs` are their log-probabilities in nats under the model's own distribution,
+    before mask, penalty, temperature and filters. `top_logprobs` are those of the likeliest tokens,
+    best first, if requested. `text` omits control tokens, a stop id, and what follows a stop
+    string; it is empty without a tokenizer.
     """
 
     text: str
@@ -115,13 +115,13 @@ class Completion:
 
 
 class PromptTooLong(UserError):
-    """A prompt of more tokens than the model sees at once."""
+    """A prompt of more tokens than the model's context."""
 
 
 class SequenceState:
     """A request while its completion grows: one row of a batch.
 
-    `read` is the number of tokens of prompt and completion whose keys stand in the cache.
+    `read` is the number of tokens of prompt and completion whose keys are in the cache.
     """
 
     def __init__(
@@ -139,13 +139,13 @@ class SequenceState:
         self.logprobs: list[float] = []
         self.top_logprobs: list[TopLogprobs] = []
         self.pieces: list[str] = []
-        # A prompt that fills the context leaves room for nothing.
+        # A prompt that fills the context leaves no room for a token.
         self.finish_reason: FinishReason | None = None if self.limit else "length"
         ends = frozenset(config.eos_token_ids)
-        self._text = None
+        self._detokenizer = None
         if tokenizer is not None:
             ends |= tokenizer.stop_ids
-            self._text = Detokenizer(tokenizer, self.sampling.stop)
+            self._detokenizer = Detokenizer(tokenizer, self.sampling.stop)
         if self.sampling.ignore_eos:
             ends = frozenset()
         self.stop_ids = ends | frozenset(self.sampling.stop_ids)
@@ -167,17 +167,17 @@ class SequenceState:
 
     @property
     def longest(self) -> int:
-        """The most tokens that the cache may have to hold. The last one drawn is never read."""
+        """The most tokens that the cache has to hold; the last sampled token is never read."""
         return len(self.prompt) + self.limit - 1
 
     @property
     def constrained(self) -> bool:
-        """Whether `allowed` may leave out tokens, of the next one or of later ones."""
+        """Whether `allowed` may exclude tokens now or later."""
         is_masked = self.request.mask is not None or self._constraint is not None
         return is_masked or len(self.ids) < self.sampling.min_new_tokens
 
     def uniform(self) -> float:
-        """Returns the random number of the next token. All are drawn when the first is needed."""
+        """Returns the random number of the next token; all are generated at the first call."""
         if self._uniforms is None:
             generator = torch.Generator().manual_seed(self._seed)
             drawn = torch.rand(self.limit, generator=generator, dtype=torch.float32)
@@ -185,9 +185,10 @@ class SequenceState:
         return float(self._uniforms[len(self.ids)])
 
     def allowed(self, vocab: int) -> Bool[Tensor, " vocab"] | None:
-        """Returns which tokens may come next: what the mask allows, no end before `min_new_tokens`.
+        """Returns the tokens that may come next: those the mask allows, and no end before
+        `min_new_tokens`.
 
-        Raises `UserError` where no token is left.
+        Raises `UserError` if no token is left.
         """
         allowed = self._masked(vocab)
         if len(self.ids) >= self.sampling.min_new_tokens or not self.stop_ids:
@@ -225,7 +226,7 @@ class SequenceState:
         return allowed
 
     def push(self, token: int, logprob: float, top: TopLogprobs | None) -> str:
-        """Append a token; returns the text that no later token can change."""
+        """Append a token; returns the text that later tokens can no longer change."""
         self.ids.append(token)
         self.logprobs.append(logprob)
         if top is not None:
@@ -235,9 +236,11 @@ class SequenceState:
             self.finish_reason = "stop"
         elif self._constraint is not None and self._state is not None:
             self._state = self._constraint.after(self._state, token)
-        if self.finish_reason is None and self._text is not None:
-            shown = self._text.push(token, may_stop=len(self.ids) > self.sampling.min_new_tokens)
-            if self._text.stopped:
+        if self.finish_reason is None and self._detokenizer is not None:
+            shown = self._detokenizer.push(
+                token, may_stop=len(self.ids) > self.sampling.min_new_tokens
+            )
+            if self._detokenizer.stopped:
                 self.finish_reason = "stop"
         if self.finish_reason is None and len(self.ids) == self.limit:
             self.finish_reason = "length"
@@ -257,15 +260,15 @@ class SequenceState:
         return Completion(text, self.ids, self.logprobs, self.finish_reason, top)
 
     def _finish(self) -> str:
-        """Returns the text that was held, and drops the random numbers."""
+        """Returns the held-back text, and frees the random numbers."""
         self._uniforms = None
-        return "" if self._text is None else self._text.finish()
+        return "" if self._detokenizer is None else self._detokenizer.finish()
 
 
 def _constraint(
     config: ModelConfig, request: Request, tokenizer: Tokenizer | None
 ) -> Constraint | None:
-    """What the tokens of a request are held to by its schema or grammar."""
+    """The constraint that a request's schema or grammar puts on its tokens."""
     grammar = request.grammar if request.schema is None else json_grammar(request.schema)
     if grammar is None:
         return None
@@ -275,7 +278,7 @@ def _constraint(
 
 
 def _seed(seed: int, prompt: list[int], copy: int) -> int:
-    # Not Python's own hash of strings, which differs from one process to the next.
+    # Python's own hash of strings differs between processes.
     name = hashlib.sha256(f"{seed} {prompt} {copy}".encode()).digest()
     return int.from_bytes(name[:8], "little", signed=True)
 
@@ -283,15 +286,15 @@ def _seed(seed: int, prompt: list[int], copy: int) -> int:
 class InputProcessor:
     """Turns requests into sequences for one model.
 
-    Requests of the same prompt, sampling and adapter are counted, so that each draws tokens of its
-    own. `adapters` are those of the model that a request may ask for.
+    Requests with the same prompt, sampling and adapter are counted, so that each gets different
+    random numbers. `adapters` are the names that a request may use.
     """
 
     def __init__(
         self, config: ModelConfig, tokenizer: Tokenizer | None, adapters: Sequence[str] = ()
     ) -> None:
         self._config, self._tokenizer, self._adapters = config, tokenizer, adapters
-        self._asked = Counter[bytes]()
+        self._counts = Counter[bytes]()
 
     def process(self, request: Request, copy: int | None = None) -> SequenceState:
         """Raises `UserError` for a prompt that is empty or longer than the model's context, and for
@@ -306,13 +309,13 @@ class InputProcessor:
         if copy is None:
             asked = f"{request.sampling} {request.adapter!r} {prompt}"
             identity = hashlib.sha256(asked.encode()).digest()
-            copy = self._asked[identity]
-            self._asked[identity] += 1
+            copy = self._counts[identity]
+            self._counts[identity] += 1
         return SequenceState(self._config, request, prompt, copy, self._tokenizer)
 
 
 def whole_ids(ids: Sequence[int]) -> list[int]:
-    """The same ids as whole numbers of Python, of an array or a tensor too; else a `UserError`."""
+    """The ids of a list, array or tensor as Python integers; raises `UserError` for others."""
     try:
         return [index(id) for id in ids]
     except TypeError:
@@ -325,11 +328,11 @@ def whole_ids(ids: Sequence[int]) -> list[int]:
 def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | None) -> list[int]:
     """The tokens of a request's prompt.
 
-    Raises `UserError` for an empty prompt, one longer than the context, and ids that are
-    unknown or no whole numbers.
+    Raises `UserError` for an empty prompt, one longer than the context, and ids that are unknown or
+    not integers.
     """
     if request.prompt_ids is not None:
-        ids = whole_ids(request.prompt_ids)  # the seed follows from how they print
+        ids = whole_ids(request.prompt_ids)  # the seed depends on how they print
         if request.sampling.stop and tokenizer is None:
             raise UserError("stop strings need a tokenizer; pass it to generate, or stop by ids")
     elif tokenizer is None:
@@ -356,11 +359,11 @@ def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | Non
 
 
 def opening_ids(config: ModelConfig, tokenizer: Tokenizer) -> list[int]:
-    """The ids that a document begins with in training, and so a prompt as well.
+    """The ids with which documents begin in training, and therefore prompts as well.
 
-    These are the tokenizer's own (Llama's <s>), else the model's `bos_token_id` where it is
-    <|endoftext|>, as in ours, or ends a text as well. Other models' first tokens mean something
-    else: SmolLM2's opens a message.
+    These are the tokenizer's own (Llama's <s>), else the model's `bos_token_id` if it is
+    <|endoftext|>, as in our models, or is also the end token. In other models the first token has
+    another meaning: SmolLM2's opens a message.
     """
     if found := tokenizer.opening_ids:
         return found
@@ -372,9 +375,9 @@ def opening_ids(config: ModelConfig, tokenizer: Tokenizer) -> list[int]:
 
 
 class Detokenizer:
-    """Turns tokens into text piece by piece; no piece is ever taken back.
+    """Turns tokens into text piece by piece; a piece is never taken back.
 
-    The beginning of what may become a stop string is held until the next tokens decide.
+    What may be the beginning of a stop string is held back until the next tokens decide.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
@@ -383,12 +386,12 @@ class Detokenizer:
         self.stopped = False
 
     def push(self, token: int, *, may_stop: bool = True) -> str:
-        """Returns what can be shown now; a text that may not stop is shown as it comes."""
+        """Returns what can be shown now; with `may_stop` false, stop strings are ignored."""
         text = self._decoder.push(token)
         return self._show(text) if may_stop else text
 
     def finish(self) -> str:
-        """Returns the text that was held, when no more tokens come."""
+        """Returns the held-back text after the last token."""
         shown = self._show(self._decoder.finish())
         return shown if self.stopped else shown + self._held
 
@@ -407,6 +410,6 @@ class Detokenizer:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` with which `stop` begins."""
+    """The length of the longest suffix of `text` that is a proper prefix of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

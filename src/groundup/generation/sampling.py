@@ -1,10 +1,10 @@
-"""From logits to a token: which candidates stay, and which of them a random number picks.
+"""From logits to a token: filters choose the candidates, and a random number picks one of them.
 
     p = softmax(filter(penalize(logits) / temperature)),      token = first i with cdf_i > u
 
-The random number u comes from outside, one per row, so that a token is a pure function of logits
-and u: a request draws its own numbers and gets the same tokens alone or in a batch. The filters
-and their order are those of Hugging Face's `generate`. Every row of a batch may have its own.
+The random number u is an argument, one per row, so that a token is a pure function of logits and u:
+a request has its own numbers and gets the same tokens alone or in a batch. The filters and their
+order are those of Hugging Face's `generate`. Every row of a batch may have its own settings.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from groundup.generation.penalties import (
 )
 from groundup.train import ranges
 
-# Some of the rows, and of each the best scores and their ids.
+# Some of the rows, their best scores, and the ids of these.
 Candidates = tuple[Int[Tensor, " some"], Float[Tensor, "some best"], Int[Tensor, "some best"]]
 
-# Sorting a whole vocabulary costs twenty times what finding its best 256 does, and the best 256
-# nearly always hold the mass that top-p asks for. Rows where they do not get eight times as many.
+# Sorting a whole vocabulary costs twenty times as much as finding its best 256, which nearly always
+# hold the mass of top-p. Rows for which they do not suffice get eight times as many.
 FIRST_CANDIDATES, MORE_CANDIDATES = 256, 8
-# Below this the likeliest token is as good as sure, and float32 cannot hold the scores.
+# Below this the likeliest token is practically certain, and float32 cannot hold the scores.
 _GREEDY_BELOW = 1e-5
-# The smallest share that float32 tells from none: the likeliest token is always kept.
-_LEAST_TOP_P = 1e-30
-# What sums of probabilities in float32 are off by: mass that is so close to top-p reaches it.
+# The smallest top-p: the likeliest token is always kept.
+_MIN_TOP_P = 1e-30
+# Error of sums of probabilities in float32: mass this close to top-p counts as reaching it.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings of a draw; `temperature=0` takes the most probable token.
+    """The settings of sampling; `temperature=0` takes the most probable token.
 
     Raises `UserError` for a value outside its range.
     """
@@ -58,27 +58,27 @@ class Sampling:
     min_p: ranges.Share = 0.0
     """Keep tokens with at least this share of the best one's probability (Nguyen et al. 2024)."""
     repetition_penalty: ranges.RepetitionPenalty = 1.0
-    """Divides positive and multiplies negative logits of tokens of the prompt and the completion
+    """Divides positive and multiplies negative logits of tokens in the prompt and the completion
     (Keskar et al. 2019)."""
     max_new_tokens: ranges.NewTokens = 256
     stop: tuple[str, ...] = ()
-    """A completion ends before the first of these strings; one string may stand for itself."""
+    """A completion ends before the first of these strings; a single string is allowed."""
     seed: ranges.Seed = 0
     stop_ids: tuple[int, ...] = ()
-    """A completion ends with the first of these tokens, beside the model's own ends."""
+    """A completion ends with the first of these tokens, in addition to the model's end tokens."""
     ignore_eos: bool = False
-    """The model's own ends do not end it (vLLM's word): it goes on to `max_new_tokens`, unless a
-    stop string or one of `stop_ids` comes. For measuring speed, and for texts of one length."""
+    """Ignore the model's end tokens (vLLM's name): generate `max_new_tokens` tokens, unless a stop
+    string or one of `stop_ids` comes. For measuring speed, and for texts of one length."""
     min_new_tokens: int = 0
-    """No end, nor any of `stop_ids`, is drawn before so many tokens, and no stop string counts in
-    their text (vLLM's min_tokens)."""
+    """Sample no end token or stop id before this many tokens, and ignore stop strings in their text
+    (vLLM's min_tokens)."""
     presence_penalty: ranges.TokenPenalty = 0.0
-    """Is subtracted once from the logit of each token of the completion so far (OpenAI)."""
+    """Subtracted once from the logit of each token of the completion so far (OpenAI)."""
     frequency_penalty: ranges.TokenPenalty = 0.0
-    """Is subtracted from such a logit as often as its token was drawn (OpenAI)."""
+    """Subtracted from a token's logit once per occurrence in the completion (OpenAI)."""
     logit_bias: Mapping[Any, float] | tuple[tuple[int, float], ...] = ()
-    """From a token's id to what is added to its logit, -100 to 100, before any penalty (OpenAI);
-    kept as pairs."""
+    """Maps token ids to what is added to their logits, -100 to 100, before any penalty (OpenAI);
+    stored as pairs."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _items(self.stop))
@@ -124,7 +124,7 @@ class Sampling:
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
 
     def _make_number(self, name: str, *, is_whole: bool) -> None:
-        """Make a number of Python's of a setting that may be NumPy's: seeds hash what it prints."""
+        """Convert a setting, which may be NumPy's, to a Python number: seeds hash its text."""
         value = getattr(self, name)
         number: float | None = whole(value)
         if not is_whole and isinstance(value, Real) and not isinstance(value, int):
@@ -135,12 +135,12 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether it always takes the most probable token."""
+        """Whether the most probable token is always taken."""
         return self.temperature < _GREEDY_BELOW
 
     @property
     def biases(self) -> dict[int, float]:
-        """The logit biases by their tokens."""
+        """The logit biases by token id."""
         return dict(self.logit_bias)
 
 
@@ -148,16 +148,16 @@ _RANGES = get_type_hints(Sampling, include_extras=True)
 
 
 def recorded(sampling: Sampling) -> dict[str, Any]:
-    """All settings, for a file that must know what it was begun with.
+    """All settings as a dictionary, for files that record how samples were made.
 
-    What is off of those that came later is None: files of releases without it do not name it.
+    Settings added in later releases are None while off, as files of older releases lack them.
     """
     later = ("presence_penalty", "frequency_penalty", "logit_bias")
     return asdict(sampling) | {name: getattr(sampling, name) or None for name in later}
 
 
 def whole(value: Any) -> int | None:
-    """A whole number of Python's, NumPy's or torch's as one of Python's; None for all else."""
+    """An integer of Python, NumPy or torch as a Python int; None for anything else."""
     try:
         return None if isinstance(value, bool) else index(value)
     except TypeError:
@@ -165,7 +165,7 @@ def whole(value: Any) -> int | None:
 
 
 def _biases(given: Any) -> tuple[tuple[int, float], ...]:
-    """Biases as pairs in the order of the ids, of pairs or of a mapping, as JSON has it too."""
+    """Biases as pairs sorted by id; accepts pairs or a mapping, including one read from JSON."""
     try:
         pairs = [(_token_id(id), value) for id, value in dict(given).items()]
     except (TypeError, ValueError):
@@ -179,7 +179,7 @@ def _biases(given: Any) -> tuple[tuple[int, float], ...]:
 
 
 def _token_id(given: Any) -> int:
-    """A token's id, also as a text, as names in JSON are; -1 for all else."""
+    """A token id, given as an integer or (in JSON) a string; -1 for anything else."""
     if isinstance(given, str):
         return int(given) if given.isascii() and given.isdigit() and len(given) < 10 else -1
     found = whole(given)
@@ -192,7 +192,7 @@ def _is_bias(value: Any) -> bool:
 
 
 def _items(given: Any) -> tuple[Any, ...]:
-    """What can be gone through as a tuple, and all else, a text among it, as one item."""
+    """An iterable as a tuple; anything else, including a string, as a tuple of one item."""
     try:
         return (given,) if isinstance(given, str) else tuple(given)
     except TypeError:
@@ -200,9 +200,9 @@ def _items(given: Any) -> tuple[Any, ...]:
 
 
 class BatchedSampling:
-    """The settings of every row of a batch, one tensor for each.
+    """The settings of every row of a batch, one tensor per setting.
 
-    Rows are drawn in one of three ways, told apart once for many steps: greedily, among the best
+    Rows are sampled in one of three ways, determined once for many steps: greedily, among the best
     (top-k, top-p), or among all tokens.
     """
 
@@ -214,7 +214,7 @@ class BatchedSampling:
         top_k = [min(one.top_k, vocab) or vocab for one in samplings]
         self.temperature = per_row([1.0 if one.is_greedy else one.temperature for one in samplings])
         self.top_k = torch.tensor(top_k, device=device)
-        self.top_p = per_row([max(one.top_p, _LEAST_TOP_P) for one in samplings])
+        self.top_p = per_row([max(one.top_p, _MIN_TOP_P) for one in samplings])
         self.min_p = per_row([one.min_p for one in samplings])
         self.repetition = per_row([one.repetition_penalty for one in samplings])
         self.frequency = per_row([one.frequency_penalty for one in samplings])
@@ -248,7 +248,7 @@ class BatchedSampling:
         return cls([sampling] * logits.shape[0], logits.shape[1], logits.device)
 
     def penalize(self, logits: Logits, seen: SeenTokens | None) -> Logits:
-        """The logits after biases and penalties; those given where no row has any."""
+        """The logits after biases and penalties; unchanged if no row has any."""
         if self.biases is not None:
             places, values = self.biases
             logits = logits.index_put(places, values.to(logits.dtype), accumulate=True)
@@ -269,24 +269,24 @@ def sample(
 ) -> Int[Tensor, " rows"]:
     """One token per row: the best at temperature 0, else by inverting the cumulative distribution.
 
-    `uniforms` are in [0, 1), one per row; `seen` are the tokens that penalties count. `sampling`
-    is one for all rows or each row's own.
+    `uniforms` are in [0, 1), one per row; `seen` are the tokens that penalties count. `sampling` is
+    the same for all rows or a batch of settings.
     """
     draws = BatchedSampling.of(sampling, logits)
     logits = draws.penalize(logits, seen)
     tokens = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     if len(draws.greedy):
-        tokens[draws.greedy] = _of(logits, draws.greedy).argmax(-1)
+        tokens[draws.greedy] = _select(logits, draws.greedy).argmax(-1)
     for rows, values, ids in _best(logits, draws):
-        picked = _pick(values.softmax(-1), _of(uniforms, rows))
+        picked = _pick(values.softmax(-1), _select(uniforms, rows))
         tokens[rows] = ids.gather(-1, picked[:, None])[:, 0]
     if len(draws.all):
-        tokens[draws.all] = _pick(_all(logits, draws).softmax(-1), _of(uniforms, draws.all))
+        tokens[draws.all] = _pick(_all(logits, draws).softmax(-1), _select(uniforms, draws.all))
     return tokens
 
 
-def _of(values: Tensor, rows: Int[Tensor, " some"]) -> Tensor:
-    """Some of the rows; nothing is copied when it is all of them."""
+def _select(values: Tensor, rows: Int[Tensor, " some"]) -> Tensor:
+    """The selected rows; nothing is copied if all are selected."""
     return values if len(rows) == len(values) else values[rows]
 
 
@@ -296,7 +296,7 @@ def _pick(
     """The first candidate at which the cumulative probability exceeds the random number."""
     cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1:]
-    # Never quite the total, or a rounding would pick a token beyond the last candidate.
+    # Stay below the total, or rounding could pick an index beyond the last candidate.
     below_total = torch.nextafter(total, torch.zeros_like(total))
     points = torch.minimum(uniforms[:, None].float() * total, below_total)
     return torch.searchsorted(cumulative, points, right=True)[:, 0]
@@ -308,14 +308,14 @@ def _pick(
 def restricted(
     logits: Float[Tensor, "*rows vocab"], allowed: Bool[Tensor, " vocab"]
 ) -> Float[Tensor, "*rows vocab"]:
-    """The logits of tokens that a mask allows; of others minus infinity. Masks are of the CPU."""
+    """The logits of allowed tokens, minus infinity elsewhere. Masks are on the CPU."""
     return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
 
 
 def filtered(logits: Logits, sampling: Sampling | BatchedSampling) -> Logits:
-    """Log-probabilities after temperature, top-k, top-p and min-p; -inf where a token is out.
+    """Log-probabilities after temperature, top-k, top-p and min-p; -inf for removed tokens.
 
-    The most probable token always stays, and alone at temperature 0.
+    The most probable token always stays; at temperature 0 it is the only one.
     """
     draws = BatchedSampling.of(sampling, logits)
     scores = torch.full_like(logits, -torch.inf, dtype=torch.float32)
@@ -330,16 +330,16 @@ def filtered(logits: Logits, sampling: Sampling | BatchedSampling) -> Logits:
 
 
 def _all(logits: Logits, draws: BatchedSampling) -> Float[Tensor, "some vocab"]:
-    """The scores of the rows that are drawn among all tokens."""
+    """The scores of the rows that sample among all tokens."""
     rows = draws.all
-    scores = _of(logits, rows).float() / _of(draws.temperature, rows)[:, None]
-    return _at_least(scores, _of(draws.min_p, rows))
+    scores = _select(logits, rows).float() / _select(draws.temperature, rows)[:, None]
+    return _at_least(scores, _select(draws.min_p, rows))
 
 
 def _best(logits: Logits, draws: BatchedSampling) -> Iterator[Candidates]:
-    """What top-k, top-p and min-p leave, best first: rows, their scores (-inf is out) and ids.
+    """The candidates after top-k, top-p and min-p, best first: rows, scores (-inf: removed), ids.
 
-    Rows whose first candidates do not hold the mass that top-p asks for come later, with more.
+    Rows whose first candidates do not reach the mass of top-p come later, with more candidates.
     """
     rows, width, vocab = draws.best, draws.candidates, logits.shape[-1]
     while len(rows):
@@ -356,30 +356,30 @@ def _best(logits: Logits, draws: BatchedSampling) -> Iterator[Candidates]:
 def _cut(
     logits: Logits, draws: BatchedSampling, rows: Int[Tensor, " some"], width: int
 ) -> tuple[Float[Tensor, "some width"], Int[Tensor, "some width"], Bool[Tensor, " some"]]:
-    """The best `width` scores as the filters leave them, their ids, and whether they are enough.
+    """The best `width` scores after the filters, their ids, and whether they suffice for top-p.
 
-    Top-p counts the mass of what top-k left, as Hugging Face does.
+    Top-p is relative to the mass that top-k left, as in Hugging Face's.
     """
-    scores = _of(logits, rows).float() / _of(draws.temperature, rows)[:, None]
-    top_k, top_p = (_of(setting, rows)[:, None] for setting in (draws.top_k, draws.top_p))
+    scores = _select(logits, rows).float() / _select(draws.temperature, rows)[:, None]
+    top_k, top_p = (_select(setting, rows)[:, None] for setting in (draws.top_k, draws.top_p))
     values, ids = scores.topk(width)
     values = values.masked_fill(torch.arange(width, device=ids.device) >= top_k, -torch.inf)
     limited = top_k < scores.shape[-1]
-    # Not by logsumexp, which divides a long row among threads and rounds by their number.
+    # Not logsumexp: it splits a long row among threads, and its rounding depends on their number.
     of_all = scores.log_softmax(-1).gather(-1, ids)
     probabilities = torch.where(limited, values.log_softmax(-1), of_all).exp()
     mass = probabilities.cumsum(-1)
     enough = limited | (mass[:, -1:] >= top_p)
-    # With top-p off, a rounded mass of 1 must not cut what only top-k may.
+    # With top-p off, a mass rounded to 1 must not remove anything.
     before = mass - probabilities
-    reached = before >= (top_p - _ROUNDING).clamp(min=_LEAST_TOP_P)
+    reached = before >= (top_p - _ROUNDING).clamp(min=_MIN_TOP_P)
     values = values.masked_fill(reached & (top_p < 1), -torch.inf)
-    return _at_least(values, _of(draws.min_p, rows)), ids, enough[:, 0]
+    return _at_least(values, _select(draws.min_p, rows)), ids, enough[:, 0]
 
 
 def _at_least(
     scores: Float[Tensor, "some candidates"], min_p: Float[Tensor, " some"]
 ) -> Float[Tensor, "some candidates"]:
-    """Without what has less than min_p of the best one's probability; log 0 leaves everything."""
+    """Remove candidates below min_p times the best one's probability; min_p = 0 removes none."""
     floor = scores.amax(-1, keepdim=True) + min_p.log()[:, None]
     return scores.masked_fill(scores < floor, -torch.inf)

@@ -1,8 +1,8 @@
-"""How many threads a step of decoding is fastest with: all, or one alone.
+"""Chooses the number of threads for decoding steps: all, or one alone.
 
-Threads wait for each other five times in every layer. Where a neighbor has taken the core of one
-of them, all wait for it, and a step takes up to a thousand times as long; then one thread alone is
-far faster than two. So steps are timed, and now and then one is run the other way.
+Threads wait for each other five times per layer. If another process occupies the core of one
+thread, all others wait for it, and a step takes up to a thousand times as long; one thread is then
+far faster than two. Steps are therefore timed, and from time to time one runs the other way.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from dataclasses import dataclass
 
 import torch
 
-# Of the time that steps take, how much is to go into trying the other way. Where all is well trials
-# become rarer; but not so rare that a machine which has become busy, or quiet, is not noticed
-# within a few seconds. Where a trial takes long, a sixth of the time is the most that it may cost.
-_TRYING = 0.1
+# The share of time to spend on trials. While nothing changes, trials become rarer, but a change in
+# the machine's load must still be noticed within a few seconds. Long trials cost at most a sixth of
+# the time.
+_TRIAL_SHARE = 0.1
 _LONGEST_WAIT_SECONDS, _LONGEST_WAIT_TRIALS = 1.5, 5
-# Steps that say how long one takes at present.
+# Number of latest steps whose median is the current duration.
 _RECENT = 5
-# How much less time the other way must take to be worth a change.
-_WORTH = 0.8
+# A trial must take less than this share of the current duration to cause a switch.
+_SWITCH_BELOW = 0.8
 
 
 @dataclass
 class Trials:
-    """What trials found of the machine: whether one thread alone is best, the seconds of steps
-    between two trials, and those until the next."""
+    """Results of the trials: whether one thread is best, the seconds of steps between two trials,
+    and those left until the next."""
 
     one_is_best: bool = False
     wait: float = 0.0
     left: float = 0.0
 
 
-# All that decodes in a process is beside the same neighbors. What is best for products of many rows
-# need not be so for a few.
+# All decoding in a process competes with the same load. The best choice for products of many rows
+# may differ from that for few.
 OF_FEW_ROWS, OF_PRODUCTS = Trials(), Trials()
 
 
 class Threads:
-    """Runs steps of like size with `most` threads or with one; at first as it was best before."""
+    """Runs steps of similar size with `most` threads or one, starting with the last best choice."""
 
     def __init__(
         self,
@@ -57,11 +57,11 @@ class Threads:
 
     @property
     def now(self) -> int:
-        """The threads of the next step that is no trial."""
+        """The number of threads of the next regular step."""
         return 1 if self._trials.one_is_best else self.most
 
     def run(self, step: Callable[[int], None]) -> None:
-        """Call `step` with the number of threads that it is to use."""
+        """Call `step` with the number of threads to use."""
         if self.most == 1:
             step(1)
             return
@@ -75,19 +75,19 @@ class Threads:
             self._recent.append(took)
             found.left -= took
             return
-        if took < _WORTH * statistics.median(self._recent):
+        if took < _SWITCH_BELOW * statistics.median(self._recent):
             found.one_is_best, found.wait = other == 1, 0.0
             self._recent.clear()
         longest = max(_LONGEST_WAIT_SECONDS, _LONGEST_WAIT_TRIALS * took)
-        found.wait = min(max(2 * found.wait, took / _TRYING), longest)
+        found.wait = min(max(2 * found.wait, took / _TRIAL_SHARE), longest)
         found.left = found.wait
 
 
 @contextmanager
 def using(threads: int) -> Iterator[None]:
-    """A context in which PyTorch, and kernels with it, compute with so many threads.
+    """A context in which PyTorch and the kernels compute with this number of threads.
 
-    A Python thread that uses PyTorch for the first time meanwhile keeps that number.
+    A Python thread that first uses PyTorch inside the context keeps that number.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
