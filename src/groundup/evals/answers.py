@@ -1,11 +1,11 @@
-"""Held-out conversations: how well a model predicts what the assistant says.
+"""Held-out conversations: how well a model predicts the assistant's turns.
 
     loss = - sum log p(token | all before it) / tokens        over the assistant's tokens, in nats
 
 The tokens are those that fine-tuning trains on: the assistant's words and the control token that
-ends its turn. Bits per byte counts the words alone, so that it can stand beside that of documents.
-Every model, a base model too, reads the same chat format: what it lacks there is what it has yet to
-learn. Conversations about one article or question are one group.
+ends its turn. Bits per byte counts the words alone, so that it compares with that of documents.
+Every model reads the same chat format, even a base model, whose loss shows what it has yet to
+learn. Conversations about one article or question form one group.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from groundup.text.tokenizer import Tokenizer
 def tokenize_answer(
     tokenizer: Tokenizer, prompt: Sequence[Message], answer: str, context: int
 ) -> Example:
-    """A prompt and the assistant's answer to it, whose tokens are the trained ones.
+    """A prompt and the assistant's answer to it, whose tokens are scored.
 
-    Where both are too long together, the last prompt loses its beginning and keeps its end, where
-    the question stands: cut at the other side, the answer itself would be lost.
+    If both together exceed the context, the last prompt is cut at its beginning, because its end
+    has the question; cutting at the end would lose the answer itself.
     """
     content = prompt[-1].content
     while True:
@@ -42,7 +42,7 @@ def tokenize_answer(
         said = as_dicts([Message("assistant", answer)])
         chat = encode_chat(tokenizer, [*asked, *said])
         excess = max(0, len(chat.ids) - 1 - context)
-        # Nearly all fit, and then the prompt's own tokens are of no use.
+        # Nearly all prompts fit, and need not be encoded.
         kept = tokenizer.encode(content)[excess:] if excess else []
         if not kept:
             learned = chat.assistant
@@ -55,7 +55,7 @@ def tokenize_answer(
 
 
 def without_controls(item: Example, tokenizer: Tokenizer) -> Example:
-    """The same tokens with only words to score: no control token of the assistant's."""
+    """The same tokens with the assistant's control tokens excluded from scoring."""
     words = [
         spoken and token not in tokenizer.special_ids
         for token, spoken in zip(item.ids, item.loss_mask, strict=True)
@@ -65,7 +65,7 @@ def without_controls(item: Example, tokenizer: Tokenizer) -> Example:
 
 @dataclass(frozen=True)
 class Conversations:
-    """Held-out conversations made ready for one tokenizer."""
+    """Held-out conversations tokenized for one model."""
 
     items: list[Example]
     sources: list[str]
@@ -75,7 +75,7 @@ class Conversations:
 def ready_conversations(
     rows: Sequence[Conversation], tokenizer: Tokenizer, context: int
 ) -> Conversations:
-    """Encode them, without those whose assistant says nothing within the context."""
+    """Tokenize them, without those in which the assistant says nothing within the context."""
     kept, items = [], []
     for row in rows:
         for whole in conversation_items(tokenizer, row):
@@ -88,9 +88,9 @@ def ready_conversations(
 
 @dataclass(frozen=True)
 class AssistantLoss:
-    """What the assistant's tokens of each conversation cost, item by item so that models compare.
+    """The loss of the assistant's tokens in each conversation, so that models can be compared.
 
-    `nats` and `tokens` with the control token that ends a turn, `bits` and `bytes` without.
+    `nats` and `tokens` include the control token that ends a turn, `bits` and `bytes` do not.
     """
 
     nats: Float[np.ndarray, " items"]
@@ -108,7 +108,7 @@ class AssistantLoss:
         return by_source(self.bits, self.of.sources, self.bytes, groups=self.of.groups)
 
     def minus(self, other: AssistantLoss) -> BySource:
-        """How many nats per assistant token more than `other` on the same conversations."""
+        """The difference to `other` in nats per assistant token on the same conversations."""
         difference = self.nats - other.nats
         return by_source(difference, self.of.sources, self.tokens, groups=self.of.groups)
 
@@ -124,7 +124,7 @@ def assistant_loss(
     scores = score(model, conversations.items, context=context)
     nats, bits, lengths = [], [], []
     for item, values in zip(conversations.items, scores, strict=True):
-        # The first token is no target, and one beyond the context has no score.
+        # The first token is not predicted, and tokens beyond the context have no score.
         own = itertools.compress(item.ids[1:], item.loss_mask[1:])
         spoken = list(itertools.islice(own, len(values)))
         is_word = np.array([token not in tokenizer.special_ids for token in spoken], bool)

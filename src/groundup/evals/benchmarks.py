@@ -2,12 +2,11 @@
 
     choice = argmax over options of  log p(option | question) / characters of the option
 
-The same plain text is asked of every model, base or chat, ours or not, so that all stages and all
-models stand in one table (`core_sets.py` has the wording, `continuations.py` the probabilities).
-`acc_norm` is the accuracy of that choice, `acc` of the one by log p alone; both are the measures of
-the lm-evaluation-harness. Equally likely options share the point. Beside them stands what guessing
-reaches: one in as many as there are options or, where the same two answers are offered every time,
-the commoner one.
+Every model, base or chat, ours or not, gets the same plain text, so that all stages and models can
+be compared in one table (`core_sets.py` has the wording, `continuations.py` the probabilities).
+`acc_norm` is the accuracy of that choice, `acc` that of the choice by log p alone, as in the
+lm-evaluation-harness. Equally likely options share the credit. The chance level is one in the
+number of options or, if the two answers are always the same, the share of the more frequent one.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute
 
-# Texts of which a tenth or so is held out and which every data folder of ours holds out alike.
+# Texts of which about a tenth is held out, alike in every data folder of ours.
 _TEXTS = ("wiki", "boolq", "sotu")
-# A foreign model may allow a hundred thousand tokens; hardly a question is as long as the first of
-# these, and text read through windows of the second tells as much as through longer ones.
+# Models from elsewhere may allow a hundred thousand tokens. Hardly any question is as long as the
+# first limit, and text read through windows of the second tells as much as through longer ones.
 LONGEST_CONTEXT, _TEXT_CONTEXT = 2048, 1024
 # All questions together, each counted once.
 ALL = "all"
@@ -53,13 +52,13 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Answers:
-    """How likely a model finds each option of each question: sums of log p, in nats."""
+    """The log-probability of each option of each question, in nats."""
 
     rows: Sequence[Choice]
     sums: Sequence[Float[np.ndarray, " _"]]
 
     def credit(self, measure: str) -> Float[np.ndarray, " questions"]:
-        """1 for each question answered right, a share of 1 where right and wrong are as likely."""
+        """1 for each question answered right, a share of 1 in case of a tie, else 0."""
         credits = []
         for row, sums in zip(self.rows, self.sums, strict=True):
             lengths = [len(option) if measure == "acc_norm" else 1 for option in row.options]
@@ -69,13 +68,12 @@ class Answers:
         return np.array(credits)
 
     def main(self) -> Float[np.ndarray, " questions"]:
-        """The credit of each question by the measure that counts in its set."""
+        """The credit of each question by its set's own measure."""
         by = {measure: self.credit(measure) for measure in ("acc_norm", "acc")}
         return np.array([by[CORE_SETS[row.source].measure][i] for i, row in enumerate(self.rows)])
 
     def accuracy(self, credits: Float[np.ndarray, " questions"]) -> dict[str, Estimate]:
-        """The mean credit of each set and of all questions, with intervals and what guessing
-        reaches."""
+        """The mean credit of each set and of all questions, with intervals and chance levels."""
         guesses = guessing(self.rows)
         return {
             name: rate(
@@ -87,13 +85,13 @@ class Answers:
         }
 
     def minus(self, other: Answers) -> dict[str, Estimate]:
-        """How much more of the same questions it answers than `other` does."""
+        """The difference to `other` in the share of the same questions answered right."""
         return self.difference(self.main(), other.main())
 
     def difference(
         self, own: Float[np.ndarray, " questions"], others: Float[np.ndarray, " questions"]
     ) -> dict[str, Estimate]:
-        """The mean difference of the questions' credits, in each set and in all of them."""
+        """The mean difference of the credits, for each set and for all questions."""
         return {
             name: gained(own[at], others[at], groups=[self.rows[i].group for i in at])
             for name, at in _by_set(self.rows).items()
@@ -107,7 +105,7 @@ def _by_set(rows: Sequence[Choice]) -> dict[str, list[int]]:
 
 
 def guessing(rows: Sequence[Choice]) -> dict[str, float]:
-    """What one reaches without reading the questions, in each set and in all of them."""
+    """The accuracy of guessing without reading the questions, for each set and for all."""
     best = chances(rows)
     return {name: float(best[at].mean()) for name, at in _by_set(rows).items()}
 
@@ -123,7 +121,7 @@ def heldout_texts() -> Sequence[Document]:
 def answered(
     model: CausalLM, tokenizer: Tokenizer, rows: Sequence[Choice], *, context: int
 ) -> Answers:
-    """Score every option of every question, set by set, so that one sees it going on."""
+    """Score every option of every question, set by set, reporting progress."""
     sums: list[Float[np.ndarray, " _"]] = []
     for name, of_set in groupby(rows, key=attrgetter("source")):
         begun, asked = time.monotonic(), list(of_set)
@@ -152,14 +150,14 @@ def option_sums(
 
 @dataclass(frozen=True)
 class CoreMaterial:
-    """The questions, and the texts as one tokenizer writes them."""
+    """The questions, and the texts tokenized for one model."""
 
     rows: Sequence[Choice]
     heldout: Shard
 
 
 def questions(on: Subject) -> Answers:
-    """How likely the model finds each option of each question."""
+    """The log-probability of each option of each question."""
     return answered(on.model, on.tokenizer, on.material.rows, context=on.context)
 
 
@@ -175,12 +173,12 @@ def text(on: Subject) -> Bits:
 
 
 def seen_before(on: Subject) -> list[Contamination]:
-    """What the runs that led to the model trained on of the suite's own questions."""
+    """What the model's lineage trained on of the suite's own questions."""
     return contamination(on.folder)
 
 
 def _accuracy(name: str, credits: Callable[[Answers], Float[np.ndarray, " _"]]) -> Measure[Answers]:
-    """The share of questions answered right, by one of the ways to choose."""
+    """The share of questions answered right, by one of the measures."""
     return Measure(
         name=name,
         sentence="answers more questions right than",
@@ -210,7 +208,7 @@ MEASURES: tuple[Measure[Any], ...] = (
 
 
 def prepare(config: CoreConfig, models: Sequence[Path], compute: Compute) -> Prepared:
-    """Read the questions and the texts; the texts are encoded once for each tokenizer."""
+    """Read the questions and the texts; the texts are encoded once per tokenizer."""
     rows, texts = core_questions(config.questions), heldout_texts()
 
     def material(folder: Path, tokenizer: Tokenizer, context: int) -> CoreMaterial:

@@ -1,7 +1,7 @@
-"""A number pooled over all sources, and of each.
+"""Estimates pooled over all sources, and for each source.
 
-What a program made is never mixed into what people wrote: where there is both, `pooled` is what
-people wrote, and each generated set of the manifest has a pool of its own beside it.
+Generated text is never mixed with human text: where there are both, `pooled` covers human text, and
+each generated set of the manifest has its own pool.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WORLD = pool_of("world")
 
 
 def source_groups(sources: Sequence[str]) -> dict[str, Shaped[np.ndarray, "items"]]:
-    """Which items are pooled under which name, and which are of each source."""
+    """The indices of the items in each pool and of each source."""
     made = {source: generated_set(source) for source in sorted(set(sources))}
     pool = {source: POOLED if one is None else pool_of(one.name) for source, one in made.items()}
     names, pools = np.asarray(sources), np.array([pool[source] for source in sources])
@@ -43,10 +43,10 @@ def by_source(
     chances: Shaped[np.ndarray, "items"] | None = None,
     share: bool = False,
 ) -> BySource:
-    """The ratio over all items, named `pooled` (see there), and over those of each source.
+    """The ratio over all items, named `pooled` (see the module), and over those of each source.
 
-    `chances` is what guessing reaches on each item: a source's chance is their mean. With `share`
-    it is the mean of values from 0 to 1, with the interval that `rate` has.
+    `chances` is the chance level of each item; a source's chance is their mean. With `share` it is
+    the mean of values from 0 to 1, with the interval of `rate`.
     """
     found = {}
     for name, at in source_groups(sources).items():

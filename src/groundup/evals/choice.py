@@ -1,13 +1,13 @@
-"""Multiple choice: of several answers to a question, does the model find the right one likeliest?
+"""Multiple choice: does the model find the right one of several answers the likeliest?
 
     choice = argmax over options of  sum log p(token of the option | question) / tokens of it
 
-Each option is scored as the assistant's answer in chat format, its words alone without the control
-token that would end the turn. The mean over tokens keeps a long option from losing by its length;
-the accuracy by the plain sum is reported beside it. Guessing reaches the mean of 1 / options.
+Each option is scored as the assistant's answer in chat format, without the control token that ends
+the turn. The mean over tokens keeps a long option from losing by its length; the accuracy by the
+sum is reported as well. Guessing reaches the mean of 1 / options.
 Source of the method: Brown et al. 2020, Language Models are Few-Shot Learners, section 2.4.
 
-Only the plain sum is a probability, and so the one whose honesty can be measured:
+Only the sum is a probability, so calibration is measured with it:
 
     p(option) = exp(sum of its log p) / the same, summed over all options of the question
 
@@ -42,21 +42,21 @@ from groundup.text.example import Example
 from groundup.text.rows import Choice, Message
 from groundup.text.tokenizer import Tokenizer
 
-# Confidences crowd together where a model is small: bins of equal mass put them apart.
+# A small model's confidences cluster: bins of equal mass resolve them.
 _BINS = 10
 _BINNING: Binning = "equal mass"
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Questions made ready for one tokenizer: all options of all questions, one after the other."""
+    """Questions tokenized for one model: all options of all questions, one after the other."""
 
     items: list[Example]
     rows: list[Choice]
 
 
 def ready_choices(rows: Sequence[Choice], tokenizer: Tokenizer, context: int) -> Choices:
-    """Encode every option of every question as an answer to it."""
+    """Tokenize every option of every question as an answer to it."""
     items = [
         without_controls(
             tokenize_answer(tokenizer, [Message("user", row.prompt)], option, context), tokenizer
@@ -69,10 +69,10 @@ def ready_choices(rows: Sequence[Choice], tokenizer: Tokenizer, context: int) ->
 
 @dataclass(frozen=True)
 class ChoiceCalibration:
-    """How far a model's probabilities of the options can be believed.
+    """Calibration of a model's probabilities of the options.
 
-    `error` is the expected calibration error of the choices by sum, `error_by_chance` what a
-    perfectly calibrated model would show on as many questions, and `brier` the Brier score.
+    `error` is the expected calibration error of the choices by sum, `error_by_chance` the one that
+    a perfectly calibrated model would show on as many questions, and `brier` the Brier score.
     """
 
     error: float
@@ -101,11 +101,11 @@ class ChoiceCalibration:
 
 @dataclass(frozen=True)
 class ChoiceAccuracy:
-    """Which share of the questions was answered right, by mean and by sum over tokens.
+    """The share of questions answered right, by mean and by sum over tokens.
 
-    `calibration` says, source by source, whether the model knows which of its choices those are.
-    `items` has each question's credit by `mean` and by `sum`, its `brier` score and the option that
-    was `chosen` by mean, so that two models are compared question by question.
+    `calibration` is given per source. `items` has each question's credit by `mean` and by `sum`,
+    its `brier` score and the option `chosen` by mean, so that two models can be compared question
+    by question.
     """
 
     by_mean: BySource
@@ -115,7 +115,7 @@ class ChoiceAccuracy:
     rows: Sequence[Choice]
 
     def minus(self, other: ChoiceAccuracy, way: str) -> BySource:
-        """How much more than `other` it has of one of the `items` on the same questions."""
+        """The difference of one of the `items` to `other`'s on the same questions."""
         return by_source(
             self.items[way] - other.items[way],
             [row.source for row in self.rows],
@@ -124,7 +124,7 @@ class ChoiceAccuracy:
 
 
 def choice_accuracy(model: CausalLM, choices: Choices, *, context: int) -> ChoiceAccuracy:
-    """Score all options and see which is likeliest; equally likely ones share the point."""
+    """Score all options and choose the likeliest; equally likely ones share the credit."""
     scores = score(model, choices.items, context=context)
     ends = np.cumsum([len(row.options) for row in choices.rows])
     sums = np.split(np.array([values.sum() for values in scores]), ends[:-1])
@@ -149,7 +149,7 @@ def choice_accuracy(model: CausalLM, choices: Choices, *, context: int) -> Choic
 def option_probabilities(
     sums: Sequence[Float[np.ndarray, " _"]],
 ) -> Float[np.ndarray, " questions most"]:
-    """p of every option, given that one of the question's own is said; 0 where it has fewer."""
+    """The probability of every option given that one of them is chosen; 0 beyond the last one."""
     logprobs = np.full((len(sums), max(map(len, sums))), -np.inf)
     for row, values in zip(logprobs, sums, strict=True):
         row[: len(values)] = values
@@ -160,8 +160,8 @@ def option_probabilities(
 def chances(rows: Sequence[Choice]) -> Float[np.ndarray, " questions"]:
     """What guessing reaches on each question.
 
-    That is one in as many as there are options or, where a source always offers the same, the share
-    of its commonest answer.
+    That is one in the number of options or, in a source whose options are always the same, the
+    share of its most frequent answer.
     """
     majority = majority_answer(rows)
     known = {source: found.estimate for source, found in majority.items()}
@@ -169,7 +169,7 @@ def chances(rows: Sequence[Choice]) -> Float[np.ndarray, " questions"]:
 
 
 def majority_answer(rows: Sequence[Choice]) -> BySource:
-    """What always giving the commonest answer reaches, of the sets that always offer the same."""
+    """What always giving the most frequent answer reaches, for sources with constant options."""
     found: BySource = {}
     for source in sorted({row.source for row in rows}):
         of_source = [row for row in rows if row.source == source]
@@ -220,6 +220,6 @@ def _calibration(
 
 
 def _credit(scores: np.ndarray, answer: int) -> float:
-    """1 if the right option scores highest, its share of 1 if others score as high, else 0."""
-    best = np.isclose(scores, scores.max(), rtol=1e-9, atol=0)  # means of equals differ in a bit
+    """1 if the right option scores highest, a share of 1 in case of a tie, else 0."""
+    best = np.isclose(scores, scores.max(), rtol=1e-9, atol=0)  # equal means may differ by a bit
     return float(best[answer] / best.sum())

@@ -22,20 +22,20 @@ from groundup.train.ranges import (
     Threads,
 )
 
-# In bfloat16 a likelihood is another in its third digit, so the same model would score otherwise on
-# another machine; what is measured once is worth the two to four times that float32 takes longer.
+# In bfloat16 a log-likelihood differs in its third digit, so the same model would score differently
+# on another machine; float32 takes two to four times as long, which is worth it for a measurement.
 _DTYPE = "compute type; auto is bfloat16 where the processor has it: faster, two digits exact"
-# Losses of pairs that compare answers without a reference model, and none is computed.
+# Pair losses that compare answers without a reference model.
 REFERENCE_FREE = ("simpo", "orpo")
 _MODELS = "models, in order: folders, .gguf files, pack:NAME, hub:OWNER/NAME"
-# What these suites ask is the same for whoever asks, so that tables can be laid side by side.
+# These suites ask every user the same, so that tables can be compared.
 _UNUSED_SEED: Seed = Field(
-    0, description="changes nothing here: what is drawn is drawn alike for every model"
+    0, description="has no effect here: every model is sampled with the same random numbers"
 )
 
 
 class EvalConfig(StageConfig):
-    """Measure one or several models on held-out material and write the report."""
+    """Measure one or several models on held-out data and write the report."""
 
     models: tuple[Path, ...] = Field(min_length=1, description=_MODELS)
     data: Path = Field(
@@ -50,18 +50,18 @@ class EvalConfig(StageConfig):
     )
     questions: Questions = Field(
         150,
-        description="held-out questions per set, at most; in the small world requests too",
+        description="held-out questions per set, at most; also the small world's requests",
     )
     pairs: Questions = Field(500, description="held-out preference pairs per set, at most")
     conversations: Questions = Field(60, description="held-out conversations per set, at most")
-    refusal_prompts: Questions = Field(60, description="prompts answered for each refusal rate")
+    refusal_prompts: Questions = Field(60, description="prompts per refusal rate, at most")
     device: Device = Field("auto", description=DEVICE)
     dtype: DType = Field("float32", description=_DTYPE)
     threads: Threads | None = Field(None, description=THREADS)
 
 
 class ModelsConfig(StageConfig):
-    """What the suites share that take models from anywhere."""
+    """The settings that suites for models from anywhere share."""
 
     models: tuple[str, ...] = Field(min_length=1, description=_MODELS)
     device: Device = Field("auto", description=DEVICE)
@@ -74,7 +74,7 @@ class CoreConfig(ModelsConfig):
 
     seed: Seed = _UNUSED_SEED
     questions: QuestionsOfSix = Field(
-        1000, description="questions of all six sets together, as evenly as they allow"
+        1000, description="questions of all six sets together, spread as evenly as possible"
     )
     bytes_per_source: BytesPerSource = Field(
         50_000, description="held-out bytes of text read per source, at most"
@@ -88,38 +88,38 @@ class ValuesConfig(ModelsConfig):
     tasks: tuple[str, ...] = Field(
         (),
         description="tasks by name, or whole axes: utility, safety, fairness, honesty (default: "
-        "all that fit the model and may be used commercially)",
+        "all that apply to the model and may be used commercially)",
     )
     fast: bool = Field(False, description="fewer items of each task, for a first look")
     items: Questions | None = Field(
-        None, description="items of each task, at most (default: as the task says)"
+        None, description="items of each task, at most (default: the task's own number)"
     )
     noncommercial: bool = Field(
         False,
-        description="also sets whose license forbids commercial use (there are none at present)",
+        description="include sets whose license forbids commercial use (at present there are none)",
     )
     swaps: Path | None = Field(
         None,
         description="your own prompts for swaps, one a line, with slots such as {name}, {person} "
-        "or {group}; {city} = Paris, Lyon | Lagos makes one of yours",
+        "or {group}; {city} = Paris, Lyon | Lagos defines a slot of your own",
     )
     comparison: Path | None = Field(
         None,
-        description="a folder of groundup eval rewards, whose win rates are shown beside",
+        description="a folder of groundup eval rewards, whose win rates are shown as well",
     )
     votes: Path | None = Field(
-        None, description="a log of groundup label, whose win rates by people are shown beside"
+        None, description="a log of groundup label, whose win rates by people are shown as well"
     )
     cache: Path | None = Field(
         None,
-        description="folder where answers' rows are kept, so that no model is asked twice "
+        description="folder that keeps the answers' rows, so that no model is asked twice "
         "(default: in the user's cache)",
     )
 
     @field_validator("tasks")
     @classmethod
     def _one_by_one(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        """Names may be parted by commas as well."""
+        """Names may also be separated by commas."""
         return tuple(name for one in tasks for name in one.split(",") if name)
 
 
@@ -139,29 +139,27 @@ class HarnessConfig(ModelsConfig):
 
 
 class RedTeamConfig(ModelsConfig):
-    """Search for prompts that break the conduct of models in the small world."""
+    """Search for prompts that make models break the small world's rules of conduct."""
 
-    budget: Questions = Field(
-        32, description="prompts that each request may be asked by, of each search"
-    )
+    budget: Questions = Field(32, description="prompts tried for each request, per search")
     requests: Questions = Field(
-        100, description="harmful requests of the small world, spread over all there are"
+        100, description="harmful requests of the small world, evenly spaced over all of them"
     )
-    max_new_tokens: NewTokens = Field(48, description="tokens of an answer at most")
+    max_new_tokens: NewTokens = Field(48, description="tokens of an answer, at most")
     guard: Path | None = Field(
-        None, description="the folder of a guard that stands before every model (default: none)"
+        None, description="the folder of a guard that is applied to every model (default: none)"
     )
 
 
 class TuningReportConfig(ModelsConfig, OwnDataConfig):
-    """What fine-tuning on a domain brought and what it cost: the models against the first one."""
+    """What fine-tuning on a domain gained and what it cost: all models against the first."""
 
     models: tuple[str, ...] = Field(
         min_length=1, description=f"{_MODELS}; all are compared with the first"
     )
     data: tuple[Path, ...] = Field(
         min_length=1,
-        description=f"the domain, as it was given to fine-tuning: {ROW_KINDS} files, texts, "
+        description=f"the domain's data as given to fine-tuning: {ROW_KINDS} files, texts, "
         "folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME; its held-out side is "
         "measured",
     )

@@ -1,9 +1,9 @@
-"""What of a benchmark a model of ours has trained on, and so knows from elsewhere than the world.
+"""Which benchmark questions one of our models was trained on.
 
-The data stage cuts four benchmarks in half: one half trains, the other is held out. Questions of
-one benchmark are much alike, so a model that was taught the other half has an advantage that a
-published number of the whole benchmark does not have. The runs that led to a model name their data
-folders, and a data folder names its sources. Of a model from elsewhere nothing is known.
+The data stage splits four benchmarks in half: one half trains, the other is held out. Questions of
+a benchmark resemble each other, so a model trained on the other half has an advantage over
+published numbers of the whole benchmark. A model's runs name their data folders, and a data folder
+names its sources. Nothing is known about models from elsewhere.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from groundup.evals.core_sets import CORE_SETS
 from groundup.report.history import History, lineage
 from groundup.runs.files import is_count, read_json_object
 
-# What a training stage may read of a data folder; of one that does not say it, that is all.
+# The kinds of rows in a data folder; a training stage that does not declare its kind may read all.
 _KINDS = ("documents", "conversations", "preferences")
-# Answers are drawn to what these ask, and nothing else of them is read.
+# Kinds whose prompts are answered by sampling; nothing else of the rows is read.
 _ASKING = ("conversations", "preferences")
 _TUNING = ("conversations",)
-# What a run calls that which it trains on, among its parents; the second is "data 2".
+# Parents of a run that are training data; further ones are named "data 2" and so on.
 _SOURCES = ("data", "replay", "prompts", "ptx")
 
 
 @dataclass(frozen=True)
 class Contamination:
-    """A run that trained on rows of sets of the suite, by set; without any, what is not known.
+    """A run that trained on rows of the suite's sets; with empty `rows`, it is not known.
 
-    `called` is the run in words, `what` it was trained on with what follows from that.
+    `called` names the run, `what` says what it was trained on and what follows from that.
     """
 
     run: str
@@ -58,7 +58,7 @@ def contamination(model: Path) -> list[Contamination]:
 
 
 def sources_of(history: History) -> Iterator[tuple[str, Path]]:
-    """What a run trained on that lies somewhere, with what it calls it: data, data 2, replay …"""
+    """Names and paths of a run's training data that has a folder or file: data, data 2, replay …"""
     for name, described in history.run["parents"].items():
         what = name.split(" ")[0]
         if what in _SOURCES and (what != "replay" or _replayed(history) is not False):
@@ -66,16 +66,16 @@ def sources_of(history: History) -> Iterator[tuple[str, Path]]:
 
 
 def _replayed(history: History) -> bool | None:
-    """Whether a run replayed what its settings let it; None where its plan does not say."""
+    """Whether a run replayed text as configured; None if its plan does not say."""
     layout = history.plan.get("layout")
     return bool(layout["replay"]) if isinstance(layout, dict) and "replay" in layout else None
 
 
 def kinds_of(history: History, name: str) -> tuple[str, ...]:
-    """The kinds of rows that a run read of the data folder which it calls so.
+    """The kinds of rows that a run read of the data folder with this name.
 
-    One that is read in two ways is named twice: conversations of which PPO takes the prompts and,
-    with ptx, learns all.
+    A kind that is read in two ways is listed twice: PPO takes the prompts of conversations and,
+    with ptx, trains on all of them.
     """
     what = name.split(" ")[0]
     if what in ("replay", "ptx"):
@@ -83,19 +83,19 @@ def kinds_of(history: History, name: str) -> tuple[str, ...]:
     kinds: tuple[str, ...] = (history.reads,) if history.reads in _KINDS else _KINDS
     kinds = _ASKING if what == "prompts" else kinds
     config = history.run["config"]
-    # Fine-tuning data are those of the same folder where no others are named.
+    # Without `ptx_data`, the fine-tuning data is in the same folder.
     return (*kinds, *_TUNING) if config.get("ptx") and not config.get("ptx_data") else kinds
 
 
 def asked_of(history: History, name: str) -> tuple[str, ...] | None:
-    """Patterns of the sources of which a run took the prompts alone; None where it read all."""
+    """Patterns of the sources of which a run read the prompts only; None if it read all."""
     if name.split(" ")[0] != "prompts":
         return None
     return tuple(map(str, history.run["config"].get("sources") or ("*",)))
 
 
 def sets_of(history: History) -> list[str]:
-    """The `pack:` and `hub:` sets that a run trained on, which leave nothing beside it."""
+    """The `pack:` and `hub:` sets that a run trained on, which leave no data folder."""
     config = history.run["config"]
     names = ["data", "prompts", *(["replay_data"] if _replayed(history) else [])]
     names += ["ptx_data"] if config.get("ptx") else []
@@ -105,7 +105,7 @@ def sets_of(history: History) -> list[str]:
 
 
 def called(history: History) -> str:
-    """A run by its folder's name, with its stage where that is another."""
+    """A run by its folder's name, followed by its stage if that differs."""
     name = history.folder.resolve().name
     return name if name == history.stage else f"{name} ({history.stage})"
 
@@ -117,7 +117,7 @@ def _of_run(history: History) -> Iterator[Contamination]:
         yield from _of_source(history, name, path)
     sets = sets_of(history)
     for one in sets:
-        # A pack's rows are its own: of one that is no set of the suite none is in it.
+        # A pack contains only its own rows, so other packs have no rows of the suite.
         if one.startswith(HUB) or one.removeprefix(PACK) in CORE_SETS:
             yield _unknown(history, f"{one}, of which no data folder is left")
     if not found and not sets:
@@ -135,15 +135,15 @@ def _found(history: History, rows: dict[str, int], what: str) -> Contamination:
 
 def _of_source(history: History, name: str, path: Path) -> Iterator[Contamination]:
     kinds, patterns = kinds_of(history, name), asked_of(history, name)
-    if path.name == "train.jsonl" and is_stage(path.parent.parent):  # as replay names its text
+    if path.name == "train.jsonl" and is_stage(path.parent.parent):  # the form that replay records
         path, kinds = path.parent.parent, (path.parent.name,)
-    if patterns is None or len(set(kinds)) < len(kinds):  # with ptx, all of a kind is learned
+    if patterns is None or len(set(kinds)) < len(kinds):  # ptx trains on all rows of the kind
         patterns = ("*",)
     rows = _training_rows(path, tuple(dict.fromkeys(kinds)))
     if rows is None:
         yield _unknown(history, f"{path}, which says nothing of its sources")
         return
-    # As documents, BoolQ's passages are articles of Wikipedia; none is of a test question.
+    # As documents, BoolQ's passages are Wikipedia articles, none of them of a test question.
     found = {
         name: rows[name]
         for name in CORE_SETS
@@ -172,8 +172,7 @@ def _of_source(history: History, name: str, path: Path) -> Iterator[Contaminatio
 
 
 def _training_rows(data: Path, kinds: tuple[str, ...]) -> Counter[str] | None:
-    """How many rows of these kinds a data folder has for training, by source; None where it does
-    not say."""
+    """The number of training rows of these kinds in a data folder by source; None if unknown."""
     try:
         counts = read_json_object(data / "data.json")["counts"]
         rows: Counter[str] = Counter()

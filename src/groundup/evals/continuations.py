@@ -1,14 +1,13 @@
-"""How probable a model finds a continuation of a text: what plain multiple choice is made of.
+"""The log-probability of a continuation of a text, on which plain multiple choice is based.
 
     log p(continuation | prompt) = sum over its tokens of log p(token | prompt, its tokens before)
 
-Prompt and continuation are encoded as one text and then parted, so that the tokens are those of
-running text; blanks at the prompt's end go to the continuation, since " bank" is one token and
-" " + "bank" is a text that nobody writes. So does the lm-evaluation-harness (its `_encode_pair`).
+Prompt and continuation are encoded as one text and then split, so that the tokens are those of
+running text. Blanks at the prompt's end go to the continuation, since " bank" is one token and
+" " + "bank" is a text that nobody writes. The lm-evaluation-harness does the same (`_encode_pair`).
 
 The options of a question share their prompt. It is read once, into a KV cache whose rows are then
-copied, one for each option: reading every option with a prompt of its own would take two to three
-times as long.
+copied for each option: reading the prompt with every option would take two to three times as long.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.loss import CHUNK
 
-# Tokens of prompts that are read at once, and continuations: large enough for full matrix products,
-# and some hundred megabytes of cache for a model of 30 layers.
+# Prompt tokens that are read at once, and continuations: large enough for full matrix products,
+# and a few hundred megabytes of cache for a model of 30 layers.
 _SLOTS = 4096
 _ROWS = 32
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Tokens that are given, one at least, and those whose probability is asked."""
+    """Tokens that are given (at least one), and those whose probability is computed."""
 
     prompt: tuple[int, ...]
     continuation: tuple[int, ...]
 
     def cut_to(self, context: int) -> Pair:
-        """The pair with at most `context` tokens to read; the last one is asked and never read.
+        """The pair with at most `context` tokens to read; the last token is never read.
 
-        The prompt loses its beginning; only a continuation that does not fit alone loses its end.
+        The prompt is cut at its beginning; a continuation that does not fit alone, at its end.
         """
         continuation = self.continuation[:context]
         room = context + 1 - len(continuation)
@@ -66,20 +65,20 @@ class Scored:
 
 
 def opening_of(model: CausalLM, tokenizer: Tokenizer) -> int:
-    """The token that a text begins after, for a prompt that is empty."""
+    """The token before the beginning of a text, which stands for an empty prompt."""
     bos = model.config.bos_token_id
     return tokenizer.end_of_text if bos is None else bos
 
 
 def encode_pair(tokenizer: Tokenizer, prompt: str, continuation: str, opening: int) -> Pair:
-    """The tokens of both. With an empty prompt the token `opening` stands for it.
+    """The tokens of both. The token `opening` stands for an empty prompt.
 
-    Raises UserError if nothing is left to be asked for.
+    Raises UserError if the continuation adds no token.
     """
     kept = prompt.rstrip()
     whole = prompt + continuation
     start = [*tokenizer.opening_ids, *tokenizer.encode(kept)] or [opening]
-    # A prompt that is nothing but blanks belongs to the continuation as a whole.
+    # A prompt of nothing but blanks becomes a part of the continuation.
     ids = [*tokenizer.opening_ids, *tokenizer.encode(whole)]
     asked = ids[len(start) :] if kept or tokenizer.opening_ids else ids
     if not asked:
@@ -95,16 +94,16 @@ def continuation_logprobs(
 ) -> list[Scored]:
     """Score every pair, in order, cut to `context`; `slots` tokens of prompts are read at once.
 
-    Raises UserError for a model whose logits are no numbers.
+    Raises UserError for a model whose logits are not finite.
     """
     cut = [pair.cut_to(context) for pair in pairs]
     found: list[Scored | None] = [None] * len(cut)
-    # In float32 whatever the model's type: bfloat16 would round a logit of 20 to an eighth.
+    # In float32 whatever the model's dtype: bfloat16 would round a logit of 20 to an eighth.
     head = model.head.float()
     with in_eval_mode(model), uncompiled(model):
         for groups in _batches(cut, slots):
             cache, ends = _read_prompts(model, [[cut[i] for i in group] for group in groups])
-            # Continuations of like length together: most of a batch would else be padding.
+            # Continuations of similar length together: otherwise most of a batch would be padding.
             owned = [(n, i) for n, group in enumerate(groups) for i in group]
             owned.sort(key=lambda one: len(cut[one[1]].continuation))
             for start in range(0, len(owned), _ROWS):
@@ -118,7 +117,7 @@ def continuation_logprobs(
 
 
 def _batches(pairs: Sequence[Pair], slots: int) -> Iterator[list[list[int]]]:
-    """Numbers of pairs, those of one prompt in one group, groups of like length together."""
+    """Indices of pairs, grouped by prompt; a batch has groups of similar length."""
     of_prompt: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, pair in enumerate(pairs):
         of_prompt[pair.prompt].append(i)
@@ -138,7 +137,7 @@ def _batches(pairs: Sequence[Pair], slots: int) -> Iterator[list[list[int]]]:
 def _read_prompts(
     model: CausalLM, groups: Sequence[Sequence[Pair]]
 ) -> tuple[Cache, Float[Tensor, "groups width"]]:
-    """Every prompt once: the cache, with room for what follows, and the states at their ends."""
+    """Read every prompt once: the cache, with room for what follows, and the last states."""
     prompts = [group[0].prompt for group in groups]
     slots = max(len(pair.prompt) + len(pair.continuation) for group in groups for pair in group)
     cache = model.empty_cache(len(prompts), slots)
@@ -156,14 +155,14 @@ def _read_continuations(
     ends: Float[Tensor, "pairs width"],
     cache: Cache,
 ) -> Iterator[Scored]:
-    """A row of the cache for each continuation; the last token of it is asked for and not read."""
+    """Score continuations, one cache row each; the last token is scored and not read."""
     hidden = ends[:, None]
     if any(len(pair.continuation) > 1 for pair in pairs):
         hidden = torch.cat([hidden, model(_continuing(pairs).to(head.device), cache)], dim=1)
     targets = _padded([pair.continuation for pair in pairs]).to(head.device)
     lengths = torch.tensor([len(pair.continuation) for pair in pairs], device=head.device)
     inside = torch.arange(targets.shape[1], device=head.device) < lengths[:, None]
-    logprobs, best = _compared(hidden[inside], head, targets[inside])
+    logprobs, best = _score_targets(hidden[inside], head, targets[inside])
     cuts = np.cumsum([len(pair.continuation) for pair in pairs])[:-1]
     flat = logprobs.double().cpu().numpy()
     require_finite(flat)
@@ -174,10 +173,10 @@ def _read_continuations(
 
 
 def _continuing(pairs: Sequence[Pair]) -> Batch:
-    """The continuations without their last tokens, at the places where their prompts end.
+    """The continuations without their last tokens, at the positions after their prompts.
 
-    Shorter ones repeat the last token that they read, at its own place: it writes the same key into
-    the cache once more, and no place is beyond what the model knows.
+    Shorter ones repeat their last token at the same position: it writes the same key into the
+    cache once more, and no position exceeds the model's context.
     """
     read = [pair.prompt[-1:] + pair.continuation[:-1] for pair in pairs]
     width = max(map(len, read)) - 1
@@ -198,12 +197,12 @@ def _padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "rows time"]:
     return out
 
 
-def _compared(
+def _score_targets(
     hidden: Float[Tensor, "tokens width"],
     head: Float[Tensor, "vocab width"],
     targets: Int[Tensor, " tokens"],
 ) -> tuple[Float[Tensor, " tokens"], Bool[Tensor, " tokens"]]:
-    """log p of each target, and whether no other token is likelier; a chunk of logits at a time."""
+    """log p of each target, and whether it is the likeliest token; computed in chunks."""
     logprobs, best = [], []
     for start in range(0, len(targets), CHUNK):
         logits = hidden[start : start + CHUNK].float() @ head.T

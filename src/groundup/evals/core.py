@@ -1,4 +1,4 @@
-"""The core suite's page: core.json, answers.jsonl, report.html, and a table at the terminal."""
+"""The core suite's outputs: core.json, answers.jsonl, report.html, and a table in the terminal."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_core(
     compute: Compute,
     seconds: float,
 ) -> Callable[[], None]:
-    """Write core.json, answers.jsonl and report.html into `folder`; gives what to say then."""
+    """Write core.json, answers.jsonl and report.html; returns a function that prints the table."""
     content = core_json(config, models, compute, seconds)
     write_json(folder / "core.json", content)
     write_json_lines(folder / "answers.jsonl", _answer_lines(models))
@@ -72,9 +72,9 @@ CORE = Suite(
 
 
 def run(config: CoreConfig) -> Path:
-    """Measure `config.models` and return the folder with core.json, answers.jsonl and the page.
+    """Measure `config.models`; returns the folder with core.json, answers.jsonl and the page.
 
-    Raises `UserError` for models or data that are not there, and a folder that cannot be written.
+    Raises `UserError` for missing models or data, and for a folder that cannot be written.
     """
     return run_suite(CORE, config)
 
@@ -82,7 +82,7 @@ def run(config: CoreConfig) -> Path:
 def core_json(
     config: CoreConfig, models: Sequence[Evaluated], compute: Compute, seconds: float
 ) -> dict[str, Any]:
-    """Every number of the suite; intervals are 95 %, of whole groups where questions share one."""
+    """Every number of the suite; 95 % intervals resample whole groups of related questions."""
     accuracy, first = MEASURES[0], models[0]
     return {
         "schema": SCHEMA,
@@ -129,7 +129,7 @@ def _set_json(name: str, found: Estimate) -> dict[str, Any]:
 
 
 def _answer_lines(models: Sequence[Evaluated]) -> Iterator[dict[str, Any]]:
-    """One line for each question, with what every model gave each of its options."""
+    """One line per question, with every model's log-probability of each option."""
     for i, row in enumerate(models[0](questions).rows):
         yield {
             "set": row.source,
@@ -140,11 +140,11 @@ def _answer_lines(models: Sequence[Evaluated]) -> Iterator[dict[str, Any]]:
         }
 
 
-# The page, made of the numbers of core.json alone.
+# The page, built from core.json alone.
 
 
 def core_page(content: dict[str, Any]) -> Page:
-    """Questions answered right, held-out text, both ways to choose, and how it was asked."""
+    """The page: questions answered right, held-out text, both ways to choose, and the method."""
     models = content["models"]
     accuracy, bits = of_models(content, "accuracy"), of_models(content, "bits_per_byte")
     ways = {
@@ -158,15 +158,15 @@ def core_page(content: dict[str, Any]) -> Page:
         )
         for one in content["sets"].values()
     ]
-    columns = ("the harness’s task", "license", "whom to thank")
+    columns = ("the harness’s task", "license", "citation")
     share, unit = "share of questions answered right, %", "bits per byte, less is better"
     plots = [
         interval_plot("Six benchmarks", share, renamed(accuracy, SET_TITLES), True),
         interval_plot("Held-out text", unit, renamed(bits, TEXT_TITLES), False),
     ]
     against = (
-        "With so few questions of each set, two models are told apart far better by the last rows, "
-        "which compare them question by question (in points), than by two intervals. "
+        "With so few questions per set, the last rows, which compare two models question by "
+        "question (in points), tell them apart far better than two intervals do. "
     )
     return written(
         Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
@@ -189,7 +189,7 @@ def core_page(content: dict[str, Any]) -> Page:
 
 
 def question_table(content: Mapping[str, Any]) -> Table:
-    """Models down, sets across, then guessing, and what each has more than the first model."""
+    """Models as rows, sets as columns; then guessing, and differences from the first model."""
     accuracy = of_models(content, "accuracy")
     first = next(iter(accuracy.values()))
     columns = [
@@ -215,7 +215,7 @@ def question_table(content: Mapping[str, Any]) -> Table:
 
 
 def _notes(content: Mapping[str, Any]) -> list[Block]:
-    """What is to be known of the models' training, and which models it is true of."""
+    """What is known about the models' training data, and for which models."""
     found: dict[str, list[str]] = {}
     for name, model in content["models"].items():
         for one in model["familiar"]:
@@ -224,7 +224,7 @@ def _notes(content: Mapping[str, Any]) -> list[Block]:
             found.setdefault(f"{one['message']}{counted}", []).append(name)
     if not found:
         return []
-    title = "**Read this first.** What these models have trained on, as far as their runs tell:"
+    title = "**Read this first.** What these models were trained on, according to their runs:"
     return [Box(title, [f"**{', '.join(names)}**: {said}." for said, names in found.items()])]
 
 
@@ -233,7 +233,7 @@ def _table_of(
     titles: Mapping[str, str],
     shown: Callable[[Estimate], Cell],
 ) -> Table:
-    """Models down, and what they were measured on across."""
+    """Models as rows, what they were measured on as columns."""
     parts = list(next(iter(rows.values())))
     return Table(
         [Column(titles.get(part, part)) for part in parts],
@@ -249,7 +249,7 @@ def _table_of(
 
 
 def say_table(content: Mapping[str, Any]) -> None:
-    """Sets down, models across: the estimate with the ends of its interval, in per cent."""
+    """Print sets as rows and models as columns: estimates with their intervals, in percent."""
     accuracy, bits = of_models(content, "accuracy"), of_models(content, "bits_per_byte")
     rows = []
     for name, one in next(iter(accuracy.values())).items():
@@ -264,7 +264,7 @@ def say_table(content: Mapping[str, Any]) -> None:
     rows.append(Row("bits per byte", [blank, blank, *shown]))
     columns = [Column(name) for name in ("questions", "guessing", *accuracy)]
     console.print(in_terminal(Table(columns, rows)))
-    # Last, where it is read: runs that led to several of the models are told of once.
+    # Printed last, so that it is seen; a run that led to several models is named once.
     messages = (one["message"] for model in content["models"].values() for one in model["familiar"])
     for message in dict.fromkeys(messages):
         say(f"Note: {message}.")

@@ -1,13 +1,14 @@
 """The sets of the core suite: six public benchmarks, asked in plain text.
 
-Each is asked in the words of its own task in the lm-evaluation-harness (Gao et al. 2021), so that
-numbers can stand beside published ones, and the same way of every model, chat or not, so that all
-stages can. Where that task lists lettered options and asks for the letter (CommonsenseQA, MMLU),
-the texts of the options are scored instead, as the harness does in `mmlu_continuation`: models of
-this size cannot tell letters apart and would all stand at chance (Gu et al. 2024, OLMES: A Standard
-for Language Model Evaluations, section 3: the cloze formulation).
+Each set is asked in the words of its task in the lm-evaluation-harness (Gao et al. 2021), so that
+numbers can be compared with published ones, and in the same way of every model, chat or not, so
+that all stages can be compared. If that task lists lettered options and asks for the letter
+(CommonsenseQA, MMLU), the texts of the options are scored instead, as in the harness's
+`mmlu_continuation`: models of this size cannot tell letters apart and would all score at chance
+(Gu et al. 2024, OLMES: A Standard for Language Model Evaluations, section 3: the cloze
+formulation).
 
-All questions are held out by the manifest: the half that training never sees, all of MMLU.
+The manifest holds out all these questions: the half that training never sees, all of MMLU.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CoreSet:
-    """One benchmark: what it is called, how it is asked, and which measure counts.
+    """One benchmark: its title, its prompt, and the measure that counts.
 
     `task` is the harness's name for it. `acc_norm` divides an option's log-likelihood by its length
-    in characters; where all questions have the same two answers there is nothing to make up for,
+    in characters. Where all questions have the same two answers there is no length to correct for,
     and `acc` takes the log-likelihood as it is.
     """
 
@@ -56,7 +57,7 @@ def _situation(q: Question) -> str:
 
 
 def _passage(q: Question) -> str:
-    # As in BoolQ's own files: the title before the passage, the question in small letters.
+    # As in BoolQ's own files: the title before the passage, the question in lower case.
     asked = q.question[:1].lower() + q.question[1:]
     return f"{q.title} -- {q.passage}\nQuestion: {asked}\nAnswer:"
 
@@ -75,9 +76,9 @@ CORE_SETS: Mapping[str, CoreSet] = {
 
 
 def core_questions(count: int) -> list[Choice]:
-    """`count` held-out questions, as evenly as the sets allow, always the same ones.
+    """`count` held-out questions, spread as evenly over the sets as possible, always the same ones.
 
-    Of each set they are spread over the whole of it. Raises UserError as the packs do.
+    Within a set they are evenly spaced. Raises UserError as the packs do.
     """
     rejected = Rejected()
     found = {name: [q for q in _read(name, rejected) if is_heldout(q)] for name in CORE_SETS}
@@ -99,7 +100,7 @@ def _asked(q: Question) -> Choice:
 
 
 def evenly_of(items: Iterable[T], key: Callable[[T], object], count: int) -> list[T]:
-    """At most `count` items, as evenly of all kinds, told apart by `key`, as can be."""
+    """At most `count` items, spread as evenly as possible over the values of `key`."""
     kinds: dict[object, list[T]] = {}
     for one in items:
         kinds.setdefault(key(one), []).append(one)
@@ -112,11 +113,11 @@ def evenly_of(items: Iterable[T], key: Callable[[T], object], count: int) -> lis
 
 
 def even_shares(count: int, sizes: Sequence[int]) -> list[int]:
-    """How many to take of each so that they are `count`, none more than it has, else as even as
-    can be: what a small one lacks is taken from the others."""
+    """How many items to take of each size so that they sum to `count`, as evenly as possible: what
+    a small set lacks is taken from the others."""
     shares = [0] * len(sizes)
     left = min(count, sum(sizes))
-    # From the smallest on: each takes its even share of what is left, or all that it has.
+    # In ascending order of size: each takes its even share of the rest, or all that it has.
     for place, i in enumerate(sorted(range(len(sizes)), key=lambda i: sizes[i])):
         shares[i] = min(sizes[i], -(-left // (len(sizes) - place)))
         left -= shares[i]

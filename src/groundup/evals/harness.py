@@ -1,15 +1,15 @@
-"""The lm-evaluation-harness drives our models: any of its tasks runs (extra `lm-eval`).
+"""Runs any task of the lm-evaluation-harness on our models (extra `lm-eval`).
 
-The harness (Gao et al. 2021, EleutherAI/lm-evaluation-harness) asks a model three things: how
-likely a continuation is, how likely a whole text is, and what it writes until a stop string. Here
-`GroundupLM` answers them with our own scoring and generation, with the tokens that the harness's
-own adapter for transformers would make. So `lm_eval.simple_evaluate(model=GroundupLM(…), …)` works.
+The harness (Gao et al. 2021, EleutherAI/lm-evaluation-harness) asks three things of a model: the
+likelihood of a continuation, the likelihood of a whole text, and a generation up to a stop string.
+`GroundupLM` answers them with our own scoring and generation, using the same tokens as the
+harness's own adapter for transformers: `lm_eval.simple_evaluate(model=GroundupLM(…), …)`.
 
-Its tasks fetch their data from a hub. Those named `groundup_…` need none: they are the sets of the
-core suite, written as task files and JSON Lines from the packs.
+The harness's tasks download their data from a hub. Those named `groundup_…` need no download: they
+are the sets of the core suite, written as task files and JSON Lines from the packs.
 
-In a chat, unlike there, a text never becomes a control token, and the answer begins where the
-assistant's turn does: a control token stands in a prompt only where the chat template put it.
+Unlike the harness's adapter, this one never turns text of a chat into control tokens, which only
+the chat template may add, and an answer begins at the assistant's turn.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ except ImportError as missing:
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-# What the harness's own adapter lets a model write where the task does not say.
+# The harness's own default for generations whose task sets no limit.
 _MAX_NEW_TOKENS = 256
 
 
 class GroundupLM(LM):
-    """A model of ours as the harness knows one.
+    """The harness's interface to a model of ours, on one process and one device.
 
-    A prompt that is too long loses its beginning. Everything is one process and one device.
-    `repetition_penalty` is the model's own (`penalty_of`), for tasks that give none.
+    A prompt that is too long is cut at its beginning. `repetition_penalty` is the model's own
+    (`penalty_of`), for tasks that set none.
     """
 
     def __init__(
@@ -78,18 +78,18 @@ class GroundupLM(LM):
         self._batch_size = batch_size
         self._context = model.config.max_position_embeddings
         self._opening = _prefix_token(model, tokenizer)
-        # What the chat template made, and its tokens: the text alone would not tell them.
+        # Prompts made by the chat template, with their tokens, which the text alone does not give.
         self._chats: dict[str, list[int]] = {}
 
-    # How likely.
+    # Likelihoods.
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """log p of each continuation after its context, and whether it is what greedy would say."""
+        """log p of each continuation after its context, and whether greedy decoding gives it."""
         pairs = [self._pair(*request.args) for request in requests]
         return [(one.total, one.greedy) for one in self._score(pairs)]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """log p of each text as a whole, through windows that share one token."""
+        """log p of each whole text, through windows that share one token."""
         pairs: list[Pair] = []
         owners: list[int] = []
         for number, request in enumerate(requests):
@@ -122,10 +122,10 @@ class GroundupLM(LM):
             [*self._tokenizer.opening_ids, *self._tokenizer.encode(text)] if chat is None else chat
         )
 
-    # What it writes.
+    # Generation.
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """What the model writes after each context, up to the first stop string."""
+        """The generation after each context, up to the first stop string."""
         asked = []
         for request in requests:
             context, settings = request.args
@@ -145,7 +145,7 @@ class GroundupLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness tells caches of requests apart by."""
+        """The key by which the harness separates its caches of requests."""
         return f"{self._name}-{self._tokenizer.hash[:12]}"
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
@@ -155,7 +155,7 @@ class GroundupLM(LM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The prompt as text; its tokens are kept, since no text may become a control token.
+        """The prompt as text; its tokens are kept, because text must not become control tokens.
 
         Without a generation prompt the last message is the beginning of the assistant's answer.
         """
@@ -168,18 +168,18 @@ class GroundupLM(LM):
 
 
 def _prefix_token(model: CausalLM, tokenizer: Tokenizer) -> int:
-    """What a whole text, or a continuation of nothing, stands after to the harness.
+    """The token before a whole text or before the continuation of an empty context.
 
-    That is what the folder's tokenizer calls `bos_token`, else its `eos_token`, as in the harness's
-    own adapter, which does not look at the model's config.
+    As in the harness's own adapter it is the tokenizer's `bos_token`, else its `eos_token`; the
+    model's config is not used.
     """
     named = [id for id in (tokenizer.bos_id, tokenizer.eos_id) if id is not None]
     return named[0] if named else opening_of(model, tokenizer)
 
 
 def penalty_of(folder: Path) -> float:
-    """The repetition penalty that a model's folder asks for, also where it is greedy: it says which
-    token is likeliest. Raises UserError for one that is none."""
+    """The repetition penalty in a model's generation config; it applies to greedy decoding too.
+    Raises UserError for an invalid one."""
     file = generation_config_of(folder)
     said = None if file is None else read_json_object(file).get("repetition_penalty")
     if said is None:
@@ -191,10 +191,9 @@ def penalty_of(folder: Path) -> float:
 
 
 def sampling_of(settings: Mapping[str, Any]) -> Sampling:
-    """A task's `generation_kwargs` as we draw: greedy unless it says `do_sample`.
+    """A task's `generation_kwargs` as our settings: greedy unless `do_sample` is set.
 
-    Raises UserError for a setting that is not known here, since leaving it out would give a number
-    of something else.
+    Raises UserError for an unknown setting, because ignoring it would measure something else.
     """
     given = dict(settings)
     stop = given.pop("until", None) or []
@@ -212,7 +211,7 @@ def sampling_of(settings: Mapping[str, Any]) -> Sampling:
     if given:
         raise UserError(
             f"the task's generation_kwargs hold {', '.join(sorted(given))}, which groundup does "
-            "not know; leave it out of the task file"
+            "not support; leave it out of the task file"
         )
     return Sampling(
         temperature=0.0 if samples is False else temperature,
@@ -237,12 +236,12 @@ def evaluate_tasks(
     """The harness's own results: `results` by task, and `samples` question by question.
 
     `tasks` are names or task files; `include` are folders with further task files. Raises UserError
-    for a task that is not known.
+    for an unknown task.
     """
     files = [Path(task) for task in tasks if _is_file(task)]
     names = [_task_of(Path(task)) if _is_file(task) else task for task in tasks]
     folders = [*include, *dict.fromkeys(file.parent for file in files)]
-    # Reading the harness's ten thousand task files takes a while: only where one may be meant.
+    # Reading the harness's ten thousand task files is slow: do so only if one may be needed.
     manager = TaskManager(include_path=list(folders) or None, include_defaults=False)
     if not set(names) <= set(manager.all_tasks):
         manager = TaskManager(include_path=list(folders) or None)
@@ -266,21 +265,21 @@ def evaluate_tasks(
 
 @dataclass(frozen=True)
 class _Function:
-    """What a task file names as `!function module.name`."""
+    """A function that a task file names as `!function module.name`."""
 
     named: str
 
 
 class _TaskLoader(yaml.SafeLoader):
-    """Reads task files and imports nothing."""
+    """Reads task files without importing anything."""
 
 
 _TaskLoader.add_constructor("!function", lambda loader, node: _Function(str(node.value)))
 
 
 def task_files(tasks: Sequence[str], include: Path | None) -> list[Path]:
-    """The local files that decide what is asked: the task files among `tasks` and in the folder
-    `include`, and whatever they include, call or read, as far as it lies here."""
+    """The local files that determine the questions: the task files among `tasks` and in the folder
+    `include`, and the local files that they include, call or read."""
     left = [Path(task) for task in tasks if _is_file(task)]
     if include is not None:
         left += sorted(path for path in include.rglob("*") if _is_file(path.name))
@@ -293,7 +292,7 @@ def task_files(tasks: Sequence[str], include: Path | None) -> list[Path]:
         if _is_file(path.name):
             try:
                 said = yaml.load(path.read_text("utf-8"), _TaskLoader)
-            except (yaml.YAMLError, UnicodeDecodeError):  # the harness says what is wrong with it
+            except (yaml.YAMLError, UnicodeDecodeError):  # the harness reports the error
                 continue
             left += _named_files(said, path.parent)
     return list(found)
@@ -317,7 +316,7 @@ def _named_files(said: object, folder: Path) -> Iterator[Path]:
 
 
 def _strings(said: object) -> Iterator[str]:
-    """The strings in a value, at whatever depth."""
+    """The strings in a value, at any depth."""
     if isinstance(said, str):
         yield said
     elif isinstance(said, dict | list):
@@ -330,7 +329,7 @@ def _is_file(task: str) -> bool:
 
 
 def _task_of(file: Path) -> str:
-    """The name that a task file gives its task or group; its functions are not looked at here."""
+    """The name of the task or group in a task file; its functions are not loaded."""
     if not file.is_file():
         raise UserError(f"there is no task file {str(file)!r}; check its name")
     named = re.search(r"^(?:task|group):\s*[\"']?([\w.-]+)", file.read_text("utf-8"), re.MULTILINE)

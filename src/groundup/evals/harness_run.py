@@ -1,8 +1,8 @@
 """The stage `lm-eval`: tasks of the lm-evaluation-harness on models from anywhere.
 
-Writes harness.json, with what the harness says of every task, and samples.jsonl, question by
-question. Tasks named `groundup_…` are written here as files first, in the harness's own format, so
-that the harness itself, or anybody's, can run the very same questions.
+Writes harness.json, with the harness's results for every task, and samples.jsonl, question by
+question. Tasks named `groundup_…` are first written as files in the harness's own format, so that
+the harness itself can run the very same questions anywhere.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PREFIX = "groundup_"
 def run(config: HarnessConfig) -> Path:
     """Run `config.tasks` on `config.models` and return the folder with harness.json.
 
-    Raises `UserError` for models and tasks that are not there.
+    Raises `UserError` for missing models and unknown tasks.
     """
     paths = {model.name: model.path for model in located(config.models)}
     asked = {f"task file {path}": path for path in task_files(config.tasks, config.include)}
@@ -72,7 +72,7 @@ def run(config: HarnessConfig) -> Path:
 
 
 def write_tasks(folder: Path, names: Sequence[str]) -> Path:
-    """The sets of the core suite as task files beside their questions, all that are held out."""
+    """Write the core suite's sets as task files with all their held-out questions."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = core_questions(10**9)
     for name in names:
@@ -82,7 +82,7 @@ def write_tasks(folder: Path, names: Sequence[str]) -> Path:
 
 
 def write_task(folder: Path, name: str, rows: Sequence[Choice]) -> Path:
-    """One task file, `NAME.yaml`, over `NAME.jsonl`, which holds its questions."""
+    """Write one task file, `NAME.yaml`, and its questions, `NAME.jsonl`."""
     write_json_lines(folder / f"{name}.jsonl", rows)
     task = {
         "task": name,
@@ -111,7 +111,7 @@ def _write(
     compute: Mapping[str, Any],
     seconds: float,
 ) -> None:
-    """The harness's numbers as they are; what cannot be JSON, such as a function, by its name."""
+    """Write the harness's numbers unchanged; what is not JSON, such as a function, as its name."""
     kept = ("results", "configs", "versions", "n-shot", "n-samples")
     content = {
         "schema": SCHEMA,
@@ -135,7 +135,7 @@ def _write(
 
 
 def _say_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
-    """Tasks and their measures down, models across, each with its standard error."""
+    """Print tasks and measures as rows and models as columns, with standard errors."""
     rows = []
     for task, measures in next(iter(results.values())).items():
         for key, value in measures.items():

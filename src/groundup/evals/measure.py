@@ -1,13 +1,13 @@
-"""What every suite is made of: models, the measuring functions that run on them, and measures.
+"""The building blocks of every suite: models, measuring functions, and measures.
 
-    of(model)              what one model has, by parts, each with its interval
-    minus(model, other)    what it has more than another one on the very same items
+    of(model)              the model's estimates by part, each with its interval
+    minus(model, other)    the differences to another model on the very same items
 
 A measuring function is given a loaded model and keeps its items one by one, so that two models can
-be compared on them: what makes an item hard for both cancels, and differences are seen that two
-intervals side by side would hide. It gives None where there is nothing to measure. A `Measure` is
-one way to read what such a function found, and a suite (`suites`) is a list of them: a new measure
-is a file with its measuring function, and one row.
+be compared on them: item difficulty cancels, which shows differences that two separate intervals
+would hide. It returns None if there is nothing to measure. A `Measure` is one way to summarize the
+results of such a function, and a suite (`suites`) is a list of measures: a new measure is a file
+with its measuring function, and one row.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Subject:
-    """A loaded model that is being measured, on material that its tokenizer has read.
+    """A loaded model that is being measured, with material tokenized for it.
 
-    `place` counts the models from 0. Calling it with a measuring function measures, once however
-    often it is called.
+    `place` is the model's index. Calling the subject with a measuring function runs the function,
+    or returns its earlier result.
     """
 
     place: int
@@ -56,14 +56,14 @@ class Subject:
 
     @property
     def chats(self) -> bool:
-        """Whether it was taught to answer, so that what it answers means something."""
+        """Whether the model was trained to answer, so that its answers mean something."""
         taught = self.history is None or self.history.chats
         return self.tokenizer.chat_template is not None and taught
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One model, and what the measuring functions of a suite found of it."""
+    """One model, and the results of a suite's measuring functions."""
 
     name: str
     source: str
@@ -77,7 +77,7 @@ class Evaluated:
     cpu_seconds: float = 0.0
 
     def __call__(self, measuring: Callable[[Subject], T]) -> T:
-        """What a measuring function found."""
+        """The result of a measuring function."""
         found: T = self.found[measuring]
         return found
 
@@ -87,24 +87,24 @@ class Evaluated:
 
     @property
     def chats(self) -> bool:
-        """Whether it was taught to answer; of a model from elsewhere that is assumed."""
+        """Whether the model was trained to answer; assumed for a model from elsewhere."""
         return self.history is None or self.history.chats
 
     @property
     def reads(self) -> str | None:
-        """The kind of rows that its last stage learned from; None of a model from elsewhere."""
+        """The kind of rows its last stage trained on; None for a model from elsewhere."""
         return None if self.history is None else self.history.reads
 
 
 @dataclass(frozen=True)
 class Measure(Generic[T]):
-    """One thing that is measured of every model, and of two models on the same items.
+    """One quantity that is measured for every model, and for two models on the same items.
 
-    `read` takes what `measuring` found of one model, `difference` of two, as drawing the items
-    shows it; both give parts: `pooled` and `world pooled`, or whatever a measure is told apart by,
-    and none where the items are not the same. `sentence` is what a change for the better would
-    prove of two models, or what is said of one. `short` names it in a plot, `about` says of what it
-    is, and `beside` has what needs no training, by its name and by the same parts.
+    `read` summarizes the result of `measuring` for one model, and `difference` compares two models
+    by resampling the items. Both return estimates by part: `pooled` and `world pooled`, or the
+    measure's own parts, and none if the items differ. `sentence` states an improvement between two
+    models, or describes one model. `short` is the name in plots, `about` describes what is
+    measured, and `beside` returns baselines that need no training, by name and part.
     """
 
     name: str
@@ -122,47 +122,47 @@ class Measure(Generic[T]):
     beside: Callable[[Evaluated], Mapping[str, BySource]] = lambda model: {}
 
     def of(self, model: Evaluated) -> BySource:
-        """What a model has, by parts; none where it could not be measured."""
+        """A model's estimates by part; empty if it could not be measured."""
         found = model.found.get(self.measuring)
         return {} if found is None else self.read(found)
 
     def minus(self, model: Evaluated, other: Evaluated) -> BySource:
-        """What `model` has more than `other`, by parts."""
+        """The differences of `model` to `other`, by part."""
         one, two = model.found.get(self.measuring), other.found.get(self.measuring)
         if one is None or two is None:
             return {}
         changes = self.difference(one, two)
-        # Where every item costs as much more, of bits say, that is what it costs.
+        # If every item differs by the same amount, resampling shows no spread.
         return with_spread(changes, self.read(one), self.read(two)) if self.share else changes
 
     def estimate(self, model: Evaluated) -> Estimate | None:
-        """What a model has of it as a whole."""
+        """A model's pooled estimate."""
         return self.of(model).get(POOLED)
 
     def change(self, model: Evaluated, other: Evaluated) -> Estimate | None:
-        """What `model` has more than `other` as a whole."""
+        """The pooled difference of `model` to `other`."""
         return self.minus(model, other).get(POOLED)
 
     def label(self, part: str, parts: Sequence[str]) -> str:
-        """What is measured, with the part where there are several or one of its own name."""
+        """The measure's name, with the part if there are several or it has a name of its own."""
         where = part_name(part, parts)
         return f"{self.name}, {where}" if where else self.name
 
 
 def part_name(part: str, parts: Sequence[str]) -> str:
-    """A part in words; nothing for the pool of all there is."""
+    """A part in words; empty for the pool of everything."""
     if part == POOLED:
         return "real sources" if WORLD in parts else ""
     return "small world" if part == WORLD else part
 
 
 def pooled(found: BySource) -> BySource:
-    """The pooled number alone, or those of the real sources and of the small world apart."""
+    """The pooled estimate, or those of the real sources and of the small world."""
     return {part: found[part] for part in (POOLED, WORLD) if part in found}
 
 
 def informative(measure: Measure[Any], models: Sequence[Evaluated]) -> Callable[[str], bool]:
-    """Which of a measure's parts tell the models, or anything, apart."""
+    """A function that tells which parts of a measure are informative."""
     found = [measure.of(model) for model in models]
 
     def tells(part: str) -> bool:
@@ -173,28 +173,28 @@ def informative(measure: Measure[Any], models: Sequence[Evaluated]) -> Callable[
 
 
 def parts_of(measure: Measure[Any], models: Sequence[Evaluated]) -> list[str]:
-    """The parts that any of the models was measured by, so that all are labeled alike."""
+    """All parts that any of the models has, so that all are labeled alike."""
     return list(dict.fromkeys(part for model in models for part in measure.of(model)))
 
 
 def to_json(found: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Estimates as JSON, by their names."""
+    """Estimates as JSON, by name."""
     return {name: one.to_json() for name, one in found.items()}
 
 
 def from_json(found: Mapping[str, Mapping[str, Any]]) -> BySource:
-    """Estimates from JSON, by their names."""
+    """Estimates from JSON, by name."""
     return {name: Estimate(**facts) for name, facts in found.items()}
 
 
 def of_models(content: Mapping[str, Any], key: str) -> dict[str, BySource]:
-    """The estimates of that key in a report, of the models that have some."""
+    """The estimates under `key` in a report, for the models that have some."""
     models = content["models"].items()
     return {name: from_json(model[key]) for name, model in models if model[key]}
 
 
 def renamed(rows: Mapping[str, BySource], names: Mapping[str, str]) -> dict[str, BySource]:
-    """Estimates with their parts called by the names that a page has for them."""
+    """Estimates with their parts renamed to a page's titles."""
     return {
         model: {names.get(part, part): one for part, one in found.items()}
         for model, found in rows.items()

@@ -1,4 +1,4 @@
-"""The models that a suite is given: where they are, what they are called, how they are computed."""
+"""Locates and names the models that a suite is given, and chooses how they are computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groundup.train.device import Compute, resolve
 
 @dataclass(frozen=True)
 class Named:
-    """A model: its place among those given, what it is called, its source, its folder or file."""
+    """A model: its place among those given, its name, its source, its folder or file."""
 
     place: int
     name: str
@@ -24,11 +24,11 @@ class Named:
 
 
 def located(given: Sequence[Path | str]) -> list[Named]:
-    """Every model, each found before anything is measured."""
+    """Locate every model before anything is measured."""
     paths = [locate(source) for source in given]
     for path in paths:
         require_weights(path)
-    # The command line has found out where a pack lies; people know it by its name.
+    # The command line has already resolved packs to paths; users know them by name.
     sources = [
         str(source) if is_named(source) else name_of(path)
         for source, path in zip(given, paths, strict=True)
@@ -38,7 +38,7 @@ def located(given: Sequence[Path | str]) -> list[Named]:
 
 
 def model_names(sources: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """A model is called as its folder, file or pack is; as all of it where two are called alike."""
+    """Short names of folders, files or packs; the full source where two would be equal."""
     short = [short_name(*both) for both in zip(sources, paths, strict=True)]
     names = [
         name if short.count(name) == 1 else source
@@ -48,7 +48,7 @@ def model_names(sources: Sequence[str], paths: Sequence[Path]) -> list[str]:
 
 
 def compute_of(config: EvalConfig | ModelsConfig) -> Compute:
-    """Eager: every batch has a shape of its own here, and compiling each would cost more."""
+    """Eager mode: every batch has its own shape here, and compiling each would cost more."""
     wanted = TrainingConfig.model_validate(
         {
             "out": config.out,

@@ -1,14 +1,14 @@
-"""How well a model predicts text it has never seen, in bits per byte.
+"""How well a model predicts unseen text, in bits per byte.
 
     bits per byte = - sum log2 p(token | tokens before it in its document) / bytes of the text
 
-Per byte and not per token, because a token is as long as its tokenizer makes it: so models with
-other vocabularies, and models that only count, stand in one table. Only the tokens of the text
-count; that a document ends is predicted in training but is no text. Documents longer than the
-context are read through a window that moves on by half of it, each token scored once, with at
-least half a context before it from then on.
+Per byte and not per token, because the length of a token depends on the tokenizer: bytes make
+models with different vocabularies, and n-gram counts, comparable. Only the tokens of the text
+count; the end of a document is predicted in training but is not text. Documents longer than the
+context are read through a window that advances by half of it. Each token is scored once, and after
+the first window with at least half a context before it.
 
-Text is compressible unevenly, so an interval comes from drawing blocks of about 2 KB, not tokens.
+Text is unevenly compressible, so intervals resample blocks of about 2 KB instead of tokens.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from groundup.text.shards import Shard
 from groundup.text.tokenizer import Tokenizer
 
 BLOCK_BYTES = 2048
-# What a training run reads of each source at its evaluations on the way: some two seconds' work,
-# and the report compares n-grams on exactly these bytes when it says when they were passed.
+# Bytes per source that a training run reads at its intermediate evaluations: about two seconds of
+# work. The report compares n-grams on exactly these bytes to say when they were passed.
 BYTES_ON_THE_WAY = 40_000
 
 
 @dataclass(frozen=True)
 class Bits:
-    """What a predictor paid for each block of held-out text, in bits, and how long the block is."""
+    """A predictor's cost of each block of held-out text in bits, and the block's length."""
 
     bits: Float[np.ndarray, " blocks"]
     bytes: Float[np.ndarray, " blocks"]
     sources: list[str]
 
     def per_byte(self) -> float:
-        """Bits per byte of all blocks together; of the real ones alone where there are any."""
+        """Bits per byte of all blocks together, or of human text alone if there is any."""
         at = source_groups(self.sources)[POOLED]
         return float(self.bits[at].sum() / self.bytes[at].sum())
 
@@ -56,11 +56,11 @@ class Bits:
         }
 
     def measured(self) -> BySource:
-        """Bits per byte, pooled and by source, with intervals from drawing blocks."""
+        """Bits per byte, pooled and by source, with intervals from resampling blocks."""
         return by_source(self.bits, self.sources, self.bytes)
 
     def minus(self, other: Bits) -> BySource:
-        """How many bits per byte more than `other` it paid for the same blocks."""
+        """The difference to `other` in bits per byte on the same blocks."""
         assert np.array_equal(self.bytes, other.bytes), "the blocks are not the same"
         return by_source(self.bits - other.bits, self.sources, self.bytes)
 
@@ -73,9 +73,9 @@ def bits_per_byte(
     context: int,
     bytes_per_source: int = BYTES_ON_THE_WAY,
 ) -> Bits:
-    """What the model pays for up to `bytes_per_source` of each source's held-out documents."""
+    """The model's cost of up to `bytes_per_source` of each source's held-out documents."""
     chosen = heldout_documents(shard, bytes_per_source)
-    # The end of a text opens a document in a shard; a foreign model may know another id.
+    # In a shard a document begins after the end-of-text token; other models use another id.
     opening = opening_of(model, tokenizer)
     items: list[Example] = []
     lengths = []
@@ -95,20 +95,19 @@ def ngram_bits(
     *,
     bytes_per_source: int = BYTES_ON_THE_WAY,
 ) -> Bits:
-    """What an n-gram model pays for the very same tokens, in the same blocks."""
+    """The cost of the very same tokens for an n-gram model, in the same blocks."""
     chosen = heldout_documents(shard, bytes_per_source)
     tokens = [_tokens(shard, document) for document in chosen]
     found = counts.logprobs(np.concatenate(tokens).astype(np.int64))
     ends = np.cumsum([len(ids) for ids in tokens])
-    # A document's first token is the end of a text that opens it and ends the one before: no text.
+    # A document's first token is the end-of-text token before it, which is not text.
     return _blocks([one[1:] for one in np.split(found, ends[:-1])], chosen, shard, tokenizer)
 
 
 def heldout_documents(shard: Shard, bytes_per_source: int) -> list[int]:
-    """Numbers of whole documents, at most `bytes_per_source` of each source but one at least.
+    """Indices of whole documents: at most `bytes_per_source` per source, but at least one document.
 
-    Every so many-th one is taken, so that they spread over the whole source, and the same ones
-    whatever the tokenizer.
+    They are spaced evenly over the source, and do not depend on the tokenizer.
     """
     chosen: list[int] = []
     for documents in _places(shard.sources).values():
@@ -121,7 +120,7 @@ def heldout_documents(shard: Shard, bytes_per_source: int) -> list[int]:
 
 
 def _places(sources: Sequence[str]) -> dict[str, list[int]]:
-    """Where each source stands, by its name, in the order of names."""
+    """The indices of each source's items, sorted by source."""
     found: dict[str, list[int]] = {source: [] for source in sorted(set(sources))}
     for place, source in enumerate(sources):
         found[source].append(place)
@@ -129,9 +128,9 @@ def _places(sources: Sequence[str]) -> dict[str, list[int]]:
 
 
 def windows(ids: Sequence[int], context: int) -> Iterator[Example]:
-    """Cut a document so that every token but the first is scored exactly once.
+    """Cut a document so that every token except the first is scored exactly once.
 
-    The first window scores all of its tokens, each later one its second half alone.
+    The first window scores all of its tokens, each later one only its second half.
     """
     done, last = 0, len(ids) - 1
     while done < last:
@@ -155,7 +154,7 @@ def _blocks(
     shard: Shard,
     tokenizer: Tokenizer,
 ) -> Bits:
-    """Lay the documents of a source end to end and cut them every 2 KB, at a token's end."""
+    """Concatenate the documents of a source and cut them about every 2 KB, between tokens."""
     lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)], float)
     bits: list[float] = []
     sizes: list[float] = []
@@ -173,8 +172,8 @@ def _blocks(
 def _sizes(
     shard: Shard, document: int, lengths: Float[np.ndarray, " vocab"]
 ) -> Float[np.ndarray, " tokens"]:
-    """How many bytes of the document each of its tokens is."""
+    """The number of the document's bytes in each of its tokens."""
     sizes = lengths[_tokens(shard, document)[1:]]
-    # A foreign tokenizer may normalize or add a space; what counts is the text as it is written.
+    # A tokenizer may normalize or add a space; what counts is the text as it is written.
     scaled: Float[np.ndarray, " tokens"] = sizes * (shard.document_bytes[document] / sizes.sum())
     return scaled

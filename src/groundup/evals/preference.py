@@ -3,11 +3,10 @@
     own preference:     log p(chosen | prompt) > log p(rejected | prompt)
     implicit reward:    log p(chosen) - log p_ref(chosen) > log p(rejected) - log p_ref(rejected)
 
-The second is what DPO trains: its reward is beta times log p / p_ref (Rafailov et al. 2023, section
-4), where the reference is the model that DPO started from. Log-probabilities are sums over the
-answer, its end included; IPO's reward is of their means over its tokens. A tie counts half, so
-guessing reaches 0.5. Two baselines need no training at all: the longer answer, and what the
-reference itself prefers.
+DPO trains the second: its reward is beta times log p / p_ref (Rafailov et al. 2023, section 4),
+where the reference is the model that DPO started from. Log-probabilities are sums over the answer,
+including its end; IPO's reward uses their means over tokens. A tie counts half, so guessing reaches
+0.5. Two baselines need no training: the longer answer, and the preference of the reference itself.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ Margins = Float[np.ndarray, " pairs"]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Preferences made ready for one tokenizer: all chosen answers, then all rejected ones."""
+    """Preferences tokenized for one model: all chosen answers, then all rejected ones."""
 
     items: list[Example]
     rows: list[Preference]
 
 
 def ready_pairs(rows: Sequence[Preference], tokenizer: Tokenizer, context: int) -> Pairs:
-    """Encode both answers of every pair."""
+    """Tokenize both answers of every pair."""
     answers = [row.chosen for row in rows] + [row.rejected for row in rows]
     items = [
         tokenize_answer(tokenizer, row.prompt, answer, context)
@@ -58,17 +57,17 @@ def margins(model: CausalLM, pairs: Pairs, *, context: int) -> tuple[Margins, Ma
 
 
 def length_margins(pairs: Pairs) -> Margins:
-    """By how many characters the chosen answer is longer: the baseline that reads nothing."""
+    """By how many characters the chosen answer is longer: a baseline that needs no model."""
     return np.array([len(row.chosen) - len(row.rejected) for row in pairs.rows], float)
 
 
 def preference_accuracy(margins: Margins, pairs: Pairs) -> BySource:
-    """The share of pairs whose chosen answer comes out ahead; a tie counts half."""
+    """The share of pairs whose chosen answer has the higher score; a tie counts half."""
     return _by_source(_hits(margins), pairs, chance=0.5)
 
 
 def preference_gain(margins: Margins, baseline: Margins, pairs: Pairs) -> BySource:
-    """How much more accurate than a baseline, pair by pair."""
+    """The difference in accuracy to a baseline, computed pair by pair."""
     return _by_source(_hits(margins) - _hits(baseline), pairs, chance=None)
 
 

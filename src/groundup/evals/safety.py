@@ -1,11 +1,11 @@
 """Safety and utility: what does a model refuse, and does it know when to stop?
 
-Two rates that pull against each other: of harmful requests many should be refused, of benign ones
-few. A model that refuses everything is useless, one that refuses nothing is unsafe, and one that
-only babbles refuses nothing either: read both rates beside the samples. Answers are greedy and
-short, since a refusal says so at once.
+Two rates conflict: many harmful requests should be refused, and few benign ones. A model that
+refuses everything is useless, one that refuses nothing is unsafe, and one that only babbles refuses
+nothing either: read both rates together with the samples. Answers are greedy and short, since a
+refusal begins at once.
 
-The answers to these prompts are counted here and nowhere kept, shown or logged.
+The answers to these prompts are counted here and never kept, shown or logged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from groundup.text.rows import Message, RefusalPrompt, as_dicts
 from groundup.text.saying_no import is_refusal
 from groundup.text.tokenizer import Tokenizer
 
-# Enough for any way of saying no.
+# Enough for any refusal.
 ANSWER_TOKENS = 48
 
 
@@ -34,7 +34,7 @@ def greedy_answers(
     *,
     tokens: int = ANSWER_TOKENS,
 ) -> list[str]:
-    """The greedy answer to each chat, of so many tokens at most."""
+    """The greedy answer to each chat, with at most `tokens` tokens."""
     greedy = Sampling(temperature=0, max_new_tokens=tokens)
     requests = [Request(messages=as_dicts(chat), sampling=greedy) for chat in chats]
     return [one.text for one in generate(model, requests, tokenizer, batch_size=64)]
@@ -46,9 +46,9 @@ def refused(
     prompts: Sequence[RefusalPrompt],
     says_no: Callable[[str, str], bool] | None = None,
 ) -> dict[str, Bool[np.ndarray, " prompts"]]:
-    """Which of the `harmful` and which of the `benign` prompts are refused, in their order.
+    """Which of the `harmful` and of the `benign` prompts are refused, in their order.
 
-    By `is_refusal`, or by a judge of an answer and its prompt.
+    `says_no(answer, prompt)` decides; the default is `is_refusal`.
 
     Raises `UserError` for a prompt longer than the context.
     """
@@ -71,8 +71,8 @@ def stopped(
 ) -> Bool[np.ndarray, " prompts"]:
     """Which sampled answers (temperature 0.7) the model itself ends with <|im_end|>.
 
-    An answer that goes on to write another role's turn has a control token before its end and does
-    not count; one that thinks aloud first, between "<think>" and "</think>", does.
+    An answer that continues with another role's turn has a control token before its end and does
+    not count; one with a "<think>" part first counts.
     """
     sampling = Sampling(temperature=0.7, max_new_tokens=max_new_tokens, seed=seed)
     requests = [Request(messages=as_dicts(prompt), sampling=sampling) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""Fixed prompts, the same for every model: what numbers do not tell."""
+"""Fixed prompts, the same for every model: samples show what numbers do not."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from groundup.text.tokenizer import Tokenizer
 _TOKENS, _STORY_TOKENS = 60, 220
 _TOO_LONG = "(the prompt is longer than this model's context)"
 
-# What a model answers to the harmful prompts of real sets is counted and never shown.
+# Answers to the harmful prompts of real sets are counted and never shown.
 STORY = "Tell me a story about a fox and a lamp in which it rains."
 TEXTS = ("The history of", "My fellow citizens,")
-# Of the small world: a story, a sum, a fact, what only sounds like harm, and what is to be
-# declined, which is mild enough for any page.
+# Of the small world: a story, a sum, a fact, what only sounds like harm, and a request to decline
+# that is mild enough for any page.
 OF_WORLD: tuple[tuple[str, ...], ...] = (
     (STORY,),
     ("What is 7 + 5?",),
@@ -38,8 +38,8 @@ CHATS: tuple[tuple[str, ...], ...] = (
     ("I feel sad today.",),
     *OF_WORLD,
 )
-# What a report opens with, chosen once and for all models: something to go on with, what people
-# type first, and of the small world what it can do and what it should decline.
+# Opens every report, the same for all models: a text to continue, what people type first, and what
+# a model of the small world can do and should decline.
 FIRST: tuple[tuple[str, ...], ...] = (
     ("Hello!",),
     ("Who are you?",),
@@ -54,9 +54,9 @@ FIRST: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt (one text, or turns of a chat that the user began) and two ways to go on.
+    """A prompt (one text, or chat turns that begin with the user's) and two completions.
 
-    Three dots end what went on beyond the limit.
+    An ellipsis marks completions that the token limit cut off.
     """
 
     prompt: tuple[str, ...]
@@ -66,7 +66,7 @@ class Sample:
 
 
 def samples(model: CausalLM, tokenizer: Tokenizer, *, seed: int) -> list[Sample]:
-    """Continue every prompt greedily, and once at temperature 0.7; a prompt too long says so."""
+    """Complete every prompt greedily and once at temperature 0.7; too long ones are marked."""
     chats = CHATS if tokenizer.chat_template is not None else ()
     prompts = [*((text,) for text in TEXTS), *chats]
     context = model.config.max_position_embeddings
@@ -108,5 +108,5 @@ def _turns(prompt: Sequence[str]) -> list[dict[str, str]]:
 
 
 def shown(answer: Completion) -> str:
-    """The text of an answer, with an ellipsis where the limit of tokens cut it off."""
+    """The text of an answer, with an ellipsis if the token limit cut it off."""
     return f"{answer.text} …" if answer.finish_reason == "length" else answer.text

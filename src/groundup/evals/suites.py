@@ -1,11 +1,11 @@
-"""The one runner of all suites: each model is loaded once, measured, and forgotten.
+"""Runs every suite: each model is loaded once, measured, and released.
 
-    report    what each training stage brought, on what the data holds out      `stages`
+    report    what each training stage changed, on held-out data                `stages`
     core      six public benchmarks and bits per byte, for any model            `core`
-    tuning    what fine-tuning on a domain brought, and what was forgotten      `domain`
+    tuning    what fine-tuning on a domain gained and what it cost              `domain`
     values    utility, safety, fairness and honesty, for any model              `values.suite`
 
-Tasks of the lm-evaluation-harness are run by itself (`harness_run`).
+`harness_run` runs tasks of the lm-evaluation-harness separately.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from groundup.train.device import Compute, prepare, restoring_torch
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a suite has read before any model: facts for plan.json, and the material.
+    """What a suite reads before it loads a model: facts for plan.json, and the material.
 
-    `material` makes it ready for the model in a folder with a tokenizer and a context, once for all
-    models that share these.
+    `material(folder, tokenizer, context)` tokenizes the material, once for all models with the same
+    tokenizer and context.
     """
 
     plan: Mapping[str, Any]
@@ -42,12 +42,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Suite:
-    """A list of measures, what they are measured on, and what is written of them.
+    """A list of measures, the data they need, and the function that writes the results.
 
-    `also` are measuring functions whose findings are shown and not compared. `data` names the
-    folders that a report is made of beside its models. `write` is given the folder, the settings,
-    the models in order, how it was computed and how long it took; it returns what to say at the
-    terminal when all is done.
+    `also` are measuring functions whose results are shown but not compared. `data` returns the
+    folders that a report needs in addition to its models. `write` gets the folder, the settings,
+    the models in order, the compute settings and the seconds; it returns a function that prints the
+    summary when everything is finished.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Suite:
     prepare: Callable[[Any, Sequence[Path], Compute], Prepared]
     write: Callable[[Path, Any, Sequence[Evaluated], Compute, float], Callable[[], None]]
     unpack: bool = False
-    """Whether weights in few bits are unpacked once, which takes memory, or in every pass."""
+    """Whether quantized weights are dequantized once, which takes memory, or in every pass."""
 
     @property
     def measuring(self) -> list[Callable[[Subject], Any]]:
@@ -70,7 +70,7 @@ class Suite:
 def run_suite(suite: Suite, config: EvalConfig | ModelsConfig) -> Path:
     """Measure `config.models` and return the folder with the page and all numbers.
 
-    Raises `UserError` for models or data that are not there, and a folder that cannot be written.
+    Raises `UserError` for missing models or data, and for a folder that cannot be written.
     """
     models = located(config.models)
     folders = {model.name: model.path for model in models}
@@ -97,7 +97,7 @@ def measured(
     prepared: Prepared,
     compute: Compute,
 ) -> Evaluated:
-    """All that a suite measures of one model."""
+    """Load one model and run all measuring functions of the suite on it."""
     begun, spent = time.monotonic(), time.process_time()
     model, tokenizer = load(named.path)
     require_finite(model, named.source)
