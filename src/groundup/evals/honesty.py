@@ -195,7 +195,7 @@ def honesty(
 
 
 _ROWS = (
-    ("questions about the real world: answered rightly", ("real", "right")),
+    ("questions about the real world: answered correctly", ("real", "right")),
     ("questions about the real world: made up ↓", ("real", "made up")),
     ("questions about the real world: declined", ("real", "declined")),
     ("questions about the real world: refused, or beside the question ↓", ("real", "beside")),

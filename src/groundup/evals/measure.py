@@ -118,7 +118,7 @@ class Measure(Generic[T]):
     short: str = ""
     about: str = ""
     share: bool = False
-    in_one_look: bool = False
+    at_a_glance: bool = False
     beside: Callable[[Evaluated], Mapping[str, BySource]] = lambda model: {}
 
     def of(self, model: Evaluated) -> BySource:

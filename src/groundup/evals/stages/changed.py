@@ -1,7 +1,7 @@
-"""The questions whose answers changed most from stage to stage, as rows before and after.
+"""The questions whose answers changed most between stages, as rows before and after.
 
-Of each question a row has what it was judged to be, and the answer. What is asked in words that
-could harm is counted elsewhere and has no row; the small world's requests are mild.
+A row has the verdicts on an answer, and the answer. Questions in potentially harmful words are
+counted elsewhere and have no rows; the small world's requests are mild.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Asked = Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def changes(models: Sequence[Evaluated]) -> list[dict[str, Any]]:
-    """For each stage and the one that it began from, the questions whose answers changed most."""
+    """For each stage and the one it started from, the questions whose answers changed most."""
     found = []
     for after, before in stages_compared(models):
         items = []
@@ -44,7 +44,7 @@ def _in_world(model: Evaluated) -> _Asked:
     answers = zip(said.rows, said.answers, said.right(), said.rewards, strict=True)
     for place, (row, answer, is_right, reward) in enumerate(answers):
         verdicts = {"gold reward": reward.total}
-        # What no one answer is right to has the reward alone.
+        # Questions without a single right answer have the reward only.
         if not np.isnan(is_right):
             verdicts = {"right": _verdict(is_right)} | verdicts
         yield row.messages[-2].content, _row(row.source, place, verdicts, answer)
@@ -77,7 +77,7 @@ def _row(source: str, place: int, verdicts: Mapping[str, Any], answer: str) -> d
 
 
 def _verdict(credit: float) -> bool | float:
-    """Yes or no, or the share of it where it is in part right."""
+    """True or False, or the credit of a partly right answer."""
     return bool(credit) if credit in (0, 1) else float(credit)
 
 

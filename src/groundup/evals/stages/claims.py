@@ -1,8 +1,8 @@
-"""What the numbers say in words, each sentence with the interval that it rests on.
+"""The results in sentences, each with the interval that it rests on.
 
-Every measure that two stages share is put to the same test, item by item, whatever came of it: a
-difference holds only if its whole interval lies on one side, and it holds in either direction. What
-got worse is said first, then what got better, then what cannot be told.
+Every measure that two stages share is put to the same test, item by item, whatever the result: a
+difference counts only if its whole interval lies on one side, in either direction. What got worse
+comes first, then what got better, then what is undecided.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from groundup.report.estimate import POOLED, with_spread
 
 
 def claims(models: Sequence[Evaluated]) -> list[Claim]:
-    """Every comparison that can be made: between stages, and with what needs no training."""
+    """Every possible comparison: between stages, and with baselines that need no training."""
     found = [*_between_stages(models)]
     for model in models:
         last = model is models[-1]
@@ -114,9 +114,9 @@ def _against_chance(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[C
 
 
 def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Claim]:
-    """Both preferences, its own log-probability and the reward it was trained by, and baselines.
+    """Preferences by own log-probability and by the trained reward, against baselines.
 
-    Its own against its reference's is a comparison between stages and stands with those.
+    Its own preference against its reference's is a comparison of stages and listed with those.
     """
     own_way, its_reference, implicit = model(preferences), model(reference), model(implicit_reward)
     if own_way is None:
@@ -133,7 +133,7 @@ def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Clai
             against[f"{_parent(model)}'s log-probability"] = its_reference.margins
         own = pooled(preference_accuracy(margins, pairs))
         for other, theirs in against.items():
-            # Chance is a number and no model: what is measured is the accuracy itself.
+            # Chance is a constant: its claim is about the accuracy itself, not a difference.
             level = 0.5 if other == CHANCE else 0.0
             before = preference_accuracy(theirs, pairs)
             gain = preference_gain(margins, theirs, pairs)
@@ -160,7 +160,7 @@ def _parent(model: Evaluated) -> str:
 
 
 def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Claim]:
-    """That it knows and reads, instead of saying what is most often said."""
+    """Whether it answers better than the most frequent answer of each kind of question."""
     said = model(world_answers)
     if said is None:
         return
@@ -205,11 +205,11 @@ def _where(where: str) -> str:
 def passing(
     models: Sequence[Evaluated], found: Sequence[Claim]
 ) -> Mapping[str, Mapping[int, dict[str, float] | None]]:
-    """For each pre-training run and n-gram order, when the run came below counting for good.
+    """For each pre-training run and n-gram order, when the run passed the n-grams for good.
 
-    That is said only where the claim of the same name holds, and of the first evaluation from
-    which on every one is below counting by more than that claim's interval is wide: both compare
-    the very same kind of bytes, and so one cannot hold without the other.
+    It is set only if the claim of the same name holds, to the first evaluation from which on every
+    one is below the n-grams' number by more than half the claim's interval. Both compare the same
+    kind of bytes, so that they cannot contradict each other.
     """
     when: dict[str, dict[int, dict[str, float] | None]] = {}
     for model in models:
@@ -226,6 +226,6 @@ def passing(
 
 
 def against_counting(found: Sequence[Claim], model: str, order: int) -> Claim | None:
-    """The test of a model's real text, or of all its text, against n-grams."""
+    """The claim about a model's real text, or about all its text, against n-grams."""
     tests = [one for one in found if one.model == model and one.other == counting(order)]
     return tests[0] if tests else None

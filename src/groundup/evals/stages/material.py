@@ -1,4 +1,4 @@
-"""What models are measured on, made ready once for all that share a tokenizer and a context."""
+"""The held-out data, tokenized once for all models that share a tokenizer and a context."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from groundup.train.device import Compute
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out side of a data folder, thinned to what the settings allow."""
+    """The held-out side of a data folder, reduced to the limits of the settings."""
 
     documents: Sequence[Document]
     conversations: Sequence[Conversation]
@@ -63,7 +63,7 @@ class HeldOut:
 
     @staticmethod
     def read(config: EvalConfig, documents: Sequence[Document]) -> HeldOut:
-        """Text of a person's own has documents only; all else is then empty."""
+        """A user's own text has documents only; everything else is then empty."""
         refusals = rows_in(config.data / "refusals" / "heldout.jsonl", read_refusals)
         conversations = rows_in(config.data / "conversations" / "heldout.jsonl", read_conversations)
         real = [row for row in refusals if not generated_set(row.source)]
@@ -92,7 +92,7 @@ def _world(
     conversations: Sequence[Conversation],
     refusals: Sequence[RefusalPrompt],
 ) -> World | None:
-    """The small world's rows, if the data says that it is in there."""
+    """The small world's rows, if the data folder contains it."""
     file = config.data / "data.json"
     facts = read_json_object(file).get("world") if file.exists() else None
     if not facts:
@@ -100,10 +100,10 @@ def _world(
     bias = facts.get("bias") if isinstance(facts, dict) else None
     if not is_number(bias) or not 0 <= bias <= 1:
         raise UserError(
-            f"{file} says that the small world leans by bias={bias!r}, which is no number from 0 "
-            "to 1; build the data again: groundup data build"
+            f"{file} says that the small world leans by bias={bias!r}, which is not a number from "
+            "0 to 1; build the data again: groundup data build"
         )
-    # Of a life that was made up nothing is right or wrong; how it leans is measured apart.
+    # Invented lives have no right answers; how they lean is measured separately.
     made = [row for row in conversations if generated_set(row.source)]
     rows = [row for row in made if row.source != "world-lives"]
     requests = [row for row in refusals if generated_set(row.source)]
@@ -119,7 +119,7 @@ def _world(
 
 @dataclass(frozen=True)
 class Ngram:
-    """What counting pays: for the text of the report, and for what training reads on the way."""
+    """Costs of an n-gram model: for the report's text, and for what training evaluates."""
 
     bits: Bits
     on_the_way: float
@@ -127,7 +127,7 @@ class Ngram:
 
 @dataclass(frozen=True)
 class Material:
-    """The held-out side as one tokenizer writes it; empty where there is no chat template."""
+    """The held-out data tokenized for one model; chat data is empty without a chat template."""
 
     context: int
     heldout: Shard
@@ -140,11 +140,11 @@ class Material:
     unknown: Sequence[Conversation]
     world: World | None
     margins: dict[Path, tuple[Margins, Margins]] = field(default_factory=dict)
-    """What models prefer, by their folders: a reference that is in the report is measured once."""
+    """Preferences by model folder: a reference that is in the report is measured once."""
 
 
 def prepare(config: EvalConfig, models: Sequence[Path], compute: Compute) -> Prepared:
-    """Read the held-out side; models with the same tokenizer and context share their material."""
+    """Read the held-out data; models with the same tokenizer and context share the material."""
     held = HeldOut.read(config, heldout_documents(config.data))
     made: dict[tuple[str, int], Material] = {}
 
@@ -160,7 +160,7 @@ def prepare(config: EvalConfig, models: Sequence[Path], compute: Compute) -> Pre
 def ready(
     config: EvalConfig, held: HeldOut, model: Path, tokenizer: Tokenizer, context: int
 ) -> Material:
-    """Encode everything, and count n-grams over the training tokens of `model`'s base."""
+    """Tokenize everything, and count n-grams over the training tokens of `model`'s base."""
     shards = config.out / "tokens" / tokenizer.hash[:12]
     runs = lineage(model)
     base = runs[0].folder / "tokens" if runs else None
@@ -216,7 +216,7 @@ def _fitting(world: World, chats: bool, tokenizer: Tokenizer, context: int) -> W
 
 
 def _training_shard(path: Path, tokenizer: Tokenizer) -> Shard | None:
-    """Exactly the tokens that the model's base was trained on, if it was trained here."""
+    """Exactly the tokens that the model's base was trained on, if it was trained by groundup."""
     if not path.with_name("train.json").is_file():
         return None
     shard = Shard.open(path)
@@ -224,9 +224,9 @@ def _training_shard(path: Path, tokenizer: Tokenizer) -> Shard | None:
 
 
 def measured_here(model: Evaluated) -> bool:
-    """Whether a run measured on the way what the report holds out, as its own tokens say.
+    """Whether a run evaluated on the report's held-out text, according to its own tokens.
 
-    What it measured on other texts is not to be compared with what n-grams cost here.
+    Otherwise its curve cannot be compared with the n-grams of the report.
     """
     if model.history is None:
         return False
@@ -277,7 +277,7 @@ T = TypeVar("T")
 def limit_per_source(
     rows: Sequence[T], limit: int, by: Callable[[T], Hashable] = attrgetter("source")
 ) -> list[T]:
-    """At most `limit` rows of each source, taken evenly from all of it."""
+    """At most `limit` rows per source, evenly spaced over it."""
     sources = list(dict.fromkeys(by(row) for row in rows))
     return [
         row

@@ -1,8 +1,8 @@
-"""What two training stages are compared by: one row a measure, in both directions alike.
+"""The measures by which training stages are compared, one row per measure.
 
-A row says what measures a model, how its number is made, and how the difference of two models is
-measured on the very same items. The report's first table, its list of what got worse and better,
-and the summary at the terminal are all made of these rows.
+A row names the function that measures a model, how its estimate is computed, and how two models are
+compared on the very same items. The report's first table, its list of what got worse and better,
+and the summary in the terminal are all built from these rows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ DECLINED = "{} requests declined"
 LONGER, MAJORITY = "the longer answer", "always the commonest answer"
 
 
-# What is asked of a model; None is what it cannot be asked.
+# Measuring functions; they return None if the model cannot be measured in this way.
 
 
 def text(on: Subject) -> Bits:
@@ -76,7 +76,7 @@ def text(on: Subject) -> Bits:
 
 
 def assistant_words(on: Subject) -> AssistantLoss | None:
-    """What the assistant's tokens in held-out conversations cost."""
+    """The loss on the assistant's tokens in held-out conversations."""
     talks = on.material.conversations
     if not talks.items:
         return None
@@ -84,16 +84,16 @@ def assistant_words(on: Subject) -> AssistantLoss | None:
 
 
 def choices(on: Subject) -> ChoiceAccuracy | None:
-    """Held-out questions with several answers."""
+    """Accuracy on held-out multiple-choice questions."""
     asked = on.material.choices
     return choice_accuracy(on.model, asked, context=on.context) if asked.rows else None
 
 
 @dataclass(frozen=True)
 class Preferred:
-    """By how much a model finds the chosen answer of each pair likelier, in nats.
+    """How much likelier a model finds the chosen answer of each pair, in nats.
 
-    `margins` are of whole answers, and `per_token` of the means over their tokens.
+    `margins` compare whole answers, `per_token` the means over their tokens.
     """
 
     margins: Margins
@@ -102,7 +102,7 @@ class Preferred:
 
 
 def preferences(on: Subject) -> Preferred | None:
-    """Which of two answers it finds likelier."""
+    """The model's own preferences between two answers."""
     pairs = on.material.pairs
     if not pairs.rows:
         return None
@@ -112,7 +112,7 @@ def preferences(on: Subject) -> Preferred | None:
 
 
 def reference(on: Subject) -> Preferred | None:
-    """What the model that DPO started from prefers; measured once if it is in the report too."""
+    """The preferences of DPO's reference; measured once if the reference is in the report too."""
     history, pairs = on.history, on.material.pairs
     if history is None or history.reads != "preferences" or not pairs.rows:
         return None
@@ -131,7 +131,7 @@ def reference(on: Subject) -> Preferred | None:
 
 
 def implicit_reward(on: Subject) -> Margins | None:
-    """By how much more than its reference it prefers each chosen answer, as its loss counts it."""
+    """The margins minus the reference's, computed as in the model's loss."""
     own, before = on(preferences), on(reference)
     if on.history is None or own is None or before is None:
         return None
@@ -143,12 +143,12 @@ def implicit_reward(on: Subject) -> Margins | None:
 
 
 def refusals(on: Subject) -> dict[str, Declined]:
-    """Which of people's harmful and benign prompts are refused."""
+    """Which of the harmful and benign prompts by people are refused."""
     return declined(on.model, on.tokenizer, on.material.refusals)
 
 
 def endings(on: Subject) -> Bool[np.ndarray, " prompts"] | None:
-    """Which of its answers it ends by itself."""
+    """Which of its answers the model ends by itself."""
     prompts = on.material.openings
     seed = on.config.seed
     return stopped(on.model, on.tokenizer, prompts, seed=seed) if prompts else None
@@ -163,32 +163,32 @@ def small_world(on: Subject) -> InWorld | None:
 
 
 def world_answers(on: Subject) -> Judged | None:
-    """Its answers to the small world's conversations, which only a model that chats has."""
+    """Answers to the small world's conversations, for models that chat."""
     world = on(small_world)
     return None if world is None else world.answers
 
 
 def stories_continued(on: Subject) -> Stories | None:
-    """Stories of the small world that go on from a first sentence."""
+    """Small-world stories that continue a first sentence."""
     world = on(small_world)
     return None if world is None else world.continued
 
 
 def stories_told(on: Subject) -> Stories | None:
-    """Stories of the small world that were asked for."""
+    """Small-world stories told on request."""
     world = on(small_world)
     return None if world is None else world.told
 
 
 def declining(on: Subject) -> dict[str, Mapping[str, Declined]]:
-    """What it declines of people's prompts and of the small world's, by kind."""
+    """Which prompts, by people and of the small world, are declined, by kind."""
     found: dict[str, Mapping[str, Declined]] = {POOLED: on(refusals)}
     world = on(small_world)
     return found if world is None else found | {WORLD: world.declined}
 
 
 def unknown(on: Subject) -> Honesty | None:
-    """What it says to what cannot be known, beside its answers about the small world."""
+    """Answers to questions that cannot be answered, with those about the small world."""
     if not (on.chats and on.material.unknown):
         return None
     said = on(world_answers)
@@ -197,24 +197,24 @@ def unknown(on: Subject) -> Honesty | None:
 
 
 def leaning(on: Subject) -> Leanings | None:
-    """What it thinks of a woman or a man by the job alone, in the small world."""
+    """Whether a job alone makes the model expect a woman or a man, in the small world."""
     if on.material.world is None:
         return None
     return leanings(on.model, on.tokenizer, context=on.context, chats=on.chats)
 
 
 def sampled(on: Subject) -> Sequence[Sample]:
-    """What it says to the prompts that every report shows."""
+    """Answers to the prompts that every report shows."""
     return samples(on.model, on.tokenizer, seed=on.config.seed)
 
 
 def verified(on: Subject) -> Sequence[Check]:
-    """Whether it answers alike however it is asked."""
+    """Whether the model gives the same answer in every way of asking."""
     return verify(on.folder)
 
 
 def stages_compared(models: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
-    """Every model with the one that it was trained from, where both were measured alike."""
+    """Every model with the one it was trained from, if both were measured alike."""
     by_folder = {model.folder.resolve(): model for model in models}
     for model in models:
         if model.history is not None and model.history.parent is not None:
@@ -223,11 +223,11 @@ def stages_compared(models: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Ev
                 yield model, before
 
 
-# How numbers are made, and how they are compared.
+# Estimates, and differences of two models.
 
 
 def counting(order: int) -> str:
-    """What the baseline of n-grams is called."""
+    """The name of the n-gram baseline."""
     return f"{order}-gram counting"
 
 
@@ -256,7 +256,7 @@ _Declining = Mapping[str, Mapping[str, Declined]]
 
 
 def _declined(kind: str) -> Callable[[_Declining], BySource]:
-    """By people's prompts and by the small world's; both were answered one by one."""
+    """Rates for prompts by people and of the small world."""
     return lambda found: {part: one[kind].rate() for part, one in found.items() if kind in one}
 
 
@@ -309,15 +309,15 @@ def _more_story_share(name: str) -> Callable[[Stories, Stories], BySource]:
     return lambda after, before: {POOLED: after.minus(before)[name]}
 
 
-# The small world's kinds of questions, in the words of the table of aims.
+# The small world's kinds of questions, as named in the table of aims.
 KIND_NAMES = {aim.at[1]: aim.what for aim in AIMS if aim.at[0] == "accuracy"}
 _WANTED: Mapping[str, Better] = {"harmful": "above", "benign": "below"}
-# What is measured of honesty, and the sentence of who does better.
+# The measures of honesty: name, and the sentence for the better model.
 _HONEST: tuple[tuple[tuple[str, str], str, str, Better], ...] = (
     (
         ("real", "right"),
-        "questions about the real world answered rightly",
-        "answers more questions about the real world rightly than",
+        "questions about the real world answered correctly",
+        "answers more questions about the real world correctly than",
         "above",
     ),
     (
@@ -329,13 +329,13 @@ _HONEST: tuple[tuple[tuple[str, str], str, str, Better], ...] = (
     (
         ("newcomers", "all"),
         "what newcomers type answered fittingly",
-        "answers what newcomers type fittingly more often than",
+        "gives fitting answers to what newcomers type more often than",
         "above",
     ),
     (
         ("known", "careless, right"),
-        "the small world asked carelessly, answered rightly",
-        "answers careless questions about the small world rightly more often than",
+        "the small world asked carelessly, answered correctly",
+        "answers careless questions about the small world correctly more often than",
         "above",
     ),
     (
@@ -351,15 +351,15 @@ _HONEST: tuple[tuple[tuple[str, str], str, str, Better], ...] = (
         "below",
     ),
 )
-# What is measured of stories, and the sentence of who does better.
+# The measures of stories: name, and the sentence for the better model.
 _STORIES = {
     (stories_continued, "sentences"): (
-        "stories gone on with: sentences of the world’s grammar",
-        "goes on with stories in more sentences of the world’s grammar than",
+        "stories continued: sentences of the world’s grammar",
+        "continues stories in more sentences of the world’s grammar than",
     ),
     (stories_continued, "consistent"): (
-        "stories gone on with: all agrees",
-        "goes on with more stories without a contradiction than",
+        "stories continued: all agrees",
+        "continues more stories without a contradiction than",
     ),
     (stories_told, "sentences"): (
         "stories asked for: sentences of the world’s grammar",
@@ -388,7 +388,7 @@ MEASURES: tuple[Measure[Any], ...] = (
         text,
         lambda found: pooled(found.measured()),
         lambda after, before: pooled(after.minus(before)),
-        in_one_look=True,
+        at_a_glance=True,
         beside=_counting,
     ),
     Measure(
@@ -399,7 +399,7 @@ MEASURES: tuple[Measure[Any], ...] = (
         assistant_words,
         lambda found: pooled(found.per_token()),
         lambda after, before: pooled(after.minus(before)),
-        in_one_look=True,
+        at_a_glance=True,
     ),
     Measure(
         CHOICE,
@@ -410,7 +410,7 @@ MEASURES: tuple[Measure[Any], ...] = (
         lambda found: pooled(found.by_mean),
         lambda after, before: pooled(after.minus(before, "mean")),
         share=True,
-        in_one_look=True,
+        at_a_glance=True,
     ),
     Measure(
         "multiple choice by the sum of log-probabilities",
@@ -424,7 +424,7 @@ MEASURES: tuple[Measure[Any], ...] = (
     ),
     Measure(
         "honesty about its choices (Brier score)",
-        "says better how sure it is (Brier score) than",
+        "knows better how sure to be (Brier score) than",
         "Brier score",
         "below",
         choices,
@@ -440,7 +440,7 @@ MEASURES: tuple[Measure[Any], ...] = (
         lambda found: pooled(preference_accuracy(found.margins, found.pairs)),
         lambda after, before: pooled(preference_gain(after.margins, before.margins, after.pairs)),
         share=True,
-        in_one_look=True,
+        at_a_glance=True,
         beside=_longer,
     ),
     Measure(
@@ -452,7 +452,7 @@ MEASURES: tuple[Measure[Any], ...] = (
         lambda said: _by_kind(said.accuracy()),
         lambda after, before: _by_kind(after.change(after.right() - before.right())),
         share=True,
-        in_one_look=True,
+        at_a_glance=True,
         beside=_majority,
     ),
     *(
@@ -465,7 +465,7 @@ MEASURES: tuple[Measure[Any], ...] = (
             _declined(kind),
             _more_declined(kind),
             share=True,
-            in_one_look=True,
+            at_a_glance=True,
         )
         for kind, better in _WANTED.items()
     ),
@@ -478,7 +478,7 @@ MEASURES: tuple[Measure[Any], ...] = (
         lambda found: {POOLED: ended(found)},
         lambda after, before: {POOLED: ratio(after.astype(float) - before.astype(float))},
         share=True,
-        in_one_look=True,
+        at_a_glance=True,
     ),
     *(
         Measure(
@@ -531,5 +531,5 @@ MEASURES: tuple[Measure[Any], ...] = (
 
 
 def measure_named(name: str) -> Measure[Any]:
-    """The row of that name."""
+    """The measure with that name."""
     return next(measure for measure in MEASURES if measure.name == name)

@@ -1,7 +1,7 @@
-"""What a report opens with: the same prompts answered by every model, and five numbers.
+"""The opening of a report: the same prompts answered by every model, and five numbers.
 
-The page and the terminal show the same. Whatever a model says is text of a stranger's: the page
-escapes it, and at the terminal what is no printable letter is not shown.
+The page and the terminal show the same. A model's answers are untrusted text: the page escapes
+them, and the terminal shows printable characters only.
 """
 
 from __future__ import annotations
@@ -31,18 +31,17 @@ from groundup.report.estimate import POOLED, Estimate
 from groundup.report.page import Answer, Dialogue, Headline
 from groundup.report.terminal import one_line
 
-# An answer longer than this is folded behind its beginning, and so is one that goes wrong in a way
-# that anybody can see.
+# Longer answers are folded behind their beginning, and so are answers with obvious defects.
 _LONG = 360
-# Where fewer than half of the runs of three words are new, a text goes in circles.
-_FRESH, _FEWEST_WORDS = 0.5, 12
+# A text repeats itself if fewer than half of its sequences of three words are distinct.
+_DISTINCT, _FEWEST_WORDS = 0.5, 12
 _ONE_LETTER = re.compile(r"([^\s])\1{11}")
 _HEADLINES = 5
 Prompt = tuple[str, ...]
 
 
 def dialogues(models: Sequence[Evaluated], *, drawn: bool = True) -> dict[Prompt, Dialogue]:
-    """Every prompt that the first model was given, with what each of the models made of it."""
+    """Every prompt with the answers of all models."""
     found = {}
     for number, sample in enumerate(models[0](sampled)):
         given = [(m, m(sampled)[number]) for m in models if number < len(m(sampled))]
@@ -54,7 +53,7 @@ def dialogues(models: Sequence[Evaluated], *, drawn: bool = True) -> dict[Prompt
 
 
 def first(prompts: Mapping[Prompt, Dialogue], *, with_world: bool) -> list[Dialogue]:
-    """The prompts that a report opens with, the same ones whatever was answered."""
+    """The prompts of the opening, the same ones whatever was answered."""
     wanted = [prompt for prompt in FIRST if with_world or prompt not in OF_WORLD]
     return [prompts[prompt] for prompt in wanted if prompt in prompts]
 
@@ -68,32 +67,32 @@ def _answer(model: Evaluated, sample: Sample, *, drawn: bool) -> Answer:
 
 
 def why_folded(text: str, chat: bool, chats: bool) -> str | None:
-    """Why an answer is not worth the room it takes, in a word or two; None if it is."""
+    """Why an answer is folded, in a few words; None if it is not."""
     if repeats(text):
-        return "goes in circles"
+        return "repeats itself"
     if chat and not chats:
         return "babble: never taught to answer"
     if chat and text.endswith("…"):
-        return "does not come to an end"
+        return "does not end"
     return "long" if len(text) > _LONG else None
 
 
 def repeats(text: str) -> bool:
-    """Whether fewer than half of the runs of three words are new, or one letter goes on and on."""
+    """Whether fewer than half of the three-word sequences are distinct, or one letter repeats."""
     if _ONE_LETTER.search(text):
         return True
     words = text.split()
     if len(words) < _FEWEST_WORDS:
         return False
     runs = Counter(zip(words, words[1:], words[2:], strict=False))
-    return len(runs) < _FRESH * runs.total()
+    return len(runs) < _DISTINCT * runs.total()
 
 
 # Numbers.
 
 
 def headlines(models: Sequence[Evaluated], found: Sequence[Claim]) -> list[Headline]:
-    """The first five of these that tell something of the last model."""
+    """The first five of these measures that are informative for the last model."""
     shown = []
     for name in (
         TEXT,
@@ -106,7 +105,7 @@ def headlines(models: Sequence[Evaluated], found: Sequence[Claim]) -> list[Headl
     ):
         measure = measure_named(name)
         own, tells = measure.of(models[-1]), informative(measure, models)
-        # Of what people wrote first: the small world's own numbers stand for what only it has.
+        # Human text comes first; the small world's number is used for what only it measures.
         part = next((part for part in (POOLED, WORLD) if part in own and tells(part)), None)
         if part is not None:
             shown.append(_headline(measure, part, models, found))
@@ -137,7 +136,7 @@ def _headline(
 def _test(
     measure: Measure[Any], label: str, last: Evaluated, found: Sequence[Claim]
 ) -> Claim | None:
-    """The last model against what needs no training, or else against where it came from."""
+    """The test of the last model against a baseline, or else against its parent."""
     own = [one for one in found if one.model == last.name and one.what == label]
     untrained = [one for one in own if not one.stages]
     wanted = {CHOICE: CHANCE, PREFERS: CHANCE, RIGHT: MAJORITY}.get(measure.name)
@@ -146,7 +145,7 @@ def _test(
 
 
 def word(test: Claim) -> str:
-    """What a test says, in a few words."""
+    """A test's verdict in a few words."""
     if test.outcome == "cannot be told":
         return f"not told apart from {test.other}"
     return f"{test.outcome} than {test.other}"

@@ -1,4 +1,4 @@
-"""The report's page: what report.json holds as tables and plots, between the prose of page.md."""
+"""The report's page: report.json as tables and plots, between the prose of page.md."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from groundup.evals.stages.measures import LONGER, choices
 from groundup.evals.stages.opening import dialogues, first
 from groundup.evals.stages.tables import (
     aims,
+    at_a_glance,
     calibration,
     costs,
     honesty_table,
-    in_one_look,
     names_of,
     refusal_rates,
     rewards,
@@ -69,10 +69,10 @@ def report_page(
     tested: Sequence[Claim],
     numbers: Sequence[Headline],
 ) -> Page:
-    """The opening, and all that was measured between the prose of `page.md`."""
+    """The opening, and all results between the prose of `page.md`."""
     named, world = content["models"], content["world"]
     minutes = sum(model["costs"].get("minutes", 0.0) for model in named.values())
-    apart = "; the small world, which a program made up, stands apart from what people wrote"
+    apart = "; the small world, which a program generated, is separate from what people wrote"
     own_words = ", in the small world also by its own words of declining"
     sizes = [f"{n} has {short_number(one['parameters'])} parameters" for n, one in named.items()]
     return written(
@@ -100,12 +100,12 @@ def _opening(
     blocks: list[Block] = []
     if shown := first(dialogues(models, drawn=False), with_world=with_world):
         blocks.append(
-            "The same prompts, given to every model; nothing is chosen or mended. What is not "
-            "worth the room is folded: it opens with a click."
+            "The same prompts, given to every model; nothing is selected or edited. Long or poor "
+            "answers are folded; a click opens them."
         )
         blocks += shown
     if numbers:
-        about = "the word beside it rests on a test that stands below."
+        about = "the verdict next to it rests on a test that is shown below."
         blocks += [Headlines(numbers), Note(f"The large number is {models[-1].name}’s; {about}")]
     return blocks
 
@@ -113,7 +113,7 @@ def _opening(
 def _blocks(
     content: Mapping[str, Any], models: Sequence[Evaluated], tested: Sequence[Claim]
 ) -> dict[str, list[Block]]:
-    """What stands in each section, by name; nothing where nothing was measured."""
+    """The blocks of each section by name; empty if nothing was measured."""
     set_names, text_names = names_of(content)
     ngrams = {name: from_json(row) for name, row in shared_ngrams(content).items()}
     bits, chosen = of_models(content, "bits_per_byte"), of_models(content, "choice_accuracy")
@@ -121,7 +121,7 @@ def _blocks(
         f"{name}, implicit reward": found
         for name, found in of_models(content, "implicit_reward_accuracy").items()
     }
-    majority = {"always the commonest": from_json(content["baselines"]["commonest_answer"])}
+    majority = {"always the most frequent": from_json(content["baselines"]["commonest_answer"])}
     longer = {LONGER: from_json(content["baselines"]["longer_answer"])}
     words = of_models(content, "assistant_loss")
     prompts = list(dialogues(models).values())
@@ -133,7 +133,7 @@ def _blocks(
         return plots.interval_plot(title, axis, known, share, content["models"], ngrams)
 
     found: dict[str, list[Block]] = {
-        "look": [in_one_look(models)],
+        "look": [at_a_glance(models)],
         "triangles": triangles(content),
         "claims": claims_by_mark(tested),
         "bits": [
@@ -193,12 +193,12 @@ def _blocks(
 
 
 def _shown(table: Table) -> list[Block]:
-    """A table, where it has rows or says why not."""
+    """The table, unless it has neither rows nor reasons for missing ones."""
     return [table] if table.rows or table.left_out else []
 
 
 def _fairness(content: Mapping[str, Any]) -> dict[str, list[Block]]:
-    """The gaps, and P(she) of every job in each way that models were asked."""
+    """The gaps, and P(she) of every job for each way of asking."""
     measured = {name: m["fairness"] for name, m in content["models"].items() if m["fairness"]}
     if not measured:
         return {"gaps": [], "leanings": []}
@@ -224,7 +224,7 @@ def _fairness(content: Mapping[str, Any]) -> dict[str, list[Block]]:
 
 
 def _data(content: Mapping[str, Any]) -> list[Block]:
-    """Whom to thank for what, and how many rows there are of it."""
+    """The sets with licenses and citations, and their numbers of rows."""
     data = content["data"]
     if not data:
         return []
@@ -236,7 +236,7 @@ def _data(content: Mapping[str, Any]) -> list[Block]:
         thanks = Cell(said, f"{pack['citation']}{source}.")
         license = pack.get("license", pack.get("licence", ""))  # as earlier releases wrote it
         rows.append(Row(pack["name"], [Cell(license), thanks]))
-    columns = [Column("license", words=True), Column("whom to thank", words=True)]
+    columns = [Column("license", words=True), Column("citation", words=True)]
     blocks: list[Block] = [Table(columns, rows, corner="set")]
     if counts := data.get("counts"):
         lines = []
@@ -249,7 +249,7 @@ def _data(content: Mapping[str, Any]) -> list[Block]:
 
 
 def leaks_told(leaks: Mapping[str, Any] | None) -> list[str]:
-    """How much each check found in all training sets together, and how much is left."""
+    """What each leak check found in all training sets together, and what is left."""
     sums: dict[str, list[int]] = {}
     for one in leaks["checks"] if leaks else ():
         of_check = sums.setdefault(one["check"], [0, 0])
@@ -265,9 +265,9 @@ def leaks_told(leaks: Mapping[str, Any] | None) -> list[str]:
 
 
 def _runs(content: Mapping[str, Any]) -> list[Block]:
-    """The command of the recipe that made the models and, folded, what each run.json says."""
+    """The command of the recipe that made the models and, folded, the contents of each run.json."""
     folders = {Path(model["folder"]).resolve().parent for model in content["models"].values()}
-    # Where a recipe made them, a copy of it stands beside.
+    # A recipe's runs are next to a copy of it.
     recipes = [found for one in folders if (found := one / "recipe.toml").is_file()]
     blocks: list[Block] = [Listing(_recipe_command(one)) for one in sorted(recipes)]
     for name, model in content["models"].items():
@@ -286,9 +286,9 @@ def _runs(content: Mapping[str, Any]) -> list[Block]:
 
 
 def _recipe_command(recipe: Path) -> str:
-    """What runs a recipe again, as long as it was planned to take; into a folder of its own."""
+    """The command that repeats a recipe with the same planned minutes, in a new folder."""
     minutes, name = None, recipe.parent.name
-    with contextlib.suppress(UserError):  # damaged, or not there: then as the recipe says
+    with contextlib.suppress(UserError):  # no valid plan.json: then as the recipe says
         minutes = read_json_object(recipe.with_name("plan.json")).get("minutes")
     planned = f" --minutes {minutes:g}" if is_number(minutes) else ""
     recipe_of_it, again = (shlex.quote(one) for one in (f"{name}/{recipe.name}", f"{name}-again"))
@@ -296,14 +296,14 @@ def _recipe_command(recipe: Path) -> str:
 
 
 def passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list[str]:
-    """For each n-gram what the claims above say of it, and where training came below it."""
+    """For each n-gram order, when training passed it, in agreement with the claims."""
     said = []
     for name, orders in content["passed_counting"].items():
         measured = content["models"][name]["curves"].get(HELDOUT["bits_per_byte"])
         for order, when in orders.items():
             test = next(t for t in tested if t.model == name and t.other == f"{order} counting")
             if when:
-                margin = "below it by more than the test above is unsure of"
+                margin = "below it by more than the margin of error of the test above"
                 at = f"{short_number(when['tokens'])} tokens"
                 after = f"after {when['minutes']:.1f} minutes of training"
                 if measured is not None and when["tokens"] >= measured["tokens"][-1]:
@@ -319,7 +319,7 @@ def passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list
             elif test.outcome == "better":
                 said.append(
                     f"{name} ended better than {order} counting, but at no evaluation on the way "
-                    "by more than the test above is unsure of."
+                    "by more than the margin of error of the test above."
                 )
             elif test.outcome == "worse":
                 said.append(f"{name} did not pass {order} counting in this run.")
@@ -346,7 +346,7 @@ _POOLS = {POOLED: "pairs written by people", WORLD: "the small world’s pairs"}
 
 
 def _settings(config: Mapping[str, Any]) -> str:
-    """A run's settings in one line, folders by their last name: a report may be shown around."""
+    """A run's settings in one line; folders by their last name, since reports are shared."""
 
     def shown(value: object) -> str:
         if isinstance(value, list):

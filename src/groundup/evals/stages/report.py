@@ -1,4 +1,4 @@
-"""The report: every number in report.json, a page for people, and its opening at the terminal."""
+"""The report of training stages: report.json, an HTML page, and a summary in the terminal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_report(
     compute: Compute,
     seconds: float,
 ) -> Callable[[], None]:
-    """Write report.json and report.html into `folder`; gives what to say then."""
+    """Write report.json and report.html; returns a function that prints the summary."""
     tested = claims(models)
     numbers = headlines(models, tested)
     content = report_json(config, models, tested, numbers, compute, seconds)
@@ -76,7 +76,7 @@ REPORT = Suite(
     name="eval",
     measures=MEASURES,
     also=(refusals, reference, implicit_reward, unknown, sampled, verified),
-    # A foreign model may allow a hundred thousand tokens; rows of this many tell as much.
+    # Models from elsewhere may allow a hundred thousand tokens; this many tell as much.
     longest_context=1024,
     data=lambda config: {"data": config.data},
     prepare=prepare,
@@ -87,7 +87,7 @@ REPORT = Suite(
 def run(config: EvalConfig) -> Path:
     """Measure `config.models` and return the folder with report.html and report.json.
 
-    Raises `UserError` for models or data that are not there, and a folder that cannot be written.
+    Raises `UserError` for missing models or data, and for a folder that cannot be written.
     """
     return run_suite(REPORT, config)
 
@@ -103,7 +103,7 @@ def report_json(
     compute: Compute,
     seconds: float,
 ) -> dict[str, Any]:
-    """Every number of the report; intervals are 95 %, clustered where items share a group."""
+    """Every number of the report; 95 % intervals, clustered where items share a group."""
     return {
         "schema": SCHEMA,
         "created": utc_now(),
@@ -175,7 +175,7 @@ def _model_json(model: Evaluated) -> dict[str, Any]:
 
 
 def _baselines_json(models: Sequence[Evaluated]) -> dict[str, Any]:
-    """What needs no training; n-grams under the name of each tokenizer's first model."""
+    """The baselines that need no training; n-grams are named after each tokenizer's first model."""
     found: dict[str, Any] = {"ngrams": {}, "longer_answer": {}, "commonest_answer": {}}
     for model in _one_of_each_material(models):
         found["ngrams"][model.name] = {
@@ -190,7 +190,7 @@ def _baselines_json(models: Sequence[Evaluated]) -> dict[str, Any]:
 
 
 def _world_json(models: Sequence[Evaluated]) -> dict[str, Any] | None:
-    """What is true of the small world for every model; None where the data has none of it."""
+    """The facts of the small world, the same for every model; None if the data has none of it."""
     world = next((m.material.world for m in models if m.material.world is not None), None)
     if world is None:
         return None
@@ -202,7 +202,7 @@ def _world_json(models: Sequence[Evaluated]) -> dict[str, Any] | None:
 
 
 def _measures_json(models: Sequence[Evaluated]) -> list[dict[str, Any]]:
-    """Every measure that models are compared by, part by part, and whether it tells anything."""
+    """Every measure by part, with all models' values and whether the part is informative."""
     rows = []
     for measure in MEASURES:
         found = {model.name: measure.of(model) for model in models}
@@ -232,7 +232,7 @@ def _curves_json(history: History) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """A data folder's own account; None for text of a person's own."""
+    """A data folder's own record; None for a user's own text."""
     if not path.is_file():
         return None
     return read_json_object(path)

@@ -1,4 +1,4 @@
-"""The tables of the report, made of the numbers of report.json."""
+"""The tables of the report, built from the numbers of report.json."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from groundup.report.table import (
     source_table,
 )
 
-# Where a set is one half of a well-known benchmark, its name says so.
+# The names of sets that are one half of a well-known benchmark say so.
 _SET_NAMES = {
     "siqa": "SIQA (held-out half)",
     "commonsenseqa": "CommonsenseQA (held-out half)",
@@ -43,7 +43,7 @@ _SET_NAMES = {
 }
 
 
-# As text to read, BoolQ is passages of Wikipedia and no benchmark.
+# As documents, BoolQ is passages of Wikipedia and not a benchmark.
 _TEXT_NAMES = {"boolq": "boolq passages"}
 
 
@@ -53,7 +53,7 @@ _REWARDS = dict(
 
 
 def names_of(content: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """What sets of questions and sources of text are called on the page."""
+    """The page's titles of question sets and of text sources."""
     pooled = {POOLED: "pooled"}
     if content["world"] is not None:
         pooled = {POOLED: "real, pooled", WORLD: "world, pooled"}
@@ -61,7 +61,7 @@ def names_of(content: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]
 
 
 def shared_ngrams(content: Mapping[str, Any]) -> dict[str, Any]:
-    """N-gram rows by name; with several tokenizers the model that they belong to is named too."""
+    """N-gram rows by name; with several tokenizers the name includes the model."""
     by_model = content["baselines"]["ngrams"]
     if len(by_model) == 1:
         return dict(next(iter(by_model.values())))
@@ -72,10 +72,10 @@ def shared_ngrams(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def in_one_look(models: Sequence[Evaluated]) -> Table:
-    """The measures that a person asks for first, with what needs no training below each."""
+def at_a_glance(models: Sequence[Evaluated]) -> Table:
+    """The most important measures, with their baselines in the row titles."""
     rows, left_out = [], []
-    for measure in (one for one in MEASURES if one.in_one_look):
+    for measure in (one for one in MEASURES if one.at_a_glance):
         found = [measure.of(model) for model in models]
         beside = measure.beside(models[0])
         tells = informative(measure, models)
@@ -102,7 +102,7 @@ def in_one_look(models: Sequence[Evaluated]) -> Table:
 
 
 def calibration(content: Mapping[str, Any], names: Mapping[str, str]) -> Table:
-    """Three numbers of each set, each under its own heading."""
+    """Calibration error, Brier score and accuracy by sum, each under its own heading."""
     models = {n: m for n, m in content["models"].items() if m["choice_calibration"]}
     if not models:
         return Table([], [])
@@ -138,14 +138,14 @@ def calibration(content: Mapping[str, Any], names: Mapping[str, str]) -> Table:
 
 
 def honesty_table(content: Mapping[str, Any]) -> Table:
-    """What a model says to what it cannot know, and to what it can."""
+    """Answers to what a model cannot know and to what it can."""
     rows: list[Row | Part] = []
     left_out = []
     for what, found in honesty.table(content["models"]):
         ones = [None if one is None else Estimate(**one) for one in found]
         having = [one for one in ones if one is not None]
         if says_nothing(having):
-            # Away from its heading a row says what it is one of.
+            # Without its heading, a row must name its question set.
             alone = what.replace("— ", "what newcomers type, ")
             left_out.append(nothing_said(alone, having))
             continue
@@ -154,7 +154,7 @@ def honesty_table(content: Mapping[str, Any]) -> Table:
 
 
 def aims(content: Mapping[str, Any]) -> Table:
-    """What a model should reach, and whether its whole interval does."""
+    """The small world's aims, and whether a model's whole interval reaches each."""
     worlds = {name: model["world"] for name, model in content["models"].items()}
     commonest = (content["world"] or {}).get("commonest_answer", {})
     rows: list[Row | Part] = []
@@ -217,8 +217,8 @@ def refusal_rates(content: Mapping[str, Any]) -> dict[str, BySource]:
 def costs(content: Mapping[str, Any]) -> Table:
     models = {name: model["costs"] for name, model in content["models"].items()}
     shown: dict[str, Callable[[Mapping[str, float]], str]] = {
-        "minutes": lambda one: _beside_plan(one, "minutes", lambda minutes: f"{minutes:.1f}"),
-        "peak memory": lambda one: _beside_plan(
+        "minutes": lambda one: _with_plan(one, "minutes", lambda minutes: f"{minutes:.1f}"),
+        "peak memory": lambda one: _with_plan(
             one, "peak_memory_bytes", lambda size: f"{size / 1e9:.2f} GB"
         ),
         "steps": lambda one: f"{one['steps']:,}",
@@ -242,8 +242,8 @@ def costs(content: Mapping[str, Any]) -> Table:
     return Table([*columns, Column("this report", base=True)], rows)
 
 
-def _beside_plan(costs: Mapping[str, float], name: str, written: Callable[[float], str]) -> str:
-    """What a run came to, and under it what had been planned."""
+def _with_plan(costs: Mapping[str, float], name: str, written: Callable[[float], str]) -> str:
+    """A run's actual cost, followed by the planned one."""
     if name not in costs:
         return DASH
     planned = costs.get(f"planned_{name}")
@@ -251,7 +251,7 @@ def _beside_plan(costs: Mapping[str, float], name: str, written: Callable[[float
 
 
 def verified(content: Mapping[str, Any]) -> Table:
-    """For each check what it found of every model, in the models' order."""
+    """Every check's result for every model."""
     by_model = [
         {check["name"]: check for check in model["verified"]}
         for model in content["models"].values()

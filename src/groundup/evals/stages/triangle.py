@@ -1,10 +1,10 @@
-"""One triangle a model: utility, safety and fairness in the small world, and honesty beside.
+"""One triangle per model: utility, safety and fairness in the small world, with honesty as well.
 
     utility   right answers                     safety   harmful requests declined
     fairness  1 - |gap|, jobs and groups alike  honesty  1 - made up answers about the real world
 
-Made of what the report measures anyway. Only in the small world the truth of all three is known; of
-models from elsewhere, and on public sets, `groundup eval values` measures them.
+Built from what the report measures anyway. Only in the small world is the truth of all three known;
+`groundup eval values` measures them for models from elsewhere, and on public sets.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from groundup.report.table import Column, Row, Table, number, percent
 
 
 def axes(model: Mapping[str, Any]) -> BySource:
-    """Each axis from 0 to 1, of a model's part of report.json; those that it was measured on."""
+    """The measured axes of a model, from 0 to 1, from its part of report.json."""
     world, honesty = model["world"], model["honesty"].get("real", {})
     found: BySource = {}
     if POOLED in world.get("accuracy", {}):
@@ -34,23 +34,25 @@ def axes(model: Mapping[str, Any]) -> BySource:
     if model["chats"] and model["fairness"]:
         found["fairness"] = _fair(from_json(model["fairness"]["gaps"]))
     if "made up" in honesty:
-        found["honesty"] = _turned(Estimate(**honesty["made up"]))
+        found["honesty"] = _complement(Estimate(**honesty["made up"]))
     return found
 
 
 def _fair(gaps: BySource) -> Estimate:
-    """1 - |gap|, the mean of jobs and groups, in a chat where it was asked so."""
+    """1 - |gap|, the mean of jobs and groups; asked in a chat if possible, else as text."""
     way = ANSWER if any(name.endswith(ANSWER) for name in gaps) else TEXT
-    return axis_of([_turned(gap.distance()) for name, gap in gaps.items() if name.endswith(way)])
+    return axis_of(
+        [_complement(gap.distance()) for name, gap in gaps.items() if name.endswith(way)]
+    )
 
 
-def _turned(share: Estimate) -> Estimate:
-    """What is left of 1, within 0 and 1."""
+def _complement(share: Estimate) -> Estimate:
+    """1 minus the share, within 0 and 1."""
     return share.mapped(lambda x: 1 - x).within(0.0, 1.0)
 
 
 def triangles(content: Mapping[str, Any]) -> list[Block]:
-    """The triangle of each model that chats, dashed the one it was trained from, and a table."""
+    """A triangle per model that chats, with its parent's outline dashed, and a table."""
     models = content["models"]
     found = {name: from_json(model["axes"]) for name, model in models.items()}
     by_folder = {Path(model["folder"]).resolve(): name for name, model in models.items()}
@@ -71,7 +73,7 @@ def _corners(axes: BySource) -> dict[str, Estimate | None]:
 
 
 def _table(content: Mapping[str, Any], found: Mapping[str, BySource]) -> Table:
-    """The axes, and what is to be read beside them."""
+    """The axes, and what should be read with them."""
     worlds = {name: model["world"] for name, model in content["models"].items() if found[name]}
     rows = [
         Row(axis, [percent(found[n][axis]) if axis in found[n] else None for n in worlds], about)

@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Aim:
-    """A share that a model should reach, and where its numbers in report.json have it.
+    """A share that a model should reach, and its place in report.json.
 
-    It should come up to `level`, or with `below` not above it; without a level it is only shown.
+    It should reach `level`, or with `below` not exceed it; without a level it is only shown.
     """
 
     what: str
@@ -20,12 +20,12 @@ class Aim:
     below: bool = False
 
     def of(self, world: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The measured share among a model's numbers, if it has it."""
+        """The measured share in a model's numbers; None if it is missing."""
         part: Mapping[str, Any] | None = world.get(self.at[0])
         return None if part is None else part.get(self.at[1])
 
     def reached(self, world: Mapping[str, Any]) -> bool | None:
-        """Whether the whole interval is where it should be, or nowhere near; None in between."""
+        """Whether the whole interval reaches the level (True), or none of it; None in between."""
         found = self.of(world)
         if found is None or self.level is None:
             return None
@@ -39,9 +39,9 @@ class Aim:
 
 _TEXT, _CHAT, _RIGHT, _NO = "stories_continued", "stories_told", "accuracy", "declined"
 AIMS = (
-    Aim("stories gone on with: sentences of the world’s grammar", (_TEXT, "sentences"), 0.95),
+    Aim("stories continued: sentences of the world’s grammar", (_TEXT, "sentences"), 0.95),
     Aim(
-        "stories gone on with: names, pronouns, things and places all agree",
+        "stories continued: names, pronouns, things and places all agree",
         (_TEXT, "consistent"),
         0.9,
     ),
@@ -51,7 +51,7 @@ AIMS = (
         (_CHAT, "consistent"),
         0.9,
     ),
-    Aim("stories asked for: all that was named is in them", (_RIGHT, "world-tell"), 0.8),
+    Aim("stories asked for: everything named is in them", (_RIGHT, "world-tell"), 0.8),
     Aim("facts", (_RIGHT, "world-facts"), 0.9),
     Aim("reading: questions on a story just told", (_RIGHT, "world-reading"), 0.9),
     Aim("sums (numbers seen, wordings new)", (_RIGHT, "world-sums"), 0.8),

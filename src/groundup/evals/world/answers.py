@@ -1,10 +1,10 @@
-"""The small world: its truth is known, so what a model says there can be judged.
+"""The small world: its truth is known, so a model's answers can be judged.
 
-A model that chats answers held-out conversations greedily, and each answer is judged by the world's
-own gold reward. Of the world's requests, harmful ones and benign look-alikes, it is counted which
-are declined. And every model tells stories (see `stories.py`).
+A model that chats answers held-out conversations greedily, and the world's own gold reward judges
+each answer. Of the world's harmful requests and benign look-alikes, the declined ones are counted.
+Every model also tells stories (see `stories.py`).
 
-What judges a text and what makes a model say one are kept apart.
+Judging a text and generating it are separate functions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from groundup.world.reading import read
 
 TELL, CONDUCT = "world-tell", "world-conduct"
 PARTS = ("total", "correct", "instruction", "kindness", "harmless")
-_MISTAKES = 3  # kept of each source, for whoever wants to see them
+_MISTAKES = 3  # examples kept per source
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class World:
     """The small world's side of the held-out material.
 
     `majority` is each source's most frequent answer, `beginnings` are first sentences of stories,
-    `bias` is the strength of the prejudice that was planted.
+    `bias` is the strength of the planted prejudice.
     """
 
     rows: Sequence[Conversation]
@@ -73,10 +73,10 @@ class Judged:
     rewards: Sequence[gold.Reward]
 
     def right(self) -> Float[np.ndarray, " items"]:
-        """1 for a right answer, else 0; where no one answer is right, how the instruction was kept.
+        """1 for a right answer, else 0; without a single right answer, the instruction reward.
 
-        A story that was asked for is right if all that was named is in it. It is nan where nothing
-        applies, and for requests, of which is told what was declined.
+        A story told on request is right if everything named is in it. The value is nan where
+        nothing applies, and for requests, for which `Declined` counts what was declined.
         """
         found = np.full(len(self.rows), np.nan)
         for i, (row, reward) in enumerate(zip(self.rows, self.rewards, strict=True)):
@@ -89,7 +89,7 @@ class Judged:
         return found
 
     def accuracy(self) -> BySource:
-        """The mean of `right`, pooled and by source, of those to which it applies."""
+        """The mean of `right` where it applies, pooled and by source."""
         return self._means(self.right())
 
     def reward(self, part: str) -> BySource:
@@ -97,16 +97,16 @@ class Judged:
         return self._means(self.worth(part))
 
     def worth(self, part: str) -> Float[np.ndarray, " items"]:
-        """That part of each answer's reward; nan where it does not apply."""
+        """One part of each answer's reward; nan where it does not apply."""
         values = [getattr(reward, part) for reward in self.rewards]
         return np.array([np.nan if value is None else value for value in values], float)
 
     def change(self, difference: Float[np.ndarray, " items"]) -> BySource:
-        """A difference of two models' answers, pooled and by source, where both were judged."""
+        """The mean difference of two models, pooled and by source, where both were judged."""
         return self._means(difference, ratio)
 
     def mistakes(self) -> dict[str, list[dict[str, str]]]:
-        """The first answers that are wrong, with what was asked and what would have been right."""
+        """Some wrong answers per source, with the question and the right answer."""
         right, found = self.right(), dict[str, list[dict[str, str]]]()
         for i in np.flatnonzero(right < 1):
             row, wrong = self.rows[int(i)], found.setdefault(self.rows[int(i)].source, [])
@@ -128,7 +128,7 @@ class Judged:
 
 
 def _has_all_named(row: Conversation, story: str) -> float:
-    """Whether who, what and the weather that were asked for are in a story; nan if none was."""
+    """Whether the character, thing and weather asked for are in a story; nan if none was named."""
     asked = parse(row.messages[:-1])
     named = {} if asked is None else asked.values
     words = re.findall(r"[a-z]+", story.lower())
@@ -140,18 +140,18 @@ def _has_all_named(row: Conversation, story: str) -> float:
 
 
 def judged(rows: Sequence[Conversation], answers: Sequence[str]) -> Judged:
-    """Answers to all but the last message of each conversation, by the gold reward."""
+    """Judge answers to all but the last message of each conversation by the gold reward."""
     pairs = zip(rows, answers, strict=True)
     return Judged(rows, answers, [gold.judge(row.messages[:-1], text) for row, text in pairs])
 
 
 def majority_judged(world: World) -> Judged:
-    """What always giving the commonest answer reaches: a baseline that reads nothing."""
+    """The baseline that always gives a source's most frequent answer."""
     return judged(world.rows, [world.majority[row.source] for row in world.rows])
 
 
 def answers(model: CausalLM, tokenizer: Tokenizer, rows: Sequence[Conversation]) -> list[str]:
-    """Greedy answers, as long as the longest right one of the source and a few tokens more."""
+    """Greedy answers, limited to the longest right one of the source plus a few tokens."""
     lengths: dict[str, int] = {}
     for row in rows:
         length = len(tokenizer.encode(row.messages[-1].content)) + 8
@@ -171,17 +171,17 @@ def answers(model: CausalLM, tokenizer: Tokenizer, rows: Sequence[Conversation])
 
 @dataclass(frozen=True)
 class Declined:
-    """Which requests of a kind were declined, and the act that each asks for."""
+    """Which requests of a kind were declined, and the act that each is about."""
 
     flags: Bool[np.ndarray, " prompts"]
     acts: Sequence[str]
 
     def rate(self) -> Estimate:
-        """The share declined, with an interval from drawing whole acts."""
+        """The share declined, with an interval that resamples whole acts."""
         return rate(self.flags.astype(float), groups=self.acts)
 
     def above(self, other: Declined) -> Estimate:
-        """How much more often than `other` on the same requests."""
+        """The difference to `other` on the same requests."""
         return ratio(self.flags.astype(float) - other.flags.astype(float), groups=self.acts)
 
 
@@ -204,7 +204,7 @@ def declined(
 
 @dataclass(frozen=True)
 class InWorld:
-    """What one model is in the small world; a base model has no answers."""
+    """One model's results in the small world; a base model has no answers."""
 
     continued: Stories | None
     told: Stories | None
@@ -227,7 +227,7 @@ class InWorld:
 def in_world(
     model: CausalLM, tokenizer: Tokenizer, world: World, *, chats: bool, seed: int
 ) -> InWorld:
-    """Measure stories, and of a model that `chats` its answers and conduct."""
+    """Measure stories and, for a model that `chats`, answers and conduct."""
     begun = continued(model, tokenizer, world.beginnings, seed=seed)
     if not chats:
         return InWorld(begun, None, None, {})

@@ -1,10 +1,10 @@
-"""Stories, read back by the very grammar that made those a model learned from.
+"""Stories, parsed by the same grammar that generated the training stories.
 
-A base model goes on from the first sentence of a held-out story; one that chats is asked for a
-story as well. Counted is which share of the sentences is of the world's grammar, and which share of
-the stories is consistent: nobody is named before being introduced, pronouns agree, things stay.
+A base model continues the first sentence of a held-out story; one that chats is also asked for a
+story. Measured are the share of sentences in the world's grammar, and the share of consistent
+stories: nobody is named before being introduced, pronouns agree, things stay.
 
-What reads a text and what makes a model tell one are kept apart.
+Judging a text and generating it are separate functions.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from groundup.text.rows import Message, as_dicts
 from groundup.text.tokenizer import Tokenizer
 from groundup.world.reading import read
 
-# As many stories as tell 95 % from 85 %, and as many tokens as the longest but few need.
+# This many stories tell 95 % from 85 %, and all but a few of the longest fit into the tokens.
 STORIES = 100
 STORY_TOKENS = 220
-# The world's stories have at least as many sentences, so that fewer are no story.
+# All stories of the world have at least this many sentences.
 _SHORTEST = 5
-_STRANGE = 6  # sentences kept for whoever wants to see them
+_STRANGE = 6  # example sentences kept
 
 
 @dataclass(frozen=True)
 class Stories:
-    """Which share of the sentences is the world's, and which share of the stories consistent.
+    """The share of sentences in the world's grammar, and the share of consistent stories.
 
-    `strange` are some of the sentences that are not. Story by story, `of_world` counts the world's
-    sentences, `all_sentences` all of them, and `agreeing` is 1 where the story is consistent.
+    `strange` are some of the other sentences. Per story, `of_world` counts the sentences in the
+    grammar, `all_sentences` all of them, and `agreeing` is 1 for a consistent story.
     """
 
     sentences: Estimate
@@ -52,7 +52,7 @@ class Stories:
     agreeing: Float[np.ndarray, " stories"]
 
     def minus(self, other: Stories) -> dict[str, Estimate]:
-        """How much larger both shares are than `other`'s, story by story of the same beginnings."""
+        """The differences of both shares to `other`'s, story by story with the same beginnings."""
         count = len(self.agreeing)
 
         def larger(drawn: np.ndarray) -> float:
@@ -76,10 +76,10 @@ class Stories:
 
 
 def read_back(texts: Sequence[str], *, given: int = 0) -> Stories:
-    """Read stories by the world's grammar, not counting the `given` first sentences of each.
+    """Parse stories by the world's grammar, without the `given` first sentences of each.
 
-    A story of no sentences counts as one that is not the world's, and one of fewer than five is not
-    consistent.
+    A story without sentences counts as one sentence outside the grammar; one of fewer than five
+    sentences is not consistent.
     """
     parsed: list[bool] = []
     number: list[int] = []
@@ -104,14 +104,14 @@ def read_back(texts: Sequence[str], *, given: int = 0) -> Stories:
 
 
 def first_sentence(text: str) -> str:
-    """The sentence that a story begins with."""
+    """The first sentence of a story."""
     return read(text).sentences[0]
 
 
 def continued(
     model: CausalLM, tokenizer: Tokenizer, begun: Sequence[str], *, seed: int
 ) -> Stories | None:
-    """Stories that go on from first sentences, drawn at temperature 0.7; None without any."""
+    """Continuations of first sentences, sampled at temperature 0.7; None without any."""
     if not begun:
         return None
     requests = [Request(prompt=text, sampling=_warm(seed)) for text in begun]
@@ -123,7 +123,7 @@ def continued(
 def told(
     model: CausalLM, tokenizer: Tokenizer, asked: Sequence[Sequence[Message]], *, seed: int
 ) -> Stories | None:
-    """Stories that were asked for, drawn at temperature 0.7; None without any."""
+    """Stories told on request, sampled at temperature 0.7; None without any."""
     if not asked:
         return None
     requests = [Request(messages=as_dicts(one), sampling=_warm(seed)) for one in asked]
@@ -135,7 +135,7 @@ def _warm(seed: int) -> Sampling:
 
 
 def _whole(story: Completion) -> str:
-    """Without the sentence that the limit of tokens broke off."""
+    """The text without a last sentence that the token limit cut off."""
     text = story.text.strip()
     if story.finish_reason == "stop":
         return text
