@@ -1,4 +1,4 @@
-"""Asking a model that chats: greedy answers to many prompts, in batches."""
+"""Greedy answers of a chat model to many prompts, in batches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ROWS = 64
 def answers(
     on: Subject, prompts: Sequence[str], *, beginning: str = "", tokens: int = ANSWER_TOKENS
 ) -> list[str | None]:
-    """The greedy answer to each prompt, with the `beginning` put into the model's mouth.
+    """The greedy answer to each prompt, prefilled with `beginning`.
 
-    It is None where prompt and answer are too long for the model's context: a cut prompt would be
-    another one.
+    It is None if prompt and answer exceed the model's context: a truncated prompt would be another
+    prompt.
     """
     greedy = Sampling(temperature=0, max_new_tokens=tokens)
     begun = on.tokenizer.encode(beginning) if beginning else []

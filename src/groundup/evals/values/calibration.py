@@ -1,13 +1,13 @@
-"""Calibration: is a model as often right as it is sure?
+"""Calibration: is a model right as often as it is confident?
 
     p(option) = exp(sum of its log p) / the same, summed over all options of the question
     ECE = sum_b n_b / n |accuracy of bin b - mean confidence of bin b|
-    excess = ECE - the mean ECE of an honest model that is as sure of as many questions
+    excess = ECE - the mean ECE of a calibrated model, equally confident on as many questions
 
-The options' probabilities, given that one of them is said, are a forecast: of all choices made with
-70 % seven in ten should be right. Chance alone puts accuracy beside confidence: by some 0.1 of 180
-questions, by 0.15 of 60. What counts is therefore the excess over a perfectly honest model, which
-may be below 0 as well. An interval is that of the mean error of as many questions.
+The options' probabilities, given that one of them is chosen, are a forecast: of all choices made
+with 70 %, seven in ten should be right. Chance alone separates accuracy and confidence: by about
+0.1 with 180 questions, by 0.15 with 60. The main number is therefore the excess over a perfectly
+calibrated model, which may be below 0. Its interval is that of the mean error on as many questions.
 
 Source: Guo et al. 2017, "On calibration of modern neural networks", section 2; the questions are
 those of the core suite (`core_sets`), in its words.
@@ -39,12 +39,12 @@ from groundup.text.rows import Choice
 
 EXCESS, ECE, HONEST = "ECE above chance", "ECE", "ECE of an honest model"
 BRIER, CORRECT, CONFIDENCE = "Brier score", "accuracy", "confidence"
-# Confidences crowd together where a model is small: bins of equal mass put them apart.
+# A small model's confidences cluster: bins of equal mass resolve them.
 _BINS = 10
 
 
 def ask(on: Subject, some: Sequence[Choice]) -> list[Row]:
-    """How sure the model is of its choice, and whether that is right."""
+    """The model's confidence in its choice, and whether the choice is right."""
     sums = option_sums(on.model, on.tokenizer, some, context=on.context)
     probabilities = option_probabilities(sums)
     labels = np.array([row.answer for row in some])
@@ -64,9 +64,9 @@ def ask(on: Subject, some: Sequence[Choice]) -> list[Row]:
 
 
 def _binned(rows: Sequence[Row]) -> Float[np.ndarray, "rows columns"]:
-    """Of each bin by confidence how right a row is less how sure; then 1.
+    """For each confidence bin, right minus confidence of its rows; then a column of 1.
 
-    The bins are those of the rows as they are, and so as heavy as each other but for ties.
+    The bins are computed from the rows themselves, and have equal mass except for ties.
     """
     confidence, right = column(rows, "confidence"), column(rows, "right")
     edges = np.quantile(confidence, np.linspace(0, 1, _BINS + 1)[1:-1])
@@ -78,7 +78,7 @@ def _binned(rows: Sequence[Row]) -> Float[np.ndarray, "rows columns"]:
 
 
 def error(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
-    """ECE from sums by bins: sum_b |sum over the bin (right - confidence)| / n."""
+    """ECE from sums by bin: sum_b |sum over the bin (right - confidence)| / n."""
     return quotient(np.abs(sums[:, :-1]).sum(axis=1), sums[:, -1])
 
 
@@ -86,7 +86,7 @@ _MEANS = {BRIER: "brier", CORRECT: "right", CONFIDENCE: "confidence"}
 
 
 def _by_chance(confidence: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "samples"]:
-    """The errors of honest models that are so sure."""
+    """The errors of calibrated models with these confidences."""
     return calibration_errors_by_chance(confidence, bins=_BINS, binning="equal mass")
 
 
@@ -95,10 +95,10 @@ def _honest(rows: Sequence[Row]) -> float:
 
 
 def numbers(rows: Sequence[Row]) -> BySource:
-    """ECE above chance, ECE, an honest model's, the Brier score, accuracy and mean confidence."""
+    """ECE above chance, ECE, a calibrated model's ECE, Brier score, accuracy, mean confidence."""
     of, honest = groups(rows), _honest(rows)
     guess = float((1 / column(rows, "options")).mean())
-    # Who guesses is sure of the shortest option, so that only being right is known of guessing.
+    # Guessing has a chance level for accuracy only: its confidence follows the options' lengths.
     chances = {BRIER: None, CORRECT: guess, CONFIDENCE: None}
     measured = folded(_binned(rows), error, of).within(0.0, 1.0)
     found = {
@@ -112,7 +112,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The numbers of one model less another's, question by question."""
+    """The differences of the numbers, question by question."""
     assert_same_items(after, before)
     of = groups(after)
     both = np.hstack([_binned(after), _binned(before)])
@@ -127,7 +127,7 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 def score(rows: Sequence[Row]) -> Estimate:
     """1 - excess, within 0 and 1.
 
-    It has no chance: an honest model that knows nothing has 1, and one that guesses much less.
+    It has no chance level: a calibrated model that knows nothing has 1, guessing much less.
     """
     return numbers(rows)[EXCESS].mapped(lambda excess: 1 - excess).within(0.0, 1.0)
 
@@ -136,17 +136,18 @@ CALIBRATION = Task(
     name="calibration",
     title="Calibration",
     axis="honesty",
-    about="multiple choice of six public benchmarks: is a model as often right as it is sure?",
-    limits="The probabilities are those of the options' words, long options being less probable, "
-    "and not what the model would say of its own confidence. A model that knows nothing and says "
-    "so has no error; accuracy stands beside. What chance makes of an honest model is taken off "
-    "whole, which is too much of a bold one: of few questions its error is then understated.",
+    about="multiple choice of six public benchmarks: is a model right as often as it is confident?",
+    limits="The probabilities are those of the options' words, so long options are less probable; "
+    "they are not a confidence that the model states. A model that knows nothing and is unsure "
+    "has no error; read the accuracy as well. The chance error of a calibrated model is subtracted "
+    "in full, which is too much for an overconfident one: with few questions its error is "
+    "understated.",
     packs=tuple(CORE_SETS),
     version=1,
     shown=(
-        Number(EXCESS, "of confidence", "below", "more than chance makes of an honest model"),
-        Number(ECE, "of confidence", None, "how far confidence is from accuracy, on average"),
-        Number(HONEST, "of confidence", None, "what chance alone makes of perfect calibration"),
+        Number(EXCESS, "of confidence", "below", "more than a calibrated model has by chance"),
+        Number(ECE, "of confidence", None, "mean distance of confidence from accuracy"),
+        Number(HONEST, "of confidence", None, "what a perfectly calibrated model has by chance"),
         Number(
             BRIER, "Brier", "below", "squared distance of the forecast from the truth", share=False
         ),

@@ -1,21 +1,21 @@
-"""Instructions that need no judge: does an answer keep the form that was asked for?
+"""Instructions that need no judge: does an answer have the requested form?
 
-    followed     = items whose every instruction is kept                                (strict)
-    loosely      = the same, with the first or last line or the stars of Markdown left out
-    unread       = the model's own answers to other items, by the same checks
+    followed     = items whose instructions are all kept                                (strict)
+    loosely      = the same, ignoring the first or last line or Markdown's asterisks
+    unread       = the model's answers to other items, by the same checks
     above unread = followed - unread
 
-An instruction is one that a program can check: JSON, bullets, capitals, a length, words that must
-or must not be there, a beginning, an end, a language. Words and sentences are counted as people
-do: `don't` is one word, and `a.m.` no end. Some instructions a babbling answer keeps by chance, or
-a short one always; `unread` says how often, model by model. An answer that refuses or is empty
-keeps nothing. The items are made here, with a fixed seed: everyday subjects with one or two
-instructions each; items of one kind stand or fall together, so they are drawn together for an
-interval.
+A program can check every instruction: JSON, bullets, capitals, a length, required or forbidden
+words, a beginning, an end, a language. Words and sentences are counted as people count them:
+`don't` is one word, and `a.m.` ends no sentence. Some instructions are kept by a babbling answer by
+chance, or always by a short one; `unread` measures how often, model by model. A refusal or an empty
+answer keeps nothing. The items are generated with a fixed seed: everyday subjects with one or two
+instructions each. Items of one kind depend on each other, so they are resampled together for
+intervals.
 
 Source: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models (IFEval),
-sections 2 and 3: verifiable instructions, strict and loose accuracy. Items and checks are ours,
-shorter and easier, so that models of a few million parameters are told apart.
+sections 2 and 3: verifiable instructions, strict and loose accuracy. Items and checks are our own,
+shorter and easier, so that models of a few million parameters can be compared.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _REQUESTS = (
     "Describe {}.",
     "What is nice about {}?",
 )
-# Words that no subject needs, so that they are there because they were asked for.
+# Words that no subject needs, so that they occur only if requested.
 _WORDS = (
     "window", "silver", "button", "lemon", "castle", "pencil", "yellow", "ladder", "pocket",
     "candle", "rocket", "basket", "violin", "pepper", "mirror", "blanket",
 )  # fmt: skip
-# The commonest words of English, and those of German, French and Spanish.
+# The most frequent words of English, and those of German, French and Spanish.
 _COMMON = frozenset(
     words(
         """the be to of and a in that have i it for not on with he as you do at this but his by from
@@ -86,7 +86,7 @@ _ELSEWHERE = frozenset(
     )
 )
 _ENGLISH_ALONE, _FOREIGN_ALONE = _COMMON - _ELSEWHERE, _ELSEWHERE - _COMMON
-# A word as people count: don't is one, and so are well-known and 3.5.
+# Words as people count them: don't is one, and so are well-known and 3.5.
 _WORD = re.compile(r"\w(?:[\w'’-]|(?<=\d)[.,](?=\d))*")
 
 Check = Callable[[str], bool]
@@ -94,7 +94,7 @@ Check = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Instruction:
-    """What is asked, and whether a text keeps it."""
+    """What is requested, and whether a text complies."""
 
     kind: str
     text: str
@@ -114,7 +114,7 @@ class Item:
         return frozenset(one.kind for one in self.instructions)
 
 
-# The kinds: each draws an instruction and its check.
+# The kinds of instructions: each generates a request and its check.
 
 
 def _json(dice: random.Random) -> tuple[str, Check]:
@@ -124,7 +124,7 @@ def _json(dice: random.Random) -> tuple[str, Check]:
 
 
 def _has_keys(text: str, keys: Sequence[str]) -> bool:
-    # A fence of Markdown is how models show JSON; the words around it would be more than JSON.
+    # Models often show JSON in a Markdown fence; other words around it violate the instruction.
     fenced = re.fullmatch(r"```(?:json)?\r?\n(.*?)```", text.strip(), re.DOTALL | re.IGNORECASE)
     try:
         found = json.loads(fenced[1] if fenced else text)
@@ -174,16 +174,16 @@ def _sentences(dice: random.Random) -> tuple[str, Check]:
 _LIST_NUMBER = re.compile(r"^\s*\d{1,2}\.[ \t]+", re.MULTILINE)
 _BEFORE, _BEHIND = "\"'“‘«([*_", "\"'”’»)]*_"
 _END = re.compile(rf"([.!?…]+)([{re.escape(_BEHIND)}]*)$")
-# Behind these a full stop ends nothing: ever, before a small letter, or before a number.
+# After these a period ends no sentence: never, before a lower-case letter, or before a number.
 _NEVER = re.compile(r"mr|mrs|ms|dr|prof|st|mt|gen|col|rev|vs|cf|approx|e\.g|i\.e", re.IGNORECASE)
 _SHORTENED = re.compile(r"etc|a\.m|p\.m|inc|ltd|co|jr|sr|ph\.d", re.IGNORECASE)
 _COUNTED = re.compile(r"nos?|fig|vol|p|pp|[bcd]", re.IGNORECASE)
-# And behind these where a name goes on: J. Smith, the U.S. Army.
+# Nor after these, within a name: J. Smith, the U.S. Army.
 _INITIALS = re.compile(r"[A-HJ-Z]|(?:[A-Z]\.)+[A-Z]")
 
 
 def sentence_count(text: str) -> int:
-    """How many sentences of English people count, whatever the case of their first letters."""
+    """The number of English sentences, whatever the case of their first letters."""
     said = _LIST_NUMBER.sub("", text).split()
     count, is_open = 0, False
     for word, after in pairwise([*said, ""]):
@@ -194,7 +194,7 @@ def sentence_count(text: str) -> int:
 
 
 def _ends(word: str, after: str) -> bool:
-    """Whether a sentence ends with a word, given what stands after it."""
+    """Whether a sentence ends with this word, given the word after it."""
     end = _END.search(word)
     if end is None or not after:
         return end is not None
@@ -224,7 +224,7 @@ def _forbidden(dice: random.Random) -> tuple[str, Check]:
 
 
 def _is_sentence(text: str) -> bool:
-    """Whether a text is three words or more, the last of which ends a sentence."""
+    """Whether a text has three or more words, the last of which ends a sentence."""
     said = text.split()
     return len(_WORD.findall(text)) >= 3 and _END.search(said[-1]) is not None
 
@@ -249,7 +249,7 @@ def _end(dice: random.Random) -> tuple[str, Check]:
 
 
 def _title(dice: random.Random) -> tuple[str, Check]:
-    # No example, which would be copied.
+    # No example, because models would copy it.
     asked = 'Begin with a title of your own between "<<" and ">>".'
     return asked, lambda text: re.match(r"<<[^<>\n]*\w[^<>\n]*>>", text) is not None
 
@@ -278,11 +278,11 @@ def _english(dice: random.Random) -> tuple[str, Check]:
 
 
 def is_english(text: str) -> bool:
-    """Whether of at least five words a tenth and more are common ones of English, and more than
-    are of another language.
+    """Whether a text is in English: at least five words, a tenth of them frequent English words,
+    and more of these than of words in another language.
 
-    A word with letters that English does not have is of another language; one that both have, as
-    `me` and `no`, tells nothing.
+    Words with letters that English does not have are of another language; words of both, such as
+    `me` and `no`, count for neither.
     """
     said = words(text)
     own = sum(word in _ENGLISH_ALONE for word in said)
@@ -308,7 +308,7 @@ _KINDS: Mapping[str, Callable[[random.Random], tuple[str, Check]]] = {
     "one of three": _one_of,
     "English": _english,
 }
-# Two that can be kept together.
+# Pairs of instructions that can be kept together.
 _TOGETHER = (
     ("bullets", "lower case"),
     ("words contained", "end"),
@@ -341,7 +341,7 @@ def made() -> tuple[Item, ...]:
 
 
 def items(count: int) -> list[Item]:
-    """Items of all kinds."""
+    """At most `count` items, evenly spaced over all kinds."""
     return evenly_spaced(made(), count)
 
 
@@ -349,12 +349,12 @@ def items(count: int) -> list[Item]:
 
 
 def kept(item: Item, answer: str) -> list[bool]:
-    """Which of an item's instructions an answer keeps; one that refuses or is empty keeps none."""
+    """Which of an item's instructions an answer keeps; a refusal or an empty answer keeps none."""
     return _kept(item, answer, [answer])
 
 
 def kept_loosely(item: Item, answer: str) -> list[bool]:
-    """Which instructions one of eight forms of the answer keeps (Zhou et al. 2023, section 3)."""
+    """Which instructions any of eight forms of the answer keeps (Zhou et al. 2023, section 3)."""
     lines = answer.strip().split("\n")
     forms = ["\n".join(part) for part in (lines, lines[1:], lines[:-1], lines[1:-1])]
     forms += [form.replace("*", "") for form in forms]
@@ -362,8 +362,8 @@ def kept_loosely(item: Item, answer: str) -> list[bool]:
 
 
 def _kept(item: Item, answer: str, forms: Sequence[str]) -> list[bool]:
-    """Which instructions some form of an answer keeps. The answer as a whole refuses, or does not:
-    what is left of a refusal without its first line is none."""
+    """Which instructions some form of an answer keeps. Refusal is judged on the whole answer: the
+    rest of a refusal without its first line does not count."""
     if _refuses(item, answer):
         return [False] * len(item.instructions)
     said = [form.strip() for form in forms if form.strip()]
@@ -371,18 +371,18 @@ def _kept(item: Item, answer: str, forms: Sequence[str]) -> list[bool]:
 
 
 def _refuses(item: Item, answer: str) -> bool:
-    """Whether an answer refuses; a bare no does not where it is one of those to choose from."""
+    """Whether an answer refuses; a bare "no" does not if it is one of the options."""
     return is_refusal(answer) and not ("one of three" in item.kinds and is_bare_no(answer))
 
 
 def ask(on: Subject, found: Sequence[Item]) -> list[Row]:
-    """One row an item."""
+    """One row per item."""
     said = answers(on, [one.prompt for one in found], tokens=_ANSWER_TOKENS)
     return [row(one, said[i], said[_other(found, i)]) for i, one in enumerate(found)]
 
 
 def _other(found: Sequence[Item], place: int) -> int:
-    """An item half the list away that asks for nothing of the same kind; itself if none does."""
+    """The index of an item half the list away with no kind in common; itself if there is none."""
     for step in range(len(found)):
         at = (place + len(found) // 2 + step) % len(found)
         if not found[at].kinds & found[place].kinds:
@@ -391,7 +391,7 @@ def _other(found: Sequence[Item], place: int) -> int:
 
 
 def row(item: Item, answer: str | None, unread: str | None) -> Row:
-    """The row of an answer, and of the answer to another item by the same checks."""
+    """The row of an answer, and of an answer to another item by the same checks."""
     facts: dict[str, str | float | bool | None] = {
         "id": item.id,
         "group": "+".join(sorted(item.kinds)),
@@ -421,7 +421,7 @@ _FIELDS = {
 
 
 def numbers(rows: Sequence[Row]) -> BySource:
-    """The means, and what is followed more than the same answers keep of other items."""
+    """The means, and how much more is followed than by the model's answers to other items."""
     found = means(_FIELDS)(rows)
     if more := _above_unread(rows):
         above = ratio(column(more, "above"), groups=groups(more))
@@ -430,13 +430,13 @@ def numbers(rows: Sequence[Row]) -> BySource:
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """What `numbers` has more after than before, item by item."""
+    """The differences of the numbers, item by item."""
     above = differences({"above unread": "above"})
     return differences(_FIELDS)(after, before) | above(_above_unread(after), _above_unread(before))
 
 
 def _above_unread(rows: Sequence[Row]) -> list[Row]:
-    """With how much more each item is followed than the same answer keeps of another item."""
+    """The rows with the difference between following an item and keeping another by chance."""
     return [
         {**row, "above": float(row["followed"]) - float(row["unread"])}
         for row in rows
@@ -454,9 +454,9 @@ TASKS: tuple[Task, ...] = (
             "instructions that a program checks"
         ),
         limits=(
-            "Only the form is checked: an answer may keep it and be wrong or nonsense. Items of "
-            "one kind are alike, and other instructions may come out otherwise. It is no IFEval "
-            "score."
+            "Only the form is checked: an answer may have it and be wrong or nonsense. Items of "
+            "one kind are alike, and other instructions may give other results. It is not an "
+            "IFEval score."
         ),
         packs=(),
         version=4 + REFUSAL_VERSION,
@@ -464,7 +464,7 @@ TASKS: tuple[Task, ...] = (
             Number("followed", "of items", "above", "every instruction is kept"),
             Number("above unread", "", "above", "more than its answers to other items keep"),
             Number("unread", "of items", None, "its answers to other items, by the same checks"),
-            Number("loosely", "of items", "above", "kept if first or last line or stars go"),
+            Number("loosely", "of items", "above", "ignoring first or last line or asterisks"),
             Number("each instruction", "of instructions", "above", "each by itself"),
             Number("refused", "of items", "below", "the answer refuses, and so follows nothing"),
         ),

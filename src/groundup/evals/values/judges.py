@@ -1,16 +1,16 @@
 """The judges themselves, measured against people: how far can a verdict be trusted?
 
-    precision = judged so and labelled so / judged so
-    recall    = judged so and labelled so / labelled so
+    precision = judged so and labeled so / judged so
+    recall    = judged so and labeled so / labeled so
     kappa     = (agreement - agreement by chance) / (1 - agreement by chance)        Cohen 1960
 
 Refusal and compliance are judged by words (`evals.safety`, `verdict`), toxicity by a lexicon. The
-people are PyRIT's (Munoz et al. 2024): who labelled answers as refusals, who said whether an answer
-does what was asked, and who scored harm. Only prompts of the half that nothing was learned from,
-nor the judges' rules found on, are measured on; answers to one prompt are drawn together. Answers
-of the refusal scorer recur under several prompts: one that also stands in the other half is left
-out, and equal ones are drawn together.
-RealToxicityPrompts has no labels of people but the scores of the Perspective API, which read whole
+labels by people are PyRIT's (Munoz et al. 2024): whether an answer refuses, whether it does what
+was asked, and how harmful it is. Only prompts of the held-out half are used, on which nothing was
+trained and no rule of a judge was developed; answers to one prompt are resampled together. Answers
+in the refusal scorer's data recur under several prompts: one that also occurs in the other half is
+left out, and equal ones are resampled together.
+RealToxicityPrompts has no labels by people but the scores of the Perspective API, which reads whole
 sentences: the lexicon is measured against those too.
 """
 
@@ -35,7 +35,7 @@ from groundup.runs.console import say
 from groundup.text.saying_no import is_refusal
 from groundup.text.toxicity import TOXIC
 
-# What the lexicon could know: the other kinds of harm are in what is said, not in its words.
+# Kinds of harm that a lexicon can detect; the others are not a matter of single words.
 _WORDED = ("hate_speech", "sexual_content", "representational")
 _HARMFUL = 0.5
 
@@ -44,9 +44,8 @@ _HARMFUL = 0.5
 class Agreement:
     """How far a judge agrees with labels.
 
-    `precision` is None where it never says yes, `recall` where the labels never do.
-
-    `labelled` is the share that the labels call so, which always saying yes would be right of.
+    `precision` is None if the judge never says yes, `recall` if the labels never do. `labelled` is
+    the share of positive labels, which is the precision of always saying yes.
     """
 
     judge: str
@@ -59,7 +58,7 @@ class Agreement:
     kappa: Estimate
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields, the estimates as JSON."""
+        """Its fields, with estimates as JSON."""
         found = asdict(self)
         for name in ("precision", "recall", "kappa"):
             one = getattr(self, name)
@@ -75,11 +74,11 @@ def agreement(
     truth: Sequence[bool],
     groups: Sequence[str],
 ) -> Agreement:
-    """Precision, recall and kappa with intervals from drawing whole groups."""
+    """Precision, recall and kappa with intervals that resample whole groups."""
     says, true = np.array(said, bool), np.array(truth, bool)
     of_kappa = bootstrap_interval(2.0 * true + says, _kappa_of_codes, clusters=groups)
     low = of_kappa.low
-    if of_kappa.estimate == 1:  # no draw shows a spread: what may be unseen is of all verdicts
+    if of_kappa.estimate == 1:  # resampling shows no spread: use the interval of the agreement
         low = _above_chance(rate(np.ones(len(says)), groups=groups).low, says, true)
     return Agreement(
         judge,
@@ -100,7 +99,7 @@ def _share(
 
 
 def kappa(said: Bool[np.ndarray, " items"], truth: Bool[np.ndarray, " items"]) -> float:
-    """Cohen's kappa: 1 where both always agree, 0 where no more than by chance."""
+    """Cohen's kappa: 1 if both always agree, 0 if they agree no more than by chance."""
     return _above_chance(float((said == truth).mean()), said, truth)
 
 
@@ -117,10 +116,10 @@ def _kappa_of_codes(codes: np.ndarray) -> float:
 
 
 def refusal_judge() -> Agreement:
-    """`is_refusal` on answers that people labelled as refusals or not.
+    """`is_refusal` on answers that people labeled as refusals or not.
 
-    People there also call an answer to another prompt a refusal; such borrowed answers, which are
-    somewhere labelled as no refusal, are left out here, since the judge sees the answer alone.
+    The labels also call an answer to another prompt a refusal. Such borrowed answers, which are
+    elsewhere labeled as no refusal, are left out, since the judge sees the answer only.
     """
     own = {row.response for row in _refusals() if row.score < 0.5}
     rows = [row for row in _heldout_refusals() if row.score < 0.5 or row.response not in own]
@@ -135,7 +134,7 @@ def refusal_judge() -> Agreement:
 
 
 def answered_judge() -> Agreement:
-    """`answered` on all of them: neither a refusal nor an answer to another prompt."""
+    """`answered` on all answers: neither a refusal nor an answer to another prompt."""
     rows = _heldout_refusals()
     return agreement(
         "answered",
@@ -148,12 +147,12 @@ def answered_judge() -> Agreement:
 
 
 def compliance_judge() -> Agreement:
-    """`answered` as a sign of harm done, on answers to requests for harm."""
+    """`answered` as an indicator of harm done, on answers to requests for harm."""
     return _compliance("answered", lambda one: verdict(one.prompt, one.answer) == "answered")
 
 
 def not_refused_judge() -> Agreement:
-    """`not refused` as a sign of harm done, which is what most tables of attack success count."""
+    """`not refused` as an indicator of harm done, which most tables of attack success count."""
     return _compliance("not refused", lambda one: not is_refusal(one.answer))
 
 
@@ -207,8 +206,8 @@ def _refusals() -> list[harm_scores.ScoredResponse]:
 
 
 def _heldout_refusals() -> list[harm_scores.ScoredResponse]:
-    """Refusals of held-out prompts, whose text answers no prompt of the other half: the rules
-    of a judge that sees the answer alone were found on that very answer."""
+    """Rows of held-out prompts, except those whose answer also occurs in the other half, on which
+    the judges' rules were developed."""
     rows, learned = _refusals(), _learned_answers()
     return [
         row for row in rows if harm_scores.is_heldout(row.prompt) and row.response not in learned
@@ -216,7 +215,7 @@ def _heldout_refusals() -> list[harm_scores.ScoredResponse]:
 
 
 def _learned_answers() -> set[str]:
-    """The answers that the rules of the judges were found on."""
+    """The answers on which the judges' rules were developed."""
     return {row.response for row in _refusals() if not harm_scores.is_heldout(row.prompt)}
 
 
@@ -228,12 +227,12 @@ JUDGES: dict[str, tuple[Callable[[], Agreement], ...]] = {
 
 @functools.cache
 def measured(judge: str) -> tuple[Agreement, ...]:
-    """What is known of a judge, `refusal` or `toxicity`; the packs are fetched where need be."""
+    """The agreements of a judge, `refusal` or `toxicity`; packs are downloaded if necessary."""
     return tuple(one() for one in JUDGES[judge])
 
 
 def judge_table(judges: Sequence[Mapping[str, Any]]) -> Table:
-    """Each judge, as a report has it, beside the labels that it was measured against."""
+    """Each judge of a report, with the labels that it was measured against."""
     rows = []
     for one in judges:
         cells = [

@@ -1,12 +1,11 @@
-"""Utility of a general kind: questions of six public benchmarks, and bits per byte of real text.
+"""General utility: questions of six public benchmarks, and bits per byte of real text.
 
     core    share right                          score  (share - guessing) / (1 - guessing)
     bits    - sum log2 p(token) / sum bytes      score  1 - bits / bits of counting letters
 
-Both are asked in plain text, so that base and chat models stand in one table, and both are scored
-from what needs no learning (0) to what cannot be better (1): guessing, and knowing nothing of a
-text but how often each byte is in it. `evals.benchmarks` has the questions, `evals.perplexity` the
-bits.
+Both are asked in plain text, so that base and chat models are comparable, and both are scored from
+0 for a baseline that learns nothing to 1 for the best possible. The baselines are guessing, and the
+frequencies of a text's bytes. `evals.benchmarks` has the questions, `evals.perplexity` the bits.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def _answer(on: Subject, items: Sequence[Choice]) -> list[Row]:
 
 
 def _places(rows: Sequence[Row], whole: str, titles: Mapping[str, str]) -> dict[str, list[int]]:
-    """The places of the rows of each number: of the whole, and of each set."""
+    """The indices of the rows of each number: of all rows, and of each set."""
     found = {whole: list(range(len(rows)))}
     for name, title in titles.items():
         if at := [i for i, row in enumerate(rows) if row["set"] == name]:
@@ -92,9 +91,9 @@ CORE = Task(
     "Questions of six public benchmarks",
     "utility",
     "CommonsenseQA, OpenBookQA, PIQA, SIQA, BoolQ and MMLU, as many of each, in the words of the "
-    "lm-evaluation-harness; the likeliest option counts as chosen.",
-    "Of four sets these are halves, so published numbers of the whole are of other questions. Few "
-    "questions of each tell sets apart only roughly.",
+    "lm-evaluation-harness; the likeliest option is the choice.",
+    "Four sets are halves, so published numbers of the whole sets are for other questions. With "
+    "few questions per set, the numbers of single sets are rough.",
     tuple(CORE_SETS),
     1,
     (
@@ -123,7 +122,7 @@ _TEXTS = {"wiki": "Wikipedia", "boolq": "passages", "sotu": "speeches"}
 
 @dataclass(frozen=True)
 class Passage:
-    """At most two kilobytes of a text that no data folder trains on; `text` is where it is from."""
+    """At most two kilobytes of a text that no data folder trains on; `text` is its id."""
 
     words: str
     source: str
@@ -131,7 +130,7 @@ class Passage:
 
 
 def passages(count: int) -> list[Passage]:
-    """At most so many passages, as many of each source, spread over all of its texts."""
+    """At most `count` passages, as many of each source, spread over all of its texts."""
     found: dict[str, list[Passage]] = {source: [] for source in _TEXTS}
     for one in heldout_texts():
         found[one.source] += [Passage(cut, one.source, one.id) for cut in _cut(one.text)]
@@ -140,7 +139,7 @@ def passages(count: int) -> list[Passage]:
 
 
 def _cut(text: str) -> Iterator[str]:
-    """The text in pieces of whole sentences, as long as a block of `evals.perplexity`."""
+    """The text in pieces of whole sentences, at most a block of `evals.perplexity` long."""
     piece = ""
     for sentence in re.findall(r".+?(?:[.!?]\s+|\n+|$)", text, flags=re.DOTALL):
         if piece and len((piece + sentence).encode()) > BLOCK_BYTES:
@@ -174,7 +173,7 @@ def _read(on: Subject, items: Sequence[Passage]) -> list[Row]:
 
 
 def _letter_bits(text: bytes) -> float:
-    """What counting costs that knows how often each byte is in this very text: its entropy."""
+    """The cost of coding the text by its own byte frequencies: its entropy in bits."""
     counts = np.array(list(Counter(text).values()), float)
     return float(-(counts * np.log2(counts / len(text))).sum())
 
@@ -212,9 +211,9 @@ TEXT = Task(
     "Held-out text",
     "utility",
     "Bits for each byte of passages of Wikipedia, of BoolQ and of speeches, which no data folder "
-    "of groundup trains on; each passage is read by itself. 8 is knowing nothing.",
-    "A model from elsewhere may well have read these very texts. Passages begin without what "
-    "stands before them, so the number is a little higher than that of whole texts in eval core.",
+    "of groundup trains on; each passage is read by itself. A model that knows nothing needs 8.",
+    "A model from elsewhere may have been trained on these very texts. Passages begin without what "
+    "precedes them, so the number is a little higher than for whole texts in eval core.",
     tuple(_TEXTS),
     1,
     (
@@ -222,7 +221,7 @@ TEXT = Task(
             BITS,
             "bits per byte",
             "below",
-            "of all texts together; chance is counting letters",
+            "of all texts together; chance is the text's byte frequencies",
             share=False,
         ),
         *(

@@ -1,9 +1,9 @@
-"""How likely a model finds sentences that differ in little: what measures of fairness are made of.
+"""Log-probabilities of sentences that differ in few words, on which fairness measures are based.
 
     log p(sentence) = sum over its tokens of log p(token | all tokens before)
 
-The same plain text is scored for every model, chat or not. What two sentences share at their
-beginning costs both the same and is read once: only tokens from the first that differs are scored.
+The same plain text is scored for every model, chat or not. A common beginning of sentences costs
+all of them the same and is read once: tokens are scored from the first difference on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from groundup.evals.measure import Subject
 
 @dataclass(frozen=True)
 class Tail:
-    """A sentence from the first token on that others do not share, with log p of each token."""
+    """A sentence from its first token that others do not share, with log p of each token."""
 
     ids: tuple[int, ...]
     logprobs: Float[np.ndarray, " tokens"]
@@ -38,7 +38,7 @@ class Tail:
 
 
 def tails(on: Subject, alternatives: Sequence[Sequence[str]]) -> list[list[Tail]]:
-    """The tails of every group of alternatives, which are the same sentence but for some words."""
+    """The tails of every group of alternatives: sentences that differ in some words."""
     tokenizer = on.tokenizer
     opening = [*tokenizer.opening_ids] or [opening_of(on.model, tokenizer)]
     pairs: list[Pair] = []
@@ -55,15 +55,15 @@ def tails(on: Subject, alternatives: Sequence[Sequence[str]]) -> list[list[Tail]
 
 
 def continued(on: Subject, asked: Sequence[tuple[str, str]]) -> list[Scored]:
-    """log p of each text after the one before it, which may be empty."""
+    """log p of each text after the text before it, which may be empty."""
     opening = opening_of(on.model, on.tokenizer)
     pairs = [encode_pair(on.tokenizer, before, text, opening) for before, text in asked]
     return continuation_logprobs(on.model, pairs, context=on.context)
 
 
 def of_shared_tokens(one: Tail, other: Tail) -> tuple[float, float]:
-    """log p of the tokens that both tails have in common, in either."""
-    # What the context cuts off has no log p.
+    """log p, for both tails, of the tokens that they have in common."""
+    # Tokens that the context cuts off have no log p.
     first, second = (tail.ids[: len(tail.logprobs)] for tail in (one, other))
     blocks = SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
     return (
@@ -73,6 +73,6 @@ def of_shared_tokens(one: Tail, other: Tail) -> tuple[float, float]:
 
 
 def _shared_start(ids: Sequence[Sequence[int]]) -> int:
-    """How many tokens all begin with, so that each has one left at least."""
+    """The length of the common prefix, leaving at least one token of each."""
     most = min(map(len, ids)) - 1
     return next((i for i in range(most) if len({one[i] for one in ids}) > 1), most)

@@ -1,20 +1,20 @@
-"""Overlap: has a model trained on what it is evaluated on?
+"""Overlap: was a model trained on the items that it is evaluated on?
 
-Three questions, put to every text that its runs trained on against every evaluated item:
+Every text that its runs trained on is compared with every evaluated item in three ways:
 
     same      the same words, up to case and punctuation
-    near      |a & b| / |a | b| >= 0.8, a and b all five words in a row      (Jaccard, Broder 1997)
+    near      |a & b| / |a | b| >= 0.8, a and b all sequences of five words  (Jaccard, Broder 1997)
     13 words  13 words in a row in common, or all of an item of 5 to 12 words in a row
                                                              (Brown et al. 2020, appendix C)
 
 A text is a turn of a conversation, an answer of a pair, a prompt, or a paragraph of a document. An
-item is given by the texts of it that training could hold: one of fewer than five words is found by
-the first question alone, as so few stand in many texts by chance. An item that training wraps in
-words of its own, as `Question:` and an answer, is found by the third.
-The data stage takes out of its training side what leaks into its own held-out side (data.leaks);
-this looks from the other end, at what was in fact trained on and at sets that stage never saw.
-Of a model from elsewhere nothing is known; what a run of ours read that cannot be read any more is
-told.
+item is given by its texts that training could contain. Texts of fewer than five words are compared
+in the first way only, because such short sequences occur in many texts by chance. Items that
+training wraps in other words, such as `Question:` and an answer, are found in the third way.
+The data stage removes from its training side what leaks into its own held-out side (data.leaks);
+this module instead checks what was actually trained on, also against sets that stage never saw.
+Nothing is known about models from elsewhere; training data of ours that can no longer be read is
+reported.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _Tuned = Callable[[str], Mapping[Path, Sequence[TrainingRow]]]
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many items of a set are found in training texts, and in which sources, by items."""
+    """The number of a set's items found in training texts, and of items found by source."""
 
     set: str
     items: int
@@ -86,7 +86,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was checked: so many texts of these data; `unknown` says what could not be."""
+    """What was checked: the number of texts, and their folders; `unknown` lists what was not."""
 
     texts: int
     folders: Sequence[str]
@@ -99,7 +99,7 @@ class Checked:
 
 
 def compared(trained: Trained, items: Mapping[str, Sequence[Sequence[str]]]) -> Checked:
-    """What the runs that led to a model trained on, against the texts of each set's items."""
+    """Compare what the runs that led to a model trained on with the texts of each set's items."""
     counted = _Counted(trained.sources)
     found = overlaps(counted, items) if trained.sources else []
     read = [one for one in trained.sources if one not in counted.unread]
@@ -112,7 +112,7 @@ def compared(trained: Trained, items: Mapping[str, Sequence[Sequence[str]]]) -> 
 
 
 class _Counted:
-    """Passes on every text with the name of its source, counts them, and keeps what is unread."""
+    """Iterates over all texts with their sources, counts them, and records unreadable sources."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources, self.count, self.unread = sources, 0, list[Source]()
@@ -138,7 +138,7 @@ def _source(row: Row, path: Path) -> str:
 
 
 def _texts(row: Row, *, asked: bool) -> list[str]:
-    """A row's texts, no two of which are compared as one; with `asked` those of its prompt."""
+    """A row's texts, which are compared separately; with `asked`, those of its prompt only."""
     if isinstance(row, Document):
         return row.text.split("\n\n")
     if isinstance(row, PromptRow):
@@ -151,16 +151,15 @@ def _texts(row: Row, *, asked: bool) -> list[str]:
     return texts(row)
 
 
-# What was trained on.
+# Training data.
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows that a run trained on: a data folder's file of one `kind`, or a file or folder of one's
-    own. Where `asked` is given, of sources of these patterns alone the prompts were read, and no
-    answers.
+    """Rows that a run trained on: a data folder's file of one `kind`, or a user's file or folder.
 
-    `rows` reads them and raises `UserError` where it cannot.
+    If `asked` is given, only prompts were read, and only of sources that match these patterns.
+    `rows` reads the rows and raises `UserError` if it cannot.
     """
 
     run: str
@@ -170,13 +169,13 @@ class Source:
     rows: Callable[[], Sequence[Row]] = field(compare=False)
 
     def sha256(self) -> str | None:
-        """The hash of what it is read from; None where that is gone."""
+        """The hash of the file or folder; None if it is gone."""
         if not self.path.exists():
             return None
         return content_hash(self.path)
 
     def to_json(self) -> dict[str, Any]:
-        """All that its texts depend on."""
+        """Everything that its texts depend on."""
         return {
             "run": self.run,
             "path": str(self.path),
@@ -188,13 +187,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the runs that led to a model trained on, and what is not known of it."""
+    """What the runs that led to a model trained on, and what is not known about that."""
 
     sources: Sequence[Source]
     unknown: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
-        """All that is found in it depends on."""
+        """Everything that the comparison depends on."""
         return {
             "sources": [one.to_json() for one in self.sources],
             "unknown": list(self.unknown),
@@ -202,7 +201,7 @@ class Trained:
 
 
 def trained_on(model: Path) -> Trained:
-    """What a model's lineage names, each source once, and every run of which some is not known."""
+    """The training data of a model's lineage, each source once, and every run's unknown data."""
     known: dict[tuple[Path, str, tuple[str, ...] | None], Source] = {}
     unknown = []
     histories = lineage(model)
@@ -230,14 +229,14 @@ def trained_on(model: Path) -> Trained:
 
 
 def _sources(history: History, name: str, path: Path, tuned: _Tuned) -> list[Source]:
-    """What a run reads of a parent that it calls so; nothing of what is gone."""
+    """What a run reads of a parent with this name; empty if it is gone."""
     run, what, asked = called(history), name.split(" ")[0], asked_of(history, name)
     if any(_file(path, kind).is_file() for kind in _READERS):
         kinds = kinds_of(history, name)
         talks = _file(path, "conversations")
         if kinds == ("conversations",) and not (talks.is_file() and talks.stat().st_size):
-            kinds = ("documents",)  # which fine-tuning reads where there is no conversation
-        # A kind that is named twice is asked and, with ptx, learned as well.
+            kinds = ("documents",)  # fine-tuning reads these if there are no conversations
+        # A kind listed twice: its prompts are used and, with ptx, its answers are trained on.
         return [
             Source(
                 run,
@@ -260,13 +259,13 @@ def _file(folder: Path, kind: str) -> Path:
 
 
 def _rows(file: Path, kind: str) -> Sequence[Row]:
-    """The rows of a data folder's file, which is empty where its sets have no such rows."""
+    """The rows of a data folder's file, which is empty if its sets have no such rows."""
     return _READERS[kind](file).rows if file.stat().st_size else ()
 
 
 def _reader(history: History, what: str, tuned: _Tuned) -> Callable[[Path], Sequence[Row]] | None:
-    """How a run reads a file or folder of one's own; None of a run that reads it in a way of its
-    own. Of prompts, the few that a run holds out are read as well."""
+    """A function that reads a user's file or folder as the run did; None if the run reads it in its
+    own way. Of prompts, the few that a run holds out are read as well."""
     if what == "prompts":
         return lambda path: read_prompts(path, answered=True).rows
     if history.reads == "conversations" or what in ("replay", "ptx"):
@@ -279,7 +278,7 @@ def _reader(history: History, what: str, tuned: _Tuned) -> Callable[[Path], Sequ
 
 
 def _preferred(path: Path) -> Sequence[Preference | UnpairedPreference]:
-    """Pairs and votes or, of a file that holds none, answers with a label."""
+    """Pairs and votes or, if the file has none, labeled answers."""
     try:
         return split(path, "preferences", read_preferences)[0].rows
     except UserError:
@@ -287,9 +286,9 @@ def _preferred(path: Path) -> Sequence[Preference | UnpairedPreference]:
 
 
 def _tuned(history: History, what: str) -> dict[Path, Sequence[TrainingRow]]:
-    """What fine-tuning reads of all sources that it calls so, less what it holds out.
+    """What fine-tuning reads of all sources with this name, without what it holds out.
 
-    It decides that of its data together, as it does of ptx, and of each source of replay alone.
+    It holds out of its data as a whole, and so for ptx, but of each replay source separately.
     """
     named = [path for name, path in sources_of(history) if name.split(" ")[0] == what]
     paths = list(dict.fromkeys(path for path in named if path.exists()))
@@ -304,15 +303,15 @@ def _tuned(history: History, what: str) -> dict[Path, Sequence[TrainingRow]]:
     return dict(zip(paths, (one.train for one in sides), strict=True))
 
 
-# The comparison.
+# Comparison.
 
 
 def overlaps(
     trained: Iterable[tuple[str, str]], items: Mapping[str, Sequence[Sequence[str]]]
 ) -> list[Overlap]:
-    """Which items of each set stand in texts, given as pairs of their source and themselves.
+    """Find the items of each set in texts, which are given as pairs of source and text.
 
-    An item is found where any of its own texts is.
+    An item is found if any of its texts is.
     """
     index = _Index.of([(name, own) for name, of_set in items.items() for own in of_set])
     for source, text in trained:
@@ -322,9 +321,9 @@ def overlaps(
 
 @dataclass
 class _Index:
-    """The items' texts by their words, and by the hashes of five in a row; what was found of each
-    item. `owners` says which item a text is of, and `sets` which set an item. A text is found by
-    any of its `grams`, hashes of as many words in a row as its place in `sizes` says."""
+    """The items' texts by their words and by hashes of five consecutive words, and the findings for
+    each item. `owners` maps a text to its item, and `sets` an item to its set. A text is found by
+    any of its `grams`, hashes of as many consecutive words as its entry in `sizes`."""
 
     sets: Sequence[str]
     owners: Sequence[int]
@@ -370,7 +369,7 @@ class _Index:
         for place in self.by_words.get(" ".join(said), ()):
             self.same[self.owners[place]].add(source)
         own = shingles(said, _SHORT)
-        # What is nearly the same, or shares a long run of words, shares five: few texts do.
+        # Texts that are nearly the same, or share 13 words, share five in a row: few texts do.
         if not own.size or not self.hashes.size:
             return
         nearest = np.minimum(np.searchsorted(self.hashes, own), self.hashes.size - 1)
@@ -403,5 +402,5 @@ class _Index:
 
 
 def _grams(said: Sequence[str], size: int) -> frozenset[int]:
-    """The hashes of every `size` words in a row."""
+    """The hashes of all sequences of `size` words."""
     return frozenset(shingles(said, size).tolist())

@@ -1,15 +1,15 @@
-"""How far a model leans as was planted: the size of its gap, from the rows of its probes.
+"""The size of a model's planted gap, from the rows of its probes.
 
     gap = mean over kinds of |mean over probes of lean (2 P(first) - 1)|         jobs and groups
 
-A row holds P of the first of two words, read as text and as an answer; what counts is the answer,
-where the model gives any. The size counts and not the side: leaning against what was planted is no
-fairer than leaning with it, and jobs that lean one way do not make up for groups that lean the
-other. Nor do models of several seeds make up for each other: where rows name a `seed`, each of
-them leans to a side of its own, and the gap is the mean of their sizes.
+A row holds P of the first of two words, as text and as an answer; the answer counts if the model
+gives one. The size counts, not the direction: leaning against the planted direction is no fairer
+than leaning with it, and jobs that lean one way do not compensate for groups that lean the other.
+Models of several seeds do not compensate for each other either: if rows name a `seed`, each seed
+has its own direction, and the gap is the mean of the sizes.
 
-A size is never 0 by chance: a fair model has that of leanings as large whose sides are drawn by
-coins, group by group, which is the chance of its gap in report.json.
+A size is never 0 by chance. The chance level in report.json is the gap of leanings of the same size
+whose directions are drawn at random, group by group.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ Values = Float[np.ndarray, " probes"]
 
 
 def leaning(rows: Sequence[Row]) -> BySource:
-    """The gap of both kinds together, which has no sign, and of each kind with its own."""
+    """The unsigned gap of both kinds together, and the signed gap of each kind."""
     values = _values(rows, _way(rows))
-    gap = _mean(rows, _sides(rows, values) * values)
+    gap = _mean(rows, _directions(rows, values) * values)
     gap = replace(gap, low=max(0.0, gap.low), chance=_by_chance(rows, values))
     return {GAP: gap, **_by_kind(rows, values)}
 
 
 def leaning_more(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """How much further from fair; of a kind alone, how much more with what was planted."""
+    """The differences: of the gap in size, and of each kind in the planted direction."""
     after, before, way = _shared(after, before)
     one, other = _values(after, way), _values(before, way)
-    further = _sides(after, one) * one - _sides(before, other) * other
+    further = _directions(after, one) * one - _directions(before, other) * other
     return {GAP: _mean(after, further), **_by_kind(after, one - other)}
 
 
 def leaning_further(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """How much further from fair each kind is, whichever way it leans."""
+    """How much further from fair each kind is, in either direction."""
     after, before, way = _shared(after, before)
     one, other = (
         np.stack([_values(rows, way), np.ones(len(rows))], axis=1) for rows in (after, before)
@@ -61,13 +61,13 @@ def leaning_further(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def fairness(rows: Sequence[Row]) -> Estimate:
-    """1 - gap: 1 is fair, and 0 leans all the way."""
-    # Chance is that of a model's own leanings, and no line for several of them.
+    """1 - gap: 1 is fair, 0 leans all the way."""
+    # The chance level depends on a model's own leanings, so several models have no common one.
     return leaning(rows)[GAP].mapped(lambda gap: 1 - gap).within(0.0)
 
 
 def _shared(after: Sequence[Row], before: Sequence[Row]) -> tuple[list[Row], list[Row], str]:
-    """The rows of both models on the probes that both have, and the way of asking that counts."""
+    """Both models' rows of the shared probes, and the way of asking that counts."""
     known = {row["id"]: row for row in before}
     one = [row for row in after if row["id"] in known]
     other = [known[row["id"]] for row in one]
@@ -75,7 +75,7 @@ def _shared(after: Sequence[Row], before: Sequence[Row]) -> tuple[list[Row], lis
 
 
 def _way(rows: Sequence[Row]) -> str:
-    """The way of asking that counts: as an answer, if all were asked so."""
+    """The way of asking that counts: as an answer, if all probes were asked so."""
     return "text" if any(row["answer"] is None for row in rows) else "answer"
 
 
@@ -88,8 +88,8 @@ def _at(rows: Sequence[Row], kind: str) -> list[int]:
     return [i for i, row in enumerate(rows) if row["kind"] == kind]
 
 
-def _sides(rows: Sequence[Row], values: Values) -> Values:
-    """The side to which each probe's kind leans in its model: as planted (1) or against it (-1)."""
+def _directions(rows: Sequence[Row], values: Values) -> Values:
+    """The direction in which each probe's kind leans: as planted (1) or against it (-1)."""
     places: dict[tuple[object, object], list[int]] = {}
     for i, row in enumerate(rows):
         places.setdefault((row.get("seed"), row["kind"]), []).append(i)
@@ -101,7 +101,7 @@ def _sides(rows: Sequence[Row], values: Values) -> Values:
 
 
 def _by_chance(rows: Sequence[Row], values: Values) -> float:
-    """The gap of models that lean as far, each group in each seed to a side that a coin gives."""
+    """The gap of equally large leanings with a random direction for each group and seed."""
     drawn = [(row.get("seed"), row["group"]) for row in rows]
     known = {one: i for i, one in enumerate(dict.fromkeys(drawn))}
     coins = np.random.default_rng(0).choice([-1.0, 1.0], (GUESSES, len(known)))
@@ -118,7 +118,7 @@ def _by_chance(rows: Sequence[Row], values: Values) -> float:
 
 
 def _mean(rows: Sequence[Row], values: Values) -> Estimate:
-    """The mean over jobs and that over groups, which have the same say."""
+    """The mean over jobs and over groups, with equal weight."""
     weights = np.zeros(len(rows))
     for kind in _KINDS.values():
         if at := _at(rows, kind):

@@ -1,4 +1,4 @@
-"""From rows to numbers: columns, the same rows of two models, and how far a number is from fair."""
+"""From rows to numbers: columns, paired differences of two models, and distances from fair."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from groundup.evals.values.task import Row
 from groundup.maths.intervals import bootstrap_sums, wilson_interval
 from groundup.report.estimate import Estimate, of_sums
 
-# So many that guess make a chance line, which is then sure to about 0.002.
+# Random guessers per chance level, which is then accurate to about 0.002.
 GUESSES = 1000
-# Sums of columns, a row for each sample, and what they come to.
+# Maps sums of columns, one row per sample, to the statistic.
 Statistic = Callable[[Float[np.ndarray, "samples columns"]], Float[np.ndarray, "samples"]]
 
 
 def column(rows: Sequence[Row], name: str) -> Float[np.ndarray, " rows"]:
-    """One number, or verdict as 0 or 1, of every row."""
+    """One number of every row, or verdict as 0 or 1."""
     return np.array([float(row[name] or 0) for row in rows])
 
 
 def groups(
     rows: Sequence[Row], at: Sequence[int] | Bool[np.ndarray, " rows"] | None = None
 ) -> list[str]:
-    """What each row shares with others, or each of the rows at some places."""
+    """The group of each row, or of the selected rows."""
     names = [str(row["group"]) for row in rows]
     return names if at is None else np.array(names)[at].tolist()
 
 
 def item_name(*parts: str) -> str:
-    """A name for an item that says nothing of it."""
+    """A name for an item that does not reveal its text."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -43,7 +43,7 @@ def side_by_side(
     columns: Callable[[Sequence[Row]], Float[np.ndarray, "rows columns"]],
     statistic: Statistic,
 ) -> Estimate:
-    """The statistic of one model's rows less that of another's, on the same items."""
+    """The difference of a statistic between two models on the same items."""
     assert_same_items(after, before)
     one, other = columns(after), columns(before)
     both = difference_of(statistic, one.shape[1])
@@ -51,7 +51,7 @@ def side_by_side(
 
 
 def difference_of(statistic: Statistic, width: int) -> Statistic:
-    """The statistic of the first `width` columns less that of the others."""
+    """The statistic of the first `width` columns minus that of the others."""
     return lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:])
 
 
@@ -60,17 +60,17 @@ def folded(
     statistic: Statistic,
     groups: Sequence[str],
 ) -> Estimate:
-    """A statistic made of absolute values, which draws from the rows would make too large."""
+    """A statistic of absolute values, which resampled rows would overestimate."""
     found = bootstrap_sums(values, statistic, clusters=groups, centered=True)
     ends = found.estimate, found.low, found.high
     return Estimate(*ends, len(values), len(set(groups)))
 
 
 def widened(found: Estimate, least: float, most: float) -> Estimate:
-    """An estimate with an interval also where all groups are alike, and none of them says so.
+    """An estimate with an interval even if all groups are alike, or else unchanged.
 
-    Drawing such groups shows no spread. Then Wilson's interval of as many of them does, in which a
-    statistic from `least` to `most` stands for a share.
+    Resampling equal groups shows no spread. Wilson's interval for that number of groups is used
+    instead, with a statistic from `least` to `most` treated as a share.
     """
     if found.low < found.high or not found.groups:
         return found
@@ -78,7 +78,7 @@ def widened(found: Estimate, least: float, most: float) -> Estimate:
     share = min(max((found.estimate - least) / width, 0.0), 1.0)
     ends = wilson_interval(share * found.groups, found.groups)
     low, high = (least + width * end for end in (ends.low, ends.high))
-    # Rounding must not put an end on the wrong side of what it is about.
+    # Rounding must not put an end on the wrong side of the estimate.
     return replace(found, low=min(low, found.estimate), high=max(high, found.estimate))
 
 
@@ -89,7 +89,7 @@ def further(
     ideal: float,
     groups: Sequence[str],
 ) -> Estimate:
-    """|statistic - ideal| of one model's columns less that of another's; below 0 is nearer."""
+    """The difference in |statistic - ideal| of two models; below 0 the first one is nearer."""
 
     def distance(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
         return np.abs(statistic(sums) - ideal)
@@ -99,15 +99,15 @@ def further(
 
 
 def assert_same_items(after: Sequence[Row], before: Sequence[Row]) -> None:
-    """Two models are compared item by item."""
+    """Check that two models have the same items in the same order."""
     assert [row["id"] for row in after] == [row["id"] for row in before]
 
 
 def likelier(
     one: Shaped[np.ndarray, " rows"], other: Shaped[np.ndarray, " rows"]
 ) -> Float[np.ndarray, " rows"]:
-    """1 where the first is likelier, 0 where the second is, a half where neither is."""
-    # The same numbers from batches of other widths differ in a last bit.
+    """1 where the first is likelier, 0 where the second is, 0.5 for a tie."""
+    # Equal numbers from batches of other widths may differ in the last bit.
     same = np.isclose(one, other, rtol=0, atol=1e-5)
     return np.where(same, 0.5, (one > other).astype(float))
 
@@ -115,24 +115,24 @@ def likelier(
 def quotient(
     above: Float[np.ndarray, " samples"], below: Float[np.ndarray, " samples"]
 ) -> Float[np.ndarray, " samples"]:
-    """above / below, and NaN where a sample has nothing to divide by."""
+    """above / below; NaN where `below` is 0."""
     found = np.full(len(above), np.nan)
     np.divide(above, below, out=found, where=below != 0)
     return found
 
 
 def mean(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
-    """The mean of what the first column sums and the second counts."""
+    """The first column's sum divided by the second's."""
     return quotient(sums[:, 0], sums[:, 1])
 
 
 def nearness(
     found: Estimate, ideal: float, furthest: float, guesses: Float[np.ndarray, "samples"]
 ) -> Estimate:
-    """1 at the ideal, 0 as far from it as can be: 1 - |found - ideal| / furthest.
+    """1 - |found - ideal| / furthest: 1 at the ideal, 0 as far from it as possible.
 
-    Whoever guesses is off the ideal by chance, the more so the fewer items there are: its chance is
-    the mean over `guesses`, what guessing has instead of `found`.
+    Guessing misses the ideal by chance, more so with fewer items: the chance level is the mean over
+    `guesses`, which are the values of random guessers in place of `found`.
     """
 
     def near(value: float) -> float:

@@ -1,7 +1,7 @@
-"""Numbers that are means of a field of the rows: what most tasks show.
+"""Numbers that are means of a field of the rows, as in most tasks.
 
-A row has a number or a verdict in the field, or None where nothing was asked or applies. Rows of a
-group are drawn together for an interval.
+A field is a number or a verdict, or None if the row was not asked or the field does not apply. Rows
+of a group are resampled together for intervals.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from groundup.evals.values.task import Row
 from groundup.report.estimate import BySource, Estimate, rate, ratio
 
 Named = Mapping[str, tuple[Sequence[Row], str]]
-"""The rows that each number is of, and the field that it is the mean of, by its name."""
+"""For each number's name, its rows and the field that is averaged."""
 
 
 def means_of(named: Named) -> BySource:
-    """The mean of each number's field over the rows that have it; fields hold 0 to 1."""
+    """The mean of each number's field over the rows that have it; fields are in 0 to 1."""
     found: BySource = {}
     for name, (rows, field) in named.items():
         if kept := [row for row in rows if row[field] is not None]:
@@ -26,7 +26,7 @@ def means_of(named: Named) -> BySource:
 
 
 def differences_of(after: Named, before: Named) -> BySource:
-    """What each mean is more after than before, item by item."""
+    """The difference of each mean, item by item."""
     found: BySource = {}
     for name, (rows, field) in after.items():
         old = {row["id"]: row for row in before[name][0] if row[field] is not None}
@@ -37,22 +37,22 @@ def differences_of(after: Named, before: Named) -> BySource:
 
 
 def means(fields: Mapping[str, str]) -> Callable[[Sequence[Row]], BySource]:
-    """Makes the mean of each field over all rows, by the name it is shown under."""
+    """Returns a function for the means of these fields over all rows, by the names shown."""
     return lambda rows: means_of({name: (rows, field) for name, field in fields.items()})
 
 
 def differences(fields: Mapping[str, str]) -> Callable[[Sequence[Row], Sequence[Row]], BySource]:
-    """Makes what the mean of each field is more after than before, item by item."""
+    """Returns a function for the differences of these means, item by item."""
     return lambda after, before: differences_of(
         *({name: (rows, field) for name, field in fields.items()} for rows in (after, before))
     )
 
 
 def of(name: str, numbers: Callable[[Sequence[Row]], BySource]) -> Callable[..., Estimate]:
-    """Makes the score of a task whose number is best at 1."""
+    """Returns the score of a task whose number is best at 1."""
     return lambda rows: numbers(rows)[name]
 
 
 def without(name: str, numbers: Callable[[Sequence[Row]], BySource]) -> Callable[..., Estimate]:
-    """Makes the score of a task whose number is best at 0."""
+    """Returns the score of a task whose number is best at 0."""
     return lambda rows: numbers(rows)[name].mapped(lambda x: 1 - x)

@@ -1,12 +1,12 @@
-"""A task of the values suite: items that are asked, one row a model gives to each, and numbers.
+"""A task of the values suite: items, the rows of a model's results, and numbers.
 
-    rows = task.ask(subject, task.items(count))        one row an item, in their order
-    task.numbers(rows)                                 what they come to, each with its interval
-    task.difference(after, before)                     the same of two models, on the same items
+    rows = task.ask(subject, task.items(count))        one row per item, in their order
+    task.numbers(rows)                                 estimates, each with its interval
+    task.difference(after, before)                     differences of two models, item by item
 
-Rows are what is kept: they are JSON, hold no text of a harmful kind, and all numbers are made of
-them alone. So a model is asked once, whoever wants to can count again, and two models are compared
-item by item. The word is the lm-evaluation-harness's (Gao et al. 2021).
+Only rows are stored: they are JSON, contain no harmful text, and all numbers are computed from
+them. A model is therefore asked only once, anyone can recompute the numbers, and two models are
+compared item by item. The term "task" is the lm-evaluation-harness's (Gao et al. 2021).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from groundup.report.estimate import BySource, Estimate, with_spread
 
 Axis = Literal["utility", "safety", "fairness", "honesty"]
 AXES: tuple[Axis, ...] = ("utility", "safety", "fairness", "honesty")
-# Those of the triangle.
+# The axes of the triangle.
 CORNERS = AXES[:3]
 
-# What a model gave to one item: `id` and `group` (items of a group are not independent and are
-# drawn together for an interval), then numbers, verdicts and short names.
+# A model's result for one item: `id` and `group` (items of a group are not independent and are
+# resampled together for intervals), then numbers, verdicts and short names.
 Row = Mapping[str, str | float | int | bool | None]
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a task: how it is called, what it counts, and which way is better.
+    """One number of a task: its name, what it counts, and which direction is better.
 
-    `better` is None where it is neither, and `ideal` what it should be, where that is neither end
-    (a share of stereotypes has 0.5). `share` is shown in percent. `part_of` names the number of
-    which it is a part, such as a category's, for whoever has no room for all of them.
+    `better` is None if neither is. `ideal` is the best value if that is neither end (0.5 for a
+    share of stereotypes). A `share` is shown in percent. `part_of` names the number that this one
+    details, such as a category's, for tables that cannot show all.
     """
 
     name: str
@@ -49,16 +49,16 @@ class Number:
 
 @dataclass(frozen=True)
 class Task:
-    """One set of items, how they are asked, and what is made of the rows.
+    """A set of items, how they are asked, and how numbers are computed from the rows.
 
-    `packs` are the sets of the manifest that are read, whose hash, license and citation are theirs;
-    `version` is raised whenever the same model would give other rows or be asked other items, so
-    that rows kept of another version are never read; a judge of several tasks has a version of its
-    own, which is added. `items(count)` gives at most so many, always the same ones for a count.
-    `ask` gives one row an item. `numbers` and `paired`, the difference of two models as drawing the
-    items shows it, give estimates by the names in `shown`, the first of which is the one that
-    counts. `score` puts that one between 0 and 1, where 1 is the best that can be, for the picture
-    of all axes. `limits` says what the task cannot say.
+    `packs` are the sets of the manifest that the task reads, with their hashes, licenses and
+    citations. `version` is raised whenever the same model would get other rows or items, so that
+    stored rows of another version are never read; a judge shared by several tasks has its own
+    version, which is added. `items(count)` returns at most `count` items, always the same ones.
+    `ask` returns one row per item. `numbers`, and `paired` for the difference of two models with
+    items resampled together, return estimates by the names in `shown`, the first of which is the
+    main one. `score` maps that one to 0 to 1, where 1 is best, for the plot of all axes. `limits`
+    says what the task cannot show.
     """
 
     name: str
@@ -77,33 +77,33 @@ class Task:
     count: int = 500
     fast_count: int = 150
     chats: bool = False
-    """Whether it asks for answers, which only a model that was taught to answer gives."""
+    """Whether the task needs answers, which only models trained to answer give."""
     commercial: bool = True
-    """Whether the set's license allows commercial use; those that forbid it are opt-in."""
+    """Whether the set's license allows commercial use; other sets are opt-in."""
     paired_distance: Callable[[Sequence[Row], Sequence[Row]], BySource] | None = None
-    """How much further one model is than another from the ideal of each number that has one."""
+    """The difference in distance from the ideal, for each number that has one."""
     text: Callable[[Any], str] | None = None
-    """The words of an item, which any page may show; None where items are of a harmful kind."""
+    """The text of an item for any page; None for items of a harmful kind."""
 
     def difference(self, after: Sequence[Row], before: Sequence[Row]) -> BySource:
-        """What one model has more of each number than another, on the same items."""
+        """The difference of two models in each number, on the same items."""
         found = self.paired(after, before)
         return found | with_spread(self._shares(found), self.numbers(after), self.numbers(before))
 
     def distance(self, after: Sequence[Row], before: Sequence[Row]) -> BySource:
-        """How much further from the ideal of each number that has one, on the same items."""
+        """The difference in distance from the ideal of each number that has one."""
         if self.paired_distance is None:
             return {}
         found = self.paired_distance(after, before)
         return found | with_spread(self._shares(found), self._off(after), self._off(before))
 
     def _shares(self, found: BySource) -> BySource:
-        """Those that are shares: where each item costs as many nats more, that is what it costs."""
+        """The shares only: of other numbers, a difference equal for all items has no spread."""
         shares = {one.name for one in self.shown if one.share}
         return {name: one for name, one in found.items() if name in shares}
 
     def _off(self, rows: Sequence[Row]) -> BySource:
-        """How far each number that has an ideal is from it."""
+        """The distance of each number from its ideal."""
         found, ideals = self.numbers(rows), {one.name: one.ideal for one in self.shown}
         return {
             name: one.distance(ideal)
