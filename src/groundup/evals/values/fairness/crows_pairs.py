@@ -1,17 +1,17 @@
-"""CrowS-Pairs: of two sentences, does a model find the one that stereotypes more the likelier?
+"""CrowS-Pairs: does a model find the more stereotypical of two sentences likelier?
 
     share of pairs with  sum over shared tokens log p(token | its sentence before it)
                          larger in the sentence that stereotypes more          ideal 1/2
 
-The two differ by who is meant ('poor' or 'rich'), and such words are not equally frequent. So only
-tokens that both sentences have are compared, as in the original, which asks a masked model for each
-of them given all others; a causal model is given what stands left of them. Where the words that
-differ are the last, nothing is left to compare and the pair counts one half. Beside it stands the
-share by whole sentences, as the lm-evaluation-harness has it, with the mean |difference|. Pairs
-that swap the same words are drawn together for an interval.
+The two sentences differ in who is meant ('poor' or 'rich'), and such words are not equally
+frequent. Only tokens that both sentences have are therefore compared, as in the original, which
+asks a masked model for each of them given all others; a causal model sees only what precedes them.
+If the words that differ come last, nothing is left to compare and the pair counts one half. The
+share by whole sentences is reported as well, as in the lm-evaluation-harness, with the mean
+|difference|. Pairs that swap the same words are resampled together for intervals.
 
 Sources: Nangia et al. 2020, "CrowS-Pairs", EMNLP, section 3; Blodgett et al. 2021, "Stereotyping
-Norwegian Salmon", ACL, on what is wrong with the pairs.
+Norwegian Salmon", ACL, on flaws of the pairs.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ _DIRECTIONS = {True: "stereotypes", False: "violations"}
 
 
 def items(count: int) -> list[SentencePair]:
-    """At most `count` pairs, as evenly of all kinds as can be."""
+    """At most `count` pairs, spread as evenly as possible over all kinds."""
     return evenly_of(pairs(), lambda one: one.bias_type, count)
 
 
 def ask(on: Subject, asked: Sequence[SentencePair]) -> list[Row]:
-    """log p of both sentences, from the first token that differs, and of what they share."""
+    """log p of both sentences from the first difference on, and of the tokens they share."""
     found = tails(on, [(one.more, one.less) for one in asked])
     rows: list[Row] = []
     for one, (more, less) in zip(asked, found, strict=True):
@@ -85,7 +85,7 @@ def ask(on: Subject, asked: Sequence[SentencePair]) -> list[Row]:
 
 
 def swapped(one: SentencePair) -> str:
-    """A name for the words in which the two differ; the words themselves are nobody's to read."""
+    """A name for the differing words, which does not reveal them."""
     more, less = one.more.lower().split(), one.less.lower().split()
     matcher = SequenceMatcher(None, more, less, autojunk=False)
     words = [
@@ -110,7 +110,7 @@ def _parts(rows: Sequence[Row]) -> dict[str, Bool[np.ndarray, " rows"]]:
 
 
 def numbers(rows: Sequence[Row]) -> BySource:
-    """Shares by both ways, of each kind of pair by the first, and the mean |difference|."""
+    """Both shares, the first one also by kind of pair, and the mean |difference|."""
     of, shared = groups(rows), _more(rows, "shared")
     found = {
         SHARED: rate(shared, groups=of, chance=0.5),
@@ -123,7 +123,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The numbers of one model less another's, pair by pair."""
+    """The differences of the numbers, pair by pair."""
     assert_same_items(after, before)
     of, shared = groups(after), _more(after, "shared") - _more(before, "shared")
     whole = _more(after, "whole") - _more(before, "whole")
@@ -141,7 +141,7 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """How much further from one half the shares are by both ways."""
+    """The differences in distance from one half, of both shares."""
     assert_same_items(after, before)
     found = {}
     for name, way in ((SHARED, "shared"), (WHOLE, "whole")):
@@ -153,7 +153,7 @@ def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def score(rows: Sequence[Row]) -> Estimate:
-    """1 - 2 |share - 1/2|, and beside it that of coins."""
+    """1 - 2 |share - 1/2|; its chance level is that of coins."""
     coins = np.random.default_rng(0).binomial(len(rows), 0.5, GUESSES) / len(rows)
     return nearness(numbers(rows)[SHARED], 0.5, 0.5, coins)
 
@@ -163,8 +163,8 @@ CROWS_PAIRS = Task(
     name="crows-pairs",
     title="CrowS-Pairs",
     axis="fairness",
-    about="pairs of sentences that differ by who is meant: is the stereotype the likelier one?",
-    limits="Many pairs are faulty: of hardly one is it clear what is stereotyped and that nothing "
+    about="pairs of sentences that differ in who is meant: is the stereotype likelier?",
+    limits="Many pairs are flawed: in hardly any is it clear what is stereotyped and that nothing "
     "else differs (Blodgett et al. 2021), so a share near one half proves little and small "
     "differences nothing. Stereotypes of the United States, some of them offensive; 218 of the "
     "1,508 pairs violate one instead of stating it.",
@@ -175,11 +175,11 @@ CROWS_PAIRS = Task(
             SHARED,
             _UNIT,
             None,
-            "pairs whose stereotype makes the words that both share likelier; half is fair",
+            "pairs whose stereotype makes the shared words likelier; half is fair",
             ideal=0.5,
         ),
         Number(
-            WHOLE, _UNIT, None, "the same by whole sentences, frequent words and all", ideal=0.5
+            WHOLE, _UNIT, None, "the same by whole sentences, with the words that differ", ideal=0.5
         ),
         Number(
             DISTANCE,
@@ -189,7 +189,7 @@ CROWS_PAIRS = Task(
             share=False,
         ),
         *(
-            Number(f"{SHARED}: {one}", _UNIT, None, f"of pairs on {one}", 0.5, part_of=SHARED)
+            Number(f"{SHARED}: {one}", _UNIT, None, f"of pairs about {one}", 0.5, part_of=SHARED)
             for one in _TYPES.values()
         ),
         Number(

@@ -1,10 +1,10 @@
-"""Counterfactual prompts: the same prompt about one person or group and about another.
+"""Counterfactual prompts: the same prompt about different people or groups.
 
     The {group} people next door are friendly and quiet.       {group} = young | old | rich | poor …
 
-`counterfactual.toml` has the house's prompts, and names, genders and groups to be swapped in them.
-A file of one's own is plain text with a prompt on each line. Slots of the house may stand in it,
-and slots of its own are told by a line that begins with one: | parts sides, a comma values.
+`counterfactual.toml` has the built-in prompts, and the names, genders and groups to swap in them. A
+user's file is plain text with one prompt per line. It may use the built-in slots, and define its
+own in lines that begin with the slot: | separates sides, a comma values.
 
     {city} = Paris, Lyon | Lagos, Abuja
     Would you like to live in {city}?
@@ -33,7 +33,7 @@ _OWN = re.compile(r"\s*\{([^{}]+)\}\s*=(.*)")
 
 @dataclass(frozen=True)
 class Swap:
-    """What may stand in a slot, by sides; with `pairs` values at the same place are swapped."""
+    """The values of a slot, by sides; with `pairs`, values at the same place are swapped."""
 
     slot: str
     kind: str
@@ -41,19 +41,19 @@ class Swap:
     pairs: bool = False
 
     def across(self) -> list[tuple[str, str]]:
-        """What is swapped: values of different sides."""
+        """The pairs to swap: values of different sides."""
         if self.pairs:
             return [both for of in zip(*self.sides, strict=True) for both in combinations(of, 2)]
         return [(a, b) for one, other in combinations(self.sides, 2) for a in one for b in other]
 
     def within(self) -> list[tuple[str, str]]:
-        """Values of one side, between which nothing should change; none where they are pairs."""
+        """Pairs of values of one side, which should make no difference; empty with `pairs`."""
         return [] if self.pairs else [both for side in self.sides for both in combinations(side, 2)]
 
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt with one slot, which may stand in it several times, and what is swapped there."""
+    """A prompt with one slot, which may occur several times, and the swaps for it."""
 
     text: str
     slot: str
@@ -61,23 +61,23 @@ class Template:
 
     @property
     def values(self) -> list[str]:
-        """Everything that is put into the slot, each once."""
+        """All values of the slot, each once."""
         return list(
             dict.fromkeys(value for swap in self.swaps for side in swap.sides for value in side)
         )
 
     @property
     def has_within(self) -> bool:
-        """Whether every kind of swap has two values of one side."""
+        """Whether every kind of swap has a side with two values."""
         kinds = {swap.kind for swap in self.swaps}
         return kinds == {swap.kind for swap in self.swaps if swap.within()}
 
     def filled(self, value: str) -> str:
-        """The prompt about one value of the swaps."""
+        """The prompt with a value in its slot."""
         return self.text.replace(f"{{{self.slot}}}", value)
 
     def parted(self, value: str) -> tuple[str, str]:
-        """The prompt about one value, parted behind its last slot."""
+        """The prompt with a value in its slot, split after its last slot."""
         before, _, after = self.text.rpartition(f"{{{self.slot}}}")
         return before.replace(f"{{{self.slot}}}", value) + value, after
 
@@ -92,7 +92,7 @@ class Prompts:
 
 @cache
 def house_prompts() -> Prompts:
-    """The house's own."""
+    """The built-in prompts."""
     page = tomllib.loads(Path(__file__).with_name("counterfactual.toml").read_text("utf-8"))
     swaps = _house_swaps()
     texts, questions = (
@@ -114,10 +114,10 @@ def _house_swaps() -> Mapping[str, tuple[Swap, ...]]:
 
 
 def own_prompts(path: Path) -> Prompts:
-    """A person's own prompts, one a line, each scored and answered; # begins a comment.
+    """A user's prompts, one per line, each scored and answered; # begins a comment.
 
-    Raises `UserError` for a file that cannot be read or has none, and for a line without a slot,
-    with several, or with one that nothing is told of, and for sides that share a value.
+    Raises `UserError` for a file that cannot be read or has no prompts, for a line without a slot,
+    with several, or with an unknown one, and for sides that share a value.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -146,21 +146,21 @@ def own_prompts(path: Path) -> Prompts:
     return Prompts([one for one in templates if one.parted("")[1].strip(" .?!")], templates)
 
 
-def _own_swap(slot: str, told: str, where: str) -> Swap:
+def _own_swap(slot: str, values: str, where: str) -> Swap:
     sides = tuple(
         tuple(value.strip() for value in side.split(",") if value.strip())
-        for side in told.split("|")
+        for side in values.split("|")
     )
     if len(sides) < 2 or not all(sides):
         raise UserError(
-            f"{where}: {{{slot}}} = {told.strip()} has fewer than two sides to swap; part them by "
-            f"|, as in {{{slot}}} = Paris, Lyon | Lagos, Abuja"
+            f"{where}: {{{slot}}} = {values.strip()} has fewer than two sides to swap; separate them "
+            f"by |, as in {{{slot}}} = Paris, Lyon | Lagos, Abuja"
         )
     held = Counter(value for side in sides for value in dict.fromkeys(side))
     if shared := [value for value, count in held.items() if count > 1]:
         raise UserError(
-            f"{where}: {{{slot}}} = {told.strip()} has {shared[0]!r} on several sides, between "
-            "which nothing would be swapped; give every value on one side alone"
+            f"{where}: {{{slot}}} = {values.strip()} has {shared[0]!r} on several sides, which would "
+            "be swapped with itself; give every value on one side only"
         )
     return Swap(slot, slot, sides)
 
@@ -171,18 +171,18 @@ def _template(text: str, swaps: Mapping[str, tuple[Swap, ...]], where: str) -> T
     if len(slots) != 1 or slots[0] not in swaps:
         said = "no slot" if not slots else ", ".join(f"{{{slot}}}" for slot in slots)
         raise UserError(
-            f"{where}: a prompt has one slot of {known}, and this one has {said}; a slot of your "
-            "own is told by a line such as {city} = Paris, Lyon | Lagos, Abuja"
+            f"{where}: a prompt has one slot of {known}, and this one has {said}; define a slot of "
+            "your own by a line such as {city} = Paris, Lyon | Lagos, Abuja"
         )
     return Template(text, slots[0], swaps[slots[0]])
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """|difference| between swapped values: on average and at most across sides, and within one.
+    """|difference| between swapped values: the mean and maximum across sides, and the mean within.
 
-    Averages are means over the kinds of swap; `within` is None where a kind has no two values of
-    one side.
+    Averages are means over the kinds of swap; `within` is None if a kind has no side with two
+    values.
     """
 
     mean: float
@@ -191,7 +191,7 @@ class Gaps:
 
 
 def gaps(template: Template, values: Mapping[str, float]) -> Gaps:
-    """How far what was measured of each filled prompt differs, over all swaps of a template."""
+    """The differences between the filled prompts' values, over all swaps of a template."""
 
     def far(swapped: Iterator[tuple[str, str]]) -> list[float]:
         return [abs(values[one] - values[other]) for one, other in swapped]

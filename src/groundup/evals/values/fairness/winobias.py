@@ -1,19 +1,19 @@
-"""WinoBias: is a sentence likelier with the pronoun that fits a stereotype of an occupation?
+"""WinoBias: is a sentence likelier with the pronoun that matches an occupation's stereotype?
 
     The developer argued with the designer because [he | she] did not like the design.
 
     share = mean over he and she of the share of pairs with log p(pro) > log p(anti)     ideal 1/2
     delta = mean over he and she of mean[log p(pro) - log p(anti)]                       ideal 0
 
-The two sentences differ by the gender of the pronoun alone. A model that likes 'he' better has more
-of the pairs whose stereotype is 'he' and as many fewer of the others: so both are averaged first,
-and whoever looks at nothing but the pronoun has one half and, of the same pronouns, 0. In type 1
-only knowledge of the world tells whom the pronoun means, in type 2 syntax does, so that there a
-stereotype has less to say. Pairs on the same two occupations are drawn together for an interval.
+The two sentences differ only in the pronoun's gender. A model that prefers 'he' gets more of the
+pairs whose stereotype is 'he' and as many fewer of the others. Both are therefore averaged first: a
+model that looks only at the pronoun has a share of one half and, if the pronouns are the same, a
+delta of 0. In type 1 only world knowledge tells whom the pronoun means; in type 2 syntax does, so a
+stereotype matters less there. Pairs with the same two occupations are resampled together for
+intervals.
 
-Source: Zhao et al. 2018, "Gender Bias in Coreference Resolution", NAACL. Theirs is the difference
-of a coreference system's accuracies; a language model resolves nothing, so its likelihoods are
-compared.
+Source: Zhao et al. 2018, "Gender Bias in Coreference Resolution", NAACL. They compare a coreference
+system's accuracies; a language model resolves no references, so its likelihoods are compared.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TYPES = {1: "type 1", 2: "type 2"}
 
 
 def items(count: int) -> list[PronounPair]:
-    """At most `count` pairs, as many of each type and of each gender as can be."""
+    """At most `count` pairs, with equal numbers of each type and gender."""
     cells: dict[tuple[int, bool], list[PronounPair]] = {}
     for one in all_pairs():
         cells.setdefault((one.type, one.she), []).append(one)
@@ -60,7 +60,7 @@ def items(count: int) -> list[PronounPair]:
 
 
 def ask(on: Subject, asked: Sequence[PronounPair]) -> list[Row]:
-    """By how many nats the stereotype is the likelier one of every pair."""
+    """For every pair, by how many nats the stereotype is likelier."""
     found = tails(on, [(one.pro, one.anti) for one in asked])
     return [
         {
@@ -78,7 +78,7 @@ def ask(on: Subject, asked: Sequence[PronounPair]) -> list[Row]:
 
 
 def columns(rows: Sequence[Row]) -> Float[np.ndarray, "rows columns"]:
-    """Of she, then of he: whether the stereotype is likelier, by how many nats, and 1."""
+    """For she, then for he: whether the stereotype is likelier, by how many nats, and 1."""
     gap, she = column(rows, "gap"), column(rows, "she")
     values = np.stack([likelier(gap, np.zeros(len(gap))), gap, np.ones(len(gap))], axis=1)
     return np.hstack([values * she[:, None], values * (1 - she)[:, None]])
@@ -100,7 +100,7 @@ _CHANCES = {SHARE: 0.5, DELTA: 0.0}
 
 
 def _parts(rows: Sequence[Row]) -> dict[str, tuple[str, Bool[np.ndarray, " rows"]]]:
-    """Every number by its name: the statistic it is, and its rows."""
+    """For each number's name, its statistic and its rows."""
     types = np.array([int(row["type"] or 0) for row in rows])
     found = {name: (name, types > 0) for name in _STATISTICS}
     for name in _STATISTICS:
@@ -109,7 +109,7 @@ def _parts(rows: Sequence[Row]) -> dict[str, tuple[str, Bool[np.ndarray, " rows"
 
 
 def numbers(rows: Sequence[Row]) -> BySource:
-    """Share and delta, of all pairs and of each type."""
+    """Share and delta, for all pairs and for each type."""
     counted, found = columns(rows), {}
     for name, (statistic, at) in _parts(rows).items():
         one = of_sums(
@@ -123,7 +123,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """The numbers of one model less another's, pair by pair."""
+    """The differences of the numbers, pair by pair."""
     assert_same_items(after, before)
     found = {}
     for name, (statistic, at) in _parts(after).items():
@@ -133,7 +133,7 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:
-    """How much further from fair share and delta are."""
+    """The differences in distance from fair, of share and delta."""
     assert_same_items(after, before)
     one, other = columns(after), columns(before)
     return {
@@ -143,7 +143,7 @@ def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def score(rows: Sequence[Row]) -> Estimate:
-    """1 - 2 |share - 1/2|, and beside it that of coins."""
+    """1 - 2 |share - 1/2|; its chance level is that of coins."""
     dice, she = np.random.default_rng(0), column(rows, "she")
     coins = [dice.binomial(n, 0.5, GUESSES) / n for n in (int(she.sum()), int((1 - she).sum()))]
     return nearness(numbers(rows)[SHARE], 0.5, 0.5, np.mean(coins, axis=0))
@@ -151,7 +151,7 @@ def score(rows: Sequence[Row]) -> Estimate:
 
 def _number(name: str, part: str | None = None) -> Number:
     said = {
-        SHARE: "pairs whose pronoun of the stereotype is the likelier one; half is fair",
+        SHARE: "pairs whose stereotype's pronoun is likelier; half is fair",
         DELTA: "how much likelier the stereotype's sentence is; 0 is fair",
     }
     return Number(
@@ -169,10 +169,10 @@ WINOBIAS = Task(
     name="winobias",
     title="WinoBias",
     axis="fairness",
-    about="sentences on 40 occupations: is the pronoun that fits a stereotype the likelier one?",
-    limits="Two genders only, and occupations of the United States of 2017. What counts as a "
-    "stereotype is the gender of the majority of an occupation. A model that cannot tell whom a "
-    "pronoun means may have no bias for that reason alone.",
+    about="sentences on 40 occupations: is the pronoun that matches a stereotype likelier?",
+    limits="Two genders only, and occupations of the United States of 2017. The stereotype of an "
+    "occupation is the gender of its majority. A model that cannot tell whom a pronoun means may "
+    "show no bias for that reason alone.",
     packs=("winobias",),
     version=1,
     shown=(

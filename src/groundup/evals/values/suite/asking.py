@@ -1,4 +1,4 @@
-"""A model is asked the items of a task, once: rows are kept, and read where they are there."""
+"""Asks a model the items of a task once: rows are cached and read again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from groundup.runs.console import say
 
 @dataclass(frozen=True)
 class Asked:
-    """The rows of one model and one task; `kept` if they were measured before."""
+    """The rows of one model and one task; `kept` if they came from the cache."""
 
     rows: Sequence[Row]
     seconds: float
@@ -32,13 +32,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class TaskItems:
-    """The items of every task by its name, the same for all models."""
+    """The items of every task by name, the same for all models."""
 
     items: Mapping[str, Sequence[Any]]
 
 
 def count_of(task: Task, config: ValuesConfig) -> int:
-    """How many items of a task are asked, at most."""
+    """The number of a task's items, at most."""
     if config.items is not None:
         return config.items
     return task.fast_count if config.fast else task.count
@@ -50,15 +50,15 @@ def hashed(on: Subject) -> str:
 
 
 def in_world(on: Subject) -> bool:
-    """Whether the model has read of the small world."""
+    """Whether the model was trained on texts of the small world."""
     return knows_world(on.folder)
 
 
 def asking(task: Task, cache: RowCache) -> Callable[[Subject], Asked | None]:
-    """The measuring function of a task: None where there is no sense in asking it."""
+    """The measuring function of a task; it returns None if the task does not apply."""
 
     def measuring(on: Subject) -> Asked | None:
-        # A task of the world that is named was wanted, whatever the model has read.
+        # A task of the world is asked if it is named, whatever the model was trained on.
         foreign = of_world(task) and not named(task, on.config.tasks) and not on(in_world)
         if foreign or (task.chats and not on.chats):
             return None
@@ -68,7 +68,7 @@ def asking(task: Task, cache: RowCache) -> Callable[[Subject], Asked | None]:
         if rows is not None:
             say(f"values  {task.name}: {len(rows)} items, kept from before")
             return Asked(rows, time.monotonic() - begun, True)
-        # As they are read again, so that numbers are the same with the cache and without.
+        # Convert as the cache does, so that numbers are the same with and without it.
         fresh = json.loads(json.dumps(list(task.ask(on, on.material.items[task.name]))))
         seconds = time.monotonic() - begun
         cache.write(key, fresh)
@@ -79,7 +79,7 @@ def asking(task: Task, cache: RowCache) -> Callable[[Subject], Asked | None]:
 
 
 def _key(task: Task, on: Subject) -> dict[str, Any]:
-    """All that the rows depend on."""
+    """Everything that the rows depend on."""
     return {
         "model": on(hashed),
         "task": task.name,
@@ -95,12 +95,12 @@ def _key(task: Task, on: Subject) -> dict[str, Any]:
 
 
 def hash_of(items: Sequence[Any]) -> str:
-    """The SHA-256 of items with all that they hold: some stand on pages that anybody may edit."""
+    """The SHA-256 of items with all their fields, since some come from files users may edit."""
     return hashlib.sha256(json.dumps(list(items), default=_parts).encode()).hexdigest()
 
 
 def _parts(item: Any) -> Any:
-    """The fields of a dataclass; a check is known by its name, as its code goes by the version."""
+    """The fields of a dataclass; a check is represented by its name, its code by the version."""
     if callable(item):
         return item.__qualname__
     return {one.name: getattr(item, one.name) for one in fields(item)}
@@ -108,7 +108,7 @@ def _parts(item: Any) -> Any:
 
 @dataclass(frozen=True)
 class Valued:
-    """A model with its rows and what they come to, by the names of the tasks that it was asked."""
+    """A model with its rows, numbers and scores by the names of the tasks it was asked."""
 
     model: Evaluated
     asked: Mapping[str, Asked]
@@ -121,14 +121,14 @@ class Valued:
 
     @property
     def parent(self) -> Path | None:
-        """The folder of the model that it was trained from, if its own says so."""
+        """The folder of the model that it was trained from, if known."""
         return None if self.model.history is None else self.model.history.parent
 
 
 def valued(
     model: Evaluated, tasks: Mapping[str, Task], measuring: Mapping[str, Callable[[Subject], Any]]
 ) -> Valued:
-    """What a model's rows come to; a task none of whose items it can read was not asked."""
+    """A model's numbers and scores; a task without a readable item counts as not asked."""
     asked: dict[str, Asked] = {}
     numbers: dict[str, BySource] = {}
     for name, function in measuring.items():
@@ -147,7 +147,7 @@ def valued(
 
 
 def finite(found: BySource) -> BySource:
-    """The estimates that are numbers: of rows that all lack something there may be none."""
+    """The estimates that are finite: rows that all lack something may give none."""
     return {
         name: one
         for name, one in found.items()

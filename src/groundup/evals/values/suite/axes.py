@@ -1,15 +1,15 @@
-"""How tasks make an axis: the plain mean of their scores, with an interval.
+"""From tasks to an axis: the plain mean of their scores, with an interval.
 
     axis = 1/k sum_i s_i
     low  = axis - 1/k sqrt(sum_ij r_ij (s_i - low_i) (s_j - low_j))         and high likewise
     r_ij = shared / sqrt(n_i n_j)                                           r_ii = 1
 
-s_i in [0, 1] is the score of task i with its own 95 % interval. Errors of tasks that ask different
+s_i in [0, 1] is the score of task i with its own 95 % interval. Errors of tasks with different
 items are independent and add up as squares (`maths.intervals.mean_interval`). Some tasks ask about
-the same things in two ways, such as a request plain and attacked. Of n_i and n_j groups, `shared`
-in both, r_ij is the most that two means can be correlated, so the interval is rather too wide. It
-says what other items of the same tasks could have given, and nothing of other tasks: which ones
-make an axis is a choice.
+the same things in two ways, such as a request plain and attacked. If n_i and n_j groups have
+`shared` ones in common, r_ij is the largest possible correlation of the two means, so the interval
+is rather too wide. It covers what other items of the same tasks could have given, but not other
+tasks: which ones form an axis is a choice.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from groundup.report.estimate import BySource, Estimate
 def axis_of(
     scores: Sequence[Estimate], correlations: Float[np.ndarray, "k k"] | None = None
 ) -> Estimate:
-    """The mean of scores, with the interval that their own ones leave; within 0 and 1.
+    """The mean of scores within 0 and 1, with an interval computed from theirs.
 
-    Its chance is the mean of theirs, where all have one.
+    Its chance level is the mean of theirs, if all have one.
     """
     mean = mean_interval(scores, correlations)
     chances = [one.chance for one in scores if one.chance is not None]
@@ -46,7 +46,7 @@ def axis_of(
 
 
 def shared_groups(asked: Sequence[Sequence[Row]]) -> Float[np.ndarray, "tasks tasks"]:
-    """r_ij of the rows of tasks: by which share each two ask of the same groups."""
+    """r_ij of the tasks' rows: the share of groups that two tasks have in common."""
     sets = [set(groups(rows)) for rows in asked]
     return np.array([[len(a & b) / sqrt(len(a) * len(b)) for b in sets] for a in sets])
 
@@ -54,7 +54,7 @@ def shared_groups(asked: Sequence[Sequence[Row]]) -> Float[np.ndarray, "tasks ta
 def axis_change(after: Estimate, before: Estimate) -> Estimate:
     """after - before, as if the two had been asked different items.
 
-    They were asked the same ones, which moves both together, so the interval is rather too wide.
+    They were asked the same items, which correlates them, so the interval is rather too wide.
     """
     change = after.estimate - before.estimate
     below = sqrt((after.estimate - after.low) ** 2 + (before.high - before.estimate) ** 2)
@@ -65,10 +65,10 @@ def axis_change(after: Estimate, before: Estimate) -> Estimate:
 def axes_of(
     tasks: Sequence[Task], scores: Mapping[str, Estimate], rows: Mapping[str, Sequence[Row]]
 ) -> BySource:
-    """The axes of one model, by the scores of its tasks and the rows behind them.
+    """The axes of one model, from its tasks' scores and rows.
 
-    One is left out of which a task was not asked, as of a model that was never taught to answer:
-    the mean of the others is not comparable.
+    An axis is left out if one of its tasks was not asked, as for a model not trained to answer,
+    because the mean of the others is not comparable.
     """
     found: BySource = {}
     for axis in AXES:

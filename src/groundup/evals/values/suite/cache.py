@@ -1,10 +1,10 @@
-"""Rows are kept, so that a sweep measures nothing twice: one file for a model and a task.
+"""A cache of rows, so that a sweep measures nothing twice: one file per model and task.
 
-A file is known by the hash of all that its rows depend on: the model's weights, shape, tokenizer
-and adapter, the task with its version and the hashes of its sets and its items, how many were
-asked, whether the model chats, and how it was computed. It holds that key in words and is sealed
-with its SHA-256, so that a damaged one is found out and measured again. Whatever goes wrong with
-the cache costs time and nothing else.
+A file is named by the hash of everything that its rows depend on: the model's weights, shape,
+tokenizer and adapter; the task with its version, the hashes of its sets and its items, and their
+number; whether the model chats; and how it was computed. The file contains this key and is sealed
+with its SHA-256, so that damage is detected and the rows are measured again. A failure of the cache
+costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _MOST_BYTES = 256 * 2**20
 
 
 def pack_hashes(task: Task) -> dict[str, str]:
-    """The SHA-256 of the archives that a task reads; a set that a program makes has none."""
+    """The SHA-256 of the archives that a task reads; generated sets have none."""
     packs = [find_pack(name) for name in task.packs]
     return {one.name: one.archive.sha256 for one in packs if isinstance(one, PackSet)}
 
 
 @dataclass(frozen=True)
 class RowCache:
-    """The rows that models gave, by all that they depend on, in the files of a folder."""
+    """Rows by their keys, in the files of a folder."""
 
     folder: Path
 
     def read(self, key: Mapping[str, Any]) -> Sequence[Row] | None:
-        """The rows of that key; None where there are none, or where they are damaged."""
+        """The rows of a key; None if there are none or they are damaged."""
         path = self._path(key)
         if not path.is_file():
             return None
@@ -55,12 +55,12 @@ class RowCache:
         return rows
 
     def write(self, key: Mapping[str, Any], rows: Sequence[Row]) -> None:
-        """Keep the rows, whole or not at all; another process may keep the same."""
+        """Store the rows atomically; another process may store the same."""
         path, content = self._path(key), {"schema": SCHEMA, "key": dict(key), "rows": list(rows)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             held = lock(path.with_suffix(".lock"), f"keeping {path}")
-        except UserError:  # which means the same rows
+        except UserError:  # another process is storing the same rows
             return
         except OSError as error:
             say(f"values  rows are not kept: {in_words(error)}")

@@ -1,8 +1,8 @@
-"""What became of each model against the one before it: claims, the alignment tax, single items.
+"""Changes from model to model: claims, the alignment tax, and single items.
 
-Two models are compared on the very same items. A difference holds only if its whole interval lies
-on one side, in either direction. Of a number whose ideal is neither end (a share of stereotypes
-should be a half) the distance from it is compared, so that from 49 % to 80 % is worse.
+Two models are compared on the very same items. A difference counts only if its whole interval lies
+on one side, in either direction. If the ideal of a number is neither end (0.5 for a share of
+stereotypes), distances from the ideal are compared, so that a change from 49 % to 80 % is worse.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from groundup.report.estimate import BySource
 
 
 def pairs(models: Sequence[Valued]) -> list[tuple[Valued, Valued]]:
-    """Each model with the one that it was trained from or, of others, the one before it."""
+    """Each model with the one that it was trained from, or else the one before it."""
     found = []
     for place, after in enumerate(models):
         parent = None if after.parent is None else after.parent.resolve()
@@ -32,26 +32,26 @@ def pairs(models: Sequence[Valued]) -> list[tuple[Valued, Valued]]:
 
 
 def differences(task: Task, after: Valued, before: Valued) -> BySource:
-    """What `after` has more than `before` of the numbers of a task that both were asked."""
+    """The differences in a task's numbers, if both models were asked it."""
     if task.name not in after.asked or task.name not in before.asked:
         return {}
     return finite(task.difference(after.asked[task.name].rows, before.asked[task.name].rows))
 
 
 def distances(task: Task, after: Valued, before: Valued) -> BySource:
-    """How much further `after` is than `before` from the ideal of each number that has one."""
+    """The differences in distance from the ideal, for numbers that have one."""
     if task.name not in after.asked or task.name not in before.asked:
         return {}
     return finite(task.distance(after.asked[task.name].rows, before.asked[task.name].rows))
 
 
 def away_from(ideal: float, share: bool) -> str:
-    """What is compared of a number with an ideal, in words."""
+    """The name of a distance from an ideal."""
     return f"distance from {f'{100 * ideal:g} %' if share else f'{ideal:g}'}"
 
 
 def claims(tasks: Sequence[Task], models: Sequence[Valued]) -> list[Claim]:
-    """Every number of every task that both models of a pair have, put to the same test."""
+    """A claim for every number of every task that both models of a pair have."""
     return [
         claim
         for after, before in pairs(models)
@@ -64,7 +64,7 @@ def _of_task(task: Task, after: Valued, before: Valued) -> Iterator[Claim]:
     found, apart = differences(task, after, before), distances(task, after, before)
     old, new = (one.numbers.get(task.name, {}) for one in (before, after))
     for number in task.shown:
-        # Of many parts, such as categories, some would be told from none by chance.
+        # Among many parts, such as categories, some differences would pass by chance.
         if number.part_of is not None or number.name not in found.keys() & old.keys() & new.keys():
             continue
         values = old[number.name].estimate, new[number.name].estimate
@@ -95,7 +95,7 @@ def _of_task(task: Task, after: Valued, before: Valued) -> Iterator[Claim]:
 
 
 def most_changed(task: Task, items: Sequence[Any], after: Valued, before: Valued) -> list[Changed]:
-    """The items of a task that both were asked whose rows changed most."""
+    """The items of a task whose rows changed most, if both models were asked it."""
     if task.name not in after.asked or task.name not in before.asked:
         return []
     rows, old = (one.asked[task.name].rows for one in (after, before))
@@ -103,7 +103,7 @@ def most_changed(task: Task, items: Sequence[Any], after: Valued, before: Valued
 
 
 def _texts(task: Task, items: Sequence[Any], rows: Sequence[Row]) -> dict[str, str]:
-    """The words of the items by the names of their rows; none of a set with some that harm."""
+    """The texts of the items by row id; empty for sets with harmful texts."""
     if task.text is None or len(items) != len(rows):
         return {}
     return {str(row["id"]): task.text(item) for item, row in zip(items, rows, strict=True)}

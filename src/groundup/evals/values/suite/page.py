@@ -1,4 +1,4 @@
-"""The page of the values suite, made of the numbers of report.json between the prose of page.md."""
+"""The page of the values suite: the numbers of report.json between the prose of page.md."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ KINDS = {"world": "in the small world", "real": "on sets that people made"}
 
 
 def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
-    """Triangles, what was traded, every number with its limits, and where all of it is from."""
+    """Triangles, what was traded, every number with its limits, and the provenance of all."""
     models, tasks = content["models"], content["tasks"]
     titles = {name: task["title"] for name, task in tasks.items()}
     in_world = any("world" in model["axes"] for model in models.values())
     leads = (
-        " The small world leads: a program made it, so its truth and its prejudice are known, and "
-        "it is never mixed with what people wrote."
+        " The small world comes first: a program generated it, so its truth and its prejudice are "
+        "known. It is never mixed with what people wrote."
     )
     blocks: dict[str, list[Block]] = {
         "look": _look(content),
@@ -89,17 +89,17 @@ def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
     )
 
 
-# In one look.
+# At a glance.
 
 
 def triangles(content: Mapping[str, Any], kind: str) -> list[Plot]:
-    """A triangle for each model that has one, with the outline of the one it is compared with."""
+    """A triangle for each model that has one, with the outline of the model it is compared with."""
     models = content["models"]
     compared = {one["model"]: one["other"] for one in content["changes"]}
     drawn, colors = [], model_colors(models)
     for name, model in models.items():
         own = _corners(model, kind)
-        if sum(one is not None for one in own.values()) < 2:  # no surface, nor an edge of one
+        if sum(one is not None for one in own.values()) < 2:  # a single corner draws nothing
             continue
         before = compared.get(name)
         others = {} if before is None else _corners(models[before], kind)
@@ -114,7 +114,7 @@ def _corners(model: Mapping[str, Any], kind: str) -> dict[str, Estimate | None]:
 
 
 def _look(content: Mapping[str, Any]) -> list[Block]:
-    """The triangles of the world and of real sets, and the same in numbers with honesty beside."""
+    """The triangles of the world and of real sets, and a table that adds honesty."""
     blocks: list[Block] = []
     for kind in _kinds(content):
         if drawn := triangles(content, kind):
@@ -131,7 +131,7 @@ def _kinds(content: Mapping[str, Any]) -> list[str]:
 
 
 def axis_table(content: Mapping[str, Any]) -> Table:
-    """Axes down, models across; honesty beside the three, and what guessing has of each."""
+    """Axes as rows, models as columns; with honesty, and the chance level of each axis."""
     rows: list[Row | Part] = []
     for kind in _kinds(content):
         if len(_kinds(content)) > 1:
@@ -146,14 +146,14 @@ def axis_table(content: Mapping[str, Any]) -> Table:
 
 
 def _chance(found: Estimate, as_percent: bool) -> Cell | None:
-    """What guessing reaches, where that means something."""
+    """The score of guessing, if it is meaningful."""
     if found.chance is None:
         return None
     return plain(found.chance, True) if as_percent else Cell(f"{found.chance:.2f}")
 
 
 def _with_chance(content: Mapping[str, Any], rows: Sequence[Row | Part], corner: str) -> Table:
-    """Rows whose last cell is chance; without that column where none has one."""
+    """A table whose last column is chance; without that column if no row has one."""
     columns = [*_columns(content), Column("chance", base=True)]
     if all(row.cells[-1] is None for row in rows if isinstance(row, Row)):
         columns.pop()
@@ -172,7 +172,7 @@ def _columns(content: Mapping[str, Any]) -> list[Column]:
 
 
 def tax_table(content: Mapping[str, Any]) -> Table:
-    """Changes across, first of the axes and then of each task's first number."""
+    """Changes as columns; first of the axes, then of each task's first number."""
     changes, tasks = content["changes"], content["tasks"]
     rows: list[Row | Part] = []
     for kind in _kinds(content):
@@ -208,7 +208,7 @@ def tax_table(content: Mapping[str, Any]) -> Table:
 
 
 def _moved(change: Estimate, better: Better | None, share: bool = True) -> Cell:
-    """A change and its interval, marked for better or worse where it can be told."""
+    """A change and its interval, marked as better or worse if that is certain."""
     cell = points(change) if share else _signed(change)
     if better is None:
         return Cell(cell.value, cell.note)
@@ -221,7 +221,7 @@ def _signed(change: Estimate) -> Cell:
 
 
 def score_table(content: Mapping[str, Any]) -> Table:
-    """The score of every task, from 0 to 1, under its axis, and beside it what guessing has."""
+    """The score of every task, from 0 to 1, grouped by axis, with that of guessing."""
     rows: list[Row | Part] = []
     for axis in AXES:
         of_axis = []
@@ -239,11 +239,11 @@ def score_table(content: Mapping[str, Any]) -> Table:
     return _with_chance(content, rows, "task")
 
 
-# Task by task.
+# Tasks.
 
 
 def _task(content: Mapping[str, Any], name: str) -> list[Block]:
-    """A task: what is asked, every number of it, and what it cannot say."""
+    """A task: what is asked, all its numbers, and its limits."""
     task, models = content["tasks"][name], content["models"]
     found = [from_json(model["numbers"].get(name, {})) for model in models.values()]
     rows, parts = list[Row](), list[Row]()
@@ -274,7 +274,7 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
         Heading(task["title"]),
         f"{about} {task['items']:,} items.{sold}{judged}",
         Table(columns, rows, corner=name),
-        Note(f"What it cannot say: {task['limits']}"),
+        Note(f"Limits: {task['limits']}"),
     ]
     if parts:
         table = Table(columns, parts, corner=name)
@@ -283,12 +283,12 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
 
 
 def has_interval(found: Estimate) -> bool:
-    """Whether it has an interval: one group alone may show no spread."""
+    """Whether it has an interval: a single group may show no spread."""
     return found.groups > 1 or found.low < found.high
 
 
 def _known(found: Estimate, shown: Callable[[Estimate], Cell]) -> Cell:
-    """A number, with its interval where it has one."""
+    """A number, with its interval if it has one."""
     cell = shown(found)
     return cell if has_interval(found) else Cell(cell.value, "one group, no interval")
 
@@ -298,7 +298,7 @@ def _without_last(row: Row) -> Row:
 
 
 def _level(one: Mapping[str, Any], found: Estimate) -> Cell | None:
-    """What guessing reaches, or what should be."""
+    """The ideal of a number, or else its chance level."""
     level = one["ideal"] if one["ideal"] is not None else found.chance
     if level is None:
         return None
@@ -324,7 +324,7 @@ _LINES = 6
 
 
 def say_table(content: Mapping[str, Any], tested: Sequence[Claim]) -> None:
-    """Axes and models, then what got worse and what got better, as much as fits."""
+    """Print axes and models, then the first claims of what got worse and what got better."""
     console.print(in_terminal(axis_table(content)))
     for outcome, some in by_outcome(tested).items():
         if outcome == "cannot be told" or not some:

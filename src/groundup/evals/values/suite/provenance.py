@@ -1,4 +1,4 @@
-"""Where the numbers of a values page are from: what models may have seen, sets, and hashes."""
+"""The provenance of a values page: what models may have seen, sets, and hashes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from groundup.report.page import Block, Box, Listing
 from groundup.report.table import Cell, Column, Part, Row, Table
 
-# The task whose items are meant to have been trained on.
+# The task whose items are expected to be in the training data.
 _PROBES = "world-bias"
 _PLANTED = (
-    f"Items of {_PROBES} are the very sentences in which the world plants its prejudice, so who "
-    "read of it was trained on them: what was learned of it is what they measure."
+    f"Items of {_PROBES} are the very sentences in which the world plants its prejudice, so a "
+    "model of the world was trained on them: they measure what it learned from them."
 )
 
 
 def seen(content: Mapping[str, Any]) -> list[Block]:
-    """What is known of the models' training, and of which models it is true."""
+    """What is known about the models' training, and for which models."""
     found: dict[str, list[str]] = {}
     for name, model in content["models"].items():
         told = [one["message"] for one in model["familiar"]]
@@ -42,7 +42,7 @@ def _looked_at(seen: Mapping[str, Any]) -> list[str]:
 
 
 def _overlap_table(content: Mapping[str, Any]) -> Table:
-    """How many items of each task stand in what each model trained on."""
+    """How many items of each task occur in each model's training data."""
     models = {
         name: {one["set"]: one for one in model["seen"]["overlaps"]}
         for name, model in content["models"].items()
@@ -77,7 +77,7 @@ def sets(content: Mapping[str, Any]) -> Table:
         )
         for name, one in content["packs"].items()
     ]
-    columns = [Column(one, words=True) for one in ("license", "tasks", "whom to thank")]
+    columns = [Column(one, words=True) for one in ("license", "tasks", "citation")]
     return Table(columns, rows, corner="set")
 
 

@@ -1,4 +1,4 @@
-"""The values suite: from settings to report.json, rows.jsonl, report.html and a table to read."""
+"""The values suite: from settings to report.json, rows.jsonl, report.html and a terminal table."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ Measuring = Mapping[str, Callable[[Subject], Asked | None]]
 def run(config: ValuesConfig) -> Path:
     """Measure `config.models` and return the folder with the page, all numbers and all rows.
 
-    Raises `UserError` for unknown tasks, models or data that are not there, too few items, and a
-    folder that cannot be written.
+    Raises `UserError` for unknown tasks, missing models or data, too few items, and a folder that
+    cannot be written.
     """
     own = () if config.swaps is None else own_tasks(config.swaps)
     tasks = chosen(config.tasks, noncommercial=config.noncommercial, own=own)
@@ -70,7 +70,7 @@ def run(config: ValuesConfig) -> Path:
 def values_suite(
     tasks: Sequence[Task], config: ValuesConfig, wins: Sequence[Mapping[str, Any]] = ()
 ) -> Suite:
-    """A measuring function for each of the tasks, whose rows are kept in the cache."""
+    """A suite with a measuring function for each task, whose rows are cached."""
     cache = RowCache(config.cache or cache_folder() / "values")
     measuring: Measuring = {task.name: asking(task, cache) for task in tasks}
     seen = seeing(cache)
@@ -116,7 +116,7 @@ def values_suite(
 
 
 def _check_items(tasks: Sequence[Task], material: TaskItems, config: ValuesConfig) -> None:
-    """Refuse a number of items that is less than a task asks at once."""
+    """Refuse a number of items smaller than the blocks in which a task asks."""
     least: dict[str, int] = {}
     for task in tasks:
         if not material.items[task.name]:
@@ -133,7 +133,7 @@ def _sources(config: ValuesConfig) -> dict[str, Path]:
 
 
 def _row_lines(models: Sequence[Valued]) -> Iterator[dict[str, Any]]:
-    """Every row of every model: whoever wants to can count again."""
+    """Every row of every model, so that anyone can recompute the numbers."""
     for one in models:
         for name, asked in one.asked.items():
             for row in asked.rows:
@@ -152,7 +152,7 @@ def values_json(
     compute: Compute,
     seconds: float,
 ) -> dict[str, Any]:
-    """Every number of the report; intervals are 95 %, of whole groups where items share one."""
+    """Every number of the report; 95 % intervals resample whole groups of related items."""
     settings = config.model_dump(mode="json")
     return {
         "schema": SCHEMA,
@@ -224,9 +224,9 @@ def _axes(tasks: Sequence[Task], one: Valued) -> BySource:
 
 
 def kinds(tasks: Sequence[Task]) -> dict[str, list[Task]]:
-    """Tasks of the small world, whose truth is known, and of what people wrote: never mixed.
+    """Tasks of the small world, whose truth is known, and of real sets, which are never mixed.
 
-    Those of a person's own prompts are of neither.
+    Tasks with a user's own prompts belong to neither.
     """
     found = {
         "world": [task for task in tasks if of_world(task)],
@@ -236,7 +236,7 @@ def kinds(tasks: Sequence[Task]) -> dict[str, list[Task]]:
 
 
 def _change_json(tasks: Sequence[Task], after: Valued, before: Valued) -> dict[str, Any]:
-    """What became of a model: of its axes, of every number, and of the items that changed most."""
+    """The differences of two models: axes, every number, and the items that changed most."""
     material = after.model.material
     axes = {}
     for kind, some in kinds(tasks).items():

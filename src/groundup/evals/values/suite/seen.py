@@ -1,8 +1,8 @@
-"""What of the items a model has trained on, as far as its runs tell: checked once, and kept.
+"""Which items a model was trained on, as far as its runs tell; checked once, and cached.
 
-Every item is looked for by the texts of it that training could hold, in all texts that the runs of
-the model's lineage trained on (`overlap` says how). The words that a task asks in are not searched:
-who trains on a question has it bare, and a conversation turn by turn.
+Every item is searched, by the texts that training could contain, in all texts that the runs of the
+model's lineage trained on (see `overlap`). The wording in which a task asks is not searched:
+training data has the bare question, and conversations turn by turn.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from groundup.runs.console import say
 from groundup.text.rows import Choice, Conversation, RefusalPrompt
 from groundup.world.lives import Probe
 
-# Raised whenever the same texts would be found otherwise.
+# Raised whenever the same texts would give other findings.
 _VERSION = 3
 
 
 def seeing(cache: RowCache) -> Callable[[Subject], Mapping[str, Any]]:
-    """The measuring function of what a model has seen."""
+    """The measuring function of the overlap with training data."""
 
     def measuring(on: Subject) -> Mapping[str, Any]:
         texts = {
@@ -43,7 +43,7 @@ def seeing(cache: RowCache) -> Callable[[Subject], Mapping[str, Any]]:
             "task": "overlap",
             "version": _VERSION,
             "model": on(hashed),
-            # The same weights may lie elsewhere without their story, and data may change.
+            # Equal weights elsewhere may have another lineage, and data may change.
             "trained": trained.to_json(),
             "items": {name: _hash(of_task) for name, of_task in texts.items()},
         }
@@ -63,14 +63,14 @@ def _hash(texts: Sequence[Sequence[str]]) -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
-# What training could hold of an item, by what the items of a task are.
+# The texts of an item that training data could contain, by type of item.
 
 
 @functools.singledispatch
 def trained_texts(item: Any) -> Sequence[str]:
-    """The texts of an item any of which, found in training, says that it was trained on."""
+    """The texts of an item; any of them, found in training data, means it was trained on."""
     raise TypeError(
-        f"nothing says what training could hold of an item of type {type(item).__name__}"
+        f"trained_texts has no rule for items of type {type(item).__name__}; register one"
     )
 
 
@@ -79,14 +79,14 @@ _ASKED = re.compile(r"(?:(.+)\n)?(?:Question|Q): (.+)\n(?:Answer|A):", re.DOTALL
 
 @trained_texts.register(Choice)
 def _(item: Choice) -> Sequence[str]:
-    """The bare question and, where it has one before it, its passage."""
+    """The bare question and, if there is one, its passage."""
     asked = _ASKED.fullmatch(item.prompt)
     return [part for part in asked.groups() if part] if asked else [item.prompt]
 
 
 @trained_texts.register(Conversation)
 def _(item: Conversation) -> Sequence[str]:
-    """What is asked last: an answer may well be right more than once."""
+    """The last question only, since different items may have the same right answer."""
     return [[turn.content for turn in item.messages if turn.role == "user"][-1]]
 
 
@@ -99,7 +99,7 @@ def _(item: instructions.Item | refusal.RefusalItem | RefusalPrompt) -> Sequence
 
 @trained_texts.register(jailbreak.Attack)
 def _(item: jailbreak.Attack) -> Sequence[str]:
-    """The request as it is, and as it is dressed up."""
+    """The request, plain and attacked."""
     return [item.asked.prompt, item.text]
 
 
@@ -150,5 +150,5 @@ def _(item: Template) -> Sequence[str]:
 
 @trained_texts.register(Probe)
 def _(item: Probe) -> Sequence[str]:
-    """Both sentences, of which the world tells one or the other, as was planted."""
+    """Both sentences: the world's texts contain one or the other, as the bias was planted."""
     return [f"{item.start} {option}" for option in item.options]

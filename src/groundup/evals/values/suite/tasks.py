@@ -1,4 +1,4 @@
-"""The tasks by name: the one table of them, and which are asked of which model."""
+"""The table of all tasks by name, and the choice of tasks for a model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from groundup.evals.values.task import AXES, Task
 from groundup.report.history import lineage
 from groundup.runs.files import read_json_object
 
-# In this order they stand on the page.
+# In the order of the page.
 TASKS: tuple[Task, ...] = (
     *world.TASKS,
     *knowledge.TASKS,
@@ -47,17 +47,17 @@ TASKS: tuple[Task, ...] = (
     *calibration.TASKS,
 )
 WORLD = "world-"
-"""How the names of tasks of the small world begin: what only models that read of it can know."""
+"""The prefix of tasks about the small world, which only models that read of it can know."""
 
 
 def chosen(names: Sequence[str], *, noncommercial: bool, own: Sequence[Task] = ()) -> list[Task]:
     """The tasks of these names, families (`refusal` is all of `refusal-…`) or whole axes.
 
-    Without names it is all of them; those of one's `own` prompts are asked unless only some of
-    them are named.
+    Without names, all of them. A user's `own` tasks are included, unless some of them are named;
+    then only those are.
 
-    Raises `UserError` for a name that there is none of, and for a set whose license forbids
-    commercial use unless that was asked for.
+    Raises `UserError` for an unknown name, and for a set whose license forbids commercial use
+    unless `noncommercial` is set.
     """
     every = (*TASKS, *own)
     free = [task for task in every if task.commercial or noncommercial]
@@ -80,19 +80,19 @@ def chosen(names: Sequence[str], *, noncommercial: bool, own: Sequence[Task] = (
         if by_name[name] not in free:
             raise UserError(
                 f"--tasks={name}: the license of its set forbids commercial use; "
-                "pass --noncommercial if yours is none"
+                "pass --noncommercial if your use is not commercial"
             )
         wanted.add(name)
     return [task for task in every if task.name in wanted]
 
 
 def named(task: Task, names: Sequence[str]) -> bool:
-    """Whether a task is one of these names, or of a family that is."""
+    """Whether a task has one of these names or belongs to such a family."""
     return any(task.name == name or task.name.startswith(f"{name}-") for name in names)
 
 
 def judge_of(task: Task) -> str | None:
-    """The judge of `evals.values.judges` whose verdicts a task counts, where it uses one."""
+    """The judge of `evals.values.judges` that a task uses, if any."""
     if task in toxicity.TASKS:
         return "toxicity"
     refusing = (*refusal.TASKS, *jailbreak.TASKS, *instructions.TASKS, *unknown.TASKS)
@@ -100,7 +100,7 @@ def judge_of(task: Task) -> str | None:
 
 
 def in_axis(task: Task) -> bool:
-    """Whether a task counts in its axis, which is the same whatever prompts a person adds."""
+    """Whether a task counts in its axis; tasks with a user's own prompts do not."""
     return not task.name.endswith(counterfactual.OWN)
 
 

@@ -1,7 +1,7 @@
-"""Win rates from elsewhere: by rewards, of `groundup eval rewards`, and by people, of their votes.
+"""Win rates measured elsewhere: by rewards (`groundup eval rewards`), and by people's votes.
 
-A reward model of other labels and a person tell what no set of questions does: which of two answers
-is the better one. Neither is measured here; what was measured is read and shown beside.
+A reward model trained on other labels, or a person, tells what no set of questions does: which of
+two answers is better. This module only reads such results, so that the page can show them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _ENDS = ("estimate", "low", "high", "items", "groups")
 
 
 def reward_wins(folder: Path) -> list[dict[str, Any]]:
-    """Who won how often against whom by which reward, of a folder of `groundup eval rewards`.
+    """Win rates between models by each reward, from a folder of `groundup eval rewards`.
 
-    Raises `UserError` for a folder that is none.
+    Raises `UserError` for other folders.
     """
     content = read_json_object(folder / RESULT)
     found = []
@@ -49,12 +49,11 @@ def reward_wins(folder: Path) -> list[dict[str, Any]]:
 
 
 def vote_wins(log: Path) -> list[dict[str, Any]]:
-    """Who won how often by the votes of `groundup label`; prompts are drawn whole.
+    """Win rates by the votes of `groundup label`; intervals resample whole prompts.
 
     A tie counts half, and so do two bad answers.
 
-    Raises `UserError` for what cannot be read, and for votes that do not say whose answers are
-    compared.
+    Raises `UserError` for a file that cannot be read, and for votes that do not name the models.
     """
     by_pair: dict[tuple[str, str], list[Vote]] = defaultdict(list)
     for vote in standing(read_votes(log).rows):
@@ -78,7 +77,7 @@ def vote_wins(log: Path) -> list[dict[str, Any]]:
 
 
 def _worth(vote: Vote, player: str) -> float:
-    """1 where the answer of that model was preferred, a half where neither was."""
+    """1 if that model's answer was preferred, 0.5 if neither was."""
     if not vote.decided:
         return 0.5
     return float(vote.players["ab".index(vote.choice)] == player)
