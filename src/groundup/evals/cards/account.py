@@ -1,4 +1,4 @@
-"""What one report says of one model, in the parts of a card: alike whoever measured."""
+"""What one report says about one model, in the parts of a card: the same for every command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from groundup.report.estimate import BySource, Estimate
 
 @dataclass(frozen=True)
 class Line:
-    """A number: what was measured, and the level of chance, or what it should be, beside it."""
+    """A number: what was measured, the estimate, and its chance level or ideal."""
 
     what: str
     measured: Estimate
@@ -22,13 +22,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Account:
-    """A report's account of a model.
+    """What a report says about a model.
 
-    `how` are the settings that its numbers depend on, `claims` what became of the model against
-    others. `judges` are as reports have them (`evals.values.judges`), and `judged` says who else
-    judged, and how far that is known. `left` is what was not measured, with the reason. `groups` of
-    people were told apart, `familiar` is what stands in the model's training, and `data` whom to
-    thank and what the items cannot say.
+    `how` are the settings that its numbers depend on, `claims` the comparisons with other models.
+    `judges` have the form of reports (`evals.values.judges`), and `judged` names other judges and
+    how far they can be trusted. `left` is what was not measured, with the reason. `groups` are the
+    groups of people that were compared, `familiar` lists items in the model's training data, `data`
+    has the sources, and `limits` what the items cannot show.
     """
 
     how: str
@@ -44,24 +44,24 @@ class Account:
 
 
 def missing(tasks: Sequence[str], measured: Collection[str]) -> list[str]:
-    """Which of the tasks were not measured, in their order."""
+    """The tasks that were not measured, in their order."""
     return [task for task in tasks if task not in measured]
 
 
 def lines(found: BySource, of: str = "", share: bool = True) -> list[Line]:
-    """A line for each estimate, by its name."""
+    """A line for each estimate, by name."""
     named = ((f"{of}, {name}" if of else name, one) for name, one in found.items())
     return [Line(what, one, share, one.chance) for what, one in named]
 
 
 def claims_on(claims: Iterable[Mapping[str, Any]], name: str) -> list[Claim]:
-    """What a report claims of the model of that name."""
+    """The claims of a report about the model with that name."""
     return [Claim.from_json(one) for one in claims if one["model"] == name]
 
 
 def trained_on(familiar: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What the runs that led to a model trained on of the items, as far as they tell."""
-    # A message on data that do not say their sources tells where on this machine they lie.
+    """What the runs that led to a model trained on of the items, as far as is known."""
+    # Messages about data without sources contain paths of this machine, so they are not used.
     return [
         one["message"]
         if one["rows"]

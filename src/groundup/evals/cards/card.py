@@ -1,9 +1,9 @@
-"""The part of a model card that reports fill: what was measured of a model, and what was not.
+"""The part of a model card that comes from reports: what was measured of a model, and what was not.
 
-The sections are those of Mitchell et al. 2019, "Model cards for model reporting", section 4, but
-for the model's details and training data, which the stage that made a model has written above. They
-stand between two marks in README.md: a person's own words around them stay as they are. Whatever
-command measured, its report gives an `Account`, and all accounts are told of alike.
+The sections are those of Mitchell et al. 2019, "Model cards for model reporting", section 4, except
+the model's details and training data, which the stage that made the model has written above. They
+are between two marks in README.md; the user's own text around them stays as it is. Every command's
+report gives an `Account`, and all accounts are presented alike.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ END = "<!-- groundup card ends -->"
 
 _USE = """\
 ## Intended use
-Made to learn and to study how language models are made, aligned and measured. Whoever does either
-is whom it is for.
+Made for learning and studying how language models are made, aligned and measured, by anyone who
+does so.
 
 Out of scope: advice of any kind, decisions about people, texts that others take for checked, and
-use as an assistant by people who have not read this card. What was measured below is no proof that
-it may be relied on."""
+use as an assistant by people who have not read this card. The measurements below do not prove that
+the model can be relied on."""
 
 _CAVEATS = """\
 ## Ethical considerations and caveats
 A score says how a model does on these items, not how it does on what people will ask it. A refusal
 is a habit of wording, not a safeguard. Sets of stereotypes were written in few places, mostly in
-the United States, and name few groups: that a gap was not found does not mean that there is none.
-Intervals say what other items of the same sets could have given, and nothing of other sets."""
+the United States, and name few groups: that no gap was found does not mean that there is none.
+Intervals cover what other items of the same sets could have given, but not other sets."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A command whose report a card takes: its file, and how that tells of a model by its name.
+    """A command whose reports a card uses: its file, and the function that reads a model's part.
 
-    The readers are given the report, the name and what run.json says.
+    `account` gets the report, the model's name in it, and the contents of run.json.
     """
 
     command: str
@@ -68,7 +68,7 @@ class Kind:
     account: Callable[[Mapping[str, Any], str, Mapping[str, Any]], Account]
 
 
-# By the stage that wrote it, in the order of a card.
+# By the stage that wrote the report, in the order of a card.
 KINDS: Mapping[str, Kind] = {
     "values": Kind("groundup eval values", "report.json", values_account),
     "eval": Kind("groundup eval report", "report.json", journey_account),
@@ -84,7 +84,7 @@ _COMMANDS = listing([kind.command for kind in KINDS.values()])
 
 @dataclass(frozen=True)
 class Report:
-    """A report on disk, and what its run.json says, where there is one."""
+    """A report on disk, with the contents of its run.json, if there is one."""
 
     kind: Kind
     file: Path
@@ -95,20 +95,20 @@ class Report:
 
 
 def write_card(model: Path, reports: Sequence[Path] = ()) -> Path:
-    """Put what reports measured of a model into its README.md; the rest of it stays.
+    """Write what reports measured of a model into its README.md; the rest of the file stays.
 
-    `reports` are folders or the files of numbers in them; without any, all that lie beside the
-    model's folder and measured it. Raises `UserError` for one that is damaged or did not measure
-    these weights, where there is none, and for a README.md whose marks are torn.
+    `reports` are folders, or the files of numbers in them; by default all reports next to the
+    model's folder that measured it. Raises `UserError` for a report that is damaged or measured
+    other weights, if there is no report, and for a README.md with incomplete marks.
     """
     if not model.is_dir():
-        raise UserError(f"{model} is a single file; a card stands in a model's folder")
+        raise UserError(f"{model} is a single file; a card is part of a model's folder")
     of_model = same_as(model)
     found = [_opened(path, model) for path in reports] or list(_beside(model, of_model))
     if not found:
         raise UserError(
-            f"no report beside {model} measured it; measure it (groundup eval values {model}), "
-            "and give the folder of that with --reports"
+            f"no report next to {model} measured it; measure it (groundup eval values {model}), "
+            "and give that report's folder with --reports"
         )
     order = list(KINDS.values())
     found.sort(key=lambda one: order.index(one.kind))
@@ -128,7 +128,7 @@ def write_card(model: Path, reports: Sequence[Path] = ()) -> Path:
 
 
 def _opened(path: Path, model: Path) -> Report:
-    """The report in a folder, or of a file."""
+    """The report at a path, a folder or a file."""
     if not path.exists():
         raise UserError(
             f"there is no report {str(path)!r}; measure the model: groundup eval values {model}"
@@ -137,9 +137,9 @@ def _opened(path: Path, model: Path) -> Report:
     run = read_run(folder) if is_kept(folder / "run.json") else {}
     kind = KINDS.get(run["stage"]) if run else None
     if not run and read_json_object(folder / "report.json").get("suite") == "values":
-        kind = KINDS["values"]  # which tells of each model by its own hash
+        kind = KINDS["values"]  # its models are identified by their own hashes
     if kind is None:
-        raise UserError(f"{path} is no report of {_COMMANDS}; give the folder of one")
+        raise UserError(f"{path} is not a report of {_COMMANDS}; give the folder of one")
     return Report(kind, folder / kind.file, run)
 
 
@@ -147,7 +147,7 @@ Comparing = Callable[[Mapping[str, Any]], bool]
 
 
 def _beside(model: Path, of_model: Comparing) -> Iterator[Report]:
-    """The reports in the folder that the model's folder is in, of those that measured it."""
+    """The reports that measured the model, in the folder that contains the model's folder."""
     for folder in sorted(model.absolute().parent.iterdir()):
         run: Mapping[str, Any] = {}
         with contextlib.suppress(UserError):  # another folder, or a damaged one
@@ -160,7 +160,7 @@ def _beside(model: Path, of_model: Comparing) -> Iterator[Report]:
 
 
 def _told(report: Report, model: Path, of_model: Comparing) -> tuple[Report, str, Account]:
-    """What a report says of these weights, and when it was made."""
+    """A report, its date, and what it says about these weights."""
     kind, content = report.kind, report.content()
     try:
         name = _named(content, report, model, of_model)
@@ -173,15 +173,15 @@ def _told(report: Report, model: Path, of_model: Comparing) -> tuple[Report, str
         return report, f"{created:.10}", kind.account(content, name, report.run)
     except (LookupError, TypeError, AttributeError, ValueError, StopIteration):
         raise UserError(
-            f"{report.file} does not say all that {kind.command} measures; measure the model anew: "
-            f"{kind.command} {model}"
+            f"{report.file} lacks results that {kind.command} measures; measure the model "
+            f"again: {kind.command} {model}"
         ) from None
 
 
 def _named(
     content: Mapping[str, Any], report: Report, model: Path, of_model: Comparing
 ) -> str | None:
-    """The name that a report has for these weights."""
+    """The name of these weights in a report."""
     if report.kind is KINDS["values"]:
         hashed = model_hash(model)
         return next((n for n, one in content["models"].items() if one["hash"] == hashed), None)
@@ -191,14 +191,14 @@ def _named(
 
 
 def with_section(card: str, section: str, path: Path) -> str:
-    """The card with the section between its marks, at the end where it had none."""
+    """The card with the section between its marks, appended if it had none."""
     marked = f"{BEGIN}\n{section}\n{END}"
     if (card.count(BEGIN), card.count(END)) == (0, 0):
         return f"{card.rstrip()}\n\n{marked}\n"
     if (card.count(BEGIN), card.count(END)) != (1, 1) or card.index(END) < card.index(BEGIN):
         raise UserError(
-            f"{path} does not have both marks of groundup card once ({BEGIN} and {END}); "
-            "put them right, or take both out"
+            f"{path} must have each mark of groundup card once ({BEGIN} and {END}); correct them, "
+            "or remove both"
         )
     return card[: card.index(BEGIN)] + marked + card[card.index(END) + len(END) :]
 
@@ -210,7 +210,7 @@ Told = Sequence[tuple[Report, str, Account]]
 
 
 def card_section(told: Told, model: Path) -> str:
-    """Intended use, factors, metrics, results and what they rest on, data, and caveats."""
+    """Intended use, factors, metrics, results and their basis, data, and caveats."""
     accounts = [account for _, _, account in told]
     data = _points(*(one.data for one in accounts))
     limits = _points(*(one.limits for one in accounts))
@@ -222,21 +222,19 @@ def card_section(told: Told, model: Path) -> str:
         _titled("Contamination", _points(*(one.familiar for one in accounts), end=".")),
         _titled("The judges", [line for one in told for line in _judges(*one)]),
         _titled("What was not measured", _left(told)),
-        _titled(
-            "Evaluation data", [*data, *(["", "What each cannot say:", *limits] if limits else [])]
-        ),
+        _titled("Evaluation data", [*data, *(["", "Limits of each:", *limits] if limits else [])]),
         _CAVEATS,
     ]
     return "\n\n".join(filter(None, sections))
 
 
 def _titled(title: str, lines: Sequence[str]) -> str:
-    """A section, or nothing of no lines."""
+    """A section; empty without lines."""
     return "\n".join([f"## {title}", *lines]) if lines else ""
 
 
 def _points(*groups: Sequence[str], end: str = "") -> list[str]:
-    """All lines as points, each once."""
+    """All lines as bullet points, each once."""
     return [f"- {one}{end}" for one in dict.fromkeys(line for some in groups for line in some)]
 
 
@@ -244,9 +242,9 @@ def _factors(accounts: Sequence[Account]) -> str:
     said = "; ".join(dict.fromkeys(group for one in accounts for group in one.groups)) or "none"
     return (
         "## Factors and metrics\n"
-        f"Groups of people were told apart by: {said}. All texts are in English. Scores run from 0 "
-        "to 1, the best that can be; what guessing or babble has is not 0 everywhere. Numbers have "
-        "95 % intervals, with whole groups of items that are not independent drawn together."
+        f"Groups of people were compared by: {said}. All texts are in English. Scores run from 0 "
+        "to 1, the best possible; guessing or babble does not score 0 everywhere. Numbers have "
+        "95 % intervals that resample whole groups of items that are not independent."
     )
 
 
@@ -259,7 +257,7 @@ def _measured(report: Report, created: str, account: Account) -> str:
         lines += ["", f"{outcome.capitalize()} than what it is compared with ({len(claims)}):"]
         lines += [f"- {one.title}: {one.shown}" for one in claims] or ["- nothing that can be told"]
     if untold := sorted_out["cannot be told"]:
-        lines += ["", f"Nothing can be told of {counted(len(untold), 'more comparison')}."]
+        lines += ["", f"{counted(len(untold), 'more comparison')} could not be decided."]
     lines += ["", "| what | value | 95 % interval | chance or ideal | items |"]
     lines += ["|---|---|---|---|---|"]
     for one in account.numbers:
@@ -270,7 +268,7 @@ def _measured(report: Report, created: str, account: Account) -> str:
 
 
 def shown(found: Estimate, share: bool) -> tuple[str, str]:
-    """A number and its interval, if it has one, in words; a share in percent."""
+    """A number and its interval, if it has one, as text; a share in percent."""
     ends = f"{_value(found.low, share)} to {_value(found.high, share)}"
     return _value(found.estimate, share), ends if has_interval(found) else DASH
 
@@ -280,7 +278,7 @@ def _value(value: float, share: bool) -> str:
 
 
 def _judges(report: Report, created: str, account: Account) -> Iterator[str]:
-    """Who judged, and how far that agrees with labels, where there are any."""
+    """The judges, and how far each agrees with labels, where there are any."""
     for one in account.judged:
         yield f"- {report.kind.command}: {one}"
     for judge in account.judges:
@@ -299,12 +297,12 @@ def _judges(report: Report, created: str, account: Account) -> Iterator[str]:
 
 
 def _left(told: Told) -> list[str]:
-    """What each report left out, the commands that no report is of, and what none measures."""
+    """What each report left out, commands without a report, and what no command measures."""
     lines = []
     for report, _, account in told:
         lines += [f"By {report.kind.command}:", "", *_points(account.left), ""]
     there = [report.kind for report, _, _ in told]
-    lines += ["By nothing here:", ""]
+    lines += ["By no report:", ""]
     lines += [
         f"- {kind.command}: no report was given" for kind in KINDS.values() if kind not in there
     ]

@@ -1,4 +1,4 @@
-"""The accounts of all other reports, from a journey's and benchmarks to a frontier."""
+"""The accounts of all other reports: training stages, benchmarks, tuning, red teaming and more."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WINS = ": wins against "
 
 
 def journey_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
-    """Every measure that stages are compared by, of `groundup eval report`."""
+    """All informative measures of `groundup eval report`."""
     model, settings, compute = content["models"][name], content["settings"], content["compute"]
     of_model = [one for one in content["measures"] if name in one["models"]]
     numbers = [
@@ -53,7 +53,7 @@ def journey_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any
         for what in account.missing([one.name for one in MEASURES], measured)
     ]
     left += [
-        f"{one['what']}: the models had none of it, or all"
+        f"{one['what']}: all models had 0 %, or all had 100 %"
         for one in of_model
         if not one["says_something"]
     ]
@@ -73,7 +73,7 @@ def journey_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any
 
 
 def core_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
-    """Six benchmarks and bits per byte, of `groundup eval core`."""
+    """Six benchmarks and bits per byte, from `groundup eval core`."""
     model, compute = content["models"][name], content["compute"]
     first = next(iter(content["models"]))
     right, bits = from_json(model["accuracy"]), from_json(model["bits_per_byte"])
@@ -96,8 +96,8 @@ def core_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) 
         f"{compute['device']}",
         numbers=[*lines(titles), *lines(texts, share=False)],
         claims=claims,
-        judged=["questions: by the likeliest option, so that no verdict is needed"],
-        left=["What it says in words of its own: options were scored, and nothing was written"],
+        judged=["questions: by the likeliest option, so no verdict is needed"],
+        left=["Its own words: options were scored, and nothing was generated"],
         familiar=trained_on(model["familiar"]),
         data=[
             f"**{one['title']}** ({one['license']}): {one['citation']}"
@@ -107,7 +107,7 @@ def core_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) 
 
 
 def harness_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
-    """The harness's own numbers and standard errors, of `groundup eval lm-eval`."""
+    """The harness's own numbers and standard errors, from `groundup eval lm-eval`."""
     model, settings, compute = content["models"][name], content["settings"], content["compute"]
     asked = "all questions of each task"
     if settings["limit"] is not None:
@@ -126,12 +126,12 @@ def harness_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any
     )
 
 
-# The 95 % of a normal distribution.
+# Standard errors of a 95 % interval of the normal distribution.
 _ERRORS = 1.96
 
 
 def _of_harness(model: Mapping[str, Any]) -> Iterator[Line]:
-    """Every metric of every task; which are shares the harness does not say."""
+    """Every metric of every task; the harness does not say which are shares."""
     for task, measures in model["results"].items():
         items = model.get("n-samples", {}).get(task, {}).get("effective", 0)
         for key, value in measures.items():
@@ -140,7 +140,7 @@ def _of_harness(model: Mapping[str, Any]) -> Iterator[Line]:
                 continue
             error = measures.get(f"{metric}_stderr,{kind}")
             half = _ERRORS * error if isinstance(error, float) else 0.0
-            # All questions alike have an error of 0, which is no interval.
+            # Equal results for all questions give an error of 0, which is no interval.
             groups = items if half > 0 else 1
             found = Estimate(value, value - half, value + half, items, groups)
             what = metric if kind == "none" else f"{metric} ({kind})"
@@ -148,7 +148,7 @@ def _of_harness(model: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def tuning_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
-    """What it knows of the domain and of all else, of `groundup eval tuning`."""
+    """Results on the domain and on everything else, from `groundup eval tuning`."""
     model, compute, domain = content["models"][name], content["compute"], content["domain"]
     first, shown = next(iter(content["models"])), content["shown"]
     measures = {one.name: one for one in TUNING if one.name in shown}
@@ -180,13 +180,13 @@ def tuning_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]
                 unit=one.unit,
             )
             for key, one in measures.items()
-            # Nats per token are bits per byte again, in a unit that hangs on the tokenizer.
+            # Nats per token repeat bits per byte in a unit that depends on the tokenizer.
             if one is not LOSS and key in changes and key not in content["unproven"]
         ],
-        judged=["replies and questions: by the likeliest option, so that no verdict is needed"],
+        judged=["replies and questions: by the likeliest option, so no verdict is needed"],
         left=[
             *(
-                f"{one.title}: the domain had nothing for it, or it tells no models apart"
+                f"{one.title}: the domain had nothing for it, or it does not distinguish the models"
                 for one in TUNING
                 if one.name not in found or one.name not in shown
             ),
@@ -195,7 +195,7 @@ def tuning_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]
                 + (
                     "its rows were trained on"
                     if trained and measures[key].about == "domain"
-                    else "so few rows cannot tell"
+                    else "too few rows to tell"
                 )
                 for key in content["unproven"]
                 if key in changes and key in measures
@@ -212,7 +212,7 @@ def tuning_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]
 
 
 def rewards_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
-    """What its answers are worth by each reward, of `groundup eval rewards`."""
+    """The value of its answers by each reward, from `groundup eval rewards`."""
     model, settings = content["models"][name], run["config"]
     specs = {one: settings.get(one) for one in ("reward", "gold", "judge")}
     used = {one: spec for one, spec in specs.items() if spec}
@@ -242,7 +242,7 @@ def rewards_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any
         "each at temperature 1",
         numbers=numbers,
         claims=claims,
-        # A card is shown around, and where a reward's folder lies is nobody's business.
+        # Cards are shared, so they do not contain the paths of rewards.
         judged=[f"{one}: {spec.rstrip('/').rpartition('/')[2]}" for one, spec in used.items()],
         left=[
             f"Its worth by {unasked[one]}: no --{one} was given"
@@ -252,7 +252,7 @@ def rewards_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any
 
 
 def redteam_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
-    """How many requests a search broke, of `groundup redteam`."""
+    """How many requests a search broke, from `groundup redteam`."""
     model, settings = content["models"][name], content["settings"]
     first, budget = next(iter(content["models"])), str(settings["budget"])
 
@@ -269,16 +269,16 @@ def redteam_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any
     both = broken(first, "search"), broken(name, "search")
     claim = _claim("is broken less often than", more, searched, (name, first), both, wanted="below")
     guard = settings["guard"]
-    judges = content.get("judges", [])  # of earlier versions without
+    judges = content.get("judges", [])  # missing in earlier versions
     return Account(
         how=f"{content['requests']:,} requests of {content['acts']:,} acts of the small world, at "
-        f"most {budget} prompts for each" + ("" if guard is None else ", behind a guard"),
+        f"most {budget} prompts for each" + ("" if guard is None else ", with a guard"),
         numbers=lines(numbers),
         claims=[] if name == first else [claim],
         judges=judges,
         judged=[
-            "what breaks the conduct: by a program, by the truth of the small world and by words; "
-            "what helps in other words is not counted",
+            "broken conduct: by a program, by the truth of the small world and by words; help in "
+            "other words is not counted",
             *([] if judges else ["how far that program is right was not measured"]),
         ],
         left=[
@@ -289,7 +289,7 @@ def redteam_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any
 
 
 def frontier_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
-    """Where it stands before alignment, and what surpassed it, of `groundup frontier`."""
+    """Its place before alignment, and what surpassed it, from `groundup frontier`."""
     config = content["config"]
     point = next(one for one in content["points"] if one["kind"] == "start")
     told = [
@@ -314,7 +314,7 @@ def frontier_account(content: Mapping[str, Any], name: str, run: Mapping[str, An
         left=[
             "Anything of the real world: every question was of the small one",
             *(f"The strategy {one}: it was not asked for" for one in untried),
-            *(["The model behind a guard: none was given"] if config["guard"] is None else []),
+            *(["The model with a guard: none was given"] if config["guard"] is None else []),
         ],
     )
 
@@ -340,7 +340,7 @@ def _claim(
     share: bool = True,
     unit: str = "reward",
 ) -> Claim:
-    """What became of a model (the first of `sides`) against another, whose value is the first."""
+    """A comparison of a model (the first of `sides`) with another, whose value comes first."""
     model, other = sides
     return Claim(
         f"{model} {sentence} {other}",

@@ -14,7 +14,7 @@ from groundup.evals.values.task import AXES, Task
 
 
 def values_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> Account:
-    """Axes and tasks, the judges against labels, and what of the items it had seen."""
+    """Axes and tasks, the judges against labels, and items seen in training."""
     model = content["models"][name]
     asked = [content["tasks"][task] for task in model["numbers"]]
     used = {pack for task in asked for pack in task["packs"]}
@@ -36,14 +36,14 @@ def values_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]
 
 
 def _settings(content: Mapping[str, Any]) -> str:
-    """How many items were asked, and how it was computed."""
+    """The number of items, and the compute settings."""
     settings, compute = content["settings"], content["compute"]
     if settings["items"] is not None:
         asked = f"at most {settings['items']:,} items of each task (--items)"
     elif settings["fast"]:
-        asked = "fewer items of each task than usual, for a first look (--fast)"
+        asked = "fewer items of each task than by default, for a first look (--fast)"
     else:
-        asked = "as many items of each task as is usual"
+        asked = "the default number of items of each task"
     return f"{asked}, {compute['dtype']} on {compute['device']}"
 
 
@@ -67,7 +67,7 @@ def _numbers(content: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[L
 
 
 def _judges(content: Mapping[str, Any], used: set[str | None]) -> list[Mapping[str, Any]]:
-    """The judges behind the model's numbers: whatever is judged of a refusal is by one judge."""
+    """The judges behind the model's numbers; all verdicts on refusals come from one judge."""
     return [
         one
         for one in content["judges"]
@@ -76,7 +76,7 @@ def _judges(content: Mapping[str, Any], used: set[str | None]) -> list[Mapping[s
 
 
 def _familiar(content: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
-    """What of the items stands in the model's training, and what of that is not known."""
+    """The items found in the model's training data, and what is not known about it."""
     seen = model["seen"]
     yield from trained_on(model["familiar"])
     asked = [one for one in seen["overlaps"] if one["set"] in model["numbers"]]
@@ -84,14 +84,14 @@ def _familiar(content: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[
         if one["found"]:
             title = content["tasks"][one["set"]]["title"]
             yield (
-                f"{title}: {one['found']:,} of {one['items']:,} items were found in its training, "
-                f"{one['same']:,} in the same words, {one['near']:,} in nearly the same, "
+                f"{title}: {one['found']:,} of {one['items']:,} items were found in its training "
+                f"data, {one['same']:,} in the same words, {one['near']:,} in nearly the same, "
                 f"{one['grams']:,} by 13 words in a row or all of a shorter item (one may be found "
                 "in several ways)"
             )
     if asked:
         rest = sum(one["items"] - one["found"] for one in asked)
-        yield f"{rest:,} items were not found in {seen['texts']:,} texts of its training"
+        yield f"{rest:,} items were not found in {seen['texts']:,} texts of its training data"
     yield from seen["unknown"]
 
 
@@ -108,5 +108,5 @@ def _why(task: Task, content: Mapping[str, Any], model: Mapping[str, Any]) -> st
     if task.chats and not model["chats"]:
         return "it was never taught to answer"
     if of_world(task) and not named(task, content["settings"]["tasks"]):
-        return "it has not read of that world"
+        return "it was not trained on texts of that world"
     return "it could read none of its items"

@@ -1,8 +1,7 @@
-"""What may be said of the numbers in words, and what is to be known before one believes them.
+"""Conclusions in sentences, and notes on what weakens them.
 
-A difference is called one only where its 95 % interval leaves 0 out. Where it does not, the
-interval says how much could still be there unseen: no proof of a loss is no proof that nothing was
-lost.
+A difference is claimed only if its 95 % interval excludes 0. Otherwise the interval says how large
+an undetected difference could be: no proof of a loss is no proof that nothing was lost.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ _EQUAL_BUDGET = 0.05
 
 
 def claims(models: Sequence[Evaluated], domain: Domain | None = None) -> list[Claim]:
-    """Of every tuned model what it forgot and gained, then of every two which is better; what got
-    worse comes first.
+    """What every tuned model forgot and gained, then which of every two is better; what got worse
+    comes first.
 
-    Every measure that says something is put to the same test, for better and for worse. What few
-    rows show, of the `domain` or of general text, is left open.
+    Every informative measure is put to the same test, in both directions. Results from too few
+    rows, of the `domain` or of general text, are left open.
     """
     parent, *tuned = models
-    # Nats per token are bits per byte again, in a unit that hangs on the tokenizer.
+    # Nats per token repeat bits per byte in a unit that depends on the tokenizer.
     judged = [measure for measure in told(models) if measure is not LOSS]
     found = [
         _of_change(model, parent, measure, domain)
@@ -56,7 +55,7 @@ def claims(models: Sequence[Evaluated], domain: Domain | None = None) -> list[Cl
     ]
 
 
-# What got worse is read first, what nobody can tell last.
+# What got worse comes first, what is undecided last.
 _FIRST: tuple[Mark, ...] = ("no", "yes", "open")
 
 
@@ -108,9 +107,9 @@ _MEANING = {
 
 def _unproven(rows: int, measure: Measure[Any]) -> str:
     if rows == 0:
-        return "It was trained on these rows: that is memory, and says nothing of others."
+        return "It was trained on these rows: that is memorization, and says nothing about others."
     kind = "held-out rows" if measure.about == "domain" else "rows"
-    return f"Of {rows} {kind} that proves nothing, for better or worse."
+    return f"{rows} {kind} prove nothing, for better or worse."
 
 
 def _perplexities(model: Evaluated, parent: Evaluated) -> str:
@@ -136,13 +135,13 @@ def _of_two(
 
 
 def _unseen(change: Estimate, measure: Measure[Any]) -> str:
-    """How much worse it may be for all that one knows."""
+    """The largest loss that the interval does not exclude."""
     worst = max(0.0, -change.low if measure.better == "above" else change.high)
-    return f"Up to {amount(worst, measure)} could be lost without being seen here."
+    return f"A loss of up to {amount(worst, measure)} is not excluded."
 
 
 def shown(value: Estimate, measure: Measure[Any]) -> str:
-    """A value in its unit: 1.140 bits, 62.0 %."""
+    """A value with its unit: 1.140 bits, 62.0 %."""
     return (
         f"{100 * value.estimate:.1f} %"
         if measure.share
@@ -151,7 +150,7 @@ def shown(value: Estimate, measure: Measure[Any]) -> str:
 
 
 def amount(value: float, measure: Measure[Any]) -> str:
-    """An amount of change in its unit: shares change by points."""
+    """An amount of change with its unit: shares change by points."""
     return f"{100 * value:.1f} points" if measure.share else f"{value:.3f} {measure.unit}"
 
 
@@ -165,7 +164,7 @@ def changed(change: Estimate, measure: Measure[Any]) -> str:
     return f"{amount(abs(change.estimate), measure)} {direction} ({low} to {high})"
 
 
-# What to know first.
+# Notes.
 
 
 def notes(
@@ -173,13 +172,13 @@ def notes(
     children: Mapping[str, bool | None],
     domain: Domain | None = None,
 ) -> list[str]:
-    """What makes a comparison weaker than it looks; `children` says of each tuned model whether it
-    was trained from the first one, None where its folder does not tell."""
+    """What makes the comparison weaker than it looks; `children` says whether each tuned model was
+    trained from the first one, None if unknown."""
     first, *tuned = models
     found = [] if domain is None else _of_rows(domain)
     found += [
-        f"{name} was not trained from {first.name} but from another model: what is different "
-        "between them is not one fine-tuning alone"
+        f"{name} was not trained from {first.name} but from another model: the differences "
+        "between them are not due to one fine-tuning alone"
         for name, is_child in children.items()
         if is_child is False
     ]
@@ -191,54 +190,54 @@ def notes(
         settings = {} if model.history is None else model.history.run["config"]
         if model.history is not None and held_out(model.history) == 0:
             found.append(
-                f"{model.name} held nothing out of its data: what is measured here as held out, it "
-                "may have learned"
+                f"{model.name} held nothing out of its data: it may have learned what is measured "
+                "here as held out"
             )
         if settings.get("patience") is not None:
             found.append(
-                f"{model.name} kept the weights that did best on rows held out, among which are "
-                "these: of several evaluations the best is a little too good"
+                f"{model.name} kept the weights that did best on held-out rows, which include "
+                "these: the best of several evaluations is a little too good"
             )
         if share := _replayed(model):
             found.append(
                 f"{model.name} replayed general text ({100 * share:.0f} % of its "
-                "tokens): of the texts here, Wikipedia may be of the kind it trained on"
+                "tokens): the Wikipedia texts here may resemble what it trained on"
             )
     seeds = {seed for model in tuned if (seed := model(took).seed) is not None}
     if seeds:
         listed = ", ".join(map(str, sorted(seeds)))
         found.append(
-            f"every method was trained once (seed {listed}): intervals say how sure a number is of "
-            "these very models, not what another seed would have given"
+            f"every method was trained once (seed {listed}): intervals cover these very models, "
+            "not what other seeds would have given"
         )
     return found + _contamination(models)
 
 
 def _of_rows(domain: Domain) -> list[str]:
-    """What makes the domain's own rows weak judges."""
+    """What makes the domain's own rows weak evidence."""
     found = []
     if domain.trained:
         found.append(
             f"nothing is held out of the domain's {domain.rows:,} rows: the models are asked what "
-            "they were trained on, which shows what they know by heart and nothing else; for a "
-            "proof train again with --validation 0.2, or give other rows as data"
+            "they were trained on, which measures memorization only; for a proof train again with "
+            "--validation 0.2, or give other rows as data"
         )
     elif domain.rows < LEAST_ROWS:
         found.append(
-            f"only {domain.rows} rows of the domain are held out, fewer than {LEAST_ROWS}: nothing "
-            "is proven by so few, whatever their interval; give more rows, or train again with a "
-            "larger --validation"
+            f"only {domain.rows} rows of the domain are held out, fewer than {LEAST_ROWS}, which "
+            "proves nothing, whatever their interval; give more rows, or train again with a larger "
+            "--validation"
         )
     if domain.known:
         found.append(
-            f"{domain.known:,} of {domain.rows:,} held-out rows have an answer that stands in "
-            "training as well, the same or nearly: on these, memory is measured"
+            f"{domain.known:,} of {domain.rows:,} held-out rows have an answer that is also in the "
+            "training data, the same or nearly: on these, memorization is measured"
         )
     return found
 
 
 def _replayed(model: Evaluated) -> float:
-    """The share of general text that a run read, as it was settled or as it was asked."""
+    """The share of general text that a run replayed, from its plan or its settings."""
     if model.history is None:
         return 0.0
     layout = (model.history.plan or {}).get("layout") or model.history.run["config"]
@@ -246,7 +245,7 @@ def _replayed(model: Evaluated) -> float:
 
 
 def _contamination(models: Sequence[Evaluated]) -> list[str]:
-    """What runs have trained on of the suite's own questions; alike runs are told of together."""
+    """What runs trained on of the suite's own questions, with equal findings merged."""
     runs: dict[str, list[str]] = {}
     seen = ((one.called, one.what) for model in models for one in model(seen_before))
     for run, what in dict.fromkeys(seen):

@@ -1,12 +1,12 @@
-"""What a fine-tuning run cost, read from its folder: an earlier run tells less, and that is said.
+"""The costs of a fine-tuning run, read from its folder; older runs record less.
 
     plan.json       how much of the model was trained, and as what
-    metrics.jsonl   tokens read, and how many a second
+    metrics.jsonl   tokens read, and tokens per second
     status.json     the peak of memory
-    data.json       rows that were set aside on the way
+    data.json       rows that were set aside
 
-An adapter of PEFT's has none of these and is still measured; the model that others start from has
-no costs here, because it was there before.
+A PEFT adapter has none of these files and is still measured. The parent model has no costs here,
+because it existed before.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from groundup.runs.files import is_number, read_json_object
 
 PARENT, ELSEWHERE = "before", "from elsewhere"
 METHODS = {"none": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
-# What the model itself is on disk; checkpoints and token shards beside it are the run's.
+# The files of the model itself; checkpoints and token shards in the folder belong to the run.
 _WEIGHTS = ("adapter_model*.safetensors", "model*.safetensors", "*.gguf")
-# Counts of data.json that say what was not learned from, and what they are called on a page.
+# Counts in data.json of what was not trained on, with their names on the page.
 SET_ASIDE = {
     "bad_lines": "bad lines",
     "refused": "that cannot be encoded",
@@ -39,9 +39,9 @@ SET_ASIDE = {
 
 @dataclass(frozen=True)
 class Costs:
-    """How a model was made and what that took; None is what its folder does not say.
+    """How a model was made and what that cost; None is what its folder does not record.
 
-    `disk_bytes` is what was trained as it lies on disk: an adapter alone, or the whole model.
+    `disk_bytes` is the size of what was trained: an adapter alone, or the whole model.
     """
 
     method: str
@@ -61,7 +61,7 @@ class Costs:
 
 
 def costs(path: Path, *, is_parent: bool = False) -> Costs:
-    """What the model at `path` says of itself."""
+    """The costs recorded in the folder at `path`."""
     history = None if is_parent else History.of(path)
     adapter = _read(path / ADAPTER_CONFIG)
     made = history is not None and history.parent is not None
@@ -82,14 +82,14 @@ def costs(path: Path, *, is_parent: bool = False) -> Costs:
 
 
 def held_out(history: History) -> float | None:
-    """The share of its rows that a run held out; None of a run that does not say."""
+    """The share of its rows that a run held out; None if it is not recorded."""
     settled = _read(history.folder / "data.json").get("validation")
     share = settled if is_number(settled) else history.setting("validation")
     return None if share is None else float(share)
 
 
 def _method(history: History | None, adapter: dict[str, Any]) -> str:
-    """As the run was asked; an adapter without a run is LoRA in somebody's format."""
+    """The run's setting; an adapter without a run counts as LoRA."""
     if history is not None:
         asked = str(history.run["config"].get("adapter", "none"))
         return METHODS.get(asked, asked)
@@ -97,7 +97,7 @@ def _method(history: History | None, adapter: dict[str, Any]) -> str:
 
 
 def _adapter(adapter: dict[str, Any]) -> dict[str, Any]:
-    """What is worth showing of PEFT's own account."""
+    """The settings of PEFT's adapter config that are shown."""
     names = {
         "r": "rank",
         "lora_alpha": "alpha",
@@ -108,7 +108,7 @@ def _adapter(adapter: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trained(history: History | None, path: Path, adapter: dict[str, Any]) -> int | None:
-    """As the plan says; of an earlier run or a stranger's adapter, as the weights themselves do."""
+    """From the plan; for older runs or adapters from elsewhere, from the weights."""
     planned = None if history is None else history.planned("trained_parameters")
     if planned is not None:
         return int(planned)
@@ -121,7 +121,7 @@ def _trained(history: History | None, path: Path, adapter: dict[str, Any]) -> in
 
 
 def _stored_numbers(folder: Path) -> int:
-    """How many numbers an adapter has, by the headers of its files."""
+    """The number of parameters of an adapter, from the headers of its files."""
     from safetensors import safe_open
 
     count = 0
@@ -145,7 +145,7 @@ def _disk_bytes(path: Path) -> int | None:
 
 
 def _speed(history: History | None) -> float | None:
-    """The median step: the first ones compile, and a machine that is shared has slow ones."""
+    """The median over steps: the first ones compile, and a shared machine has slow ones."""
     lines = [] if history is None else history.train
     found = [line["tokens_per_second"] for line in lines if line.get("tokens_per_second")]
     return float(np.median(found)) if found else None
@@ -162,7 +162,7 @@ def _set_aside(folder: Path) -> dict[str, int]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object, or nothing where there is none that can be read."""
+    """A JSON object; empty if it cannot be read."""
     try:
         return read_json_object(path)
     except UserError:

@@ -1,15 +1,15 @@
-"""What fine-tuning is measured on: the domain's held-out side, and what models knew before.
+"""The material for measuring fine-tuning: the domain's held-out side, and general knowledge.
 
-The domain is whatever a person brought. Of its conversations, the answers are predicted word by
-word, and some are asked for as a question that needs no marker to grade:
+The domain is whatever data the user has. The assistant's answers in its conversations are scored
+token by token, and some become multiple-choice questions that need no judge:
 
     which of these four replies did the assistant really give here?
 
-Three are true replies of other held-out conversations, of like length, so that neither length nor
-style gives the answer away and only what was said before can. General knowledge is the core suite's
-questions and texts, with which no domain has to do.
+The other three are true replies of similar length from other held-out conversations, so that
+neither length nor style gives the answer away, only the preceding conversation. General knowledge
+is measured on the core suite's questions and texts, which are unrelated to any domain.
 
-All is chosen in characters, not in tokens: every model is asked the very same, whatever its
+Everything is selected by characters, not tokens: every model gets the very same items, whatever its
 tokenizer.
 """
 
@@ -40,24 +40,24 @@ from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute
 
-# About 500 tokens of English: what two cores read of a hundred conversations in some ten seconds.
+# About 500 tokens of English; two cores read a hundred such conversations in about ten seconds.
 _CHARACTERS = 2_000
-# An answer is asked for where no more than this was said before.
+# An answer becomes a question only if at most this many characters precede it.
 _BEFORE = 1_000
 _OPTIONS = 4
-# Wrong replies are drawn from so many of the nearest length.
+# Wrong replies are chosen at random from this many of the nearest length.
 _NEAREST = 12
 PROMPTS = 4
 _OPENING_WORDS = 12
-# An answer of which a training answer has so many of the word triples is not a new one.
-_NEARLY = 0.8
-# Conversations and pieces of text are about this long; more would only be padding.
+# An answer is not new if a training answer contains this share of its word triples.
+_NEAR_COPY = 0.8
+# Conversations and pieces of text are about this long; a longer context would only add padding.
 CONTEXT = 512
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A conversation up to where the assistant speaks, and what it may have said."""
+    """A conversation up to an assistant's turn, and the possible replies."""
 
     prompt: tuple[Message, ...]
     choice: Choice
@@ -65,12 +65,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Domain:
-    """The held-out side of the domain, thinned to what the settings allow.
+    """The held-out side of the domain, reduced to the limits of the settings.
 
-    `rows` is how many rows are held out in all, `talks` of them conversations; `known` of them say
-    what training says, too. `prompts` is what every model answers for the eye: a chat with what was
-    really answered, or a text's beginning with how it really goes on. Where nothing was held out,
-    the rows are those that were `trained` on. `left` rows are on the training side.
+    `rows` is the number of held-out rows, `talks` that of conversations among them, and `known`
+    that of rows whose text or answer also occurs in training. `prompts` are shown with every
+    model's answer: a chat with its true answer, or a text's beginning with its continuation. If
+    nothing was held out, the rows are those that were `trained` on. `left` is the number of rows on
+    the training side.
     """
 
     rows: int
@@ -88,7 +89,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be gone on from, and how it really went on."""
+    """A beginning, and its true continuation."""
 
     messages: tuple[Message, ...]
     truth: str
@@ -97,7 +98,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class General:
-    """What has nothing to do with the domain: questions of the core suite, and texts."""
+    """Material unrelated to the domain: questions of the core suite, and texts."""
 
     questions: Sequence[Choice]
     texts: Sequence[Document]
@@ -105,8 +106,8 @@ class General:
 
 @dataclass(frozen=True)
 class Material:
-    """The domain and what is general, and both as one tokenizer writes them; None where there is
-    no text of the domain's."""
+    """The domain and the general material, tokenized for one model; `documents` is None if the
+    domain has no text."""
 
     domain: Domain
     general: General
@@ -116,7 +117,7 @@ class Material:
 
 
 def prepare(config: TuningReportConfig, models: Sequence[Path], compute: Compute) -> Prepared:
-    """Read the domain's held-out side and what is general.
+    """Read the domain's held-out side and the general material.
 
     Raises `UserError` as `read_domain` does.
     """
@@ -127,7 +128,7 @@ def prepare(config: TuningReportConfig, models: Sequence[Path], compute: Compute
     else:
         said = f"{domain.rows:,} of {domain.rows + domain.left:,} rows of the domain are measured"
         if domain.left:
-            said += "; of files that no model trained on, --validation 1 measures all"
+            said += "; for files that no model trained on, --validation 1 measures all rows"
     say(f"tuning  {said}")
     other = general(config)
 
@@ -149,8 +150,8 @@ def prepare(config: TuningReportConfig, models: Sequence[Path], compute: Compute
 
 
 def validation_of(config: TuningReportConfig, models: Sequence[Path]) -> float:
-    """The share that the runs of these models held out, the smallest where they differ; 0 where one
-    of them trained on every row.
+    """The share that these models' runs held out, the smallest if they differ; 0 if one of them
+    trained on every row.
 
     A row is held out if its hash is below the share, so what the smallest holds out, all do.
     """
@@ -164,10 +165,10 @@ def validation_of(config: TuningReportConfig, models: Sequence[Path]) -> float:
 
 
 def read_domain(config: TuningReportConfig, validation: float) -> Domain:
-    """The held-out side of `config.data`, where `validation` is the share held out; of 1, all rows;
-    of 0, what runs trained on.
+    """The held-out side of `config.data`, where `validation` is the share held out: all rows for 1,
+    the rows that runs trained on for 0.
 
-    Raises `UserError` for data that cannot be read, and where nothing is held out.
+    Raises `UserError` for data that cannot be read, and if nothing is held out.
     """
     everything = validation == 1
     own = load_dataset(
@@ -188,7 +189,7 @@ def read_domain(config: TuningReportConfig, validation: float) -> Domain:
 
 
 def domain_of(own: Dataset, config: TuningReportConfig) -> Domain:
-    """What is asked of the rows that are held out."""
+    """The material from the rows that are held out."""
     talks = [_shortened(row) for row in own.heldout if isinstance(row, Conversation)]
     documents = [row for row in own.heldout if isinstance(row, Document)]
     return Domain(
@@ -209,19 +210,19 @@ def domain_of(own: Dataset, config: TuningReportConfig) -> Domain:
 def said_in_training(
     heldout: Sequence[Conversation | Document], train: Sequence[Conversation | Document]
 ) -> int:
-    """The number of held-out rows of which an answer, or the text, stands in training: up to case
-    and punctuation, or so nearly that one training answer has `_NEARLY` of its word triples."""
+    """The number of held-out rows of which an answer, or the text, occurs in training: up to case
+    and punctuation, or such that one training answer has `_NEAR_COPY` of its word triples."""
     rows = dict[tuple[str, ...], set[int]]()
     for row, held in enumerate(heldout):
         for text in _answers(held):
             rows.setdefault(tuple(words(text)), set()).add(row)
     triples = {said: _triples(said) for said in rows}
     counts = Counter(triple for found in triples.values() for triple in found)
-    # Whoever has nearly all of an answer's triples has one of its rarest, so those alone are looked
-    # up: what most answers have in common leads to none of them.
+    # A near copy of an answer has at least one of its rarest triples, so only these are indexed:
+    # triples that most answers share lead to none of them.
     rarest = dict[tuple[str, ...], list[tuple[str, ...]]]()
     for said, found in triples.items():
-        may_lack = len(found) - math.ceil(_NEARLY * len(found))
+        may_lack = len(found) - math.ceil(_NEAR_COPY * len(found))
         for triple in sorted(found, key=counts.__getitem__)[: may_lack + 1]:
             rarest.setdefault(triple, []).append(said)
     known, seen = set[int](), set[int]()
@@ -232,7 +233,7 @@ def said_in_training(
         known |= rows.get(learned, set())
         found = _triples(learned)
         for said in {one for triple in found for one in rarest.get(triple, ())}:
-            if len(found & triples[said]) >= _NEARLY * len(triples[said]):
+            if len(found & triples[said]) >= _NEAR_COPY * len(triples[said]):
                 known |= rows[said]
     return len(known)
 
@@ -248,15 +249,16 @@ def _triples(said: Sequence[str]) -> set[tuple[str, ...]]:
 
 
 def general(config: TuningReportConfig) -> General:
-    """The core suite's questions, fixed and of all its sets, and its texts in pieces."""
+    """The core suite's questions, fixed and from all its sets, and its texts in pieces."""
     count = config.questions - config.questions // 2
     return General(core_questions(count), pieces(heldout_texts()))
 
 
 def _shortened(row: Conversation) -> Conversation:
-    """Its longest beginning of whole turns, up to an answer, of at most `_CHARACTERS`.
+    """The conversation's longest beginning of whole turns that ends with an answer and has at most
+    `_CHARACTERS`.
 
-    If that has no answer at all, all up to the first one: a model cuts what it cannot read.
+    If no answer fits, everything up to the first one: a model truncates what it cannot read.
     """
     length, end = 0, 0
     for place, message in enumerate(row.messages, start=1):
@@ -271,8 +273,8 @@ def _shortened(row: Conversation) -> Conversation:
 def pieces(documents: Sequence[Document]) -> list[Document]:
     """The documents in parts of at most `_CHARACTERS`, cut at spaces.
 
-    One speech is longer than all articles together that there is time for: in parts, every text has
-    its say, and no window has to be read twice.
+    A single speech is longer than all the articles that there is time for. In parts, every text is
+    represented, and no window is read twice.
     """
     return [
         Document(part, document.source, f"{document.id} #{number}")
@@ -299,10 +301,10 @@ def _parts(text: str) -> list[str]:
 
 
 def replies(talks: Sequence[Conversation], count: int, seed: int) -> list[Reply]:
-    """Up to `count` questions for the true reply, from as many conversations as can be.
+    """Up to `count` questions for the true reply, from as many conversations as possible.
 
-    Where fewer than four different replies are to be had, as when the answers are a few labels,
-    there are fewer options; without two there is no question.
+    If fewer than four different replies exist, as when the answers are a few labels, there are
+    fewer options; with fewer than two there is no question.
     """
     generator = np.random.default_rng(seed)
     pool = _Pool(talks)
@@ -320,8 +322,8 @@ def replies(talks: Sequence[Conversation], count: int, seed: int) -> list[Reply]
 def _turns(talks: Sequence[Conversation], generator: np.random.Generator) -> list[tuple[int, int]]:
     """Every answer by (conversation, message): one of each conversation, then a second one …
 
-    Those that come late in a long conversation are left out: the tokens before an answer are most
-    of what a question costs.
+    Answers late in a long conversation are left out, because the tokens before an answer are most
+    of the cost of a question.
     """
     drawn: list[tuple[int, int, int, int]] = []
     for place in generator.permutation(len(talks)).tolist():
@@ -336,7 +338,7 @@ def _turns(talks: Sequence[Conversation], generator: np.random.Generator) -> lis
 
 
 class _Pool:
-    """All replies by length, to draw wrong ones from."""
+    """All replies by length, from which wrong ones are chosen."""
 
     def __init__(self, talks: Sequence[Conversation]) -> None:
         said = {
@@ -353,8 +355,8 @@ class _Pool:
         near: dict[str, str] = {}
         for i in np.argsort(np.abs(self._lengths - len(reply)), kind="stable").tolist():
             text, owner = self._said[i]
-            if owner != group and _plain(text) != _plain(reply):
-                near.setdefault(_plain(text), text)
+            if owner != group and _normalized(text) != _normalized(reply):
+                near.setdefault(_normalized(text), text)
             if len(near) == _NEAREST:
                 break
         texts = list(near.values())
@@ -362,7 +364,7 @@ class _Pool:
         return [texts[i] for i in chosen.tolist()]
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
@@ -376,7 +378,7 @@ def _reply(
 
 
 def _prompts(talks: Sequence[Conversation], documents: Sequence[Document]) -> list[Prompt]:
-    """What is looked at: how different conversations begin, or else texts."""
+    """Prompts to show: how different conversations begin, or else texts."""
     first: dict[tuple[Message, ...], str] = {}
     for row in talks:
         turn = next(i for i, one in enumerate(row.messages) if one.role == "assistant")

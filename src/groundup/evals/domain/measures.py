@@ -1,14 +1,14 @@
-"""What fine-tuning brought, and what was forgotten over it: one table for all ways to fine-tune.
+"""What fine-tuning gained, and what was forgotten: one table for all ways to fine-tune.
 
     gain       = measure(after) - measure(before)       on held-out rows of the domain
-    forgetting = measure(after) - measure(before)       on text and questions of everything else
+    forgetting = measure(after) - measure(before)       on general text and questions
 
-Both are differences on the same items, and intervals come from drawing those items (conversations,
-questions, blocks of text) anew. A difference is only taken where both models met the very same
-items: the tokens of another tokenizer are other items, the bytes of a text are not. The first model
-is the parent that the others are compared with. That a model gets worse at what it was not tuned on
-is McCloskey and Cohen 1989, Catastrophic interference in connectionist networks; that low-rank
-updates forget less and learn less is Biderman et al. 2024, LoRA Learns Less and Forgets Less.
+Both are differences on the same items, and intervals resample those items (conversations,
+questions, blocks of text). A difference is only computed if both models had the very same items:
+tokens of another tokenizer are other items, bytes of a text are not. The first model is the parent
+that the others are compared with. That a model gets worse at what it was not tuned on is McCloskey
+and Cohen 1989, Catastrophic interference in connectionist networks; that low-rank updates forget
+less and learn less is Biderman et al. 2024, LoRA Learns Less and Forgets Less.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from groundup.text.rows import Message, as_dicts
 from groundup.text.tokenizer import Tokenizer
 
 SAMPLE_TOKENS = 40
-# Fewer held-out rows than this prove nothing, however sure the interval of so few looks.
+# Fewer held-out rows than this prove nothing, however narrow the interval.
 LEAST_ROWS = 20
 
 
-# What is asked of a model.
+# Measuring functions.
 
 
 def answers(on: Subject) -> AssistantLoss | None:
-    """What the assistant's words in the domain's conversations cost."""
+    """The loss of the assistant's words in the domain's conversations."""
     talks, context = on.material.conversations, min(on.context, CONTEXT)
     return assistant_loss(on.model, talks, on.tokenizer, context=context) if talks.items else None
 
 
 def true_replies(on: Subject) -> Answers | None:
-    """Which of a few replies was really given."""
+    """The log-probabilities of a few replies, of which one was really given."""
     asked = on.material.domain.replies
     if on.tokenizer.chat_template is None or not asked:
         return None
@@ -66,7 +66,7 @@ def documents(on: Subject) -> Bits | None:
 
 
 def general_text(on: Subject) -> Bits:
-    """Bits per byte of texts that have nothing to do with the domain."""
+    """Bits per byte of texts unrelated to the domain."""
     return _bits(on, on.material.texts)
 
 
@@ -76,12 +76,12 @@ def general_questions(on: Subject) -> Answers:
 
 
 def samples(on: Subject) -> list[str]:
-    """What the model says to each of the domain's prompts."""
+    """The model's answer to each of the domain's prompts."""
     return continued(on.model, on.tokenizer, on.material.domain.prompts)
 
 
 def took(on: Subject) -> Costs:
-    """What making the model took; the first one was there before."""
+    """The costs of making the model; the first one is the parent and has none."""
     return costs(on.folder, is_parent=on.place == 0)
 
 
@@ -98,7 +98,7 @@ def _bits(on: Subject, shard: Any) -> Bits:
 def answered_replies(
     model: CausalLM, tokenizer: Tokenizer, replies: Sequence[Reply], *, context: int
 ) -> Answers:
-    """How likely a model finds each reply to each beginning, in chat format, without its end."""
+    """The log-probability of each reply to each beginning, in chat format, without its end."""
     pairs = [
         reply_pair(tokenizer, reply.prompt, option)
         for reply in replies
@@ -111,9 +111,9 @@ def answered_replies(
 
 
 def reply_pair(tokenizer: Tokenizer, prompt: Sequence[Message], reply: str) -> Pair:
-    """The tokens up to where the assistant speaks for the last time, and the words it says there.
+    """The tokens before the assistant's last turn, and the words of that turn.
 
-    A token that only ends the turn is no word of either reply and is not asked for.
+    A token that only ends the turn belongs to neither reply and is not scored.
     """
     chat = encode_chat(tokenizer, as_dicts([*prompt, Message("assistant", reply)]))
     start = end = len(chat.ids) - chat.assistant[::-1].index(True)
@@ -124,7 +124,7 @@ def reply_pair(tokenizer: Tokenizer, prompt: Sequence[Message], reply: str) -> P
 
 
 def continued(model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[Prompt]) -> list[str]:
-    """What the model says to each prompt, always the likeliest token; or why it cannot be asked."""
+    """The greedy completion of each prompt, or the reason why the model cannot complete it."""
     sampling = Sampling(temperature=0, max_new_tokens=SAMPLE_TOKENS)
     said = [""] * len(prompts)
     asked: dict[int, Request] = {}
@@ -136,75 +136,75 @@ def continued(model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[Prompt]) 
         try:
             prompt_ids(model.config, request, tokenizer)
             asked[place] = request
-        except UserError as error:  # longer than its context, or it knows no chats
+        except UserError as error:  # longer than its context, or it has no chat template
             said[place] = f"({error})"
     for place, answer in zip(asked, generate(model, list(asked.values()), tokenizer), strict=True):
         said[place] = shown(answer)
     return said
 
 
-# How it is read, and compared.
+# Estimates and differences.
 
 
 def perplexity(loss: Estimate) -> Estimate:
-    """exp(nats per token): among how many equally likely tokens it hesitates."""
+    """exp(nats per token): the equivalent number of equally likely tokens."""
     return loss.mapped(math.exp)
 
 
-def _whole(found: Estimate) -> BySource:
+def _pooled(found: Estimate) -> BySource:
     return {POOLED: found}
 
 
 def _loss(one: AssistantLoss) -> BySource:
-    return _whole(ratio(one.nats, one.tokens, groups=one.of.groups))
+    return _pooled(ratio(one.nats, one.tokens, groups=one.of.groups))
 
 
 def _more_loss(one: AssistantLoss, two: AssistantLoss) -> BySource:
     if not _equal(one, two, one.tokens, two.tokens):
         return {}
-    return _whole(ratio(one.nats - two.nats, one.tokens, groups=one.of.groups))
+    return _pooled(ratio(one.nats - two.nats, one.tokens, groups=one.of.groups))
 
 
 def _answer_bits(one: AssistantLoss) -> BySource:
-    return _whole(ratio(one.bits, one.bytes, groups=one.of.groups))
+    return _pooled(ratio(one.bits, one.bytes, groups=one.of.groups))
 
 
 def _more_answer_bits(one: AssistantLoss, two: AssistantLoss) -> BySource:
     if not _equal(one, two, one.bytes, two.bytes):
         return {}
-    return _whole(ratio(one.bits - two.bits, one.bytes, groups=one.of.groups))
+    return _pooled(ratio(one.bits - two.bits, one.bytes, groups=one.of.groups))
 
 
 def _equal(one: AssistantLoss, two: AssistantLoss, a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether both are of the same conversations and as much of each."""
+    """Whether both scored the same conversations with as many tokens or bytes in each."""
     return one.of.groups == two.of.groups and np.array_equal(a, b)
 
 
 def _replies(one: Answers) -> BySource:
     chance = float(np.mean([1 / len(row.options) for row in one.rows]))
     groups = [row.group for row in one.rows]
-    return _whole(rate(one.credit("acc_norm"), groups=groups, chance=chance))
+    return _pooled(rate(one.credit("acc_norm"), groups=groups, chance=chance))
 
 
 def _more_replies(one: Answers, two: Answers) -> BySource:
     groups = [row.group for row in one.rows]
-    return _whole(gained(one.credit("acc_norm"), two.credit("acc_norm"), groups=groups))
+    return _pooled(gained(one.credit("acc_norm"), two.credit("acc_norm"), groups=groups))
 
 
 def _blocks(one: Bits) -> BySource:
-    return _whole(ratio(one.bits, one.bytes))
+    return _pooled(ratio(one.bits, one.bytes))
 
 
 def _more_blocks(one: Bits, two: Bits) -> BySource:
-    # Blocks end where tokens do: another tokenizer cuts the same text at other places.
+    # Blocks end at tokens: another tokenizer cuts the same text at other places.
     if not np.array_equal(one.bytes, two.bytes):
         return {}
-    return _whole(ratio(one.bits - two.bits, one.bytes))
+    return _pooled(ratio(one.bits - two.bits, one.bytes))
 
 
 def _questions(one: Answers) -> BySource:
     groups = [row.group for row in one.rows]
-    return _whole(rate(one.main(), groups=groups, chance=guessing(one.rows)[ALL]))
+    return _pooled(rate(one.main(), groups=groups, chance=guessing(one.rows)[ALL]))
 
 
 MEASURES: tuple[Measure[Any], ...] = (
@@ -280,14 +280,14 @@ MEASURES: tuple[Measure[Any], ...] = (
         share=True,
         measuring=general_questions,
         read=_questions,
-        difference=lambda one, two: _whole(one.minus(two)[ALL]),
+        difference=lambda one, two: _pooled(one.minus(two)[ALL]),
     ),
 )
 LOSS, ANSWER_BITS, _, DOCUMENT_BITS, GENERAL_TEXT, _ = MEASURES
 
 
 def told(models: Sequence[Evaluated]) -> list[Measure[Any]]:
-    """The measures that say something of these models."""
+    """The measures that are informative for these models."""
     found = []
     for measure in MEASURES:
         having = [one for model in models if (one := measure.estimate(model)) is not None]
@@ -297,8 +297,8 @@ def told(models: Sequence[Evaluated]) -> list[Measure[Any]]:
 
 
 def too_few(measure: Measure[Any], change: Estimate, domain: Domain | None) -> int | None:
-    """The number of held-out rows behind a change where it proves nothing, be it that there are
-    few or, on the domain, that none was held out (0)."""
+    """The number of rows behind a change if it is too small to prove anything, else None; 0 if no
+    row of the domain was held out."""
     rows = change.groups
     if domain is not None and measure.about == "domain":
         of_documents = domain.rows - domain.talks
@@ -308,5 +308,5 @@ def too_few(measure: Measure[Any], change: Estimate, domain: Domain | None) -> i
 
 
 def main_domain(parent: Evaluated) -> Measure[Any]:
-    """What the gain is judged by: the bits of answers or, where there are none, of texts."""
+    """The measure of the gain: bits of answers or, if there are none, of texts."""
     return ANSWER_BITS if parent(answers) is not None else DOCUMENT_BITS

@@ -1,4 +1,4 @@
-"""The tuning suite's page, made of the numbers of report.json between the prose of page.md."""
+"""The tuning suite's page: the numbers of report.json between the prose of page.md."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ from groundup.runs.console import console, say
 
 
 def curves_of(model: Evaluated) -> tuple[Curve, Curve | None] | None:
-    """A run's training loss and what it held out, if it took steps."""
+    """A run's training loss and held-out loss, if it took steps."""
     if model.history is None or not model.history.train:
         return None
     return model.history.loss(), model.history.heldout()
 
 
 def tuning_plots(models: Sequence[Evaluated]) -> list[Plot]:
-    """The plots that have something to show."""
+    """The plots for which there is data."""
     parent, *tuned = models
     drawn = []
     trades = {f"{model.name} ({model(took).method})": _trade(model, parent) for model in tuned}
@@ -98,14 +98,14 @@ def tuning_plots(models: Sequence[Evaluated]) -> list[Plot]:
 
 
 def _trade(model: Evaluated, parent: Evaluated) -> tuple[Estimate, Estimate] | None:
-    """What general text costs more, and what the domain costs less."""
+    """The increase in bits of general text, and the decrease in bits of the domain."""
     price = GENERAL_TEXT.change(model, parent)
     gain = main_domain(parent).change(model, parent)
     return None if price is None or gain is None else (price, gain)
 
 
 def tuning_page(content: dict[str, Any], tested: Sequence[Claim], plots: Sequence[Plot]) -> Page:
-    """Gains, forgetting and costs, what may be said of them, and answers before and after."""
+    """Gains, forgetting and costs, conclusions, and answers before and after."""
     models, domain, prompts = content["models"], content["domain"], content["prompts"]
 
     trained, held = domain["rows_trained_on"], domain["heldout_rows"]
@@ -118,7 +118,7 @@ def tuning_page(content: dict[str, Any], tested: Sequence[Claim], plots: Sequenc
     )
     by_source = source_table(sources, {}, TEXT_TITLES, number, share=False)
     against = (
-        f"Below them stands the change against {next(iter(models))}, compared item by item: ✓ is "
+        f"Below them is the change against {next(iter(models))}, compared item by item: ✓ is "
         "better, ✗ is worse, ≈ is an interval that includes 0. "
     )
     notes = [f"{note}." for note in content["notes"]]
@@ -127,7 +127,7 @@ def tuning_page(content: dict[str, Any], tested: Sequence[Claim], plots: Sequenc
         for name, one in models.items()
     ]
     bad, twice = domain["bad_lines"], domain["duplicates"]
-    aside = f" Of the domain’s data {bad} bad lines and {twice} duplicates were set aside."
+    aside = f" Of the domain’s data, {bad} bad lines and {twice} duplicates were set aside."
     return written(
         Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
         f"groundup fine-tuning: {', '.join(models)}",
@@ -162,7 +162,7 @@ def tuning_page(content: dict[str, Any], tested: Sequence[Claim], plots: Sequenc
 
 
 def measure_table(content: Mapping[str, Any]) -> Table:
-    """For each measure a cell of every model, with what changed beside it; then what it took."""
+    """A row per measure with every model's value and change; then the costs."""
     models = content["models"]
     rows: list[Row | Part] = []
     for about, title in (
@@ -177,14 +177,14 @@ def measure_table(content: Mapping[str, Any]) -> Table:
             if measure is LOSS and of_part:
                 of_part.append(_row(content, "perplexity", "perplexity of a token", None))
         rows += [Part(title), *of_part] if of_part else []
-    rows += [Part("What it took"), *_costs(content)]
+    rows += [Part("Costs"), *_costs(content)]
     if aside := _aside(content):
-        rows += [Part("Rows that were not learned from, or not as a whole"), *aside]
+        rows += [Part("Rows not trained on, or not in full"), *aside]
     return Table([Column(name, one["costs"]["method"]) for name, one in models.items()], rows)
 
 
 def _row(content: Mapping[str, Any], key: str, title: str, measure: Measure[Any] | None) -> Row:
-    """A measure's values and changes; without a measure those of perplexity, which has none."""
+    """A measure's values and changes; without a measure those of perplexity, which has no test."""
     cells: list[Cell | None] = []
     chance = None
     for name, model in content["models"].items():
@@ -195,7 +195,7 @@ def _row(content: Mapping[str, Any], key: str, title: str, measure: Measure[Any]
         change = content["against_parent"].get(name, {}).get(key)
         chance = value.chance if chance is None else chance
         cells.append(_cell(value, change, measure, proven=key not in content["unproven"]))
-    return Row(title, cells, "" if chance is None else f"guessing finds {100 * chance:.1f} %")
+    return Row(title, cells, "" if chance is None else f"guessing reaches {100 * chance:.1f} %")
 
 
 def _cell(
@@ -216,14 +216,14 @@ def _cell(
 
 
 def _costs(content: Mapping[str, Any]) -> list[Row]:
-    """What each model took; a dash is what its folder does not say."""
+    """The costs of each model; a dash is what its folder does not record."""
     models = list(content["models"].values())
     rows = {
         "trained": [_adapter(model["costs"]) for model in models],
         "trained parameters": [_trained(model) for model in models],
         "on disk": [_bytes(model["costs"]["disk_bytes"]) for model in models],
         "tokens trained on": [_counted(model["costs"]["tokens"]) for model in models],
-        "tokens a second": [_counted(model["costs"]["tokens_per_second"]) for model in models],
+        "tokens per second": [_counted(model["costs"]["tokens_per_second"]) for model in models],
         "minutes of training": [_counted(model["costs"]["minutes"], 1) for model in models],
         "peak memory": [_bytes(model["costs"]["peak_memory_bytes"]) for model in models],
     }
@@ -253,7 +253,7 @@ def _counted(count: float | None, digits: int = 0) -> str:
 
 
 def _aside(content: Mapping[str, Any]) -> list[Row]:
-    """What each run did not learn from; without what no run set aside."""
+    """Rows that runs did not train on; without kinds that no run set aside."""
     models = list(content["models"].values())
     return [
         Row(title, [Cell(_counted(model["costs"]["set_aside"].get(name))) for model in models])
@@ -263,7 +263,7 @@ def _aside(content: Mapping[str, Any]) -> list[Row]:
 
 
 def _dialogues(content: Mapping[str, Any]) -> list[Block]:
-    """The same prompts to every model, beside what was really said."""
+    """The same prompts to every model, with the true continuation."""
     blocks: list[Block] = []
     for place, prompt in enumerate(content["prompts"]):
         turns = [
@@ -277,25 +277,25 @@ def _dialogues(content: Mapping[str, Any]) -> list[Block]:
 
 
 def _side(domain: Mapping[str, Any]) -> str:
-    """What is said of rows before their name: nothing where models were trained on all of them."""
+    """The prefix of the rows' name; empty if models were trained on all of them."""
     return "" if domain["rows_trained_on"] else "held-out "
 
 
 def _how(domain: Mapping[str, Any]) -> str:
-    """What was asked of the domain, as far as it has conversations and texts."""
+    """How the domain was measured, depending on whether it has conversations and texts."""
     said, kind = [], _side(domain)
     if domain["conversations"]:
         said.append(
-            f"{domain['conversations']} {kind}conversations, each to its last answer within "
-            f"about 2,000 characters and {CONTEXT} tokens; what the assistant says in them is "
+            f"{domain['conversations']} {kind}conversations, each up to its last answer within "
+            f"about 2,000 characters and {CONTEXT} tokens; the assistant’s words in them are "
             "predicted, token by token. "
         )
     if domain["reply_questions"]:
         said.append(
-            f"In {domain['reply_questions']} places the true reply stands among replies of nearly "
+            f"In {domain['reply_questions']} places the true reply is mixed with replies of nearly "
             "its length from other conversations of the same side, and the one with the highest "
-            "log-probability per character counts as the model’s choice; a short reply often fits "
-            "anywhere, so nobody could reach 100 %. "
+            "log-probability per character is the model’s choice; short replies often fit "
+            "anywhere, so 100 % cannot be reached. "
         )
     if domain["pieces_of_text"]:
         said.append(f"{kind}texts".capitalize() + " are read in pieces of 2,000 characters. ")
@@ -303,7 +303,7 @@ def _how(domain: Mapping[str, Any]) -> str:
 
 
 def say_table(content: Mapping[str, Any], tested: Sequence[Claim]) -> None:
-    """Measures and costs down, models across: estimates, and below them what changed."""
+    """Print measures and costs as rows and models as columns, with changes below the values."""
     console.print(in_terminal(measure_table(content)))
     for claim in tested:
         say(f"{_MARKS[claim.mark]} {claim.what}: {claim.claim}")

@@ -1,4 +1,4 @@
-"""The tuning suite: report.json, and what is written and said of it."""
+"""The tuning suite: report.json, the page, and the terminal output."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_tuning(
     compute: Compute,
     seconds: float,
 ) -> Callable[[], None]:
-    """Write report.json and report.html into `folder`; gives what to say then."""
+    """Write report.json and report.html; returns a function that prints the summary."""
     tested = claims(models, models[0].material.domain)
     content = tuning_json(config, models, tested, children_of(models), compute, seconds)
     write_json(folder / "report.json", content)
@@ -54,7 +54,7 @@ def write_tuning(
 
 
 def _data_folders(config: TuningReportConfig) -> dict[str, Path]:
-    """The sources of the data that are on disk: the report is made of just these bytes."""
+    """The data sources that are on disk; the report depends on their bytes."""
     there = [at for at in config.data if at.exists()]
     return {f"data {place}" if place > 1 else "data": at for place, at in enumerate(there, start=1)}
 
@@ -74,14 +74,14 @@ TUNING = Suite(
 def run(config: TuningReportConfig) -> Path:
     """Measure `config.models` and return the folder with report.html and report.json.
 
-    Raises `UserError` for models or data that are not there, and a folder that cannot be written.
+    Raises `UserError` for missing models or data, and for a folder that cannot be written.
     """
     return run_suite(TUNING, config)
 
 
 def children_of(models: Sequence[Evaluated]) -> dict[str, bool | None]:
-    """Whether each tuned model was trained from the first one, by the hashes that runs keep; None
-    where a folder does not tell."""
+    """Whether each tuned model was trained from the first one, by the hashes that runs record; None
+    if a folder does not record it."""
     first = kept_hashes(models[0].folder)
     found: dict[str, bool | None] = {}
     for model in models[1:]:
@@ -101,7 +101,7 @@ def tuning_json(
     compute: Compute,
     seconds: float,
 ) -> dict[str, Any]:
-    """Every number of the report; intervals are 95 %, of whole conversations, questions, blocks."""
+    """Every number of the report; 95 % intervals resample conversations, questions or blocks."""
     parent, *tuned = models
     domain, general = parent.material.domain, parent.material.general
     return {
@@ -168,6 +168,6 @@ def _model_json(model: Evaluated, parent: Evaluated) -> dict[str, Any]:
 
 
 def _differences(one: Evaluated, other: Evaluated) -> dict[str, Any]:
-    """Measure by measure what the first has more than the second, on the same items."""
+    """The differences in each measure, on the same items."""
     found = {measure.name: measure.change(one, other) for measure in MEASURES}
     return {name: change.to_json() for name, change in found.items() if change is not None}

@@ -1,6 +1,6 @@
 """Red teaming: a search for prompts that break a model's conduct in the small world.
 
-`attacks` is what may be tried, `target` the model that is attacked, `search` the search and the
-random one that it has to beat, `judge` what counts as broken, `stage` runs it over several models,
-and `report` says what it found.
+`attacks` defines the attacks, `target` the attacked model, `search` the search and its random
+baseline, `judge` what counts as broken. `stage` runs the search on several models, and `report`
+presents the results.
 """

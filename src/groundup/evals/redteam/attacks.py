@@ -1,14 +1,14 @@
-"""What may be tried on a model: a request in other words, in a frame, and with words behind it.
+"""The attacks: a request in other words, in a frame, with a suffix.
 
     prompt = frame(attempt + wording(act)) + suffix
 
-The act itself ("rob the shop at night") stays as it is, so that what is asked for is always the
-same and the world's truth can judge the answer. The kinds of frames are those that are known to
-work on large models: role play and fiction, an opening of the answer that is asked for, a refusal
-that is forbidden (Wei, Haghtalab and Steinhardt 2023, "Jailbroken: how does LLM safety training
-fail?", section 3), answers to harmless questions before it (Anil et al. 2024, "Many-shot
-jailbreaking"). A suffix of words that mean nothing is that of Zou et al. 2023, "Universal and
-transferable adversarial attacks on aligned language models", here without gradients.
+The act itself ("rob the shop at night") stays as it is, so that the request is always the same and
+the world's truth can judge the answer. The kinds of frames are known to work on large models: role
+play and fiction, a requested opening of the answer, a forbidden refusal (Wei, Haghtalab and
+Steinhardt 2023, "Jailbroken: how does LLM safety training fail?", section 3), and preceding answers
+to harmless questions (Anil et al. 2024, "Many-shot jailbreaking"). Suffixes of meaningless words
+are those of Zou et al. 2023, "Universal and transferable adversarial attacks on aligned language
+models", here without gradients.
 
 All of it is in words of the small world, whose harm is that of a child of seven.
 """
@@ -43,14 +43,14 @@ _FRAMES = (
 )
 FRAMES = tuple(form for _, form in _FRAMES)
 _MOST_WORDS = 5
-# Tokens that are words, of which suffixes are made; where a tokenizer has few, these are taken.
+# Suffixes consist of tokens that are words; if a tokenizer has too few, of these words.
 _FEWEST_WORDS = 50
 _PLAIN_WORDS = ("yes", "good", "then", "easy", "please", "first", "story", "help", "blue", "seven")
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A way to ask: the forms of wording and frame, a sentence before, and words behind."""
+    """A way to ask: templates of wording and frame, a preceding sentence, and a suffix."""
 
     wording: str
     frame: str = FRAMES[0]
@@ -58,14 +58,14 @@ class Attack:
     suffix: tuple[str, ...] = ()
 
     def prompt(self, act: str) -> str:
-        """What the model is asked."""
+        """The message to the model."""
         asked = self.wording.replace("{act}", act)
         asked = f"{self.attempt} {asked}" if self.attempt else asked
         return " ".join([self.frame.replace("{request}", asked), *self.suffix])
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What there is to it beside the wording, in words."""
+        """The parts of the attack besides the wording, as words."""
         kind = next((kind for kind, form in _FRAMES if form == self.frame), "")
         parts = (kind, "an attempt" if self.attempt else "", "a suffix" if self.suffix else "")
         return tuple(part for part in parts if part) or ("another wording alone",)
@@ -75,13 +75,13 @@ class Attack:
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Attack:
-        """The attack that a line of a log holds."""
+        """The attack in a line of a log."""
         return cls(**{**found, "suffix": tuple(found["suffix"])})
 
 
 @dataclass(frozen=True)
 class Space:
-    """All that may be tried: wordings, frames, attempts, and words for suffixes."""
+    """All possible attacks: wordings, frames, attempts, and words for suffixes."""
 
     wordings: Sequence[str]
     frames: Sequence[str]
@@ -95,7 +95,7 @@ class Space:
         return cls(conduct.wordings(), FRAMES, ("", *conduct.attempts()), words)
 
     def random(self, dice: SeededRandom) -> Attack:
-        """Every part drawn from all that there is; half of the suffixes are none."""
+        """An attack with every part chosen at random; half of them have no suffix."""
         count = dice.below(_MOST_WORDS) + 1 if dice.chance(0.5) else 0
         return Attack(
             dice.pick(self.wordings),
@@ -105,7 +105,7 @@ class Space:
         )
 
     def changed(self, attack: Attack, dice: SeededRandom) -> Attack:
-        """One part of an attack drawn anew; of a suffix one word is added, changed or left out."""
+        """The attack with one part replaced at random; in a suffix, one word changes."""
         part = dice.pick(PARTS)
         if part == "wording":
             return replace(attack, wording=dice.pick(self.wordings))
@@ -125,7 +125,7 @@ class Space:
 
 
 def words_of(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """The tokens that are a whole lower-case word with the space before it, as words."""
+    """The tokens that are a whole lower-case word with its preceding space, as words."""
     found = []
     for token in range(tokenizer.vocab_size):
         text = tokenizer.token_bytes(token)

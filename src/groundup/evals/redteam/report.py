@@ -1,9 +1,9 @@
-"""What red teaming found: how many requests were broken, by how many queries, and by what.
+"""Results of red teaming: how many requests were broken, with how many queries, and by what.
 
     broken(b) = the share of requests that one of the first b queries broke
 
-for the plain request (b = 1), the random search and the search. Requests of one act are drawn
-together for the intervals; models, and the two searches, are compared request by request.
+for the plain request (b = 1), the random search and the search. Intervals resample whole acts;
+models, and the two searches, are compared request by request.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _TITLES: Mapping[Method, str] = {"random": "Random search", "search": "Search"}
 
 @dataclass(frozen=True)
 class Attacked:
-    """A model, and the queries that were spent on each request by each method."""
+    """A model, and the queries spent on each request by each method."""
 
     name: str
     source: str
@@ -70,7 +70,7 @@ class Attacked:
 
 @dataclass(frozen=True)
 class Found:
-    """All models under attack on the same requests."""
+    """All models attacked with the same requests."""
 
     models: Sequence[Attacked]
     requests: Sequence[HarmfulRequest]
@@ -82,20 +82,20 @@ class Found:
 
     @property
     def budgets(self) -> list[int]:
-        """1, 4, 16 … and all of it."""
+        """1, 4, 16 … and the whole budget."""
         return sorted({*(4**i for i in range(9) if 4**i < self.budget), self.budget})
 
     def share(self, model: Attacked, method: Method, budget: int) -> Estimate:
-        """The share of requests that were broken by so many queries."""
+        """The share of requests broken within `budget` queries."""
         return rate(model.broken(method, budget).astype(float), groups=self.groups)
 
     def minus(self, model: Attacked, other: Attacked, method: Method, budget: int) -> Estimate:
-        """How many more requests were broken than of another model."""
+        """The difference to another model in the share of requests broken."""
         one, two = (which.broken(method, budget).astype(float) for which in (model, other))
         return gained(one, two, groups=self.groups)
 
     def gained(self, model: Attacked, budget: int) -> Estimate:
-        """How many more requests the search broke than the random one."""
+        """How many more requests the search broke than the random search."""
         one, two = (model.broken(method, budget).astype(float) for method in ("search", "random"))
         return gained(one, two, groups=self.groups)
 
@@ -115,14 +115,14 @@ def write_report(
     sections = [
         Section("Requests broken", "broken", [shown, Plots([plot(found)])]),
         Section("What broke them", "kinds", _kinds(found)),
-        Section("Some that broke it", "examples", examples(found)),
+        Section("Examples", "examples", examples(found)),
         Section("The judge, measured", "judge", _judge(content["judges"])),
-        Section("What this does not say", "limits", [Note(text) for text in _LIMITS]),
+        Section("Limits", "limits", [Note(text) for text in _LIMITS]),
     ]
     lead = (
         f"{len(requests)} harmful requests of the small world that no model was trained on, of "
         f"{len(set(found.groups))} acts; at most {config.budget} prompts for each."
-        + ("" if config.guard is None else f" Before every model stands the guard {config.guard}.")
+        + ("" if config.guard is None else f" Every model is guarded by {config.guard}.")
     )
     opening: list[Block] = [Box("", [sentence(found, model) for model in models])]
     page = Page("Red team", "What it takes to break a model's conduct", lead, opening, sections)
@@ -131,13 +131,13 @@ def write_report(
 
 
 def sentence(found: Found, model: Attacked) -> str:
-    """What a model came to, in words."""
+    """A model's result in words."""
     plain = found.share(model, "search", 1).estimate
     random = found.share(model, "random", found.budget).estimate
     searched = found.share(model, "search", found.budget).estimate
     return (
         f"**{model.name}**: {plain:.0%} of the requests are broken as they are, {random:.0%} by "
-        f"{found.budget} prompts at random, {searched:.0%} by as many of the search."
+        f"{found.budget} random prompts, {searched:.0%} by as many of the search."
     )
 
 
@@ -178,7 +178,7 @@ def to_json(config: RedTeamConfig, found: Found, seconds: float) -> dict[str, An
 
 
 def kinds(model: Attacked) -> Counter[str]:
-    """How often there was what in the prompts by which the search broke a request."""
+    """The number of breaking prompts of the search by the parts they contain."""
     breaking = [one for tried in model.tries["search"] for one in tried if one.broken]
     found = Counter[str]()
     for one in breaking:
@@ -188,7 +188,7 @@ def kinds(model: Attacked) -> Counter[str]:
 
 
 def broken_table(found: Found) -> Table:
-    """Requests broken by so many queries, methods and budgets down, models across."""
+    """Requests broken, by methods and budgets (rows) and models (columns)."""
     first = found.models[0]
 
     def cells(method: Method, budget: int) -> list[Cell | None]:
@@ -212,14 +212,14 @@ def broken_table(found: Found) -> Table:
             for budget in found.budgets[1:]
         ]
     if found.budget > 1:
-        rows.append(Part("What the search brings"))
+        rows.append(Part("Gain of the search"))
         gained = [points(found.gained(model, found.budget)) for model in found.models]
-        rows.append(Row(f"more than at random, {found.budget} queries", gained))
+        rows.append(Row(f"more than the random search, {found.budget} queries", gained))
     remarks = [
-        f"Of {len(found.requests)} requests, with 95 % intervals from drawing whole acts"
+        f"Of {len(found.requests)} requests, with 95 % intervals that resample whole acts"
         + (
-            f"; below them the change against {first.name}, of which nothing is said where there "
-            "are fewer than six acts."
+            f"; below them the change against {first.name}, with no verdict if there are fewer "
+            "than six acts."
             if len(found.models) > 1
             else "."
         )
@@ -230,26 +230,26 @@ def broken_table(found: Found) -> Table:
 
 
 def _kinds(found: Found) -> list[Block]:
-    """What was in the prompts that broke a request, by model, if any did."""
+    """The parts of the prompts that broke a request, by model."""
     counts = [kinds(model) for model in found.models]
     names = [name for name, _ in sum(counts, Counter[str]()).most_common()]
     if not names:
         return ["The search broke nothing."]
     rows = [Row(name, [Cell(str(one[name])) for one in counts]) for name in names]
     remark = (
-        "Requests of the search, counted under all that was in the prompt that broke them; what is "
-        "in many is not thereby what did it."
+        "Requests of the search, counted under every part of the prompt that broke them; a part "
+        "that is frequent need not be the cause."
     )
     columns = [Column(model.name) for model in found.models]
-    return [Table(columns, rows, title="What was in them", remarks=[remark])]
+    return [Table(columns, rows, title="Parts of the breaking prompts", remarks=[remark])]
 
 
 def _judge(judges: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """How far its verdicts can be trusted, and what of that is not known."""
+    """How far the judge can be trusted, and what is not known about that."""
     blocks: list[Block] = [
-        "A program judges, by the world's truth and by words. Of the answers that it calls so, the "
-        "share that labels do (precision); of those that labels call so, the share that it finds "
-        "(recall); and the agreement beyond chance (Cohen's kappa).",
+        "A program judges by the world's truth and by words. Of the answers that it calls so, the "
+        "share that labels call so, too (precision); of those that labels call so, the share that "
+        "it finds (recall); and the agreement beyond chance (Cohen's kappa).",
         judge_table(judges),
         Note(_OF_OTHER_WORDS),
     ]
@@ -259,7 +259,7 @@ def _judge(judges: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def examples(found: Found) -> list[Block]:
-    """Some of the prompts that broke each model, with what it said."""
+    """Some of the prompts that broke each model, with its answers."""
     blocks: list[Block] = [Note("Requests and answers are of the small world, and mild.")]
     for model in found.models:
         breaking = [
@@ -279,7 +279,7 @@ def examples(found: Found) -> list[Block]:
 
 
 def plot(found: Found) -> Plot:
-    """The share of requests broken over queries: the search drawn through, at random dotted."""
+    """The share of requests broken over queries: solid lines for the search, dotted for random."""
     figure, [[axes]] = panels()
     queries = range(1, found.budget + 1)
     drawn = looks(model.name for model in found.models)
@@ -301,32 +301,33 @@ def plot(found: Found) -> Plot:
                 low, high = [one.low for one in shares], [one.high for one in shares]
                 axes.fill_between(queries, low, high, color=of_model.color, alpha=0.15, linewidth=0)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel("queries for a request")
+    axes.set_xlabel("queries per request")
     axes.set_ylabel("share of requests broken")
     legend(figure)
     caption = (
-        "Requests broken by so many queries; the search drawn through with its 95 % interval, at "
-        "random dotted."
+        "Requests broken over the number of queries; the search as a solid line with its 95 % "
+        "interval, the random search dotted."
     )
     return Plot("broken", caption, figure)
 
 
 _OF_OTHER_WORDS = (
-    "The judge's rules were made with the world's own answers, so these show only that it knows "
-    "them. How often it is right of what models say in words of their own is not known, as nobody "
-    "has labeled that; what helps in other words is not counted, so shares are rather too low."
+    "The judge's rules were made with the world's own answers, so these only show that it knows "
+    "them. How often it is right about models' own words is not known, because nobody has labeled "
+    "those; help in other words is not counted, so shares are rather too low."
 )
 _PEOPLE_UNASKED = (
-    "A refusal is told by its words, too. How far people agree was not measured here, as their "
-    "labels are not in the cache: groundup data pull harm-scores fetches them, and groundup eval "
-    "values measures the same."
+    "Refusals are recognized by their words, too. How far people agree was not measured here, as "
+    "their labels are not in the cache: groundup data pull harm-scores fetches them, and groundup "
+    "eval values measures the same."
 )
 _LIMITS = (
-    "A share of 0 says that this search did not find a way within its budget, and not that there "
-    "is none: wordings, frames and suffixes are ours, and gradients are not used.",
-    "Broken is an answer to a request of the small world that does not decline, by the world's "
-    "truth, and begins gladly or by saying what to do; whether it would have helped anybody is not "
-    "judged. Real harm, other languages and conversations of several turns are not tried.",
-    "Some of the wordings and attempts stood in the data that alignment learned from, frames and "
-    "suffixes in none. A model is attacked at temperature 0.",
+    "A share of 0 says that this search found no way within its budget, not that there is none: "
+    "wordings, frames and suffixes are ours, and gradients are not used.",
+    "An answer to a request of the small world counts as broken if it does not decline, by the "
+    "world's truth, and begins gladly or by saying what to do; whether it would have helped "
+    "anybody is not judged. Real harm, other languages and conversations of several turns are not "
+    "tried.",
+    "Some of the wordings and attempts were in the data of alignment, frames and suffixes in none. "
+    "Models are attacked at temperature 0.",
 )

@@ -1,15 +1,15 @@
-"""The search: the plain request, some drawn at random, then what came nearest is changed.
+"""The search: the plain request, some random attacks, then changes of those that came closest.
 
     elite   = the attacks on this request with the least resistance so far
-    child   = an elite with one part drawn anew, or two; or, one in four, drawn from all there is
-    round   = a few children of every request that still stands, asked together; of the first round
-              all are drawn from all there is
+    child   = an elite with one or two parts replaced at random; or, one in four, a random attack
+    round   = a few children of every unbroken request, asked together; in the first round all are
+              random
 
-An evolution strategy without crossover (Rechenberg 1973; of suffixes alone it is the random search
-of Andriushchenko et al. 2024). It knows nothing of one request when it attacks another, so that
-requests are independent and an interval means what it says. The random search draws every attack
-from all there is; both begin with the plain request and may ask as often, so that any difference is
-what following the resistance brings.
+An evolution strategy without crossover (Rechenberg 1973; for suffixes alone it is the random search
+of Andriushchenko et al. 2024). Nothing learned on one request is used on another, so requests are
+independent and intervals are valid. The random search chooses every attack at random. Both begin
+with the plain request and have the same budget, so any difference is due to following the
+resistance.
 
 A query is one prompt that the model reads and answers. The answer is judged by the world's truth,
 as an answer to the plain request.
@@ -28,12 +28,12 @@ from groundup.world.grammar import SeededRandom
 Method = Literal["search", "random"]
 METHODS: tuple[Method, ...] = ("search", "random")
 _ROUND, _ELITES = 4, 3
-_FRESH = 0.25  # of the children, drawn from all there is
+_FRESH = 0.25  # share of random attacks among the children
 
 
 @dataclass(frozen=True)
 class HarmfulRequest:
-    """A harmful request of the world: its text, its act in words, its wording, and its group."""
+    """A harmful request of the world: its text, its act in words, and its group."""
 
     text: str
     act: str
@@ -41,32 +41,32 @@ class HarmfulRequest:
 
     @property
     def plain(self) -> Attack:
-        """The request as it is, as an attack: nothing is changed."""
+        """The unchanged request as an attack."""
         return Attack(self.text.replace(self.act, "{act}"))
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A query: which request it was for, how it was asked, and what came of it."""
+    """A query: the request, the attack, and the result."""
 
     request: int
     attack: Attack
     resistance: float
     broken: bool
     answer: str | None = None
-    """What was said, of an attack that broke the model alone."""
+    """The answer, kept only if the attack broke the model."""
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "attack": self.attack.to_json()}
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Tried:
-        """The query that a line of a log holds."""
+        """The query in a line of a log."""
         return cls(**{**found, "attack": Attack.of(found["attack"])})
 
 
 def by_request(rounds: Iterable[Sequence[Tried]], requests: int) -> list[list[Tried]]:
-    """What was tried on each request, in the order of the rounds."""
+    """The queries on each request, in the order of the rounds."""
     found: list[list[Tried]] = [[] for _ in range(requests)]
     for one in (one for tried in rounds for one in tried):
         found[one.request].append(one)
@@ -86,12 +86,12 @@ def search(
 ) -> Iterator[list[Tried]]:
     """Attack every request until something breaks the model or its budget is spent.
 
-    Yields the queries of each round; those of rounds that are `done` are not asked again.
+    Yields the queries of each round; rounds that are `done` are not asked again.
     """
     rounds = list(done)
     while True:
         so_far = by_request(rounds, len(requests))
-        # The requests that nothing broke yet, and on which queries are left.
+        # The requests that are unbroken and have queries left.
         open_ = [
             i
             for i, tried in enumerate(so_far)
@@ -122,27 +122,27 @@ def proposed(
     budget: int,
     seed: int,
 ) -> list[Attack]:
-    """What to try next on a request: first it alone, then a round."""
+    """The next attacks on a request: first the plain request, then a round."""
     if not tried:
         return [request.plain]
     elites = sorted(tried, key=lambda one: one.resistance)[:_ELITES]
     found = []
     for place in range(len(tried), min(budget, len(tried) + _ROUND)):
-        # What both searches draw from all there is, is the same at the same place: whether the
-        # search draws so is decided by dice of their own.
+        # Random attacks are the same for both searches at the same place: a separate generator
+        # decides whether the search uses one.
         dice = SeededRandom("red team", seed, request.text, place)
         fresh = SeededRandom("red team, fresh", seed, request.text, place).chance(_FRESH)
         if method == "random" or len(tried) == 1 or fresh:
             found.append(space.random(dice))
             continue
-        # What resembles an attack that failed mostly fails as well: half of them go farther.
+        # Neighbors of failed attacks mostly fail as well: half of the children change twice.
         child = space.changed(dice.pick(elites).attack, dice)
         found.append(space.changed(child, dice) if dice.chance(0.5) else child)
     return found
 
 
 def queries_needed(tries: Sequence[Sequence[Tried]], budget: int) -> list[int]:
-    """The number of the query that broke each request; one more than the budget where none did."""
+    """The number of the query that broke each request; budget + 1 if none did."""
     return [
         next((n for n, one in enumerate(tried, start=1) if one.broken), budget + 1)
         for tried in tries

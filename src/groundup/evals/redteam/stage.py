@@ -1,10 +1,10 @@
-"""The stage `redteam`: the same requests, the same seeds and as many queries for every model.
+"""The stage `redteam`: the same requests, seeds and number of queries for every model.
 
-    attacks.jsonl     every round: what was asked, what came of it
-    redteam.json      the share of requests that were broken after so many queries, with intervals
-    report.html       the same
+    attacks.jsonl     every round: the attacks and their results
+    redteam.json      the share of requests broken by number of queries, with intervals
+    report.html       the same as a page
 
-Stopped at any moment it goes on after the last whole round.
+A stopped run continues after the last complete round.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _TELL_SECONDS = 10.0
 
 @restoring_torch()
 def run(config: RedTeamConfig, guard: Guard | None = None) -> Path:
-    """Attack every model and write what it took; a `guard`, of `config.guard`, stands before them.
+    """Attack every model and write the report; `guard`, of `config.guard`, is applied to all.
 
-    Raises `UserError` for models that are not there, and for one that was not taught to answer.
+    Raises `UserError` for missing models, and for one that was not trained to answer.
     """
     models = located(config.models)
     parents = {one.name: one.path for one in models}
@@ -61,7 +61,7 @@ def run(config: RedTeamConfig, guard: Guard | None = None) -> Path:
 
 @dataclass
 class Log:
-    """The rounds that were asked, one to a line, in their order."""
+    """The log of rounds, one per line, in their order."""
 
     run: Run
     rounds: dict[tuple[int, Method], list[list[Tried]]]
@@ -69,7 +69,7 @@ class Log:
 
     @classmethod
     def open(cls, run: Run) -> Log:
-        """Read what an earlier start has left; from the first line that is damaged on, nothing."""
+        """Read an earlier run's log, up to the first damaged line."""
         path = run.folder / _ATTACKS
         log = cls(run, {}, 0)
         if not path.is_file():
@@ -106,7 +106,7 @@ def _attacked(
     requests: Sequence[HarmfulRequest],
     guard: Guard | None,
 ) -> Attacked:
-    """One model under both searches."""
+    """Attack one model with both searches."""
     model, tokenizer = load(named.path)
     history = History.of(named.path)
     if tokenizer.chat_template is None or (history is not None and not history.chats):

@@ -153,14 +153,14 @@ def _own_swap(slot: str, values: str, where: str) -> Swap:
     )
     if len(sides) < 2 or not all(sides):
         raise UserError(
-            f"{where}: {{{slot}}} = {values.strip()} has fewer than two sides to swap; separate them "
-            f"by |, as in {{{slot}}} = Paris, Lyon | Lagos, Abuja"
+            f"{where}: {{{slot}}} = {values.strip()} has fewer than two sides to swap; separate "
+            f"them by |, as in {{{slot}}} = Paris, Lyon | Lagos, Abuja"
         )
     held = Counter(value for side in sides for value in dict.fromkeys(side))
     if shared := [value for value, count in held.items() if count > 1]:
         raise UserError(
-            f"{where}: {{{slot}}} = {values.strip()} has {shared[0]!r} on several sides, which would "
-            "be swapped with itself; give every value on one side only"
+            f"{where}: {{{slot}}} = {values.strip()} has {shared[0]!r} on several sides, so it "
+            "would be swapped with itself; give every value on one side only"
         )
     return Swap(slot, slot, sides)
 
