@@ -28,7 +28,7 @@ from groundup.train.ranges import (
     check_mixture,
 )
 
-# Hugging Face's name, and whether there is a gate.
+# Hugging Face's name of the activation, and whether the MLP is gated.
 _ACTIVATIONS: dict[str, tuple[Activation, bool]] = {
     "swiglu": ("silu", True),
     "gelu": ("gelu", False),
@@ -37,37 +37,37 @@ _ACTIVATIONS: dict[str, tuple[Activation, bool]] = {
 
 
 class PretrainConfig(TrainingConfig):
-    """Train a language model from nothing on documents.
+    """Train a language model from random weights on documents.
 
-    What is left unset is planned from `minutes` (or `depth`) and the speed of this machine, and
-    shown with its reason before training starts.
+    Unset settings are planned from `minutes` (or `depth`) and the speed of this machine, and shown
+    with their reasons before training starts.
     """
 
     traits: ClassVar[Traits] = Traits("documents", False, "bits_per_byte", 0.44)
 
     minutes: Minutes | None = Field(
         None,
-        description="minutes that training may take here, where steps do not say (default: no "
-        "limit, and a model as large as 5 minutes can feed)",
+        description="minutes that training may take, unless steps are given (default: no limit, "
+        "and a model of the size that suits 5 minutes)",
     )
     data: Path = Field(
         description=f"a data-stage folder, a text file, a {ROW_KINDS} file of {{text}}, or a "
         "folder of such files"
     )
     tokenizer: Path = Field(
-        description="the folder that groundup tokenizer wrote, or that of a model"
+        description="a folder written by groundup tokenizer, or a model's folder"
     )
     arch: Literal["gpt", "lstm", "gru"] = Field(
         "gpt",
         description="a transformer, or a recurrent network with one of two kinds of gates "
-        "(transformers loads gpt alone)",
+        "(transformers loads only gpt)",
     )
     depth: Depth | None = Field(
-        None, description="layers (default: from minutes; of a recurrent network 2)"
+        None, description="layers (default: from minutes; 2 in a recurrent network)"
     )
     width: Width | None = Field(
         None,
-        description="features per token, a multiple of 64 (default: 64 × depth; of a recurrent "
+        description="features per token, a multiple of 64 (default: 64 × depth; in a recurrent "
         "network from minutes)",
     )
     heads: Heads | None = Field(None, description="attention heads (default: width / 64)")
@@ -78,47 +78,47 @@ class PretrainConfig(TrainingConfig):
     )
     previous_token_heads: PreviousTokenHeads | None = Field(
         None,
-        description="heads of the first layer that begin by looking one, two, … tokens back, so "
-        "that copying is learned sooner (default: 2 with RoPE and norms before, but not all "
-        "heads; 0: random weights alone)",
+        description="heads of the first layer that are initialized to look one, two, … tokens "
+        "back, so that copying is learned sooner (default: 2 with RoPE and norms before, but fewer "
+        "than all heads; 0: random weights)",
     )
     attention_window: Window | None = Field(
-        None, description="tokens that attention sees, its own among them (default: all)"
+        None, description="tokens that attention sees, including its own (default: all)"
     )
     position: PositionEmbedding = Field(
-        "rope", description="how attention is told the order (transformers loads only the default)"
+        "rope", description="how attention encodes positions (transformers loads only the default)"
     )
     norm: Literal["before", "after"] = Field(
         "before",
-        description="norms before attention and mlp, or after what they are added to "
+        description="norms before attention and MLP, or after the additions "
         "(transformers loads only the default)",
     )
     activation: Literal["swiglu", "gelu", "relu2"] = Field(
         "swiglu",
-        description="what is between the matrices of the mlp (transformers loads only the default)",
+        description="activation of the MLP (transformers loads only the default)",
     )
     experts: Experts | None = Field(
-        None, description="experts in the place of each mlp (default: none, one mlp)"
+        None, description="experts that replace each MLP (default: none, one MLP)"
     )
     experts_per_token: Experts = Field(
-        2, description="experts that a token is sent to; together as wide as the mlp would be"
+        2, description="experts that each token is sent to; together as wide as the MLP would be"
     )
     balance: LossWeight = Field(
-        0.01, description="what the load-balancing loss of experts is multiplied by"
+        0.01, description="coefficient of the load-balancing loss of experts"
     )
     context: FreshContext = Field(256, description="tokens the model sees at once")
     mixture: dict[str, tuple[ShareBelowOne, ShareBelowOne]] = Field(
         {one.name: one.documents for one in GENERATED},
-        description="share of the rows of a source or a generated set, beside the others, at first "
-        "and at the end; it moves evenly in between: --mixture.world 0.7 0.15, in a recipe "
-        "mixture = {world = [0.7, 0.15]}; a source that is named itself is not of its set",
+        description="share of the rows from a source or a generated set, at the start and at the "
+        "end; it changes linearly in between: --mixture.world 0.7 0.15, in a recipe mixture = "
+        "{world = [0.7, 0.15]}; a source that is named itself does not count to its set",
     )
     weight_decay: WeightDecay = Field(0.1, description="decoupled weight decay")
     evaluations: Evaluations = Field(
-        8, description="how often held-out text is measured on the way"
+        8, description="number of evaluations on held-out text during training"
     )
     prompt: str = Field(
-        "The history of", description="what the sample at every evaluation continues"
+        "The history of", description="the text that the sample at every evaluation continues"
     )
 
     @model_validator(mode="after")
@@ -128,7 +128,7 @@ class PretrainConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _settings_have_a_meaning(self) -> Self:
-        """A setting of what the model does not have would be silently ignored."""
+        """Refuse settings for parts that the model does not have instead of ignoring them."""
         unused: dict[str, str] = {}
         if self.arch != "gpt":
             of_transformers = ("heads", "kv_heads", "previous_token_heads", "attention_window")
@@ -141,14 +141,14 @@ class PretrainConfig(TrainingConfig):
         if self.experts is None:
             unused |= dict.fromkeys(("experts_per_token", "balance"), "no experts")
         for name, without in unused.items():
-            # 0 asks for none of it, which is what the model has.
+            # 0 turns a setting off, which is what the model has.
             if (value := getattr(self, name)) not in (0, type(self).model_fields[name].default):
                 raise ValueError(f"{name}={value} has no meaning with {without}; leave it out")
         return self
 
     @model_validator(mode="after")
     def _is_a_shape(self) -> Self:
-        """Refuse a width that the heads do not divide, before anything is prepared."""
+        """Refuse a width that the heads do not divide before any work starts."""
         if self.width is not None:
             self.shape(width=self.width, depth=self.depth or 1, vocab_size=64)
         elif self.experts is not None:
@@ -159,11 +159,11 @@ class PretrainConfig(TrainingConfig):
 
     @property
     def compiles(self) -> bool:
-        """Whether layers of such a model can be compiled."""
+        """Whether the layers of such a model can be compiled."""
         return self.arch == "gpt" and self.experts is None
 
     def shape(self, *, width: int, depth: int, vocab_size: int) -> ModelConfig:
-        """The shape of the model of these sizes, with all that is chosen here."""
+        """The model's shape with these sizes and the settings chosen here."""
         sizes = {"width": width, "depth": depth, "vocab_size": vocab_size, "context": self.context}
         if self.arch != "gpt":
             return ModelConfig.recurrent(self.arch, **sizes)

@@ -1,7 +1,7 @@
-"""Pre-training as it would be planned, without the text: on random tokens, up to its plan.
+"""Plans and times pre-training without text, on random tokens.
 
-What is computed does not depend on what the tokens are, so a few micro-batches of random ones have
-the time and memory of real ones. `groundup plan` takes the plan and leaves the run.
+The computation does not depend on the values of the tokens, so a few random micro-batches take the
+same time and memory as real ones. `groundup plan` uses the plan and discards the run.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from groundup.train.pace import random_batches
 from groundup.train.plan import Trained
 from groundup.train.stage import Job, run_stage
 
-# Layers of a transformer, and multiples of 64 features of a recurrent network, that are tried: to
-# about 176 and 1 billion parameters.
+# Layers of a transformer, and multiples of 64 features of a recurrent network, that are tried: up
+# to about 176 billion and 1 billion parameters.
 _DEEPEST, _WIDEST = 160, 128
-# Pre-training writes samples and reads so many tokens of held-out text at every evaluation.
+# Evaluations during pre-training write samples and read about this many tokens of held-out text.
 _HELDOUT_TOKENS = 20_000
 
 
@@ -41,11 +41,11 @@ def sized(
     parameters: float | None = None,
     tokens: float | None = None,
 ) -> PretrainConfig:
-    """The config with the size of about so many `parameters` and the steps of so many `tokens`.
+    """The config with about `parameters` parameters, and with the steps for about `tokens` tokens.
 
-    A transformer of more parameters is deeper, a recurrent network wider. Where nothing says how
-    long it is, a model reads as many tokens as suit its size. Raises `UserError` where nothing says
-    how large it is either, and where it is smaller or larger than any that is tried.
+    A transformer gets deeper, a recurrent network wider. Without a length, the number of tokens
+    follows from the model's size. Raises `UserError` if there is no size either, and for a size
+    outside the range that is tried.
     """
     if parameters is not None:
         wanted = parameters
@@ -69,7 +69,7 @@ def sized(
     if config.steps is not None or config.minutes is not None:
         return config
     if tokens is None:
-        # The depth of a recurrent network does not say how wide it is.
+        # The depth of a recurrent network does not determine its width.
         dials = ("depth", "width") if config.arch == "gpt" else ("width",)
         if all(getattr(config, dial) is None for dial in dials):
             raise UserError(
@@ -83,8 +83,8 @@ def sized(
 
 
 @dataclass(frozen=True)
-class _Noise(DataStream):
-    """A stream of random tokens: what is computed does not depend on what they are."""
+class _RandomStream(DataStream):
+    """A stream of random tokens: the computation does not depend on their values."""
 
     vocab_size: int
     context: int
@@ -97,12 +97,12 @@ class _Noise(DataStream):
 
 
 def pretrain_on_noise(config: PretrainConfig, vocab_size: int) -> Path:
-    """Plan and time pre-training on random tokens; the stage's own function up to its data."""
+    """Plan and time pre-training on random tokens, with the stage's own functions."""
     compute = resolve(config, compile_by_default=False)
     shape, reasons = model_shape(
         config, vocab_size, matmul_peak(compute.device, compute.torch_dtype)
     )
-    stream: Stream[Batch] = _Noise(
+    stream: Stream[Batch] = _RandomStream(
         shape.vocab_size, config.context, config.rows, config.micro(config.context)
     )
 

@@ -1,10 +1,10 @@
-"""How fast a model trains, in a process of its own.
+"""Measures how fast a model trains, in a separate process.
 
     python -m groundup.pretrain.probe '{"depth": 4, …}'
 
-The process takes an optimizer step for every line that it reads and answers with its seconds. In a
-process of its own because settings of the C library hold for a whole process, and sides that are
-compared can take turns, so that a machine's moods fall on all of them.
+The process takes one optimizer step for every line that it reads, and answers with its duration in
+seconds. Separate processes are needed because settings of the C library apply to a whole process;
+compared processes also take turns, so that fluctuations of the machine affect all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Setup:
-    """A model, the steps that it is trained by, and how: all that a process is told."""
+    """A model, its training steps, and how they are computed."""
 
     depth: int
     width: int
@@ -39,7 +39,7 @@ class Setup:
 
     @property
     def tokens(self) -> int:
-        """Tokens of an optimizer step."""
+        """Tokens in an optimizer step."""
         return self.rows * self.context
 
     def changed(self, **changes: object) -> Setup:
@@ -48,10 +48,9 @@ class Setup:
 
 @dataclass
 class Side:
-    """A process that takes a step when asked. Use it as a context, which ends it.
+    """A process that takes a step on request; a context manager that ends it.
 
-    `environment` are the variables that it starts with beside those of this process; an empty
-    one is taken out.
+    `environment` are additional variables for the process; one with an empty value is removed.
     """
 
     setup: Setup
@@ -80,11 +79,11 @@ class Side:
 
     @property
     def speed(self) -> float:
-        """Tokens a second: the median of the steps, as plans have it."""
+        """Tokens per second: the median over the steps, as in plans."""
         return self.setup.tokens / statistics.median(self.seconds)
 
     def turn(self) -> float:
-        """Take a step; return its seconds."""
+        """Take a step; returns its duration in seconds."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             print("step", file=self._process.stdin, flush=True)
@@ -92,7 +91,7 @@ class Side:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise ChildProcessError(f"a process that measures ended by itself: {self.setup}")
+            raise ChildProcessError(f"a measuring process ended unexpectedly: {self.setup}")
         self.seconds.append(float(answer))
         return self.seconds[-1]
 
@@ -109,7 +108,7 @@ class Side:
 
 
 def serve(setup: Setup) -> None:
-    """Take a step for every line of standard input."""
+    """Take one step for every line of standard input."""
     import torch
 
     from groundup.lm.config import ModelConfig

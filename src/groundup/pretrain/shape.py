@@ -1,11 +1,11 @@
-"""How large a model the minutes can feed: the dial from time to depth.
+"""The size of a model from the minutes of training: the dial from time to depth.
 
-The width is 64 times the depth, as in the GPT family's middle sizes, so one number sets the shape.
-A model is worth its size only if it sees enough tokens: with C floating point operations to
-spend, a model of N parameters sees D = C / (6 N) tokens, and the largest N with D >= ratio * N is
-taken (Hoffmann et al. 2022). Of a mixture of experts those parameters count that a token meets. A
-recurrent network is made wider with the time and not deeper: its layers wait for each other at
-every token, and two are what such language models have (Zaremba et al. 2014).
+The width is 64 times the depth, as in the middle sizes of the GPT family, so one number sets the
+shape. A model is worth its size only if it sees enough tokens: with C floating point operations, a
+model of N parameters sees D = C / (6 N) tokens, and the largest N with D >= ratio * N is chosen
+(Hoffmann et al. 2022). In a mixture of experts, N counts the parameters that a token uses. A
+recurrent network gets wider with time, not deeper: its layers wait for each other at every token,
+and such language models usually have two (Zaremba et al. 2014).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.runs.console import duration
 from groundup.train.device import EXPECTED_PEAK_SHARE, RECURRENT_PEAK_SHARE
 
-# Hoffmann et al. find about 20 for one pass over endless text. Runs of minutes on text that is
-# seen more than once want smaller ratios, but not below one: a quickstart's base that saw 0.7 came
-# to 1.83 bits per byte, and a smaller one that saw 4 in the same minutes to 1.73.
+# Hoffmann et al. find about 20 for one pass over unlimited text. Runs of minutes on text that is
+# read more than once need smaller ratios, but not below one: a quickstart's base that saw 0.7
+# reached 1.83 bits per byte, and a smaller one that saw 4 in the same minutes 1.73.
 TOKENS_PER_PARAMETER = 1.5
 _LARGEST = 48
 _RECURRENT_LAYERS = 2
@@ -28,9 +28,9 @@ _RECURRENT_LAYERS = 2
 def model_shape(
     config: PretrainConfig, vocab_size: int, peak_flops: float
 ) -> tuple[ModelConfig, dict[str, str]]:
-    """Return the model's shape and the reasons: as asked, else from the minutes and the peak."""
+    """The model's shape and the reasons for it: from the config, else from minutes and peak."""
     reasons: dict[str, str] = {}
-    # Little text gives fewer tokens than were asked for; rows past them are never spoken.
+    # Little text gives fewer tokens than requested; the extra rows are never used.
     vocab_size = -(-vocab_size // 64) * 64
     if config.arch != "gpt":
         return _recurrent_shape(config, vocab_size, peak_flops)
@@ -60,7 +60,7 @@ def _recurrent_shape(
     depth, width = config.depth, config.width
     if depth is None:
         depth = _RECURRENT_LAYERS
-        reasons["depth"] = "two layers, as is usual of recurrent networks; change with --depth"
+        reasons["depth"] = "two layers, as usual for recurrent networks; change with --depth"
     if width is None:
         layers, speed = depth, peak_flops * RECURRENT_PEAK_SHARE
         width = 64 * _largest(config, vocab_size, speed, lambda n: (64 * n, layers))
@@ -71,7 +71,7 @@ def _recurrent_shape(
 def _largest(
     config: PretrainConfig, vocab_size: int, speed: float, sizes: Callable[[int], tuple[int, int]]
 ) -> int:
-    """The largest number whose width and depth see enough tokens in the minutes."""
+    """The largest candidate whose width and depth see enough tokens in the minutes."""
     plain = config.model_copy(update={"heads": None, "kv_heads": None})
     found = 1
     for candidate in range(2, _LARGEST + 1):
@@ -86,7 +86,7 @@ def _largest(
 
 def _why(config: PretrainConfig, what: str, peak_flops: float, share: float, option: str) -> str:
     return (
-        f"the {what} that sees {TOKENS_PER_PARAMETER:g} tokens a parameter in "
+        f"the {what} that sees {TOKENS_PER_PARAMETER:g} tokens per parameter in "
         f"{duration(60 * _minutes(config))} at {peak_flops * share / 1e9:,.0f} "
         f"GFLOP/s ({share:.0%} of the machine's peak); change with {option}"
     )

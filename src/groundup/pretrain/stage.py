@@ -1,9 +1,9 @@
-"""Pre-training: predict the next token of everything, and grammar and facts follow.
+"""Pre-training: a model learns to predict the next token, and with it grammar and facts.
 
     minimize  - sum_t log p(x_t | x_<t)       over documents, packed, never across their borders
 
 The stage turns minutes into a model size and a number of steps, encodes the text once into token
-shards, and hands a document stream with the next-token loss to the loop that all stages share.
+shards, and passes a document stream and the next-token loss to the training loop of all stages.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from groundup.train.stage import Job, run_stage
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW).
 RATES = (0.02, 0.006)
-# Muennighoff et al. 2023, Scaling Data-Constrained Language Models: repeated so often, text teaches
-# nearly as much as new text does.
+# Muennighoff et al. 2023, Scaling Data-Constrained Language Models: up to this many passes,
+# repeated text is nearly as useful as new text.
 MOST_PASSES = 4.0
 
 
@@ -64,9 +64,9 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
     shape = _with_ids(shape, tokenizer)
     if opening_ids(shape, tokenizer) != [tokenizer.end_of_text]:
         raise UserError(
-            f"the tokenizer of {config.tokenizer} has another token for the beginning of a text "
-            "than for its end, and in pre-training they are one; take one with <|endoftext|>, as "
-            "`groundup tokenizer`, GPT-2 and Qwen have it"
+            f"the tokenizer of {config.tokenizer} has different tokens for the beginning and the "
+            "end of a text, but pre-training needs a single one; use a tokenizer with "
+            "<|endoftext|>, as `groundup tokenizer`, GPT-2 and Qwen have"
         )
     try:
         prompt_ids(shape, _request(config), tokenizer)
@@ -78,10 +78,10 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
         shard = encode(texts.train, tokenizer, shards / "train", split="train")
         heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
     stream = _stream(config, shard)
-    looking_back = previous_token_heads(config, shape)
-    if looking_back and config.previous_token_heads is None:
-        reasons = reasons | {"previous_token_heads": _why_looking_back(looking_back)}
-    if moves := _moving(config, shard.sources):
+    previous_heads = previous_token_heads(config, shape)
+    if previous_heads and config.previous_token_heads is None:
+        reasons = reasons | {"previous_token_heads": _why_previous_heads(previous_heads)}
+    if moves := _mixture_changes(config, shard.sources):
         reasons = reasons | {"mixture": moves}
     say(
         f"data: {counted(len(texts.train), 'document')} of {len(shard.tokens):,} tokens to train "
@@ -105,7 +105,7 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
     return Job(
         config,
         Trained.whole(shape, config.context, RATES, "which suits small models from random weights"),
-        model=lambda: fresh(shape, config.seed, looking_back),
+        model=lambda: fresh(shape, config.seed, previous_heads),
         stream=lambda steps: _stream(config, shard, steps),
         loss=next_token_loss,
         evaluate=lambda model, step: _evaluate(config, run, model, tokenizer, heldout, step),
@@ -121,19 +121,20 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
 
 
 def passes(times: float, what: str = "the text") -> tuple[str, str]:
-    """Says in words how often a text is read, and warns beyond `MOST_PASSES`."""
+    """A sentence on how often a text is read, and a warning beyond `MOST_PASSES`."""
     number = f"{times:.0f}" if times >= 10 else f"{times:.2g}"
     text = f"{what} is read about {number} times"
     if times <= MOST_PASSES:
         return text, ""
     return text, (
         f"{text}; up to about {MOST_PASSES:.0f} passes teach nearly as much as new text, later "
-        "ones ever less, and held-out loss may rise: give more text, or less --minutes or --steps"
+        "ones less and less, and held-out loss may rise: give more text, or less --minutes or "
+        "--steps"
     )
 
 
 def _print_passes(config: PretrainConfig, stream: DocumentStream, steps: int) -> None:
-    """Print how often each part of the mixture is read, with a warning for the most often read."""
+    """Print how often each part of the mixture is read, with a warning for the most repeated."""
     names = dict(zip(mixture_groups(config.mixture), config.mixture, strict=True))
     times = stream.passes(steps)
     rest = "the other text" if len(times) > 1 else "the text"
@@ -143,8 +144,8 @@ def _print_passes(config: PretrainConfig, stream: DocumentStream, steps: int) ->
         say(f"Warning: {warning}")
 
 
-def _moving(config: PretrainConfig, sources: Sequence[str]) -> str:
-    """Says which sources of the text have another share at the end, and what follows for loss."""
+def _mixture_changes(config: PretrainConfig, sources: Sequence[str]) -> str:
+    """A reason that names the sources whose share changes during training, or an empty string."""
     moves, there = [], set(sources)
     groups = mixture_groups(config.mixture)
     for name, (group, (begin, end)) in zip(config.mixture, groups.items(), strict=True):
@@ -159,44 +160,44 @@ def _moving(config: PretrainConfig, sources: Sequence[str]) -> str:
 
 
 def _with_ids(shape: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The shape with the tokens at which texts begin and end."""
+    """The shape with the ids of the tokens at which texts begin and end."""
     end = tokenizer.end_of_text
     ends = tuple(dict.fromkeys(id for id in (tokenizer.eos_id, end) if id is not None))
     return replace(shape, bos_token_id=end, eos_token_ids=ends, pad_token_id=end)
 
 
 def fresh(shape: ModelConfig, seed: int, previous_token_heads: int = 0) -> CausalLM:
-    """Return a model with random weights, of which so many heads look back from the start."""
+    """A model with random weights; `previous_token_heads` heads look back from the start."""
     model = CausalLM(shape)
     model.initialize(seed, previous_token_heads=previous_token_heads)
     return model
 
 
-# Two taught a small model more than one did, and a third, of three places back, no more.
-_LOOKING_BACK = 2
+# Two heads taught a small model more than one; a third, for three positions back, added nothing.
+_PREVIOUS_TOKEN_HEADS = 2
 
 
 def previous_token_heads(config: PretrainConfig, shape: ModelConfig) -> int:
-    """How many heads of the first layer begin by looking back, as asked or as fits the shape.
+    """How many heads of the first layer are initialized to look back: as set, or as fits the shape.
 
-    Raises `UserError` for more than there are, and for a shape whose heads cannot.
+    Raises `UserError` for more heads than there are, and for a shape whose heads cannot.
     """
     asked, heads = config.previous_token_heads, shape.num_attention_heads
     if asked is None:
-        return min(_LOOKING_BACK, heads - 1) if can_look_back(shape) else 0
+        return min(_PREVIOUS_TOKEN_HEADS, heads - 1) if can_look_back(shape) else 0
     if asked > heads:
         raise UserError(
             f"--previous-token-heads={asked} must be at most the {heads} heads; give fewer"
         )
     if asked and not can_look_back(shape):
         raise UserError(
-            f"--previous-token-heads={asked} needs heads of {FEWEST_FEATURES} features, and they "
+            f"--previous-token-heads={asked} needs heads of {FEWEST_FEATURES} features, but they "
             f"have {shape.head_dim}; give fewer --heads, or leave it out"
         )
     return asked
 
 
-def _why_looking_back(heads: int) -> str:
+def _why_previous_heads(heads: int) -> str:
     places = "one token" if heads == 1 else "one and two tokens"
     begin = "begins" if heads == 1 else "begin"
     return (
@@ -230,7 +231,7 @@ def _shape(config: PretrainConfig, run: Run, vocab_size: int) -> tuple[ModelConf
 def _planned_shape(plan: dict[str, Any]) -> ModelConfig:
     shape = plan.get("model")
     if not isinstance(shape, dict):
-        raise UserError("plan.json says nothing of the model's shape")
+        raise UserError("plan.json does not have the model's shape")
     return config_from_hf(shape)
 
 
@@ -242,7 +243,7 @@ def _evaluate(
     heldout: Shard,
     step: int,
 ) -> dict[str, Any]:
-    """Held-out bits per byte, and a sample of what the model writes by now."""
+    """Measure held-out bits per byte, and log a sample of the model's text."""
     found = bits_per_byte(
         model, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY, context=config.context
     )

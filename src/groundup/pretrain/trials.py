@@ -1,10 +1,10 @@
-"""Which settings make training faster on this machine: each is tried beside as it is.
+"""Finds settings that make training faster on this machine, by comparing each with the default.
 
-A setting is a variable of the environment (how long threads spin, huge pages), or a way to compute
-(kernels, compiling, micro-batch, threads). Both sides train the same model in processes of their
-own (`pretrain.probe`) and take turns, step by step. What gains is tried again beside a busy
-program: a thread that spins while it waits is a little faster alone, and many times slower where
-a core is taken.
+A setting is an environment variable (how long threads spin, huge pages) or a way to compute
+(kernels, compiling, micro-batch, threads). Both sides train the same model in separate processes
+(`pretrain.probe`) and take turns, step by step. Faster settings are tried again next to a busy
+program: a thread that spins while waiting is a little faster alone, and many times slower if a core
+is occupied.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from groundup.train.config import ENVIRONMENT
 from groundup.train.device import compute_dtype, find_compiler, matmul_peak, usable_cores
 
 _VOCABULARY, _CONTEXT, _MICRO_TOKENS = 4_096, 256, 4_096
-# Turns of each pair, and of those beside a busy program; fewer where that would take so long.
+# Turns of each pair, and of those next to a busy program; fewer if steps are slow.
 _TURNS, _BUSY_TURNS = 8, 4
 _LEAST_TURNS, _PAIR_SECONDS = 3, 5.0
-# What is chosen gains this much, in more than three of four turns at all, ...
+# A setting is chosen if its median time is at most this share, it is faster in more than three of
+# four turns, ...
 GAINS = 0.97
-# ... and beside a busy program takes at most this much of the time that it takes as it is.
+# ... and next to a busy program it takes at most this share of the default's time.
 _HARMLESS = 1.1
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting: how it is set, and whether results are the same bits with it."""
+    """One setting: its name, how to set it, and the option that users give."""
 
     name: str
     setup: Mapping[str, Any]
@@ -47,16 +48,16 @@ class Trial:
 
     @property
     def remembered(self) -> bool:
-        """Whether commands may use it by themselves: it is of the environment alone."""
+        """Whether commands may use it by themselves: it consists of environment variables only."""
         return not self.setup
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """Time against as it is, pair by pair, alone and beside a busy program.
+    """Times relative to the default, pair by pair, alone and next to a busy program.
 
-    `own_base` are the tokens per second of what it was compared with, where that is a step of as
-    many rows as the trial's; `failed` says why it could not be tried.
+    `own_base` is the speed of the compared default in tokens per second, if its steps had as many
+    rows as the trial's; `failed` says why the setting could not be tried.
     """
 
     trial: Trial
@@ -67,7 +68,7 @@ class TrialResult:
 
     @property
     def gain(self) -> float:
-        """The median time against as it is; below 1 it is faster."""
+        """The median time relative to the default; below 1 it is faster."""
         return statistics.median(self.ratios)
 
     @property
@@ -80,7 +81,7 @@ class TrialResult:
 
     @property
     def harmless(self) -> bool:
-        """Whether beside a busy program it is as good as it is now."""
+        """Whether it is not much slower than the default next to a busy program."""
         return bool(self.busy) and statistics.median(self.busy) <= _HARMLESS
 
     @property
@@ -90,7 +91,7 @@ class TrialResult:
 
 
 def quickstart_setup() -> Setup:
-    """The model that a quickstart of 15 minutes trains here, by steps of 16 rows."""
+    """The model that a quickstart of 15 minutes trains on this machine, with steps of 16 rows."""
     config = PretrainConfig.model_validate(
         {"out": "unused", "data": "unused", "tokenizer": "unused", "minutes": 6.0}
     )
@@ -100,7 +101,7 @@ def quickstart_setup() -> Setup:
 
 
 def trial_flops(setup: Setup | None, speed: float) -> float | None:
-    """FLOP/s that training the tried model came to, for plans elsewhere; None without a trial."""
+    """The training speed of the tried model in FLOP/s, for plans; None without a trial."""
     if setup is None or not speed:
         return None
     shape = ModelConfig.of(
@@ -110,7 +111,7 @@ def trial_flops(setup: Setup | None, speed: float) -> float | None:
 
 
 def trials(setup: Setup) -> list[Trial]:
-    """The settings that are tried on this machine."""
+    """The settings to try on this machine."""
     found, kernels = list[Trial](), best_kernels(compute_dtype()) != "none"
     if kernels:
         found.append(Trial("no kernels", {"kernels": False}, {}, "GROUNDUP_KERNELS=none"))
@@ -123,7 +124,7 @@ def trials(setup: Setup) -> list[Trial]:
         name, how = f"micro-batch of {rows * setup.context:,} tokens", f"--micro-rows {rows}"
         if rows <= setup.rows:
             found.append(Trial(name, {"micro_rows": rows}, {}, how))
-        elif rows == 2 * fitting:  # a step has fewer rows, so that both sides take one of as many
+        elif rows == 2 * fitting:  # the default step has fewer rows, so both sides get more
             more = {"micro_rows": rows, "rows": rows}
             found.append(Trial(f"{name} in steps of as many", more, {}, f"--rows {rows} {how}"))
     if usable_cores() > 1:
@@ -142,26 +143,26 @@ def trials(setup: Setup) -> list[Trial]:
 def compare(
     setup: Setup, settings: Sequence[Trial], said: Callable[[TrialResult], None]
 ) -> tuple[float, list[TrialResult]]:
-    """Tokens per second as it is, and what every setting came to, of which `said` hears at once."""
+    """The default's tokens per second, and every setting's result, reported to `said` at once."""
     found = list[TrialResult]()
-    # As a command starts itself, whatever this very process was started with.
+    # The environment with which commands start themselves, whatever this process has.
     plain = {**dict.fromkeys(("GOMP_SPINCOUNT", "GLIBC_TUNABLES"), ""), **ENVIRONMENT}
-    if best_kernels(compute_dtype()) == "none":  # each would find out again why, and say so
+    if best_kernels(compute_dtype()) == "none":  # otherwise each process would warn again
         plain[VARIABLE] = "none"
     with Side(setup, plain) as base:
         for trial in settings:
             found.append(measure(base, trial, plain))
             said(found[-1])
-        # A base that is alone with every other setting has been timed often enough by now.
+        # By now the default has taken a step for every step of the other sides.
         return base.speed, found
 
 
 def measure(base: Side, trial: Trial, plain: Mapping[str, str]) -> TrialResult:
-    """One setting against `base`, which has run for a while."""
+    """Compare one setting with `base`, which has been warmed up."""
     setup = base.setup.changed(**trial.setup)
     try:
         if setup.rows != base.setup.rows:
-            # More rows a step gain by themselves: it is compared with as many as it is.
+            # More rows per step are faster by themselves, so both sides get as many.
             with (
                 Side(base.setup.changed(rows=setup.rows), plain) as wide,
                 Side(setup, plain) as side,
@@ -174,14 +175,14 @@ def measure(base: Side, trial: Trial, plain: Mapping[str, str]) -> TrialResult:
                 alone = len(base.seconds)
                 with _busy_neighbor():
                     found = replace(found, busy=_turns(base, side, _BUSY_TURNS))
-                del base.seconds[alone:]  # they are not of its speed as it is
+                del base.seconds[alone:]  # these are not its undisturbed speed
             return found
     except ChildProcessError as error:
         return TrialResult(trial, (), failed=str(error))
 
 
 def _turns(base: Side, side: Side, turns: int) -> tuple[float, ...]:
-    """Time a step of `side` against `base`, which has as many tokens, turn by turn."""
+    """Step times of `side` relative to `base`, which has as many tokens, turn by turn."""
     begun, found = time.perf_counter(), list[float]()
     for turn in range(turns):
         if turn >= _LEAST_TURNS and time.perf_counter() - begun > _PAIR_SECONDS:
@@ -191,7 +192,7 @@ def _turns(base: Side, side: Side, turns: int) -> tuple[float, ...]:
 
 
 class _busy_neighbor:
-    """Another program that takes a core, for as long as the block lasts."""
+    """A context in which another program occupies a core."""
 
     def __enter__(self) -> None:
         self._process = subprocess.Popen([sys.executable, "-c", "while True: pass"])

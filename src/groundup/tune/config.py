@@ -26,28 +26,28 @@ from groundup.train.ranges import (
     check_mixture,
 )
 
-# The general text of replay where none is named, none lies beside the data, and nothing says what
-# the model was made of.
+# The general text for replay if none is given, none is in the data folder, and the model's training
+# data is unknown.
 GENERAL = (Path("pack:wiki"),)
 
 
 class TuningConfig(TrainingConfig):
-    """What every stage has that starts from a model: which, and how much of it is trained."""
+    """The settings of every stage that starts from a model: which one, and what is trained."""
 
     model: Path = Field(description="the folder of the model to start from")
     context: Context | None = Field(
         None,
-        description="tokens in a row (default: what the model was made for, at most 1024)",
+        description="tokens in a row (default: the model's context, at most 1024)",
     )
     adapter: Literal["none", "lora", "qlora"] = Field(
         "none",
-        description="what is trained: none, the whole model; lora, small matrices beside the "
-        "frozen ones; qlora, the same beside ones of 4 bits",
+        description="what is trained: none, the whole model; lora, small matrices added to the "
+        "frozen ones; qlora, the same with frozen matrices in 4 bits",
     )
-    lora_rank: Rank = Field(16, description="rank of the matrices that are added")
+    lora_rank: Rank = Field(16, description="rank of the added matrices")
     lora_alpha: Alpha = Field(32.0, description="their product is scaled by alpha / rank")
     lora_dropout: ShareBelowOne = Field(
-        0.0, description="share of a layer's inputs that the added matrices do not see"
+        0.0, description="share of the added matrices' inputs that is dropped"
     )
     lora_targets: tuple[str, ...] | None = Field(
         None,
@@ -59,19 +59,19 @@ class TuningConfig(TrainingConfig):
         False, description="scale by alpha / sqrt(rank), for large ranks (rank-stabilized LoRA)"
     )
     use_dora: bool = Field(
-        False, description="train the length of each row of a matrix apart (DoRA)"
+        False, description="train the norm of each row of a matrix separately (DoRA)"
     )
     lora_plus: RateRatio = Field(
-        1.0, description="learning rate of B over that of A (LoRA+; its paper takes 16)"
+        1.0, description="learning rate of B relative to that of A (LoRA+; its paper uses 16)"
     )
     block_size: Literal[64, 128] = Field(
         64, description="weights that share a scale in qlora's 4 bits"
     )
-    double_quant: bool = Field(True, description="store qlora's scales in 8 bits themselves")
+    double_quant: bool = Field(True, description="store qlora's scales themselves in 8 bits")
 
     @model_validator(mode="after")
     def _adapters_are_asked_for(self) -> Self:
-        """A setting of an adapter without one would be silently ignored."""
+        """Refuse settings of an adapter that is not used instead of ignoring them."""
         fields = ["lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "use_rslora"]
         fields += ["use_dora", "lora_plus"]
         unused = {"none": [*fields, "block_size", "double_quant"]}
@@ -79,7 +79,7 @@ class TuningConfig(TrainingConfig):
         if self.adapter != "none" and self.embedding_learning_rate is not None:
             raise ValueError(
                 f"embedding_learning_rate={self.embedding_learning_rate:g} has no meaning with "
-                f"adapter={self.adapter!r}, beside which embeddings stay as they are; leave it out"
+                f"adapter={self.adapter!r}, with which embeddings are not trained; leave it out"
             )
         for name in unused.get(self.adapter, []):
             if getattr(self, name) != type(self).model_fields[name].default:
@@ -92,95 +92,96 @@ class TuningConfig(TrainingConfig):
 
 
 class SFTConfig(TuningConfig, OwnDataConfig):
-    """Fine-tuning: a model learns to answer in the assistant's role, or the language of a domain.
+    """Fine-tuning: a model learns to answer as the assistant, or the language of a domain.
 
-    Of conversations the assistant's words are learned, of documents every word.
+    In conversations it learns the assistant's words, in documents every word.
     """
 
     traits: ClassVar[Traits] = Traits("conversations", True, "heldout_loss", 0.44)
 
     data: tuple[Path, ...] = Field(
         min_length=1,
-        description=f"what to learn: {ROW_KINDS} files of conversations or texts, .txt or .md "
+        description=f"training data: {ROW_KINDS} files of conversations or texts, .txt or .md "
         "files, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME",
     )
     weights: tuple[Weight, ...] | None = Field(
         None,
         min_length=1,
-        description="share of the tokens that each source of data gets (default: by balance and "
-        "mixture; with --replay as it is large)",
+        description="share of the tokens from each source of data (default: by balance and "
+        "mixture; with --replay by size)",
     )
     rows: Rows | None = Field(  # type: ignore[assignment]  # None until the data are read
         None,
-        description="rows of one context each in an optimizer step (default: as few as the data "
-        "and the time need for enough steps, at most 16)",
+        description="rows of one context each in an optimizer step (default: as few as needed for "
+        "enough steps with the data and the time, at most 16)",
     )
     context: Context | None = Field(
         None,
-        description="tokens in a row (default: what the longest of your rows needs, at least 256 "
-        "and at most 1024, within what the model was made for)",
+        description="tokens in a row (default: the length of your longest row, at least 256 and "
+        "at most 1024, within the model's context)",
     )
     validation: ShareBelowOne | None = Field(
         None,
-        description="share of your own rows that is held out, by their hash (default: 0.05, and "
-        "nothing of fewer than 200 rows, where each may be the only one with its fact)",
+        description="share of your own rows that is held out, by their hash (default: 0.05; 0 with "
+        "fewer than 200 rows, as each may be the only one with its fact)",
     )
     replay: ShareBelowOne | None = Field(
         None,
         description="share of the tokens that are general text, against forgetting (default: 0.2 "
-        "of what is named, lies beside the data or made the model, as --replay-data says; else 0.1 "
-        "beside little data, up to 200,000 tokens, for models above 20 M parameters; else 0)",
+        "if its text is given, is in the data folder or trained the model, as --replay-data says; "
+        "else 0.1 with little data, up to 200,000 tokens, for models above 20 M parameters; else "
+        "0)",
     )
     replay_data: tuple[Path, ...] | None = Field(
         None,
         min_length=1,
-        description="the general text of replay (default: the text beside the conversations of a "
-        "data-stage folder, else the data of a model that was made here, else pack:wiki)",
+        description="general text for replay (default: the text in the same data-stage folder as "
+        "the conversations, else the training data of a model made here, else pack:wiki)",
     )
     layout: Literal["packed", "padded"] = Field(
         "packed",
-        description="packed: several conversations side by side in a row, never seeing each "
-        "other; padded: one to a row, beside others of like length",
+        description="packed: several conversations share a row without seeing each other; padded: "
+        "one per row, in batches of similar length",
     )
     epochs: Epochs | None = Field(  # type: ignore[assignment]  # None until the data are read
         None,
-        description="passes over the data when neither steps nor minutes say (default: 2, of "
+        description="passes over the data if neither steps nor minutes are given (default: 2; with "
         "little data as many as 200 steps need, up to 16)",
     )
     balance: Share = Field(
         0.7,
-        description="0 takes sources as large as they are, 1 gives every source the same say",
+        description="0 weights sources by their size, 1 weights all sources equally",
     )
     prompt_weight: Share = Field(
         0.0,
-        description="weight in the loss of what the assistant did not say: the user's turns and "
-        "the template's tokens",
+        description="weight in the loss of tokens that are not the assistant's: the user's turns "
+        "and the template's tokens",
     )
     multi_turn: Share = Field(
         0.0,
-        description="share of conversations that go on from another, as the turns of a long chat",
+        description="share of conversations that are appended to another, as turns of a long chat",
     )
     mixture: dict[str, ShareBelowOne] = Field(
         {one.name: one.conversations for one in GENERATED},
-        description="share of the conversations of a source or a generated set, beside the others: "
-        "--mixture.world 0.9, in a recipe mixture = {world = 0.9}; a source that is named itself "
-        "is not of its set",
+        description="share of the conversations from a source or a generated set: --mixture.world "
+        "0.9, in a recipe mixture = {world = 0.9}; a source that is named itself does not count to "
+        "its set",
     )
     template: TemplateVariables = Field(
         {},
-        description="variables of the chat template, which the trained model's has as well: "
+        description="variables of the chat template, which the trained model's template keeps: "
         "--template.enable_thinking false, in a recipe template = {enable_thinking = false}",
     )
     decay: Share | None = Field(  # type: ignore[assignment]  # None until the data are read
         None,
-        description="share of the steps spent decaying to zero (default: 0.8, beside little data "
-        "0.4)",
+        description="share of the steps spent decaying to zero (default: 0.8; 0.4 with little "
+        "data)",
     )
 
     @field_validator("template", mode="before")
     @classmethod
     def _numbers_are_texts(cls, given: object) -> object:
-        """In a recipe a number may stand as one."""
+        """Numbers in recipes are converted to strings."""
         if not isinstance(given, dict):
             return given
         for name, value in given.items():
@@ -224,7 +225,7 @@ class SFTConfig(TuningConfig, OwnDataConfig):
 
 
 def all_different(models: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The models of a setting `models`, none of which may be there twice."""
+    """The models of a setting `models`, which must all be different."""
     twice = next((one for one in models if models.count(one) > 1), None)
     if twice is not None:
         raise ValueError(f"models={twice} is named twice; name each model once")
@@ -235,10 +236,10 @@ class SoupConfig(StageConfig):
     """Average the weights of models that were fine-tuned from one parent (a model soup)."""
 
     models: tuple[Path, ...] = Field(
-        min_length=2, description="folders of the models, adapters' folders too"
+        min_length=2, description="folders of the models or of their adapters"
     )
     weights: tuple[Share, ...] | None = Field(
-        None, min_length=2, description="what each counts, 1 together (default: all the same)"
+        None, min_length=2, description="weight of each model, together 1 (default: all equal)"
     )
 
     _are_different = field_validator("models")(all_different)
@@ -262,5 +263,5 @@ class SoupConfig(StageConfig):
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """What each model counts."""
+        """The weight of each model."""
         return self.weights or (1 / len(self.models),) * len(self.models)

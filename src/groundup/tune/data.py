@@ -1,7 +1,7 @@
-"""What fine-tuning reads: own rows of several sources, general text beside them, as marked tokens.
+"""The data of fine-tuning: the user's rows from several sources, and general text for replay.
 
-A conversation is trained where the assistant speaks, a document everywhere. That is all that is
-different between supervised fine-tuning and continued pre-training on a domain.
+Conversations are trained on where the assistant speaks, documents everywhere. This is the only
+difference between supervised fine-tuning and continued pre-training on a domain.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from groundup.tune.layout import (
     rows_of_step,
 )
 
-# Held-out items scored at each evaluation on the way, and the most tokens of them: conversations
-# can be long, and measuring is not to outlast training.
+# Held-out items scored at each evaluation during training, and their maximum number of tokens:
+# conversations can be long, and measuring must not take longer than training.
 _CURVE_ITEMS, _CURVE_TOKENS = 300, 20_000
 _CHARACTERS_A_TOKEN = 8
 
@@ -57,9 +57,9 @@ _CHARACTERS_A_TOKEN = 8
 class TuningData:
     """A stream of batches, held-out items, and the counts of what was read and rejected.
 
-    `tokenizer` is the model's, with a chat template if there are `chats` among the rows. `counts`
-    are of one's own rows, but for an epoch's `tokens` and `trained`, which replay has its share of.
-    `own_tokens` are those of all one's own rows, and `general` is what is replayed, by source.
+    `tokenizer` is the model's, with a chat template if the rows include `chats`. `counts` are of
+    the user's rows, except `tokens` and `trained`, which count an epoch including replay.
+    `own_tokens` counts all the user's tokens, and `general` has the replayed items by source.
     """
 
     tokenizer: Tokenizer
@@ -73,11 +73,11 @@ class TuningData:
 
 @dataclass(frozen=True)
 class Found:
-    """A person's own rows, read and encoded, before anything is decided about them.
+    """The user's rows, read and encoded, before any decision about their layout.
 
-    `sources` holds the training items by the names that the settings give to sources. `tokens` are
-    those of all rows, the ones that few steps leave unread included; `said` is what is held out, so
-    that replay does not teach it.
+    `sources` has the training items by the names of sources in the settings. `tokens` counts all
+    rows, including those left unread because there are few steps; `said` has the contents of
+    held-out rows, so that replay does not teach them.
     """
 
     tokenizer: Tokenizer
@@ -91,8 +91,8 @@ class Found:
 
 
 def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
-    """Reads and encodes all sources of `config`, in rows of at most `context` tokens. Raises
-    `UserError` for what cannot be used."""
+    """Read and encode all sources of `config`, in rows of at most `context` tokens. Raises
+    `UserError` for data that cannot be used."""
     names = [str(at) for at in config.data]
     found = load_datasets(config.data, columns=config.column_names, validation=config.validation)
     own = dict(zip(names, found, strict=True))
@@ -100,9 +100,9 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     tokenizer = tokenizer.able_to_chat() if chats else tokenizer
     if chats and tokenizer.chat_template is None:
         raise UserError(
-            f"{config.model} has no chat template, and its tokenizer knows no <|im_start|> and "
-            "<|im_end|> to make one of, so it cannot learn conversations; take a model that has "
-            "them, or give texts ({text})"
+            f"{config.model} has no chat template, and its tokenizer has no <|im_start|> and "
+            "<|im_end|> for one, so it cannot learn conversations; use a model that has them, or "
+            "give texts ({text})"
         )
     tokenizer = with_template_variables(tokenizer, config.template)
     if chats and never_stops(tokenizer):
@@ -117,7 +117,7 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     for name, read in own.items():
         for line in (*read.bad, *read.remarks):
             say(str(line))
-        rows = _enough(read.train, wanted, context, config.seed)
+        rows = _sample_rows(read.train, wanted, context, config.seed)
         unread += len(read.train) - len(rows)
         encoded = _encoded(name, tokenizer, rows, context)
         sources[name] = encoded.items
@@ -128,7 +128,7 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
             try:
                 heldout += _encoded(f"{name}, held out", tokenizer, some, context).items
             except UserError as reason:
-                say(f"{name}: no row that is held out can be read, and all are set aside: {reason}")
+                say(f"{name}: no held-out row can be read, and all are set aside: {reason}")
     if config.patience is not None and not heldout:
         raise UserError(
             f"patience={config.patience} needs held-out data to judge by, and none is held out; "
@@ -148,7 +148,7 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     return Found(
         tokenizer,
         sources,
-        _few(heldout),
+        _limited(heldout),
         {content(row) for read in found for row in read.heldout},
         counts,
         chats,
@@ -161,21 +161,21 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
 
 
 def require_joinable(config: SFTConfig, tokenizer: Tokenizer) -> None:
-    """Raise `UserError` where conversations are to go on from others, and the chat template does
-    not write two, one after the other, as it writes one of all their turns."""
+    """Raise `UserError` if conversations are to be joined, but the chat template renders two
+    consecutive ones differently from one with all their turns."""
     talks = [[Message("user", said), Message("assistant", said)] for said in "ab"]
     apart = [id for talk in talks for id in encode_chat(tokenizer, talk).ids]
     if encode_chat(tokenizer, [*talks[0], *talks[1]]).ids != apart:
         raise UserError(
             f"multi_turn={config.multi_turn:g} must be 0 with the chat template of {config.model}, "
-            "which begins or ends a conversation in a way of its own, so that one cannot go on "
-            "from another; leave it out"
+            "which renders the beginning or the end of a conversation differently, so that one "
+            "cannot be appended to another; leave it out"
         )
 
 
 def general_text(config: SFTConfig) -> tuple[Path, ...]:
-    """Where the general text of replay lies: where the settings say, else beside the conversations
-    of a data folder, else in what the model was made of, else in Wikipedia."""
+    """The sources of general text for replay: those in the settings, else text in the data
+    folder, else the model's own training data, else Wikipedia."""
     if config.replay == 0:
         return config.replay_data or GENERAL
     texts = config.replay_data or _new(map(text_beside, config.data), config)
@@ -187,9 +187,8 @@ def _new(texts: Iterable[Path | None], config: SFTConfig) -> tuple[Path, ...]:
 
 
 def made_of(model: Path) -> Path | None:
-    """What a model that was trained here from random weights learned from last: the data folder of
-    its conversations, or its texts where it knows no others. None where the runs do not say, or
-    where it is gone."""
+    """The last training data of a model that was made here from random weights: the data folder of
+    its conversations, or else its texts. None if the runs do not record it, or if it is gone."""
     from groundup.report.history import lineage
 
     runs = lineage(model)
@@ -213,8 +212,8 @@ def laid_out(
     layout: Layout,
     general: Mapping[str, Sequence[Example]] | None = None,
 ) -> TuningData:
-    """The rows as a stream of batches, with general text beside them, which is read unless it is
-    given. Raises `UserError` for what cannot be used."""
+    """The rows as a stream of batches with general text, which is read unless it is given. Raises
+    `UserError` for data that cannot be used."""
     context = layout.context
     own = {name: _tokens(items, context) for name, items in found.sources.items()}
     mine = items = [item for items in found.sources.values() for item in items]
@@ -224,11 +223,11 @@ def laid_out(
         general = _replayed(config, found, layout, sum(own.values())) if layout.replay else {}
     of_tokens = token_shares(weights, list(general), layout.replay)
     if config.weights is not None:
-        # They are given for whole sources; without them, balance looks at the finer ones.
+        # Weights apply to whole sources; without them, balance uses the finer ones.
         items = _named(found.sources)
         mixture = Mixture(weights={name: of_tokens[name] for name in own})
     if general:
-        # It comes on top: an epoch is still one pass over one's own.
+        # Replay is added on top: an epoch is still one pass over the user's own rows.
         items = [*items, *_named(general)]
         mixture = replace(mixture, beside={name: of_tokens[name] for name in general})
     stream = ConversationStream(
@@ -266,11 +265,11 @@ def decided(
     parameters: int,
     tokens_in_time: Callable[[ConversationStream], float] | None = None,
 ) -> tuple[TuningData, Layout, dict[str, str]]:
-    """The data laid out as the settings say and, where they say nothing, as the data and the model
-    of so many `parameters` need; with what was decided, and why.
+    """The data in a layout from the settings or, where they are unset, from the needs of the data
+    and of a model with `parameters` parameters; with the layout and the reasons for it.
 
-    Rows have at most `longest` tokens; `tokens_in_time` says how many tokens of a stream there is
-    time to train on, where time is what is given.
+    Rows have at most `longest` tokens. `tokens_in_time` measures how many tokens of a stream fit
+    into the given time.
     """
     reasons = dict[str, str]()
     context, replay = config.context, config.replay
@@ -292,12 +291,12 @@ def decided(
             raise
         reasons.pop("replay")
         layout = replace(layout, replay=0.0)
-        data = laid_out(config, found, layout)  # where one's own data are at fault it fails again
-        say(f"no general text is replayed, as it cannot be had: {error}")
+        data = laid_out(config, found, layout)  # fails again if the user's data is at fault
+        say(f"no general text is replayed, because it is not available: {error}")
     rows_per_epoch = data.stream.rows_per_epoch
     if config.rows is None:
         in_time = None
-        # A clock is only asked where its answer can matter.
+        # Time is measured only if it can matter.
         alone, _ = rows_of_step(rows_per_epoch, rows_in_time=None, steps=None)
         if tokens_in_time is not None and alone > ranks.size():
             in_time = tokens_in_time(data.stream) * rows_per_epoch / data.stream.counts.tokens
@@ -312,8 +311,8 @@ def decided(
     return data, layout, reasons
 
 
-def _few(heldout: Sequence[Example]) -> Sequence[Example]:
-    """Some of the held-out items, evenly spaced, of about as many tokens as may be."""
+def _limited(heldout: Sequence[Example]) -> Sequence[Example]:
+    """Some of the held-out items, evenly spaced, within the limits of items and tokens."""
     tokens = sum(item.inputs for item in heldout)
     return evenly_spaced(
         heldout, min(_CURVE_ITEMS, -(-_CURVE_TOKENS * len(heldout) // max(tokens, 1)))
@@ -323,29 +322,29 @@ def _few(heldout: Sequence[Example]) -> Sequence[Example]:
 def token_shares(
     own: Mapping[str, float], general: Sequence[str], replay: float
 ) -> dict[str, float]:
-    """Each source's share of the tokens, together 1: one's own by their weights, and sources of
-    general text alike."""
+    """Each source's share of the tokens, in total 1: the user's by their weights, and sources of
+    general text equally."""
     whole = sum(own.values()) or 1.0
     shares = {name: (1 - replay) * weight / whole for name, weight in own.items()}
     return shares | {name: replay / len(general) for name in general}
 
 
 def _named(sources: Mapping[str, Sequence[Example]]) -> list[Example]:
-    """The items of all sources, which bear the name of theirs."""
+    """The items of all sources, with the names of their sources."""
     return [replace(item, source=name) for name, items in sources.items() for item in items]
 
 
-def _enough(
+def _sample_rows(
     rows: Sequence[TrainingRow], tokens: int | None, context: int, seed: int
 ) -> Sequence[TrainingRow]:
-    """As many rows as so many tokens need, drawn at random; all of them without a number.
+    """As many rows as `tokens` tokens need, chosen at random; all of them for None.
 
-    Encoding a large file takes longer than a short training on a little of it.
+    Encoding a large file takes longer than a short training on a part of it.
     """
     if tokens is None:
         return rows
     order = np.random.default_rng(seed).permutation(len(rows))
-    # A row is cut at the context. Four characters a token are usual in English; eight are not.
+    # Rows are cut at the context. Four characters per token are usual in English; eight are not.
     lengths = np.array([min(_characters(rows[i]), 4 * context) for i in order])
     before = np.cumsum(lengths) - lengths
     return [rows[i] for i in sorted(order[before < _CHARACTERS_A_TOKEN * tokens])]
@@ -360,8 +359,8 @@ def _characters(row: TrainingRow) -> int:
 def _replayed(
     config: SFTConfig, found: Found, layout: Layout, own: int
 ) -> dict[str, Sequence[Example]]:
-    """The general text of replay, without what is held out of one's own."""
-    # As much as the passes there may be read of it; encoding all of it would take longer.
+    """The general text of replay, without the contents of the user's held-out rows."""
+    # Enough for the largest number of passes; encoding all of it would take longer.
     share = layout.replay / (1 - layout.replay)
     tokens = round(max(MOST_SEEN, layout.epochs) * own * share) + layout.context
     if config.steps is not None:
@@ -373,13 +372,13 @@ def _replayed(
         for line in read.bad:
             say(str(line))
         general = [row for row in read.train if content(row) not in found.said]
-        rows = _enough(general, tokens, layout.context, config.seed)
+        rows = _sample_rows(general, tokens, layout.context, config.seed)
         replayed_text[str(at)] = _encoded(str(at), found.tokenizer, rows, layout.context).items
     return replayed_text
 
 
 def _encoded(name: str, tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int) -> Encoded:
-    """A source's rows as items. Rows that the chat template refuses or takes apart are said."""
+    """A source's rows as items; rows that the chat template refuses or splits are reported."""
     found = encode_rows(tokenizer, rows, context)
     if found.refused:
         row, reason = found.refused[0]
@@ -391,13 +390,13 @@ def _encoded(name: str, tokenizer: Tokenizer, rows: Sequence[TrainingRow], conte
 
 
 def _tokens(items: Sequence[Example], context: int) -> int:
-    """Returns the inputs of the items within `context`, without items that teach nothing there."""
+    """The number of inputs within `context`, without items that have nothing to learn there."""
     cut = (cut_to(item, context) for item in items)
     return sum(item.inputs for item in cut if item.teaches)
 
 
 def locations(config: SFTConfig) -> dict[str, Path]:
-    """The sources that lie somewhere, by the names under which a run remembers them."""
+    """The sources that are on disk, by the names under which a run records them."""
     named = {"data": config.data, "replay": general_text(config) if config.replay != 0 else ()}
     return {
         f"{name} {i + 1}" if i else name: at

@@ -1,11 +1,11 @@
-"""Starting from a model: loaded, quantized and adapted as a stage's settings say.
+"""Prepares a model for training: loaded, quantized and adapted as a stage's settings say.
 
     --adapter none      W is trained
-    --adapter lora      W + B A: W stays as it is, the thin B and A are trained
-    --adapter qlora     the same, and W is kept in 4 bits
+    --adapter lora      W + B A: W is frozen, the thin matrices B and A are trained
+    --adapter qlora     the same, with W in 4 bits
 
-Whatever the stage is (continued pre-training, fine-tuning, preferences), this is all that is
-different about it: the loop, the batches and the loss never know.
+This is the only difference between them in every stage (continued pre-training, fine-tuning,
+preferences): the loop, the batches and the loss are the same.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.plan import Trained
 from groundup.tune.config import TuningConfig
 
-# Rows longer than this are seldom what a person has, and cost attention its square.
+# Longer rows are rare in users' data, and attention costs the square of their length.
 LONGEST_ROW = 1024
-# Rates that suit the small models which are trained here in an hour would undo a larger one, which
-# was trained for long: there they fall with the size, from 0.01 by Muon to 0.0004 at 135 M (where
-# 0.0015 left SmolLM2 worse than 0.0003 after 30,000 tokens) and 0.000007 at 7 B.
+# Rates that suit small models, trained in an hour, would ruin a larger one, which was trained for
+# long. Rates therefore fall with the size, from 0.01 with Muon to 0.0004 at 135 M (where 0.0015
+# left SmolLM2 worse than 0.0003 after 30,000 tokens) and 0.000007 at 7 B.
 SMALL, FULL_RATE_UP_TO = 20e6, 5e6
-# The thin matrices of an adapter want a tenth of that, by AdamW, whatever the model's size, where
-# it is not known how much there is to learn.
+# The matrices of an adapter need a tenth of a small model's rates, with AdamW, whatever the model's
+# size, if the amount of data is unknown.
 ADAPTER_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A model ready to be trained, with its tokenizer, and the length of rows in tokens.
+    """A model ready for training, with its tokenizer, and the tokens per row.
 
-    `save(folder, tokenizer, card)` writes what was trained, `how` says it in words for the card.
+    `save(folder, tokenizer, card)` writes what was trained; `how` describes it for the card.
     """
 
     model: CausalLM
@@ -62,9 +62,9 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
     `rates` are the stage's peak learning rates of matrices and embeddings for a small model that
     is trained as a whole. An adapter that the model comes with is merged into it first.
 
-    Raises `UserError` for a folder that cannot be used and for settings that do not fit it.
+    Raises `UserError` for a folder that cannot be used, and for settings that do not fit it.
     """
-    # What acts on a model's layers is loaded with a model, not with the stage's settings.
+    # Imported here, because the settings of a stage must load quickly.
     from groundup.adapters.attach import adapter_names, add_lora, merge
     from groundup.adapters.quantization import dequantize, is_quantized, quantize
     from groundup.formats.adapter import own_sampling
@@ -72,27 +72,27 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
     model, tokenizer = load(config.model)
     if tokenizer.largest_written_id >= model.config.vocab_size:
         raise UserError(
-            f"the tokenizer of {config.model} has {tokenizer.vocab_size:,} tokens and its model "
-            f"rows for {model.config.vocab_size:,}; take the tokenizer that the model was trained "
-            "with"
+            f"the tokenizer of {config.model} has {tokenizer.vocab_size:,} tokens, but its model "
+            f"has rows for {model.config.vocab_size:,}; use the tokenizer that the model was "
+            "trained with"
         )
     require_finite(model, config.model)
     end = end_of_turn(tokenizer)
     if end is not None and end not in {*model.config.eos_token_ids, *tokenizer.stop_ids}:
-        # What is learned as the end of a turn ends the answers of the model that is kept.
+        # The end token of a turn, which is learned, must end the saved model's answers.
         ends = (end, *model.config.eos_token_ids)
         model.config = replace(model.config, eos_token_ids=ends)
     on_an_adapter = bool(adapter_names(model))
     if on_an_adapter:
         merge(model, reversible=False)
-        # Where an adapter was on some layers alone, the others are in 4 bits still.
+        # Layers without the adapter are still in 4 bits.
         dequantize(model, model.head.dtype)
     context, sampling = row_length(config, model.config), own_sampling(locate(config.model))
     if config.adapter == "none":
         if is_quantized(model):
             raise UserError(
-                f"{config.model} is stored in 4 bits, and these cannot be trained themselves; "
-                "train an adapter beside them with --adapter lora"
+                f"{config.model} is stored in 4 bits, which cannot be trained themselves; train "
+                "an adapter on them with --adapter lora"
             )
         return _whole(model, tokenizer, context, rates, sampling)
     if config.adapter == "qlora" and not is_quantized(model):
@@ -121,7 +121,7 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
 
 
 def row_length(config: TuningConfig, shape: ModelConfig) -> int:
-    """Return the tokens in a row: as asked, else the model's context, at most 1,024."""
+    """Tokens per row: as set, else the model's context, at most 1,024."""
     most = shape.max_position_embeddings
     if config.context is not None and config.context > most:
         raise UserError(
@@ -132,7 +132,7 @@ def row_length(config: TuningConfig, shape: ModelConfig) -> int:
 
 
 def whole_share(parameters: int) -> float:
-    """What a model of so many parameters takes of a small one's rates, where all are trained."""
+    """The share of a small model's rates for a whole model of `parameters` parameters."""
     return 1.0 if parameters <= SMALL else FULL_RATE_UP_TO / parameters
 
 
@@ -143,11 +143,11 @@ def _whole(
     rates: tuple[float, float],
     sampling: dict[str, Any] | None,
 ) -> PreparedModel:
-    # Trained in float32, which the checkpoints keep, and stored as it was: a model of ours in
-    # float32, and one in bfloat16 in no file that is twice as large.
+    # Trained in float32, as in the checkpoints, and stored in the original dtype, so that a model
+    # in bfloat16 does not become a file twice as large.
     dtype = model.head.dtype
     name = str(dtype).removeprefix("torch.")
-    stored = "" if dtype == torch.float32 else f" They are stored in {name}, as the model's own."
+    stored = "" if dtype == torch.float32 else f" They are stored in {name}, as in the base model."
     share = whole_share(model.config.parameters)
     why = "as for small models" if share == 1 else f"{share:.2g} of a small model's, for its size"
     trained = Trained.whole(
@@ -184,11 +184,11 @@ def _adapted(
     trained = replace(
         whole,
         trained_parameters=parameters,
-        # No gradients of the frozen matrices: one of three products falls away. Attention's scores
-        # have no weights.
+        # The frozen matrices have no weight gradients: one of three products is not needed.
+        # Attention scores have no weights.
         flops_per_token=whole.flops_per_token - 2 * frozen + 6 * parameters,
         rates=(rates[0] * ADAPTER_SHARE, rates[1] * ADAPTER_SHARE),
-        why_rates=f"{ADAPTER_SHARE:g} of what a whole small model takes, by AdamW; "
+        why_rates=f"{ADAPTER_SHARE:g} of a small model's rates, with AdamW; "
         "change with --learning-rate",
         adapter=config.adapter,
         lora_plus=config.lora_plus,
@@ -201,6 +201,6 @@ def _adapted(
         lambda folder, tokenizer, card: save_adapted(
             folder, model, tokenizer, card=card, base=name_of(config.model), sampling=sampling
         ),
-        f"An adapter of rank {config.lora_rank} was trained beside the frozen weights"
+        f"An adapter of rank {config.lora_rank} was trained on the frozen weights"
         f"{', kept in 4 bits (NF4)' if config.adapter == 'qlora' else ''}; {NEEDS_BASE}",
     )

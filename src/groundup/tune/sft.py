@@ -2,14 +2,14 @@
 
     minimize  - sum over the assistant's tokens of log p(token | all before it)
 
-It is pre-training's very loss over other batches: conversations instead of documents, with weight 0
-on everything the assistant did not say. Several conversations share a row and never see each other.
-Where answers are short and prompts long, as in questions about a story, a small weight on the
-prompt teaches more in the same time (Shi et al. 2024, Instruction Tuning With Loss Over
+It is the same loss as in pre-training on other batches: conversations instead of documents, with
+weight 0 on everything that the assistant did not say. Several conversations share a row and never
+see each other. If answers are short and prompts long, as in questions about a story, a small weight
+on the prompt teaches more in the same time (Shi et al. 2024, Instruction Tuning With Loss Over
 Instructions).
 
-Given documents, it is continued pre-training on a domain (Gururangan et al. 2020, Don't Stop
-Pretraining). Either trains the whole model, or an adapter beside it (`tune/prepare.py`).
+With documents, it is continued pre-training on a domain (Gururangan et al. 2020, Don't Stop
+Pretraining). Either trains the whole model, or an adapter (`tune/prepare.py`).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from groundup.tune.data import (
 from groundup.tune.layout import DECAY, MOST_SEEN, Layout, rate_share, seen
 from groundup.tune.prepare import SMALL, PreparedModel, prepare_model
 
-# Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), where a small model is
-# trained as a whole.
+# Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), for a small model that
+# is trained as a whole.
 RATES = (0.01, 0.003)
 _QUESTION, _OPENING = "Who are you?", "The"
 
@@ -60,9 +60,9 @@ def run(config: SFTConfig) -> Path:
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
     parents = {"model": config.model, **locations(config)}
-    # The folder remembers what is replayed; the job knows whether somebody asked for it.
-    told = config.model_copy(update={"replay_data": general_text(config)})
-    return run_stage(told, "sft", parents, functools.partial(_job, config))
+    # The run records what is replayed; the job must know whether the user chose it.
+    recorded = config.model_copy(update={"replay_data": general_text(config)})
+    return run_stage(recorded, "sft", parents, functools.partial(_job, config))
 
 
 def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
@@ -89,7 +89,7 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
 
     return Job(
         config.model_copy(update=asdict(layout)),
-        _careful(config, prepared.trained, data.own_tokens),
+        _with_rates_for(config, prepared.trained, data.own_tokens),
         model=lambda: model,
         stream=lambda steps: data.stream,
         loss=next_token_loss,
@@ -107,9 +107,9 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
     )
 
 
-def _careful(config: SFTConfig, trained: Trained, tokens: int) -> Trained:
-    """A small model, and an adapter beside one, learns more slowly from so few `tokens`, lest it
-    forgets the rest, unless its rate is given; a large one is slow enough for its size."""
+def _with_rates_for(config: SFTConfig, trained: Trained, tokens: int) -> Trained:
+    """Lower the rates of a small model, or an adapter on one, for few `tokens`, so that it forgets
+    less, unless the rate is given; large models already have low rates."""
     share = rate_share(tokens)
     rates = (share * RATES[0], share * RATES[1])
     large = trained.shape.parameters > SMALL
@@ -117,14 +117,14 @@ def _careful(config: SFTConfig, trained: Trained, tokens: int) -> Trained:
         return trained
     why = f"{share:.2g} of a small model's, as {tokens:,} tokens are few"
     if share == 1:
-        why = "that of a small model which is trained as a whole"
+        why = "that of a small model that is trained as a whole"
     return replace(trained, rates=rates, why_rates=f"{why}; change with --learning-rate")
 
 
 def _data(
     config: SFTConfig, run: Run, prepared: PreparedModel
 ) -> tuple[TuningData, Layout, dict[str, str]]:
-    """Return the data, their layout (the plan's, if there is one) and the reasons for it."""
+    """The data, their layout (the plan's, if there is one) and the reasons for it."""
     use_threads(config)
     found = read_rows(config, prepared.tokenizer, prepared.context)
     plan = run.resolved(TrainPlan.from_json)
@@ -139,8 +139,8 @@ def _data(
         return laid_out(config, found, layout), layout, {}
 
     def tokens_in_time(stream: ConversationStream) -> float:
-        """Returns the tokens that there is time for, measured on a few rows of the stream: a first
-        guess, since steps of other sizes take other times."""
+        """The number of tokens that fit into the time, measured on a few rows of the stream: a
+        first estimate, since other step sizes have other speeds."""
         from groundup.train.pace import measure_pace, micro_batches
 
         assert config.minutes is not None
@@ -168,14 +168,14 @@ def _data(
 
 
 def _tokens_per_step(stream: ConversationStream) -> int:
-    """Return the tokens that a step reads on average, padding left out."""
+    """The average number of tokens that a step reads, without padding."""
     return max(1, round(stream.counts.tokens * stream.rows / stream.rows_per_epoch))
 
 
 def _print_passes(config: SFTConfig, data: TuningData, plan: TrainPlan) -> None:
-    """Print how often each row is seen, with a warning where that is too seldom or too often.
+    """Print how often each row is seen, with a warning if that is too rare or too often.
 
-    Where sources are not seen alike, those that are seen most and least often are named.
+    If sources are seen unequally often, the most and the least often seen are named.
     """
     stream = data.stream
     read = data.counts["rows"]
@@ -200,19 +200,19 @@ def _print_passes(config: SFTConfig, data: TuningData, plan: TrainPlan) -> None:
 
 
 def heldout_loss(model: CausalLM, held: Sequence[Example], context: int) -> float | None:
-    """Return nats per trained token of held-out items, cut to `context`; None without any."""
+    """Nats per trained token of held-out items, cut to `context`; None without items."""
     found = score(model, held, context=context)
     count = sum(len(logprobs) for logprobs in found)
     return -float(sum(logprobs.sum() for logprobs in found)) / count if count else None
 
 
 def _print_counts(data: TuningData) -> None:
-    """Print how much is trained on and what was left out."""
+    """Print how much is trained on, and what was left out."""
     counts = data.counts
     own, epoch = counted(counts["rows"], "item"), "an epoch"
     if counts["replayed"]:
         own += f" of {counts['own_tokens']:,} tokens ({counts['own_trained']:,} learned)"
-        epoch = f"beside them {counted(counts['replayed'], 'text')} of replay; an epoch of both"
+        epoch = f"with {counted(counts['replayed'], 'text')} of replay; an epoch of both"
     say(
         f"data: {own} to train on, {counted(counts['heldout'], 'item')} held out; "
         f"{epoch} reads {counts['tokens']:,} tokens and learns {counts['trained']:,} of them"
@@ -220,7 +220,7 @@ def _print_counts(data: TuningData) -> None:
     said = {
         "unread": ("item", "left unread, as so few steps need no more"),
         "bad_lines": ("bad line", "set aside"),
-        "refused": ("item", "set aside, as said above"),
+        "refused": ("item", "set aside, as reported above"),
         "duplicates": ("duplicate", "taken out"),
         "without_answer": ("item", "without a word to learn within the context"),
         "truncated": ("item", "cut at the context"),
@@ -231,7 +231,7 @@ def _print_counts(data: TuningData) -> None:
 
 
 def _evaluate(run: Run, model: CausalLM, data: TuningData, step: int) -> dict[str, Any]:
-    """Measure the held-out loss, and log a sample of what the model says by now."""
+    """Measure the held-out loss, and log a sample of the model's text."""
     from groundup.generation.generate import generate
     from groundup.generation.request import Request
     from groundup.generation.sampling import Sampling

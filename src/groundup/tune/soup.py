@@ -2,14 +2,14 @@
 
     theta = sum over i of w_i theta_i            the w_i sum to 1
 
-Models that were fine-tuned from one parent lie in one valley of the loss, and a straight line
-between them stays in it. So a policy that learned to help and one that learned to do no harm need
-not be trained together: between their weights lies a whole curve of policies, and which one is
-wanted is chosen afterwards, at no cost (rewarded soups, Ramé et al. 2023, equation 1). Models of
-different parents have nothing in common that could be averaged, and then the mean is noise.
+Models that were fine-tuned from one parent lie in one basin of the loss, and a straight line
+between them stays in it. A policy trained to be helpful and one trained to be harmless therefore
+need not be trained together: between their weights lies a whole curve of policies, and one can be
+chosen afterwards at no cost (rewarded soups, Ramé et al. 2023, equation 1). The weights of models
+with different parents do not correspond, and their mean is noise.
 
-An adapter is merged into its base first. Of adapters on one base this is the base with the mean of
-their updates, since the w_i sum to 1:  sum w_i (W + s B_i A_i)  =  W + sum w_i s B_i A_i.
+An adapter is merged into its base first. For adapters on one base this equals the base with the
+mean of their updates, since the w_i sum to 1:  sum w_i (W + s B_i A_i)  =  W + sum w_i s B_i A_i.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from groundup.runs.folder import Run, read_run
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune.config import SoupConfig
 
-# What may differ between models whose weights mean the same: what ends an answer, how far it reads.
+# Fields that may differ between models with corresponding weights: end tokens and context.
 _APART = ("bos_token_id", "eos_token_ids", "pad_token_id", "max_position_embeddings")
 
 
-# The heart.
+# Averaging.
 
 
 def averaged(
     tensors: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
 ) -> dict[str, Tensor]:
-    """The weighted mean of each tensor; the sum is made in float32, in the order given.
+    """The weighted mean of each tensor; summed in float32, in the given order.
 
-    What has no weight is not even read: a soup of weight 1 is that model, to the bit.
+    Models of weight 0 are not read: a soup with one weight of 1 is that model, bit for bit.
     """
     taken = [(one, weight) for one, weight in zip(tensors, weights, strict=True) if weight]
     found: dict[str, Tensor] = {}
@@ -64,9 +64,9 @@ def averaged(
 
 
 def soup(sources: Sequence[Path | str], weights: Sequence[float]) -> tuple[CausalLM, Tokenizer]:
-    """The model whose weights are the mean of these models', and the first one's tokenizer.
+    """The model with the weighted mean of these models' weights, and the first one's tokenizer.
 
-    Raises `UserError` for models of other shapes or tokenizers.
+    Raises `UserError` for models with different shapes or tokenizers.
     """
     first, *others = models = [open_model(source) for source in sources]
     tokenizer = first.tokenizer
@@ -75,12 +75,12 @@ def soup(sources: Sequence[Path | str], weights: Sequence[float]) -> tuple[Causa
         _require_alike(name, its_name, first.config, other.config)
         if not other.tokenizer.same_tokens(tokenizer):
             raise UserError(
-                f"{its_name} reads other tokens than {name}, so that their embeddings mean "
-                "different things; average models that were fine-tuned from one parent"
+                f"{its_name} reads other tokens than {name}, so their embeddings mean different "
+                "things; average models that were fine-tuned from one parent"
             )
     taken = [(one, weight) for one, weight in zip(models, weights, strict=True) if weight]
     merged = [in_full(one.model(), torch.float32) for one, _ in taken]
-    # Where an adapter brought a head of its own to one, the tied heads are averaged with it.
+    # If an adapter gave one of them its own head, the tied heads are averaged with it.
     tied = all(one.lm_head.weight is one.model.embed_tokens.weight for one in merged)
     tensors = [dict(one.named_parameters(remove_duplicate=tied)) for one in merged]
     with torch.no_grad():
@@ -104,7 +104,7 @@ def _require_alike(first: str, second: str, one: ModelConfig, other: ModelConfig
 def run(config: SoupConfig) -> Path:
     """Write the soup as a model folder and return it.
 
-    Raises `UserError` for models that cannot be averaged and a folder of something else.
+    Raises `UserError` for models that cannot be averaged, and for a folder with other files.
     """
     parents = {"model" if i == 0 else f"model-{i + 1}": one for i, one in enumerate(config.models)}
     traits = {"chats": all(map(_chats, config.models))}
@@ -137,7 +137,7 @@ def run(config: SoupConfig) -> Path:
 
 
 def _chats(model: Path) -> bool:
-    """Whether a model was taught to answer; of one from elsewhere its chat template tells."""
+    """Whether a model was trained to answer; unknown ones count if they have a chat template."""
     try:
         said = read_run(model)["traits"].get("chats")
     except UserError:

@@ -1,8 +1,7 @@
 """What a model is doing: attention, logit lens, token loss, kinds of heads.
 
-`groundup.xray(model, text, tokenizer)` is a function, and this folder has its name: whoever has
-imported one of its pages finds the folder under that name, so that the folder answers a call as the
-function.
+`groundup.xray(model, text, tokenizer)` is a function that has the name of this package. Importing
+a submodule replaces the function by the package, so the package is callable and calls the function.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""Direct logit attribution: who put the answer's logit there, head by head and MLP by MLP.
+"""Direct logit attribution: how much each head and each MLP contributes to the answer's logit.
 
 The last residual stream is a sum, x_L = embedding + sum of heads + sum of MLPs + biases, and the
-answer's logit is nearly linear in it. What is not linear is the last norm, and of that the one
-number it divides by, which is *frozen* at what it was (Elhage et al. 2021). Then each part c of the
-sum has a contribution of its own, and together they are the logit:
+answer's logit is nearly linear in it. The only nonlinear part is the divisor of the last norm,
+which is *frozen* at its value (Elhage et al. 2021). Each part c of the sum then has its own
+contribution, and together they are the logit:
 
     logit = W_U[answer] · norm(x_L) = sum_c  d · c  + constant
     RMSNorm     d = W_U[answer] * weight / rms(x_L)                              constant 0
     LayerNorm   d = (u - mean(u)) / std(x_L),  u = W_U[answer] * weight          W_U[answer] · bias
 
-Where blocks have norms after, these are frozen in the same way.
+In blocks with norms after, these are frozen in the same way.
 
-It is *direct*: what a head does by way of later heads stands in their account, not in its own.
-Taking a head out (`traced(without=…)`) measures everything that hangs on it.
+It is *direct*: a head's effect through later heads counts as theirs, not as its own. Ablating a
+head (`traced(without=…)`) measures its whole effect.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from groundup.xray.trace import Trace
 
 @dataclass(frozen=True)
 class Contributions:
-    """What each part adds to the answer's logit at every place; `sum` is the logit."""
+    """What each part adds to the answer's logit at every position; `sum` is the logit."""
 
     embedding: Float[np.ndarray, " time"]
     heads: Float[np.ndarray, "layers heads time"]
@@ -45,12 +45,12 @@ class Contributions:
 
 
 def contributions(model: CausalLM, trace: Trace, answers: Int[Tensor, " time"]) -> Contributions:
-    """Part the logits of `answers`, a token for each place of the traced text (its first row)."""
+    """Split the logits of `answers`, one token per position of the traced text (its first row)."""
     unembedding = model.head[answers].float()
     direction, bias = _through(model.model.norm, trace.residual[-1][0], unembedding)
     heads, mlps = list[Tensor](), list[Tensor]()
-    # From the last layer to the first: with norms after, what a layer adds is seen through those of
-    # all later ones, each frozen as well.
+    # From the last layer to the first: with norms after, a layer's output passes through the norms
+    # of all later layers, which are frozen as well.
     for layer, block in reversed(list(enumerate(model.blocks))):
         attended, fed_forward = trace.attended[layer][0], trace.fed_forward[layer][0]
         summed = trace.residual[layer][0] + attended
@@ -90,10 +90,10 @@ def _through(
 def _heads(
     o_proj: nn.Module, mixed: Float[Tensor, "time features"], direction: Float[Tensor, "time width"]
 ) -> Float[Tensor, "time features"]:
-    """What each fetched number adds to the logit.
+    """What each input of the output projection adds to the logit.
 
-    The module is linear in them, whatever it is made of (4-bit weights, an adapter beside), so that
-    its gradient says how much of each reaches the direction.
+    The module is linear in its input, whatever its implementation (4-bit weights, an adapter), so
+    its gradient says how much of each input reaches the direction.
     """
     with torch.enable_grad():
         mixed = mixed.requires_grad_()

@@ -1,21 +1,22 @@
-"""What kind of head is it? Four detectors, each the mean attention to one place.
+"""Detectors of four kinds of heads, each the mean attention to one position.
 
     previous token      attention from t to t - 1
     first token         attention from t to 0
-    duplicate token     attention from t to the same token before
-    induction           attention from t to what followed it there
+    duplicate token     attention from t to the earlier occurrence of the same token
+    induction           attention from t to the token after that occurrence
 
-An *induction head* continues what it has seen: in "A B … A" it looks from the second A to B and
-says B again. It needs a head before it that tells each token which one came before it, a previous
-token head; when the two have formed, the loss on anything repeated falls off a cliff (Olsson et al.
-2022, In-context Learning and Induction Heads).
+An *induction head* continues what it has seen: in "A B … A" it attends from the second A to B and
+predicts B again. It needs an earlier head that tells each token which one precedes it, a previous
+token head; when both have formed, the loss on repeated text drops sharply (Olsson et al. 2022,
+In-context Learning and Induction Heads).
 
-All four are measured on random tokens said twice, where nothing but the repetition can be known:
-with a block of L tokens, a place t of the second block sees the same token at t - L and what
-followed it at t - L + 1. On a text a score would depend on its length: of two tokens, a head that
-attends to both alike gives half to the previous one, which is the first one as well.
+All four are measured on random tokens repeated once, where nothing but the repetition can be known:
+with a block of L tokens, position t of the second block has its duplicate at t - L and the token
+after that at t - L + 1. On ordinary text a score would depend on the length: with two tokens, a
+head with uniform attention gives half to the previous one, which is the first one as well.
 
-A score above 0.4 is a head of that kind, by the usual rule (TransformerLens's head detectors).
+A head with a score above 0.4 counts as of that kind, by the usual rule (TransformerLens's head
+detectors).
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from groundup.xray.trace import Head, traced
 Kind = Literal["previous token", "first token", "duplicate token", "induction"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 THRESHOLD = 0.4
-# Random sequences, and tokens of their blocks at most: 4 * 50 places to average over, as many as
-# make a score's error 0.02 or so.
+# Random sequences, and the maximum number of tokens in their blocks: 4 * 50 positions to average
+# over, which makes the error of a score about 0.02.
 _ROWS, _BLOCK = 4, 50
-# Tokens of a block at least. Of fewer, a head that attends to all places alike comes near 0.4.
+# Minimum number of tokens in a block. With fewer, uniform attention scores near 0.4.
 _FEWEST = 4
 _SEED = 0
 
@@ -52,8 +53,8 @@ def head_scores(
 ) -> Float[np.ndarray, "kinds layers heads"]:
     """The scores of every head, in the order of `KINDS`, each from 0 to 1.
 
-    Random sequences begin with `opening` and hold none of the `special` ids. Scores are NaN where
-    the context or the smallest window has no room for a block of a few tokens, twice.
+    Random sequences begin with `opening` and contain none of the `special` ids. Scores are NaN if
+    the context or the smallest window has no room for two blocks of a few tokens.
     """
     config = model.config
     repeated, block = repeated_sequence(model, opening, special)
@@ -63,7 +64,7 @@ def head_scores(
     with torch.no_grad(), traced(model, without) as trace:
         model(Batch.of(repeated))
     attention = torch.stack([one.mean(0) for one in trace.attention]).cpu().numpy()
-    # The first of the second block's tokens stands right after the first block.
+    # The second block's tokens come right after the first block's.
     second = attention[..., -block:, :]
     found = (
         on_diagonal(attention, 1),
@@ -78,7 +79,7 @@ def head_scores(
 def on_diagonal(
     attention: Float[np.ndarray, "layers heads queries keys"], back: int
 ) -> Float[np.ndarray, "layers heads"]:
-    """Mean attention to the token `back` places before; queries are the last places of the keys.
+    """Mean attention to the token `back` positions before; queries are the last keys' positions.
 
     Queries that have no such token do not count; without any the mean is 0.
     """
@@ -94,9 +95,9 @@ def on_diagonal(
 def repeated_sequence(
     model: CausalLM, opening: Sequence[int], special: frozenset[int]
 ) -> tuple[Int[Tensor, "rows time"], int]:
-    """Random tokens of the vocabulary twice over, and how many they are; the same every time.
+    """Random tokens of the vocabulary, repeated once, and the block's length; always the same.
 
-    A query of the second block sees the same token in the first one, whatever the windows.
+    A query of the second block sees its duplicate in the first one, whatever the windows.
     """
     config, device = model.config, model.head.device
     room = max(0, config.max_position_embeddings - len(opening))

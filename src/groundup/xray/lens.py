@@ -1,11 +1,10 @@
-"""The logit lens: what the model would say if it stopped after a layer.
+"""The logit lens: what the model would predict if it stopped after a layer.
 
     logits_l = head(norm(x_l))        for the residual stream x_l after l layers
 
-The stream is read by the model's own last norm and head as if no layer followed (nostalgebraist
-2020, "interpreting GPT: the logit lens"). With l = the number of layers it is the model's answer.
-Layers write in the head's language only as far as training made them: what the lens shows early is
-a hint and no proof.
+The model's own last norm and head read the stream as if no layer followed (nostalgebraist 2020,
+"interpreting GPT: the logit lens"). After all layers this is the model's answer. Only training
+makes layers write in the head's basis, so early readings are a hint and not a proof.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class LogitLens:
     ids: Int[np.ndarray, "states time top"]
     probabilities: Float[np.ndarray, "states time top"]
     answer_logprobs: Float[np.ndarray, "states time"]
-    """log p of the token that is the answer, in nats."""
+    """log p of the answer token, in nats."""
 
 
 @torch.no_grad()
@@ -38,7 +37,7 @@ def logit_lens(
     answers: Int[Tensor, " time"],
     top: int,
 ) -> LogitLens:
-    """Read the residual stream after every layer; see the page's head."""
+    """Read the residual stream before each layer and after the last (see the module)."""
     ids, probabilities, chosen = [], [], []
     for state in residual:
         logprobs = model.lm_head(model.model.norm(state)).float().log_softmax(-1)

@@ -2,12 +2,12 @@
 
     seen = groundup.xray("runs/sft", "Who are you?", chat=True)
     seen.losses                     what each token cost, in nats
-    seen.attention[1, 3]            the pattern of head 3 of layer 1, (time, time)
+    seen.attention[1, 3]            the attention of head 3 of layer 1, (time, time)
     seen.heads_found()              which heads are of a known kind
 
-One forward pass shows most of it and one backward pass the gradients; a second forward pass, over
-random tokens said twice, tells what kinds of heads there are. Layers and heads count from 0; of
-`states` of the residual stream there are one more than layers.
+One forward pass gives most of it and one backward pass the gradients. A second forward pass, over
+repeated random tokens, detects the kinds of heads. Layers and heads count from 0; the residual
+stream has one more state than there are layers.
 """
 
 from __future__ import annotations
@@ -39,51 +39,51 @@ from groundup.xray.heads import KINDS, THRESHOLD, Kind, head_scores
 from groundup.xray.lens import LogitLens, logit_lens
 from groundup.xray.trace import Head, Trace, evaluating, traced
 
-# Attention grows with the square of a text; of longer ones the beginning is shown.
+# Attention grows with the square of the length; longer texts are truncated.
 MOST_TOKENS = 128
-# The likeliest tokens of each layer in the logit lens.
+# Likeliest tokens of each layer in the logit lens.
 _LENS_TOP = 5
 
 
 @dataclass(frozen=True)
 class XRay:
-    """What a model did with a text. Times are places of tokens; layers and heads count from 0."""
+    """What a model did with a text. `time` is the token position; layers and heads count from 0."""
 
     tokens: tuple[str, ...]
     ids: Int[np.ndarray, " time"]
     cut: int
-    """How many tokens the text had beyond these, which nobody looked at."""
+    """The number of further tokens that the text had, which were left out."""
     context: int
     """The most tokens that the model can read."""
     losses: Float[np.ndarray, " time"]
     """-log p of each token given those before it, in nats; NaN for the first, which has none."""
     logits: Float[np.ndarray, "time vocab"]
-    """Of the token after each place."""
+    """Logits of the token after each position."""
     answers: Int[np.ndarray, " time"]
-    """The token that follows each place; after the last one the likeliest, or as asked for."""
+    """The token that follows each position; after the last one `answer`, or else the likeliest."""
     attention: Float[np.ndarray, "layers heads time time"]
-    """How much of each query (row) goes to each key (column); rows sum to 1."""
+    """The attention of each query (row) to each key (column); rows sum to 1."""
     head_scores: Float[np.ndarray, "kinds layers heads"]
-    """How much each head is of the kinds `KINDS`, from 0 to 1, NaN where not measured."""
+    """The score of each head for each of the `KINDS`, from 0 to 1, NaN where not measured."""
     lens: LogitLens
     residual_norms: Float[np.ndarray, "states time"]
-    """Length of the residual stream before each layer and after the last."""
+    """The norm of the residual stream before each layer and after the last."""
     contributions: Contributions
     """What each head and MLP adds to the answer's logit (direct logit attribution)."""
     residual_gradients: Float[np.ndarray, "states time"]
-    """Length of the gradient of the mean loss at the residual stream, as above."""
+    """The norm of the mean loss's gradient with respect to these states."""
     weight_gradients: Float[np.ndarray, "layers 2"]
-    """Length of that gradient at the weights of attention and of the MLP; 0 where frozen."""
+    """The norm of that gradient for the weights of attention and of the MLP; 0 where frozen."""
     without: tuple[Head, ...]
-    """The heads that were taken out."""
+    """The ablated heads."""
 
     @property
     def loss(self) -> float:
-        """The mean of the losses in nats, NaN for a text of one token."""
+        """The mean of the losses in nats; NaN for a text of one token."""
         return float(self.losses[1:].mean()) if len(self.losses) > 1 else float("nan")
 
     def heads_found(self, threshold: float = THRESHOLD) -> dict[Kind, list[tuple[Head, float]]]:
-        """For each kind the heads whose score is at least `threshold`, best first."""
+        """The heads of each kind whose score is at least `threshold`, best first."""
         found: dict[Kind, list[tuple[Head, float]]] = {}
         for kind, scores in zip(KINDS, self.head_scores, strict=True):
             places = np.argwhere(scores >= threshold)
@@ -92,7 +92,7 @@ class XRay:
         return found
 
 
-@torch.inference_mode(False)  # gradients are looked at
+@torch.inference_mode(False)  # gradients are computed
 def xray(
     model: CausalLM | Path | str,
     text: str | Sequence[int],
@@ -103,16 +103,16 @@ def xray(
     most_tokens: int = MOST_TOKENS,
     answer: int | None = None,
 ) -> XRay:
-    """Look at what a model does with a text: losses, attention, logit lens, attribution, gradients.
+    """Inspect what a model does with a text: losses, attention, logit lens, attribution, gradients.
 
-    `model` is one that is loaded, with its `tokenizer`, or where one lies, as for `load`; from
-    there it is computed in float32. `text` may be token ids. With `chat` it is a user's message and
-    the place where the answer begins. Heads `without`, as (layer, head), are taken out. Of a long
-    text the first `most_tokens` are looked at. `answer` is the token to ask for after the last
-    place, by default the likeliest. Gradients of the model's own stay as they are.
+    `model` is a loaded model, with its `tokenizer`, or a source as for `load`, which is computed in
+    float32. `text` may be token ids. With `chat` it is a user's message, followed by the beginning
+    of the answer. The heads `without`, as (layer, head), are ablated. A long text is truncated to
+    its first `most_tokens` tokens. `answer` is the token whose logit is explained at the last
+    position, by default the likeliest. The model's own gradients stay as they are.
 
-    Raises `UserError` for a text of no tokens, for what is no id of the vocabulary, for
-    `most_tokens` below 1 and for a head that is not there.
+    Raises `UserError` for an empty text, for ids outside the vocabulary, for `most_tokens` below 1,
+    and for a head that the model does not have.
     """
     if most_tokens < 1:
         raise UserError(
@@ -149,18 +149,18 @@ def xray(
     if not kept:
         raise UserError("the text is empty; give at least one token to look at")
     with evaluating(model):
-        return _looked(model, kept, len(ids) - len(kept), tokenizer, heads, answer)
+        return _inspect(model, kept, len(ids) - len(kept), tokenizer, heads, answer)
 
 
 def token_id(one: object) -> int:
-    """A token id from an integer of Python's, NumPy's or torch's; `UserError` for all else."""
+    """An integer of Python, NumPy or torch as a Python int; `UserError` for anything else."""
     if (id := whole(one)) is None:
         raise UserError(f"{shorten(one)} is no token id; give a text or whole numbers")
     return id
 
 
 def text_ids(config: ModelConfig, tokenizer: Tokenizer, text: str, *, chat: bool) -> list[int]:
-    """The tokens of a text as the model gets to read it: opened, or as a message to answer."""
+    """The tokens of a text as the model reads it: as a document's beginning, or as a message."""
     if chat:
         messages = [{"role": "user", "content": text}]
         return encode_chat(tokenizer.able_to_chat(), messages, generation_prompt=True).ids
@@ -168,12 +168,12 @@ def text_ids(config: ModelConfig, tokenizer: Tokenizer, text: str, *, chat: bool
 
 
 def token_text(tokenizer: Tokenizer | None, id: int) -> str:
-    """A token as text; bytes that are no whole character are shown as \\x and two digits."""
+    """A token as text; incomplete characters are shown as \\x and two digits per byte."""
     spelled = b"" if tokenizer is None else tokenizer.token_bytes(id)
     return visible(spelled.decode("utf-8", errors="backslashreplace")) or f"<{id}>"
 
 
-def _looked(
+def _inspect(
     model: CausalLM,
     ids: list[int],
     cut: int,
@@ -190,7 +190,7 @@ def _looked(
     last = logits[-1:].argmax(-1) if answer is None else batch.input_ids.new_tensor([answer])
     answers = torch.cat((batch.input_ids[0, 1:], last))
     residual = [one[0].detach() for one in trace.residual]
-    # The tokens that open any text open the random ones, too.
+    # Random sequences begin like any text.
     opening = [] if tokenizer is None else opening_ids(model.config, tokenizer)
     special = frozenset() if tokenizer is None else tokenizer.special_ids
     return XRay(
@@ -215,7 +215,7 @@ def _looked(
 def _gradients(
     model: CausalLM, trace: Trace, losses: Float[Tensor, " predicted"]
 ) -> tuple[Float[np.ndarray, "states time"], Float[np.ndarray, "layers 2"]]:
-    """Lengths of the mean loss's gradient: at the residual stream, and at each layer's weights."""
+    """Norms of the mean loss's gradient: at the residual stream, and for each layer's weights."""
     weights = [list(_weights(block)) for block in model.blocks]
     if not len(losses):
         return np.zeros((len(weights) + 1, 1), np.float32), np.zeros((len(weights), 2), np.float32)
@@ -229,7 +229,7 @@ def _gradients(
 
 
 def _weights(block: Block) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The weights that learn, of a layer's attention and its MLP, each with its norm."""
+    """The trainable weights of a layer's attention and of its MLP, each with its norm."""
     halves = (
         (block.input_layernorm, block.self_attn),
         (block.post_attention_layernorm, block.mlp),
@@ -242,12 +242,12 @@ def _weights(block: Block) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 
 def _length(gradients: Sequence[Tensor | None]) -> float:
-    """The length of all of them as one vector; None is of an adapter that is not in use."""
+    """The norm of all gradients as one vector; None belongs to an inactive adapter."""
     squares = [float(one.float().square().sum()) for one in gradients if one is not None]
     return math.sqrt(sum(squares))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """A tensor as an array, in float32 whatever the model computes in."""
+    """A tensor as an array; floating point as float32."""
     tensor = tensor.detach().cpu()
     return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()

@@ -1,9 +1,9 @@
-"""An X-ray as one page: all numbers inside it, drawn by JavaScript (`report/xray.js`).
+"""An X-ray as one page, which contains all numbers and is drawn by JavaScript (`report/xray.js`).
 
 A page shows one *view* at a time: the model, the model without a head, another model, or the same
-run after so many steps. All of them read the same tokens and are asked for the same answers, so
-that any two can be compared. Numbers are rounded to what an eye tells apart; attention is a byte
-each, of the places that may be seen.
+run at another step. All views read the same tokens and predict the same answers, so that any two
+can be compared. Numbers are rounded to what is visible; attention is one byte for each query and
+key, without the masked part.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from groundup.runs.files import write_bytes
 from groundup.xray.heads import KINDS, THRESHOLD
 from groundup.xray.look import XRay
 
-# By which a page is known again.
+# Identifies the page's generator.
 _GENERATOR = "groundup xray"
-# The likeliest tokens after each place that a page knows by name. All others are one bar, whose
-# share is right at each of the temperatures that the slider has.
+# The number of likeliest tokens at each position that a page lists. All others are one bar, whose
+# share is exact at each temperature of the slider.
 _TOP = 50
 TEMPERATURES = tuple(step / 10 for step in range(1, 21))
 
 
 @dataclass(frozen=True)
 class View:
-    """What is shown at a time: its name, and the step of the run that it is of, if any."""
+    """A view: its name, the X-ray, and its step if it is a snapshot of a run."""
 
     name: str
     seen: XRay
@@ -42,9 +42,9 @@ class View:
 
 
 def write_xray(path: Path, title: str, views: Sequence[View], text_of: Callable[[int], str]) -> int:
-    """Write the page and return its bytes; a reader sees the old one or the whole new one.
+    """Write the page atomically and return its size in bytes.
 
-    The first view is the one to begin with. `text_of` a token's id is its text.
+    The page opens with the first view. `text_of` maps a token id to its text.
     """
     page = xray_html(title, views, text_of).encode("utf-8", errors="replace")
     write_bytes(path, page)
@@ -52,7 +52,7 @@ def write_xray(path: Path, title: str, views: Sequence[View], text_of: Callable[
 
 
 def is_xray(path: Path) -> bool:
-    """Whether a file is such a page, and may be written anew."""
+    """Whether a file is such a page, and may therefore be overwritten."""
     return is_made_by(path, _GENERATOR)
 
 
@@ -62,10 +62,10 @@ def xray_html(
     text_of: Callable[[int], str],
     links: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The page: whole in itself, and nothing of a text in it but as text.
+    """The self-contained page, in which all model text is escaped.
 
-    All views must be of the same tokens and answers (see `xray`). `links` are words and where they
-    lead, for the page of a server.
+    All views must have the same tokens and answers (see `xray`). `links` are pairs of text and
+    address, for the page of a server.
     """
     seen = views[0].seen
     for view in views:
@@ -78,7 +78,7 @@ def xray_html(
         "threshold": THRESHOLD,
         "temperatures": TEMPERATURES,
         "views": drawn,
-        "vocabulary": {str(id): text_of(id) for id in _named(drawn)},
+        "vocabulary": {str(id): text_of(id) for id in _token_ids(drawn)},
     }
     return drawn_html(
         "xray.html.jinja",
@@ -101,9 +101,9 @@ def xray_html(
 
 
 def _ablations(views: Sequence[View]) -> list[tuple[str, str, float, float]]:
-    """Each view of the first model without some heads: its name, they, its loss, the loss before.
+    """For each view without some heads: its name, the heads, its loss, and the first view's loss.
 
-    None of a single token, which has no loss.
+    Empty for a single token, which has no loss.
     """
     whole = views[0].seen.loss
     found = [view for view in views if view.seen.without and not math.isnan(whole)]
@@ -118,7 +118,7 @@ def _view(view: View) -> dict[str, Any]:
     return {
         "name": view.name,
         "step": view.step,
-        # Unrounded, as it is rounded where it is shown.
+        # Not rounded here, because it is rounded for display.
         "loss": seen.loss if math.isfinite(seen.loss) else None,
         "losses": _rounded(seen.losses, 3),
         "next": {"ids": ids.tolist(), "logprobs": _rounded(logprobs, 3), "tails": tails},
@@ -135,7 +135,7 @@ def _view(view: View) -> dict[str, Any]:
             "bias": _rounded(parts.bias, 2),
             "heads": _rounded(parts.heads, 2),
             "mlps": _rounded(parts.mlps, 2),
-            # Of many parts the rounded ones would add up to something else.
+            # The sum of rounded parts would differ.
             "sum": _rounded(parts.sum, 2),
         },
         "norms": _rounded(seen.residual_norms, 2),
@@ -147,10 +147,10 @@ def _view(view: View) -> dict[str, Any]:
 def _next_tokens(
     logits: Float[np.ndarray, "time vocab"],
 ) -> tuple[Int[np.ndarray, "time top"], Float[np.ndarray, "time top"], list[Any]]:
-    """The likeliest next tokens, their log-probabilities, and what is left to all others.
+    """The likeliest next tokens, their log-probabilities, and the mass of all others.
 
-    The third is, for each place and each temperature, the logarithm of the sum of
-    exp(log-probability / temperature) over the tokens that are not named.
+    The third value is, for each position and temperature, the logarithm of the sum of
+    exp(log-probability / temperature) over the tokens that are not listed.
     """
     logits = logits.astype(np.float64)
     logprobs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
@@ -165,14 +165,14 @@ def _next_tokens(
 
 
 def _triangles(attention: Float[np.ndarray, "layers heads time time"]) -> str:
-    """What each query gives to itself and the keys before it, a byte each, as base64."""
+    """The attention of each query to itself and earlier keys, one byte each, as base64."""
     rows, columns = np.tril_indices(attention.shape[-1])
     bytes_ = np.rint(255 * attention[..., rows, columns]).astype(np.uint8)
     return base64.b64encode(bytes_.tobytes()).decode("ascii")
 
 
-def _named(views: Sequence[dict[str, Any]]) -> list[int]:
-    """Every token that a view names."""
+def _token_ids(views: Sequence[dict[str, Any]]) -> list[int]:
+    """Every token id that occurs in a view."""
     found = set[int]()
     for view in views:
         for ids in (view["next"]["ids"], view["lens"]["ids"], view["answers"]):
@@ -181,20 +181,20 @@ def _named(views: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def _rounded(numbers: Any, digits: int) -> Any:
-    """Lists of numbers with so many decimals, as short as they go; None where there is none."""
+    """Nested lists of numbers with `digits` decimals; None for NaN and infinity."""
     return _listed(np.round(np.asarray(numbers, np.float64), digits))
 
 
 def _significant(numbers: Any) -> Any:
-    """Lists of numbers with three digits, for what spans orders of magnitude."""
+    """Nested lists of numbers with three significant digits, for values of varying magnitude."""
     array = np.asarray(numbers, np.float64)
-    # Powers of ten that leave three digits before the point.
+    # Scales each number to three digits before the point.
     scale = 10.0 ** (2 - np.floor(np.log10(np.where(array == 0, 1.0, np.abs(array)))))
     return _listed(np.round(array * scale) / scale)
 
 
 def _listed(numbers: Any) -> Any:
-    """An array, or lists of its numbers, as JSON has them."""
+    """An array or nested lists as JSON values."""
     if isinstance(numbers, np.ndarray):
         numbers = numbers.tolist()
     if isinstance(numbers, list):

@@ -15,14 +15,14 @@ FOLDER = "snapshots"
 
 
 def snapshot_steps(run: Path) -> list[int]:
-    """The steps after which the weights were kept, from the first on; none for other folders."""
+    """The steps of the run's snapshots, in ascending order; empty for other folders."""
     return [step for step in steps(run / FOLDER) if any(_folder(run, step).glob("*.safetensors"))]
 
 
 def load_snapshot(run: Path, step: int, config: ModelConfig) -> CausalLM:
     """The model of a run as it was after `step`, in float32.
 
-    Raises `UserError` for weights that are missing or of another shape than `config`.
+    Raises `UserError` for weights that are missing or do not match `config`.
     """
     tensors = read_weights(_folder(run, step), empty_model(config), "cpu")
     return model_of(config, {name: one.to(torch.float32) for name, one in tensors.items()})

@@ -1,20 +1,20 @@
-"""What one forward pass does inside: residual stream, attention patterns, what each head brings.
+"""The inside of one forward pass: residual stream, attention patterns, and what each head adds.
 
-A transformer only ever adds. The *residual stream* of a token starts as its embedding, and every
-head and every MLP adds a vector to it (Elhage et al. 2021, A Mathematical Framework for Transformer
+A transformer only adds. The *residual stream* of a token starts as its embedding, and every head
+and every MLP adds a vector to it (Elhage et al. 2021, A Mathematical Framework for Transformer
 Circuits):
 
     x_0 = embed(token)
     x_{l+1} = x_l + sum_h head_{l,h} + mlp_l         once per layer
     logits = head(norm(x_L))
 
-With norms after, the stream is normalized each time something was added to it.
+With norms after, the stream is normalized after each addition.
 
-Everything is seen by hooks of PyTorch's, which stand while a text is traced and not a moment
-longer: a model that nobody looks at pays nothing. The patterns are made once more from queries and
-keys, since no path of `attention` keeps them.
+Everything is recorded by PyTorch hooks, which exist only while a text is traced: they cost nothing
+otherwise. Attention patterns are recomputed from queries and keys, since no implementation of
+`attention` keeps them.
 
-A head is taken out ("ablated") by putting zeros where it hands over what it has fetched.
+A head is ablated by setting its output, the input of the output projection, to zero.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ Head = tuple[int, int]
 
 @dataclass
 class Trace:
-    """What the hooks saw of one forward pass, a list entry for each layer.
+    """What the hooks recorded of one forward pass, with a list entry for each layer.
 
-    `residual` has one entry more: the stream before each layer and after the last. `mixed` is what
-    the heads have fetched, head after head, before the matrix that writes it into the stream.
+    `residual` has one more entry: the stream before each layer and after the last. `mixed` is the
+    concatenated output of the heads, before the matrix that writes it into the stream.
     """
 
     residual: list[Float[Tensor, "rows time width"]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Trace:
 
 @contextmanager
 def traced(model: CausalLM, without: Collection[Head] = ()) -> Iterator[Trace]:
-    """Fill a `Trace` from the one forward pass inside the block; heads `without` are taken out.
+    """Fill a `Trace` from the one forward pass inside the block; the heads `without` are ablated.
 
     Raises `UserError` for a head that the model does not have.
     """
@@ -66,8 +66,8 @@ def traced(model: CausalLM, without: Collection[Head] = ()) -> Iterator[Trace]:
     trace, handles = Trace(), list[Any]()
     try:
         for layer, block in enumerate(model.blocks):
-            silenced = [head for at, head in without if at == layer]
-            handles += _hooks(block, trace, silenced)
+            ablated = [head for at, head in without if at == layer]
+            handles += _hooks(block, trace, ablated)
         handles.append(model.model.norm.register_forward_pre_hook(_input_into(trace.residual)))
         with evaluating(model), uncompiled(model), plain():
             yield trace
@@ -78,7 +78,7 @@ def traced(model: CausalLM, without: Collection[Head] = ()) -> Iterator[Trace]:
 
 @contextmanager
 def evaluating(model: CausalLM) -> Iterator[None]:
-    """Without dropout, and without gradient checkpointing, whose backward would run hooks again."""
+    """Disable dropout, and gradient checkpointing, whose backward pass would run hooks again."""
     checkpointed = model.model.gradient_checkpointing
     model.set_gradient_checkpointing(False)
     try:
@@ -88,15 +88,15 @@ def evaluating(model: CausalLM) -> Iterator[None]:
         model.set_gradient_checkpointing(checkpointed)
 
 
-def _hooks(block: Block, trace: Trace, silenced: list[int]) -> list[Any]:
+def _hooks(block: Block, trace: Trace, ablated: list[int]) -> list[Any]:
     attention, head_dim = block.self_attn, block.self_attn.head_dim
     queries, keys = list[Tensor](), list[Tensor]()
 
-    def silence(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    def ablate(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         mixed = args[0]
-        if silenced:
+        if ablated:
             mixed = mixed.clone()
-            for head in silenced:
+            for head in ablated:
                 mixed[..., head * head_dim : (head + 1) * head_dim] = 0
         trace.mixed.append(mixed)
         return (mixed,)
@@ -113,7 +113,7 @@ def _hooks(block: Block, trace: Trace, silenced: list[int]) -> list[Any]:
         block.register_forward_pre_hook(_input_into(trace.residual)),
         attention.q_norm.register_forward_hook(_output_into(queries)),
         attention.k_norm.register_forward_hook(_output_into(keys)),
-        attention.o_proj.register_forward_pre_hook(silence),
+        attention.o_proj.register_forward_pre_hook(ablate),
         attention.register_forward_hook(keep_pattern),
         block.mlp.register_forward_hook(_output_into(trace.fed_forward)),
     ]
@@ -140,11 +140,11 @@ def _output_into(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...], Te
 
 
 def require_transformer(config: ModelConfig) -> None:
-    """Raise `UserError` for a model without attention to look at."""
+    """Raise `UserError` for a model without attention."""
     if config.family.recurrent:
         raise UserError(
-            f"the model is of the type {config.model_type}, and what is looked at are the "
-            "heads and the residual stream of transformers; give one of these"
+            f"the model is of the type {config.model_type}, but an X-ray shows the heads and the "
+            "residual stream of transformers; give a transformer"
         )
 
 

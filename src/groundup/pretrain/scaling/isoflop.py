@@ -1,12 +1,12 @@
-"""The best size for each budget of FLOPs, read off the runs (Hoffmann et al. 2022, approach 2).
+"""The best size for each budget of FLOPs, from the runs (Hoffmann et al. 2022, approach 2).
 
-Models of several sizes are trained with the same FLOPs C. Their losses over log N lie near a
-parabola, whose lowest point is the best size for C; through those of all budgets goes a power law:
+Models of several sizes are trained with the same FLOPs C. Their losses over log N are close to a
+parabola, whose minimum is the best size for C. A power law is fitted to the minima of all budgets:
 
     log L(N) = c0 + c1 log N + c2 (log N)²      N_opt(C) = exp(-c1 / (2 c2)) ∝ C^a,  D_opt(C) ∝ C^b
 
-A budget whose best run is its smallest or largest has no optimum between its runs: it is left out.
-Intervals are of losses drawn anew, each about its parabola by as much as all runs lie off theirs.
+A budget whose best run is its smallest or largest has no optimum between its runs and is left out.
+Intervals come from simulated losses, with noise of the runs' deviation around each parabola.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from jaxtyping import Float, Int
 from groundup.maths.intervals import Interval
 from groundup.pretrain.scaling.table import Runs
 
-# Runs belong to one budget whose FLOPs follow each other within this factor, and all within that.
+# Runs form a budget if neighboring FLOPs differ by at most the first factor, and all by the second.
 _STEP, _SPREAD = 1.12, 1.6
-# A parabola has three numbers.
+# A parabola has three parameters.
 _LEAST_SIZES = 4
 _ENDS = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One budget's runs and their parabola; `why` says why it has no optimum, if it has none."""
+    """One budget's runs and their parabola; `why` is the reason if it has no optimum."""
 
     flops: float
     rows: Int[np.ndarray, " runs"]
@@ -56,7 +56,7 @@ class PowerLaw:
 class IsoFlop:
     """The budgets, and the power laws through their optima with intervals of the exponents.
 
-    Without two optima there are no laws: `parameters` and `tokens` are None.
+    With fewer than two optima there are no laws: `parameters` and `tokens` are None.
     """
 
     budgets: tuple[Budget, ...]
@@ -90,16 +90,16 @@ class IsoFlop:
 
 
 def fit_isoflop(runs: Runs, *, bootstraps: int, seed: int = 0) -> IsoFlop | None:
-    """Find the budgets of a table and fit their optima; None where its runs share no budgets."""
+    """Find the budgets of a table and fit their optima; None if its runs share no budgets."""
     groups = [rows for rows in _groups(runs) if len(np.unique(runs.parameters[rows])) >= 3]
-    # Runs of any compute lie close together by chance here and there.
+    # Unrelated runs may be close together by chance.
     if sum(map(len, groups)) < len(runs) / 2:
         return None
     budgets = tuple(_budget(runs, rows, np.log(runs.losses[rows])) for rows in groups)
     laws = _laws(budgets)
     if laws is None:
         return IsoFlop(budgets, None, None, None, None)
-    exponents = _drawn(runs, budgets, bootstraps, np.random.default_rng(seed))
+    exponents = _bootstrapped(runs, budgets, bootstraps, np.random.default_rng(seed))
     a, b = (
         Interval(law.exponent, *(float(end) for end in np.percentile(found, _ENDS)))
         for law, found in zip(laws, np.transpose(exponents), strict=True)
@@ -108,7 +108,7 @@ def fit_isoflop(runs: Runs, *, bootstraps: int, seed: int = 0) -> IsoFlop | None
 
 
 def _groups(runs: Runs) -> list[Int[np.ndarray, " runs"]]:
-    """Rows of the same FLOPs, from the smallest budget to the largest."""
+    """Groups of rows with the same FLOPs, from the smallest budget to the largest."""
     order = np.argsort(runs.flops, kind="stable")
     breaks = np.flatnonzero(np.diff(np.log(runs.flops[order])) > np.log(_STEP)) + 1
     found = np.split(order, breaks)
@@ -125,7 +125,7 @@ def _budget(
         return replace(nothing, why=f"has fewer than {_LEAST_SIZES} sizes")
     middle = sizes.mean()
     c2, c1, c0 = np.polyfit(sizes - middle, log_losses, 2)
-    # As a polynomial of log N itself.
+    # Convert to coefficients of a polynomial in log N itself.
     coefficients = np.array([c2, c1 - 2 * c2 * middle, c0 - c1 * middle + c2 * middle**2])
     least = sizes[np.argmin(log_losses)]
     if c2 <= 0:
@@ -146,7 +146,7 @@ def _budget(
 
 
 def _laws(budgets: Sequence[Budget]) -> tuple[PowerLaw, PowerLaw] | None:
-    """Power laws of the best parameters and tokens over the FLOPs."""
+    """Power laws of the best parameters and tokens over the FLOPs; None with too few optima."""
     used = [one for one in budgets if not one.why]
     if len(used) < 2:
         return None
@@ -158,10 +158,10 @@ def _laws(budgets: Sequence[Budget]) -> tuple[PowerLaw, PowerLaw] | None:
     return laws[0], laws[1]
 
 
-def _drawn(
+def _bootstrapped(
     runs: Runs, budgets: Sequence[Budget], bootstraps: int, generator: np.random.Generator
 ) -> Float[np.ndarray, "bootstraps 2"]:
-    """The exponents of parameters and tokens for losses drawn anew about their parabolas."""
+    """The exponents of parameters and tokens for simulated losses around the parabolas."""
     used = [one for one in budgets if not one.why]
     curves = [np.polyval(one.coefficients, np.log(runs.parameters[one.rows])) for one in used]
     off = [np.log(runs.losses[one.rows]) - curve for one, curve in zip(used, curves, strict=True)]

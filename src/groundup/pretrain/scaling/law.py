@@ -2,14 +2,15 @@
 
     L(N, D) = E + A / N^α + B / D^β
 
-E is what no model gets below, the entropy of the text; A / N^α is lacking size, B / D^β lacking
-data. Fitted on logarithms, so that a percent is a percent everywhere, by Huber's loss, so that a
-run which failed pulls no harder than one that is a little off:
+E is the loss that no model gets below, the entropy of the text; A / N^α is due to the lack of size,
+B / D^β to the lack of data. The law is fitted to logarithms, so that relative errors count equally
+everywhere, with the Huber loss, so that a failed run has no more influence than a slightly
+deviating one:
 
     min  Σ huber_δ(log Σ exp(log A - α log N, log B - β log D, log E) - log L),   δ = 0.001
 
-by L-BFGS from a grid of starts. Intervals are of fits to rows drawn anew (Besiroglu et al. 2024).
-With C = k N D operations the best shares of them grow as N ∝ C^a and D ∝ C^b, a = β / (α + β).
+by L-BFGS from a grid of starts. Intervals come from fits to resampled rows (Besiroglu et al. 2024).
+With C = k N D operations the best sizes grow as N ∝ C^a and D ∝ C^b, a = β / (α + β).
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from groundup.maths.intervals import Interval
 from groundup.pretrain.scaling.table import Runs
 
 _DELTA = 1e-3
-# Starts: every pair of these exponents, the three coefficients by least squares for each.
+# Starts: every pair of these exponents, with the three coefficients by least squares.
 _EXPONENTS = (0.1, 0.25, 0.4, 0.6, 1.0)
 _ITERATIONS = 400
-# A run is an outlier that lies so many robust deviations off the fit, and so far at all.
+# An outlier deviates by more than this many robust standard deviations and more than this share.
 _FAR, _FAR_AT_ALL = 8.0, 0.03
-# Of more, the law does not describe the table, and none is dropped.
+# If more runs are outliers, the law does not describe the table, and none is dropped.
 _MOST_OUTLIERS = 0.1
 _LEAST_RUNS = 6
 _ENDS = (2.5, 97.5)
-# Exponents beyond these say nothing of a table: the one is flat, the other a cliff.
+# Exponents beyond these are meaningless: one is flat, the other a cliff.
 _FLATTEST, _STEEPEST = 1e-3, 20.0
-# (log A, log B, log E, log α, log β), A and B at the middle of the table. More size or more data
-# never hurts, so that exponents are above 0.
+# (log A, log B, log E, log α, log β), with A and B at the middle of the table. More size or data
+# never hurts, so the exponents are positive.
 _Theta = Float[np.ndarray, "5"]
 
 
@@ -53,7 +54,7 @@ class Law:
     beta: float
 
     def loss(self, parameters: Any, tokens: Any) -> Any:
-        """The loss of models of so many parameters after so many tokens, numbers or arrays."""
+        """The loss of models with these parameters after these tokens, as numbers or arrays."""
         return self.E + self.A * parameters**-self.alpha + self.B * tokens**-self.beta
 
     @property
@@ -71,7 +72,7 @@ class Law:
 
         N = G (C / k)^a,  D = (C / k)^b / G,  G = (α A / β B)^(1 / (α + β))
 
-        Where size does not matter (A = 0) the best is none, and all of it tokens.
+        If size does not matter (A = 0), the best size is 0 and all compute goes into tokens.
         """
         with np.errstate(divide="ignore", over="ignore"):
             log_g = (np.log(self.alpha * self.A) - np.log(self.beta * self.B)) / (
@@ -83,9 +84,9 @@ class Law:
 
 @dataclass(frozen=True)
 class LawFit:
-    """A law fitted to runs, one fit for each drawing of the rows, and what was left out.
+    """A law fitted to runs, one more law for each resampling of the rows, and what was left out.
 
-    `residuals` are of log L; `kept` marks the runs of the fit.
+    `residuals` are differences of log L; `kept` marks the runs of the fit.
     """
 
     law: Law
@@ -101,7 +102,7 @@ class LawFit:
         return Interval(getattr(self.law, name), float(low), float(high))
 
     def predicted(self, parameters: float, tokens: float, *, seed: int = 0) -> Interval:
-        """The loss of one more run: the law's uncertainty and the noise of a run together."""
+        """The interval for the loss of another run: the law's uncertainty and a run's noise."""
         known = self.law, self.drawn, self.deviation, int(self.kept.sum())
         return predicted(*known, parameters, tokens, seed=seed)
 
@@ -112,9 +113,9 @@ class LawFit:
 
     @property
     def deviation(self) -> float:
-        """The standard deviation of a run about the law, as a share of its loss.
+        """The standard deviation of runs around the law, as a share of their loss.
 
-        Five numbers were fitted, so that runs lie closer to this law than to the true one.
+        The degrees of freedom account for the five fitted numbers.
         """
         kept = self.residuals[self.kept]
         return float(np.sqrt((kept**2).sum() / _freedom(len(kept))))
@@ -137,7 +138,7 @@ class LawFit:
 
 
 def _freedom(runs: int) -> int:
-    """The degrees of freedom of the deviation of so many runs about a law of five numbers."""
+    """The degrees of freedom of the deviation of `runs` runs around a law of five numbers."""
     return max(1, runs - 5)
 
 
@@ -151,9 +152,9 @@ def predicted(
     *,
     seed: int = 0,
 ) -> Interval:
-    """The 95 % interval of a run's loss by a law, by what others it might be, and by noise.
+    """The 95 % interval of a run's loss, from the law's uncertainty and a run's noise.
 
-    The noise is Student's t, as its deviation was measured on so few `runs`.
+    The noise follows Student's t, because its deviation was estimated from few `runs`.
     """
     estimate = float(law.loss(parameters, tokens))
     laws = drawn or (law,)
@@ -169,10 +170,10 @@ def predicted(
 def fit_law(
     runs: Runs, *, bootstraps: int, seed: int = 0, highest_left_out: int | None = None
 ) -> LawFit:
-    """Fit the law to runs, with intervals from so many drawings of the rows.
+    """Fit the law to runs, with intervals from `bootstraps` resamplings of the rows.
 
-    `highest_left_out` leaves out so many runs of the highest loss, as Besiroglu et al. did; without
-    it those are left out that lie far off the fit. Raises `UserError` for too few runs.
+    `highest_left_out` leaves out this many runs with the highest loss, as Besiroglu et al. did;
+    by default outliers of the fit are left out. Raises `UserError` for too few runs.
     """
     _require_enough(runs, np.ones(len(runs), bool))
     if highest_left_out is not None:
@@ -191,7 +192,7 @@ def fit_law(
     generator = np.random.default_rng(seed)
     drawn = []
     for _ in range(bootstraps):
-        again = _drawn(used, generator)
+        again = _resampled(used, generator)
         drawn.append(_descended(again, _nearest_start(again, law)))
     return LawFit(law, tuple(drawn), runs, kept, _residuals(law, runs))
 
@@ -207,14 +208,14 @@ def _require_enough(runs: Runs, kept: Bool[np.ndarray, " runs"]) -> None:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         left_out, remedy = f" (left out: {first}{more})", ", or leave out none with --drop 0"
     raise UserError(
-        f"{len(used)} runs of {sizes} sizes and {lengths} numbers of tokens cannot tell a law of "
-        f"five numbers{left_out}; give at least {_LEAST_RUNS} runs of 3 sizes and 3 numbers of "
-        f"tokens{remedy}"
+        f"{len(used)} runs of {sizes} sizes and {lengths} numbers of tokens do not determine a "
+        f"law of five numbers{left_out}; give at least {_LEAST_RUNS} runs of 3 sizes and 3 numbers "
+        f"of tokens{remedy}"
     )
 
 
-def _drawn(runs: Runs, generator: np.random.Generator) -> Runs:
-    """As many rows, drawn with replacement, until they can tell a law."""
+def _resampled(runs: Runs, generator: np.random.Generator) -> Runs:
+    """As many rows, resampled with replacement until they determine a law."""
     while True:
         rows = generator.integers(len(runs), size=len(runs))
         again = Runs(runs.parameters[rows], runs.tokens[rows], runs.losses[rows], runs.flops[rows])
@@ -230,7 +231,7 @@ def _residuals(law: Law, runs: Runs) -> Float[np.ndarray, " runs"]:
 
 
 def _near(residuals: Float[np.ndarray, " runs"]) -> Bool[np.ndarray, " runs"]:
-    """Which runs are no outliers."""
+    """Which runs are not outliers."""
     deviation = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
     kept: Bool[np.ndarray, " runs"] = np.abs(residuals) <= max(_FAR * deviation, _FAR_AT_ALL)
     if (~kept).mean() > _MOST_OUTLIERS:
@@ -238,12 +239,12 @@ def _near(residuals: Float[np.ndarray, " runs"]) -> Bool[np.ndarray, " runs"]:
     return kept
 
 
-# The descent.
+# Optimization.
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Logarithms of a table, taken at its middle: A and α are told apart there."""
+    """Logarithms of a table, centered so that A and α can be distinguished."""
 
     n: Float[np.ndarray, " runs"]
     d: Float[np.ndarray, " runs"]
@@ -271,7 +272,7 @@ class _Table:
         return np.array([a, b, e, np.log(law.alpha), np.log(law.beta)])
 
     def value(self, theta: _Theta) -> tuple[float, _Theta]:
-        """The objective over δ, and its gradient."""
+        """The objective divided by δ, and its gradient."""
         a, b, e = theta[:3]
         alpha, beta = np.exp(np.clip(theta[3:], np.log(_FLATTEST), np.log(_STEEPEST)))
         terms = np.stack([a - alpha * self.n, b - beta * self.d, np.full_like(self.n, e)])
@@ -293,7 +294,7 @@ class _Table:
 
 
 def _starts(table: _Table) -> list[_Theta]:
-    """For each pair of exponents the coefficients that are best in squares of relative errors."""
+    """For each pair of exponents, the coefficients with the least squared relative errors."""
     found, loss = [], np.exp(table.loss)
     least = 1e-3 * float(loss.min())
     for alpha in _EXPONENTS:
@@ -307,14 +308,14 @@ def _starts(table: _Table) -> list[_Theta]:
 
 
 def _fitted(runs: Runs) -> Law:
-    """The law of the least objective over all starts."""
+    """The law with the least objective over all starts."""
     table = _Table.of(runs)
     ends = [_descent(table, start) for start in _starts(table)]
     return table.law(min(ends, key=lambda theta: table.value(theta)[0]))
 
 
 def _nearest_start(runs: Runs, law: Law) -> _Theta:
-    """Where the fit of drawn rows begins: with the law of all of them, or a better start."""
+    """The start for resampled rows: the law of all rows, or a better one of the grid."""
     table = _Table.of(runs)
     starts = [table.theta(law), *_starts(table)]
     return min(starts, key=lambda theta: table.value(theta)[0])
@@ -326,7 +327,7 @@ def _descended(runs: Runs, start: _Theta) -> Law:
 
 
 def _descent(table: _Table, start: _Theta) -> _Theta:
-    """Follow L-BFGS with a line search (torch's) from `start` to a minimum."""
+    """Run L-BFGS with a line search (torch's) from `start` to a minimum."""
     theta = torch.from_numpy(start.copy())
     optimizer = torch.optim.LBFGS(
         [theta],

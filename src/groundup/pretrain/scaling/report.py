@@ -1,6 +1,6 @@
-"""What a table of training runs says of scaling: fitted, said at the terminal, and on a page.
+"""The results of a table of training runs: the fit, its terminal output, and a page.
 
-result.json     the law with intervals, the optima of every budget, what was left out
+result.json     the law with intervals, the optima of every budget, and what was left out
 report.html     tables and plots on one page
 """
 
@@ -30,10 +30,10 @@ from groundup.runs.files import folder_aside, read_json_object, write_json
 
 _KIND = "scaling fit"
 _CURVES = 200
-# A term of the law that is so small a share of every loss is none.
-_NOTHING = 1e-6
-# FLOPs are in another unit than parameters and tokens where they are so many times 6 N D; scores,
-# a head and experts that rest make up for less.
+# A term of the law that changes every loss by less than this share does not matter.
+_NEGLIGIBLE = 1e-6
+# FLOPs differ from 6 N D by this factor only if the units are wrong; attention scores, the head and
+# inactive experts explain less.
 _ODD = 30.0
 
 
@@ -46,9 +46,9 @@ def fit_table(
     seed: int,
     highest_left_out: int | None = None,
 ) -> Path:
-    """Fit the runs of a table in both ways and write the outcome into the folder `out`.
+    """Fit the runs of a table in both ways and write the results into the folder `out`.
 
-    Raises `UserError` for a table that cannot be fitted and a folder of something else.
+    Raises `UserError` for a table that cannot be fitted, and for a folder with other files.
     """
     check_folder(out)
     table = read_table(path, columns)
@@ -86,7 +86,7 @@ def fit_table(
 
 
 def check_folder(out: Path) -> None:
-    """Refuse, before any work, a folder that holds something else. Raises `UserError`."""
+    """Refuse, before any work, a folder with other files. Raises `UserError`."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} is a file; name a folder")
     if not out.is_dir() or not any(out.iterdir()):
@@ -97,11 +97,11 @@ def check_folder(out: Path) -> None:
     raise UserError(f"--out={out} holds other files; choose another folder, or empty it yourself")
 
 
-# Words.
+# Sentences.
 
 
 def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
-    """What the numbers say, in sentences."""
+    """The conclusions from the numbers, in sentences."""
     law, k = fit.law, fit.used.flops_per_weight
     alpha, digits = fit.interval("alpha"), decimals(float(fit.used.losses.min()))
     said = [
@@ -117,32 +117,32 @@ def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
     for flops in () if idle else (largest, 10 * largest):
         n, d = law.optimum(flops, k)
         if not (0 < n < np.inf and 0 < d < np.inf):
-            said.append("The exponents are too flat for this table to tell a best size.")
+            said.append("The exponents are too flat for this table to determine a best size.")
             break
         loss = float(law.loss(n, d))
         said.append(
             f"At {flops:.2g} FLOPs{', the most here,' if flops == largest else ''} the best model "
             f"by the law, the parametric fit, has {short_number(n)} parameters and reads "
             f"{short_number(d)} tokens "
-            f"({d / n:.3g} a parameter), for a loss of {loss:.{digits}f}."
+            f"({d / n:.3g} per parameter), for a loss of {loss:.{digits}f}."
         )
     if alpha.high - alpha.low > 0.3:
         said.append(
-            f"The table tells little of the exponents: alpha may be {alpha.low:.2f} to "
-            f"{alpha.high:.2f}. More sizes, and more tokens for each, would tell more."
+            f"The table says little about the exponents: alpha may be {alpha.low:.2f} to "
+            f"{alpha.high:.2f}. More sizes, and more tokens for each, would narrow it."
         )
     if isoflop is not None and isoflop.a is not None and isoflop.b is not None:
         said.append(
-            f"Read off the budgets' own optima (IsoFLOP), the exponents are {_words(isoflop.a)} "
+            f"From the budgets' own optima (IsoFLOP), the exponents are {_words(isoflop.a)} "
             f"and {_words(isoflop.b)}."
         )
     return said
 
 
 def no_matter(fit: LawFit) -> list[str]:
-    """Which of size and data lowers no run's loss by the law: there is no best share of them."""
+    """Those of size and data that lower no run's loss by the law, so there is no best size."""
     law, runs = fit.law, fit.used
-    least = _NOTHING * float(runs.losses.min())
+    least = _NEGLIGIBLE * float(runs.losses.min())
     terms = {
         "size": law.A * runs.parameters**-law.alpha,
         "data": law.B * runs.tokens**-law.beta,
@@ -151,7 +151,7 @@ def no_matter(fit: LawFit) -> list[str]:
 
 
 def odd_flops(table: RunTable) -> list[str]:
-    """Of which runs the FLOPs cannot be those of their parameters and tokens, in a sentence."""
+    """A warning about runs whose FLOPs do not fit their parameters and tokens."""
     times = table.runs.flops / (6 * table.runs.parameters * table.runs.tokens)
     rows = np.flatnonzero((times > _ODD) | (times < 1 / _ODD))
     return [
@@ -162,7 +162,7 @@ def odd_flops(table: RunTable) -> list[str]:
 
 
 def left_out(table: RunTable, fit: LawFit, highest_left_out: int | None = None) -> list[str]:
-    """Which runs were left out of the fit and which rows were no runs, in sentences."""
+    """Sentences on the runs left out of the fit and the rows that are not runs."""
     said = []
     rows = np.flatnonzero(~fit.kept)
     if len(rows):
@@ -191,13 +191,13 @@ def _listed(columns: Mapping[str, str]) -> str:
 
 
 def law_table(fit: LawFit, isoflop: IsoFlop | None) -> Table:
-    """The fitted numbers with their intervals, by both ways."""
+    """The fitted numbers with their intervals, by both methods."""
     digits = decimals(float(fit.used.losses.min()))
     rows: list[Sequence[str | Cell]] = []
     for name, meaning in (
-        ("E", "no model gets below"),
-        ("alpha", "how size pays"),
-        ("beta", "how data pay"),
+        ("E", "irreducible loss"),
+        ("alpha", "exponent of size"),
+        ("beta", "exponent of data"),
         ("a", "best size ∝ C^a"),
         ("b", "best tokens ∝ C^b"),
     ):
@@ -251,7 +251,9 @@ def fit_plot(fit: LawFit) -> Plot:
     _plain_numbers(axes.xaxis, axes.yaxis)
     axes.set_xlabel("by the law")
     axes.set_ylabel("loss")
-    return Plot("fit", "Every run's loss over what the law says; on the line they agree.", figure)
+    return Plot(
+        "fit", "Every run's loss over the law's prediction; on the line they agree.", figure
+    )
 
 
 def frontier_plot(fit: LawFit, isoflop: IsoFlop | None) -> Plot:
@@ -267,7 +269,7 @@ def frontier_plot(fit: LawFit, isoflop: IsoFlop | None) -> Plot:
         best = [fit.law.optimum(one, k)[0] for one in flops]
         axes.loglog(flops, best, color=COLORS[0], label="by the law")
     drawn = [[law.optimum(one, k)[0] for one in flops] for law in fit.drawn[:_CURVES]]
-    # A drawing of few runs may know nothing of size, or of tokens.
+    # A resampling of few runs may not depend on size, or on tokens.
     some = np.array([sizes for sizes in drawn if min(sizes) > 0 and max(sizes) < np.inf])
     if len(some):
         low, high = np.percentile(some, (2.5, 97.5), axis=0)
@@ -316,7 +318,7 @@ def isoflop_plot(fit: LawFit, isoflop: IsoFlop) -> Plot:
 
 
 def _plain_numbers(*axes: Any) -> None:
-    """Losses lie within one power of ten: their ticks are numbers as one writes them."""
+    """Losses lie within one power of ten: format their ticks as plain numbers."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     for axis in axes:
@@ -326,7 +328,7 @@ def _plain_numbers(*axes: Any) -> None:
 
 
 def _short_numbers(axis: Any, values: Float[np.ndarray, " runs"]) -> None:
-    """Sizes of few powers of ten: ticks at 1, 2 and 5 of each, as 20 k."""
+    """Sizes span few powers of ten: ticks at 1, 2 and 5 of each, formatted as 20 k."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     within = (1.0, 2.0, 5.0) if values.max() < 1_000 * values.min() else (1.0,)
@@ -339,13 +341,13 @@ def _page(
     path: Path, tables: Sequence[Table], plots: Sequence[Plot], remarks: Sequence[str]
 ) -> Page:
     about = (
-        "Intervals hold in 95 % of tables drawn like this one. Those of the law are of rows drawn "
-        "anew, those of IsoFLOP of losses drawn about their parabolas."
+        "Intervals hold in 95 % of tables drawn like this one. Those of the law come from "
+        "resampled rows, those of IsoFLOP from simulated losses around the parabolas."
     )
     return Page(
         title="groundup scaling",
         heading="Scaling",
-        lead=f"What {path.name} says of size, data and loss.",
+        lead=f"Size, data and loss in {path.name}.",
         opening=[Box("", remarks)],
         sections=[
             *(Section(one.title, f"table-{n}", [one]) for n, one in enumerate(tables, start=1)),

@@ -1,12 +1,12 @@
-"""Training runs as rows of a table: parameters, tokens, loss and, where it stands there, FLOPs.
+"""Reads training runs from a table: parameters, tokens, loss and, if given, FLOPs.
 
-CSV, TSV, JSON Lines and a JSON array of objects are read, with the column names of the published
+It reads CSV, TSV, JSON Lines and a JSON array of objects, with the column names of the published
 tables: `Model Size`, `Training Tokens`, `loss`, `Training FLOP` (Besiroglu et al. 2024), `n`, `d`,
-`l`, `compute_budget`, `final_loss` and their like, in any spelling. Of parameters, tokens and FLOPs
-two are enough in each row, since C = 6 N D. Units stand in brackets, Params (in millions), Tokens
-(bn), FLOPs (1e18), Compute (PF-days), behind the name, params_M, or behind the number, 70M. In a
-table whose columns are parted by semicolons the comma is the decimal sign, 3,12; elsewhere it parts
-thousands, 1,400. A row that is there twice, the same in every column, counts once.
+`l`, `compute_budget`, `final_loss` and similar ones, in any spelling. Two of parameters, tokens and
+FLOPs are enough in each row, since C = 6 N D. Units may be in brackets, Params (in millions),
+Tokens (bn), FLOPs (1e18), Compute (PF-days), after the name, params_M, or after the number, 70M. In
+a table with semicolons between columns the comma is the decimal sign, 3,12; otherwise it separates
+thousands, 1,400. Rows that are equal in every column count once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from groundup.errors import UserError, shorten
 from groundup.report.table import listing
 from groundup.runs.files import naming
 
-# Names without capitals, spaces and signs, the most telling first.
+# Names without capitals, spaces and signs, in order of preference.
 _NAMES: dict[str, tuple[str, ...]] = {
     "parameters": (
         *("parameters", "params", "nparams", "numparams", "nparameters", "numparameters"),
@@ -48,7 +48,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         *("computebudget", "compute", "budget", "c"),
     ),
 }
-# 1,400 and 1,400,000.5e3, but not 3,12; and the same where the comma is the decimal sign.
+# 1,400 and 1,400,000.5e3, but not 3,12; and the same if the comma is the decimal sign.
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 _THOUSANDS_BY_DOTS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+,\d*(e[+-]?\d+)?", re.IGNORECASE)
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
@@ -67,7 +67,7 @@ _UNIT = re.compile(
 # PF-days, petaflop/s-days.
 _DAYS = re.compile(rf"(?:in )?([kmgtpezy]|{_LONG})[ -]?f(?:lops?)?(?:[/-]?s)?[ -]?days?")
 _BRACKETS = re.compile(r"[(\[](.*?)[)\]]")
-# What may be a unit that is not known; (active), (excl. embeddings) and their like are none.
+# Words that may be an unknown unit, unlike (active), (excl. embeddings) and so on.
 _LIKE_WORDS = re.compile(
     r"thousand|illion|\b(?:[kmbgt]|[mbt]n|mm|mil|bil|mrd|days?|hours?|seconds?)\b|"
     rf"\b(?:[kmbgtpezy]-?(?:fs?\b|flop|tok|param)|(?:{_LONG})(?:\b|flop|tok|param))"
@@ -80,7 +80,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Runs:
-    """One entry for each training run; `flops` are 6 N D unless the table has others."""
+    """One entry per training run; `flops` are 6 N D unless the table has its own."""
 
     parameters: Float[np.ndarray, " runs"]
     tokens: Float[np.ndarray, " runs"]
@@ -107,13 +107,13 @@ class Runs:
 
     @property
     def flops_per_weight(self) -> float:
-        """FLOPs for each parameter and token, 6 by the usual count: the median over the runs."""
+        """The median of FLOPs per parameter and token, usually 6."""
         return float(np.median(self.flops / (self.parameters * self.tokens)))
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """A table as it was read: its runs, where each stood, its columns, and what was set aside."""
+    """A table as read: its runs and their line numbers, its columns, and rows set aside."""
 
     runs: Runs
     lines: tuple[int, ...]
@@ -124,8 +124,8 @@ class RunTable:
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable:
     """Read a table of runs; `columns` names those of parameters, tokens, loss and flops.
 
-    Rows that are no run, or are there twice, are set aside and named in `bad`. Raises `UserError`
-    for a file that is no such table, and where no row is left.
+    Invalid and repeated rows are set aside and listed in `bad`. Raises `UserError` for a file that
+    is not such a table, and if no row is left.
     """
     rows, decimal_comma = _rows(path)
     if not rows:
@@ -136,7 +136,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable
     runs, lines, bad = list[tuple[float, ...]](), list[int](), list[str]()
     first = dict[str, int]()
     for line, row in rows:
-        # Of the three sizes one may be blank.
+        # One of the three sizes may be blank.
         blank = [name for name in factors if name != "loss" and _blank(row.get(found[name]))]
         left = blank if len(found) - len(blank) == 3 else []
         values = {
@@ -164,13 +164,13 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable
 
 
 def told(bad: Sequence[str]) -> list[str]:
-    """What to say of rows that were set aside: the first few, and how many."""
+    """Messages on rows that were set aside: the first few, and how many more."""
     said = [f"{one}; set aside" for one in bad[:_SHOWN]]
     return said if len(bad) <= _SHOWN else [*said, f"{len(bad) - _SHOWN} more rows set aside"]
 
 
 def _completed(row: Mapping[str, float]) -> tuple[float, ...]:
-    """Parameters, tokens, loss and FLOPs, of which one of three follows from the others."""
+    """Parameters, tokens, loss and FLOPs, with a missing one computed from the others."""
     n, d, flops = (row.get(name) for name in ("parameters", "tokens", "flops"))
     if n is None:
         assert d is not None and flops is not None
@@ -185,7 +185,7 @@ def _completed(row: Mapping[str, float]) -> tuple[float, ...]:
 
 
 def _columns(path: Path, names: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
-    """Which column holds what."""
+    """The column of each quantity."""
     found = {}
     for name, known in _NAMES.items():
         if name in asked:
@@ -219,8 +219,8 @@ def _plain(name: str) -> str:
 
 
 def _factor(path: Path, name: str, column: str) -> float:
-    """What a column's numbers are multiplied by: the units in its brackets and behind its name."""
-    if name == "loss":  # the law is in whatever unit it has
+    """The factor of a column's numbers, from the units in its brackets and after its name."""
+    if name == "loss":  # the law keeps the loss's own unit
         return 1.0
     factors = _behind(name, column)
     for said in _BRACKETS.findall(column.lower()):
@@ -238,7 +238,7 @@ def _factor(path: Path, name: str, column: str) -> float:
 
 
 def _unit(said: str) -> float | None:
-    """What a unit multiplies by; None for what is no unit that is known."""
+    """The factor of a unit; None if it is unknown."""
     if (days := _DAYS.fullmatch(said)) is not None:
         return 86_400 * _UNITS[days[1]]
     if (unit := _UNIT.fullmatch(said)) is None:
@@ -248,16 +248,16 @@ def _unit(said: str) -> float | None:
 
 
 def _behind(name: str, column: str) -> set[float]:
-    """The unit behind a name without brackets, as in params_M or tokensB; nan if it is not known.
+    """The factor of a unit after a name, without brackets: params_M, tokensB; nan if unknown.
 
-    A letter is one behind a known name alone: train_T may be tokens of training.
+    A single letter counts only after a known name: train_T may be tokens of training.
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _BRACKETS.sub("", column))
     words = re.findall(r"[^\s_.-]+", spaced.lower())
     for at in range(len(words)):
         said = " ".join(words[at:])
         if (factor := _unit(said)) is None or said.lstrip("x×* ").replace(",", "").isdigit():
-            continue  # tokens_1000 may be those of a step
+            continue  # tokens_1000 may be the tokens of a step
         if {_plain("".join(words[:at])), *words[max(0, at - 1) : at]} & {*_NAMES[name]}:
             return {factor}
         unit = _UNIT.fullmatch(said)
@@ -273,11 +273,11 @@ def _blank(value: object) -> bool:
 
 
 def _number(value: object, factor: float, *, decimal_comma: bool) -> float | None:
-    """A number above 0 as it stands in a table: 7e9, 1,400, 70M; in the unit of its column."""
+    """A positive number as written in a table: 7e9, 1,400, 70M; in the unit of its column."""
     if isinstance(value, str):
         written = value.strip().replace("_", "")
         if written[-1:].lower() in _SUFFIXES and len(written) > 1:
-            factor = _SUFFIXES[written[-1].lower()]  # its own, whatever the column says
+            factor = _SUFFIXES[written[-1].lower()]  # overrides the column's unit
             written = written[:-1].strip()
         if decimal_comma:
             if _THOUSANDS_BY_DOTS.fullmatch(written):
@@ -301,7 +301,7 @@ def _number(value: object, factor: float, *, decimal_comma: bool) -> float | Non
 
 
 def _rows(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
-    """The rows of a file with their line numbers, and whether a comma is its decimal sign."""
+    """The rows of a file with their line numbers, and whether the comma is the decimal sign."""
     with naming(path):
         if path.is_dir():
             raise UserError(f"{path} is a folder; give a file of rows, CSV or JSON Lines")
@@ -311,7 +311,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text in UTF-8; save the table as CSV") from None
+        raise UserError(f"{path} is not UTF-8 text; save the table as CSV") from None
     start = text.lstrip()[:1]
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     head = text.lstrip().split("\n", 1)[0]
@@ -359,5 +359,5 @@ def _csv(text: str, delimiter: str) -> list[tuple[int, dict[str, Any]]]:
         ]
     except csv.Error as error:
         raise UserError(
-            f"line {above + reader.line_num} of the table is no CSV ({error})"
+            f"line {above + reader.line_num} of the table is not CSV ({error})"
         ) from None
