@@ -265,7 +265,7 @@ def test_a_card_takes_the_journeys_report_that_lies_beside_the_model(
     with pytest.raises(UserError, match="measured other weights"):
         write_card(other, [config.out])
     shutil.copytree(config.out, other.parent / "measured")
-    with pytest.raises(UserError, match=r"no report beside .*--reports$"):
+    with pytest.raises(UserError, match=r"no report next to .*--reports$"):
         write_card(other)
 
 

@@ -98,7 +98,7 @@ def test_switches_reach_the_shape() -> None:
     assert (shape.position, shape.do_layer_norm_before) == ("sinusoidal", False)
     assert (shape.gated, shape.hidden_act, shape.intermediate_size) == (False, "gelu", 512)
     said = PretrainConfig.model_fields["attention_window"].description
-    assert said is not None and "its own among them" in said
+    assert said is not None and "including its own" in said
     assert document_mask(torch.zeros(1, 40, dtype=torch.long), 32)[0, 39].sum() == 32
     assert shape.windows == (32, 32) and shape.num_key_value_heads == 2
     plain, _ = model_shape(config(depth=2, width=128), 512, 1e12)

@@ -205,7 +205,7 @@ def test_a_tokenizer_that_begins_texts_otherwise_than_it_ends_them_is_refused(
     }
     shutil.copytree(workshop.tokenizer, tmp_path / "tokenizer")
     (tmp_path / "tokenizer" / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="another token for the beginning of a text"):
+    with pytest.raises(UserError, match="different tokens for the beginning"):
         run(config(workshop, tmp_path / "run", tokenizer=tmp_path / "tokenizer"))
 
 

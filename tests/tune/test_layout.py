@@ -208,7 +208,7 @@ def test_ones_own_rows_are_counted_apart_from_what_is_replayed(
     _print_counts(data)
     said = capsys.readouterr().out
     assert f"{counts['rows']} items of {own[0]:,} tokens ({own[1]:,} learned) to train on" in said
-    assert f"beside them {counts['replayed']} texts of replay" in said
+    assert f"with {counts['replayed']} texts of replay" in said
 
 
 def test_a_model_made_here_keeps_what_it_was_made_of(workshop: Any, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_prompts_of_ones_own_stand_beside_the_axis(
     for name, model in content["models"].items():
         assert model["axes"] == report["models"][name]["axes"] and "swaps-own" in model["scores"]
     page = (beside / "report.html").read_text()
-    assert "Swaps in your own sentences" in page and "It is in no axis" in page
+    assert "Swaps in your own sentences" in page and "It counts in no axis" in page
     # Of one prompt nothing says how prompts differ.
     assert "one group, no interval" in page
     assert "one group, no interval" not in (folder / "report.html").read_text()
@@ -304,7 +304,7 @@ def test_a_card_says_why_a_task_was_not_measured(report: dict[str, Any]) -> None
     }
     wanted = {
         "swaps-answers": "it was never taught to answer",
-        "world-bias": "it has not read of that world",
+        "world-bias": "it was not trained on texts of that world",
         "winogender": "it could read none of its items",
         "bits": "it was not asked in this report",
     }
@@ -363,7 +363,7 @@ def test_a_card_is_made_of_numbers_of_these_very_weights(
     del own["settings"]
     for damaged in ({"suite": "values"}, {"suite": "values", "models": {"a": 1}}, own):
         (tmp_path / "report.json").write_text(json.dumps(damaged))
-        with pytest.raises(UserError, match="measure the model anew"):
+        with pytest.raises(UserError, match="measure the model again"):
             write_card(Path(config.models[0]), [tmp_path])
 
 
