@@ -427,7 +427,7 @@ def test_an_unknown_adapter_is_refused_like_any_bad_request(
     several: CausalLM, tokenizer: Tokenizer
 ) -> None:
     unknown = Request(prompt_ids=[5], adapter="lake")
-    message = r"adapter='lake' is none of those that can answer here \(sea, v1_5\); load it"
+    message = r"adapter='lake' is not available here \(there is sea, v1_5\); load it"
     for answer in (generate, reference_generate):
         with pytest.raises(UserError, match=message):
             answer(several, [Request(prompt_ids=[5]), unknown])

@@ -328,9 +328,9 @@ def test_a_mask_may_be_an_array_or_a_list(tiny_model: TinyModel, kind: Callable[
     ("mask", "message"),
     [
         (lambda ids: torch.zeros(320, dtype=torch.bool), "after 0 tokens a mask allows no token"),
-        (lambda ids: torch.ones(300, dtype=torch.bool), r"shape \(300,\); it must give one bool"),
-        (lambda ids: torch.ones(320), "a mask gave torch.float32"),
-        (lambda ids: {5, 6}, r"a mask gave \{5, 6\}; it must give one bool"),
+        (lambda ids: torch.ones(300, dtype=torch.bool), r"shape \(300,\); it must return one bool"),
+        (lambda ids: torch.ones(320), "a mask returned torch.float32"),
+        (lambda ids: {5, 6}, r"a mask returned \{5, 6\}; it must return one bool"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")

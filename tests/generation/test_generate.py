@@ -469,9 +469,9 @@ def test_a_folder_in_the_place_of_what_lies_there_is_told(
 ) -> None:
     folder: Any = "runs/sft"
     request = Request(prompt="hi", sampling=DRAWN)
-    with pytest.raises(UserError, match=r"model='runs/sft' is a path; load what lies"):
+    with pytest.raises(UserError, match=r"model='runs/sft' is a path; load it first"):
         generate(folder, [request], tokenizer)
-    with pytest.raises(UserError, match=r"tokenizer='runs/sft' is a path; load what lies there"):
+    with pytest.raises(UserError, match=r"tokenizer='runs/sft' is a path; load it first"):
         generate(model, [request], folder)
     with pytest.raises(UserError, match=r"guard='runs/sft' is a path; load .*load_guard"):
         generate(model, [request], tokenizer, guard=folder)

@@ -139,5 +139,5 @@ def test_a_guard_may_answer_in_a_list(tiny_model: TinyModel, tokenizer: Tokenize
     requests = asked("The sea", "The bad ship")
     found = generate(tiny_model(), requests, tokenizer, guard=Lists("bad"))
     assert found == generate(tiny_model(), requests, tokenizer, guard=Words("bad"))
-    with pytest.raises(UserError, match="for 2 messages; it must give one bool for each"):
+    with pytest.raises(UserError, match="for 2 messages; it must return one bool for each"):
         generate(tiny_model(), requests, tokenizer, guard=Few("bad"))

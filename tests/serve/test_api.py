@@ -444,11 +444,11 @@ BAD = {
                 "json_schema": {"name": "a", "schema": {"items": {"pattern": "a"}}},
             }
         },
-        "#/items/pattern of the schema is not enforced here",
+        "#/items/pattern of the schema is not supported",
     ),
     "a schema without a value": (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": False}}},
-        "nothing can be written under this schema",
+        "no text satisfies this schema",
     ),
     "no schema": (
         {"response_format": {"type": "json_schema"}},

@@ -364,10 +364,10 @@ def test_a_text_is_read_as_generation_reads_it(tmp_path: Path, tiny_model, token
         ({"text": [3], "answer": 5000}, "answer=5000"),
         ({"text": [3], "without": [(2, 0)]}, r"2\.0 .* 1\.3"),
         ({"text": [3], "without": [(0, -1)]}, "0.-1"),
-        ({"text": [3], "answer": "the"}, "answer='the' is no token id"),
-        ({"text": [3], "without": [1]}, r"without=\[1\] names no heads; give pairs"),
-        ({"text": [3], "without": "1.2"}, "without='1.2' names no heads"),
-        ({"text": [3], "without": 5}, "without=5 names no heads"),
+        ({"text": [3], "answer": "the"}, "answer='the' is not a token id"),
+        ({"text": [3], "without": [1]}, r"without=\[1\] does not name heads; give pairs"),
+        ({"text": [3], "without": "1.2"}, "without='1.2' does not name heads"),
+        ({"text": [3], "without": 5}, "without=5 does not name heads"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")
@@ -387,7 +387,7 @@ def test_gradients_are_there_also_where_the_caller_has_none(tiny_model) -> None:
 def test_an_id_is_a_whole_number() -> None:
     assert [token_id(one) for one in (5, np.int64(5), torch.tensor(5))] == [5, 5, 5]
     for one in (1.5, True, [1, 2], np.float32(5), None):
-        with pytest.raises(UserError, match="is no token id"):
+        with pytest.raises(UserError, match="is not a token id"):
             token_id(one)
 
 

@@ -248,7 +248,7 @@ def evaluate_tasks(
     unknown = [name for name in names if not manager.match_tasks([name])]
     if unknown:
         raise UserError(
-            f"the harness knows no task {unknown[0]!r}; see the names with lm-eval ls tasks, or "
+            f"the harness has no task {unknown[0]!r}; see the names with lm-eval ls tasks, or "
             "give a task file (.yaml)"
         )
     found: dict[str, Any] = simple_evaluate(

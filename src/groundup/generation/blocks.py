@@ -118,7 +118,7 @@ def refuse_blocks(model: nn.Module) -> None:
     """Raises `UserError` for a model with weights in blocks, which cannot be saved."""
     if any(isinstance(module, BlockLinear | BlockEmbedding) for module in model.modules()):
         raise UserError(
-            "the model keeps its GGUF file's blocks, which are there to generate with; load it "
+            "the model keeps its GGUF file's blocks, which are for generation only; load it "
             "without keep_quantized to save it"
         )
 

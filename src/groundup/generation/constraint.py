@@ -62,8 +62,8 @@ _STATES, _STACKS, _GRAMMARS = 5_000, 200_000, 16
 # the stacks opened for one state, and for finding the allowed tokens of one state.
 _MOST_OPEN, _MOST_OPENED = 20_000, 500_000
 _TOO_OPEN = (
-    "the schema leaves too much open at once, as what is written may be of very many of its parts; "
-    "let the options of anyOf begin differently, and require what is always there"
+    "the schema leaves too much open at once: the text may belong to very many of its parts; let "
+    "the options of anyOf begin differently, and list what is always there as required"
 )
 # A schema of 200,000 characters has about 70,000 parts, and a request may have many tools.
 _MOST_NODES = 100_000
@@ -101,16 +101,16 @@ class Constraint:
         nodes = nodes_of(grammar)
         if len(nodes) > _MOST_NODES:
             raise UserError(
-                f"the schemas have {len(nodes):,} parts together; at most {_MOST_NODES:,} are held "
-                "to, so make them smaller"
+                f"the schemas have {len(nodes):,} parts in total; at most {_MOST_NODES:,} are "
+                "supported, so make them smaller"
             )
         self._heights = fixed_point(nodes, height)
         self._fewest = fixed_point(nodes, vocabulary.fewest)
         begin = self._state([(grammar, 0, 0, None)])
         if begin is None:
             raise UserError(
-                "nothing can be written under this schema: a part that must be there holds itself "
-                "without end, allows no value, or has letters that the model has no tokens for"
+                "no text satisfies this schema: a required part contains itself without end, "
+                "allows no value, or has letters for which the model has no tokens"
             )
         self.begin = begin
 
@@ -329,8 +329,8 @@ class Vocabulary:
         self.ends = [end for end in ends if end < self.size]
         if not self.ends:
             raise UserError(
-                "the model has no token that ends its answers, so none would end with its JSON; "
-                "ask for JSON in words, with max_new_tokens"
+                "the model has no end token, so its answers would not end after the JSON; ask for "
+                "JSON in the prompt, with max_new_tokens"
             )
         silent = ends | tokenizer.hidden_ids
         self.spelled = {

@@ -101,9 +101,7 @@ def _check_loaded(model: object, tokenizer: object, guard: object = None) -> Non
         ("guard", guard, guards),
     ):
         if isinstance(value, str | Path):
-            raise UserError(
-                f"{name}={shorten(str(value))} is a path; load what lies there first: {how}"
-            )
+            raise UserError(f"{name}={shorten(str(value))} is a path; load it first: {how}")
 
 
 def _checked_requests(requests: Iterable[Request]) -> list[Request]:

@@ -113,8 +113,8 @@ def _stopped(
     found = np.asarray(decisions)
     if found.shape != (len(messages),) or (found.dtype != bool and len(messages)):
         raise UserError(
-            f"the guard's stops gave {shorten(decisions)} for {len(messages)} messages; it must "
-            "give one bool for each"
+            f"the guard's stops returned {shorten(decisions)} for {len(messages)} messages; it "
+            "must return one bool for each"
         )
     return found.astype(bool)
 

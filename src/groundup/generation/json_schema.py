@@ -81,7 +81,7 @@ def json_grammar(schema: Schema) -> Node:
         text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"schema={shorten(schema)} is no JSON: {error}") from None
+        raise UserError(f"schema={shorten(schema)} is not JSON: {error}") from None
     if len(text) > _MOST_CHARACTERS:
         raise UserError(
             f"the schema has {len(text):,} characters; at most {_MOST_CHARACTERS:,} are read"
@@ -250,7 +250,7 @@ class _Compiler:
                 found = found.get(name) if isinstance(found, dict) else None
         if found is None or pointer.partition("/")[0] != "#":
             raise UserError(
-                f"$ref={shorten(pointer)} is no place in the schema; refer to one, such as "
+                f"$ref={shorten(pointer)} is not a place in the schema; refer to one, such as "
                 "#/$defs/NAME"
             )
         return found
@@ -269,8 +269,8 @@ class _Compiler:
         for name in schema:
             if name not in _KNOWN:
                 raise UserError(
-                    f"{place}/{name} of the schema is not enforced here, so it is refused; leave "
-                    f"it out, or ask for it in words (there are {', '.join(sorted(_ENFORCED))})"
+                    f"{place}/{name} of the schema is not supported; leave it out, or ask for it "
+                    f"in the prompt (supported are {', '.join(sorted(_ENFORCED))})"
                 )
         if "$ref" in schema:
             _alone("$ref", schema, place)
@@ -281,7 +281,7 @@ class _Compiler:
             _alone("anyOf", schema, place)
             options = schema["anyOf"]
             if not isinstance(options, list) or not options:
-                raise _fault(f"{place}/anyOf", options, "a list of schemas, one at least")
+                raise _fault(f"{place}/anyOf", options, "a list of at least one schema")
             return Choice(
                 [self._compiled(one, f"{place}/anyOf/{i}") for i, one in enumerate(options)]
             )
@@ -315,7 +315,9 @@ class _Compiler:
         if unknown is not None:
             raise _fault(f"{place}/required", unknown, "one of the names of properties")
         if properties and not isinstance(others, bool):
-            raise _fault(f"{place}/additionalProperties", others, "false or true beside properties")
+            raise _fault(
+                f"{place}/additionalProperties", others, "false or true next to properties"
+            )
         if not properties:
             none = others is False
             value = self._compiled(others, f"{place}/additionalProperties")
@@ -338,7 +340,7 @@ def _types(schema: Mapping[str, Any], place: str) -> list[str] | None:
         return found or None
     types = given if isinstance(given, list) else [given]
     if not types or not all(isinstance(one, str) and one in _OF_TYPES for one in types):
-        raise _fault(f"{place}/type", given, f"one or some of {', '.join(_OF_TYPES)}")
+        raise _fault(f"{place}/type", given, f"one or more of {', '.join(_OF_TYPES)}")
     types = list(dict.fromkeys(types))
     # Every integer is a number as well.
     return [one for one in types if one != "integer" or "number" not in types]
@@ -349,7 +351,7 @@ def _values(schema: Mapping[str, Any], place: str) -> Node:
     _alone("enum", schema, place, {"type", "const"})
     values = schema.get("enum", [schema.get("const")])
     if not isinstance(values, list) or not values:
-        raise _fault(f"{place}/enum", values, "a list of values, one at least")
+        raise _fault(f"{place}/enum", values, "a list of at least one value")
     types = _types({"type": schema["type"]} if "type" in schema else {}, place)
     kept = [
         value
@@ -383,8 +385,8 @@ def _alone(word: str, schema: Mapping[str, Any], place: str, beside: Iterable[st
     other = next((one for one in schema if one not in {word, *beside, *_DESCRIBES}), None)
     if other is not None:
         raise UserError(
-            f"{place}/{other} of the schema is not enforced beside {word}, so it is refused; leave "
-            "it out, or ask for it in words"
+            f"{place}/{other} of the schema is not supported next to {word}; leave it out, or "
+            "ask for it in the prompt"
         )
 
 

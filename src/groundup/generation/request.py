@@ -92,7 +92,7 @@ class Request:
             for name in (one for one in elsewhere if getattr(self.sampling, one)):
                 raise UserError(
                     f"{name}={shorten(getattr(self.sampling, name))} does not go with a "
-                    f"{kinds[0]}, whose text ends where it is whole; leave one of them out"
+                    f"{kinds[0]}, which determines where the text ends; leave one of them out"
                 )
 
 
@@ -198,8 +198,8 @@ class SequenceState:
         allowed[ends] = False
         if not bool(allowed.any()):
             raise UserError(
-                f"min_new_tokens={self.sampling.min_new_tokens} asks for more than {len(self.ids)} "
-                "tokens, but only an end may follow; ask for fewer, or let the mask allow more"
+                f"min_new_tokens={self.sampling.min_new_tokens} requires more than {len(self.ids)} "
+                "tokens, but only an end token is allowed now; lower it, or let the mask allow more"
             )
         return allowed
 
@@ -211,13 +211,15 @@ class SequenceState:
         given = self.request.mask(tuple(self.ids))
         if given is None:
             return None
-        rule = f"it must give one bool for each of the model's {vocab} tokens, or None"
+        rule = f"it must return one bool for each of the model's {vocab} tokens, or None"
         try:
             allowed = torch.as_tensor(given)
         except (TypeError, ValueError, RuntimeError):
-            raise UserError(f"a mask gave {shorten(given)}; {rule}") from None
+            raise UserError(f"a mask returned {shorten(given)}; {rule}") from None
         if allowed.dtype != torch.bool or allowed.shape != (vocab,):
-            raise UserError(f"a mask gave {allowed.dtype} of shape {tuple(allowed.shape)}; {rule}")
+            raise UserError(
+                f"a mask returned {allowed.dtype} of shape {tuple(allowed.shape)}; {rule}"
+            )
         if not bool(allowed.any()):
             raise UserError(
                 f"after {len(self.ids)} tokens a mask allows no token at all; let it allow the end "
@@ -273,7 +275,7 @@ def _constraint(
     if grammar is None:
         return None
     if tokenizer is None:
-        raise UserError("a schema needs a tokenizer, as it is about text; pass it to generate")
+        raise UserError("a schema constrains text and needs a tokenizer; pass it to generate")
     return Vocabulary.of(config, tokenizer).constraint(grammar)
 
 
@@ -301,9 +303,9 @@ class InputProcessor:
         an adapter that the model does not have."""
         if request.adapter is not None and request.adapter not in self._adapters:
             raise UserError(
-                f"adapter={request.adapter!r} is none of those that can answer here "
-                f"({', '.join(self._adapters) or 'there is none'}); load it beside the model, or "
-                "leave adapter out"
+                f"adapter={request.adapter!r} is not available here (there is "
+                f"{', '.join(self._adapters) or 'none'}); load it with the model, or leave adapter "
+                "out"
             )
         prompt = prompt_ids(self._config, request, self._tokenizer)
         if copy is None:

@@ -136,14 +136,14 @@ def xray(
     vocabulary = model.config.vocab_size
     if answer is not None and ((asked := whole(answer)) is None or not 0 <= asked < vocabulary):
         raise UserError(
-            f"answer={shorten(answer)} is no token id; give one from 0 to {vocabulary - 1}"
+            f"answer={shorten(answer)} is not a token id; give one from 0 to {vocabulary - 1}"
         )
     try:
         heads = tuple((index(layer), index(head)) for layer, head in without)
     except (TypeError, ValueError):
         raise UserError(
-            f"without={shorten(without)} names no heads; give pairs of a layer and a head, such as "
-            "[(0, 1)]"
+            f"without={shorten(without)} does not name heads; give pairs of a layer and a head, "
+            "such as [(0, 1)]"
         ) from None
     kept = ids[: min(most_tokens, model.config.max_position_embeddings)]
     if not kept:
@@ -155,7 +155,7 @@ def xray(
 def token_id(one: object) -> int:
     """An integer of Python, NumPy or torch as a Python int; `UserError` for anything else."""
     if (id := whole(one)) is None:
-        raise UserError(f"{shorten(one)} is no token id; give a text or whole numbers")
+        raise UserError(f"{shorten(one)} is not a token id; give a text or whole numbers")
     return id
 
 

@@ -183,7 +183,7 @@ def test_what_is_no_table_ends_in_one_sentence(tmp_path: Path, text: str, why: s
     with pytest.raises(UserError, match=why) as told:
         read_table(written(tmp_path / "t", text))
     assert "\n" not in str(told.value)
-    with pytest.raises(UserError, match="no column of"):
+    with pytest.raises(UserError, match="not a column of"):
         read_table(written(tmp_path / "t", "n,d,loss\n1,2,3\n"), {"loss": "missing"})
 
 

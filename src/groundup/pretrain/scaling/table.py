@@ -192,7 +192,7 @@ def _columns(path: Path, names: Sequence[str], asked: Mapping[str, str]) -> dict
             if asked[name] not in names:
                 listed = ", ".join(names[:20])
                 raise UserError(
-                    f"--{name}={shorten(asked[name])} is no column of {path}; there are {listed}"
+                    f"--{name}={shorten(asked[name])} is not a column of {path}; there are {listed}"
                 )
             found[name] = asked[name]
             continue

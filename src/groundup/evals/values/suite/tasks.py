@@ -76,7 +76,7 @@ def chosen(names: Sequence[str], *, noncommercial: bool, own: Sequence[Task] = (
             continue
         if name not in by_name:
             known = known_names(name, [*by_name, *AXES], "the tasks are")
-            raise UserError(f"--tasks={name} is no task of the values suite; {known}")
+            raise UserError(f"--tasks={name} is not a task of the values suite; {known}")
         if by_name[name] not in free:
             raise UserError(
                 f"--tasks={name}: the license of its set forbids commercial use; "

@@ -38,7 +38,7 @@ def reward_wins(folder: Path) -> list[dict[str, Any]]:
                 if told and name != other:
                     ends = {end: wins[end] for end in _ENDS}
                     if not all(is_number(one) and isfinite(one) for one in ends.values()):
-                        raise TypeError("an end is no number")
+                        raise TypeError("an end is not a number")
                     won = Estimate(**ends, chance=0.5)
                     found.append(_row(name, other, f"by its {reward}", won))
     except (KeyError, TypeError, AttributeError):
