@@ -42,11 +42,11 @@ from groundup.evals.domain.measures import (
     MEASURES,
     answered_replies,
     continued,
+    informative_measures,
     perplexity,
     reply_pair,
-    told,
     too_few,
-    took,
+    training_costs,
 )
 from groundup.evals.domain.report import run
 from groundup.evals.measure import Evaluated
@@ -204,7 +204,7 @@ def tuned(
         measures.general_questions: answers or Answers(rows, [np.array([-1.0, -2.0])] * 4),
         measures.samples: (),
         seen_before: contamination,
-        measures.took: costs(Path("nowhere")),
+        measures.training_costs: costs(Path("nowhere")),
     }
     return Evaluated(name, name, Path("nowhere"), None, 100, 256, None, found)
 
@@ -585,18 +585,18 @@ def test_what_got_worse_is_said_first_and_what_says_nothing_not_at_all() -> None
     # It gains on the domain, loses general text; all questions are right before and after.
     moved = but(tuned("thin", bits=(1.1, 2.1, 3.1) * 7), documents=blocks([0.5] * 30))
     assert [one.mark for one in claims([parent, moved])] == ["no", "yes"]
-    assert OF["question_accuracy"] not in told([parent, moved])
+    assert OF["question_accuracy"] not in informative_measures([parent, moved])
     rows = moved(measures.general_questions).rows
     wrong = Answers(rows, [np.array([-2.0, -1.0])] * len(rows))
     some = tuned("some", answers=wrong)
-    assert OF["question_accuracy"] in told([parent, some])
-    assert OF["question_accuracy"] not in told([some, some])
+    assert OF["question_accuracy"] in informative_measures([parent, some])
+    assert OF["question_accuracy"] not in informative_measures([some, some])
 
 
 def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Evaluated]) -> None:
     parent = read(roomy(0))
-    made = replace(parent(took), method="QLoRA")
-    model = but(parent, took=made, general_text=blocks((1.1, 2.1, 3.1) * 7))
+    made = replace(parent(training_costs), method="QLoRA")
+    model = but(parent, training_costs=made, general_text=blocks((1.1, 2.1, 3.1) * 7))
     (said,) = [one for one in claims([parent, model]) if "general text" in one.claim]
     assert said.mark == "no" and "to the 4 bits of its base or by forgetting" in said.claim
 
@@ -605,7 +605,9 @@ def test_notes_tell_unequal_budgets_other_parents_and_what_was_not_held_out(tmp_
     def child(name: str, tokens: int, **settings: Any) -> Evaluated:
         path = write_run(tmp_path / name, settings)
         seen = Contamination(name, "sft", {}, f"{name} (sft)", "own.jsonl, unknown")
-        made = but(tuned(name, contamination=[seen]), took=replace(costs(path), tokens=tokens))
+        made = but(
+            tuned(name, contamination=[seen]), training_costs=replace(costs(path), tokens=tokens)
+        )
         return replace(made, history=History.of(path))
 
     full, lora = child("full", 1000, validation=0), child("lora", 2000, replay=0.25, patience=2)

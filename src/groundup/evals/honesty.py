@@ -150,8 +150,8 @@ def outcome(row: Conversation, answer: str) -> str:
         return "declined"
     asked = frozenset(words(row.messages[-2].content))
     truth = sentences(row.messages[-1].content)[0]
-    told = re.sub(r"\([^)]*\)", "", truth)
-    content = [w for w in words(told) if len(w) > 3 and w not in asked | _EMPTY]
+    without_brackets = re.sub(r"\([^)]*\)", "", truth)
+    content = [w for w in words(without_brackets) if len(w) > 3 and w not in asked | _EMPTY]
     content = list(dict.fromkeys(content))[:_CONTENT_WORDS]
     said = set(words(answer))
     if content and 2 * sum(w in said for w in content) >= len(content):

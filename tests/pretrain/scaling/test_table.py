@@ -12,7 +12,7 @@ from groundup.app.cli import main
 from groundup.errors import UserError
 from groundup.pretrain.scaling.law import Law
 from groundup.pretrain.scaling.report import odd_flops
-from groundup.pretrain.scaling.table import read_table, told
+from groundup.pretrain.scaling.table import read_table, set_aside_messages
 
 TRUE = Law(1.8, 400.0, 1200.0, 0.35, 0.35)
 
@@ -159,7 +159,7 @@ def test_rows_that_are_no_runs_are_set_aside_and_said(tmp_path: Path) -> None:
     found = read_table(path)
     assert len(found.runs) == 1 and len(found.bad) == len(bad)
     assert found.bad[0] == f"{path}, line 3: n='x' must be a number above 0"
-    said = told(found.bad)
+    said = set_aside_messages(found.bad)
     assert len(said) == 4 and said[-1] == f"{len(bad) - 3} more rows set aside"
 
 

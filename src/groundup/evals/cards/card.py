@@ -112,7 +112,7 @@ def write_card(model: Path, reports: Sequence[Path] = ()) -> Path:
         )
     order = list(KINDS.values())
     found.sort(key=lambda one: order.index(one.kind))
-    section = card_section([_told(one, model, of_model) for one in found], model)
+    section = card_section([_account_of(one, model, of_model) for one in found], model)
     path = model / CARD
     with naming(path):
         kept = path.read_bytes() if path.is_file() else f"# {model.name}\n".encode()
@@ -159,11 +159,11 @@ def _beside(model: Path, of_model: Comparing) -> Iterator[Report]:
             yield Report(kind, folder / kind.file, run)
 
 
-def _told(report: Report, model: Path, of_model: Comparing) -> tuple[Report, str, Account]:
+def _account_of(report: Report, model: Path, of_model: Comparing) -> tuple[Report, str, Account]:
     """A report, its date, and what it says about these weights."""
     kind, content = report.kind, report.content()
     try:
-        name = _named(content, report, model, of_model)
+        name = _name_in(content, report, model, of_model)
         if name is None:
             raise UserError(
                 f"{report.file} measured other weights than those in {model}; measure it: "
@@ -178,16 +178,16 @@ def _told(report: Report, model: Path, of_model: Comparing) -> tuple[Report, str
         ) from None
 
 
-def _named(
+def _name_in(
     content: Mapping[str, Any], report: Report, model: Path, of_model: Comparing
 ) -> str | None:
     """The name of these weights in a report."""
     if report.kind is KINDS["values"]:
         hashed = model_hash(model)
         return next((n for n, one in content["models"].items() if one["hash"] == hashed), None)
-    told = {"model"} if report.kind is KINDS["frontier"] else content["models"].keys()
+    names = {"model"} if report.kind is KINDS["frontier"] else content["models"].keys()
     parents = report.run["parents"].items()
-    return next((name for name, one in parents if name in told and of_model(one)), None)
+    return next((name for name, one in parents if name in names and of_model(one)), None)
 
 
 def with_section(card: str, section: str, path: Path) -> str:
@@ -206,22 +206,22 @@ def with_section(card: str, section: str, path: Path) -> str:
 # Sections.
 
 _SAID_OF_CLAIMS: tuple[Outcome, ...] = ("worse", "better")
-Told = Sequence[tuple[Report, str, Account]]
+Accounts = Sequence[tuple[Report, str, Account]]
 
 
-def card_section(told: Told, model: Path) -> str:
+def card_section(entries: Accounts, model: Path) -> str:
     """Intended use, factors, metrics, results and their basis, data, and caveats."""
-    accounts = [account for _, _, account in told]
+    accounts = [account for _, _, account in entries]
     data = _points(*(one.data for one in accounts))
     limits = _points(*(one.limits for one in accounts))
     sections = [
         _USE,
         _factors(accounts),
         f"## What was measured\nWeights {model_hash(model)[:16]}.",
-        *(_measured(*one) for one in told),
+        *(_measured(*one) for one in entries),
         _titled("Contamination", _points(*(one.familiar for one in accounts), end=".")),
-        _titled("The judges", [line for one in told for line in _judges(*one)]),
-        _titled("What was not measured", _left(told)),
+        _titled("The judges", [line for one in entries for line in _judges(*one)]),
+        _titled("What was not measured", _left(entries)),
         _titled("Evaluation data", [*data, *(["", "Limits of each:", *limits] if limits else [])]),
         _CAVEATS,
     ]
@@ -296,12 +296,12 @@ def _judges(report: Report, created: str, account: Account) -> Iterator[str]:
         )
 
 
-def _left(told: Told) -> list[str]:
+def _left(entries: Accounts) -> list[str]:
     """What each report left out, commands without a report, and what no command measures."""
     lines = []
-    for report, _, account in told:
+    for report, _, account in entries:
         lines += [f"By {report.kind.command}:", "", *_points(account.left), ""]
-    there = [report.kind for report, _, _ in told]
+    there = [report.kind for report, _, _ in entries]
     lines += ["By no report:", ""]
     lines += [
         f"- {kind.command}: no report was given" for kind in KINDS.values() if kind not in there

@@ -14,7 +14,7 @@ from groundup.evals.domain.measures import LOSS
 from groundup.evals.domain.measures import MEASURES as TUNING
 from groundup.evals.measure import from_json
 from groundup.evals.stages.measures import MEASURES
-from groundup.evals.stages.page import leaks_told
+from groundup.evals.stages.page import leak_summary
 from groundup.evals.values.world import TASKS
 from groundup.report.claim import Better, Claim
 from groundup.report.estimate import Estimate
@@ -68,7 +68,7 @@ def journey_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any
         ],
         left=left,
         groups=["jobs and groups of the small world"] if model["fairness"] else [],
-        familiar=[one.rstrip(".") for one in leaks_told(content["leaks"])],
+        familiar=[one.rstrip(".") for one in leak_summary(content["leaks"])],
     )
 
 
@@ -292,7 +292,7 @@ def frontier_account(content: Mapping[str, Any], name: str, run: Mapping[str, An
     """Its place before alignment, and what surpassed it, from `groundup frontier`."""
     config = content["config"]
     point = next(one for one in content["points"] if one["kind"] == "start")
-    told = [
+    comparisons = [
         f"{len(content['points']) - 1} other models made from it; "
         + (
             f"{point['dominated_by']} is nowhere worse and somewhere better"
@@ -301,13 +301,13 @@ def frontier_account(content: Mapping[str, Any], name: str, run: Mapping[str, An
         )
     ]
     if point["beaten_by"]:
-        told.append(f"{point['beaten_by']} beats it beyond chance")
+        comparisons.append(f"{point['beaten_by']} beats it beyond chance")
     untried = account.missing(
         ("balanced", "constraint", "soup", "system-prompt"), config["strategies"]
     )
     return Account(
-        how=f"in the small world, as where a dial ({config['dial']}) begins, beside {told[0]}"
-        + "".join(f"; {one}" for one in told[1:]),
+        how=f"in the small world, as the start of a dial ({config['dial']}), next to "
+        f"{comparisons[0]}" + "".join(f"; {one}" for one in comparisons[1:]),
         numbers=[*lines(from_json(point["axes"])), *_of_tasks(point["numbers"])],
         judged=[_WORLD_JUDGES],
         groups=["jobs and groups of the small world"],

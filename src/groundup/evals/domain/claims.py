@@ -17,10 +17,10 @@ from groundup.evals.domain.measures import (
     ANSWER_BITS,
     LEAST_ROWS,
     LOSS,
+    informative_measures,
     perplexity,
-    told,
     too_few,
-    took,
+    training_costs,
 )
 from groundup.evals.measure import Evaluated, Measure
 from groundup.report.claim import Better, Claim, mark_of
@@ -40,7 +40,7 @@ def claims(models: Sequence[Evaluated], domain: Domain | None = None) -> list[Cl
     """
     parent, *tuned = models
     # Nats per token repeat bits per byte in a unit that depends on the tokenizer.
-    judged = [measure for measure in told(models) if measure is not LOSS]
+    judged = [measure for measure in informative_measures(models) if measure is not LOSS]
     found = [
         _of_change(model, parent, measure, domain)
         for model in tuned
@@ -70,7 +70,7 @@ def _of_change(
     meaning = _MEANING[measure.about][mark]
     if few is not None and mark != "open":
         mark, meaning = "open", _unproven(few, measure)
-    if (model(took).method, measure.about, mark) == (METHODS["qlora"], "general", "no"):
+    if (model(training_costs).method, measure.about, mark) == (METHODS["qlora"], "general", "no"):
         meaning = "That was lost, to the 4 bits of its base or by forgetting."
     text = (
         f"{measure.sentence} {shown(after, measure)}, {shown(before, measure)} before: "
@@ -80,7 +80,7 @@ def _of_change(
         text += f" {_unseen(change, measure)}"
     if measure is ANSWER_BITS:
         text += _perplexities(model, parent)
-    about = f"{model.name} ({model(took).method})"
+    about = f"{model.name} ({model(training_costs).method})"
     return _claim(text, change, measure, measure.better, about, few)
 
 
@@ -182,7 +182,7 @@ def notes(
         for name, is_child in children.items()
         if is_child is False
     ]
-    tokens = {model.name: count for model in tuned if (count := model(took).tokens)}
+    tokens = {model.name: count for model in tuned if (count := model(training_costs).tokens)}
     if tokens and max(tokens.values()) > (1 + _EQUAL_BUDGET) * min(tokens.values()):
         listed = ", ".join(f"{name} {count:,}" for name, count in tokens.items())
         found.append(f"the budgets are not equal; tokens trained on: {listed}")
@@ -203,7 +203,7 @@ def notes(
                 f"{model.name} replayed general text ({100 * share:.0f} % of its "
                 "tokens): the Wikipedia texts here may resemble what it trained on"
             )
-    seeds = {seed for model in tuned if (seed := model(took).seed) is not None}
+    seeds = {seed for model in tuned if (seed := model(training_costs).seed) is not None}
     if seeds:
         listed = ", ".join(map(str, sorted(seeds)))
         found.append(

@@ -80,7 +80,7 @@ def samples(on: Subject) -> list[str]:
     return continued(on.model, on.tokenizer, on.material.domain.prompts)
 
 
-def took(on: Subject) -> Costs:
+def training_costs(on: Subject) -> Costs:
     """The costs of making the model; the first one is the parent and has none."""
     return costs(on.folder, is_parent=on.place == 0)
 
@@ -286,7 +286,7 @@ MEASURES: tuple[Measure[Any], ...] = (
 LOSS, ANSWER_BITS, _, DOCUMENT_BITS, GENERAL_TEXT, _ = MEASURES
 
 
-def told(models: Sequence[Evaluated]) -> list[Measure[Any]]:
+def informative_measures(models: Sequence[Evaluated]) -> list[Measure[Any]]:
     """The measures that are informative for these models."""
     found = []
     for measure in MEASURES:

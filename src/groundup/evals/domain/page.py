@@ -14,9 +14,9 @@ from groundup.evals.domain.measures import (
     LOSS,
     MEASURES,
     SAMPLE_TOKENS,
+    informative_measures,
     main_domain,
-    told,
-    took,
+    training_costs,
 )
 from groundup.evals.measure import Evaluated, Measure, of_models
 from groundup.report.claim import Claim, mark_of
@@ -62,7 +62,9 @@ def tuning_plots(models: Sequence[Evaluated]) -> list[Plot]:
     """The plots for which there is data."""
     parent, *tuned = models
     drawn = []
-    trades = {f"{model.name} ({model(took).method})": _trade(model, parent) for model in tuned}
+    trades = {
+        f"{model.name} ({model(training_costs).method})": _trade(model, parent) for model in tuned
+    }
     if any(trades.values()):
         drawn.append(
             trade_plot(
@@ -88,7 +90,7 @@ def tuning_plots(models: Sequence[Evaluated]) -> list[Plot]:
         rows: dict[str, BySource] = {
             model.name: {
                 f"{one.about}: {one.short}": found
-                for one in told(models)
+                for one in informative_measures(models)
                 if one.unit == unit and (found := one.estimate(model)) is not None
             }
             for model in models

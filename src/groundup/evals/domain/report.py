@@ -17,11 +17,11 @@ from groundup.evals.domain.measures import (
     answers,
     general_questions,
     general_text,
+    informative_measures,
     perplexity,
     samples,
-    told,
     too_few,
-    took,
+    training_costs,
 )
 from groundup.evals.domain.page import curves_of, say_table, tuning_page, tuning_plots
 from groundup.evals.measure import Evaluated, to_json
@@ -62,7 +62,7 @@ def _data_folders(config: TuningReportConfig) -> dict[str, Path]:
 TUNING = Suite(
     name="tuning",
     measures=MEASURES,
-    also=(samples, seen_before, took),
+    also=(samples, seen_before, training_costs),
     longest_context=LONGEST_CONTEXT,
     data=_data_folders,
     prepare=prepare,
@@ -130,7 +130,7 @@ def tuning_json(
             for place, one in enumerate(tuned)
             for other in tuned[place + 1 :]
         },
-        "shown": [measure.name for measure in told(models)],
+        "shown": [measure.name for measure in informative_measures(models)],
         "unproven": [
             measure.name
             for measure in MEASURES
@@ -154,7 +154,7 @@ def _model_json(model: Evaluated, parent: Evaluated) -> dict[str, Any]:
     return {
         "source": model.source,
         "parameters": model.parameters,
-        "costs": model(took).to_json(),
+        "costs": model(training_costs).to_json(),
         "measures": to_json(measured),
         "question_accuracy": to_json(questions.accuracy(questions.main())),
         "text_bits_per_byte": to_json(model(general_text).measured()),

@@ -198,9 +198,9 @@ def broken_table(found: Found) -> Table:
             if model is not first:
                 apart = found.minus(model, first, method, budget)
                 change = points(apart)
-                told = f"{change.value} ({change.note})"
+                difference = f"{change.value} ({change.note})"
                 mark = mark_of(apart, "below") if apart.groups >= FEWEST_GROUPS else "open"
-                share = Cell(share.value, share.note, told, mark)
+                share = Cell(share.value, share.note, difference, mark)
             made.append(share)
         return made
 

@@ -31,7 +31,7 @@ from groundup.runs.folder import Run
 from groundup.train.device import prepare, restoring_torch
 
 _ATTACKS = "attacks.jsonl"
-_TELL_SECONDS = 10.0
+_SAY_SECONDS = 10.0
 
 
 @restoring_torch()
@@ -89,8 +89,8 @@ class Log:
         return log
 
     def write(self, model: int, method: Method, tried: list[Tried]) -> None:
-        told = [one.to_json() for one in tried]
-        self.run.log(_ATTACKS, step=self.lines, model=model, method=method, tried=told)
+        lines = [one.to_json() for one in tried]
+        self.run.log(_ATTACKS, step=self.lines, model=model, method=method, tried=lines)
         self._add(model, method, tried)
 
     def _add(self, model: int, method: Method, tried: list[Tried]) -> None:
@@ -117,7 +117,7 @@ def _attacked(
     prepare(model, compute_of(config))
     target = ModelTarget(model.eval(), tokenizer, config.max_new_tokens)
     space = Space.of(tokenizer)
-    told = time.monotonic()
+    last_said = time.monotonic()
     for method in METHODS:
         done = log.rounds.get((named.place, method), [])
         with guarding(model, guard):
@@ -132,8 +132,8 @@ def _attacked(
                 done=tuple(done),
             ):
                 log.write(named.place, method, tried)
-                if time.monotonic() - told > _TELL_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - last_said > _SAY_SECONDS:
+                    last_said = time.monotonic()
                     say(f"{run.stage}  {named.name}: {method}, {len(tried)} prompts in a round")
     tries = {
         method: by_request(log.rounds.get((named.place, method), []), len(requests))

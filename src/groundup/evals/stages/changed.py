@@ -32,8 +32,8 @@ def changes(models: Sequence[Evaluated]) -> list[dict[str, Any]]:
             words = {row["id"]: text for text, row in new}
             rows, others = ([row for _, row in some] for some in (new, old))
             items += largest_changes(task, rows, others, words)
-        told = [one.to_json() for one in items]
-        found.append({"model": after.name, "other": before.name, "items": told})
+        changed = [one.to_json() for one in items]
+        found.append({"model": after.name, "other": before.name, "items": changed})
     return found
 
 

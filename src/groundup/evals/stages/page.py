@@ -171,7 +171,7 @@ def _blocks(
         "curves": [Plots(curves)] if curves else [],
         "costs": [costs(content)],
         "data": _data(content),
-        "leaks": [*leaks_told(content["leaks"])],
+        "leaks": [*leak_summary(content["leaks"])],
         "verified": [verified(content)],
         "again": _runs(content),
     }
@@ -248,7 +248,7 @@ def _data(content: Mapping[str, Any]) -> list[Block]:
     return [*blocks, *map(Note, data.get("notes", []))]
 
 
-def leaks_told(leaks: Mapping[str, Any] | None) -> list[str]:
+def leak_summary(leaks: Mapping[str, Any] | None) -> list[str]:
     """What each leak check found in all training sets together, and what is left."""
     sums: dict[str, list[int]] = {}
     for one in leaks["checks"] if leaks else ():

@@ -18,7 +18,7 @@ from groundup.errors import UserError
 from groundup.maths.intervals import Interval
 from groundup.pretrain.scaling.isoflop import IsoFlop, fit_isoflop
 from groundup.pretrain.scaling.law import LawFit, fit_law
-from groundup.pretrain.scaling.table import RunTable, read_table, told
+from groundup.pretrain.scaling.table import RunTable, read_table, set_aside_messages
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Box, Note, Page, Plots, Section, write_page
@@ -52,7 +52,7 @@ def fit_table(
     """
     check_folder(out)
     table = read_table(path, columns)
-    for line in told(table.bad):
+    for line in set_aside_messages(table.bad):
         say(line)
     say(f"{path}: {len(table.runs)} runs; columns {_listed(table.columns)}")
     fit = fit_law(table.runs, bootstraps=bootstraps, seed=seed, highest_left_out=highest_left_out)

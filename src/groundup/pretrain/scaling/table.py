@@ -163,7 +163,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable
     return RunTable(Runs(*table), tuple(lines), found, tuple(bad))
 
 
-def told(bad: Sequence[str]) -> list[str]:
+def set_aside_messages(bad: Sequence[str]) -> list[str]:
     """Messages on rows that were set aside: the first few, and how many more."""
     said = [f"{one}; set aside" for one in bad[:_SHOWN]]
     return said if len(bad) <= _SHOWN else [*said, f"{len(bad) - _SHOWN} more rows set aside"]

@@ -212,8 +212,8 @@ def _moved(change: Estimate, better: Better | None, share: bool = True) -> Cell:
     cell = points(change) if share else _signed(change)
     if better is None:
         return Cell(cell.value, cell.note)
-    told = change.groups >= FEWEST_GROUPS
-    return Cell(cell.value, cell.note, mark=mark_of(change, better) if told else "open")
+    is_certain = change.groups >= FEWEST_GROUPS
+    return Cell(cell.value, cell.note, mark=mark_of(change, better) if is_certain else "open")
 
 
 def _signed(change: Estimate) -> Cell:

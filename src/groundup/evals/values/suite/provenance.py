@@ -20,9 +20,9 @@ def seen(content: Mapping[str, Any]) -> list[Block]:
     """What is known about the models' training, and for which models."""
     found: dict[str, list[str]] = {}
     for name, model in content["models"].items():
-        told = [one["message"] for one in model["familiar"]]
-        told += _looked_at(model["seen"])
-        for message in told:
+        messages = [one["message"] for one in model["familiar"]]
+        messages += _looked_at(model["seen"])
+        for message in messages:
             found.setdefault(message, []).append(name)
     said = [f"**{', '.join(names)}**: {message}." for message, names in found.items()]
     table = _overlap_table(content)

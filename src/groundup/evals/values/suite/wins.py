@@ -34,8 +34,8 @@ def reward_wins(folder: Path) -> list[dict[str, Any]]:
     try:
         for name, one in {**content["models"], **content.get("methods", {})}.items():
             for key, wins in one.items():
-                reward, told, other = key.partition(_WINS)
-                if told and name != other:
+                reward, is_wins, other = key.partition(_WINS)
+                if is_wins and name != other:
                     ends = {end: wins[end] for end in _ENDS}
                     if not all(is_number(one) and isfinite(one) for one in ends.values()):
                         raise TypeError("an end is not a number")
