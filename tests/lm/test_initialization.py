@@ -127,7 +127,7 @@ def test_who_cannot_look_back_does_not_by_default(tmp_path: Path) -> None:
     assert [looking(of(192), asked) for asked in (0, 1, 3)] == [0, 1, 3]
     narrow = of(64, heads=16)
     assert not can_look_back(narrow) and looking(narrow) == 0
-    with pytest.raises(UserError, match="needs heads of 8 features, and they have 4"):
+    with pytest.raises(UserError, match="needs heads of 8 features, but they have 4"):
         looking(narrow, 1)
     with pytest.raises(UserError, match="previous-token-heads=4 must be at most the 3 heads"):
         looking(of(192), 4)

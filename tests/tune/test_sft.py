@@ -328,7 +328,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
         out=tmp_path / "run", model=tmp_path / "base", data=secrets(tmp_path / "own")
     )
     with pytest.raises(
-        UserError, match=f"{tokenizer.vocab_size} tokens and its model rows for 256"
+        UserError, match=f"{tokenizer.vocab_size} tokens, but its model has rows for 256"
     ):
         run(config)
 

@@ -132,7 +132,7 @@ class Measure(Generic[T]):
         if one is None or two is None:
             return {}
         changes = self.difference(one, two)
-        # If every item differs by the same amount, resampling shows no spread.
+        # In bits and the like, a difference that is equal for all items is exact.
         return with_spread(changes, self.read(one), self.read(two)) if self.share else changes
 
     def estimate(self, model: Evaluated) -> Estimate | None:

@@ -15,7 +15,7 @@ import torch
 from groundup.adapters.attach import active_adapter, adapter_names, using_adapter
 from groundup.errors import UserError, shorten
 from groundup.generation.engine import BATCH_SIZE, Engine, Event
-from groundup.generation.guarded import Guard, behind, guard_of, guarding
+from groundup.generation.guarded import Guard, complete_guarded, guard_of, guarding
 from groundup.generation.penalties import SeenTokens
 from groundup.generation.request import Completion, FinishReason, InputProcessor, Request
 from groundup.generation.sampling import restricted, sample
@@ -57,7 +57,7 @@ def generate(
     guard = guard_of(model) if guard is None else guard
     if guard is not None:
         with guarding(model, None):
-            return behind(
+            return complete_guarded(
                 guard,
                 requests,
                 tokenizer,

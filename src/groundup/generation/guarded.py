@@ -70,7 +70,7 @@ def guarded(answers: Sequence[str], messages: Sequence[str], guard: Guard) -> li
     return [SENTENCE if stops else answer for stops, answer in zip(stopped, answers, strict=True)]
 
 
-def behind(
+def complete_guarded(
     guard: Guard,
     requests: Sequence[Request],
     tokenizer: Tokenizer | None,

@@ -308,7 +308,9 @@ def test_a_card_takes_where_a_frontier_began(tmp_path: Path, workshop: Any) -> N
         one = points[0].axis(axis)
         ends = f"{100 * one.low:.1f} % to {100 * one.high:.1f} %"
         assert f"| {axis} | {100 * one.estimate:.1f} % | {ends} |" in card
-    assert "beside 2 other models made from it; mix 0 is nowhere worse and somewhere better" in card
+    assert (
+        "next to 2 other models made from it; mix 0 is nowhere worse and somewhere better" in card
+    )
     assert "mix 0 beats it beyond chance" in card
     assert "- The strategy balanced: it was not asked for" in card
     assert "The strategy soup" not in card

@@ -98,7 +98,7 @@ class Task:
         return found | with_spread(self._shares(found), self._off(after), self._off(before))
 
     def _shares(self, found: BySource) -> BySource:
-        """The shares only: of other numbers, a difference equal for all items has no spread."""
+        """The shares only: in other numbers, a difference equal for all items is exact."""
         shares = {one.name for one in self.shown if one.share}
         return {name: one for name, one in found.items() if name in shares}
 

@@ -112,15 +112,15 @@ def _choose_blocks(
         name = f"bbq {template[0][0].category} {template[0][0].template}"
         left = random.Random(name).sample(template, len(template))
         for _ in range(share):
-            block = min(left, key=lambda one: _surplus_after(surplus, one))
+            block = min(left, key=lambda one: _surplus_of_kind(surplus, one))
             left.remove(block)
             surplus.update(dict.fromkeys((_part(block[0]), ""), _fits(block)))
             found.append(block)
     return found
 
 
-def _surplus_after(surplus: Mapping[str, int], block: Sequence[Question]) -> tuple[int, int]:
-    """How much a block would add to the surplus of its part, and then to the total."""
+def _surplus_of_kind(surplus: Mapping[str, int], block: Sequence[Question]) -> tuple[int, int]:
+    """The surplus of the block's kind in its part, and then in total; below 0 it is lacking."""
     fits = _fits(block)
     return surplus[_part(block[0])] * fits, surplus[""] * fits
 
