@@ -145,7 +145,7 @@ ANSWERABLE = ("world-facts", "world-reading", "world-sums", "world-counting", "w
 
 
 def outcome(row: Conversation, answer: str) -> str:
-    """The one of the `OUTCOMES` that an answer to a question about an article has."""
+    """The outcome, one of `OUTCOMES`, of an answer to a question about an article."""
     if conduct.is_unknown(answer):
         return "declined"
     asked = frozenset(words(row.messages[-2].content))

@@ -52,7 +52,7 @@ BATCH_SIZE = 32
 # How many waiting requests are searched for prompts that can be read with the first one.
 _LOOK_AHEAD = 64
 # A forward pass of fewer multiplications (tokens times parameters) takes a few milliseconds on one
-# thread. More threads save a few of them, but cost half a second if another process has a core.
+# thread. More threads save a few of them, but cost half a second if a core is otherwise occupied.
 _SMALL_PASS = 3e8
 # Slots that a new row gets beyond its prompt; after that the cache doubles as rows need it.
 _FIRST_SLOTS = 64
@@ -157,7 +157,6 @@ class Engine:
         engine count them, which costs a few bytes of memory for each.
         Raises `UserError` for a prompt that is empty or longer than the model's context, and for an
         adapter other than the active one.
-        adapter that is not the one which answers.
         """
         return self.enqueue(self._processor.process(request, copy))
 

@@ -358,7 +358,7 @@ def _cut(
 ) -> tuple[Float[Tensor, "some width"], Int[Tensor, "some width"], Bool[Tensor, " some"]]:
     """The best `width` scores after the filters, their ids, and whether they suffice for top-p.
 
-    Top-p is relative to the mass that top-k left, as in Hugging Face's.
+    Top-p is relative to the mass that top-k left, as in Hugging Face's `generate`.
     """
     scores = _select(logits, rows).float() / _select(draws.temperature, rows)[:, None]
     top_k, top_p = (_select(setting, rows)[:, None] for setting in (draws.top_k, draws.top_p))

@@ -174,7 +174,7 @@ def _sentences(dice: random.Random) -> tuple[str, Check]:
 _LIST_NUMBER = re.compile(r"^\s*\d{1,2}\.[ \t]+", re.MULTILINE)
 _BEFORE, _BEHIND = "\"'“‘«([*_", "\"'”’»)]*_"
 _END = re.compile(rf"([.!?…]+)([{re.escape(_BEHIND)}]*)$")
-# After these a period ends no sentence: never, before a lower-case letter, or before a number.
+# A period after these ends no sentence, or none before a lower-case letter or a number.
 _NEVER = re.compile(r"mr|mrs|ms|dr|prof|st|mt|gen|col|rev|vs|cf|approx|e\.g|i\.e", re.IGNORECASE)
 _SHORTENED = re.compile(r"etc|a\.m|p\.m|inc|ltd|co|jr|sr|ph\.d", re.IGNORECASE)
 _COUNTED = re.compile(r"nos?|fig|vol|p|pp|[bcd]", re.IGNORECASE)
