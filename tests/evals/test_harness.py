@@ -338,7 +338,7 @@ def test_an_unknown_task_is_named(ours: GroundupLM, task: Path, tmp_path: Path) 
     (tmp_path / "empty.yaml").write_text("output_type: multiple_choice\n")
     with pytest.raises(UserError, match="task: NAME"):
         evaluate_tasks(ours, [str(tmp_path / "empty.yaml")])
-    with pytest.raises(UserError, match="knows no task 'no_such_task'"):
+    with pytest.raises(UserError, match="has no task 'no_such_task'"):
         evaluate_tasks(ours, ["no_such_task"])
 
 

@@ -450,7 +450,7 @@ def test_verdicts_say_what_is_shown_and_how_much_may_be_hidden(
         loud.mark == "no" and "0.100 bits more (+0.100 to +0.100). That was forgotten" in loud.claim
     )
     quiet = said["thin (from elsewhere)", general]
-    assert quiet.mark == "open" and "no forgetting is shown. Up to 0.2" in quiet.claim
+    assert quiet.mark == "open" and "no forgetting is shown. A loss of up to 0.2" in quiet.claim
     domain = said["thin (from elsewhere)", "a byte of the domain's answers"]
     assert domain.mark == "open" and "no gain is shown" in domain.claim
     assert "Perplexity" in domain.claim
@@ -485,7 +485,7 @@ def test_where_no_answer_changed_a_loss_may_still_be_hidden(right: float) -> Non
 def test_of_few_general_rows_no_forgetting_is_told(rows: int, mark: str) -> None:
     parent, worse = (tuned(name, bits=[bits] * rows) for name, bits in (("a", 1.0), ("b", 2.0)))
     (said,) = claims([parent, worse])
-    assert said.mark == mark and ("Of 19 rows that proves nothing" in said.claim) == (rows == 19)
+    assert said.mark == mark and ("19 rows prove nothing" in said.claim) == (rows == 19)
 
 
 @pytest.mark.parametrize(("rows", "proven"), [(2, False), (19, False), (20, True), (100, True)])
@@ -710,7 +710,7 @@ def test_a_card_takes_what_tuning_brought_and_cost(
     assert f"- {OF['bits_per_byte'].title}: none against pretrain, " in better
     assert OF["loss"].title in shown and f"- {OF['loss'].title}" not in better
     for name in report["unproven"]:
-        assert f"- {OF[name].title}, whether it changed: so few rows cannot tell" in card
+        assert f"- {OF[name].title}, whether it changed: too few rows to tell" in card
         assert f"- {OF[name].title}: none against" not in card
     assert all(find_set(one).citation in card for one in model["question_accuracy"] if one != ALL)
     # The first of a report has nothing to be compared with.
@@ -759,7 +759,7 @@ def test_the_page_shows_all_of_it_and_is_whole(folder: Path, report: dict[str, A
     page = (folder / "report.html").read_text()
     assert_whole(page)
     assert page.count("data:image/svg+xml") == 4
-    assert "guessing finds 25.0 %" in page and "It learned the domain." in page
+    assert "guessing reaches 25.0 %" in page and "It learned the domain." in page
     assert len(report["prompts"]) == 4
     for prompt in report["prompts"]:
         assert prompt["messages"][0]["content"] in page

@@ -333,7 +333,7 @@ def test_tokens_of_a_string_are_those_that_lead_somewhere(texts: list[str], most
         ({"anyOf": [{"oneOf": []}]}, "#/anyOf/0/oneOf of the schema is not supported"),
         ({"anyOf": [{}], "type": "string"}, "#/type of the schema is not supported next to anyOf"),
         ({"type": "string", "maxItems": 2}, "#/maxItems .* is not supported next to type"),
-        ({"type": "text"}, "#/type='text' of the schema must be one or some of object, array"),
+        ({"type": "text"}, "#/type='text' of the schema must be one or more of object, array"),
         ({"type": []}, r"#/type=\[\] of the schema must be"),
         ({"properties": {"a": 1}}, "#/properties/a=1 of the schema must be an object or true"),
         ({"properties": []}, r"#/properties=\[\] of the schema must be an object of schemas"),
@@ -347,7 +347,7 @@ def test_tokens_of_a_string_are_those_that_lead_somewhere(texts: list[str], most
         ({"$ref": "other.json"}, "'other.json' is not a place in the schema"),
         (
             {"properties": {"a": {}}, "additionalProperties": {"type": "string"}},
-            "#/additionalProperties=.* must be false or true beside properties",
+            "#/additionalProperties=.* must be false or true next to properties",
         ),
         ({"enum": [float("nan")]}, "is not JSON"),
         ({"const": "\ud800"}, "is not JSON"),
@@ -415,7 +415,7 @@ def test_a_schema_that_leaves_too_much_open_is_refused(monkeypatch: pytest.Monke
 
 def test_schemas_of_too_many_parts_together_are_refused() -> None:
     parts = [json_grammar({"enum": [*range(n, 10**5, 16)]}) for n in range(16)]
-    with pytest.raises(UserError, match="parts together; at most 100,000"):
+    with pytest.raises(UserError, match="parts in total; at most 100,000"):
         Constraint(Choice(parts), VOCABULARY)
 
 

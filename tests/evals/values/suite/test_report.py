@@ -213,7 +213,7 @@ def test_prompts_of_ones_own_stand_beside_the_axis(
     only = run(settings(tmp_path / "only", models, **given | {"tasks": ("swaps-own",)}))
     content = json.loads((only / "report.json").read_text())
     assert list(content["tasks"]) == ["swaps-own"] and (only / "report.html").is_file()
-    with pytest.raises(UserError, match="swaps-own is no task"):
+    with pytest.raises(UserError, match="swaps-own is not a task"):
         chosen(("swaps-own",), noncommercial=False)
 
 
@@ -357,7 +357,7 @@ def test_a_card_is_made_of_numbers_of_these_very_weights(
     with pytest.raises(UserError, match="other weights"):
         write_card(workshop.finished("dpo"), [folder])
     (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(UserError, match="no report of groundup eval values"):
+    with pytest.raises(UserError, match="is not a report of groundup eval values"):
         write_card(Path(config.models[0]), [tmp_path])
     own = json.loads((folder / "report.json").read_text())
     del own["settings"]
@@ -391,7 +391,7 @@ def test_a_card_tells_what_was_trained_on_how_far_judges_agree_and_how_much_was_
     ]
     text = section(content, "sft", Path(config.models[1]))
     assert "sft read half of PIQA" in text and "base is from elsewhere" in text
-    assert "5 of 12 items were found in its training, 1 in the same words, 2 in nearly" in text
+    assert "5 of 12 items were found in its training data, 1 in the same words, 2 in nearly" in text
     assert "3 by 13 words in a row" in text and "9 of 99" not in text
     assert "7 items were not found in 1,234 texts" in text
     assert "data of dpo is not known" in text and "/home" not in text
