@@ -281,7 +281,7 @@ class _Compiler:
             _alone("anyOf", schema, place)
             options = schema["anyOf"]
             if not isinstance(options, list) or not options:
-                raise _fault(f"{place}/anyOf", options, "a list of at least one schema")
+                raise _fault(f"{place}/anyOf", options, "a list of schemas, at least one")
             return Choice(
                 [self._compiled(one, f"{place}/anyOf/{i}") for i, one in enumerate(options)]
             )
@@ -351,7 +351,7 @@ def _values(schema: Mapping[str, Any], place: str) -> Node:
     _alone("enum", schema, place, {"type", "const"})
     values = schema.get("enum", [schema.get("const")])
     if not isinstance(values, list) or not values:
-        raise _fault(f"{place}/enum", values, "a list of at least one value")
+        raise _fault(f"{place}/enum", values, "a list of values, at least one")
     types = _types({"type": schema["type"]} if "type" in schema else {}, place)
     kept = [
         value
