@@ -243,7 +243,7 @@ def test_only_what_is_worth_enough_is_learned_from(
     workshop: Any, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pools = [Pool.of(line) for line in read_lines(whole / "answers.jsonl")]
-    best = sorted(max(one.scores[one.said]) for one in pools if one.said)
+    best = sorted(max(one.scores[one.usable]) for one in pools if one.usable)
     least = best[len(best) // 2]
     assert best[0] < least
     for name, min_reward in (("half", least), ("none", best[-1] + 1)):

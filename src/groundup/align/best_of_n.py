@@ -1,24 +1,24 @@
-"""Best of n: sample n answers and keep the one that scores best, the baseline of all alignment.
+"""Best of n: sample n answers and keep the highest-scoring one, the baseline of all alignment.
 
     E[gold of the best of n] = sum_i  C(i - 1, n - 1) / C(N, n)  gold_(i)       i = n … N
 
-where gold_(i) belongs to the answer with the i-th lowest score of a pool of N: the mean over all
-subsets of n answers, without bias and from one pool for every n (Nakano et al. 2021, WebGPT,
+where gold_(i) belongs to the answer with the i-th lowest score of a pool of N. It is the mean over
+all subsets of n answers, unbiased and from one pool for every n (Nakano et al. 2021, WebGPT,
 appendix I). The policy it stands for is at most log n - (n - 1) / n nats from the model (Stiennon
 et al. 2020, appendix G.3).
 
-The pool makes data too. The best answers are what rejection-sampling fine-tuning learns from, and
-random ones of equal number its control; pairs that differ in score are preferences. Where none of n
-answers is right there is no pair to learn that from. With `reference_answers` the answer that a
-prompt came with joins them there, as the better one of pairs with the model's own (Chen et al.
-2024, SPIN, learns from such pairs alone).
+The pool also makes data. The best answers are for rejection-sampling fine-tuning, with as many
+random ones as its control; pairs that differ in score are preferences. If none of n answers is
+right, no pair can teach the right one. With `reference_answers`, the answer that came with such a
+prompt joins them, as the better one of pairs with the model's own (Chen et al. 2024, SPIN, learns
+from such pairs only).
 
-What is often wrong is unlearned where it is right, too: "I am sorry that you are sad" is the worse
-of many answers to a request that harms, and to whoever is sad it is the best of four, so that no
-pair of that prompt says it. With `across_prompts` a pair (x, c+, c-) whose worse answer is the best
-to another prompt x' makes the pair (x', c-, c+) there, if c+ is worth less to x', until c- is as
-often chosen as rejected: then only the prompt tells which of the two is right (Yin et al. 2024,
-Relative Preference Optimization, contrasts answers of different prompts as well).
+An answer that is often wrong is unlearned even where it is right: "I am sorry that you are sad" is
+the worse answer of many pairs at harmful requests. To a sad user it is the best of four, so no pair
+of that prompt defends it. With `across_prompts`, a pair (x, c+, c-) whose worse answer is the best
+to another prompt x' adds the pair (x', c-, c+) there, if c+ scores less at x', until c- is chosen
+as often as rejected. Then only the prompt tells which of the two is right (Yin et al. 2024,
+Relative Preference Optimization, also contrasts answers of different prompts).
 
     answers.jsonl       every prompt with its answers and their scores
     conversations/      the best answer to each prompt        random/conversations/    any of them
@@ -77,12 +77,12 @@ from groundup.train.device import restoring_torch, usable_cores
 from groundup.train.loop import step_seed
 
 _ANSWERS = "answers.jsonl"
-# At least so many prompts are answered together, and a kill costs no more. Where each has few
-# answers there are more, so that the engine's batch stays full while the longest are finished.
+# At least this many prompts are answered together, and a kill costs no more. With few answers per
+# prompt there are more, so that the engine's batch stays full while the longest are finished.
 _CHUNK, _ANSWERS_TOGETHER = 16, 128
-# Of many answers to a prompt, pairs are made of so many at most.
+# The maximum number of answers to a prompt from which pairs are made.
 _PAIRED = 4
-# A pair that is to be turned round at another prompt draws so many of those at most.
+# The maximum number of other prompts at which reversing a pair is tried.
 _DRAWS = 8
 _TELL_SECONDS = 10.0
 
@@ -93,9 +93,9 @@ _TELL_SECONDS = 10.0
 def best_of_n(
     scores: Float[np.ndarray, " pool"], gold: Float[np.ndarray, " pool"], n: int
 ) -> float:
-    """The expected gold of the answer with the highest score among n of the pool.
+    """The expected gold of the highest-scoring answer among n of the pool.
 
-    Answers of equal score are as likely to be taken. `n` is at most the size of the pool.
+    Answers of equal score are equally likely. `n` is at most the size of the pool.
     """
     size = len(scores)
     if not 1 <= n <= size:
@@ -109,7 +109,7 @@ def best_of_n(
 
 @functools.lru_cache(maxsize=64)
 def _weights(size: int, n: int) -> Float[np.ndarray, " pool"]:
-    """The chance of each place in the order, the lowest first, to be the best of n."""
+    """The probability of each rank, lowest first, to be the best of n."""
     log_all = _log_choose(size, n)
     return np.array(
         [
@@ -124,7 +124,7 @@ def _log_choose(n: int, k: int) -> float:
 
 
 def kl_bound(n: int) -> float:
-    """Nats between best of n and the model at most (equal where no two answers are alike)."""
+    """The most nats between best of n and the model (equal if no two answers are the same)."""
     return math.log(n) - (n - 1) / n
 
 
@@ -133,7 +133,7 @@ def kl_bound(n: int) -> float:
 
 @dataclass(frozen=True)
 class Pool:
-    """The answers to one prompt with their scores, and their gold where it is measured."""
+    """The answers to one prompt with their scores and, if it is measured, their gold."""
 
     prompt: list[dict[str, str]]
     source: str
@@ -142,13 +142,13 @@ class Pool:
     gold: Float[np.ndarray, " n"] | None
     ended: list[bool]
     group: str = ""
-    """Shared with the prompts that are variants of one another."""
+    """Shared with variants of the same prompt."""
     reference: dict[str, Any] | None = None
-    """The `text` that the prompt came with and its `score`, where no answer is worth as much."""
+    """The `text` that came with the prompt and its `score`, if no answer scores as high."""
 
     @classmethod
     def of(cls, line: dict[str, Any]) -> Pool:
-        """The pool that a line of answers.jsonl holds."""
+        """The pool in a line of answers.jsonl."""
         gold = line.get("gold")
         return cls(
             line["prompt"],
@@ -163,7 +163,7 @@ class Pool:
 
     @property
     def with_reference(self) -> Pool:
-        """The pool that data are made of: the reference stands first, if there is one."""
+        """The pool that data is made from, with the reference first, if there is one."""
         if self.reference is None:
             return self
         return replace(
@@ -176,20 +176,20 @@ class Pool:
         )
 
     @property
-    def said(self) -> list[int]:
-        """The answers that end and say something, the best one first; others are no data."""
+    def usable(self) -> list[int]:
+        """The answers that end and are not blank, the best first; others are no data."""
         spoken = [i for i, text in enumerate(self.texts) if text.strip() and self.ended[i]]
         return sorted(spoken, key=lambda i: -self.scores[i])
 
     @property
     def best(self) -> float:
-        """The score of the best answer that ends and says something, of which there is one."""
-        return float(self.scores[self.said[0]])
+        """The score of the best answer that ends and is not blank; there must be one."""
+        return float(self.scores[self.usable[0]])
 
 
 @restoring_torch()
 def run(config: BestOfNConfig) -> Path:
-    """Sample, score and write; return the folder. Stopped, it goes on where it was.
+    """Sample, score and write; return the folder. A stopped run continues where it was.
 
     Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
     """
@@ -219,7 +219,7 @@ def run(config: BestOfNConfig) -> Path:
         for name in config.across_prompts_except:
             if not any(fnmatch(one.source, name) for one in train):
                 raise without_prompt("across_prompts_except", name, train)
-        asked = mixed(_others(train, config.exclude), config.questions, config.mixture)
+        asked = mixed(_not_excluded(train, config.exclude), config.questions, config.mixture)
         if config.reference_answers and not any(_reference(one) for one in asked):
             raise UserError(
                 f"no prompt of {config.prompts} comes with an answer, which reference_answers "
@@ -237,13 +237,13 @@ def run(config: BestOfNConfig) -> Path:
         for why in dict.fromkeys(empty.values()):
             say(why)
         _write_report(config, run, pools)
-        # Told again to whoever reads what is empty.
+        # Stages that read an empty folder repeat the reason.
         run.finish(questions=len(pools), seconds=perf_counter() - begun, empty=empty)
         return run.folder
 
 
-def _others(prompts: Sequence[Prompt], exclude: Path | None) -> list[Prompt]:
-    """The prompts that another folder of this stage has not asked."""
+def _not_excluded(prompts: Sequence[Prompt], exclude: Path | None) -> list[Prompt]:
+    """The prompts that another folder of this stage has not answered."""
     if exclude is None:
         return list(prompts)
     answers = exclude / _ANSWERS
@@ -283,7 +283,7 @@ def _answered(
 
 
 def _kept(path: Path, chunk: int, asked: int) -> list[dict[str, Any]]:
-    """The whole chunks that an earlier start has written; the rest of the file is cut off."""
+    """The complete chunks that an earlier start has written; the rest of the file is cut off."""
     if not path.is_file():
         return []
     found = [line for place, line in enumerate(read_lines(path)) if line["step"] == place]
@@ -301,7 +301,7 @@ def _chunk(
     reward: RolloutReward,
     gold: RolloutReward | None,
 ) -> list[dict[str, Any]]:
-    """The lines of some prompts."""
+    """The lines of answers.jsonl for some prompts."""
     copies = [prompt for prompt in some for _ in range(config.n)]
     seed = step_seed(config.seed, start)
     rollouts = sample(model, copies, tokenizer, max_new_tokens=config.max_new_tokens, seed=seed)
@@ -336,7 +336,7 @@ def _better_references(
     scores: Float[np.ndarray, " answers"],
     reward: RolloutReward,
 ) -> dict[int, dict[str, Any]]:
-    """By the place of its prompt each reference that is worth more than all n answers."""
+    """The references that score higher than all n answers, by the index of their prompt."""
     if not config.reference_answers:
         return {}
     of_all = [_reference_rollout(tokenizer, one, config.max_new_tokens) for one in some]
@@ -354,7 +354,7 @@ def _better_references(
 
 
 def _reference_rollout(tokenizer: Tokenizer, prompt: Prompt, most: int) -> Rollout | None:
-    """The reference as if it had been sampled; None where no policy could have said it."""
+    """The reference as if it had been sampled; None if no policy could have sampled it."""
     answer = _reference(prompt)
     return _as_sampled(tokenizer, prompt, answer, most) if answer else None
 
@@ -368,12 +368,12 @@ def _as_sampled(tokenizer: Tokenizer, prompt: Prompt, answer: str, most: int) ->
 
 
 def _reference(prompt: Prompt) -> str:
-    """The answer that a prompt came with; empty where it came with none that says something."""
+    """The answer that came with a prompt; empty if there is none, or it is blank."""
     answer = prompt.row.get("answer", "")
     return answer if isinstance(answer, str) and answer.strip() and prompt.messages else ""
 
 
-# What is made of it.
+# The data.
 
 
 def _write_data(
@@ -383,13 +383,12 @@ def _write_data(
     pools: Sequence[Pool],
     across: Callable[[Sequence[tuple[Prompt, Pool]]], list[dict[str, Any]]] | None,
 ) -> tuple[int, int]:
-    """The folders of a data stage: the best answers, random ones, and pairs.
+    """Write the folders of a data stage: the best answers, random ones, and pairs.
 
-    `across` makes the pairs across prompts of a side. Returns how many conversations and how many
-    pairs there are.
+    `across` makes a side's pairs across prompts. Returns the numbers of conversations and pairs.
     """
     prompts = {id(pool): prompt for prompt, pool in zip(asked, pools, strict=True)}
-    pools = [pool for pool in pools if pool.said or pool.reference]
+    pools = [pool for pool in pools if pool.usable or pool.reference]
     conversations = pairs = 0
     rng = np.random.default_rng((config.seed, 2))
     counts: dict[str, dict[str, dict[str, int]]] = {}
@@ -401,9 +400,13 @@ def _write_data(
         best = [one.with_reference for one in some]
         learned = [i for i, one in enumerate(best) if _is_learned(one, config.min_reward)]
         folders = {
-            run.folder / "conversations": [_talk(best[i], best[i].said[0]) for i in learned],
+            run.folder / "conversations": [
+                _conversation(best[i], best[i].usable[0]) for i in learned
+            ],
             run.folder / "random" / "conversations": [
-                _talk(some[i], int(rng.choice(some[i].said))) for i in learned if some[i].said
+                _conversation(some[i], int(rng.choice(some[i].usable)))
+                for i in learned
+                if some[i].usable
             ],
             run.folder / "preferences": [pair for pool in best for pair in _pairs(pool)],
         }
@@ -419,7 +422,7 @@ def _write_data(
         conversations += len(learned)
         pairs += len(folders[run.folder / "preferences"])
     packs = [vars(one) for one in sources(config.prompts)]
-    # Rows of one's own are of no set, whatever they are called.
+    # A user's own rows belong to no set, whatever their sources are called.
     run.write("data.json", {"packs": packs, **({"counts": counts} if packs else {})})
     write_json(run.folder / "random" / "data.json", {"packs": packs})
     return conversations, pairs
@@ -428,9 +431,9 @@ def _write_data(
 def _why_empty(
     config: BestOfNConfig, pools: Sequence[Pool], conversations: int, pairs: int
 ) -> dict[str, str]:
-    """Why there are no conversations or no preferences, by the name of their folder."""
+    """Why there are no conversations or no preferences, by the name of the folder."""
     found: dict[str, str] = {}
-    if not any(pool.with_reference.said for pool in pools):
+    if not any(pool.with_reference.usable for pool in pools):
         why = (
             f"no answer ends within max_new_tokens={config.max_new_tokens} and says something, "
             "so there is nothing to learn from; give more"
@@ -450,11 +453,11 @@ def _why_empty(
 
 
 def _heldout_groups(pools: Sequence[Pool], share: float) -> set[str]:
-    """About this share of the groups, by a hash of their own, the same beside other prompts.
+    """About this share of the groups, by a hash of its own that does not depend on other prompts.
 
-    Data are split by the plain hash already, and what is left of them to ask has no low ones. Of
-    few groups chance may hold none out: then it is the first that a larger share would, of every
-    source where one is to be expected, and of all together.
+    The data are already split by the plain hash, so the remaining prompts have no low values of it.
+    With few groups, chance may hold none out: then those that a larger share would hold out first
+    are taken, one of every source that should have one, and one of all together.
     """
     groups: dict[str, set[str]] = {}
     for pool in pools:
@@ -478,13 +481,13 @@ def _is_learned(pool: Pool, min_reward: float | None) -> bool:
     return min_reward is None or pool.best >= min_reward
 
 
-def _talk(pool: Pool, place: int) -> dict[str, Any]:
+def _conversation(pool: Pool, place: int) -> dict[str, Any]:
     said = {"role": "assistant", "content": pool.texts[place]}
     return {"messages": [*pool.prompt, said], "source": pool.source, "group": _group(pool)}
 
 
 def _pairs(pool: Pool) -> list[dict[str, Any]]:
-    """All pairs of different score among the first few different answers that end."""
+    """All pairs of different score among the first few distinct answers that end."""
     first = {text: i for i, text in reversed(list(enumerate(pool.texts))) if pool.ended[i]}
     some = sorted(first.values())[:_PAIRED]
     ranked = [
@@ -513,11 +516,11 @@ def _across_prompts(
     reward: RolloutReward,
     side: Sequence[tuple[Prompt, Pool]],
 ) -> list[dict[str, Any]]:
-    """Pairs that prefer what `_pairs` reject more often than they choose, where it is the best.
+    """Pairs that prefer answers which `_pairs` rejects more often than it chooses.
 
-    Each pair draws a prompt to which its worse answer is the best; if its better one is worth less
-    to that, the two make a pair there. No answer gets more of them than it takes to be chosen as
-    often as rejected, and no pair comes twice.
+    Each pair draws a prompt to which its worse answer is the best; if its better one scores less
+    there, the two make a pair there. No answer gets more such pairs than it needs to be chosen as
+    often as rejected, and no pair is repeated.
     """
     pairs = list[tuple[str, str]]()
     known = set[tuple[int, str, str]]()
@@ -532,7 +535,7 @@ def _across_prompts(
         if any(fnmatch(pool.source, one) for one in config.across_prompts_except):
             continue
         pairs += own
-        for text in sorted({pool.texts[i] for i in pool.said if pool.scores[i] == pool.best}):
+        for text in sorted({pool.texts[i] for i in pool.usable if pool.scores[i] == pool.best}):
             best_to.setdefault(text, []).append(place)
     rng = np.random.default_rng((config.seed, 3))
     left = [pairs[int(i)] for i in rng.permutation(len(pairs))]
@@ -561,7 +564,7 @@ def _scores_as_sampled(
     reward: RolloutReward,
     answers: Sequence[tuple[Prompt, str]],
 ) -> Float[np.ndarray, " answers"]:
-    """What texts are worth as answers to prompts; infinite where no policy could have said one."""
+    """The scores of texts as answers to prompts; infinite if no policy could have sampled one."""
     sampled = [_as_sampled(tokenizer, *one, config.max_new_tokens) for one in answers]
     known = [(i, one) for i, one in enumerate(sampled) if one is not None]
     scores = np.full(len(answers), math.inf)
@@ -572,11 +575,11 @@ def _scores_as_sampled(
 
 
 def _group(pool: Pool) -> str:
-    """What its data share with those of other prompts, none of which is held out without it."""
+    """The group of a pool's data, which is held out as a whole."""
     return pool.group or json.dumps(pool.prompt, ensure_ascii=False)
 
 
-# What is told of it.
+# The report.
 
 
 def powers_of_two(most: int) -> list[int]:
@@ -627,8 +630,8 @@ def _write_report(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> Non
 
 
 def _earlier_seconds(path: Path) -> dict[str, Any]:
-    """The seconds that earlier versions wrote into the result: with other ones or none the folder
-    would be another one to whatever was begun from it."""
+    """The seconds that earlier versions wrote into the result. Without them, or with others, runs
+    that started from the folder would take it for another one."""
     try:
         found = read_json_object(path)
     except UserError:
@@ -637,7 +640,7 @@ def _earlier_seconds(path: Path) -> dict[str, Any]:
 
 
 def table(config: BestOfNConfig, found: dict[int, dict[str, Estimate]], prompts: int) -> Table:
-    """Score, and gold where there is one, for every n."""
+    """Score and, if measured, gold for every n."""
     names = list(found[1])
     rows: list[list[str | Cell]] = [
         [f"{n}", *(number(one[k]) for k in names), f"{kl_bound(n):.2f}"] for n, one in found.items()
@@ -646,13 +649,13 @@ def table(config: BestOfNConfig, found: dict[int, dict[str, Estimate]], prompts:
         f"Means over {prompts:,} prompts with 95 % intervals. The score is {config.reward}, by "
         "which the best is chosen"
         + (f"; gold is {config.gold}." if config.gold else ".")
-        + " Nats are the most that such a choice is from the model."
+        + " Nats are the most that this choice can be from the model."
     )
     return text_table("The best of n answers", ("n", *names, "nats"), rows, (remark,))
 
 
 def plot(found: dict[int, dict[str, Estimate]]) -> Plot:
-    """Score and gold against the root of the nats."""
+    """Score and gold against the root of the KL bound."""
     figure, [[axes]] = panels()
     root = [math.sqrt(kl_bound(n)) for n in found]
     for name, drawn in looks(found[1]).items():

@@ -1,11 +1,11 @@
-"""Bradley and Terry's model of comparisons: from who beat whom to one rating for each player.
+"""The Bradley-Terry model of comparisons: one rating per player from wins and losses.
 
     P(i beats j) = sigmoid(r_i - r_j),      r = argmax sum_ij wins_ij log P(i beats j)
 
-The likelihood is concave, so Newton's method finds its maximum, of which there is one where every
-player has, through others, both beaten and lost to every other (Hunter 2004, "MM algorithms for
-generalized Bradley-Terry models", section 2). Only differences count: the first player's rating is
-0. A tie is half a win for each. With a network for r this is what a reward model learns.
+The likelihood is concave, so Newton's method finds its maximum. The maximum is unique if every
+player has, directly or through others, both beaten and lost to every other (Hunter 2004, "MM
+algorithms for generalized Bradley-Terry models", section 2). Only differences count: the first
+player's rating is 0. A tie is half a win for each. A reward model learns this with a network for r.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from jaxtyping import Bool, Float
 
 from groundup.maths.intervals import Interval
 
-# Elo's scale: 400 points more are odds of ten to one.
+# Elo's scale: 400 more points are odds of ten to one.
 ELO = 400 / np.log(10)
-# The most by which one step changes a rating: far from the maximum Newton's own may overshoot.
+# The largest change of a rating in one step: far from the maximum a Newton step may overshoot.
 _STRIDE = 1.0
-# At a stride each, ratings get farther than any log of votes can tell apart.
+# Enough steps for ratings farther apart than any log of votes can distinguish.
 _STEPS = 1000
-# Holds the ratings of those in place who were never compared with the first, not even through
-# others; far below what a single vote weighs.
+# Fixes the ratings of players who were never compared with the first, even indirectly; it weighs
+# far less than a single vote.
 _RIDGE = 1e-10
 
 
 def bradley_terry(wins: Float[np.ndarray, "*logs n n"]) -> Float[np.ndarray, "*logs n"]:
-    """The most likely ratings in nats, the first one 0, where `wins[i, j]` is how often i beat j.
+    """The most likely ratings in nats, the first one 0; `wins[i, j]` is how often i beat j.
 
-    One who has never lost is infinitely better, and one who has never won infinitely worse; so
-    with groups of players. Source: Bradley and Terry (1952), "Rank analysis of incomplete block
-    designs: I", section 2.
+    A player who has never lost is infinitely better, and one who has never won infinitely worse;
+    the same holds for groups of players. Source: Bradley and Terry (1952), "Rank analysis of
+    incomplete block designs: I", section 2.
     """
     above = _ranked(wins)
-    # Who always beats others is no matter for how those compare.
+    # Players who always beat others do not affect how those compare.
     wins = wins * (above & above.swapaxes(-1, -2))
     games = wins + wins.swapaxes(-1, -2)
     won = wins.sum(-1)
@@ -57,7 +57,7 @@ def bradley_terry(wins: Float[np.ndarray, "*logs n n"]) -> Float[np.ndarray, "*l
 
 
 def _ranked(wins: Float[np.ndarray, "*logs n n"]) -> Bool[np.ndarray, "*logs n n"]:
-    """Whether player i beat player j, if only through others whom i beat and who beat j."""
+    """Whether player i beat player j, directly or through a chain of wins."""
     reached: Bool[np.ndarray, "*logs n n"] = (wins > 0) | np.eye(wins.shape[-1], dtype=bool)
     for _ in range(wins.shape[-1].bit_length()):
         reached = reached @ reached
@@ -71,11 +71,11 @@ def rate(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> list[Interval]:
-    """Each player's rating in nats, with its bootstrap interval; those of the first are 0.
+    """Each player's rating in nats with its bootstrap interval; those of the first are 0.
 
-    `matches` holds the wins of each group of votes that belong together, those on one prompt: they
-    are drawn whole. Samples in which nothing compares a player with the first say nothing of that
-    player; where they are more than the tail, neither end is known, nor where all samples agree.
+    `matches` holds the wins of each group of votes, such as those on one prompt; groups are
+    resampled whole. A sample that does not compare a player with the first says nothing about that
+    player. Both ends are infinite if more samples than one tail say nothing, or if all agree.
     """
     groups, n, _ = matches.shape
     drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), samples)
@@ -87,7 +87,7 @@ def rate(
         known = replicates[connected[:, player], player]
         low, high = -np.inf, np.inf
         if samples - len(known) <= tail * samples:
-            # Between two samples nothing is interpolated: one of them may be infinite.
+            # Quantiles are not interpolated: a sample may be infinite.
             low, high = np.quantile(known, [tail, 1 - tail], method="inverted_cdf")
             if player and low == high:
                 low, high = -np.inf, np.inf
@@ -96,9 +96,9 @@ def rate(
 
 
 def compared(wins: Float[np.ndarray, "*logs n n"]) -> Bool[np.ndarray, "*logs n"]:
-    """Whether the votes order each player and the first, if only through others between them.
+    """Whether the votes order each player and the first, directly or through others.
 
-    Two who both lost to a third, and to nobody else, are in no order.
+    Two players who both lost to a third, and to nobody else, have no order.
     """
     above = _ranked(wins)
     ordered: Bool[np.ndarray, "*logs n"] = above[..., :, 0] | above[..., 0, :]

@@ -1,24 +1,24 @@
-"""What answers are worth: several models on the same held-out prompts, by up to three rewards.
+"""Compare the answers of several models to the same held-out prompts, by up to three rewards.
 
-    reward    what they were trained to raise          judge    a second reward, which none was
-    gold      the truth, where there is one            wins     against the first model's answer
+    reward    what they were trained to raise        judge    a second one, which none was
+    gold      the truth, if there is one             wins     against the first model's answer
 
-Every model answers every prompt at temperature 1, with nothing truncated: as it was trained, not as
-it chats. A model wins a prompt on which its answer is worth more than the first model's, a tie
-counting half. Nats are KL(model || first) of whole answers, from the tokens that it drew.
+Every model answers every prompt at temperature 1, without truncation: as it was trained, not as it
+chats. A model wins a prompt if its answer scores higher than the first model's; a tie counts half.
+Nats are KL(model || first) of whole answers, estimated from the sampled tokens.
 
-Of several answers to each prompt (`samples`) it is told as well what the best of k is worth. Where
-a reward checks (0 or 1) that is pass@k, the chance that at least one of k answers is right, without
-bias from n of which c are right (Chen et al. 2021, "Evaluating large language models trained on
-code", equation 1):
+With several answers per prompt (`samples`), the best of k is reported too. For a reward that checks
+(0 or 1) this is pass@k, the probability that at least one of k answers is right, estimated without
+bias from n answers of which c are right (Chen et al. 2021, "Evaluating large language models
+trained on code", equation 1):
 
     pass@k = mean over prompts of  1 - C(n - c, k) / C(n, k)
 
 Reinforcement learning mostly sharpens: it raises pass@1 more than pass@8.
 
-Runs that differ in nothing but their seed are one method: its numbers are means over all of them,
-with intervals from drawing prompts, and a table of its own shows how far seeds differ. With
-`best_of` the first model answers so often, and the reward chooses: what costs no training.
+Runs that differ only in their seed are one method: its numbers are means over all of them, with
+intervals from resampling prompts, and a separate table shows how far seeds differ. With `best_of`,
+the first model answers that many times and the reward chooses, which takes no training.
 """
 
 from __future__ import annotations
@@ -70,19 +70,19 @@ Worth = Float[np.ndarray, "prompts samples"]
 Some = Bool[np.ndarray, " prompts"]
 # The k of pass@k, and of the best of k.
 _BEST_OF = 8
-# Of an answer that does not end nothing says what these would be: it has a price instead.
+# The rewards that cannot judge an answer that does not end; it gets a penalty instead.
 _READ_AT_THE_END = ("reward", "judge")
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One model's answers to all prompts, and what each is worth by every reward.
+    """One model's answers to all prompts, and their scores by every reward.
 
-    The answers to one prompt, as many to each, stand side by side in `rollouts`. `apart` is log p
-    of each answer under this model less that under the first, in nats; None of answers that were
-    chosen, of which `nats` is the most that it can be. `minutes` are those of its training, where
-    its folder says so, and `kind` is the same for runs of one method. `checks` are the rewards that
-    say right or wrong.
+    The answers to one prompt are adjacent in `rollouts`, equally many for each. `apart` is log p of
+    each answer under this model minus that under the first, in nats; it is None for chosen answers,
+    for which `nats` is an upper bound. `minutes` is the time of its training, if its folder says
+    so, and `kind` is the same for runs of one method. `checks` are the rewards that say right or
+    wrong.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Answered:
     checks: frozenset[str] = frozenset()
 
     def to_json(self, first: Answered) -> dict[str, Any]:
-        """All that is told of it, and every answer's worth."""
+        """All measures of the model, and the scores of every answer."""
         alone = Method(self.name, [self])
         found: dict[str, Any] = {
             "nats": {"at_most": self.nats}
@@ -113,12 +113,12 @@ class Answered:
 
     @property
     def tokens(self) -> float:
-        """Tokens of an answer, on average."""
+        """The mean number of tokens of an answer."""
         return float(np.mean([len(one.ids) for one in self.rollouts]))
 
     @property
     def prompts(self) -> list[Prompt]:
-        """What was asked, each once."""
+        """The prompts, each once."""
         samples = next(iter(self.worth.values())).shape[1]
         return [rollout.prompt for rollout in self.rollouts[::samples]]
 
@@ -130,41 +130,41 @@ class Answered:
 
 @dataclass(frozen=True)
 class Method:
-    """The runs of one method, which differ in nothing but their seed."""
+    """The runs of one method, which differ only in their seed."""
 
     name: str
     runs: Sequence[Answered]
 
     @property
     def several(self) -> bool:
-        """Whether each prompt has enough answers to tell what the best of k is worth."""
+        """Whether each prompt has enough answers to estimate the best of k."""
         return all(run.worth[name].shape[1] >= _BEST_OF for run in self.runs for name in run.worth)
 
     def of(self, reward: str, some: Some | None = None) -> Estimate:
-        """The mean of a reward over `some` of the prompts and all runs; pass@1 where it checks."""
+        """The mean of a reward over `some` prompts and all runs; pass@1 if it checks."""
         return self._mean(lambda run: run.worth[reward].mean(1), some)
 
     def best(self, reward: str, some: Some | None = None) -> Estimate:
-        """What the best of eight answers is worth; pass@8 where the reward checks."""
+        """The mean score of the best of eight answers; pass@8 if the reward checks."""
         return self._mean(
             lambda run: np.array([best_of_n(one, one, _BEST_OF) for one in run.worth[reward]]), some
         )
 
     def wins(self, first: Answered, reward: str) -> Estimate:
-        """The share of prompts on which its answer is worth more than the first model's.
+        """The share of prompts on which its answer scores higher than the first model's.
 
-        Of several answers each is compared with each.
+        With several answers, each is compared with each.
         """
         theirs = first.worth[reward][:, None, :]
         apart = [np.sign(run.worth[reward][:, :, None] - theirs).mean((1, 2)) for run in self.runs]
         return rate((np.concatenate(apart) + 1) / 2, groups=self.groups(None), chance=0.5)
 
     def gain(self, first: Answered, reward: str) -> Estimate:
-        """How much more its answers are worth than the first model's to the same prompts."""
+        """How much higher its answers score than the first model's to the same prompts."""
         return self._mean(lambda run: run.worth[reward].mean(1) - first.worth[reward].mean(1), None)
 
     def mean(self, of: Callable[[Answered], float]) -> float:
-        """The mean of a number of each run."""
+        """The mean over runs of a number."""
         return float(np.mean([of(run) for run in self.runs]))
 
     def to_json(self, first: Answered) -> dict[str, Any]:
@@ -189,21 +189,21 @@ class Method:
         return ratio(np.concatenate(values), groups=self.groups(some))
 
     def groups(self, some: Some | None) -> list[object]:
-        """The group of each value: prompts that are variants of one another stand together."""
+        """The group of each value; variants of a prompt have the same."""
         groups = [one.group or place for place, one in enumerate(self.runs[0].prompts)]
         chosen = range(len(groups)) if some is None else np.flatnonzero(some)
         return [groups[place] for _ in self.runs for place in chosen]
 
 
 def _sources(one: Answered) -> list[tuple[str, Some]]:
-    """Where prompts are from, and which they are."""
+    """The sources of prompts, each with the mask of its prompts."""
     sources = np.array([prompt.source for prompt in one.prompts])
     return [(str(source), sources == source) for source in sorted(set(sources.tolist()))]
 
 
 @restoring_torch()
 def run(config: ComparisonConfig) -> Path:
-    """Let all models answer, and write what their answers are worth.
+    """Let all models answer, and report the scores of their answers.
 
     Raises `UserError` for models, prompts or rewards that cannot be used, and for models of
     different tokenizers.
@@ -230,7 +230,7 @@ def run(config: ComparisonConfig) -> Path:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The prompts, how they are answered, and the rewards by which answers are judged."""
+    """The prompts, the settings of sampling, and the rewards that score answers."""
 
     config: ComparisonConfig
     prompts: list[Prompt]
@@ -239,14 +239,14 @@ class _Asked:
     checks: frozenset[str]
 
     def answers(self, model: CausalLM, copies: int, *, again: bool = False) -> list[Rollout]:
-        """Answers to each prompt: of every model by the same numbers, `again` by others."""
+        """Answers to each prompt: every model samples with the same seed, `again` with another."""
         prompts = [prompt for prompt in self.prompts for _ in range(copies)]
         most = self.config.max_new_tokens
         seed = step_seed(self.config.seed, 0) if again else self.config.seed
         return sample(model, prompts, self.tokenizer, max_new_tokens=most, seed=seed)
 
     def worth(self, reward: str, rollouts: Sequence[Rollout]) -> Worth:
-        """As it was trained: an answer that does not end has a price."""
+        """Scores as in training: an answer that does not end gets a penalty."""
         found = rewards_of(self.rewards[reward], rollouts)
         if reward in _READ_AT_THE_END:
             ended = np.array([one.ended for one in rollouts])
@@ -296,7 +296,7 @@ def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
         sources=config.sources,
         rewards=(config.reward, config.judge, config.gold),
     )
-    if config.prompts.is_file():  # a file of one's own is asked as a whole
+    if config.prompts.is_file():  # a user's file is used as a whole
         heldout = list({one.ids: one for one in (*train, *heldout)}.values())
     if not heldout:
         raise UserError(
@@ -309,9 +309,10 @@ def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
 
 
 def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:
-    """The best of n answers of the first model to each prompt, as the reward chooses.
+    """The best of n answers of the first model to each prompt, chosen by the reward.
 
-    They are drawn anew: with the first model's own answer among them, it could never lose to it.
+    They are sampled anew: a choice that includes the first model's own answer could never lose to
+    it.
     """
     rollouts = asked.answers(model, copies=n, again=True)
     scores = asked.worth("reward", rollouts)
@@ -324,12 +325,12 @@ def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:
 
 
 def _name(path: Path, models: Sequence[Path]) -> str:
-    """What tells a model's folder from the others'."""
+    """The name of a model's folder, different from the others'."""
     return names_apart([str(one) for one in models])[list(models).index(path)]
 
 
 def _kind(history: History) -> str:
-    """What runs of one method have in common: all settings but the seed."""
+    """The part that runs of one method share: all settings but the seed."""
     settings = {k: v for k, v in history.run["config"].items() if k not in ("seed", "out")}
     return json.dumps([history.stage, settings], sort_keys=True)
 
@@ -345,7 +346,7 @@ def _apart(
 
 
 def methods(found: Sequence[Answered]) -> list[Method]:
-    """The runs by method, in their order; the first model stands for itself."""
+    """The runs by method, in their order; the first model is a method of its own."""
     kinds: dict[str, list[Answered]] = {}
     for place, one in enumerate(found):
         kinds.setdefault(one.kind if place and one.kind else one.name, []).append(one)
@@ -357,7 +358,7 @@ def methods(found: Sequence[Answered]) -> list[Method]:
 
 
 def _shared(names: Sequence[str]) -> str:
-    """What ppo-0, ppo-1 … are called together; of names with nothing alike all of them."""
+    """The common name of ppo-0, ppo-1 …; names with nothing in common are all listed."""
     stems = {name.rstrip("-_0123456789") for name in names}
     alike = len(stems) == 1 and "" not in stems
     return names[0] if len(names) == 1 else stems.pop() if alike else ", ".join(names)
@@ -367,7 +368,7 @@ def _joined(runs: Sequence[Answered]) -> str:
     return ", ".join(run.name for run in runs)
 
 
-# Telling.
+# The report.
 
 
 def _write_report(
@@ -424,7 +425,7 @@ def worth_table(config: ComparisonConfig, first: Answered, grouped: Sequence[Met
 
 
 def gain_table(first: Answered, grouped: Sequence[Method]) -> Table:
-    """How much more than the first model's the answers of every other are worth."""
+    """How much higher than the first model's the answers of every other model score."""
     rows = [
         (_title(one), *(_interval(one.gain(first, name), signed=True) for name in first.worth))
         for one in grouped
@@ -438,7 +439,7 @@ def gain_table(first: Answered, grouped: Sequence[Method]) -> Table:
 
 
 def seed_table(first: Answered, several: Sequence[Method]) -> Table:
-    """What the answers of every single run are worth, of the methods that have several runs."""
+    """The scores of every single run, for the methods that have several runs."""
     runs = [Method(run.name, [run]) for one in several for run in one.runs]
     spreads = []
     for one in several:
@@ -471,8 +472,8 @@ def _rewards_table(
 
 
 def _measures(reward: str, grouped: Sequence[Method]) -> tuple[str, str]:
-    """What a mean and the best of eight are called: pass@k of a reward that says right or wrong,
-    where nothing has a price besides."""
+    """The names of the mean and the best of eight: pass@k for a reward that says right or wrong,
+    if no answer got a penalty."""
     runs = [run for one in grouped for run in one.runs]
     right_or_wrong = all(
         reward in run.checks and np.isin(run.worth[reward], (0, 1)).all() for run in runs
@@ -483,7 +484,7 @@ def _measures(reward: str, grouped: Sequence[Method]) -> tuple[str, str]:
 
 
 def source_table(first: Answered, grouped: Sequence[Method]) -> Table:
-    """The reward at the prompts of each source: there may be many, so each has a row."""
+    """The reward on the prompts of each source, with a row for each, as there may be many."""
     mean, best = _measures("reward", grouped)
     several = [one for one in grouped if one.several]
     columns = [(f"{_title(one)}\n{mean}" if several else _title(one), one.of) for one in grouped]
@@ -497,12 +498,12 @@ def source_table(first: Answered, grouped: Sequence[Method]) -> Table:
 
 
 def _asked_of(first: Answered) -> int:
-    """How many prompts were answered."""
+    """The number of prompts."""
     return len(next(iter(first.worth.values())))
 
 
 def cost_table(first: Answered, grouped: Sequence[Method]) -> Table:
-    """How far each has gone from the first model, how long its answers are, and its training."""
+    """Each method's nats from the first model, the length of its answers, and its training time."""
     rows = [
         (
             _title(one),
@@ -526,7 +527,7 @@ def _title(one: Method) -> str:
 
 
 def _interval(found: Estimate, percent: bool = False, signed: bool = False) -> str:
-    """The estimate and, of prompts enough, its interval in as many digits."""
+    """The estimate and, with enough prompts, its interval in as many digits."""
 
     def shown(value: float, unit: str = "") -> str:
         if percent:
@@ -534,7 +535,7 @@ def _interval(found: Estimate, percent: bool = False, signed: bool = False) -> s
         return f"{value:+.3f}" if signed else f"{value:.3f}"
 
     estimate = shown(found.estimate, " %")
-    # Of a few prompts it would be no wider than they happen to lie apart.
+    # With few prompts, it would be no wider than they happen to lie apart.
     if found.groups < FEWEST_GROUPS:
         return estimate
     return Cell(estimate, ends(found, shown)).text

@@ -1,4 +1,4 @@
-"""The settings of the alignment stages, without torch."""
+"""Settings of the alignment stages, without torch."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ RewardName = Annotated[str, BeforeValidator(_by_name)]
 
 
 class PtxConfig(TuningConfig):
-    """What every alignment stage has that may go on learning from fine-tuning data (PPO-ptx)."""
+    """Settings of the alignment stages that can also train on fine-tuning data (PPO-ptx)."""
 
     ptx: LossWeight = Field(
         0.0,
-        description="weight of the loss on fine-tuning data beside the stage's own, which keeps "
-        "knowledge (PPO-ptx of InstructGPT); 0 reads none",
+        description="weight of the loss on fine-tuning data next to the stage's own, which "
+        "preserves knowledge (PPO-ptx of InstructGPT); 0 reads none",
     )
     ptx_data: tuple[Path, ...] | None = Field(
         None,
         min_length=1,
-        description="the fine-tuning data of --ptx: whatever groundup sft reads (default: the "
+        description="the fine-tuning data of --ptx: anything that groundup sft reads (default: the "
         "conversations of the data-stage folder that the stage reads)",
     )
 
@@ -78,18 +78,20 @@ class PtxConfig(TuningConfig):
 
 
 class PreferenceConfig(PtxConfig):
-    """What the stages share that learn from preferences without a reward model."""
+    """Settings of the stages that learn from preferences without a reward model."""
 
-    model: Path = Field(description="the folder of the fine-tuned model: start and reference alike")
-    # Muon follows every direction of a gradient equally far, and so forgets how to speak while it
-    # learns to prefer; AdamW at a small rate does not.
+    model: Path = Field(
+        description="the folder of the fine-tuned model, which is start and reference"
+    )
+    # Muon moves equally far in every direction of a gradient, so a model forgets how to speak while
+    # it learns to prefer; AdamW at a small rate does not.
     optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.1, description="share of the steps spent warming up")
 
 
-# The settings that each loss has, with its paper's values; IPO's and SLiC's papers name none for
-# language models, and have DPO's. DPO's `nll` is from experience: without it small models forget
-# to end their turns.
+# The settings of each loss, with its paper's values. The papers of IPO and SLiC give none for
+# language models, so these have DPO's. DPO's `nll` is from experience: without it, small models
+# forget to end their turns.
 LOSSES: dict[str, dict[str, float]] = {
     "sigmoid": {"beta": 0.1, "nll": 1.0, "label_smoothing": 0.0},
     "ipo": {"beta": 0.1, "nll": 0.0},
@@ -100,15 +102,15 @@ LOSSES: dict[str, dict[str, float]] = {
 
 
 def _defaults(name: str) -> str:
-    """The values of a setting by loss, as --help tells them."""
+    """A setting's value for each loss, for --help."""
     return ", ".join(f"{loss} {own[name]:g}" for loss, own in LOSSES.items())
 
 
 class DPOConfig(PreferenceConfig):
-    """Direct preference optimization: raise what people prefer over what they do not."""
+    """Direct preference optimization: make preferred answers likelier than rejected ones."""
 
-    # What the reference thinks of each pair takes time, and pairs are shorter than the rows that a
-    # machine's speed is measured with: one makes up for the other.
+    # The reference's log-probabilities take time, but pairs are shorter than the rows that a
+    # machine's speed is measured with: the two cancel out.
     traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.1)
     fewest_micro_rows: ClassVar[int] = 2
 
@@ -118,13 +120,13 @@ class DPOConfig(PreferenceConfig):
     )
     loss: Literal["sigmoid", "ipo", "hinge", "simpo", "orpo"] = Field(
         "sigmoid",
-        description="sigmoid: DPO; ipo: a margin to reach and not to pass; hinge: SLiC's, none "
-        "beyond a margin; simpo, orpo: per token and without a reference. Answers with labels "
+        description="sigmoid: DPO; ipo: a target margin; hinge: SLiC's, no gradient beyond a "
+        "margin; simpo, orpo: mean per token, without a reference. For answers with labels "
         "instead of pairs: groundup kto",
     )
     beta: Beta | None = Field(
         None,
-        description="how dearly moving away from the reference is paid; simpo: scale of the "
+        description="strength of the penalty for leaving the reference; simpo: scale of the "
         "reward; orpo: weight of the odds ratio (default: " + _defaults("beta") + ")",
     )
     nll: LossWeight | None = Field(
@@ -134,19 +136,19 @@ class DPOConfig(PreferenceConfig):
     )
     label_smoothing: LabelSmoothing = Field(
         0.0,
-        description="for sigmoid: share of the pairs that may be labeled the wrong way round "
+        description="for sigmoid: share of the pairs whose labels may be swapped "
         "(conservative DPO)",
     )
     gamma: Margin | None = Field(
         None,
-        description="for simpo: margin of rewards that it asks for (default: "
+        description="for simpo: target margin between the rewards (default: "
         f"{LOSSES['simpo']['gamma']:g})",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _as_the_paper_has_it(cls, given: Any) -> Any:
-        """Fill in what nobody set with the loss's own values."""
+    def _fill_in_defaults(cls, given: Any) -> Any:
+        """Set unset fields to the loss's own defaults."""
         if not isinstance(given, dict):
             return given
         own = LOSSES.get(str(given.get("loss", "sigmoid")), LOSSES["sigmoid"])
@@ -155,7 +157,7 @@ class DPOConfig(PreferenceConfig):
 
     @property
     def loss_settings(self) -> dict[str, Any]:
-        """What `pair_loss` is to be told."""
+        """The keyword arguments of `pair_loss`."""
         return {
             "loss": self.loss,
             "beta": self.beta,
@@ -165,7 +167,7 @@ class DPOConfig(PreferenceConfig):
 
     @model_validator(mode="after")
     def _settings_are_of_the_loss(self) -> Self:
-        """A setting of another loss would be silently ignored."""
+        """Refuse a setting of another loss, which would be ignored silently."""
         for name in ("label_smoothing", "gamma"):
             unset = type(self).model_fields[name].default
             if name not in LOSSES[self.loss] and getattr(self, name) != unset:
@@ -178,22 +180,22 @@ class DPOConfig(PreferenceConfig):
 
 
 class KTOConfig(PreferenceConfig):
-    """Kahneman-Tversky optimization: raise answers called good and lower those called bad."""
+    """Kahneman-Tversky optimization: raise answers labeled good and lower those labeled bad."""
 
-    # A quarter of the time goes into the reference; an answer is read twice, the second time with
-    # another's prompt.
+    # The reference takes a quarter of the time. Every answer is read twice, the second time with
+    # another prompt.
     traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.12, in_steps=0.75)
 
     data: Path = Field(
         description=f"a data-stage folder, or a {ROW_KINDS} file of answers with a label, true or "
         "false, or of pairs, or the votes of groundup label"
     )
-    beta: Beta = Field(0.1, description="how dearly moving away from the reference is paid")
+    beta: Beta = Field(0.1, description="strength of the penalty for leaving the reference")
     desirable_weight: LossWeight = Field(
-        1.0, description="weight of answers that are labeled true, the chosen of pairs"
+        1.0, description="weight of answers that are labeled true, or chosen in a pair"
     )
     undesirable_weight: LossWeight = Field(
-        1.0, description="weight of answers that are labeled false, the rejected of pairs"
+        1.0, description="weight of answers that are labeled false, or rejected in a pair"
     )
 
     @model_validator(mode="after")
@@ -207,12 +209,12 @@ class KTOConfig(PreferenceConfig):
 
 
 class RewardConfig(TuningConfig):
-    """A reward model: which of two answers people prefer, as one number for each answer."""
+    """A reward model: it predicts which of two answers people prefer, by one number per answer."""
 
     traits: ClassVar[Traits] = Traits("preferences", False, "preference_loss", 0.1)
     fewest_micro_rows: ClassVar[int] = 2
 
-    model: Path = Field(description="the folder of the fine-tuned model whose body it starts from")
+    model: Path = Field(description="the folder of the fine-tuned model that training starts from")
     data: Path = Field(
         description=f"a data-stage folder, that of groundup best-of-n, a {ROW_KINDS} file of "
         "pairs, or the votes of groundup label"
@@ -221,58 +223,59 @@ class RewardConfig(TuningConfig):
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
     decay: Share = Field(0.9, description="share of the steps spent decaying to zero")
     margin: LossWeight = Field(
-        0.0, description="by how much a preferred answer's reward must be ahead"
+        0.0, description="by how much a preferred answer's reward must exceed the other's"
     )
     centering: LossWeight = Field(
         0.0, description="weight of the squared sum of a pair's rewards, which keeps them around 0"
     )
     samples: Episodes = Field(
         256,
-        description="answers of the model it starts from by which rewards are scaled to mean 0 and "
-        "deviation 1",
+        description="answers sampled from the initial model, by which rewards are scaled to mean 0 "
+        "and deviation 1",
     )
-    max_new_tokens: NewTokens = Field(64, description="tokens of such an answer at most")
+    max_new_tokens: NewTokens = Field(64, description="maximum number of tokens of such an answer")
     policy: Path | None = Field(
         None,
-        description="the folder of the model that writes these answers, if training starts from "
-        "another",
+        description="the folder of the model that samples these answers, if it is not the "
+        "initial model",
     )
 
 
 class RolloutConfig(PtxConfig):
-    """What PPO and GRPO share: prompts, a reward, and how many answers an iteration samples."""
+    """Settings shared by PPO and GRPO: prompts, a reward, and the answers per iteration."""
 
-    model: Path = Field(description="the folder of the fine-tuned model: start and reference alike")
+    model: Path = Field(
+        description="the folder of the fine-tuned model, which is start and reference"
+    )
     reward: RewardName = Field(
-        description="what is raised: a reward model's folder, a check (sum, unit-test, "
+        description="the reward to raise: a reward model's folder, a check (sum, unit-test, "
         "sentiment, json, json:KEY,KEY, length:WORDS, format:PATTERN), module:function, or several "
         "reward models that must agree (ensemble:FOLDER,FOLDER)"
     )
     prompts: Path = Field(
-        description="what is to be answered: a data-stage folder, or a file of prompts or of "
+        description="the prompts: a data-stage folder, or a file of prompts or of "
         f"conversations, whose last answers are left out (.txt, {ROW_KINDS})"
     )
     sources: tuple[str, ...] = Field(
-        (), description="prompts of these sources alone, such as world-tell (default: all)"
+        (), description="use only prompts of these sources, such as world-tell (default: all)"
     )
     gold: RewardName | None = Field(
         None,
-        description="another reward, which is measured at every iteration and never trained on",
+        description="another reward, measured at every iteration and never trained on",
     )
-    max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
-    episodes: Episodes = Field(256, description="answers sampled at each iteration")
-    minibatches: Minibatches = Field(4, description="optimizer steps in one pass over them")
+    max_new_tokens: NewTokens = Field(64, description="maximum number of tokens of an answer")
+    episodes: Episodes = Field(256, description="answers sampled per iteration")
+    minibatches: Minibatches = Field(4, description="optimizer steps per pass over them")
     iterations: Steps | None = Field(
         None,
-        description="how often the policy is sampled (default: from minutes or steps, else 100)",
+        description="how often new answers are sampled (default: from minutes or steps, else 100)",
     )
     missing_eos_penalty: LossWeight = Field(
         1.0,
-        description="an answer that does not end earns nothing and loses this: its reward is "
-        "min(score, 0) less this",
+        description="the reward of an answer that does not end is min(score, 0) minus this",
     )
     heldout_prompts: Questions = Field(
-        128, description="held-out prompts that are answered at each evaluation"
+        128, description="held-out prompts answered at each evaluation"
     )
     rows: Rows | None = Field(  # type: ignore[assignment]  # None until the prompts are read
         None, description="rows of one context in an optimizer step: as many as its answers fill"
@@ -280,11 +283,11 @@ class RolloutConfig(PtxConfig):
     optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
 
-    steps: Steps | None = Field(None, description="optimizer steps (default: of the iterations)")
+    steps: Steps | None = Field(None, description="optimizer steps (default: from the iterations)")
     unused: ClassVar[frozenset[str]] = frozenset(("rows", "epochs", "lora_dropout"))
 
     @model_validator(mode="after")
-    def _samples_what_it_trains(self) -> Self:
+    def _check_sampling(self) -> Self:
         if self.rows is not None:
             raise ValueError(
                 f"rows={self.rows} follow from the answers that are sampled; give episodes and "
@@ -312,25 +315,25 @@ class RolloutConfig(PtxConfig):
 
 
 class PPOConfig(RolloutConfig):
-    """Proximal policy optimization: raise a reward, at a price on leaving the reference."""
+    """Proximal policy optimization: raise a reward, with a penalty for leaving the reference."""
 
     traits: ClassVar[Traits] = Traits("prompts", True, "negative_reward", 0.2, in_steps=0.75)
 
     ppo_epochs: Steps = Field(2, description="passes over the answers of an iteration")
     kl_coef: LossWeight = Field(
         0.05,
-        description="price of each nat (1.44 bits) between policy and reference, taken off the "
-        "reward",
+        description="penalty for each nat (1.44 bits) between policy and reference, subtracted "
+        "from the reward",
     )
     kl_target: Nats | None = Field(
         None,
-        description="nats per answer to which the price adapts (default: the price is fixed)",
+        description="nats per answer to which the penalty adapts (default: a fixed penalty)",
     )
-    kl_horizon: Episodes = Field(2000, description="answers over which the price adapts")
+    kl_horizon: Episodes = Field(2000, description="answers over which the penalty adapts")
     kl_stop: Nats | None = Field(
         None,
-        description="end an iteration early, and sample new answers, once the policy has moved so "
-        "many nats per token; the run has as many steps all the same (default: no end)",
+        description="end an iteration early, and sample new answers, once the policy has moved "
+        "this many nats per token; the number of steps stays the same (default: never)",
     )
     clip_range: ClipRange = Field(
         0.2, description="the ratio of new to old probability is clipped to 1 ± this"
@@ -338,10 +341,10 @@ class PPOConfig(RolloutConfig):
     value_clip_range: ClipRange = Field(
         0.2, description="a value estimate's change from the old one is clipped to ± this"
     )
-    value_coef: LossWeight = Field(0.1, description="weight of the values' loss")
-    entropy_coef: LossWeight = Field(0.0, description="weight of the policy's entropy")
-    gamma: Share = Field(1.0, description="discount of later rewards")
-    gae_lambda: Share = Field(0.95, description="lambda of the advantages (GAE)")
+    value_coef: LossWeight = Field(0.1, description="weight of the value loss")
+    entropy_coef: LossWeight = Field(0.0, description="weight of the policy's entropy bonus")
+    gamma: Share = Field(1.0, description="discount factor of later rewards")
+    gae_lambda: Share = Field(0.95, description="lambda of generalized advantage estimation (GAE)")
     critic: Path | None = Field(
         None,
         description="a reward model's folder that the critic starts from (default: the critic is a "
@@ -352,34 +355,31 @@ class PPOConfig(RolloutConfig):
     )
     critic_learning_rate: LearningRate | None = Field(
         None,
-        description="peak learning rate of a critic of its own (default: the policy's; beside an "
-        "adapter that of a whole model)",
+        description="peak learning rate of a separate critic (default: the policy's; with an "
+        "adapter, that of full training)",
     )
     cost: RewardName | None = Field(
         None,
-        description="what the policy may not have too much of, as a reward is named: its mean is "
-        "kept below --cost-limit by a price that is found (Safe RLHF); --patience keeps weights "
-        "within the limit, where any are",
+        description="a cost, named like --reward: an adaptive multiplier keeps its mean below "
+        "--cost-limit (Safe RLHF); --patience keeps weights within the limit, if there are any",
     )
     cost_limit: Bound | None = Field(
         None,
-        description="what the mean cost of answers may be; goes with --cost (a reward model's "
-        "usual answer costs 0, so that less than usual is below 0)",
+        description="limit of the answers' mean cost; goes with --cost (a reward model's usual "
+        "answer costs 0, so less than usual is below 0)",
     )
-    cost_multiplier: Multiplier = Field(
-        1.0, description="the price of a unit of cost to begin with (lambda)"
-    )
+    cost_multiplier: Multiplier = Field(1.0, description="initial price of a unit of cost (lambda)")
     cost_rate: MultiplierRate = Field(
         1.0, description="how fast that price follows the cost of an iteration (alpha)"
     )
     critic_warmup: SomeIterations | None = Field(
         None,
-        description="iterations in which the critic alone learns from the answers (default: 5, "
-        "and at most a quarter of them); fewer than all",
+        description="iterations in which only the critic learns (default: 5, but at most a quarter "
+        "of all); fewer than all",
     )
 
     @model_validator(mode="after")
-    def _rate_is_of_a_critic(self) -> Self:
+    def _check_critic_rate(self) -> Self:
         if self.critic_learning_rate is not None and self.critic is None:
             raise ValueError(
                 f"critic_learning_rate={self.critic_learning_rate:g} is of a critic of its own, "
@@ -389,7 +389,7 @@ class PPOConfig(RolloutConfig):
         return self
 
     @model_validator(mode="after")
-    def _cost_has_a_limit(self) -> Self:
+    def _check_cost_limit(self) -> Self:
         if self.cost is not None and self.cost_limit is None:
             raise ValueError(
                 f"cost={self.cost!r} has no limit; give cost_limit what its mean may be, such as "
@@ -405,7 +405,7 @@ class PPOConfig(RolloutConfig):
         return self
 
     @model_validator(mode="after")
-    def _price_can_adapt(self) -> Self:
+    def _check_kl_target(self) -> Self:
         if self.kl_target is not None and not self.kl_coef:
             raise ValueError(
                 f"kl_target={self.kl_target:g} adapts the price, and kl_coef=0 stays 0; give "
@@ -423,21 +423,21 @@ class PPOConfig(RolloutConfig):
 
 
 class GRPOConfig(RolloutConfig):
-    """Group-relative policy optimization: what is better than other answers to the same prompt."""
+    """Group-relative policy optimization: raise answers above others to the same prompt."""
 
     traits: ClassVar[Traits] = Traits("prompts", True, "negative_reward", 0.2, in_steps=0.75)
 
-    group_size: GroupSize = Field(8, description="answers to each prompt")
-    minibatches: Minibatches = Field(1, description="optimizer steps in one pass over the answers")
+    group_size: GroupSize = Field(8, description="answers per prompt")
+    minibatches: Minibatches = Field(1, description="optimizer steps per pass over the answers")
     epochs_per_iteration: Steps = Field(1, description="passes over the answers of an iteration")
     kl_coef: LossWeight = Field(
-        0.0, description="price of each nat (1.44 bits) between policy and reference, in the loss"
+        0.0, description="penalty per nat (1.44 bits) between policy and reference, in the loss"
     )
     clip_range: ClipRange = Field(
         0.2, description="the ratio of new to old probability is clipped to 1 ± this"
     )
     clip_range_high: ClipRange | None = Field(
-        None, description="the same upwards, where it is larger; DAPO takes 0.28 (default: as down)"
+        None, description="the upper clip range, if larger; DAPO uses 0.28 (default: the same)"
     )
     scale_rewards: bool = Field(
         True,
@@ -446,7 +446,7 @@ class GRPOConfig(RolloutConfig):
     loss_type: Literal["dapo", "grpo", "dr_grpo"] = Field(
         "dapo",
         description="what the mean is taken over: dapo, all tokens; grpo, each answer's own "
-        "tokens; dr_grpo, the most tokens that an answer may have",
+        "tokens; dr_grpo, the maximum number of tokens of an answer",
     )
 
     @model_validator(mode="after")
@@ -465,60 +465,56 @@ class GRPOConfig(RolloutConfig):
 
 
 class BestOfNConfig(StageConfig):
-    """Many answers to each prompt, scored: the best of them, and data made of them."""
+    """Sample several answers per prompt, score them, keep the best and make data of them."""
 
     model: Path = Field(description="the folder of the model that answers")
     reward: RewardName = Field(
-        description="what the best answer has most of: what --reward of groundup ppo takes"
+        description="the reward that ranks the answers: anything --reward of groundup ppo takes"
     )
-    prompts: Path = Field(
-        description="what is to be answered: a data-stage folder, or a file of prompts"
-    )
+    prompts: Path = Field(description="the prompts: a data-stage folder, or a file of prompts")
     sources: tuple[str, ...] = Field(
-        (), description="prompts of these sources alone, such as world-tell (default: all)"
+        (), description="use only prompts of these sources, such as world-tell (default: all)"
     )
     mixture: dict[str, ShareBelowOne] = Field(
         {},
-        description="share of the prompts that a source has, where it has so many: "
-        "--mixture.world-conduct 0.2, in a recipe mixture = {world-conduct = 0.2} (default: as "
-        "many as it has among all)",
+        description="a source's share of the prompts, if it has enough: --mixture.world-conduct "
+        "0.2, in a recipe mixture = {world-conduct = 0.2} (default: its share of all prompts)",
     )
     gold: RewardName | None = Field(
         None, description="another reward, by which the chosen answers are judged"
     )
     exclude: Path | None = Field(
         None,
-        description="a folder that groundup best-of-n wrote: its prompts are not asked again, so "
-        "that what is learned from both shares none",
+        description="a folder that groundup best-of-n wrote: its prompts are skipped, so that the "
+        "data of both share none",
     )
-    n: GroupSize = Field(16, description="answers to each prompt")
-    questions: Questions = Field(256, description="prompts, spread over all there are")
-    max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
+    n: GroupSize = Field(16, description="answers per prompt")
+    questions: Questions = Field(256, description="number of prompts, spread over all available")
+    max_new_tokens: NewTokens = Field(64, description="maximum number of tokens of an answer")
     missing_eos_penalty: LossWeight = Field(
         1.0,
-        description="an answer that does not end earns nothing and loses this: its reward is "
-        "min(score, 0) less this",
+        description="the reward of an answer that does not end is min(score, 0) minus this",
     )
     reference_answers: bool = Field(
         False,
-        description="learn from the answer that a prompt came with where all that the model gives "
-        "are worth less, which otherwise teach nothing of what is right",
+        description="learn from the answer that came with a prompt if it scores higher than all of "
+        "the model's, which otherwise teach nothing about the right answer",
     )
     across_prompts: bool = Field(
         False,
-        description="pair answers of different prompts, too: where the worse answer of a pair is "
-        "the best to another prompt, it is preferred there to the better one, until it is as often "
-        "chosen as rejected, so that what is wrong here is not unlearned everywhere",
+        description="also pair answers of different prompts: if the worse answer of a pair is the "
+        "best to another prompt, it is preferred there over the better one, until it is chosen as "
+        "often as rejected, so that what is wrong here is not unlearned everywhere",
     )
     across_prompts_except: tuple[str, ...] = Field(
         (),
-        description="prompts of these sources, such as harm-*, take no part in across_prompts: "
-        "neither they nor the pairs of their answers",
+        description="prompts of these sources, such as harm-*, and pairs of their answers take no "
+        "part in across_prompts",
     )
     min_reward: Bound | None = Field(
         None,
-        description="prompts whose best answer is worth less give no conversation to learn from "
-        "(default: every prompt gives one)",
+        description="prompts whose best answer scores less give no conversation (default: every "
+        "prompt gives one)",
     )
     heldout: ShareBelowOne = Field(
         0.1, description="share of the prompts whose answers are held out"
@@ -527,12 +523,12 @@ class BestOfNConfig(StageConfig):
     threads: Threads | None = Field(None, description=THREADS)
 
     @model_validator(mode="after")
-    def _shares_leave_something(self) -> Self:
+    def _check_mixture(self) -> Self:
         check_mixture(self.mixture)
         return self
 
     @model_validator(mode="after")
-    def _exceptions_are_from_something(self) -> Self:
+    def _check_exceptions(self) -> Self:
         if self.across_prompts_except and not self.across_prompts:
             raise ValueError(
                 f"across_prompts_except={' '.join(self.across_prompts_except)} needs "
@@ -542,15 +538,15 @@ class BestOfNConfig(StageConfig):
 
 
 class ComparisonConfig(StageConfig):
-    """What the answers of several models are worth: by their reward, another's, and the truth."""
+    """Compare the answers of several models by a reward, a second one, and the ground truth."""
 
     models: tuple[Path, ...] = Field(
-        min_length=1, description="folders of the models, the one they are compared with first"
+        min_length=1, description="folders of the models; the others are compared with the first"
     )
     reward: RewardName = Field(
-        description="what answers are scored by: what --reward of groundup ppo takes"
+        description="the reward that scores answers: anything --reward of groundup ppo takes"
     )
-    gold: RewardName | None = Field(None, description="another reward, such as the truth")
+    gold: RewardName | None = Field(None, description="another reward, such as the ground truth")
     judge: RewardName | None = Field(
         None,
         description="a second reward that no model was trained on, such as a reward model of other "
@@ -558,26 +554,23 @@ class ComparisonConfig(StageConfig):
     )
     best_of: GroupSize | None = Field(
         None,
-        description="also the best of so many answers of the first model, chosen by the reward "
-        "(default: none)",
+        description="also evaluate the best of this many answers of the first model, chosen by the "
+        "reward (default: none)",
     )
-    prompts: Path = Field(
-        description="what is to be answered: a data-stage folder, or a file of prompts"
-    )
+    prompts: Path = Field(description="the prompts: a data-stage folder, or a file of prompts")
     sources: tuple[str, ...] = Field(
-        (), description="prompts of these sources alone, such as world-tell (default: all)"
+        (), description="use only prompts of these sources, such as world-tell (default: all)"
     )
-    questions: Questions = Field(400, description="held-out prompts, spread over all there are")
+    questions: Questions = Field(400, description="held-out prompts, spread over all available")
     samples: AnswersEach = Field(
         1,
-        description="answers to each prompt; from 8 on, what the best of 8 is worth is told as "
-        "well (pass@8 of a reward that checks)",
+        description="answers per prompt; from 8 on, the best of 8 is reported as well (pass@8 for "
+        "a reward that checks)",
     )
-    max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
+    max_new_tokens: NewTokens = Field(64, description="maximum number of tokens of an answer")
     missing_eos_penalty: LossWeight = Field(
         1.0,
-        description="an answer that does not end earns nothing and loses this: its reward is "
-        "min(score, 0) less this",
+        description="the reward of an answer that does not end is min(score, 0) minus this",
     )
     device: Device = Field("auto", description=DEVICE)
     threads: Threads | None = Field(None, description=THREADS)

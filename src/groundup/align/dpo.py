@@ -1,20 +1,21 @@
-"""Direct preference optimization (Rafailov et al. 2023, equation 7), and the losses after it.
+"""Direct preference optimization (Rafailov et al. 2023, equation 7) and later losses of pairs.
 
     loss = - log sigmoid( beta * [ (log pi(chosen) - log ref(chosen))
                                  - (log pi(rejected) - log ref(rejected)) ] )
 
-The best policy under a reward with a price `beta` on leaving the reference can be solved for the
-reward: r = beta (log pi - log ref) + const. Put into the Bradley-Terry model of preferences, the
-reward model and the reinforcement learning fall away and a classification loss remains. What the
-reference thinks never changes, so it is computed once.
+The optimal policy under a reward with a KL penalty `beta` can be solved for the reward:
+r = beta (log pi - log ref) + const. Substituted into the Bradley-Terry model of preferences, this
+removes the reward model and the reinforcement learning; a classification loss remains. The
+reference's log-probabilities never change, so they are computed once.
 
-The loss cares for the difference alone, and a small model finds it by making both answers unlikely,
-until it no longer ends its turns. So the chosen answer's own loss is added, `nll` times the mean
-over its tokens (Pang et al. 2024, Iterative Reasoning Preference Optimization, equation 1).
+The loss depends only on the difference, which a small model can raise by making both answers
+unlikely, until it no longer ends its turns. So the chosen answer's own loss, `nll` times the mean
+over its tokens, is added (Pang et al. 2024, Iterative Reasoning Preference Optimization, equation
+1).
 
-Where a share of the labels is wrong, the loss of the pair the other way round has that share of the
-weight (Mitchell 2023, A note on DPO with noisy preferences, equation 3: conservative DPO). The
-losses ipo, hinge, simpo and orpo are in `pair_losses`, and have everything else from here.
+If a share of the labels is wrong, the loss of the swapped pair gets that share of the weight
+(Mitchell 2023, A note on DPO with noisy preferences, equation 3: conservative DPO). The losses ipo,
+hinge, simpo and orpo are in `pair_losses` and share everything else here.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ from groundup.train.device import prepare_to_read
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel, prepare_model
 
-# Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
+# Peak learning rates for full training of a small model: matrices; embeddings and gains.
 RATES = (0.0006, 0.0006)
-# In a given time pairs are read so often at most. Rafailov et al. read them once; from the second
-# pass on a small model learned little but the pairs, and after five it had lost what it knew.
+# The most passes over the pairs within a time budget. Rafailov et al. make one. From the second
+# pass on, a small model learned little beyond the pairs; after five it had lost what it knew.
 MOST_PASSES = 3.0
 # Held-out pairs scored at each evaluation on the way.
 _CURVE_PAIRS = 300
@@ -96,11 +97,11 @@ def pair_loss(
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
 ) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
-    """Each pair's loss of this name, and its margin of rewards.
+    """The loss of each pair under the loss named `loss`, and its reward margin.
 
     Columns are the chosen and the rejected answer, with their log-probabilities in nats under the
-    policy and the reference, and their numbers of tokens. `label_smoothing` is sigmoid's alone,
-    `gamma` SimPO's. Raises `ValueError` for another name.
+    policy and the reference, and their numbers of tokens. `label_smoothing` applies to sigmoid
+    only, `gamma` to simpo only. Raises `ValueError` for an unknown loss.
     """
     chosen, rejected = policy.unbind(-1)
     mean_chosen, mean_rejected = (policy / tokens).unbind(-1)
@@ -108,7 +109,7 @@ def pair_loss(
         return simpo_loss(mean_chosen, mean_rejected, beta, gamma)
     if loss == "orpo":
         return orpo_loss(mean_chosen, mean_rejected, beta)
-    assert reference is not None, f"{loss} compares with a reference"
+    assert reference is not None, f"{loss} needs a reference"
     if loss == "ipo":
         before, otherwise = (reference / tokens).unbind(-1)
         return ipo_loss(mean_chosen, mean_rejected, before, otherwise, beta)
@@ -123,9 +124,9 @@ def pair_loss(
 def preference_loss(
     model: nn.Module, batch: PairBatch, beta: float, nll: float = 0.0, **settings: Any
 ) -> Loss:
-    """The loss of a batch of pairs, as `fit` wants it: `pair_loss`, and `nll` times the chosen's.
+    """The loss of a batch of pairs for `fit`: `pair_loss` plus `nll` times the chosen answer's own.
 
-    `settings` are those of `pair_loss`.
+    `settings` are passed on to `pair_loss`.
     """
     policy, tokens = sequence_logprobs(model, batch.rows)[batch.sequences], batch.answer_tokens
     losses, margin = pair_loss(policy, batch.reference, tokens, beta=beta, **settings)
@@ -158,7 +159,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
     prepare_to_read(model, config)
     own, heldout, reference, fill = _pairs(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
-    fill()  # which may take minutes: what is wrong with other data is said before
+    fill()  # may take minutes, so it comes after the other data has been checked
     how = f"{_METHODS[config.loss]} of {name_of(config.model)} with beta {config.beta}"
     return Job(
         config,
@@ -193,11 +194,11 @@ _METHODS = {
 def _pairs(
     config: DPOConfig, run: Run, prepared: PreparedModel
 ) -> tuple[PairStream, list[Pair], Float[np.ndarray, "pairs 2"] | None, Callable[[], None]]:
-    """Return a stream of training pairs, the held-out pairs, the log-probabilities that the
-    reference gives the latter, and the function that computes those of all pairs.
+    """Return a stream of training pairs, the held-out pairs, the reference's log-probabilities of
+    the held-out pairs, and a function that computes those of all pairs.
 
-    Before its first step an adapter adds nothing: the reference is the model that was given. A loss
-    without a reference has none computed.
+    Before its first step an adapter adds nothing, so the reference is the given model. Losses
+    without a reference compute none.
     """
     sides = split(config.data, "preferences", read_preferences)
     say_remarks(config.data, sides[0])
@@ -234,7 +235,7 @@ def _pairs(
 
 
 def say_counts(bad: Sequence[BadLine], counts: str, left: int, noun: str, why: str) -> None:
-    """Say how much is learned from, what was set aside, and why."""
+    """Report the training data, what was set aside, and why."""
     for line in bad:
         say(str(line))
     say(f"data: {counts}")
@@ -292,7 +293,7 @@ def measured(
     noun: str,
     pools: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return an evaluation as metrics.jsonl keeps it, and say it by pools."""
+    """Return an evaluation for metrics.jsonl, and print it by pool."""
     found = gained_by_source(right, sources, groups)
     for name, where in pools.items():
         if name in found:
@@ -309,8 +310,8 @@ def gained_by_source(
 ) -> dict[str, Estimate]:
     """Return the share of pairs whose chosen answer gained, pooled and by source.
 
-    What people wrote and what was generated are pooled apart, as in the report; pairs of a group
-    are drawn together.
+    Pairs written by people and generated pairs are pooled separately, as in the report; intervals
+    resample whole groups.
     """
     return {
         name: rate(gained[at], groups=[groups[int(i)] for i in at], chance=_GUESSING)
@@ -337,7 +338,7 @@ def _explain(config: DPOConfig, run: Run, pairs: int) -> None:
 
 
 def in_words(found: Estimate, sentence: str, noun: str, where: str, pools: Collection[str]) -> str:
-    """A share in a sentence, with what it says against guessing; of few groups nothing."""
+    """A sentence with the share and how it compares with guessing, which few groups cannot tell."""
     if found.groups < FEWEST_GROUPS or found.low <= _GUESSING <= found.high:
         verdict = "cannot be told from guessing"
     else:

@@ -1,18 +1,18 @@
 """Group-relative policy optimization (Shao et al. 2024, DeepSeekMath, section 4.1).
 
-Each prompt is answered G times. What an answer is worth is how much better it is than the others,
-so that no critic is needed:
+Each prompt is answered G times. An answer's advantage says how much better it is than its group, so
+no critic is needed:
 
     A_i = (r_i - mean(r)) / std(r)                 the same at every token of answer i
     L   = mean max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps'))  +  beta mean KL
     KL  = ref/pi - log(ref/pi) - 1                 at each token, never below 0 (equation 4)
 
-Two later papers found flaws, and each is a setting. Dividing by the deviation favors prompts that
-are nearly always or nearly never answered rightly, and the mean over each answer's own tokens
-favors long wrong answers: `scale_rewards` off and `loss_type` dr_grpo are Liu et al. 2025 (Dr.
-GRPO). `loss_type` dapo is one mean over all tokens, and `clip_range_high` lets rare tokens rise
-further (Yu et al. 2025, DAPO). A group whose answers are all worth the same teaches nothing; the
-share of those that teach is logged.
+Two later papers found flaws; each correction is a setting. Dividing by the deviation favors prompts
+that are nearly always or nearly never answered correctly, and the mean over each answer's own
+tokens favors long wrong answers: `scale_rewards` off and `loss_type` dr_grpo are Liu et al. 2025
+(Dr. GRPO). `loss_type` dapo is one mean over all tokens, and `clip_range_high` lets rare tokens
+rise further (Yu et al. 2025, DAPO). A group whose rewards are all equal teaches nothing; the share
+of groups that teach is logged.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ from groundup.maths.kl import kl_k3
 from groundup.train.batch import Loss
 from groundup.train.stage import Job, run_stage
 
-# Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
+# Peak learning rates for full training of a small model: matrices; embeddings and gains.
 RATES = (0.0001, 0.0001)
-# What is added to a group's deviation.
+# Added to a group's deviation.
 _EPS = 1e-4
 
 
-# The heart.
+# The algorithm.
 
 
 def group_advantages(
     rewards: Float[np.ndarray, " rollouts"], group_size: int, scale: bool = True, eps: float = _EPS
 ) -> Float[np.ndarray, " rollouts"]:
-    """How much better each answer is than its group; groups stand one after the other.
+    """The advantage of each answer over its group; the answers of a group are adjacent.
 
-    `eps` is added to a group's deviation, so that answers of one worth get 0 and not no number.
+    `eps` is added to a group's deviation, so that equal rewards give 0 instead of NaN.
     """
     if group_size < 2:
         raise ValueError(f"group_size={group_size} leaves an answer none to compare with; give 2")
     groups = rewards.reshape(-1, group_size)
     apart = groups - groups.mean(1, keepdims=True)
-    # Else the rounding of the mean, over so small a deviation, would count.
+    # Otherwise the mean's rounding error, divided by a tiny deviation, would count.
     apart[groups.max(1) == groups.min(1)] = 0.0
     if scale:
-        # The deviation of a sample, as in the authors' code.
+        # The sample deviation, as in the authors' code.
         apart = apart / (groups.std(1, ddof=1, keepdims=True) + eps)
     found: Float[np.ndarray, " rollouts"] = apart.ravel()
     return found
@@ -76,13 +76,13 @@ def kl_estimate(
 ) -> Float[Tensor, " tokens"]:
     """ref/pi - log(ref/pi) - 1 of each token: unbiased and never negative (Schulman 2020, k3).
 
-    A ref/pi beyond e^80 is taken for that, as the estimate and its gradient would be infinite.
+    ref/pi is clamped at e^80, beyond which the estimate and its gradient would be infinite.
     """
     return kl_k3((reference_logprobs - logprobs).clamp(max=MOST_NATS))
 
 
 def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[PerToken]:
-    """What every token of answers of these lengths weighs in the mean; see `loss_type`."""
+    """The weight of every token in the mean, from the answers' lengths; see `loss_type`."""
     lengths_counted = {
         "dapo": [1] * len(lengths),
         "grpo": lengths,
@@ -92,7 +92,7 @@ def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[
 
 
 def grpo_loss(model: nn.Module, batch: RolloutBatch, config: GRPOConfig) -> Loss:
-    """The loss of a micro-batch, as `fit` wants it: a sum over its sampled tokens."""
+    """The loss of a micro-batch for `fit`: a sum over its sampled tokens."""
     assert isinstance(model, CausalLM)
     logprobs = sampled_logprobs(model, model(batch.rows), batch.rows)
     losses, ratio = clipped_policy_loss(
@@ -120,7 +120,7 @@ def grpo_loss(model: nn.Module, batch: RolloutBatch, config: GRPOConfig) -> Loss
 
 
 class GRPORollouts:
-    """Makes the minibatches of an iteration from groups of answers of the live policy."""
+    """Makes an iteration's minibatches from groups of answers of the current policy."""
 
     def __init__(self, config: GRPOConfig, online: Online) -> None:
         self.config, self.online = config, online
@@ -185,7 +185,7 @@ def run(config: GRPOConfig) -> Path:
 
 
 def grpo_job(config: GRPOConfig, online: Online) -> Job[RolloutBatch, CausalLM]:
-    """What trains the policy of `online` on its own answers."""
+    """The job that trains the policy of `online` on its own answers."""
     return online.job(
         f"Group-relative policy optimization with {config.group_size} answers to a prompt",
         model=online.prepared.model,

@@ -5,14 +5,13 @@
     r    = log pi(y | x) - log ref(y | x)
     z0   = max( 0, mean of log pi(y' | x) - log ref(y' | x) ),     y' the answer to another prompt
 
-People feel gains and losses against a reference point, and the less the farther they are from it.
-The point here is how much the policy has moved on the whole, its divergence from the reference: an
-answer is good by what it gains beyond that. So a thumb up or down is enough to learn from, and
-nobody has to write two answers to one prompt. Pairs, and the votes that make pairs, are one answer
-of each kind.
+People judge gains and losses relative to a reference point, and feel them less the farther they are
+from it. Here the point is the policy's overall divergence from the reference: an answer is good by
+what it gains beyond that. So a thumb up or down is enough to learn from, and nobody has to write
+two answers to one prompt. Pairs, and votes that make pairs, are one answer of each kind.
 
-z0 is estimated on the answers of a micro-batch, each with the prompt of another, and no gradient
-goes through it. Who is with whom is decided once, so that the reference reads each only once.
+z0 is estimated on the answers of a micro-batch, each with the prompt of another, without gradients.
+The mismatched answers are fixed in advance, so the reference reads each of them only once.
 """
 
 from __future__ import annotations
@@ -74,22 +73,22 @@ def kto_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Float[Tensor, " answers"]:
-    """Each answer's loss, from what its log-probability gained on the reference's, in nats."""
+    """Each answer's loss, from its gain in log-probability over the reference, in nats."""
     weight = gained.new_tensor([undesirable_weight, desirable_weight])[desirable.long()]
     reach = beta * (gained - z0)
     return weight * (1 - torch.where(desirable, reach, -reach).sigmoid())
 
 
 def reference_point(gained: Float[Tensor, " mismatched"]) -> Float[Tensor, ""]:
-    """z0 from what mismatched answers gained: their mean, but a divergence is never below 0."""
+    """z0: the mean gain of mismatched answers, but at least 0, as a divergence is."""
     return gained.detach().mean().clamp(min=0)
 
 
 @dataclass(frozen=True)
 class LabeledAnswer:
-    """A prompt with an answer, and the same prompt with an answer to another.
+    """A prompt with its answer, and the same prompt with an answer to another prompt.
 
-    `group` is what it shares with others: both answers of a pair are of one.
+    `group` is shared with related answers, such as the other one of a pair.
     """
 
     answer: Example
@@ -101,7 +100,7 @@ class LabeledAnswer:
 
 @dataclass(frozen=True)
 class KTOBatch(TensorFields):
-    """Answers packed into rows, and the mismatched ones into rows of their own.
+    """Answers packed into rows, and the mismatched answers in rows of their own.
 
     `sequences` holds the segment numbers of each answer and of its mismatched one, `reference`
     their log-probabilities in nats under the reference model.
@@ -119,7 +118,7 @@ class KTOBatch(TensorFields):
 
     @property
     def without_gradients(self) -> tuple[Batch]:
-        """What is read and not learned from."""
+        """Rows that are read but not trained on."""
         return (self.mismatched,)
 
 
@@ -130,7 +129,7 @@ def labeled_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Loss:
-    """The loss of a batch of labeled answers, as `fit` wants it."""
+    """The loss of a batch of labeled answers for `fit`."""
     answer, mismatched = batch.sequences.unbind(-1)
     reference, otherwise = batch.reference.unbind(-1)
     with torch.no_grad():
@@ -153,7 +152,7 @@ def labeled_loss(
 class KTOStream(DataStream):
     """Micro-batches of labeled answers, a pure function of (seed, step).
 
-    `reference` may be filled in later, but before an answer is read.
+    `reference` may be filled in later, before the first answer is read.
     """
 
     def __init__(
@@ -184,7 +183,7 @@ class KTOStream(DataStream):
         half = len(rows) // 2
         items, sequences = twins(rows)
         places = torch.tensor(sequences)
-        # Segments are numbered within a batch, and the mismatched have one of their own.
+        # Segments are numbered within a batch, and the mismatched answers have their own batch.
         places[:, 1] -= len(items)
         return KTOBatch(
             self._packed(rows[:half]),
@@ -205,9 +204,9 @@ class KTOStream(DataStream):
 def tokenize_labeled(
     tokenizer: Tokenizer, rows: Sequence[UnpairedPreference], context: int, seed: int
 ) -> tuple[list[LabeledAnswer], Refused]:
-    """Answers as tokens, cut to the context, and the rows that the chat template refuses.
+    """Tokenize answers, cut to the context; also return the rows that the chat template refuses.
 
-    An answer whose prompt leaves no room is left out.
+    Answers whose prompt leaves no room are left out.
     """
 
     def own(row: UnpairedPreference) -> tuple[UnpairedPreference, Example]:
@@ -225,15 +224,15 @@ def tokenize_labeled(
 
 
 def mismatch(rows: Sequence[UnpairedPreference], seed: int) -> list[int]:
-    """For each row another one, drawn at random, whose prompt is not its own.
+    """For each row, the index of a random other row with a different prompt.
 
-    Each is drawn once, as long as neighbors in a random order differ; where all have one prompt,
-    any other row has to do.
+    Each row is drawn once, as long as neighbors in a random order differ. If all rows have the same
+    prompt, any other row is used.
     """
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     several = len({row.prompt for row in rows}) > 1
     found = [0] * len(rows)
-    # From the end of a second round on, each knows the next place with another prompt.
+    # Walk backwards from the end of a second round, remembering the next place that differs.
     other = 2 * len(order)
     for place in reversed(range(2 * len(order) - 1)):
         index, following = order[place % len(order)], order[(place + 1) % len(order)]
@@ -259,7 +258,7 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
     prepare_to_read(model, config)
     own, heldout, reference, fill = _answers(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
-    fill()  # which may take minutes: what is wrong with other data is said before
+    fill()  # may take minutes, so it comes after the other data has been checked
     how = f"Kahneman-Tversky optimization (KTO) of {name_of(config.model)} with beta {config.beta}"
     return Job(
         config,
@@ -282,7 +281,7 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
         rows_per_epoch=own.rows_per_epoch,
         most_passes=MOST_PASSES,
         model_config=config_to_hf(model.config),
-        # The mismatched answers are as many again.
+        # The mismatched answers double the tokens.
         tokens_per_step=config.rows * context * (3 if config.ptx else 2),
         announce=lambda plan: _explain(run, len(heldout)),
     )
@@ -291,10 +290,10 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
 def _answers(
     config: KTOConfig, run: Run, prepared: PreparedModel
 ) -> tuple[KTOStream, list[LabeledAnswer], Float[np.ndarray, "answers 2"], Callable[[], None]]:
-    """Return a stream of training answers, the held-out answers, the log-probabilities that the
-    reference gives the latter, and the function that computes those of all answers.
+    """Return a stream of training answers, the held-out answers, the reference's log-probabilities
+    of the held-out answers, and a function that computes those of all answers.
 
-    Before its first step an adapter adds nothing: the reference is the model that was given.
+    Before its first step an adapter adds nothing, so the reference is the given model.
     """
     sides = split(config.data, "preferences", read_unpaired_preferences)
     say_remarks(config.data, sides[0])

@@ -1,8 +1,8 @@
-"""What PPO and GRPO share: prompts, a reward, sampling, measuring, and the job around them.
+"""What PPO and GRPO share: prompts, a reward, sampling, evaluation, and the job around them.
 
     iteration:  sample -> score -> lay out -> read with policy and reference -> a method's batches
 
-Everything that an iteration found is a line of metrics.jsonl of the kind `rollout`.
+The results of an iteration are a line of metrics.jsonl of the kind `rollout`.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ from groundup.tune.prepare import PreparedModel, prepare_model
 
 M = TypeVar("M", bound=nn.Module)
 
-# Iterations where nobody says how many.
+# The default number of iterations.
 _ITERATIONS = 100
-# Rows are this long at least, and a multiple of this.
+# The shortest row, and the step in which rows grow.
 _SHORTEST_ROW, _ROW_STEP = 128, 64
-# A seed apart from those of the iterations.
+# The iteration number that seeds held-out answers; no iteration has it.
 _HELDOUT = -1
-# The price of what held-out answers cost beyond their limit: more than any reward makes up for.
+# The penalty per unit of held-out cost beyond the limit: more than any reward makes up for.
 _BEYOND_LIMIT = 1e9
 _SHOWN = 2
 
@@ -91,7 +91,7 @@ class Online:
 
     config: RolloutConfig
     stage: str
-    # None while the speed is measured: nothing is logged then.
+    # None while the speed is measured: then nothing is logged.
     run: Run | None
     prepared: PreparedModel
     prompts: Sequence[Prompt]
@@ -100,36 +100,36 @@ class Online:
     gold: RolloutReward | None
     reference: Reference
     context: int
-    # Answers are continuations of a given length: no missing-EOS penalty.
+    # Answers are continuations of a given length, so no missing-EOS penalty applies.
     continues: bool = False
-    # What answers cost, of a method that keeps that within a limit.
+    # The cost of answers, for a method that limits it.
     cost: RolloutReward | None = None
     # Seconds of the last sampling and scoring.
     seconds: float = 0.0
-    # Made with the job, which knows how often answers are read.
+    # Set by `job`, which knows how often answers are read.
     watch: Watch | None = None
 
     @property
     def holds_out(self) -> bool:
-        """Whether anything that is measured on is not trained on."""
+        """Whether any held-out prompt is not trained on."""
         trained = {prompt.ids for prompt in self.prompts}
         return any(prompt.ids not in trained for prompt in self.heldout)
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of a minibatch at most, about: prompts are of their mean length."""
+        """About the maximum number of tokens of a minibatch, with prompts of mean length."""
         asked = float(np.mean([len(prompt.ids) for prompt in self.prompts]))
         answers = self.config.episodes / self.config.minibatches
         return math.ceil(answers * (asked + self.config.max_new_tokens))
 
     @property
     def micro_rows(self) -> int:
-        """Rows in one pass: as many as elsewhere, and no more than a minibatch fills."""
+        """Rows per pass: as in other stages, but no more than a minibatch fills."""
         most = max(1, PASS_TOKENS // self.context)
         return self.config.micro_rows or min(most, -(-self.tokens_per_step // self.context))
 
     def sampled(self, policy: CausalLM, iteration: int, copies: int = 1) -> Sampled:
-        """Sample and score the answers of an iteration, `copies` to each prompt."""
+        """Sample and score the answers of an iteration, `copies` per prompt."""
         seed, count = self.config.seed, self.config.episodes
         prompts = prompts_of(self.prompts, count, iteration, seed=seed, copies=copies)
         return self._answered(policy, prompts, step_seed(seed, iteration))
@@ -143,7 +143,7 @@ class Online:
             max_new_tokens=self.config.max_new_tokens,
             seed=seed,
         )
-        drawn = time.perf_counter()
+        sampled_at = time.perf_counter()
         scores = rewards_of(self.reward, rollouts)
         ended = np.array([one.ended or self.continues for one in rollouts])
         rewards = with_missing_eos_penalty(scores, ended, self.config.missing_eos_penalty)
@@ -151,10 +151,12 @@ class Online:
         costs = None if self.cost is None else rewards_of(self.cost, rollouts)
         scored = time.perf_counter()
         self.seconds = scored - begun
-        return Sampled(rollouts, rewards, scores, gold, costs, drawn - begun, scored - drawn)
+        return Sampled(
+            rollouts, rewards, scores, gold, costs, sampled_at - begun, scored - sampled_at
+        )
 
     def minibatches(self, policy: CausalLM, rollouts: Sequence[Rollout]) -> list[list[Laid]]:
-        """The rollouts in minibatches, in the order in which they were sampled."""
+        """The rollouts in minibatches, in the order of sampling."""
         return [
             lay_out(
                 rollouts,
@@ -173,12 +175,12 @@ class Online:
         laid: Sequence[Sequence[Laid]],
         values: Values | None = None,
     ) -> TokenFacts:
-        """Read all of them with policy and reference."""
+        """Read all rollouts with policy and reference."""
         flat = [one for minibatch in laid for one in minibatch]
         return token_facts(policy, self.reference.of(policy), sampled.rollouts, flat, values)
 
     def log(self, step: int, sampled: Sampled, facts: TokenFacts, **more: float) -> None:
-        """Write what an iteration found, and say what goes wrong."""
+        """Log an iteration's results, and warn about what goes wrong."""
         if self.run is None:
             return
         rollouts = sampled.rollouts
@@ -218,7 +220,7 @@ class Online:
                 "samples.jsonl", step=step + 1, prompt=asked, text=one.text, reward=float(reward)
             )
         if self.watch is not None:
-            # Not by their deviation, which rounding keeps from 0.
+            # The deviation would not do: rounding keeps it above 0.
             told_apart = more.get("groups_with_signal", float(np.ptp(sampled.rewards)))
             self.watch.iteration(
                 kl=kl, entropy=entropy, ended=ended, prompts=prompts, told_apart=told_apart > 0
@@ -233,7 +235,7 @@ class Online:
         state: Callable[[], dict[str, Tensor]] = dict,
         restore: Callable[[Mapping[str, Tensor]], None] = lambda state: None,
     ) -> RolloutStream:
-        """The rollouts of a method; a resumed run must sample by the kernel that it began with."""
+        """A method's rollouts; a resumed run must sample with the kernel that it began with."""
 
         def restored(saved: Mapping[str, Tensor]) -> None:
             now = kernel_number(self.prepared.model)
@@ -262,8 +264,8 @@ class Online:
     def evaluate(self, policy: CausalLM, step: int) -> dict[str, Any]:
         """The mean reward of held-out prompts, each answered once, with its interval.
 
-        `negative_reward` is what `patience` judges by, the least first. What costs more than its
-        limit is behind all that does not, however much it earns; the less beyond, the better.
+        `patience` minimizes `negative_reward`. Weights beyond the cost limit rank below all that
+        are within it, whatever they earn, and among each other by how far they are beyond.
         """
         if not self.heldout:
             return {"negative_reward": None}
@@ -285,7 +287,7 @@ class Online:
         asked = counted(len(self.heldout), "prompt")
         asked += "" if self.holds_out else " of the training, as none is held out"
         say(f"{self.stage}  step {step}  {words} on {asked}")
-        # While a critic warms up the policy stays where it is, and no patience is lost on it.
+        # While the critic warms up, the policy does not move, so patience must not run out.
         waits = {"counts": False} if self.watch and not self.watch.policy_trains else {}
         return waits | {
             "negative_reward": negative_reward,
@@ -305,9 +307,9 @@ class Online:
         head_rate: float | None = None,
         critic_rate: float | None = None,
     ) -> Job[Any, M]:
-        """The job of a method: `epochs` passes over the answers of each iteration.
+        """The job of a method that makes `epochs` passes over the answers of each iteration.
 
-        `stream` makes a method's rollouts of so many iterations (None while the speed is measured).
+        `stream` makes the rollouts of a number of iterations (None while the speed is measured).
         """
         config, prepared, run = self.config, self.prepared, self.run
         assert run is not None
@@ -322,11 +324,11 @@ class Online:
         settled = config.model_copy(
             update={"steps": steps, "rows": rows, "micro_rows": self.micro_rows}
         )
-        beside = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        beside -= sum(p.numel() for p in policy(model).parameters() if p.requires_grad)
+        critic_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        critic_parameters -= sum(p.numel() for p in policy(model).parameters() if p.requires_grad)
         trained = replace(
             prepared.trained,
-            trained_parameters=prepared.trained.trained_parameters + beside,
+            trained_parameters=prepared.trained.trained_parameters + critic_parameters,
             head_rate=head_rate,
             critic_rate=critic_rate,
         )
@@ -357,7 +359,7 @@ class Online:
             tokens_per_step=tokens + (rows * self.context if config.ptx else 0),
             evaluates_first=True,
             replays=False,
-            # Reading with policy and reference takes two of a training pass's three products.
+            # Reading with policy and reference takes two of the three products of a training pass.
             making=lambda seconds: (
                 (planning.seconds + 2 / 3 * seconds * tokens * config.minibatches) / per_iteration
             ),
@@ -370,20 +372,20 @@ class Online:
 
 
 def _interval(found: Estimate) -> str:
-    """The ends of an interval, where chance had anything to draw from."""
+    """The ends of an interval, unless all values were equal."""
     if found.low == found.high:
         return "(all alike)"
     return f"({found.low:.3f} to {found.high:.3f})"
 
 
 def _watch(run: Run, *, repeats: bool) -> Watch:
-    """A watch that, where a run goes on, knows how it began."""
+    """A watch that, in a resumed run, knows the earlier iterations."""
     watch = Watch(run.stage, say, repeats=repeats)
     path = run.folder / "metrics.jsonl"
     lines = read_lines(path) if path.is_file() else []
     begun = [line for line in lines if line.get("kind") == "rollout"]
     if begun:
-        # Without the number of its prompts, as in runs of before, an iteration counts for one.
+        # Earlier versions did not log the number of prompts; such an iteration counts as one.
         ends = [(line["ended"], line.get("prompts", 1)) for line in begun]
         watch.begin(begun[0]["entropy"], ends)
     return watch
@@ -399,7 +401,7 @@ def _watched(watch: Watch, loss: LossFunction[Any]) -> LossFunction[Any]:
 
 
 def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> Online:
-    """Load what a run needs. Raises `UserError` for what cannot be used."""
+    """Load what a run needs. Raises `UserError` for anything that cannot be used."""
     prepared = prepare_model(config, rates)
     use_threads(config)
     most = prepared.context
@@ -434,13 +436,13 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
 
 
 def opened_reward(config: RolloutConfig, spec: str, tokenizer: Tokenizer) -> RolloutReward:
-    """A reward that computes where and as the run does."""
+    """A reward that computes on the run's device and in its dtype."""
     device = resolve_device(config.device)
-    return open_rollout_reward(spec, tokenizer, device, DTYPES.get(config.dtype))  # or its own
+    return open_rollout_reward(spec, tokenizer, device, DTYPES.get(config.dtype))  # else its own
 
 
 def inputs(config: RolloutConfig, cost: str | None = None) -> dict[str, Path]:
-    """The folders that a run reads, by what they are, for its lineage."""
+    """The folders that a run reads, by role, for its lineage."""
     found = {"model": config.model, "prompts": config.prompts}
     rewards = reward_folders(config.reward, config.gold, cost=cost)
     return found | rewards | ptx_parents(config, config.prompts)

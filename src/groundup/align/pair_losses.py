@@ -1,10 +1,10 @@
-"""Losses of pairs beside DPO's: each asks something else of the margin between two answers.
+"""Losses of pairs other than DPO's: they treat the margin between two answers differently.
 
-    ipo      a margin to reach and not to pass           hinge    none beyond a margin
-    simpo    per token, and no reference model           orpo     the odds, and no reference model
+    ipo      a target margin                             hinge    no gradient beyond a margin
+    simpo    mean per token, no reference model          orpo     odds ratio, no reference model
 
-Each takes log-probabilities of the answers in nats and gives each pair's loss and its margin of
-rewards. Which settings a loss has stands in `config.LOSSES`.
+Each takes the answers' log-probabilities in nats and returns each pair's loss and reward margin.
+`config.LOSSES` lists the settings of each loss.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def ipo_loss(
         loss = ( h - 1 / (2 beta) )^2
         h    = (log pi(chosen) - log ref(chosen)) - (log pi(rejected) - log ref(rejected))
 
-    DPO's loss falls for ever as the margin grows: where a preference is certain, its price on
-    leaving the reference is worth nothing, and it overfits. Here the margin has a goal, and going
-    past it costs as much as falling short. The paper's tau is `beta`.
+    DPO's loss keeps falling as the margin grows: if a preference is certain, the penalty for
+    leaving the reference has no effect, and the model overfits. IPO gives the margin a target;
+    overshooting costs as much as falling short. The paper's tau is `beta`.
 
-    Log-probabilities are means over an answer's tokens, as the authors advise beside the paper: of
-    sums long answers would need a smaller step of each token than short ones.
+    Log-probabilities are means over an answer's tokens, as the authors advise outside the paper:
+    with sums, long answers would need a smaller step per token than short ones.
     """
     gained = (chosen - reference_chosen) - (rejected - reference_rejected)
     return (gained - 1 / (2 * beta)) ** 2, beta * gained
@@ -47,16 +47,15 @@ def hinge_loss(
     reference_rejected: Float[Tensor, " pairs"],
     beta: float,
 ) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
-    """The hinge of SLiC (Zhao et al. 2023), as RSO compares it with DPO.
+    """The hinge loss of SLiC (Zhao et al. 2023), as RSO compares it with DPO.
 
         loss = max( 0, 1 - beta * [ (log pi(chosen) - log ref(chosen))
                                   - (log pi(rejected) - log ref(rejected)) ] )
 
-    A support vector machine where DPO is a logistic regression: a pair that is told apart by a
-    margin of 1 / beta nats has no gradient any more. SLiC compares log-probabilities as they are;
-    measured against the reference (Liu et al. 2023, Statistical Rejection Sampling, section 3.3)
-    the loss differs from DPO's in its shape alone. What SLiC adds beside it, the loss of good
-    answers themselves, is the setting `nll`.
+    A support vector machine where DPO is a logistic regression: a pair separated by a margin of
+    1 / beta nats has no gradient. SLiC compares plain log-probabilities; relative to the reference
+    (Liu et al. 2023, Statistical Rejection Sampling, section 3.3) the loss differs from DPO's only
+    in its shape. SLiC's additional loss on good answers is the setting `nll`.
 
     Log-probabilities are sums over an answer's tokens.
     """
@@ -72,10 +71,9 @@ def simpo_loss(
         loss = - log sigmoid( beta / |chosen|   * log pi(chosen)
                             - beta / |rejected| * log pi(rejected) - gamma )
 
-    The reward is what generation goes by, the mean log-probability of an answer's tokens: no
-    reference is needed, and a long answer has no advantage. Where no reference holds the model
-    back, `gamma` asks for a margin between the rewards, and a small learning rate has to do the
-    rest.
+    The reward is the mean log-probability of an answer's tokens, which also guides generation: no
+    reference is needed, and a long answer has no advantage. As no reference holds the model back,
+    `gamma` requires a margin between the rewards, and a small learning rate has to do the rest.
 
     Log-probabilities are means over an answer's tokens.
     """
@@ -91,12 +89,12 @@ def orpo_loss(
         loss = - log P(chosen)  -  beta * log sigmoid( log [ odds(chosen) / odds(rejected) ] )
         odds(y) = P(y) / (1 - P(y)),      P(y) = exp( log pi(y) / |y| )
 
-    Fine-tuning on good answers raises bad ones of their style as well; a small penalty on the odds
-    of the rejected keeps them down, so that a base model learns to answer and to prefer at once,
-    without a reference. The first term is the setting `nll`, which is 1 here; the paper's lambda is
-    `beta`.
+    Fine-tuning on good answers also raises bad answers of the same style; a small penalty on the
+    odds of rejected answers keeps them down. So a base model learns to answer and to prefer at
+    once, without a reference. The first term is the setting `nll`, which is 1 here; the paper's
+    lambda is `beta`.
 
-    Returns the second term alone; log-probabilities are means over an answer's tokens.
+    Returns only the second term; log-probabilities are means over an answer's tokens.
     """
     ratio = (chosen - rejected) - (log_complement(chosen) - log_complement(rejected))
     return -beta * logsigmoid(ratio), beta * (chosen - rejected)
@@ -105,11 +103,11 @@ def orpo_loss(
 def log_complement(logp: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """log(1 - p) from log p, exact for small and large p (Maechler 2012, log1mexp, equation 7).
 
-    Above -eps log p is what rounding leaves of a softmax: an answer that is certain to the last bit
-    counts as one that is nearly so, or its odds would be infinite.
+    Above -eps, log p is only the rounding error of a softmax: an answer that is certain to the last
+    bit counts as nearly certain, because its odds would otherwise be infinite.
     """
     logp = logp.clamp(max=-torch.finfo(logp.dtype).eps)
-    # Each branch gets an argument that it is exact for; the other's gradient is no number there.
+    # Each branch gets an argument for which it is exact; the other's gradient would be NaN.
     near = logp > -math.log(2)
     small = torch.where(near, logp, -1.0)
     large = torch.where(near, -1.0, logp)

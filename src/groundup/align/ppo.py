@@ -1,24 +1,24 @@
 """Proximal policy optimization (Schulman et al. 2017) as in InstructGPT (Ouyang et al. 2022).
 
-An answer is a sequence of actions, one for each token, and its reward comes at the end. What leads
-away from the reference has its price at every token (section 3.5, equation 2):
+An answer is a sequence of actions, one per token, and its reward comes at the end. Every token pays
+a penalty for leaving the reference (section 3.5, equation 2):
 
     r_t = -beta (log pi_old(y_t) - log ref(y_t))  +  [t is the last] r(x, y)
 
-How much better a token was than expected follows from the critic's values V (generalized advantage
-estimation, Schulman et al. 2016, equation 16), whitened over all tokens of the batch:
+A token's advantage says how much better it was than the critic's values V predicted (generalized
+advantage estimation, Schulman et al. 2016, equation 16), whitened over all tokens of the batch:
 
     delta_t = r_t + gamma V_(t+1) - V_t          A_t = sum_k (gamma lambda)^k delta_(t+k)
 
-The policy follows the advantages as long as it stays near the one that sampled (equation 7), and
-the critic learns the returns R_t = A_t + V_t, clipped alike:
+The policy follows the advantages while it stays near the policy that sampled (equation 7). The
+critic learns the returns R_t = A_t + V_t, clipped in the same way:
 
     ratio_t = pi(y_t) / pi_old(y_t)
     L = mean max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps))
         + c/2 mean max((V - R)^2, (clip(V, V_old - eps', V_old + eps') - R)^2)  -  d mean H(pi)
 
-With `cost` a second reward is kept below a limit by a multiplier (see `lagrange`): it has a head
-of the critic and advantages of its own.
+With `cost`, a multiplier keeps a second reward below a limit (see `lagrange`); it has its own
+critic head and advantages.
 """
 
 from __future__ import annotations
@@ -58,20 +58,20 @@ from groundup.train.batch import Batch, Loss
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import whole_share
 
-# Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole:
-# a sixth of DPO's, for its gradients come from samples.
+# Peak learning rates for full training of a small model: matrices; embeddings and gains. They are
+# a sixth of DPO's, because the gradients come from samples.
 RATES = (0.0001, 0.0001)
-# Iterations in which the critic alone learns, where nobody says.
+# The default number of iterations in which only the critic learns.
 _CRITIC_WARMUP = 5
-# Of fewer answers mean and deviation of the advantages are mostly chance.
+# With fewer answers, the mean and deviation of the advantages are mostly noise.
 _FEWEST_WHITENED = 8
-# Keeps advantages that are all alike from a division by zero.
+# Prevents division by zero if all advantages are equal.
 _EPS = 1e-8
-# The largest log-ratio of probabilities that is told from larger ones: float32 ends at e^88.
+# The limit of log-ratios: float32 overflows at e^88.
 MOST_NATS = 80.0
 
 
-# The heart.
+# The algorithm.
 
 
 def token_rewards(
@@ -80,7 +80,7 @@ def token_rewards(
     reference_logprobs: Float[np.ndarray, " tokens"],
     kl_coef: float,
 ) -> Float[np.ndarray, " tokens"]:
-    """Each token's price for leaving the reference, and the answer's score at its last token."""
+    """Each token's KL penalty, plus the answer's score at the last token."""
     rewards: Float[np.ndarray, " tokens"] = -kl_coef * (logprobs - reference_logprobs)
     rewards[-1] += score
     return rewards
@@ -92,7 +92,7 @@ def gae(
     gamma: float,
     lam: float,
 ) -> tuple[Float[np.ndarray, " tokens"], Float[np.ndarray, " tokens"]]:
-    """Advantages and returns of one answer's tokens; nothing comes after the last one."""
+    """Advantages and returns of one answer's tokens; no value follows the last token."""
     advantages = np.zeros(len(rewards))
     following, ahead = 0.0, 0.0
     for t in reversed(range(len(rewards))):
@@ -118,8 +118,8 @@ def clipped_policy_loss(
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
     """Each token's loss (equation 7), and the ratio of new and old probability.
 
-    Gradients go to `logprobs` alone. A ratio beyond e^80 is taken for that, as it would be infinite
-    and 0 times it no number.
+    Gradients flow to `logprobs` only. The ratio is clamped at e^80: an infinite ratio times an
+    advantage of 0 would be NaN.
     """
     advantages = advantages.detach()
     ratio = (logprobs - old_logprobs.detach()).clamp(max=MOST_NATS).exp()
@@ -134,25 +134,25 @@ def clipped_value_loss(
     returns: Float[Tensor, " tokens"],
     clip_range: float,
 ) -> Float[Tensor, " tokens"]:
-    """Half the squared error of each token's value, which may not gain by moving far at once."""
+    """Half the squared error of each token's value, clipped so that a large move gains nothing."""
     clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
 
 
 class KLController:
-    """The price of a nat: fixed, or adapted so that answers stay near a target.
+    """The KL coefficient: fixed, or adapted so that the KL stays near a target.
 
         beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) * min(1, answers / horizon))
 
-    (Ziegler et al. 2019, section 2.2, with a proportional error clipped at a fifth; an update of
-    more answers than the horizon counts as one of as many).
+    (Ziegler et al. 2019, section 2.2, with the proportional error clipped at a fifth; an update
+    with more answers than the horizon counts as one with `horizon` answers).
     """
 
     def __init__(self, coef: float, target: float | None, horizon: int) -> None:
         self.coef, self.target, self.horizon = coef, target, horizon
 
     def update(self, kl: float, answers: int) -> None:
-        """Adapt to the mean KL of so many answers, in nats per answer."""
+        """Adapt to the mean KL of `answers` answers, in nats per answer."""
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
             self.coef *= 1 + error * min(1.0, answers / self.horizon)
@@ -162,12 +162,12 @@ class KLController:
 
 
 class ActorCritic(nn.Module):
-    """A policy, and a critic that says of each state what reward is still to be expected.
+    """A policy, and a critic that predicts the reward still to come from each state.
 
-    The critic is a second head on the policy's last state or, where `critic` is given, a model of
-    its own. The head begins at zero: a critic that knows nothing expects nothing. One that starts
-    from a reward model expects the reward, as it is scaled, of an answer that would end here.
-    A second head, where there is one, expects what the answer will cost.
+    The critic is a second head on the policy's last hidden state or, if `critic` is given, a
+    separate model. The head is initialized to zero, so it predicts 0 at first. A critic that starts
+    from a reward model predicts the scaled reward of an answer that would end here. The second of
+    two `heads` predicts the answer's cost.
     """
 
     def __init__(self, policy: CausalLM, critic: RewardModel | None = None, heads: int = 1) -> None:
@@ -185,7 +185,7 @@ class ActorCritic(nn.Module):
     def expected(
         self, hidden: Float[Tensor, "rows time width"], rows: Batch
     ) -> Float[Tensor, "sampled heads"]:
-        """What every head expects in the state before each sampled token: reward, then cost.
+        """Each head's prediction in the state before each sampled token: reward, then cost.
 
         `hidden` is the policy's.
         """
@@ -194,7 +194,7 @@ class ActorCritic(nn.Module):
         found: Tensor = self.value_head(states[row, place]).float()
         return torch.cat([found[:, :1] + self.origin, found[:, 1:]], -1)
 
-    # What `prepare` asks of a model.
+    # The methods that `prepare` calls on a model.
 
     def set_attention(self, path: Literal["matmul", "fused"]) -> None:
         self.policy.set_attention(path)
@@ -214,10 +214,10 @@ class ActorCritic(nn.Module):
 
 @dataclass(frozen=True)
 class PPOBatch(RolloutBatch):
-    """Rollouts with what the critic must know: its values when they were sampled, and the returns.
+    """Rollouts with the critic's values when they were sampled, and their returns.
 
-    With `policy_weight` 0 the critic alone learns from them. Under a constraint the same is known
-    of their costs.
+    With `policy_weight` 0 only the critic learns from them. Under a constraint, costs have values
+    and returns of their own.
     """
 
     values: Float[Tensor, " sampled"]
@@ -229,9 +229,9 @@ class PPOBatch(RolloutBatch):
 
 @dataclass
 class Drift:
-    """How far the policy has moved since it was sampled: `latest` is its last step's mean.
+    """How far the policy has moved since it sampled: `latest` is the last step's mean.
 
-    That is in nats per token; `nats` and `tokens` are those of a step that was not looked at yet.
+    It is in nats per token; `nats` and `tokens` are sums over the step that `beyond` reads next.
     """
 
     nats: float = 0.0
@@ -242,9 +242,9 @@ class Drift:
         self.nats = self.tokens = self.latest = 0.0
 
     def beyond(self, limit: float | None) -> bool:
-        """Whether it is more than `limit`, over the micro-batches of all processes of a run.
+        """Whether `latest` exceeds `limit`, over the micro-batches of all processes of a run.
 
-        It is asked after each step, and may be asked again before the next.
+        It is called after each step, and may be called again before the next.
         """
         if limit is None:
             return False
@@ -257,7 +257,7 @@ class Drift:
 
 
 def ppo_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig, drift: Drift) -> Loss:
-    """The loss of a micro-batch, as `fit` wants it: a sum over its sampled tokens."""
+    """The loss of a micro-batch for `fit`: a sum over its sampled tokens."""
     hidden = model.policy(batch.rows)
     logprobs = sampled_logprobs(model.policy, hidden, batch.rows)
     policy_losses, ratio = clipped_policy_loss(
@@ -297,13 +297,13 @@ def ppo_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig, drift: Drif
 
 
 class PPORollouts:
-    """Makes the minibatches of an iteration from answers of the live policy."""
+    """Makes an iteration's minibatches from answers of the current policy."""
 
     def __init__(
         self, config: PPOConfig, online: Online, drift: Drift, iterations: int | None
     ) -> None:
         self.config, self.online, self.drift = config, online, drift
-        if iterations is None:  # while the speed is measured, everything is trained
+        if iterations is None:  # a speed measurement trains everything
             self.warmup = 0
         elif config.critic_warmup is None:
             self.warmup = min(_CRITIC_WARMUP, iterations // 4)
@@ -350,7 +350,7 @@ class PPORollouts:
         advantages, returns = self._credit(facts, facts.values, sampled.rewards, self.kl.coef)
         cost_returns = None
         if self.multiplier is not None and sampled.costs is not None:
-            # Nats are paid for in the reward alone.
+            # The KL penalty is charged to the reward only.
             costly, cost_returns = self._credit(facts, facts.cost_values, sampled.costs, 0.0)
             advantages = self.multiplier.combined(advantages, costly)
         advantages = whiten(advantages)
@@ -370,7 +370,7 @@ class PPORollouts:
             explained_variance=explained_variance(facts.values, returns),
             **({} if self.multiplier is None else {"multiplier": self.multiplier.value}),
         )
-        if not is_warming:  # until then the policy is where it began, and no price moves it
+        if not is_warming:  # during the warmup the policy does not move, so no price adapts
             if self.multiplier is not None and sampled.costs is not None:
                 self.multiplier.update(float(sampled.costs.mean()))
             self.kl.update(facts.sampled_kl(), len(sampled.rollouts))
@@ -385,7 +385,7 @@ class PPORollouts:
         scores: Float[np.ndarray, " rollouts"],
         kl_coef: float,
     ) -> tuple[list[PerToken], list[PerToken]]:
-        """Advantages and returns of every answer's tokens, by what a head expected of them."""
+        """Advantages and returns of every answer's tokens, given a head's predictions."""
         advantages, returns = [], []
         for i, score in enumerate(scores):
             rewards = token_rewards(
@@ -423,7 +423,7 @@ class PPORollouts:
 
 
 def explained_variance(values: Sequence[PerToken], returns: Sequence[PerToken]) -> float:
-    """1 - Var(R - V) / Var(R): 1 is a critic that knows, 0 one that says the same of everything."""
+    """1 - Var(R - V) / Var(R): 1 for a perfect critic, 0 for a constant one."""
     said, true = np.concatenate(values), np.concatenate(returns)
     spread = float(true.var())
     return 1 - float((true - said).var()) / spread if spread > 0 else 0.0
@@ -449,7 +449,7 @@ def _opened(config: PPOConfig, run: Run) -> Online:
 
 
 def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
-    """What trains the policy of `online` on its own answers."""
+    """The job that trains the policy of `online` on its own answers."""
     if config.episodes < _FEWEST_WHITENED:
         say(
             f"{online.stage}: advantages are whitened over the answers of an iteration, and of "
@@ -472,7 +472,7 @@ def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
 
 
 def _critic_rate(config: PPOConfig, model: ActorCritic) -> float | None:
-    """A critic of its own is trained whole, also beside an adapter; None is the policy's rate."""
+    """A separate critic is trained in full, even with an adapter; None is the policy's rate."""
     if model.critic is None or config.critic_learning_rate is not None or config.adapter == "none":
         return config.critic_learning_rate
     return RATES[0] * whole_share(model.critic.config.parameters)

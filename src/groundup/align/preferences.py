@@ -1,7 +1,7 @@
-"""Pairs of answers, one preferred: from files to batches.
+"""Preference pairs: from files to batches.
 
-A pair's two answers always travel in one micro-batch. Sequences are packed into rows of the very
-shape pre-training uses, so compiled blocks serve alignment too.
+The two answers of a pair are always in one micro-batch. Sequences are packed into rows of the shape
+that pre-training uses, so compiled blocks serve alignment too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from groundup.train.batch import Batch, DataStream, TensorFields
 
 R = TypeVar("R")
 T = TypeVar("T")
-# The places of rows that the chat template refuses, and why.
+# The indices of rows that the chat template refuses, with the reasons.
 Refused = list[tuple[int, str]]
 
 
@@ -37,7 +37,7 @@ Refused = list[tuple[int, str]]
 class Pair:
     """A prompt with each of its two answers; only the answers' tokens are trained on.
 
-    `group` is what it shares with others.
+    `group` is shared with related pairs.
     """
 
     chosen: Example
@@ -48,10 +48,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairBatch(TensorFields):
-    """Packed sequences, which of them belong together, and what the reference thinks of them.
+    """Packed sequences, their pairing, and their log-probabilities under the reference.
 
     `sequences` holds the segment numbers of each pair's chosen and rejected answer, `reference`
-    their log-probabilities in nats under the reference model, where the loss needs one.
+    their log-probabilities in nats, if the loss needs them.
     """
 
     rows: Batch
@@ -74,7 +74,7 @@ class PairBatch(TensorFields):
 class PairStream(DataStream):
     """Micro-batches of whole pairs, a pure function of (seed, step).
 
-    `reference` may be filled in later, but before a pair is read.
+    `reference` may be filled in later, before the first pair is read.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class PairStream(DataStream):
         if not pairs:
             raise UserError("the data holds no preference pair to train on; give some")
         self.pairs, self.reference, self.context = pairs, reference, context
-        # Two rows at least: the two answers of a pair may be as long as the context.
+        # At least two rows: both answers of a pair may be as long as the context.
         self.packing = TwinPacking(
             [(pair.chosen.inputs, pair.rejected.inputs) for pair in pairs],
             context=context,
@@ -117,10 +117,10 @@ class PairStream(DataStream):
 
 
 def micro_sizes(rows: int, micro_rows: int, least: int) -> list[int]:
-    """The rows of each micro-batch of a step: as few batches as there can be, as even as can be.
+    """The rows of each micro-batch of a step: as few batches as possible, as even as possible.
 
-    None has fewer than `least`, so a step of fewer has `least`, and where `micro_rows` would leave
-    fewer to the last one a batch has a row more.
+    No batch has fewer than `least` rows: a step of fewer has `least`, and if `micro_rows` would
+    leave fewer to the last batch, some batches have a row more.
     """
     rows = max(rows, least)
     count = min(-(-rows // max(micro_rows, least)), rows // least)
@@ -128,11 +128,11 @@ def micro_sizes(rows: int, micro_rows: int, least: int) -> list[int]:
 
 
 class TwinPacking:
-    """Micro-batches of rows of sequences, two of which belong together and are never parted.
+    """Packs sequences into micro-batches of rows; each item has two sequences that stay together.
 
     Item i has the sequences 2i and 2i + 1, which are `inputs[i]` tokens long. A step of `rows` has
-    micro-batches of these `sizes` (see `micro_sizes`). With `apart`, the second sequences have rows
-    of their own, as many as the first, behind them. The order of an epoch is a pure function of
+    micro-batches of these `sizes` (see `micro_sizes`). With `apart`, the second sequences are in
+    rows of their own, as many as the first, after them. The order of an epoch is a pure function of
     (seed, epoch).
     """
 
@@ -149,7 +149,7 @@ class TwinPacking:
         self.inputs, self.context, self.seed, self.apart = inputs, context, seed, apart
         self.sizes = sizes
         self._epoch = functools.lru_cache(maxsize=2)(self._packed)
-        # Every epoch has as many batches as the first, so that a step knows its epoch at once.
+        # Every epoch has as many batches as the first, so a step determines its epoch.
         self.batches_per_epoch = 0
         self.batches_per_epoch = len(self._epoch(0))
         self.rows_per_epoch = rows_of_epoch(self.batches_per_epoch, sizes, rows)
@@ -171,7 +171,7 @@ class TwinPacking:
         return np.unique(np.array([s // 2 for row in rows for s in row], int))
 
     def _packed(self, epoch: int) -> list[list[list[int]]]:
-        """This epoch's micro-batches; where all items are in too few, the first ones come again."""
+        """This epoch's micro-batches; if one pass makes too few, it starts again."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.inputs)).tolist()
         batches: list[list[list[int]]] = []
         while not batches or len(batches) < self.batches_per_epoch:
@@ -184,7 +184,7 @@ class TwinPacking:
         return batches
 
     def _empty(self, epoch: int, place: int) -> list[list[int]]:
-        """The rows of a micro-batch: steps go on from one epoch into the next."""
+        """Empty rows of a micro-batch; steps continue from one epoch into the next."""
         size = self.sizes[(epoch * self.batches_per_epoch + place) % len(self.sizes)]
         return [[] for _ in range(size * (1 + self.apart))]
 
@@ -211,16 +211,16 @@ class TwinPacking:
 
 
 def rows_of_epoch(batches: int, sizes: Sequence[int], rows: int) -> int:
-    """The rows of so many micro-batches, whose `sizes` come by turns, as a plan counts them.
+    """The rows of `batches` micro-batches, whose `sizes` alternate, as a plan counts them.
 
-    A plan takes a step for `rows`; one row alone holds no pair, and its step has two.
+    A plan counts `rows` per step, but a single row holds no pair, so such a step has two.
     """
     steps, rest = divmod(batches, len(sizes))
     return (steps * sum(sizes) + sum(sizes[:rest])) * rows // sum(sizes)
 
 
 def twins(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
-    """The items in these rows, ascending, and the places of both sequences of each among all."""
+    """The items in these rows, ascending, and the positions of both sequences of each."""
     laid = {sequence: place for place, sequence in enumerate(s for row in rows for s in row)}
     items = sorted({sequence // 2 for sequence in laid})
     return items, [[laid[2 * item], laid[2 * item + 1]] for item in items]
@@ -229,10 +229,10 @@ def twins(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
 def tokenize_pairs(
     tokenizer: Tokenizer, rows: Sequence[Preference], context: int
 ) -> tuple[list[Pair], Refused]:
-    """Pairs as tokens, cut to the context, and the rows that the chat template refuses.
+    """Tokenize pairs, cut to the context; also return the rows that the chat template refuses.
 
-    One whose prompt leaves no room is left out, and so is one whose answers are the same as far as
-    the context reaches.
+    Pairs are left out if the prompt leaves no room, or if the answers are the same within the
+    context.
     """
 
     def pair(row: Preference) -> Pair:
@@ -250,9 +250,10 @@ def tokenize_pairs(
 
 
 def encoded_rows(rows: Sequence[R], encode: Callable[[R], T]) -> tuple[list[T], Refused]:
-    """Encode every row, and set those aside that the chat template refuses.
+    """Encode every row, and set aside those that the chat template refuses.
 
-    Raises `UserError` with the first reason where every row is refused: then it is not the rows.
+    Raises `UserError` with the first reason if every row is refused: then the rows are not at
+    fault.
     """
     found: list[T] = []
     refused: Refused = []
@@ -267,7 +268,7 @@ def encoded_rows(rows: Sequence[R], encode: Callable[[R], T]) -> tuple[list[T], 
 
 
 def say_remarks(data: Path, records: Records[Any]) -> None:
-    """Say what else there is to know of the data, and which of its columns are not read."""
+    """Print remarks about the data, and the names of columns that are not read."""
     if records.remark:
         say(records.remark)
     if records.unread:
@@ -275,7 +276,7 @@ def say_remarks(data: Path, records: Records[Any]) -> None:
 
 
 def say_refused(trained: Refused, heldout: Refused) -> None:
-    """Say how many rows of each side the chat template refused, and why the first."""
+    """Print how many rows of each side the chat template refused, and the first reason."""
     for side, refused in (("to train on", trained), ("held out", heldout)):
         if refused:
             place, reason = refused[0]
@@ -288,7 +289,7 @@ def say_refused(trained: Refused, heldout: Refused) -> None:
 def tokenize_answers(
     tokenizer: Tokenizer, prompt: Sequence[Message], answers: Sequence[str], context: int
 ) -> list[Example]:
-    """A prompt with each of several answers, cut to the context; only the answer is learned."""
+    """A prompt with each of several answers, cut to the context; only the answer is trained on."""
     # Earlier turns of the assistant belong to the prompt.
     start = len(encode_chat(tokenizer, prompt, generation_prompt=True).ids)
     items = []

@@ -1,8 +1,7 @@
 """Prompts for reinforcement learning: from files or a data-stage folder to tokens.
 
-Any row that asks something will do: prompts, conversations (all but their last answer) and
-preferences (without their answers). A row's other fields go along, for verifiers that compare with
-a right answer.
+Rows may be prompts, conversations (all but their last answer) or preferences (without their
+answers). A row's other fields are kept for verifiers that compare with a correct answer.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from groundup.text.pretokens import valid_unicode
 from groundup.text.rows import BadRow, Json, Message, PromptRow
 from groundup.text.tokenizer import Tokenizer
 
-# More than a run of a day answers; to encode them takes a few seconds.
+# More than a run of a day answers; encoding them takes a few seconds.
 _MOST = 20_000
 _KINDS = ("conversations", "preferences")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be answered: its tokens, up to where the answer begins, and where it is from.
+    """A prompt: its tokens up to where the answer begins, and where it is from.
 
-    `row` are the other fields of its row, which a verifier may need: the right `answer`, `tests`.
-    `group` is what it shares with others; without one it stands for itself.
+    `row` holds the other fields of its row, which a verifier may need: the correct `answer`,
+    `tests`. `group` is shared with related prompts; without one, the prompt is its own group.
     """
 
     ids: tuple[int, ...]
@@ -47,7 +46,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be answered, before a tokenizer has read it."""
+    """A prompt that is not tokenized yet."""
 
     messages: tuple[Message, ...]
     row: Mapping[str, object] = field(default_factory=dict)
@@ -69,17 +68,17 @@ def load_prompts(
 ) -> tuple[list[Prompt], list[Prompt]]:
     """The prompts to train on and the held-out ones, each of at most `longest` tokens.
 
-    `sources` are patterns of the sources that are taken, all if there are none; each must match
-    one. Of more prompts than anybody asks some are taken, by `mixture` as in `mixed`. Of a file
-    about every twentieth group is held out, at least one, by its hash; without one, prompts that
-    begin with the same text are a group. Longer prompts are left out and counted, and so are those
-    to which one of `rewards` can judge no answer. Raises `UserError` where none is left.
+    `sources` are patterns of the sources to use (default: all); each must match one. Of too many
+    prompts some are taken, by `mixture` as in `mixed`. About a twentieth of a file's groups, at
+    least one, is held out by hash; prompts without a group are grouped by their opening text.
+    Prompts that are too long, or to which one of `rewards` can judge no answer, are left out and
+    counted. Raises `UserError` if none is left.
     """
     if longest < 1:
         raise UserError(
             "--max-new-tokens leaves no room for a prompt in the model's context; give fewer"
         )
-    template_of(tokenizer)  # else all would be too long or refused
+    template_of(tokenizer)  # without a template, all would seem too long or refused
     sides = _stage(path) if path.is_dir() else _file(path)
     known = sorted({one.source for side in sides for one in side})
     if sources:
@@ -111,9 +110,9 @@ def load_prompts(
 
 
 def _judged(sides: Sequence[Sequence[_Row]], reward: str) -> list[list[_Row]]:
-    """The rows to which a check has something to compare answers with.
+    """The rows whose answers a check can judge.
 
-    Else the first of the others that is drawn would end a run, after however many hours.
+    Otherwise the first of the others to be sampled would end a run, after however many hours.
     """
     found = [[(one, unjudged(reward, _last(one), one.rest)) for one in side] for side in sides]
     faults = [why for side in found for _, why in side if why is not None]
@@ -126,9 +125,9 @@ def _judged(sides: Sequence[Sequence[_Row]], reward: str) -> list[list[_Row]]:
 
 
 def mixed(prompts: Sequence[P], most: int, mixture: Mapping[str, float]) -> list[P]:
-    """At most so many prompts, spread over all there are, of which some sources have their shares.
+    """At most `most` prompts, spread over all there are, with fixed shares for some sources.
 
-    Raises `UserError` where the mixture names a source that has no prompt.
+    Raises `UserError` if the mixture names a source without prompts.
     """
     rest, taken = list(enumerate(prompts)), list[tuple[int, P]]()
     for name, share in mixture.items():
@@ -142,13 +141,13 @@ def mixed(prompts: Sequence[P], most: int, mixture: Mapping[str, float]) -> list
 
 
 def without_prompt(setting: str, name: str, prompts: Sequence[P]) -> UserError:
-    """What is said of a setting that names a source which has no prompt."""
+    """The error for a setting that names a source without prompts."""
     known = shorten(", ".join(sorted({one.source for one in prompts})))
     return UserError(f"{setting} names {name}, which has no prompt; there are {known}")
 
 
 def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple[list[Prompt], int]:
-    """The prompts that are short enough and fit the chat template, and how many are not."""
+    """The prompts that are short enough and fit the chat template, and the number of others."""
     asked, kept, left_out = list(asked), [], 0
     messages = [one.messages for one in asked]
     found = encode_chats(tokenizer, messages, generation_prompt=True)
@@ -165,15 +164,15 @@ def _last(row: _Row) -> str:
     return row.turns[-1][1] if row.turns else ""
 
 
-# What there is to choose from. A data stage holds far more than a run asks, so its rows become
-# messages only when they are chosen.
+# The rows to choose from. A data stage holds far more than a run asks, so its rows become messages
+# only when they are chosen.
 
-# The roles and texts of a prompt's messages; of those with tools or calls of tools, every field.
+# The roles and texts of a prompt's messages; messages with tools or tool calls have every field.
 Turns = tuple[tuple[str, str] | tuple[str, str, int, int, str, str], ...]
 
 
 class _Row(NamedTuple):
-    """A row that asks something: its prompt's turns, its other fields, its source and group."""
+    """A row with a prompt: the prompt's turns, its other fields, its source and group."""
 
     turns: Turns
     rest: Mapping[str, object]
@@ -186,7 +185,7 @@ class _Row(NamedTuple):
 
 
 def _stage(folder: Path) -> list[list[_Row]]:
-    """Both sides of a data-stage folder: what its conversations and preferences ask."""
+    """Both sides of a data-stage folder: the prompts of its conversations and preferences."""
     sides = []
     for side in ("train", "heldout"):
         talks, pairs = (folder / kind / f"{side}.jsonl" for kind in _KINDS)
@@ -204,7 +203,7 @@ def _stage(folder: Path) -> list[list[_Row]]:
 def _rows(
     path: Path, plain: Callable[[Json, str], _Row | None], read: Callable[[Path], list[_Row]]
 ) -> list[_Row]:
-    """The rows of a file: at once where all are as groundup writes them, else by its reader."""
+    """The rows of a file: directly if all are as groundup writes them, else by its reader."""
     found: list[_Row] = []
     for _, row in rows_of(path):
         one = None if isinstance(row, BadRow) else plain(row, path.stem)
@@ -215,7 +214,7 @@ def _rows(
 
 
 def _read_conversations(path: Path) -> list[_Row]:
-    """What the conversations of any file ask: all but their last answer."""
+    """The prompts of any file of conversations: all but the last answer."""
     return [
         _Row(_turns(row.messages[:-1]), {"answer": row.messages[-1].content}, row.source, row.group)
         for row in good_rows(read_conversations(path))
@@ -224,7 +223,7 @@ def _read_conversations(path: Path) -> list[_Row]:
 
 
 def _read_preferences(path: Path) -> list[_Row]:
-    """What the preferences of any file ask."""
+    """The prompts of any file of preferences."""
     return [
         _Row(_turns(row.prompt), {"answer": row.chosen}, row.source, row.group)
         for row in good_rows(read_preferences(path))
@@ -266,7 +265,7 @@ def _group(row: Json, turns: Turns) -> str:
 
 
 def _plain_turns(messages: object) -> Turns | None:
-    """Turns of {role, content}, user and assistant by turns, perhaps after a system's; or None."""
+    """Alternating user and assistant turns, perhaps after a system message; or None."""
     if not isinstance(messages, list) or not messages:
         return None
     found = []
@@ -286,7 +285,7 @@ def _plain_turns(messages: object) -> Turns | None:
 
 
 def _is_plain(value: object) -> TypeGuard[str]:
-    """Whether it is a text that says something, without half a surrogate pair."""
+    """Whether it is a text that is not blank, without half a surrogate pair."""
     if not isinstance(value, str) or not value or value.isspace():
         return False
     return value == valid_unicode(value)
@@ -301,10 +300,10 @@ def _file(path: Path) -> list[list[_Row]]:
     found = _new(rows)
     groups = [one.group for one in found]
     known = set(groups)
-    # A group is as large as to those who learn from pairs of this file, and hold the same out.
+    # The groups of the whole file count: stages that read its pairs hold the same ones out.
     sizes = [one.group for one in rows if one.group in known]
     if len(known) < 2:
-        sizes = groups = [repr(one.turns) for one in found]  # then prompts are told apart
+        sizes = groups = [repr(one.turns) for one in found]  # then every prompt is its own group
     out = held_out_groups(sizes, OWN_HELDOUT)
     if not out:
         say(f"{path} has one prompt, and none to hold out: what is measured is what is trained on")

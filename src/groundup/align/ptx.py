@@ -1,14 +1,14 @@
-"""Fine-tuning data beside an alignment stage's own: PPO-ptx (Ouyang et al. 2022, equation 2).
+"""PPO-ptx: fine-tuning data next to an alignment stage's own (Ouyang et al. 2022, equation 2).
 
     loss = loss of the stage  +  ptx * mean over tokens of - log pi(token | all before it)
 
-Preferences tell a model what to say, and nothing of what it knew: that is forgotten, a price that
-InstructGPT calls the alignment tax, and a few rows of earlier data in every step lower it.
-InstructGPT mixes pre-training text in; whatever fine-tuning reads, conversations or documents, may
-be mixed in here.
+Preferences teach a model what to say, but nothing that it knew before. It forgets that, which
+InstructGPT calls the alignment tax; a few rows of earlier data in every step lower this tax.
+InstructGPT mixes in pre-training text; here it can be any fine-tuning data, conversations or
+documents.
 
-A step has as many rows of it as of the stage's own. They are micro-batches beside the others, so
-any stage can have them: preferences, which come from a file, or rollouts from the live policy.
+A step has as many rows of it as of the stage's own. They are additional micro-batches, so any stage
+can have them: preferences, which come from a file, or rollouts of the current policy.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from groundup.train.loss import next_token_loss
 from groundup.train.plan import TrainPlan
 from groundup.tune.prepare import PreparedModel
 
-# Rows, drawn at random, are encoded until they have so many tokens: to encode all of a large set
-# takes longer than many an alignment.
+# Random rows are encoded until they have this many tokens: encoding all of a large set takes longer
+# than many an alignment.
 _MOST_TOKENS = 2_000_000
 _ROWS_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
 class PtxBatch(TensorFields):
-    """A micro-batch of fine-tuning data; `scale` is what the sum of its tokens' losses counts.
+    """A micro-batch of fine-tuning data; `scale` is the weight of the sum of its tokens' losses.
 
-    Its weight is 0: `fit` divides a step by the weight of the stage's own batches alone.
+    Its own weight is 0: `fit` divides a step by the weight of the stage's own batches only.
     """
 
     rows: Batch
@@ -59,9 +59,9 @@ class PtxBatch(TensorFields):
 
 
 class PtxStream(Generic[B]):
-    """A stage's stream with the micro-batches of another beside its own in every step.
+    """A stage's stream, with the micro-batches of another stream added to every step.
 
-    What it adds is a pure function of (seed, step); what must be saved is the stage's own.
+    The added batches are a pure function of (seed, step); only the stage's own state is saved.
     """
 
     def __init__(self, own: Stream[B], data: Stream[Batch], ptx: float) -> None:
@@ -88,10 +88,10 @@ def with_ptx(
     policy: Callable[[Any], nn.Module] = lambda model: model,
     trains: Callable[[], bool] = lambda: True,
 ) -> LossFunction[B | PtxBatch]:
-    """The loss of a stage's batches, and of fine-tuning data beside them.
+    """The loss of a stage's batches, and of fine-tuning data next to them.
 
-    `policy` finds the language model in what is trained, which may have a critic beside it; while
-    `trains` says that it waits for the critic, it learns from neither.
+    `policy` returns the language model of the trained module, which may also have a critic. While
+    `trains` returns False, the policy waits for the critic and learns from neither.
     """
 
     def either(model: nn.Module, batch: B | PtxBatch) -> Loss:
@@ -108,7 +108,7 @@ def with_ptx(
 def ptx_stream(
     config: PtxConfig, data: Path, tokenizer: Tokenizer, own: Stream[B], context: int
 ) -> Stream[B | PtxBatch]:
-    """The stage's own stream, with the data of `config.ptx` beside it if that has a weight.
+    """The stage's own stream, with the data of `config.ptx` added if that has a weight.
 
     `data` is what the stage itself reads. Raises `UserError` for data that cannot be used.
     """
@@ -132,7 +132,7 @@ def ptx_stream(
 
 
 def ptx_sources(config: PtxConfig, data: Path) -> tuple[Path, ...]:
-    """Where fine-tuning data lie; nowhere without a weight. Raises `UserError` if nobody says."""
+    """The paths of fine-tuning data; none without a weight. Raises `UserError` if none is named."""
     if not config.ptx:
         return ()
     if config.ptx_data is None and not is_stage(data):
@@ -144,7 +144,7 @@ def ptx_sources(config: PtxConfig, data: Path) -> tuple[Path, ...]:
 
 
 def ptx_parents(config: PtxConfig, data: Path) -> dict[str, Path]:
-    """The `ptx_sources` on disk, without `data`, by the names under which a run remembers them."""
+    """The `ptx_sources` on disk, without `data`, by their names in a run's lineage."""
     there = [at for at in ptx_sources(config, data) if at.exists() and at != data]
     return {f"ptx {i + 1}" if i else "ptx": at for i, at in enumerate(there)}
 
@@ -156,7 +156,7 @@ def policy_saver(
     prepared: PreparedModel,
     how: str,
 ) -> Callable[[object, TrainPlan], None]:
-    """Return what saves a stage's policy, with a card that credits `data` and `config.ptx_data`.
+    """Return a function that saves a stage's policy, with a card that credits all its data.
 
     `how` says what the stage did, without a period. Raises `UserError` as `ptx_sources` does.
     """
@@ -186,7 +186,7 @@ def _items(sources: Sequence[Path], tokenizer: Tokenizer, context: int, seed: in
         rows = [read.train[i] for i in order[start : start + _ROWS_AT_A_TIME]]
         try:
             found = encode_rows(tokenizer, rows, context)
-        except UserError:  # of the rows that are left, every one is refused
+        except UserError:  # every one of the remaining rows is refused
             if not items:
                 raise
             refused += len(rows)

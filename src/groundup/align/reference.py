@@ -1,7 +1,7 @@
-"""What the reference model thinks of answers: computed once, kept in the run's folder.
+"""The reference model's log-probabilities of answers: computed once, kept in the run's folder.
 
-The reference never changes, so neither does its log-probability of an answer. The first start of a
-run computes what its steps read; every later start finds it.
+The reference never changes, and neither do they. The first start of a run computes those that its
+steps read; every later start loads them.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def fill_reference(
 ) -> None:
     """Fill in the reference's log-probabilities: computed once, read by every later start.
 
-    The items of `packing` come first, those held out behind them. Of many items a few `steps` read
-    few, and the others stay NaN. A later start may need more: then that alone is computed.
+    The items of `packing` come first, then the held-out ones. A few `steps` read only some of many
+    items, and the others stay NaN. If a later start needs more, only those are computed.
     """
     path, trained = folder / "reference.safetensors", len(packing.inputs)
     read = packing.read_by(steps) if steps else np.arange(trained)
     needed = np.concatenate([read, np.arange(trained, len(reference))])
     with ranks.rank_zero_first():
         if path.is_file():
-            with contextlib.suppress(SafetensorError, OSError):  # damaged: computed anew
+            with contextlib.suppress(SafetensorError, OSError):  # damaged: computed again
                 found = _kept(path)
                 if found is not None and found.shape == reference.shape:
                     reference[:] = found
@@ -64,9 +64,10 @@ def fill_reference(
 
 def _kept(path: Path) -> Float[np.ndarray, "items 2"] | None:
     with safe_open(path, framework="np") as file:
-        said = (file.metadata() or {}).get("sha256")
+        expected = (file.metadata() or {}).get("sha256")
         found = file.get_tensor("logprobs")
-    return found if said is None or said == _hash(found) else None  # earlier versions do not say
+    # Earlier versions wrote no hash.
+    return found if expected is None or expected == _hash(found) else None
 
 
 def _hash(found: Float[np.ndarray, "items 2"]) -> str:

@@ -1,16 +1,16 @@
-"""A reward model: which of two answers people prefer, as one number for each answer.
+"""A reward model: it predicts which of two answers people prefer, by one number per answer.
 
     P(A is preferred to B) = sigmoid(r(A) - r(B))          (Bradley & Terry 1952)
     loss = - mean over prompts of mean over pairs of log sigmoid(r(chosen) - r(rejected) - margin)
 
-(Ouyang et al. 2022, equation 1). It is the fine-tuned model's body with one number in the head's
-place, read where the answer ends. All pairs of a prompt stand in one batch and count together as
-much as those of any other prompt: taken one by one, a prompt with nine answers would be learned by
-heart (section 3.5). One pass over the data is enough.
+(Ouyang et al. 2022, equation 1). It is the fine-tuned model's body with a scalar head, read at the
+end of the answer. All pairs of a prompt are in one batch and together count as much as those of any
+other prompt: taken one by one, a prompt with nine answers would be overfitted (section 3.5). One
+pass over the data is enough.
 
-Only differences are learned, so that scale and origin are free. They are fixed at the end: answers
-of the model that it started from, or of the `policy` that it is to score, have mean 0 and deviation
-1. So a price in nats means the same with every reward model.
+Only differences are learned, so scale and origin are free. They are fixed at the end: answers of
+the initial model, or of the `policy` that is to be scored, get mean 0 and deviation 1. So a price
+in nats means the same with every reward model.
 
 `rewards.model` holds the model and its folder.
 """
@@ -71,14 +71,14 @@ from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel, prepare_model
 
-# Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
+# Peak learning rates for full training of a small model: matrices; embeddings and gains.
 RATES = (0.001, 0.001)
-# Held-out prompts that are read on the way, and at the end.
+# Held-out prompts read during training, and at the end.
 _CURVE_PROMPTS, _REPORT_PROMPTS = 300, 2000
-# Shares of the labels after which it is measured.
+# Shares of the labels after which the model is evaluated.
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
-# Rewards are not scaled by less: scores begin about 1 apart, and less than a thousandth of that is
-# mostly rounding, which would be taken for what answers are worth.
+# The smallest deviation by which rewards are scaled: scores begin about 1 apart, and less than a
+# thousandth of that is mostly rounding error.
 _LEAST_SPREAD = 1e-3
 
 
@@ -87,10 +87,10 @@ _LEAST_SPREAD = 1e-3
 
 @dataclass(frozen=True)
 class Comparison:
-    """All answers to a prompt that were compared, and which was preferred to which.
+    """All compared answers to a prompt, and which was preferred to which.
 
-    `lengths` are the tokens of each answer, with the one that ends it and without the prompt;
-    `group` is what the prompt shares with others.
+    `lengths` are the tokens of each answer, with the closing one and without the prompt; `group`
+    is shared with related prompts.
     """
 
     answers: tuple[Example, ...]
@@ -103,7 +103,7 @@ class Comparison:
 def comparisons(
     tokenizer: Tokenizer, rows: Sequence[Preference], context: int
 ) -> tuple[list[Comparison], Refused]:
-    """The pairs of every prompt together, its answers each once; and the rows that are refused.
+    """The pairs of every prompt together, with each answer once; also return the refused rows.
 
     Pairs that do not differ within the context are left out.
     """
@@ -141,7 +141,7 @@ def comparisons(
 
 
 def answered_ids(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -> list[int]:
-    """Prompt and answer up to the token that ends it, as a policy would have sampled it."""
+    """Prompt and answer up to its closing token, as a policy would have sampled it."""
     whole = encode_chat(tokenizer, [*prompt, Message("assistant", answer)])
     last = max(i for i, spoken in enumerate(whole.assistant) if spoken)
     return whole.ids[: last + 1]
@@ -149,9 +149,9 @@ def answered_ids(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -
 
 @dataclass(frozen=True)
 class ComparisonBatch(TensorFields):
-    """Packed answers; each pair names two of them, in the batch's order, and has a weight.
+    """Packed answers; pairs of indices into them, in the batch's order; and weights of the pairs.
 
-    The pairs of a prompt weigh 1 together.
+    The weights of a prompt's pairs sum to 1.
     """
 
     rows: Batch
@@ -167,7 +167,7 @@ class ComparisonBatch(TensorFields):
 def comparison_batch(
     some: Sequence[Comparison], context: int, rows: int | None = None
 ) -> ComparisonBatch:
-    """Lay all answers of some comparisons into rows, at least as many as `rows`."""
+    """Pack all answers of some comparisons into at least `rows` rows."""
     examples = [answer for one in some for answer in one.answers]
     packed = rows_of([example.inputs for example in examples], context)
     packed += [[] for _ in range((rows or 0) - len(packed))]
@@ -204,7 +204,7 @@ class ComparisonStream(DataStream):
         self.items, self.context, self.seed = items, context, seed
         self.sizes = micro_sizes(rows, micro_rows, least=2)
         self._epoch = functools.lru_cache(maxsize=2)(self._packed)
-        # Every epoch has as many batches as the first, so that a step knows its epoch at once.
+        # Every epoch has as many batches as the first, so a step determines its epoch.
         self.batches_per_epoch = 0
         self.batches_per_epoch = len(self._epoch(0))
         self.rows_per_epoch = rows_of_epoch(self.batches_per_epoch, self.sizes, rows)
@@ -218,27 +218,27 @@ class ComparisonStream(DataStream):
         ]
 
     def labels_read(self, steps: int) -> int:
-        """The pairs that so many steps have read, each as often as it was."""
+        """The number of pairs that `steps` steps have read, counting repetitions."""
         passes, rest = divmod(steps * len(self.sizes), self.batches_per_epoch)
         first = passes * self.batches_per_epoch
         some = (self._items(index) for index in range(first, first + rest))
         return passes * self.labels + sum(len(one.pairs) for items in some for one in items)
 
     def steps_to(self, share: float) -> int:
-        """The first step after which this share of all pairs has been read, up to one pass."""
+        """The first step after which this share of all pairs has been read, within one pass."""
         steps = range(1, -(-self.batches_per_epoch // len(self.sizes)) + 1)
         place = bisect.bisect_left(steps, share * self.labels, key=self.labels_read)
         return steps[place]
 
     def _items(self, index: int) -> list[Comparison]:
-        """The comparisons of a micro-batch, counted from the first step."""
+        """The comparisons of a micro-batch, by its index since the first step."""
         epoch, place = divmod(index, self.batches_per_epoch)
         return [self.items[i] for i in self._epoch(epoch)[place]]
 
     def _packed(self, epoch: int) -> list[list[int]]:
-        """This epoch's micro-batches: as many comparisons as fit into the rows together.
+        """This epoch's micro-batches: each has as many comparisons as fit into its rows.
 
-        Where all comparisons are in too few, the first ones come again.
+        If one pass makes too few micro-batches, it starts again.
         """
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.items)).tolist()
         first = epoch * self.batches_per_epoch
@@ -249,7 +249,7 @@ class ComparisonStream(DataStream):
             for index in order:
                 more = [answer.inputs for answer in self.items[index].answers]
                 size = self.sizes[(first + len(batches) - 1) % len(self.sizes)]
-                # More answers to one prompt than the rows hold get a batch to themselves.
+                # A prompt with more answers than the rows hold gets a batch of its own.
                 if batches[-1] and len(rows_of([*lengths, *more], self.context)) > size:
                     batches.append([])
                     lengths = []
@@ -259,7 +259,7 @@ class ComparisonStream(DataStream):
 
 
 def rows_of(lengths: Sequence[int], context: int) -> list[list[int]]:
-    """Which answers stand in which row: the longest first, each in the fullest row that it fits."""
+    """The answers of each row: the longest first, each in the fullest row that has room."""
     rows: list[list[int]] = []
     free: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
@@ -282,7 +282,7 @@ def bradley_terry_loss(
     margin: float = 0.0,
     centering: float = 0.0,
 ) -> Float[Tensor, " pairs"]:
-    """Each pair's loss; `centering` weighs (r_chosen + r_rejected)^2 (Eisenstein et al. 2023)."""
+    """Each pair's loss; `centering` weights (r_chosen + r_rejected)^2 (Eisenstein et al. 2023)."""
     losses = -logsigmoid(chosen - rejected - margin)
     return losses + centering * (chosen + rejected).square() if centering else losses
 
@@ -290,7 +290,7 @@ def bradley_terry_loss(
 def comparison_loss(
     model: nn.Module, batch: ComparisonBatch, margin: float, centering: float
 ) -> Loss:
-    """The loss of a batch of comparisons, as `fit` wants it."""
+    """The loss of a batch of comparisons for `fit`."""
     scores = cast(RewardModel, model)(batch.rows)
     chosen, rejected = scores[batch.chosen], scores[batch.rejected]
     losses = bradley_terry_loss(chosen, rejected, margin, centering)
@@ -385,7 +385,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
         evaluate=lambda model, step: _evaluate(
             run, model, on_the_way, context, step, stream.labels_read(step)
         ),
-        # What so many labels brought is to be seen on the way; patience counts evaluations.
+        # Shows what more labels bring; not with patience, which counts evaluations.
         evaluates_at=[] if config.patience is not None else list(map(stream.steps_to, _SHARES)),
         save=save,
         context=context,
@@ -395,7 +395,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
 
 
 def merged(model: RewardModel) -> RewardModel:
-    """The model without an adapter: what a reward's folder holds is whole."""
+    """The model without an adapter: a reward model's folder is complete in itself."""
     from groundup.adapters.attach import adapter_names, merge
     from groundup.adapters.quantization import dequantize
 
@@ -411,7 +411,7 @@ def _scale(
     prepared: PreparedModel,
     prompts: Sequence[tuple[Message, ...]],
 ) -> None:
-    """Fix mean and deviation by answers of the model whose answers are to be scored."""
+    """Set mean and deviation from answers of the model that is to be scored."""
     model.eval()
     answering = config.policy or config.model
     policy, tokenizer = load_model(answering, device=model.lm.head.device), prepared.tokenizer
@@ -424,7 +424,7 @@ def _scale(
             "as they are, not scaled to mean 0 and deviation 1"
         )
         return
-    # Few prompts are answered several times, each time otherwise.
+    # Few prompts are answered several times, with different answers.
     rollouts = sample(
         policy,
         prompts_of(asked, config.samples, 0, seed=config.seed),
@@ -451,7 +451,7 @@ def _evaluate(
     step: int,
     labels: int,
 ) -> dict[str, Any]:
-    """The share of held-out pairs that are told apart, and their loss."""
+    """The accuracy on held-out pairs, and their loss."""
     pairs = heldout_pairs(model, heldout, context)
     if pairs is None:
         return {"preference_loss": None}
@@ -473,7 +473,7 @@ def _evaluate(
 def heldout_pairs(
     model: RewardModel, some: Sequence[Comparison], context: int
 ) -> HeldoutPairs | None:
-    """All pairs of some comparisons by a model; None where there are none."""
+    """A model's scores of all pairs of some comparisons; None if there are no comparisons."""
     if not some:
         return None
     scores = scores_of(model, [answer for one in some for answer in one.answers], context)
@@ -497,7 +497,7 @@ def heldout_pairs(
     )
 
 
-if not TYPE_CHECKING:  # what stands in `rewards.model` today
+if not TYPE_CHECKING:  # names that have moved to `rewards.model`
 
     def __getattr__(name: str) -> object:
         return renamed(__name__, name)

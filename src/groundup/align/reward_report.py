@@ -1,14 +1,13 @@
-"""What a reward model is worth, on pairs that it was not trained on.
+"""How good a reward model is, on pairs that it was not trained on.
 
     accuracy      share of the pairs whose chosen answer has the higher reward; a tie counts half
-    calibration   is a pair that it calls 80 % sure, sigmoid(|r(A) - r(B)|) = 0.8, right in 80 %?
-    length        do longer answers get more? Then whatever raises the reward learns to be long
+    calibration   are pairs of 80 % confidence, sigmoid(|r(A) - r(B)|) = 0.8, right in 80 %?
+    length        do longer answers get higher rewards? Then optimizing the reward teaches length
                   (Singhal et al. 2023, "A long way to go", section 3)
-    labels        accuracy on the way through the first pass, after an eighth of the labels and on
+    labels        accuracy during the first pass, from an eighth of the labels on
 
-All prompts of a group are drawn together for the intervals, with all answers to them. What too few
-pairs cannot tell is left out and named. The numbers are in result.json, and the same run gives the
-same file.
+Intervals resample whole groups of prompts, with all answers to them. Measures that need more pairs
+are left out and named. The numbers are in result.json, and the same run gives the same file.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ _BINS = 40
 class HeldoutPairs:
     """Held-out pairs by a reward model: unscaled margins, scaled rewards, lengths in tokens.
 
-    `prompts` numbers the prompt of each pair and `answered` that of each answer, `groups` names
-    what a prompt shares with others; `chosen` and `rejected` are the places of a pair's answers.
+    `prompts` is the prompt index of each pair and `answered` that of each answer; `groups` has the
+    group of each prompt; `chosen` and `rejected` are the indices of a pair's answers.
     """
 
     rewards: PerAnswer
@@ -77,7 +76,7 @@ class HeldoutPairs:
         return _share(self.lengths[self.chosen] - self.lengths[self.rejected])
 
     def within_prompts(self, values: PerAnswer) -> PerAnswer:
-        """Each answer's value less the mean of all answers to its prompt."""
+        """Each answer's value minus the mean of all answers to its prompt."""
         means = np.bincount(self.answered, values) / np.bincount(self.answered)
         apart: PerAnswer = values - means[self.answered]
         return apart
@@ -90,7 +89,7 @@ def _share(apart: Shaped[np.ndarray, " pairs"]) -> PerPair:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far what it is sure of comes true; `by_chance` is the error of a perfectly honest one."""
+    """How well its confidence is calibrated; `by_chance` is the error of a perfect calibration."""
 
     error: float
     by_chance: float
@@ -99,7 +98,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Point:
-    """Held-out accuracy after so many labels of the training set, repetitions counted."""
+    """Held-out accuracy after a number of training labels, counting repetitions."""
 
     step: int
     labels: int
@@ -108,7 +107,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Measured:
-    """All that is told of a reward model; None is what its held-out pairs cannot tell."""
+    """All measures of a reward model; None for those that its held-out pairs do not allow."""
 
     accuracy: BySource
     loss: float | None
@@ -124,7 +123,7 @@ class Measured:
 
 
 def accuracies(values: Float[np.ndarray, " pairs"], pairs: HeldoutPairs) -> BySource:
-    """The mean over all pairs and, where there are several sources, over each one's."""
+    """The mean over all pairs and, if there are several sources, over those of each."""
     of, groups = np.array(pairs.sources), np.array(pairs.groups)[pairs.prompts]
     names = sorted(set(pairs.sources))
     parts = {POOLED: np.ones(len(of), bool)}
@@ -136,7 +135,7 @@ def accuracies(values: Float[np.ndarray, " pairs"], pairs: HeldoutPairs) -> BySo
 
 
 def calibration(pairs: HeldoutPairs) -> Calibration:
-    """What is said of the answer that it prefers, against how often that is the chosen one."""
+    """The confidence in the preferred answer, against how often that is the chosen one."""
     sure = 1 / (1 + np.exp(-np.abs(pairs.margins)))
     return Calibration(
         expected_calibration_error(sure, pairs.right),
@@ -146,7 +145,7 @@ def calibration(pairs: HeldoutPairs) -> Calibration:
 
 
 def measured(pairs: HeldoutPairs | None, course: Sequence[Point]) -> Measured:
-    """Everything that the pairs can tell; without pairs, that they cannot."""
+    """All measures of the pairs; without pairs, the names of what is missing."""
     if pairs is None:
         missing = ["accuracy", "calibration", "the part of length"]
         return Measured({}, None, None, {}, None, None, list(course), missing)
@@ -181,7 +180,7 @@ def measured(pairs: HeldoutPairs | None, course: Sequence[Point]) -> Measured:
 
 
 def course_of(run: Run) -> list[Point]:
-    """The run's own evaluations, as its metrics.jsonl has them."""
+    """The run's evaluations from its metrics.jsonl."""
     path = run.folder / "metrics.jsonl"
     lines = read_lines(path) if path.is_file() else []
     return [
@@ -191,13 +190,13 @@ def course_of(run: Run) -> list[Point]:
     ]
 
 
-# Telling.
+# The report.
 
 
 def write_report(run: Run, pairs: HeldoutPairs | None, labels: int, read: int) -> None:
-    """Write result.json and report.html, and print the table, or that nothing is measured.
+    """Write result.json and report.html, and print the table, or that nothing was measured.
 
-    `labels` are those of the training set, of which training has `read` so many.
+    `labels` is the size of the training set, of which training has read `read` labels.
     """
     found = measured(pairs, course_of(run))
     run.write(RESULT, to_json(found, pairs, labels))
@@ -228,7 +227,7 @@ def not_measured(found: Measured, pairs: HeldoutPairs | None) -> str:
 
 
 def to_json(found: Measured, pairs: HeldoutPairs | None, labels: int) -> dict[str, Any]:
-    """Every number of the page."""
+    """All numbers of the page."""
     told: dict[str, Any] = {
         "pairs": {"train": labels, "heldout": 0 if pairs is None else len(pairs.margins)},
         "accuracy": {name: one.to_json() for name, one in found.accuracy.items()},

@@ -1,16 +1,16 @@
-"""Rollouts: prompts answered by the live policy, and trained on exactly as they were sampled.
+"""Rollouts: prompts answered by the current policy, trained on exactly as they were sampled.
 
-    y ~ pi(. | x)                 temperature 1, nothing truncated: the distribution that is trained
-    r(x, y)                       from a reward model, a verifier or anybody's function
-    log pi(y_t | x, y_<t)         from a pass of training's own kind, under the policy that sampled
+    y ~ pi(. | x)                 temperature 1, no truncation: the distribution that is trained
+    r(x, y)                       from a reward model, a verifier or a user's function
+    log pi(y_t | x, y_<t)         from a training pass, under the policy that sampled
 
-The engine that samples and the pass that trains block their matrix products differently, and in
-bfloat16 their log-probabilities differ by some thousandths. The ratio of PPO and GRPO compares a
-pass of training with a pass of training, so that it is exactly 1 before the first update; how far
-the engine is off is measured and logged (`mismatch`).
+The sampling engine and the training pass block their matrix products differently, and in bfloat16
+their log-probabilities differ by some thousandths. The ratio of PPO and GRPO compares one training
+pass with another, so it is exactly 1 before the first update; the engine's deviation is measured
+and logged (`mismatch`).
 
-Rollouts are packed side by side into rows, as documents are in pre-training. What belongs to single
-tokens is kept flat: one number for each token that was sampled, row after row.
+Rollouts are packed into rows, like documents in pre-training. Values of single tokens are kept
+flat: one number per sampled token, row after row.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from groundup.train.batch import Batch, TensorFields
 from groundup.train.device import has_fast_bfloat16, resolve_device
 from groundup.train.loss import chunk_rows
 
-# A number for each token of one answer; answers are of different lengths.
+# One number per token of an answer; answers differ in length.
 PerToken = Float[np.ndarray, " _"]
 Values = Callable[[Tensor, Batch], Float[Tensor, "sampled *heads"]]
-# Rows of the engine's batch: a small model is fastest with many.
+# Rows of the engine's batch: small models are fastest with many.
 _BATCH_SIZE = 128
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One sampled completion: its tokens with the closing one, and the engine's log p of each."""
+    """One sampled completion: its tokens with the closing one, and their log p by the engine."""
 
     prompt: Prompt
     ids: tuple[int, ...]
@@ -64,22 +64,22 @@ class Rollout:
 
     @property
     def example(self) -> Example:
-        """Prompt and completion, of which the completion is trained on."""
+        """Prompt and completion, with only the completion trained on."""
         asked, said = len(self.prompt.ids), len(self.ids)
         return Example([*self.prompt.ids, *self.ids], [False] * asked + [True] * said)
 
 
 @runtime_checkable
 class RolloutReward(Protocol):
-    """How good each of some rollouts is: one number for each, in their order."""
+    """Scores rollouts: one number for each, in their order."""
 
     def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[float]: ...
 
 
 def load_policy(folder: Path, device: str) -> tuple[CausalLM, Tokenizer]:
-    """A model that only answers: in bfloat16 where the `device` has it, and not trained.
+    """Load a model that only samples: in bfloat16 where the `device` supports it, and not trained.
 
-    'auto' is the best device here.
+    'auto' is the best device of this machine.
     """
     device = resolve_device(device)
     model, tokenizer = load(folder, device=device)
@@ -96,10 +96,10 @@ def sample(
     max_new_tokens: int,
     seed: int,
 ) -> list[Rollout]:
-    """Answer every prompt once; equal prompts get answers of their own.
+    """Answer every prompt once; equal prompts get different answers.
 
-    Nothing is truncated and the temperature is 1: under any other setting the policy that is
-    trained would not be the one that was sampled, which shows as a KL below 0.
+    The temperature is 1 and nothing is truncated: otherwise the policy that is trained would not be
+    the one that was sampled, which shows as a KL below 0.
     """
     how = Sampling(temperature=1.0, max_new_tokens=max_new_tokens, seed=seed)
     requests = [Request(prompt_ids=prompt.ids, sampling=how) for prompt in prompts]
@@ -115,7 +115,7 @@ def rewards_of(
 ) -> Float[np.ndarray, " rollouts"]:
     """The rewards of all rollouts.
 
-    Raises `UserError` for a wrong count, for what is no number and for one beyond `LARGEST_REWARD`.
+    Raises `UserError` for a wrong count, for NaN and for values beyond `LARGEST_REWARD`.
     """
     found = [float(value) for value in reward(rollouts)]
     if len(found) != len(rollouts):
@@ -135,20 +135,20 @@ def rewards_of(
 def with_missing_eos_penalty(
     scores: Float[np.ndarray, "*answers"], ended: Bool[np.ndarray, "*answers"], penalty: float
 ) -> Float[np.ndarray, "*answers"]:
-    """The rewards of answers: one that does not end gets min(score, 0) - penalty.
+    """The rewards of answers; one that does not end gets min(score, 0) - penalty.
 
-    So not ending never pays: neither where ended answers are worth less than minus the penalty, nor
-    where a cut answer of a high score is worth more than a short one that ends.
+    So not ending never pays: neither where ended answers score less than minus the penalty, nor
+    where a cut answer scores higher than a short one that ends.
     """
     return np.where(ended, scores, np.minimum(scores, 0) - penalty)
 
 
-# Laying out.
+# Packing.
 
 
 @dataclass(frozen=True)
 class Laid:
-    """A micro-batch of rollouts: packed rows, and which rollouts they hold, in their order."""
+    """A micro-batch of rollouts: packed rows, and the indices of the rollouts in them, in order."""
 
     rows: Batch
     members: tuple[int, ...]
@@ -162,11 +162,10 @@ def lay_out(
     micro_rows: int,
     one_shape: bool,
 ) -> list[Laid]:
-    """Pack these members of the rollouts into micro-batches of at most `micro_rows` rows.
+    """Pack the rollouts `members` into micro-batches of at most `micro_rows` rows.
 
-    They are as many at least as there are processes to share them, where there are rows enough.
-    With `one_shape` the last one is filled up with empty rows: a compiled model is compiled anew
-    for any other.
+    If there are enough rows, there is at least one micro-batch per process. With `one_shape` the
+    last one is filled up with empty rows, because another shape would recompile a compiled model.
     """
     examples = {i: rollouts[i].example for i in members}
     packed = pack([examples[i].inputs for i in members], context)
@@ -181,18 +180,18 @@ def lay_out(
 
 
 def flat(values: Sequence[PerToken], laid: Laid) -> Float[Tensor, " sampled"]:
-    """The numbers of a micro-batch's tokens, from those of all rollouts."""
+    """The values of a micro-batch's tokens, taken from those of all rollouts."""
     joined = np.concatenate([values[i] for i in laid.members])
     return torch.from_numpy(joined.astype(np.float32))
 
 
 @dataclass(frozen=True)
 class RolloutBatch(TensorFields):
-    """Packed rollouts, and of each sampled token what a policy-gradient loss must know.
+    """Packed rollouts, with the values of each sampled token that a policy-gradient loss needs.
 
-    `token_weights` is each token's weight in the sum that is divided by all `weight` of a step;
-    `old_logprobs` are those of the policy that sampled, in nats, `reference_logprobs` those of the
-    model it started from.
+    `token_weights` weighs the tokens in a sum that is divided by the total `weight` of a step.
+    `old_logprobs` are those of the policy that sampled, `reference_logprobs` those of the model it
+    started from, in nats.
     """
 
     rows: Batch
@@ -203,23 +202,23 @@ class RolloutBatch(TensorFields):
     reference_logprobs: Float[Tensor, " sampled"]
 
 
-# Passes.
+# Forward passes.
 
 
 def sampled_logprobs(
     policy: CausalLM, hidden: Float[Tensor, "rows time width"], rows: Batch
 ) -> Float[Tensor, " sampled"]:
-    """log p of each sampled token in nats, differentiable; in float32 at least."""
+    """log p of each sampled token in nats, differentiable; at least in float32."""
     row, place = rows.weights.nonzero(as_tuple=True)
     return target_logprobs(hidden[row, place], policy.head, rows.targets[row, place])
 
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """What is known of every rollout's tokens when it was sampled, in nats but for `values`.
+    """The values of every rollout's tokens at the time of sampling, in nats except for `values`.
 
-    `kl` is the exact KL(policy || reference) of each token's distribution, over the vocabulary.
-    `cost_values` are of a critic's second head, where it has one.
+    `kl` is the exact KL(policy || reference) of each token's distribution over the vocabulary.
+    `cost_values` are from the critic's second head, if it has one.
     """
 
     logprobs: list[PerToken]
@@ -230,12 +229,12 @@ class TokenFacts:
     cost_values: list[PerToken] = field(default_factory=list)
 
     def sampled_kl(self) -> float:
-        """Nats between policy and reference per rollout, from the tokens that were drawn."""
+        """The KL of policy and reference in nats per rollout, estimated from sampled tokens."""
         apart = zip(self.logprobs, self.reference_logprobs, strict=True)
         return float(np.mean([(ours - theirs).sum() for ours, theirs in apart]))
 
     def exact_kl(self) -> float:
-        """`sampled_kl` from whole distributions instead: of far less variance."""
+        """The same from whole distributions, with far less variance."""
         return float(np.mean([one.sum() for one in self.kl]))
 
     def mean_entropy(self) -> float:
@@ -250,9 +249,9 @@ def token_facts(
     laid: Iterable[Laid],
     values: Values | None = None,
 ) -> TokenFacts:
-    """Read all micro-batches with policy and reference; no gradient is kept.
+    """Read all micro-batches with policy and reference, without keeping gradients.
 
-    `values(hidden, rows)` are the critic's, where there is one.
+    `values(hidden, rows)` are the critic's, if there is one.
     """
     nothing = np.zeros(0, np.float32)
     columns: list[list[PerToken]] = [[nothing] * len(rollouts) for _ in range(6)]
@@ -275,8 +274,8 @@ def _read(
 ) -> list[Float[Tensor, " sampled"]]:
     """The columns of `TokenFacts` for one micro-batch.
 
-    The policy's pass records gradients all the same, and drops them: compiled, a pass with
-    gradients rounds otherwise than one without, and the ratio would not be 1.
+    The policy's pass records gradients and drops them: a compiled pass with gradients rounds
+    differently from one without, so the ratio would not be 1.
     """
     rows = rows.to(policy.head.device)
     row, place = rows.weights.nonzero(as_tuple=True)
@@ -305,7 +304,7 @@ def _read(
 class Reference:
     """The model that the policy started from: the policy without its adapter, or a frozen copy.
 
-    A copy is made when it is first needed, from the folder, in the policy's type and on its device.
+    A copy is loaded from the folder when it is first needed, in the policy's dtype and device.
     """
 
     def __init__(self, load: Callable[[], CausalLM]) -> None:
@@ -313,7 +312,7 @@ class Reference:
         self._copy: CausalLM | None = None
 
     def of(self, policy: CausalLM) -> Callable[[], AbstractContextManager[CausalLM]]:
-        """Returns what opens the reference of this policy."""
+        """Return a function that opens the reference of this policy."""
         if active_adapter(policy) is not None:
             return functools.partial(_without_adapter, policy)
         if self._copy is None:
@@ -329,7 +328,7 @@ def _without_adapter(policy: CausalLM) -> Iterator[CausalLM]:
 
 
 def _frozen_like(policy: CausalLM, model: CausalLM) -> CausalLM:
-    """The model, never trained, in the policy's type, on its device, by its attention."""
+    """Freeze the model and give it the policy's dtype, device and attention."""
     model.requires_grad_(False).eval()
     model.to(device=policy.head.device, dtype=policy.head.dtype)
     model.set_attention(policy.attention)
@@ -342,13 +341,13 @@ def _frozen_like(policy: CausalLM, model: CausalLM) -> CausalLM:
 
 
 class RolloutStream:
-    """Rollouts of the live policy, each iteration's read `epochs` times in minibatches.
+    """Rollouts of the current policy; each iteration is read `epochs` times in minibatches.
 
         iteration:  roll(iteration, step, model) -> minibatches;  then each once an epoch
 
-    `roll` samples, scores and lays out. A run can be saved between iterations only, and resumes by
-    rolling anew: the same weights and the same seeds give the same rollouts. Where `ended()` is
-    true, an iteration ends early (the policy has moved too far), and new rollouts are made.
+    `roll` samples, scores and packs. A run can be saved only between iterations, and resumes by
+    rolling again: the same weights and seeds give the same rollouts. If `ended()` is true, an
+    iteration ends early (the policy has moved too far), and new rollouts are made.
     """
 
     def __init__(
@@ -369,13 +368,13 @@ class RolloutStream:
 
     def at(self, step: int, model: nn.Module) -> Sequence[Any]:
         if self.can_save(step):
-            # Where rolling fails, as anybody's reward may, the run can still be saved as it is.
+            # If rolling fails, as a user's reward may, the run can still be saved in this state.
             self._place, self._minibatches = 0, ()
             self._minibatches = self._roll(self._iteration + 1, step, model)
             self._iteration += 1
         epoch, place = divmod(self._place, len(self._minibatches))
         order = np.random.default_rng((self._seed, self._iteration, epoch))
-        # The first epoch reads them as they were laid out, the others shuffle.
+        # The first epoch keeps the order of packing, later ones shuffle.
         turn = order.permutation(len(self._minibatches)) if epoch else np.arange(place + 1)
         self._place += 1
         return self._minibatches[int(turn[place])]
@@ -396,7 +395,7 @@ class RolloutStream:
 def prompts_of(
     prompts: Sequence[Prompt], count: int, iteration: int, *, seed: int, copies: int = 1
 ) -> list[Prompt]:
-    """The prompts of an iteration, each `copies` times: a permutation, pass after pass."""
+    """The prompts of an iteration, each `copies` times; every pass is a new permutation."""
     wanted = count // copies
     places = range(iteration * wanted, (iteration + 1) * wanted)
     chosen = [_permuted(len(prompts), seed, place) for place in places]
@@ -414,7 +413,7 @@ def _permutation(count: int, seed: int, epoch: int) -> Int[np.ndarray, " count"]
 
 
 def mismatch(rollouts: Sequence[Rollout], logprobs: Sequence[PerToken]) -> tuple[float, float]:
-    """Mean and largest |log p of the engine - log p of training's pass| over all tokens."""
+    """Mean and largest |log p of the engine - log p of the training pass| over all tokens."""
     apart = [
         np.abs(np.array(one.logprobs) - values)
         for one, values in zip(rollouts, logprobs, strict=True)

@@ -1,10 +1,10 @@
-"""What goes wrong in reinforcement learning, said once each: the value, the rule, the remedy.
+"""Warnings of reinforcement learning, given once each: the value, the rule, the remedy.
 
 A run that learns from its own answers fails in few ways, and its reward shows none of them: the
-policy leaves the reference for where the reward means nothing (Gao et al. 2022), it says the same
-whatever it is asked, it stops ending its answers, the reward tells none of them apart, or its steps
-are too large or too small for what was sampled (the share of clipped ratios; Hilton's "Deep RL for
-language models" asks for 1 to 20 %).
+policy moves to where the reward means nothing (Gao et al. 2022), it answers every prompt alike, it
+stops ending its answers, the reward does not distinguish them, or the steps are too large or too
+small for the samples (the share of clipped ratios; Hilton's "Deep RL for language models" advises
+1 to 20 %).
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from math import sqrt
 
 from groundup.train.batch import Loss
 
-# So many nats from the reference (root 5) a reward has usually turned against what it stands for
-# (Gao et al. 2022, figure 1).
+# At this many nats from the reference (root 5), a reward has usually turned against what it stands
+# for (Gao et al. 2022, figure 1).
 _FAR = 25.0
-# The share of clipped ratios between which a step is neither too small nor too large.
+# The share of clipped ratios below which steps are too small, and above which they are too large.
 _STILL, _WILD = 0.01, 0.2
-# Iterations over which that share is a mean, and that of the answers that end.
+# Iterations over which the shares of clipped ratios and of ended answers are averaged.
 _WINDOW = 10
-# Of the entropy that it began with; a policy that learns what is right falls to a half or less.
+# A share of the initial entropy; a policy that learns what is right falls to a half or less.
 _ALIKE = 0.1
-# So many iterations whose rewards are all alike are no accident.
+# This many iterations in a row with equal rewards are no accident.
 _SILENT = 5
-# By so much the share of answers that end may fall, and by so many standard errors, as a run looks
-# hundreds of times: of 100 iterations in which nothing changes, fewer than 3 % of runs see that.
+# How far the share of ended answers may fall, absolutely and in standard errors. A run looks
+# hundreds of times: of runs of 100 iterations in which nothing changes, fewer than 3 % see that.
 _ENDLESS, _ERRORS = 0.2, 4.0
 
 
 class Watch:
-    """Follows a run's iterations and says through `say` what goes wrong.
+    """Follows a run's iterations and prints warnings through `say`.
 
-    `repeats` says whether answers are read more than once a policy: only then can a ratio be
-    clipped. What has learned nothing yet (a policy whose critic warms up) is not judged by its
-    clipping.
+    `repeats` says whether answers are read more than once per policy: only then can a ratio be
+    clipped. While the policy does not train (its critic warms up), its clipping is not judged.
     """
 
     def __init__(self, stage: str, say: Callable[[str], None], *, repeats: bool) -> None:
@@ -44,7 +43,7 @@ class Watch:
         self.policy_trains = True
         self._said: set[str] = set()
         self._entropy: float | None = None
-        # Of each iteration: the share of answers that end, and the number of prompts.
+        # For each iteration: the share of answers that end, and the number of prompts.
         self._ends: list[tuple[float, int]] = []
         self._outside, self._tokens = 0.0, 0.0
         self._shares: deque[float] = deque(maxlen=_WINDOW)
@@ -52,26 +51,26 @@ class Watch:
         self._silent = 0
 
     def begin(self, entropy: float, ends: Sequence[tuple[float, int]] = ()) -> None:
-        """Remember the first iteration's entropy, and where a run goes on how its answers ended."""
+        """Set the initial entropy and, in a resumed run, how the answers of iterations ended."""
         self._entropy, self._ends = entropy, list(ends)
         self._judged_still = len(ends) > _WINDOW
 
     def step(self, loss: Loss) -> None:
-        """Count what a micro-batch's ratios say."""
+        """Count a micro-batch's clipped ratios."""
         outside, tokens = loss.metrics.get("clipped", (0.0, 0.0))
         self._outside, self._tokens = self._outside + outside, self._tokens + tokens
 
     def iteration(
         self, *, kl: float, entropy: float, ended: float, prompts: int, told_apart: bool = True
     ) -> None:
-        """Judge an iteration's answers, and the steps that were taken on those before.
+        """Judge an iteration's answers, and the steps that were taken on the previous ones.
 
-        `ended` is the share of answers that end, of so many `prompts`; `told_apart` says whether
-        rewards differed among answers that are compared.
+        `ended` is the share of answers that end, among those to `prompts` prompts; `told_apart`
+        says whether rewards differed among answers that are compared.
         """
         if self._entropy is None:
             self.begin(entropy)
-            self._outside = self._tokens = 0.0  # what measuring the pace has left
+            self._outside = self._tokens = 0.0  # left over from measuring the speed
         assert self._entropy is not None
         self._judge_steps()
         if kl > _FAR:
@@ -99,11 +98,10 @@ class Watch:
         self._judge_ends()
 
     def _judge_ends(self) -> None:
-        """Hold the last iterations' share of ends against the first ones'.
+        """Compare the last iterations' share of ended answers with that of the first ones.
 
-        Both are of all answers, and their difference has the error of as many draws as prompts
-        were asked, as answers to one prompt are alike. Among the first are as few as one
-        iteration: what falls at once has ended its answers in no other.
+        The standard error of the difference counts prompts, as answers to one prompt are alike. The
+        first ones may be a single iteration: if the share falls at once, no other was high.
         """
         for first in range(1, min(_WINDOW, len(self._ends) - 1) + 1):
             before, asked = _pooled(self._ends[:first])
@@ -132,7 +130,7 @@ class Watch:
                 f"{_WILD:.0%}: steps are too large for what was sampled; lower --learning-rate or "
                 "the passes over an iteration's answers, or raise --episodes",
             )
-        # Judged once, while the rate is high: in the end it decays, and nothing is clipped.
+        # Judged once, while the rate is high: later it decays, and nothing is clipped.
         if not self._judged_still and share < _STILL:
             self._tell(
                 "still",
@@ -149,6 +147,6 @@ class Watch:
 
 
 def _pooled(ends: Sequence[tuple[float, int]]) -> tuple[float, int]:
-    """The share of several, each of so many prompts, and the number of all."""
+    """The share over several (share, number of prompts), and the total number of prompts."""
     prompts = sum(count for _, count in ends)
     return sum(share * count for share, count in ends) / prompts, prompts

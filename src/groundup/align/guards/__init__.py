@@ -1,5 +1,5 @@
-"""A guard: what stands before and behind a model and stops what is harmful.
+"""A guard: a filter in front of and behind a model that stops harmful text.
 
-`examples` is what it learns from, `stage` trains it, `model` is what it is, `ngrams` the baseline
-that it is compared with, and `report` says what it is worth.
+`examples` reads its training data, `stage` trains it, `model` defines it, `ngrams` is the baseline
+that it is compared with, and `report` measures it.
 """

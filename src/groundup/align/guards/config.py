@@ -14,24 +14,24 @@ from groundup.tune.config import TuningConfig
 
 
 class GuardConfig(TuningConfig):
-    """A guard: a filter of messages and answers, learned from what is called harmful or not."""
+    """A guard: a filter of messages and answers, trained on examples labeled harmful or not."""
 
     traits: ClassVar[Traits] = Traits("labels", False, "guard_loss", 0.1)
 
-    model: Path = Field(description="the folder of the fine-tuned model whose body it starts from")
+    model: Path = Field(description="the folder of the fine-tuned model that training starts from")
     data: Path = Field(
         description=f"a data-stage folder, or a {ROW_KINDS} file of prompts, with or without an "
         "answer, each with a label (true: harmful)"
     )
     false_positives: ShareOfRows = Field(
         0.05,
-        description="share of benign messages that it may stop, and of benign answers; its "
-        "thresholds are set by it",
+        description="share of benign messages, and of benign answers, that it may stop; this sets "
+        "its thresholds",
     )
     examples: Questions = Field(
         1000,
-        description="rows of each source and kind that are learned from, at most; a tenth of it of "
-        "sources that hold nothing harmful",
+        description="maximum number of training rows of each source and kind; a tenth of it for "
+        "sources without harmful rows",
     )
     optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.05, description="share of the steps spent warming up")

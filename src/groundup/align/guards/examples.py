@@ -1,19 +1,18 @@
-"""What a guard learns from: messages and answers that are called harmful or not.
+"""The training data of a guard: messages and answers that are labeled harmful or not.
 
-    a message    alone, before the model has read it        harmful: what should be declined
-    an answer    with its message                           harmful: what should not have been said
+    a message    alone, before the model has read it        harmful: should be declined
+    an answer    with its message                           harmful: should not have been said
 
-From a data-stage folder come, each from its own side of the split,
+A data-stage folder provides, on each side of the split,
 
     conversations      messages that were answered, and that were declined; no answer is harmful
     preferences        of the small world and of `harm-scores`: the answers that people, or the
-                       world's truth, call harmful, and what was preferred to them
+                       world's truth, call harmful, and those preferred to them
     refusals           held-out messages of both kinds
 
-A file of one's own has rows of {prompt, label} or {prompt, answer, label}. What belongs together
-(`group`: an act, a question) is on one side. Of the training side a quarter of the groups is never
-learned: by it the thresholds are set. A group is learned from all the same where it alone holds
-what is harmful, or benign.
+A user's file has rows of {prompt, label} or {prompt, answer, label}. Related rows (`group`: an act,
+a question) are on one side. A quarter of the training side's groups is not trained on, but sets the
+thresholds; a group that alone holds the harmful, or benign, rows is trained on nevertheless.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ from groundup.world import conduct, gold
 
 Use = Literal["message", "answer"]
 USES: tuple[Use, ...] = ("message", "answer")
-# Shares of the groups: what sets thresholds, and what of a file of one's own is held out.
-# The small world has few acts, and a threshold for 5 % needs benign rows of 19 groups.
+# The shares of groups that set thresholds, and that are held out of a user's file. The small world
+# has few acts, and a threshold for 5 % needs benign rows of 19 groups.
 _CALIBRATION, _OWN_HELDOUT = 0.25, 0.2
 _CONDUCT = "world-conduct"
 _KINDS = {"harmful": True, "benign": False}
@@ -64,7 +63,7 @@ class Labeled:
 
 @dataclass(frozen=True)
 class Sides:
-    """What is learned, what thresholds are set by, and what the guard is measured on."""
+    """The rows to train on, to set thresholds by, and to measure on."""
 
     train: list[Labeled]
     calibration: list[Labeled]
@@ -72,12 +71,12 @@ class Sides:
 
 
 def read_examples(data: Path, most: int) -> Sides:
-    """The labeled rows of a data-stage folder or of a file, `most` of each source and kind.
+    """The labeled rows of a data-stage folder or of a file, at most `most` per source and kind.
 
-    Raises `UserError` for a file without labels, and for data of one kind alone.
+    Raises `UserError` for a file without labels, and for data of only one kind.
     """
     learned, heldout = _of_folder(data) if data.is_dir() else _of_file(data)
-    # Whatever is set aside leaves rows of each kind to learn from.
+    # Setting rows aside keeps rows of each kind to train on.
     kinds = {one.harmful for one in learned}
     if kinds != {True, False}:
         one_kind = f"{'harmful' if True in kinds else 'benign'} rows alone"
@@ -94,7 +93,7 @@ def read_examples(data: Path, most: int) -> Sides:
 def _parted(
     rows: Sequence[Labeled], groups: Sequence[str], share: float
 ) -> tuple[list[Labeled], list[Labeled]]:
-    """The rows less about `share` of their groups, and those. Each use keeps both kinds."""
+    """The rows without about `share` of their groups, and the others. Each use keeps both kinds."""
     out = held_out_groups(groups, share, [(row.use, row.harmful) for row in rows])
     sides: list[list[Labeled]] = [[], []]
     for row, group in zip(rows, groups, strict=True):
@@ -103,9 +102,9 @@ def _parted(
 
 
 def _limited(rows: Iterable[Labeled], most: int) -> list[Labeled]:
-    """Each row once, and of a source, use and kind at most so many, evenly from all of it.
+    """Each row once, and at most `most` per source, use and kind, spread evenly.
 
-    Sources that hold nothing harmful are many, and of each a tenth of that is enough.
+    There are many sources without harmful rows, so a tenth of that is enough for each.
     """
     cells: dict[tuple[str, Use, bool], list[Labeled]] = {}
     for row in dict.fromkeys(rows):
@@ -129,7 +128,7 @@ def _of_folder(folder: Path) -> tuple[list[Labeled], list[Labeled]]:
         found = [one for row in talks for one in of_conversation(row)]
         sides.append(found + [one for row in pairs for one in of_preference(row)])
     asked = rows_in(folder / "refusals" / "heldout.jsonl", read_refusals)
-    # What is held out to be declined or answered is labeled; what its conversations are, is told.
+    # The labels of refusals replace those that conversations imply for the same messages.
     known = {row.prompt for row in asked}
     heldout = [one for one in sides[1] if one.use == "answer" or one.message not in known]
     heldout += [
@@ -139,7 +138,7 @@ def _of_folder(folder: Path) -> tuple[list[Labeled], list[Labeled]]:
 
 
 def of_conversation(row: Conversation) -> list[Labeled]:
-    """Its last message, and the answer to it, which is harmless whatever was asked."""
+    """The last message, and the answer to it, which counts as harmless whatever was asked."""
     message, answer = _asked(row.messages[:-1]), row.messages[-1].content
     if not message:
         return []
@@ -151,14 +150,14 @@ def of_conversation(row: Conversation) -> list[Labeled]:
 
 
 def _is_harmful(message: str, answer: str, source: str) -> bool:
-    """By the world's truth or, of real messages, by whether those who know declined."""
+    """By the world's truth or, for real messages, by whether the answer declines."""
     if source == _CONDUCT:
         return conduct.is_harmful(message) is True
     return source == "harm-scores" and is_refusal(answer)
 
 
 def of_preference(row: Preference) -> list[Labeled]:
-    """Answers that are harmful, and what was preferred to them; of other pairs nothing."""
+    """Harmful answers, and those preferred to them; nothing for other pairs."""
     message = _asked(row.prompt)
     if row.source == _CONDUCT:
         truth = gold.judge(row.prompt, row.rejected).harmless
@@ -168,7 +167,7 @@ def of_preference(row: Preference) -> list[Labeled]:
             Labeled(message, row.chosen, False, row.source, row.group),
             Labeled(message, row.rejected, truth == 0.0, row.source, row.group),
         ]
-    if row.source in ("harm", "harm-refusal"):  # where people scored the answers, not the prompts
+    if row.source in ("harm", "harm-refusal"):  # people scored the answers, not the prompts
         return [
             Labeled(message, row.chosen, False, row.source, row.group),
             Labeled(message, row.rejected, True, row.source, row.group),
@@ -180,7 +179,7 @@ def _asked(messages: Sequence[Message]) -> str:
     return next((one.content for one in reversed(messages) if one.role == "user"), "")
 
 
-# A file of one's own.
+# A user's file.
 
 
 def _of_file(path: Path) -> tuple[list[Labeled], list[Labeled]]:

@@ -1,21 +1,21 @@
-"""A guard: one number for a message or an answer, a threshold for each, and their folder.
+"""A guard: a score for messages and answers, a threshold for each, and their folder.
 
     stopped      s(message) > t_message   or   s(message, answer) > t_answer
 
-`s` is a transformer's body with one number in the head's place (as a reward model's), read where
-the message ends and the assistant would begin, or where the answer ends. A threshold is a benign
-score of the k-th rank among n that were not learned from, each of another group,
+`s` is a transformer's body with a scalar head (like a reward model's), read where the message ends
+and the assistant would begin, or where the answer ends. A threshold is the benign score of rank k
+among n that were not trained on, each of another group,
 
     k = ceil((n + 1) (1 - rate)),
 
-above which a benign one of a further group, drawn as these were, lies with a chance of `rate` at
-most: split conformal prediction (Vovk et al. 2005; Lei et al. 2018, "Distribution-free predictive
-inference for regression", theorem 2). It asks that all can be exchanged: rows of one group (an act,
-a question) are alike, so many of a few groups would promise what they cannot hold. How much harm it
-stops, nothing promises: that is measured.
+which a benign example of a further group, drawn like these, exceeds with a probability of at most
+`rate`: split conformal prediction (Vovk et al. 2005; Lei et al. 2018, "Distribution-free predictive
+inference for regression", theorem 2). The theorem requires exchangeability: rows of one group (an
+act, a question) are alike, so many rows of a few groups would give a false guarantee. Nothing
+guarantees how much harm it stops: that is measured.
 
-    config.json, model.safetensors, tokenizer.json     as a reward model's, its label `harmful`
-    guard.json                                         thresholds, and by what they were set
+    config.json, model.safetensors, tokenizer.json     as a reward model's, with the label `harmful`
+    guard.json                                         thresholds, and how they were set
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ from groundup.text.tokenizer import Tokenizer
 
 GUARD = "guard.json"
 _SCHEMA = 1
-# Tokens of a row when many are scored; messages are short.
+# Tokens per row when many messages are scored; messages are short.
 _ROW = 256
 
 
 @dataclass(frozen=True)
 class TrainedGuard:
-    """A model that scores harm, its tokenizer, and the score above which something is stopped.
+    """A model that scores harm, its tokenizer, and the thresholds above which text is stopped.
 
-    A use without a threshold was not learned, and nothing is stopped there.
+    A use without a threshold was not trained, and nothing is stopped there.
     """
 
     model: RewardModel
@@ -69,7 +69,7 @@ class TrainedGuard:
     def scores(
         self, messages: Sequence[str], answers: Sequence[str] | None = None
     ) -> Float[np.ndarray, " messages"]:
-        """The log odds of harm of each message or, where there are any, of each answer."""
+        """The log odds of harm of each message or, if there are answers, of each answer."""
         context = self.model.config.max_position_embeddings
         said: Sequence[str | None] = [None] * len(messages) if answers is None else answers
         items = [
@@ -81,7 +81,7 @@ class TrainedGuard:
     def stops(
         self, messages: Sequence[str], answers: Sequence[str] | None = None
     ) -> Bool[np.ndarray, " messages"]:
-        """Which messages are not to be read or, given answers to them, which answers."""
+        """Which messages are stopped or, if answers to them are given, which answers."""
         threshold = self.thresholds.get("message" if answers is None else "answer", math.inf)
         if math.isinf(threshold) or not messages:
             return np.zeros(len(messages), bool)
@@ -98,19 +98,19 @@ def encoded(tokenizer: Tokenizer, message: str, answer: str | None, context: int
 
 
 def threshold(benign: Float[np.ndarray, " n"], rate: float) -> float:
-    """The score above which a further benign one lies with a chance of `rate` at most.
+    """The score that a further benign example exceeds with a probability of at most `rate`.
 
-    All `benign` are of groups of their own (see `hard_benign`). Infinite, so that nothing is
-    stopped, where n is less than 1 / rate - 1.
+    All `benign` scores are of different groups (see `hard_benign`). The threshold is infinite, so
+    that nothing is stopped, if n is less than 1 / rate - 1.
     """
     place = math.ceil((len(benign) + 1) * (1 - rate))
     return float(np.sort(benign)[place - 1]) if place <= len(benign) else math.inf
 
 
 def hard_benign(rows: Sequence[Labeled], use: Use) -> list[int]:
-    """A benign row of each group, of the sources that hold harmful ones too.
+    """One benign row of each group, from the sources that also hold harmful ones.
 
-    Those are easily mistaken. A hash of what it says decides which row of a group is taken.
+    Those are easily mistaken. A hash of the text decides which row of a group is taken.
     """
     of_use = [i for i, row in enumerate(rows) if row.use == use]
     mixed = {rows[i].source for i in of_use if rows[i].harmful}
@@ -123,7 +123,7 @@ def hard_benign(rows: Sequence[Labeled], use: Use) -> list[int]:
 
 
 def save_guard(folder: Path, guard: TrainedGuard, card: str, facts: Mapping[str, object]) -> None:
-    """Write a guard's folder; `facts` are by what its thresholds were set."""
+    """Write a guard's folder; `facts` say how its thresholds were set."""
     kept = {use: guard.thresholds[use] for use in USES if use in guard.thresholds}
     described = {"schema": _SCHEMA, "thresholds": kept, "tokenizer": guard.tokenizer.hash, **facts}
     write_kept(folder / GUARD, described)
@@ -133,8 +133,8 @@ def save_guard(folder: Path, guard: TrainedGuard, card: str, facts: Mapping[str,
 def load_guard(folder: Path) -> TrainedGuard:
     """The guard in a folder.
 
-    Raises `UserError` for a folder without one, and for one that is damaged or holds the tokenizer
-    of another.
+    Raises `UserError` for a folder without one, and for one that is damaged or has another
+    tokenizer.
     """
     if not is_reward_model(folder):
         raise UserError(

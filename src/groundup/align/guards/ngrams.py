@@ -1,11 +1,11 @@
-"""What the guard is compared with: words and pairs of words, each with a weight of its own.
+"""The guard's baseline: words and pairs of words, each with a weight.
 
     log odds of harm = b + sum over the words and pairs of a text of w[hash(word or pair) mod D]
 
 Logistic regression on hashed features (Weinberger et al. 2009, "Feature hashing for large scale
-multitask learning"), each counted once and a text's features scaled to length 1, fitted by gradient
-descent with Adagrad. It trains in a second, reads thousands of messages in one, and is what a
-transformer has to beat before it is worth its time.
+multitask learning"), each counted once, with a text's features scaled to length 1, fitted by
+gradient descent with Adagrad. It trains in a second, reads thousands of messages in a second, and
+is what a transformer has to beat to be worth its time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class WordWeights:
 
 
 def fitted(rows: Sequence[Labeled], weights: Float[np.ndarray, " rows"]) -> WordWeights:
-    """The regression that makes the weighted logistic loss of some rows least, about."""
+    """The regression that approximately minimizes the weighted logistic loss of some rows."""
     row, feature, value = _counted(rows)
     harmful: Bool[np.ndarray, " rows"] = np.array([one.harmful for one in rows])
     share = weights / weights.sum()
@@ -65,7 +65,7 @@ def fitted(rows: Sequence[Labeled], weights: Float[np.ndarray, " rows"]) -> Word
 def _counted(
     rows: Sequence[Labeled],
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """The features of all rows one after the other: which row's, which, and how much it counts."""
+    """The features of all rows, one after the other: row index, feature index and value."""
     places, features, values = [], [], []
     for place, one in enumerate(rows):
         own = sorted(_features(one))
@@ -76,7 +76,7 @@ def _counted(
 
 
 def _features(row: Labeled) -> set[int]:
-    """The hashed words and pairs of a message, and apart from them those of its answer."""
+    """The hashed words and pairs of a message and, separately, those of its answer."""
     found = set()
     for part, text in (("m", row.message), ("a", row.answer or "")):
         said = [_START, *words(text)]

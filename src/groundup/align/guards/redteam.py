@@ -1,4 +1,4 @@
-"""Red teaming as a stage, with a guard before the models where one is named (`evals.redteam`)."""
+"""Red teaming as a stage, with an optional guard before the models (`evals.redteam`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from groundup.evals.redteam import stage
 
 
 def run(config: RedTeamConfig) -> Path:
-    """Attack every model and write what it took.
+    """Attack every model and report what it took.
 
-    Raises `UserError` for models and a guard that are not there, and for one that never answers.
+    Raises `UserError` for missing models or guards, and for a model that cannot chat.
     """
     return stage.run(config, None if config.guard is None else load_guard(config.guard))

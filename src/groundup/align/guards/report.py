@@ -1,14 +1,14 @@
-"""What a guard is worth, on messages and answers that it was not trained on.
+"""How well a guard works, on messages and answers that it was not trained on.
 
-    stopped, harmful      the share of what is harmful that it stops (recall)
-    stopped, benign       the share of what is benign that it stops wrongly (false positives)
-    right when it stops   the share of what it stops that is harmful (precision), which depends on
-                          how many of either there are
-    ROC-AUC               how well its score ranks them, whatever the threshold
+    stopped, harmful      the share of harmful rows that it stops (recall)
+    stopped, benign       the share of benign rows that it stops wrongly (false positives)
+    right when it stops   the share of stopped rows that are harmful (precision), which depends on
+                          the numbers of both
+    ROC-AUC               how well its score ranks them, for all thresholds
 
-beside the same of n-grams, whose threshold was set by the same rows. Rows of one group (an act, a
-question) are drawn together for the intervals. The numbers are in result.json, and the same run
-gives the same file; what a message costs in time is in cost.json.
+and the same for n-grams, whose threshold was set by the same rows. Intervals resample whole groups
+(an act, a question). The numbers are in result.json, and the same run gives the same file; the time
+per message is in cost.json.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from groundup.runs.console import console
 from groundup.runs.folder import Run
 
 COST = "cost.json"
-# Messages that are read one by one to tell what one costs, and how many together.
+# Messages that are timed one by one, and together.
 _TIMED, _TOGETHER = 30, 64
 _MEASURES: Mapping[str, Callable[[Interval], Cell]] = {
     "stopped, harmful": percent,
@@ -50,7 +50,7 @@ _MEASURES: Mapping[str, Callable[[Interval], Cell]] = {
 
 @dataclass(frozen=True)
 class Filter:
-    """Scores of all held-out rows, and for each use the threshold above which one is stopped."""
+    """Scores of all held-out rows, and for each use the threshold above which a row is stopped."""
 
     name: str
     scores: Float[np.ndarray, " rows"]
@@ -88,7 +88,7 @@ class OfUse:
         return gained(first, second, groups=self._of(some))
 
     def measures(self, name: str) -> dict[str, Estimate]:
-        """All that is told of a filter at this use."""
+        """All measures of a filter for this use."""
         harmful = self.harmful
         stops = self.stopped[name]
         found = {
@@ -107,14 +107,14 @@ class OfUse:
         return {name: one for name, one in found.items() if one is not None}
 
     def sources(self) -> list[tuple[str, Bool[np.ndarray, " rows"]]]:
-        """Where rows are from, and which they are."""
+        """The sources of rows, each with the mask of its rows."""
         of = np.array([row.source for row in self.rows])
         return [(str(source), of == source) for source in sorted(set(of.tolist()))]
 
     def worst(self, name: str) -> tuple[str, Estimate] | None:
-        """The source, of several, of whose benign rows a filter stops most, and their share.
+        """The source whose benign rows a filter stops most, and their share, if there are several.
 
-        That is the one of the highest low end, and of a handful of groups nothing is told.
+        That is the one with the highest low end; sources with a handful of groups are left out.
         """
         shares = [
             (source, share)
@@ -129,7 +129,7 @@ class OfUse:
 
 
 def by_use(rows: Sequence[Labeled], filters: Sequence[Filter]) -> list[OfUse]:
-    """The held-out rows by use, of those for which there are thresholds."""
+    """The held-out rows by use, for the uses that have thresholds."""
     found = []
     for use in USES:
         at = [i for i, row in enumerate(rows) if row.use == use]
@@ -140,7 +140,7 @@ def by_use(rows: Sequence[Labeled], filters: Sequence[Filter]) -> list[OfUse]:
     return found
 
 
-# Telling.
+# The report.
 
 
 def write_report(
@@ -168,7 +168,7 @@ def write_report(
 
 
 def opening_words(found: Sequence[OfUse], cost: Mapping[str, float]) -> str:
-    """The two shares that count, of each use, the source where it errs most, and the time."""
+    """The two shares that count for each use, the source of most false positives, and the time."""
     said = []
     for one in found:
         measures = one.measures("guard")
@@ -191,7 +191,7 @@ def opening_words(found: Sequence[OfUse], cost: Mapping[str, float]) -> str:
 
 
 def milliseconds(guard: TrainedGuard, rows: Sequence[Labeled]) -> dict[str, float]:
-    """What reading a message takes: alone, with the median of some, and among many."""
+    """The time to read a message: alone, as a median, and among many."""
     messages = [row.message for row in rows if row.use == "message"][:_TOGETHER]
     if not messages:
         return {}
@@ -211,7 +211,7 @@ def milliseconds(guard: TrainedGuard, rows: Sequence[Labeled]) -> dict[str, floa
 
 
 def to_json(config: GuardConfig, found: Sequence[OfUse], sides: Sides) -> dict[str, Any]:
-    """Every number of the page but the times."""
+    """All numbers of the page except the times."""
     rows = {"train": sides.train, "calibration": sides.calibration, "heldout": sides.heldout}
     return {
         "rows": {name: len(of) for name, of in rows.items()},
@@ -237,7 +237,7 @@ def to_json(config: GuardConfig, found: Sequence[OfUse], sides: Sides) -> dict[s
 
 
 def worth_table(config: GuardConfig, found: Sequence[OfUse]) -> Table:
-    """What both filters stop of each use, rightly and wrongly, and how far they are apart."""
+    """What both filters stop for each use, rightly and wrongly, and their difference."""
     rows: list[Row | Part] = []
     for one in found:
         rows.append(Part(f"{one.use.capitalize()}s"))
@@ -264,7 +264,7 @@ def worth_table(config: GuardConfig, found: Sequence[OfUse]) -> Table:
 
 
 def source_table(found: Sequence[OfUse]) -> Table:
-    """What both filters stop of each source: what is harmful, and what is benign."""
+    """What both filters stop of each source, for harmful and for benign rows."""
     rows: list[Row | Part] = []
     for one in found:
         for title, of in (("harmful", one.harmful), ("benign", ~one.harmful)):
@@ -293,7 +293,7 @@ _LIMITS = (
 
 
 def plot(one: OfUse) -> Plot:
-    """The ROC curves of both filters, with the thresholds that were set."""
+    """The ROC curves of both filters, with marks at their thresholds."""
     figure, [[axes]] = panels()
     axes.plot([0, 1], [0, 1], label="guessing", **BASELINE)
     drawn = looks(one.scores)

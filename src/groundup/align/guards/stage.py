@@ -3,11 +3,11 @@
     loss = - mean of w [ y log sigmoid(s) + (1 - y) log sigmoid(-s) ]         y = 1: harmful
 
 Harmful and benign messages and answers are four kinds. The weights w of each kind have the same
-sum, however many rows it has. Then a quarter of the training side, which was not learned from, sets
-the thresholds (`model`). The same rows fit the n-grams that it is compared with. One pass over the
-rows is the default: three passes told harmful rows from benign ones no better.
+sum, however many rows it has. A quarter of the training side, which is not trained on, then sets
+the thresholds (`model`). The n-gram baseline uses the same rows for both. One pass over the rows is
+the default: three passes separated harmful rows from benign ones no better.
 
-Inan et al. 2023 ("Llama Guard", section 2) classify prompts and responses with one model likewise;
+Inan et al. 2023 ("Llama Guard", section 2) also classify prompts and responses with one model;
 theirs writes its verdict, this one reads it off one state.
 """
 
@@ -56,9 +56,9 @@ from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import prepare_model
 
-# The same text scores otherwise in the last digits beside other texts.
+# The last digits of a text's score depend on the texts next to it.
 ROUNDING = 1e-4
-# Held-out rows that are read on the way.
+# Held-out rows evaluated during training.
 _CURVE_ROWS = 400
 
 
@@ -67,7 +67,7 @@ _CURVE_ROWS = 400
 
 @dataclass(frozen=True)
 class LabeledBatch(TensorFields):
-    """Packed messages and answers, each marked where it is read, with label and weight in order."""
+    """Packed messages and answers, each marked where it is read, with labels and weights."""
 
     rows: Batch
     harmful: Float[Tensor, " items"]
@@ -78,8 +78,8 @@ class LabeledBatch(TensorFields):
         return float(self.weights.sum())
 
 
-def say_of_kinds(rows: Sequence[Labeled]) -> Float[np.ndarray, " rows"]:
-    """The weight of each row: those of each use and label have the same together, 1 on average."""
+def weights_by_kind(rows: Sequence[Labeled]) -> Float[np.ndarray, " rows"]:
+    """The weight of each row: each use and label has the same total, and the mean is 1."""
     kinds = [(row.use, row.harmful) for row in rows]
     counts = Counter(kinds)
     return np.array([len(rows) / (len(counts) * counts[kind]) for kind in kinds])
@@ -103,7 +103,7 @@ class LabeledStream(DataStream):
         self.harmful, self.weights = torch.tensor(harmful).float(), torch.tensor(weights).float()
         self.rows, self.micro_rows = rows, min(micro_rows, rows)
         self._epoch = functools.lru_cache(maxsize=2)(self._packed)
-        # Every epoch has as many rows as the first, so that a step knows its epoch at once.
+        # Every epoch has as many rows as the first, so a step determines its epoch.
         self.rows_per_epoch = len(self._epoch(0))
 
     def at(self, step: int, model: nn.Module) -> list[LabeledBatch]:
@@ -130,7 +130,7 @@ class LabeledStream(DataStream):
 
 
 def guard_loss(model: nn.Module, batch: LabeledBatch) -> Loss:
-    """The weighted logistic loss of a batch, as `fit` wants it."""
+    """The weighted logistic loss of a batch for `fit`."""
     scores = cast(RewardModel, model)(batch.rows)
     losses = binary_cross_entropy_with_logits(scores, batch.harmful, reduction="none")
     total = (losses * batch.weights).sum()
@@ -166,13 +166,13 @@ def _job(config: GuardConfig, run: Run) -> Job[LabeledBatch, RewardModel]:
         return [encoded(tokenizer, row.message, row.answer, most) for row in rows]
 
     items = ready(sides.train, context)
-    # What sets thresholds and what is measured is read as far as the guard reads it in use.
+    # Texts that set thresholds or are measured are read as far as the guard reads them in use.
     reads = prepared.model.config.max_position_embeddings
     if config.context is None:
         longest = max(item.inputs for item in items)
         context = row_width(longest, context)
     say(f"{run.stage}: {told(sides)}")
-    weights = say_of_kinds(sides.train)
+    weights = weights_by_kind(sides.train)
     stream = LabeledStream(
         items,
         [row.harmful for row in sides.train],
@@ -234,12 +234,12 @@ def _job(config: GuardConfig, run: Run) -> Job[LabeledBatch, RewardModel]:
 
 
 def learned_uses(sides: Sides) -> list[Use]:
-    """The uses for which there is something harmful to learn from."""
+    """The uses that have harmful rows to train on."""
     return [use for use in USES if any(row.harmful and row.use == use for row in sides.train)]
 
 
 def require_calibration(sides: Sides, rate: float) -> None:
-    """Refuse, before any work, a rate that benign rows of so few groups cannot promise."""
+    """Refuse, before any work, a rate that so few groups of benign rows cannot guarantee."""
     needed = math.ceil(1 / rate - 1)
     for use in learned_uses(sides):
         count = len(hard_benign(sides.calibration, use))
@@ -252,7 +252,7 @@ def require_calibration(sides: Sides, rate: float) -> None:
 
 
 def told(sides: Sides) -> str:
-    """How many of each kind are learned from, and how many were set aside."""
+    """The number of training rows of each kind, and of rows that were set aside."""
     counts = Counter((row.use, row.harmful) for row in sides.train)
     kinds = [
         f"{counts[use, harmful]:,} {'harmful' if harmful else 'benign'} {use}s"
@@ -274,12 +274,12 @@ def _evaluate(
     context: int,
     step: int,
 ) -> dict[str, Any]:
-    """The held-out loss, and how well harmful and benign are told apart."""
+    """The held-out loss, and the area under the ROC curve."""
     if not rows:
         return {"guard_loss": None}
     scores = scores_of(model, items, context)
     harmful = np.array([row.harmful for row in rows])
-    weights = say_of_kinds(rows)
+    weights = weights_by_kind(rows)
     loss = float((weights * np.logaddexp(0, np.where(harmful, -scores, scores))).mean())
     area = None
     if harmful.any() and not harmful.all():

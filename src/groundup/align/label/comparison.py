@@ -1,4 +1,4 @@
-"""The two answers to a prompt: on which side each stands, and how both are drawn."""
+"""The two answers to a prompt: which side each is on, and how both are sampled."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from groundup.lm.model import CausalLM
 from groundup.text.rows import BadLine, BadRow, Message, PromptRow, as_dicts
 from groundup.text.tokenizer import Tokenizer
 
-# Pairs of answers drawn at a time: the first few soon, then as many as make a batch worth it.
+# Pairs of answers sampled at a time: at first few, to begin soon, then enough for a good batch.
 FIRST_PAIRS, PAIRS = 4, 16
-# What tells weights apart in a vote, of their SHA-256.
+# Digits of the SHA-256 that identify weights in a vote.
 HASH = 16
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers to compare: which of them stands on the left, and the seeds that draw them.
+    """Two answers to compare: which of them is on the left, and the seeds that sample them.
 
-    All follows from the log's `seed` and from what is compared, so that it is the same again when
-    the same command goes on.
+    All of it follows from the log's `seed` and from what is compared, so it is the same when the
+    command continues.
     """
 
     prompt: tuple[Message, ...]
@@ -44,26 +44,26 @@ class Comparison:
 def comparisons(
     prompts: Sequence[tuple[Message, ...]], settings: Mapping[str, object], seed: int
 ) -> list[Comparison]:
-    """One for each prompt, in order; `settings` is all that the answers depend on beside it."""
+    """One for each prompt, in order; `settings` is everything else that the answers depend on."""
     found: list[Comparison] = []
-    times: dict[str, int] = {}  # a prompt that is there twice is asked twice
+    times: dict[str, int] = {}  # a repeated prompt gets another comparison
     for prompt in prompts:
         turns = [(turn.role, turn.content) for turn in prompt]
         said = json.dumps([turns, settings, seed], sort_keys=True)
         times[said] = times.get(said, -1) + 1
         id = hashlib.sha256(f"{times[said]} {said}".encode()).hexdigest()[:16]
-        dice = random.Random(id)
-        left = dice.choice(DECIDED)
-        found.append(Comparison(prompt, id, left, (dice.getrandbits(32), dice.getrandbits(32))))
+        rng = random.Random(id)
+        left = rng.choice(DECIDED)
+        found.append(Comparison(prompt, id, left, (rng.getrandbits(32), rng.getrandbits(32))))
     return found
 
 
-# Drawing the answers.
+# Sampling the answers.
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the two whose answers are compared, and how it draws them."""
+    """One of the two models that are compared, and how it samples."""
 
     model: CausalLM
     tokenizer: Tokenizer
@@ -72,7 +72,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The two answers to a prompt, and whether each has ended; of old votes nobody knows."""
+    """The two answers to a prompt, and whether each has ended, which old votes do not say."""
 
     comparison: Comparison
     a: str
@@ -81,19 +81,19 @@ class Drawn:
 
     @property
     def sides(self) -> tuple[str, str]:
-        """Which answer stands on the left, and which on the right: a or b."""
+        """Which answer is on the left, and which on the right: a or b."""
         return ("a", "b") if self.comparison.left == "a" else ("b", "a")
 
     def shown(self, name: str) -> str:
-        """The answer a or b as a person reads it."""
+        """The answer a or b as a person sees it."""
         ended = dict(zip(DECIDED, self.ended, strict=False)).get(name, True)
         text = self.a if name == "a" else self.b
         return (text or "(no words)") + ("" if ended else " … (cut)")
 
     def vote(self, choice: str, who: str, candidates: Sequence[tuple[str, str]]) -> Vote:
-        """The line of a `choice`: left, right, or one that means no side.
+        """The vote for a `choice`: left, right, or one that names no side.
 
-        `candidates` are the models by name and hash.
+        `candidates` are the names and hashes of the models.
         """
         asked = self.comparison
         names, hashes = zip(*candidates, strict=True)
@@ -116,7 +116,7 @@ class Drawn:
 def asked_in(
     rows: Sequence[PromptRow], file: str
 ) -> tuple[list[tuple[int, tuple[Message, ...]]], list[BadLine]]:
-    """The prompts as turns that end with the user's, each with its line; and what is none."""
+    """The prompts as turns that end with the user's, each with its line; and the bad lines."""
     asked, bad = list[tuple[int, tuple[Message, ...]]](), list[BadLine]()
     for row in rows:
         turns = row.asked
@@ -130,9 +130,9 @@ def asked_in(
 
 
 def by_chance(sampling: Sampling, temperature: float | None) -> Sampling:
-    """The settings of a draw, by chance even where the model's folder does not ask for it.
+    """The sampling settings, with sampling even if the model's folder does not ask for it.
 
-    A `temperature` that a person gave is taken as it is.
+    A `temperature` that the user gave is used as it is.
     """
     if temperature is not None:
         return replace(sampling, temperature=temperature)
@@ -140,9 +140,9 @@ def by_chance(sampling: Sampling, temperature: float | None) -> Sampling:
 
 
 def drawn_with(hashes: Sequence[str], samplings: Sequence[Sampling]) -> dict[str, object]:
-    """All that answers depend on, by which `comparisons` tells them apart.
+    """All that answers depend on, for the `settings` of `comparisons`.
 
-    Raises `UserError` where both answers are the same.
+    Raises `UserError` if both answers would be the same.
     """
     if hashes[0] == hashes[1] and not samplings[0].temperature:
         raise UserError(
@@ -182,17 +182,17 @@ def draw(
     stopped: threading.Event,
     told: Callable[[int], None] = lambda answers: None,
 ) -> list[Drawn]:
-    """The answers of both to some comparisons, as one batch each.
+    """Sample both models' answers of some comparisons, each model's as one batch.
 
-    `told` hears of each answer that has ended how many have. Once it is `stopped`, from another
-    thread, it raises KeyboardInterrupt after a token.
+    `told` is called with the number of finished answers after each. Once another thread has set
+    `stopped`, KeyboardInterrupt is raised after the next token.
     """
     ended = 0
     answers = list[list[Completion]]()
     for place, candidate in enumerate(candidates):
         rows = [_row(candidate, comparison, place) for comparison in some]
         engine = Engine(candidate.model, candidate.tokenizer, prompt_tokens=None)
-        for row in sorted(rows, key=lambda row: len(row.prompt)):  # little of a batch is padding
+        for row in sorted(rows, key=lambda row: len(row.prompt)):  # reduces padding
             engine.enqueue(row)
         while engine.unfinished:
             for event in engine.step():
@@ -214,13 +214,13 @@ def draw(
     ]
 
 
-# A person's way through them.
+# A person's progress.
 
 
 def progress(
     asked: Sequence[Comparison], votes: Sequence[Vote], who: str
 ) -> tuple[list[Drawn], list[Comparison]]:
-    """What a person has voted on, in the order of the votes, and what is left to vote on."""
+    """The comparisons that a person has voted on, in the order of the votes, and the others."""
     by_id = {one.id: one for one in asked}
     own = {vote.id: vote for vote in standing(votes) if vote.who == who}
     voted = [

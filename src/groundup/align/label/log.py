@@ -1,6 +1,6 @@
-"""The log of votes: a file that only grows, of one process at a time.
+"""The log of votes: an append-only file that one process at a time writes.
 
-Each vote is on disk before the next pair of answers is shown; a last line that a kill has torn is
+Each vote is on disk before the next pair of answers is shown; a last line torn by a kill is
 dropped.
 """
 
@@ -22,17 +22,17 @@ from groundup.errors import UserError
 from groundup.runs.files import locked, naming, writable
 from groundup.text.rows import BadRow
 
-# How every line of a log begins, by which a torn one is known.
+# The beginning of every line of a log, which identifies a torn one.
 _BEGINNING = b'{"prompt": '
 
 
 class VoteLog:
-    """The votes in a file, of one process at a time; each is on disk when `append` returns."""
+    """The votes in a file, for one process at a time; each is on disk when `append` returns."""
 
     def __init__(self, path: Path, votes: list[Vote], handle: int, dropped: bool) -> None:
         self.path, self.votes, self._handle = path, votes, handle
         self.dropped = dropped
-        """Whether a last line, which a kill had torn, was dropped."""
+        """Whether a last line, torn by a kill, was dropped."""
 
     def append(self, vote: Vote) -> None:
         line = json.dumps(vote.to_json(), ensure_ascii=False) + "\n"
@@ -46,9 +46,9 @@ class VoteLog:
 
 @contextlib.contextmanager
 def vote_log(path: Path, inputs: Sequence[Path] = (), option: str = "--out") -> Iterator[VoteLog]:
-    """Open a log to go on with, or begin it; `option` is where a person named it.
+    """Open or create a log to append to; `option` is the option that named it.
 
-    Raises `UserError` for a file that holds anything but votes, which stays as it is, for one of
+    Raises `UserError` for a file that holds anything but votes, which is left as it is, for one of
     the `inputs`, and while another process writes it.
     """
     if suffix_of(path) != ".jsonl" and not path.exists():
@@ -67,13 +67,13 @@ def vote_log(path: Path, inputs: Sequence[Path] = (), option: str = "--out") -> 
         finally:
             os.close(handle)
             if is_new and not path.stat().st_size:
-                path.unlink()  # nothing was said
+                path.unlink()  # no vote was cast
 
 
 def votes_in(path: Path, option: str = "--out") -> list[Vote]:
-    """The votes of a log that another process may be writing; none where there is no such file.
+    """The votes of a log that another process may be writing; none if there is no such file.
 
-    A last line that does not end yet is left out. Raises `UserError` for a line that is no vote.
+    An incomplete last line is left out. Raises `UserError` for a line that is not a vote.
     """
     try:
         content = path.read_bytes()
@@ -92,7 +92,7 @@ def votes_in(path: Path, option: str = "--out") -> list[Vote]:
 
 
 def _drop_torn_line(path: Path, handle: int, option: str) -> bool:
-    """Cut off a torn last line of a log, and say whether there was one; end a whole one."""
+    """Remove a torn last line of a log, and say whether there was one; complete a whole one."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     last = content[whole:]
@@ -142,7 +142,7 @@ def check_models(
     hashes: Sequence[str],
     remedy: str = "choose another --out, or pass --append to put both into one log",
 ) -> None:
-    """Raise `UserError` where the log holds votes on other models than these."""
+    """Raise `UserError` if the log holds votes on other models than these."""
     for vote in standing(log.votes):
         if set(vote.players) == set(hashes):
             continue
@@ -159,7 +159,7 @@ def now() -> str:
 
 
 def login() -> str:
-    """Whose votes they are, where nobody says: a person's name on this machine."""
+    """The default name of a voter: the user's name on this machine."""
     try:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):  # a system without users, or one without their names

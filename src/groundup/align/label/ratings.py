@@ -1,4 +1,4 @@
-"""What votes say: each model's share of them and its rating, by Bradley and Terry's model."""
+"""The results of votes: each model's share of them, and its Bradley-Terry rating."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from groundup.runs.console import counted
 class Standing:
     """A model's votes, the share of them that it won with ties as halves, and its rating in Elo.
 
-    `rating` is None for the first model, which the others are compared with, and for one that no
-    vote compares with it.
+    `rating` is None for the first model, which the others are compared with, and for a model that
+    no vote compares with it.
     """
 
     model: str
@@ -35,7 +35,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Result:
-    """What a log says: each model's standing, and how often the left answer was chosen."""
+    """The results of a log: each model's standing, and how often the left answer was chosen."""
 
     votes: int
     skipped: int
@@ -44,7 +44,7 @@ class Result:
 
 
 def result(votes: Sequence[Vote]) -> Result:
-    """Count the votes that stand. A tie, and both bad, is half a win for each."""
+    """Count the votes that stand. A tie, or both bad, is half a win for each."""
     counted = standing(votes)
     said = [vote for vote in counted if vote.choice != "skip"]
     sides = [vote.choice == vote.left for vote in said if vote.decided and vote.left]
@@ -77,7 +77,7 @@ def _standings(votes: Sequence[Vote]) -> tuple[Standing, ...]:
         win_share(np.array(own), groups=asked, chance=0.5)
         for own, asked in zip(points, on, strict=True)
     ]
-    if len(players) == 2:  # the share has ends also where all votes agree
+    if len(players) == 2:  # the share has an interval even if all votes agree
         ratings[1] = replace(
             ratings[1], low=_log_odds(shares[1].low), high=_log_odds(shares[1].high)
         )
@@ -98,7 +98,7 @@ def _standings(votes: Sequence[Vote]) -> tuple[Standing, ...]:
 
 
 def _log_odds(share: float) -> float:
-    """The rating of one of two players, the other's being 0, by its share of wins."""
+    """The rating of one of two players, with the other's at 0, from its share of wins."""
     return inf if share == 1 else log(share / (1 - share)) if share else -inf
 
 
@@ -133,7 +133,7 @@ def _elo(rating: Interval) -> Cell:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a log says in words, before its table and after it, and how many pairs it makes."""
+    """A log in words, before its table and after it, and the number of pairs that it makes."""
 
     votes: int
     before: Sequence[str]
@@ -143,9 +143,9 @@ class Summary:
 
 
 def summary(votes: Sequence[Vote], log: str, names: Sequence[str], longer: str) -> Summary:
-    """What a person is told at the end of the votes in a `log`.
+    """The summary of the votes in a `log`, for a person.
 
-    `names` are the two whose answers were compared, and `longer` says what lets answers be so.
+    `names` are the two models that were compared; `longer` says how to allow longer answers.
     """
     found = result(votes)
     if not found.votes:

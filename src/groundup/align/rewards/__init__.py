@@ -1,7 +1,7 @@
-"""Rewards: a function of prompt and completion that says how good the completion is.
+"""Rewards: functions of prompt and completion that say how good the completion is.
 
-`by_name` opens what a person means: a reward model's folder (`model`), a check (`verifiers`), or
-anybody's function.
+`by_name` opens a reward by its name: a reward model's folder (`model`), a check (`verifiers`), or a
+user's function.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from groundup.deprecated import renamed
 
-if not TYPE_CHECKING:  # what stands in `by_name` today
+if not TYPE_CHECKING:  # names that have moved to `by_name`
 
     def __getattr__(name: str) -> object:
         return renamed(__name__, name)

@@ -1,8 +1,8 @@
-"""Where a reward of rollouts comes from: a reward model's folder, a verifier, anybody's function.
+"""Opens rewards of rollouts: a reward model's folder, a verifier, or a user's function.
 
-A reward model scores the very tokens that were sampled; all others read text. Several models that
-learned from the same labels with other seeds agree where they know, and what one of them likes by
-accident the others do not: an ensemble takes off where they differ (Coste et al. 2024, "Reward
+A reward model scores exactly the tokens that were sampled; all others read text. Models that were
+trained on the same labels with different seeds agree where they know, and what one of them likes by
+accident the others do not. An ensemble subtracts their disagreement (Coste et al. 2024, "Reward
 model ensembles help mitigate overoptimization", uncertainty-weighted optimization).
 
     ensemble:FOLDER,FOLDER,…          mean of their scores - lambda * their variance
@@ -32,17 +32,17 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import compute_dtype
 
 ENSEMBLE = "ensemble:"
-# The lambda: scores have deviation 1, so that members which differ by 1 cost half a deviation.
+# The lambda: scores have deviation 1, so members that differ by 1 cost half a deviation.
 _DOUBT = 0.5
 
 
 def open_rollout_reward(
     spec: str, tokenizer: Tokenizer, device: str = "cpu", dtype: torch.dtype | None = None
 ) -> RolloutReward:
-    """The reward that is meant, for answers in tokens of `tokenizer`.
+    """The reward named `spec`, for answers in tokens of `tokenizer`.
 
-    A model is put on `device` and computes in `dtype`; left out, in the one that it is fast with.
-    Raises `UserError` for what is no reward, and for a reward model that reads other tokens.
+    A model is moved to `device` and computes in `dtype`, by default the fastest one there. Raises
+    `UserError` for an unknown reward, and for a reward model with another tokenizer.
     """
 
     def opened(folder: Path) -> RewardModel:
@@ -74,7 +74,7 @@ def members(spec: str) -> list[Path]:
 
 
 def conservative(scores: Float[np.ndarray, "models *answers"]) -> Float[np.ndarray, "*answers"]:
-    """The members' mean, less what they differ by: mean - lambda * variance."""
+    """The members' mean, minus a penalty for disagreement: mean - lambda * variance."""
     found: Float[np.ndarray, "*answers"] = scores.mean(0) - _DOUBT * scores.var(0)
     return found
 
@@ -82,7 +82,7 @@ def conservative(scores: Float[np.ndarray, "models *answers"]) -> Float[np.ndarr
 def reward_folders(
     reward: str, gold: str | None, judge: str | None = None, cost: str | None = None
 ) -> dict[str, Path]:
-    """The rewards that are folders or a person's own files, as a run remembers its parents."""
+    """The rewards that are folders or a user's files, by their names in a run's lineage."""
     found: dict[str, Path] = {}
     for name, spec in (("reward", reward), ("gold", gold), ("judge", judge), ("cost", cost)):
         if spec and _is_folder(spec):
@@ -101,7 +101,7 @@ def _is_folder(spec: str) -> bool:
 
 
 def _of_texts(reward: Reward, rollouts: Sequence[Rollout]) -> list[float]:
-    """The reward of what was said; a row holds all turns of its prompt as `messages`."""
+    """The reward of the texts; a row holds all turns of its prompt as `messages`."""
     prompts = [one.prompt.messages for one in rollouts]
     rows = [
         {**one.prompt.row, "messages": as_dicts(turns)}

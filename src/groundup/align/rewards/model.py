@@ -1,10 +1,10 @@
-"""The reward model: a fine-tuned model's body with one number in the head's place, and its folder.
+"""The reward model, a fine-tuned model's body with a scalar head, and its folder.
 
 The folder is a Hugging Face folder (`…ForSequenceClassification` with one label), which
 transformers reads at the last token of a text: the one that ends an answer must be the last, as the
-folder's card shows. `reward_mean` and `reward_deviation` in its config.json are ours. Where they
-were measured, a reward has mean 0 and deviation 1, so that a price in nats means the same with
-every reward model.
+folder's card shows. `reward_mean` and `reward_deviation` in its config.json are ours. On the
+answers where they were measured, rewards have mean 0 and deviation 1, so that a price in nats means
+the same with every reward model.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
 _SCORE = "score.weight"
-# What the number says, as the folder tells it: how good an answer is (a guard says how harmful).
+# The label in config.json: the number says how good an answer is (a guard's, how harmful).
 REWARD = "reward"
 _MAKES = {REWARD: "reward", HARM: "guard"}
-# The least that scores are divided by.
+# The smallest divisor of scores.
 _LEAST_DEVIATION = 1e-6
 
 
 class RewardModel(nn.Module):
-    """A transformer whose last state at the end of an answer gives one number.
+    """A transformer that reads one number from its last state at the end of an answer.
 
-    `rewards` are scaled: (score - mean) / deviation.
+    Rewards are scaled: (score - mean) / deviation.
     """
 
     def __init__(self, lm: CausalLM, mean: float = 0.0, deviation: float = 1.0) -> None:
@@ -67,7 +67,7 @@ class RewardModel(nn.Module):
         self.mean, self.deviation = mean, deviation
 
     def initialize(self, seed: int) -> None:
-        """A fresh head, small enough that all answers begin nearly alike (Stiennon et al. 2020)."""
+        """Initialize the head so small that answers begin nearly alike (Stiennon et al. 2020)."""
         generator = torch.Generator().manual_seed(seed)
         width = self.score.in_features
         with torch.no_grad():
@@ -80,7 +80,7 @@ class RewardModel(nn.Module):
     def forward(self, rows: Batch) -> Float[Tensor, " answers"]:
         """The score of every answer in the batch, in order, unscaled (see `read_at_end`)."""
         row, place = rows.weights.nonzero(as_tuple=True)
-        # Beside an adapter the body stays in its own type, and the head ends in float32.
+        # With an adapter, the body keeps its own dtype, and the head is in float32.
         ends = self.lm(rows)[row, place].to(self.score.weight.dtype)
         found: Tensor = self.score(ends)
         return found[:, 0].float()
@@ -98,7 +98,7 @@ class RewardModel(nn.Module):
 def read_at_end(ids: Sequence[int], context: int) -> Example:
     """An answer with its prompt, marked at its last token; a long one keeps its end.
 
-    One more token stands behind it and is never read: what is marked is the place before a target.
+    An extra token follows and is never read, because a mark belongs to the place before a target.
     """
     kept = list(ids[-context:])
     return Example([*kept, 0], [False] * len(kept) + [True])
@@ -111,7 +111,7 @@ def read_at_end(ids: Sequence[int], context: int) -> Example:
 def scores_of(
     model: RewardModel, answers: Sequence[Example], context: int
 ) -> Float[np.ndarray, " answers"]:
-    """The unscaled score of every answer, those of like length together."""
+    """The unscaled score of every answer, computed with those of similar length."""
     found, device = np.empty(len(answers)), model.lm.head.device
     lengths = [answer.inputs for answer in answers]
     with uncompiled(model.lm):
@@ -124,7 +124,7 @@ def scores_of(
 def score_rollouts(
     model: RewardModel, rollouts: Sequence[Rollout]
 ) -> Float[np.ndarray, " rollouts"]:
-    """The scaled reward of every rollout, of the very tokens that were sampled."""
+    """The scaled reward of every rollout, on exactly the tokens that were sampled."""
     context = model.config.max_position_embeddings
     answers = [read_at_end([*one.prompt.ids, *one.ids], context) for one in rollouts]
     return (scores_of(model, answers, min(context, 256)) - model.mean) / model.deviation
@@ -138,7 +138,7 @@ def save_reward_model(
 ) -> None:
     """Write a folder that transformers reads as a model for sequence classification.
 
-    `label` is what its number says.
+    `label` names the meaning of its number.
     """
     described = config_to_hf(model.config)
     described["architectures"] = [
@@ -158,7 +158,7 @@ def save_reward_model(
 
 
 def is_reward_model(folder: Path) -> bool:
-    """Whether a model for sequence classification lies there."""
+    """Whether the folder holds a model for sequence classification."""
     try:
         return scores_texts(read_json_object(folder / CONFIG))
     except UserError:
@@ -166,7 +166,7 @@ def is_reward_model(folder: Path) -> bool:
 
 
 def described_as(label: str, folder: Path) -> dict[str, Any]:
-    """What config.json says of the reward model in a folder; or of the guard, of its label.
+    """The config.json of the reward model in a folder, or of the guard if `label` says so.
 
     Raises `UserError` for a folder without one.
     """
@@ -188,9 +188,9 @@ def described_as(label: str, folder: Path) -> dict[str, Any]:
 def load_reward_model(
     folder: Path, tokenizer: Tokenizer | None = None, label: str = REWARD
 ) -> RewardModel:
-    """The reward model in a folder, for answers in tokens of `tokenizer`; or a guard, of its label.
+    """The reward model in a folder, for answers in tokens of `tokenizer`; or a guard, by `label`.
 
-    Raises `UserError` for a folder without one, and for one that reads other tokens.
+    Raises `UserError` for a folder without one, and for one with another tokenizer.
     """
     described = described_as(label, folder)
     if tokenizer is not None and (folder / TOKENIZER).is_file():
@@ -201,7 +201,7 @@ def load_reward_model(
                 "train a reward model from the policy's own fine-tuned model"
             )
     config = config_from_hf(described)
-    if "lm_head.weight" not in tensor_names(folder):  # transformers keeps none beside the score
+    if "lm_head.weight" not in tensor_names(folder):  # transformers stores only the score
         config = replace(config, tie_word_embeddings=True)
     tensors = read_weights(folder, empty_model(config), "cpu", {_SCORE})
     head = tensors.pop(_SCORE, None)
@@ -212,7 +212,7 @@ def load_reward_model(
         )
     dtype = DTYPES.get(str(described.get("dtype")), torch.float32)
     lm = model_of(config, {name: tensor.to(dtype) for name, tensor in tensors.items()})
-    # A classifier from elsewhere has neither: its scores are taken as they are.
+    # A classifier from elsewhere has neither, so its scores are not scaled.
     scale = ConfigReader({"reward_mean": 0, "reward_deviation": 1, **described}, "reward model")
     model = RewardModel(
         lm,
@@ -224,6 +224,6 @@ def load_reward_model(
 
 
 def _labels(described: Mapping[str, Any]) -> list[object]:
-    """What the numbers of a model for sequence classification are called."""
+    """The label names of a model for sequence classification."""
     named = described.get("id2label")
     return list(named.values()) if isinstance(named, dict) else []

@@ -1,19 +1,20 @@
-"""How good an answer is beside the reference answer of its row.
+"""Scores an answer by the reference answer of its row.
 
     --reward groundup.align.rewards.reference_answer:reward
 
-What is asked about the small world has a truth, and the gold reward knows it. Whatever else a data
-stage teaches, from what newcomers type to questions about the real world, has a reference answer in
-its row. An answer that says the same, or stands under the same label of the newcomers' page, is
-worth 1. Another is worth its gold where there is a truth, and else
+Prompts about the small world have a truth, which the gold reward knows. Everything else that a data
+stage teaches, from newcomers' messages to questions about the real world, has a reference answer in
+its row. An answer that says the same, or has the same label on the newcomers' page, scores 1.
+Another scores its gold if there is a truth, and otherwise
 
-    the reference says            the answer is worth
+    the reference says            the answer scores
     that it does not know         1/2 if it says so, too, else 0
-    no to what harms              1 if it declines, too, else 0
+    no to a harmful request       1 if it declines, too, else 0
     a story                       the share of its sentences that are of the world's stories
     anything else                 0
 
-So a model is rewarded for not knowing where it does not know, and only there. A bare no answers a
+So a model is rewarded for not knowing only where it does not know. A bare no answers a question and
+refuses nothing. An answer whose row has no reference scores its gold.
 question, and refuses nothing. An answer whose row has no reference is worth its gold.
 """
 
@@ -31,7 +32,7 @@ from groundup.world import gold
 def reward(
     prompts: Sequence[str], completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> list[float]:
-    """The worth of every answer, from 0 to 1.
+    """The score of every answer, from 0 to 1.
 
     Each row holds all turns of its prompt as `messages`, and its reference as `answer`, if any.
     """
@@ -42,7 +43,7 @@ def reward(
 
 
 def worth(prompt: Sequence[Message], answer: str, row: Mapping[str, Any]) -> float:
-    """What an answer to the last turn of a prompt is worth, from 0 to 1."""
+    """The score of an answer to the last turn of a prompt, from 0 to 1."""
     judged, reference = gold.judge(prompt, answer), row.get("answer")
     if not isinstance(reference, str | int | float):
         return judged.total

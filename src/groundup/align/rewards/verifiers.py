@@ -1,10 +1,10 @@
-"""Rewards that check and do not judge: a sum, a form, a length, JSON, a program's tests, a tone.
+"""Rewards that check instead of judging: sums, formats, lengths, JSON, unit tests, sentiment.
 
     reward(prompts, completions, rows) -> one number for each
 
-`rows` are the rows of data that the prompts came from, with whatever a check compares with
-(`answer`, `tests`). A verifiable reward cannot be talked into anything, which a learned one can
-(Lambert et al. 2024, "Tülu 3", section 6). `open_reward` finds one by its name.
+`rows` are the data rows of the prompts, with whatever a check compares with (`answer`, `tests`). A
+verifiable reward cannot be talked into anything, but a learned one can (Lambert et al. 2024, "Tülu
+3", section 6). `open_reward` opens one by its name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from groundup.runs.sandbox import Limits, Sandbox
 
 Rows = Sequence[Mapping[str, object]]
 _PROGRAMS = Path(__file__).with_name("sandboxed")
-# In size: what is far larger is a mistake, and its squares end in no number.
+# The limit of absolute values: far larger ones are mistakes, and their squares overflow.
 LARGEST_REWARD = 1e9
 REWARDS_ALLOWED = f"a number from {-LARGEST_REWARD:,.0f} to {LARGEST_REWARD:,.0f}"
 _beside: ContextVar[Path | None] = ContextVar("_beside", default=None)
@@ -42,7 +42,7 @@ _beside: ContextVar[Path | None] = ContextVar("_beside", default=None)
 
 @runtime_checkable
 class Reward(Protocol):
-    """How good completions are, in batches; `name` is what logs and messages call it."""
+    """Scores completions in batches; `name` appears in logs and messages."""
 
     @property
     def name(self) -> str: ...
@@ -54,9 +54,9 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class Verifier:
-    """A check of one completion at a time: from 0 (wrong) to 1 (right), but for sentiment's -1.
+    """A check of one completion at a time: from 0 (wrong) to 1 (right), for sentiment from -1.
 
-    `needs` raises `UserError` for a prompt and row to which no completion can be checked.
+    `needs` raises `UserError` for a prompt and row for which no completion can be checked.
     """
 
     name: str
@@ -71,52 +71,52 @@ class Verifier:
 
 # The checks.
 
-# As people write one: thousands apart or not, .5, -$5, 1e-3. A sign belongs to what follows it
-# alone, as in 7-5; an exponent has two digits, since nobody says more and a fraction holds all.
+# A number as people write it: with or without thousands separators, .5, -$5, 1e-3. A sign counts
+# only for what follows it, as in 7-5. Exponents have at most two digits, so fractions hold them.
 _NUMBER = re.compile(
     r"((?:(?<![\w.])[-−])?)\$?"
     r"(\d+(?:,\d{3}(?!\d))*(?:\.\d+)?(?:[eE][-+]?\d{1,2}\b)?|(?<![\w.])\.\d+)"
 )
-# No more than a number, or worked out before the mark that GSM8K sets (Cobbe et al. 2021).
+# A single number, or a solution with the mark that GSM8K sets (Cobbe et al. 2021).
 _ANSWER = re.compile(rf"(?:.*####)?\s*{_NUMBER.pattern}\s*\.?\s*", re.DOTALL)
-# Of the prompt: whole or decimal, thousands apart or not; 05 is of a date or a code.
+# A number in the prompt: whole or decimal, with or without separators; 05 is from a date or code.
 _TERM = r"[-−]?(?!0\d)(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _SUM = re.compile(rf"({_TERM})\s*(\+|-|−|\*|×|plus|minus|times)\s*({_TERM})", re.IGNORECASE)
 _SIGNS = {"+": "+", "plus": "+", "-": "-", "−": "-", "minus": "-"}
-# What stands beside a part of something else: a longer expression, a date, a code.
+# What adjoins a part of something else: a longer expression, a date, a code.
 _SIGN = r"(?:[-+−–*×·/÷^%]|\b(?:plus|minus|times|divided by)\b)"
 _BEFORE = re.compile(rf"(?:[\w.]|\d[,:]|{_SIGN}\s*[(\[]*\s*)\Z", re.IGNORECASE)
 _AFTER = re.compile(rf"\w|[.,:]\d|\s*[)\]]*\s*(?:{_SIGN}|squared\b|=\s*[-−]?\d)", re.IGNORECASE)
-# From one year to a later one, which is no difference that anybody asks for.
+# From one year to a later one, which is not meant as a difference.
 _YEARS = re.compile(r"(?:1[5-9]|20)\d\d[-−](?:1[5-9]|20)\d\d")
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number in a text, as which an answer is read after all that leads to it."""
+    """The last number in a text, which is read as its answer."""
     *_, found = [None, *_NUMBER.finditer(text)]
     return None if found is None else _exact("".join(found.groups()))
 
 
 def _exact(number: str) -> Fraction:
-    # By way of Decimal, which reads any number of digits.
+    # Decimal reads any number of digits.
     return Fraction(Decimal(number.replace(",", "").replace("−", "-")))
 
 
 def _sum(prompt: str, completion: str, row: Mapping[str, object]) -> float:
-    """Whether the last number is the right one."""
+    """Whether the last number is the correct one."""
     return float(last_number(completion) == _result(prompt, row))
 
 
 def _result(prompt: str, row: Mapping[str, object]) -> Fraction:
     """The row's `answer` if it is a number, else the prompt's sum, else the answer's last number.
 
-    An answer in words that says it does not know ("I can only add numbers up to 20") has none.
+    An answer in words that it does not know ("I can only add numbers up to 20") has none.
     """
     given = row.get("answer")
     answer = "" if given is None else str(given)
     right = last_number(answer) if _ANSWER.fullmatch(answer) else _asked(prompt)
     if right is None and answer:
-        from groundup.data.packs.newcomers import says_unknown  # late: it takes half a second
+        from groundup.data.packs.newcomers import says_unknown  # imported late: takes half a second
 
         right = None if says_unknown(answer) else last_number(answer)
     if right is None:
@@ -129,7 +129,7 @@ def _result(prompt: str, row: Mapping[str, object]) -> Fraction:
 
 
 def _asked(prompt: str) -> Fraction | None:
-    """The result of the prompt's last sum; None where that is a part of something else."""
+    """The result of the prompt's last sum; None if that is a part of something else."""
     *_, found = [None, *_SUM.finditer(prompt)]
     if (
         found is None
@@ -144,16 +144,16 @@ def _asked(prompt: str) -> Fraction | None:
     return a + b if kind == "+" else a - b if kind == "-" else a * b
 
 
-# A pattern that goes on for longer is one whose time grows exponentially.
+# A pattern that takes longer has exponential running time.
 _PATTERN_SECONDS = 1.0
-# Of a number of words: nobody writes a thousand million.
+# Digits of a number of words: nobody writes a thousand million.
 _LENGTH_DIGITS = 9
 
 
 def _format(argument: str) -> Verifier:
-    """Whether the completion holds what the pattern describes; ^ is its start, \\Z its end.
+    """Whether the completion matches the pattern; ^ is its start, \\Z its end.
 
-    $ is its end or a last line break, as in every regular expression of Python.
+    $ is its end or a final line break, as in every regular expression of Python.
     """
     try:
         pattern = regex.compile(argument, regex.DOTALL)
@@ -175,7 +175,7 @@ def _format(argument: str) -> Verifier:
 
 
 def _length(argument: str) -> Verifier:
-    """1 at so many words, falling to 0 at none and at twice as many."""
+    """1 at this number of words, falling to 0 at none and at twice as many."""
     digits = argument.isascii() and argument.isdigit() and len(argument) <= _LENGTH_DIGITS
     if not (digits and int(argument)):
         raise UserError(
@@ -190,7 +190,7 @@ def _length(argument: str) -> Verifier:
 
 
 def _no_json(name: str) -> None:
-    """Python reads NaN and Infinity, which are no JSON."""
+    """Refuse NaN and Infinity: Python reads them, but they are not JSON."""
     raise ValueError(name)
 
 
@@ -211,8 +211,8 @@ def _json(argument: str) -> Verifier:
 _TEST_LIMITS = Limits(
     wall_seconds=10, cpu_seconds=2, memory_bytes=512 * 2**20, isolated=True, no_effects=True
 )
-# Of any language, for Python has several names; what ends in its own line is no block. A fence of
-# tildes begins a line: elsewhere they are operators.
+# A block of any language, as Python has several names; a fence that ends in its own line is no
+# block. A fence of tildes begins a line: elsewhere tildes are operators.
 _FENCE = re.compile(
     r"((?<!`)`{3,}|^~{3,}(?!~))(?:[^`\n]+\1|[^`\n]*\n(?P<code>.*?)(?:\1|\Z))",
     re.DOTALL | re.MULTILINE,
@@ -220,17 +220,17 @@ _FENCE = re.compile(
 
 
 def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float:
-    """The share of the row's `tests`, assertions in Python, that the completion's program keeps.
+    """The share of the row's `tests`, assertions in Python, that the completion's program passes.
 
     The program is the last fenced block that defines a function or a class, else the last block,
-    and without one all that was said. A test that does not end fails, and so do those for which no
-    time is left after it.
+    else the whole completion. A test that does not end fails, and so do later ones for which no
+    time is left.
     """
     tests = _tests(prompt, row)
     fenced = [found["code"] for found in _FENCE.finditer(completion) if found["code"]]
     programs = fenced or [completion]
     count = _passed(programs, tests)
-    if count is None:  # one test may have ended them all
+    if count is None:  # one test may have ended the process of all
         count, until = 0, time.monotonic() + _TEST_LIMITS.wall_seconds
         for test in tests:
             if time.monotonic() < until:
@@ -250,7 +250,7 @@ def _tests(prompt: str, row: Mapping[str, object]) -> list[str]:
 
 
 def _passed(programs: Sequence[str], tests: Sequence[str]) -> int | None:
-    """How many tests the program keeps, in a process of its own; None where that was ended."""
+    """How many tests the program passes, in a separate process; None if that was ended."""
     sandbox = Sandbox(_PROGRAMS / "unit_test.py", _TEST_LIMITS)
     nonces = [secrets.token_hex() for _ in tests]
     try:
@@ -261,7 +261,7 @@ def _passed(programs: Sequence[str], tests: Sequence[str]) -> int | None:
 
 
 def _sentiment(prompt: str, completion: str, row: Mapping[str, object]) -> float:
-    """The sentiment of the completion alone, from -1 to 1 (VADER)."""
+    """The VADER sentiment of the completion alone, from -1 to 1."""
     from groundup.data.packs.vader import sentiment  # its lexicon may have to be downloaded
 
     return sentiment().compound(completion)
@@ -276,7 +276,7 @@ _PLAIN = {
 }
 _WITH_ARGUMENT = {"format": _format, "length": _length, "json": _json}
 _KNOWN = "sum, unit-test, sentiment, json, json:KEY,KEY, length:WORDS, format:PATTERN"
-# For a batch; a function that judges by a model of its own needs minutes.
+# Per batch; a function with a model of its own needs minutes.
 OWN_SECONDS = 300.0
 _OWN_FORM = (
     "it is called as f(prompts, completions) or f(prompts, completions, rows), lists of equal "
@@ -285,13 +285,13 @@ _OWN_FORM = (
 
 
 def is_verifier(spec: str) -> bool:
-    """Whether this names a check, which a folder of the same name does not shadow."""
+    """Whether this names a check, which precedes a folder of the same name."""
     name, colon, _ = spec.partition(":")
     return spec in _PLAIN or (name in _WITH_ARGUMENT and (bool(colon) or name == "json"))
 
 
 def unjudged(spec: str, prompt: str, row: Mapping[str, object]) -> UserError | None:
-    """Why this check can judge no answer to a prompt; None where it can, and of other rewards."""
+    """Why this check can judge no answer to a prompt; None if it can, and for other rewards."""
     try:
         if spec in _PLAIN:
             _PLAIN[spec].needs(prompt, row)
@@ -301,19 +301,19 @@ def unjudged(spec: str, prompt: str, row: Mapping[str, object]) -> UserError | N
 
 
 def says_right_or_wrong(spec: str) -> bool:
-    """Whether this names a check of which all values are 0 or 1, whatever is answered."""
+    """Whether this names a check whose values are always 0 or 1."""
     return is_verifier(spec) and spec.partition(":")[0] in ("sum", "format", "json")
 
 
 def open_reward(spec: str) -> Reward:
-    """The reward that a person means: a verifier or `module:function`.
+    """The reward named `spec`: a verifier or `module:function`.
 
-    A module is looked for in the current folder first, and imported at once. Raises `UserError` for
-    what is none of these, a reward model's folder among it.
+    A module is searched for in the current folder first, and imported at once. Raises `UserError`
+    for anything else, including a reward model's folder.
     """
     name, colon, argument = spec.partition(":")
     if spec == "sentiment":
-        _sentiment("", "", {})  # its lexicon may be missing, which is better said before sampling
+        _sentiment("", "", {})  # its lexicon may be missing: better reported before sampling
     if is_verifier(spec):
         return _PLAIN[spec] if spec in _PLAIN else _WITH_ARGUMENT[name](argument)
     if spec and Path(spec).is_dir():
@@ -331,8 +331,8 @@ def open_reward(spec: str) -> Reward:
 
 
 def source_of(spec: str) -> Path | None:
-    """The file of a person's reward function, `module:function`, which is not imported for that;
-    None for what is none or is not found, and for functions of this package."""
+    """The file of a user's reward function, `module:function`, which is not imported for that;
+    None for other rewards, for missing files, and for functions of this package."""
     name, colon, _ = spec.partition(":")
     parts, places = name.split("."), [*_own_places(), *sys.path]
     if not colon or is_verifier(spec) or parts[0] == "groundup":
@@ -351,11 +351,11 @@ def source_of(spec: str) -> Path | None:
 
 
 def modules_of(spec: str) -> dict[str, Path]:
-    """The modules of a person's own folders that their reward function, `module:function`, imports
-    at whatever depth, by their names; they are read, and not imported."""
+    """The modules in a user's own folders that their reward function, `module:function`, imports,
+    directly or indirectly, by their names; they are read, not imported."""
     name = spec.partition(":")[0]
     finder = ModuleFinder(_own_places(), excludes=["groundup"])
-    # What cannot be imported is told of where it is.
+    # Opening the reward reports what cannot be imported.
     with contextlib.suppress(ImportError, SyntaxError, ValueError):
         finder.import_hook(name)
     files = {one: vars(found)["__file__"] for one, found in finder.modules.items() if one != name}
@@ -364,7 +364,7 @@ def modules_of(spec: str) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def modules_beside(folder: Path | None) -> Iterator[None]:
-    """Look for a person's modules in this folder, a recipe's, before the current one."""
+    """Search for a user's modules in this folder, a recipe's, before the current one."""
     before = _beside.set(folder)
     try:
         yield
@@ -373,7 +373,7 @@ def modules_beside(folder: Path | None) -> Iterator[None]:
 
 
 def _own_places() -> list[str]:
-    """The folders in which a person's modules are looked for before all others."""
+    """The folders that are searched for a user's modules before all others."""
     beside, here = _beside.get(), os.getcwd()
     return [here] if beside is None else list(dict.fromkeys([str(beside.resolve()), here]))
 
@@ -384,19 +384,19 @@ def _from_here(file: str) -> Path:
 
 
 class OwnReward:
-    """A person's function of (prompts, completions) or (prompts, completions, rows).
+    """A user's function of (prompts, completions) or (prompts, completions, rows).
 
-    Parameters of these names are passed by name, others by position; of a function of `completions`
-    and any keyword, as trl has them, the columns of the rows are keywords, too. It runs in a
-    process of its own, so that whatever it does, training says what went wrong. Raises `UserError`
-    for one that is not there or cannot be called.
+    Parameters with these names are passed by name, others by position; a function of `completions`
+    and any keyword, as in trl, also gets the columns of the rows as keywords. It runs in a separate
+    process, so that training can report what went wrong, whatever it does. Raises `UserError` for
+    one that does not exist or cannot be called.
     """
 
     def __init__(self, name: str, seconds: float = OWN_SECONDS) -> None:
         self.name, self._seconds, self._places = name, seconds, _own_places()
         limits = Limits(wall_seconds=seconds, isolated=False)
         self._sandbox = Sandbox(_PROGRAMS / "own_reward.py", limits)
-        # What is misspelt is better said before sampling.
+        # Misspelled names are better reported before sampling.
         self._ask({}, "to be imported")
 
     def __call__(
@@ -454,7 +454,7 @@ class OwnReward:
                 f"the reward {self.name} gave {value[:80]}, which is no number; "
                 "return one number for each completion"
             ) from None
-        if not abs(number) <= LARGEST_REWARD:  # nor is what is no number
+        if not abs(number) <= LARGEST_REWARD:  # false for NaN, too
             raise UserError(
                 f"the reward {self.name} gave {number} for the completion {shorten(completion)}; "
                 f"return {REWARDS_ALLOWED}"

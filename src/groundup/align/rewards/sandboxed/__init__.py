@@ -1,1 +1,1 @@
-"""Programs that run in a process of their own; they import nothing of groundup."""
+"""Programs that run in separate processes; they import nothing of groundup."""

@@ -1,9 +1,9 @@
-"""In a process of its own: a person's reward function, `module:function` of their folder.
+"""Runs in a separate process: a user's reward function, `module:function` in their folder.
 
-A parameter called `prompts`, `completions` or `rows` is given these, wherever it stands. One of
-another name is given what stands at its place in f(prompts, completions, rows), the rows only where
-it has no default. A function of `completions` and any keyword is called as trl calls it: with
-keywords alone, and every column of the rows is one of them.
+A parameter called `prompts`, `completions` or `rows` is given these, at any position. Another one
+is given the argument at its position in f(prompts, completions, rows), but the rows only if it has
+no default. A function of `completions` and any keyword is called as trl calls it: with keywords
+only, one of them for every column of the rows.
 
 This file imports nothing of groundup.
 """
@@ -20,21 +20,21 @@ from types import ModuleType
 from typing import Any
 
 _GIVEN = ("prompts", "completions", "rows")
-# What can be counted through, and yet holds no number for each completion in their order.
+# Iterables that hold no number for each completion in order.
 _NO_LISTS = (Mapping, Set, str, bytes, bytearray)
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
-    """The function's values as text, or why there are none.
+    """The function's values as text, or the reason why there are none.
 
-    `missing` says why the module cannot be imported, `known` are its functions where this one is
-    not among them, `refused` says why it cannot be called, `failed` what it raised, `returned` what
-    it gave that is no list. A question without completions calls nothing.
+    `missing` says why the module cannot be imported; `known` are its functions, if this one is not
+    among them; `refused` says why it cannot be called; `failed` is what it raised, `returned` what
+    it returned instead of a list. A question without completions calls nothing.
     """
     name, _, wanted = question["function"].partition(":")
     try:
         module = _module(name, tuple(question["places"]))
-    except BaseException as error:  # whatever a person's module raises
+    except BaseException as error:  # a user's module may raise anything
         return {"missing": _said(error)}
     try:
         function = getattr(module, wanted, None)
@@ -62,7 +62,7 @@ def _said(error: BaseException) -> str:
 
 
 def _written(value: Any) -> str:
-    """A number as Python writes it, also one of NumPy's or torch's; anything else as it shows."""
+    """A number as Python writes it, including NumPy's and torch's; anything else as its repr."""
     try:
         return repr(value if isinstance(value, str) else float(value))
     except (TypeError, ValueError, OverflowError):
@@ -72,7 +72,7 @@ def _written(value: Any) -> str:
 @lru_cache
 def _module(name: str, places: tuple[str, ...]) -> ModuleType:
     sys.path[:0] = places
-    os.environ["GROUNDUP_IMPORTS_REWARD"] = name  # what opens a run looks for it
+    os.environ["GROUNDUP_IMPORTS_REWARD"] = name  # read when a run is opened
     try:
         return importlib.import_module(name)
     finally:
@@ -82,10 +82,10 @@ def _module(name: str, places: tuple[str, ...]) -> ModuleType:
 def _arguments(
     function: Callable[..., Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the function is called with, by position and by name.
+    """The positional and keyword arguments that the function is called with.
 
-    Raises TypeError for one that takes no completions or asks for what is not given, and ValueError
-    for one in C that does not say what it takes.
+    Raises TypeError for a function that takes no completions or requires other arguments, and
+    ValueError for one in C that has no signature.
     """
     signature = inspect.signature(function)
     takes = signature.parameters

@@ -1,18 +1,18 @@
-"""In the sandbox: does a program keep the assertions that were written for it?
+"""Runs in the sandbox: does a program pass the assertions that were written for it?
 
-This file imports nothing of groundup. Tests call the program, so that both run in one process, and
-the program may change whatever it finds there. Therefore
+This file imports nothing of groundup. Tests call the program, so both run in one process, and the
+program may change anything in it. Therefore
 
-- each test has a nonce, which is given back once the test's last statement has run: neither the end
+- each test has a nonce, which is returned once the test's last statement has run: neither the end
   of the process nor a forged answer holds one;
-- all that is called after the program has begun is bound before, so that it finds nothing to
-  replace, and what it sets in the module `builtins` is not seen by tests;
-- tests stand in no file, where the program could read what they expect;
-- the sandbox refuses functions that trace or monitor, by which an assertion could be jumped over.
+- everything that is called after the program has begun is bound before, so the program cannot
+  replace it, and what it sets in the module `builtins` is not seen by tests;
+- tests are in no file, where the program could read what they expect;
+- the sandbox refuses functions that trace or monitor, which could skip an assertion.
 
-Not stopped are a value that says it equals every other, a name of the program that hides a builtin
-from the tests (it may be what was asked for, such as a `sum` of its own), a library's function that
-is replaced and that a test uses, and reading the nonces from the frames of this page.
+Not prevented are a value that claims to equal every other, a name of the program that hides a
+builtin from the tests (it may be required, such as a `sum` of its own), replacing a library's
+function that a test uses, and reading the nonces from the frames of this module.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from typing import Any
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
-    """The nonces of those that run through after the program; `tests` are pairs with a nonce each.
+    """The nonces of the tests that pass; `tests` are pairs of a test and its nonce.
 
-    `programs` are those that may be meant.
+    `programs` are the candidates for the program.
     """
     program = _meant(question["programs"])
     module = sys.modules["program"] = ModuleType("program")
     parse, run, own, names = compile, exec, dict(vars(builtins)), vars(module)
     passed = list[str]()
     try:
-        # 0 and True: without the `annotations` of this page.
+        # 0 and True: without this module's `annotations`.
         run(parse(program, "program", "exec", 0, True), names)
-    except BaseException:  # whatever a stranger's program raises, the end of the process included
+    except BaseException:  # the program may raise anything, including SystemExit
         return {"passed": passed}
     for test, nonce in question["tests"]:
         try:
@@ -58,7 +58,7 @@ def _meant(programs: Sequence[str]) -> bytes:
 def _defines(program: bytes) -> bool:
     try:
         parsed = ast.parse(program).body
-    except Exception:  # no Python, or nested too deeply
+    except Exception:  # not Python, or nested too deeply
         return False
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return any(isinstance(one, kinds) for one in parsed)
