@@ -1,6 +1,6 @@
-"""Who may ask a server on one's own machine, how much, and what its pages may do.
+"""Access to a server on one's own machine: who is admitted, size limits, and what pages may do.
 
-Nothing here loads torch: pages are shown before a model is.
+Nothing here loads torch: pages are shown before a model is loaded.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from groundup.errors import shorten
 from groundup.report.page import drawn_html
 from groundup.runs.console import printable, say
 
-# A conversation of a million tokens has some four megabytes.
+# A conversation of a million tokens has about four megabytes.
 _MOST_BYTES, _BODY_SECONDS = 8 * 2**20, 60
 # A character of a form may take twelve bytes; a stage has up to a hundred settings.
 _FORM_BYTES, _FORM_FIELDS = 2**18, 200
-# What statuses want beside them (RFC 9110, 11.6.1; RFC 6585, 4).
+# Headers that belong to these statuses (RFC 9110, 11.6.1; RFC 6585, 4).
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
 _PORT = re.compile(r":\d*$")
 
 
 class BadRequest(Exception):
-    """A request that is not answered: why, the field it is about, OpenAI's code and the status."""
+    """A refused request: the reason, the field it is about, OpenAI's code and the status."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True)
 class Admission:
-    """Who may ask.
+    """Who may use a server.
 
-    With an `api_key` all that is keyed asks for it. Pages of `allow_origins` may use the server in
-    a browser, and no others ("*": all). `hosts` are the names of this machine; where the server
-    `is_local` a request must name one of them.
+    With an `api_key`, every keyed address requires it. In a browser, pages of `allow_origins` may
+    use the server, and no others ("*": all). `hosts` are the names of this machine; if the server
+    `is_local`, a request must name one of them.
     """
 
     hosts: Sequence[str] = ()
@@ -67,23 +67,23 @@ class Admission:
 
     @property
     def is_open(self) -> bool:
-        """Whether it listens beyond this machine and asks for no key, so that anybody may ask."""
+        """Whether it listens beyond this machine without a key, so that anyone may use it."""
         return not self.is_local and self.api_key is None
 
     def admit(self, request: Request, *, keyed: bool) -> None:
-        """Raise BadRequest for a request that is none of theirs."""
+        """Raise BadRequest for a request that is not admitted."""
         place = request.headers.get("host", "")
         host = _PORT.sub("", place).strip("[]").lower()
-        # A stranger's name may lead here, and his page may then read what is not asked a key for
-        # (DNS rebinding).
+        # A foreign name may resolve to this machine, and a page under that name could then read
+        # everything that needs no key (DNS rebinding).
         is_own = host in self.hosts or (not self.is_local and _is_address(host))
         if not is_own and (self.is_local or self.api_key is None):
             known = ", ".join(self.hosts)
             more = "" if self.is_local else ", or an address; --api-key admits other names"
             raise BadRequest(f"host={shorten(host)} must be one of {known}{more}", status=403)
-        # A browser says whose page it is that asks. Our own has a name of this machine, or none; or
-        # any other name, where the key is asked for: a page whose name was led here has none. A
-        # proxy may have taken the s off https.
+        # A browser sends the origin of the page that makes a request. Our own pages have a name of
+        # this machine, or no origin. With a key, any name will do, because a page under a rebound
+        # name has no key. A proxy may have taken the s off https.
         origin = request.headers.get("origin")
         is_known = is_own or (keyed and self.api_key is not None)
         own = {f"http://{place}", f"https://{place}"} if is_known else set[str]()
@@ -107,9 +107,9 @@ class Admission:
 
 
 def _key_of(request: Request) -> bytes | None:
-    """The key that came along: a program's (Bearer), or the password that a browser asked for."""
+    """The key in a request: a program's (Bearer), or the password that a browser asked for."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    # Headers are read as Latin-1, whatever bytes they are.
+    # Headers are decoded as Latin-1, whatever bytes they are.
     sent = given.strip().encode("latin-1")
     if scheme.lower() == "bearer":
         return sent
@@ -122,9 +122,9 @@ def _key_of(request: Request) -> bytes | None:
 
 
 def _is_part_of_others_page(request: Request) -> bool:
-    """Whether another site's page asks for a picture, say, of which browsers tell no origin.
+    """Whether another site's page requests a part such as an image, without an origin.
 
-    Who follows a link of another site opens a page of its own.
+    Following a link from another site opens a page of its own.
     """
     sent = request.headers
     return sent.get("sec-fetch-site") == "cross-site" and sent.get("sec-fetch-dest") != "document"
@@ -138,7 +138,7 @@ def _is_address(host: str) -> bool:
 
 
 async def read_body(request: Request, most: int = _MOST_BYTES) -> bytes:
-    """The body of a request of so many bytes at most. Raises BadRequest."""
+    """The body of a request, of at most `most` bytes. Raises BadRequest."""
     body = bytearray()
     try:
         async with asyncio.timeout(_BODY_SECONDS):
@@ -158,8 +158,8 @@ async def read_form(request: Request) -> dict[str, str]:
 
     Raises BadRequest.
     """
-    # Browsers say whose page sends a form; the door refuses other origins. One that names no
-    # origin, as none does today, would at least say that it comes from elsewhere.
+    # Browsers send a form with the origin of its page, and `admit` refuses other origins. A browser
+    # that sends no origin, as none does today, would at least say that the form is cross-site.
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise BadRequest("forms of other sites' pages are not taken", status=403)
     body = (await read_body(request, _FORM_BYTES)).decode("utf-8", errors="replace")
@@ -167,13 +167,13 @@ async def read_form(request: Request) -> dict[str, str]:
         found = parse_qs(body, keep_blank_values=True, max_num_fields=_FORM_FIELDS)
     except ValueError:
         raise BadRequest(f"the form has more than {_FORM_FIELDS} fields") from None
-    # Browsers end a line with both.
+    # Browsers end lines with \r\n.
     return {
         name: values[0].replace("\r\n", "\n").replace("\r", "\n") for name, values in found.items()
     }
 
 
-# What is refused, in OpenAI's form.
+# Refusals, in OpenAI's form.
 
 
 def refused(
@@ -192,20 +192,20 @@ class JSON(JSONResponse):
 
 def encoded(content: Mapping[str, Any]) -> bytes:
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    # Half a surrogate pair, which a model may write into a call, has no bytes but an escape.
+    # Half a surrogate pair, which a model may write into a call, can only be encoded as an escape.
     return text.encode(errors="backslashreplace")
 
 
 def refusal(status: int, said: Mapping[str, Any]) -> Response:
-    """A refusal as it is sent, which the terminal is told of."""
+    """A refusal as a response, which is also printed in the terminal."""
     tell(f"{status}, {printable(said['error']['message'])}")
     return JSON(said, status, headers=_HEADERS.get(status))
 
 
 def security_headers(**more: str) -> dict[str, str]:
-    """The headers of a page that has a style of its own, and may do nothing but what is named.
+    """The headers of a page with an inline style that may do nothing but what is named.
 
-    It stands in no other page, and what is on it is what its address says.
+    It cannot be framed, and browsers do not guess its content type.
     """
     rules = {
         "default-src": "'none'",
@@ -220,16 +220,16 @@ def security_headers(**more: str) -> dict[str, str]:
 
 
 def talk_page(home: str | None = None) -> Response:
-    """The page to talk with the models of this server; `home` is where it leads back to.
+    """The page to talk with the models of this server; `home` is where it links back to.
 
-    It runs and fetches nothing but what is in it and on this server.
+    It runs and fetches only what is in it and on this server.
     """
     headers = security_headers(script_src="'unsafe-inline'", connect_src="'self'")
     return HTMLResponse(drawn_html("chat.html.jinja", None, home=home), headers=headers)
 
 
 def tell(what: str) -> None:
-    """Say at the terminal what was done or refused."""
-    # Where nobody reads it, or the disk is full, answers go on.
+    """Print in the terminal what was done or refused."""
+    # Requests are answered even if the terminal is gone or the disk is full.
     with suppress(Exception):
         say(f"{time.strftime('%H:%M:%S')}  {what}")

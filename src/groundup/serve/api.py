@@ -1,11 +1,11 @@
-"""The server's addresses: OpenAI's interface over the models that are served.
+"""The server's addresses: OpenAI's interface to the models that are served.
 
     GET  /                                              a page to talk with them in a browser
     GET  /v1/models  /v1/models/NAME  /health
     POST /v1/chat/completions  /v1/completions          with "stream": true piece by piece
 
-A client that leaves has its completions cancelled. What cannot be answered is refused in OpenAI's
-form, `{"error": {"message", "type", "param", "code"}}`.
+When a client disconnects, its completions are cancelled. Requests that cannot be answered are
+refused in OpenAI's form, `{"error": {"message", "type", "param", "code"}}`.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ from groundup.serve.worker import Busy, RowEvent, Served, Stopped
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 B = TypeVar("B", bound=GenerationRequest)
-# Proxies must not wait for a stream's end before they pass it on.
+# Keeps proxies from waiting for a stream's end before they pass it on.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class API:
-    """What the addresses do for whom `admission` admits; `app` is the ASGI application."""
+    """Answers the requests that `admission` admits; `app` is the ASGI application."""
 
     def __init__(
         self, models: Models, admission: Admission, *, batch_size: int, waiting: int
@@ -101,7 +101,7 @@ class API:
             yield
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """A context in which models compute, for who passes requests on to `app`."""
+        """A context in which models compute, for applications that pass requests on to `app`."""
         return self._engine.running()
 
     async def _page(self, _: Request) -> Response:
@@ -109,35 +109,35 @@ class API:
 
     async def _health(self, _: Request) -> Response:
         status = "ok" if self._engine.is_alive else "stopped"
-        told = {"status": status, "unfinished": self._engine.unfinished}
-        return JSON(told, 200 if self._engine.is_alive else 503)
+        health = {"status": status, "unfinished": self._engine.unfinished}
+        return JSON(health, 200 if self._engine.is_alive else 503)
 
     async def stop(self) -> None:
-        """Draw nothing more; clients that wait are told so."""
+        """Stop generating; waiting clients are told so."""
         await self._engine.stop()
 
     # Models.
 
     async def _list(self, _: Request) -> Response:
         names = await self._models.names()
-        models = [self._told(name, self._models.loaded(name)) for name in names]
+        models = [self._entry(name, self._models.loaded(name)) for name in names]
         return JSON({"object": "list", "data": models})
 
     async def _show(self, request: Request) -> Response:
         served = await self._served(request.path_params["name"])
-        return JSON(self._told(served.name, served))
+        return JSON(self._entry(served.name, served))
 
-    def _told(self, name: str, served: Served | None) -> Json:
-        """A model as it is listed; one that is not loaded yet says no more than its name."""
-        told: Json = {
+    def _entry(self, name: str, served: Served | None) -> Json:
+        """A model's entry in the list; one that is not loaded yet has only a name."""
+        entry: Json = {
             "id": name,
             "object": "model",
             "created": self._created,
             "owned_by": "groundup",
         }
         if served is None:
-            return told
-        return told | {
+            return entry
+        return entry | {
             "max_model_len": served.model.config.max_position_embeddings,
             "about": served.about,
             "suggestions": served.suggestions,
@@ -145,7 +145,7 @@ class API:
         }
 
     async def _served(self, name: str | None) -> Served:
-        """The model of a name; without one, the only one that there is."""
+        """The model with this name; without a name, the only one that there is."""
         if name is None:
             names = await self._models.names()
             if len(names) != 1:
@@ -167,7 +167,7 @@ class API:
         served = await self._served(body.model)
         self._engine.require_room(body.n)
         made = self._engine.rows(served, lambda: [body.request(served)], body.n)
-        rows = await _while_there(request, made)
+        rows = await _unless_disconnected(request, made)
         calls = body.call_format(served)
         reply = ChatReply(served, rows, with_logprobs=body.logprobs, calls=calls)
         events = self._engine.events(served, rows, streams=body.stream)
@@ -178,12 +178,12 @@ class API:
         served = await self._served(body.model)
         self._engine.require_room(len(body.prompts) * body.n)
         made = self._engine.rows(served, lambda: body.requests(served), body.n)
-        rows = await _while_there(request, made)
+        rows = await _unless_disconnected(request, made)
         reply = CompletionReply(served, rows, logprobs=body.logprobs, echo=body.echo)
         if body.echo and body.logprobs is not None:
             for row in rows[:: body.n]:
                 known = self._engine.prompt_logprobs(served, row.prompt, body.logprobs)
-                reply.of_prompts += [await _while_there(request, known)] * body.n
+                reply.of_prompts += [await _unless_disconnected(request, known)] * body.n
         events = self._engine.events(served, rows, streams=body.stream)
         return await self._reply(
             request, body, reply, _nothing(len(rows)) if body.only_echoes else events
@@ -198,10 +198,10 @@ class API:
     ) -> Response:
         if not body.stream:
             with _telling(reply):
-                return JSON(await _while_there(request, reply.whole(events)))
+                return JSON(await _unless_disconnected(request, reply.whole(events)))
         chunks = reply.chunks(events, tells_usage=body.stream_options.include_usage)
-        # With the first one awaited here, what is refused has a status of its own.
-        first = await _while_there(request, anext(chunks))
+        # The first chunk is awaited here, so that a refusal has a status of its own.
+        first = await _unless_disconnected(request, anext(chunks))
 
         async def stream() -> AsyncIterator[bytes]:
             with _telling(reply):
@@ -216,10 +216,10 @@ class API:
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers=_STREAMED)
 
-    # Who may ask, and what is refused.
+    # Admission and refusals.
 
     def _checked(self, endpoint: Endpoint, *, keyed: bool = True) -> Endpoint:
-        """The endpoint behind its checks, with what it raises in OpenAI's form."""
+        """The endpoint behind its checks, with its errors as responses in OpenAI's form."""
 
         async def answer(request: Request) -> Response:
             try:
@@ -239,13 +239,13 @@ async def _parsed(kind: type[B], request: Request) -> B:
     return await asyncio.to_thread(parsed, kind, await read_body(request))
 
 
-async def _while_there(request: Request, made: Awaitable[T]) -> T:
-    """What is being made, unless the client leaves before: then it is not made any further.
+async def _unless_disconnected(request: Request, made: Awaitable[T]) -> T:
+    """Await `made`, but cancel it when the client disconnects.
 
     Raises ClientDisconnect.
     """
     making = asyncio.ensure_future(made)
-    leaving = asyncio.ensure_future(_left(request))
+    leaving = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({making, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not making.done():
@@ -257,31 +257,31 @@ async def _while_there(request: Request, made: Awaitable[T]) -> T:
         await asyncio.gather(making, leaving, return_exceptions=True)
 
 
-async def _left(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 async def _nothing(rows: int) -> AsyncGenerator[RowEvent]:
-    """The events of rows of which nothing is drawn."""
+    """The events of rows for which nothing is generated."""
     for index in range(rows):
         yield RowEvent(index, Event(index, completion=Completion("", [], [], "length")))
 
 
 @contextmanager
 def _telling(reply: Reply) -> Iterator[None]:
-    """Tell the terminal of an answer that was begun, however it ends."""
+    """Print an answer's token counts in the terminal, however it ends."""
     try:
         yield
     finally:
-        if reply.completions or reply.drawn:
+        if reply.completions or reply.generated:
             took = f"{reply.seconds:.2f} s"
             ended = "" if len(reply.completions) == len(reply.rows) else "; not finished"
-            read = counted(reply.read, "token")
-            tell(f"{reply.served.name}: {read} read, {reply.drawn:,} drawn in {took}{ended}")
+            name, read = reply.served.name, counted(reply.read, "token")
+            tell(f"{name}: {read} read, {reply.generated:,} generated in {took}{ended}")
 
 
-# What is sent.
+# Responses.
 
 
 def _event(content: Json) -> bytes:
@@ -289,15 +289,15 @@ def _event(content: Json) -> bytes:
 
 
 def _failure(error: Exception) -> tuple[int, Json]:
-    """The status of an error, and what is said of it."""
+    """The status of an error, and its response."""
     if isinstance(error, BadRequest):
         return error.status, error.to_json()
     if isinstance(error, PromptTooLong):
-        # Clients know it by these words, if they do not look at the code.
+        # Clients that do not look at the code recognize these words.
         said = f"prompt is too long: {error}"
         return 400, refused(said, code="context_length_exceeded")
     if isinstance(error, UserError):
-        # Damaged weights are no fault of who asks.
+        # Damaged weights are not the client's fault.
         is_theirs = str(error) != NO_NUMBERS
         type = "invalid_request_error" if is_theirs else "server_error"
         return 400 if is_theirs else 500, refused(str(error), type=type)
@@ -311,7 +311,7 @@ def _failure(error: Exception) -> tuple[int, Json]:
 
 
 async def _no_address(request: Request, error: Exception) -> Response:
-    """What is said at an address that there is not, or to a method that it does not take."""
+    """The response to an unknown address, or to a method that it does not support."""
     assert isinstance(error, HTTPException)
     path = shorten(request.url.path)[1:-1]
     there = "GET /v1/models, POST /v1/chat/completions and POST /v1/completions"

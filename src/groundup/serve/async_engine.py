@@ -5,7 +5,7 @@
         async for index, event in engine.events(served, rows, streams=True):
             ...
 
-Whoever stops reading has the rest cancelled.
+When a caller stops reading, the rest is cancelled.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from groundup.serve.worker import RowEvent, Served, Ticket, Worker
 from groundup.train.batch import Batch
 
 T = TypeVar("T")
-# Tokens of a scored prompt that are read between two steps, and positions whose logits are made
-# together: of a vocabulary of 150,000 they are 40 megabytes.
+# Tokens of a scored prompt that are read between two steps, and positions whose logits are computed
+# together: with a vocabulary of 150,000 they take 40 megabytes.
 _PIECE, _POSITIONS = 512, 64
 
 
 def _require_shorter(served: Served, request: Request) -> None:
-    """Raise PromptTooLong for texts that no number of tokens could make fit, before they are read:
-    megabytes would keep all others waiting."""
+    """Raise PromptTooLong for texts that cannot fit however they are tokenized, before they are:
+    megabytes of text would delay all other requests."""
     texts = [request.prompt or "", *(str(one["content"]) for one in request.messages or ())]
     context, length = served.model.config.max_position_embeddings, sum(map(len, texts))
     if length > context * served.tokenizer.longest_token:
@@ -60,9 +60,9 @@ class AsyncEngine:
     def __init__(self, *, batch_size: int, waiting: int) -> None:
         self._worker = Worker(self._post, batch_size=batch_size, waiting=waiting)
         self._queues: dict[Ticket, asyncio.Queue[RowEvent]] = {}
-        # One thread at a time reads texts: tokenizers are not made for several.
+        # One thread at a time tokenizes: tokenizers are not made for several.
         self._reading = asyncio.Lock()
-        # One prompt at a time is scored, so that there is one cache for that.
+        # One prompt at a time is scored, so that only one cache is needed.
         self._scoring = asyncio.Lock()
 
     @property
@@ -72,12 +72,12 @@ class AsyncEngine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether anything is computed."""
+        """Whether the worker's thread is alive."""
         return self._worker.is_alive
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """A context in which the thread computes."""
+        """A context in which the worker's thread computes."""
         self._loop = asyncio.get_running_loop()
         self._worker.start()
         try:
@@ -86,21 +86,21 @@ class AsyncEngine:
             await self.stop()
 
     async def stop(self) -> None:
-        """Compute nothing more; what has not ended gets Stopped."""
+        """Stop computing; rows that have not ended get Stopped."""
         await asyncio.to_thread(self._worker.close)
 
     def require_room(self, rows: int) -> None:
-        """Raise Busy where so many rows may not wait now, `UserError` where they never may."""
+        """Raise Busy if so many rows may not wait now, `UserError` if they never may."""
         self._worker.require_room(rows)
 
     async def rows(
         self, served: Served, requests: Callable[[], Sequence[Request]], copies: int
     ) -> list[SequenceState]:
-        """So many rows of each of the requests that a function returns, as tokens.
+        """The rows of the requests that a function returns, as tokens, `copies` of each.
 
-        Equal ones are numbered, so that each draws an answer of its own, and the same again where
-        the seed is the same again. Raises what the function raises, and `UserError` for a prompt
-        that is empty or longer than the model's context.
+        Equal ones are numbered, so that each gets a different answer, and the same one again for
+        the same seed. Raises what the function raises, and `UserError` for a prompt that is empty
+        or longer than the model's context.
         """
 
         def process() -> list[SequenceState]:
@@ -121,10 +121,10 @@ class AsyncEngine:
     async def events(
         self, served: Served, rows: Sequence[SequenceState], *, streams: bool = False
     ) -> AsyncGenerator[RowEvent]:
-        """The events of rows as they come: of each token if it `streams`, else of the end alone.
+        """The events of rows as they come: of every token if it `streams`, else only of the end.
 
-        Behind a guard there is one event for each row. Raises what `Worker.submit` raises, and what
-        a row ended by.
+        Behind a guard there is one event per row. Raises what `Worker.submit` raises, and the
+        error that ended a row.
         """
         if served.guard is None:
             async with aclosing(self._unguarded(served, rows, streams)) as found:
@@ -137,10 +137,10 @@ class AsyncEngine:
     async def prompt_logprobs(
         self, served: Served, ids: Sequence[int], likeliest: int
     ) -> tuple[list[float], list[TopLogprobs]]:
-        """log p in nats of every token of a prompt but the first, and the likeliest of each place.
+        """log p in nats of every token of a prompt but the first, and the likeliest at each place.
 
-        The prompt is read in pieces, between which other requests go on. Raises `UserError` for a
-        model whose logits are no numbers.
+        The prompt is read in pieces, between which other requests continue. Raises `UserError` for
+        a model whose logits are NaN.
         """
         model = served.model
         chosen, tops = list[float](), list[TopLogprobs]()
@@ -170,7 +170,7 @@ class AsyncEngine:
         return chosen, tops
 
     async def _call(self, function: Callable[[], T]) -> T:
-        """What a function returns that computes, when nothing else does."""
+        """Run a function that computes, when nothing else does, and return its result."""
         return await asyncio.wrap_future(self._worker.call(function))
 
     async def _unguarded(
@@ -207,12 +207,12 @@ class AsyncEngine:
                 made[through[index]] = event.completion
         return await self._call(lambda: checked(guard, asked, made))
 
-    # From the thread to the loop: once for a step, and not for each of its events.
+    # From the thread to the loop: once per step, not once per event.
 
     def _post(self, events: Sequence[tuple[Ticket, RowEvent]]) -> None:
-        self._loop.call_soon_threadsafe(self._hand_out, events)
+        self._loop.call_soon_threadsafe(self._dispatch, events)
 
-    def _hand_out(self, events: Sequence[tuple[Ticket, RowEvent]]) -> None:
+    def _dispatch(self, events: Sequence[tuple[Ticket, RowEvent]]) -> None:
         for ticket, event in events:
             if (queue := self._queues.get(ticket)) is not None:  # or it was cancelled meanwhile
                 queue.put_nowait(event)

@@ -1,4 +1,4 @@
-"""The models that a server answers with, by the names that clients ask for."""
+"""The models that a server answers with, by the names that clients request."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from groundup.serve.worker import Served
 
 @runtime_checkable
 class Models(Protocol):
-    """Models by name, each of which may be loaded when it is first asked for."""
+    """Models by name, each of which may be loaded when it is first requested."""
 
     async def names(self) -> Collection[str]:
-        """All that can be asked for."""
+        """All names that can be requested."""
 
     def loaded(self, name: str) -> Served | None:
-        """A model that is there; None where it would be loaded first."""
+        """A loaded model; None if it would have to be loaded first."""
 
     async def load(self, name: str) -> Served | None:
-        """The model of a name; None where there is none."""
+        """The model with this name; None if there is none."""
 
 
 class Loaded:
-    """Models that are all there from the beginning."""
+    """Models that are all loaded from the beginning."""
 
     def __init__(self, models: Sequence[Served]) -> None:
         self._models = {one.name: one for one in models}

@@ -1,9 +1,9 @@
-"""What a client may ask: the bodies of OpenAI's interface, and the requests that they become.
+"""The requests that clients send: the bodies of OpenAI's interface.
 
 Fields have OpenAI's names; `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos`,
-`stop_token_ids` and `add_special_tokens`, which it lacks, have vLLM's. What nothing here could
-honor is refused and not passed over: a client that asks for `best_of`, say, relies on it.
-A text never becomes a control token, in a completion's prompt neither; who wants these sends ids.
+`stop_token_ids` and `add_special_tokens`, which it lacks, have vLLM's. Fields that cannot be
+honored are refused instead of ignored: a client that sends `best_of`, say, relies on it. Text never
+becomes a control token, not even in a completion's prompt; clients that need these send ids.
 
 Source: platform.openai.com/docs/api-reference, chat completions and completions.
 """
@@ -40,16 +40,16 @@ from groundup.text.chat import NO_TOOLS, leaves_tools_out
 from groundup.text.rows import BadRow, Conversation, as_dicts
 from groundup.train import ranges
 
-# OpenAI's bounds: nobody draws more answers of one request, or looks at more tokens.
+# OpenAI's bounds: nobody needs more answers to one request, or more of the likeliest tokens.
 _Copies = Annotated[int, Ge(1), Le(128)]
-# They are looked for at every token; OpenAI takes four.
+# They are searched for at every token; OpenAI takes four.
 _Stop = Annotated[str, Len(0, 1000)]
 _MostLikely = Annotated[int, Ge(0), Le(20)]
-# What a completion is long where its request does not say; a chat goes on to the model's end.
+# The default length of a completion; a chat continues to the model's end.
 _COMPLETION_TOKENS = 16
-# What a message says; all else of it is the client's own.
-_SAID = {"role", "content", "tool_calls", "function_call", "tool_call_id"}
-# Settings of ours that have other names here.
+# The fields of a message that are read; a client may add others.
+_MESSAGE_FIELDS = {"role", "content", "tool_calls", "function_call", "tool_call_id"}
+# Our settings that have other names in requests.
 _NAMES = {
     "max_new_tokens": "max_tokens",
     "min_new_tokens": "min_tokens",
@@ -59,15 +59,15 @@ B = TypeVar("B", bound="GenerationRequest")
 
 
 class StreamOptions(BaseModel):
-    """What else a stream says."""
+    """What else a stream reports."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     include_usage: bool = False
-    include_obfuscation: bool = False  # of padding against eavesdroppers, which there is none of
+    include_obfuscation: bool = False  # padding against eavesdroppers, which is never sent
 
 
 class GenerationRequest(BaseModel):
-    """What both kinds of bodies have."""
+    """The fields of both kinds of requests."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -89,7 +89,7 @@ class GenerationRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     logit_bias: Annotated[dict[str, float], Len(0, 1024)] | None = None
-    # Of the account that OpenAI's service keeps; here there is none.
+    # Fields about an account at OpenAI's service; here there is none.
     user: object = None
     metadata: object = None
     store: object = None
@@ -100,11 +100,11 @@ class GenerationRequest(BaseModel):
 
     @property
     def longest(self) -> int | None:
-        """The most tokens of an answer, where it says so."""
+        """The maximum number of tokens of an answer, if given."""
         return self.max_tokens
 
     def sampling(self, own: Sampling, longest: int) -> Sampling:
-        """How to draw: as the body says, else as the model's `own` settings do, and up to `longest`
+        """The sampling settings: the body's, else the model's `own`, by default up to `longest`
         tokens.
 
         A request without a seed gets a fresh one. Raises BadRequest for values out of range.
@@ -136,7 +136,7 @@ class GenerationRequest(BaseModel):
 
 
 class Function(BaseModel):
-    """A function that the model may call; more of it only the chat template reads."""
+    """A function that the model may call; only the chat template reads its other fields."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     name: str
@@ -155,7 +155,7 @@ class NamedFunction(BaseModel):
 
 
 class NamedTool(BaseModel):
-    """The tool that is to be called."""
+    """The tool that must be called."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     type: Literal["function"]
@@ -163,7 +163,7 @@ class NamedTool(BaseModel):
 
 
 class JSONSchema(BaseModel):
-    """What an answer is to be; enforced whether `strict` or not."""
+    """The schema of an answer; enforced whether `strict` or not."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     name: str
@@ -179,14 +179,14 @@ class ResponseFormat(BaseModel):
 
     @property
     def schema_of_answer(self) -> Schema | None:
-        """The schema of the answer, where it is to be JSON."""
+        """The schema of the answer, if it must be JSON."""
         given = None if self.json_schema is None else self.json_schema.json_schema
         return {"text": None, "json_object": ANY_OBJECT, "json_schema": given}[self.type]
 
     @model_validator(mode="after")
     def _has_schema(self) -> ResponseFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise ValueError("a schema stands beside json_schema alone")
+            raise ValueError("a schema is given with type json_schema, and only then")
         return self
 
 
@@ -209,17 +209,17 @@ class ChatCompletionRequest(GenerationRequest):
 
     @property
     def may_call(self) -> bool:
-        """Whether calls of tools are to be found in the answer."""
+        """Whether to look for tool calls in the answer."""
         return bool(self.tools) and self.tool_choice != "none"
 
     @property
     def must_call(self) -> bool:
-        """Whether the answer is to be calls of tools and nothing else."""
+        """Whether the answer must be tool calls and nothing else."""
         return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
 
     @property
     def _enforced(self) -> str | None:
-        """What the answer is held to, in the words of the request."""
+        """What is enforced on the answer, in the words of the request."""
         if self.response_format is not None and self.response_format.type != "text":
             return f"response_format={self.response_format.type}"
         if self.must_call:
@@ -229,10 +229,10 @@ class ChatCompletionRequest(GenerationRequest):
         return "a strict function" if self.may_call and is_strict else None
 
     @model_validator(mode="after")
-    def _calls_what_there_is(self) -> ChatCompletionRequest:
+    def _check_tool_choice(self) -> ChatCompletionRequest:
         names = [tool.function.name for tool in self.tools]
         if self.must_call and not names:
-            raise ValueError("tool_choice asks for a call, and there are no tools; give some")
+            raise ValueError("tool_choice requires a call, but there are no tools; give some")
         if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
             name = self.tool_choice.function.name
             hint = known_names(name[:200], names, "there are")
@@ -240,7 +240,7 @@ class ChatCompletionRequest(GenerationRequest):
         return self
 
     @model_validator(mode="after")
-    def _ends_where_it_is_whole(self) -> ChatCompletionRequest:
+    def _check_no_other_end(self) -> ChatCompletionRequest:
         others = ["stop", "stop_token_ids", "min_tokens", "ignore_eos"]
         if self.may_call and (self._enforced or "").startswith("response_format"):
             others.append("tools")
@@ -253,15 +253,17 @@ class ChatCompletionRequest(GenerationRequest):
         return self
 
     @model_validator(mode="after")
-    def _has_logprobs(self) -> ChatCompletionRequest:
+    def _check_logprobs(self) -> ChatCompletionRequest:
         if self.top_logprobs and not self.logprobs:
             raise ValueError(f"top_logprobs={self.top_logprobs} needs logprobs=true beside it")
         return self
 
     def request(self, served: Served) -> Request:
-        """The request that the assistant answers. Raises BadRequest for messages that are none."""
+        """The request that the assistant answers. Raises BadRequest for invalid messages."""
         said = [
-            {name: one[name] for name in one if name in _SAID} if isinstance(one, Mapping) else one
+            {name: one[name] for name in one if name in _MESSAGE_FIELDS}
+            if isinstance(one, Mapping)
+            else one
             for one in self.messages
         ]
         tools = [one.model_dump(exclude_unset=True) for one in self.tools] if self.may_call else []
@@ -289,19 +291,19 @@ class ChatCompletionRequest(GenerationRequest):
             raise BadRequest(str(error), field) from None
 
     def call_format(self, served: Served) -> CallFormat | None:
-        """The form of the calls that are to be found in the answer; None for an answer without."""
+        """The format of the calls to look for in the answer; None for an answer without calls."""
         return (served.call_format or HERMES) if self.may_call else None
 
     def _grammar(self, served: Served) -> Node | None:
-        """What the answer is held to where tools must be called, or only as they are described."""
+        """The grammar of the answer, if tools must be called, or only as they are described."""
         if not self.may_call or self._enforced is None:
             return None
         format = served.call_format
         if format is None:
             raise UserError(
-                f"{self._enforced} cannot be enforced, as the chat template writes calls of tools "
-                'in a manner that is not known here; use tool_choice="auto", without strict, or '
-                "ask for the call in words"
+                f"{self._enforced} cannot be enforced, as the chat template writes tool calls in "
+                'an unknown format; use tool_choice="auto", without strict, or ask for the call in '
+                "words"
             )
         called = self.tools
         if isinstance(self.tool_choice, NamedTool):
@@ -330,7 +332,7 @@ class CompletionRequest(GenerationRequest):
     @field_validator("prompt")
     @classmethod
     def _is_prompt(cls, value: Any) -> Any:
-        """By hand, as pydantic would gather a fault for each of a million items."""
+        """Checked by hand, as pydantic would collect an error for each of a million items."""
         if not (isinstance(value, str) or _are_ids(value)):
             prompts = value if isinstance(value, list) and value else [None]
             if not (all(isinstance(one, str) for one in prompts) or all(map(_are_ids, prompts))):
@@ -344,13 +346,13 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def only_echoes(self) -> bool:
-        """Whether nothing is to be drawn."""
+        """Whether nothing is to be generated."""
         return self.max_tokens == 0
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> CompletionRequest:
+    def _check_echo(self) -> CompletionRequest:
         if self.only_echoes and not self.echo:
-            raise ValueError("max_tokens=0 draws nothing; set echo=true to be told of the prompt")
+            raise ValueError("max_tokens=0 generates nothing; set echo=true to get the prompt")
         return self
 
     def requests(self, served: Served) -> list[Request]:
@@ -376,16 +378,16 @@ def _are_ids(value: Any) -> bool:
 
 
 def parsed(kind: type[B], body: bytes) -> B:
-    """The body as one of a kind. Raises BadRequest, with the field that it is about."""
+    """The parsed body of a request. Raises BadRequest, with the field that it is about."""
     try:
         given = json.loads(body)
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
-    except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
+    except ValueError as error:  # not JSON, not UTF-8, or a number of thousands of digits
         raise BadRequest(f"the body is no JSON: {error}") from None
     if not isinstance(given, Mapping):
         raise BadRequest(f"the body must be a JSON object, not {shorten(given)}")
-    # What is null is as good as left out.
+    # A field that is null counts as left out.
     value = {name: one for name, one in given.items() if one is not None}
     try:
         return kind.model_validate(value)
@@ -396,7 +398,7 @@ def parsed(kind: type[B], body: bytes) -> B:
 def _bad_request(
     kind: type[GenerationRequest], value: Mapping[str, Any], error: ValidationError
 ) -> BadRequest:
-    """The first fault of a body, in words."""
+    """The first error of a body, in words."""
     fault = error.errors()[0]
     if not fault["loc"]:
         return BadRequest(str(fault.get("ctx", {}).get("error", fault["msg"])))
@@ -423,14 +425,14 @@ _TYPES = {
     "list_type": "a list",
     "finite_number": "a finite number",
 }
-# What a value must be that is taken in one form alone, and what to do instead.
+# The rule for fields whose type alone does not say it, with the remedy.
 _RULES = {
     "logit_bias": 'up to 1,024 token ids with a number of -100 to 100 each, such as {"42": -100}',
     "response_format": '{"type": "text"}, {"type": "json_object"} or {"type": "json_schema", '
     '"json_schema": {"name": …, "schema": {…}}}',
     "tool_choice": '"none", "auto", "required" or {"type": "function", "function": {"name": …}}',
-    "best_of": "left out, as one completion is drawn for each of n",
-    "suffix": "left out, as nothing is filled in here",
+    "best_of": "left out, as one completion is generated for each of n",
+    "suffix": "left out, as infilling is not supported",
     "modalities": '["text"]',
     "prompt": "a text, a list of texts, a list of token ids, or a list of such lists",
     "tools": 'a list of {"type": "function", "function": {"name": …}}',

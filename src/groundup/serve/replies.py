@@ -1,4 +1,4 @@
-"""Answers in OpenAI's words: whole, or in the chunks of a stream."""
+"""Answers in OpenAI's format: whole, or in the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from groundup.serve.worker import RowEvent, Served
 from groundup.text.tokenizer import Tokenizer
 
 Json = dict[str, Any]
-# Tokens, log p of each in nats, and the likeliest of its place.
+# Tokens, the log p of each in nats, and the likeliest tokens at its place.
 Logprobs = tuple[list[int], list[float], list[TopLogprobs]]
-# What stands for the logarithm of zero, which JSON cannot hold; vLLM's number.
+# Stands for the logarithm of zero, which JSON cannot represent; vLLM's number.
 _NEVER = -9999.0
 
 
 class Reply(ABC):
-    """One answer of as many choices as there are rows; `drawn` counts their tokens."""
+    """One answer with a choice for each row; `generated` counts their tokens."""
 
     kind, chunk, prefix = "", "", ""
 
     def __init__(self, served: Served, rows: Sequence[SequenceState]) -> None:
         self.served, self.rows = served, rows
         self.completions: dict[int, Completion] = {}
-        self.drawn = 0
+        self.generated = 0
         self._begun = time.monotonic()
         self._id, self._created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
 
     async def whole(self, events: AsyncIterator[RowEvent]) -> Json:
-        """The answer when all choices have ended."""
+        """The answer, once all choices have ended."""
         async for index, event in events:
             self._note(index, event)
         ended = sorted(self.completions.items())
@@ -45,7 +45,7 @@ class Reply(ABC):
     async def chunks(
         self, events: AsyncIterator[RowEvent], *, tells_usage: bool = False
     ) -> AsyncIterator[Json]:
-        """The answer piece by piece, as the tokens come; joined, the pieces are the whole."""
+        """The answer piece by piece, as tokens are generated; joined, the pieces are the whole."""
         unsaid: Json = {"usage": None} if tells_usage else {}
         async for index, event in events:
             self._note(index, event)
@@ -56,7 +56,7 @@ class Reply(ABC):
 
     @abstractmethod
     def choice(self, index: int, completion: Completion) -> Json:
-        """One of the choices of the whole."""
+        """One of the choices of the whole answer."""
 
     @abstractmethod
     def pieces(self, index: int, event: Event) -> Iterator[Json]:
@@ -64,7 +64,7 @@ class Reply(ABC):
 
     @property
     def read(self) -> int:
-        """The number of tokens of prompts, once where one has several answers."""
+        """The number of prompt tokens; a prompt with several answers counts once."""
         return sum(map(len, {id(row.request): row.prompt for row in self.rows}.values()))
 
     @property
@@ -75,14 +75,14 @@ class Reply(ABC):
     def _note(self, index: int, event: Event) -> None:
         if event.completion is not None:
             self.completions[index] = event.completion
-        # Of what is not streamed only the end is told.
+        # Rows that are not streamed report only their end.
         ended = sum(len(one.ids) for one in self.completions.values())
-        self.drawn = max(self.drawn + (event.token is not None), ended)
+        self.generated = max(self.generated + (event.token is not None), ended)
 
     def _usage(self) -> Json:
-        drawn = sum(len(one.ids) for one in self.completions.values())
-        total = self.read + drawn
-        return {"prompt_tokens": self.read, "completion_tokens": drawn, "total_tokens": total}
+        generated = sum(len(one.ids) for one in self.completions.values())
+        total = self.read + generated
+        return {"prompt_tokens": self.read, "completion_tokens": generated, "total_tokens": total}
 
     def _with(self, kind: str, choices: list[Json]) -> Json:
         return {
@@ -95,7 +95,7 @@ class Reply(ABC):
 
 
 class ChatReply(Reply):
-    """What the assistant says, with the calls of tools apart that have the form of `calls`."""
+    """The assistant's message, with the tool calls in the format `calls` separated from it."""
 
     kind, chunk, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
@@ -119,7 +119,7 @@ class ChatReply(Reply):
         return {
             "index": index,
             "message": message | ({"tool_calls": calls} if calls else {}),
-            "logprobs": self._logprobs(index, completion, *_drawn(completion)),
+            "logprobs": self._logprobs(index, completion, *_tokens_of(completion)),
             "finish_reason": _reason(completion, calls),
         }
 
@@ -129,7 +129,7 @@ class ChatReply(Reply):
             yield _piece({"role": "assistant", "content": ""})
         held = self._held[index]
         shown = held.push(event.text)
-        logprobs = self._logprobs(index, event.completion, *_drawn(event))
+        logprobs = self._logprobs(index, event.completion, *_tokens_of(event))
         if shown or (logprobs and logprobs["content"]):
             yield _piece({"content": shown}, logprobs)
         if event.completion is None:
@@ -149,29 +149,33 @@ class ChatReply(Reply):
         logprobs: list[float],
         tops: list[TopLogprobs],
     ) -> Json | None:
-        """Each token with log p and the likeliest of its place; without the one that ends the turn,
-        which is none of what was said."""
+        """Each token with its log p and the likeliest at its place; without the token that ends the
+        turn, which is not part of the message."""
         if not self._with_logprobs:
             return None
         if ended is not None and ended.finish_reason == "stop":
             ids = ids[:-1] if ids and ids[-1] in self.rows[index].stop_ids else ids
-        told = []
+        tokens = []
         for id, value, likeliest in zip(ids, logprobs, tops, strict=False):
             best = [self._token(*one) for one in likeliest.items()]
-            told.append(self._token(id, value) | {"top_logprobs": best})
-        return {"content": told, "refusal": None}
+            tokens.append(self._token(id, value) | {"top_logprobs": best})
+        return {"content": tokens, "refusal": None}
 
     def _token(self, id: int, logprob: float) -> Json:
         tokenizer = self.served.tokenizer
-        text = _spelled(tokenizer, id).decode(errors="replace")
-        return {"token": text, "logprob": max(logprob, _NEVER), "bytes": [*_said(tokenizer, id)]}
+        text = _token_bytes(tokenizer, id).decode(errors="replace")
+        return {
+            "token": text,
+            "logprob": max(logprob, _NEVER),
+            "bytes": [*_text_bytes(tokenizer, id)],
+        }
 
 
 class CompletionReply(Reply):
-    """How texts go on; with `echo` after the texts themselves.
+    """Continuations of texts; with `echo`, after the texts themselves.
 
-    `logprobs` is the number of the likeliest tokens to tell, None tells of no token. Where it
-    echoes, `of_prompts` has each row's: log p of all tokens but the first, and the likeliest.
+    `logprobs` is the number of likeliest tokens to report; None reports no tokens. With `echo`,
+    `of_prompts` has for each row the log p of all prompt tokens but the first, and the likeliest.
     """
 
     kind, chunk, prefix = "text_completion", "text_completion", "cmpl"
@@ -187,20 +191,20 @@ class CompletionReply(Reply):
         super().__init__(served, rows)
         self._likeliest, self._echo = logprobs, echo
         self.of_prompts: list[tuple[list[float], list[TopLogprobs]]] = []
-        # The length of a row's text so far, by which tokens have their places in it.
+        # The length of each row's text so far, from which tokens get their offsets.
         self._lengths: dict[int, _Length] = {}
 
     def choice(self, index: int, completion: Completion) -> Json:
         return {
             "index": index,
             "text": self._before(index) + completion.text,
-            "logprobs": self._logprobs(index, *_drawn(completion)),
+            "logprobs": self._logprobs(index, *_tokens_of(completion)),
             "finish_reason": completion.finish_reason,
         }
 
     def pieces(self, index: int, event: Event) -> Iterator[Json]:
         before = self._before(index) if index not in self._lengths else ""
-        logprobs = self._logprobs(index, *_drawn(event))
+        logprobs = self._logprobs(index, *_tokens_of(event))
         self._lengths.setdefault(index, _Length())
         reason = None if event.completion is None else event.completion.finish_reason
         if before or event.text or logprobs is not None or reason is not None:
@@ -212,8 +216,8 @@ class CompletionReply(Reply):
     def _logprobs(
         self, index: int, ids: list[int], logprobs: list[float], tops: list[TopLogprobs]
     ) -> Json | None:
-        """Tokens, log p and the likeliest of their places side by side, in the older form, with
-        each token's place in the text."""
+        """Tokens, their log p and the likeliest at their places as parallel lists, in the older
+        format, with the offset of each token in the text."""
         if self._likeliest is None:
             return None
         tokenizer, begins = self.served.tokenizer, index not in self._lengths
@@ -223,19 +227,19 @@ class CompletionReply(Reply):
             values = [None, *self.of_prompts[index][0], *values]
             likeliest = [None, *self.of_prompts[index][1], *likeliest]
         length = self._lengths.setdefault(index, _Length())
-        told = zip(ids, values, likeliest, strict=True)
+        rows = zip(ids, values, likeliest, strict=True)
         return {
             "tokens": [_name(tokenizer, id) for id in ids],
             "token_logprobs": [None if one is None else max(one, _NEVER) for one in values],
-            "top_logprobs": [_by_name(tokenizer, *one) for one in told]
+            "top_logprobs": [_by_name(tokenizer, *one) for one in rows]
             if self._likeliest
             else None,
-            "text_offset": [length.before(_said(tokenizer, id)) for id in ids],
+            "text_offset": [length.before(_text_bytes(tokenizer, id)) for id in ids],
         }
 
 
 class _Length:
-    """The length of a text whose bytes come token by token."""
+    """The length of a text whose bytes arrive token by token."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -248,13 +252,13 @@ class _Length:
         return before
 
 
-def _drawn(of: Completion | Event) -> Logprobs:
-    """The tokens of a completion, or the one of an event, with log p and the likeliest."""
+def _tokens_of(of: Completion | Event) -> Logprobs:
+    """The tokens of a completion, or the token of an event, with log p and the likeliest."""
     if isinstance(of, Completion):
         return list(of.ids), list(of.logprobs), list(of.top_logprobs or [{}] * len(of.ids))
     if of.token is None or of.logprob is None:
         # A prompt that fills the context, or a whole answer from behind a guard.
-        return ([], [], []) if of.completion is None else _drawn(of.completion)
+        return ([], [], []) if of.completion is None else _tokens_of(of.completion)
     return [of.token], [of.logprob], [of.top_logprobs or {}]
 
 
@@ -274,7 +278,7 @@ def _reason(completion: Completion, calls: Sequence[Json]) -> str:
 def _by_name(
     tokenizer: Tokenizer, id: int, logprob: float | None, likeliest: TopLogprobs | None
 ) -> dict[str, float] | None:
-    """The likeliest tokens by their names, the likelier of two that share one, and the token too.
+    """The likeliest tokens and the token itself by name; of two with one name, the likelier.
 
     None for the first token of a prompt.
     """
@@ -287,22 +291,22 @@ def _by_name(
 
 
 def _name(tokenizer: Tokenizer, id: int) -> str:
-    """The text of a token, or its bytes where these are parts of a character, as OpenAI has it."""
-    spelled = _spelled(tokenizer, id)
+    """The text of a token, or its bytes if they are part of a character, in OpenAI's notation."""
+    raw = _token_bytes(tokenizer, id)
     try:
-        return spelled.decode()
+        return raw.decode()
     except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
-def _spelled(tokenizer: Tokenizer, id: int) -> bytes:
-    """The bytes of a token; of a control token, of its name; of one without a text, its id."""
+def _token_bytes(tokenizer: Tokenizer, id: int) -> bytes:
+    """The bytes of a token; of a control token, of its name; of one without a text, of its id."""
     name = next((name for name, known in tokenizer.special_tokens.items() if known == id), None)
     if name is not None:
         return name.encode()
     return tokenizer.token_bytes(id) or f"token_id:{id}".encode()
 
 
-def _said(tokenizer: Tokenizer, id: int) -> bytes:
+def _text_bytes(tokenizer: Tokenizer, id: int) -> bytes:
     """The bytes that a token adds to a text; a control token adds none."""
     return b"" if id in tokenizer.hidden_ids else tokenizer.token_bytes(id)

@@ -3,7 +3,7 @@
     groundup serve quickstart
     client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
 
-It listens on this machine alone unless --host says otherwise.
+It listens only on this machine unless --host says otherwise.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from groundup.serve.admission import Admission
     from groundup.serve.worker import Served
 
-# Seconds that running answers have to end after Ctrl-C.
+# Seconds that running answers have to finish after Ctrl-C.
 _GRACE = 3
 _MOST_CONNECTIONS = 1000
 
 
 def require_server(command: str) -> None:
-    """Raise `UserError` where what serves is not installed."""
+    """Raise `UserError` if the packages of the web server are not installed."""
     try:
         import starlette
         import uvicorn
@@ -42,7 +42,7 @@ def require_server(command: str) -> None:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket at that address, before models are loaded for it; port 0 is any that is free.
+    """A socket at that address, opened before models are loaded for it; port 0 is any free one.
 
     Raises `UserError` for an address that is taken, or that this machine does not have.
     """
@@ -81,14 +81,14 @@ def serve(
     api_key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> None:
-    """Answer at that socket until Ctrl-C; `given_host` is what it was asked to listen at."""
+    """Answer at that socket until Ctrl-C; `given_host` is the host that the user named."""
     from groundup.serve.api import API
     from groundup.serve.models import Loaded
 
-    door = admission(at, given_host, api_key, allow_origins)
-    api = API(Loaded(models), door, batch_size=batch_size, waiting=waiting)
+    access = admission(at, given_host, api_key, allow_origins)
+    api = API(Loaded(models), access, batch_size=batch_size, waiting=waiting)
     _tell(models, address(at))
-    answer(api.app, at, door, api.stop)
+    answer(api.app, at, access, api.stop)
 
 
 def admission(
@@ -97,7 +97,7 @@ def admission(
     api_key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> Admission:
-    """Who may ask at that socket: by the names of this machine alone, where it is local."""
+    """Who may use the server at that socket; a local one only by the names of this machine."""
     from groundup.serve.admission import Admission
 
     host = at.getsockname()[0]
@@ -113,20 +113,20 @@ def admission(
 
 
 def address(at: socket.socket) -> str:
-    """The address by which a browser on this machine reaches a socket."""
+    """The address at which a browser on this machine reaches a socket."""
     host, port = at.getsockname()[:2]
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"
 
 
 def answer(
-    app: Any, at: socket.socket, door: Admission, stop: Callable[[], Awaitable[None]]
+    app: Any, at: socket.socket, access: Admission, stop: Callable[[], Awaitable[None]]
 ) -> None:
-    """Let an ASGI application answer at that socket until Ctrl-C; then `stop` ends what it does."""
+    """Run an ASGI application at that socket until Ctrl-C; then `stop` ends its work."""
     import uvicorn
 
-    if door.is_open:
-        say("Whoever reaches this machine can use it; --api-key asks for a key.")
+    if access.is_open:
+        say("Anyone who can reach this machine can use it; --api-key requires a key.")
     say("Ctrl-C stops it.")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     config = uvicorn.Config(
@@ -141,7 +141,7 @@ def answer(
     )
 
     class Server(uvicorn.Server):
-        """Before it waits for open connections, what is drawn for them is stopped."""
+        """Stops generation before it waits for open connections."""
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             await stop()
@@ -151,7 +151,7 @@ def answer(
 
 
 def _most_connections() -> int:
-    """As many as have a file each, beside those that are open anyway."""
+    """The connections that the limit on open files allows, next to other open files."""
     try:
         import resource
     except ImportError:  # not on Windows

@@ -1,9 +1,9 @@
-"""Calls of tools: how a model writes them, how they are read, and answers that must be calls.
+"""Tool calls: how a model writes them, how they are parsed, and grammars that enforce them.
 
-The model's own chat template is asked to write a call. Those of Hermes and Qwen write {"name",
-"arguments"} between "<tool_call>" and "</tool_call>", which is also what the calls of templates are
-that know of none; Llama 3's writes {"name", "parameters"} alone. Other manners, such as Mistral's
-with its control tokens, are not known here.
+The model's own chat template is asked to write a call. Templates of Hermes and Qwen write {"name",
+"arguments"} between "<tool_call>" and "</tool_call>", which is also the format for templates
+without tools; Llama 3's writes only {"name", "parameters"}. Other formats, such as Mistral's with
+its control tokens, are not supported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from groundup.text.tokenizer import Tokenizer
 
 Json = dict[str, Any]
 _LETTERS = string.ascii_letters + string.digits
-# What a template is asked to write.
+# The call that a template is asked to write.
 _NAME, _ARGUMENTS = "any_name", {"any_argument": 1}
 _WRITTEN = re.compile(
     r'(?P<before>.*?)\{\s*"name":\s*"any_name",\s*"(?P<key>arguments|parameters)":\s*'
@@ -37,9 +37,9 @@ _WRITTEN = re.compile(
 
 @dataclass(frozen=True)
 class CallFormat:
-    """How calls are written: what stands before and after each, and the key of the arguments.
+    """How calls are written: the text before and after each, and the key of the arguments.
 
-    With `several` another call may follow in the next line.
+    With `several`, another call may follow on the next line.
     """
 
     before: str
@@ -49,18 +49,18 @@ class CallFormat:
 
     @property
     def mark(self) -> str:
-        """What shows that a call begins; empty where nothing but a call stands in an answer."""
+        """The text that begins a call; empty if an answer with a call holds nothing else."""
         return self.before.strip()
 
     def calls_in(self, text: str) -> tuple[str, list[Json]]:
-        """Return an answer's words and the calls of tools behind them.
+        """Return an answer's words and the tool calls after them.
 
-        What follows the first call is none of the words, as in vLLM's parser for Hermes. Where what
-        looks like a call is none, all is words.
+        Text after the first call is not part of the words, as in vLLM's parser for Hermes. If
+        something that looks like a call is none, everything is words.
         """
         written = [text]
         if self.mark:
-            # The last one may have been cut.
+            # The last call may have been cut.
             begin, end = re.escape(self.mark), re.escape(self.after.strip())
             found = re.findall(rf"{begin}(.*?){end}|{begin}(.*)", text, re.DOTALL)
             written = [whole or cut for whole, cut in found]
@@ -71,13 +71,13 @@ class CallFormat:
         return (text[: text.index(self.mark)].rstrip(), calls) if calls else (text, [])
 
     def grammar(self, tools: Sequence[tuple[str, Node]], *, several: bool) -> Node:
-        """The grammar of a call of one of the tools, each with its name and its arguments, or of
+        """The grammar of a call of one of the tools, each with its name and arguments, or of
         `several` one after the other."""
         return self._followed(self._call(self.before, tools), tools, several)
 
     def optional_grammar(self, tools: Sequence[tuple[str, Node]], *, several: bool) -> Node:
-        """The grammar of any text, behind which such calls may stand; without a mark, in its place,
-        so that words begin with no brace."""
+        """The grammar of any text, after which such calls may follow; without a mark, calls replace
+        the text, so that words do not begin with a brace."""
         if not self.mark:
             others = dict.fromkeys(range(256), 1)
             first = {byte: row for byte, row in others.items() if byte != ord("{")}
@@ -113,8 +113,8 @@ class CallFormat:
 def calls_grammar(
     format: CallFormat, tools: tuple[tuple[str, Node], ...], *, must: bool, several: bool
 ) -> Node:
-    """The grammar of answers that are calls of tools, or else may be words; the same one for the
-    same tools, so that what was found of it is found once."""
+    """The grammar of answers that must be tool calls, or else may be words. It is cached, so that
+    work on a grammar is done once for the same tools."""
     if must:
         return format.grammar(tools, several=several)
     return format.optional_grammar(tools, several=several)
@@ -124,7 +124,7 @@ HERMES = CallFormat(f"{CALL}\n", "arguments", "\n</tool_call>", True)
 
 
 def call_format(tokenizer: Tokenizer) -> CallFormat | None:
-    """How the chat template writes calls; None where it does so in no way that is known here."""
+    """How the chat template writes calls; None if the format is unknown."""
     one = _written(tokenizer, 1)
     found = None if one is None else _WRITTEN.fullmatch(one)
     if found is None:
@@ -134,7 +134,7 @@ def call_format(tokenizer: Tokenizer) -> CallFormat | None:
 
 
 def _written(tokenizer: Tokenizer, calls: int) -> str | None:
-    """An answer of so many calls, as the chat template writes it; None where there is none."""
+    """An answer with this number of calls, as the chat template writes it; None if it cannot."""
     tool = {"type": "function", "function": {"name": _NAME, "parameters": ANY_OBJECT}}
     said = "\n".join([call_text(_NAME, _ARGUMENTS)] * calls)
     try:
@@ -154,12 +154,12 @@ def _written(tokenizer: Tokenizer, calls: int) -> str | None:
 
 
 def arguments_grammar(function: Json) -> Node:
-    """The grammar of a function's arguments: with `strict` all that its parameters say, else all if
-    it can be enforced, and any object if not.
+    """The grammar of a function's arguments: with `strict` exactly its parameters, else these if
+    they can be enforced, and any object if not.
 
-    Raises `UserError` for what `strict` asks for and nothing here enforces.
+    Raises `UserError` for a `strict` schema that cannot be enforced.
     """
-    # Without a word on them there are none, as with OpenAI.
+    # Without parameters there are no arguments, as with OpenAI.
     parameters = function.get("parameters") or {"type": "object", "additionalProperties": False}
     try:
         return json_grammar(parameters)
@@ -170,7 +170,7 @@ def arguments_grammar(function: Json) -> Node:
 
 
 def _search(text: bytes) -> list[dict[int, int]]:
-    """The rows of a table that reads up to the first time that a text comes.
+    """The rows of a table that reads up to the first occurrence of a text.
 
     Source: Knuth, Morris and Pratt 1977.
     """
@@ -186,9 +186,9 @@ def _search(text: bytes) -> list[dict[int, int]]:
 
 
 def _call(written: str, key: str) -> Json:
-    """A call that is written as {"name", "arguments"}, which may lack for none.
+    """Parse a call that is written as {"name", "arguments"}; the arguments may be missing.
 
-    Raises ValueError for what is no call.
+    Raises ValueError for anything else.
     """
     call = json.loads(written)
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
@@ -196,33 +196,33 @@ def _call(written: str, key: str) -> Json:
     arguments = call.pop(key, {})
     if call.keys() != {"name"}:
         raise ValueError(f"{written!r} has more than arguments")
-    # Mistral's template takes ids of nine letters and digits alone, others take any.
+    # Mistral's template requires ids of nine letters and digits; others take any.
     id = "".join(secrets.choice(_LETTERS) for _ in range(9))
-    # Some models write them as JSON within JSON, as this interface does.
+    # Some models write the arguments as JSON within JSON, as this interface does.
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return {"id": id, "type": "function", "function": {"name": call["name"], "arguments": text}}
 
 
 class CallsHeldBack:
-    """Lets an answer's words through piece by piece, and none of the calls of tools behind them.
+    """Passes an answer's words on piece by piece, and holds back the tool calls after them.
 
-    Without a format there are none, and all is words.
+    Without a format, everything is words.
     """
 
     def __init__(self, format: CallFormat | None) -> None:
         self._format, self._text, self._shown = format, "", 0
 
     def push(self, piece: str) -> str:
-        """Return what is sure to be words."""
+        """Return the text that is certain to be words."""
         if self._format is None:
             return piece
         self._text += piece
         mark = self._format.mark
-        # Without a mark a call is all that there is.
+        # Without a mark, a call is the whole answer.
         is_words = not mark and self._text.strip() and not self._text.lstrip().startswith("{")
         call = len(self._text) if is_words else self._text.find(mark, self._shown)
-        sure = self._text[: call if call >= 0 else len(self._text) - _begun(self._text, mark)]
-        # Blanks before a call are none of the words.
+        sure = self._text[: call if call >= 0 else len(self._text) - _overlap(self._text, mark)]
+        # Whitespace before a call is not part of the words.
         end = max(self._shown, len(sure.rstrip()))
         shown, self._shown = self._text[self._shown : end], end
         return shown
@@ -235,6 +235,6 @@ class CallsHeldBack:
         return words[self._shown :], calls
 
 
-def _begun(text: str, mark: str) -> int:
-    """The length of the end of a text with which a call may begin."""
+def _overlap(text: str, mark: str) -> int:
+    """The length of the end of a text that may begin a call."""
     return next((n for n in range(len(mark) - 1, 0, -1) if text.endswith(mark[:n])), 0)

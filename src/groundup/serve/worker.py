@@ -1,12 +1,12 @@
-"""One thread computes for all clients: their requests join and leave the engine's running batch.
+"""One thread computes for all clients: requests join and leave the engine's running batch.
 
     worker = Worker(post, …)                           # post(pairs) is called from the thread
     ticket = worker.submit(served, rows)               # from any thread
     post([(ticket, RowEvent(row, event)), …])          # after every step, for those that wait
     worker.cancel(ticket)
 
-A server's own loop only reads and writes; it never waits for a model. One thread, and not one for
-each model, because the products of two models at a time wait for the same cores.
+A server's event loop only reads and writes; it never waits for a model. There is one thread instead
+of one per model, because two models that compute at once wait for the same cores.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A model under the name by which clients ask for it.
+    """A model under the name by which clients request it.
 
-    `sampling` is how it draws where a request does not say, `longest` the most tokens of an answer
-    then, None as many as fit. People are told what it is `about`, in paragraphs, and get
-    `suggestions` of what to ask. `adapter` is the one of the model's adapters that answers under
-    this name, None the model without any. A `guard` stops messages and answers.
+    `sampling` has the settings that a request leaves out; `longest` is then the maximum number of
+    tokens of an answer, None as many as fit. `about` describes the model to people, in paragraphs,
+    and `suggestions` are questions to ask it. `adapter` is the adapter that is active under this
+    name, None for the model without any. A `guard` stops messages and answers.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Served:
     guard: Guard | None = None
 
     def answering(self) -> AbstractContextManager[None]:
-        """A context in which the model is the one that this name means."""
+        """A context in which the model has the adapter of this name."""
         if not self._has_adapters or active_adapter(self.model) == self.adapter:
             return nullcontext()
         return using_adapter(self.model, self.adapter)
 
     @cached_property
     def call_format(self) -> CallFormat | None:
-        """How its chat template writes calls of tools, where that is known."""
+        """How its chat template writes tool calls, if the format is known."""
         return call_format(self.tokenizer)
 
     @cached_property
@@ -73,7 +73,7 @@ class Served:
 
 
 class RowEvent(NamedTuple):
-    """An event, and which of a ticket's rows it is of."""
+    """An event, and the index of the ticket's row that it belongs to."""
 
     row: int
     event: Event
@@ -84,17 +84,17 @@ Post = Callable[[Sequence[tuple["Ticket", RowEvent]]], None]
 
 @dataclass(eq=False)
 class Ticket:
-    """Rows that were handed in together. With `streams` every token is told, else only the end."""
+    """Rows that were submitted together. With `streams`, every token is posted, else the end."""
 
     served: Served
     rows: Sequence[SequenceState]
     streams: bool
     ids: dict[int, int] = field(default_factory=dict)
-    """The engine's number of each row that has not ended, and the row's index."""
+    """The index of each row that has not ended, by the engine's number."""
 
 
 class Busy(Exception):
-    """More completions wait than the server takes."""
+    """More completions wait than the server accepts."""
 
 
 class Stopped(Exception):
@@ -102,22 +102,22 @@ class Stopped(Exception):
 
 
 class Worker:
-    """The thread, and an engine for every name that was asked for."""
+    """The thread, and an engine for every name that was requested."""
 
     def __init__(self, post: Post, *, batch_size: int, waiting: int) -> None:
         self._post, self._batch_size = post, batch_size
         self._most = batch_size + waiting
-        # A model that nobody serves or asks any more gives its memory back: what it answers still
-        # holds it, by its tickets.
+        # A model that is no longer served or used frees its memory; unfinished answers hold it by
+        # their tickets.
         self._engines = WeakKeyDictionary[Served, Engine]()
         self._tickets = WeakKeyDictionary[Served, dict[int, Ticket]]()
-        # What other threads ask for, which is done between two steps.
+        # What other threads have requested, which is done between two steps.
         self._wake = threading.Condition()
         self._orders: list[Callable[[], None]] = []
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._closed = False
         self._unfinished = 0
-        # A thread begins with the number of threads that PyTorch itself would take.
+        # A new thread would begin with PyTorch's own number of threads.
         self._threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -135,7 +135,7 @@ class Worker:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread after the step that it is at; what has not ended gets Stopped."""
+        """End the thread after its current step; rows that have not ended get Stopped."""
         with suppress(Stopped):
             self._order(self._close)
         self._thread.join()
@@ -145,8 +145,8 @@ class Worker:
     ) -> Ticket:
         """Queue rows that were made for the model.
 
-        Raises Busy where too many wait already, `UserError` for more than may ever wait, and
-        Stopped after the end.
+        Raises Busy if too many are waiting, `UserError` for more than may ever wait, and Stopped
+        after the end.
         """
         self.require_room(len(rows))
         ticket = Ticket(served, rows, streams)
@@ -156,12 +156,12 @@ class Worker:
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Drop what has not ended of a ticket; nothing more is told of it."""
-        with suppress(Stopped):  # then nothing more is told anyway
+        """Drop the rows of a ticket that have not ended; nothing more is posted for them."""
+        with suppress(Stopped):  # then nothing more is posted anyway
             self._order(lambda: self._drop(ticket))
 
     def require_room(self, rows: int) -> None:
-        """Raise Busy or `UserError` as `submit` does for so many rows."""
+        """Raise Busy or `UserError` as `submit` does for this number of rows."""
         if rows > self._most:
             raise UserError(
                 f"{rows:,} completions are asked for at once, and this server takes {self._most:,} "
@@ -171,9 +171,9 @@ class Worker:
             raise Busy
 
     def call(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function when nothing else computes, one such function between two steps.
+        """Run a function while nothing else computes, one such function between two steps.
 
-        Raises Stopped after the end, and the function ends so where that comes before its turn.
+        Raises Stopped after the end; if the end comes before its turn, the future raises it.
         """
         done = Future[T]()
         self._order(lambda: self._calls.append((function, done)))
@@ -186,7 +186,7 @@ class Worker:
             self._orders.append(order)
             self._wake.notify()
 
-    # What runs in the thread.
+    # In the thread.
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
@@ -196,7 +196,7 @@ class Worker:
             self._end_all()
 
     def _end_all(self) -> None:
-        """Let whoever waits know that there is nothing to wait for."""
+        """Tell everyone who waits that the thread has ended."""
         with self._wake:
             self._closed = True
             orders, self._orders = self._orders, []
@@ -214,7 +214,7 @@ class Worker:
                 self._wake.wait_for(lambda: self._orders or self._calls or self._busy())
                 orders, self._orders = self._orders, []
             self._do(orders)
-            # What is done would be held here until there is more.
+            # Otherwise finished orders would be held here until the next ones.
             del orders
 
     def _do(self, orders: Sequence[Callable[[], None]]) -> None:
@@ -237,7 +237,7 @@ class Worker:
         served = ticket.served
         try:
             engine = self._engine_of(served)
-        except Exception as error:  # no memory for it
+        except Exception as error:  # out of memory
             self._finish(len(ticket.rows))
             failed = Event(0, error=error)
             self._post([(ticket, RowEvent(index, failed)) for index in range(len(ticket.rows))])
@@ -269,11 +269,11 @@ class Worker:
                 return
 
     def _step(self, served: Served, engine: Engine) -> None:
-        """One more token for every running row of a name, told to those who wait for it."""
+        """Generate one more token for every running row of a model, and post it."""
         try:
             with served.answering():
                 events = engine.step()
-        except Exception as error:  # no memory left
+        except Exception as error:  # out of memory
             self._fail(served, error)
         else:
             self._tell(served, events)
@@ -284,15 +284,15 @@ class Worker:
         self._tell(served, [Event(id, error=error) for id in self._tickets[served]])
 
     def _tell(self, served: Served, events: Sequence[Event]) -> None:
-        told = []
+        posted = []
         for event in events:
             ticket = self._tickets[served][event.id]
             if ticket.streams or event.finished:
-                told.append((ticket, RowEvent(ticket.ids[event.id], event)))
+                posted.append((ticket, RowEvent(ticket.ids[event.id], event)))
             if event.finished:
                 self._end(ticket, event.id)
-        if told:
-            self._post(told)
+        if posted:
+            self._post(posted)
 
     def _end(self, ticket: Ticket, id: int) -> None:
         del ticket.ids[id], self._tickets[ticket.served][id]
