@@ -454,7 +454,7 @@ BAD = {
         {"response_format": {"type": "json_schema"}},
         'must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema"',
     ),
-    "a call of none": ({"tool_choice": "required"}, "asks for a call, and there are no tools"),
+    "a call of none": ({"tool_choice": "required"}, "requires a call, but there are no tools"),
     "a call of another": (
         {
             "tool_choice": {"type": "function", "function": {"name": "g"}},

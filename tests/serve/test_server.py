@@ -66,7 +66,7 @@ def test_a_model_of_a_run_is_served_until_ctrl_c(workshop: Workshop) -> None:
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "sft: " in said and "drawn in" in said
+    assert "sft: " in said and "generated in" in said
     assert said.endswith("stopped\n") and "Traceback" not in said
 
 

@@ -288,7 +288,7 @@ def test_calls_in_a_manner_of_its_own_are_not_asked_for(
     for more in ({"tool_choice": "required"}, {}):
         found = running.post("/v1/chat/completions", **body, **more)
         assert found.status_code == 400
-        assert "cannot be enforced, as the chat template writes calls" in found.text
+        assert "cannot be enforced, as the chat template writes tool calls" in found.text
     assert running.post("/v1/chat/completions", **body | {"tools": TOOLS}).status_code == 200
 
 

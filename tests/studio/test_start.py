@@ -89,7 +89,7 @@ def test_a_run_is_started_stopped_by_a_later_studio_and_continued(
             other.start("base", "pretrain", {}, ["--version"])
     # One at a time, unless somebody wants it so.
     second = client.post("/start", data=tiny(workshop, "runs/other", steps="1"))
-    assert second.status_code == 400 and "base runs now" in box(second)
+    assert second.status_code == 400 and "base is running" in box(second)
     assert 'name="beside"' in second.text and not (here / "runs" / "other").exists()
 
     # Processes outlive the studio: another one finds it, and stops it.
@@ -345,7 +345,7 @@ def test_beyond_this_machine_a_key_is_needed(workshop: Workshop, show: Show, her
     form = tiny(workshop, "runs/base", steps="1")
     open_to_all = show(here / "runs", is_local=False)
     page = open_to_all.get("/start?stage=pretrain")
-    assert "asks for no key" in box(page) and 'name="start"' not in page.text
+    assert "without a key" in box(page) and 'name="start"' not in page.text
     assert open_to_all.post("/start", data=form | {"show": "on"}).status_code == 200
     refused = open_to_all.post("/start", data=form)
     assert refused.status_code == 403 and "--api-key" in box(refused)
@@ -452,7 +452,7 @@ def test_a_command_that_nothing_can_be_kept_of_is_ended(here: Path) -> None:
     record.unlink()
     record.mkdir()
     (record / "full").touch()
-    with pytest.raises(UserError, match="nothing can be kept of it"):
+    with pytest.raises(UserError, match="its record cannot be written"):
         jobs.start("base", "pretrain", {}, ["doctor"])
     assert not [one for one in psutil.Process().children() if "doctor" in one.cmdline()]
 
@@ -470,7 +470,7 @@ def test_patterns_name_files_as_in_a_terminal(here: Path, show: Show) -> None:
     assert data("?.md") == ["q.md"] and data("hub:owner/name") == ["hub:owner/name"]
     with pytest.raises(UserError, match=r"--data='\*\.csv' matches nothing in .*; name"):
         data("*.csv")
-    with pytest.raises(UserError, match=r"is a pattern, for which no folder"):
+    with pytest.raises(UserError, match=r"is a pattern, and a studio that is open"):
         data("*.txt", expand=False)
     with pytest.raises(UserError, match=r"matches 3 names, such as a.txt and b.txt; give one"):
         arguments(command, {"model": "*.txt", "out": "x"})
@@ -541,7 +541,7 @@ def test_a_recipe_is_chosen_started_stopped_and_continued(
     assert 'name="run" value="two"' in page and 'href="/runs/two">Its recipe' in page
     assert "not started from this page" not in page
     busy = box(client.post("/start", data=data | {"out": "runs/more"}))
-    assert "two runs now" in busy and "second" not in busy
+    assert "two is running" in busy and "second" not in busy
     assert "1 of 2 runs done" in client.get("/runs/two").text
     assert client.post("/stop", data={"run": "two"}).headers["location"] == "/runs/two"
     until(lambda: (read_status(out / "second") or {})["state"] == "stopped")
@@ -593,7 +593,7 @@ def test_a_recipe_that_cannot_be_run_starts_nothing(show: Show, here: Path) -> N
     for name in ("runs/bad.toml", "bomb.toml"):
         form = {"stage": "run", "recipe": name, "show": "on"}
         refused = open_to_all.post("/start", data=form)
-        assert refused.status_code == 400 and "none of those that come along" in refused.text
+        assert refused.status_code == 400 and "no built-in recipe" in refused.text
 
 
 def test_a_recipe_that_was_begun_in_a_terminal_is_shown(trained: Path, show: Show) -> None:

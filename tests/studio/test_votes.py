@@ -275,7 +275,7 @@ def test_nobody_votes_on_answers_after_being_told_whose_they_are(
     pages = [(first, "left"), (first, "right"), (first, "skip"), (stopped, "undo")]
     for page, choice in [*pages, (second, "undo")]:
         answer = voter.choose(choice, page)
-        assert answer.status_code == 409 and "was told already" in read_text(answer)
+        assert answer.status_code == 409 and "were told already" in read_text(answer)
         assert f'href="{at}"' in answer.text
     assert (root / "votes.jsonl").read_bytes() == before
     for page in (voter.look(), voter.result()):
@@ -506,7 +506,7 @@ def test_a_page_that_is_not_known_or_of_other_weights_says_how_to_go_on(
     save_tiny(root / "omega", 9, ends=True)
     for at, status, why in (
         (voter.at, 400, "holds votes on earlier weights of alpha and omega"),
-        ("/vote/0123456789abcdef", 404, "begin with the same once more"),
+        ("/vote/0123456789abcdef", 404, "begin again with the same values"),
     ):
         answer = show(root).get(at)
         assert answer.status_code == status and why in read_text(answer)

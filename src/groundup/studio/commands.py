@@ -1,8 +1,8 @@
-"""From what a form says to a command: the settings of a stage, and the arguments they amount to.
+"""From a form to a command: the settings of a stage, and the arguments that they become.
 
-A form is another way to write `groundup STAGE …`. What is typed in it becomes the arguments of that
-command, which the command line itself reads and judges, and so nothing is decided twice. What a
-shell would do before, to patterns and ~, is done here.
+A form is another way to write `groundup STAGE …`. Its values become the arguments of that command,
+which the command line itself parses and checks, so that nothing is decided twice. What a shell
+would do first, to patterns and ~, is done here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ YES, NO, OUT, RECIPE = "yes", "no", "out", "recipe"
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of a command: `option` is its name at the command line, `help` what it is.
+    """A setting of a command: `option` is its name on the command line, `help` describes it.
 
-    `choices` are all that it may be, where they can be named; `accepts` is what may lie in the
-    folder or file that it names, where it names one. One that is `leading` matters to most people.
+    `choices` are all its values, if they can be listed; `accepts` are the kinds of folders or files
+    that it may name, if it names any. A `leading` setting matters to most users.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Step:
-    """A table of a recipe: its name, its stage, and what else it says in a line."""
+    """A table of a recipe: its name, its stage, and its other settings in a line."""
 
     name: str
     stage: str
@@ -54,8 +54,8 @@ class Step:
 class Recipes:
     """What is known of recipes without running anything of them.
 
-    `found` are those that come along and, where a folder is given, the files in and near it, each
-    with what it is for; `steps` the tables of one by its name or file, of anything else none.
+    `found` returns the built-in recipes and, for a folder, the files in and near it, each with its
+    purpose; `steps` returns the tables of a recipe by its name or file, and none for anything else.
     """
 
     found: Callable[[Path | None], Mapping[str, str]]
@@ -66,10 +66,10 @@ class Recipes:
 class Command:
     """A command that can be started: a stage with its config's settings, or a whole recipe.
 
-    `subcommand` stands behind `groundup`. `start` is the input that it goes on from, where it has
-    one. One that `resumes` saves what it has when it is stopped, and the same command goes on from
-    there. `check` reads the arguments and returns the folder that they would write. It raises
-    `UserError` for all that is wrong with them. `recipes` are of the command that runs them.
+    `subcommand` follows `groundup`. `start` is the input that it continues from, if there is one. A
+    command that `resumes` saves its state when it is stopped, and the same command continues from
+    there. `check` parses the arguments and returns the folder that they would write; it raises
+    `UserError` for anything wrong with them. `recipes` belong to the command that runs them.
     """
 
     name: str
@@ -85,18 +85,18 @@ class Command:
     recipes: Recipes | None = None
 
     def input_for(self, made: str) -> Setting | None:
-        """The setting that takes what another stage made; its start, where that does."""
+        """The setting that takes what another stage made; its start, if that does."""
         fitting = [one for one in self.settings if made in one.accepts]
-        # What a stage needs is meant before what it may have.
+        # A required input is meant before an optional one.
         fitting.sort(key=lambda one: (one.name != self.start, not one.positional, not one.required))
         return fitting[0] if fitting else None
 
 
 def arguments(command: Command, values: Mapping[str, str], expand: bool = True) -> list[str]:
-    """The arguments behind `groundup`, in which what was left empty is left out.
+    """The arguments after `groundup`, without the values that were left empty.
 
-    Raises `UserError` for what is no list or no yes or no, and for a pattern of files that matches
-    none, or, unless they are to `expand`, for any.
+    Raises `UserError` for an invalid list or switch, and for a pattern of files that matches none
+    or, without `expand`, for any pattern.
     """
     given = {name: text.strip() for name, text in values.items() if text.strip()}
     order = sorted(command.settings, key=lambda one: (not one.positional, one.name == OUT))
@@ -143,8 +143,8 @@ def _expanded(one: Setting, text: str, expand: bool) -> list[str]:
         return [text]
     if not expand:
         raise UserError(
-            f"{one.option}={shorten(text)} is a pattern, for which no folder is looked through "
-            "where everybody may ask; name the files, or start the studio with --api-key"
+            f"{one.option}={shorten(text)} is a pattern, and a studio that is open to everyone "
+            "searches no folder; name the files, or start the studio with --api-key"
         )
     found = [] if "\0" in text else sorted(glob.glob(text))
     if not found:
@@ -170,7 +170,7 @@ def _valued(one: Setting, values: Sequence[str]) -> list[str]:
 
 
 def _optional(option: str, values: Sequence[str]) -> list[str]:
-    # What begins with a dash would be read as another option.
+    # A value that begins with a dash would be read as another option.
     if any(value.startswith("-") for value in values):
         return [f"{option}={value}" for value in values]
     return [option, *values]
@@ -186,7 +186,7 @@ def _split(one: Setting, text: str) -> list[str]:
         ) from None
 
 
-# What a run was started with, as a form has it.
+# The settings of a run, as a form has them.
 
 
 def as_text(value: object) -> str:
@@ -211,9 +211,9 @@ def _inner(value: object) -> str:
 def values_of(
     command: Command, config: Mapping[str, Any], found: Callable[[str], str]
 ) -> dict[str, str]:
-    """The values of a form for such a config: all but the defaults.
+    """The values of a form for such a config, without the defaults.
 
-    `found` says where a folder or file lies by now that the config names.
+    `found` returns the current place of a folder or file that the config names.
     """
     again = {}
     for one in command.settings:
@@ -228,24 +228,24 @@ def values_of(
     return again
 
 
-# Folders, as a person would name them where the studio was started.
+# Folders, as a user would name them where the studio was started.
 
 
 def named_from(folder: Path, here: Path) -> str:
-    """The name of a folder seen from `here`, where it lies below, and else the whole of it."""
+    """The name of a folder relative to `here`, if it is below that, else its whole path."""
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def below(root: Path, here: Path, text: str, is_shown: Callable[[str], bool]) -> str:
     """The path, below the root, of the folder that a run is to write.
 
-    Raises `UserError` for one that lies elsewhere, also by way of a link, and for one whose runs
-    are not shown.
+    Raises `UserError` for a folder elsewhere, also by way of a link, and for one whose runs are not
+    shown.
     """
     root = Path(os.path.realpath(root))
     try:
         folder = Path(os.path.realpath(here / Path(text).expanduser()))
-    except (RuntimeError, ValueError):  # the home of nobody, a zero byte
+    except (RuntimeError, ValueError):  # an unknown user's home, a zero byte
         raise UserError(f"--out={text!r} is no folder's name; name one below {root}") from None
     if root not in folder.parents:
         raise UserError(
@@ -263,7 +263,7 @@ def below(root: Path, here: Path, text: str, is_shown: Callable[[str], bool]) ->
 
 
 def free_path(taken: Callable[[str], bool], group: str, name: str) -> str:
-    """A path in that group which nothing has yet: sft, sft-2, …"""
+    """An unused path in that group: sft, sft-2, …"""
     first = f"{group}/{name}".lstrip("/")
     names = (first, *(f"{first}-{number}" for number in range(2, 10_000)))
     return next(one for one in names if not taken(one))

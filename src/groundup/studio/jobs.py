@@ -1,9 +1,9 @@
-"""Commands that the studio has started: each a process of its own, with its arguments, log and end.
+"""Commands that the studio started: each a separate process, with its arguments, log and exit code.
 
-A process belongs to no terminal, so that neither Ctrl-C in the studio's own nor the end of the
-studio ends it; a later studio finds it again by its record, also a studio of a folder around.
-Records and logs lie in the cache, by the run's folder, and not among the runs: a folder of runs
-that comes from elsewhere cannot say what is to be started here, or which process to stop.
+A process belongs to no terminal, so neither Ctrl-C in the studio's terminal nor the end of the
+studio ends it; a later studio finds it again by its record, even a studio of a parent folder.
+Records and logs are in the cache, by the run's folder, and not among the runs: a folder of runs
+from elsewhere must not decide what is started here, or which process is stopped.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from groundup.runs.console import printable
 from groundup.runs.files import is_count, is_number, locked, read_json_object, write_json
 from groundup.runs.folder import utc_now
 
-# Of a log, as much as is read on a page.
+# The size of a log's end that a page shows.
 _TAIL_BYTES = 20_000
 _WIDTH = 76
-# What Ctrl-C and SIGTERM end with: told by the command, or by the signal where it had none begun.
+# The exit codes after Ctrl-C and SIGTERM: the command's, or the signal's if no command had begun.
 _STOPPED = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command that was started for the run at `path`; `arguments` stand behind `groundup`.
+    """A command that was started for the run at `path`; `arguments` follow `groundup`.
 
-    `command` is its name, `values` what its form had, and `here` the folder that it was started in,
-    from where its arguments name others. `code` is what it ended with, None while it runs and where
-    nobody was there to see its end.
+    `command` is its name, `values` are those of its form, and `here` is the folder in which it was
+    started, to which the names in its arguments are relative. `code` is its exit code, None while
+    it runs and if nobody saw its end.
     """
 
     path: str
@@ -62,7 +62,7 @@ class Job:
         return self.code is not None and self.code != 0 and self.code not in _STOPPED
 
     def said(self) -> str:
-        """The end of what it wrote, since it was started last."""
+        """The end of its output since it was last started."""
         try:
             with open(self.log, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -81,7 +81,7 @@ class Job:
 
 
 def command_lines(arguments: Sequence[str]) -> str:
-    """The command as a person writes it in a shell: a long one with an option to a line."""
+    """The command as a user writes it in a shell; a long one has a line per option."""
     parts = [shlex.quote(word) for word in ("groundup", *arguments)]
     line = " ".join(parts)
     if len(line) <= _WIDTH or sys.platform == "win32":
@@ -92,12 +92,12 @@ def command_lines(arguments: Sequence[str]) -> str:
 
 
 def _begun(arguments: Sequence[str]) -> str:
-    """What stands in a log where a command begins."""
+    """The line of a log where a command begins."""
     return f"$ groundup {shlex.join(arguments)}"
 
 
 class Jobs:
-    """The commands that were started for runs below `root`; `here` is where they are run."""
+    """The commands that were started for runs below `root`, in the folder `here`."""
 
     def __init__(self, root: Path, here: Path) -> None:
         self.root, self.here = Path(os.path.realpath(root)), here
@@ -106,7 +106,7 @@ class Jobs:
         self._writing = threading.Lock()
 
     def of(self, path: str) -> Job | None:
-        """The command that was started last for the run at that path."""
+        """The command that was last started for the run at that path."""
         try:
             file = self._file(path, "json")
             return self._job(read_json_object(file), file.with_suffix(".log"))
@@ -114,7 +114,7 @@ class Jobs:
             return None
 
     def alive(self) -> list[Job]:
-        """All that run now, also those that an earlier studio has started."""
+        """All commands that are running, including those of an earlier studio."""
         found = []
         with suppress(UserError, OSError):
             for file in sorted(self._folder.glob("*.json")):
@@ -126,9 +126,9 @@ class Jobs:
     def start(
         self, path: str, command: str, values: Mapping[str, str], arguments: Sequence[str]
     ) -> Job:
-        """Start `groundup WORDS` for the run at that path; what it writes goes to its log.
+        """Start `groundup ARGUMENTS` for the run at that path; its output goes to its log.
 
-        Raises `UserError` where there is no room for its record, or it cannot be started.
+        Raises `UserError` if there is no room for its record, or if it cannot be started.
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -160,20 +160,20 @@ class Jobs:
         try:
             self._record(job, None)
         except (OSError, UserError) as error:
-            # What no record tells of, nobody could stop.
+            # Without a record, nobody could stop it.
             child.kill()
             child.wait()
             raise UserError(
-                f"the command was ended, as nothing can be kept of it ({error}); make room in "
+                f"the command was ended, as its record cannot be written ({error}); make room in "
                 f"{self._folder}, or start it in a terminal"
             ) from None
         self._children[path] = child
-        # No thread of a pool: those are waited for when the studio ends.
+        # Not a thread of a pool: those are waited for when the studio ends.
         threading.Thread(target=self._watch, args=(job, child), daemon=True).start()
         return job
 
     def stop(self, job: Job, at_once: bool = False) -> None:
-        """Do what Ctrl-C does, or a second Ctrl-C: it ends at once, whatever is not saved."""
+        """Do what Ctrl-C does or, `at_once`, a second Ctrl-C: it ends without saving."""
         if job.pid in self._stopping and not at_once:
             return
         self._stopping.add(job.pid)
@@ -181,13 +181,13 @@ class Jobs:
             if sys.platform == "win32":
                 psutil.Process(job.pid).send_signal(signal.CTRL_BREAK_EVENT)
             else:
-                os.killpg(job.pid, signal.SIGINT)  # with all that it has started, as a terminal
+                os.killpg(job.pid, signal.SIGINT)  # with its children, as a terminal does
 
     # Processes.
 
     def _spawned(self, arguments: Sequence[str], log: int) -> subprocess.Popen[bytes]:
         environment = {name: one for name, one in os.environ.items() if name != "GROUNDUP_API_KEY"}
-        # -P: no file of the folder that it runs in takes the place of a library.
+        # -P: no file in its working folder replaces a library.
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "groundup", *arguments],
             stdin=subprocess.DEVNULL,
@@ -216,7 +216,7 @@ class Jobs:
 
     def _record(self, job: Job, code: int | None) -> None:
         with self._writing:
-            # What was started anew since has a record of its own there.
+            # A command that was started since has a record of its own there.
             known = self.of(job.path) if code is not None else None
             if known is not None and known.pid != job.pid:
                 return
@@ -227,7 +227,7 @@ class Jobs:
             write_json(self._file(job.path, "json"), line, sync=False)
 
     def _job(self, known: dict[str, Any], log: Path) -> Job | None:
-        """The job of a record; None for one of a run elsewhere, or that is damaged."""
+        """The job of a record; None if its run is elsewhere, or the record is damaged."""
         folder, command, values = known.get("folder"), known.get("command"), known.get("values")
         arguments, pid, created = known.get("arguments"), known.get("pid"), known.get("created")
         code, here = known.get("code"), known.get("here")
@@ -259,10 +259,10 @@ class Jobs:
 
 
 def _lives(pid: int, created: float) -> bool:
-    """Whether that very process runs; another program may have its number by now."""
+    """Whether that very process runs; another program may have its pid by now."""
     try:
         found = psutil.Process(pid)
-        # Clocks are put right meanwhile, and no number is given out again so soon.
+        # Clocks are adjusted meanwhile, but pids are not reused so soon.
         return abs(found.create_time() - created) < 5 and found.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, OverflowError):
         return False

@@ -1,4 +1,4 @@
-"""Models that are loaded when somebody talks to them, a few at a time."""
+"""Models that are loaded when a user needs them, a few at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundup.runs.folder import bases
 from groundup.serve.worker import Served
 
 _MOST = 3
-# Of a model's file: weights are read beside what they become.
+# Memory in sizes of a model's file: weights are read into buffers next to the model's own.
 _ROOM = 2
 
 
@@ -28,10 +28,10 @@ class _Known(NamedTuple):
 
 
 class OnDemand:
-    """The models of `folders`, by name, as `open` loads them.
+    """The models of `folders`, by name, loaded by `open`.
 
-    Of those that are loaded the least recently used is given back where there are too many, or
-    where the next one has no room in memory; one that answers still is kept until it has.
+    If too many are loaded, or the next one has no room in memory, the least recently used is
+    released; one that is still answering is kept until it has finished.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class OnDemand:
 
     def loaded(self, name: str) -> Served | None:
         known = self._loaded.get(name)
-        # A model that was trained anew since is another one.
+        # A model that was trained again since is another one.
         return (
             known.served
             if known is not None and known.stamp == weights_stamp(known.folder)
@@ -73,7 +73,7 @@ class OnDemand:
         self._make_room(name, folder)
         stamp = weights_stamp(folder)
         served = await asyncio.to_thread(self._open, name, folder)
-        # Several threads may compute with it, and none of them is to switch it for the others.
+        # Several threads may compute with it, and none may switch its mode for the others.
         served.model.eval()
         self._loaded[name] = _Known(folder, stamp, served)
         return served
@@ -94,7 +94,7 @@ class OnDemand:
 
 
 def weights_stamp(folder: Path) -> list[tuple[Path, int, int]]:
-    """The files of a model's weights, of an adapter with its base's: their sizes and times."""
+    """The files of a model's weights, and of an adapter's base: their sizes and times."""
     found = []
     for place in (folder, *bases(folder)):
         for path in [place] if place.is_file() else sorted(place.glob("*.safetensors")):

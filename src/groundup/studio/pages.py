@@ -1,4 +1,4 @@
-"""The studio's pages as data: all runs as the tree of their lineage, and one run."""
+"""The studio's pages as data: all runs as a tree of their lineage, and one run."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ from groundup.report.table import Cell, Column, Mark, Part, Row, Table, in_bytes
 from groundup.runs.console import counted, duration
 from groundup.studio.runs import Run, Runs, State
 
-# Seconds after which a page looks again: while something runs, and to see whether anything does.
+# Seconds after which a page reloads: while something runs, and otherwise.
 _SOON, _LATER = 5, 20
-# A page shows so many of a run's prompts, and texts of each at first and unfolded; so many
+# A page's limits: prompts of a run, and texts of each before they are unfolded; unfolded texts;
 # characters of a file.
 _SAMPLES, _TEXTS, _LETTERS = 8, 200, 20_000
-# More than the tokens that an X-ray looks at have; it says what it leaves out.
+# More than the tokens that an X-ray looks at; it reports what it leaves out.
 MOST_LETTERS = 2_000
 _NEVER = datetime.fromtimestamp(0, UTC)
 RUN_COLUMNS = [
     Column(title)
     for title in ("state", "steps", "training loss", "held out", "size", "started", "talk")
 ]
-# Where the plan has what its reasons name otherwise.
+# The settings that have another name in the plan than in its reasons.
 _PLACES = {"heads": "model.num_attention_heads", "learning_rate": "rates.matrices"}
 # What the names of some parents do not say.
-_ROLES = {"ptx": "fine-tuning data read beside its own", "replay": "text read beside its own"}
+_ROLES = {"ptx": "fine-tuning data read next to its own", "replay": "text read next to its own"}
 _MARKS: Mapping[State, Mark] = {"done": "yes", "damaged": "no"}
 
 
 def home_page(runs: Runs) -> Page:
-    """All runs below the folder, those of one recipe together, each below what it was made from."""
+    """All runs below the folder, those of a recipe together, each below what it was made from."""
     found = runs.all()
     running = [run for run in found.values() if run.state == "running"]
     now = f"{len(running)} running now" if running else "none is running now"
@@ -61,7 +61,7 @@ def home_page(runs: Runs) -> Page:
     links = [("Talk to a model", "/talk"), ("Vote on answers", "/vote")] if any_model else []
     opening: list[Block] = [Links(links)] if links else []
     if runs.cut:
-        opening.append(Note("There is more below this folder; give a folder that is nearer."))
+        opening.append(Note("There is more below this folder; give a folder further down."))
     if found:
         opening.append(_runs_table(runs, found))
     else:
@@ -72,7 +72,7 @@ def home_page(runs: Runs) -> Page:
 
 
 def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]) -> Page:
-    """One run, from its own files: how far it is, its curves, its samples, how it came to be."""
+    """One run, from its own files: its progress, its curves, its samples and its lineage."""
     lead = f"{run.stage or 'A run'}, {run.state}"
     lead += f"; started {_when(run.begun)}." if run.begun is not None else "."
     links = [("All runs", "/")]
@@ -101,14 +101,14 @@ def run_page(runs: Runs, run: Run, plots: Sequence[Plot], samples: Sequence[Any]
 
 
 def look_links(root: Path, name: str, folder: Path) -> list[tuple[str, str]]:
-    """Where the page of what a model below the root does with a text leads to."""
+    """The links on the page of what a model below the root does with a text."""
     path = folder.relative_to(root.resolve()).as_posix()
     run = f"/runs/{quote('' if path == '.' else path)}"
     return [("All runs", "/"), (name, run), ("Another text", f"{run}#inside")]
 
 
 def refusal_page(status: int, why: str, links: Sequence[tuple[str, str]] = ()) -> Page:
-    """Why there is nothing to be seen at an address."""
+    """The page of a request that is refused."""
     blocks: list[Block] = [Links([*links, ("All runs", "/")]), Box(_sentence(why))]
     return Page(f"groundup studio: {status}", "This cannot be shown", "", blocks, [])
 
@@ -137,10 +137,10 @@ def _runs_table(runs: Runs, found: Mapping[str, Run]) -> Table:
 def _trees(
     runs: Runs, found: Mapping[str, Run]
 ) -> Iterator[tuple[str, Sequence[tuple[Run, int, str]]]]:
-    """The runs of each folder, last started first: how far below others each stands, or from where.
+    """The runs of each folder, last started first, each with its depth in the tree or its origin.
 
-    Of all that a run is made from it stands below what was made last: data before a tokenizer, a
-    tokenizer before a model.
+    A run is below the last made of its inputs: data come before a tokenizer, and a tokenizer before
+    a model.
     """
     made_from = {
         path: {at for _, at in runs.parents(run).values() if at is not None and at in found}
@@ -149,7 +149,7 @@ def _trees(
     heights: dict[str, int] = {}
 
     def height(path: str, below: frozenset[str] = frozenset()) -> int:
-        # A damaged run.json may say anything, also that a run is made from itself.
+        # A damaged run.json may say anything, even that a run is made from itself.
         if path not in heights:
             above = (height(one, below | {path}) for one in made_from[path] - below)
             heights[path] = 1 + max(above, default=0)
@@ -175,7 +175,7 @@ def _trees(
 
 
 def run_row(runs: Runs, run: Run, depth: int = 0, elsewhere: str = "") -> Row:
-    """A run in a table of runs: so many rows below others, or made from what lies elsewhere."""
+    """A run in a table of runs, at a depth below others, or made from something elsewhere."""
     parameters = run.history.planned("parameters")
     cells = [
         _state(run),
@@ -210,7 +210,7 @@ def _steps(run: Run) -> Cell | None:
         took = f"in {duration(seconds)}" if isinstance(seconds, float) else ""
         return Cell(f"{done:,}", took)
     left = "" if run.seconds_left is None else f"{duration(run.seconds_left)} left"
-    # Of what is damaged it is not known how much of it holds.
+    # How much of a damaged run is intact is not known.
     share = None if run.state == "damaged" else min(1.0, done / planned)
     return Cell(f"{done:,} of {planned:,}", left, share=share)
 
@@ -223,7 +223,7 @@ def _number(value: float | None, note: str = "") -> Cell | None:
 
 
 def _samples(samples: Sequence[Any]) -> list[Block]:
-    """What a model wrote after so many steps, the same prompts' texts one below the other."""
+    """The texts that a model wrote during training, by prompt."""
     by_prompt: dict[str, list[Answer]] = {}
     for one in samples:
         prompt, text = one.get("prompt"), one.get("text")
@@ -244,7 +244,7 @@ def _samples(samples: Sequence[Any]) -> list[Block]:
 
 
 def _spread(answers: Sequence[Answer], most: int) -> Sequence[Answer]:
-    """The first and the last, and between them the more the earlier: most is learned at first."""
+    """The first and the last, and more early than late ones between: most is learned at first."""
     if len(answers) <= most:
         return answers
     last = len(answers) - 1
@@ -283,7 +283,7 @@ def _inside(run: Run) -> Form:
 
 
 def _plan(history: History) -> list[Block]:
-    """What was resolved once, with its reasons."""
+    """The resolved plan, with its reasons."""
     reasons = history.plan.get("reasons")
     reasons = reasons if isinstance(reasons, dict) else {}
     flat = dict(_flat({name: one for name, one in history.plan.items() if name != "reasons"}))
@@ -304,7 +304,7 @@ def _plan(history: History) -> list[Block]:
 
 
 def _settings(described: Mapping[str, Any]) -> list[Block]:
-    """What the run was started with, and on what."""
+    """The run's settings, and its machine and versions."""
     config = _flat({k: v for k, v in described.get("config", {}).items() if v is not None})
     about = {
         name: described[name]
@@ -319,7 +319,7 @@ def _settings(described: Mapping[str, Any]) -> list[Block]:
 
 
 def _files(run: Run) -> Iterator[Block]:
-    """Its files on its data and its model, as they are."""
+    """The files that describe its data and its model, as they are."""
     titles = {"data.json": "Data", "README.md": "Model card"}
     for name, title in titles.items():
         path = run.file(name)
@@ -337,7 +337,7 @@ def _text(path: Path) -> str:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """Each value by its name, of tables in it with a dot between the names."""
+    """Each value by its name; names in nested tables are joined by dots."""
     found = list[tuple[str, Any]]()
     for name, value in values.items():
         whole = f"{before}{name}"

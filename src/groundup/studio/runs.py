@@ -1,7 +1,7 @@
-"""Every run below a folder as it is now: what it was made from, how far it is, what it measured.
+"""The current state of every run below a folder: its inputs, its progress, its measures.
 
-All of it is read from the run's own files while another process may write them: small files whole,
-logs from their end. Links are not followed, so that nothing outside of the folder is shown.
+Everything is read from the run's own files while another process may be writing them: small files
+whole, logs from their end. Links are not followed, so nothing outside the folder is shown.
 """
 
 from __future__ import annotations
@@ -28,29 +28,30 @@ from groundup.runs.growing import last_lines
 from groundup.serve.admission import BadRequest
 
 State = Literal["running", "done", "stopped", "started", "damaged"]
-# So deep and so many: a home folder by mistake must not be read for minutes.
+# The limits of the search: a home folder by mistake must not be searched for minutes.
 _MOST_DEPTH, _MOST_RUNS, _MOST_FOLDERS = 6, 500, 20_000
-# What a run keeps of itself, and what other programs keep much in.
+# Folders in which runs keep parts of themselves, and in which other programs keep many files.
 _PASSED = frozenset({"checkpoints", "snapshots", "tokens", "node_modules", "__pycache__"})
-# A folder is looked through again after so many seconds, and after many times what it took.
+# A folder is searched again after this many seconds, and after this many times the last search's
+# duration; sizes are counted again after the last number of seconds.
 _LOOK_SECONDS, _LOOK_SHARE, _SIZE_SECONDS = 3.0, 20, 60.0
-# A heartbeat comes about once a second, and seldom while something is evaluated.
+# Heartbeats come about once a second, but seldom during an evaluation.
 _HEARTBEAT_SECONDS = 30
-# Before its first one a run reads what it is made from.
+# Before its first heartbeat, a run reads its inputs.
 _STARTING_SECONDS = 60
-# The end of a log, some hundred steps, and the most of one that is searched for an evaluation.
+# The end of a log, some hundred steps, and the most of a log that is searched for an evaluation.
 _END_BYTES, _MOST_BYTES = 2**16, 2**23
-# What is read of each run to list it.
+# The files that are read to list a run.
 _KEPT = ("run.json", "plan.json", "status.json")
 _READ = (*_KEPT, *(f".{name}.copy" for name in _KEPT), "metrics.jsonl")
 
 
 @dataclass(frozen=True)
 class Latest:
-    """What a training run measured last: its loss, what was held out, and seconds for a step.
+    """The last measures of a training run: loss, held-out measure, and seconds per step.
 
-    Of the steps at the log's end, some hundred: the loss is the mean of their last tenth, and the
-    time the median of all.
+    They are over the steps at the log's end, some hundred: the loss is the mean of their last
+    tenth, and the time is the median of all.
     """
 
     loss: float | None = None
@@ -61,9 +62,9 @@ class Latest:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder; `path` is its place below the folder that is shown, with / between parts.
+    """A run folder; `path` is relative to the folder that is shown, with / between parts.
 
-    `why` says what is damaged, or why it is not known whether it is finished.
+    `why` says what is damaged, or why it is not known whether the run is finished.
     """
 
     path: str
@@ -76,7 +77,7 @@ class Run:
 
     @cached_property
     def latest(self) -> Latest:
-        """What it measured last; its log is read when somebody asks."""
+        """Its last measures; the log is read when they are first needed."""
         return self.measured(self.history)
 
     @property
@@ -85,12 +86,12 @@ class Run:
 
     @property
     def label(self) -> str:
-        """How pages and requests name it; where the folder that is shown is a run, by its name."""
+        """Its name in pages and requests; the folder's own name if it is the one that is shown."""
         return self.path or self.name
 
     @property
     def group(self) -> str:
-        """The folder that it lies in, where the runs of a recipe stand side by side."""
+        """The folder that holds it, together with the other runs of a recipe."""
         return self.path.rpartition("/")[0]
 
     @property
@@ -99,13 +100,13 @@ class Run:
 
     @property
     def steps(self) -> tuple[int, int] | None:
-        """The steps that are done, and those that are planned; None where nothing is trained."""
+        """The steps that are done, and the planned ones; None if nothing is trained."""
         done, planned = self.status.get("step"), self.status.get("steps")
         return (done, planned) if is_count(done) and is_count(planned) and planned else None
 
     @property
     def seconds_left(self) -> float | None:
-        """The time that the steps to come take, at the pace of the last; evaluations are more."""
+        """The time for the remaining steps at the latest pace, without evaluations."""
         if self.state != "running" or self.steps is None or self.latest.step_seconds is None:
             return None
         return (self.steps[1] - self.steps[0]) * self.latest.step_seconds
@@ -116,12 +117,12 @@ class Run:
 
     @property
     def heard(self) -> datetime | None:
-        """When it last said where it is."""
+        """The time of its last heartbeat."""
         return _time(self.status.get("time"))
 
     @cached_property
     def holds_model(self) -> bool:
-        """Whether a finished model lies there that continues texts; a reward model does not."""
+        """Whether it holds a finished model that continues texts; a reward model does not."""
         if self.state != "done" or not holds_model(self.folder):
             return False
         try:
@@ -133,26 +134,26 @@ class Run:
         )
 
     def file(self, name: str) -> Path | None:
-        """A file of its own, to be shown as it is; None for one that is a link elsewhere."""
+        """A file of the run, to be shown as it is; None for a link, which may lead elsewhere."""
         path = self.folder / name
         return path if is_own_file(path) else None
 
 
 class Runs:
-    """The runs below a folder. What is found is replaced and never changed, for several threads."""
+    """The runs below a folder. Results are replaced and never changed, for several threads."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._folders: dict[str, Path] = {}
         self._looked = self._look_at = 0.0
         self.cut = False
-        """Whether there is more below the folder than is looked through."""
+        """Whether there is more below the folder than was searched."""
         self._finding = threading.Lock()
         self._latest: dict[Path, tuple[object, int, int, Latest]] = {}
         self._sizes: dict[Path, tuple[float, int]] = {}
 
     def all(self) -> dict[str, Run]:
-        """Every run by its path, as it is now."""
+        """Every run by its path, in its current state."""
         self._look()
         runs = {path: self._run(path, folder) for path, folder in self._folders.items()}
         return {path: run for path, run in runs.items() if run is not None}
@@ -179,32 +180,32 @@ class Runs:
         return run
 
     def models(self) -> dict[str, Path]:
-        """The folders of all models that can be asked, those that answer first, newest first."""
+        """The folders of all models that continue texts: first those that chat, newest first."""
         found = [run for run in self.all().values() if run.holds_model]
         found.sort(key=lambda run: (run.history.chats, str(run.status.get("time"))), reverse=True)
         return {run.label: run.folder for run in found}
 
     def parents(self, run: Run) -> dict[str, tuple[str, str | None]]:
-        """What a run was made from, by name: how it says it, and the path of the run shown here."""
+        """A run's inputs by name: the path as recorded, and that of the run shown here, if any."""
         found = {}
         paths = {folder: path for path, folder in self._folders.items()}
         for name, described in run.history.run.get("parents", {}).items():
             said = described["path"]
             at = Path(os.path.realpath(run.history.beside(said)))
-            # Of data a run may have read a part.
+            # A run may have read only a part of some data.
             near = next((one for one in (at, *at.parents) if one in paths), None)
             found[name] = (said, None if near in (None, run.folder) else paths[near])
         return found
 
     def size(self, run: Run) -> int:
-        """The bytes of a run's folder, counted anew now and then."""
+        """The bytes of a run's folder, counted again now and then."""
         until, size = self._sizes.get(run.folder, (0.0, 0))
         if until < time.monotonic():
             size = _bytes(run.folder)
             self._sizes[run.folder] = (time.monotonic() + _SIZE_SECONDS, size)
         return size
 
-    # Finding them.
+    # The search.
 
     def _look(self) -> None:
         with self._finding:
@@ -226,7 +227,7 @@ class Runs:
             self._look_at = self._looked + max(_LOOK_SECONDS, _LOOK_SHARE * (self._looked - begun))
 
     def _run(self, path: str, folder: Path) -> Run | None:
-        """The run that lies there; None where it is gone by now."""
+        """The run in that folder; None if it is gone by now."""
         if not is_kept(folder / "run.json"):
             return None
         if (other := _other_than_file(folder)) is not None:
@@ -246,12 +247,12 @@ class Runs:
         return Run(path, folder, history, status, state, why, self._measured)
 
     def _measured(self, history: History) -> Latest:
-        """The end of metrics.jsonl, read again where it has changed."""
+        """The measures at the end of metrics.jsonl, read again when it has changed."""
         log = history.folder / "metrics.jsonl"
         nothing = (None, 0, 0, Latest())
         try:
             stat = log.stat()
-            # A run that goes on from before writes its log anew, and so does one that begins anew.
+            # A run that resumes from an earlier step or begins again rewrites its log.
             file = (history.run.get("started"), stat.st_ino)
             known, when, size, latest = self._latest.get(history.folder, nothing)
             if known != file or stat.st_size < size:
@@ -278,18 +279,18 @@ def is_place(path: str) -> bool:
 
 
 def is_own_file(path: Path) -> bool:
-    """Whether a file lies there that can be read, and no link, which may lead elsewhere."""
+    """Whether it is a file that can be read, and not a link, which may lead elsewhere."""
     return os.path.isfile(path) and not os.path.islink(path) and os.access(path, os.R_OK)
 
 
 def _other_than_file(folder: Path) -> str | None:
-    """What stands in the place of a file that is read of each run, and is none."""
+    """The name of a file that is read for each run but is none, such as a link."""
     there = (name for name in _READ if os.path.lexists(folder / name))
     return next((name for name in there if not is_own_file(folder / name)), None)
 
 
 def _folders(folder: Path, path: str, depth: int) -> Iterator[tuple[str, Path]]:
-    """A folder and those below it, by name, each with its path."""
+    """A folder and the folders below it, by name, each with its path."""
     yield path, folder
     try:
         with os.scandir(folder) as found:
@@ -299,14 +300,14 @@ def _folders(folder: Path, path: str, depth: int) -> Iterator[tuple[str, Path]]:
                 if one.is_dir(follow_symlinks=False)
                 and not one.name.startswith(".")
                 and one.name not in _PASSED
-                # No address leads to a name with these, or with bytes that are no text.
+                # No address can name these, or bytes that are not text.
                 and "\n" not in one.name
                 and one.name == one.name.encode(errors="ignore").decode()
             )
-    except OSError:  # it may not be read, or is gone
+    except OSError:  # it cannot be read, or is gone
         return
     for name in below if depth else ():
-        # A virtual environment says that it is one.
+        # Virtual environments are skipped.
         if not os.path.exists(folder / name / "pyvenv.cfg"):
             yield from _folders(folder / name, f"{path}/{name}".lstrip("/"), depth - 1)
 
@@ -318,33 +319,33 @@ def _state(folder: Path, status: Mapping[str, Any], started: object) -> tuple[St
             lost = lost_parts(folder)
             if not lost:
                 return "done", ""
-            return "damaged", f"{lost[0].name} is gone or cut short; the same command makes it anew"
+            return "damaged", f"{lost[0].name} is gone or cut short; the same command redoes it"
         case "running" if _lives(status):
             return "running", ""
         case "running":
-            return "stopped", f"it ended without a word, as of a kill or a power cut; {goes_on}"
+            return "stopped", f"it ended unexpectedly, as by a kill or a power cut; {goes_on}"
         case "stopped":
             return "stopped", goes_on
     if (folder / "status.json").exists():
-        why = "status.json is damaged, and with it whether the run is finished"
+        why = "status.json is damaged, so it is not known whether the run is finished"
         return "damaged", f"{why}; {goes_on}"
     return ("running" if _is_near(_time(started), _STARTING_SECONDS) else "started"), ""
 
 
 def _is_near(time: datetime | None, seconds: float) -> bool:
-    """Whether a time is less than so many seconds from now; clocks may differ."""
+    """Whether a time is less than this many seconds from now; clocks may differ."""
     return time is not None and abs((datetime.now(UTC) - time).total_seconds()) < seconds
 
 
 def _lives(status: Mapping[str, Any]) -> bool:
-    """Whether the process that a heartbeat is of still runs: here, or elsewhere by its last one."""
+    """Whether the process of a heartbeat still runs: by its pid or, elsewhere, by its last one."""
     heard, pid = _time(status.get("time")), status.get("pid")
     if heard is None:
         return False
     if _is_near(heard, _HEARTBEAT_SECONDS):
         return True
     try:
-        # Another program may have got the number since.
+        # Another program may have the pid by now.
         return is_count(pid) and psutil.Process(pid).create_time() <= heard.timestamp()
     except (psutil.Error, OverflowError):
         return False
@@ -353,7 +354,7 @@ def _lives(status: Mapping[str, Any]) -> bool:
 def _latest(lines: list[dict[str, Any]], measure: str | None, before: Latest) -> Latest:
     trained = [line for line in lines if line["kind"] == "train"]
     losses = [line["loss"] for line in trained if line.get("loss") is not None]
-    # A single step says little, and of a short run the first ones say other things.
+    # A single step is noisy, and the first steps of a short run have other losses.
     loss = fmean(losses[-max(1, len(losses) // 10) :]) if losses else before.loss
     pace = median(line["seconds"] for line in trained) if trained else before.step_seconds
     found = (
@@ -367,10 +368,10 @@ def _latest(lines: list[dict[str, Any]], measure: str | None, before: Latest) ->
 
 
 def _time(said: object) -> datetime | None:
-    """A time as runs write it; None for whatever else stands there."""
+    """A time as runs write it; None for anything else."""
     try:
         found = datetime.fromisoformat(str(said))
-        # In the time of this place, which the first and the last day may not have.
+        # In local time, which the first and the last day may not have.
         return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone()
     except (ValueError, OverflowError):
         return None

@@ -1,14 +1,14 @@
-"""`groundup studio`: a page on one's own machine of all that was trained here, while it is trained.
+"""`groundup studio`: a page on one's own machine of all that was trained or is training here.
 
-    GET  /                  all runs below a folder, as the tree of their lineage
+    GET  /                  all runs below a folder, as a tree of their lineage
     GET  /runs/PATH         one run: curves, samples, plan, lineage;  /report/PATH its report
     GET  /talk              the page to talk in, and under /v1 the interface, of `groundup serve`
-    POST /look              the page of `groundup xray`, of a model and a text
-    GET  /vote              blind votes on two answers, as of `groundup label` (`vote_routes`)
-    /start /stop /continue  runs that are begun and ended from here (`start`)
+    POST /look              the page of `groundup xray` for a model and a text
+    GET  /vote              blind votes on two answers, as in `groundup label` (`vote_routes`)
+    /start /stop /continue  runs that are started and stopped from here (`start_routes`)
 
-Pages are made from the runs' own files, one at a time, and need no JavaScript to be read. Models,
-and torch, are loaded when somebody talks to one.
+Pages are made from the runs' own files, one at a time, and can be read without JavaScript. Models,
+and torch, are loaded when a user first needs one.
 """
 
 from __future__ import annotations
@@ -60,22 +60,22 @@ if TYPE_CHECKING:
     from groundup.studio.models import OnDemand
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-# Curves of so many runs are kept, and drawn again when a run has grown by so much: a drawing takes
-# as long as some steps.
+# The number of runs whose curves are kept, and the growth of a run after which they are drawn
+# again: drawing takes as long as some steps.
 _LOGS, _GROWN = 4, 1.03
 _BATCH_SIZE, _WAITING = 16, 64
 _PAGE_HEADERS = {
     **security_headers(script_src="'self'", connect_src="'self'", form_action="'self'"),
     "Cache-Control": "no-store",
 }
-# What a run's folder holds may come from anywhere: it is shown, and may do nothing.
+# A run's folder may come from anywhere: its report is shown, but may do nothing.
 _REPORT_HEADERS = security_headers(sandbox="")
 _XRAY_HEADERS = security_headers(script_src="'unsafe-inline'")
 
 
 @dataclass
 class _Curves:
-    """What is drawn of a log: by its lines, and how many there were."""
+    """The curves drawn from a log, the log's lines, and how many there were."""
 
     log: GrowingLog
     lines: Sequence[object] | None = None
@@ -84,28 +84,28 @@ class _Curves:
 
 
 class Studio:
-    """The pages for whom `door` admits; `app` is the ASGI application.
+    """The studio's pages, for requests that `admission` admits; `app` is the ASGI application.
 
-    `open` loads a model by its name and folder, and `look` is the page of what a model in a folder
-    does with a text, or with a message where the last argument says so. `commands` are what
-    can be started.
+    `open` loads a model by its name and folder. `look` makes the page of what a model in a folder
+    does with a text, or with a message if the last argument is true. `commands` are those that can
+    be started.
     """
 
     def __init__(
         self,
         root: Path,
-        door: Admission,
+        admission: Admission,
         open: Callable[[str, Path], Served],
         look: Callable[[str, Path, str, bool], str],
         commands: Callable[[], Mapping[str, Command]] = dict,
     ) -> None:
-        self._runs, self._door = Runs(root), door
+        self._runs, self._admission = Runs(root), admission
         self._open, self._look_inside = open, look
-        self._begin = StartRoutes(self._runs, door, commands, _shown)
+        self._begin = StartRoutes(self._runs, admission, commands, _shown)
         self._api: API | None = None
         self._all_models: OnDemand | None = None
-        self._voting = VoteRoutes(self._runs, door, self._on_demand, self._page, _refusal)
-        # One page at a time is made: plots are drawn by one thread, and none slows a training much.
+        self._voting = VoteRoutes(self._runs, admission, self._on_demand, self._page, _refusal)
+        # Pages are made one at a time: one thread draws plots, which slows a training little.
         self._making, self._looking, self._starting = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._drawn = OrderedDict[Path, _Curves]()
         self._stack = AsyncExitStack()
@@ -119,7 +119,7 @@ class Studio:
                 *self._voting.routes(self._admitted),
                 Route("/live.js", self._admitted(self._script)),
                 *self._begin.routes(self._admitted),
-                Route("/v1/{rest:path}", _Passing(door, self._models)),
+                Route("/v1/{rest:path}", _Passing(admission, self._models)),
             ],
             exception_handlers={HTTPException: self._no_address},
             lifespan=self._lifespan,
@@ -132,9 +132,9 @@ class Studio:
             yield
 
     async def stop(self) -> None:
-        """Draw nothing more; clients that wait are told so."""
+        """Stop generating; waiting clients are told so."""
         await self._voting.stop()
-        await self._begin.leave()
+        await self._begin.shutdown()
         if self._api is not None:
             await self._api.stop()
 
@@ -189,7 +189,7 @@ class Studio:
                 f"{len(text):,}; go back and write another"
             )
         if self._looking.locked():
-            raise BadRequest("another text is looked at; ask again in a while", status=429)
+            raise BadRequest("another text is being looked at; try again in a while", status=429)
         async with self._looking:
             made = await asyncio.to_thread(self._look_inside, name, folder, text, "chat" in form)
         return HTMLResponse(made, headers=_XRAY_HEADERS)
@@ -202,7 +202,7 @@ class Studio:
             return HTMLResponse(await asyncio.to_thread(drawn), headers=_PAGE_HEADERS)
 
     def _curves(self, run: Run) -> list[Plot]:
-        """What a run measured so far, drawn anew when there is visibly more of it."""
+        """A run's curves so far, drawn again when there is visibly more of them."""
         path = run.file("metrics.jsonl")
         if path is None or not run.history.run:
             return []
@@ -225,20 +225,20 @@ class Studio:
     # Models.
 
     async def _on_demand(self) -> OnDemand:
-        """All models, for whoever asks them: a few of them are loaded at a time."""
+        """All models, for everyone who uses them; a few of them are loaded at a time."""
         async with self._starting:
             if self._all_models is None:
                 self._all_models = await asyncio.to_thread(self._new_models)
         return self._all_models
 
     def _new_models(self) -> OnDemand:
-        # Late: it loads torch.
+        # Imported late: it loads torch.
         from groundup.studio.models import OnDemand
 
         return OnDemand(self._runs.models, self._open)
 
     async def _models(self) -> API:
-        """The interface to talk to all models, begun when it is first asked."""
+        """The interface to all models, started with the first request."""
         models = await self._on_demand()
         async with self._starting:
             if self._api is None:
@@ -249,17 +249,17 @@ class Studio:
     def _new_api(self, models: OnDemand) -> API:
         from groundup.serve.api import API
 
-        return API(models, self._door, batch_size=_BATCH_SIZE, waiting=_WAITING)
+        return API(models, self._admission, batch_size=_BATCH_SIZE, waiting=_WAITING)
 
-    # Who may ask, and what is refused.
+    # Admission and refusals.
 
     def _admitted(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint for whom the door admits, with what it raises as a page."""
+        """The endpoint for admitted requests, with its errors as pages."""
 
         @functools.wraps(endpoint)
         async def answer(request: Request) -> Response:
             try:
-                self._door.admit(request, keyed=True)
+                self._admission.admit(request, keyed=True)
                 return await endpoint(request)
             except ClientDisconnect:
                 return Response(status_code=499)  # nobody reads it
@@ -285,15 +285,15 @@ def _shown(page: Page, status: int) -> Response:
 
 
 class _Passing:
-    """An ASGI application that passes on to one that is made for whom the door admits."""
+    """An ASGI application that passes admitted requests on to one that is made when needed."""
 
-    def __init__(self, door: Admission, made: Callable[[], Awaitable[API]]) -> None:
-        self._door, self._made = door, made
+    def __init__(self, admission: Admission, made: Callable[[], Awaitable[API]]) -> None:
+        self._admission, self._made = admission, made
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            # A stranger makes nothing, and is refused in the interface's own form.
-            self._door.admit(Request(scope), keyed=True)
+            # Other requests make nothing, and are refused in the interface's own form.
+            self._admission.admit(Request(scope), keyed=True)
         except BadRequest as error:
             await refusal(error.status, error.to_json())(scope, receive, send)
         else:
@@ -301,7 +301,7 @@ class _Passing:
 
 
 def _refusal(status: int, why: str, *links: tuple[str, str]) -> Response:
-    # A browser then asks for the key, which is the password; any name will do.
+    # A browser then asks for the key as a password; any user name will do.
     asks = {"WWW-Authenticate": 'Basic realm="groundup studio: the password is its key"'}
     headers = {**_PAGE_HEADERS, **(asks if status == 401 else {})}
     if status != 404:  # a browser asks for icons, too
@@ -319,9 +319,9 @@ def studio(
     look: Callable[[str, Path, str, bool], str],
     commands: Callable[[], Mapping[str, Command]] = dict,
 ) -> None:
-    """Show what lies below a folder at that socket until Ctrl-C."""
-    door = admission(at, given_host, api_key)
-    shown = Studio(root, door, open, look, commands)
+    """Show the runs below a folder at that socket until Ctrl-C."""
+    access = admission(at, given_host, api_key)
+    shown = Studio(root, access, open, look, commands)
     say(f"Studio:      {address(at)} in a browser")
     say(f"Shown:       all runs below {root.resolve()}")
-    answer(shown.app, at, door, shown.stop)
+    answer(shown.app, at, access, shown.stop)

@@ -1,4 +1,4 @@
-"""The studio's pages to start runs with: which stage, its form, a command that has no run yet."""
+"""The studio's pages for starting runs: the stages, a stage's form, commands without a run yet."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from groundup.studio.pages import RUN_COLUMNS, run_row, shown
 from groundup.studio.runs import Run, Runs
 
 _SOON, _LATER = 2, 10
-# Of what a command complains of, as much as is read.
+# The most of a command's complaint that is shown: lines, and characters of a line.
 _LINES, _LETTERS = 8, 600
 BESIDE, AT_ONCE = "beside", "at_once"
 
 
 def start_address(command: str, **about: str) -> str:
-    """Where the form of a command is, filled in from the run or recipe that is named."""
+    """The address of a command's form, filled in from the run or recipe that is named."""
     return f"/start?{urlencode({'stage': command} | about)}"
 
 
@@ -36,7 +36,7 @@ def run_address(path: str) -> str:
 
 
 def choice_page(commands: Mapping[str, Command], off: str) -> Page:
-    """All that can be started."""
+    """Everything that can be started."""
     rows = [
         (command, Row(command.subcommand, [Cell(command.help)], href=start_address(command.name)))
         for command in commands.values()
@@ -50,12 +50,12 @@ def choice_page(commands: Mapping[str, Command], off: str) -> Page:
 
 
 def next_steps(commands: Mapping[str, Command], run: Run) -> list[Block]:
-    """What a finished run can be an input of."""
+    """The commands that can take a finished run as an input."""
     own = commands.get(run.stage)
     if own is None or run.state != "done":
         return []
     taking = [(command, command.input_for(own.makes)) for command in commands.values()]
-    # First what goes on with what a run has made, and then what only reads something of it.
+    # First the commands that continue with what the run has made, then those that only read it.
     taking.sort(key=lambda one: one[1] is not None and one[1].name != one[0].start)
     rows = [
         (command, _following(command, taken, start_address(command.name, **{"from": run.path})))
@@ -98,19 +98,19 @@ def form_page(
     goes_on: str | None = None,
     off: str = "",
 ) -> Page:
-    """The form of a command with the `values` that are filled in.
+    """The form of a command, with `values` filled in.
 
-    `runs` are those shown, each with what it makes, `recipes` those that can be run, each with what
-    it is for, and `out` the folder that is proposed. `error` is why nothing was started, a line for
-    each field; `listing` is the command that the form amounts to, `busy` what runs by now,
-    `goes_on` the run that is continued, and `off` why nothing may be started here.
+    `runs` are those shown, each with what it makes, `recipes` those that can be run, each with its
+    purpose, and `out` is the proposed folder. `error` says why nothing was started, with a line per
+    field; `listing` is the form's command, `busy` names what is running, `goes_on` is the run that
+    is continued, and `off` says why nothing may be started here.
     """
     opening: list[Block] = [Links([("All runs", "/"), ("Another stage", "/start")])]
     opening += [Box(off)] if off else []
     if error:
         opening.append(_told("Nothing was started", error))
     if listing:
-        opening += ["The form amounts to this command:", Listing(listing)]
+        opening += ["The form stands for this command:", Listing(listing)]
     opening += [Note(one) for one in command.notes]
     opening += recipe_blocks(command, values, recipes)
     leading = [_field(one, out) for one in command.settings if one.leading]
@@ -127,7 +127,7 @@ def form_page(
     if not off:
         buttons.insert(0, Button("Start" if goes_on is None else "Continue", "start"))
         if busy:
-            beside = Field(BESIDE, f"start it beside {busy} all the same", type="checkbox")
+            beside = Field(BESIDE, f"start it although {busy} is running", type="checkbox")
             fieldsets.append(Fieldset("", [beside]))
     form = Form(
         "/start",
@@ -137,9 +137,9 @@ def form_page(
         suggestions=_suggestions(command, runs, recipes, here),
     )
     note = Note(
-        f"What is left empty takes its default. Folders and files are named as in a terminal in "
-        f"`{here}`, by patterns such as `texts/*.txt` too; several are written side by side, one "
-        "with spaces in quotation marks."
+        f"Empty fields take their defaults. Folders and files are named as in a terminal in "
+        f"`{here}`, also by patterns such as `texts/*.txt`; separate several by spaces, and put "
+        "names with spaces in quotation marks."
     )
     lead = command.help + ("" if goes_on is None else f" It goes on with `{goes_on or here}`.")
     return _page(f"groundup {command.subcommand}", lead, [*opening, note, form], [])
@@ -148,7 +148,7 @@ def form_page(
 def _field(one: Setting, out: str) -> Field:
     choices = (YES, NO) if one.type == "flag" else one.choices
     empty = f"default: {one.default}" if one.default else "by default"
-    help = one.help + (" (name=value, side by side)" if one.type == "table" else "")
+    help = one.help + (" (name=value, separated by spaces)" if one.type == "table" else "")
     label = one.name.replace("_", " ")
     return Field(
         one.name,
@@ -164,14 +164,14 @@ def _field(one: Setting, out: str) -> Field:
 
 
 def _list_of(one: Setting) -> str:
-    """The name of the list of what a setting may name."""
+    """The name of the list of suggestions for a setting."""
     return "-".join(one.accepts) + ("-side-by-side" if one.accepts and one.type == "list" else "")
 
 
 def _suggestions(
     command: Command, runs: Sequence[tuple[Run, str]], recipes: Mapping[str, str], here: Path
 ) -> dict[str, Sequence[str]]:
-    """What each setting may name that is there: finished runs, and recipes."""
+    """The existing finished runs and recipes that each setting may name."""
     found: dict[str, Sequence[str]] = {}
     for one in command.settings:
         if one.accepts:
@@ -192,11 +192,11 @@ def _suggestions(
 def recipe_blocks(
     command: Command, values: Mapping[str, str], recipes: Mapping[str, str]
 ) -> Iterator[Block]:
-    """The tables of the recipe that is chosen; all that can be, where none is."""
+    """The tables of the chosen recipe; without one, all recipes."""
     if command.recipes is None:
         return
     chosen = values.get(RECIPE, "")
-    # Who only follows a link has no other file read.
+    # Following a link must not read any other file.
     if chosen in recipes and (steps := command.recipes.steps(chosen)):
         rows = [Row(one.name, [Cell(one.stage), Cell(one.settings)]) for one in steps]
         columns = [Column("stage"), Column("settings", words=True)]
@@ -218,7 +218,7 @@ def recipe_page(
     buttons: Sequence[Block],
     plan: Mapping[str, Any],
 ) -> Page:
-    """A recipe in its folder: its runs with those to come, its plan and its command."""
+    """A recipe in its folder: its runs, including those to come, its plan and its command."""
     nothing = [Cell("")] * (len(RUN_COLUMNS) - 1)
     rows = [
         Row(step.name, [Cell("not begun"), *nothing], step.stage)
@@ -241,7 +241,7 @@ def recipe_page(
 
 
 def _planned(plan: Mapping[str, Any]) -> Iterator[Block]:
-    """What was planned from the minutes; the file of another program may hold anything."""
+    """The plan made from the minutes; the file of another program may hold anything."""
     reasons, settings = plan.get("reasons"), plan.get("settings")
     if not isinstance(reasons, dict) or not isinstance(settings, dict):
         return
@@ -260,7 +260,7 @@ def _planned(plan: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def pending_page(job: Job, command: Command | None) -> Page:
-    """A command that was started for a run of which there is nothing yet, or nothing any more."""
+    """A command that was started for a run that does not exist yet, or no longer exists."""
     links = [("All runs", "/")]
     if not job.lives and command is not None:
         links.append(("Change the settings", start_address(job.command, again=job.path)))
@@ -276,14 +276,14 @@ def pending_page(job: Job, command: Command | None) -> Page:
 
 
 def failure(job: Job | None) -> list[Block]:
-    """Why the command that was started last for a run has failed, where it has."""
+    """Why the command that was last started for a run has failed, if it has."""
     if job is None or not job.failed:
         return []
     return [_told("The command failed", job.complaint())]
 
 
 def command_blocks(job: Job, folded: bool = True) -> Iterator[Block]:
-    """The command of a run, and what it has written."""
+    """The command of a run, and its output."""
     yield Listing(command_lines(job.arguments))
     said = job.said().strip()
     if said:
@@ -293,7 +293,7 @@ def command_blocks(job: Job, folded: bool = True) -> Iterator[Block]:
 
 
 def terminal_note(run: Run) -> Note:
-    """How a run is stopped that was not started here."""
+    """How to stop a run that was not started here."""
     pid = run.status.get("pid", "its number")
     stops = f"Ctrl-C in its terminal stops it, or `kill -INT {pid}`."
     return Note(f"It was not started from this page. {stops}")
@@ -319,17 +319,17 @@ def continue_button(path: str, label: str = "Continue", **more: str) -> Form:
 
 
 def busy_page(path: str, busy: str) -> Page:
-    """What is asked before a run goes on beside another."""
+    """The question whether a run is to continue next to another."""
     opening: list[Block] = [
         Links([("All runs", "/"), (path, run_address(path))]),
         Box(busy),
-        continue_button(path, "Continue all the same", **{BESIDE: "on"}),
+        continue_button(path, "Continue anyway", **{BESIDE: "on"}),
     ]
     return _page(f"Continue {path}", "Nothing was started.", opening, [])
 
 
 def _told(what: str, why: str) -> Box:
-    """What came to nothing, and why: one sentence, or a point for each."""
+    """What failed, and why: in one sentence, or in several points."""
     lines = [line[:_LETTERS] for line in why.splitlines()[:_LINES]]
     return Box(f"{what}: {lines[0]}") if len(lines) == 1 else Box(f"{what}.", lines)
 

@@ -1,14 +1,14 @@
-"""Starting, stopping and continuing runs from the browser: what is asked, and what is done.
+"""Starting, stopping and continuing runs from the browser.
 
     GET  /start                     what can be started;  ?stage=sft&from=RUN its form
                                     ?stage=run&recipe=quickstart that of a recipe
     POST /start                     start what a form says, or show its command
     POST /stop, POST /continue      of a run that was started here
 
-Whom the studio's door admits may start whatever he could start in a terminal, functions of his own
-for a reward as well: he can do no more by a form than by the command that it shows. So it is off
-where strangers are admitted, beyond this machine without a key. What is written lies below the
-folder that is shown.
+Anyone who can open the studio's pages can start whatever they could start in a terminal, including
+their own reward functions: a form can do no more than the command that it shows. So starting is off
+if the studio listens beyond this machine without a key. Everything is written below the folder that
+is shown.
 """
 
 from __future__ import annotations
@@ -64,21 +64,22 @@ from groundup.studio.start_pages import (
     terminal_note,
 )
 
-# Most of what is wrong with a command that its form did not know is said so soon.
+# Seconds in which most commands with wrong arguments fail, and in which most stop; and between
+# two looks.
 _FIRST_SECONDS, _STOP_SECONDS, _PAUSE = 3.0, 2.0, 0.1
 RUN = "run"
 _PLAIN_NAME = re.compile(r"\w[\w. -]{0,49}")
 OFF = (
-    "Nothing can be started here: this studio listens beyond this machine and asks for no key, and "
-    "whoever can start runs can run programs. Give it one with --api-key; a form shows the command "
-    "to start in a terminal."
+    "Nothing can be started here: this studio listens beyond this machine without a key, and "
+    "anyone who can start runs can run programs. Set a key with --api-key; a form shows the "
+    "command to start in a terminal."
 )
 Shown = Callable[[Page, int], Response]
 
 
 @dataclass(frozen=True)
 class _Start:
-    """What a form asks for: the arguments of its command, and the path of what it writes."""
+    """What a form requests: the arguments of its command, and the path of its output."""
 
     command: Command
     values: Mapping[str, str]
@@ -89,20 +90,20 @@ class _Start:
 class StartRoutes:
     """Starts, stops and continues runs below the folder of `runs`.
 
-    `commands` are what can be started, known when somebody asks; `shown` makes an answer of a page.
+    `commands` returns what can be started; `shown` makes a response of a page.
     """
 
     def __init__(
         self,
         runs: Runs,
-        door: Admission,
+        admission: Admission,
         commands: Callable[[], Mapping[str, Command]],
         shown: Shown,
     ) -> None:
         self._runs, self._commands, self._shown = runs, commands, shown
         self._here = Path.cwd()
         self._jobs = Jobs(runs.root, self._here)
-        self._off = OFF if door.is_open else ""
+        self._off = OFF if admission.is_open else ""
         self._one_at_a_time = asyncio.Lock()
 
     def routes(self, admitted: Callable[..., Callable[..., object]]) -> list[Route]:
@@ -113,16 +114,16 @@ class StartRoutes:
             Route("/continue", admitted(self._continue), methods=["POST"]),
         ]
 
-    async def leave(self) -> None:
-        """Say what goes on when the studio ends."""
+    async def shutdown(self) -> None:
+        """Report what continues after the end of the studio."""
         for job in await asyncio.to_thread(self._jobs.alive):
             name = printable(job.path)
             tell(f"{name} goes on; groundup studio shows it again, and stops it")
 
-    # What stands on the studio's other pages.
+    # Additions to the studio's other pages.
 
     def on_home(self, page: Page) -> Page:
-        """The page of all runs, with what was started and is no run yet, or is a recipe."""
+        """The page of all runs, with started commands that are no run yet, or are a recipe."""
         links = [("Start a run", "/start")]
         for job in self._jobs.alive():
             if job.command == RUN:
@@ -139,11 +140,11 @@ class StartRoutes:
         if self._steps(run.group, job):
             links.append(("Its recipe", run_address(run.group)))
         blocks: list[Block] = []
-        # One that is done goes on for a moment, to say so.
+        # The process of a finished run lives on for a moment.
         goes_on = _goes_on(run, job)
         if job is not None and job.lives and run.state != "done":
             if not goes_on:
-                blocks.append(Note("Its command has been started and has not come to work yet."))
+                blocks.append(Note("Its command was started, and has not begun to work yet."))
             blocks.append(stop_button(job, commands.get(job.command)))
         elif goes_on:
             blocks.append(terminal_note(run))
@@ -159,7 +160,7 @@ class StartRoutes:
                 if job.failed:
                     change = start_address(job.command, again=job.path)
                     links.append(("Change the settings", change))
-            elif run.path:  # the folder that is shown is none that is written here
+            elif run.path:  # nothing is written to the folder that is shown
                 links.append(("Continue", again))
             links.append(("Again with other settings", start_address(command.name, like=run.path)))
         following = next_steps(commands, run)
@@ -180,7 +181,7 @@ class StartRoutes:
         return replace(page, opening=[first, *failed, *rest, *blocks], sections=sections)
 
     def other(self, path: str) -> Page | None:
-        """The page of a path that is no run: of a recipe, or of what was started just now."""
+        """The page of a path that is no run: of a recipe, or of a command that was just started."""
         job = self._jobs.of(path)
         if steps := self._steps(path, job):
             return self._recipe_page(path, steps, job)
@@ -211,23 +212,23 @@ class StartRoutes:
         return recipe_page(self._runs, path, each, job, links, buttons, planned)
 
     def _steps(self, path: str, job: Job | None) -> Sequence[Step]:
-        """The tables of the recipe that was begun or is started at that path; else none."""
+        """The tables of the recipe that was begun or started at that path; else none."""
         recipes = self._commands()[RUN].recipes if RUN in self._commands() else None
         if recipes is None:
             return ()
-        # No other folder can be named: what lies around a run, or was started from here.
+        # Only a folder that holds a run, or for which a command was started here, can be named.
         if any(run.group == path for run in self._runs.all().values()) and (
             steps := recipes.steps(str(self._runs.root / path))
         ):
             return steps
         if job is None or job.command != RUN or job.path != path:
             return ()
-        # Seen from here, one that comes along is a name, and a file lies where it lay.
+        # Relative to here: a built-in recipe is a name, and a file is where it was.
         named = Path(job.here, os.path.expanduser(job.values.get(RECIPE, "")))
         return recipes.steps(named_from(named, self._here))
 
     def _job_of(self, run: Run) -> Job | None:
-        """The command that was started last for a run, or for the recipe that it is of."""
+        """The command that was last started for a run, or for its recipe."""
         own, whole = self._jobs.of(run.path), self._jobs.of(run.group)
         if whole is None or whole.command != RUN or (own is not None and not whole.lives):
             return own
@@ -275,14 +276,14 @@ class StartRoutes:
         return self._page(command, values | {OUT: self._proposed(command, "", values)})
 
     def _begun_with(self, path: str) -> dict[str, str]:
-        """What a form has for a recipe that was begun in a terminal: one that comes along has often
-        its own name for a folder."""
+        """The values of a form for a recipe that was begun in a terminal; the folder of a built-in
+        one often has its name."""
         name = Path(path).name
         known = name in self._recipes(self._commands()[RUN])
         return {OUT: self._written(path)} | ({RECIPE: name} if known else {})
 
     def _recipes(self, command: Command) -> Mapping[str, str]:
-        """The recipes that may be run: for everybody only those that come along."""
+        """The recipes that may be run: only built-in ones if the studio is open to everyone."""
         root = None if self._off else self._runs.root
         return {} if command.recipes is None else command.recipes.found(root)
 
@@ -313,7 +314,7 @@ class StartRoutes:
         )
 
     def _from(self, command: Command, run: Run) -> dict[str, str]:
-        """What a form begins with that goes on from a run: it, and what it was made from itself."""
+        """The values of a form that continues from a run: the run, and its own inputs."""
         commands = self._commands()
         values = {OUT: self._proposed(command, run.group)}
         own = commands.get(run.stage)
@@ -345,11 +346,11 @@ class StartRoutes:
         return found
 
     def _values(self, run: Run, command: Command, out: str | None) -> dict[str, str]:
-        """What a form has to start such a run, in a folder of its own or the one named."""
+        """The values of a form to start such a run, in a new folder or in `out`."""
 
         def found(named: str) -> str:
             near = run.history.beside(named)
-            # Of a name that is none, such as one too long, os.path says that there is no such file.
+            # For an invalid name, such as one too long, os.path says that there is no such file.
             if not os.path.exists(near) or near == Path(named):
                 return named
             return named_from(Path(os.path.realpath(near)), self._here)
@@ -361,9 +362,9 @@ class StartRoutes:
     def _proposed(
         self, command: Command, group: str, values: Mapping[str, str] | None = None
     ) -> str:
-        """A folder in that group which nothing has yet, by the name of the stage or recipe."""
+        """An unused folder in that group, named after the stage or recipe."""
         name = Path((values or {}).get(RECIPE, "")).stem
-        # Such as a pattern, or what is no name: the recipe's own reading tells of that.
+        # For example a pattern, or an invalid name, which reading the recipe reports.
         if not _PLAIN_NAME.fullmatch(name):
             name = command.name
         lives = {job.path for job in self._jobs.alive()}
@@ -372,7 +373,7 @@ class StartRoutes:
         return self._written(free)
 
     def _written(self, path: str) -> str:
-        """The folder of a path, as a person would write it."""
+        """The folder of a path, as a user would write it."""
         return named_from(self._jobs.root / path, self._here)
 
     def _command_of(self, name: str) -> Command:
@@ -381,7 +382,7 @@ class StartRoutes:
             raise BadRequest(f"there is no stage {shorten(name)}; go back and choose one", None)
         return command
 
-    # What forms ask for.
+    # Submitted forms.
 
     async def _start(self, request: Request) -> Response:
         form = await read_form(request)
@@ -408,7 +409,7 @@ class StartRoutes:
             if busy and BESIDE not in form:
                 return await told(_beside(busy), command_lines(wanted.arguments), busy=busy)
             try:
-                # Another tab may have begun it meanwhile.
+                # Another tab may have started it meanwhile.
                 wanted = await asyncio.to_thread(self._wanted, command, wanted.values, goes_on)
                 job = await self._begun(wanted)
             except UserError as error:
@@ -456,14 +457,14 @@ class StartRoutes:
         return job
 
     def _wanted(self, command: Command, values: Mapping[str, str], goes_on: str | None) -> _Start:
-        """What is to be started, checked as far as it can be before it is."""
+        """What is to be started, checked as far as possible before it is."""
         if self._off and command.recipes is not None:
             # A recipe's rewards are imported when it is read.
             given = values.get(RECIPE, "")
             if given not in self._recipes(command):
                 raise UserError(
-                    f"RECIPE={shorten(given)} is none of those that come along, and others are for "
-                    "who has a key: start the studio with --api-key"
+                    f"RECIPE={shorten(given)} is no built-in recipe, and others require a key: "
+                    "start the studio with --api-key"
                 )
         out = values.get(OUT) or self._proposed(command, "", values)
         path = below(self._jobs.root, self._here, out, is_place)
@@ -486,10 +487,10 @@ class StartRoutes:
         job = self._jobs.of(start.path)
         run = self._runs.get(start.path)
         if (job is not None and job.lives) or (run is not None and _goes_on(run, job)):
-            raise UserError(f"--out={out!r} is written by a run that goes on; name another folder")
+            raise UserError(f"--out={out!r} is written by a run in progress; name another folder")
 
     def _busy(self) -> str:
-        """What runs by now, below this folder or started from here."""
+        """What is running below this folder, or was started from here."""
         alive = self._jobs.alive()
         own = {job.pid for job in alive}
         running = {job.path for job in alive}
@@ -501,7 +502,7 @@ class StartRoutes:
         return " and ".join(sorted(path or self._runs.root.name for path in running))
 
     async def _begun(self, wanted: _Start) -> Job:
-        """Start it, and look on until it has begun its run, has failed, or takes its time."""
+        """Start a command, and wait a few seconds in case it fails."""
         job = await asyncio.to_thread(
             self._jobs.start, wanted.path, wanted.command.name, wanted.values, wanted.arguments
         )
@@ -521,15 +522,15 @@ class StartRoutes:
 
 
 def _goes_on(run: Run, job: Job | None) -> bool:
-    """Whether a run is written; one that was killed leaves its heartbeat as it was."""
+    """Whether a run is being written; one that was killed leaves its heartbeat as it was."""
     ended = job is not None and not job.lives and run.status.get("pid") == job.pid
     return run.state == "running" and not ended
 
 
 def _beside(busy: str) -> str:
     return (
-        f"{busy} runs now, and two trainings on one machine take far more than twice as long; stop "
-        "it first, wait for its end, or start this one beside it all the same"
+        f"{busy} is running, and two trainings on one machine take far more than twice as long; "
+        "stop it first, wait for its end, or start this one anyway"
     )
 
 

@@ -1,4 +1,4 @@
-"""The pages of blind votes: what to compare, two answers side by side, and what came of it."""
+"""The pages of blind votes: what to compare, two answers side by side, and the results."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", int, float)
 LOG = "votes.jsonl"
-# Where a run that made data has the conversations that nothing trains on, and how many of them are
-# asked: a quarter of an hour for who has never voted.
+# Where a data run has the conversations that nothing trains on, and how many of them are asked: a
+# quarter of an hour for a first-time voter.
 HELDOUT = Path("conversations", "heldout.jsonl")
 HELDOUT_PROMPTS = 20
 MOST_TYPED = 20_000
-# So many of a person's votes are shown at the end, the last first.
+# The number of a person's votes that are shown at the end, the last first.
 _SHOWN = 100
-# So many of those that were begun before are gone on with from the form.
+# The number of earlier votes that the form can continue.
 _BEFORE = 5
-# What the terminal takes as well (`groundup label`); a script presses them.
+# The same keys as in the terminal (`groundup label`); a script presses the buttons.
 _CHOICES = (
     Button("Left is better", "choice", "left", keys=("1", "l", "ArrowLeft")),
     Button("Right is better", "choice", "right", keys=("2", "r", "ArrowRight")),
@@ -57,21 +57,21 @@ _CHOICES = (
     Button("Skip", "choice", "skip", keys=("5", "s")),
 )
 _UNDO = Button("Undo", "choice", "undo", keys=("u",))
-# A comparison's id is the seed of its sides: who has it knows whose answer is on the left.
+# A comparison's id is the seed of its sides: anyone who has it knows whose answer is on the left.
 _SECRET = secrets.token_bytes(32)
 _BLIND = (
-    "You see a prompt and two answers to it, and say which one is better. Chance decides which "
-    "answer stands on which side, and whose they are is told at the end. Your votes make pairs of "
-    "a better and a worse answer, from which `groundup dpo` and `groundup reward` learn."
+    "You see a prompt and two answers to it, and say which one is better. The sides are random, "
+    "and the models are named at the end. Your votes make pairs of a better and a worse answer, "
+    "from which `groundup dpo` and `groundup reward` learn."
 )
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person wants to compare, on what, and where the votes go.
+    """What a person wants to compare, on which prompts, and where the votes go.
 
-    Prompts are those that are `typed`, a line each, or else of a `file`, or else what the run
-    `data` held out.
+    Prompts are the lines of `typed`, or else those of a `file`, or else those that the run `data`
+    held out.
     """
 
     model: str = ""
@@ -89,7 +89,7 @@ class Asked:
 
 
 def asked_of(form: Mapping[str, str]) -> Asked:
-    """What a form asks for. Raises `UserError` for what is no number."""
+    """Read a form. Raises `UserError` for values that are not numbers."""
     texts = {name: form.get(name, "").strip() for name in ("model", "other", "file", "data", "who")}
     typed = form.get("typed", "")
     if len(typed) > MOST_TYPED:
@@ -112,7 +112,7 @@ def asked_of(form: Mapping[str, str]) -> Asked:
 
 
 def values_of(asked: Asked) -> dict[str, str]:
-    """The values of a form that asks for this."""
+    """The values of a form with these settings."""
     values = {name: "" if value is None else str(value) for name, value in vars(asked).items()}
     return values | {"append": "on" if asked.append else ""}
 
@@ -127,13 +127,13 @@ def _number(form: Mapping[str, str], name: str, kind: type[N]) -> N | None:
 
 
 def token(id: str) -> str:
-    """What stands in a page for a comparison, as long as the studio runs."""
+    """A comparison's name in pages, as long as the studio runs."""
     return hmac.new(_SECRET, id.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def heldout(runs: Runs) -> dict[str, Path]:
     """The conversations that runs held out, by the runs' names: first of data that were made from
-    nothing else, and of these the last."""
+    nothing else, the latest first."""
     found = sorted(runs.all().values(), key=lambda run: str(run.status.get("time")), reverse=True)
     found.sort(key=lambda run: bool(run.history.run.get("parents")))
     files = {run.label: run.folder / HELDOUT for run in found if run.state == "done"}
@@ -154,10 +154,10 @@ def begin_page(
     error: str = "",
     is_open: bool = False,
 ) -> Page:
-    """The form by which a voting is begun, with what was filled in before.
+    """The form that begins votes, with its earlier values.
 
-    `records` are of what was begun before, the last first. Where the studio `is_open` to everybody
-    no file can be named.
+    `records` are of votes begun before, the last first. If the studio `is_open` to everyone, no
+    file can be named.
     """
     models = runs.models()
     before = [(_begun(one.values), f"/vote/{key}") for key, one in records.items()]
@@ -183,13 +183,13 @@ def begin_page(
 
 
 def _begun(values: Mapping[str, str]) -> str:
-    """What was begun before, in words."""
+    """The label of the link to earlier votes."""
     names = dict.fromkeys(filter(None, (values.get("model"), values.get("other"))))
     return f"Go on with {' and '.join(names)} ({values.get('who')}, {values.get('log')})"
 
 
 def _counterpart(runs: Runs, name: str, models: Mapping[str, Path]) -> str:
-    """The model that a model was made from: to compare these says what its training did."""
+    """The model that a model was made from: comparing the two shows what its training did."""
     paths = {run.label: run for run in runs.all().values()}
     if name not in paths:
         return ""
@@ -239,27 +239,27 @@ def _form(
         Field(
             "log",
             "Log of votes",
-            f"A .jsonl file, by its path from {runs.root}. Each vote is added at its end; one that "
-            "is there already is gone on with.",
+            f"A .jsonl file, by its path from {runs.root}. Votes are appended to it; an existing "
+            "log is continued.",
         ),
-        Field("who", "Whose votes these are", "A name, which stands beside each vote."),
+        Field("who", "Whose votes these are", "A name, which is stored with each vote."),
         Field("append", "Votes on other models may stand in the log, too", type="checkbox"),
     ]
     drawing = [
         Field(
             "temperature",
             "Temperature",
-            "The higher, the more chance draws.",
+            "The higher, the more random.",
             placeholder="as the model's folder says, else 0.7",
         ),
         Field(
             "max_new_tokens",
-            "Most tokens of an answer",
-            "One that is longer is cut, and no pair is made of it.",
+            "Maximum number of tokens of an answer",
+            "A longer answer is cut, and makes no pair.",
             placeholder="256",
         ),
         Field(
-            "seed", "Seed", "Another one draws other answers to the same prompts.", placeholder="0"
+            "seed", "Seed", "Another seed gives other answers to the same prompts.", placeholder="0"
         ),
     ]
     left_out = {"file", "log"} if is_open else set[str]()
@@ -274,7 +274,7 @@ def _form(
         ),
         Fieldset("Prompts", [one for one in prompts if one.name not in left_out]),
         Fieldset("Votes", [one for one in votes if one.name not in left_out]),
-        Fieldset("How the answers are drawn", drawing, folded=True),
+        Fieldset("How the answers are sampled", drawing, folded=True),
     ]
     return Form("/vote", filled(fieldsets, values, error), [Button("Begin to vote")])
 
@@ -283,18 +283,18 @@ def _form(
 
 
 def waiting_page(voting: Voting, key: str) -> Page:
-    """What is done before there is something to vote on; a browser asks again by itself."""
+    """The page before there is something to vote on; it reloads by itself."""
     ended, whole = voting.ended
     if voting.comparisons is None or not whole:
         what = "The models are being loaded."
     else:
-        what = f"{ended} of {whole} answers are drawn."
+        what = f"{ended} of {whole} answers are done."
     opening: list[Block] = [
         _links(key),
         Box(what),
-        Note("This page loads itself again until they are there."),
+        Note("This page reloads until they are there."),
     ]
-    return _page("The answers are being drawn", "", opening)
+    return _page("The answers are being generated", "", opening)
 
 
 def ballot_page(position: Position, key: str) -> Page:
@@ -316,7 +316,7 @@ def ballot_page(position: Position, key: str) -> Page:
 
 
 def _turns(prompt: Sequence[Message]) -> list[tuple[str, str]]:
-    """The turns of a prompt; of a single one it need not be said who speaks."""
+    """The turns of a prompt; a single turn needs no speaker."""
     return [(one.role if len(prompt) > 1 else "prompt", one.content.strip()) for one in prompt]
 
 
@@ -324,14 +324,14 @@ def _links(key: str, stop: str = "") -> Links:
     return Links([*([(stop, f"/vote/{key}/result")] if stop else []), ("All runs", "/")])
 
 
-# What came of it.
+# The results.
 
 
 def result_page(position: Position, key: str, log: Path, root: Path) -> Page:
-    """How many votes the log has, and what learns from them.
+    """The number of votes in the log, and what learns from them.
 
     Nothing here tells who wrote which answer, so the last vote can be undone. The ratings would:
-    those after a single vote say whose answer it was for.
+    after a single vote they tell whose answer it was for.
     """
     found = _summary(position)
     links = _at_end(position, key)
@@ -347,7 +347,7 @@ def result_page(position: Position, key: str, log: Path, root: Path) -> Page:
         opening.append(f"The vote on {prompts} was taken back {told}.")
     if position.todo:
         opening.append(f"Still to vote on: {counted(len(position.todo), 'prompt')}.")
-    # The first remark is on the table, which stands beside whose the answers were.
+    # The first remark is on the table, which names the models.
     opening += map(Note, found.after[found.table is not None :])
     if position.last:
         note = "It can be undone until you see whose answers they were."
@@ -358,12 +358,12 @@ def result_page(position: Position, key: str, log: Path, root: Path) -> Page:
         Section("Left out", "left-out", list(_left_out(position))),
     ]
     kept = [one for one in sections if one.blocks]
-    # The second click of a double-click on the last ballot comes here.
+    # The second click of a double-click on the last ballot arrives here.
     return _page("What the votes say", " ".join(found.before), opening, kept, script=True)
 
 
 def answers_page(position: Position, key: str) -> Page:
-    """The ratings, and whose answers were whose: no vote on these is taken back or given anew."""
+    """The ratings, and whose answers were whose: votes on these cannot be undone or changed."""
     found = _summary(position)
     links = [*_at_end(position, key), ("What the votes say", f"/vote/{key}/result")]
     opening: list[Block] = [Links(links)]
@@ -402,7 +402,7 @@ def _next(position: Position, pairs: int, log: Path, root: Path) -> list[Block]:
             if (value := getattr(voting.asked, name)) != getattr(Asked, name):
                 command += [f"--{name.replace('_', '-')}", str(value)]
         command += ["--append"] if voting.asked.append else []
-        blocks.append("This goes on with the same votes at the terminal:")
+        blocks.append("This continues with the same votes in the terminal:")
         blocks.append(Listing(shlex.join(command)))
     return blocks
 
@@ -414,7 +414,7 @@ def _from_here(path: Path) -> str:
 
 
 def _whose(position: Position) -> list[Block]:
-    """What was voted on, with names; the votes of others are in the log."""
+    """The votes with the names of models; the votes of others are in the log."""
     choices = {
         vote.id: vote.choice for vote in position.votes if vote.who == position.voting.asked.who
     }

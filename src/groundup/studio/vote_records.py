@@ -1,7 +1,7 @@
-"""What people wanted to vote on, kept in the cache: a later studio goes on with it.
+"""The forms that began votes, kept in the cache, so that a later studio can continue them.
 
-The votes themselves stand in their log. A record is a form as it was filled in, with the prompts
-that were typed, and what its person was told of since.
+The votes themselves are in their log. A record is a filled-in form, with the prompts that were
+typed, and the comparisons whose models its person was told since.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from groundup.errors import UserError
 from groundup.runs.cache import cache_folder
 from groundup.runs.files import read_json_object, write_json
 
-# Of more the oldest are dropped, some of which strangers may have made.
+# Beyond this number the oldest are dropped, some of which strangers may have made.
 _MOST_RECORDS = 200
 _KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -32,13 +32,13 @@ class VoteRecord:
 
 
 class VoteRecords:
-    """The records of what is voted on below the folder `root`, by their keys."""
+    """The records of votes below the folder `root`, by their keys."""
 
     def __init__(self, root: Path) -> None:
         self._name = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
 
     def all(self) -> dict[str, VoteRecord]:
-        """Every record that can be read, the one that was written last first."""
+        """Every record that can be read, the last written first."""
         found = ((file.stem, self.read(file.stem)) for file in self._files())
         return {key: record for key, record in found if record is not None}
 
@@ -56,7 +56,7 @@ class VoteRecords:
         return VoteRecord(texts, frozenset(map(str, revealed)))
 
     def write(self, key: str, record: VoteRecord) -> None:
-        """Keep a record; where there is no room for it, votes go on without."""
+        """Write a record; without room for it, votes continue nevertheless."""
         line = {"values": dict(record.values), "revealed": sorted(record.revealed)}
         with suppress(OSError, UserError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,7 +5,7 @@
     GET  /vote/KEY/result   what was voted, and the last vote to undo
     GET  /vote/KEY/answers  the ratings, and whose the answers were
 
-After every POST a browser is led to a page by GET (303), so that loading again votes on nothing.
+After every POST the browser is redirected to a page (303), so that reloading votes on nothing.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ if TYPE_CHECKING:
     from groundup.studio.votes import Votes
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-# Seconds after which a page that waits for answers loads itself again.
+# Seconds after which a page that waits for answers reloads.
 _AGAIN = 1
 
 
 class VoteRoutes:
-    """What the addresses do; `models` are all that can be asked, and `page` makes a response.
+    """The endpoints; `models` returns all models, and `page` makes a response.
 
-    `wrong` is the response to what cannot be done, with where it leads to.
+    `wrong` makes the response to a request that fails, with a link.
     """
 
     def __init__(
         self,
         runs: Runs,
-        door: Admission,
+        admission: Admission,
         models: Callable[[], Awaitable[OnDemand]],
         page: Callable[[Callable[[], Page]], Awaitable[Response]],
         wrong: Callable[[int, str, tuple[str, str]], Response],
     ) -> None:
         self._runs, self._models, self._page, self._wrong = runs, models, page, wrong
-        # Whoever reaches this machine may then vote, and shall read and write no file he names.
-        self._is_open = door.is_open
+        # If anyone who reaches this machine may vote, no voter may name a file to read or write.
+        self._is_open = admission.is_open
         self._records = VoteRecords(runs.root)
         self._made: Votes | None = None
         self._begun: set[asyncio.Task[Votes]] = set()
@@ -76,7 +76,7 @@ class VoteRoutes:
         ]
 
     async def stop(self) -> None:
-        """Draw nothing more."""
+        """Stop sampling."""
         if self._made is not None:
             await self._made.stop()
 
@@ -88,7 +88,7 @@ class VoteRoutes:
         return self._made
 
     def _new_votes(self, models: OnDemand) -> Votes:
-        # Late: it loads torch.
+        # Imported late: it loads torch.
         from groundup.studio.votes import Votes
 
         runs = self._runs
@@ -102,20 +102,20 @@ class VoteRoutes:
         )
 
     async def _form(self, request: Request) -> Response:
-        if not self._begun:  # while a person fills it in, what draws answers is loaded
+        if not self._begun:  # while the form is filled in, the sampling code is loaded
             self._begun.add(asyncio.create_task(self._votes()))
         asked = request.query_params
         return await self._page(lambda: self._begin_page(self._values(asked)))
 
     def _values(self, asked: Mapping[str, str]) -> Mapping[str, str]:
-        """What the form begins with: a model, or the same as before."""
+        """The form's first values: a model, or those of earlier votes."""
         before = self._records.read(asked.get("like", ""))
         if before is not None:
             return before.values
         return {"model": asked["model"]} if asked.get("model") else {}
 
     def _begin_page(self, values: Mapping[str, str], error: str = "") -> Page:
-        # Where everybody may vote, others' prompts and names are nobody's business.
+        # If everyone may vote, the prompts and names of others are private.
         records = {} if self._is_open else self._records.all()
         return begin_page(self._runs, values, records, error, self._is_open)
 
@@ -148,7 +148,7 @@ class VoteRoutes:
             said = (form.get(name, "") for name in ("choice", "comparison", "last"))
             await votes.vote(key, *said)
         except (BadRequest, UserError) as error:
-            # Such as a log that the terminal writes just now, or a page from before a restart.
+            # For example the terminal is writing the log, or the page is from before a restart.
             status = error.status if isinstance(error, BadRequest) else 409
             return self._wrong(status, str(error), ("Back to the answers", f"/vote/{key}"))
         return RedirectResponse(f"/vote/{key}", 303)
@@ -163,12 +163,12 @@ class VoteRoutes:
     async def _answers(self, request: Request) -> Response:
         key = request.path_params["key"]
         position = await (await self._votes()).reveal(key)
-        if position.voting.comparisons is None:  # nor is it known yet what was voted on
+        if position.voting.comparisons is None:  # what was voted on is not known yet, either
             return RedirectResponse(f"/vote/{key}", 303)
         return await self._page(lambda: answers_page(position, key))
 
     def _leading(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint; what it refuses has a link to where it is begun once more."""
+        """The endpoint; its refusals link to where votes begin."""
 
         async def answer(request: Request) -> Response:
             try:

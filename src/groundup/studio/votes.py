@@ -1,8 +1,8 @@
-"""Blind votes in a browser: what a person compares, the answers as they are drawn, and the log.
+"""Blind votes in a browser: what a person compares, the sampled answers, and the log.
 
-All that was said stands in the log of votes and is read from it for every page, and what is asked
-in a record. So a person goes on in another window, after the studio was started anew, and at the
-terminal (`groundup label`), which draws the same answers of the same prompts.
+Every page reads all votes from their log, and what is asked from a record. So a person can continue
+in another window, after a restart of the studio, and in the terminal (`groundup label`), which
+samples the same answers to the same prompts.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ from groundup.studio.vote_pages import (
 from groundup.studio.vote_records import VoteRecord, VoteRecords
 from groundup.text.rows import Message, PromptRow
 
-# As many people, or as many pairs of models; of more the least recently seen is begun anew from its
-# record when it is asked for.
+# The number of people, or of pairs of models, that are kept; the least recently seen of more are
+# read from their records when they come back.
 _MOST_VOTINGS = 16
-# Fewer pairs than these are ready: the next are drawn.
+# With fewer pairs ready than this, the next ones are sampled.
 _READY = 8
 _MOST_NAME = 200
 
@@ -76,20 +76,20 @@ class Voting:
     remarks: Sequence[str]
     stamps: tuple[object, object]
     comparisons: Sequence[Comparison] | None = None
-    """None until the models are loaded, as answers depend on how these draw."""
+    """None until the models are loaded, as answers depend on how they sample."""
     drawn: dict[str, Drawn] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     """Why a comparison cannot be made, by its id."""
     revealed: set[str] = field(default_factory=set)
-    """The comparisons of which the person was told whose answers they are: no more is said on them,
-    as it would not be blind."""
+    """The comparisons whose models the person was told: no more votes on them are taken, as they
+    would not be blind."""
     drawing: asyncio.Task[None] | None = None
     ended: tuple[int, int] = (0, 0)
-    """Of the answers that are being drawn, how many have ended, and how many they are."""
+    """The number of answers that have ended, and of all that are being sampled."""
 
     @property
     def key(self) -> str:
-        """By what its address tells it apart; the same again where the same is asked."""
+        """Its identifier in addresses; the same for the same request."""
         prompts = [[(turn.role, turn.content) for turn in one] for one in self.prompts]
         said = json.dumps([asdict(self.asked), self.candidates, prompts])
         return hashlib.sha256(said.encode(errors="backslashreplace")).hexdigest()[:16]
@@ -97,18 +97,18 @@ class Voting:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a person is: what they voted on, what is left, and the pair to vote on now."""
+    """A person's progress: what they voted on, what is left, and the pair to vote on now."""
 
     voting: Voting
     votes: Sequence[Vote]
-    """All of the log."""
+    """All votes in the log."""
     voted: Sequence[Drawn]
     todo: Sequence[Comparison]
     shown: Drawn | None
     same: int
     """The prompts with the same answer twice."""
     closed: int = 0
-    """The prompts whose vote was taken back (at the terminal) after the answers were told."""
+    """The prompts whose vote was undone (in the terminal) after the models were told."""
 
     @property
     def is_over(self) -> bool:
@@ -116,22 +116,22 @@ class Position:
 
     @property
     def last(self) -> str:
-        """The token of the vote that undo takes back; empty where there is none."""
+        """The token of the vote that undo takes back; empty if there is none."""
         ids = [one.comparison.id for one in self.voted[-1:]]
         return token(ids[0]) if ids and ids[0] not in self.voting.revealed else ""
 
     @property
     def place(self) -> int:
-        """Which prompt is shown, counted from 1."""
+        """The number of the prompt that is shown, from 1."""
         assert self.shown is not None and self.voting.comparisons is not None
         return [one.id for one in self.voting.comparisons].index(self.shown.comparison.id) + 1
 
 
 class Votes:
-    """All that is voted on below a folder.
+    """All votes below a folder.
 
-    `folders` has the models by name, as `models` loads them, and `heldout` the conversations that
-    runs held out, by the runs' names. Where the studio `is_open` to everybody no file is named.
+    `folders` returns the models by name, as `models` loads them, and `heldout` the conversations
+    that runs held out, by the runs' names. If the studio `is_open` to everyone, no file is named.
     """
 
     def __init__(
@@ -146,20 +146,20 @@ class Votes:
         self._root, self._folders, self._heldout = root.resolve(), folders, heldout
         self._models, self._records, self._is_open = models, records, is_open
         self._votings = OrderedDict[str, Voting]()
-        # What was told, of which log and to whom, whatever else they compare.
+        # The comparisons whose models were told, by log and person, for all that they compare.
         self._revealed: dict[tuple[Path, str], set[str]] = {}
-        # One log at a time is written, and the answers of one voting are drawn.
+        # One log at a time is written, and one pair of models at a time samples.
         self._writing, self._drawing = asyncio.Lock(), asyncio.Lock()
         self._stopped = threading.Event()
 
     async def stop(self) -> None:
-        """Draw nothing more."""
+        """Stop sampling."""
         self._stopped.set()
         tasks = [one.drawing for one in self._votings.values() if one.drawing is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def begin(self, asked: Asked) -> str:
-        """The key of a voting. Raises `UserError` for what cannot be read, compared or written."""
+        """Begin votes and return their key. Raises `UserError` for anything that is invalid."""
         async with self._writing:
             voting = await asyncio.to_thread(self._new, asked)
             self._add(voting)
@@ -169,7 +169,7 @@ class Votes:
     def _add(self, voting: Voting) -> None:
         key = voting.key
         known = self._votings.get(key)
-        # Weights that were written anew with the same bytes are the same models at another time.
+        # Weights that were written again with the same bytes have the same key, but other stamps.
         if known is None or known.stamps != voting.stamps:
             self._votings[key] = voting
             about = self.log(voting), voting.asked.who
@@ -182,12 +182,12 @@ class Votes:
         self._records.write(voting.key, VoteRecord(values_of(voting.asked), voting.revealed))
 
     async def position(self, key: str) -> Position:
-        """Where a person is now; what comes next is drawn meanwhile."""
+        """A person's progress; the next answers are sampled meanwhile."""
         voting = await self._voting(key)
         found = await asyncio.to_thread(self._position, voting)
         if voting.drawing is not None and voting.drawing.done():
             ended, voting.drawing = voting.drawing, None
-            ended.result()  # raises what it ended by; who asks again has it drawn again
+            ended.result()  # raises its error; the next request samples again
         waiting = sum(one.id not in voting.drawn for one in found.todo)
         ready = len(found.todo) - waiting
         wants_more = voting.comparisons is None or (waiting and ready < _READY)
@@ -196,20 +196,20 @@ class Votes:
         return found
 
     async def reveal(self, key: str) -> Position:
-        """Where a person is who is told now whose answers they voted on."""
+        """Tell a person the models of the answers that they voted on, and return their progress."""
         voting = await self._voting(key)
-        async with self._writing:  # what is written after this is refused
+        async with self._writing:  # votes that come later are refused
             found = await asyncio.to_thread(self._position, voting)
-            # Of all the log, as its ratings are told with them.
+            # Of the whole log, as its ratings are told with them.
             own = (vote for vote in standing(found.votes) if vote.who == voting.asked.who)
             voting.revealed.update(vote.id for vote in own)
             await asyncio.to_thread(self._record, voting)
         return found
 
     async def vote(self, key: str, choice: str, pair: str, last: str) -> None:
-        """Write a choice on a pair down; undo takes back the vote on the `last` one.
+        """Record a choice on a pair; undo takes back the vote on the `last` one.
 
-        Both are named by their tokens. A choice that is sent twice is one.
+        Both are named by their tokens. A choice that is sent twice counts once.
         """
         voting = await self._voting(key)
         if choice not in ("left", "right", *CHOICES[2:]):
@@ -220,17 +220,17 @@ class Votes:
             await asyncio.to_thread(self._append, voting, choice, next(ids, ""))
 
     def log(self, voting: Voting) -> Path:
-        """Where its log lies; nothing is written but below the folder that is shown."""
+        """The path of its log; everything is written below the folder that is shown."""
         return self._below("log", voting.asked.log, f"try {LOG}")
 
-    # What runs in threads.
+    # In threads.
 
     def _new(self, asked: Asked) -> Voting:
         if self._is_open and (asked.file or asked.log != LOG):
             named = f"file={shorten(asked.file)}" if asked.file else f"log={shorten(asked.log)}"
             raise BadRequest(
-                f"{named} is not for everybody: a studio that listens beyond this machine and asks "
-                f"for no key reads no file of prompts and writes no log but {LOG}; type the "
+                f"{named} is not for everyone: a studio that listens beyond this machine without a "
+                f"key reads no file of prompts and writes no log but {LOG}; type the "
                 "prompts, or start it with --api-key",
                 status=403,
             )
@@ -241,13 +241,13 @@ class Votes:
                 raise UserError(f"there is no model {shorten(name)} here; choose another one")
         folders = (found[names[0]], found[names[1]])
         if not asked.who or not asked.who.isprintable():
-            raise UserError("the votes are nobody's; write a name")
-        sampling = Sampling(**_given(asked))  # raises for values that are none
+            raise UserError("the votes need the name of a person; write one")
+        sampling = Sampling(**_given(asked))  # raises for invalid values
         prompts, remarks, inputs = self._prompts(asked)
         stamps = (weights_stamp(folders[0]), weights_stamp(folders[1]))
         hashes = [model_hash(folder)[:HASH] for folder in folders]
         if asked.temperature is not None:
-            drawn_with(hashes, [sampling, sampling])  # raises where there is nothing to compare
+            drawn_with(hashes, [sampling, sampling])  # raises if there is nothing to compare
         log = self._below("log", asked.log, f"try {LOG}")
         with _told(), vote_log(log, [*inputs, *files_of(*folders)], "log") as known:
             if not asked.append:
@@ -262,7 +262,7 @@ class Votes:
         return voting
 
     def _prompts(self, asked: Asked) -> tuple[list[tuple[Message, ...]], list[str], Sequence[Path]]:
-        """The prompts, what is said of others that are left out, and the files they are from."""
+        """The prompts, remarks on those that are left out, and the files that they are from."""
         inputs = list[Path]()
         if asked.typed.strip():
             lines = asked.typed.split("\n")
@@ -289,7 +289,7 @@ class Votes:
         return prompts, remarks, inputs
 
     def _alone(self, pattern: str) -> str:
-        """The one file below the root that a pattern matches; of what is none, itself."""
+        """The only file below the root that a pattern matches; for other names, the name itself."""
         parts = PurePosixPath(pattern).parts
         is_below = pattern.isprintable() and not any(one.startswith((".", "/")) for one in parts)
         if not is_below or not glob.has_magic(pattern) or os.path.lexists(self._root / pattern):
@@ -303,7 +303,7 @@ class Votes:
         return found[0]
 
     def _below(self, what: str, name: str, remedy: str) -> Path:
-        """The file of a name below the folder that is shown; no link leads elsewhere."""
+        """The file with this name below the folder that is shown; no link leads elsewhere."""
         parts = PurePosixPath(name).parts
         is_plain = bool(parts) and name.isprintable() and len(name) <= _MOST_NAME
         if is_plain and not any(one.startswith((".", "/")) for one in parts):
@@ -328,7 +328,7 @@ class Votes:
         todo = [one for one in todo if one.id not in voting.revealed]
         same = {one.id for one in todo if _is_same(voting.drawn.get(one.id))}
         todo = [one for one in todo if one.id not in same]
-        # What was taken back comes first, the last of it before the others.
+        # Votes that were undone come first, the last of them before the others.
         own = [one for one in votes if one.who == voting.asked.who]
         back = {one.id: -place for place, one in enumerate(own) if one.choice == "undo"}
         ready = [voting.drawn[one.id] for one in todo if one.id in voting.drawn]
@@ -339,8 +339,8 @@ class Votes:
         who = voting.asked.who
         if id in voting.revealed:
             raise UserError(
-                "whose answers these are was told already, and a vote on them would not be blind; "
-                "the vote stays as it is, go on with the next"
+                "the models of these answers were told already, so a vote on them would not be "
+                "blind; the vote stays as it is, continue with the next"
             )
         with _told(), vote_log(self.log(voting), option="log") as log:
             _remember(voting, log.votes)
@@ -356,7 +356,7 @@ class Votes:
             if before[-1:] != [vote.choice]:
                 log.append(vote)
 
-    # Drawing.
+    # Sampling.
 
     async def _voting(self, key: str) -> Voting:
         if key not in self._votings and (
@@ -368,7 +368,7 @@ class Votes:
                     self._add(voting)
         if key not in self._votings:
             raise BadRequest(
-                "this page is not known any more; begin with the same once more, and it goes on "
+                "this page is no longer known; begin again with the same values, and it continues "
                 "after the votes in the log",
                 status=404,
             )
@@ -376,7 +376,7 @@ class Votes:
         return self._votings[key]
 
     async def _draw(self, voting: Voting) -> None:
-        """Draw the next answers, once no other voting's are drawn."""
+        """Sample the next answers, when no others are being sampled."""
         async with self._drawing:
             candidates = list[Candidate]()
             own = zip(voting.candidates, voting.folders, voting.stamps, strict=True)
@@ -412,13 +412,13 @@ class Votes:
 
         try:
             drawn = draw(candidates, some, self._stopped, told)
-        except KeyboardInterrupt:  # the studio is stopped, and its loop must come to its end
+        except KeyboardInterrupt:  # the studio is stopped, and its loop must end
             return
         voting.drawn |= {one.comparison.id: one for one in drawn}
 
 
 def _remember(voting: Voting, votes: Sequence[Vote]) -> None:
-    """The answers that were voted on before, as the log has them: they may be shown again."""
+    """Take the answers that were voted on before from the log: they may be shown again."""
     asked = {one.id: one for one in voting.comparisons or ()}
     for vote in votes:
         if vote.who == voting.asked.who and vote.id in asked:
@@ -427,7 +427,7 @@ def _remember(voting: Voting, votes: Sequence[Vote]) -> None:
 
 
 def _given(asked: Asked) -> dict[str, Any]:
-    """What a person says of how answers are drawn."""
+    """The sampling settings that the person gave."""
     given = {"temperature": asked.temperature, "max_new_tokens": asked.max_new_tokens}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -438,7 +438,7 @@ def _is_same(drawn: Drawn | None) -> bool:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What the system refuses, in words."""
+    """Turn the system's errors into `UserError`s."""
     try:
         yield
     except OSError as error:
