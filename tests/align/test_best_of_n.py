@@ -259,7 +259,7 @@ def test_only_what_is_worth_enough_is_learned_from(
         for side in ("train", "heldout"):
             path = f"preferences/{side}.jsonl"
             assert (out / path).read_bytes() == (whole / path).read_bytes()
-    assert "min_reward=2.0 is more than any answer is worth" in capsys.readouterr().out
+    assert "min_reward=2.0 is more than any answer scores" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -255,5 +255,5 @@ def test_defaults_are_the_losses_own() -> None:
 
 def test_another_name_is_no_loss() -> None:
     ones = torch.ones(1, 2)
-    with pytest.raises(ValueError, match="loss='nonsense' is none of sigmoid, ipo"):
+    with pytest.raises(ValueError, match="loss='nonsense' is not one of sigmoid, ipo"):
         pair_loss(-ones, -ones, ones, beta=0.1, loss="nonsense")

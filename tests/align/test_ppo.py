@@ -425,7 +425,7 @@ def test_a_critic_that_warms_up_for_ever_is_refused(tmp_path: Path) -> None:
         config = small_config(
             PPOConfig, tmp_path / f"out-{many['iterations']}", critic_warmup=2, **many
         )
-        with pytest.raises(UserError, match="critic_warmup=2 leave the policy none of the 2"):
+        with pytest.raises(UserError, match="critic_warmup=2 leaves the policy none of the 2"):
             train(config, small_policy(), length_reward)
 
 
@@ -443,7 +443,7 @@ def test_it_is_told_where_few_answers_are_whitened(
         settings = {"episodes": episodes, "minibatches": 1, "iterations": 1}
         config = small_config(PPOConfig, tmp_path / f"out-{episodes}", **settings)
         train(config, small_policy(), length_reward)
-        told = "of fewer than 8 (episodes=7) mean and deviation are mostly chance"
+        told = "with fewer than 8 (episodes=7) their mean and deviation are mostly noise"
         assert (told in "".join(capsys.readouterr())) == (episodes < 8)
 
 
@@ -567,7 +567,7 @@ def test_a_critic_beside_an_adapter_is_trained_at_a_whole_models_rate(
             if not label.startswith("value_head"):
                 found[label.split(".")[0]].add(group["lr"])
         assert found == {"critic": {rate}, "policy": {1e-5}}
-    with pytest.raises(ValueError, match=r"critic_learning_rate=0\.002 is of a critic"):
+    with pytest.raises(ValueError, match=r"critic_learning_rate=0\.002 needs a separate critic"):
         small_config(PPOConfig, Path("x"), critic_learning_rate=0.002)
 
 

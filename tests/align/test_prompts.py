@@ -181,7 +181,7 @@ def test_of_few_prompts_one_is_held_out_and_of_one_none(
             assert len(train) + len(heldout) == many and 0 < len(heldout) < many / 2 + 1
             assert asked.isdisjoint(one.ids for one in heldout) and not told
         else:
-            assert train == heldout and "what is measured is what is trained on" in told
+            assert train == heldout and "measures are of the training prompt" in told
 
 
 def test_each_pattern_of_sources_must_match(workshop: Any) -> None:

@@ -368,7 +368,7 @@ def test_an_empty_name_is_not_the_current_folder(tokenizer: Tokenizer) -> None:
         said_of(lambda: open_reward("")),
         said_of(lambda: open_rollout_reward("", tokenizer)),
     ):
-        assert told.startswith("'' is no reward; give sum, ")
+        assert told.startswith("'' is not a reward; give sum, ")
 
 
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])

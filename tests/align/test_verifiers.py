@@ -726,7 +726,7 @@ def test_columns_that_json_does_not_know_are_text(own: Path) -> None:
         ("raw", "returned a value of type bytes; return a list"),
         ("table", "returned a value of type DataFrame; return a list"),
         ("few", "gave 1 value for 2 completions"),
-        ("texts", "gave 'good', which is no number"),
+        ("texts", "gave 'good', which is not a number"),
         ("inner", "is no number"),
     ],
 )
@@ -788,11 +788,11 @@ def test_a_script_does_not_start_itself_for_its_reward(own: Path) -> None:
 
 
 def test_a_reward_of_the_running_program_is_refused() -> None:
-    with pytest.raises(UserError, match="__main__:words is of the program that runs"):
+    with pytest.raises(UserError, match="__main__:words is in the running program"):
         open_reward("__main__:words")
     settings = {"model": "model", "prompts": "prompts.txt", "out": "out"}
     for name in ("reward", "gold"):
-        with pytest.raises(ValueError, match="put the function in a file of its own"):
+        with pytest.raises(ValueError, match="put the function into a file"):
             BestOfNConfig.model_validate(settings | {"reward": "sum", name: asked})
 
 
@@ -800,7 +800,7 @@ def test_a_reward_of_the_running_program_is_refused() -> None:
 
 
 def test_a_folder_is_a_reward_model_and_not_read_here(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no reward model is read here"):
+    with pytest.raises(UserError, match="reward models are not read here"):
         open_reward(str(tmp_path))
 
 

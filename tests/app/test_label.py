@@ -299,7 +299,7 @@ PAIR = '{"prompt": "x1", "chosen": "a", "rejected": "b"}'
 @pytest.mark.parametrize("content", [PAIR, f"{PAIR}\n{PAIR}", f"{PAIR}\n{PAIR[:30]}"])
 def test_pairs_are_no_log_and_stay_as_they_are(voted: Voted, content: str) -> None:
     Path("votes.jsonl").write_text(content)
-    assert "is no log of votes" in voted("l q", code=2)
+    assert "is not a log of votes" in voted("l q", code=2)
     assert Path("votes.jsonl").read_text() == content
 
 
@@ -487,7 +487,7 @@ def test_dpo_learns_from_the_log(
         (["--out", "prompts.txt"], "is what this command reads"),
         (["--out", "none/votes.jsonl"], "mkdir -p none"),
         (["--out", "one"], "is a folder"),
-        (["--out", "notes.txt"], "is no log of votes"),
+        (["--out", "notes.txt"], "is not a log of votes"),
         (["--out", "votes"], "--out=votes must end in .jsonl"),
         (["--out", "rows.jsonl"], "line 1: no 'prompt'"),
         (["--who", " "], "--who is empty"),

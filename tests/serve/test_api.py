@@ -317,7 +317,7 @@ def test_more_than_may_wait_is_refused_for_the_moment(
     running = serve(long, batch_size=1, waiting=1)
     with say(running, max_tokens=60_000, stream=True) as first:
         next(iter(first))
-        with pytest.raises(openai.RateLimitError, match="too many completions wait"):
+        with pytest.raises(openai.RateLimitError, match="too many completions are waiting"):
             say(running, n=2)
         with pytest.raises(openai.RateLimitError):
             say(running, n=2, stream=True)
@@ -408,9 +408,9 @@ def test_a_guard_stops_messages_and_answers(serve: Serve, tiny: Served, stream: 
 # What is refused.
 
 BAD = {
-    "no JSON": ("{", "the body is no JSON"),
+    "no JSON": ("{", "the body is not JSON"),
     "no object": ("[1]", r"must be a JSON object, not \[1\]"),
-    "no UTF-8": (b"\xff\xfe{}", "the body is no JSON"),
+    "no UTF-8": (b"\xff\xfe{}", "the body is not JSON"),
     "nested": ("[" * 200_000, "nested too deeply"),
     "nothing": ({}, "messages is missing"),
     "an unknown field": ({"temprature": 1}, "did you mean 'temperature'"),
@@ -460,7 +460,7 @@ BAD = {
             "tool_choice": {"type": "function", "function": {"name": "g"}},
             "tools": [{"type": "function", "function": {"name": "f"}}],
         },
-        "tool_choice='g' is none of the tools; there are f",
+        "tool_choice='g' is not one of the tools; there are f",
     ),
     "a choice of none": ({"tool_choice": "any"}, 'must be "none", "auto", "required" or'),
     "JSON that ends elsewhere": (
@@ -484,7 +484,7 @@ BAD = {
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         "the chat template does not support `tools`",
     ),
-    "likeliest of none": ({"top_logprobs": 3}, "needs logprobs=true"),
+    "likeliest of none": ({"top_logprobs": 3}, "requires logprobs=true"),
     "too long": (
         {"messages": [{"role": "user", "content": "the sea " * 60}]},
         "prompt is too long: the prompt has .* more than the model's context of 64; shorten it",

@@ -241,7 +241,7 @@ def test_a_run_that_was_stopped_or_killed_says_so(tmp_path: Path) -> None:
         "stopped": "stopped",
         "killed": "stopped",
     }
-    assert "goes on from what it saved" in runs["stopped"].why
+    assert "continues from what it saved" in runs["stopped"].why
     assert "ended unexpectedly" in runs["killed"].why
     # A long evaluation has no heartbeat, and the process is there; or another one has its number.
     for pid, when, state in (

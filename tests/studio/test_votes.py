@@ -402,7 +402,7 @@ def test_a_prompt_that_a_model_cannot_read_is_named(voter: Voter) -> None:
         ({"typed": "", "file": "link.txt"}, "must be a file below"),
         ({"typed": "", "file": ".env"}, "must be a file below"),
         ({"typed": "x" * 20_001}, "type fewer, or put them into a file"),
-        ({"log": "notes.txt"}, "is no log of votes"),
+        ({"log": "notes.txt"}, "is not a log of votes"),
         ({"log": "rows.jsonl"}, "line 1: no 'prompt'"),
         ({"log": "alpha/model.safetensors"}, "is what this command reads"),
         ({"log": "votes"}, "must end in .jsonl"),
@@ -447,7 +447,7 @@ def test_a_log_of_other_models_is_not_mixed_by_accident(root: Path, voter: Voter
     answer = voter.client.post("/vote", data=FORM | {"other": "third"})
     said = read_text(answer)
     assert answer.status_code == 400 and "holds votes on alpha and omega" in said
-    assert "tick that votes on other models may stand in it" in said and "--" not in said
+    assert "tick that it may hold votes on other models" in said and "--" not in said
     assert (root / "votes.jsonl").read_bytes() == before
     voter.begin(other="third", append="on")
     voter.choose("left")
@@ -529,7 +529,7 @@ def test_what_was_typed_is_gone_on_with_by_a_studio_that_is_started_anew(
     assert len(logged(root / "votes.jsonl")) == 2
     # The form leads there, too, and begins with what was typed where it is asked for.
     form = anew.client.get("/vote").text
-    assert f'<a href="{voter.at}">Go on with alpha and omega (ann, votes.jsonl)</a>' in form
+    assert f'<a href="{voter.at}">Continue with alpha and omega (ann, votes.jsonl)</a>' in form
     assert PROMPTS[3] not in form
     again = f"/vote?like={voter.at.removeprefix('/vote/')}"
     assert html.escape(again) in anew.result()
@@ -571,7 +571,7 @@ def test_where_everybody_may_vote_nobody_sees_what_others_typed(
 ) -> None:
     voter.begin(typed="", file="prompts.txt")
     for page in (show(root, is_local=False).get("/vote"), show(root).get("/vote")):
-        listed = "Go on with alpha and omega" in page.text
+        listed = "Continue with alpha and omega" in page.text
         assert listed == ('name="file"' in page.text)
     # Nor is a record a way to a file.
     assert show(root, is_local=False).get(voter.at).status_code == 403
@@ -651,7 +651,7 @@ def test_a_model_that_was_trained_anew_is_another_one(root: Path, voter: Voter) 
     while (answer := voter.client.get(voter.at)).status_code == 200:
         assert time.monotonic() < until
         time.sleep(0.05)
-    assert answer.status_code == 400 and "Omega is another model by now" in read_text(answer)
+    assert answer.status_code == 400 and "Omega has changed or is gone" in read_text(answer)
 
 
 def test_weights_that_are_written_anew_with_the_same_bytes_are_gone_on_with(
@@ -664,7 +664,7 @@ def test_weights_that_are_written_anew_with_the_same_bytes_are_gone_on_with(
     while (answer := voter.client.get(voter.at)).status_code == 200:
         assert time.monotonic() < until
         time.sleep(0.05)
-    assert answer.status_code == 400 and "begin once more" in read_text(answer)
+    assert answer.status_code == 400 and "begin again" in read_text(answer)
     voter.begin()
     assert voter.at == before and "<h1>Prompt 1 of 4</h1>" in voter.look()
 

@@ -254,7 +254,7 @@ def _not_excluded(prompts: Sequence[Prompt], exclude: Path | None) -> list[Promp
     known = {json.dumps(line.get("prompt")) for line in read_lines(answers)}
     others = [one for one in prompts if json.dumps(as_dicts(one.messages)) not in known]
     if not others:
-        raise UserError(f"exclude={exclude} has asked every prompt; give more prompts, or leave it")
+        raise UserError(f"exclude={exclude} has every prompt; give more prompts, or leave it out")
     return others
 
 
@@ -441,7 +441,7 @@ def _why_empty(
         return dict.fromkeys(("conversations", "preferences"), why)
     if not conversations:
         found["conversations"] = (
-            f"min_reward={config.min_reward} is more than any answer is worth, so there are no "
+            f"min_reward={config.min_reward} is more than any answer scores, so there are no "
             "conversations to learn from; give less"
         )
     if not pairs:

@@ -300,7 +300,7 @@ def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
         heldout = list({one.ids: one for one in (*train, *heldout)}.values())
     if not heldout:
         raise UserError(
-            f"prompts={config.prompts} hold nothing out of these sources; give a file of prompts"
+            f"prompts={config.prompts} holds out no prompt of these sources; give a file of prompts"
         )
     specs = {"reward": config.reward, "judge": config.judge, "gold": config.gold}
     rewards = {name: open_rollout_reward(spec, tokenizer) for name, spec in specs.items() if spec}
@@ -415,8 +415,8 @@ def worth_table(config: ComparisonConfig, first: Answered, grouped: Sequence[Met
     times = "once" if config.samples == 1 else f"{config.samples} times"
     remarks = [
         f"Means over {_asked_of(first)} held-out prompts, each answered {times} at temperature 1, "
-        f"with 95 % intervals from drawing prompts, of {FEWEST_GROUPS} prompts and more. {named}. "
-        f"Wins are against {first.name}; guessing is 50 %."
+        f"with 95 % intervals from resampling prompts, if there are {FEWEST_GROUPS} or more. "
+        f"{named}. Wins are against {first.name}; guessing is 50 %."
     ]
     if any(len(one.runs) > 1 for one in grouped):
         remarks.append("Intervals do not say what another seed would change: see seed by seed.")
@@ -432,7 +432,7 @@ def gain_table(first: Answered, grouped: Sequence[Method]) -> Table:
         if one.runs[0] is not first
     ]
     remark = (
-        "Answers to the same prompts are compared, so a gain may be told from 0 also where the "
+        "Answers to the same prompts are compared, so a gain may differ from 0 even where the "
         "intervals of two means overlap."
     )
     return text_table(f"More than {first.name}", ("model", *first.worth), rows, (remark,))
@@ -494,7 +494,7 @@ def source_table(first: Answered, grouped: Sequence[Method]) -> Table:
         for source, some in _sources(first)
     ]
     heads = [head for head, _ in columns]
-    return text_table("By where prompts are from", ("prompts of", *heads), rows)
+    return text_table("By source of the prompts", ("prompts of", *heads), rows)
 
 
 def _asked_of(first: Answered) -> int:
@@ -515,8 +515,8 @@ def cost_table(first: Answered, grouped: Sequence[Method]) -> Table:
         for one in grouped
     ]
     remark = (
-        f"Nats are KL from {first.name} per answer; tokens an answer's length; minutes those of "
-        "training with its evaluations, as each folder tells them, of one seed."
+        f"Nats are the KL from {first.name} per answer; tokens, an answer's length; minutes, the "
+        "training of one seed with its evaluations, as each folder records it."
     )
     columns = ("model", "nats", "tokens", "end", "minutes")
     return text_table("What they took", columns, rows, (remark,), (first.name,))

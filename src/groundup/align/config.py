@@ -41,8 +41,8 @@ from groundup.tune.config import TuningConfig, all_different
 def _by_name(reward: Any) -> Any:
     if callable(reward):
         raise ValueError(
-            "a reward is given by its name, since it runs in a process of its own; put the "
-            "function in a file of its own and name it module:function"
+            "a reward is given by its name, because it runs in a separate process; put the "
+            "function into a file and name it module:function"
         )
     return reward
 
@@ -290,12 +290,12 @@ class RolloutConfig(PtxConfig):
     def _check_sampling(self) -> Self:
         if self.rows is not None:
             raise ValueError(
-                f"rows={self.rows} follow from the answers that are sampled; give episodes and "
-                "minibatches instead"
+                f"rows={self.rows} cannot be set, as rows follow from the sampled answers; give "
+                "episodes and minibatches instead"
             )
         if self.epochs != type(self).model_fields["epochs"].default:
             raise ValueError(
-                f"epochs={self.epochs:g} have no meaning where answers are sampled anew; give "
+                f"epochs={self.epochs:g} has no meaning where new answers are sampled; give "
                 "iterations, minutes or steps"
             )
         if self.lora_dropout:
@@ -305,12 +305,13 @@ class RolloutConfig(PtxConfig):
             )
         if self.minibatches > self.episodes:
             raise ValueError(
-                f"minibatches={self.minibatches} are more than the episodes={self.episodes}; "
-                "give fewer"
+                f"minibatches={self.minibatches} is more than episodes={self.episodes}; give fewer"
             )
         given = [n for n in ("iterations", "steps", "minutes") if getattr(self, n) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} each say how long it takes; give one of them")
+            raise ValueError(
+                f"{' and '.join(given)} each set the length of the run; give one of them"
+            )
         return self
 
 
@@ -382,9 +383,9 @@ class PPOConfig(RolloutConfig):
     def _check_critic_rate(self) -> Self:
         if self.critic_learning_rate is not None and self.critic is None:
             raise ValueError(
-                f"critic_learning_rate={self.critic_learning_rate:g} is of a critic of its own, "
-                "and there is none; give critic a reward model, or value_learning_rate the rate "
-                "of the value head"
+                f"critic_learning_rate={self.critic_learning_rate:g} needs a separate critic, and "
+                "there is none; give critic a reward model, or value_learning_rate the rate of "
+                "the value head"
             )
         return self
 
@@ -408,8 +409,8 @@ class PPOConfig(RolloutConfig):
     def _check_kl_target(self) -> Self:
         if self.kl_target is not None and not self.kl_coef:
             raise ValueError(
-                f"kl_target={self.kl_target:g} adapts the price, and kl_coef=0 stays 0; give "
-                "kl_coef a price to begin with, such as 0.05"
+                f"kl_target={self.kl_target:g} adapts the penalty, but kl_coef=0 stays 0; give "
+                "kl_coef an initial value, such as 0.05"
             )
         if (
             self.kl_target is None
@@ -453,7 +454,7 @@ class GRPOConfig(RolloutConfig):
     def _groups_are_whole(self) -> Self:
         if self.episodes % self.group_size:
             raise ValueError(
-                f"episodes={self.episodes} are not groups of group_size={self.group_size}; "
+                f"episodes={self.episodes} is not a multiple of group_size={self.group_size}; "
                 f"try episodes={max(1, self.episodes // self.group_size) * self.group_size}"
             )
         if self.clip_range_high is not None and self.clip_range_high < self.clip_range:

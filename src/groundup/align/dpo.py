@@ -117,7 +117,7 @@ def pair_loss(
     if loss == "hinge":
         return hinge_loss(chosen, rejected, before, otherwise, beta)
     if loss != "sigmoid":
-        raise ValueError(f"loss={loss!r} is none of sigmoid, ipo, hinge, simpo, orpo")
+        raise ValueError(f"loss={loss!r} is not one of sigmoid, ipo, hinge, simpo, orpo")
     return dpo_loss(chosen, rejected, before, otherwise, beta, label_smoothing)
 
 
@@ -329,7 +329,7 @@ def _explain(config: DPOConfig, run: Run, pairs: int) -> None:
     asked = (
         "is the better answer the likelier one, by the mean over its tokens?"
         if config.loss in REFERENCE_FREE
-        else "has the better answer gained probability on the worse one since DPO began?"
+        else "has the better answer gained probability over the worse one since DPO began?"
     )
     say(
         f"{run.stage}  measured on {counted(pairs, 'held-out pair')}: in how many {asked} 50 % is "

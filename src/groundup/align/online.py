@@ -241,12 +241,12 @@ class Online:
             now = kernel_number(self.prepared.model)
             if int(saved.get("kernel", torch.tensor(now))) != now:
                 changed = (
-                    "this run was sampled by another kernel than it would go on with (another "
-                    "processor, compiler or cache of kernels), which does not give the same bits"
+                    "this run was sampled with another kernel than the current one (another "
+                    "processor, compiler or kernel cache), which does not give the same bits"
                 )
                 if not self.config.allow_inexact_resume:
                     raise UserError(f"{changed}; restore it or pass --allow-inexact-resume")
-                say(f"{changed}; it goes on, as --allow-inexact-resume says")
+                say(f"{changed}; it continues, as --allow-inexact-resume says")
             restore(saved)
 
         return RolloutStream(
@@ -366,7 +366,7 @@ class Online:
             reasons={
                 "iteration": f"{config.episodes} answers, then "
                 + counted(per_iteration, "optimizer step")
-                + ("" if per_iteration > 1 else "; of one step no ratio is ever clipped")
+                + ("" if per_iteration > 1 else "; with one step, no ratio is ever clipped")
             },
         )
 
@@ -374,7 +374,7 @@ class Online:
 def _interval(found: Estimate) -> str:
     """The ends of an interval, unless all values were equal."""
     if found.low == found.high:
-        return "(all alike)"
+        return "(all equal)"
     return f"({found.low:.3f} to {found.high:.3f})"
 
 
@@ -407,7 +407,7 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
     most = prepared.context
     if config.max_new_tokens >= most:
         raise UserError(
-            f"max_new_tokens={config.max_new_tokens} leave no room for a prompt in a context of "
+            f"max_new_tokens={config.max_new_tokens} leaves no room for a prompt in a context of "
             f"{most}; give fewer"
         )
     prompts, heldout = load_prompts(

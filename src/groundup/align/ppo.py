@@ -311,7 +311,7 @@ class PPORollouts:
             self.warmup = config.critic_warmup
             if self.warmup >= iterations:
                 raise UserError(
-                    f"critic_warmup={self.warmup} leave the policy none of the "
+                    f"critic_warmup={self.warmup} leaves the policy none of the "
                     f"{iterations} iterations of this run; give fewer, or more iterations"
                 )
         self.kl = KLController(config.kl_coef, config.kl_target, config.kl_horizon)
@@ -452,9 +452,9 @@ def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
     """The job that trains the policy of `online` on its own answers."""
     if config.episodes < _FEWEST_WHITENED:
         say(
-            f"{online.stage}: advantages are whitened over the answers of an iteration, and of "
-            f"fewer than {_FEWEST_WHITENED} (episodes={config.episodes}) mean and deviation are "
-            "mostly chance; give more episodes"
+            f"{online.stage}: advantages are whitened over the answers of an iteration, and with "
+            f"fewer than {_FEWEST_WHITENED} (episodes={config.episodes}) their mean and deviation "
+            "are mostly noise; give more episodes"
         )
     model = _actor_critic(config, online)
     drift = Drift()

@@ -306,7 +306,7 @@ def _file(path: Path) -> list[list[_Row]]:
         sizes = groups = [repr(one.turns) for one in found]  # then every prompt is its own group
     out = held_out_groups(sizes, OWN_HELDOUT)
     if not out:
-        say(f"{path} has one prompt, and none to hold out: what is measured is what is trained on")
+        say(f"{path} has one prompt and none to hold out: measures are of the training prompt")
         return [found, found]
     sides = [(one, group in out) for one, group in zip(found, groups, strict=True)]
     return [[one for one, is_out in sides if is_out == held] for held in (False, True)]

@@ -222,7 +222,7 @@ def not_measured(found: Measured, pairs: HeldoutPairs | None) -> str:
         return f"Not measured: {what}. No pair is held out; give more pairs, of several prompts."
     return (
         f"Not measured: {what}. The {len(pairs.lengths)} held-out answers are too few, or all "
-        "alike; give more pairs."
+        "equal; give more pairs."
     )
 
 
@@ -292,16 +292,16 @@ def table(found: Measured, labels: int) -> Table:
     rows += _course_rows(found.course, labels)
     columns = [Column("held out"), Column("measured on")]
     remarks = [
-        "With 95 % intervals from drawing whole groups, which are prompts where the data name no "
+        "With 95 % intervals from resampling whole groups, which are prompts if the data name no "
         "others; guessing is right on half of all pairs."
     ]
     if found.course:
         remarks.append(
-            "Accuracy after part of the labels is that of this one run on its way, at the learning "
-            "rate that it had then: a run of so few labels would have ended with a lower one."
+            "Accuracy after part of the labels is that of this run at that point, with the "
+            "learning rate of then: a run on that few labels would have ended with a lower rate."
         )
     if found.missing:
-        remarks.append(f"Not measured, for want of held-out pairs: {', '.join(found.missing)}.")
+        remarks.append(f"Not measured, for lack of held-out pairs: {', '.join(found.missing)}.")
     return Table(columns, rows, title="The reward model", remarks=remarks)
 
 

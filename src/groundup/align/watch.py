@@ -92,7 +92,7 @@ class Watch:
                 "silent",
                 f"in the last {_SILENT} iterations the reward was the same for all answers that "
                 "are compared, so nothing is learned; give prompts that are neither always nor "
-                "never answered rightly, or another --reward",
+                "never answered correctly, or another --reward",
             )
         self._ends.append((ended, prompts))
         self._judge_ends()

@@ -91,7 +91,7 @@ class Admission:
             origin = "another site"
         if origin is not None and not {origin, "*"} & (own | {*self.allow_origins}):
             raise BadRequest(
-                f"pages of {shorten(origin)} may not ask; serve's --allow-origins admits them",
+                f"pages of {shorten(origin)} are not admitted; serve's --allow-origins admits them",
                 status=403,
             )
         if not keyed or self.api_key is None:
@@ -161,7 +161,7 @@ async def read_form(request: Request) -> dict[str, str]:
     # Browsers send a form with the origin of its page, and `admit` refuses other origins. A browser
     # that sends no origin, as none does today, would at least say that the form is cross-site.
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise BadRequest("forms of other sites' pages are not taken", status=403)
+        raise BadRequest("forms of other sites' pages are not accepted", status=403)
     body = (await read_body(request, _FORM_BYTES)).decode("utf-8", errors="replace")
     try:
         found = parse_qs(body, keep_blank_values=True, max_num_fields=_FORM_FIELDS)

@@ -302,7 +302,7 @@ def _failure(error: Exception) -> tuple[int, Json]:
         type = "invalid_request_error" if is_theirs else "server_error"
         return 400 if is_theirs else 500, refused(str(error), type=type)
     if isinstance(error, Busy):
-        busy = "too many completions wait already; ask again in a while"
+        busy = "too many completions are waiting; try again in a while"
         return 429, refused(busy, code="rate_limit_exceeded", type="rate_limit_error")
     if isinstance(error, Stopped):
         return 503, refused("the server is being stopped", type="server_error")
@@ -315,5 +315,5 @@ async def _no_address(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = shorten(request.url.path)[1:-1]
     there = "GET /v1/models, POST /v1/chat/completions and POST /v1/completions"
-    said = refused(f"{request.method} {path} is no address here; there are {there}")
+    said = refused(f"{request.method} {path} is not an address of this server; there are {there}")
     return JSON(said, error.status_code, headers=error.headers)

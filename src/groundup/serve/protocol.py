@@ -236,7 +236,7 @@ class ChatCompletionRequest(GenerationRequest):
         if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
             name = self.tool_choice.function.name
             hint = known_names(name[:200], names, "there are")
-            raise ValueError(f"tool_choice={shorten(name)} is none of the tools; {hint}")
+            raise ValueError(f"tool_choice={shorten(name)} is not one of the tools; {hint}")
         return self
 
     @model_validator(mode="after")
@@ -255,7 +255,7 @@ class ChatCompletionRequest(GenerationRequest):
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatCompletionRequest:
         if self.top_logprobs and not self.logprobs:
-            raise ValueError(f"top_logprobs={self.top_logprobs} needs logprobs=true beside it")
+            raise ValueError(f"top_logprobs={self.top_logprobs} requires logprobs=true")
         return self
 
     def request(self, served: Served) -> Request:
@@ -384,7 +384,7 @@ def parsed(kind: type[B], body: bytes) -> B:
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
     except ValueError as error:  # not JSON, not UTF-8, or a number of thousands of digits
-        raise BadRequest(f"the body is no JSON: {error}") from None
+        raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(given, Mapping):
         raise BadRequest(f"the body must be a JSON object, not {shorten(given)}")
     # A field that is null counts as left out.
@@ -407,7 +407,7 @@ def _bad_request(
         return BadRequest(f"{name} is missing", name)
     if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
         hint = known_names(name[:200], sorted(kind.model_fields), "there are")
-        return BadRequest(f"{shorten(name)[1:-1]} is no field of this request; {hint}", name)
+        return BadRequest(f"{shorten(name)[1:-1]} is not a field of this request; {hint}", name)
     bounds = next(ranges.ranges(kind.model_fields[name]), None)
     rule = _RULES.get(name) or _TYPES.get(fault["type"])
     if rule is None:

@@ -164,8 +164,8 @@ class Worker:
         """Raise Busy or `UserError` as `submit` does for this number of rows."""
         if rows > self._most:
             raise UserError(
-                f"{rows:,} completions are asked for at once, and this server takes {self._most:,} "
-                "together; ask for fewer, or start it with a larger --waiting"
+                f"{rows:,} completions are requested at once, and this server takes {self._most:,} "
+                "together; request fewer, or start it with a larger --waiting"
             )
         if self._unfinished + rows > self._most:
             raise Busy

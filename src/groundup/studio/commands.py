@@ -256,7 +256,7 @@ def below(root: Path, here: Path, text: str, is_shown: Callable[[str], bool]) ->
     if not is_shown(path) or not text.isprintable():
         raise UserError(
             f"--out={text!r} would not be shown here: a name in it begins with a dot or is one "
-            "that runs keep things under, such as tokens, or it lies more than six folders deep; "
+            "that runs use for their parts, such as tokens, or it is more than six folders deep; "
             "choose another name"
         )
     return path

@@ -313,7 +313,7 @@ def _folders(folder: Path, path: str, depth: int) -> Iterator[tuple[str, Path]]:
 
 
 def _state(folder: Path, status: Mapping[str, Any], started: object) -> tuple[State, str]:
-    goes_on = "the same command goes on from what it saved"
+    goes_on = "the same command continues from what it saved"
     match status.get("state"):
         case "finished":
             lost = lost_parts(folder)

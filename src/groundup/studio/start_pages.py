@@ -141,7 +141,7 @@ def form_page(
         f"`{here}`, also by patterns such as `texts/*.txt`; separate several by spaces, and put "
         "names with spaces in quotation marks."
     )
-    lead = command.help + ("" if goes_on is None else f" It goes on with `{goes_on or here}`.")
+    lead = command.help + ("" if goes_on is None else f" It continues `{goes_on or here}`.")
     return _page(f"groundup {command.subcommand}", lead, [*opening, note, form], [])
 
 
@@ -306,14 +306,14 @@ def stop_button(job: Job, command: Command | None) -> Form:
         return Form("/stop", [], [button], {"run": job.path}, "stop-at-once")
     note = "As Ctrl-C does. "
     if command is not None and command.resumes:
-        note += "It is saved first, and can go on from there."
+        note += "It is saved first, and can continue from there."
     else:
         note += "What it has done so far may have to be done again."
     return Form("/stop", [], [Button("Stop", note=note)], {"run": job.path}, "stop")
 
 
 def continue_button(path: str, label: str = "Continue", **more: str) -> Form:
-    note = "The same command again: it goes on from what it saved."
+    note = "The same command again: it continues from what it saved."
     button = Button(label, note=note)
     return Form("/continue", [], [button], {"run": path} | more, "continue")
 

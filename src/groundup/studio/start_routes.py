@@ -118,7 +118,7 @@ class StartRoutes:
         """Report what continues after the end of the studio."""
         for job in await asyncio.to_thread(self._jobs.alive):
             name = printable(job.path)
-            tell(f"{name} goes on; groundup studio shows it again, and stops it")
+            tell(f"{name} continues; groundup studio can show it again, and stop it")
 
     # Additions to the studio's other pages.
 
@@ -151,7 +151,7 @@ class StartRoutes:
         elif run.state == "done" and command is not None:
             links.append(("Again with other settings", start_address(command.name, like=run.path)))
         elif command is not None and run.history.run.get("mine"):
-            why = "It is computed with a learner's own parts, and goes on in a terminal: the same "
+            why = "It uses a learner's own parts, so it continues in a terminal: the same "
             blocks.append(Note(f"{why} command, with --mine."))
         elif command is not None:
             again = start_address(command.name, again=run.path)

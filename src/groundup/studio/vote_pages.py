@@ -185,7 +185,7 @@ def begin_page(
 def _begun(values: Mapping[str, str]) -> str:
     """The label of the link to earlier votes."""
     names = dict.fromkeys(filter(None, (values.get("model"), values.get("other"))))
-    return f"Go on with {' and '.join(names)} ({values.get('who')}, {values.get('log')})"
+    return f"Continue with {' and '.join(names)} ({values.get('who')}, {values.get('log')})"
 
 
 def _counterpart(runs: Runs, name: str, models: Mapping[str, Path]) -> str:
@@ -243,7 +243,7 @@ def _form(
             "log is continued.",
         ),
         Field("who", "Whose votes these are", "A name, which is stored with each vote."),
-        Field("append", "Votes on other models may stand in the log, too", type="checkbox"),
+        Field("append", "The log may also hold votes on other models", type="checkbox"),
     ]
     drawing = [
         Field(
@@ -343,8 +343,8 @@ def result_page(position: Position, key: str, log: Path, root: Path) -> Page:
         opening.append(f"{prompts} had the same answer twice, with nothing to choose from.")
     if position.closed:
         prompts = counted(position.closed, "prompt")
-        told = "after it was told whose answers they are, and cannot be voted on here again"
-        opening.append(f"The vote on {prompts} was taken back {told}.")
+        why = "after the models were told, so it cannot be given again here"
+        opening.append(f"The vote on {prompts} was taken back {why}.")
     if position.todo:
         opening.append(f"Still to vote on: {counted(len(position.todo), 'prompt')}.")
     # The first remark is on the table, which names the models.
@@ -380,7 +380,7 @@ def _summary(position: Position) -> Summary:
 
 
 def _at_end(position: Position, key: str) -> list[tuple[str, str]]:
-    further = [("Go on voting", f"/vote/{key}")] if position.todo else []
+    further = [("Continue voting", f"/vote/{key}")] if position.todo else []
     return [*further, ("All runs", "/"), ("Vote on others", f"/vote?like={key}")]
 
 

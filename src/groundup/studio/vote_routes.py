@@ -175,7 +175,7 @@ class VoteRoutes:
                 return await endpoint(request)
             except (BadRequest, UserError) as error:
                 status = error.status if isinstance(error, BadRequest) else 400
-                return self._wrong(status, str(error), ("Begin once more", "/vote"))
+                return self._wrong(status, str(error), ("Begin again", "/vote"))
 
         return answer
 

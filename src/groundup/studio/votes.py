@@ -213,7 +213,7 @@ class Votes:
         """
         voting = await self._voting(key)
         if choice not in ("left", "right", *CHOICES[2:]):
-            raise BadRequest(f"choice={shorten(choice)} is none; press one of the buttons")
+            raise BadRequest(f"choice={shorten(choice)} is not a choice; press one of the buttons")
         async with self._writing:
             named = last if choice == "undo" else pair
             ids = (one.id for one in voting.comparisons or () if token(one.id) == named)
@@ -251,7 +251,7 @@ class Votes:
         log = self._below("log", asked.log, f"try {LOG}")
         with _told(), vote_log(log, [*inputs, *files_of(*folders)], "log") as known:
             if not asked.append:
-                remedy = "choose another log, or tick that votes on other models may stand in it"
+                remedy = "choose another log, or tick that it may hold votes on other models"
                 check_models(known, names, hashes, remedy)
         candidates = tuple(zip(names, hashes, strict=True))
         voting = Voting(asked, folders, candidates, prompts, remarks, stamps)
@@ -383,7 +383,7 @@ class Votes:
             for (name, _), folder, stamp in own:
                 served = await self._models.load(name)
                 if served is None or weights_stamp(folder) != stamp:
-                    raise UserError(f"{name} is another model by now, or gone; begin once more")
+                    raise UserError(f"{name} has changed or is gone; begin again")
                 sampling = replace(served.sampling, **_given(voting.asked))
                 sampling = by_chance(sampling, voting.asked.temperature)
                 candidates.append(Candidate(served.model, served.tokenizer, sampling))

@@ -243,14 +243,14 @@ def test_of_one_kind_alone_nothing_is_learned(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     lines = [json.dumps({"prompt": f"p{i}", "label": False}) for i in range(50)]
     path.write_text("\n".join(lines))
-    with pytest.raises(UserError, match="benign rows alone"):
+    with pytest.raises(UserError, match="only benign rows"):
         read_examples(path, 100)
 
 
 def test_the_kinds_of_a_file_are_those_of_all_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"prompt": "a1", "label": True}))
-    with pytest.raises(UserError, match="holds harmful rows alone"):
+    with pytest.raises(UserError, match="holds only harmful rows"):
         read_examples(path, 100)
     folder = tmp_path / "data"
     (folder / "conversations").mkdir(parents=True)

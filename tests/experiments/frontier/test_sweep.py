@@ -132,11 +132,11 @@ def test_killed_it_goes_on_and_makes_nothing_twice(model: Path, tmp_path: Path) 
     ("more", "said"),
     [
         (("--guard", "."), "guard=. holds no guard"),
-        (("--reward", "kindness"), "'kindness' is no reward"),
-        (("--costs", "kindness"), "'kindness' is no reward"),
+        (("--reward", "kindness"), "'kindness' is not a reward"),
+        (("--costs", "kindness"), "'kindness' is not a reward"),
         (("--reward", "groundup.world.gold:kindness"), "has no function 'kindness'"),
         (("--costs", "groundup.world.gold:kindness"), "has no function 'kindness'"),
-        (("--dial", "kl", "--strategies", "soup", "--reward", "kindness"), "is no reward"),
+        (("--dial", "kl", "--strategies", "soup", "--reward", "kindness"), "is not a reward"),
     ],
 )
 def test_a_guard_or_a_reward_that_is_none_is_said_before_anything_is_trained(

@@ -79,7 +79,7 @@ def read_examples(data: Path, most: int) -> Sides:
     # Setting rows aside keeps rows of each kind to train on.
     kinds = {one.harmful for one in learned}
     if kinds != {True, False}:
-        one_kind = f"{'harmful' if True in kinds else 'benign'} rows alone"
+        one_kind = f"only {'harmful' if True in kinds else 'benign'} rows"
         has = one_kind if kinds else "nothing to learn from"
         raise UserError(
             f"data={data} holds {has}, and a guard learns from both kinds; give rows with "

@@ -185,7 +185,7 @@ def opening_words(found: Sequence[OfUse], cost: Mapping[str, float]) -> str:
                 f"({wrongly.low:.0%} to {wrongly.high:.0%})."
             )
     if not found:
-        said.append("Nothing is held out, so that nothing can be told; give more rows.")
+        said.append("Nothing is held out, so nothing was measured; give more rows.")
     told = ", ".join(f"{value:.2g} ms {name}" for name, value in cost.items())
     return f"{' '.join(said)} It takes {told}." if cost else " ".join(said)
 
@@ -255,10 +255,10 @@ def worth_table(config: GuardConfig, found: Sequence[OfUse]) -> Table:
                 rows.append(Row(name, [*cells, None if change is None else points(change)], note))
     columns = [Column("guard"), Column("n-grams", base=True), Column("guard more")]
     remarks = [
-        f"Thresholds were set so that at most {config.false_positives:.0%} of benign rows like "
-        "those beside harmful ones are stopped, each of a group of its own. With 95 % intervals "
-        "from drawing whole groups; n-grams are a logistic regression on words and pairs of words, "
-        "of the same rows."
+        f"Thresholds were set so that at most {config.false_positives:.0%} of benign rows, one "
+        "per group, from sources with harmful rows are stopped. With 95 % intervals from "
+        "resampling whole groups; n-grams are a logistic regression on words and pairs of words, "
+        "trained on the same rows."
     ]
     return Table(columns, rows, title="What it stops", remarks=remarks)
 
@@ -281,14 +281,14 @@ def source_table(found: Sequence[OfUse]) -> Table:
 
 
 _LIMITS = (
-    "Labels are the small world's truth and, of harm-scores, people's scores of answers; whether a "
-    "real message is harmful is taken from whether those who know declined it. A message outside "
-    "of what was learned is judged by what it resembles.",
-    "Each message is read by itself, at most to the model's context: what is spread over several "
-    "turns, or put in other words than any that were learned, may pass.",
-    "The promise on false positives is for rows of groups (acts, questions) that are drawn as were "
+    "Labels are the small world's truth and, for harm-scores, people's scores of answers; a real "
+    "message counts as harmful if those who know declined it. A message unlike the training data "
+    "is judged by what it resembles.",
+    "Each message is read by itself, at most to the model's context: harm that is spread over "
+    "several turns, or in words unlike any that were learned, may pass.",
+    "The guarantee on false positives is for rows of groups (acts, questions) that are drawn like "
     "those that set the thresholds. Other acts, other wordings and a model's own answers are not: "
-    "what is held out shows how far it holds.",
+    "the held-out rows show how far it holds.",
 )
 
 

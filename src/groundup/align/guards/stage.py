@@ -246,8 +246,8 @@ def require_calibration(sides: Sides, rate: float) -> None:
         if count < needed:
             raise UserError(
                 f"false_positives={rate:g} needs benign rows of {needed} groups to set the "
-                f"threshold of {use}s by, and of those that stand beside harmful ones {count} are "
-                "set aside for it; give rows of more groups, or a larger share"
+                f"threshold of {use}s, and {count} from sources with harmful rows are set aside "
+                "for it; give rows of more groups, or a larger share"
             )
 
 

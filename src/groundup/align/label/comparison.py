@@ -146,7 +146,7 @@ def drawn_with(hashes: Sequence[str], samplings: Sequence[Sampling]) -> dict[str
     """
     if hashes[0] == hashes[1] and not samplings[0].temperature:
         raise UserError(
-            "temperature=0 draws the same answer twice from one model, and there is nothing to "
+            "temperature=0 samples the same answer twice from one model, so there is nothing to "
             "compare; try 0.7"
         )
     settings = [

@@ -85,7 +85,7 @@ def votes_in(path: Path, option: str = "--out") -> list[Vote]:
             continue
         if not _is_vote(line):
             raise UserError(
-                f"{path}, line {number} is no vote; mend that line, or choose another {option}"
+                f"{path}, line {number} is not a vote; mend that line, or choose another {option}"
             )
         found.append(vote_of(json.loads(line), path.stem, number))
     return found
@@ -105,7 +105,7 @@ def _drop_torn_line(path: Path, handle: int, option: str) -> bool:
     others = [line for line in content[:whole].split(b"\n") if line.strip()]
     begun = last.startswith(_BEGINNING) or _BEGINNING.startswith(last)
     if not begun or _is_json(last) or not all(map(_is_vote, others)):
-        raise UserError(f"{path} is no log of votes; choose another {option}")
+        raise UserError(f"{path} is not a log of votes; choose another {option}")
     os.ftruncate(handle, whole)
     os.fsync(handle)
     return True

@@ -156,10 +156,10 @@ def summary(votes: Sequence[Vote], log: str, names: Sequence[str], longer: str) 
         before.append(f"All answers are {names[0]}'s.")
     if found.models:
         after.append(
-            "Share of votes: a tie, or both bad, is half a vote for each. Rating: Bradley and "
-            f"Terry's, in Elo points above {found.models[0].model}; 100 points more win 64 % of "
-            "the votes. Below them stands the 95 % interval; one without end comes of too few "
-            "votes, or of votes that are all for one."
+            "Share of votes: a tie, or both bad, is half a vote for each. Rating: Bradley-Terry, "
+            f"in Elo points above {found.models[0].model}; 100 more points win 64 % of the votes. "
+            "Below is the 95 % interval; an infinite one means too few votes, or votes that are "
+            "all for one model."
         )
     if (side := found.left) is not None:
         bias = "" if side.low <= 0.5 <= side.high else ": a side seems to be favored"
@@ -170,7 +170,7 @@ def summary(votes: Sequence[Vote], log: str, names: Sequence[str], longer: str) 
     pairs, left_out = preferences(votes, log)
     if cut := left_out.get(CUT):
         after.append(
-            f"{counted(cut, 'vote')} on an answer that was cut make no pair, as nobody should "
+            f"{counted(cut, 'vote')} on an answer that was cut make no pair, as no model should "
             f"learn to end there; {longer}."
         )
     table = result_table(found) if found.models else None

@@ -243,7 +243,7 @@ def _tests(prompt: str, row: Mapping[str, object]) -> list[str]:
     tests = [tests] if isinstance(tests, str) else tests
     if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests):
         raise UserError(
-            f"the reward unit-test needs 'tests', a list of assertions, beside {shorten(prompt)}; "
+            f"the reward unit-test needs 'tests', a list of assertions, with {shorten(prompt)}; "
             "the row has " + (", ".join(sorted(row)) or "nothing")
         )
     return tests
@@ -317,16 +317,16 @@ def open_reward(spec: str) -> Reward:
     if is_verifier(spec):
         return _PLAIN[spec] if spec in _PLAIN else _WITH_ARGUMENT[name](argument)
     if spec and Path(spec).is_dir():
-        raise UserError(f"{spec} is a folder, and no reward model is read here; try {_KNOWN}")
+        raise UserError(f"{spec} is a folder, and reward models are not read here; try {_KNOWN}")
     if name == "__main__" and colon:
         raise UserError(
-            f"the reward {spec} is of the program that runs, and a reward is imported in a process "
-            "of its own; put it in a file of its own and name it module:function"
+            f"the reward {spec} is in the running program, but a reward is imported in a separate "
+            "process; put it into a file and name it module:function"
         )
     if colon and argument.isidentifier() and all(map(str.isidentifier, name.split("."))):
         return OwnReward(spec)
     raise UserError(
-        f"{spec!r} is no reward; give {_KNOWN}, module:function, or a reward model's folder"
+        f"{spec!r} is not a reward; give {_KNOWN}, module:function, or a reward model's folder"
     )
 
 
@@ -451,7 +451,7 @@ class OwnReward:
             number = float(value)
         except ValueError:
             raise UserError(
-                f"the reward {self.name} gave {value[:80]}, which is no number; "
+                f"the reward {self.name} gave {value[:80]}, which is not a number; "
                 "return one number for each completion"
             ) from None
         if not abs(number) <= LARGEST_REWARD:  # false for NaN, too
