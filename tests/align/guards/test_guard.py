@@ -23,7 +23,7 @@ from groundup.align.guards.examples import Labeled, Sides, labeled, read_example
 from groundup.align.guards.model import hard_benign, load_guard, threshold
 from groundup.align.guards.ngrams import fitted
 from groundup.align.guards.report import Filter, by_use, opening_words
-from groundup.align.guards.stage import LabeledBatch, LabeledStream, guard_loss, say_of_kinds
+from groundup.align.guards.stage import LabeledBatch, LabeledStream, guard_loss, weights_by_kind
 from groundup.align.rewards.model import RewardModel, load_reward_model, read_at_end
 from groundup.app.cli import main
 from groundup.data.files import write_json_lines
@@ -174,7 +174,7 @@ def test_all_kinds_have_the_same_say() -> None:
     rows = [
         Labeled(str(i), "said" if i % 5 == 0 else None, i % 7 == 0, "a", str(i)) for i in range(90)
     ]
-    weights = say_of_kinds(rows)
+    weights = weights_by_kind(rows)
     sums = {}
     for row, weight in zip(rows, weights, strict=True):
         sums[row.use, row.harmful] = sums.get((row.use, row.harmful), 0) + weight
@@ -296,7 +296,7 @@ def test_n_grams_learn_words_and_their_order() -> None:
         rows.append(Labeled(f"{first} {i}", said, said == "way no", "a", str(i)))
     for use in ("message", "answer"):
         some = [row for row in rows if row.use == use]
-        model = fitted(some[:300], say_of_kinds(some[:300]))
+        model = fitted(some[:300], weights_by_kind(some[:300]))
         scores = model.scores(some[300:])
         assert ((scores > 0) == np.array([row.harmful for row in some[300:]])).all()
 
