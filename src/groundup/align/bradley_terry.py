@@ -33,7 +33,7 @@ def bradley_terry(wins: Float[np.ndarray, "*logs n n"]) -> Float[np.ndarray, "*l
     the same holds for groups of players. Source: Bradley and Terry (1952), "Rank analysis of
     incomplete block designs: I", section 2.
     """
-    above = _ranked(wins)
+    above = _reachable(wins)
     # Players who always beat others do not affect how those compare.
     wins = wins * (above & above.swapaxes(-1, -2))
     games = wins + wins.swapaxes(-1, -2)
@@ -56,7 +56,7 @@ def bradley_terry(wins: Float[np.ndarray, "*logs n n"]) -> Float[np.ndarray, "*l
     return found
 
 
-def _ranked(wins: Float[np.ndarray, "*logs n n"]) -> Bool[np.ndarray, "*logs n n"]:
+def _reachable(wins: Float[np.ndarray, "*logs n n"]) -> Bool[np.ndarray, "*logs n n"]:
     """Whether player i beat player j, directly or through a chain of wins."""
     reached: Bool[np.ndarray, "*logs n n"] = (wins > 0) | np.eye(wins.shape[-1], dtype=bool)
     for _ in range(wins.shape[-1].bit_length()):
@@ -100,6 +100,6 @@ def compared(wins: Float[np.ndarray, "*logs n n"]) -> Bool[np.ndarray, "*logs n"
 
     Two players who both lost to a third, and to nobody else, have no order.
     """
-    above = _ranked(wins)
+    above = _reachable(wins)
     ordered: Bool[np.ndarray, "*logs n"] = above[..., :, 0] | above[..., 0, :]
     return ordered

@@ -229,7 +229,7 @@ def run(config: ComparisonConfig) -> Path:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Setup:
     """The prompts, the settings of sampling, and the rewards that score answers."""
 
     config: ComparisonConfig
@@ -256,7 +256,7 @@ class _Asked:
 
 def _answered(config: ComparisonConfig) -> list[Answered]:
     first, tokenizer = load_policy(config.models[0], config.device)
-    asked = _asked(config, first, tokenizer)
+    setup = _setup(config, first, tokenizer)
     found: list[Answered] = []
     for path in config.models:
         model, own = (first, tokenizer) if not found else load_policy(path, config.device)
@@ -265,9 +265,9 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
                 f"{path} has another tokenizer than {config.models[0]}, so that their answers "
                 "cannot be compared token by token; compare models of one family"
             )
-        rollouts = asked.answers(model, config.samples)
-        worth = {name: asked.worth(name, rollouts) for name in asked.rewards}
-        apart = _apart(model, first, rollouts).reshape(-1, config.samples)
+        rollouts = setup.answers(model, config.samples)
+        worth = {name: setup.worth(name, rollouts) for name in setup.rewards}
+        apart = _log_ratios(model, first, rollouts).reshape(-1, config.samples)
         history = History.of(path)
         found.append(
             Answered(
@@ -278,16 +278,16 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
                 float(apart.mean()),
                 str(path) if history is None else _kind(history),
                 None if history is None else history.costs()["minutes"],
-                asked.checks,
+                setup.checks,
             )
         )
         say(f"comparison  {found[-1].name}: {len(rollouts)} answers")
     if config.best_of is not None:
-        found.insert(1, _best_of(asked, first, found[0].name, config.best_of))
+        found.insert(1, _best_of(setup, first, found[0].name, config.best_of))
     return found
 
 
-def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _Asked:
+def _setup(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _Setup:
     longest = first.config.max_position_embeddings - config.max_new_tokens
     train, heldout = load_prompts(
         config.prompts,
@@ -305,23 +305,23 @@ def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
     specs = {"reward": config.reward, "judge": config.judge, "gold": config.gold}
     rewards = {name: open_rollout_reward(spec, tokenizer) for name, spec in specs.items() if spec}
     checks = frozenset(name for name, spec in specs.items() if spec and says_right_or_wrong(spec))
-    return _Asked(config, evenly_spaced(heldout, config.questions), tokenizer, rewards, checks)
+    return _Setup(config, evenly_spaced(heldout, config.questions), tokenizer, rewards, checks)
 
 
-def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:
+def _best_of(setup: _Setup, model: CausalLM, name: str, n: int) -> Answered:
     """The best of n answers of the first model to each prompt, chosen by the reward.
 
     They are sampled anew: a choice that includes the first model's own answer could never lose to
     it.
     """
-    rollouts = asked.answers(model, copies=n, again=True)
-    scores = asked.worth("reward", rollouts)
+    rollouts = setup.answers(model, copies=n, again=True)
+    scores = setup.worth("reward", rollouts)
     places = np.arange(len(scores)) * n + scores.argmax(axis=1)
     chosen = [rollouts[place] for place in places]
-    worth = {name: asked.worth(name, chosen) for name in asked.rewards}
+    worth = {name: setup.worth(name, chosen) for name in setup.rewards}
     say(f"comparison  {name}, best of {n}: {len(rollouts)} answers")
     title = f"{name}, best of {n}"
-    return Answered(title, chosen, worth, None, kl_bound(n), checks=asked.checks)
+    return Answered(title, chosen, worth, None, kl_bound(n), checks=setup.checks)
 
 
 def _name(path: Path, models: Sequence[Path]) -> str:
@@ -335,7 +335,7 @@ def _kind(history: History) -> str:
     return json.dumps([history.stage, settings], sort_keys=True)
 
 
-def _apart(
+def _log_ratios(
     model: CausalLM, first: CausalLM, rollouts: Sequence[Rollout]
 ) -> Float[np.ndarray, " rollouts"]:
     """log p(answer | model) - log p(answer | first) of every answer, in nats."""
@@ -379,7 +379,7 @@ def _write_report(
     run.write(
         RESULT,
         {
-            "prompts": _asked_of(first),
+            "prompts": _prompt_count(first),
             "samples": config.samples,
             "seconds": seconds,
             "models": {one.name: one.to_json(first) for one in found},
@@ -400,7 +400,7 @@ def _write_report(
     if several:
         tables["seeds"] = seed_table(first, several)
     sections = [Section(one.title, anchor, [one]) for anchor, one in tables.items()]
-    lead = f"{len(found)} sets of answers to {_asked_of(first)} held-out prompts."
+    lead = f"{len(found)} sets of answers to {_prompt_count(first)} held-out prompts."
     title = f"groundup rewards: {', '.join(one.name for one in found)}"
     page = Page(title, "Models compared by rewards", lead, [], sections)
     write_page(run.folder / PAGE, page)
@@ -414,8 +414,8 @@ def worth_table(config: ComparisonConfig, first: Answered, grouped: Sequence[Met
     named = ", ".join(f"{name} is {spec}" for name, spec in specs.items() if spec)
     times = "once" if config.samples == 1 else f"{config.samples} times"
     remarks = [
-        f"Means over {_asked_of(first)} held-out prompts, each answered {times} at temperature 1, "
-        f"with 95 % intervals from resampling prompts, if there are {FEWEST_GROUPS} or more. "
+        f"Means over {_prompt_count(first)} held-out prompts, each answered {times} at temperature "
+        f"1, with 95 % intervals from resampling prompts, if there are {FEWEST_GROUPS} or more. "
         f"{named}. Wins are against {first.name}; guessing is 50 %."
     ]
     if any(len(one.runs) > 1 for one in grouped):
@@ -497,7 +497,7 @@ def source_table(first: Answered, grouped: Sequence[Method]) -> Table:
     return text_table("By source of the prompts", ("prompts of", *heads), rows)
 
 
-def _asked_of(first: Answered) -> int:
+def _prompt_count(first: Answered) -> int:
     """The number of prompts."""
     return len(next(iter(first.worth.values())))
 

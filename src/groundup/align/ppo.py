@@ -438,10 +438,12 @@ def run(config: PPOConfig) -> Path:
     Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
     """
     parents = inputs(config, config.cost) | ({"critic": config.critic} if config.critic else {})
-    return run_stage(config, "ppo", parents, lambda run: ppo_job(config, _opened(config, run)))
+    return run_stage(
+        config, "ppo", parents, lambda run: ppo_job(config, _open_with_cost(config, run))
+    )
 
 
-def _opened(config: PPOConfig, run: Run) -> Online:
+def _open_with_cost(config: PPOConfig, run: Run) -> Online:
     online = open_online(config, run, RATES)
     if config.cost is None:
         return online

@@ -79,7 +79,7 @@ def load_prompts(
             "--max-new-tokens leaves no room for a prompt in the model's context; give fewer"
         )
     template_of(tokenizer)  # without a template, all would seem too long or refused
-    sides = _stage(path) if path.is_dir() else _file(path)
+    sides = _from_stage(path) if path.is_dir() else _from_file(path)
     known = sorted({one.source for side in sides for one in side})
     if sources:
         taken = {name for name in known if any(fnmatch(name, one) for one in sources)}
@@ -91,7 +91,7 @@ def load_prompts(
                 f"{shorten(', '.join(known))}"
             )
     for reward in dict.fromkeys(filter(None, rewards)):
-        sides = _judged(sides, reward)
+        sides = _judgeable(sides, reward)
     chosen = [mixed(sides[0], _MOST, mixture or {}), evenly_spaced(sides[1], _MOST)]
     found = [encoded([one.asked() for one in side], tokenizer, longest) for side in chosen]
     left_out = sum(many for _, many in found)
@@ -109,12 +109,12 @@ def load_prompts(
     return train, heldout
 
 
-def _judged(sides: Sequence[Sequence[_Row]], reward: str) -> list[list[_Row]]:
+def _judgeable(sides: Sequence[Sequence[_Row]], reward: str) -> list[list[_Row]]:
     """The rows whose answers a check can judge.
 
     Otherwise the first of the others to be sampled would end a run, after however many hours.
     """
-    found = [[(one, unjudged(reward, _last(one), one.rest)) for one in side] for side in sides]
+    found = [[(one, unjudged(reward, _last_text(one), one.rest)) for one in side] for side in sides]
     faults = [why for side in found for _, why in side if why is not None]
     kept = [[one for one, why in side if why is None] for side in found]
     if faults and not kept[0]:
@@ -160,7 +160,7 @@ def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple
     return kept, left_out
 
 
-def _last(row: _Row) -> str:
+def _last_text(row: _Row) -> str:
     return row.turns[-1][1] if row.turns else ""
 
 
@@ -184,14 +184,14 @@ class _Row(NamedTuple):
         return Asked(messages, self.rest, self.source, self.group)
 
 
-def _stage(folder: Path) -> list[list[_Row]]:
+def _from_stage(folder: Path) -> list[list[_Row]]:
     """Both sides of a data-stage folder: the prompts of its conversations and preferences."""
     sides = []
     for side in ("train", "heldout"):
         talks, pairs = (folder / kind / f"{side}.jsonl" for kind in _KINDS)
-        found = _rows(talks, _of_conversation, _read_conversations) if _holds(talks) else []
-        found += _rows(pairs, _of_preference, _read_preferences) if _holds(pairs) else []
-        sides.append(_new(found))
+        found = _rows(talks, _of_conversation, _read_conversations) if _has_rows(talks) else []
+        found += _rows(pairs, _of_preference, _read_preferences) if _has_rows(pairs) else []
+        sides.append(_distinct(found))
     if not sides[0]:
         raise UserError(
             f"{folder} holds neither conversations nor preferences; give the folder that groundup "
@@ -291,13 +291,13 @@ def _is_plain(value: object) -> TypeGuard[str]:
     return value == valid_unicode(value)
 
 
-def _holds(path: Path) -> bool:
+def _has_rows(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _file(path: Path) -> list[list[_Row]]:
+def _from_file(path: Path) -> list[list[_Row]]:
     rows = [_of_row(row, path.name) for row in good_rows(read_prompts(path, answered=True))]
-    found = _new(rows)
+    found = _distinct(rows)
     groups = [one.group for one in found]
     known = set(groups)
     # The groups of the whole file count: stages that read its pairs hold the same ones out.
@@ -318,6 +318,6 @@ def _of_row(row: PromptRow, file: str) -> _Row:
     return _Row(turns, row.settings, source, _group(row.settings, turns))
 
 
-def _new(found: Iterable[_Row]) -> list[_Row]:
+def _distinct(found: Iterable[_Row]) -> list[_Row]:
     """Each prompt once, the first of equal ones."""
     return list({one.turns: one for one in reversed(list(found))}.values())[::-1]

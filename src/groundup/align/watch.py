@@ -17,18 +17,18 @@ from groundup.train.batch import Loss
 
 # At this many nats from the reference (root 5), a reward has usually turned against what it stands
 # for (Gao et al. 2022, figure 1).
-_FAR = 25.0
+_MOST_NATS = 25.0
 # The share of clipped ratios below which steps are too small, and above which they are too large.
-_STILL, _WILD = 0.01, 0.2
+_FEW_CLIPPED, _MANY_CLIPPED = 0.01, 0.2
 # Iterations over which the shares of clipped ratios and of ended answers are averaged.
 _WINDOW = 10
 # A share of the initial entropy; a policy that learns what is right falls to a half or less.
-_ALIKE = 0.1
+_LOW_ENTROPY = 0.1
 # This many iterations in a row with equal rewards are no accident.
-_SILENT = 5
+_SAME_REWARDS = 5
 # How far the share of ended answers may fall, absolutely and in standard errors. A run looks
 # hundreds of times: of runs of 100 iterations in which nothing changes, fewer than 3 % see that.
-_ENDLESS, _ERRORS = 0.2, 4.0
+_LARGEST_FALL, _STANDARD_ERRORS = 0.2, 4.0
 
 
 class Watch:
@@ -73,26 +73,26 @@ class Watch:
             self._outside = self._tokens = 0.0  # left over from measuring the speed
         assert self._entropy is not None
         self._judge_steps()
-        if kl > _FAR:
-            self._tell(
+        if kl > _MOST_NATS:
+            self._warn(
                 "far",
-                f"answers are {kl:.0f} nats from the reference, and beyond {_FAR:g} a reward "
+                f"answers are {kl:.0f} nats from the reference, and beyond {_MOST_NATS:g} a reward "
                 "seldom means what it did; raise --kl-coef or lower --learning-rate",
             )
-        if entropy < _ALIKE * self._entropy:
-            self._tell(
+        if entropy < _LOW_ENTROPY * self._entropy:
+            self._warn(
                 "alike",
                 f"the policy's entropy has fallen from {self._entropy:.3f} to {entropy:.3f} nats a "
-                f"token, below a {1 / _ALIKE:.0f}th of that: answers become alike and teach "
+                f"token, below a {1 / _LOW_ENTROPY:.0f}th of that: answers become alike and teach "
                 "nothing; raise --kl-coef, lower --learning-rate, or stop here",
             )
         self._silent = 0 if told_apart else self._silent + 1
-        if self._silent >= _SILENT:
-            self._tell(
+        if self._silent >= _SAME_REWARDS:
+            self._warn(
                 "silent",
-                f"in the last {_SILENT} iterations the reward was the same for all answers that "
-                "are compared, so nothing is learned; give prompts that are neither always nor "
-                "never answered correctly, or another --reward",
+                f"in the last {_SAME_REWARDS} iterations the reward was the same for all answers "
+                "that are compared, so nothing is learned; give prompts that are neither always "
+                "nor never answered correctly, or another --reward",
             )
         self._ends.append((ended, prompts))
         self._judge_ends()
@@ -108,11 +108,11 @@ class Watch:
             now, asks = _pooled(self._ends[first:][-_WINDOW:])
             both, _ = _pooled([(before, asked), (now, asks)])
             error = sqrt(both * (1 - both) * (1 / asked + 1 / asks))
-            if before - now > max(_ENDLESS, _ERRORS * error):
-                self._tell(
+            if before - now > max(_LARGEST_FALL, _STANDARD_ERRORS * error):
+                self._warn(
                     "endless",
                     f"{now:.0%} of the answers end, and {before:.0%} did at first: a fall of "
-                    f"more than {100 * _ENDLESS:.0f} points; raise --missing-eos-penalty or "
+                    f"more than {100 * _LARGEST_FALL:.0f} points; raise --missing-eos-penalty or "
                     "--max-new-tokens, or lower --learning-rate",
                 )
 
@@ -123,24 +123,24 @@ class Watch:
         if len(self._shares) < _WINDOW or not self.repeats:
             return
         share = sum(self._shares) / _WINDOW
-        if share > _WILD:
-            self._tell(
+        if share > _MANY_CLIPPED:
+            self._warn(
                 "wild",
                 f"{share:.0%} of the ratios were clipped in {_WINDOW} iterations, more than "
-                f"{_WILD:.0%}: steps are too large for what was sampled; lower --learning-rate or "
-                "the passes over an iteration's answers, or raise --episodes",
+                f"{_MANY_CLIPPED:.0%}: steps are too large for the samples; lower --learning-rate "
+                "or the passes over an iteration's answers, or raise --episodes",
             )
         # Judged once, while the rate is high: later it decays, and nothing is clipped.
-        if not self._judged_still and share < _STILL:
-            self._tell(
+        if not self._judged_still and share < _FEW_CLIPPED:
+            self._warn(
                 "still",
                 f"{share:.2%} of the ratios were clipped in {_WINDOW} iterations, less than "
-                f"{_STILL:.0%}: the policy could move faster; raise --learning-rate or the passes "
-                "over an iteration's answers",
+                f"{_FEW_CLIPPED:.0%}: the policy could move faster; raise --learning-rate or the "
+                "passes over an iteration's answers",
             )
         self._judged_still = True
 
-    def _tell(self, what: str, sentence: str) -> None:
+    def _warn(self, what: str, sentence: str) -> None:
         if what not in self._said:
             self._said.add(what)
             self._say(f"{self.stage}: {sentence}")

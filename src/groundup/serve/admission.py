@@ -87,7 +87,7 @@ class Admission:
         origin = request.headers.get("origin")
         is_known = is_own or (keyed and self.api_key is not None)
         own = {f"http://{place}", f"https://{place}"} if is_known else set[str]()
-        if origin is None and _is_part_of_others_page(request):
+        if origin is None and _is_cross_site_part(request):
             origin = "another site"
         if origin is not None and not {origin, "*"} & (own | {*self.allow_origins}):
             raise BadRequest(
@@ -121,7 +121,7 @@ def _key_of(request: Request) -> bytes | None:
         return None
 
 
-def _is_part_of_others_page(request: Request) -> bool:
+def _is_cross_site_part(request: Request) -> bool:
     """Whether another site's page requests a part such as an image, without an origin.
 
     Following a link from another site opens a page of its own.

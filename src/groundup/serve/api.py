@@ -90,7 +90,7 @@ class API:
                 Route("/v1/completions", self._checked(self._complete), methods=["POST"]),
             ],
             middleware=[across] if admission.allow_origins else [],
-            exception_handlers={HTTPException: _no_address},
+            exception_handlers={HTTPException: _not_found},
             lifespan=self._lifespan,
         )
         self.app.router.redirect_slashes = False
@@ -183,10 +183,10 @@ class API:
         if body.echo and body.logprobs is not None:
             for row in rows[:: body.n]:
                 known = self._engine.prompt_logprobs(served, row.prompt, body.logprobs)
-                reply.of_prompts += [await _unless_disconnected(request, known)] * body.n
+                reply.prompt_logprobs += [await _unless_disconnected(request, known)] * body.n
         events = self._engine.events(served, rows, streams=body.stream)
         return await self._reply(
-            request, body, reply, _nothing(len(rows)) if body.only_echoes else events
+            request, body, reply, _empty_events(len(rows)) if body.only_echoes else events
         )
 
     async def _reply(
@@ -197,21 +197,21 @@ class API:
         events: AsyncGenerator[RowEvent],
     ) -> Response:
         if not body.stream:
-            with _telling(reply):
+            with _logged(reply):
                 return JSON(await _unless_disconnected(request, reply.whole(events)))
         chunks = reply.chunks(events, tells_usage=body.stream_options.include_usage)
         # The first chunk is awaited here, so that a refusal has a status of its own.
         first = await _unless_disconnected(request, anext(chunks))
 
         async def stream() -> AsyncIterator[bytes]:
-            with _telling(reply):
+            with _logged(reply):
                 async with aclosing(events):
                     try:
                         yield _event(first)
                         async for chunk in chunks:
                             yield _event(chunk)
                     except Exception as error:
-                        yield _event(_failure(error)[1])
+                        yield _event(_error_response(error)[1])
                     yield b"data: [DONE]\n\n"
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers=_STREAMED)
@@ -228,7 +228,7 @@ class API:
             except ClientDisconnect:
                 return Response(status_code=499)  # nobody reads it
             except Exception as error:
-                status, said = _failure(error)
+                status, said = _error_response(error)
                 return refusal(status, said)
 
         return answer
@@ -262,14 +262,14 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _nothing(rows: int) -> AsyncGenerator[RowEvent]:
+async def _empty_events(rows: int) -> AsyncGenerator[RowEvent]:
     """The events of rows for which nothing is generated."""
     for index in range(rows):
         yield RowEvent(index, Event(index, completion=Completion("", [], [], "length")))
 
 
 @contextmanager
-def _telling(reply: Reply) -> Iterator[None]:
+def _logged(reply: Reply) -> Iterator[None]:
     """Print an answer's token counts in the terminal, however it ends."""
     try:
         yield
@@ -288,7 +288,7 @@ def _event(content: Json) -> bytes:
     return b"data: " + encoded(content) + b"\n\n"
 
 
-def _failure(error: Exception) -> tuple[int, Json]:
+def _error_response(error: Exception) -> tuple[int, Json]:
     """The status of an error, and its response."""
     if isinstance(error, BadRequest):
         return error.status, error.to_json()
@@ -310,7 +310,7 @@ def _failure(error: Exception) -> tuple[int, Json]:
     return 500, refused(f"the server failed: {shorten(str(error))}", type="server_error")
 
 
-async def _no_address(request: Request, error: Exception) -> Response:
+async def _not_found(request: Request, error: Exception) -> Response:
     """The response to an unknown address, or to a method that it does not support."""
     assert isinstance(error, HTTPException)
     path = shorten(request.url.path)[1:-1]

@@ -31,7 +31,7 @@ class Reply(ABC):
         self.served, self.rows = served, rows
         self.completions: dict[int, Completion] = {}
         self.generated = 0
-        self._begun = time.monotonic()
+        self._start = time.monotonic()
         self._id, self._created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
 
     async def whole(self, events: AsyncIterator[RowEvent]) -> Json:
@@ -70,7 +70,7 @@ class Reply(ABC):
     @property
     def seconds(self) -> float:
         """The time since the request was read."""
-        return time.monotonic() - self._begun
+        return time.monotonic() - self._start
 
     def _note(self, index: int, event: Event) -> None:
         if event.completion is not None:
@@ -175,7 +175,7 @@ class CompletionReply(Reply):
     """Continuations of texts; with `echo`, after the texts themselves.
 
     `logprobs` is the number of likeliest tokens to report; None reports no tokens. With `echo`,
-    `of_prompts` has for each row the log p of all prompt tokens but the first, and the likeliest.
+    `prompt_logprobs` has each row's log p of all prompt tokens but the first, and the likeliest.
     """
 
     kind, chunk, prefix = "text_completion", "text_completion", "cmpl"
@@ -190,27 +190,27 @@ class CompletionReply(Reply):
     ) -> None:
         super().__init__(served, rows)
         self._likeliest, self._echo = logprobs, echo
-        self.of_prompts: list[tuple[list[float], list[TopLogprobs]]] = []
+        self.prompt_logprobs: list[tuple[list[float], list[TopLogprobs]]] = []
         # The length of each row's text so far, from which tokens get their offsets.
-        self._lengths: dict[int, _Length] = {}
+        self._lengths: dict[int, _TextOffset] = {}
 
     def choice(self, index: int, completion: Completion) -> Json:
         return {
             "index": index,
-            "text": self._before(index) + completion.text,
+            "text": self._echoed(index) + completion.text,
             "logprobs": self._logprobs(index, *_tokens_of(completion)),
             "finish_reason": completion.finish_reason,
         }
 
     def pieces(self, index: int, event: Event) -> Iterator[Json]:
-        before = self._before(index) if index not in self._lengths else ""
+        before = self._echoed(index) if index not in self._lengths else ""
         logprobs = self._logprobs(index, *_tokens_of(event))
-        self._lengths.setdefault(index, _Length())
+        self._lengths.setdefault(index, _TextOffset())
         reason = None if event.completion is None else event.completion.finish_reason
         if before or event.text or logprobs is not None or reason is not None:
             yield {"text": before + event.text, "logprobs": logprobs, "finish_reason": reason}
 
-    def _before(self, index: int) -> str:
+    def _echoed(self, index: int) -> str:
         return self.served.tokenizer.decode(self.rows[index].prompt, True) if self._echo else ""
 
     def _logprobs(
@@ -222,11 +222,11 @@ class CompletionReply(Reply):
             return None
         tokenizer, begins = self.served.tokenizer, index not in self._lengths
         values, likeliest = list[float | None](logprobs), list[TopLogprobs | None](tops)
-        if begins and self.of_prompts:
+        if begins and self.prompt_logprobs:
             ids = [*self.rows[index].prompt, *ids]
-            values = [None, *self.of_prompts[index][0], *values]
-            likeliest = [None, *self.of_prompts[index][1], *likeliest]
-        length = self._lengths.setdefault(index, _Length())
+            values = [None, *self.prompt_logprobs[index][0], *values]
+            likeliest = [None, *self.prompt_logprobs[index][1], *likeliest]
+        length = self._lengths.setdefault(index, _TextOffset())
         rows = zip(ids, values, likeliest, strict=True)
         return {
             "tokens": [_name(tokenizer, id) for id in ids],
@@ -238,7 +238,7 @@ class CompletionReply(Reply):
         }
 
 
-class _Length:
+class _TextOffset:
     """The length of a text whose bytes arrive token by token."""
 
     def __init__(self) -> None:

@@ -103,11 +103,11 @@ def arguments(command: Command, values: Mapping[str, str], expand: bool = True) 
     found = command.subcommand.split()
     for one in order:
         if one.name in given:
-            found += _given(one, given[one.name], expand)
+            found += _argument(one, given[one.name], expand)
     return found
 
 
-def _given(one: Setting, text: str, expand: bool) -> list[str]:
+def _argument(one: Setting, text: str, expand: bool) -> list[str]:
     if one.type == "flag":
         return _switch(one, text)
     if one.type == "text":

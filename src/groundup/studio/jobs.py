@@ -70,7 +70,7 @@ class Job:
                 text = file.read().decode("utf-8", errors="replace")
         except OSError:
             return ""
-        return printable(text.rpartition(f"{_begun(self.arguments)}\n")[2])
+        return printable(text.rpartition(f"{_start_line(self.arguments)}\n")[2])
 
     def complaint(self) -> str:
         """Why it failed, in its own words."""
@@ -91,7 +91,7 @@ def command_lines(arguments: Sequence[str]) -> str:
     ).removeprefix(" ")
 
 
-def _begun(arguments: Sequence[str]) -> str:
+def _start_line(arguments: Sequence[str]) -> str:
     """The line of a log where a command begins."""
     return f"$ groundup {shlex.join(arguments)}"
 
@@ -147,7 +147,7 @@ class Jobs:
             raise UserError(f"{path} has been started meanwhile; go back to its page")
         log = self._file(path, "log")
         with open(log, "ab") as file:
-            file.write(f"{_begun(arguments)}\n".encode("utf-8", errors="backslashreplace"))
+            file.write(f"{_start_line(arguments)}\n".encode("utf-8", errors="backslashreplace"))
             file.flush()
             child = self._spawned(arguments, file.fileno())
         created = 0.0

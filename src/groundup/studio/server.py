@@ -119,9 +119,9 @@ class Studio:
                 *self._voting.routes(self._admitted),
                 Route("/live.js", self._admitted(self._script)),
                 *self._begin.routes(self._admitted),
-                Route("/v1/{rest:path}", _Passing(admission, self._models)),
+                Route("/v1/{rest:path}", _Passthrough(admission, self._models)),
             ],
-            exception_handlers={HTTPException: self._no_address},
+            exception_handlers={HTTPException: self._not_found},
             lifespan=self._lifespan,
         )
         self.app.router.redirect_slashes = False
@@ -273,7 +273,7 @@ class Studio:
 
         return answer
 
-    async def _no_address(self, request: Request, error: Exception) -> Response:
+    async def _not_found(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = shorten(request.url.path)[1:-1]
         return _refusal(error.status_code, f"{request.method} {path} is no address here")
@@ -284,7 +284,7 @@ def _shown(page: Page, status: int) -> Response:
     return HTMLResponse(content, status, headers=_PAGE_HEADERS)
 
 
-class _Passing:
+class _Passthrough:
     """An ASGI application that passes admitted requests on to one that is made when needed."""
 
     def __init__(self, admission: Admission, made: Callable[[], Awaitable[API]]) -> None:

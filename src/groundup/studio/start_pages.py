@@ -108,7 +108,7 @@ def form_page(
     opening: list[Block] = [Links([("All runs", "/"), ("Another stage", "/start")])]
     opening += [Box(off)] if off else []
     if error:
-        opening.append(_told("Nothing was started", error))
+        opening.append(_failure_box("Nothing was started", error))
     if listing:
         opening += ["The form stands for this command:", Listing(listing)]
     opening += [Note(one) for one in command.notes]
@@ -279,7 +279,7 @@ def failure(job: Job | None) -> list[Block]:
     """Why the command that was last started for a run has failed, if it has."""
     if job is None or not job.failed:
         return []
-    return [_told("The command failed", job.complaint())]
+    return [_failure_box("The command failed", job.complaint())]
 
 
 def command_blocks(job: Job, folded: bool = True) -> Iterator[Block]:
@@ -328,7 +328,7 @@ def busy_page(path: str, busy: str) -> Page:
     return _page(f"Continue {path}", "Nothing was started.", opening, [])
 
 
-def _told(what: str, why: str) -> Box:
+def _failure_box(what: str, why: str) -> Box:
     """What failed, and why: in one sentence, or in several points."""
     lines = [line[:_LETTERS] for line in why.splitlines()[:_LINES]]
     return Box(f"{what}: {lines[0]}") if len(lines) == 1 else Box(f"{what}.", lines)

@@ -104,7 +104,7 @@ class StartRoutes:
         self._here = Path.cwd()
         self._jobs = Jobs(runs.root, self._here)
         self._off = OFF if admission.is_open else ""
-        self._one_at_a_time = asyncio.Lock()
+        self._start_lock = asyncio.Lock()
 
     def routes(self, admitted: Callable[..., Callable[..., object]]) -> list[Route]:
         return [
@@ -141,7 +141,7 @@ class StartRoutes:
             links.append(("Its recipe", run_address(run.group)))
         blocks: list[Block] = []
         # The process of a finished run lives on for a moment.
-        goes_on = _goes_on(run, job)
+        goes_on = _is_in_progress(run, job)
         if job is not None and job.lives and run.state != "done":
             if not goes_on:
                 blocks.append(Note("Its command was started, and has not begun to work yet."))
@@ -191,7 +191,7 @@ class StartRoutes:
         links, buttons = list[tuple[str, str]](), list[Block]()
         found = [self._runs.get(f"{path}/{step.name}".lstrip("/")) for step in steps]
         begun = [run for run in found if run is not None]
-        going = [run for run in begun if _goes_on(run, self._job_of(run))]
+        going = [run for run in begun if _is_in_progress(run, self._job_of(run))]
         if job is not None and job.lives:
             buttons.append(stop_button(job, self._commands()[RUN]))
         elif going:
@@ -240,9 +240,9 @@ class StartRoutes:
         if command is None or not run.history.run.get("config"):
             return []
         with suppress(UserError):
-            told = Note("Such a run is started by this command.")
+            note = Note("Such a run is started by this command.")
             given = arguments(command, self._values(run, command, run.path))
-            return [Listing(command_lines(given)), told]
+            return [Listing(command_lines(given)), note]
         return []
 
     # Forms.
@@ -261,7 +261,9 @@ class StartRoutes:
             if job is not None and job.command == command.name and job.here == str(self._here):
                 return self._page(command, job.values, goes_on=job.path)
             if command.recipes is not None and self._steps(asked["again"], job):
-                return self._page(command, self._begun_with(asked["again"]), goes_on=asked["again"])
+                return self._page(
+                    command, self._recipe_values(asked["again"]), goes_on=asked["again"]
+                )
             run = self._runs.require(asked["again"])
             return self._page(command, self._values(run, command, run.path), goes_on=run.path)
         if "like" in asked:
@@ -275,7 +277,7 @@ class StartRoutes:
         values = {RECIPE: asked[RECIPE]} if command.recipes is not None else {}
         return self._page(command, values | {OUT: self._proposed(command, "", values)})
 
-    def _begun_with(self, path: str) -> dict[str, str]:
+    def _recipe_values(self, path: str) -> dict[str, str]:
         """The values of a form for a recipe that was begun in a terminal; the folder of a built-in
         one often has its name."""
         name = Path(path).name
@@ -390,32 +392,34 @@ class StartRoutes:
         values = {one.name: form.get(one.name, "").strip() for one in command.settings}
         goes_on = form.get("again")
 
-        async def told(error: str = "", listing: str = "", busy: str = "") -> Response:
+        async def form_response(error: str = "", listing: str = "", busy: str = "") -> Response:
             page = await asyncio.to_thread(
                 self._page, command, values, error, listing, busy, goes_on
             )
             return self._shown(page, 400 if error else 200)
 
         try:
-            wanted = await asyncio.to_thread(self._wanted, command, values, goes_on)
+            wanted = await asyncio.to_thread(self._checked, command, values, goes_on)
         except UserError as error:
-            return await told(str(error))
+            return await form_response(str(error))
         if "show" in form:
-            return await told(listing=command_lines(wanted.arguments))
+            return await form_response(listing=command_lines(wanted.arguments))
         if self._off:
             raise BadRequest(OFF, status=403)
-        async with self._one_at_a_time:
+        async with self._start_lock:
             busy = await asyncio.to_thread(self._busy)
             if busy and BESIDE not in form:
-                return await told(_beside(busy), command_lines(wanted.arguments), busy=busy)
+                return await form_response(
+                    _busy_message(busy), command_lines(wanted.arguments), busy=busy
+                )
             try:
                 # Another tab may have started it meanwhile.
-                wanted = await asyncio.to_thread(self._wanted, command, wanted.values, goes_on)
-                job = await self._begun(wanted)
+                wanted = await asyncio.to_thread(self._checked, command, wanted.values, goes_on)
+                job = await self._start_job(wanted)
             except UserError as error:
-                return await told(str(error))
+                return await form_response(str(error))
         if job.failed:
-            return await told(job.complaint(), command_lines(wanted.arguments))
+            return await form_response(job.complaint(), command_lines(wanted.arguments))
         return RedirectResponse(run_address(wanted.path), 303)
 
     async def _continue(self, request: Request) -> Response:
@@ -430,14 +434,14 @@ class StartRoutes:
                 f"{path} was started in {job.here}, from where its command names its folders; "
                 "start the studio there to continue it"
             )
-        async with self._one_at_a_time:
+        async with self._start_lock:
             busy = await asyncio.to_thread(self._busy)
             if busy and BESIDE not in form:
-                page = busy_page(path, _beside(busy))
+                page = busy_page(path, _busy_message(busy))
                 return self._shown(page, 400)
             start = _Start(command, job.values, path, job.arguments)
             await asyncio.to_thread(self._check, start, path)
-            await self._begun(start)
+            await self._start_job(start)
         return RedirectResponse(run_address(path), 303)
 
     async def _stop(self, request: Request) -> Response:
@@ -456,7 +460,7 @@ class StartRoutes:
             raise BadRequest(f"{shorten(path)} was not started here; go back to its page")
         return job
 
-    def _wanted(self, command: Command, values: Mapping[str, str], goes_on: str | None) -> _Start:
+    def _checked(self, command: Command, values: Mapping[str, str], goes_on: str | None) -> _Start:
         """What is to be started, checked as far as possible before it is."""
         if self._off and command.recipes is not None:
             # A recipe's rewards are imported when it is read.
@@ -486,7 +490,7 @@ class StartRoutes:
             )
         job = self._jobs.of(start.path)
         run = self._runs.get(start.path)
-        if (job is not None and job.lives) or (run is not None and _goes_on(run, job)):
+        if (job is not None and job.lives) or (run is not None and _is_in_progress(run, job)):
             raise UserError(f"--out={out!r} is written by a run in progress; name another folder")
 
     def _busy(self) -> str:
@@ -497,11 +501,11 @@ class StartRoutes:
         running |= {
             run.path
             for run in self._runs.all().values()
-            if _goes_on(run, self._job_of(run)) and run.status.get("pid") not in own
+            if _is_in_progress(run, self._job_of(run)) and run.status.get("pid") not in own
         }
         return " and ".join(sorted(path or self._runs.root.name for path in running))
 
-    async def _begun(self, wanted: _Start) -> Job:
+    async def _start_job(self, wanted: _Start) -> Job:
         """Start a command, and wait a few seconds in case it fails."""
         job = await asyncio.to_thread(
             self._jobs.start, wanted.path, wanted.command.name, wanted.values, wanted.arguments
@@ -521,13 +525,13 @@ class StartRoutes:
             await asyncio.sleep(_PAUSE)
 
 
-def _goes_on(run: Run, job: Job | None) -> bool:
+def _is_in_progress(run: Run, job: Job | None) -> bool:
     """Whether a run is being written; one that was killed leaves its heartbeat as it was."""
     ended = job is not None and not job.lives and run.status.get("pid") == job.pid
     return run.state == "running" and not ended
 
 
-def _beside(busy: str) -> str:
+def _busy_message(busy: str) -> str:
     return (
         f"{busy} is running, and two trainings on one machine take far more than twice as long; "
         "stop it first, wait for its end, or start this one anyway"

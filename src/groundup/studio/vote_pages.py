@@ -160,7 +160,7 @@ def begin_page(
     file can be named.
     """
     models = runs.models()
-    before = [(_begun(one.values), f"/vote/{key}") for key, one in records.items()]
+    before = [(_continue_label(one.values), f"/vote/{key}") for key, one in records.items()]
     opening: list[Block] = [Links([("All runs", "/"), *before[:_BEFORE]])]
     if error:
         opening.append(Box(f"**This cannot be voted on:** {error}."))
@@ -182,7 +182,7 @@ def begin_page(
     return _page("Vote on answers", _BLIND, opening)
 
 
-def _begun(values: Mapping[str, str]) -> str:
+def _continue_label(values: Mapping[str, str]) -> str:
     """The label of the link to earlier votes."""
     names = dict.fromkeys(filter(None, (values.get("model"), values.get("other"))))
     return f"Continue with {' and '.join(names)} ({values.get('who')}, {values.get('log')})"

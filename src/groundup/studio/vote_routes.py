@@ -61,7 +61,7 @@ class VoteRoutes:
         self._is_open = admission.is_open
         self._records = VoteRecords(runs.root)
         self._made: Votes | None = None
-        self._begun: set[asyncio.Task[Votes]] = set()
+        self._loading: set[asyncio.Task[Votes]] = set()
 
     def routes(self, admitted: Callable[[Endpoint], Endpoint]) -> list[Route]:
         key = "/vote/{key:str}"
@@ -102,8 +102,8 @@ class VoteRoutes:
         )
 
     async def _form(self, request: Request) -> Response:
-        if not self._begun:  # while the form is filled in, the sampling code is loaded
-            self._begun.add(asyncio.create_task(self._votes()))
+        if not self._loading:  # while the form is filled in, the sampling code is loaded
+            self._loading.add(asyncio.create_task(self._votes()))
         asked = request.query_params
         return await self._page(lambda: self._begin_page(self._values(asked)))
 

@@ -221,7 +221,7 @@ class Votes:
 
     def log(self, voting: Voting) -> Path:
         """The path of its log; everything is written below the folder that is shown."""
-        return self._below("log", voting.asked.log, f"try {LOG}")
+        return self._path_below("log", voting.asked.log, f"try {LOG}")
 
     # In threads.
 
@@ -242,14 +242,14 @@ class Votes:
         folders = (found[names[0]], found[names[1]])
         if not asked.who or not asked.who.isprintable():
             raise UserError("the votes need the name of a person; write one")
-        sampling = Sampling(**_given(asked))  # raises for invalid values
+        sampling = Sampling(**_sampling_settings(asked))  # raises for invalid values
         prompts, remarks, inputs = self._prompts(asked)
         stamps = (weights_stamp(folders[0]), weights_stamp(folders[1]))
         hashes = [model_hash(folder)[:HASH] for folder in folders]
         if asked.temperature is not None:
             drawn_with(hashes, [sampling, sampling])  # raises if there is nothing to compare
-        log = self._below("log", asked.log, f"try {LOG}")
-        with _told(), vote_log(log, [*inputs, *files_of(*folders)], "log") as known:
+        log = self._path_below("log", asked.log, f"try {LOG}")
+        with _as_user_error(), vote_log(log, [*inputs, *files_of(*folders)], "log") as known:
             if not asked.append:
                 remedy = "choose another log, or tick that it may hold votes on other models"
                 check_models(known, names, hashes, remedy)
@@ -270,12 +270,12 @@ class Votes:
             rows, bad, source = [one for one in rows if (one.text or "").strip()], [], "typed"
         else:
             if asked.file:
-                path = self._below("file", self._alone(asked.file), "try prompts.txt")
+                path = self._path_below("file", self._single_match(asked.file), "try prompts.txt")
             elif asked.data in (heldout := self._heldout()):
                 path = heldout[asked.data]
             else:
                 raise UserError("there are no prompts; type some, a line each")
-            with _told():
+            with _as_user_error():
                 records = read_prompts(path, answered=not asked.file)
             rows, bad, source = list(records.rows), list(records.bad), str(path)
             inputs.append(path)
@@ -288,7 +288,7 @@ class Votes:
             raise UserError(f"no prompt can be asked; {(*remarks, 'type another one')[0]}")
         return prompts, remarks, inputs
 
-    def _alone(self, pattern: str) -> str:
+    def _single_match(self, pattern: str) -> str:
         """The only file below the root that a pattern matches; for other names, the name itself."""
         parts = PurePosixPath(pattern).parts
         is_below = pattern.isprintable() and not any(one.startswith((".", "/")) for one in parts)
@@ -302,13 +302,13 @@ class Votes:
             )
         return found[0]
 
-    def _below(self, what: str, name: str, remedy: str) -> Path:
+    def _path_below(self, what: str, name: str, remedy: str) -> Path:
         """The file with this name below the folder that is shown; no link leads elsewhere."""
         parts = PurePosixPath(name).parts
         is_plain = bool(parts) and name.isprintable() and len(name) <= _MOST_NAME
         if is_plain and not any(one.startswith((".", "/")) for one in parts):
             path = self._root.joinpath(*parts)
-            with _told():
+            with _as_user_error():
                 if path.is_relative_to(self._root) and path.resolve() == path:
                     return path
         raise UserError(
@@ -317,16 +317,16 @@ class Votes:
         )
 
     def _position(self, voting: Voting) -> Position:
-        with _told():
+        with _as_user_error():
             votes = votes_in(self.log(voting), "log")
         if voting.comparisons is None:
             return Position(voting, votes, (), (), None, 0)
-        _remember(voting, votes)
+        _restore_answers(voting, votes)
         voted, todo = progress(voting.comparisons, votes, voting.asked.who)
         todo = [one for one in todo if one.id not in voting.left_out]
         closed = sum(one.id in voting.revealed for one in todo)
         todo = [one for one in todo if one.id not in voting.revealed]
-        same = {one.id for one in todo if _is_same(voting.drawn.get(one.id))}
+        same = {one.id for one in todo if _are_equal(voting.drawn.get(one.id))}
         todo = [one for one in todo if one.id not in same]
         # Votes that were undone come first, the last of them before the others.
         own = [one for one in votes if one.who == voting.asked.who]
@@ -342,8 +342,8 @@ class Votes:
                 "the models of these answers were told already, so a vote on them would not be "
                 "blind; the vote stays as it is, continue with the next"
             )
-        with _told(), vote_log(self.log(voting), option="log") as log:
-            _remember(voting, log.votes)
+        with _as_user_error(), vote_log(self.log(voting), option="log") as log:
+            _restore_answers(voting, log.votes)
             voted, _ = progress(voting.comparisons or (), log.votes, who)
             if choice == "undo":
                 if voted and voted[-1].comparison.id == id:
@@ -384,7 +384,7 @@ class Votes:
                 served = await self._models.load(name)
                 if served is None or weights_stamp(folder) != stamp:
                     raise UserError(f"{name} has changed or is gone; begin again")
-                sampling = replace(served.sampling, **_given(voting.asked))
+                sampling = replace(served.sampling, **_sampling_settings(voting.asked))
                 sampling = by_chance(sampling, voting.asked.temperature)
                 candidates.append(Candidate(served.model, served.tokenizer, sampling))
             await asyncio.to_thread(self._draw_some, voting, candidates)
@@ -417,7 +417,7 @@ class Votes:
         voting.drawn |= {one.comparison.id: one for one in drawn}
 
 
-def _remember(voting: Voting, votes: Sequence[Vote]) -> None:
+def _restore_answers(voting: Voting, votes: Sequence[Vote]) -> None:
     """Take the answers that were voted on before from the log: they may be shown again."""
     asked = {one.id: one for one in voting.comparisons or ()}
     for vote in votes:
@@ -426,18 +426,18 @@ def _remember(voting: Voting, votes: Sequence[Vote]) -> None:
             voting.drawn.setdefault(vote.id, drawn)
 
 
-def _given(asked: Asked) -> dict[str, Any]:
+def _sampling_settings(asked: Asked) -> dict[str, Any]:
     """The sampling settings that the person gave."""
     given = {"temperature": asked.temperature, "max_new_tokens": asked.max_new_tokens}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _is_same(drawn: Drawn | None) -> bool:
+def _are_equal(drawn: Drawn | None) -> bool:
     return drawn is not None and drawn.a == drawn.b
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_user_error() -> Iterator[None]:
     """Turn the system's errors into `UserError`s."""
     try:
         yield

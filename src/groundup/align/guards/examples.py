@@ -75,7 +75,7 @@ def read_examples(data: Path, most: int) -> Sides:
 
     Raises `UserError` for a file without labels, and for data of only one kind.
     """
-    learned, heldout = _of_folder(data) if data.is_dir() else _of_file(data)
+    learned, heldout = _from_folder(data) if data.is_dir() else _from_file(data)
     # Setting rows aside keeps rows of each kind to train on.
     kinds = {one.harmful for one in learned}
     if kinds != {True, False}:
@@ -86,11 +86,11 @@ def read_examples(data: Path, most: int) -> Sides:
             "label true (harmful) and false (benign), or a data-stage folder with the small world"
         )
     limited = _limited(learned, most)
-    train, calibration = _parted(limited, [f"guard {one.group}" for one in limited], _CALIBRATION)
+    train, calibration = _split(limited, [f"guard {one.group}" for one in limited], _CALIBRATION)
     return Sides(train, calibration, _limited(heldout, most))
 
 
-def _parted(
+def _split(
     rows: Sequence[Labeled], groups: Sequence[str], share: float
 ) -> tuple[list[Labeled], list[Labeled]]:
     """The rows without about `share` of their groups, and the others. Each use keeps both kinds."""
@@ -120,7 +120,7 @@ def _limited(rows: Iterable[Labeled], most: int) -> list[Labeled]:
 # A data-stage folder.
 
 
-def _of_folder(folder: Path) -> tuple[list[Labeled], list[Labeled]]:
+def _from_folder(folder: Path) -> tuple[list[Labeled], list[Labeled]]:
     sides = []
     for side in ("train", "heldout"):
         talks = rows_in(folder / "conversations" / f"{side}.jsonl", read_conversations)
@@ -182,9 +182,9 @@ def _asked(messages: Sequence[Message]) -> str:
 # A user's file.
 
 
-def _of_file(path: Path) -> tuple[list[Labeled], list[Labeled]]:
+def _from_file(path: Path) -> tuple[list[Labeled], list[Labeled]]:
     rows = good_rows(read_rows(path, labeled))
-    return _parted(rows, [row.group for row in rows], _OWN_HELDOUT)
+    return _split(rows, [row.group for row in rows], _OWN_HELDOUT)
 
 
 def labeled(row: Json, file: str, line: int) -> Labeled:

@@ -162,16 +162,16 @@ def _job(config: GuardConfig, run: Run) -> Job[LabeledBatch, RewardModel]:
     use_threads(config)
     tokenizer, context = prepared.tokenizer, prepared.context
 
-    def ready(rows: Sequence[Labeled], most: int) -> list[Example]:
+    def encode(rows: Sequence[Labeled], most: int) -> list[Example]:
         return [encoded(tokenizer, row.message, row.answer, most) for row in rows]
 
-    items = ready(sides.train, context)
+    items = encode(sides.train, context)
     # Texts that set thresholds or are measured are read as far as the guard reads them in use.
     reads = prepared.model.config.max_position_embeddings
     if config.context is None:
         longest = max(item.inputs for item in items)
         context = row_width(longest, context)
-    say(f"{run.stage}: {told(sides)}")
+    say(f"{run.stage}: {row_counts(sides)}")
     weights = weights_by_kind(sides.train)
     stream = LabeledStream(
         items,
@@ -184,13 +184,13 @@ def _job(config: GuardConfig, run: Run) -> Job[LabeledBatch, RewardModel]:
     )
     model = RewardModel(prepared.model)
     model.initialize(config.seed)
-    on_the_way = evenly_spaced(sides.heldout, _CURVE_ROWS)
-    ready_on_the_way = ready(on_the_way, reads)
+    curve_rows = evenly_spaced(sides.heldout, _CURVE_ROWS)
+    curve_items = encode(curve_rows, reads)
 
     def save(model: RewardModel, plan: TrainPlan) -> None:
         whole = merged(model).eval().requires_grad_(False)
         thresholds, ngrams = {}, fitted(sides.train, weights)
-        scores = scores_of(whole, ready(sides.calibration, reads), context)
+        scores = scores_of(whole, encode(sides.calibration, reads), context)
         counted = ngrams.scores(sides.calibration)
         of_ngrams, facts = {}, {}
         for use in learned_uses(sides):
@@ -212,7 +212,7 @@ def _job(config: GuardConfig, run: Run) -> Job[LabeledBatch, RewardModel]:
         by = {"false_positives": config.false_positives, "set_by_benign": facts}
         save_guard(run.folder, guard, card, by)
         filters = [
-            Filter("guard", scores_of(whole, ready(sides.heldout, reads), context), thresholds),
+            Filter("guard", scores_of(whole, encode(sides.heldout, reads), context), thresholds),
             Filter("n-grams", ngrams.scores(sides.heldout), of_ngrams),
         ]
         write_report(run, config, guard, filters, sides)
@@ -223,9 +223,7 @@ def _job(config: GuardConfig, run: Run) -> Job[LabeledBatch, RewardModel]:
         model=lambda: model,
         stream=lambda steps: stream,
         loss=guard_loss,
-        evaluate=lambda model, step: _evaluate(
-            run, model, on_the_way, ready_on_the_way, context, step
-        ),
+        evaluate=lambda model, step: _evaluate(run, model, curve_rows, curve_items, context, step),
         save=save,
         context=context,
         rows_per_epoch=stream.rows_per_epoch,
@@ -251,7 +249,7 @@ def require_calibration(sides: Sides, rate: float) -> None:
             )
 
 
-def told(sides: Sides) -> str:
+def row_counts(sides: Sides) -> str:
     """The number of training rows of each kind, and of rows that were set aside."""
     counts = Counter((row.use, row.harmful) for row in sides.train)
     kinds = [

@@ -37,7 +37,7 @@ _PROGRAMS = Path(__file__).with_name("sandboxed")
 # The limit of absolute values: far larger ones are mistakes, and their squares overflow.
 LARGEST_REWARD = 1e9
 REWARDS_ALLOWED = f"a number from {-LARGEST_REWARD:,.0f} to {LARGEST_REWARD:,.0f}"
-_beside: ContextVar[Path | None] = ContextVar("_beside", default=None)
+_recipe_folder: ContextVar[Path | None] = ContextVar("_recipe_folder", default=None)
 
 
 @runtime_checkable
@@ -365,17 +365,17 @@ def modules_of(spec: str) -> dict[str, Path]:
 @contextlib.contextmanager
 def modules_beside(folder: Path | None) -> Iterator[None]:
     """Search for a user's modules in this folder, a recipe's, before the current one."""
-    before = _beside.set(folder)
+    before = _recipe_folder.set(folder)
     try:
         yield
     finally:
-        _beside.reset(before)
+        _recipe_folder.reset(before)
 
 
 def _own_places() -> list[str]:
     """The folders that are searched for a user's modules before all others."""
-    beside, here = _beside.get(), os.getcwd()
-    return [here] if beside is None else list(dict.fromkeys([str(beside.resolve()), here]))
+    folder, here = _recipe_folder.get(), os.getcwd()
+    return [here] if folder is None else list(dict.fromkeys([str(folder.resolve()), here]))
 
 
 def _from_here(file: str) -> Path:
