@@ -275,7 +275,7 @@ def test_nobody_votes_on_answers_after_being_told_whose_they_are(
     pages = [(first, "left"), (first, "right"), (first, "skip"), (stopped, "undo")]
     for page, choice in [*pages, (second, "undo")]:
         answer = voter.choose(choice, page)
-        assert answer.status_code == 409 and "were told already" in read_text(answer)
+        assert answer.status_code == 409 and "were revealed" in read_text(answer)
         assert f'href="{at}"' in answer.text
     assert (root / "votes.jsonl").read_bytes() == before
     for page in (voter.look(), voter.result()):

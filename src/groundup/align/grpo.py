@@ -29,7 +29,7 @@ from groundup.align.config import GRPOConfig
 from groundup.align.online import Online, inputs, open_online
 from groundup.align.ppo import MOST_NATS, clipped_policy_loss
 from groundup.align.rollout import (
-    Laid,
+    PackedRollouts,
     PerToken,
     RolloutBatch,
     RolloutStream,
@@ -132,8 +132,8 @@ class GRPORollouts:
         assert isinstance(model, CausalLM)
         config = self.config
         sampled = self.online.sampled(model, iteration, copies=config.group_size)
-        laid = self.online.minibatches(model, sampled.rollouts)
-        facts = self.online.facts(model, sampled, laid)
+        minibatches = self.online.minibatches(model, sampled.rollouts)
+        facts = self.online.facts(model, sampled, minibatches)
         advantages = group_advantages(sampled.rewards, config.group_size, config.scale_rewards)
         groups = sampled.rewards.reshape(-1, config.group_size)
         taught = groups.max(1) > groups.min(1)
@@ -147,24 +147,24 @@ class GRPORollouts:
         lengths = [len(one.ids) for one in sampled.rollouts]
         weights = token_weights(lengths, config.loss_type, config.max_new_tokens)
         spread = [np.full(n, value) for n, value in zip(lengths, advantages, strict=True)]
-        return [[self._batch(one, facts, spread, weights) for one in part] for part in laid]
+        return [[self._batch(one, facts, spread, weights) for one in part] for part in minibatches]
 
     def _batch(
         self,
-        laid: Laid,
+        packed: PackedRollouts,
         facts: TokenFacts,
         advantages: Sequence[PerToken],
         weights: Sequence[PerToken],
     ) -> RolloutBatch:
-        old = flat(facts.logprobs, laid)
+        old = flat(facts.logprobs, packed)
         of_tokens = self.config.loss_type == "dapo"
         return RolloutBatch(
-            laid.rows,
-            float(len(old) if of_tokens else len(laid.members)),
-            flat(weights, laid),
-            flat(advantages, laid),
+            packed.rows,
+            float(len(old) if of_tokens else len(packed.members)),
+            flat(weights, packed),
+            flat(advantages, packed),
             old,
-            flat(facts.reference_logprobs, laid),
+            flat(facts.reference_logprobs, packed),
         )
 
 

@@ -24,7 +24,7 @@ from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.ptx import policy_saver, ptx_parents, ptx_stream, with_ptx
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import (
-    Laid,
+    PackedRollouts,
     Reference,
     Rollout,
     RolloutReward,
@@ -155,7 +155,9 @@ class Online:
             rollouts, rewards, scores, gold, costs, sampled_at - begun, scored - sampled_at
         )
 
-    def minibatches(self, policy: CausalLM, rollouts: Sequence[Rollout]) -> list[list[Laid]]:
+    def minibatches(
+        self, policy: CausalLM, rollouts: Sequence[Rollout]
+    ) -> list[list[PackedRollouts]]:
         """The rollouts in minibatches, in the order of sampling."""
         return [
             lay_out(
@@ -172,11 +174,11 @@ class Online:
         self,
         policy: CausalLM,
         sampled: Sampled,
-        laid: Sequence[Sequence[Laid]],
+        minibatches: Sequence[Sequence[PackedRollouts]],
         values: Values | None = None,
     ) -> TokenFacts:
         """Read all rollouts with policy and reference."""
-        flat = [one for minibatch in laid for one in minibatch]
+        flat = [one for minibatch in minibatches for one in minibatch]
         return token_facts(policy, self.reference.of(policy), sampled.rollouts, flat, values)
 
     def log(self, step: int, sampled: Sampled, facts: TokenFacts, **more: float) -> None:

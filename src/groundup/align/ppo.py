@@ -39,7 +39,7 @@ from groundup.align.lagrange import Multiplier
 from groundup.align.online import Online, inputs, open_online, opened_reward
 from groundup.align.rewards.model import RewardModel, load_reward_model
 from groundup.align.rollout import (
-    Laid,
+    PackedRollouts,
     PerToken,
     RolloutBatch,
     RolloutStream,
@@ -345,8 +345,8 @@ class PPORollouts:
         assert isinstance(model, ActorCritic)
         self.drift.reset()
         sampled = self.online.sampled(model.policy, iteration)
-        laid = self.online.minibatches(model.policy, sampled.rollouts)
-        facts = self.online.facts(model.policy, sampled, laid, model.expected)
+        minibatches = self.online.minibatches(model.policy, sampled.rollouts)
+        facts = self.online.facts(model.policy, sampled, minibatches, model.expected)
         advantages, returns = self._credit(facts, facts.values, sampled.rewards, self.kl.coef)
         cost_returns = None
         if self.multiplier is not None and sampled.costs is not None:
@@ -360,7 +360,7 @@ class PPORollouts:
                 self._batch(one, facts, advantages, returns, cost_returns, is_warming)
                 for one in minibatch
             ]
-            for minibatch in laid
+            for minibatch in minibatches
         ]
         self.online.log(
             step,
@@ -399,26 +399,26 @@ class PPORollouts:
 
     def _batch(
         self,
-        laid: Laid,
+        packed: PackedRollouts,
         facts: TokenFacts,
         advantages: Sequence[PerToken],
         returns: Sequence[PerToken],
         cost_returns: Sequence[PerToken] | None,
         is_warming: bool,
     ) -> PPOBatch:
-        old = flat(facts.logprobs, laid)
+        old = flat(facts.logprobs, packed)
         return PPOBatch(
-            laid.rows,
+            packed.rows,
             float(len(old)),
             torch.ones_like(old),
-            flat(advantages, laid),
+            flat(advantages, packed),
             old,
-            flat(facts.reference_logprobs, laid),
-            flat(facts.values, laid),
-            flat(returns, laid),
+            flat(facts.reference_logprobs, packed),
+            flat(facts.values, packed),
+            flat(returns, packed),
             torch.tensor(0.0 if is_warming else 1.0),
-            None if cost_returns is None else flat(facts.cost_values, laid),
-            None if cost_returns is None else flat(cost_returns, laid),
+            None if cost_returns is None else flat(facts.cost_values, packed),
+            None if cost_returns is None else flat(cost_returns, packed),
         )
 
 

@@ -221,9 +221,9 @@ def rows_of_epoch(batches: int, sizes: Sequence[int], rows: int) -> int:
 
 def twins(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     """The items in these rows, ascending, and the positions of both sequences of each."""
-    laid = {sequence: place for place, sequence in enumerate(s for row in rows for s in row)}
-    items = sorted({sequence // 2 for sequence in laid})
-    return items, [[laid[2 * item], laid[2 * item + 1]] for item in items]
+    place = {sequence: i for i, sequence in enumerate(s for row in rows for s in row)}
+    items = sorted({sequence // 2 for sequence in place})
+    return items, [[place[2 * item], place[2 * item + 1]] for item in items]
 
 
 def tokenize_pairs(

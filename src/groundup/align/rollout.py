@@ -147,7 +147,7 @@ def with_missing_eos_penalty(
 
 
 @dataclass(frozen=True)
-class Laid:
+class PackedRollouts:
     """A micro-batch of rollouts: packed rows, and the indices of the rollouts in them, in order."""
 
     rows: Batch
@@ -161,7 +161,7 @@ def lay_out(
     context: int,
     micro_rows: int,
     one_shape: bool,
-) -> list[Laid]:
+) -> list[PackedRollouts]:
     """Pack the rollouts `members` into micro-batches of at most `micro_rows` rows.
 
     If there are enough rows, there is at least one micro-batch per process. With `one_shape` the
@@ -170,18 +170,18 @@ def lay_out(
     examples = {i: rollouts[i].example for i in members}
     packed = pack([examples[i].inputs for i in members], context)
     rows = [[members[place] for place in row] for row in packed]
-    laid, most = [], max(1, min(micro_rows, len(rows) // ranks.size()))
+    batches, most = [], max(1, min(micro_rows, len(rows) // ranks.size()))
     for start in range(0, len(rows), most):
         some = rows[start : start + most]
         empty: list[list[int]] = [[]] * (micro_rows - len(some)) if one_shape else []
         batch = packed_batch([[examples[i] for i in row] for row in [*some, *empty]], context)
-        laid.append(Laid(batch, tuple(i for row in some for i in row)))
-    return laid
+        batches.append(PackedRollouts(batch, tuple(i for row in some for i in row)))
+    return batches
 
 
-def flat(values: Sequence[PerToken], laid: Laid) -> Float[Tensor, " sampled"]:
+def flat(values: Sequence[PerToken], packed: PackedRollouts) -> Float[Tensor, " sampled"]:
     """The values of a micro-batch's tokens, taken from those of all rollouts."""
-    joined = np.concatenate([values[i] for i in laid.members])
+    joined = np.concatenate([values[i] for i in packed.members])
     return torch.from_numpy(joined.astype(np.float32))
 
 
@@ -246,7 +246,7 @@ def token_facts(
     policy: CausalLM,
     reference: Callable[[], AbstractContextManager[CausalLM]],
     rollouts: Sequence[Rollout],
-    laid: Iterable[Laid],
+    batches: Iterable[PackedRollouts],
     values: Values | None = None,
 ) -> TokenFacts:
     """Read all micro-batches with policy and reference, without keeping gradients.
@@ -255,7 +255,7 @@ def token_facts(
     """
     nothing = np.zeros(0, np.float32)
     columns: list[list[PerToken]] = [[nothing] * len(rollouts) for _ in range(6)]
-    for one in laid:
+    for one in batches:
         lengths = [len(rollouts[i].ids) for i in one.members]
         ends = np.cumsum(lengths)[:-1]
         # Without a second head the last column stays empty.

@@ -64,8 +64,8 @@ from groundup.studio.start_pages import (
     terminal_note,
 )
 
-# Seconds in which most commands with wrong arguments fail, and in which most stop; and between
-# two looks.
+# Seconds in which most commands with wrong arguments fail, in which most stop, and between two
+# checks.
 _FIRST_SECONDS, _STOP_SECONDS, _PAUSE = 3.0, 2.0, 0.1
 RUN = "run"
 _PLAIN_NAME = re.compile(r"\w[\w. -]{0,49}")

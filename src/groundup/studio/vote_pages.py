@@ -343,7 +343,7 @@ def result_page(position: Position, key: str, log: Path, root: Path) -> Page:
         opening.append(f"{prompts} had the same answer twice, with nothing to choose from.")
     if position.closed:
         prompts = counted(position.closed, "prompt")
-        why = "after the models were told, so it cannot be given again here"
+        why = "after the models were revealed, so it cannot be given again here"
         opening.append(f"The vote on {prompts} was taken back {why}.")
     if position.todo:
         opening.append(f"Still to vote on: {counted(len(position.todo), 'prompt')}.")

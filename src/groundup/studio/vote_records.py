@@ -1,7 +1,7 @@
 """The forms that began votes, kept in the cache, so that a later studio can continue them.
 
 The votes themselves are in their log. A record is a filled-in form, with the prompts that were
-typed, and the comparisons whose models its person was told since.
+typed, and the comparisons whose models have been revealed since.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ class Voting:
     left_out: dict[str, str] = field(default_factory=dict)
     """Why a comparison cannot be made, by its id."""
     revealed: set[str] = field(default_factory=set)
-    """The comparisons whose models the person was told: no more votes on them are taken, as they
-    would not be blind."""
+    """The comparisons whose models were revealed to the person: no more votes on them are taken,
+    as they would not be blind."""
     drawing: asyncio.Task[None] | None = None
     ended: tuple[int, int] = (0, 0)
     """The number of answers that have ended, and of all that are being sampled."""
@@ -108,7 +108,7 @@ class Position:
     same: int
     """The prompts with the same answer twice."""
     closed: int = 0
-    """The prompts whose vote was undone (in the terminal) after the models were told."""
+    """The prompts whose vote was undone (in the terminal) after the models were revealed."""
 
     @property
     def is_over(self) -> bool:
@@ -146,7 +146,7 @@ class Votes:
         self._root, self._folders, self._heldout = root.resolve(), folders, heldout
         self._models, self._records, self._is_open = models, records, is_open
         self._votings = OrderedDict[str, Voting]()
-        # The comparisons whose models were told, by log and person, for all that they compare.
+        # The comparisons whose models were revealed, by log and person, for all that they compare.
         self._revealed: dict[tuple[Path, str], set[str]] = {}
         # One log at a time is written, and one pair of models at a time samples.
         self._writing, self._drawing = asyncio.Lock(), asyncio.Lock()
@@ -196,11 +196,11 @@ class Votes:
         return found
 
     async def reveal(self, key: str) -> Position:
-        """Tell a person the models of the answers that they voted on, and return their progress."""
+        """Reveal the models of the answers that a person voted on, and return their progress."""
         voting = await self._voting(key)
         async with self._writing:  # votes that come later are refused
             found = await asyncio.to_thread(self._position, voting)
-            # Of the whole log, as its ratings are told with them.
+            # Of the whole log, as its ratings are revealed with them.
             own = (vote for vote in standing(found.votes) if vote.who == voting.asked.who)
             voting.revealed.update(vote.id for vote in own)
             await asyncio.to_thread(self._record, voting)
@@ -241,7 +241,7 @@ class Votes:
                 raise UserError(f"there is no model {shorten(name)} here; choose another one")
         folders = (found[names[0]], found[names[1]])
         if not asked.who or not asked.who.isprintable():
-            raise UserError("the votes need the name of a person; write one")
+            raise UserError("the votes have no name; write a name")
         sampling = Sampling(**_sampling_settings(asked))  # raises for invalid values
         prompts, remarks, inputs = self._prompts(asked)
         stamps = (weights_stamp(folders[0]), weights_stamp(folders[1]))
@@ -339,7 +339,7 @@ class Votes:
         who = voting.asked.who
         if id in voting.revealed:
             raise UserError(
-                "the models of these answers were told already, so a vote on them would not be "
+                "the models of these answers were revealed, so a vote on them would not be "
                 "blind; the vote stays as it is, continue with the next"
             )
         with _as_user_error(), vote_log(self.log(voting), option="log") as log:
