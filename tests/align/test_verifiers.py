@@ -727,7 +727,7 @@ def test_columns_that_json_does_not_know_are_text(own: Path) -> None:
         ("table", "returned a value of type DataFrame; return a list"),
         ("few", "gave 1 value for 2 completions"),
         ("texts", "gave 'good', which is not a number"),
-        ("inner", "is no number"),
+        ("inner", "is not a number"),
     ],
 )
 def test_one_sentence_names_what_a_function_did(own: Path, name: str, told: str) -> None:
