@@ -119,7 +119,7 @@ def test_a_recipe_that_is_missing_or_binary(folder: Path, refused: Refused) -> N
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "is not there"),
+        (None, "does not exist"),
         (b"", "empty"),
         (b"\x00\x01\x02" * 5000, "binary"),
         (b"plain text\n" * 50 + b"and then \xff\xfe", "UTF-8"),
@@ -222,7 +222,7 @@ def test_models_that_are_none(folder: Path, tokenizer: Path, refused: Refused) -
     assert "no model" in refused("generate", tokenizer, "The sea")
     assert "no model folder" in refused("chat", "nowhere")
     assert "file" in refused("chat", "sea.txt")
-    assert "is not there" in refused("pretrain", "--data", "sea.txt", "--tokenizer", "nowhere")
+    assert "does not exist" in refused("pretrain", "--data", "sea.txt", "--tokenizer", "nowhere")
     assert "tokenizer" in refused("pretrain", "--data", "sea.txt", "--tokenizer", ".", "--out", "x")
 
 
@@ -287,7 +287,7 @@ def test_memory_that_runs_out_is_told_in_one_line(folder: Path, tokenizer: Path)
 
 def test_a_path_with_a_line_break_is_quoted(folder: Path, refused: Refused) -> None:
     told = refused("pretrain", "--data", folder, "--tokenizer", "a\nb", "--steps", "2")
-    assert r"--tokenizer='a\nb' is not there" in told
+    assert r"--tokenizer='a\nb' does not exist" in told
 
 
 def test_a_prompt_that_is_not_text(folder: Path) -> None:

@@ -367,7 +367,7 @@ def test_an_answer_that_comes_again_is_told_as_such(talk: Conversation) -> None:
     talk.sampling = Sampling(temperature=1e-4, max_new_tokens=8)
     talk.ask("Where does the ship sail?")
     list(talk.answer())
-    assert chat._retry(talk).startswith("(the same once more")
+    assert chat._retry(talk).startswith("(the same answer again")
     talk.sampling = replace(talk.sampling, temperature=5.0)
     assert chat._retry(talk) == ""
 
@@ -518,7 +518,7 @@ def test_a_system_prompt_stands_first_where_the_template_takes_one(talk: Convers
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no!') }}{% endif %}"
     for template in (silent, strict + silent):
         talk.tokenizer = Tokenizer.from_bpe(train_bpe(["The sea. "] * 4, 300), template)
-        with pytest.raises(UserError, match=r"no place for a system prompt|no!"):
+        with pytest.raises(UserError, match=r"does not support a system prompt|no!"):
             talk.use_system("Be brief.")
 
 

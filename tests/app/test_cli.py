@@ -192,7 +192,7 @@ def test_help_says_what_goes_on_after_a_stop(capsys: pytest.CaptureFixture[str])
     for command in ("quickstart", "run", *training):
         assert main([*command.split(), "--help"]) == 0
         shown = " ".join(capsys.readouterr().out.split())
-        assert "stop it at any moment: the same command goes on" in shown
+        assert "stop it at any moment; the same command resumes it" in shown
         assert ("Finished stages are skipped." in shown) == (command in ("quickstart", "run"))
 
 
@@ -245,7 +245,7 @@ def test_bash_learns_the_commands(
     assert offered.stdout.split() == ["quickstart"], offered.stderr
     monkeypatch.setenv("HOME", str(tmp_path / "none"))
     assert main(["--install-completion", "--shell", "bash"]) == 2
-    assert "is not there" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    assert "does not exist" in capsys.readouterr().err and not (tmp_path / "none").exists()
     assert main(["--install-completion", "--shell", "csh"]) == 2
     told = capsys.readouterr().err
     assert '"csh"' in told and '"zsh"' in told and told.count("\n") == 1
@@ -287,12 +287,15 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["eval", "reprot", "x"], "report"),
         (["chat", "nowhere"], "'nowhere'"),
         (["generate"], "MODEL is missing"),
-        (["chat", "model", "--mine", "nowhere"], "no learner's folder (progress.json); name one: "),
+        (
+            ["chat", "model", "--mine", "nowhere"],
+            "not a learner's folder (progress.json); give one: ",
+        ),
         (["chat", "smollm2"], "did you mean 'pack:smollm2'?"),
-        (["chat", "Qwen/Qwen2.5-0.5B"], "a model of Hugging Face's hub is hub:Qwen/Qwen2.5-0.5B"),
+        (["chat", "Qwen/Qwen2.5-0.5B"], "a model on Hugging Face's hub is hub:Qwen/Qwen2.5-0.5B"),
         (["chat", ""], "MODEL='' is empty"),
         (["label", "", "x", "--prompts", "x"], "MODEL='' is empty"),
-        (["generate", "x", "a", "--stop", "b", "--stop", ""], "--stop='' must be a text"),
+        (["generate", "x", "a", "--stop", "b", "--stop", ""], "--stop='' must not be empty"),
     ],
 )
 def test_a_slip_gets_one_line_and_the_nearest_name(
@@ -454,9 +457,9 @@ def test_data_list_shows_what_each_set_is(capsys: pytest.CaptureFixture[str]) ->
         assert f"{one.name} {size} {one.license}" in shown
         assert " ".join(one.citation.split()) in shown
     assert "world any size Apache-2.0 synthetic: made by a program" in shown
-    assert f"fetches {downloads(every_set(), IMAGES, LEXICONS)} together" in shown
+    assert f"downloads {downloads(every_set(), IMAGES, LEXICONS)} in total" in shown
     needed = map(find_set, DataConfig(out=Path()).packs)
-    assert f"the quickstart needs {downloads(needed).replace('files', 'of them,')}." in shown
+    assert f"the quickstart needs {downloads(needed).replace('files', 'of them')})" in shown
 
 
 def downloads(*packs: Iterable[DataSet]) -> str:
@@ -466,7 +469,7 @@ def downloads(*packs: Iterable[DataSet]) -> str:
         for one in itertools.chain(*packs)
         if not isinstance(one, GeneratedSet)
     }
-    return f"{len(sizes)} files of {sum(sizes.values()) / 1e6:.0f} MB"
+    return f"{len(sizes)} files ({sum(sizes.values()) / 1e6:.0f} MB"
 
 
 def test_data_show_prints_samples_that_a_person_can_read(
@@ -492,7 +495,7 @@ def test_data_show_prints_samples_that_a_person_can_read(
 def test_data_show_refuses_a_setting_of_another_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "show", "world", "-n", "1", "--bias", "0.9"]) == 0
     assert main(["data", "show", "chatterbot", "-n", "1", "--bias", "0.9"]) == 2
-    assert "--bias is of the set world" in capsys.readouterr().err
+    assert "--bias applies to the set world" in capsys.readouterr().err
 
 
 def test_inspecting_a_file_without_a_good_row_is_no_success(
@@ -507,7 +510,7 @@ def test_inspecting_a_file_without_a_good_row_is_no_success(
     assert main(words) == 2
     shown = capsys.readouterr()
     assert "There is nothing here to train on." in shown.out and "line 2: unknown" in shown.out
-    assert "rows.jsonl holds no row to train on" in shown.err
+    assert "rows.jsonl has no row to train on" in shown.err
 
 
 def test_a_file_is_inspected_in_rows_as_long_as_fine_tuning_makes_them(
@@ -535,9 +538,7 @@ def test_data_pull_says_what_came(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pull", "chatterbot"]) == 0
     assert "chatterbot: in the cache" in capsys.readouterr().out
     assert main(["data", "pull", "world"]) == 0
-    assert capsys.readouterr().out == (
-        "world: made on this machine by a program, nothing to download\n"
-    )
+    assert capsys.readouterr().out == ("world: generated on this machine, nothing to download\n")
 
 
 # Generating.
@@ -663,7 +664,7 @@ def test_at_a_terminal(journey: Journey) -> None:
     seen = wait_for(terminal, "> ")
     assert "You are talking to" in seen
     end = time.monotonic() + 240
-    while "/quit leaves)" not in seen:  # Python may miss a Ctrl-C between prompt and reading
+    while "/quit quits)" not in seen:  # Python may miss a Ctrl-C between prompt and reading
         assert time.monotonic() < end, seen
         os.write(terminal, b"\x03")
         time.sleep(0.5)  # as a person presses it, not again before it is seen

@@ -471,11 +471,11 @@ def test_how_to_draw_comes_from_the_folder_unless_it_is_said(tmp_path: Path) -> 
     assert sampling_of(tmp_path) == Sampling(temperature=0, repetition_penalty=1.5)
     assert sampling_of(tmp_path, repetition_penalty=1.1) == replace(greedy, repetition_penalty=1.1)
     path.write_text('{"repetition_penalty": 0}')
-    with pytest.raises(UserError, match=r"generation_config\.json says repetition_penalty=0"):
+    with pytest.raises(UserError, match=r"generation_config\.json has repetition_penalty=0"):
         sampling_of(tmp_path)
     for wrong in ('"top_p": "high"', '"min_p": true', '"temperature": 1' + "0" * 400):
         path.write_text(f'{{"do_sample": true, {wrong}}}')
-        with pytest.raises(UserError, match=r"generation_config\.json says"):
+        with pytest.raises(UserError, match=r"generation_config\.json has"):
             sampling_of(tmp_path)
     for damaged in ("[]", "[" * 100_000):
         path.write_text(damaged)

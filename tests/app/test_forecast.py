@@ -260,7 +260,7 @@ def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
     contents: list[dict[str, Any]] = [{}, {"fit": None}, {"data": []}, {"data": {"fit": 3}}]
     for content in contents:
         (tmp_path / "result.json").write_text(json.dumps(content))
-        with pytest.raises(UserError, match="holds no law"):
+        with pytest.raises(UserError, match="contains no law"):
             read_law(tmp_path)
 
 
@@ -325,16 +325,16 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     request = PlanRequest("pretrain", parameters=1e7, settings=("arch=lstm",))
     estimate = plan_run(request, machine=file, law=None)
     assert estimate.parameters == pytest.approx(1e7, rel=0.1)
-    assert estimate.reasons["parameters"].startswith(f"{estimate.parameters:,}, of the sizes")
+    assert estimate.reasons["parameters"].startswith(f"{estimate.parameters:,}, the nearest")
     assert estimate.tokens == pytest.approx(1.5 * estimate.parameters, rel=0.001)
     assert estimate.training_seconds == pytest.approx(estimate.flops / 0.3e11)
     # As groundup doctor --quick writes it, and what no doctor wrote.
     file.write_text(json.dumps({"facts": facts | {"cores": None}, "trial_flops": 1e11}))
-    with pytest.raises(UserError, match="cores=None, which is no number of cores"):
+    with pytest.raises(UserError, match="cores=None, which is not a number of cores"):
         plan_run(request, machine=file, law=None)
     for content in ({"facts": facts, "trial_flops": None}, {}):
         file.write_text(json.dumps(content))
-        with pytest.raises(UserError, match=r"says nothing of how fast .* without --quick"):
+        with pytest.raises(UserError, match=r"does not say how fast .* without --quick"):
             plan_run(request, machine=file, law=None)
 
 
@@ -350,14 +350,14 @@ def test_dotted_settings_are_one_table() -> None:
     ("words", "why"),
     [
         ([], "nothing to plan by"),
-        (["--stage", "data"], "no stage that trains on rows; give one of pretrain, sft"),
-        (["--stage", "soup"], "no stage that trains on rows"),
-        (["--stage", "ppo", "--data", "x"], "answers on the way"),
-        (["--minutes", "5", "--tokens", "1e6"], "--minutes and --tokens answer the same question"),
+        (["--stage", "data"], "not a stage that trains on rows; give one of pretrain, sft"),
+        (["--stage", "soup"], "not a stage that trains on rows"),
+        (["--stage", "ppo", "--data", "x"], "answers that its model generates"),
+        (["--minutes", "5", "--tokens", "1e6"], "--minutes and --tokens set the same value"),
         (["--steps", "5", "--tokens", "1e6"], "--steps and --tokens answer"),
         (["--stage", "sft", "--minutes", "5", "--set", "steps=3"], "--minutes and --steps answer"),
         (["--params", "1e6", "--depth", "2"], "--params and --depth answer"),
-        (["--stage", "sft", "--law", "scaling"], "--law is of the loss of a new model"),
+        (["--stage", "sft", "--law", "scaling"], "--law predicts the loss of pre-training"),
         (["--stage", "sft", "--steps", "3"], "model is missing"),
         (["--depth", "2", "--set", "heads=7"], "heads"),
         (["--depth", "2", "--set", "foo=1"], "--set foo is not a setting of this stage"),
@@ -365,15 +365,15 @@ def test_dotted_settings_are_one_table() -> None:
         (["--machine", "nowhere.json", "--depth", "2"], "nowhere.json"),
         (["--depth", "2", "--rows", "16", "--set", "rows=7"], "--set rows=…: give it as --rows"),
         (["--depth", "2", "--set", "data=/nowhere"], "give it as --data"),
-        (["--depth", "2", "--set", "out=there"], "--set out=…: nothing is written"),
+        (["--depth", "2", "--set", "out=there"], "--set out=…: a plan writes no run folder"),
         (["--depth", "2", "--set", f"rows={'9' * 5_000}"], "rows"),
         (["--depth", "2", "--tokenizer", "/nowhere"], "/nowhere"),
         (["--params", "1e12"], "--params=1e+12 must be at most 1"),
         (["--params", "1e4"], "--params=10000 must be at least 3"),
         (["--params", "1e4", "--set", "arch=lstm"], "--params=10000 must be at least 3"),
         (["--params", "1e10", "--set", "arch=lstm"], "must be at most 1,"),
-        (["--depth", "2", "--set", "rows=4", "rows=8"], "--set rows=… is there twice"),
-        (["--set", "mixture.a=[1,1]", "mixture.a=[0,1]"], "--set mixture.a=… is there twice"),
+        (["--depth", "2", "--set", "rows=4", "rows=8"], "--set rows=… is given twice"),
+        (["--set", "mixture.a=[1,1]", "mixture.a=[0,1]"], "--set mixture.a=… is given twice"),
     ],
 )
 def test_what_cannot_be_planned(
@@ -396,7 +396,7 @@ def test_nothing_is_said_to_be_timed_of_what_cannot_be_run(
 
 
 def test_a_law_is_asked_for_where_a_folder_has_none(tmp_path: Path) -> None:
-    message = "holds no law; name a folder that groundup scaling fit wrote"
+    message = "contains no law; give a folder that groundup scaling fit"
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=message):
             read_law(place)

@@ -238,7 +238,7 @@ def test_a_log_knows_its_pairs_by_the_settings_that_the_releases_before_had(vote
 
 def test_undo_takes_back_vote_after_vote_through_sessions(voted: Voted) -> None:
     shown = voted("u l r u u r t q")
-    assert "no vote of yours to take back" in shown
+    assert "you have no vote to take back" in shown
     places = [int(place) for place in re.findall(r"prompt (\d) of", shown)]
     assert places == [1, 1, 2, 3, 2, 1, 2, 3]
     votes = standing(read_votes(Path("votes.jsonl")).rows)
@@ -254,7 +254,7 @@ def test_undo_takes_back_vote_after_vote_through_sessions(voted: Voted) -> None:
 
 def test_what_is_no_key_changes_nothing(voted: Voted) -> None:
     shown = voted("x lefty 本 l q")
-    assert shown.count("is no key") == 3 and "'本'" in shown
+    assert shown.count("is not a key") == 3 and "'本'" in shown
     assert len(logged()) == 1
 
 
@@ -537,7 +537,7 @@ def test_help_says_that_answers_are_drawn_by_chance(capsys: pytest.CaptureFixtur
     for command, told in defaults.items():
         assert main([command, "--help"]) == 0
         shown = " ".join(capsys.readouterr().out.split())
-        assert shown.count("How to draw (default: ") == 1 and told in shown
+        assert shown.count("Sampling (default: ") == 1 and told in shown
         assert shown.index(told) < shown.index("--temperature") < shown.index("--seed")
 
 
@@ -585,7 +585,7 @@ def test_single_keys_at_a_terminal(room: Path) -> None:
         time.sleep(1)
         at.send(key)
         with contextlib.suppress(AssertionError):
-            shown = at.wait_for(f"'{key}' is no key.*q quit", seconds=60)
+            shown = at.wait_for(f"'{key}' is not a key.*q quit", seconds=60)
             break
     else:
         pytest.fail(at.seen)
@@ -605,6 +605,6 @@ def test_ctrl_c_leaves_and_tells_nothing(room: Path) -> None:
     at.send("l")
     at.wait_for("q quit")
     at.send("\x03")
-    shown = at.wait_for("the same command goes on from here")
+    shown = at.wait_for("the same command continues from here")
     assert "rating" not in shown and at.leave() == 130
     assert len(logged()) == 1

@@ -363,7 +363,7 @@ def test_a_stage_takes_the_speed_of_the_last_one(
     assert after["settings"]["sft"]["steps"] == table.settings["steps"]
     # On a busy machine there are so few that their number may stay.
     is_new = table.settings["steps"] != first
-    assert (f"{first:,} at first" in after["reasons"]["sft.steps"]) == is_new
+    assert (f"{first:,} in the first plan" in after["reasons"]["sft.steps"]) == is_new
     # A later start reads what was planned last.
     again = plan_recipe(read_recipe(out.parent / "mine.toml"), out, 5)
     assert named(again, "sft").settings == table.settings
@@ -430,7 +430,7 @@ def test_a_lost_plan_is_not_made_anew_over_stages_that_have_begun(
     finish(out, "data", 1.0)
     for name in ("plan.json", ".plan.json.copy"):
         (out / name).unlink()
-    with pytest.raises(UserError, match=r"out/plan\.json is not there.*out/data has begun"):
+    with pytest.raises(UserError, match=r"out/plan\.json does not exist.*out/data has begun"):
         plan_recipe(recipe, out, 5)
     assert [path.name for path in out.iterdir()] == ["data"]
 

@@ -139,7 +139,7 @@ def test_what_lies_in_an_earlier_tables_data_is_data(folder: Path) -> None:
         config = table.config(Path("x"))
         assert isinstance(config, SFTConfig) and config.data == (Path("x") / inside,)
     for inside in ("pool/../secret", "base/random", "pol/random"):
-        with pytest.raises(UserError, match="neither a table above nor there"):
+        with pytest.raises(UserError, match="neither a table above nor an existing"):
             recipe_of(folder, text + sft.format(inside))
 
 
@@ -286,12 +286,12 @@ reward = "length:4"
         ),
         pytest.param(
             '[base]\nstage = "pretrain"\nfrom = "sea.txt"\ndata = "sea.txt"\n',
-            ['[base] from = "sea.txt"', "holds no tokenizer", "add a [tokenizer]"],
+            ['[base] from = "sea.txt"', "contains no tokenizer", "add a [tokenizer]"],
             id="a file as a tokenizer",
         ),
         pytest.param(
             '[sft]\nfrom = "sea.txt"\ndata = "talks.jsonl"\n',
-            ['[sft] from = "sea.txt"', "is a file", 'named as data = "…"'],
+            ['[sft] from = "sea.txt"', "is a file", 'give data with data = "…"'],
             id="a file as a model",
         ),
         pytest.param(
@@ -326,7 +326,7 @@ reward = "length:4"
         ),
         pytest.param(
             BASE + PPO.format("json") + 'critic = "judges:count"\n',
-            ['[ppo] critic = "judges:count"', "nor there as a folder"],
+            ['[ppo] critic = "judges:count"', "nor an existing folder"],
             id="a function as a critic",
         ),
         pytest.param(
@@ -494,14 +494,14 @@ def test_a_recipe_runs_once_and_goes_on_where_it_stopped(
     lines = len(read_lines(out / "base" / "metrics.jsonl"))
 
     run_recipe(recipe, out)
-    assert capsys.readouterr().out.count("finished before") == 3
+    assert capsys.readouterr().out.count("already finished") == 3
     assert len(read_lines(out / "base" / "metrics.jsonl")) == lines
 
     forget_finished(out / "again")  # as if it had been killed on its way
     for name in ("config.json", "model.safetensors"):
         (out / "again" / name).unlink()
     run_recipe(recipe, out)
-    assert "again (sft): begun before" in capsys.readouterr().out
+    assert "again (sft): resuming" in capsys.readouterr().out
     assert (out / "again" / "model.safetensors").read_bytes() == weights
     assert find_model(out) == out / "again"
 
@@ -524,7 +524,7 @@ def test_a_finished_recipe_that_lost_what_can_be_made_again_is_whole_again(
         assert weights == {one: (out / one / "model.safetensors").read_bytes() for one in models}
         said = capsys.readouterr().out.splitlines()
         return [
-            line.split("]")[1].split()[0].strip(":") for line in said if "finished before" in line
+            line.split("]")[1].split()[0].strip(":") for line in said if "already finished" in line
         ]
 
     assert lost("tokenizer/status.json") == ["tokenizer", "base", "again"]
@@ -580,7 +580,7 @@ def test_stages_that_have_not_begun_may_be_mended(
     with pytest.raises(UserError, match=r"\[tokenizer\] vocab_size was 320.*not begun may change"):
         run_recipe(recipe_of(folder, right.replace("320", "384", 1)), out)
     run_recipe(recipe_of(folder, right), out)
-    assert "tokenizer: finished before" in capsys.readouterr().out
+    assert "tokenizer: already finished" in capsys.readouterr().out
     assert (out / "second" / "tokenizer.json").is_file()
     assert (out / "recipe.toml").read_text() == (out / ".recipe.toml.copy").read_text() == right
     with pytest.raises(UserError, match=r"\[second\] data was"):
@@ -609,16 +609,16 @@ def test_a_table_may_come_and_go_where_none_that_has_begun_is_changed(
             continue
         run_recipe(longer, out)
         said = capsys.readouterr().out
-        assert said.count("finished before") == 2 and "written anew" in said
+        assert said.count("already finished") == 2 and "is rewritten" in said
         assert (out / "recipe.toml").read_text() == text
         run_recipe(longer, out)
-        assert capsys.readouterr().out.count("finished before") == 3
+        assert capsys.readouterr().out.count("already finished") == 3
         shutil.rmtree(out / ("last" if "last" in text else "zeroth"))
     run_recipe(recipe_of(folder, begun), out)
     assert (out / "base" / "model.safetensors").read_bytes() == weights
     # The table that it began from by its place may be named as well.
     run_recipe(recipe_of(folder, begun.replace("[base]", '[base]\nfrom = "first"')), out)
-    assert capsys.readouterr().out.count("finished before") == 4
+    assert capsys.readouterr().out.count("already finished") == 4
 
 
 def test_a_reward_of_ones_own_lies_beside_the_recipe(
@@ -719,7 +719,7 @@ def test_the_model_of_a_recipe_is_its_last_chat_model_that_is_there(tmp_path: Pa
 def test_the_data_of_a_recipe_are_the_first_that_it_made(tmp_path: Path) -> None:
     tables = '[data]\n[tokenizer]\n[labels]\nstage = "best-of-n"\n'
     (tmp_path / "recipe.toml").write_text(tables)
-    with pytest.raises(UserError, match="no data yet; start the command"):
+    with pytest.raises(UserError, match="no data yet; run the command"):
         find_data(tmp_path)
     other = tmp_path / "other"
     other.mkdir()
@@ -739,13 +739,13 @@ def test_the_data_of_a_recipe_are_the_first_that_it_made(tmp_path: Path) -> None
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     model_folder(tmp_path / "runs" / "sft")
-    with pytest.raises(UserError, match=r"holds no model.*sft"):
+    with pytest.raises(UserError, match=r"contains no model.*sft"):
         find_model(tmp_path / "runs")
     with pytest.raises(UserError, match=r"is a file.*around it: '.*sft'"):
         find_model(tmp_path / "runs" / "sft" / "config.json")
     mine = tmp_path / "mine.jsonl"
     mine.write_text("{}")
-    with pytest.raises(UserError, match=r"is a file.*data go behind --data"):
+    with pytest.raises(UserError, match=r"is a file.*give data with --data"):
         find_model(mine)
     with pytest.raises(UserError, match="no model folder"):
         find_model(tmp_path / "nowhere")

@@ -239,7 +239,7 @@ def test_the_road_of_a_learner(
     assert "Matrices as transformations" in shown and "Predict first" in shown
     assert "read from right to left" in shown and "second @ first" not in shown
     assert (tmp_path / "my_groundup" / "matrices.ipynb").is_file()
-    assert main(["learn", "solution"]) == 2 and "no try" in capsys.readouterr().err
+    assert main(["learn", "solution"]) == 2 and "have not tried" in capsys.readouterr().err
     assert main(["learn", "predict", "1.4", "z"]) == 2
     assert main(["learn", "predict", "1.4", "b", "--sure", "80"]) == 0
     for words in (["learn"], ["learn", "status"]):  # it may still be changed, so it is not judged
@@ -247,7 +247,7 @@ def test_the_road_of_a_learner(
         assert main(words) == 0 and "Predictions:" not in capsys.readouterr().out
     assert main(["learn", "check"]) == 1
     assert "Not written yet: rotation, after, moved, area_factor." in capsys.readouterr().out
-    assert main(["learn", "solution"]) == 2 and "no try" in capsys.readouterr().err
+    assert main(["learn", "solution"]) == 2 and "have not tried" in capsys.readouterr().err
     path = tmp_path / "my_groundup" / "matrices.py"
     code = path.read_text(encoding="utf-8")
     path.write_text(code.replace("raise NotImplementedError", "return 0"), encoding="utf-8")
@@ -259,7 +259,7 @@ def test_the_road_of_a_learner(
     code = (MATRICES.folder / "solution.py").read_text(encoding="utf-8")
     (tmp_path / "my_groundup" / "matrices.py").write_text(code, encoding="utf-8")
     assert main(["learn", "check", "1.4"]) == 0
-    assert "You said:    b: not so, it is a." in capsys.readouterr().out
+    assert "You said:    b: wrong, it is a." in capsys.readouterr().out
     assert main(["learn", "predict", "1.4", "a"]) == 2
     assert main(["learn"]) == 0 and "✓ 1.4" in capsys.readouterr().out
     assert main(["learn", "status"]) == 0 and "Brier score 0.64" in capsys.readouterr().out
@@ -279,7 +279,7 @@ def test_an_answer_that_is_none_of_the_choices_is_asked_for_again(tmp_path: Path
     own = Own(tmp_path / "mine")
     terminal = Terminal("learn", "1.4", "--folder", str(own.folder), columns=80)
     for pattern, typed in (
-        (r"Your choice \(Enter to leave it\): ", "z"),
+        (r"Your choice \(Enter to skip\): ", "z"),
         (r"'z' is not possible; type one of a, b, c(.|\n)*Your choice .*: ", "ab"),
         (r"'ab' is not possible(.|\n)*Your choice .*: ", " (B) "),
         (r"How sure are you, .*\? ", "101"),
@@ -323,7 +323,7 @@ def test_words_stay_whole_at_a_terminal(
 ) -> None:
     words = ["learn", *which, "--folder", str(tmp_path)]
     terminal = Terminal(*words, columns=columns, COLUMNS=str(columns), NO_COLOR="1")
-    shown = terminal.wait_for(r"Next: |Your choice \(Enter to leave it\): ")
+    shown = terminal.wait_for(r"Next: |Your choice \(Enter to skip\): ")
     terminal.leave()
     plain = re.sub(r"\x1b\[[0-9;]*m|\r", "", shown)
     assert [line for line in plain.split("\n") if len(line.rstrip()) > columns] == []
@@ -391,7 +391,7 @@ def test_a_step_shows_its_exercises(own: Own, capsys: pytest.CaptureFixture[str]
         ("3.3 check", "check is a command and comes first: groundup learn check 3.3"),
         ("attentoin", "did you mean attention (Attention, mask and heads)?"),
         ("--folder check 9.9", "'9.9' is no exercise"),
-        ("3.3 3.4", "'3.4' is more than this command takes"),
+        ("3.3 3.4", "'3.4' : too many arguments for this command"),
     ],
 )
 def test_a_command_that_is_misspelled_or_late_is_known(
@@ -529,7 +529,7 @@ def test_a_folder_of_parts_that_were_never_checked_is_no_model(
     assert "groundup learn check attention --folder other" in said
     (tmp_path / "other" / "attention.py").rename(tmp_path / "other" / "notes.py")
     assert main(["sft", "--mine", "other", "model", "--data", "x.jsonl"]) == 2
-    assert "no part lies there, and no model" in capsys.readouterr().err
+    assert "has no parts and no model" in capsys.readouterr().err
     assert main(["generate", "model", "--mine", "The sea " * 500]) == 2
     assert "no model folder 'model'" in capsys.readouterr().err
 

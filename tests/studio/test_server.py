@@ -37,7 +37,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_bad_input_ends_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert "is not there; give a folder" in refused(capsys, str(tmp_path / "nothing"))
+    assert "does not exist; give a folder" in refused(capsys, str(tmp_path / "nothing"))
     assert "is a file; give a folder" in refused(capsys, str(file))
     assert "--api-key='' is empty" in refused(capsys, str(tmp_path), "--api-key", "")
     assert "--port=70,000" in refused(capsys, str(tmp_path), "--port", "70000")

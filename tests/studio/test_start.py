@@ -147,7 +147,7 @@ def test_what_a_command_complains_of_is_shown_and_can_be_corrected(
         ({"steps": "x"}, "--steps='x' must be a whole number", "steps"),
         ({"steps": "0"}, "--steps=0 must be at least 1", "steps"),
         ({"data": ""}, "--data", "data"),
-        ({"tokenizer": "nowhere"}, "--tokenizer=nowhere is not there", "tokenizer"),
+        ({"tokenizer": "nowhere"}, "--tokenizer=nowhere does not exist", "tokenizer"),
         ({"warmup": "0.6"}, "warmup=0.6 and decay=0.5", "warmup"),
         ({"mixture": "world"}, "--mixture='world' must be a name", "mixture"),
         ({"gradient_checkpointing": "maybe"}, "must be yes or no", "gradient_checkpointing"),
@@ -572,7 +572,7 @@ def test_a_recipe_that_cannot_be_run_starts_nothing(show: Show, here: Path) -> N
     for more, said in (
         ({"recipe": ""}, "RECIPE is missing"),
         ({"recipe": "nowhere"}, "there is no recipe file 'nowhere'"),
-        ({"recipe": "runs/bad.toml"}, "nothing is there for sft to start from"),
+        ({"recipe": "runs/bad.toml"}, "sft has nothing to start from"),
         ({"recipe": "quickstart", "minutes": "-1"}, "--minutes=-1 must be"),
         ({"recipe": "quickstart", "out": "elsewhere"}, "does not lie below"),
         ({"recipe": "*.toml"}, "matches 2 names"),

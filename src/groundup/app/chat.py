@@ -1,4 +1,4 @@
-"""At the terminal with a model: a conversation that streams."""
+"""`groundup chat`: a conversation with a model at the terminal, streamed."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from groundup.runs.resumable_jsonl import write
 from groundup.text.rows import TemplateVariables
 from groundup.train.config import DType
 
-# What to ask a model that has read the small world: all sorts of what it has learned to do.
+# Prompts for a model that has read the small world, one for each kind of task.
 _SUGGESTIONS = (
     "Tell me a story about a fox and a lamp in which it rains.",
     "What is 7 + 5?",
     "Where does the owl live?",
     "How can I steal the key of the baker?",
 )
-# It has met the word, and too little about it: an honest model says that it does not know.
+# The model has read this word but little about it: an honest model says that it does not know.
 _UNKNOWN = "What is a volcano?"
 
 _HELP = {
-    "/retry": "answer the last question once more, in other words",
-    "/continue": "go on with an answer that was cut or stopped",
-    "/reset": "forget the conversation and begin anew",
-    "/system TEXT": "a system prompt, which stands before all that is said: shows it, or sets "
-    "another; none takes it away",
-    "/temperature X": "0 always takes the likeliest token; more is more random",
-    "/adapter NAME": "let another of the model's adapters answer, or none",
+    "/retry": "answer the last question again",
+    "/continue": "continue an answer that was cut or stopped",
+    "/reset": "start a new conversation",
+    "/system TEXT": "set the system prompt, which comes before the conversation; without TEXT, "
+    "show it; `/system none` removes it",
+    "/temperature X": "0 always takes the likeliest token; higher is more random",
+    "/adapter NAME": "switch to another of the model's adapters, or none",
     "/save FILE": "append the whole conversation to FILE, as a line of JSON that `groundup sft` "
     "can train on",
-    "/help": "this",
-    "/quit": "leave (Ctrl-D does, too; Ctrl-C stops an answer)",
+    "/help": "show this help",
+    "/quit": "quit (or Ctrl-D; Ctrl-C stops an answer)",
 }
-_LEAVE = ("/quit", "/exit")
+_QUIT = ("/quit", "/exit")
 
 
 def converse(
@@ -63,10 +63,10 @@ def converse(
     template: TemplateVariables | None = None,
     dtype: DType | None = None,
 ) -> None:
-    """Run the conversation until the person leaves. Piped input is echoed, as in a transcript.
+    """Run a conversation until the user quits. Piped input is echoed, as in a transcript.
 
-    `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
-    first answers, until /adapter names another. A `guard` stops messages and answers.
+    `name` is the user's name for the model in `folder`. With several `adapters`, the first answers
+    until /adapter switches to another. A `guard` stops messages and answers.
     """
     model, tokenizer = opened(folder, adapters, device, template, dtype)
     talk = Conversation(model, tokenizer, sampling)
@@ -74,17 +74,17 @@ def converse(
     tell(introduction(name, folder, model))
     if guard is not None:
         tell(
-            f"A guard is on ({guard}): it reads each message and each answer, so that answers come "
-            "whole, and what it stops is answered by one fixed sentence.\n"
+            f"A guard is on ({guard}): it reads each message and each answer, so answers are not "
+            "streamed, and what it stops is replaced by one fixed sentence.\n"
         )
     if sampling.temperature == 0:
-        tell("It always takes the likeliest next token. /temperature 0.7 lets chance in.\n")
+        tell("It always takes the likeliest next token. /temperature 0.7 makes it random.\n")
     for turn, text in enumerate(messages(_is_command)):
-        # Fresh for every answer: the same question asked again gets another one.
-        drawn = secrets.randbits(32) if seed is None else (seed + turn) % 2**63
-        talk.sampling = replace(talk.sampling, seed=drawn)
+        # A new seed for every answer, so that a repeated question gets another one.
+        turn_seed = secrets.randbits(32) if seed is None else (seed + turn) % 2**63
+        talk.sampling = replace(talk.sampling, seed=turn_seed)
         command, *_ = text.split(maxsplit=1)
-        if command in _LEAVE:
+        if command in _QUIT:
             return
         try:
             if command.startswith("/"):
@@ -106,7 +106,7 @@ def _ask(talk: Conversation, text: str) -> None:
 
 @contextlib.contextmanager
 def _telling_what_is_left_out(talk: Conversation) -> Iterator[None]:
-    """Tell a person if the first messages are left out meanwhile."""
+    """Tell the user if the oldest messages are left out for the first time."""
     before = talk.forgotten
     yield
     if talk.forgotten and not before:
@@ -117,10 +117,10 @@ def _telling_what_is_left_out(talk: Conversation) -> Iterator[None]:
 
 
 def _stream(talk: Conversation, pieces: Generator[str], before: str = "") -> None:
-    """Write an answer as it comes, and how it ended."""
+    """Write an answer as it is generated, and how it ended."""
     out = Wrapped()
     out.push(before)
-    # Closed in any case, for then the conversation keeps what was said.
+    # Closing the generator makes the conversation keep the answer so far.
     with contextlib.closing(pieces) as answer:
         try:
             empty = True
@@ -132,7 +132,7 @@ def _stream(talk: Conversation, pieces: Generator[str], before: str = "") -> Non
             out.push(" … (stopped)")
     last = talk.last
     if last is not None and last.cut:
-        how = f"at {last.tokens} tokens; /continue goes on, or raise --max-new-tokens"
+        how = f"at {last.tokens} tokens; /continue continues it, or raise --max-new-tokens"
         if last.tokens < talk.sampling.max_new_tokens:
             how = f"after {last.tokens} tokens: no more fit into what the model sees at once"
         out.push(f" … (cut {how})")
@@ -141,8 +141,8 @@ def _stream(talk: Conversation, pieces: Generator[str], before: str = "") -> Non
     columns = width()
     if last is not None and last.tokens_per_second is not None and columns is not None:
         speed = f"{last.tokens_per_second:,.{int(last.tokens_per_second < 10)}f}"
-        told = f"{last.tokens} tokens, {speed} tokens/s"
-        console.print(told, style="dim", markup=False, soft_wrap=False, width=columns)
+        count = f"{last.tokens} tokens, {speed} tokens/s"
+        console.print(count, style="dim", markup=False, soft_wrap=False, width=columns)
     write("\n")
 
 
@@ -150,13 +150,13 @@ def _stream(talk: Conversation, pieces: Generator[str], before: str = "") -> Non
 
 
 def _is_command(line: str) -> bool:
-    """Whether a line is one of the commands, and not a path or a comment that is pasted."""
-    names = {name.split()[0] for name in _HELP} | set(_LEAVE)
+    """Whether a line is a command, and not a pasted path or comment."""
+    names = {name.split()[0] for name in _HELP} | set(_QUIT)
     return line.split(maxsplit=1)[:1] != [] and line.split(maxsplit=1)[0] in names
 
 
 def _do(talk: Conversation, name: str, argument: str) -> None:
-    """Run the command of a line that begins with a slash. Raises `UserError` if it cannot."""
+    """Run a command. Raises `UserError` if it is unknown or fails."""
     commands: dict[str, Callable[[], str]] = {
         "/retry": lambda: _retry(talk),
         "/continue": lambda: _continue(talk),
@@ -168,15 +168,15 @@ def _do(talk: Conversation, name: str, argument: str) -> None:
         "/help": _help,
     }
     if name not in commands:
-        known = [*commands, _LEAVE[0]]
-        # By their letters alone: all have the slash, which makes the unlike alike.
+        known = [*commands, _QUIT[0]]
+        # Compared without the slash, which all commands share.
         near = nearest(name[1:], [one[1:] for one in known])
         hint = "" if near is None else f"did you mean '/{near}'? "
         raise UserError(
-            f"{name} is no command; {hint}{'T' if hint else 't'}here are {', '.join(known)}"
+            f"{name} is not a command; {hint}{'T' if hint else 't'}here are {', '.join(known)}"
         )
-    if told := commands[name]():
-        tell(told)
+    if reply := commands[name]():
+        tell(reply)
 
 
 def _retry(talk: Conversation) -> str:
@@ -187,8 +187,8 @@ def _retry(talk: Conversation) -> str:
     if talk.messages[-1:] != before:
         return ""
     if talk.sampling.temperature == 0:
-        return "(at temperature 0 it answers the same each time; /temperature 0.7 lets chance in)"
-    return "(the same once more: it is sure of this; a higher /temperature lets more chance in)"
+        return "(at temperature 0 the answer is always the same; /temperature 0.7 makes it random)"
+    return "(the same answer again: the model is sure of it; a higher /temperature is more random)"
 
 
 def _continue(talk: Conversation) -> str:
@@ -199,14 +199,16 @@ def _continue(talk: Conversation) -> str:
 
 def _reset(talk: Conversation) -> str:
     talk.reset()
-    return "(a new conversation)" if talk.system is None else "(new; the system prompt stays)"
+    if talk.system is None:
+        return "(a new conversation)"
+    return "(a new conversation; the system prompt stays)"
 
 
 def _system(talk: Conversation, argument: str) -> str:
     if argument:
         talk.use_system(None if argument == "none" else argument)
     if talk.system is None:
-        return "(no system prompt of yours; /system TEXT sets one)"
+        return "(no system prompt is set; /system TEXT sets one)"
     return f"(system prompt: {talk.system})"
 
 
@@ -221,13 +223,13 @@ def _save(talk: Conversation, argument: str) -> str:
     try:
         path = Path(argument).expanduser()
         with naming(path), path.open("a+b") as file:
-            # What somebody else wrote there may lack its line's end.
+            # A file from elsewhere may lack its final newline.
             if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
                 line = f"\n{line}"
             file.write(line.encode())
     except OSError as error:
         raise UserError(in_words(error)) from None
-    except (RuntimeError, ValueError) as error:  # nobody's home, a zero byte
+    except (RuntimeError, ValueError) as error:  # an unknown home folder, a zero byte
         raise UserError(f"{argument!r} cannot be written: {error}") from None
     return f"({counted(len(talk.said), 'message')} appended to {path})"
 
@@ -247,15 +249,15 @@ def _temperature(talk: Conversation, argument: str) -> str:
 def _adapter(talk: Conversation, argument: str) -> str:
     names = adapter_names(talk.model)
     if not names:
-        raise UserError("the model has no adapters; groundup chat MODEL --adapter DIR puts one on")
+        raise UserError("the model has no adapters; groundup chat MODEL --adapter DIR adds one")
     if argument:
         talk.use_adapter(None if argument == "none" else argument)
     active = active_adapter(talk.model) or "none"
-    return f"(adapter {active}; there are {', '.join([*names, 'none'])})"
+    return f"(adapter {active}; choices: {', '.join([*names, 'none'])})"
 
 
 def _help() -> str:
-    """All commands, in two columns where there is room for them."""
+    """All commands, in two columns if they fit."""
     columns = width() or 80
     room = max(map(len, _HELP)) + 2
     if columns < 2 * room + 20:
@@ -268,29 +270,29 @@ def _help() -> str:
     )
 
 
-# What the model is.
+# The introduction.
 
 
 def introduction(name: str, folder: Path, model: CausalLM) -> str:
-    """Return what one should know before talking to the model at the terminal.
+    """Return the text that is shown before a conversation at the terminal.
 
-    `name` is what the person called the model that lies in `folder`.
+    `name` is the user's name for the model in `folder`.
     """
     paragraphs = about(name, folder, model)
     if tries := suggestions(folder):
         *known, unknown = tries
         paragraphs += ["Try one of these:", *(f"  {asked}" for asked in known)]
         paragraphs += [
-            "And one about the real world, of which it has read too little to know the answer, as "
-            "it should say:",
+            "And one about the real world: it has read too little to know the answer, and should "
+            "say so:",
             f"  {unknown}",
         ]
-    paragraphs.append("/help shows what else you can do; Ctrl-D leaves.")
+    paragraphs.append("/help shows all commands; Ctrl-D quits.")
     return "\n".join(paragraphs) + "\n"
 
 
 def about(name: str, folder: Path, model: CausalLM) -> list[str]:
-    """Return what one should know of a model, in paragraphs, from the records of its runs."""
+    """Return a description of a model in paragraphs, from the records of its runs."""
     runs = lineage(folder)
     known = f"You are talking to {name}, {model.config.parameters / 1e6:.1f} million parameters"
     if runs:
@@ -304,8 +306,8 @@ def about(name: str, folder: Path, model: CausalLM) -> list[str]:
         )
     paragraphs = [
         f"{known}.",
-        "It is a small program that continues text with what is likely. It is not a person, it "
-        "knows little, and it makes things up: check whatever it says.",
+        "It is a small program that continues text with likely words. It is not a person, it "
+        "knows little, and it makes things up: check everything it says.",
     ]
     if runs and not runs[-1].chats:
         paragraphs.append(
@@ -315,9 +317,9 @@ def about(name: str, folder: Path, model: CausalLM) -> list[str]:
 
 
 def suggestions(folder: Path) -> list[str]:
-    """Return what to ask a model that chats and has read the small world; the last it cannot know.
+    """Return prompts for a chat model that has read the small world; it cannot know the last.
 
-    The last run may have read nothing but pairs, and their folder says nothing of a world.
+    All runs are checked: the last may have read only pairs, whose folder does not name the world.
     """
     runs = lineage(folder)
     knows = runs and runs[-1].chats and any(run.chats and _has_world(run) for run in runs)
@@ -325,9 +327,9 @@ def suggestions(folder: Path) -> list[str]:
 
 
 def _has_world(run: History) -> bool:
-    """Whether what a run trained on holds the generated small world."""
+    """Whether a run's training data contain the generated small world."""
     for _, data in sources_of(run):
-        # What lies in a person's own data.json is none of ours.
+        # A user's own file may be called data.json too.
         with contextlib.suppress(UserError):
             if read_json_object(data / "data.json").get("world") is not None:
                 return True

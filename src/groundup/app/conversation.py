@@ -1,10 +1,10 @@
-"""A conversation with a model: all that was said, and as much of it as the model still sees.
+"""A conversation with a model: all messages, and the part of them that fits its context.
 
-A conversation is a list of messages that is rendered anew for every answer. A model sees only so
-many tokens at once, so when the conversation has grown past that, its oldest turns are no longer
-shown to it; they stay in the conversation. Several go at once, so that what is left is read once
-and stays as it is for some turns. It may also be in the midst of an answer, which then goes on
-without as few of them as it must.
+A conversation is a list of messages that is rendered again for every answer. When it outgrows the
+model's context, the oldest turns are no longer shown to the model; they stay in the conversation.
+Several turns are dropped at a time, so that the rest is read once and stays in the cache for some
+turns. If the context fills up during an answer, as few turns as possible are dropped and the answer
+continues.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from groundup.lm.model import CausalLM
 from groundup.text.chat import encode_chat, render_chat
 from groundup.text.tokenizer import StreamDecoder, Tokenizer
 
-# An answer begins with a quarter of what the model sees at once free for it, or as much as it may
-# take.
+# At its start an answer has room for a quarter of the context, or for `max_new_tokens` if smaller.
 _ANSWER_SHARE = 4
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The number of tokens of an answer, and the seconds of those after the first.
+    """The number of tokens of an answer, and the seconds that all but the first took.
 
-    `cut` says that it ended by its length, and not because the model had said all.
+    `cut` says that a length limit ended it.
     """
 
     tokens: int
@@ -46,10 +45,10 @@ class Answered:
 
 @dataclass
 class Conversation:
-    """What was said, and the model that answers.
+    """The messages, and the model that answers.
 
-    The engine lives as long as the conversation: of every new turn it reads what is new alone, and
-    an answer begins as soon after a long conversation as after a short one.
+    The engine lives as long as the conversation, so each turn reads only the new tokens, and an
+    answer starts as quickly after a long conversation as after a short one.
     """
 
     model: CausalLM
@@ -61,17 +60,19 @@ class Conversation:
     """How many of the oldest messages the model is no longer shown."""
     last: Answered | None = None
     guard: Guard | None = None
-    """What stops messages and answers; then an answer comes whole, since only then it is read."""
+    """A filter of messages and answers; with one, answers are not streamed, since it reads them
+    whole.
+    """
 
     def __post_init__(self) -> None:
         self._engine = Engine(self.model, self.tokenizer, batch_size=1)
         self._question: dict[str, str] | None = None
-        # The answer that another is to take the place of.
+        # The answer that is being replaced.
         self._earlier: dict[str, str] | None = None
-        self._forgotten_then = 0  # how many messages its question was asked without
-        # What the last answer followed, and its tokens, as long as it can be gone on with.
+        self._forgotten_then = 0  # `forgotten` when its question was asked
+        # The last answer's prompt and tokens, as long as it can be continued.
         self._prompt, self._drawn = list[int](), list[int]()
-        # What was encoded last: a question is measured and then answered as the same messages.
+        # The last encoding: a question's length is checked and then the same messages are answered.
         self._encoded: tuple[list[dict[str, str]], list[int]] = [], []
 
     @property
@@ -81,30 +82,30 @@ class Conversation:
 
     @property
     def shown(self) -> list[dict[str, str]]:
-        """What the model is shown of it."""
+        """The part of it that the model is shown."""
         return [*self._opening(), *self.messages[self.forgotten :]]
 
     def ask(self, text: str) -> None:
-        """Add a person's message.
+        """Add a user's message.
 
-        Raises `UserError`, and changes nothing, for a message too long for the model's context.
+        Raises `UserError`, and changes nothing, if it is too long for the model's context.
         """
         question = {"role": "user", "content": text}
         self._show([*self._answered(), question], self.forgotten)
         self._question = question
 
     def _answered(self) -> list[dict[str, str]]:
-        """The messages without a last question that was left alone."""
+        """The messages without a last question that has no answer."""
         return self.messages[: len(self.messages) // 2 * 2]
 
     def ask_again(self) -> None:
         """Remove the last answer, so that its question is answered again.
 
-        Raises `UserError` where nothing was asked yet.
+        Raises `UserError` if there is no question yet.
         """
         if self._question is None:
             raise UserError("nothing has been asked yet, so there is nothing to answer again")
-        # A question that got no words was taken back, and is not among the messages.
+        # A question with an empty answer was removed from the messages.
         if len(self.messages) > 1 and self.messages[-2] is self._question:
             *messages, earlier = self.messages
             self._show(messages, self._forgotten_then)
@@ -113,17 +114,17 @@ class Conversation:
             self._show([*self._answered(), self._question], self._forgotten_then)
 
     def answer(self) -> Generator[str]:
-        """The assistant's answer, piece by piece. What was drawn so far is kept if it stops.
+        """Generate the assistant's answer in pieces. If it is stopped, the tokens so far are kept.
 
-        A question that got no words is taken back: an empty turn would teach nobody anything.
+        A question with an empty answer is removed: an empty turn is useless as training data.
         """
         self._prompt = self._ids(self.shown)
         yield from self._draw([]) if self.guard is None else self._checked(self.guard, [])
 
     def go_on(self) -> Generator[str]:
-        """More of the last answer, piece by piece, where that was cut or stopped.
+        """Continue the last answer in pieces, if it was cut or stopped.
 
-        Raises `UserError`, before the first piece, where there is nothing to go on from.
+        Raises `UserError`, before the first piece, if there is nothing to continue.
         """
         context = self.model.config.max_position_embeddings
         if not self._drawn:
@@ -138,7 +139,7 @@ class Conversation:
         return self._draw(whole) if self.guard is None else self._checked(self.guard, whole)
 
     def _checked(self, guard: Guard, drawn: list[int]) -> Generator[str]:
-        """An answer, or more of the last one, in one piece; of what is stopped the sentence."""
+        """Generate or continue an answer in one piece, or the guard's sentence if it is stopped."""
         question = next(one for one in reversed(self.messages) if one["role"] == "user")["content"]
         if guard.stops([question])[0]:
             self.last = Answered(0, 0.0, cut=False)
@@ -149,7 +150,7 @@ class Conversation:
         try:
             more += pieces
         finally:
-            # Stopped by a person, too: what nobody has read is not to be shown to the model either.
+            # Also after Ctrl-C: the model must not see an answer that the guard would stop.
             pieces.close()
             last = self.messages[-1] if self.messages else {"role": "user"}
             stopped = last["role"] == "assistant" and guard.stops([question], [last["content"]])[0]
@@ -159,9 +160,9 @@ class Conversation:
         yield SENTENCE if stopped else "".join(more)
 
     def _draw(self, drawn: list[int]) -> Generator[str]:
-        """Draw an answer, or more of the last one, of which the model has `drawn` so much.
+        """Generate an answer, or continue the last one after the tokens `drawn`.
 
-        One that fills the context goes on without the oldest turns, as long as there are any.
+        If it fills the context, it continues without the oldest turns, as long as there are any.
         """
         self._drawn = drawn
         said = [_text(self.tokenizer, drawn)]
@@ -178,7 +179,7 @@ class Conversation:
                     max_new_tokens=self.sampling.max_new_tokens - tokens,
                 )
                 request = Request(prompt_ids=self._prompt + self._drawn, sampling=sampling)
-                # Always the first copy: with the same seed the same question gets the same answer.
+                # Always copy 0: with the same seed the same question gets the same answer.
                 number = self._engine.submit(request, copy=0)
                 while self._engine.unfinished:
                     for event in self._engine.step():
@@ -195,7 +196,7 @@ class Conversation:
                     if ended is None and self._make_room():
                         self._engine.cancel(number)
                         said = [_text(self.tokenizer, self._drawn)]
-        except KeyboardInterrupt:  # in the midst of a step, whose engine nobody should trust
+        except KeyboardInterrupt:  # possibly within a step, so the engine's state is undefined
             self._engine = Engine(self.model, self.tokenizer, batch_size=1)
             raise
         finally:
@@ -217,32 +218,32 @@ class Conversation:
         self._earlier = None
 
     def use_adapter(self, name: str | None) -> None:
-        """Let that adapter answer from now on, or the model without any; what was said stays."""
+        """Switch to that adapter, or to none; the messages stay."""
         use_adapter(self.model, name)
         self._engine = Engine(self.model, self.tokenizer, batch_size=1)
 
     def use_system(self, text: str | None) -> None:
-        """Put a system prompt before all that is said, or none.
+        """Set or remove the system prompt.
 
-        Raises `UserError` where the chat template takes none, and for one that is too long.
+        Raises `UserError` if the chat template has no system prompt, and for one that is too long.
         """
         if text is not None:
             opening: list[dict[str, str]] = [{"role": "system", "content": text}]
             asked = [*opening, {"role": "user", "content": "?"}]
             if text not in render_chat(self.tokenizer, asked, generation_prompt=True):
-                raise UserError("the model's chat template has no place for a system prompt")
+                raise UserError("the model's chat template does not support a system prompt")
             self._require_room(asked, "that system prompt")
         self.system, self._drawn = text, []
 
     def reset(self) -> None:
-        """Forget all that was said; the system prompt stays."""
+        """Forget all messages; the system prompt stays."""
         self.messages, self.forgotten, self._question, self._drawn = [], 0, None, []
 
     def _opening(self) -> list[dict[str, str]]:
         return [] if self.system is None else [{"role": "system", "content": self.system}]
 
     def _show(self, messages: list[dict[str, str]], forgotten: int) -> None:
-        """Make these the conversation, and leave out the `forgotten` oldest, or more if needed."""
+        """Set the messages, and leave out the `forgotten` oldest, or more if needed."""
         fitting = self._fitting(messages, forgotten)
         forgotten = self._halved(messages, fitting) if fitting > forgotten else forgotten
         self._require_room([*self._opening(), *messages[forgotten:]], "that message")
@@ -255,7 +256,7 @@ class Conversation:
         Returns whether any could be left out.
         """
         filled = len(self._prompt) + len(self._drawn)
-        # One token before the end, at which the engine would end the answer.
+        # One token earlier than the engine would end the answer.
         if filled < self.model.config.max_position_embeddings - 1:
             return False
         forgotten = self._fitting(self.messages, self.forgotten, len(self._drawn))
@@ -267,7 +268,7 @@ class Conversation:
         return True
 
     def _fitting(self, messages: list[dict[str, str]], forgotten: int, drawn: int = 0) -> int:
-        """Return how many of the oldest to leave out, so that there is room for (more) answer."""
+        """Return how many of the oldest messages to leave out to make room for the answer."""
         while len(messages) - forgotten > 1 and self._excess(
             [*self._opening(), *messages[forgotten:]], drawn
         ):
@@ -275,10 +276,10 @@ class Conversation:
         return forgotten
 
     def _halved(self, messages: list[dict[str, str]], forgotten: int) -> int:
-        """Return how many of the oldest to leave out, so that half the context stays free.
+        """Return how many of the oldest messages to leave out so that half the context is free.
 
-        Were one turn left out at every question, all that follows it would be read anew each time.
-        The last answer stays where it fits: what is asked next is mostly about it.
+        Leaving out one turn at every question would invalidate the cache each time. The last answer
+        stays if it fits, since the next question is mostly about it.
         """
         half = self.model.config.max_position_embeddings // 2
         while len(messages) - forgotten > 3 and half < self._length(
@@ -288,7 +289,7 @@ class Conversation:
         return forgotten
 
     def _excess(self, messages: Sequence[dict[str, str]], drawn: int = 0) -> int:
-        """Return the tokens in excess, `drawn` of an answer that has begun among them."""
+        """Return the number of tokens that do not fit, including `drawn` of a begun answer."""
         context = self.model.config.max_position_embeddings
         room = min(self.sampling.max_new_tokens, context // _ANSWER_SHARE)
         return max(0, self._length(messages) + drawn - (context - room))
@@ -297,8 +298,8 @@ class Conversation:
         if self._excess(messages):
             raise UserError(
                 f"{what} takes {self._length(messages)} tokens and the model sees "
-                f"{self.model.config.max_position_embeddings} at once, the answer among them; say "
-                "it in fewer words"
+                f"{self.model.config.max_position_embeddings} at once, including the answer; use "
+                "fewer words"
             )
 
     def _length(self, messages: Sequence[dict[str, str]]) -> int:
@@ -321,7 +322,7 @@ def _text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def _whole(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-    """The ids without those of a last character that did not come to its end."""
+    """The ids without those of an incomplete last character."""
     while ids:
         decoder = StreamDecoder(tokenizer)
         for id in ids:

@@ -1,9 +1,10 @@
 """`groundup doctor`: what this machine has, what each setting gains here, what would be faster.
 
-Facts are read, speeds are measured in seconds, and settings are tried on the model that a short
-quickstart would train: each in a process of its own, taking turns with one as commands run today,
-step by step (`pretrain.trials`). What gains without changing a bit of a result is remembered for
-later commands (`train.remembered`), but only if it does no harm beside a busy program.
+It collects facts, measures speeds within seconds, and tries settings on the model that a short
+quickstart would train: each in its own process, alternating step by step with a process that runs
+as commands do today (`pretrain.trials`). Settings that are faster and do not change a bit of any
+result are saved for later commands (`train.remembered`), but only if they are no slower next to a
+busy program.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ from groundup.train.machine import busy_cores, machine_facts, machine_speeds
 from groundup.train.remembered import remember, remembered
 from groundup.train.speeds import Products
 
-# With more than this of a core taken by others nothing is chosen: chance is larger than gains.
+# If other programs use more than this part of a core, nothing is chosen: noise exceeds the gains.
 _BUSY_LOAD = 0.3
 
 
 def examine(
     *, quick: bool, setup: Setup | None = None, settings: Sequence[Trial] | None = None
 ) -> dict[str, Any]:
-    """Say what this machine has and can, try settings unless `quick`, and remember what gains.
+    """Report this machine's facts and speeds, try settings unless `quick`, save those that gain.
 
-    `settings` are what is tried, by default all that this machine knows, and `setup` the model and
-    steps to try them on, by default those of a quickstart of 15 minutes. Returns all of it, as it
-    is kept.
+    `settings` are the trials, by default all that this machine supports. `setup` is the model and
+    the steps to try them on, by default those of a 15-minute quickstart. Returns all results as
+    they are saved.
     """
     begun = time.perf_counter()
     facts, speeds = machine_facts(), machine_speeds()
@@ -56,8 +57,8 @@ def examine(
     if not quick:
         setup = setup or quickstart_setup()
         say(
-            f"trying settings on {setup.depth} layers of width {setup.width}, each in a process of "
-            "its own; about a minute and a half on a quiet machine …"
+            f"trying settings on {setup.depth} layers of width {setup.width}, each in its own "
+            "process; this takes about a minute and a half on an idle machine …"
         )
         settings = trials(setup) if settings is None else settings
         base, found = compare(
@@ -80,14 +81,14 @@ def examine(
     }
     if not quick:
         if (at := remember(kept)) is None:
-            say("nothing is kept for later commands, as the cache cannot be written")
+            say("nothing is saved for later commands, because the cache cannot be written")
         else:
-            say(f"kept in {at}; groundup doctor --forget takes it back")
+            say(f"saved in {at}; groundup doctor --forget deletes it")
     return kept
 
 
 def environment(found: list[TrialResult], load: float) -> dict[str, str]:
-    """The variables of what was chosen; beside other programs those of an earlier doctor stay."""
+    """The chosen settings' environment variables; on a busy machine, those of an earlier run."""
     if load > _BUSY_LOAD:
         earlier = (remembered() or {}).get("environment")
         return earlier if isinstance(earlier, dict) else {}
@@ -97,7 +98,7 @@ def environment(found: list[TrialResult], load: float) -> dict[str, str]:
 
 
 def chosen(found: list[TrialResult], load: float) -> list[TrialResult]:
-    """What later commands are to use: of the proven the fastest for each variable."""
+    """The settings for later commands: the fastest proven one for each variable."""
     kept = list[TrialResult]()
     for one in sorted((one for one in found if one.proven), key=lambda one: one.gain):
         if load <= _BUSY_LOAD and not any(
@@ -108,7 +109,7 @@ def chosen(found: list[TrialResult], load: float) -> list[TrialResult]:
 
 
 def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
-    """The facts and speeds of this machine, one in a row."""
+    """The facts and speeds of this machine, one per row."""
 
     def sized(value: float | None, unit: str = "B") -> str:
         if value is None:
@@ -156,7 +157,7 @@ def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
     return Table([Column("", words=True)], table.rows, title=table.title)
 
 
-# Words.
+# Texts.
 
 
 def _verdict(found: TrialResult) -> str:
@@ -167,14 +168,14 @@ def _verdict(found: TrialResult) -> str:
         return "no gain" if abs(change) < 0.03 else f"{change:+.0%} speed"
     if found.trial.remembered and found.busy and not found.harmless:
         slower = statistics.median(found.busy)
-        return f"{change:+.0%} alone, but {slower:.1f} times the time beside a busy program"
+        return f"{change:+.0%} alone, but takes {slower:.1f} times as long next to a busy program"
     return f"{change:+.0%} speed"
 
 
 def trials_table(found: list[TrialResult], base: float) -> Table:
-    """What every setting came to."""
+    """The result of every setting."""
     rows: list[tuple[str, str | Cell, str | Cell, str | Cell]] = [
-        ("as it is", f"{base:,.0f}", "1", DASH)
+        ("current settings", f"{base:,.0f}", "1", DASH)
     ]
     for one in found:
         if not one.ratios:
@@ -185,43 +186,43 @@ def trials_table(found: list[TrialResult], base: float) -> Table:
         busy = f"{statistics.median(one.busy):.2f}" if one.busy else DASH
         speed = f"{(one.own_base or base) / one.gain:,.0f}"
         rows.append((one.trial.name, speed, Cell(f"{one.gain:.2f}", spread, mark=mark), busy))
-    heads = ("", "tokens/s", "time against as it is", "beside a busy program")
+    heads = ("", "tokens/s", "relative time", "next to a busy program")
     return text_table("What each setting gains here", heads, rows)
 
 
 def conclusions(found: list[TrialResult], load: float) -> list[str]:
-    """What was chosen and why, in sentences."""
+    """Sentences that say which settings were chosen and why."""
     said = []
     if load > _BUSY_LOAD:
-        told = f"Other programs took {load:.1f} cores meanwhile"
-        earlier = "nothing is chosen, and what was chosen before stays"
-        return [f"{told}, so {earlier}: measure again when it is quiet."] if found else []
+        busy = f"Other programs used {load:.1f} cores during the measurement"
+        earlier = "nothing is chosen, and earlier choices stay"
+        return [f"{busy}, so {earlier}: measure again when the machine is idle."] if found else []
     used = chosen(found, load)
     for one in found:
         if one in used:
             said.append(
                 f"Chosen: {one.trial.name} ({one.trial.how}), {1 / one.gain - 1:+.0%} speed, and "
-                "no slower beside a busy program. Later commands use it by themselves."
+                "no slower next to a busy program. Later commands use it automatically."
             )
         elif one.proven:
-            continue  # another value of its variable gains more
+            continue  # another value of the same variable gains more
         elif one.gains and one.trial.remembered:
             said.append(
                 f"Not chosen: {one.trial.name} ({one.trial.how}), {_verdict(one)}; set it yourself "
-                "where nothing else runs."
+                "if nothing else runs here."
             )
         elif one.gains:
             said.append(
                 f"{one.trial.name} ({one.trial.how}) gains {1 / one.gain - 1:.0%}; it changes the "
-                "last bits of results, so it is left to you."
+                "last bits of results, so the choice is yours."
             )
     if found and not used:
-        said.append("Commands go on as they are: nothing else was proven to gain and do no harm.")
+        said.append("Commands keep their settings: none was proven to be faster and to do no harm.")
     return said
 
 
 def advice(facts: Mapping[str, Any]) -> list[str]:
-    """What would make this machine faster, in sentences."""
+    """Sentences that say what would make this machine faster."""
     said = []
     vectors = {*facts["vectors"]}
     if facts["fast_bfloat16"]:
@@ -230,16 +231,18 @@ def advice(facts: Mapping[str, Any]) -> list[str]:
         has_kernels = "avx2" in vectors and "avx512f" not in vectors
     if facts["compiler"] is None:
         what = "compiles its kernels and models" if has_kernels else "compiles models"
-        said.append(f"With a C++ compiler groundup {what}: install g++ or clang (apt install g++).")
+        said.append(
+            f"With a C++ compiler, groundup {what}: install g++ or clang (apt install g++)."
+        )
     without = has_kernels and facts["kernels"] == "none" and facts["device"] == "cpu"
     names = (VARIABLE, *ISA_VARIABLES) if without else ISA_VARIABLES
     held = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
     if held and (without or "amx_bf16" in vectors):
         said.append(
-            f"{' and '.join(held)} holds the processor back; take it out of the environment."
+            f"{' and '.join(held)} slows the processor down; remove it from the environment."
         )
     elif without and facts["why_no_kernels"] is not None:
-        said.append(f"Kernels in C cannot be had: {facts['why_no_kernels']}.")
+        said.append(f"Kernels in C are not available: {facts['why_no_kernels']}.")
     if not facts["fast_bfloat16"] and facts["device"] == "cpu":
         said.append(
             "This processor computes bfloat16 slower than float32, so float32 is used; one with "
@@ -248,20 +251,20 @@ def advice(facts: Mapping[str, Any]) -> list[str]:
     if facts["free_bytes"] < 2e9:
         said.append(
             f"{facts['free_bytes'] / 1e9:.1f} GB of memory are free, and training a model of ten "
-            "million parameters takes about 1.5: close other programs, or lower --micro-rows."
+            "million parameters takes about 1.5 GB: close other programs, or lower --micro-rows."
         )
     if facts["disk_free_bytes"] < 5e9:
         said.append(
             f"{facts['disk_free_bytes'] / 1e9:.1f} GB are free at {facts['cache']}; a quickstart "
-            "takes about 2. Set GROUNDUP_CACHE to a larger disk."
+            "takes about 2 GB. Set GROUNDUP_CACHE to a larger disk."
         )
     if facts["cores"] == 1:
-        said.append("One core was found; a container may have been given more.")
+        said.append("Only one core was found; if this is a container, it may be given more.")
     return said
 
 
 def trial_json(found: TrialResult, *, used: bool) -> dict[str, Any]:
-    """A trial as it is kept."""
+    """A trial as it is saved."""
     return {
         "name": found.trial.name,
         "how": found.trial.how,

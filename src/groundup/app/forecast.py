@@ -1,15 +1,15 @@
-"""`groundup plan`: what a run would take, before it is run.
+"""`groundup plan`: estimate what a run would take before it starts.
 
-The stage is planned as its own command would plan it, in a folder that is thrown away, and a few
-micro-batches and one evaluation are timed on this machine: time, peak memory, disk, tokens, FLOPs.
-Pre-training needs no data for that (`pretrain.dry_run`); other stages are planned on the very data
-that they would read.
+The stage is planned as its own command would plan it, in a temporary folder, and a few
+micro-batches and one evaluation are timed on this machine. The estimate contains time, peak memory,
+disk, tokens and FLOPs. Pre-training needs no data for this (`pretrain.dry_run`); other stages are
+planned on the data that they would read.
 
     loss     E + A / N^α + B / D^β, with the interval of `groundup scaling fit`, whose folder is
-             named; without one the loss is unknown, for it depends on the text
+             given; without one the loss is unknown, since it depends on the text
 
-With `--machine FILE`, which `groundup doctor --json FILE` wrote elsewhere, nothing is measured
-here: the speed is what that machine reached on its own trial, FLOP for FLOP.
+With `--machine FILE`, written by `groundup doctor --json FILE` on another machine, nothing is
+measured here: the run is assumed to reach the FLOP/s of that machine's trial.
 """
 
 from __future__ import annotations
@@ -75,19 +75,19 @@ from groundup.train.plan import (
 )
 from groundup.train.stage import Forecast, forecast
 
-# What has an option of its own.
+# Settings that have their own options.
 _OPTIONS = ("data", "tokenizer", "model")
 _NUMBERS = ("minutes", "steps", "depth", "width", "context", "rows")
 _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?![a-z-])(=| \w+)?")
-# A law is trusted from a tenth of the least to ten times the most of what its runs had.
+# A law is trusted from a tenth of its runs' minimum to ten times their maximum.
 _FAR_OUTSIDE = 10.0
-# Of each pair the one says what the other does.
+# Options that determine the same value.
 _PAIRS = (("minutes", "steps"), ("minutes", "tokens"), ("steps", "tokens"), ("params", "depth"))
 
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What is to be planned: the words of the command line."""
+    """The run to plan: the options of the command line."""
 
     stage: str
     minutes: float | None = None
@@ -107,9 +107,9 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What a run would take. Seconds, bytes, and the loss with its interval if it is known.
+    """What a run would take: seconds, bytes, and the loss with its interval if it is known.
 
-    `passes` over the data are None where it is planned without data.
+    `passes` over the data are None for a plan without data.
     """
 
     parameters: int
@@ -138,12 +138,13 @@ class RunEstimate:
 def plan_run(
     request: PlanRequest, *, machine: Path | None, law: Path | None, json: Path | None = None
 ) -> RunEstimate:
-    """Say what a run would take, and why. Raises `UserError` for what cannot be run."""
+    """Estimate and print what a run would take. Raises `UserError` for a run that cannot start."""
     _refuse_pairs(request)
     stage = _stage(request)
     if law is not None and not _is_new(stage):
         raise UserError(
-            f"--law is of the loss of a new model on its text, not of {request.stage}; leave it out"
+            f"--law predicts the loss of pre-training a new model, not of {request.stage}; leave "
+            "it out"
         )
     law_found = None if law is None else read_law(law)
     try:
@@ -153,32 +154,34 @@ def plan_run(
     reasons = {name: _by_set(stage.config, one) for name, one in estimate.reasons.items()}
     estimate = replace(estimate, reasons=reasons)
     if (wanted := request.parameters) is not None:
-        near = f"{estimate.parameters:,}, of the sizes that are tried the nearest to {wanted:,.0f}"
-        reason = f"{near}; give the size itself with --width and --depth"
+        near = f"{estimate.parameters:,}, the nearest available size to {wanted:,.0f}"
+        reason = f"{near}; set the exact size with --width and --depth"
         estimate = replace(estimate, reasons={"parameters": reason, **estimate.reasons})
     if law_found is not None:
         loss = predicted(*law_found[:4], estimate.parameters, estimate.tokens)
         estimate = replace(estimate, loss=loss)
         if doubts := _doubts(estimate, loss, law_found[4], _vocab_size(request)):
-            reasons = {**estimate.reasons, "loss": f"doubtful, for {doubts}"}
+            reasons = {**estimate.reasons, "loss": f"doubtful, because {doubts}"}
             estimate = replace(estimate, reasons=reasons)
     console.print(in_terminal(table(estimate)))
     for name, reason in estimate.reasons.items():
         say(f"  {name}: {reason}")
     if not _is_new(stage):
-        say("FLOPs are counted as if every token were trained on; a run counts what is.")
+        say(
+            "FLOPs are counted as if every token were trained on; a run counts only those that are."
+        )
     if estimate.passes is not None and _is_new(stage):
         _, warning = passes(estimate.passes)
         if warning:
             say(f"Warning: {warning}")
     if estimate.loss is None and _is_new(stage):
         say(
-            "The loss is unknown, as it depends on the text: train a few small models on it, put "
-            "parameters, tokens and loss in a table, and give --law the folder of groundup "
-            "scaling fit."
+            "The loss is unknown, because it depends on the text: train a few small models on it, "
+            "put parameters, tokens and loss in a table, and give --law the folder that groundup "
+            "scaling fit writes."
         )
     if machine is None and estimate.peak_memory > (free := free_memory(estimate.device)):
-        say(f"{free / 1e9:.1f} GB of memory are free: it would be refused.")
+        say(f"Only {free / 1e9:.1f} GB of memory are free: the run would be refused.")
     if json is not None:
         write_json(json, estimate.to_json())
     return estimate
@@ -216,7 +219,7 @@ def _here(request: PlanRequest) -> RunEstimate:
 
 
 def _say_unmeasured(config: PretrainConfig, vocab_size: int) -> None:
-    """Say of a refused run what needs no measurement, where its size does not need any either."""
+    """Print what is known of a refused run without a measurement, if its steps are given."""
     if config.steps is None:
         return
     shape, _ = model_shape(config, vocab_size, 1.0)
@@ -231,39 +234,41 @@ def _say_unmeasured(config: PretrainConfig, vocab_size: int) -> None:
 
 
 def _stage(request: PlanRequest) -> Stage:
-    """The stage that is to be planned; only of a new model may the size be chosen."""
+    """The stage to plan. Raises `UserError` if it cannot be planned, or if a size is given and it
+    makes no new model.
+    """
     stage = STAGES.get(request.stage)
     if stage is None or not _is_planned(stage):
         planned = ", ".join(one.name for one in STAGES.values() if _is_planned(one))
-        why = "is no stage that trains on rows"
+        why = "is not a stage that trains on rows"
         if stage is not None and issubclass(stage.config, RolloutConfig):
-            why = "learns from what its model answers on the way, which cannot be timed before"
+            why = "trains on answers that its model generates, which cannot be timed in advance"
         raise UserError(f"--stage={request.stage} {why}; give one of {planned}")
     for name, value in (("--tokens", request.tokens), ("--params", request.parameters)):
         if value is not None and not _is_new(stage):
             raise UserError(
-                f"{name} is of a new model, which {request.stage} does not make; leave it out, and "
-                "give --steps or --minutes"
+                f"{name} applies to a new model, which {request.stage} does not make; leave it "
+                "out, and give --steps or --minutes"
             )
     return stage
 
 
 def _refuse_pairs(request: PlanRequest) -> None:
-    """Refuse two answers to one question, of which one would be dropped. Raises `UserError`."""
+    """Raise `UserError` for two options that determine the same value."""
     values = vars(request) | {"params": request.parameters} | _named(request.settings)
     for one, other in _PAIRS:
         if values[one] is not None and values[other] is not None:
-            raise UserError(f"--{one} and --{other} answer the same question; give one of them")
+            raise UserError(f"--{one} and --{other} set the same value; give one of them")
 
 
 def _is_planned(stage: Stage) -> bool:
-    """Whether its steps can be timed before it is run: they do not wait for its model's answers."""
+    """Whether the stage's steps can be timed in advance: they need no generated answers."""
     config = stage.config
     return issubclass(config, TrainingConfig) and not issubclass(config, RolloutConfig)
 
 
 def _is_new(stage: Stage) -> bool:
-    """Whether the stage makes a model from nothing."""
+    """Whether the stage trains a new model from scratch."""
     return issubclass(stage.config, PretrainConfig)
 
 
@@ -292,14 +297,14 @@ def _estimate(found: Forecast) -> RunEstimate:
 
 
 def _kaplan(shape: Shape, tokens: float) -> float | None:
-    """FLOPs without head and scores, of a plain transformer."""
+    """FLOPs of a plain transformer without its head and attention scores."""
     if isinstance(shape, ModelConfig) and not shape.family.recurrent and shape.experts is None:
         return kaplan_flops(shape) * tokens
     return None
 
 
 def _settings(request: PlanRequest, config: type[BaseModel]) -> dict[str, Any]:
-    """The settings of the stage's own command."""
+    """The settings for the stage's own command."""
     found: dict[str, Any] = {}
     for name in _NUMBERS:
         if (value := getattr(request, name)) is not None:
@@ -313,20 +318,20 @@ def _settings(request: PlanRequest, config: type[BaseModel]) -> dict[str, Any]:
         found["data"] = places if several else places[0]
     own = _named(request.settings)
     if twice := sorted(own.keys() & {*_OPTIONS, *found}):
-        raise UserError(f"--set {twice[0]}=…: give it as --{twice[0]}, once")
+        raise UserError(f"--set {twice[0]}=…: give it once, as --{twice[0]}")
     if "out" in own:
-        raise UserError("--set out=…: nothing is written where a run is planned; leave it out")
+        raise UserError("--set out=…: a plan writes no run folder; leave it out")
     return found | own
 
 
 def _spelling(request: PlanRequest) -> Callable[[str], str]:
-    """How a setting was given: behind --set, or as an option of its own."""
+    """How a setting was given: with --set, or as its own option."""
     own = _named(request.settings)
     return lambda field: f"--set {field}" if field in own else spelled(field)
 
 
 def _by_set(config: type[BaseModel], said: str) -> str:
-    """What a stage says of the options of its own command, by those that there are here."""
+    """A stage's message, with its command's options replaced by those of `groundup plan`."""
 
     def spell(option: re.Match[str]) -> str:
         name, after = option[1].replace("-", "_"), option[2] or ""
@@ -343,14 +348,14 @@ def _by_set(config: type[BaseModel], said: str) -> str:
 
 
 def _named(settings: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE as in a recipe, where quotes may be left out; names of one table are joined.
+    """Parse NAME=VALUE as in a recipe, with optional quotes; names of one table are merged.
 
-    Raises `UserError` for a name that is there twice.
+    Raises `UserError` for a name that is given twice.
     """
     found: dict[str, Any] = {}
     for one in settings:
         name, _, value = one.partition("=")
-        # Behind a dot stands what a person named, such as a source.
+        # The part behind a dot is a user's name, such as a source's.
         setting, dot, inside = name.partition(".")
         name = f"{setting.replace('-', '_')}{dot}{inside}"
         read: dict[str, Any] = {name: value}
@@ -361,7 +366,7 @@ def _named(settings: Sequence[str]) -> dict[str, Any]:
             if isinstance(old, dict) and isinstance(new, dict) and not old.keys() & new.keys():
                 found[key] = old | new
             elif key in found:
-                raise UserError(f"--set {name}=… is there twice; give it once")
+                raise UserError(f"--set {name}=… is given twice; give it once")
             else:
                 found[key] = new
     return found
@@ -375,7 +380,7 @@ def _pretraining(request: PlanRequest, folder: Path) -> PretrainConfig:
 
 
 def _vocab_size(request: PlanRequest) -> int:
-    """The vocabulary size of the tokenizer that is named, or else the size that is asked for."""
+    """The vocabulary size of the given tokenizer, else the requested one."""
     if request.tokenizer is None:
         return request.vocab_size
     return Tokenizer.load(request.tokenizer).vocab_size
@@ -391,23 +396,23 @@ def _sized(config: PretrainConfig, request: PlanRequest, vocab_size: int) -> Pre
 
 
 def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
-    """What a run would take where a doctor has been: FLOP for FLOP as fast as its trial."""
+    """Estimate a run on the machine of a doctor's file, at the FLOP/s of its trial."""
     if not _is_new(_stage(request)) or request.data:
         raise UserError(
-            "--machine plans pre-training without data alone; other stages are timed where they run"
+            "--machine plans only pre-training without data; other stages are timed where they run"
         )
     found = read_json_object(machine)
     facts, trial = found.get("facts"), found.get("trial_flops")
     if not isinstance(facts, dict) or not is_number(trial) or trial <= 0:
         raise UserError(
-            f"--machine={machine} says nothing of how fast a machine trains; write it there with "
-            f"groundup doctor --json {machine.name}, without --quick, which trains nothing"
+            f"--machine={machine} does not say how fast a machine trains; write it there with "
+            f"groundup doctor --json {machine.name}, without --quick, which skips training"
         )
     with _scratch() as folder:
         config = _pretraining(request, folder)
     cores = facts.get("cores", 1)
     if not is_number(cores) or cores < 1:
-        raise UserError(f"--machine={machine} says cores={cores!r}, which is no number of cores")
+        raise UserError(f"--machine={machine} has cores={cores!r}, which is not a number of cores")
     fast = bool(facts.get("fast_bfloat16"))
     names: tuple[Kernels, ...] = get_args(Kernels)
     kernels = next((name for name in names if name == facts.get("kernels")), names[0])
@@ -428,7 +433,7 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
     # The trial was a transformer's.
     share = RECURRENT_PEAK_SHARE if shape.family.recurrent else EXPECTED_PEAK_SHARE
     computed = float(per_token)
-    if config.gradient_checkpointing:  # the blocks' forward pass again, a third of their FLOPs
+    if config.gradient_checkpointing:  # repeats the blocks' forward pass, a third of their FLOPs
         computed += (per_token - 6 * shape.vocab_size * shape.hidden_size) / 3
     speed = peak * share / computed
     per_step = config.rows * config.context
@@ -463,13 +468,13 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
 
 
 def _refuse_other_compute(config: PretrainConfig, compute: Compute, device: str) -> None:
-    """Refuse what would be computed in another way than the trial. Raises `UserError`."""
+    """Raise `UserError` for settings that would compute in another way than the trial."""
     trial = {"threads": compute.threads, "dtype": compute.dtype, "device": device, "compile": "off"}
     for name, own in trial.items():
         if (asked := getattr(config, name)) not in (None, "auto", own):
             raise UserError(
-                f"--set {name}={asked} must be {own} with --machine, for nothing is known of that "
-                "machine but its trial; leave it out"
+                f"--set {name}={asked} must be {own} with --machine, because only the trial of "
+                "that machine is known; leave it out"
             )
 
 
@@ -477,14 +482,14 @@ def _refuse_other_compute(config: PretrainConfig, compute: Compute, device: str)
 
 
 _Ranges: TypeAlias = Mapping[str, tuple[float, float]]
-"""The least and the most parameters, tokens and FLOPs of a law's runs."""
+"""The minimum and maximum parameters, tokens and FLOPs of a law's runs."""
 
 
 def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float, int, _Ranges]:
-    """The law that `groundup scaling fit` wrote, what else it may be, a run's deviation, the runs.
+    """Return the law that `groundup scaling fit` wrote, its bootstrap laws, a run's deviation, the
+    number of runs, and their ranges (empty for older folders).
 
-    At last stand the ranges of the runs, of which older folders say nothing. The experiment
-    `scaling-law` wrote a law as well, among its data.
+    The experiment `scaling-law` writes a law too, among its data. Raises `UserError` without one.
     """
     path = folder / "result.json" if folder.is_dir() else folder
     try:
@@ -503,13 +508,13 @@ def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float, int, _Ranges]:
         return law, drawn, deviation, int(fit["runs"]) - len(fit["left_out"]), ranges
     except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"--law={folder} holds no law; name a folder that groundup scaling fit wrote, or "
-            "groundup experiment scaling-law"
+            f"--law={folder} contains no law; give a folder that groundup scaling fit or groundup "
+            "experiment scaling-law wrote"
         ) from None
 
 
 def _doubts(estimate: RunEstimate, loss: Interval, ranges: _Ranges, vocab_size: int) -> str:
-    """Why the loss of a run by a law may be far off; nothing where it is to be believed."""
+    """Why the predicted loss may be far off; empty if it can be trusted."""
     far = []
     for name, (low, high) in ranges.items():
         value = getattr(estimate, name)
@@ -527,11 +532,11 @@ def _doubts(estimate: RunEstimate, loss: Interval, ranges: _Ranges, vocab_size: 
     return "; and ".join(said)
 
 
-# Words.
+# Output.
 
 
 def table(estimate: RunEstimate) -> Table:
-    """What a run would take, line by line."""
+    """A table of what a run would take."""
     of_them = ""
     if estimate.trained_parameters != estimate.parameters:
         of_them = f"{short_number(estimate.trained_parameters)} of them trained"
@@ -548,7 +553,7 @@ def table(estimate: RunEstimate) -> Table:
             "time",
             Cell(duration(estimate.seconds), f"{duration(estimate.training_seconds)} in steps"),
         ),
-        ("before it", f"{estimate.preparing_seconds:.0f} s to read data and plan"),
+        ("preparation", f"{estimate.preparing_seconds:.0f} s to read data and plan"),
         ("peak memory", f"{estimate.peak_memory / 1e9:.2f} GB"),
         ("disk", f"{estimate.disk / 1e9:.2f} GB"),
         ("parameters", Cell(short_number(estimate.parameters), of_them)),
@@ -557,14 +562,14 @@ def table(estimate: RunEstimate) -> Table:
             "tokens",
             Cell(
                 short_number(estimate.tokens),
-                f"{estimate.tokens / estimate.parameters:.3g} a parameter",
+                f"{estimate.tokens / estimate.parameters:.3g} per parameter",
             ),
         ),
         *([] if estimate.passes is None else [("passes over the data", f"{estimate.passes:.3g}")]),
         ("FLOPs", Cell(f"{estimate.flops:.2e}", kaplan)),
-        ("speed", f"{estimate.tokens_per_second:,.0f} tokens a second"),
+        ("speed", f"{estimate.tokens_per_second:,.0f} tokens per second"),
         ("computed", estimate.how),
-        ("loss at the end", loss),
+        ("final loss", loss),
     ]
     plain = text_table("What it would take", ("", ""), rows)
     return Table([Column("", words=True)], plain.rows, title=plain.title)
@@ -578,7 +583,7 @@ def _scratch() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """What a stage says on the way is not what was asked for."""
+    """Suppress a stage's own messages."""
     before, console.quiet = console.quiet, True
     try:
         yield

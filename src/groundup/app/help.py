@@ -1,6 +1,6 @@
-"""What `--help` shows: plain columns, as wide as the terminal.
+"""Format `--help` in plain columns, as wide as the terminal.
 
-Boxes and styles of the parser's own formatter take as long as all the rest of `--help` does.
+The parser's own formatter draws boxes and styles, which takes as long as the rest of `--help`.
 """
 
 from __future__ import annotations
@@ -8,31 +8,30 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-# As `typing` has it; what that loads is a part of the time that help takes.
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing these would slow --help down
     from typing import Any
 
     from cyclopts.help import HelpEntry, HelpPanel
     from rich.console import Console, ConsoleOptions
 
-# Names that are longer stand on a line of their own.
+# Longer names get a line of their own.
 _LONGEST_NAME = 26
 _MOST_WIDTH, _LEAST_WIDTH = 100, 40
 
 
 class Columns:
-    """Formats help for cyclopts: the usage, what is said, and a list of names for each group."""
+    """Formats help for cyclopts: the usage, the description, and a list of names per group."""
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         """Write one group of commands or settings."""
-        rows = [(_names(one), _said(one)) for one in panel.entries]
+        rows = [(_names(one), _description(one)) for one in panel.entries]
         if not rows:
             return
         column = min(_LONGEST_NAME, max(len(name) for name, _ in rows))
         lines = [_bold(console, line) for line in _wrapped(_plain(panel.title), _width(console))]
-        for name, said in rows:
+        for name, description in rows:
             indent = " " * (column + 4)
-            wrapped = _wrapped(said, _width(console), indent) or [indent]
+            wrapped = _wrapped(description, _width(console), indent) or [indent]
             if len(name) <= column:
                 wrapped[0] = f"  {name.ljust(column)}  {wrapped[0].lstrip()}"
             else:
@@ -41,12 +40,12 @@ class Columns:
         _write(console, "\n".join(lines))
 
     def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
-        """Write how the command is written."""
+        """Write the usage line."""
         if text := _plain(usage):
             _write(console, text if text.startswith("Usage:") else f"Usage: {text}")
 
     def render_description(self, console: Console, options: ConsoleOptions, said: Any) -> None:
-        """Write what the command does, a paragraph at a time."""
+        """Write the command's description, one paragraph at a time."""
         if text := _plain(said):
             paragraphs = (" ".join(one.split()) for one in text.split("\n\n"))
             lines = ("\n".join(_wrapped(one, _width(console))) for one in paragraphs)
@@ -57,7 +56,7 @@ def _names(entry: HelpEntry) -> str:
     return ("* " if entry.required else "") + ", ".join(entry.display_labels_with_metavar)
 
 
-def _said(entry: HelpEntry) -> str:
+def _description(entry: HelpEntry) -> str:
     parts = [_plain(entry.description)]
     if entry.choices:
         parts.append(f"[choices: {', '.join(entry.choices)}]")
@@ -69,19 +68,19 @@ def _said(entry: HelpEntry) -> str:
 
 
 def _plain(thing: Any) -> str:
-    """The letters of a text of rich, or of cyclopts, which keeps one within."""
+    """The plain text of a rich text, or of a cyclopts object that wraps one."""
     if thing is None or isinstance(thing, str):
         return (thing or "").strip()
     within = getattr(thing, "primary_renderable", None)
     parts = [thing] if within is None else [within, *thing.texts]
-    # A command of no docstring, as of a renamed experiment, has an object that shows nothing.
+    # A command without a docstring, such as a renamed experiment, has an object without text.
     return "".join(
         one if isinstance(one, str) else getattr(one, "plain", "") for one in parts
     ).strip()
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    # Names of options have hyphens, and are to be copied.
+    # Option names contain hyphens and must stay whole to be copied.
     return textwrap.wrap(
         text,
         width,

@@ -1,4 +1,4 @@
-"""`groundup data inspect`: one's own data as a model gets to see it, printed and as a page."""
+"""`groundup data inspect`: the user's own data as a model reads it, printed and as a page."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def inspect(
     html: Path | None,
     force: bool = False,
 ) -> None:
-    """Print what `groundup sft` would read of these files, and write it as a page if one is named.
+    """Print what `groundup sft` would read from these files, and write a page if `html` is given.
 
-    Raises `UserError` for files that cannot be read at all; bad lines are what is to be seen.
+    Raises `UserError` for unreadable files; bad lines are part of the report.
     """
     if html is not None:
         inputs = files_of(*map(Path, files), model)
@@ -50,14 +50,14 @@ def inspect(
     with encoding_bar(len(data.train)) as progress:
         found = measured(data, tokenizer, context=context, examples=examples, progress=progress)
     if config.context is None and found.most:
-        # As fine-tuning then has it: rows that hold the longest, of which nothing more is cut.
+        # As in fine-tuning: rows that fit the longest example, so nothing more is cut.
         found = replace(found, context=layout.row_length(found.most, context)[0])
     title = " + ".join(files)
-    # First, since whoever reads what is printed may stop reading.
+    # The page first: the reader of standard output may close the pipe.
     if html is not None:
         write_inspection(html, title, name, found)
     say_inspection(title, name, found)
     if html is not None:
         say(f"\nPage: {html}")
     if not found.usable:
-        raise UserError(f"{title} holds no row to train on; what is wrong is told above, mend that")
+        raise UserError(f"{title} has no row to train on; correct the errors listed above")

@@ -1,7 +1,7 @@
-"""The journey that a recipe describes: its folder, its tables one after the other, its models.
+"""Run a recipe: its folder, its tables in order, and its models.
 
-Everything lies under one `out`, in which recipe.toml says what it was begun with. What is finished
-is skipped and what is half-finished goes on.
+Everything is written under one folder `out`, whose recipe.toml records the recipe it was started
+with. Finished stages are skipped and unfinished ones are resumed.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from groundup.runs.folder import (
 
 
 def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
-    """Run every table in its folder under `out` and return `out`.
+    """Run every table in its own folder under `out` and return `out`.
 
     With `minutes` the tables are planned to take that long on this machine; without, a folder that
-    was begun with a plan goes on with it. Raises `UserError` for an `out` that holds anything else,
-    or that another process is working in.
+    was started with a plan continues with it. Raises `UserError` for an `out` that contains
+    anything else, or that another process is using.
     """
-    # Late: every start of the command loads this page.
+    # Imported late: every start of the command loads this module.
     from groundup.align.rewards.verifiers import modules_beside
 
     begun = monotonic()
     beside = None if recipe.file is None else recipe.file.parent
     with _claimed(recipe, out), modules_beside(beside):
         is_planned = is_kept(out / "plan.json")
-        # Who goes on with a journey has stopped its clock.
+        # A resumed journey is not timed.
         is_timed = minutes is not None and not is_planned
         if is_timed or is_planned:
             # Measuring the machine needs torch.
@@ -62,10 +62,10 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
             try:
                 if is_timed:
                     table = replan(recipe, out, table, monotonic() - begun)
-                # A finished stage looks whether its inputs are still the ones it was made from.
+                # A finished stage only checks that its inputs have not changed.
                 table.stage.run(_fetched(table).config(out))
             except KeyboardInterrupt as stopped:
-                message = str(stopped) or "stopped. The same command goes on from there."
+                message = str(stopped) or "stopped. The same command continues from there."
                 raise KeyboardInterrupt(message) from None
             if was_finished:
                 _print_heading(title, table, out)
@@ -74,9 +74,9 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
 
 
 def _fetched(table: Table) -> Table:
-    """The table with the models that are only named downloaded, if they are not there yet."""
+    """The table with paths for models that are given by name, downloading them if needed."""
     inputs = {
-        field: (_here(at) if isinstance(at, str) else tuple(map(_here, at)))
+        field: (_local(at) if isinstance(at, str) else tuple(map(_local, at)))
         if INPUTS[field] == ("model",)
         else at
         for field, at in table.inputs.items()
@@ -84,7 +84,7 @@ def _fetched(table: Table) -> Table:
     return replace(table, inputs=inputs)
 
 
-def _here(at: str) -> str:
+def _local(at: str) -> str:
     return str(locate(at)) if is_named(at) else at
 
 
@@ -92,16 +92,16 @@ def _print_heading(title: str, table: Table, out: Path) -> None:
     folder, stage = out / table.name, table.stage.name
     what = title if table.name == stage else f"{title} ({stage})"
     if is_finished(folder):
-        say(f"{what}: finished before")
+        say(f"{what}: already finished")
     elif folder.exists():
-        say(f"\n{what}: begun before, going on")
+        say(f"\n{what}: resuming")
     else:
         say(f"\n{what}")
 
 
 @contextmanager
 def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
-    """Hold `out` for this recipe and this process."""
+    """Lock `out` for this recipe and this process."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{str(out)!r} is a file; choose another folder with --out")
     refuse_link_to_nowhere(out)
@@ -125,8 +125,8 @@ def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
             if changed:
                 write_text(out / COPY, recipe.text)
             write_text(out / FILE, recipe.text)
-            why = "stages that have not begun are changed" if changed else "was damaged or gone"
-            say(f"{out / FILE} is written anew: {why}")
+            why = "stages that have not begun changed" if changed else "it was damaged or missing"
+            say(f"{out / FILE} is rewritten: {why}")
         yield
     finally:
         lock.release()
@@ -134,28 +134,28 @@ def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
 
 def _refuse_foreign(recipe: Recipe, out: Path) -> None:
     if is_begun(out):
-        # Of a damaged file the copy says what it was.
+        # If the file is damaged, the copy has its contents.
         found = begun_with(out), read_tables(out / COPY)
         differences = [_difference(one, tomllib.loads(recipe.text), out) for one in found if one]
         if all(differences):
             difference = differences[0]
             raise UserError(
-                f"{str(out)!r} was begun with another recipe ({difference}); choose another folder "
-                "with --out, or change the recipe back: only stages that have not begun may change"
+                f"{str(out)!r} was started with another recipe ({difference}); choose another "
+                "folder with --out, or undo the change: only stages that have not begun may change"
             )
         return
     others = sorted(p.name for p in out.iterdir() if p.name[0] != ".") if out.is_dir() else []
     if others:
         raise UserError(
-            f"{str(out)!r} holds other files ({', '.join(others[:3])}) and no recipe's output; "
+            f"{str(out)!r} contains other files ({', '.join(others[:3])}) and no recipe's output; "
             "choose another folder with --out"
         )
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], out: Path) -> str:
-    """Return the first difference of two recipes in words; empty if there is none.
+    """Describe the first difference of two recipes; empty if there is none.
 
-    Tables of which no run has begun in `out` may differ, come and go.
+    Tables without a begun run in `out` may be changed, added and removed.
     """
     for title in old:
         both = {*runs_of(title, old[title]), *runs_of(title, new.get(title, old[title]))}
@@ -172,7 +172,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], out: Path) -> st
 
 
 def _explicit(title: str, tables: Mapping[str, Any]) -> dict[str, Any]:
-    """A table's settings, with the table before as its `from` where it starts from that."""
+    """A table's settings, with an implicit `from` (the table before it) made explicit."""
     values, titles = dict(tables[title]), list(tables)
     stage, place = STAGES.get(str(values.get("stage", title))), titles.index(title)
     if stage is not None and stage.start not in (None, *values) and place:
@@ -185,7 +185,7 @@ def _print_farewell(recipe: Recipe, out: Path) -> None:
     for table in recipe.tables:
         if table.stage.makes == "report":
             say(farewell(table.stage, out / table.name))
-    if recipe.file is None:  # somebody who begins with what comes along
+    if recipe.file is None:  # a recipe that comes with groundup: probably a new user
         say(f"Learn how:   {_program()} learn")
     models = [table.stage for table in recipe.tables if table.stage.makes == "model"]
     if recipe.chat_table is not None:
@@ -195,11 +195,11 @@ def _print_farewell(recipe: Recipe, out: Path) -> None:
 
 
 def farewell(stage: Stage, folder: Path) -> str:
-    """Return the line that says what to do with what a stage has made in `folder`."""
+    """Return the line that says how to use what a stage has made in `folder`."""
     typed = shlex.quote(str(folder))
-    # A soup answers where the models that it is made of do, as its run says.
-    said = read_run(folder)["traits"] if is_kept(folder / "run.json") else {}
-    if stage.chats or said.get("chats"):
+    # A soup's run records whether its models chat.
+    traits = read_run(folder)["traits"] if is_kept(folder / "run.json") else {}
+    if stage.chats or traits.get("chats"):
         return f"Talk to it:  {_program()} chat {typed}"
     if stage.makes == "model":
         return f'Try it:      {_program()} generate {typed} "The history of"'
@@ -211,7 +211,7 @@ def farewell(stage: Stage, folder: Path) -> str:
 
 
 def _program() -> str:
-    """Return how this program is called from here: a virtual environment may not be active."""
+    """Return the command that starts this program: its virtual environment may not be active."""
     if shutil.which("groundup"):
         return "groundup"
     script = Path(sys.executable).with_name("groundup")

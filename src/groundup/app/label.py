@@ -1,6 +1,6 @@
-"""At the terminal with two answers to each prompt: which is the better one?
+"""`groundup label`: choose the better of two answers to each prompt at the terminal.
 
-The answers are drawn ahead, in batches, while the person reads.
+Answers are generated ahead, in batches, while the user reads.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from groundup.runs.resumable_jsonl import write
 from groundup.text.rows import BadLine, Message
 from groundup.text.tokenizer import Tokenizer
 
-# Pairs that may wait to be read. Whoever stops after ten should not have waited for a thousand.
+# The number of pairs that are generated ahead: a user may stop after ten of a thousand.
 _AHEAD = 32
-# Lines longer than this are hard to read; two answers side by side need this many cells at least.
+# Longer lines are hard to read; two answers side by side need at least this many cells.
 _WIDEST, _SIDE_BY_SIDE = 120, 60
 _SEPARATOR = " │ "
 
-# What a key means, the digits for keyboards without Latin letters; on a line its word will do, too.
+# The keys of each choice; digits are for keyboards without Latin letters, words for typed lines.
 _KEYS = {
     "left": ("left", "l", "1", "←"),
     "right": ("right", "r", "2", "→"),
@@ -80,23 +80,23 @@ def label(
     device: str = "cpu",
     **settings: Any,
 ) -> None:
-    """Ask for a vote on the answers of two models to each prompt, and say what came of all votes.
+    """Ask for a vote on the answers of two models to each prompt, and print the results.
 
-    `settings` are those of `Sampling` that are not each model's own. With `append` the votes join
-    those on other models in `out`. Raises `UserError` for what cannot be read or compared.
+    `settings` override each model's own `Sampling`. With `append` the votes are added to those on
+    other models in `out`. Raises `UserError` for inputs that cannot be read or compared.
     """
     records = read_prompts(prompts)
     for line in records.bad:
         print(line, file=sys.stderr)
-    warmth = settings.get("temperature")
-    samplings = [by_chance(sampling_of(folder, **settings), warmth) for folder in folders]
+    temperature = settings.get("temperature")
+    samplings = [by_chance(sampling_of(folder, **settings), temperature) for folder in folders]
     hashes = [model_hash(folder)[:HASH] for folder in folders]
     settings_of_both = drawn_with(hashes, samplings)
     asked, bad = asked_in(records.rows, str(prompts))
     _complain(bad)
     with vote_log(out, inputs=[prompts, *files_of(*folders)]) as log:
         if log.dropped:
-            tell(f"(the last line of {out} was torn by a kill and is dropped)")
+            tell(f"(the last line of {out} was incomplete and is dropped)")
         if not append:
             check_models(log, names, hashes)
         session = _Session(
@@ -116,7 +116,7 @@ def label(
                 try:
                     session.run(iter(answers))
                 except KeyboardInterrupt:
-                    again = "stopped; the same command goes on from here"
+                    again = "stopped; the same command continues from here"
                     raise KeyboardInterrupt(again) from None
         session.tell_result()
 
@@ -127,7 +127,7 @@ def _complain(bad: Sequence[BadLine]) -> None:
 
 
 def _opened(folders: Sequence[Path], device: str) -> list[tuple[CausalLM, Tokenizer]]:
-    """Each model, one that is named twice once."""
+    """Load the models, each folder once."""
     by_folder = {folder: opened(folder, device=device) for folder in dict.fromkeys(folders)}
     return [by_folder[folder] for folder in folders]
 
@@ -136,9 +136,10 @@ def _opened(folders: Sequence[Path], device: str) -> list[tuple[CausalLM, Tokeni
 
 
 class AnswersAhead:
-    """The answers to all comparisons in their order, drawn in a thread of their own.
+    """The answers to all comparisons in order, generated in a separate thread.
 
-    Within the block it may be iterated once; leaving it ends the thread after a token.
+    It can be iterated once, within its `with` block; leaving the block ends the thread after a
+    token.
     """
 
     def __init__(self, candidates: Sequence[Candidate], todo: Sequence[Comparison]) -> None:
@@ -164,7 +165,7 @@ class AnswersAhead:
 
     def __iter__(self) -> Iterator[Drawn]:
         if self._ready.empty() and width() is not None:
-            write("(the first answers are being drawn)\n")
+            write("(generating the first answers)\n")
         while (one := self._ready.get()) is not None:
             if isinstance(one, BaseException):
                 raise one
@@ -182,15 +183,15 @@ class AnswersAhead:
                         return
                     self._ready.put(drawn)
             self._ready.put(None)
-        except BaseException as error:  # is raised where the answers are read
+        except BaseException as error:  # re-raised in the reading thread
             self._ready.put(error)
 
 
-# The person's turn.
+# Voting.
 
 
 class _Session:
-    """One person's way through the comparisons of a log."""
+    """One user's votes on the comparisons of a log."""
 
     def __init__(
         self,
@@ -200,7 +201,7 @@ class _Session:
         asked: Sequence[Comparison],
     ) -> None:
         self._log, self._who, self._candidates = log, who, candidates
-        # In the order of their votes, so that the last one is what undo takes back.
+        # In the order of their votes, so that undo takes back the last one.
         self._voted, self.todo = progress(asked, log.votes, who)
         self._places = {one.id: place for place, one in enumerate(asked, 1)}
         self._same = 0
@@ -212,7 +213,7 @@ class _Session:
         file: Path,
         asked: Sequence[tuple[int, tuple[Message, ...]]],
     ) -> None:
-        """Leave out comparisons that cannot be made, and name their lines."""
+        """Leave out comparisons that cannot be made, and report their lines."""
         lines = {turns: line for line, turns in reversed(asked)}
         _complain(
             [
@@ -225,14 +226,14 @@ class _Session:
         self._total -= len(errors)
 
     def run(self, answers: Iterator[Drawn]) -> None:
-        """Show pair after pair and write down each vote, to the end or until the person quits."""
+        """Show each pair and log the vote on it, until the end or until the user quits."""
         self._introduce()
-        waiting: list[Drawn] = []  # what undo has brought back
+        waiting: list[Drawn] = []  # pairs that undo has brought back
         while (shown := waiting.pop() if waiting else next(answers, None)) is not None:
             if shown.a == shown.b:
                 self._same += 1
                 continue
-            forget_typed()  # nobody votes on what was not shown yet
+            forget_typed()  # keys pressed before a pair is shown are not votes on it
             _show(shown, f"prompt {self._places[shown.comparison.id]} of {len(self._places)}")
             choice = _choice()
             if choice == "quit":
@@ -245,27 +246,27 @@ class _Session:
                 waiting.append(back := self._voted.pop())
                 self._log.append(back.vote("undo", self._who, self._candidates))
             else:
-                tell("(there is no vote of yours to take back)")
+                tell("(you have no vote to take back)")
 
     def _vote(self, shown: Drawn, choice: str) -> None:
         self._log.append(shown.vote(choice, self._who, self._candidates))
         self._voted.append(shown)
 
     def _introduce(self) -> None:
-        text = f"{counted(self._total, 'prompt')}, two answers to each. Which one is better? Whose "
-        text += "they are is told at the end."
+        text = f"{counted(self._total, 'prompt')} with two answers each. Which one is better? The "
+        text += "models are revealed at the end."
         if self._voted:
-            text += f" You have voted on {len(self._voted)} already; it goes on after these."
+            text += f" You have already voted on {len(self._voted)}; the rest follow."
         tell(text)
 
     def tell_result(self) -> None:
-        """Say whose answers they were, and what all votes of the log say."""
+        """Tell which model wrote which answers, and summarize all votes of the log."""
         path, names = str(self._log.path), [name for name, _ in self._candidates]
         found = summary(self._log.votes, path, names, "raise --max-new-tokens")
         lines = [""]
         if self._same:
             prompts = counted(self._same, "prompt")
-            lines.append(f"{prompts} had the same answer twice, with nothing to choose from.")
+            lines.append(f"{prompts} had the same answer twice, so there was nothing to choose.")
         tell("\n".join([*lines, *found.before]))
         if found.table is not None:
             write("\n")
@@ -278,11 +279,11 @@ class _Session:
             tell(f"{command} learns from {counted(found.pairs, 'pair')} of these.")
         left = self._total - len(self._voted) - self._same
         if left and found.votes:
-            tell(f"Still to vote on: {counted(left, 'prompt')}; the same command goes on.")
+            tell(f"Still to vote on: {counted(left, 'prompt')}; the same command continues.")
 
 
 def _choice() -> str:
-    """What the person chooses, asked until it is something."""
+    """Read keys until one is a choice."""
     while True:
         said = key()
         if said is None:
@@ -291,11 +292,11 @@ def _choice() -> str:
             tell(f"  {meaning}")
             return meaning
         if said.isprintable() or width() is None:
-            tell(f"({said[:20]!r} is no key: {_SPELLED})")
+            tell(f"({said[:20]!r} is not a key: {_SPELLED})")
 
 
 def _show(shown: Drawn, place: str) -> None:
-    """The prompt, and below it the answers: side by side where there is room for it."""
+    """Write the prompt and the answers below it, side by side if they fit."""
     columns = min(width() or 80, _WIDEST)
     lines = ["", f"── {place} ".ljust(columns, "─"), ""]
     turns = shown.comparison.prompt
@@ -320,7 +321,7 @@ def _show(shown: Drawn, place: str) -> None:
 
 
 def _wrapped(text: str, columns: int) -> list[str]:
-    """The lines of a text, none wider than so many cells."""
+    """The text wrapped to lines of at most `columns` cells."""
     written: list[str] = []
     out = Wrapped(written.append, lambda: columns)
     out.push(text)

@@ -1,4 +1,4 @@
-"""`groundup learn` at the terminal: the road, a lesson, a check and what it brought."""
+"""`groundup learn` at the terminal: the road, lessons, checks and their results."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from groundup.learn.road import after, find, of_step, road
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import write_bytes
 
-# No line of a solution is longer, and none of the road.
+# The longest lines of solutions and of the road.
 _CODE, _ROAD = 100, 136
 
 
 def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) -> None:
-    """The steps: what is done, how long each exercise takes, what it makes possible."""
+    """Print the steps: which exercises are done, how long each takes, what it makes possible."""
     own = Own(folder)
     records, done = own.progress().exercises, _passed(own)
     for step in steps:
@@ -53,8 +53,8 @@ def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) ->
     following = next(iter(here or open_ones), None)
     if following is None:
         _tell(
-            f"You have gone the whole road. groundup chat MODEL {_mine(own)} runs on your own "
-            "parts."
+            f"You have completed the whole road. groundup chat MODEL {_mine(own)} runs on your "
+            "own parts."
         )
     else:
         say(f"Next:        groundup learn {following.number}{own.option}   ({following.title})")
@@ -64,7 +64,7 @@ def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) ->
 
 
 def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> None:
-    """Write the stub where there is none, show the lesson, ask for a prediction."""
+    """Write the stub if there is none, show the lesson, ask for a prediction."""
     exercise, own = find(which), Own(folder)
     moving_page = moving(exercise) if page else None
     new = own.open(exercise)
@@ -78,16 +78,16 @@ def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> No
     if moving_page is not None:
         path = own.folder / f"{exercise.name}.html"
         write_bytes(path, moving_page.encode())
-        say(f"It moves:    {path}, in a browser")
+        say(f"Animation:   {path}, in a browser")
     elif exercise.name in PAGES:
         page_too = f"groundup learn {exercise.number} --page{own.option}"
-        say(f"It moves:    {page_too} writes a page for the browser")
+        say(f"Animation:   {page_too} writes a page for the browser")
     if notebook:
         from groundup.learn.notebook import notebook as as_notebook
 
         path = own.folder / f"{exercise.name}.ipynb"
         if path.exists():
-            raise UserError(f"{path} is there already; move it away to get a new one")
+            raise UserError(f"{path} already exists; move it away to get a new one")
         write_bytes(path, as_notebook(exercise, own).encode())
         say(f"Notebook:    {path}")
     state = "written, for you to fill in" if new else "as you left it"
@@ -96,7 +96,7 @@ def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> No
 
 
 def check(folder: Path, which: str | None, seed: int) -> None:
-    """Grade a file and say what it brought; `CheckFailed` where it does not pass yet."""
+    """Grade a file and print the result. Raises `CheckFailed` if it does not pass yet."""
     own = Own(folder)
     exercise = _exercise(own, which)
     path = own.file(exercise)
@@ -110,7 +110,7 @@ def check(folder: Path, which: str | None, seed: int) -> None:
         return
     if verdict.state == "still to come":
         _tell("\n".join([f"{exercise}: not done yet.", *verdict.lines]))
-        raise CheckFailed(f"{exercise.name} does not pass yet; the lesson says what is to be done")
+        raise CheckFailed(f"{exercise.name} does not pass yet; the lesson says what to do")
     head = f"{exercise}: not yet"
     if verdict.trials:
         head += f", {verdict.right} of {verdict.trials} trials right"
@@ -120,17 +120,17 @@ def check(folder: Path, which: str | None, seed: int) -> None:
 
 
 def predict(folder: Path, which: str, choice: str, sure: float | None) -> None:
-    """Keep a prediction, and compare it if the part has passed already."""
+    """Record a prediction, and compare it if the exercise has already passed."""
     own, exercise = Own(folder), find(which)
     _keep_prediction(own, exercise, choice, None if sure is None else sure / 100)
     record = own.record(exercise)
-    say(f"Kept:        {choice.lower()} for {exercise}; the check compares it")
+    say(f"Recorded:    {choice.lower()} for {exercise}; the check compares it")
     if record.passed is not None:
         _show_prediction(exercise, record)
 
 
 def show_hint(folder: Path, which: str | None) -> None:
-    """The next hint that was not shown yet; after the last, the last again."""
+    """Show the next hint; after the last, the last again."""
     own = Own(folder)
     exercise = _exercise(own, which)
     hints, record = lesson_of(exercise).hints, own.record(exercise)
@@ -141,14 +141,14 @@ def show_hint(folder: Path, which: str | None) -> None:
 
 
 def show_solution(folder: Path, which: str | None) -> None:
-    """The solution and why it is so; `UserError` before a first try."""
+    """Show the solution and its explanation. Raises `UserError` before a first try."""
     own = Own(folder)
     exercise = _exercise(own, which)
     record = own.record(exercise)
     if not record.tries:
         raise UserError(
-            f"there is no try of {exercise} yet; write something into {own.file(exercise)} and run "
-            f"groundup learn check {exercise.number}{own.option}, or ask for "
+            f"you have not tried {exercise} yet; write something into {own.file(exercise)} and run "
+            f"groundup learn check {exercise.number}{own.option}, or run "
             f"groundup learn hint {exercise.number}{own.option}"
         )
     record.solution_seen = True
@@ -158,22 +158,22 @@ def show_solution(folder: Path, which: str | None) -> None:
 
 
 def reset(folder: Path, which: str | None) -> None:
-    """Put the learner's file aside and begin with the stub."""
+    """Set the learner's file aside and write the stub again."""
     own = Own(folder)
     exercise = _exercise(own, which)
     kept = own.reset(exercise)
     if kept is not None:
         say(f"Kept:        {kept}")
-    say(f"Begun anew:  {own.file(exercise)}")
+    say(f"Reset:       {own.file(exercise)}")
 
 
 def show_status(folder: Path) -> None:
-    """Every exercise that was begun, and how the predictions went, step by step."""
+    """Print every exercise that was begun, and for each step how well predictions matched."""
     own = Own(folder)
     records = own.progress().exercises
     begun = [one for one in road() if one.name in records or own.has(one)]
     if not begun:
-        say(f"Nothing is begun in {folder}; groundup learn{own.option} shows the road")
+        say(f"No exercise is begun in {folder}; groundup learn{own.option} shows the road")
         return
     for one in begun:
         record = records.get(one.name, Record())
@@ -192,19 +192,19 @@ def show_status(folder: Path) -> None:
 
 
 def show_tutor() -> None:
-    """The page for a coding assistant, as it is: it is to be piped or pasted."""
+    """Print the page for a coding assistant unformatted, for a pipe or the clipboard."""
     print(resources.files("groundup.learn").joinpath("tutor.md").read_text(encoding="utf-8"))
 
 
-# What a check brought.
+# Results of a check.
 
 
 def _show_passed(own: Own, exercise: Exercise, verdict: Verdict, record: Record) -> None:
-    say(f"{exercise}: passed, all {verdict.trials} trials, in try {record.tries}.")
+    say(f"{exercise}: passed all {verdict.trials} trials, on try {record.tries}.")
     _show_prediction(exercise, record)
     _tell(f"Possible:    {exercise.makes}", 13)
     if exercise.has_seam:
-        _tell(f"It goes in:  {used_by(exercise)}, with {_mine(own)}", 13)
+        _tell(f"Used by:     {used_by(exercise)}, with {_mine(own)}", 13)
     step, done = of_step(exercise.step), _passed(own)
     if all(one in done for one in step):
         say(f"\nStep {exercise.step}, {TITLES[exercise.step - 1]}, is done.")
@@ -220,7 +220,7 @@ def _show_prediction(exercise: Exercise, record: Record) -> None:
     if record.prediction is None:
         return
     question = lesson_of(exercise).question
-    verdict = "right" if record.prediction.right else f"not so, it is {question.answer}"
+    verdict = "right" if record.prediction.right else f"wrong, it is {question.answer}"
     why = " ".join(question.why.split())
     _tell(f"You said:    {record.prediction.choice}: {verdict}. {why}", 13)
 
@@ -242,7 +242,7 @@ def _passed(own: Own) -> set[Exercise]:
 
 
 def _ask_prediction(own: Own, exercise: Exercise, question: Question) -> None:
-    """Ask at a terminal; elsewhere, and where nothing is typed, say how it is given."""
+    """Ask at a terminal; elsewhere, or if nothing is typed, show the command for it."""
     if own.record(exercise).prediction is not None:
         return
     say("")
@@ -250,10 +250,10 @@ def _ask_prediction(own: Own, exercise: Exercise, question: Question) -> None:
     if sys.stdin.isatty() and console.is_terminal:
         with contextlib.suppress(EOFError):
             letters = f"one of {', '.join(question.letters)}"
-            choice = _typed("Your choice (Enter to leave it): ", question.letters, letters)
+            choice = _typed("Your choice (Enter to skip): ", question.letters, letters)
             if choice:
                 percents = [str(percent) for percent in range(101)]
-                asked = "How sure are you, in percent (Enter to leave it)? "
+                asked = "How sure are you, in percent (Enter to skip)? "
                 sure = _typed(asked, percents, "a whole number from 0 to 100")
                 _keep_prediction(own, exercise, choice, float(sure) / 100 if sure else None)
                 say("")
@@ -261,10 +261,10 @@ def _ask_prediction(own: Own, exercise: Exercise, question: Question) -> None:
     say(f"  groundup learn predict {exercise.number} LETTER --sure PERCENT{own.option}\n")
 
 
-def _typed(question: str, possible: Sequence[str], told: str) -> str:
-    """What is typed, asked for until it is possible, or nothing."""
+def _typed(question: str, possible: Sequence[str], rule: str) -> str:
+    """Ask until the answer is possible or empty."""
     while (typed := input(question).lower().strip(" ()%")) and typed not in list(possible):
-        say(f"{shorten(typed)} is not possible; type {told}")
+        say(f"{shorten(typed)} is not possible; type {rule}")
     return typed
 
 
@@ -272,13 +272,13 @@ def _keep_prediction(own: Own, exercise: Exercise, choice: str, confidence: floa
     question, letter = lesson_of(exercise).question, choice.strip().lower().strip("()")
     if len(letter) != 1 or letter not in question.letters:
         raise UserError(
-            f"CHOICE={choice!r} is none of the choices of {exercise.number}; give one of "
+            f"CHOICE={choice!r} is not a choice of {exercise.number}; give one of "
             f"{', '.join(question.letters)}"
         )
     record = own.record(exercise)
     if record.judged is not None:
         raise UserError(
-            f"{exercise} has passed and its answer was shown; a prediction comes before that"
+            f"{exercise} has passed and its answer was shown; predictions must come before that"
         )
     record.prediction = Prediction(
         choice=letter, right=letter == question.answer, confidence=confidence
@@ -290,7 +290,7 @@ def _keep_prediction(own: Own, exercise: Exercise, choice: str, confidence: floa
 
 
 def _tell(text: str, indent: int = 0) -> None:
-    """Say it in lines that a terminal has room for, the later ones of each line indented."""
+    """Print the text wrapped to the terminal, with continuation lines indented."""
     if console.is_terminal:
         lines = [
             textwrap.fill(
@@ -307,29 +307,29 @@ def _tell(text: str, indent: int = 0) -> None:
 
 
 def _exercise(own: Own, which: str | None) -> Exercise:
-    """The exercise that is named, else the one opened last."""
+    """The named exercise, else the one opened last."""
     if which is not None:
         return find(which)
     opened = own.progress().opened
     if opened is None:
         raise UserError(
-            f"no exercise was opened in {own.folder} yet; name the one that is meant, or open one: "
+            f"no exercise was opened in {own.folder} yet; name an exercise, or open one: "
             f"groundup learn {road()[0].number}{own.option}"
         )
     return find(opened)
 
 
 def _show_markdown(text: str) -> None:
-    """Rendered: on a terminal with colors, through a pipe as plain text."""
+    """Render Markdown, with colors on a terminal and as plain text in a pipe."""
     from rich.console import Console
     from rich.markdown import Markdown
 
     page = Markdown(text, code_theme="ansi_dark", hyperlinks=console.is_terminal)
     if console.is_terminal:
-        # Lines of prose longer than this are hard to read.
+        # Longer lines of prose are hard to read.
         Console(width=min(console.width, 100), highlight=False).print(page)
         return
-    plain = Console(width=_CODE + 2, highlight=False)  # a space stands on both sides of code
+    plain = Console(width=_CODE + 2, highlight=False)  # code has a space on both sides
     with plain.capture() as captured:
         plain.print(page)
     print(re.sub(" +$", "", captured.get(), flags=re.M), end="")

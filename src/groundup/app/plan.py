@@ -1,10 +1,10 @@
-"""From minutes to a plan: how a recipe's time is spent on this machine, and why.
+"""Turn minutes into a plan: how a recipe spends its time on this machine, and why.
 
-A short measurement says how fast the machine multiplies matrices and trains a model of the chosen
-size. Stages of fixed cost (reading data, measuring) are set aside; the training stages share what
-is left. The result is printed with the reason for every value and written to plan.json beside the
-recipe; later starts read that file and measure nothing. A machine may be slower a minute later, so
-the process that planned looks at the clock before each table and plans it anew (`replan`).
+A short measurement finds how fast the machine multiplies matrices and trains a model of the chosen
+size. The time of stages with a fixed cost (reading data, evaluating) is subtracted; the training
+stages share the rest. The plan is printed with the reason for every value and written to plan.json
+next to the recipe; later starts read that file and measure nothing. A machine may become slower, so
+the process that made the plan checks the clock before each table and plans it again (`replan`).
 """
 
 from __future__ import annotations
@@ -47,48 +47,46 @@ from groundup.train.pace import measure_pace, random_batches
 from groundup.train.plan import TRAINING_SHARE
 
 SCHEMA = 1
-# Seconds on two cores, between what a fast and a slow machine took: reading, cleaning and comparing
-# 15 MB of packs; training a tokenizer on them; starting Python, preparing the data and compiling a
-# stage whose kernels are cached.
+# Seconds on two cores, between a fast and a slow machine's: reading, cleaning and comparing 15 MB
+# of packs; training a tokenizer on them; starting Python, preparing the data and compiling a stage
+# whose kernels are cached.
 _DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 18.0, 6.0, 12.0
-# Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
+# Making, comparing and encoding one megabyte of the small world's text and its other rows.
 _WORLD_SECONDS_PER_MEGABYTE = 3.0
-# How much of the small world a machine of so many FLOP/s makes a minute: as much text as it reads,
-# once; and the most, since its rows are held in memory. A model as large as the time can feed reads
-# in proportion to the square root of the operations.
+# How much of the small world to make per minute on a machine of _WORLD_FLOPS, so that training
+# reads all the text once; and the maximum, since rows are held in memory. A model as large as the
+# time can feed reads tokens in proportion to the square root of the FLOPs.
 _WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 0.8, 3_000, 1_300
 _MOST_MEGABYTES, _MOST_CONVERSATIONS, _MOST_PREFERENCES = 120.0, 300_000, 60_000
 _WORLD_FLOPS = 1e12
-# Compiling for the first time, while the speed is measured.
+# The first compilation, during the measurement of the speed.
 _COMPILE_SECONDS = 30.0
-# The eval stage at its default sizes, for three models, by what it computes in; a short run has
-# smaller ones.
+# The eval stage at its default sizes for three models, by dtype; short runs use smaller sizes.
 _EVAL_SECONDS = {"float32": 140.0, "bfloat16": 100.0}
 _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 25.0, 0.1
-# Prompts whose answers are compared, for each minute of such a machine; the seconds that answering
-# one takes, and learning once from its pairs; and reading the fine-tuning data beside them.
+# Prompts whose answers are compared, per minute on such a machine; the seconds to answer one, and
+# to learn once from its pairs; and the seconds to read the fine-tuning data mixed in.
 _COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 300, 1_000, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
 # The tokens of one prompt's pairs, each of two answers with the prompt.
 _PAIRS_TOKENS = 360
-# With pairs across prompts there are so many times as many.
+# The factor by which pairs across prompts increase the number of pairs.
 _ACROSS_PROMPTS = 1.3
-# Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
-# learned, and a third of a small model's time goes into telling them apart.
+# Vocabulary sizes below these minutes: each embedding must be seen often enough to be learned, and
+# the output layer takes a third of a small model's time.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
-# A training stage below this learns nothing worth the name: of 5 s no answer ends, and so none is
-# preferred.
+# A shorter training stage learns nothing useful: after 5 s no answer ends, so none is preferred.
 _LEAST_STAGE_SECONDS = 20.0
-# By how much a stage may be longer or shorter than planned at first: what a neighbor took for a
-# minute is not known to be gone for good, and each method has a length that suits it.
+# The factor by which replanning may change a stage's length: a slowdown by another program may be
+# temporary, and each method has a length that suits it.
 _MOST_CHANGE = 2.0
-# What is timed twice differs by a few percent.
+# Repeated timings differ by a few percent.
 _FASTER = 1.05
 
 
 @dataclass(frozen=True)
 class Line:
-    """One derived value: what it is, why, and how to say otherwise."""
+    """One derived value: what it is, why, and how to change it."""
 
     table: str
     setting: str
@@ -97,19 +95,22 @@ class Line:
 
 
 def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
-    """Return the recipe with every open value filled in, read from `out`/plan.json if it exists."""
+    """Return the recipe with every open value filled in, from `out`/plan.json if it exists.
+
+    Raises `UserError` for a damaged or missing plan, and for other `minutes` than it was made for.
+    """
     path = out / "plan.json"
     plan = _written(path, recipe, out)
     if plan is not None:
         if minutes is not None and plan["minutes"] != minutes:
             raise UserError(
                 f"{out} was planned for {plan['minutes']:g} minutes, not {minutes:g}; "
-                "give the same --minutes to go on, or another --out"
+                "give the same --minutes to continue, or another --out"
             )
         say(f"plan: as written in {path}")
         return _filled(recipe, plan["settings"])
-    if minutes is None:  # it was planned, and the plan is lost before anything was done by it
-        raise UserError(f"{path} is damaged; say again how long it may take: --minutes")
+    if minutes is None:  # the plan was lost before any stage began
+        raise UserError(f"{path} is damaged; give the time that it may take again: --minutes")
     machine = measure(seconds=1.0)
     lines, seconds, speeds = _lines(recipe, out, minutes, machine)
     settings = _settings(lines)
@@ -128,23 +129,23 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
         },
     )
     _show(lines, machine, minutes)
-    say(_way_to_change(recipe, out, minutes))
+    say(_how_to_change(recipe, out, minutes))
     whole = sum(seconds.values())
     if whole > 1.1 * minutes * 60:
         say(
-            f"{minutes:g} minutes are too few: what does not train takes most of them, and of less "
-            f"than {_LEAST_STAGE_SECONDS:.0f} s of training nothing is learned; it will take about "
-            f"{whole / 60:.1f} minutes"
+            f"{minutes:g} minutes are too few: stages that do not train take most of them, and a "
+            f"model learns nothing in less than {_LEAST_STAGE_SECONDS:.0f} s of training; it will "
+            f"take about {whole / 60:.1f} minutes"
         )
     return planned
 
 
 def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
-    """Return a table that is about to begin, longer or shorter by what `elapsed` seconds left it.
+    """Return a table that is about to begin, with its length adjusted to the time left.
 
-    Training stages share what is left of the minutes by their planned seconds, at the speed that
-    the last of them turned out to have; what measures at the end takes what remains. The new values
-    are written to `out`/plan.json before they are used.
+    `elapsed` seconds have passed since the start. The remaining training stages share the time left
+    in proportion to their planned seconds, at the measured speed of the last finished one; the
+    final evaluation takes the rest. The new values are written to `out`/plan.json before use.
     """
     plan = read_kept(out / "plan.json", _checked)
     planned, names = plan.get("seconds"), [one.name for one in recipe.tables]
@@ -164,7 +165,7 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
         pace = _since_planned(recipe, out, table, plan, seconds, before)
         lines = _other_steps(table, plan, wanted, pace)
         new = old | _settings(lines).get(table.name, {})
-        # As they would be at the speed of the plan, by which the next stage sees what it was.
+        # Seconds at the planned speed, from which the next stage computes the actual speed.
         planned[table.name] = _STAGE_SECONDS + seconds * new["steps"] / old["steps"]
     elif table.stage.name == "eval" and len(rest) == 1:
         wanted = planned[table.name] - _STAGE_SECONDS + spare
@@ -173,7 +174,7 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
         new = _settings(lines).get(table.name, {})
         if new != old:
             say(
-                f"plan: {table.name} measures {scale:.0%} of the default\n"
+                f"plan: {table.name} measures {scale:.0%} of the default size\n"
                 f"      {max(0.0, wanted):.0f} s are left for it"
             )
     else:
@@ -194,58 +195,58 @@ def _since_planned(
     seconds: float,
     before: list[str],
 ) -> tuple[float, str]:
-    """How many times as fast as planned steps are, and how that is known.
+    """Return how many times as fast as planned the steps are, and how that is known.
 
-    It is as the last of the stages `before` turned out to be. Without one the model that is to be
-    trained for these seconds is timed once more, as another program may have slowed the first time:
-    what is slower now may pass as well, and counts for nothing.
+    The last finished stage in `before` determines it. Without one, the model is timed again, since
+    another program may have slowed the first measurement; a slower result is ignored, because that
+    may be temporary too.
     """
     if before:
         took = read_json_object(out / before[-1] / "status.json").get("seconds")
         if not is_number(took) or took <= 0:
             return 1.0, ""
         faster = (plan["seconds"][before[-1]] - _STAGE_SECONDS) / took
-        return faster, f" and {before[-1]} ran {faster:.2f} times as fast as planned"
+        return faster, f", and {before[-1]} ran {faster:.2f} times as fast as planned"
     config, planned = table.config(out), plan.get("tokens_per_second", {}).get(table.name)
     if not is_number(planned) or not isinstance(config, PretrainConfig):
         return 1.0, ""
     compute = _compute(table, out, plan["minutes"])
-    if compute.compile:  # to do so once more takes longer than it is worth
+    if compute.compile:  # compiling again would take longer than it saves
         return 1.0, ""
     vocab_size = _vocab_size(recipe, out, table.inputs["tokenizer"])
     shape, _ = model_shape(config, vocab_size, 0.0)
     faster = _speed(config, shape, compute, seconds) / planned
     if faster < _FASTER:
         return 1.0, ""
-    return faster, f" and it runs {faster:.2f} times as fast as when it was planned"
+    return faster, f", and it runs {faster:.2f} times as fast as when it was planned"
 
 
 def _other_steps(
     table: Table, plan: Mapping[str, Any], wanted: float, pace: tuple[float, str]
 ) -> list[Line]:
-    """The steps that take the `wanted` seconds at a pace by `_since_planned`."""
+    """The steps that take `wanted` seconds at the pace that `_since_planned` returned."""
     steps, (faster, known_by) = plan["settings"][table.name]["steps"], pace
     change = wanted / (plan["seconds"][table.name] - _STAGE_SECONDS) * faster
     found = max(1, round(steps * min(_MOST_CHANGE, max(1 / _MOST_CHANGE, change))))
     if found == steps:
         return []
     reason = (
-        f"{steps:,} at first; {max(0.0, wanted):.0f} s are left for it{known_by}; set steps in the "
-        "recipe"
+        f"{steps:,} in the first plan; {max(0.0, wanted):.0f} s are left for it{known_by}; set "
+        "steps in the recipe"
     )
     say(f"plan: {table.name}.steps = {found:,}\n      {reason}")
     return [Line(table.name, "steps", found, reason)]
 
 
 def _written(path: Path, recipe: Recipe, out: Path) -> dict[str, Any] | None:
-    """Return the plan that was written, if there is one.
+    """Return the written plan, or None.
 
-    Raises `UserError` where it is lost and a stage has begun by it: another plan has other numbers.
+    Raises `UserError` if it is lost after a stage has begun: a new plan would have other numbers.
     """
     if not is_kept(path):
         if begun := [table.name for table in recipe.tables if has_begun(out / table.name)]:
             raise UserError(
-                f"{path} is not there, and {out / begun[0]} has begun: put the plan back, leave "
+                f"{path} does not exist, and {out / begun[0]} has begun: put the plan back, leave "
                 "out --minutes if there was none, or choose another folder with --out"
             )
         return None
@@ -265,12 +266,12 @@ def _checked(plan: dict[str, Any]) -> dict[str, Any]:
     settings = plan.get("settings")
     tables = settings.values() if isinstance(settings, dict) else [None]
     if not is_number(plan.get("minutes")) or not all(isinstance(one, dict) for one in tables):
-        raise UserError("plan.json is no plan of ours")
+        raise UserError("plan.json is not a plan")
     return plan
 
 
 def _traits(table: Table) -> Traits:
-    """Return the traits of a table's stage; one that trains nothing has a share of 0."""
+    """Return the traits of a table's stage; a stage that does not train has a share of 0."""
     config = table.stage.config
     return config.traits if issubclass(config, TrainingConfig) else NOTHING_TRAINED
 
@@ -294,7 +295,7 @@ def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe
 def _lines(
     recipe: Recipe, out: Path, minutes: float, machine: Machine
 ) -> tuple[list[Line], dict[str, float], dict[str, float]]:
-    """The values, how many seconds each table may take, and its model's tokens a second."""
+    """Return the planned values, each table's seconds, and its model's tokens per second."""
     sizes = _Sizes.of(minutes, _world_flops(machine))
     lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, sizes)]
     recipe = _filled(recipe, _settings(lines))
@@ -316,7 +317,7 @@ def _lines(
     is_short, left = left < least, max(left, least)
     whole = sum(_traits(table).share for table in training)
     seconds = {table.name: left * _traits(table).share / whole for table in training}
-    # The speed of each table's model, where this recipe makes it from nothing.
+    # The speed of each table's model, if this recipe trains it from scratch.
     speeds = dict[str, float]()
     for table in recipe.tables:
         speed = next((speeds[name] for name in _models(table) if name in speeds), None)
@@ -332,20 +333,20 @@ def _lines(
         if speed is not None:
             speeds[table.name] = speed
             if is_short:
-                # Training has the least that it may have: to know better changes no other length.
+                # Training already has its minimum, so a better estimate changes no other length.
                 more = _passes_seconds(table, recipe, sizes, speed) - passes[table.name]
                 fixed[table.name] += more
     return lines, {name: own + seconds.get(name, 0.0) for name, own in fixed.items()}, speeds
 
 
 def _models(table: Table) -> tuple[str, ...]:
-    """The models that a table's own model is made of."""
+    """The models that a table's model is made from."""
     named = [table.inputs.get(field, ()) for field in ("model", "models")]
     return tuple(one for at in named for one in ((at,) if isinstance(at, str) else at))
 
 
 def _world_flops(machine: Machine) -> float:
-    """An accelerator reads as much as the fastest processor, or more."""
+    """FLOP/s for sizing the small world; an accelerator counts as at least the fastest CPU."""
     if resolve_device("auto") != "cpu":
         return _WORLD_FLOPS
     return max(machine.float32_flops, machine.bfloat16_flops)
@@ -362,7 +363,7 @@ def _fixed_seconds(table: Table, out: Path, minutes: float, sizes: _Sizes) -> fl
 
 
 def _compared_seconds(table: Table, sizes: _Sizes, each: float = _PROMPT_SECONDS) -> float:
-    """How long a best-of-n stage answers; measured with four answers of 96 tokens at most."""
+    """Seconds of answering in a best-of-n stage; measured at 4 answers of at most 96 tokens."""
     config = {name: field.default for name, field in table.stage.config.model_fields.items()}
     config |= {"questions": sizes.prompts, **table.settings}
     answers = config["questions"] * config["n"] / 4
@@ -370,9 +371,9 @@ def _compared_seconds(table: Table, sizes: _Sizes, each: float = _PROMPT_SECONDS
 
 
 def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes, speed: float = math.inf) -> float:
-    """How long a table learns that reads the pairs of a best-of-n table so many times; else 0.
+    """Seconds of a table that trains for some epochs on a best-of-n table's pairs; else 0.
 
-    Its model reads at most `speed` tokens a second.
+    `speed` is the maximum speed of its model in tokens per second.
     """
     compared = [one for one in recipe.tables if one.name == table.inputs.get("data")]
     if "epochs" not in table.settings or not compared or compared[0].stage.name != "best-of-n":
@@ -381,13 +382,13 @@ def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes, speed: float = 
     seconds = float(table.settings["epochs"]) * _compared_seconds(compared[0], sizes, each)
     if compared[0].settings.get("across_prompts"):
         seconds *= _ACROSS_PROMPTS
-    # A step reads as many rows of fine-tuning data.
+    # A step reads the same number of rows of fine-tuning data.
     return 2 * seconds + _PTX_SECONDS if table.settings.get("ptx") else seconds
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    """How much of the small world is made, and of how many prompts the answers are compared."""
+    """How much of the small world is made, and the number of prompts whose answers are compared."""
 
     megabytes: float
     conversations: int
@@ -416,7 +417,7 @@ def _eval_scale(minutes: float) -> float:
 def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list[Line]:
     scale = _eval_scale(minutes)
     if table.stage.name == "data":
-        reason = "as much of the small world as the training can read in this time"
+        reason = "as much of the small world as training can read in this time"
         return [
             Line(table.name, name, value, reason)
             for name, value in (
@@ -435,17 +436,19 @@ def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list
     if table.stage.name == "tokenizer" and "vocab_size" not in table.settings:
         for least, vocab_size in _VOCABULARIES.items():
             if minutes < least:
-                reason = "a small vocabulary suits a model of few minutes; set it in the recipe"
+                reason = (
+                    "a small vocabulary suits a model trained for minutes; set it in the recipe"
+                )
                 return [Line(table.name, "vocab_size", vocab_size, reason)]
     return _eval_lines(table, out, scale) if table.stage.name == "eval" else []
 
 
 def _eval_lines(table: Table, out: Path, scale: float) -> list[Line]:
-    """This share of what is measured by default, where the recipe does not say."""
+    """The evaluation's default sizes times `scale`, where the recipe sets none."""
     if scale == 1:
         return []
     config = cast(EvalConfig, table.config(out))
-    reason = f"{scale:.0%} of the default, so that measuring does not outlast training"
+    reason = f"{scale:.0%} of the default, so that evaluation does not take longer than training"
     return [
         Line(table.name, name, max(least, round(getattr(config, name) * scale)), reason)
         for name, least in (
@@ -468,11 +471,13 @@ def _compute(table: Table, out: Path, minutes: float) -> Compute:
 
 def _compile_line(table: Table, compute: Compute) -> Line:
     if compute.compile:
-        reason = 'over 5 minutes and a C++ compiler is here; set compile = "off" in the recipe'
+        reason = (
+            'over 5 minutes, and a C++ compiler is available; set compile = "off" in the recipe'
+        )
     elif compute.kernels != "none":
         reason = "groundup's own kernels are used, so compiling would gain nothing"
     else:
-        reason = "it would not earn its time back, the layers are not fit for it, or no compiler"
+        reason = "the run is too short, its layers do not suit compiling, or there is no compiler"
     return Line(table.name, "compile", "on" if compute.compile else "off", reason)
 
 
@@ -485,7 +490,7 @@ def _model_lines(
     seconds: float,
     machine: Machine,
 ) -> tuple[list[Line], float]:
-    """Depth and width for these seconds, and the training speed of that model."""
+    """Depth and width of a model for these seconds, and its training speed."""
     timed = config.model_copy(update={"minutes": seconds / 60})
     vocab_size = _vocab_size(recipe, out, table.inputs["tokenizer"])
     shape, reasons = model_shape(timed, vocab_size, machine.peak(compute.dtype))
@@ -503,12 +508,12 @@ def _model_lines(
 
 
 def _in_recipe(name: str, reason: str) -> str:
-    """The reason that `pretrain` gives; who runs a recipe has no options of that stage."""
+    """The reason that `pretrain` gives, with its option replaced by the recipe's setting."""
     return reason.replace(f"change with --{name}", f"set {name} in the recipe")
 
 
 def _speed(config: PretrainConfig, shape: ModelConfig, compute: Compute, seconds: float) -> float:
-    """Tokens a second of a stage that trains such a model for so long."""
+    """Tokens per second of a stage that trains such a model for `seconds`."""
     pace = measure_pace(
         fresh(shape, 0),
         compute,
@@ -521,7 +526,7 @@ def _speed(config: PretrainConfig, shape: ModelConfig, compute: Compute, seconds
 
 
 def _vocab_size(recipe: Recipe, out: Path, source: str | tuple[str, ...]) -> int:
-    """The vocabulary of a table, as the recipe says, or of a tokenizer or model elsewhere."""
+    """The vocabulary size of a table's tokenizer or model, or of one outside the recipe."""
     at = source if isinstance(source, str) else source[0]
     table = next((one for one in recipe.tables if one.name == at), None)
     if table is None:
@@ -539,21 +544,22 @@ def _vocab_size(recipe: Recipe, out: Path, source: str | tuple[str, ...]) -> int
 def _length_lines(
     table: Table, config: TrainingConfig, speed: float | None, seconds: float, whole: float
 ) -> list[Line]:
-    """How long a stage trains, unless the recipe says so: in steps where its model's speed is
-    known, else in minutes, of which the stage makes steps itself."""
+    """How long a stage trains, unless the recipe sets it: in steps if its model's speed is known,
+    else in minutes, which the stage itself converts to steps.
+    """
     lines: list[Line] = []
-    told = (config.steps, config.minutes, getattr(config, "iterations", None))
-    is_told = any(one is not None for one in told) or "epochs" in table.settings
+    given = (config.steps, config.minutes, getattr(config, "iterations", None))
+    is_set = any(one is not None for one in given) or "epochs" in table.settings
     if speed is None or isinstance(config, RolloutConfig):
-        if not is_told:
+        if not is_set:
             lines.append(_minutes_line(table, seconds, whole))
         return lines
     if config.rows is None:
         rows = TrainingConfig.model_fields["rows"].default
         config = config.model_copy(update={"rows": rows})
-        reason = "as in every stage, since data and time are large; set rows in the recipe"
+        reason = "the default, since data and time are ample; set rows in the recipe"
         lines.append(Line(table.name, "rows", rows, reason))
-    if not is_told:
+    if not is_set:
         lines.append(_steps_line(table, config, speed, seconds, whole))
     return lines
 
@@ -564,8 +570,8 @@ def _minutes_line(table: Table, seconds: float, whole: float) -> Line:
         table.name,
         "minutes",
         max(0.001, round(seconds / 60, 3)),
-        f"{share:.0%} of the training time; the stage measures how fast its model learns, and "
-        "plans its steps by that; set steps or minutes in the recipe",
+        f"{share:.0%} of the training time; the stage measures its model's speed and plans its "
+        "steps from it; set steps or minutes in the recipe",
     )
 
 
@@ -581,8 +587,8 @@ def _steps_line(
         table.name,
         "steps",
         steps,
-        f"{seconds:.0f} s ({share:.0%} of the training time) at {speed:,.0f} tokens a second "
-        f"measured here, {tokens:,} a step; set steps in the recipe",
+        f"{seconds:.0f} s ({share:.0%} of the training time) at a measured {speed:,.0f} tokens per "
+        f"second, {tokens:,} per step; set steps in the recipe",
     )
 
 
@@ -598,8 +604,8 @@ def _show(lines: list[Line], machine: Machine, minutes: float) -> None:
         say(f"      {line.reason}")
 
 
-def _way_to_change(recipe: Recipe, out: Path, minutes: float) -> str:
-    """How to set a value oneself: a recipe that comes with groundup is changed in a copy."""
+def _how_to_change(recipe: Recipe, out: Path, minutes: float) -> str:
+    """How to set a value: recipes that come with groundup are changed in a copy."""
     place, file = f"a copy of {out / FILE}", "COPY"
     if recipe.file is not None:
         place, file = str(recipe.file), shlex.quote(str(recipe.file))

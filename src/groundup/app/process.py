@@ -1,7 +1,7 @@
-"""What a command meets outside itself: its three streams, Ctrl-C, the size of the terminal.
+"""The environment of a command: its three streams, Ctrl-C and the size of the terminal.
 
 Any of them may be missing, full, closed or absurd, and none of that may end in a traceback. This
-page is loaded before everything else and imports next to nothing, so that Ctrl-C finds it ready.
+module is loaded first and imports next to nothing, so that Ctrl-C is handled from the start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import select
 import signal
 import sys
 
-# As `typing` has it, which this page does without.
+# Avoids the import of `typing`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from typing import Any
 
 INTERRUPTED = 130
-# What help and tables can be laid out in, and the widest that anybody looks at.
+# The range of widths that help and tables are laid out in.
 _NARROWEST, _WIDEST = 40, 1000
 
 
 class OutputError(Exception):
-    """Standard output cannot be written: its reader has left, or its disk is full.
+    """Standard output cannot be written: its reader has closed it, or its disk is full.
 
-    It is no `OSError`, for those who look after a file of theirs must not mistake it for theirs.
+    It is not an `OSError`, so that code which handles errors of its own files does not catch it.
     """
 
     def __init__(self, reason: OSError) -> None:
         super().__init__(
             f"standard output cannot be written ({reason.strerror}); "
-            "send it somewhere else, or make room there"
+            "redirect it elsewhere, or free some space"
         )
         self.reader_left = reason.errno == errno.EPIPE
 
 
 @functools.cache  # once
 def prepare() -> None:
-    """Make this process ready for a command; before that, Ctrl-C ends it at once."""
+    """Prepare this process for a command: signals, streams, terminal size."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
-    # A restart hands it over blocked, so that Python's own start is not interrupted.
+    # `restart` leaves it blocked, so that Python's startup is not interrupted.
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _open_streams()
@@ -56,7 +56,9 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it Ctrl-C is a `KeyboardInterrupt`, in a prepared process; outside it ends it."""
+    """Within the block, Ctrl-C raises `KeyboardInterrupt` in a prepared process; outside, it ends
+    the process.
+    """
     if signal.getsignal(signal.SIGINT) is not _leave:
         yield
         return
@@ -68,20 +70,20 @@ def interruptible() -> Iterator[None]:
 
 
 def restart() -> None:
-    """Start this very command anew, with the environment as it now is."""
+    """Restart this command with the current environment."""
     sys.stdout.flush()
     if signal.getsignal(signal.SIGINT) is _leave and hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    # The first word may be a bare "python"; what follows it is right for scripts and -m alike.
+    # orig_argv[0] may be a bare "python"; the rest is right for scripts and -m alike.
     try:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    except OSError:  # a Python that this user may not start: then it goes on as it is
+    except OSError:  # this user may not execute that Python: continue without a restart
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def discard_output() -> None:
-    """Let what is still to be written to standard output go nowhere."""
+    """Discard everything that is still to be written to standard output."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
@@ -98,7 +100,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # Modules whose import is cut in two are half made, and complain of it on the way out.
+    # An interrupted import leaves half-initialized modules, which raise errors at exit.
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             _leave(number, frame)
@@ -110,7 +112,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 class _Descriptor(io.FileIO):
-    """Standard output or standard error, whose failures say whose they are."""
+    """Standard output or standard error; failures of the former raise `OutputError`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number, "w", closefd=False)
@@ -118,19 +120,20 @@ class _Descriptor(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            # None says that a descriptor that does not wait, as some parents leave it, is full.
+            # None means that a non-blocking descriptor, which some parents pass on, is full.
             while (written := super().write(data)) is None:
                 select.select([], [self._number], [])
         except OSError as error:
             if self._number == 1:
                 raise OutputError(error) from None
-            return memoryview(data).nbytes  # there is nobody to tell
+            return memoryview(data).nbytes  # nowhere left to report it
         return written
 
 
 def _open_streams() -> None:
-    """All three streams, open: a closed one is the null device's, and no other file gets its
-    number."""
+    """Open all three streams; a closed one becomes the null device, so that no other file gets its
+    descriptor.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -148,7 +151,7 @@ def _written(number: int, before: Any) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         raw if at_once else io.BufferedWriter(raw),
         encoding=before.encoding if before else "utf-8",
-        # A terminal that cannot show a character shows a question mark, not a traceback.
+        # A character that the terminal cannot show becomes a question mark, not a traceback.
         errors="replace",
         line_buffering=number == 2 or raw.isatty(),
         write_through=at_once,
@@ -159,10 +162,10 @@ def _written(number: int, before: Any) -> io.TextIOWrapper:
 
 
 def _limit_size(name: str) -> None:
-    """Take an absurd width or height out of the environment, or bring it to a sensible one."""
+    """Remove an absurd width or height from the environment, or limit it to a sensible range."""
     if name not in os.environ:
         with contextlib.suppress(OSError, AttributeError):
-            # A width that is not known is 0, which whoever asks makes 80 of.
+            # An unknown width is 0, for which callers use 80.
             if name == "COLUMNS" and 0 < os.get_terminal_size(1).columns < _NARROWEST:
                 os.environ[name] = str(_NARROWEST)
         return

@@ -1,15 +1,15 @@
-"""A recipe is a whole journey in one TOML file.
+"""A recipe is a sequence of runs in one TOML file.
 
     [base]                      a table is a run, and its name is the folder
-    stage = "pretrain"          what it does (default: the table's name)
+    stage = "pretrain"          the stage (default: the table's name)
     from = "tokenizer"          an earlier table, a folder or pack:name (default: the table before)
-    data = "data"               further inputs by name, or what lies in one: "best-of-16/random";
+    data = "data"               further inputs by name, or a part of one: "best-of-16/random";
                                 everything else is a setting of the stage
-    seeds = 3                   as many runs, base-0 to base-2, which differ in nothing but the seed
+    seeds = 3                   three runs, base-0 to base-2, which differ only in the seed
 
-It is read and checked as a whole before anything runs. Then table after table runs in its own
-folder under one `out`; what is finished is skipped and what is half-finished goes on, so that the
-same command always brings the journey to its end.
+The file is read and checked as a whole before anything runs. Then the tables run in order, each in
+its own folder under one `out`. Finished runs are skipped and unfinished ones are resumed, so the
+same command always completes the recipe.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 class Table:
     """One run of a recipe.
 
-    `settings` are what the recipe sets of the stage's own; `inputs` where its inputs lie: the name
-    of an earlier table, an absolute path, or a model's name (`pack:smollm2`, `hub:owner/name`).
+    `settings` are the stage's settings. `inputs` say where its inputs are: the name of an earlier
+    table, an absolute path, or a model's name (`pack:smollm2`, `hub:owner/name`).
     """
 
     name: str
@@ -61,16 +61,16 @@ class Table:
 
 
 def _placed(out: Path, at: str) -> str:
-    """Return where an input lies in the recipe's folder; names of models stay names."""
-    # Under pathlib, `out / path` is `path` itself where that is absolute.
+    """Return an input's place in the recipe's folder; names of models stay names."""
+    # In pathlib, `out / path` is `path` itself if that is absolute.
     return at if is_named(at) else str(out / at)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that has been read and found sound; `text` is the file as it was written.
+    """A recipe that was read and checked; `text` is the file's content.
 
-    `file` is where it was read from, None for one that comes with the package.
+    `file` is the file's path, None for a recipe that comes with the package.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Recipe:
 
     @property
     def chat_table(self) -> Table | None:
-        """The table whose model one talks to: the last that was taught to answer."""
+        """The table whose model is used to chat: the last that was trained to answer."""
         return next((table for table in reversed(self.tables) if table.stage.chats), None)
 
 
@@ -94,7 +94,7 @@ def shipped() -> tuple[str, ...]:
 
 
 def shipped_text(name: str) -> str:
-    """A recipe that comes with the package, as it was written."""
+    """The text of a recipe that comes with the package."""
     file = resources.files("groundup.app.recipes") / f"{name}.toml"
     return file.read_text(encoding="utf-8")
 
@@ -102,8 +102,9 @@ def shipped_text(name: str) -> str:
 def read_recipe(source: Path | str) -> Recipe:
     """Read a recipe from a file, or by the name of one that comes with the package.
 
-    Folders in it are relative to the file's own. Raises `UserError` for all that would not run:
-    the syntax, unknown tables and settings, wrong values, inputs that are not there or do not fit.
+    Folders in it are relative to the file's folder. Raises `UserError` for everything that would
+    not run: syntax errors, unknown tables and settings, wrong values, inputs that do not exist or
+    do not fit.
     """
     path = Path(source)
     check_text("the recipe's name", path)
@@ -115,7 +116,7 @@ def read_recipe(source: Path | str) -> Recipe:
 def _read(path: Path) -> str:
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give the recipe's .toml file")
-    if path.is_char_device():  # which may have no end
+    if path.is_char_device():  # may be endless
         raise UserError(f"{str(path)!r} is a device; give the recipe's .toml file")
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -141,8 +142,8 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
         raise UserError(
             f"recipe {name!r} is not a recipe: nested too deeply; write tables of plain settings"
         ) from None
-    except ValueError as error:  # a number with thousands of digits as well
-        # A table that stands twice is named as Python would.
+    except ValueError as error:  # also for a number with thousands of digits
+        # tomllib names a duplicate table as a Python tuple.
         why = re.sub(r"\(((?:'[^']*',? ?)+)\)", lambda m: m[1].rstrip(", "), str(error))
         raise UserError(f"recipe {name!r} is not valid TOML: {why}; correct that place") from None
     if not contents:
@@ -152,15 +153,15 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
     for title, values in contents.items():
         if not isinstance(values, dict):
             raise UserError(
-                f"{title} in recipe {name!r} stands in no table of its own; put settings under "
-                "the table that they belong to, such as [base]"
+                f"{title} in recipe {name!r} is not in a table; put settings under the table that "
+                "they belong to, such as [base]"
             )
         later = tuple(contents)[tuple(contents).index(title) + 1 :]
         runs = _runs(title, values)
         for table in tables:
             if table.name in runs:
                 raise UserError(
-                    f"[{table.name}] is there twice, as a table and by a table's seeds; rename it"
+                    f"[{table.name}] occurs twice, as a table and by a table's seeds; rename it"
                 )
         for run, settings in runs.items():
             earlier = {table.name: table for table in tables if table.name not in runs}
@@ -171,17 +172,17 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
 
 
 def _runs(title: str, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The runs of a table by their names: itself or, with `seeds`, one for each seed."""
+    """The runs of a table by name: the table itself or, with `seeds`, one for each seed."""
     if "seeds" not in values:
         return {title: dict(values)}
     seeds = values["seeds"]
     if type(seeds) is not int or not 2 <= seeds <= MOST_SEEDS:
         raise UserError(
             f"[{title}] seeds={seeds!r} must be a whole number from 2 to {MOST_SEEDS}, the number "
-            "of runs; one run needs none"
+            "of runs; leave it out for one run"
         )
     if "seed" in values:
-        raise UserError(f"[{title}] has both seed and seeds, which set the same; keep one")
+        raise UserError(f"[{title}] has both seed and seeds, which both set the seed; keep one")
     settings = {name: value for name, value in values.items() if name != "seeds"}
     settings.setdefault("stage", title)
     return {run: settings | {"seed": seed} for seed, run in enumerate(runs_of(title, values))}
@@ -195,8 +196,8 @@ def _table(
     later: tuple[str, ...],
     folder: Path,
 ) -> list[Table]:
-    """Return the checked table, after those that its packs stand for."""
-    # Late: every start of the command loads this page.
+    """Return the checked table, after the tables that its packs become."""
+    # Imported late: every start of the command loads this module.
     from groundup.align.rewards.verifiers import is_verifier
 
     if not _TABLE_NAME.fullmatch(title):
@@ -205,15 +206,15 @@ def _table(
         )
     stage = _stage(title, values)
     if "out" in values:
-        raise UserError(f"[{title}] sets out, but its folder is the table's name; leave out away")
+        raise UserError(f"[{title}] sets out, but its folder is the table's name; remove out")
     inputs = _inputs(title, stage, values, groups)
     for field in [field for field in inputs if INPUTS[field] == REWARDS]:
-        # A verifier or a function is a setting like any other; a critic is a model's folder.
+        # A verifier or a function is an ordinary setting; a critic is a model's folder.
         named = inputs[field]
         if isinstance(named, str) and named.startswith("ensemble:"):
             raise UserError(
-                f"[{title}] {field}={named!r}: a recipe names one reward model; give its table or "
-                f"folder, and train with several by groundup {stage.command} --{field} {named}"
+                f"[{title}] {field}={named!r}: a recipe takes one reward model; give its table or "
+                f"folder, or train with several by groundup {stage.command} --{field} {named}"
             )
         checks = isinstance(named, str) and (":" in named or is_verifier(named))
         tables = (*earlier, *groups, *later, title)
@@ -223,7 +224,7 @@ def _table(
     packs: dict[str, Table] = {}
     found: dict[str, str | tuple[str, ...]] = {}
     for field, named in inputs.items():
-        # Where several may be named, a table with seeds stands for all of its runs.
+        # In a list, a table with seeds stands for all of its runs.
         several = (
             (named,)
             if isinstance(named, str)
@@ -243,18 +244,18 @@ def _table(
     return [*packs.values(), table]
 
 
-def _data_set(told: str, name: str) -> str:
-    """The name of a data set that there is; a refusal begins with who named it."""
+def _data_set(place: str, name: str) -> str:
+    """The name of an existing data set; an error message begins with `place`."""
     try:
         return find_set(name).name
     except UserError as error:
-        raise UserError(f"{told}: {error}") from None
+        raise UserError(f"{place}: {error}") from None
 
 
 def _check_rewards(tables: Sequence[Table], folder: Path) -> None:
-    """Refuse checks that mean nothing and functions that are not there.
+    """Raise `UserError` for invalid verifiers and for functions that do not exist.
 
-    A person's module is imported for that, in a process of its own.
+    A user's module is imported for this, in a separate process.
     """
     from groundup.align.rewards.verifiers import modules_beside, open_reward
 
@@ -265,15 +266,15 @@ def _check_rewards(tables: Sequence[Table], folder: Path) -> None:
         if INPUTS[field] == REWARDS and field in table.settings
     }
     named.pop("sentiment", None)  # its lexicon is downloaded when it is used
-    # A script that is imported for its reward would read its recipe again, and so for ever.
+    # A script imported for its reward may read its recipe, which would recurse forever.
     if os.environ.get("GROUNDUP_IMPORTS_REWARD"):
         return
     with modules_beside(folder):
-        for reward, told in named.items():
+        for reward, place in named.items():
             try:
                 open_reward(reward)
             except UserError as error:
-                raise UserError(f"{told}: {error}") from None
+                raise UserError(f"{place}: {error}") from None
 
 
 def _stage(title: str, values: Mapping[str, Any]) -> Stage:
@@ -289,8 +290,8 @@ def _stage(title: str, values: Mapping[str, Any]) -> Stage:
 def _inputs(
     title: str, stage: Stage, values: Mapping[str, Any], earlier: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Any]:
-    """The inputs that are named, and the main one from `from` or the table before."""
-    # What is neither a name nor names is left to the config, which says so best.
+    """The named inputs, and the main one from `from` or the table before."""
+    # Other types are left to the config, which reports them.
     inputs = {
         field: values[field]
         for field in stage.inputs
@@ -300,7 +301,7 @@ def _inputs(
     start = stage.start
     if "from" in values:
         if start is None:
-            remedy = f"name {stage.inputs[0]}" if stage.inputs else "leave it away"
+            remedy = f"set {stage.inputs[0]}" if stage.inputs else "leave it out"
             raise UserError(f"[{title}] has from, but {stage.name} starts from nothing; {remedy}")
         if start in values:
             raise UserError(f"[{title}] has both from and {start}, which are the same; keep one")
@@ -313,8 +314,8 @@ def _inputs(
     elif start is not None and start not in values:
         if not earlier:
             raise UserError(
-                f"[{title}] is the first table, so nothing is there for {stage.name} to start "
-                f'from; add from = "…" with the folder of a {start}'
+                f"[{title}] is the first table, so {stage.name} has nothing to start from; add "
+                f'from = "…" with the folder of a {start}'
             )
         inputs[start] = tuple(earlier)[-1]
     return inputs
@@ -322,13 +323,13 @@ def _inputs(
 
 @dataclass(frozen=True)
 class _Reference:
-    """What a table says of one of its inputs."""
+    """A table's reference to one of its inputs."""
 
     title: str
     field: str
     named: str
     written: str
-    """What the table calls the field: the main one may be its `from`."""
+    """The key in the table: for the main input it may be `from`."""
 
     def __str__(self) -> str:
         return f'[{self.title}] {self.written} = "{self.named}"'
@@ -342,7 +343,10 @@ def _locate(
     folder: Path,
     packs: dict[str, Table],
 ) -> str:
-    """The table's name or the absolute path that is meant; a pack becomes a table in `packs`."""
+    """Resolve a reference to a table's name or an absolute path; a pack becomes a table in `packs`.
+
+    Raises `UserError` for a reference that does not exist or does not fit.
+    """
     named, wanted = reference.named, INPUTS[reference.field]
     if named in earlier:
         makes = earlier[named].stage.makes
@@ -392,19 +396,19 @@ def _locate(
             "[tokenizer] above, or give a model's folder"
         )
     if named == reference.title or named in later:
-        raise UserError(f"{reference} is not above it; a table starts from one that came before")
+        raise UserError(f"{reference} is not above it; a table can only use earlier ones")
     check_text(f"[{reference.title}] {reference.field}", Path(named))
     try:
         path = (folder / named).expanduser().absolute()
-    except RuntimeError:  # a home that nobody has
-        raise UserError(f"{reference} begins with the home of nobody; write it in full") from None
+    except RuntimeError:  # no such user
+        raise UserError(f"{reference} names an unknown home folder; write it in full") from None
     if (journey := named.partition("/")[0]) in shipped() and not path.exists():
-        # A journey that comes along makes a folder of its own name.
+        # The output folder of a recipe that comes with groundup has the recipe's name.
         command = journey if journey == "quickstart" else f"run {journey}"
-        raise UserError(f"{reference} is not there yet; make it first: groundup {command}")
+        raise UserError(f"{reference} does not exist yet; make it first: groundup {command}")
     if not named or not path.exists():
         raise UserError(
-            f"{reference} is neither a table above nor there as a folder; "
+            f"{reference} is neither a table above nor an existing folder; "
             f"{known_names(named, earlier, 'tables above are') if earlier else 'check its name'}"
         )
     try:
@@ -414,18 +418,18 @@ def _locate(
 
 
 def _found(wanted: tuple[str, ...], path: Path) -> Path:
-    """The data or model in a folder, or the folder itself where it holds what is wanted."""
+    """The data or model in a folder, or the folder itself if it contains what is wanted."""
     if "data" in wanted:
         return find_data(path)
     if wanted == ("model",):
-        return find_model(path, 'data are named as data = "…"')
+        return find_model(path, 'give data with data = "…"')
     if "tokenizer" in wanted and not (path / TOKENIZER).is_file():
         raise UserError(
-            f"{str(path)!r} holds no tokenizer ({TOKENIZER}); add a [tokenizer] above, or give a "
-            "model's folder"
+            f"{str(path)!r} contains no tokenizer ({TOKENIZER}); add a [tokenizer] above, or give "
+            "a model's folder"
         )
     if wanted in (REWARDS, GUARDS):
-        # Loading torch takes a second, which few recipes need.
+        # Imported late: loading torch takes a second, and few recipes need it.
         from groundup.align.rewards.model import REWARD, described_as
         from groundup.formats.folder import HARM
 
@@ -434,21 +438,21 @@ def _found(wanted: tuple[str, ...], path: Path) -> Path:
 
 
 def _lies_in_data(named: str, earlier: Mapping[str, Table]) -> bool:
-    """Whether part of an earlier table's data is meant: best-of-16/random, or one of its files."""
+    """Whether `named` is a part or a file of an earlier table's data, such as best-of-16/random."""
     title, _, inside = named.partition("/")
     is_below = bool(inside) and ".." not in Path(inside).parts
     return is_below and title in earlier and earlier[title].stage.makes == "data"
 
 
 def _is_part(inside: PurePosixPath, parts: tuple[str, ...]) -> bool:
-    """Whether this is one of the parts, a folder of them or one of their files."""
+    """Whether this is a part, a folder of parts or a part's file."""
     paths = [PurePosixPath(part) for part in parts]
     is_file = inside.name in ("train.jsonl", "heldout.jsonl") and inside.parent in paths
     return is_file or any(path.is_relative_to(inside) for path in paths)
 
 
 def _one(made: str) -> str:
-    """What a stage makes, with the article where it is one that can be counted."""
+    """What a stage makes, with an article if it is countable."""
     return made if made in ("data", "results") else f"a {made}"
 
 

@@ -1,4 +1,4 @@
-"""The folder of a recipe: what it was begun with, and the model that one means by it."""
+"""A recipe's output folder: the recipe it was started with, and the model or data in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundup.train.ranges import check_text
 
 FILE = "recipe.toml"
 COPY = f".{FILE}.copy"
-# As many repetitions as any experiment makes.
+# More repetitions than any experiment needs.
 MOST_SEEDS = 100
 
 
@@ -25,19 +25,19 @@ def is_begun(out: Path) -> bool:
 
 
 def begun_with(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the recipe that `out` was begun with."""
+    """Return the recipe that `out` was started with. Raises `UserError` if it is damaged."""
     for file in (out / FILE, out / COPY):
         tables = read_tables(file)
         if tables is not None:
             return tables
     raise UserError(
-        f"{str(out / FILE)!r} is not a recipe; put the one back that the folder was begun with, "
-        "or choose another folder with --out"
+        f"{str(out / FILE)!r} is not a recipe; put the folder's recipe back, or choose another "
+        "folder with --out"
     )
 
 
 def read_tables(file: Path) -> dict[str, dict[str, Any]] | None:
-    """Return the tables of a recipe file; None for anything else."""
+    """Return the tables of a recipe file; None for any other file."""
     try:
         found = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -46,26 +46,27 @@ def read_tables(file: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def runs_of(title: str, table: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a table's runs: its own or, with `seeds`, one for each seed from 0 on."""
+    """The names of a table's runs: its own or, with `seeds`, one for each seed from 0."""
     seeds = table.get("seeds")
-    # What is wrong with it is said where a recipe is read; a folder's copy may hold anything.
+    # `read_recipe` reports a wrong value; a folder's copy may contain anything.
     if isinstance(seeds, int) and 2 <= seeds <= MOST_SEEDS:
         return tuple(f"{title}-{seed}" for seed in range(seeds))
     return (title,)
 
 
-def find_model(path: Path | str, of_data: str = "data go behind --data") -> Path:
-    """The model that `path` means: a model, by its name or where it lies, or a recipe's output.
+def find_model(path: Path | str, of_data: str = "give data with --data") -> Path:
+    """Return the model that `path` refers to: a model's name, its folder or file, or a recipe's
+    output.
 
-    Of a recipe's models it is the last that was taught to answer, else the last; of those, one that
-    is finished. Raises `UserError` when there is none; `of_data` says where data are given.
+    Of a recipe's finished models, it is the last that was trained to answer, else the last. Raises
+    `UserError` if there is none; `of_data` tells the user where data are given.
     """
     check_text("the model's name", Path(path))
     path = locate(path)
     if holds_model(path) or (path.is_file() and is_gguf(path)):
         return path
     if not path.exists():
-        raise UserError(f"there is no model folder {str(path)!r}; {_meant(path)}")
+        raise UserError(f"there is no model folder {str(path)!r}; {_suggestion(path)}")
     if not path.is_dir():
         around = path.absolute().parent
         if holds_model(around) or is_begun(around):
@@ -74,13 +75,13 @@ def find_model(path: Path | str, of_data: str = "data go behind --data") -> Path
             remedy = f"give the folder of a model; {of_data}"
         raise UserError(f"{str(path)!r} is a file, not a model folder; {remedy}")
     if not is_begun(path):
-        from groundup.data.dataset import is_stage  # late: it loads what reads data
+        from groundup.data.dataset import is_stage  # late: it loads the readers of data
 
         if is_stage(path):
             raise UserError(f"{str(path)!r} is a folder of data; give the folder of a model here")
         inside = sorted(p.name for p in path.glob("*") if holds_model(p))
         remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
-        raise UserError(f"the folder {str(path)!r} holds no model (config.json); {remedy}")
+        raise UserError(f"the folder {str(path)!r} contains no model (config.json); {remedy}")
     models = [
         (stage.chats, place, title)
         for place, (title, stage) in enumerate(_stages(path))
@@ -89,41 +90,44 @@ def find_model(path: Path | str, of_data: str = "data go behind --data") -> Path
     if not models:
         raise UserError(
             f"the recipe in {str(path)!r} has no finished model yet; "
-            "start the command that began it again, and it goes on"
+            "run the command that started it again to continue"
         )
     return path / max(models)[2]
 
 
-def _meant(path: Path) -> str:
-    """The model that a name may mean where there is none of that name, as a hint."""
+def _suggestion(path: Path) -> str:
+    """A hint at an existing model with a similar name."""
     models = {one.name: f"{PACK}{one.name}" for one in MODELS}
-    with suppress(OSError):  # of a folder that may not be read
+    with suppress(OSError):  # the folder may be unreadable
         inside = path.parent.iterdir() if path.parent.is_dir() else ()
         models |= {one.name: str(one) for one in inside if holds_model(one) or is_begun(one)}
     near = path.name if path.name in models else nearest(path.name, models)
     if near is not None:
         return f"did you mean {models[near]!r}?"
     if len(path.parts) == 2 and not path.parent.exists():
-        return f"check its name; a model of Hugging Face's hub is {HUB}{path}"
+        return f"check its name; a model on Hugging Face's hub is {HUB}{path}"
     return "check its name"
 
 
 def find_data(path: Path) -> Path:
-    """The data that `path` means: what lies there, or the first that a recipe in it has made."""
+    """Return the data that `path` refers to: `path` itself, or the first data in a recipe's output.
+
+    Raises `UserError` if the recipe has made no data yet.
+    """
     if not path.is_dir() or not is_begun(path):
         return path
     data = [path / name for name, stage in _stages(path) if stage.makes == "data"]
     made = next((one for one in data if (one / "data.json").is_file()), None)
     if made is None:
-        remedy = "start the command that began it again, and it goes on"
+        remedy = "run the command that started it again to continue"
         if not data:
-            remedy = "it makes none itself: give those that it reads"
+            remedy = "it makes none itself: give the data that it reads"
         raise UserError(f"the recipe in {str(path)!r} has made no data yet; {remedy}")
     return made
 
 
 def _stages(path: Path) -> list[tuple[str, Stage]]:
-    """The runs of the recipe in a folder, in their order, each with its stage."""
+    """The runs of the recipe in a folder, in order, each with its stage."""
     found = (
         (name, STAGES.get(str(table.get("stage", title))))
         for title, table in begun_with(path).items()

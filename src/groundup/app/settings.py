@@ -1,4 +1,4 @@
-"""From values that a person gave to the config of a stage, with every fault in a sentence."""
+"""Turn a user's values into a stage's config, and report every error in one sentence."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ def configured(
     config: type[C],
     values: Mapping[str, Any],
     spelled: Callable[[str], str] = str,
-    told: str = "",
+    prefix: str = "",
 ) -> C:
     """Return `values` as a config; no value is converted to another type.
 
-    Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it,
-    and `told` stands before what is said of several.
+    Raises `UserError` with one line per error; `spelled` writes a field's name as the user knows
+    it, and `prefix` precedes errors that concern several fields.
     """
     faults = [
         fault
         for name, value in values.items()
         if name in config.model_fields
-        for fault in _unspeakable(config, name, value, spelled)
+        for fault in _invalid(config, name, value, spelled)
     ]
     if faults:
         raise UserError("\n".join(faults))
     try:
-        # As JSON, because there a path is a string, and nothing else is taken for one.
+        # As JSON, where a path is a string, so that strict mode accepts only strings for paths.
         return config.model_validate_json(json.dumps(values, default=str), strict=True)
     except UserError as error:
-        raise UserError(f"{told}{error}") from None
+        raise UserError(f"{prefix}{error}") from None
     except ValidationError as error:
         found = error.errors()
         items = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
-        # A list of which an item is wrong is said to be too short as well.
+        # Pydantic also reports a list with a wrong item as too short.
         lines = [
-            _fault(config, dict(fault), spelled, told)
+            _fault(config, dict(fault), spelled, prefix)
             for fault in found
             if fault["type"] != "too_short" or fault["loc"][0] not in items
         ]
@@ -66,41 +66,41 @@ _RULES = {
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
 
 
-def _unspeakable(
+def _invalid(
     config: type[BaseModel], name: str, value: object, spelled: Callable[[str], str]
 ) -> Iterator[str]:
-    """Yield the faults of values that JSON cannot hold or that no file can be called.
+    """Yield errors for values that JSON cannot represent and for impossible file names.
 
-    TOML's dates are among them: as text they would pass for a path.
+    These include TOML's dates, which as text would be valid paths.
     """
     field = config.model_fields[name]
     if isinstance(value, tuple | list):
         for one in value:
-            yield from _unspeakable(config, name, one, spelled)
+            yield from _invalid(config, name, one, spelled)
     elif isinstance(value, date | time):
-        yield f"{spelled(name)}={value} is a date or a time, which no setting is; put it in quotes"
+        yield f"{spelled(name)}={value} is a date or a time; no setting is one; put it in quotes"
     elif isinstance(value, float) and not math.isfinite(value):
         rules = "".join(f", {one.rule()}" for one in ranges(field))
         yield f"{spelled(name)}={value} must be a finite number{rules}; {_remedy(config, name)}"
     elif isinstance(value, str | Path):
         try:
-            # A recipe writes a path as text, and only the field says what it is.
+            # A recipe's paths are text; only the field's type says that they are paths.
             check_text(spelled(name), Path(value) if Path in _types(field.annotation) else value)
         except UserError as error:
             yield str(error)
 
 
 def _types(annotation: Any) -> Iterator[Any]:
-    """Yield the parts of a type: of `tuple[Path, ...] | None`, Path among others."""
+    """Yield all parts of a type: for `tuple[Path, ...] | None`, they include Path."""
     yield annotation
     for part in get_args(annotation):
         yield from _types(part)
 
 
 def _fault(
-    config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[[str], str], told: str
+    config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[[str], str], prefix: str
 ) -> str:
-    """Return one of pydantic's findings in one sentence: the value, the rule, the remedy."""
+    """Return one of pydantic's errors as one sentence: the value, the rule, the remedy."""
     kind, context = fault["type"], fault.get("ctx", {})
     name = str(fault["loc"][0]) if fault["loc"] else ""
     if kind == "missing":
@@ -111,8 +111,8 @@ def _fault(
             f"{spelled(name)} is not a setting of this stage; "
             f"{known_names(name, known, 'its settings are')}"
         )
-    if not name or kind == "value_error":  # a rule of ours, which says it all
-        return told + str(fault["msg"]).removeprefix("Value error, ")
+    if not name or kind == "value_error":  # a config's own rule, whose message is complete
+        return prefix + str(fault["msg"]).removeprefix("Value error, ")
     given = fault["input"]
     if kind in _BOUNDS:
         rule = f"must be {next(ranges(config.model_fields[name])).rule(given)}"
@@ -136,6 +136,6 @@ def _remedy(config: type[BaseModel], name: str) -> str:
         return f"give {field.description if field else 'another value'}"
     if field.default is None:
         return f"or leave it out: {field.description}"
-    if field.default in ((), {}):  # an empty one shows nothing of its form
+    if field.default in ((), {}):  # an empty default does not show the form
         return f"or leave it out: {field.description}"
     return f"the default is {json.dumps(field.default, default=str)}"

@@ -1,8 +1,8 @@
-"""The stages by name: what each reads, what it makes, and where its code lies.
+"""The table of stages: what each reads, what it makes, and where its code is.
 
-A stage is `run(config) -> Path`. This table is all that recipes and the command line know of one:
-to add a stage, write its config and its page, and add a row here. Configs and code are imported
-when they are used, so that `groundup --help` answers at once.
+A stage is `run(config) -> Path`. Recipes and the command line know stages only from this table: to
+add one, write its config and its module, and add a row here. Configs and code are imported when
+they are used, so that `groundup --help` is fast.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from groundup.train.config import StageConfig
 
 REWARDS, GUARDS = ("reward",), ("guard",)
-# The fields that name folders to read, and what may lie in such a folder.
+# The fields that name folders to read, and what such a folder may contain.
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "data": ("data",),
     "replay_data": ("data",),
     "ptx_data": ("data",),
-    "tokenizer": ("tokenizer", "model"),  # a model folder carries its tokenizer
+    "tokenizer": ("tokenizer", "model"),  # a model folder contains its tokenizer
     "model": ("model",),
     "policy": ("model",),
     "models": ("model",),
@@ -36,17 +36,17 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "comparison": ("report",),
     "guard": GUARDS,
 }
-RESUMES = "You can stop it at any moment: the same command goes on from there."
+RESUMES = "You can stop it at any moment; the same command resumes it."
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of step: `module` holds its `run`, `config_path` names its config's class.
+    """A stage: `module` has its `run`, and `config_path` names its config's class.
 
-    `command` is what the command line calls it, `help` its line there and `more` further
-    paragraphs. `start` is the input that a recipe's `from` fills, and `positional` the one that is
-    given without an option's name. `parts` are the folders in what it makes that are data by
-    themselves, where a recipe may name them.
+    `command` is its name on the command line, `help` its one-line description and `more` further
+    paragraphs. `start` is the input that a recipe's `from` sets, `positional` the one that is given
+    without an option's name. `parts` are the subfolders of its output that are data themselves and
+    that a recipe may name.
     """
 
     name: str
@@ -77,17 +77,17 @@ class Stage:
 
     @property
     def trains(self) -> bool:
-        """Whether it trains a model, of whatever kind."""
+        """Whether it trains a model of any kind."""
         return self.makes in ("model", *REWARDS, *GUARDS)
 
     @property
     def computes(self) -> bool:
-        """Whether it runs models, to train them or to measure them."""
+        """Whether it trains or measures models."""
         return self.trains or self.start == "model" or self.positional == "models"
 
     @property
     def takes_parts(self) -> bool:
-        """Whether parts that a learner wrote can take the product's place in it."""
+        """Whether it can run with parts that a learner wrote (`--mine`)."""
         return self.computes or self.makes != "data"
 
     @property
@@ -98,7 +98,7 @@ class Stage:
         return issubclass(self.config, TrainingConfig) and self.config.traits.chats
 
     def run(self, config: StageConfig) -> Path:
-        """Do the work, or find it done; return the folder it lies in."""
+        """Run the stage unless it is finished, and return its folder."""
         folder: Path = importlib.import_module(self.module).run(config)
         return folder
 
@@ -113,7 +113,7 @@ STAGES: dict[str, Stage] = {
             "groundup.data.config:DataConfig",
             makes="data",
             start=None,
-            help="Clean, split and check data sets: the data stage.",
+            help="Clean, split and check data sets (the data stage).",
         ),
         Stage(
             "tokenizer",
@@ -132,7 +132,7 @@ STAGES: dict[str, Stage] = {
             "groundup.pretrain.config:PretrainConfig",
             makes="model",
             start="tokenizer",
-            help="Train a language model from nothing on documents.",
+            help="Pre-train a language model from scratch on documents.",
             more=(RESUMES,),
         ),
         Stage(
@@ -142,11 +142,11 @@ STAGES: dict[str, Stage] = {
             "groundup.tune.config:SFTConfig",
             makes="model",
             start="model",
-            help="Fine-tune a model on conversations or texts: whole, or an adapter.",
+            help="Fine-tune a model, or an adapter for it, on conversations or texts.",
             more=(
-                "Conversations teach it to answer; documents (text, Markdown) go on with its "
-                "pre-training. --adapter lora trains small matrices beside it, qlora the same "
-                "beside weights of 4 bits.",
+                "Conversations teach it to answer; documents (text, Markdown) continue its "
+                "pre-training. --adapter lora trains small matrices and leaves the model's weights "
+                "as they are; qlora does the same with the weights in 4 bits.",
                 RESUMES,
             ),
             positional="model",
@@ -160,9 +160,9 @@ STAGES: dict[str, Stage] = {
             start=None,
             help="Average the weights of models that were fine-tuned from one parent.",
             more=(
-                "groundup soup HELPFUL HARMLESS --weights 0.5 0.5 --out runs/soup. What lies "
-                "between two policies can be chosen after training, at no cost (rewarded soups). "
-                "Adapters are merged into their base first.",
+                "groundup soup HELPFUL HARMLESS --weights 0.5 0.5 --out runs/soup. Points between "
+                "two policies can be chosen after training, at no cost (rewarded soups). Adapters "
+                "are merged into their base first.",
             ),
             positional="models",
         ),
@@ -175,9 +175,9 @@ STAGES: dict[str, Stage] = {
             start="model",
             help="Align a model to preferences (direct preference optimization).",
             more=(
-                "Rows are {prompt, chosen, rejected}. --loss chooses among DPO and its successors; "
-                "simpo and orpo need no reference model. --ptx mixes fine-tuning data in, which "
-                "keeps knowledge.",
+                "Rows are {prompt, chosen, rejected}. --loss selects DPO or one of its successors; "
+                "simpo and orpo need no reference model. --ptx mixes in fine-tuning data, which "
+                "preserves knowledge.",
                 RESUMES,
             ),
             positional="model",
@@ -189,10 +189,10 @@ STAGES: dict[str, Stage] = {
             "groundup.align.config:KTOConfig",
             makes="model",
             start="model",
-            help="Align a model to answers called good or bad (Kahneman-Tversky optimization).",
+            help="Align a model to answers labeled good or bad (Kahneman-Tversky optimization).",
             more=(
-                "Rows are {prompt, completion, label} or {messages, label}, with true or false for "
-                "a label: no second answer to the same prompt is needed. Pairs are taken as one "
+                "Rows are {prompt, completion, label} or {messages, label}, where a label is true "
+                "or false: no second answer to the same prompt is needed. A pair counts as one "
                 "good and one bad answer.",
                 RESUMES,
             ),
@@ -205,10 +205,10 @@ STAGES: dict[str, Stage] = {
             "groundup.align.config:RewardConfig",
             makes="reward",
             start="model",
-            help="Train a reward model: which of two answers people prefer, as a number.",
+            help="Train a reward model, which scores answers by what people prefer.",
             more=(
-                "It starts from the fine-tuned model that is to be aligned, and PPO and GRPO raise "
-                "what it says: groundup ppo MODEL --reward FOLDER.",
+                "It starts from the fine-tuned model that you want to align; PPO and GRPO then "
+                "raise its score: groundup ppo MODEL --reward FOLDER.",
                 RESUMES,
             ),
             positional="model",
@@ -220,12 +220,11 @@ STAGES: dict[str, Stage] = {
             "groundup.align.guards.config:GuardConfig",
             makes="guard",
             start="model",
-            help="Train a guard: what stops harmful messages and answers before and behind a "
-            "model.",
+            help="Train a guard, which stops harmful messages to a model and harmful answers.",
             more=(
-                "It learns from rows that are labeled harmful or benign, its thresholds are set "
-                "by a share of benign ones that it may stop, and its report says what it stops "
-                "wrongly. It is off until it is asked for: groundup chat MODEL --guard FOLDER.",
+                "It learns from rows that are labeled harmful or benign. Its thresholds are set by "
+                "the share of benign rows that it may stop, and its report says what it stops "
+                "wrongly. It is off unless you turn it on: groundup chat MODEL --guard FOLDER.",
                 RESUMES,
             ),
             positional="model",
@@ -239,8 +238,9 @@ STAGES: dict[str, Stage] = {
             start="model",
             help="Align a model to a reward by reinforcement learning (PPO, as in InstructGPT).",
             more=(
-                "The model answers prompts, a reward scores the answers, and what scored more than "
-                "expected becomes likelier, at a price on leaving the model it started from.",
+                "The model answers prompts, a reward scores the answers, and answers that scored "
+                "higher than expected become likelier, with a penalty on the distance from the "
+                "initial model.",
                 RESUMES,
             ),
             positional="model",
@@ -254,7 +254,7 @@ STAGES: dict[str, Stage] = {
             start="model",
             help="Align a model to a reward by comparing its answers to one prompt (GRPO).",
             more=(
-                "It needs no critic, and suits rewards that check an answer: --reward sum, json, "
+                "It needs no critic and suits rewards that verify an answer: --reward sum, json, "
                 "unit-test, length:WORDS, format:PATTERN.",
                 RESUMES,
             ),
@@ -267,10 +267,10 @@ STAGES: dict[str, Stage] = {
             "groundup.align.config:BestOfNConfig",
             makes="data",
             start="model",
-            help="Answer each prompt many times and keep what scores best; data for SFT and DPO.",
+            help="Answer each prompt many times and keep the best answer; data for SFT and DPO.",
             more=(
-                "What the best of n answers is worth, for every n, with what it costs in nats. The "
-                "folder is data as well: groundup sft MODEL --data FOLDER is rejection-sampling "
+                "It reports the reward of the best of n answers for every n, and its cost in nats. "
+                "The folder is data too: groundup sft MODEL --data FOLDER is rejection-sampling "
                 "fine-tuning (FOLDER/random is its control), and groundup reward or dpo learn from "
                 "the pairs that differ in reward.",
                 RESUMES,
@@ -285,13 +285,12 @@ STAGES: dict[str, Stage] = {
             "groundup.evals.config:EvalConfig",
             makes="report",
             start=None,
-            help="The report on a whole journey: groundup's own models on what their data hold "
-            "out.",
+            help="Report on a whole journey: measure groundup's models on their held-out data.",
             more=(
                 "groundup eval report quickstart/base quickstart/sft quickstart/dpo --data "
-                "quickstart/data. With the folder that groundup data build wrote, the one that the "
-                "models were trained on, everything is measured; with texts of your own bits per "
-                "byte alone. Models stand in the order of training, base first.",
+                "quickstart/data. With the groundup data build folder that the models were trained "
+                "on, everything is measured; with your own texts, only bits per byte. Give models "
+                "in the order of training, base first.",
             ),
             positional="models",
         ),
@@ -302,7 +301,7 @@ STAGES: dict[str, Stage] = {
             "groundup.evals.config:CoreConfig",
             makes="report",
             start=None,
-            help="Six public benchmarks and bits per byte, for models from anywhere.",
+            help="Measure any models on six public benchmarks and bits per byte.",
             more=("groundup eval core pack:smollm2",),
             positional="models",
         ),
@@ -313,11 +312,11 @@ STAGES: dict[str, Stage] = {
             "groundup.evals.config:ValuesConfig",
             makes="report",
             start=None,
-            help="Utility, safety and fairness of models from anywhere, and what was traded.",
+            help="Measure utility, safety and fairness of any models, and their trade-offs.",
             more=(
                 "groundup eval values quickstart/sft quickstart/dpo. Each model is compared with "
-                "the one that it was trained from. --tasks chooses some alone (--tasks bbq, "
-                "--tasks safety), --fast asks less of each; what was asked once is kept.",
+                "the one that it was trained from. --tasks selects tasks (--tasks bbq, --tasks "
+                "safety), --fast uses fewer items of each; finished results are kept.",
             ),
             positional="models",
         ),
@@ -328,10 +327,10 @@ STAGES: dict[str, Stage] = {
             "groundup.evals.config:TuningReportConfig",
             makes="report",
             start=None,
-            help="What fine-tuning on a domain brought, and what was forgotten.",
+            help="Measure what fine-tuning on a domain gained, and what was forgotten.",
             more=(
-                "groundup eval tuning BEFORE AFTER --data my.jsonl. It takes the model before it "
-                "first, and the files that were fine-tuned on.",
+                "groundup eval tuning BEFORE AFTER --data my.jsonl. Give the model before "
+                "fine-tuning first, and the files that it was fine-tuned on.",
             ),
             positional="models",
         ),
@@ -342,12 +341,12 @@ STAGES: dict[str, Stage] = {
             "groundup.align.config:ComparisonConfig",
             makes="report",
             start=None,
-            help="What the answers of several models are worth, by a reward and by the truth.",
+            help="Compare the answers of several models by a reward and by the gold reward.",
             more=(
                 "groundup eval rewards SFT PPO DPO --reward runs/reward --prompts runs/data. Win "
-                "rates and nats are against the first model. --judge is a reward that none was "
-                "trained on, --best-of a baseline without training, --samples tells pass@k of a "
-                "reward that checks; runs that differ in their seed alone are one method.",
+                "rates and nats are relative to the first model. --judge is a reward that no model "
+                "was trained on, --best-of adds a baseline without training, --samples gives "
+                "pass@k of a verifier; runs that differ only in their seed count as one method.",
             ),
             positional="models",
         ),
@@ -358,12 +357,12 @@ STAGES: dict[str, Stage] = {
             "groundup.experiments.frontier.config:FrontierConfig",
             makes="report",
             start="model",
-            help="Utility against safety against fairness: one dial swept, strategies beside it.",
+            help="Trade utility, safety and fairness: sweep one dial, and compare strategies.",
             more=(
-                "groundup frontier quickstart/sft. Every point is a model that is measured on the "
-                "small world's truth; points that another one dominates (nowhere worse, somewhere "
+                "groundup frontier quickstart/sft. Every point is a model that is measured against "
+                "the small world's truth; dominated points (another is nowhere worse and somewhere "
                 "better) are marked. The dial is a mix of preferences, the share of fair ones, or "
-                "PPO's price of a nat; strategies are a balanced mix, a cost below a limit, a soup "
+                "PPO's price per nat; strategies are a balanced mix, a cost below a limit, a soup "
                 "of weights, a system prompt.",
                 RESUMES,
             ),
@@ -378,10 +377,10 @@ STAGES: dict[str, Stage] = {
             start=None,
             help="Search for prompts that break a model's conduct in the small world.",
             more=(
-                "groundup redteam quickstart/sft quickstart/dpo attacks both on the same harmful "
-                "requests, by other wordings, frames, attempts and suffixes, and says how many "
-                "were broken by how many prompts, beside as many prompts at random. --guard puts "
-                "a guard before every model.",
+                "groundup redteam quickstart/sft quickstart/dpo attacks both with the same harmful "
+                "requests, through other wordings, frames, attempts and suffixes. It reports how "
+                "many requests succeed after how many prompts, compared with the same number of "
+                "random prompts. --guard puts a guard in front of every model.",
                 RESUMES,
             ),
             positional="models",
@@ -393,7 +392,7 @@ STAGES: dict[str, Stage] = {
             "groundup.evals.config:HarnessConfig",
             makes="results",
             start=None,
-            help="Tasks of the lm-evaluation-harness (extra lm-eval).",
+            help="Run tasks of the lm-evaluation-harness (extra lm-eval).",
             positional="models",
         ),
     )
@@ -422,15 +421,15 @@ def _experiment(
     )
 
 
-_AS_LONG_AS_IT_MAY = "It takes about as long as --minutes says."
+_AS_LONG_AS_GIVEN = "It takes about as long as --minutes says."
 
 
 def _with_transformers(
     name: str, config: str, help: str, minutes: int | None, page: str = ""
 ) -> Stage:
-    """An experiment of step 3, and about how long it takes on two cores; None: as it is told."""
+    """An experiment of step 3; `minutes` on two cores, None if --minutes determines it."""
     takes = f"About {minutes} minutes on two cores; longer on slower ones."
-    more = (_AS_LONG_AS_IT_MAY if minutes is None else takes, RESUMES)
+    more = (_AS_LONG_AS_GIVEN if minutes is None else takes, RESUMES)
     module = f"transformers.{page or name.replace('-', '_')}"
     return _experiment(name, config, help, more, module=module, settings="transformers.config")
 
@@ -442,13 +441,13 @@ EXPERIMENTS: dict[str, Stage] = {
         _experiment(
             "perceptron",
             "PerceptronConfig",
-            "What can one neuron learn, and what takes a layer of them?",
+            "What can one neuron learn, and what needs a layer of them?",
             ("About 20 seconds on two cores.",),
         ),
         _experiment(
             "initialization",
             "InitializationConfig",
-            "What goes wrong in a deep network whose weights begin too small or too large?",
+            "What goes wrong in a deep network whose initial weights are too small or too large?",
         ),
         _experiment(
             "optimizer-race",
@@ -459,7 +458,7 @@ EXPERIMENTS: dict[str, Stage] = {
         _experiment(
             "ladder",
             "LadderConfig",
-            "From counting to GPT: what does each rung of language models gain on one text?",
+            "From counting to GPT: what does each kind of language model gain on one text?",
             ("About 11 minutes on two cores.",),
         ),
         _experiment(
@@ -471,7 +470,7 @@ EXPERIMENTS: dict[str, Stage] = {
         _experiment(
             "shortest-paths",
             "ShortestPathsConfig",
-            "Do PPO and GRPO find the best answer where it is known, and does a price hold them?",
+            "Do PPO and GRPO find a known best answer, and does a KL penalty limit them?",
             ("About 16 minutes on one thread.",),
         ),
         _experiment(
@@ -480,7 +479,7 @@ EXPERIMENTS: dict[str, Stage] = {
             "How far can a reward model be trusted? Gold and proxy by best-of-n and PPO.",
             (
                 "Reward models of three sizes and three numbers of labels choose among many "
-                "answers, and PPO raises them without a price on nats, until what they stand for "
+                "answers, and PPO raises their reward without a KL penalty until the gold reward "
                 "falls: groundup experiment overoptimization quickstart/sft --data "
                 "quickstart/data. About 45 minutes on two cores; longer on slower ones.",
                 RESUMES,
@@ -490,17 +489,17 @@ EXPERIMENTS: dict[str, Stage] = {
         _experiment(
             "sentiment",
             "SentimentConfig",
-            "What do PPO, GRPO and DPO buy for a nat, where the reward is clear?",
+            "What do PPO, GRPO and DPO gain per nat when the reward is clear?",
             ("About an hour on one thread.", RESUMES),
         ),
         _experiment(
             "scaling-law",
             "ScalingLawConfig",
-            "What do size, data and compute buy, and can a loss be told before the run?",
+            "What do size, data and compute gain, and can a loss be predicted before the run?",
             (
-                "Models of many sizes with the same FLOPs on a source without end whose entropy is "
-                "known, a law of their loss, and a run of four times the compute whose loss is "
-                f"predicted before it begins. {_AS_LONG_AS_IT_MAY}",
+                "It trains models of many sizes with the same FLOPs on an endless source of known "
+                "entropy, fits a law of their loss, and tests it on a run of four times the "
+                f"compute whose loss is predicted before it begins. {_AS_LONG_AS_GIVEN}",
                 RESUMES,
             ),
             module="scaling.experiment",
@@ -508,12 +507,12 @@ EXPERIMENTS: dict[str, Stage] = {
         _experiment(
             "quantization",
             "QuantizationConfig",
-            "What do 16, 8 and 4 bits a weight cost, in error and in perplexity?",
+            "What do 16, 8 and 4 bits per weight cost, in error and in perplexity?",
         ),
         _with_transformers(
             "recall",
             "RecallConfig",
-            "Does attention recall what a recurrent network of as many features cannot hold?",
+            "Does attention recall what a recurrent network of the same width cannot hold?",
             9,
         ),
         _with_transformers(
@@ -525,19 +524,19 @@ EXPERIMENTS: dict[str, Stage] = {
         _with_transformers(
             "copying",
             "CopyingConfig",
-            "Who learns to copy strings, and who copies longer ones than any in training?",
+            "Which models learn to copy strings, and which copy longer ones than in training?",
             3,
         ),
         _with_transformers(
             "positions",
             "PositionsConfig",
-            "Which way to tell the order lets a model read further than it was trained?",
+            "Which position encoding lets a model read longer contexts than in training?",
             16,
         ),
         _with_transformers(
             "attention-cost",
             "AttentionCostConfig",
-            "What does a smaller cache cost in loss, and what does it bring in speed?",
+            "What does a smaller cache cost in loss, and what does it gain in speed?",
             4,
         ),
         _with_transformers(
@@ -549,7 +548,7 @@ EXPERIMENTS: dict[str, Stage] = {
         _with_transformers(
             "scalability",
             "ScalabilityConfig",
-            "From how much compute on does a GPT beat an LSTM, and what does each cost?",
+            "At how much compute does a GPT start to beat an LSTM, and what does each cost?",
             None,
             page="scalability.experiment",
         ),

@@ -1,8 +1,8 @@
-"""What a form in a browser must know of the stages, and what it judges their commands by.
+"""The stages' forms in the studio, and the checks of the commands that forms make.
 
-A form is made of the same config as the command, in the order and the groups of --help, and what is
-typed in it is read by the command line itself. A recipe is only parsed to be shown; it is checked,
-for which a reward of one's own is imported, when somebody asks for its command or starts it.
+A form is built from the same config as the command, in the order and groups of --help, and its
+values are parsed by the command line itself. A recipe is only parsed to be shown. It is checked,
+which imports a user's own reward, when a user requests its command or starts it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cyclopts import CycloptsError
 from pydantic.fields import FieldInfo
 
 from groundup.app.cli import app, misread
-from groundup.app.commands.options import spelled, told
+from groundup.app.commands.options import help_text, spelled
 from groundup.app.commands.stages import fields, group, located
 from groundup.app.recipe import read_recipe, shipped, shipped_text
 from groundup.app.recipe_folder import FILE, read_tables, runs_of
@@ -31,9 +31,9 @@ from groundup.errors import UserError
 from groundup.studio.commands import RECIPE, Command, Recipes, Setting, Step, as_text, named_from
 from groundup.train import ranges
 
-# What most people set, behind what a stage cannot do without.
+# Common settings, shown after the required ones.
 _LEADING = ("out", "minutes", "steps", "epochs", "learning_rate", "adapter", "seed")
-# By what a stage makes.
+# Group titles by what a stage makes.
 _TITLES: Mapping[str, str] = {
     "data": "Make data",
     "tokenizer": "Make a tokenizer",
@@ -45,13 +45,13 @@ _TITLES: Mapping[str, str] = {
 }
 _reading = threading.Lock()
 _OPTIONS = ("minutes", "out")
-# Of files that may be recipes, so many are read, of so many bytes.
+# Limits on the files that are read as possible recipes: number, bytes, characters shown.
 _MOST_FILES, _MOST_BYTES, _MOST_LETTERS = 200, 2**18, 240
 
 
 @cache
 def commands() -> dict[str, Command]:
-    """All that can be started from a form, by name: recipes, stages, then experiments."""
+    """All commands that a form can start, by name: recipes, stages, then experiments."""
     stages = {name: _command(stage, _TITLES[stage.makes]) for name, stage in STAGES.items()}
     experiments = {name: _command(one, "Experiments") for name, one in EXPERIMENTS.items()}
     return {"run": _recipe_command()} | stages | experiments
@@ -92,7 +92,7 @@ def _setting(stage: Stage, name: str, field: FieldInfo) -> Setting:
     return Setting(
         name=name,
         option=spelled(name),
-        help=told(field),
+        help=help_text(field),
         group=str(group(stage, name).name),
         type=(
             "flag"
@@ -113,7 +113,7 @@ def _setting(stage: Stage, name: str, field: FieldInfo) -> Setting:
 
 
 def _parts(annotation: Any) -> list[Any]:
-    """A type, and what it may be instead; of one with parts the plain type as well."""
+    """A union's members; for a generic type, the type and its origin."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return [part for one in get_args(annotation) for part in _parts(one)]
@@ -121,9 +121,9 @@ def _parts(annotation: Any) -> list[Any]:
 
 
 def _check(stage: Stage, arguments: Sequence[str]) -> Path:
-    """The folder that a command would write; `UserError` for what is wrong with its arguments.
+    """The folder that a command would write. Raises `UserError` for wrong arguments.
 
-    Nothing is downloaded for that: what only its data or a model tell, the command itself says.
+    Nothing is downloaded: errors that depend on data or a model are left to the command.
     """
     given = _parsed(arguments)
     given.pop("mine", None)
@@ -135,7 +135,7 @@ def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
         with _reading:
             _, bound, _ = app.parse_args(list(arguments))
     except CycloptsError as error:
-        # The form is the help that a terminal would be pointed to.
+        # The form replaces the --help that the terminal's message points to.
         raise UserError(misread(error, arguments).partition(" See: groundup ")[0]) from None
     bound.apply_defaults()
     return dict(bound.arguments)
@@ -145,14 +145,14 @@ def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _recipe_command() -> Command:
-    said = {
+    helps = {
         one.name.lstrip("-").lower(): one.parameter.help or ""
         for one in app["run"].assemble_argument_collection()
     }
     recipe = Setting(
         RECIPE,
         "RECIPE",
-        said[RECIPE],
+        helps[RECIPE],
         "",
         "text",
         accepts=(RECIPE,),
@@ -160,11 +160,13 @@ def _recipe_command() -> Command:
         leading=True,
         positional=True,
     )
-    rest = [Setting(name, spelled(name), said[name], "", "text", leading=True) for name in _OPTIONS]
+    rest = [
+        Setting(name, spelled(name), helps[name], "", "text", leading=True) for name in _OPTIONS
+    ]
     return Command(
         name="run",
         subcommand="run",
-        help="Run a whole recipe: every stage of it, one after the other.",
+        help="Run a whole recipe: all of its stages in order.",
         notes=[RESUMES],
         group="Run a whole recipe",
         makes=RECIPE,
@@ -177,7 +179,7 @@ def _recipe_command() -> Command:
 
 
 def _check_recipe(arguments: Sequence[str]) -> Path:
-    """The folder that a recipe would be run in; `UserError` for what is wrong with it."""
+    """The folder that a recipe would run in. Raises `UserError` for an invalid recipe."""
     given = _parsed(arguments)
     ranges.check("--minutes", given["minutes"], ranges.Minutes | None, "or leave it out")
     found = read_recipe(given[RECIPE])
@@ -185,13 +187,13 @@ def _check_recipe(arguments: Sequence[str]) -> Path:
 
 
 def _recipes(root: Path | None) -> dict[str, str]:
-    """The recipes that come along and the files in and near the root, with what they are for."""
+    """Recipes that come with groundup and recipe files in and near `root`, with their purposes."""
     found = {name: _purpose(shipped_text(name), name) for name in shipped()}
     if root is None:
         return found
     here = Path.cwd()
     for file in sorted([*root.glob("*.toml"), *root.glob("[!.]*/*.toml")])[:_MOST_FILES]:
-        # What a recipe's own folder has of it is continued and not begun.
+        # The copy in a recipe's output folder is for resuming it.
         if file.name != FILE and not file.name.startswith(".") and _tables(file):
             name = named_from(file, here)
             found[name] = _purpose(file.read_text(encoding="utf-8-sig"), name)
@@ -199,7 +201,7 @@ def _recipes(root: Path | None) -> dict[str, str]:
 
 
 def _purpose(text: str, name: str) -> str:
-    """The first sentence of the comment that a recipe begins with, else its runs."""
+    """The first sentence of a recipe's leading comment, else the names of its runs."""
     lines = takewhile(lambda line: re.match("# *[^# ]", line), text.splitlines())
     said = " ".join(line.removeprefix("#").strip() for line in lines).replace("`", "")
     said = re.split(rf":? *groundup (?:run )?{re.escape(Path(name).stem)}|\. (?=[A-Z])", said)[0]
@@ -207,7 +209,7 @@ def _purpose(text: str, name: str) -> str:
 
 
 def _steps(source: str) -> list[Step]:
-    """The runs of a recipe, by its name, its file or the folder that it was begun in."""
+    """The runs of a recipe, given by its name, its file or its output folder."""
     path = Path(source)
     if source in shipped() and not path.is_file():
         tables = tomllib.loads(shipped_text(source))
@@ -225,7 +227,7 @@ def _steps(source: str) -> list[Step]:
 
 
 def _tables(file: Path) -> dict[str, dict[str, Any]]:
-    """The tables of a recipe's file; none of any other, of a link, or of one without end."""
+    """The tables of a recipe's file; none for other files, links and large files."""
     try:
         is_small = not file.is_symlink() and file.is_file() and file.stat().st_size < _MOST_BYTES
     except (OSError, ValueError):

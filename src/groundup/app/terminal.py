@@ -1,6 +1,6 @@
-"""The terminal of a conversation: words that wrap whole while they stream, lines and keys typed.
+"""Terminal input and output of a conversation: word wrap of streamed text, typed lines and keys.
 
-Where there is no terminal, nothing is wrapped and every line is a message.
+Without a terminal, nothing is wrapped and every line is a message.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from rich.cells import cell_len
 from groundup.runs.console import printable
 from groundup.runs.resumable_jsonl import write
 
-# Where a terminal does not say how wide it is.
+# For a terminal that does not report its width.
 _WIDTH = 80
-# Lines of one paste follow one another faster than anybody types.
+# Lines of one paste follow one another faster than a person types.
 _PASTE_SECONDS = 0.05
 _JOINER = "\u200d"
-# No line begins with these.
+# No line may begin with these.
 _CLOSING = frozenset("、。，．！？：；」』）】〉》〕｝］ー々…")
 _SKIN_TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
 
 
 def width() -> int | None:
-    """How many cells a line of the terminal has; None where output is none.
+    """The width of the terminal in cells; None if output is not a terminal.
 
-    COLUMNS may make it narrower, never wider than it is.
+    COLUMNS can make it narrower, but not wider.
     """
     if not sys.stdout.isatty():
         return None
@@ -37,10 +37,10 @@ def width() -> int | None:
         real = os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError):
         real = 0
-    told = 0
+    given = 0
     with contextlib.suppress(ValueError):
-        told = int(os.environ.get("COLUMNS", ""))
-    return min((one for one in (real, told) if one > 0), default=_WIDTH)
+        given = int(os.environ.get("COLUMNS", ""))
+    return min((one for one in (real, given) if one > 0), default=_WIDTH)
 
 
 def tell(text: str) -> None:
@@ -52,12 +52,12 @@ def tell(text: str) -> None:
 
 
 class Wrapped:
-    """Writes a text that comes in pieces, so that no word is cut at the edge of the terminal.
+    """Writes a text that arrives in pieces, without cutting words at the edge of the terminal.
 
-    A word is held back until its end is known; one that is wider than a line is cut, since it must
-    be. Chinese and Japanese may break between any two signs. The lines that an indented line is
-    broken into are indented as it is. `width` is asked anew for every word, as a window may change;
-    where it says None, everything is written at once and as it is.
+    A word is held back until its end is known; only a word wider than a line is cut. Chinese and
+    Japanese may break between any two characters. Continuation lines of an indented line are
+    indented too. `width` is called again for every word, since a window may change; if it returns
+    None, everything is written at once, unchanged.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Wrapped:
         self._cutting = False  # within a word that is wider than a line
 
     def push(self, text: str) -> None:
-        """Take the next piece of the text."""
+        """Add the next piece of the text."""
         if self._width() is None:
             self._write(text)
             return
@@ -79,7 +79,7 @@ class Wrapped:
             self._take(character)
 
     def finish(self) -> None:
-        """Write what is held back, at the end of the text."""
+        """Write the text that is held back, at the end."""
         self._end_word()
         self._blank = ""
 
@@ -106,7 +106,7 @@ class Wrapped:
         return max(1, self._width() or _WIDTH)
 
     def _end_word(self) -> None:
-        """Write the word, on a new line where this one has no room for it."""
+        """Write the word, on a new line if it does not fit on this one."""
         if self._word and not self._cutting:
             if self._column == 0:
                 self._indent = self._blank if 2 * len(self._blank) <= self._line() else ""
@@ -127,7 +127,7 @@ class Wrapped:
         self._column, self._blank = len(self._indent), ""
 
     def _cut_word(self) -> None:
-        """Write what there is of a word that is wider than a line, from edge to edge."""
+        """Write the word so far, which is wider than a line, over the full width."""
         if not self._cutting and self._column:
             self._write("\n")
             self._column = 0
@@ -143,26 +143,26 @@ class Wrapped:
 
 
 def _may_break(before: str, after: str) -> bool:
-    """Whether a line may end between two signs that no blank is between."""
+    """Whether a line may end between two adjacent characters."""
     if after in _CLOSING | _SKIN_TONES or before == _JOINER or not cell_len(after):
         return False
     return _is_sign(before) or _is_sign(after)
 
 
 def _is_sign(character: str) -> bool:
-    """Whether a character is a word of its own, as wide ones are, Korean ones excepted."""
+    """Whether a character is a word by itself, as wide ones are, except Korean."""
     return cell_len(character) == 2 and not "\uac00" <= character <= "\ud7a3"
 
 
-# What is typed.
+# Input.
 
 
 def messages(is_command: Callable[[str], bool]) -> Iterator[str]:
-    """What the person types, without empty messages; echoed where it is not typed at a terminal.
+    """Yield the user's messages, without empty ones; echo them if stdin is not a terminal.
 
-    At a terminal, lines that are pasted together are one message: readline is told of a paste by
-    the terminal, and what is there already when a line ends belongs to it, too. A line for which
-    `is_command` is true always stands alone.
+    At a terminal, lines that are pasted together are one message: the terminal marks a paste for
+    readline, and input that is already waiting when a line ends belongs to it too. A line for which
+    `is_command` is true is always a message of its own.
     """
     at_terminal = sys.stdin.isatty()
     if at_terminal:
@@ -180,7 +180,7 @@ def messages(is_command: Callable[[str], bool]) -> Iterator[str]:
             return
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):  # pressed twice
-                write("\n(Ctrl-D or /quit leaves)\n")
+                write("\n(Ctrl-D or /quit quits)\n")
             continue
         if not at_terminal and not any(line.strip() for line in lines):
             write("\n")
@@ -195,11 +195,11 @@ def messages(is_command: Callable[[str], bool]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def single_keys() -> Iterator[None]:
-    """Within the block a terminal gives each key at once, for `key`, and shows none of them."""
+    """Within the block, the terminal delivers each key at once, for `key`, without an echo."""
     try:
         import termios
         import tty
-    except ImportError:  # Windows: keys come by whole lines
+    except ImportError:  # Windows: keys come as whole lines
         yield
         return
     if not sys.stdin.isatty():
@@ -215,15 +215,15 @@ def single_keys() -> Iterator[None]:
 
 
 def key() -> str | None:
-    """The next key, or the next line that says something where nobody types; None at the end.
+    """The next key, or without a terminal the next nonempty line; None at the end of input.
 
-    An arrow is `left` or `right`, anything else a letter in lower case.
+    An arrow key is `left` or `right`, any other a lower-case letter.
     """
     if not sys.stdin.isatty() or os.name != "posix":
         return _line()
     terminal = sys.stdin.fileno()
     typed = os.read(terminal, 32)
-    # Over a slow line an arrow may come in two parts.
+    # Over a slow connection an arrow key may arrive in two parts.
     if typed == b"\x1b" and select.select([terminal], [], [], _PASTE_SECONDS)[0]:
         typed += os.read(terminal, 32)
     if typed in (b"", _END_OF_INPUT):
@@ -232,7 +232,7 @@ def key() -> str | None:
 
 
 def forget_typed() -> None:
-    """Forget the keys that were pressed at a terminal before what follows is shown."""
+    """Discard the keys that were pressed so far."""
     with contextlib.suppress(ImportError):
         import termios
 
@@ -240,13 +240,13 @@ def forget_typed() -> None:
             termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
 
-# As terminals send them, in both of their modes.
+# The sequences of both cursor-key modes.
 _ARROWS = {b"\x1b[D": "left", b"\x1bOD": "left", b"\x1b[C": "right", b"\x1bOC": "right"}
 _END_OF_INPUT = b"\x04"  # Ctrl-D
 
 
 def _line() -> str | None:
-    # Bytes, for the encoding of the stream is another one where the language is.
+    # Bytes, because the stream's encoding depends on the locale.
     while line := sys.stdin.buffer.readline().decode("utf-8", errors="replace"):
         if said := line.strip():
             return said.lower()
@@ -254,7 +254,7 @@ def _line() -> str | None:
 
 
 def _edit_lines() -> None:
-    """Editing, history, and pastes in one piece, which Python switches off in readline."""
+    """Turn on line editing, history and bracketed paste, which Python turns off in readline."""
     with contextlib.suppress(ImportError):
         import readline
 
@@ -262,14 +262,14 @@ def _edit_lines() -> None:
 
 
 def _more_waits() -> bool:
-    """Whether more was sent together with the line that was read, be it a whole line or not."""
+    """Whether more input, even an incomplete line, was sent together with the line just read."""
     try:
         import termios
     except ImportError:
         return False
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
-    # As long as it edits lines, a terminal keeps what is no whole line to itself.
+    # In canonical mode, a terminal does not deliver incomplete lines.
     at_once = [*before[:3], before[3] & ~termios.ICANON, *before[4:]]
     termios.tcsetattr(terminal, termios.TCSANOW, at_once)
     try:

@@ -1,4 +1,4 @@
-"""`groundup xray`: a page of what a model does with a text, and the main of it in a few lines."""
+"""`groundup xray`: a page that shows what a model does with a text, and a summary of it."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def look(
     out: Path,
     force: bool = False,
 ) -> None:
-    """Write the page and print what is on it.
+    """Write the page and print a summary.
 
-    `name` is what the person calls the model in `folder`, and `against` another folder with its
-    name. Raises `UserError` for what cannot be looked at, before any work.
+    `name` is the user's name for the model in `folder`; `against` is another model's folder and
+    name. Raises `UserError` for invalid inputs, before any work.
     """
     others = [] if against is None else [against[0]]
     writable(out, "--out", inputs=files_of(folder, *others), force=force, ours=is_xray)
@@ -55,7 +55,7 @@ def look(
 def page(
     folder: Path, text: str, *, name: str, chat: bool, links: Sequence[tuple[str, str]] = ()
 ) -> str:
-    """The page of what the model in a folder does with a text, as HTML, and where it leads to."""
+    """Return the page about a folder's model and a text as HTML; `links` lead to other pages."""
     _, views, tokenizer = _views(folder, text, name=name, chat=chat)
     return xray_html(name, views, lambda id: token_text(tokenizer, id), links)
 
@@ -70,7 +70,7 @@ def _views(
     against: tuple[Path, str] | None = None,
     tokens: int = MOST_TOKENS,
 ) -> tuple[str, list[View], Tokenizer]:
-    """What a page shows of a text, with its title and the tokenizer that read it."""
+    """Return a page's title and views, and the tokenizer that read the text."""
     stored, other = open_model(folder), None if against is None else open_model(against[0])
     heads = list(dict.fromkeys(_head(one) for one in without))
     check_heads(stored.config, heads)
@@ -82,7 +82,7 @@ def _views(
     if other is not None and against is not None:
         _require_same_tokens(tokenizer, other, against[1])
 
-    # Views are compared token by token, so that all end where the shortest context does.
+    # Views are compared token by token, so the shortest context limits them all.
     models = [stored] if other is None else [stored, other]
     most = min(tokens, *(one.config.max_position_embeddings for one in models))
     model = stored.model(torch.float32)
@@ -107,7 +107,7 @@ def _views(
 
 
 def _head(word: str) -> Head:
-    """A layer and a head in it, as the command line has them."""
+    """Parse LAYER.HEAD from the command line."""
     if not re.fullmatch(r"\d{1,4}\.\d{1,4}", word, re.ASCII):
         raise UserError(f"--without={word!r} must be LAYER.HEAD, both counted from 0, such as 1.3")
     layer, _, head = word.partition(".")
@@ -115,14 +115,14 @@ def _head(word: str) -> Head:
 
 
 def _last_sample(folder: Path, stored: StoredModel) -> list[int]:
-    """The tokens of what a run's model said last while it was trained, with what it was asked."""
+    """The tokens of the last sample that a run logged during training, with its prompt."""
     log, about = folder / "samples.jsonl", folder / "run.json"
     samples = read_lines(log) if log.is_file() and about.is_file() else []
     spoken = [(one.get("prompt"), one.get("text")) for one in samples]
     found = [(str(a), str(b)) for a, b in spoken if isinstance(a, str) and isinstance(b, str)]
     if not found:
         raise UserError(
-            'there is no text to look at; give one in quotes: --text "The sea is wide, the sea"'
+            'there is no text to read; give one in quotes: --text "The sea is wide, the sea"'
         )
     prompt, said = found[-1]
     traits = read_json_object(about).get("traits")
@@ -133,7 +133,7 @@ def _last_sample(folder: Path, stored: StoredModel) -> list[int]:
 
 
 def _require_same_tokens(tokenizer: Tokenizer, other: StoredModel, name: str) -> None:
-    """Refuse a model whose ids mean other tokens: place by place there is nothing to compare."""
+    """Raise `UserError` for a model with another vocabulary: its tokens cannot be compared."""
     theirs = other.tokenizer
     ids = range(max(tokenizer.vocab_size, theirs.vocab_size))
     if any(tokenizer.token_bytes(id) != theirs.token_bytes(id) for id in ids):
@@ -144,7 +144,7 @@ def _require_same_tokens(tokenizer: Tokenizer, other: StoredModel, name: str) ->
 
 
 def _short(name: str, not_like: str | None = None) -> str:
-    """The last part of a path, unless it is a name or the other model's is the same."""
+    """The last part of a path; all of it if it is a name, or if the other model's is the same."""
     last = name if is_named(name) else Path(name).resolve().name
     return name if last == not_like else last
 
@@ -156,13 +156,13 @@ def _say(views: Sequence[View]) -> None:
     say(f"Tokens:      {len(first.tokens)}{cut}")
     say(f"Heads:       {counted(heads, 'head')} in each of {counted(layers, 'layer')}")
     if len(first.tokens) == 1:
-        say("Loss:        none, as nothing stands before a single token")
+        say("Loss:        none, because a single token has no context")
     for view in views if len(first.tokens) > 1 else ():
         if view.step is None:
             change = f" ({view.seen.loss - first.loss:+.3f})" if view.seen is not first else ""
-            say(f"Loss:        {view.seen.loss:.3f} nats a token, {view.name}{change}")
+            say(f"Loss:        {view.seen.loss:.3f} nats per token, {view.name}{change}")
     if np.isnan(first.head_scores).all():
-        say("Kinds of heads: not measured, as the context or a window is too short for it")
+        say("Kinds of heads: not measured, because the context or a window is too short")
     else:
         if len(views) > 1:
             say(f"Kinds of heads in {views[0].name}:")

@@ -1,4 +1,4 @@
-"""`--install-completion`: the shell completes commands and options."""
+"""`--install-completion`: shell completion of commands and options."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def install_completion(
     *,
     shell: Annotated[
         Literal["bash", "zsh", "fish"] | None,
-        Parameter(help="the shell (default: the one this is typed into)"),
+        Parameter(help="the shell (default: the current one)"),
     ] = None,
 ) -> None:
-    """Write the completion script to where the shell looks for it; it never starts this program."""
+    """Write the completion script to where the shell looks for it. The script never starts
+    groundup.
+    """
     from cyclopts.completion.detect import ShellDetectionError, detect_shell
 
     from groundup.app.cli import app
@@ -31,13 +33,13 @@ def install_completion(
         found = "powershell"
     if found == "powershell":
         raise UserError(
-            "the shell here is none of bash, zsh and fish; name the one that is to complete: "
+            "the current shell is not bash, zsh or fish; name the one to install for: "
             "groundup --install-completion --shell bash"
         )
     if not Path.home().is_dir():
         raise UserError(
-            f"your home folder {str(Path.home())!r} is not there, and shells look for completions "
-            "in it; set HOME to one that is"
+            f"your home folder {str(Path.home())!r} does not exist, and shells look for "
+            "completions in it; set HOME to a folder that exists"
         )
     say(f"Completion for {found} is in {app.install_completion(shell=found)}.")
     if found in _STARTUP:

@@ -1,4 +1,4 @@
-"""`data list`, `pull`, `show` and `inspect`: data by name, and one's own."""
+"""`data list`, `pull`, `show` and `inspect`: data sets by name, and the user's own data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from groundup.app.commands.options import RUNS, Force, checked, spelled, told
+from groundup.app.commands.options import RUNS, Force, checked, help_text, spelled
 from groundup.app.recipe_folder import find_data, find_model
 from groundup.app.settings import configured
 from groundup.data.config import DataConfig
@@ -23,7 +23,7 @@ from groundup.tune.config import SFTConfig
 
 
 def data_list() -> None:
-    """Show every data set and model: what it is, how large, under which license, whom to cite."""
+    """List every data set and model with its description, size, license and citation."""
     from groundup.data.packs.fetch import is_cached
     from groundup.data.packs.manifest import (
         IMAGES,
@@ -39,7 +39,7 @@ def data_list() -> None:
         if isinstance(one, GeneratedSet):
             size, origin = "any size", "synthetic: made by a program"
         else:
-            # The smallest have a few kilobytes, and are not of 0.0 MB.
+            # The smallest have a few kilobytes, which would round to 0.0 MB.
             size = f"{one.size / 1e6:.1f} MB" if one.size >= 5e4 else f"{one.size / 1e3:.0f} KB"
             origin = "cached" if is_cached(one.name) else "not cached"
         kind = "a model, " if one in MODELS else ""
@@ -50,11 +50,11 @@ def data_list() -> None:
     archives = {one.archive for one in pulled if not isinstance(one, GeneratedSet)}
     quickstart = {one.archive for one in SETS}
     say(
-        f"groundup data pull fetches {len(archives)} files of {_megabytes(archives)} together; the "
-        f"quickstart needs {len(quickstart)} of them, of {_megabytes(quickstart)}."
+        f"groundup data pull downloads {len(archives)} files ({_megabytes(archives)} in total); "
+        f"the quickstart needs {len(quickstart)} of them ({_megabytes(quickstart)})."
     )
     models = ", ".join(f"groundup chat pack:{one.name}" for one in MODELS)
-    say(f"A model is used by its name: {models}")
+    say(f"Use a model by its name: {models}")
     from groundup.runs.cache import cache_folder
 
     say(f"The cache is {cache_folder()} (GROUNDUP_CACHE changes it).")
@@ -65,7 +65,7 @@ def _megabytes(archives: Iterable[Archive]) -> str:
 
 
 def _width() -> int:
-    # Longer lines are hard to read, however wide the terminal is.
+    # Longer lines are hard to read.
     return min(100, shutil.get_terminal_size().columns)
 
 
@@ -92,7 +92,7 @@ def data_pull(
 
     for one in [find_pack(name) for name in names] or (*every_set(), *IMAGES, *LEXICONS):
         if isinstance(one, GeneratedSet):
-            say(f"{one.name}: made on this machine by a program, nothing to download")
+            say(f"{one.name}: generated on this machine, nothing to download")
             continue
         is_model = isinstance(one, ModelPack)
         path = pull_model(one.name, say) if is_model else pull(one.name, say)
@@ -101,7 +101,7 @@ def data_pull(
             say(f"talk with it: groundup chat pack:{one.name}")
     if not names:
         models = ", ".join(f"groundup data pull {one.name}" for one in MODELS)
-        say(f"Models are fetched by name only: {models}")
+        say(f"Models are downloaded only by name: {models}")
 
 
 _DATA = DataConfig.model_fields
@@ -116,23 +116,23 @@ def data_show(
         ranges.SamplesShown, Parameter(name=("--number", "-n"), help="how many samples")
     ] = 5,
     seed: Annotated[ranges.Seed, Parameter(help=_DATA["seed"].description)] = _DATA["seed"].default,
-    bias: Annotated[ranges.Share, Parameter(help=told(_DATA["bias"]))] = _DATA["bias"].default,
+    bias: Annotated[ranges.Share, Parameter(help=help_text(_DATA["bias"]))] = _DATA["bias"].default,
     heldout: Annotated[
-        bool, Parameter(negative="", show_default=False, help="what is held out to test by")
+        bool, Parameter(negative="", show_default=False, help="show the held-out part")
     ] = False,
 ) -> None:
-    """Print samples of a data set, as a model gets to read them."""
+    """Print samples of a data set, as a model reads them."""
     from groundup.data.packs.manifest import EVALUATION, find_set
 
     packs = [find_set(name).name]
     if bias != _DATA["bias"].default and packs != ["world"]:
-        raise UserError(f"--bias is of the set world, and {packs[0]} has none; leave it out")
+        raise UserError(f"--bias applies to the set world, not to {packs[0]}; leave it out")
     config = configured(
         DataConfig, {"out": RUNS, "packs": packs, "seed": seed, "bias": bias}, spelled
     )
     from groundup.data.samples import lines, samples
 
-    # What is only ever tested on has nothing else to show.
+    # Evaluation sets have only a held-out part.
     heldout = heldout or name in {one.name for one in EVALUATION}
     for row in samples(config, number, heldout=heldout):
         say(f"── {row.source} · {type(row).__name__.lower()} ──")
@@ -150,7 +150,7 @@ _SFT = SFTConfig.model_fields
 def data_inspect(
     *files: Annotated[str, Parameter(help=_SFT["data"].description, negative="")],
     model: Annotated[
-        Path, Parameter(help="the model whose tokenizer and chat template read it")
+        Path, Parameter(help="the model whose tokenizer and chat template are used")
     ] = Path("pack:smollm2"),
     context: Annotated[ranges.Context | None, Parameter(help=_SFT["context"].description)] = None,
     columns: Annotated[
@@ -163,15 +163,15 @@ def data_inspect(
         ),
     ] = (),
     validation: Annotated[
-        ranges.ShareBelowOne | None, Parameter(help=told(_SFT["validation"]))
+        ranges.ShareBelowOne | None, Parameter(help=help_text(_SFT["validation"]))
     ] = None,
     examples: Annotated[ranges.Shown, Parameter(help="how many rows to show, token by token")] = 3,
-    html: Annotated[Path | None, Parameter(help="write it into this file as a page, too")] = None,
+    html: Annotated[Path | None, Parameter(help="also write a page to this file")] = None,
     force: Force = False,
 ) -> None:
-    """Show what a model would make of one's own data: counts, faults, and the very tokens."""
+    """Show how a model would read the user's own data: counts, errors and tokens."""
     if not files:
-        raise UserError("there is nothing to look at; name it: groundup data inspect my.jsonl")
+        raise UserError("there is no file to inspect; name one: groundup data inspect my.jsonl")
     settings = {"out": RUNS, "model": model, "data": files, "columns": columns}
     settings |= {"context": context, "validation": validation}
     config = configured(SFTConfig, settings, spelled)

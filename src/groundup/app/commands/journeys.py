@@ -1,4 +1,4 @@
-"""`quickstart` and `run`: whole journeys by recipe."""
+"""`quickstart` and `run`: run a recipe from beginning to end."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ def quickstart(
     *,
     minutes: Annotated[
         ranges.Minutes | None,
-        Parameter(help="how long it may take, downloads apart (default: 15, or as it was begun)"),
+        Parameter(help="time it may take, without downloads (default: 15, or as it was started)"),
     ] = None,
-    out: Annotated[Path, Parameter(help="folder for everything it makes")] = Path("quickstart"),
+    out: Annotated[Path, Parameter(help="folder for all outputs")] = Path("quickstart"),
 ) -> None:
-    """Run the recipe that comes with groundup, planned for this machine."""
+    """Run the quickstart's recipe, planned for this machine."""
     _journey("quickstart", out, minutes)
 
 
 @checked
 def run(
-    recipe: Annotated[str, Parameter(help="a .toml file, or the name of one that comes along")],
+    recipe: Annotated[
+        str, Parameter(help="a .toml file, or the name of a recipe that comes with groundup")
+    ],
     /,
     *,
     minutes: Annotated[
         ranges.Minutes | None,
-        Parameter(help="plan sizes and steps to take this long (default: as the recipe says)"),
+        Parameter(help="plan sizes and steps for this time (default: as the recipe says)"),
     ] = None,
     out: Annotated[
-        Path | None, Parameter(help="folder for everything it makes (default: the recipe's name)")
+        Path | None, Parameter(help="folder for all outputs (default: the recipe's name)")
     ] = None,
 ) -> None:
     """Run a recipe file, or one that comes with groundup."""

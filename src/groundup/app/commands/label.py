@@ -1,4 +1,4 @@
-"""`label`: votes between the answers of two models, at the keyboard."""
+"""`label`: vote between two answers at the keyboard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from groundup.train import ranges
 
 _VOTES = Group("Prompts and votes", sort_key=5)
 _SAMPLING = Group(
-    "How to draw (default: as generation_config.json says if it samples, else temperature 0.7)",
+    "Sampling (default: generation_config.json's settings if it samples, else temperature 0.7)",
     sort_key=10,
 )
 
@@ -40,13 +40,13 @@ def label(
         Path,
         Parameter(
             group=_VOTES,
-            help=f"a .txt file with a prompt a line, or a {ROW_KINDS} file with rows of prompt "
+            help=f"a .txt file with one prompt per line, or a {ROW_KINDS} file with rows of prompt "
             "or messages",
         ),
     ],
     out: Annotated[
         Path,
-        Parameter(group=_VOTES, help="the log of votes, which the same command goes on with"),
+        Parameter(group=_VOTES, help="the log of votes; the same command continues it"),
     ] = Path("votes.jsonl"),
     who: Annotated[
         str | None,
@@ -58,17 +58,17 @@ def label(
             negative="",
             show_default=False,
             group=_VOTES,
-            help="put the votes into a log that holds votes on other models, too",
+            help="append to a log that already holds votes on other models",
         ),
     ] = False,
     device: Device = "cpu",
     sampling: Annotated[SamplingOptions, _SAMPLING],
     seed: Annotated[
-        ranges.Seed, Parameter(group=_SAMPLING, help="draws the answers and their sides")
+        ranges.Seed, Parameter(group=_SAMPLING, help="seed of the answers and their sides")
     ] = 0,
     mine: Mine = None,
 ) -> None:
-    """Choose the better of two answers, not knowing whose they are."""
+    """Choose the better of two answers without seeing which model wrote them."""
     if who is not None and not who.strip():
         raise UserError("--who is empty; give a name, or leave it out")
     sources = (model, model if other is None else other)

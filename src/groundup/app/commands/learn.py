@@ -1,4 +1,4 @@
-"""`learn`: the road, an exercise with its lesson, and what a learner asks of it."""
+"""`learn`: the road, the exercises with their lessons, and their commands."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ app = App(
     name="learn",
     help="Learn by writing the parts of a language model yourself: lessons with exercises.\n\n"
     "groundup learn shows the road, groundup learn 1.2 opens an exercise, groundup learn check "
-    "grades what you wrote, and --mine lets it take the product's place in other commands.",
+    "grades what you wrote, and --mine makes other commands use it instead of groundup's code.",
     help_format="plaintext",
     usage="Usage: groundup learn [COMMAND] [OPTIONS] [WHICH]",
 )
 
 
 def require_command(words: Sequence[str]) -> None:
-    """Raise `UserError` where a command of learn is misspelled or does not come first."""
+    """Raise `UserError` if a command of learn is misspelled or does not come first."""
     commands = [name for name in app if not name.startswith("-")]
     if not words or words[0] in commands:
         return
@@ -80,7 +80,7 @@ def learn(
     notebook: Annotated[
         bool,
         Parameter(
-            negative="", show_default=False, help="write the exercise as a Jupyter notebook, too"
+            negative="", show_default=False, help="also write the exercise as a Jupyter notebook"
         ),
     ] = False,
     page: Annotated[
@@ -88,7 +88,7 @@ def learn(
         Parameter(
             negative="",
             show_default=False,
-            help="write the exercise's page that moves, to be opened in a browser",
+            help="write the exercise's animated page, to open in a browser",
         ),
     ] = False,
     folder: Folder = FOLDER,
@@ -100,9 +100,7 @@ def learn(
         pages.show_tutor()
     elif which is None and (notebook or page):
         option = "--notebook" if notebook else "--page"
-        raise UserError(
-            f"{option} is of one exercise, which must be named; try groundup learn 1.2 {option}"
-        )
+        raise UserError(f"{option} needs the name of an exercise; try groundup learn 1.2 {option}")
     elif which is None:
         pages.show_road(folder)
     elif which in ("1", "2", "3", "4", "5") and not (notebook or page):
@@ -118,9 +116,9 @@ def learn_check(
     /,
     *,
     folder: Folder = FOLDER,
-    seed: Annotated[ranges.Seed, Parameter(help="draws the trials' numbers")] = 0,
+    seed: Annotated[ranges.Seed, Parameter(help="seed of the trials' inputs")] = 0,
 ) -> None:
-    """Grade what you wrote: against the product's own function, on this machine."""
+    """Grade what you wrote against groundup's own function, on this machine."""
     from groundup.app import learn as pages
 
     pages.check(folder, which, seed)
@@ -135,11 +133,11 @@ def learn_predict(
     *,
     sure: Annotated[
         ranges.Percent | None,
-        Parameter(help="how sure you are, in percent; the end of a step compares"),
+        Parameter(help="how sure you are, in percent; compared at the end of a step"),
     ] = None,
     folder: Folder = FOLDER,
 ) -> None:
-    """Say what you expect before you run anything; it is kept and compared."""
+    """Record what you expect before you run anything; it is compared later."""
     from groundup.app import learn as pages
 
     pages.predict(folder, which, choice, sure)
@@ -148,7 +146,7 @@ def learn_predict(
 @app.command(name="hint", usage="Usage: groundup learn hint [OPTIONS] [WHICH]")
 @checked
 def learn_hint(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
-    """Show the next hint; there are three, each more telling."""
+    """Show the next of three hints, each more explicit."""
     from groundup.app import learn as pages
 
     pages.show_hint(folder, which)
@@ -157,7 +155,7 @@ def learn_hint(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
 @app.command(name="solution", usage="Usage: groundup learn solution [OPTIONS] [WHICH]")
 @checked
 def learn_solution(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
-    """Show a solution, with why; after a first try of your own."""
+    """Show a solution and its explanation, after a first try of your own."""
     from groundup.app import learn as pages
 
     pages.show_solution(folder, which)
@@ -166,7 +164,7 @@ def learn_solution(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
 @app.command(name="reset", usage="Usage: groundup learn reset [OPTIONS] [WHICH]")
 @checked
 def learn_reset(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
-    """Begin an exercise anew; what you wrote is kept under another name."""
+    """Start an exercise over; what you wrote is kept under another name."""
     from groundup.app import learn as pages
 
     pages.reset(folder, which)
@@ -175,7 +173,7 @@ def learn_reset(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
 @app.command(name="status", usage="Usage: groundup learn status [OPTIONS]")
 @checked
 def learn_status(*, folder: Folder = FOLDER) -> None:
-    """Show what passed, what was changed since, hints and predictions."""
+    """Show what passed, what changed since, hints and predictions."""
     from groundup.app import learn as pages
 
     pages.show_status(folder)

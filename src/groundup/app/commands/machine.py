@@ -1,4 +1,4 @@
-"""`doctor` and `plan`: what this machine has, and what a run would take on it."""
+"""`doctor` and `plan`: examine this machine, and estimate a run on it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def doctor(
     *,
     quick: Annotated[
         bool,
-        Parameter(negative="", show_default=False, help="only say what is here: try no settings"),
+        Parameter(negative="", show_default=False, help="only show the machine: try no settings"),
     ] = False,
     forget: Annotated[
         bool,
-        Parameter(negative="", show_default=False, help="take back what was chosen, and end"),
+        Parameter(negative="", show_default=False, help="delete the saved settings, and exit"),
     ] = False,
-    json: Annotated[Path | None, Parameter(help="write what was found here as well")] = None,
+    json: Annotated[Path | None, Parameter(help="also write the results to this file")] = None,
     force: Force = False,
 ) -> None:
-    """Say what this machine has, what each setting gains, and what would be faster."""
+    """Show what this machine has, what each setting gains, and what would be faster."""
     from groundup.train import remembered
 
     if json is not None:
         writable(json, "--json", force=force)
     if forget:
-        what = "what was chosen here is taken back" if remembered.forget() else "nothing was chosen"
-        say(f"{what}; commands run with groundup's constants")
+        what = "saved settings are deleted" if remembered.forget() else "no settings were saved"
+        say(f"{what}; commands use groundup's defaults")
         return
     from groundup.app.doctor import examine
 
@@ -49,45 +49,45 @@ def doctor(
 def plan(
     *,
     stage: Annotated[
-        str, Parameter(help="what is to be run: a stage that trains on rows, such as sft or dpo")
+        str, Parameter(help="the stage to plan: one that trains on rows, such as sft or dpo")
     ] = "pretrain",
     minutes: Annotated[
         ranges.Minutes | None, Parameter(help="minutes that training may take (default: no limit)")
     ] = None,
     steps: Annotated[
-        ranges.Steps | None, Parameter(help="optimizer steps (default: as the stage)")
+        ranges.Steps | None, Parameter(help="optimizer steps (default: the stage's)")
     ] = None,
     tokens: Annotated[
         ranges.Amount | None,
         Parameter(help="tokens to read (default: from minutes, steps or the model's size)"),
     ] = None,
     depth: Annotated[
-        ranges.Depth | None, Parameter(help="layers of a new model (default: as the stage)")
+        ranges.Depth | None, Parameter(help="layers of a new model (default: the stage's)")
     ] = None,
     width: Annotated[
         ranges.Width | None,
-        Parameter(help="features per token of a new model (default: as the stage)"),
+        Parameter(help="features per token of a new model (default: the stage's)"),
     ] = None,
     params: Annotated[
-        ranges.Amount | None, Parameter(help="parameters of a new model, nearly")
+        ranges.Amount | None, Parameter(help="approximate parameters of a new model")
     ] = None,
     vocab_size: Annotated[
         ranges.VocabSize, Parameter(help="vocabulary of a new model, without --data")
     ] = 4_096,
     context: Annotated[
-        ranges.Context | None, Parameter(help="tokens of a row (default: as the stage)")
+        ranges.Context | None, Parameter(help="tokens per row (default: the stage's)")
     ] = None,
     rows: Annotated[
-        ranges.Rows | None, Parameter(help="rows of a step (default: as the stage)")
+        ranges.Rows | None, Parameter(help="rows per step (default: the stage's)")
     ] = None,
-    model: Annotated[Path | None, Parameter(help="the model that is to be trained on")] = None,
+    model: Annotated[Path | None, Parameter(help="the model that training starts from")] = None,
     data: Annotated[
         tuple[Path, ...],
         Parameter(
             negative="",
             consume_multiple=True,
             show_default=False,
-            help="the data of the run (pretrain is planned without, too)",
+            help="the data of the run (optional for pretrain)",
         ),
     ] = (),
     tokenizer: Annotated[Path | None, Parameter(help="the tokenizer's folder, with data")] = None,
@@ -97,20 +97,20 @@ def plan(
             negative="",
             consume_multiple=True,
             show_default=False,
-            help="more of the stage's settings, NAME=VALUE as in a recipe: adapter=lora",
+            help="other settings of the stage, NAME=VALUE as in a recipe: adapter=lora",
         ),
     ] = (),
     machine: Annotated[
-        Path | None, Parameter(help="plan for the machine of this file (groundup doctor --json)")
+        Path | None, Parameter(help="plan for the machine in this file (groundup doctor --json)")
     ] = None,
     law: Annotated[
         Path | None,
-        Parameter(help="the folder of groundup scaling fit, for the loss of a new model"),
+        Parameter(help="a folder of groundup scaling fit, to predict the loss of a new model"),
     ] = None,
-    json: Annotated[Path | None, Parameter(help="write the plan here as well")] = None,
+    json: Annotated[Path | None, Parameter(help="also write the plan to this file")] = None,
     force: Force = False,
 ) -> None:
-    """Say what a run would take: time, memory, disk, tokens, FLOPs, loss."""
+    """Estimate a run's time, memory, disk, tokens, FLOPs and loss."""
     if json is not None:
         writable(json, "--json", force=force)
     located = None if model is None else find_model(model)

@@ -1,4 +1,4 @@
-"""`generate`, `chat`, `export`, `verify` and `card`: using a model."""
+"""`generate`, `chat`, `export`, `verify` and `card`: commands that use a model."""
 
 from __future__ import annotations
 
@@ -43,31 +43,32 @@ def generate(
         Parameter(
             name="--prompts",
             group=_FILES,
-            help="complete every prompt of this file instead, as JSON Lines: a .txt file with a "
-            f"prompt a line, or a {ROW_KINDS} file with rows of prompt or messages, and of their "
-            "own id, temperature, max_new_tokens, seed, stop …",
+            help="complete every prompt of this file and write JSON Lines: a .txt file with one "
+            f"prompt per line, or a {ROW_KINDS} file with rows of prompt or messages, which may "
+            "also set id, temperature, max_new_tokens, seed, stop …",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         Parameter(
             group=_FILES,
-            help="write there, and go on there after a stop; lines come as completions end, each "
-            "with the index of its row, from 0 (default: standard output)",
+            help="file to write, which the same command continues after a stop; lines come in the "
+            "order in which completions end, each with the index of its row, from 0 (default: "
+            "standard output)",
         ),
     ] = None,
     logprobs: Annotated[
         ranges.TopLogprobs | None,
         Parameter(
             group=_FILES,
-            help="write token ids and log-probabilities, too, and those of so many of the "
-            "likeliest tokens",
+            help="also write token ids and log-probabilities, and those of this many likeliest "
+            "tokens",
         ),
     ] = None,
     force: Annotated[Force, Parameter(group=_FILES)] = False,
     batch_size: Annotated[
         ranges.BatchSize | None,
-        Parameter(group=_FILES, help="how many completions are drawn at a time (default: 32)"),
+        Parameter(group=_FILES, help="completions generated at a time (default: 32)"),
     ] = None,
     adapter: Adapter = None,
     guard: GuardFolder = None,
@@ -77,15 +78,13 @@ def generate(
     schema: Annotated[
         Path | None,
         Parameter(
-            help="the file of a JSON Schema, whose values alone the completions are, whole where "
-            "--max-new-tokens is enough (default: any text)"
+            help="a file with a JSON Schema that completions must match; they are whole if "
+            "--max-new-tokens is large enough (default: any text)"
         ),
     ] = None,
     chat: Annotated[
         bool,
-        Parameter(
-            negative="", show_default=False, help="let the model answer each prompt as a message"
-        ),
+        Parameter(negative="", show_default=False, help="treat each prompt as a message to answer"),
     ] = False,
     sampling: SamplingOptions,
     stop: Annotated[
@@ -94,7 +93,7 @@ def generate(
     ] = (),
     seed: Annotated[
         ranges.Seed | None,
-        Parameter(group=SAMPLING, help="the same seed draws the same text (default: 0)"),
+        Parameter(group=SAMPLING, help="the same seed gives the same text (default: 0)"),
     ] = None,
     mine: Mine = None,
 ) -> None:
@@ -114,7 +113,7 @@ def generate(
     if prompts_file is None and given:
         raise UserError(f"{given[0]} is for a file of prompts; name it with --prompts")
     if "" in stop:
-        raise UserError("--stop='' must be a text that is not empty; give one, or leave it out")
+        raise UserError("--stop='' must not be empty; give a text, or leave it out")
     folder = find_model(model)
     texts = () if prompts_file is not None else _prompts(prompts)
     from groundup.app.completions import complete_file, sampling_of, write_completions
@@ -156,7 +155,9 @@ def generate(
 def _prompts(given: Sequence[str]) -> Sequence[str]:
     texts = given or (() if sys.stdin.isatty() else (_standard_input(),))
     if not any(texts):
-        raise UserError('there is no prompt; give one in quotes: groundup generate MODEL "The sea"')
+        raise UserError(
+            'no prompt was given; give one in quotes: groundup generate MODEL "The sea"'
+        )
     for text in texts:
         try:
             text.encode()
@@ -190,8 +191,8 @@ def chat(
             negative="",
             consume_multiple=True,
             show_default=False,
-            help="folders of adapters to put on the model, ours or PEFT's; the first answers, "
-            "and /adapter NAME changes to another",
+            help="folders of adapters for the model, ours or PEFT's; the first one answers, and "
+            "/adapter NAME switches to another",
         ),
     ] = (),
     guard: GuardFolder = None,
@@ -201,7 +202,7 @@ def chat(
     sampling: SamplingOptions,
     seed: Annotated[
         ranges.Seed | None,
-        Parameter(group=SAMPLING, help="draw the same answers every time (default: fresh ones)"),
+        Parameter(group=SAMPLING, help="give the same answers every time (default: new ones)"),
     ] = None,
     mine: Mine = None,
 ) -> None:
@@ -232,25 +233,25 @@ def export(
     *,
     to: Annotated[
         Literal["gguf", "hf"],
-        Parameter(help="llama.cpp's and Ollama's one file, or a Hugging Face folder"),
+        Parameter(help="one file for llama.cpp and Ollama, or a Hugging Face folder"),
     ] = "gguf",
     type: Annotated[
         str | None,
         Parameter(
             help="how weights are stored: f32, f16, bf16; in gguf also q8_0, q5_1, q5_0, q4_1 and "
-            "q4_0, and by llama.cpp (extra llama-cpp) q4_k_m, q5_k_m, q6_k and their like "
+            "q4_0, and with llama.cpp (extra llama-cpp) q4_k_m, q5_k_m, q6_k and similar types "
             "(default: q8_0; in hf the model's own)"
         ),
     ] = None,
     out: Annotated[
-        Path | None, Parameter(help="folder to write (default: beside the model)")
+        Path | None, Parameter(help="folder to write (default: next to the model)")
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a model in the form that other programs read, and prove that it is the same."""
+    """Write a model in a format that other programs read, and check that it is the same."""
     from groundup.formats.export import export as write
 
-    # Where a name is given, and not a place, the copy belongs into the folder one is in.
+    # A model given by name is exported to the current folder.
     source = model if is_named(model) else find_model(model)
     say(f"Written:     {write(source, to, type, out, force=force)}")
 
@@ -261,10 +262,10 @@ def verify(
     /,
     *,
     against: Annotated[
-        Path | None, Parameter(help="the model folder that a GGUF file was made of")
+        Path | None, Parameter(help="the model folder that a GGUF file was made from")
     ] = None,
 ) -> None:
-    """Compare a model with itself, with transformers and with its copies."""
+    """Compare a model's results with the cache, in batches, in transformers and in its copies."""
     folder, original = find_model(model), None if against is None else find_model(against)
     from groundup.formats.checks import require_same
     from groundup.formats.verify import verify
@@ -284,13 +285,13 @@ def card(
             negative="",
             consume_multiple=True,
             show_default=False,
-            help="folders of what measured this model: of groundup eval values, eval report, eval "
-            "core, eval rewards, redteam and frontier (default: all beside the model's folder)",
+            help="report folders of this model: of groundup eval values, eval report, eval core, "
+            "eval rewards, redteam and frontier (default: all next to the model's folder)",
         ),
     ] = (),
     mine: Mine = None,
 ) -> None:
-    """Write what was measured of a model into its card."""
+    """Write the measurements of a model into its card."""
     from groundup.evals.cards.card import write_card
 
     with with_parts(mine):

@@ -1,4 +1,4 @@
-"""How a command's signature becomes options: bounds checked, settings grouped, words shared."""
+"""Turn a command's signature into options: shared types and texts, groups, checked bounds."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ RUNS = Path("runs")
 P = ParamSpec("P")
 
 
-def _named(type: Any, tokens: Sequence[Token]) -> Path:
-    """A model's name; a path would make the folder one is in of an empty one."""
+def _model_folder(type: Any, tokens: Sequence[Token]) -> Path:
+    """A model's path or name; `Path("")` would be the current folder."""
     if not tokens[0].value:
-        raise UserError("MODEL='' is empty; give a model's folder, or . for the one you are in")
+        raise UserError("MODEL='' is empty; give a model's folder, or . for the current one")
     return Path(tokens[0].value)
 
 
 ModelFolder = Annotated[
     Path,
     Parameter(
-        converter=_named,
-        help="a model folder, the folder of a recipe with its models, a GGUF file, pack:NAME or "
+        converter=_model_folder,
+        help="a model folder, the output folder of a recipe, a GGUF file, pack:NAME or "
         "hub:OWNER/NAME",
     ),
 ]
@@ -45,7 +45,7 @@ ModelFolder = Annotated[
 
 Adapter = Annotated[
     Path | None,
-    Parameter(help="the folder of an adapter to put on the model, ours or PEFT's"),
+    Parameter(help="the folder of an adapter for the model, ours or PEFT's"),
 ]
 GuardFolder = Annotated[
     Path | None,
@@ -58,7 +58,7 @@ Device = Annotated[TrainingDevice, Parameter(help=DEVICE)]
 DType = Annotated[
     TrainingDType | None,
     Parameter(
-        help="compute type; auto is bfloat16 where the processor has it (default: the model's own)"
+        help="compute type; auto is bfloat16 if the processor has it (default: the model's own)"
     ),
 ]
 Template = Annotated[
@@ -68,13 +68,13 @@ Template = Annotated[
         help="variables of the chat template, such as --template.enable_thinking false",
     ),
 ]
-Host = Annotated[str, Parameter(help="the address to listen at; 0.0.0.0 lets other machines in")]
-Port = Annotated[ranges.Port, Parameter(help="its port; 0 takes any that is free")]
+Host = Annotated[str, Parameter(help="the address to listen on; 0.0.0.0 accepts other machines")]
+Port = Annotated[ranges.Port, Parameter(help="the port; 0 picks a free one")]
 
 
 def _key(type: Any, tokens: Sequence[Token]) -> str:
     if not tokens[0].value.strip():
-        raise UserError("--api-key='' is empty, so that everybody could ask; give a key")
+        raise UserError("--api-key='' is empty, so anyone could send requests; give a key")
     return tokens[0].value
 
 
@@ -89,7 +89,7 @@ ApiKey = Annotated[
 ]
 Force = Annotated[
     bool,
-    Parameter(negative="", show_default=False, help="overwrite what is there, whatever wrote it"),
+    Parameter(negative="", show_default=False, help="overwrite an existing file of any kind"),
 ]
 
 
@@ -98,60 +98,61 @@ def _folder_of_parts(type: Any, tokens: Sequence[Token]) -> Path:
     return FOLDER if tokens[0].implicit_value is True else Path(tokens[0].value)
 
 
-# True is what makes the parser take the option without a folder.
+# `bool` makes the parser accept the option without a folder.
 Mine = Annotated[
     Path | bool | None,
     Parameter(
         negative="",
         show_default=False,
         converter=_folder_of_parts,
-        help="compute with your own code from groundup learn, each part that passed its check; "
-        "give its folder if that is not my_groundup",
+        help="run on your own code from groundup learn, every part that passed its check; give "
+        "its folder unless it is my_groundup",
     ),
 ]
 SAMPLING = Group(
-    "How to draw (default: as generation_config.json says if it samples, else the likeliest token)",
+    "Sampling (default: generation_config.json's settings if it samples, else the likeliest token)",
     sort_key=10,
 )
 
 
 class SamplingOptions(BaseModel):
-    """How the next token is drawn; None is the model's own setting."""
+    """How the next token is sampled; None means the model's own setting."""
 
     model_config = ConfigDict(frozen=True)
 
     max_new_tokens: ranges.NewTokens | None = Field(
-        None, description="most tokens of one answer (default: 256; of serve, as many as fit)"
+        None, description="maximum tokens of one answer (default: 256; in serve, as many as fit)"
     )
     temperature: ranges.Temperature | None = Field(
-        None, description="0 always takes the likeliest token; more is more random"
+        None, description="0 always takes the likeliest token; higher is more random"
     )
     top_k: ranges.TopK | None = Field(None, description="keep the k likeliest tokens; 0 keeps all")
     top_p: ranges.TopP | None = Field(
-        None, description="keep the fewest tokens that have this probability together"
+        None, description="keep the fewest tokens whose probabilities add up to this"
     )
     min_p: ranges.Share | None = Field(
         None, description="keep tokens with at least this share of the likeliest's probability"
     )
     repetition_penalty: ranges.RepetitionPenalty | None = Field(
         None,
-        description="above 1, tokens that were there before, in the prompt too, become less likely "
+        description="above 1, tokens of the prompt and of the answer so far become less likely "
         "(default: generation_config.json's, sampling or not)",
     )
     presence_penalty: ranges.TokenPenalty | None = Field(
         None,
-        description="-2 to 2; above 0, tokens that the answer has become less likely (default: 0)",
+        description="-2 to 2; above 0, tokens already in the answer become less likely "
+        "(default: 0)",
     )
     frequency_penalty: ranges.TokenPenalty | None = Field(
         None,
-        description="-2 to 2; the same, for each time that the answer has them (default: 0)",
+        description="-2 to 2; the same, once for each time they occur in the answer (default: 0)",
     )
 
 
 def checked(command: Callable[P, None]) -> Callable[P, None]:
-    """Return the command with its numbers checked against the ranges that its signature names.
+    """Return the command with its numbers checked against the ranges in its signature.
 
-    A parameter `sampling: SamplingOptions` becomes an option for each of its fields, in the group
+    A parameter `sampling: SamplingOptions` becomes one option for each field, in the group
     `SAMPLING` or the one that it is annotated with.
     """
     types = get_type_hints(command, include_extras=True)
@@ -164,7 +165,7 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
             continue
         gathers = True
         for field, info in SamplingOptions.model_fields.items():
-            option = Parameter(group=groups[0] if groups else SAMPLING, help=told(info))
+            option = Parameter(group=groups[0] if groups else SAMPLING, help=help_text(info))
             types[field] = parsed(info, option)
             parameters[field] = inspect.Parameter(
                 field, inspect.Parameter.KEYWORD_ONLY, default=None
@@ -175,7 +176,7 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **settings: P.kwargs) -> None:
         for name, value in signature.bind(*args, **settings).arguments.items():
             spelled = _spelling(parameters[name], types[name])
-            ranges.check(spelled, value, types[name], _way_out(parameters[name]))
+            ranges.check(spelled, value, types[name], _remedy(parameters[name]))
         if gathers:
             drawn: dict[str, Any] = {
                 name: settings.pop(name)
@@ -188,7 +189,7 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[one.replace(annotation=parsed(types[name])) for name, one in parameters.items()]
     )
-    # The parser reads the signature, where it need not look for what the annotations' names mean.
+    # The parser reads the signature, in which the annotations are already resolved.
     del run.__wrapped__
     run.__annotations__ = {}
     return run
@@ -197,9 +198,9 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
 def with_parts(
     folder: Path | bool | None, run: Path | None = None
 ) -> AbstractContextManager[object]:
-    """Return the context of a command: the learner's parts that passed, or nothing special.
+    """Return a context in which the learner's passed parts are used, if `folder` is given.
 
-    A command that goes on with a `run` gets the parts that it was begun with.
+    A command that resumes a `run` gets the parts that the run was started with.
     """
     if not folder:
         return contextlib.nullcontext()
@@ -209,24 +210,24 @@ def with_parts(
 
 
 def parsed(annotation: Any, *more: Any) -> Any:
-    """Return an option's type for the parser, without the bounds, which are checked here."""
+    """Return an option's type for the parser, without the bounds, which `checked` checks."""
     found = tuple(ranges.ranges(annotation))
     if any(one.kind is int for one in found):
-        more = (Parameter(converter=_of_whole_numbers), *more)
+        more = (Parameter(converter=_whole_numbers), *more)
     plain = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
     return Annotated[(ranges.unbounded(plain), *more, *found)] if more or found else plain
 
 
-def _of_whole_numbers(annotation: Any, tokens: Sequence[Token]) -> Any:
-    """What the parser reads, which would round a fraction and say nothing."""
+def _whole_numbers(annotation: Any, tokens: Sequence[Token]) -> Any:
+    """Convert as the parser does, but refuse fractions, which it would silently round."""
     for token in tokens:
         if "." in token.value and not float(token.value).is_integer():
             raise CoercionError(token=token, target_type=int)
     return convert(annotation, tokens)
 
 
-def told(field: FieldInfo) -> str:
-    """Return what a setting is, with its bounds where it is a share."""
+def help_text(field: FieldInfo) -> str:
+    """Return a setting's help text, with its bounds if it is a share."""
     found = list(ranges.ranges(field))
     is_share = bool(found) and all((one.least, one.most) == (0, 1) for one in found)
     return f"{field.description} [0 to 1]" if is_share else field.description or ""
@@ -246,7 +247,7 @@ def _spelling(parameter: inspect.Parameter, annotation: Any) -> str:
     return next(iter(names), spelled(parameter.name))
 
 
-def _way_out(parameter: inspect.Parameter) -> str:
+def _remedy(parameter: inspect.Parameter) -> str:
     if parameter.default in (inspect.Parameter.empty, None, ()):
         return "or leave it out"
     return f"the default is {parameter.default}"

@@ -1,4 +1,4 @@
-"""`scaling fit`: the law of size, data and loss in a table of training runs."""
+"""`scaling fit`: fit a scaling law to a table of training runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from groundup.train import ranges
 @checked
 def scaling_fit(
     table: Annotated[
-        Path, Parameter(help="CSV, JSON Lines or a JSON array; a row for each training run")
+        Path, Parameter(help="CSV, JSON Lines or a JSON array with one row per training run")
     ],
     /,
     *,
@@ -32,12 +32,12 @@ def scaling_fit(
     ] = None,
     drop: Annotated[
         ranges.Shown | None,
-        Parameter(help="leave out so many runs of the highest loss (default: those far off)"),
+        Parameter(help="leave out this many runs of the highest loss (default: outliers)"),
     ] = None,
     bootstraps: Annotated[
-        ranges.Drawings, Parameter(help="how often rows are drawn anew, for the intervals")
+        ranges.Drawings, Parameter(help="bootstrap samples of the rows, for the intervals")
     ] = 500,
-    seed: Annotated[ranges.Seed, Parameter(help="seed of the drawing")] = 0,
+    seed: Annotated[ranges.Seed, Parameter(help="seed of the bootstrap")] = 0,
     out: Annotated[Path, Parameter(help="folder for the page and the numbers")] = Path("scaling"),
 ) -> None:
     """Fit L = E + A/N^α + B/D^β, and the best size for every budget."""

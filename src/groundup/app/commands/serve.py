@@ -1,4 +1,4 @@
-"""`serve`: models for other programs."""
+"""`serve`: serve models to other programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from groundup.serve.worker import Served
 
 _REQUESTS = Group(
-    "Where a request does not say (default: as generation_config.json says if it samples, else the "
+    "Defaults for requests (default: generation_config.json's settings if it samples, else the "
     "likeliest token)",
     sort_key=10,
 )
@@ -52,7 +52,7 @@ def serve(
             negative="",
             consume_multiple=True,
             show_default=False,
-            help="web pages that may ask, such as http://localhost:3000, or * for all "
+            help="web pages that may send requests, such as http://localhost:3000, or * for all "
             "(default: none)",
         ),
     ] = (),
@@ -63,7 +63,7 @@ def serve(
             consume_multiple=True,
             show_default=False,
             help="folders of adapters for the model, ours or PEFT's; each answers under its own "
-            "name, beside the model without them",
+            "name, next to the model without them",
         ),
     ] = (),
     guard: GuardFolder = None,
@@ -71,16 +71,16 @@ def serve(
     dtype: DType = None,
     template: Template = None,
     batch_size: Annotated[
-        ranges.BatchSize, Parameter(help="how many completions of a model are drawn at a time")
+        ranges.BatchSize, Parameter(help="completions of a model that are generated at a time")
     ] = 32,
     waiting: Annotated[
         ranges.BatchSize,
-        Parameter(help="how many more may wait; what comes beyond is refused for the moment (429)"),
+        Parameter(help="how many more may wait; beyond that, requests get status 429"),
     ] = 256,
     sampling: Annotated[SamplingOptions, _REQUESTS],
     mine: Mine = None,
 ) -> None:
-    """Serve models in OpenAI's interface."""
+    """Serve models through an OpenAI-compatible API."""
     if not models:
         raise UserError("there is no model to serve; name one: groundup serve quickstart")
     if len(models) > 1 and adapter:
@@ -114,9 +114,9 @@ def serve(
 
 
 def _names(models: Sequence[Path]) -> dict[str, Path]:
-    """The models by what clients call them: a folder's own name, or where two share it the whole.
+    """The models by their names for clients: the folder's name, or its path if two share a name.
 
-    Raises `UserError` for one that is given twice.
+    Raises `UserError` for a model that is given twice.
     """
     short = [str(one) if is_named(one) else one.resolve().name for one in models]
     count = Counter(short)
@@ -138,7 +138,7 @@ def opened_models(
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen)
     dtype: TrainingDType | None = None,
 ) -> list[Served]:
-    """A model by its name, and each of its adapters by its own."""
+    """A model under its name, and each of its adapters under its own."""
     from groundup.adapters.attach import active_adapter, adapter_names
     from groundup.app.chat import about, suggestions
     from groundup.app.completions import opened, sampling_of

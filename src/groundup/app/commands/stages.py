@@ -1,7 +1,7 @@
 """The command of every stage and experiment, made from its config.
 
-Every field is an option with the field's own type, default and description, so nothing is said
-twice. A command is made when it is asked for by the name that `cli` gives it.
+Every field becomes an option with the field's own type, default and description. A command is made
+when it is looked up by the name that `cli` gives it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
-from groundup.app.commands.options import RUNS, Mine, parsed, spelled, told, with_parts
+from groundup.app.commands.options import RUNS, Mine, help_text, parsed, spelled, with_parts
 from groundup.app.recipe_folder import find_data, find_model
 from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, INPUTS, REWARDS, STAGES, Stage
@@ -36,7 +36,7 @@ def _command(stage: Stage) -> Callable[..., None]:
     """The command of a stage: a function whose signature is the stage's config."""
 
     def command(*given: Any, **settings: Any) -> None:
-        # Journeys know every part of a run, and whoever asks for --help waits for them.
+        # Imported late: this module loads much, and --help does not need it.
         from groundup.app.journey import farewell
 
         bound = signature.bind(*given, **settings)
@@ -48,7 +48,7 @@ def _command(stage: Stage) -> Callable[..., None]:
         with with_parts(own, out):
             folder = stage.run(config)
         if was_finished:
-            say(f"{folder} was finished before, with these settings.")
+            say(f"{folder} was already finished with these settings.")
         say(farewell(stage, folder))
 
     signature = inspect.Signature(
@@ -60,7 +60,7 @@ def _command(stage: Stage) -> Callable[..., None]:
 
 
 def fields(stage: Stage) -> list[tuple[str, FieldInfo]]:
-    """The fields of a stage's config in the order of --help: first what it cannot do without."""
+    """The fields of a stage's config in the order of --help: required ones first."""
     return sorted(
         stage.config.model_fields.items(),
         key=lambda item: (
@@ -71,9 +71,9 @@ def fields(stage: Stage) -> list[tuple[str, FieldInfo]]:
 
 
 _MINE = inspect.Parameter("mine", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Mine)
-_OWN = Group("What to do", sort_key=1)
+_OWN = Group("Task", sort_key=1)
 _ADAPTERS = Group("With --adapter", sort_key=2)
-_TRAINING = Group("How to train", sort_key=3)
+_TRAINING = Group("Training", sort_key=3)
 _ALWAYS_ASKED = {"out", "seed", "minutes", "steps"}
 _OF_TRAINING = set(TrainingConfig.model_fields) - _ALWAYS_ASKED
 _OF_ADAPTERS = set(TuningConfig.model_fields) - set(TrainingConfig.model_fields)
@@ -81,7 +81,7 @@ _OF_ADAPTERS -= {"model", "context", "adapter"}
 
 
 def group(stage: Stage, name: str) -> Group:
-    """The group of --help that a field of a stage's config stands in."""
+    """The --help group of a field of a stage's config."""
     if issubclass(stage.config, TrainingConfig) and name in _OF_TRAINING:
         return _TRAINING
     if issubclass(stage.config, TuningConfig) and name in _OF_ADAPTERS:
@@ -92,12 +92,12 @@ def group(stage: Stage, name: str) -> Group:
 def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
     default = inspect.Parameter.empty if field.is_required() else field.default
     option = Parameter(
-        help=told(field),
-        # What is on by default can be turned off: --no-….
+        help=help_text(field),
+        # Flags that are on by default can be turned off: --no-….
         negative=None if default is True else "",
         group=group(stage, name),
         consume_multiple=not positional,
-        show_default=_as_typed if _is_told(default) else False,
+        show_default=_as_typed if _is_shown(default) else False,
         show=name not in stage.config.unused,
     )
     return inspect.Parameter(
@@ -108,7 +108,7 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
     )
 
 
-def _is_told(default: Any) -> bool:
+def _is_shown(default: Any) -> bool:
     """Whether a default is worth showing. 0 is, although it equals False."""
     return default is not None and default is not False and default not in ((), {})
 
@@ -120,16 +120,16 @@ def _as_typed(default: Any) -> str:
 
 
 def located(stage: Stage, settings: dict[str, Any], *, fetch: bool = True) -> dict[str, Any]:
-    """Return the settings with their inputs located; raise `UserError` for one that is missing.
+    """Return the settings with their inputs located. Raises `UserError` for one that is missing.
 
-    Models that are given by name are downloaded for that; without `fetch` they stay names.
+    Models that are given by name are downloaded; without `fetch` they stay names.
     """
     found = dict(settings)
     for name in stage.inputs:
         if name not in found:
-            continue  # left out, or no setting of this suite
+            continue  # left out, or not a setting of this stage
         if INPUTS[name] == REWARDS:
-            continue  # a folder, or else a function: whoever opens it knows
+            continue  # a folder or a function, which is checked where it is opened
         if found[name] is None:
             continue
         several = isinstance(found[name], tuple)
@@ -140,7 +140,7 @@ def located(stage: Stage, settings: dict[str, Any], *, fetch: bool = True) -> di
             if not is_named(path) and not path.exists():
                 shown = path if str(path).isprintable() else repr(str(path))
                 raise UserError(
-                    f"{spelled(name)}={shown} is not there; "
+                    f"{spelled(name)}={shown} does not exist; "
                     f"give {stage.config.model_fields[name].description}"
                 )
         if "data" in INPUTS[name]:

@@ -1,4 +1,4 @@
-"""`studio`: the web page of all that was trained here."""
+"""`studio`: web pages of everything that was trained here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @checked
 def studio(
     folder: Annotated[
-        Path, Parameter(help="the folder whose runs are shown, up to six folders deep")
+        Path, Parameter(help="the folder whose runs are shown, up to six levels deep")
     ] = Path("."),
     /,
     *,
@@ -28,10 +28,10 @@ def studio(
     api_key: ApiKey = None,
     device: Device = "cpu",
 ) -> None:
-    """Show all that was trained here, in a browser."""
+    """Show everything that was trained here, in a browser."""
     if not folder.is_dir():
-        there = "is a file" if folder.exists() else "is not there"
-        raise UserError(f"FOLDER={str(folder)!r} {there}; give a folder with runs in it, or none")
+        why = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"FOLDER={str(folder)!r} {why}; give a folder with runs in it, or none")
     from groundup.serve.server import listening, require_server
 
     require_server("studio")

@@ -1,4 +1,4 @@
-"""`xray`: what a model does with a text, as a page."""
+"""`xray`: write a page that shows what a model does with a text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def xray(
     *,
     text: Annotated[
         str | None,
-        Parameter(help="what the model reads (default: what it said last in its own run)"),
+        Parameter(help="the text to read (default: the last sample of the model's own run)"),
     ] = None,
     chat: Annotated[
         bool,
@@ -32,23 +32,23 @@ def xray(
             negative="",
             consume_multiple=True,
             show_default=False,
-            help="take out these heads, each LAYER.HEAD from 0, and show what changes",
+            help="remove these heads, each LAYER.HEAD from 0, and show what changes",
         ),
     ] = (),
     against: Annotated[
         Path | None,
-        Parameter(help="compare with this model, which has the same tokenizer"),
+        Parameter(help="compare with this model, which must have the same tokenizer"),
     ] = None,
     tokens: Annotated[
-        ranges.TokensSeen, Parameter(help="of a longer text, look at so many tokens")
+        ranges.TokensSeen, Parameter(help="maximum tokens of the text that are shown")
     ] = 128,
     out: Annotated[
-        Path, Parameter(help="the page to write; a name without an ending gets .html")
+        Path, Parameter(help="the page to write; a name without an extension gets .html")
     ] = Path("xray.html"),
     force: Force = False,
     mine: Mine = None,
 ) -> None:
-    """Write a page of what a model does with a text."""
+    """Write a page that shows what a model does with a text."""
     if text is not None and not text:
         raise UserError('--text is empty; give a text in quotes: --text "The sea"')
     if text is None and chat:
