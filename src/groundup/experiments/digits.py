@@ -24,7 +24,7 @@ _TEST, _VALIDATION = 360, 270
 
 @dataclass(frozen=True)
 class Images:
-    """Images as rows of pixels from 0, paper, to 1, ink; and the digit that each one shows."""
+    """Images as rows of pixels from 0 (paper) to 1 (ink), and the digit that each one shows."""
 
     x: Float[np.ndarray, "n pixels"]
     labels: Integer[np.ndarray, " n"]
@@ -32,7 +32,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Digits:
-    """The images in three parts: to learn from, to choose settings by, to report."""
+    """The images in three parts: for training, for choosing settings, for the report."""
 
     train: Images
     validation: Images
@@ -42,7 +42,7 @@ class Digits:
 def load(seed: int) -> Digits:
     """Read the digits and split them at random: 1,167 to train, 270 to validate, 360 to test.
 
-    The same people wrote all three parts. Raises `UserError` where the pack cannot be downloaded.
+    The same people wrote all three parts. Raises `UserError` if the pack cannot be downloaded.
     """
     [packed] = read_members("digits", say).values()
     table = np.loadtxt(io.BytesIO(gzip.decompress(packed)), delimiter=",")

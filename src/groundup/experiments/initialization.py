@@ -1,9 +1,9 @@
 """What goes wrong without good initial weights? Signals and gradients through a deep network.
 
-Each layer multiplies the variance of what passes through it by fan_in · Var(weight), and by what
-its activation takes away. Over twenty layers anything but a factor near 1 is fatal: the signal
-dies out or explodes, and so does the gradient on its way back (see `nn.init`). Nothing is trained
-here: a network as it begins, a batch, one look forward and one back.
+Each layer multiplies the variance of its input by fan_in · Var(weight) and by a factor of its
+activation. Over twenty layers any factor that is not near 1 is fatal: the signal vanishes or
+explodes, and so does the gradient on its way back (see `nn.init`). Nothing is trained here: one
+batch makes one forward and one backward pass through an untrained network.
 
 Sources: Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural
 networks"; He et al. (2015), "Delving deep into rectifiers".
@@ -36,18 +36,18 @@ from groundup.runs.console import counted
 
 NAME = "initialization"
 QUESTION = (
-    "What goes wrong without good initial weights? One batch goes through a deep network that has "
-    "learned nothing yet, and a gradient comes back."
+    "What goes wrong without good initial weights? One batch makes a forward and a backward pass "
+    "through a deep, untrained network."
 )
 LAYERS, WIDTH, ROWS = 20, 256, 256
 QUICK_WIDTH = 64
-LASTING = 10.0  # what grows or shrinks by less over all layers is said to last
-FILLED = 0.5  # with more than this share of outputs on a flat part, tanh is said to be saturated
+LASTING = 10.0  # a signal that grows or shrinks by less than this factor counts as stable
+FILLED = 0.5  # tanh counts as saturated if more than this share of its outputs is on a flat part
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """A way to begin: an activation, and what fills the weights before it."""
+    """An initialization: an activation, and the function that fills the weights before it."""
 
     activation: type[Activation]
     weights: str
@@ -70,9 +70,9 @@ BEGINNINGS = (
 
 
 def run(config: InitializationConfig) -> Path:
-    """Measure activations and gradients, layer by layer, for each way to begin, and write them.
+    """Measure activations and gradients, layer by layer, for each initialization, and write them.
 
-    Raises `UserError` for a folder of something else.
+    Raises `UserError` for a folder with other files.
     """
     check_folder(config.out, NAME)
     begun, width = perf_counter(), QUICK_WIDTH if config.quick else WIDTH
@@ -99,7 +99,7 @@ def measure(
     rng = np.random.default_rng([config.seed, turn])
     layers: list[Module] = []
     for _ in range(LAYERS):
-        # In float64, so that what explodes can be followed to the end.
+        # In float64, so that explosions can be followed to the end.
         layer = Linear(width, width, bias=False, rng=rng, dtype=np.float64)
         beginning.fill(layer.weight, rng=rng)
         layers += [layer, beginning.activation()]
@@ -110,7 +110,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Depths:
-    """The statistics of one way to begin, by seed and layer."""
+    """The statistics of one initialization, by seed and layer."""
 
     beginning: Beginning
     seeds: list[list[LayerStatistics]]
@@ -124,14 +124,14 @@ class Depths:
         return [self.of(what, layer).estimate for layer in range(LAYERS)]
 
     def remark(self) -> str:
-        """What becomes of the signal and of the gradient."""
+        """A sentence about the signal and the gradient."""
         signal = self.of("std", -1).estimate / self.of("std", 0).estimate
         gradient = self.of("gradient_std", 0).estimate / self.of("gradient_std", -1).estimate
         flat = self.of("saturated", -1).estimate
         full = self.beginning.activation is Tanh and flat > FILLED
         return (
-            f"{self.beginning.name}: from layer 1 to layer {LAYERS} the signal {_fate(signal)}, "
-            f"and the gradient on its way back {_fate(gradient)}"
+            f"{self.beginning.name}: from layer 1 to layer {LAYERS} the signal {_change(signal)}, "
+            f"and on the way back the gradient {_change(gradient)}"
             + (f"; {100 * flat:.0f} % of the last layer's outputs are saturated." if full else ".")
         )
 
@@ -140,15 +140,15 @@ class Depths:
         return {name: self.course(name) for name in names}
 
 
-def _fate(factor: float) -> str:
-    """In words, what a factor over all layers means."""
+def _change(factor: float) -> str:
+    """A factor over all layers, in words."""
     if factor > LASTING:
-        return f"grows {factor:.1e} times"
-    return f"shrinks {1 / factor:.1e} times" if factor < 1 / LASTING else "lasts"
+        return f"grows by a factor of {factor:.1e}"
+    return f"shrinks by a factor of {1 / factor:.1e}" if factor < 1 / LASTING else "is stable"
 
 
 def table(measured: Sequence[Depths], width: int) -> Table:
-    """The ends of the network: the signal that arrives, and the gradient that comes back."""
+    """The signal at the network's output, and the gradient at its input."""
     rows = tuple(
         (
             one.beginning.name,
@@ -173,8 +173,8 @@ def table(measured: Sequence[Depths], width: int) -> Table:
         rows,
         (
             f"{LAYERS} layers of width {width}, {ROWS} standard normal inputs. The mean over "
-            f"{counted(len(measured[0].seeds), 'seed')}, and the least and greatest. The gradient "
-            "begins with standard deviation 1 at the output.",
+            f"{counted(len(measured[0].seeds), 'seed')}, with the minimum and maximum. The "
+            "gradient has standard deviation 1 at the output.",
             "Too small is N(0, 0.01²) and too large N(0, 1). Flat: the share of the last layer's "
             f"outputs where the activation's slope is below {init.FLAT:g}, which for ReLU is half "
             "by design. Dead: the share of its units that are flat for every input.",
@@ -187,7 +187,7 @@ def _scientific(value: Interval) -> str:
 
 
 def plot(measured: Sequence[Depths]) -> Plot:
-    """The signal forwards and the gradient backwards, one column an activation."""
+    """The forward signal and the backward gradient, with one column per activation."""
     figure, axes = panels(2, 2, width=9.2, height=6.2)
     parts = (("std", "std of activations"), ("gradient_std", "std of gradients"))
     for row, (what, label) in zip(axes, parts, strict=True):
@@ -206,8 +206,8 @@ def plot(measured: Sequence[Depths]) -> Plot:
         below.set_xlabel("layer")
     return Plot(
         "through-the-layers",
-        "Above, the signal on its way forwards, from left to right; below, the gradient on its way "
-        "back, from right to left. The mean over the seeds. The dotted line is the 1 with which "
-        "either begins.",
+        "Above, the signal in the forward pass, from left to right; below, the gradient in the "
+        "backward pass, from right to left. The mean over the seeds. The dotted line is 1, where "
+        "both begin.",
         figure,
     )

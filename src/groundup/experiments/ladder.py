@@ -1,14 +1,14 @@
-"""The ladder of language models: each rung an idea, all on one text, with one training time.
+"""The ladder of language models: each rung is an idea, all on one text with one training time.
 
 Counting came first: a table of pairs, then long contexts blended with short ones (Kneser and Ney
-1995). Networks replaced the table by a function, which has something to say of contexts that were
-never seen: Bengio's (2003) of the last few words, recurrent ones of everything so far, and the
-transformer, which reads all of its context at once. In the history of the field each rung beat the
-one below it, given data and compute. Here every network has the same short time on one small
-machine, so the order is a question and no promise, and the report says what came out.
+1995). Networks replaced the table by a function, which also predicts after contexts that were never
+seen: Bengio's (2003) reads the last few words, recurrent ones everything so far, and the
+transformer all of its context at once. Historically each rung beat the one below it, given data and
+compute. Here every network has the same short time on one small machine, so the order is an open
+question that the report answers.
 
-Everything runs on the NumPy engine of `maths` and `nn`. What is held out are whole documents, and
-what is compared is bits per byte, whatever the tokens.
+Everything runs on the NumPy engine of `maths` and `nn`. Whole documents are held out, and models
+are compared in bits per byte, independent of their tokens.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ NAME = "ladder"
 
 @dataclass(frozen=True)
 class Rung:
-    """A network and how it is trained: `rows` windows of `context` tokens a step."""
+    """A network and how it is trained: `rows` windows of `context` tokens per step."""
 
     name: str
     network: Callable[[int, np.random.Generator], Module]
-    """Makes one for so many tokens in the vocabulary, its first weights drawn from a generator."""
+    """(vocabulary size, generator of the initial weights) -> a network."""
     context: int
     rows: int
     rate: float
@@ -68,23 +68,23 @@ class Rung:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a ladder is: its networks, and bytes of text (None: all) for each purpose."""
+    """The size of a ladder: its networks, and bytes of text (None: all) for each purpose."""
 
     of_characters: tuple[Rung, ...]
     of_tokens: tuple[Rung, ...]
     train: int | None
     heldout: int
     glance: int
-    """Held-out text for the learning curves, measured `glances` times in a training."""
+    """Held-out text for the learning curves, measured `glances` times during training."""
     glances: int
     sample: int
 
 
-# From short sweeps on the pack `sotu`, some 20 seconds on one core each, judged by the first 40 KB
-# of the held-out text, which are part of what is reported. In so short a time many small steps are
-# worth more than large batches and wide layers. A recurrent network takes its context one token
-# after the other, so that there a short one is worth it too. Wherever 1.5 to 2 times a rate was
-# tried, it did worse.
+# From short sweeps on the pack `sotu`, about 20 seconds on one core each, evaluated on the first
+# 40 KB of the held-out text, which are part of the reported text. In so short a time, many small
+# steps are better than large batches and wide layers. A recurrent network processes its context one
+# token at a time, so a short context is better for it too. Where 1.5 to 2 times a rate was tried,
+# it was worse.
 FULL = Size(
     of_characters=(
         Rung("feed-forward", partial(FeedForward, reach=8, width=32, hidden=256), 128, 8, 1e-2),
@@ -99,8 +99,8 @@ FULL = Size(
         Rung("GPT", partial(gpt, width=96, layers=2), 64, 8, 1e-2),
     ),
     train=None,
-    # A token that is measured costs a third of one that is trained on, and windows overlap by
-    # half, so that all that is measured takes about half as long as the training.
+    # Measuring a token costs a third of training on one, and windows overlap by half, so measuring
+    # takes about half as long as training in total.
     heldout=140_000,
     glance=20_000,
     glances=8,
@@ -119,7 +119,7 @@ _WARMUP = 0.05  # of the steps
 
 @dataclass(frozen=True)
 class Text:
-    """The text in one vocabulary: to train on, to measure, to glance at on the way, to continue."""
+    """The text in one vocabulary: for training, measuring, learning curves and samples."""
 
     vocabulary: Vocabulary
     documents: Sequence[Document]
@@ -127,10 +127,10 @@ class Text:
     heldout: HeldOut
     glance: HeldOut
     sample: Callable[[LanguageModel], str]
-    """What a model says when it goes on from the prompt."""
+    """A model's continuation of the prompt."""
 
     def part(self, share: float) -> Text:
-        """This text with about this share of its training documents, taken from all over them."""
+        """This text with about this share of its training documents, evenly spaced."""
         total = len(self.documents)
         count = max(1, round(share * total))
         part = [self.documents[i * total // count] for i in range(count)]
@@ -138,9 +138,9 @@ class Text:
 
 
 def run(config: LadderConfig) -> Path:
-    """Climb the ladder in characters and in BPE tokens; return the folder of the report.
+    """Measure the ladder in characters and in BPE tokens, and return the folder of the report.
 
-    Errors: `UserError` for text that cannot be had or read, and for a folder of something else.
+    Raises `UserError` for text that is not available, and for a folder with other files.
     """
     check_folder(config.out, NAME)
     begun = time.perf_counter()
@@ -154,14 +154,15 @@ def run(config: LadderConfig) -> Path:
     ):
         parts = (excerpts(found.heldout, part) for part in (size.heldout, size.glance))
         heldout, glance = (HeldOut.of(part, vocabulary) for part in parts)
-        say_on = partial(
+        continue_prompt = partial(
             sample,
             vocabulary=vocabulary,
             prompt=config.prompt,
             size=size.sample,
             seed=config.seed,
         )
-        text = Text(vocabulary, documents, vocabulary.stream(documents), heldout, glance, say_on)
+        stream = vocabulary.stream(documents)
+        text = Text(vocabulary, documents, stream, heldout, glance, continue_prompt)
         results += climb(text, rungs, config, size.glances)
     return write_report(config, NAME, results, time.perf_counter() - begun)
 
@@ -169,7 +170,7 @@ def run(config: LadderConfig) -> Path:
 def climb(
     text: Text, rungs: Sequence[Rung], config: LadderConfig, glances: int
 ) -> Iterator[Result]:
-    """Measure every rung in one vocabulary, from knowing nothing to GPT."""
+    """Measure every rung in one vocabulary, from the uniform model to GPT."""
     _check_length(text, rungs)
     yield untrained(text)
     yield counted("counted pairs", partial(AddK.fit, order=2), text)
@@ -179,17 +180,17 @@ def climb(
     part = 60 * config.minutes / trainings
     networks = [learned(rung, text, part, config, glances) for rung in rungs]
     yield from networks
-    # Networks read little in this time. What would counting make of as little?
+    # Networks read little in this time: also count n-grams in the same amount of text.
     best = min(networks, key=lambda result: result.by_seed.estimate)
     if (share := best.tokens / len(text.stream)) < 1:
         yield counted("5-gram on less text", five, text.part(share), "less text")
 
 
-# What needs no gradient
+# Models without gradients
 
 
 def untrained(text: Text) -> Result:
-    """Every token equally likely: the line that any learning must leave behind."""
+    """The uniform model, which every trained model must beat."""
     model = Uniform(len(text.vocabulary))
     return Result(
         name="chance",
@@ -227,11 +228,11 @@ def counted(
     return result
 
 
-# What is learned
+# Networks
 
 
 def learned(rung: Rung, text: Text, seconds: float, config: LadderConfig, glances: int) -> Result:
-    """Train a network anew for each seed, about `seconds` long and with equally many steps."""
+    """Train a network for each seed, for about `seconds` and the same number of steps."""
     planned = _MINIATURE_STEPS if config.quick else None
     steps = config.steps or planned or steps_within(seconds, rung, text, config.seed)
     runs = [fit(rung, text, steps, config.seed + n, glances) for n in range(config.seeds)]
@@ -255,7 +256,7 @@ def learned(rung: Rung, text: Text, seconds: float, config: LadderConfig, glance
 
 
 def fit(rung: Rung, text: Text, steps: int, seed: int, glances: int) -> tuple[Module, History]:
-    """One network, trained on random windows with AdamW, a short warm-up and half a cosine."""
+    """Train one network on random windows with AdamW, a short warm-up and a cosine decay."""
     network = rung.network(len(text.vocabulary), np.random.default_rng([seed, 0]))
     optimizer = AdamW(network.parameters(), rung.rate, betas=(0.9, 0.99), weight_decay=0.1)
     warmup = max(1, int(_WARMUP * steps))
@@ -265,7 +266,7 @@ def fit(rung: Rung, text: Text, steps: int, seed: int, glances: int) -> tuple[Mo
         next_token_loss,
         optimizer,
         steps=steps,
-        # The floor would come one step after the last, which is not to be wasted.
+        # The rate reaches its floor one step after the last, so that no step is wasted.
         schedule=linear_warmup(warmup, cosine(max(1, steps - warmup + 1))),
         clip=1.0,
         evaluate=lambda network: text.glance.bits_per_byte(Windowed(network, rung.context)),
@@ -289,19 +290,19 @@ def next_token_loss(network: Module, ids: Integer[np.ndarray, "b t"]) -> Tensor:
 def windows(
     stream: Integer[np.ndarray, "n"], rung: Rung, random: np.random.Generator
 ) -> Iterator[Integer[np.ndarray, "b t"]]:
-    """Batches of windows from anywhere in the stream, one token longer than the context."""
+    """Yield batches of random windows of the stream, one token longer than the context."""
     while True:
         starts = random.integers(len(stream) - rung.context, size=(rung.rows, 1))
         yield stream[starts + np.arange(rung.context + 1)]
 
 
 def steps_within(seconds: float, rung: Rung, text: Text, seed: int) -> int:
-    """How many steps fit into `seconds`, by the time that a few take here.
+    """The number of steps that fit into `seconds`, from the time of a few steps here.
 
-    The clock has no other say: from here on the number of steps is fixed.
+    The clock has no other influence: the number of steps is fixed from then on.
     """
     _, history = fit(rung, text, steps=24, seed=seed, glances=1)
-    # The first steps fetch memory that the later ones find ready.
+    # The first steps are slower, because they allocate memory.
     step = median(np.diff(history.seconds[1:]).tolist())
     return max(1, round(seconds / step))
 

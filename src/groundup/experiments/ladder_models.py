@@ -1,12 +1,12 @@
-"""The neural rungs of the ladder: networks from ids (b, t) to logits (b, t, vocab) of what is next.
+"""The neural rungs of the ladder: networks from ids (b, t) to next-token logits (b, t, vocab).
 
     feed-forward   a tanh layer on the embeddings of the last few tokens      Bengio et al. 2003
     RNN            a state that each token changes                            Elman 1990
     LSTM           a state that gates protect from being overwritten          Hochreiter 1997
     GPT            each position reads from all before it                     Radford et al. 2018
 
-The recurrent ones can in principle remember everything, and must carry it through every step; the
-feed-forward one and the GPT look at their context afresh, all positions at once.
+Recurrent networks can in principle remember everything, but must carry it through every step; the
+feed-forward network and the GPT read their context directly, all positions at once.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from groundup.nn.module import Module
 from groundup.nn.recurrent import LSTM, RNN
 
 Ids: TypeAlias = Integer[np.ndarray, "b t"]
-# Tokens that are scored in one go: more gain nothing and take memory.
+# Tokens scored in one pass: more gain nothing and take memory.
 _AT_ONCE = 2048
 
 
 class FeedForward(Module):
-    """Bengio's network: the last n embeddings side by side, one hidden layer, and a shortcut.
+    """Bengio's network: the last n embeddings concatenated, one hidden layer, and a shortcut.
 
         x = (C(w_t), C(w_t-1), …, C(w_t-n+1))        y = b + W x + U tanh(d + H x)
 
@@ -50,7 +50,7 @@ class FeedForward(Module):
         self.shortcut = Linear(reach * width, vocab_size, bias=False, rng=rng)
 
     def forward(self, ids: Ids) -> Float[Tensor, "b t vocab"]:
-        # What lies before the window is taken for the beginning of a document.
+        # Positions before the window are treated as the beginning of a document.
         padded = np.pad(ids, ((0, 0), (self.reach - 1, 0)), constant_values=BOUNDARY)
         x = self.embedding(sliding_window_view(padded, self.reach, axis=1)).flatten(2, 3)
         logits: Tensor = self.out(self.hidden(x).tanh()) + self.shortcut(x)
@@ -58,7 +58,7 @@ class FeedForward(Module):
 
 
 class Recurrent(Module):
-    """An embedding, a recurrent layer over it, and logits from its state at each position.
+    """An embedding, a recurrent layer, and logits from its state at each position.
 
     The state begins at 0 in every window. Sources: Elman (1990), "Finding structure in time";
     Hochreiter and Schmidhuber (1997), "Long short-term memory"; as language models Mikolov et al.
@@ -86,7 +86,7 @@ class Recurrent(Module):
 
 
 def gpt(vocab_size: int, rng: np.random.Generator, *, width: int, layers: int) -> GPT:
-    """The GPT of `nn.gpt`, with heads of 32 and a feed-forward part three times as wide."""
+    """The GPT of `nn.gpt`, with heads of size 32 and a feed-forward layer three times as wide."""
     config = GPTConfig(
         vocab_size=vocab_size,
         hidden_size=width,
@@ -101,10 +101,10 @@ def gpt(vocab_size: int, rng: np.random.Generator, *, width: int, layers: int) -
 
 @dataclass(frozen=True)
 class Windowed:
-    """A network as a `LanguageModel`: it reads documents through windows of `context` tokens.
+    """A network as a `LanguageModel` that reads documents in windows of `context` tokens.
 
-    A window moves on by half its length, and every token is scored once, with at least half a
-    context before it unless its document has just begun.
+    Windows advance by half their length, and every token is scored once, with at least half a
+    context before it except at the start of a document.
     """
 
     network: Module
@@ -135,7 +135,7 @@ class Windowed:
     def _windows(
         self, tokens: Integer[np.ndarray, "n"]
     ) -> tuple[Integer[np.ndarray, "rows t"], Bool[np.ndarray, "rows t"]]:
-        """The places of the tokens to predict, row by row, and which of them are scored there."""
+        """The positions of the tokens to predict, row by row, and which of them are scored."""
         openings = np.flatnonzero(tokens == BOUNDARY)
         half = self.context // 2
         rows, scored = [], []

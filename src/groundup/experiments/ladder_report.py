@@ -1,8 +1,8 @@
-"""What the ladder's runs say: the table, the learning curves, and in words who beat whom.
+"""The ladder's report: tables, learning curves, and sentences that compare the rungs.
 
 Every sentence is computed. A rung counts as better than another only if the interval of their
-difference, document by document, leaves out 0, and if its worst seed is better than the other's
-best; otherwise the two cannot be told apart here, and the report says that.
+difference, document by document, excludes 0, and if its worst seed is better than the other's best;
+otherwise the report says that the two cannot be told apart.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from groundup.report.table import Table, number, text_table
 from groundup.runs.console import counted
 
 _QUESTION = (
-    "Which language model predicts held-out text best, if every network may train for the same "
-    "short time on the NumPy engine, and how does it compare with counting?"
+    "Which language model predicts held-out text best, if every network trains for the same short "
+    "time on the NumPy engine, and how does it compare with counting?"
 )
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a network paid for the glance of held-out text after so much training."""
+    """A point of a learning curve: bits per byte of the `glance` text after some training."""
 
     step: int
     seconds: float
@@ -43,7 +43,7 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One rung in one vocabulary: what it paid, and what that took. Networks have several seeds."""
+    """One rung in one vocabulary: its bits and its costs. Networks have several seeds."""
 
     name: str
     vocabulary: str
@@ -51,7 +51,7 @@ class Result:
     bits: Float[np.ndarray, "seeds documents"]
     bytes: Integer[np.ndarray, "documents"]
     glance: float
-    """Bits per byte of the part of the held-out text that the learning curves are measured on."""
+    """Bits per byte of the held-out part that the learning curves are measured on."""
     parameters: int = 0
     tokens: int = 0
     """Read in training, repeats included."""
@@ -62,25 +62,25 @@ class Result:
 
     @property
     def by_seed(self) -> Interval:
-        """Bits per byte: the mean over seeds, the least and the greatest."""
+        """Bits per byte: the mean over seeds, with the minimum and maximum."""
         return over_seeds((self.bits.sum(axis=1) / self.bytes.sum()).tolist())
 
     @property
     def interval(self) -> Interval:
-        """Bits per byte of the mean seed, between which a draw of other documents would lie."""
+        """Bits per byte of the mean over seeds, with a bootstrap interval over documents."""
         return bootstrap_ratio(self.bits.mean(axis=0), self.bytes)
 
     def minus(self, other: Result) -> Interval:
-        """How many bits per byte more than `other` it paid for the same documents."""
+        """The difference in bits per byte to `other` on the same documents."""
         return bootstrap_ratio(self.bits.mean(axis=0) - other.bits.mean(axis=0), self.bytes)
 
     @property
     def too_few(self) -> bool:
-        """Whether the documents are so few that they tell nothing, however much they agree."""
+        """Whether there are too few documents for any conclusion."""
         return len(self.bytes) < FEWEST_GROUPS
 
     def beats(self, other: Result) -> bool:
-        """Whether it is better beyond what other documents and other seeds could change."""
+        """Whether it is better beyond the variation of documents and seeds."""
         if self.too_few:
             return False
         return self.minus(other).high < 0 and self.by_seed.high < other.by_seed.low
@@ -126,7 +126,7 @@ def table(results: Sequence[Result]) -> Table:
     """Bits per byte against training time, parameters and tokens read."""
     documents, size = len(results[0].bytes), results[0].bytes.sum()
     networks = [one for one in results if one.curves]
-    took = [seconds for one in networks for seconds in one.seconds]
+    times = [seconds for one in networks for seconds in one.seconds]
     return text_table(
         "Bits per byte against training time",
         ("rung", "bits per byte ↓\n95 % interval", "training", "parameters", "tokens read"),
@@ -142,12 +142,12 @@ def table(results: Sequence[Result]) -> Table:
         ),
         remarks=(
             f"Measured on {size:,} bytes from {documents} documents that no rung has seen; the "
-            "intervals come from drawing whole documents. A network is trained on windows from "
+            "intervals come from resampling whole documents. A network is trained on windows from "
             f"random places, and its row is the mean of {counted(len(networks[0].bits), 'seed')}. "
-            "A counting model reads its text once, and its parameters are the different n-grams in "
+            "A counting model reads its text once, and its parameters are the distinct n-grams in "
             "it.",
-            f"One training of a network took {min(took):.1f} to {max(took):.1f} s. Its steps are "
-            "counted out beforehand, by the time that a few of them take, so on a busy machine the "
+            f"One training of a network took {min(times):.1f} to {max(times):.1f} s. The number of "
+            "steps is fixed beforehand from the time of a few steps, so on a busy machine the "
             "times are less equal than they should be.",
         ),
         baselines=tuple(_name(one) for one in results if not one.curves),
@@ -155,12 +155,12 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
-    """Each rung against the one below it: the difference, the seeds, and what follows from them."""
+    """Each rung compared with the one below it: the difference, the seeds and the verdict."""
     pairs = [pair for ladder in ladders for pair in pairwise(_climbed(ladder))]
     alone = all(len(one.bits) == 1 for _, one in pairs)
     return text_table(
         "Does each rung beat the one before?",
-        ("rung", "change in bits per byte\n95 % interval", "seeds\nleast to greatest", "verdict"),
+        ("rung", "change in bits per byte\n95 % interval", "seeds\nminimum to maximum", "verdict"),
         tuple(
             (
                 _name(one),
@@ -171,10 +171,10 @@ def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
             for before, one in pairs
         ),
         remarks=(
-            "The change is measured document by document, where what is hard for both cancels. A "
-            "rung beats another if the interval leaves out 0 and its worst seed is better than the "
-            f"other's best. Of fewer than {FEWEST_GROUPS} documents nothing can be told."
-            + (" With one seed, what another would change is not seen." if alone else ""),
+            "The change is measured document by document, so that difficulty common to both "
+            "cancels. A rung beats another if the interval excludes 0 and its worst seed is better "
+            f"than the other's best. Fewer than {FEWEST_GROUPS} documents allow no conclusion."
+            + (" One seed does not show the variation between seeds." if alone else ""),
         ),
         baselines=tuple(_name(one) for _, one in pairs if not one.curves),
     )
@@ -208,7 +208,7 @@ def _climbed(ladder: Sequence[Result]) -> list[Result]:
 
 
 def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
-    """Bits per byte over seconds of training, one panel a vocabulary, counting as lines."""
+    """Bits per byte over seconds of training, one panel per vocabulary, counting as lines."""
     figure, [axes] = panels(1, len(ladders), width=9.6, height=4.4)
     for panel in axes[1:]:
         panel.sharex(axes[0])
@@ -226,14 +226,14 @@ def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
     legend(figure, most=4)
     caption = (
         "Held-out bits per byte over the seconds of training, on a smaller part of the text than "
-        "in the table. Lines are means over seeds, bands their least and greatest; dotted lines "
-        "are models that count."
+        "in the table. Lines are means over seeds, bands their minimum and maximum; dotted lines "
+        "are counting models."
     )
     return Plot("curves", caption, figure)
 
 
 def _draw_curves(panel: Axes, one: Result, drawn: Look) -> None:
-    """The mean of the seeds, and a band from the least to the greatest."""
+    """The mean of the seeds, and a band from their minimum to their maximum."""
     seconds = np.array([[point.seconds for point in curve] for curve in one.curves]).mean(axis=0)
     bits = np.array([[point.bits_per_byte for point in curve] for curve in one.curves])
     low, high = bits.min(axis=0), bits.max(axis=0)
@@ -242,7 +242,7 @@ def _draw_curves(panel: Axes, one: Result, drawn: Look) -> None:
 
 
 def _draw_level(panel: Axes, one: Result) -> None:
-    """What a counting model pays, as a line with its name."""
+    """A counting model's bits per byte, as a line with its name."""
     panel.axhline(one.glance, **BASELINE)
     panel.annotate(
         one.name,
@@ -257,11 +257,11 @@ def _draw_level(panel: Axes, one: Result) -> None:
     )
 
 
-# The words
+# The sentences
 
 
 def remarks(ladder: Sequence[Result]) -> list[str]:
-    """The best network of one vocabulary against counting, and which rungs did not hold."""
+    """The best network of one vocabulary against counting, and rungs that do not beat the last."""
     networks = [result for result in ladder if result.curves]
     counts = [result for result in ladder if result.kind == "counted"]
     best = min(networks, key=lambda result: result.by_seed.estimate)
@@ -290,5 +290,5 @@ def _against(best: Result, count: Result) -> str:
         said = f"no network beats {what}; the best is {best.name}"
     else:
         said = f"the best network, {best.name}, cannot be told from {what}"
-    pays = f"{best.by_seed.estimate:.3f} bits per byte against {count.by_seed.estimate:.3f}"
-    return f"{said}: {pays}, after {best.tokens:,} tokens in {np.mean(best.seconds):.0f} s"
+    both = f"{best.by_seed.estimate:.3f} bits per byte against {count.by_seed.estimate:.3f}"
+    return f"{said}: {both}, after {best.tokens:,} tokens in {np.mean(best.seconds):.0f} s"

@@ -1,8 +1,8 @@
-"""The ladder's text: a real corpus, two ways to cut it into tokens, and the part that is held out.
+"""The ladder's text: a real corpus, two tokenizations of it, and the held-out part.
 
-Token 0 opens every document and, seen as the next token, ends the one before, as in `text.shards`.
-It writes nothing, so that it counts as no text: all that is compared is bits per *byte*, which is
-the same unit for characters, for BPE tokens and for a model that only counts.
+Token 0 opens every document and ends the one before, as in `text.shards`. It stands for no text and
+costs nothing: models are compared in bits per *byte*, which is the same unit for characters, for
+BPE tokens and for counting models.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from groundup.text.tokenizer import Tokenizer
 
 PACK = "sotu"
 BOUNDARY = 0
-# What is read of a document, at least: shorter pieces would measure openings alone.
+# The minimum length of an excerpt: shorter ones would only measure openings.
 _EXCERPT = 2048
 
 
 @runtime_checkable  # the tests' import hook checks arguments
 class LanguageModel(Protocol):
-    """What every rung can be asked. The n-grams of `maths.ngram` answer as they are."""
+    """The interface of every rung, which the n-grams of `maths.ngram` implement."""
 
     def logprobs(self, tokens: Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """ln p of each token given those before it in its document; NaN for the first."""
@@ -43,7 +43,7 @@ class LanguageModel(Protocol):
 
 @dataclass(frozen=True)
 class Uniform:
-    """The model that knows nothing: p = 1 / V."""
+    """The uniform model: p = 1 / V."""
 
     vocab_size: int
 
@@ -57,9 +57,9 @@ class Uniform:
 def corpus(source: Path | None) -> Documents:
     """The documents at `source`, split as `data.corpus` splits them; None is the pack `sotu`.
 
-    The pack is split by document: of 138 addresses of presidents, one of each of 14 eras is held
-    out. Errors: `UserError` for a source that cannot be read, and for a pack that is neither in the
-    cache nor to be had from the package index.
+    The pack is split by document: of 138 addresses of presidents, one from each of 14 eras is held
+    out. Raises `UserError` for a source that cannot be read, and for a pack that is neither in the
+    cache nor available from the package index.
     """
     if source is not None:
         return documents(source)
@@ -72,7 +72,7 @@ def corpus(source: Path | None) -> Documents:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A way to cut text into tokens: what each token writes, and text → ids."""
+    """A tokenization: the bytes of each token, and the encoder from text to ids."""
 
     name: str
     pieces: tuple[bytes, ...]
@@ -82,7 +82,7 @@ class Vocabulary:
         return len(self.pieces)
 
     def stream(self, found: Sequence[Document]) -> Integer[np.ndarray, "n"]:
-        """All documents behind one another, each as the boundary and its tokens."""
+        """All documents concatenated, each as the boundary and its tokens."""
         return np.array([id for one in found for id in (BOUNDARY, *self.encode(one.text))])
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -91,9 +91,9 @@ class Vocabulary:
 
 
 def characters(found: Sequence[Document]) -> Vocabulary:
-    """One token for each character of these documents, and for any other one its UTF-8 bytes.
+    """One token per character of these documents; other characters become their UTF-8 bytes.
 
-    A character of ASCII is one byte, so it needs no second token.
+    An ASCII character is one byte, so it needs no second token.
     """
     seen = sorted({character for one in found for character in one.text if ord(character) > 127})
     pieces = [b"", *(bytes([byte]) for byte in range(256)), *(one.encode() for one in seen)]
@@ -111,7 +111,7 @@ def characters(found: Sequence[Document]) -> Vocabulary:
 
 def bpe_tokens(found: Sequence[Document], vocab_size: int) -> Vocabulary:
     """Byte-level BPE, trained on these documents."""
-    # The boundary is the only control token: nobody chats here.
+    # The boundary is the only control token, since there is no chat.
     bpe = train_bpe((one.text for one in found), vocab_size, special_tokens=SPECIAL_TOKENS[:1])
     tokenizer = Tokenizer.from_bpe(bpe, chat_template=None)
     assert tokenizer.end_of_text == BOUNDARY
@@ -120,16 +120,16 @@ def bpe_tokens(found: Sequence[Document], vocab_size: int) -> Vocabulary:
     return Vocabulary("BPE tokens", tuple(pieces), tokenizer.encode)
 
 
-# What is held out
+# The held-out part
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Documents that no rung has trained on, as tokens, and where each token belongs."""
+    """Documents that no rung has trained on, as tokens, with the document of each token."""
 
     tokens: Integer[np.ndarray, "n"]
     sizes: Integer[np.ndarray, "n"]
-    """How many bytes each token writes."""
+    """The number of bytes of each token."""
     document: Integer[np.ndarray, "n"]
     """The number of each token's document."""
 
@@ -141,11 +141,11 @@ class HeldOut:
 
     @property
     def bytes(self) -> Integer[np.ndarray, "documents"]:
-        """How long each document is."""
+        """The length of each document in bytes."""
         return self._by_document(self.sizes).astype(np.int64)
 
     def bits(self, model: LanguageModel) -> Float[np.ndarray, "documents"]:
-        """What a model pays for each document: - Σ log2 p(token | those before it)."""
+        """A model's bits for each document: - Σ log2 p(token | those before it)."""
         cost = np.where(self.sizes > 0, model.logprobs(self.tokens), 0.0) / -log(2)
         return self._by_document(cost)
 
@@ -158,10 +158,10 @@ class HeldOut:
 
 
 def excerpts(found: Sequence[Document], size: int) -> list[Document]:
-    """About `size` characters of text: equally much from the start of documents all over it.
+    """About `size` characters of text: equal parts from the start of evenly spaced documents.
 
-    Whole documents where they are short, and never less than 2 KB where they are long, so that a
-    small size means fewer documents.
+    Short documents are taken whole, and at least 2 KB of long ones, so a small size means fewer
+    documents.
     """
     count = max(1, min(len(found), size // _EXCERPT))
     chosen = [found[number * len(found) // count] for number in range(count)]
@@ -169,7 +169,7 @@ def excerpts(found: Sequence[Document], size: int) -> list[Document]:
 
 
 def sample(model: LanguageModel, vocabulary: Vocabulary, prompt: str, size: int, seed: int) -> str:
-    """The prompt as the beginning of a document, and some `size` bytes that the model says next."""
+    """The prompt as the beginning of a document, and about `size` bytes of its continuation."""
     random = np.random.default_rng(seed)
     ids = [BOUNDARY, *vocabulary.encode(prompt)]
     written = 0

@@ -1,7 +1,7 @@
-"""The two models of the perceptron experiment, behind the same two methods.
+"""The two models of the perceptron experiment, with the same two methods.
 
-`learn(passes)` goes over the training data so many times more, and `probabilities(x)` says how
-likely each class is for each row of x.
+`learn(passes)` makes more passes over the training data, and `probabilities(x)` returns the
+probability of each class for each row of x.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PERCEPTRON, NETWORK = "perceptron", "multi-layer network"
 
 @runtime_checkable
 class Learner(Protocol):
-    """What both models can do."""
+    """The interface of both models."""
 
     def learn(self, passes: int) -> None: ...
 
@@ -38,8 +38,8 @@ class Perceptron:
         answer k = the class whose w_k · (x, 1) is highest
         where k is wrong and t right:    w_t ← w_t + (x, 1)    w_k ← w_k - (x, 1)
 
-    With two classes, w_1 - w_0 is the one weight vector of the original. It comes to rest, after
-    finitely many mistakes, if some line is always right (Novikoff 1962), and otherwise never.
+    With two classes, w_1 - w_0 is the one weight vector of the original. It converges after
+    finitely many mistakes if some line separates the classes (Novikoff 1962), and otherwise never.
     Source: Rosenblatt (1958), "The perceptron"; Duda and Hart (1973), section 5.12, for more
     classes than two.
     """
@@ -55,7 +55,7 @@ class Perceptron:
         self.weights = np.zeros((classes, self.x.shape[1]))
 
     def learn(self, passes: int) -> None:
-        """Look at each example once a pass, in a new order."""
+        """Visit each example once per pass, in a new order."""
         for _ in range(passes):
             for i in self.rng.permutation(len(self.labels)):
                 answer, right = int(np.argmax(self.weights @ self.x[i])), self.labels[i]
@@ -64,17 +64,17 @@ class Perceptron:
                     self.weights[answer] -= self.x[i]
 
     def probabilities(self, x: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n classes"]:
-        """1 for the predicted class and 0 for the others: a perceptron has no doubts."""
+        """1 for the predicted class and 0 for the others: a perceptron is always certain."""
         answers = (_with_one(x) @ self.weights.T).argmax(axis=1)
         certain: Float[np.ndarray, "n classes"] = np.eye(len(self.weights))[answers]
         return certain
 
 
 class Network:
-    """A model that ends in logits, with the optimizer and the batches that train it.
+    """A model that returns logits, with the optimizer and the batches that train it.
 
-    `noise` is the standard deviation of what is added to the inputs in training. `schedule` counts
-    its steps from the start of each `learn`.
+    `noise` is the standard deviation of the noise that training adds to the inputs. `schedule`
+    counts its steps from the start of each `learn`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Network:
         self.steps_of_a_pass = len(labels) // batch
 
     def learn(self, passes: int) -> None:
-        """Go down the cross-entropy by backpropagation, batch after batch."""
+        """Minimize the cross-entropy by backpropagation."""
         steps = passes * self.steps_of_a_pass
         train(
             self.model, self.batches, self.loss, self.optimizer, steps=steps, schedule=self.schedule
@@ -110,7 +110,7 @@ class Network:
         return loss
 
     def probabilities(self, x: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n classes"]:
-        """The softmax of the logits, in float64 so that it sums to one as calibration demands."""
+        """The softmax of the logits, in float64 so that it sums to one, as calibration requires."""
         with no_grad():
             logits = self.model.eval()(Tensor(x, requires_grad=False))
         probs: Float[np.ndarray, "n classes"] = Tensor(logits.data.astype(float)).softmax(1).data

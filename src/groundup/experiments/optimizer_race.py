@@ -1,11 +1,11 @@
 """Which optimizer is fastest? All of them on the same network, each at its best learning rate.
 
-A race is fair if everyone starts from the same weights, sees the same batches and takes as many
-steps, and if everyone's learning rate was looked for with the same care: most claims that one
-optimizer beats another are claims about who tuned more (Choi et al. 2019, "On empirical comparisons
-of optimizers for deep learning"; Schmidt, Schneider and Hennig 2021, "Descending through a crowded
-valley"). So every optimizer tries the same grid of rates with the same seeds; the validation images
-choose among them, and the test images, which nobody chose by, tell the result.
+A race is fair if all optimizers start from the same weights, see the same batches, take the same
+number of steps, and have equally well tuned learning rates: many claims that one optimizer beats
+another only show who tuned more (Choi et al. 2019, "On empirical comparisons of optimizers for deep
+learning"; Schmidt, Schneider and Hennig 2021, "Descending through a crowded valley"). So every
+optimizer tries the same grid of rates with the same seeds; validation images select the rate, and
+test images, which select nothing, give the result.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from groundup.runs.console import counted, say
 NAME = "optimizer-race"
 QUESTION = (
     "Which optimizer is fastest? Each trains the same network from the same weights on the same "
-    "batches of handwritten digits, at the learning rate that suits it best."
+    "batches of handwritten digits, at its best learning rate."
 )
 OPTIMIZERS: dict[str, Make] = {
     "SGD": SGD,
@@ -51,16 +51,16 @@ OPTIMIZERS: dict[str, Make] = {
     "AdamW": AdamW,
 }
 _LOOKS = looks(OPTIMIZERS)
-GUESSING = float(np.log(digits.CLASSES))  # the loss of saying 1/10 for each digit
+GUESSING = float(np.log(digits.CLASSES))  # the loss of the uniform distribution over the digits
 
 Make = Callable[..., Optimizer]
-"""(parameters, lr=…) -> an optimizer. What is not named here has its default."""
-NEAR = 0.02  # a rate is good if its validation accuracy is so near to the optimizer's best
+"""(parameters, lr=…) -> an optimizer. All other settings are defaults."""
+NEAR = 0.02  # a rate is good if its validation accuracy is this close to the optimizer's best
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a race is, and which rates are tried."""
+    """The length of the race, and the rates to try."""
 
     steps: int
     rates: tuple[float, ...]
@@ -72,9 +72,9 @@ QUICK = Plan(steps=25, rates=(0.001, 0.01, 0.1))
 
 
 def run(config: OptimizerRaceConfig) -> Path:
-    """Sweep every optimizer's learning rate, compare them at their best, and write the outcome.
+    """Sweep every optimizer's learning rate, compare them at their best, and write the results.
 
-    Raises `UserError` for a folder of something else, and without the pack digits.
+    Raises `UserError` for a folder with other files, and without the pack digits.
     """
     check_folder(config.out, NAME)
     begun, plan = perf_counter(), QUICK if config.quick else FULL
@@ -97,7 +97,7 @@ def run(config: OptimizerRaceConfig) -> Path:
 
 @dataclass(frozen=True)
 class Heat:
-    """How one training went; losses after it diverged are infinite."""
+    """The results of one training; losses after it diverged are infinite."""
 
     course: Float[np.ndarray, " steps"]
     train_loss: float
@@ -110,13 +110,13 @@ class Heat:
 def heats(
     make: Make, rate: float, data: Digits, plan: Plan, config: OptimizerRaceConfig
 ) -> Iterator[Heat]:
-    """Train once for each seed, which alone decides weights and batches."""
+    """Train once for each seed, which determines weights and batches."""
     for turn in range(config.seeds):
         rng = np.random.default_rng([config.seed, turn, 3])
         model = digits.network(rng)
         batches = minibatches((data.train.x, data.train.labels), plan.batch, rng)
         optimizer = make(model.parameters(), lr=rate)
-        # Some rates are far too high, and what explodes then is the finding.
+        # Some rates are far too high; divergence is a result, not an error.
         with np.errstate(all="ignore"):
             history = train(model, batches, batch_loss, optimizer, steps=plan.steps)
             yield finished(model, history.losses, history.seconds, data, plan)
@@ -154,7 +154,7 @@ def finished(
 
 
 def measure(model: Sequential, images: Images) -> tuple[float, Bool[np.ndarray, " n"]]:
-    """The mean loss, infinite where it is no number, and which images are read rightly."""
+    """The mean loss, infinite if it is not finite, and which images are classified correctly."""
     with no_grad():
         logits = model.eval()(Tensor(images.x, requires_grad=False))
         loss = cross_entropy(logits, images.labels).item()
@@ -167,7 +167,7 @@ def measure(model: Sequential, images: Images) -> tuple[float, Bool[np.ndarray, 
 
 @dataclass(frozen=True)
 class Rate:
-    """A learning rate and what came of it, seed by seed."""
+    """A learning rate and its trainings, by seed."""
 
     rate: float
     heats: list[Heat]
@@ -177,43 +177,43 @@ class Rate:
 
     @property
     def test_accuracy(self) -> Interval:
-        """The mean over seeds, with Wilson's interval for so many images, whatever the seeds."""
+        """The mean over seeds, with Wilson's interval for the number of images."""
         n = len(self.heats[0].correct)
         return wilson_interval(float(self.correct.mean()) * n, n)
 
     @property
     def correct(self) -> Float[np.ndarray, " test"]:
-        """For each test image, in which share of the seeds it was read rightly."""
+        """For each test image, the share of seeds that classified it correctly."""
         share: Float[np.ndarray, " test"] = np.mean([heat.correct for heat in self.heats], axis=0)
         return share
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Everything that one optimizer did."""
+    """All trainings of one optimizer."""
 
     name: str
     rates: list[Rate]
 
     @property
     def best(self) -> Rate:
-        """The rate of the highest mean validation accuracy; of equals, of the least loss."""
+        """The rate with the highest mean validation accuracy; ties go to the lowest loss."""
 
         def merit(rate: Rate) -> tuple[float, float]:
             accuracy = rate.over_seeds("validation_accuracy").estimate
-            # A sum of shares in another order may differ in its last bit.
+            # A sum in another order may differ in its last bit.
             return round(accuracy, 9), -rate.over_seeds("validation_loss").estimate
 
         return max(self.rates, key=merit)
 
     @property
     def at_the_edge(self) -> bool:
-        """Whether a better rate may lie beyond those that were tried."""
+        """Whether the best rate is the lowest or highest tried, so that a better one may exist."""
         return self.best in (self.rates[0], self.rates[-1])
 
     @property
     def good(self) -> tuple[float, float]:
-        """The ends of the range around the best rate whose rates are all good."""
+        """The ends of the range of good rates around the best one."""
         accuracy = [rate.over_seeds("validation_accuracy").estimate for rate in self.rates]
         low = high = self.rates.index(self.best)
         enough = max(accuracy) - NEAR
@@ -225,7 +225,7 @@ class Sweep:
 
     @property
     def milliseconds(self) -> float:
-        """Of a step, in the fastest heat: the others shared the machine with somebody."""
+        """Milliseconds per step in the fastest training, which other programs disturbed least."""
         return 1000 * min(heat.seconds_per_step for rate in self.rates for heat in rate.heats)
 
     def numbers(self) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def swept(name: str, make: Make, data: Digits, plan: Plan, config: OptimizerRace
     )
 
 
-# What is told of it.
+# Report.
 
 
 def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
@@ -286,61 +286,63 @@ def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
         ),
         rows,
         (
-            f"The best rate has the highest validation accuracy of {len(tried)} from "
+            f"The best rate has the highest validation accuracy of {len(tried)} rates from "
             f"{tried[0]:.2g} to {tried[-1]:.2g}; all other settings are defaults, and the momentum "
-            f"is 0.9. Means over {counted(len(heats), 'seed')} with the least and the greatest; "
+            f"is 0.9. Means over {counted(len(heats), 'seed')} with the minimum and maximum; "
             f"for the test accuracy Wilson's 95 % interval for {len(heats[0].correct)} images.",
             "Good rates are those around the best whose validation accuracy is within "
             f"{100 * NEAR:.0f} points of the optimizer's highest: the wider their range, the less "
-            "it matters to know the rate. A step is timed in the optimizer's fastest heat, and "
-            "times differ with whatever else the machine did.",
+            "the choice of the rate matters. The time of a step is from the optimizer's fastest "
+            "training; other programs on the machine affect it.",
         ),
         ("guessing",),
     )
 
 
 def remarks(sweeps: Sequence[Sweep]) -> list[str]:
-    """Who was fastest, whether it can be told on new images, who is easy to set."""
+    """Which optimizer is fastest, whether test images show it, and which is easy to tune."""
     loss = {sweep.name: sweep.best.over_seeds("train_loss") for sweep in sweeps}
     ranked = sorted(sweeps, key=lambda sweep: loss[sweep.name].estimate)
     first, last = ranked[0], ranked[-1]
     tied = [s.name for s in ranked[1:] if loss[s.name].low <= loss[first.name].high]
     ranges = {s.name: float(f"{s.good[1] / s.good[0]:.2g}") for s in sweeps}
     gap = bootstrap_difference(first.best.correct, last.best.correct)
-    apart = f"; by the spread of the seeds it cannot be told from {listing(tied)}" if tied else ""
+    apart = f"; the spread of the seeds cannot separate it from {listing(tied)}" if tied else ""
     if len(first.best.heats) == 1:
-        apart = "; of one seed it cannot be told from the others"
-    told = [
-        f"At the best rates {first.name} comes furthest down the training loss, to "
+        apart = "; one seed cannot separate it from the others"
+    sentences = [
+        f"At the best rates, {first.name} reaches the lowest training loss, "
         f"{loss[first.name].estimate:.4f}{apart}. "
-        f"{last.name} comes least far, to {loss[last.name].estimate:.4f}.",
-        f"The test accuracy of {first.name} less that of {last.name} is "
+        f"{last.name} reaches the highest, {loss[last.name].estimate:.4f}.",
+        f"The test accuracy of {first.name} minus that of {last.name} is "
         f"{100 * gap.estimate:+.1f} points (95 % interval {100 * gap.low:+.1f} to "
         f"{100 * gap.high:+.1f}): "
         + (
-            "a difference that so many images can show."
+            "a significant difference for this number of images."
             if gap.low > 0 or gap.high < 0
-            else "no difference that so many images could show."
+            else "no significant difference for this number of images."
         ),
     ]
     widest, narrowest = max(ranges.values()), min(ranges.values())
     if widest > narrowest:
-        told.append(
+        sentences.append(
             f"The widest range of good rates covers a factor of {widest:.2g}: "
             f"{listing([name for name, factor in ranges.items() if factor == widest])}. "
             f"The narrowest covers {narrowest:.2g}."
         )
     edge = [sweep.name for sweep in sweeps if sweep.at_the_edge]
     if edge:
-        told.append(f"At the edge of the rates tried, and perhaps better beyond: {listing(edge)}.")
-    return told
+        sentences.append(
+            f"Best at the edge of the rates tried, so a better rate may exist: {listing(edge)}."
+        )
+    return sentences
 
 
 def course_plot(sweeps: Sequence[Sweep]) -> Plot:
-    """Training loss over steps, everyone at its best rate."""
+    """Training loss over steps, each optimizer at its best rate."""
     figure, ((axes,),) = panels(width=8, height=4.6)
     for sweep in sweeps:
-        # What diverged is cut off where nothing is to be seen any more.
+        # Diverged losses are clipped at the top of the plot.
         courses = np.stack(
             [smoothed(np.minimum(heat.course, 10 * GUESSING)) for heat in sweep.best.heats]
         )
@@ -354,8 +356,8 @@ def course_plot(sweeps: Sequence[Sweep]) -> Plot:
     figure.legend(loc="outside right upper", frameon=False)
     return Plot(
         "courses",
-        "The loss of the training batches, smoothed, everyone at its best rate; the band is from "
-        "the least to the greatest of the seeds.",
+        "The smoothed loss of the training batches, each optimizer at its best rate; the band "
+        "shows the minimum and maximum over the seeds.",
         figure,
     )
 
@@ -366,7 +368,7 @@ def sweep_plot(sweeps: Sequence[Sweep]) -> Plot:
     for sweep in sweeps:
         rates = np.array([rate.rate for rate in sweep.rates])
         ends = np.array([[heat.train_loss for heat in rate.heats] for rate in sweep.rates]).T
-        # What diverged has no place on the axis, and is as bad as guessing or worse.
+        # Diverged losses are off the axis and shown as guessing.
         ends, best = np.minimum(ends, GUESSING), sweep.best
         _draw_band(axes, rates, ends, sweep.name, sweep.name)
         at = best.rate, min(best.over_seeds("train_loss").estimate, GUESSING)
@@ -375,12 +377,12 @@ def sweep_plot(sweeps: Sequence[Sweep]) -> Plot:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("learning rate")
-    axes.set_ylabel("training loss at the end, nats")
+    axes.set_ylabel("final training loss, nats")
     figure.legend(loc="outside right upper", frameon=False)
     return Plot(
         "sweep",
-        "The loss over all training images at the end, by learning rate; the band is from the "
-        "least to the greatest of the seeds, and the large mark is the rate that validation chose.",
+        "The final loss over all training images, by learning rate; the band shows the minimum and "
+        "maximum over the seeds, and the large marker is the rate that validation selected.",
         figure,
     )
 
@@ -393,7 +395,7 @@ def _draw_band(
     label: str,
 ) -> None:
     drawn = _LOOKS[name]
-    # A few marks on each line, at places of its own: a course has hundreds of steps.
+    # A few markers on each line, at different places: a curve has hundreds of steps.
     places = list(OPTIMIZERS).index(name) / len(OPTIMIZERS), 1.0
     every = max(1, len(x) // 8)
     axes.plot(

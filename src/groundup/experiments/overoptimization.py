@@ -1,15 +1,15 @@
 """How far can a reward model be trusted? Proxies of several sizes and labels against the truth.
 
-The small world knows which answer is better: its gold reward. A proxy learns from a few of its
-verdicts, and then is optimized as if it were the truth, in two ways (Gao, Schulman and Hilton
-2022): the best of n answers by the proxy, and PPO without a price on nats. The proxy rises, and
-gold rises with it, up to a point. Where that is, and whether what is seen nearby foretells it, is
-what is measured.
+The small world's truth gives the gold reward of an answer. A proxy is trained on some of its
+comparisons, and is then optimized as if it were the truth, in two ways (Gao, Schulman and Hilton
+2022): best of n answers by the proxy, and PPO without a KL penalty. The proxy reward rises, and the
+gold reward with it, up to a point. The experiment measures where that point is, and whether data
+from before it predict it.
 
-As in the paper labels are gold's verdicts without noise, and distance is the root of the nats from
-the fine-tuned model: of best of n by the formula (an upper bound where answers repeat), of PPO
-measured over whole distributions. Otherwise than there, the small proxies learn to read from the
-fine-tuned model's own demonstrations, and the largest has the model's own body.
+As in the paper, labels are gold comparisons without noise, and distance is the square root of the
+nats (KL) from the fine-tuned model: computed by the formula for best of n (an upper bound if
+answers repeat), measured over whole distributions for PPO. Unlike in the paper, small proxies are
+pre-trained on the fine-tuned model's own demonstrations, and the largest has the model's own body.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ T = TypeVar("T")
 
 
 def run(config: OveroptimizationConfig) -> Path:
-    """Make all pieces, or find them made, and write the outcome; stopped, it goes on.
+    """Make all parts that do not exist yet, and write the results. After a stop it resumes.
 
-    Raises `UserError` for settings, data, a gold or a folder that cannot be used.
+    Raises `UserError` for settings, data, a gold reward or a folder that cannot be used.
     """
     parents = {"model": config.model, "data": config.data}
     parents |= reward_folders("", config.gold)
@@ -50,10 +50,10 @@ def run(config: OveroptimizationConfig) -> Path:
 
 
 def measured(shop: Workshop) -> Found:
-    """Every proxy, and what choosing and learning by it are worth.
+    """Every proxy, with the results of best of n and of PPO against it.
 
-    Choosing costs little. PPO is tried on every size with the most labels, and on the middle size
-    with every number of them.
+    Best of n is cheap. PPO is tried on every size with the most labels, and on the middle size with
+    every number of labels.
     """
     shop.ask()
     labelled, pool = shop.labels(), shop.pool()

@@ -1,13 +1,13 @@
 """How far a proxy can be trusted: the two laws of Gao, Schulman and Hilton (2022), section 3.1.
 
-With d the root of the nats between a policy and the model that it started from, and R what its gold
-reward gained since:
+d is the square root of the nats (KL) between a policy and its initial model, and R is the gain of
+its gold reward:
 
     best of n       R(d) = d (alpha - beta d)           highest at d = alpha / (2 beta)
     RL              R(d) = d (alpha - beta log d)       highest at d = exp(alpha / beta - 1)
 
-R(0) = 0. Both are linear in alpha and beta, so that least squares finds them at once. A law is
-worth its name if what it learned nearby foretells what comes further away.
+R(0) = 0. Both are linear in alpha and beta, so least squares has a closed form. A law is useful if
+its fit to small distances predicts larger ones.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from groundup.maths.intervals import Interval
 
 Points = Float[np.ndarray, " points"]
 Scores = Float[np.ndarray, "seeds prompts n"]
-# (a generator) -> the distances and gains of a sample that is drawn anew.
+# (generator) -> the distances and gains of a bootstrap sample.
 Redraw = Callable[[np.random.Generator], tuple[Points, Points]]
 _SAMPLES = 500
-# Two numbers are no test of a law with two numbers.
+# Two points do not test a law with two parameters.
 _FEWEST_SEEN = 3
-# Points count as a rise up to so many times the distance of the peak: there both laws still have
-# three quarters of their most, or more. One point alone is none.
+# Points count as part of the rise up to this multiple of the peak's distance, where both laws still
+# have at least three quarters of their maximum. One point is not a rise.
 _BEYOND_PEAK, _FEWEST_RISEN = 1.5, 2
-# Iterations whose mean is what a policy came to: one has the noise of its few answers.
+# The final result is a mean over this many iterations, since one has the noise of its few answers.
 _LAST = 3
 
 
 @dataclass(frozen=True)
 class Law:
-    """R(d) = d (alpha - beta s(d)), by `slowing` s, and where it is highest for beta above 0."""
+    """R(d) = d (alpha - beta s(d)) with `slowing` s; `turn` gives its maximum for beta above 0."""
 
     name: str
     slowing: Callable[[Points], Points]
     turn: Callable[[float], float]
 
     def columns(self, d: Points) -> Float[np.ndarray, "points 2"]:
-        """What alpha and beta are multiplied by."""
+        """The factors of alpha and beta."""
         return np.stack([d, -d * self.slowing(d)], axis=1)
 
     def peak(self, alpha: float, beta: float) -> float:
-        """The d of the highest R: infinite where it never falls, 0 where it never rises."""
+        """The d of the highest R: infinite if R never falls, 0 if it never rises."""
         if beta <= 0:
             return float("inf") if alpha > 0 or beta < 0 else 0.0
         return self.turn(alpha / beta)
 
 
 def _log(d: Points) -> Points:
-    """log d, and 0 at 0, where it is multiplied by 0."""
+    """log d; 0 at d = 0, where it is multiplied by 0."""
     return np.log(np.where(d > 0, d, 1.0))
 
 
@@ -68,7 +68,7 @@ RL = Law("RL", _log, lambda ratio: float(np.exp(min(ratio - 1, 700.0))))
 
 @dataclass(frozen=True)
 class Fit:
-    """A law with its two numbers; called with d, it says the gain."""
+    """A law with its two parameters; called with d, it returns the gain."""
 
     law: Law
     alpha: float
@@ -84,17 +84,18 @@ class Fit:
 
 
 def fit(law: Law, d: Points, gains: Points) -> Fit:
-    """The alpha and beta of the least squared error."""
+    """Fit alpha and beta by least squares."""
     (alpha, beta), *_ = np.linalg.lstsq(law.columns(d), gains, rcond=None)
     return Fit(law, float(alpha), float(beta))
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fit, with 95 % intervals from fits to samples that were drawn anew.
+    """A fit, with 95 % intervals from fits to bootstrap samples.
 
-    `rise` is the mean gain that was measured up to the peak (0 of fewer than two points), whatever
-    the law says: RL's with beta above 0 always rises at first, and be it before the first point.
+    `rise` is the mean measured gain up to the peak (0 for fewer than two points). The law itself
+    does not show a rise: RL's with beta above 0 always rises at first, even if only before the
+    first point.
     """
 
     best: Fit
@@ -105,13 +106,13 @@ class Fitted:
 
 
 def fitted(law: Law, d: Points, gains: Points, redraw: Redraw, seed: int = 0) -> Fitted:
-    """Fit a law, and fit it again to `_SAMPLES` samples for the intervals."""
+    """Fit a law, and fit it to `_SAMPLES` bootstrap samples for the intervals."""
     best, rng = fit(law, d, gains), np.random.default_rng(seed)
     drawn = [redraw(rng) for _ in range(_SAMPLES)]
     again = [fit(law, *one) for one in drawn]
 
     def interval(estimate: float, others: Sequence[float]) -> Interval:
-        # Peaks may be infinite, between which nothing can be interpolated.
+        # Peaks may be infinite and cannot be interpolated.
         low, high = np.quantile(others, [0.025, 0.975], method="nearest")
         return Interval(estimate, float(low), float(high))
 
@@ -127,16 +128,16 @@ def fitted(law: Law, d: Points, gains: Points, redraw: Redraw, seed: int = 0) ->
 
 
 def _rise(peak: float, d: Points, gains: Points) -> Float[np.ndarray, " risen"]:
-    """The gains that were measured on the way to a peak and a little beyond."""
+    """The measured gains up to a peak and slightly beyond."""
     return gains[(d > 0) & (d <= _BEYOND_PEAK * peak)]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the fit to the points up to `until` says of those beyond, which it has not seen.
+    """The prediction of a fit to the points up to `until` for the points beyond.
 
-    `error` is the root of its mean squared error there, `constant` that of saying that the gain
-    stays where it was: at the mean of the further half of what was seen.
+    `error` is its root mean squared error there, `constant` that of predicting a constant gain: the
+    mean of the further half of the points that were fitted.
     """
 
     fit: Fit
@@ -148,7 +149,7 @@ class Prediction:
 
 
 def predict(law: Law, d: Points, gains: Points) -> Prediction | None:
-    """Fit the nearer half of the way and predict the further one; None with too few points."""
+    """Fit the nearer half of the distance and predict the further one; None for too few points."""
     until = float(d.max()) / 2
     seen = d <= until
     if (seen & (d > 0)).sum() < _FEWEST_SEEN or seen.all():
@@ -164,14 +165,14 @@ def predict(law: Law, d: Points, gains: Points) -> Prediction | None:
     return Prediction(near, until, int(seen.sum()), unseen, error(near(d[~seen])), error(level))
 
 
-# What was measured.
+# Measurements.
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Gold and proxy, less what they were at the start, by distance; and what the law makes of it.
+    """The gains of gold and proxy by distance, and the fitted law.
 
-    `reached` is the gold gained at the far end.
+    `reached` is the final gain of gold.
     """
 
     d: Points
@@ -185,7 +186,7 @@ class Curve:
     def of(
         cls, law: Law, d: Points, gold: Points, proxy: Points, redraw: Redraw, last: int
     ) -> Curve:
-        """Sort the points by distance and fit the law; the mean of the `last` is the end."""
+        """Sort the points by distance and fit the law; the final gain is the mean of the `last`."""
         order = np.argsort(d, kind="stable")
         d, gold, proxy = d[order], gold[order], proxy[order]
         return cls(
@@ -199,15 +200,15 @@ class Curve:
 
     @property
     def turns(self) -> bool:
-        """Whether gold rises and falls again within what was measured.
+        """Whether gold rises and falls again within the measured distances.
 
-        The whole interval of the peak is within it, and that of the gain up to it above 0.
+        The whole interval of the peak must be within them, and that of the gain up to it above 0.
         """
         return bool(self.fitted.peak.high < self.d[-1] and self.fitted.rise.low > 0)
 
     @property
     def highest(self) -> float:
-        """The most gold on the way, by the law."""
+        """The maximum gain of gold within the measured distances, by the law."""
         at = min(self.fitted.best.peak, float(self.d[-1]))
         return float(self.fitted.best(np.array([at]))[0])
 
@@ -218,13 +219,13 @@ class Curve:
         found |= {name: getattr(self.fitted, name) for name in ("alpha", "beta", "peak", "rise")}
         found |= {"highest": self.highest, "reached": self.reached, "turns": self.turns}
         if self.prediction is not None:
-            told = self.prediction
+            predicted = self.prediction
             found["prediction"] = {
-                "alpha": told.fit.alpha,
-                "beta": told.fit.beta,
-                **{name: getattr(told, name) for name in ("until", "seen", "unseen")},
-                "error": told.error,
-                "constant": told.constant,
+                "alpha": predicted.fit.alpha,
+                "beta": predicted.fit.beta,
+                **{name: getattr(predicted, name) for name in ("until", "seen", "unseen")},
+                "error": predicted.error,
+                "constant": predicted.constant,
             }
         return found
 
@@ -233,7 +234,7 @@ class Curve:
 
 
 def counts(most: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12 … up to `most`: evenly spaced in log n, nearly."""
+    """1, 2, 3, 4, 6, 8, 12 … up to `most`: nearly evenly spaced in log n."""
     found = {2**i for i in range(most.bit_length())} | {3 * 2**i for i in range(most.bit_length())}
     return sorted({n for n in found if n <= most} | {most})
 
@@ -243,9 +244,9 @@ def by_choice(
     gold: Float[np.ndarray, "prompts n"],
     groups: Sequence[Hashable] | None = None,
 ) -> Curve:
-    """Best of n by each seed's scores; its intervals draw seeds and groups of prompts anew.
+    """Best of n by each seed's scores; its intervals resample seeds and groups of prompts.
 
-    Without `groups`, and where all are of one, every prompt stands for itself.
+    Without `groups`, or if there is only one, every prompt is a group of its own.
     """
     some = counts(gold.shape[1])
     worth = np.array(
@@ -277,17 +278,17 @@ def by_choice(
 
 
 def block_length(points: int) -> int:
-    """Successive points that are drawn together, so many that what they share is kept."""
-    # Not by a cube root, which is a little more than 3 for 27 on some processors.
+    """The length of the moving-block bootstrap's blocks: the cube root of `points`, rounded up."""
+    # Not by a floating-point root, which exceeds 3 for 27 on some processors.
     return next(length for length in itertools.count(1) if length**3 >= points)
 
 
 def by_iteration(lines: Sequence[dict[str, Any]], base: float) -> Curve:
     """PPO's iterations, each a point from its own answers.
 
-    A policy goes on from where it was, so that its points are not independent: intervals draw
-    blocks of successive iterations anew (the moving-block bootstrap; Künsch 1989). They are those
-    of one seed's policy, and say nothing of what another seed would do.
+    Successive iterations of a policy are not independent, so intervals resample blocks of them (the
+    moving-block bootstrap; Künsch 1989). The intervals are those of one seed's policy, and do not
+    include the variation between seeds.
     """
     d = np.sqrt(np.maximum([line["exact_kl"] for line in lines], 0.0))
     gold = np.array([line["gold"] for line in lines]) - base

@@ -1,14 +1,14 @@
-"""What overoptimization is measured on: labels, proxies of several sizes, and their policies.
+"""The models of the overoptimization experiment: labels, proxies of several sizes, their policies.
 
-Every piece is a run of a stage in the experiment's folder, and is found finished on a later start:
+Every part is a run of a stage in the experiment's folder, and is reused on a later start:
 
-    asked.jsonl, heldout.jsonl, demonstrations.jsonl     what is asked, and how it was answered
-    labels/                 four answers to each prompt, told apart by the gold reward
+    asked.jsonl, heldout.jsonl, demonstrations.jsonl     prompts, and the answers in the data
+    labels/                 four answers to each prompt, compared by the gold reward
     pool/                   many answers to each held-out prompt
-    comparisons/250-0/      the labels of one proxy: so many of all, drawn by its seed
+    comparisons/250-0/      the labels of one proxy: 250 of all, sampled with its seed
     bodies/1x64/            a small language model, as a proxy's body
     proxies/1x64-250-0/     a reward model
-    policies/1x64-250-0/    what PPO made of the model against that proxy
+    policies/1x64-250-0/    the model after PPO against that proxy
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ from groundup.text.rows import BadRow, Message, Preference, as_dicts
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
 
-# Answers to a prompt that are compared.
+# The number of answers per prompt that are compared.
 _COMPARED = 4
-# An answer that does not end loses this by every proxy, whoever reads it.
+# The penalty of an answer that does not end, for every proxy.
 _NO_END = 1.0
-# The policies' iterations begin with so many that teach the critic alone.
+# The first iterations of a policy, which train only the critic.
 _CRITIC_WARMUP = 2
 _SCALED_BY = 128
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is: as the settings say, or in miniature.
+    """All sizes: from the settings, or in miniature.
 
-    `bodies` are depth and width of the small proxies; the largest has the model's own body.
+    `bodies` are the depth and width of the small proxies; the largest has the model's own body.
     """
 
     bodies: tuple[tuple[int, int], ...]
@@ -78,8 +78,8 @@ class Sizes:
             bodies=((1, 64), (2, 128)),
             labels=config.labels,
             seeds=config.seeds,
-            # Of four answers to a prompt about five pairs differ, so that this is three times what
-            # a proxy learns from, and the seeds draw different prompts.
+            # Four answers give about five pairs that differ, so these are about three times a
+            # proxy's labels, and different seeds sample different prompts.
             asked=max(64, round(0.75 * max(config.labels))),
             n=config.n,
             questions=config.questions,
@@ -103,7 +103,7 @@ class Proxy:
 
 
 class Workshop:
-    """Makes every piece once, in the experiment's folder."""
+    """Makes every part once, in the experiment's folder."""
 
     def __init__(self, config: OveroptimizationConfig) -> None:
         self.config, self.sizes, self.out = config, Sizes.of(config), config.out
@@ -116,27 +116,27 @@ class Workshop:
 
     @property
     def bodies(self) -> list[str]:
-        """The sizes of the proxies, the least first: those below the model's, and its own."""
+        """The sizes of the proxies in rising order: those below the model's, and its own."""
         small = [f"{depth}x{width}" for depth, width in self.sizes.bodies]
         return [*(one for one in small if self.parameters(one) < self.shape.parameters), self.own]
 
-    # What is asked, and the model's answers.
+    # Prompts, and the model's answers.
 
     def ask(self) -> None:
-        """Write the prompts of the data's two sides, and the conversations that they are from."""
+        """Write the prompts of the training and held-out data, and their conversations."""
         last = self.out / "heldout.jsonl"
         if last.exists():
             kept = [row for _, row in rows_of(last)]
             if any(not isinstance(row, BadRow) and "group" not in row for row in kept):
                 raise UserError(
-                    f"{last} is of an earlier version and does not say which prompts are of one "
+                    f"{last} is from an earlier version and does not say which prompts form a "
                     "group; choose another --out"
                 )
             return
         config = self.config
         if not (config.data / "conversations").is_dir():
             raise UserError(
-                f"data={config.data} is no data-stage folder; give the one that the model was "
+                f"data={config.data} is not a data-stage folder; give the one that the model was "
                 "fine-tuned on, such as quickstart/data"
             )
         sides = load_prompts(
@@ -145,7 +145,7 @@ class Workshop:
         if len(sides[1]) < 2:
             raise UserError(
                 f"{config.data} holds out {len(sides[1])} prompts of sources="
-                f"{' '.join(config.sources)}, and two are the least; name more sources"
+                f"{' '.join(config.sources)}, and at least two are needed; name more sources"
             )
         taken = {prompt.messages for prompt in sides[0]}
         talks = [
@@ -164,11 +164,11 @@ class Workshop:
             write_json_lines(self.out / name, rows)
 
     def labels(self) -> list[Pool]:
-        """Answers to the prompts, of which comparisons are made."""
+        """Answers to the prompts, for comparisons."""
         return self._answered("labels", "asked.jsonl", _COMPARED, self.sizes.asked)
 
     def pool(self) -> list[Pool]:
-        """Many answers to each held-out prompt, from which proxies choose."""
+        """Many answers to each held-out prompt, for best of n."""
         return self._answered("pool", "heldout.jsonl", self.sizes.n, self.sizes.questions)
 
     def _answered(self, name: str, prompts: str, n: int, questions: int) -> list[Pool]:
@@ -192,7 +192,7 @@ class Workshop:
     # Proxies.
 
     def proxy(self, one: Proxy) -> Path:
-        """Train a reward model on its own draw of the labels."""
+        """Train a reward model on its own sample of the labels."""
         config = self.config
         return reward.run(
             RewardConfig(
@@ -210,16 +210,16 @@ class Workshop:
         )
 
     def accuracy(self, one: Proxy) -> float:
-        """The share of held-out comparisons that a proxy has in the order of the gold reward."""
+        """The share of held-out comparisons that a proxy orders as the gold reward does."""
         lines = read_lines(self.out / "proxies" / one.name / "metrics.jsonl")
         found = [line["heldout_accuracy"] for line in lines if "heldout_accuracy" in line]
         return float(found[-1])
 
     def comparisons(self, one: Proxy) -> Path:
-        """Its number of labels, prompt after prompt in an order drawn by its seed."""
+        """A proxy's labels, taken prompt by prompt in an order drawn with its seed."""
         folder = self.out / "comparisons" / f"{one.labels}-{one.seed}"
         kept = folder / "preferences"
-        # Written last, and so the sign that the other is whole.
+        # heldout.jsonl is written last, so it marks a complete folder.
         if (kept / "heldout.jsonl").exists():
             return folder
         made = self.out / "labels" / "preferences"
@@ -231,19 +231,19 @@ class Workshop:
         rows = [row for i in order for row in groups[i]][: one.labels]
         if not rows:
             raise UserError(
-                f"gold={self.config.gold} tells none of the model's answers apart; name another "
-                "gold, or other sources"
+                f"gold={self.config.gold} gives all of the model's answers the same reward; name "
+                "another gold, or other sources"
             )
         if len(rows) < one.labels and not self.config.quick:
             raise UserError(
-                f"labels={one.labels} are more than the {len(rows)} pairs that gold tells apart on "
+                f"labels={one.labels} are more than the {len(rows)} pairs that differ in gold on "
                 "these prompts; give fewer, or other sources"
             )
         heldout = (made / "heldout.jsonl").read_bytes()
         if not heldout.strip():
             raise UserError(
-                f"gold={self.config.gold} tells no answers to held-out prompts apart, by which "
-                "proxies are judged; give more labels, another gold, or other sources"
+                f"gold={self.config.gold} gives all answers to held-out prompts the same reward, "
+                "so proxies cannot be evaluated; give more labels, another gold, or other sources"
             )
         kept.mkdir(parents=True, exist_ok=True)
         write_json_lines(kept / "train.jsonl", rows)
@@ -251,7 +251,7 @@ class Workshop:
         return folder
 
     def _body(self, size: str) -> Path:
-        """The model itself, or a small one that learned from random weights how it answers."""
+        """The model itself, or a small one trained from random weights on its demonstrations."""
         config = self.config
         if size == self.own:
             return config.model
@@ -271,7 +271,7 @@ class Workshop:
         )
 
     def _shape_of(self, size: str) -> ModelConfig:
-        """The shape of a body by its size, such as `2x128`: depth and width."""
+        """The shape of a body of a size such as `2x128`: depth and width."""
         depth, width = map(int, size.split("x"))
         return ModelConfig.of(
             width=width,
@@ -286,18 +286,18 @@ class Workshop:
         model.initialize(self.config.seed)
         card = model_card(
             "A model with random weights",
-            how="It has learned nothing yet.",
+            how="It has not been trained yet.",
             facts={"parameters": f"{model.config.parameters:,}"},
             data=(self.config.data,),
         )
         save_model(folder, model, self.tokenizer, card=card)
 
     def parameters(self, size: str) -> int:
-        """Parameters of a body."""
+        """The number of parameters of a body."""
         return (self.shape if size == self.own else self._shape_of(size)).parameters
 
     def scores(self, one: Proxy, pool: Sequence[Pool]) -> Float[np.ndarray, "prompts n"]:
-        """What a proxy says of every answer in the pool."""
+        """A proxy's reward for every answer in the pool."""
         path = self.out / "scores" / f"{one.name}.json"
         if not path.exists():
             found = self._scores(self.proxy(one), pool)
@@ -324,9 +324,9 @@ class Workshop:
     # Policies.
 
     def policy(self, name: str, reward: str) -> list[dict[str, Any]]:
-        """PPO against a reward without a price on nats; what every iteration found.
+        """Run PPO against a reward without a KL penalty, and return its iterations' metrics.
 
-        The rate neither warms up for long nor decays, so that the nats grow evenly.
+        The learning rate does not decay and warms up quickly, so that the nats grow evenly.
         """
         config, sizes = self.config, self.sizes
         folder = ppo.run(
@@ -355,6 +355,6 @@ class Workshop:
         return [line for line in lines if line["kind"] == "rollout"]
 
     def ensemble(self, size: str, labels: int) -> str:
-        """The reward of all seeds' proxies together."""
+        """The ensemble reward of all seeds' proxies."""
         members = [Proxy(size, labels, seed) for seed in range(self.sizes.seeds)]
         return "ensemble:" + ",".join(str(self.proxy(one)) for one in members)

@@ -1,4 +1,4 @@
-"""What is told of overoptimization: tables, plots, and sentences that follow the numbers."""
+"""The report on overoptimization: tables, plots, and sentences computed from the numbers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from groundup.runs.console import counted
 
 NAME = "overoptimization"
 QUESTION = (
-    "How far can a reward model be optimized before what it stands for falls, and does what is "
-    "seen nearby foretell it?"
+    "How far can a reward model be optimized before the gold reward falls, and do data from before "
+    "that point predict it?"
 )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """All proxies of one size and number of labels, the seeds together; PPO against the first.
+    """All seeds' proxies of one size and number of labels; PPO is against the first seed's.
 
     PPO is not tried on every cell.
     """
@@ -58,14 +58,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to optimize: its name, its file, and the curve that a cell has of it."""
+    """A method of optimization: its title, its file, and its curve in a cell."""
 
     title: str
     file: str
     curve: Callable[[Cell], Curve | None]
 
     def tried(self, found: Found) -> list[tuple[Cell, Curve]]:
-        """The cells that this way was tried on, with what came of it."""
+        """The cells that this method was tried on, with its curves."""
         both = ((cell, self.curve(cell)) for cell in found.cells)
         return [(cell, curve) for cell, curve in both if curve is not None]
 
@@ -114,7 +114,7 @@ def write_outcome(config: OveroptimizationConfig, found: Found, seconds: float) 
 
 
 def table(found: Found, way: Way) -> Table:
-    """Each cell by one way: how far it went, the most gold, where, and what was foretold."""
+    """Each cell under one method: its distance, the most gold and where, and prediction errors."""
     rows = [
         _row(f"{_labelled(cell)}\n{_parameters(cell)}", percent(cell.accuracy), curve)
         for cell, curve in way.tried(found)
@@ -126,24 +126,24 @@ def table(found: Found, way: Way) -> Table:
         way.title,
         (
             "proxy, labels",
-            "in order",
+            "accuracy",
             "√nats",
             "proxy",
             "most gold",
             "at √nats",
-            "gold at last",
-            "law errs",
-            "constant errs",
+            "final gold",
+            "error of law",
+            "error of constant",
         ),
         rows,
         (
-            "What proxy and gold gained over the fine-tuned model, whose gold is "
-            f"{found.base:.3f}. In order: the share of held-out pairs that the proxy has in gold's "
-            f"order, the mean over {counted(found.seeds, 'seed')} with the least and the greatest. "
-            "The most gold and its place are those of the law that fits all points, with a 95 % "
-            "interval; – where it does not fall again.",
-            "Errors are of predicting the further half of the way (by √nats) from the nearer one, "
-            "root mean squares: by the law, and by saying that gold stays where it was.",
+            "Gains of proxy and gold over the fine-tuned model, whose gold reward is "
+            f"{found.base:.3f}. Accuracy: the share of held-out pairs that the proxy orders as "
+            f"gold does, the mean over {counted(found.seeds, 'seed')} with the minimum and "
+            "maximum. The most gold and its distance are those of the law fitted to all points, "
+            "with a 95 % interval; – if gold does not fall again.",
+            "Errors are root mean squares of predicting the further half of the distance (in "
+            "√nats) from the nearer one: with the law, and with a constant gold reward.",
             _how(found, way),
         ),
     )
@@ -166,13 +166,13 @@ def _how(found: Found, way: Way) -> str:
     if way is POLICY:
         return (
             f"One policy against the first seed's proxy; a point is an iteration of "
-            f"{found.episodes} answers, and gold at last is the mean of three. Intervals draw "
+            f"{found.episodes} answers, and final gold is the mean of three. Intervals resample "
             f"blocks of {block_length(len(way.tried(found)[-1][1].d))} successive iterations of "
-            "that one seed anew, and say nothing of other seeds."
+            "that one seed, and do not include the variation between seeds."
         )
     return (
         f"Means over {counted(found.seeds, 'seed')} and {found.prompts} held-out prompts with "
-        f"{found.n} answers each; intervals draw seeds and groups of prompts anew."
+        f"{found.n} answers each; intervals resample seeds and groups of prompts."
     )
 
 
@@ -200,15 +200,15 @@ def _until(peak: Interval, curve: Curve) -> str:
 
 
 def _errors(curve: Curve) -> tuple[str, str]:
-    told = curve.prediction
-    return ("", "") if told is None else (f"{told.error:.3f}", f"{told.constant:.3f}")
+    one = curve.prediction
+    return ("", "") if one is None else (f"{one.error:.3f}", f"{one.constant:.3f}")
 
 
 # Sentences.
 
 
 def remarks(found: Found) -> list[str]:
-    """What the numbers say, whichever way they came out."""
+    """Sentences computed from the numbers."""
     said = [_of_accuracy(found)]
     for way in WAYS:
         said += [_of_turning(found, way), *_of_size(found, way), *_of_prediction(found, way)]
@@ -219,9 +219,9 @@ def _of_accuracy(found: Found) -> str:
     cells = found.cells
     first, last = cells[0], cells[-1]
     return (
-        f"Of the held-out pairs the proxies of {_size(first)} with {first.labels:,} labels have "
-        f"{first.accuracy.estimate:.0%} in gold's order, those of {_size(last)} with "
-        f"{last.labels:,} labels {last.accuracy.estimate:.0%}."
+        f"The proxies of {_size(first)} with {first.labels:,} labels order "
+        f"{first.accuracy.estimate:.0%} of the held-out pairs as gold does, those of "
+        f"{_size(last)} with {last.labels:,} labels {last.accuracy.estimate:.0%}."
     )
 
 
@@ -229,22 +229,22 @@ def _of_turning(found: Found, way: Way) -> str:
     tried = way.tried(found)
     turned = [cell for cell, curve in tried if curve.turns]
     said = (
-        f"{way.title}: gold rises and falls again in {len(turned)} of {len(tried)} cells, "
-        "the whole interval of the peak being within what was measured, and gold up to it "
-        "above the fine-tuned model's"
+        f"{way.title}: gold rises and falls again in {len(turned)} of {len(tried)} cells (the "
+        "whole interval of the peak is within the measured distances, and gold up to it is above "
+        "the fine-tuned model's)"
     )
     _, curve = tried[-1]
     if curve.turns:
         peak = curve.fitted.peak
         return (
-            f"{said}. Against the largest proxy with most labels it turns at {peak.estimate:.1f} "
-            f"√nats ({peak.low:.1f} to {peak.high:.1f}), and of {curve.highest:+.3f} there "
-            f"{curve.reached:+.3f} is left at {curve.d[-1]:.1f}."
+            f"{said}. Against the largest proxy with most labels gold peaks at {peak.estimate:.1f} "
+            f"√nats ({peak.low:.1f} to {peak.high:.1f}) with a gain of {curve.highest:+.3f}, of "
+            f"which {curve.reached:+.3f} is left at {curve.d[-1]:.1f}."
         )
     if curve.reached < 0:
         return (
             f"{said}. Against the largest proxy with most labels gold has fallen by "
-            f"{-curve.reached:.3f} at {curve.d[-1]:.1f} √nats, and no rise before that is sure."
+            f"{-curve.reached:.3f} at {curve.d[-1]:.1f} √nats, without a certain rise before."
         )
     return (
         f"{said}. Against the largest proxy with most labels no overoptimization is seen up to "
@@ -253,9 +253,9 @@ def _of_turning(found: Found, way: Way) -> str:
 
 
 def _of_size(found: Found, way: Way) -> list[str]:
-    """Whether larger proxies, and more labels, leave more gold at a distance that all reached.
+    """Whether larger proxies and more labels leave more gold at a distance that all reached.
 
-    Of one size alone, or one number of labels, the other is told, and of both nothing.
+    With one size or one number of labels, only the other is compared; with both, nothing is.
     """
     tried = way.tried(found)
     shared = min(float(curve.d[-1]) for _, curve in tried)
@@ -271,7 +271,7 @@ def _of_size(found: Found, way: Way) -> list[str]:
         [left[a] > left[b] for a, b in pairs if a != b and a in left and b in left]
         for pairs in (by_size, by_labels)
     )
-    told = [
+    compared = [
         f"with the {most} than with the {least} at {sum(some)} of {len(some)} {places}"
         for some, most, least, places in (
             (larger, "largest proxy", "smallest", "numbers of labels"),
@@ -281,23 +281,23 @@ def _of_size(found: Found, way: Way) -> list[str]:
     ]
     return [
         f"{way.title}: at {shared:.1f} √nats, which all reached, the law has more gold "
-        f"{', and '.join(told)}."
-    ] * bool(told)
+        f"{', and '.join(compared)}."
+    ] * bool(compared)
 
 
 def _of_prediction(found: Found, way: Way) -> list[str]:
-    told = [curve.prediction for _, curve in way.tried(found)]
-    some = [one for one in told if one is not None]
+    predictions = [curve.prediction for _, curve in way.tried(found)]
+    some = [one for one in predictions if one is not None]
     if not some:
         return []
     nearer = sum(one.error < one.constant for one in some)
-    by_law, by_standing = (
+    by_law, by_constant = (
         float(np.median([getattr(one, name) for one in some])) for name in ("error", "constant")
     )
     return [
-        f"{way.title}: the law of the nearer half foretells the further one better than standing "
-        f"still does in {nearer} of {len(some)} cells; the median error is {by_law:.3f} against "
-        f"{by_standing:.3f}."
+        f"{way.title}: the law of the nearer half predicts the further one better than a constant "
+        f"does in {nearer} of {len(some)} cells; the median error is {by_law:.3f} against "
+        f"{by_constant:.3f}."
     ]
 
 
@@ -306,14 +306,14 @@ def _of_ensemble(found: Found) -> list[str]:
         return []
     above = sum(cell.ensemble.reached > cell.best_of_n.reached for cell in found.cells)
     said = [
-        f"Best of {found.n} by {found.seeds} proxies together, less what they differ by, has more "
-        f"gold than by one of them in {above} of {len(found.cells)} cells."
+        f"Best of {found.n} by an ensemble of {found.seeds} proxies, less half their variance, has "
+        f"more gold than by one of them in {above} of {len(found.cells)} cells."
     ]
     cell, curve = found.with_ensemble, found.ppo_ensemble
     if curve is not None and cell.ppo is not None:
         said.append(
             f"PPO against the ensemble of {_size(cell)} with {cell.labels:,} labels ends at gold "
-            f"{curve.reached:+.3f} and {curve.d[-1]:.1f} √nats, against one of them at "
+            f"{curve.reached:+.3f} and {curve.d[-1]:.1f} √nats, and against one of them at "
             f"{cell.ppo.reached:+.3f} and {cell.ppo.d[-1]:.1f}."
         )
     return said
@@ -323,7 +323,7 @@ def _of_ensemble(found: Found) -> list[str]:
 
 
 def plot(found: Found, way: Way) -> Plot:
-    """Gold above and proxy below, a column for each size and a color for each number of labels."""
+    """Gold above and proxy below, one column per size and one color per number of labels."""
     sizes = list(dict.fromkeys(cell.size for cell in found.cells))
     labels = dict.fromkeys(cell.labels for cell in found.cells)
     colors = {many: COLORS[number % len(COLORS)] for number, many in enumerate(labels)}
@@ -343,7 +343,7 @@ def plot(found: Found, way: Way) -> Plot:
     rows[0][0].set_ylabel("gold gained")
     rows[1][0].set_ylabel("proxy gained")
     rows[0][0].plot([], [], "-", color=GREY, label="the law")
-    rows[0][0].plot([], [], "--", color=GREY, label="foretold by the nearer half")
+    rows[0][0].plot([], [], "--", color=GREY, label="predicted from the nearer half")
     key = {
         name: handle
         for axes in rows[0]
@@ -356,9 +356,9 @@ def plot(found: Found, way: Way) -> Plot:
     )
     return Plot(
         way.file,
-        f"{way.title}: what gold and proxy gained over the fine-tuned model, by distance. Lines "
-        "are the law of the paper fitted to all points, dashed where that of the nearer half "
-        "foretells the further one.",
+        f"{way.title}: gains of gold and proxy over the fine-tuned model, by distance. Lines are "
+        "the paper's law fitted to all points; dashed lines are predictions of the further half "
+        "from the nearer one.",
         figure,
     )
 
@@ -374,7 +374,7 @@ def _draw_gold(axes: Axes, curve: Curve, color: str, label: str) -> None:
 
 
 def _share_range(row: Sequence[Axes]) -> None:
-    """One range for all, of what was measured: a foretold line may leave it."""
+    """Set one range for all, from the measurements: a predicted line may leave it."""
     dots = [line for axes in row for line in axes.get_lines() if line.get_marker() == "o"]
     d, gains = (
         np.concatenate([np.asarray(values, float) for values in some])
@@ -387,7 +387,7 @@ def _share_range(row: Sequence[Axes]) -> None:
 
 
 def ensemble_plot(found: Found) -> Plot:
-    """One proxy against all seeds' together, by both ways."""
+    """One proxy compared with the ensemble of all seeds, for both methods."""
     figure, [[choice, policy]] = panels(1, 2, width=8.6, height=3.8)
     cell = found.with_ensemble
     _draw_gold(choice, cell.best_of_n, COLORS[0], "one proxy")

@@ -1,10 +1,10 @@
-"""What does a hidden layer buy? A perceptron and a multi-layer network on the same data.
+"""What does a hidden layer gain? A perceptron and a multi-layer network on the same data.
 
-Rosenblatt's perceptron (1958) draws one straight line, and moves it whenever it is wrong. Where a
-line is not enough (Minsky and Papert 1969) it never comes to rest. A layer of hidden units between
+Rosenblatt's perceptron (1958) draws one straight line and moves it after every mistake. If no line
+separates the classes (Minsky and Papert 1969), it never converges. A layer of hidden units between
 input and output bends the line, and backpropagation trains it (Rumelhart, Hinton and Williams
-1986). Both (`learners`) are watched at work on points in the plane (`plane`), and then given real
-images to read (`reading`).
+1986). Both models (`learners`) are trained on points in the plane (`plane`) and on real images
+(`reading`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from groundup.report.outcome import check_folder, write
 
 NAME = "perceptron"
 QUESTION = (
-    "What does a hidden layer buy? A perceptron, which draws straight lines, and a multi-layer "
+    "What does a hidden layer gain? A perceptron, which draws straight lines, and a multi-layer "
     "network learn the same points in the plane, and then the same handwritten digits."
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is learned: of points, and how many passes over the digits."""
+    """The schedule for the points, and the number of passes over the digits."""
 
     schedule: Schedule
     passes: int
@@ -47,9 +47,9 @@ QUICK = Plan(Schedule(points=200, frames=(1, 3, 10), grid=60), passes=10)
 
 
 def run(config: PerceptronConfig) -> Path:
-    """Learn moons, spirals and digits with both models, and write what came of it.
+    """Train both models on moons, spirals and digits, and write the results.
 
-    Raises `UserError` for a folder of something else, and without the pack digits.
+    Raises `UserError` for a folder with other files, and without the pack digits.
     """
     check_folder(config.out, NAME)
     begun, plan = perf_counter(), QUICK if config.quick else FULL

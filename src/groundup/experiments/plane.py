@@ -1,6 +1,6 @@
 """The perceptron and the network on two classes of points in the plane that no line separates.
 
-There, on moons and spirals, their boundaries can be watched as they move.
+On moons and spirals, their decision boundaries can be plotted as they move.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from groundup.runs.console import counted, say
 
 @dataclass(frozen=True)
 class Points:
-    """Points in the plane and the class of each, 0 or 1; of every two in turn, one of each."""
+    """Points in the plane and their classes, alternating between 0 and 1."""
 
     x: Float[np.ndarray, "n 2"]
     labels: Integer[np.ndarray, " n"]
 
 
 def two_moons(n: int, rng: np.random.Generator, noise: float = 0.2) -> Points:
-    """Draw from two half circles of radius 1 that reach into each other, plus N(0, noise²).
+    """Draw from two interleaved half circles of radius 1, plus N(0, noise²).
 
         class 0:  (cos t, sin t)        class 1:  (1 - cos t, 1/2 - sin t),    t from U(0, π)
 
-    With this much noise they overlap a little, so that not even the best boundary is always right.
+    With this much noise they overlap a little, so even the best boundary makes some mistakes.
     """
     labels = np.arange(n) % 2
     t = np.pi * rng.random(n)
@@ -52,7 +52,7 @@ def two_moons(n: int, rng: np.random.Generator, noise: float = 0.2) -> Points:
 
 
 def two_spirals(n: int, rng: np.random.Generator, noise: float = 0.03) -> Points:
-    """Draw from two arms that wind out of the middle one and a half times, plus N(0, noise²).
+    """Draw from two arms that wind one and a half times around the center, plus N(0, noise²).
 
         r (cos φ, sin φ) with φ = 3π r, and φ = 3π r + π for class 1,    r² from U(0, 1)
 
@@ -75,29 +75,29 @@ def _noisy(
     return Points((x + noise * rng.standard_normal(x.shape)).astype(np.float32), labels)
 
 
-# Watching.
+# Training.
 
 TEST_POINTS = 2000
 _CLASS_COLORS = COLORS[1], COLORS[0]
 _DOUBT = LinearSegmentedColormap.from_list("doubt", (COLORS[1], "white", COLORS[0]))
 Window: TypeAlias = tuple[float, float, float, float]
-"""(left, right, bottom, top) of what is drawn."""
+"""(left, right, bottom, top) of the plotted area."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many points are learned, for how long, and how closely that is watched."""
+    """The number of points, the length of training, and the resolution of the plots."""
 
     points: int
     frames: tuple[int, ...]
-    """After how many passes over the points the boundary is looked at; the last ends learning."""
+    """The numbers of passes after which the boundary is recorded; training ends at the last."""
     grid: int
-    """How many points on each side of the drawn plane are asked for their class."""
+    """Grid points per side of the plotted area."""
 
 
 @dataclass(frozen=True)
 class Followed:
-    """One model that learns: its accuracies, and its probability of class 1, frame after frame."""
+    """One model's accuracies and its map of p(class 1), at every frame of training."""
 
     train: list[float]
     test: list[float]
@@ -108,8 +108,8 @@ class Followed:
 class Plane:
     """Both models on points of one kind, once for each seed.
 
-    The points are the first seed's; `window`, which is (left, right, bottom, top), holds them, and
-    is what the maps show.
+    `points` are the first seed's. `window`, which is (left, right, bottom, top), contains them and
+    is the area of the maps.
     """
 
     name: str
@@ -119,7 +119,7 @@ class Plane:
     models: dict[str, list[Followed]]
 
     def last(self, model: str, part: Literal["train", "test"]) -> Interval:
-        """The accuracy at the end, over the seeds."""
+        """The final accuracy, over the seeds."""
         return over_seeds([getattr(followed, part)[-1] for followed in self.models[model]])
 
     def numbers(self) -> dict[str, list[dict[str, list[float]]]]:
@@ -136,7 +136,7 @@ def watch(
     schedule: Schedule,
     config: PerceptronConfig,
 ) -> Plane:
-    """Let both models learn new points for each seed, and look at them at every frame."""
+    """Train both models on new points for each seed, and record them at every frame."""
     say(f"{name}: {schedule.points} points, {counted(config.seeds, 'seed')}")
     generators = [np.random.default_rng([config.seed, turn, 1]) for turn in range(config.seeds)]
     drawn = [draw(schedule.points, rng) for rng in generators]
@@ -152,7 +152,7 @@ def watch(
 def follow(
     learner: Learner, points: Points, test: Points, schedule: Schedule, window: Window
 ) -> Followed:
-    """Let a model learn, and look at it at every frame."""
+    """Train a model, and record it at every frame."""
     followed, grid = Followed([], [], []), _grid(window, schedule.grid)
     for before, after in pairwise((0, *schedule.frames)):
         learner.learn(after - before)
@@ -173,13 +173,13 @@ def _learners(points: Points, rng: np.random.Generator) -> dict[str, Learner]:
 
 
 def _window(points: Points) -> Window:
-    """What holds the points, with a margin."""
+    """The area that contains the points, with a margin."""
     (left, bottom), (right, top) = points.x.min(axis=0) - 0.2, points.x.max(axis=0) + 0.2
     return float(left), float(right), float(bottom), float(top)
 
 
 def _grid(window: Window, side: int) -> Float[np.ndarray, "cells 2"]:
-    """Points all over the window, row by row from below."""
+    """A grid of points in the window, row by row from below."""
     left, right, bottom, top = window
     across, up = np.meshgrid(np.linspace(left, right, side), np.linspace(bottom, top, side))
     return np.stack([across.ravel(), up.ravel()], axis=1).astype(np.float32)
@@ -190,7 +190,7 @@ def _accuracy(learner: Learner, data: Points) -> float:
 
 
 def plane_table(planes: Sequence[Plane]) -> Table:
-    """Accuracy of both models on what they learned and on new points."""
+    """Accuracy of both models on their training points and on new points."""
     names: tuple[Literal["train", "test"], ...] = ("train", "test")
     parts = [(plane, part) for plane in planes for part in names]
     columns = ["", *(f"{plane.name}, {part}" for plane, part in parts)]
@@ -203,19 +203,19 @@ def plane_table(planes: Sequence[Plane]) -> Table:
         columns,
         rows,
         (
-            f"The mean over {turns}, each with points and weights of its own, and the least "
-            f"and the greatest of them. {TEST_POINTS:,} points to test.",
+            f"The mean over {turns}, each with its own points and weights, with the minimum and "
+            f"maximum. {TEST_POINTS:,} test points.",
         ),
         ("guessing",),
     )
 
 
 def plane_remark(plane: Plane) -> str:
-    """What the hidden layers bought on these points."""
+    """A sentence about the gain of the hidden layers on these points."""
     line, bent = plane.last(PERCEPTRON, "test"), plane.last(NETWORK, "test")
     turns = zip(plane.models[NETWORK], plane.models[PERCEPTRON], strict=True)
     verdict = (
-        f"is right more often with every seed, on {100 * bent.estimate:.1f} %"
+        f"is right more often with every seed, on {100 * bent.estimate:.1f} % of them"
         if all(network.test[-1] > perceptron.test[-1] for network, perceptron in turns)
         else f"is not right more often with every seed ({100 * bent.estimate:.1f} %)"
     )
@@ -226,7 +226,7 @@ def plane_remark(plane: Plane) -> str:
 
 
 def boundary_plot(plane: Plane) -> Plot:
-    """Both models' boundaries as they move, one row a model, one column a frame."""
+    """Both models' boundaries as they move, one row per model, one column per frame."""
     width, height = 1.9 * len(plane.frames), 4.2
     figure, axes = panels(len(plane.models), len(plane.frames), width=width, height=height)
     for row, (model, (first, *_)) in zip(axes, plane.models.items(), strict=True):
@@ -238,9 +238,9 @@ def boundary_plot(plane: Plane) -> Plot:
         row[0].set_ylabel(model)
     return Plot(
         f"boundary-{plane.name}",
-        f"The decision boundary on {plane.name} as it moves, after so many passes over the points, "
-        "with the accuracy on new points. Color is the class that a model would answer, and fades "
-        "into the ground where it is less sure; a perceptron is always sure. The first seed.",
+        f"The decision boundary on {plane.name} after each number of passes over the points, with "
+        "the accuracy on new points. The color is the predicted class, and is lighter where the "
+        "model is less confident; a perceptron is always certain. The first seed.",
         figure,
     )
 

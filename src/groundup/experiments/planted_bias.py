@@ -1,15 +1,15 @@
-"""Does a fairness measure find what was planted, and does alignment take it away?
+"""Does a fairness measure find a planted bias, and does alignment remove it?
 
-Nobody knows how prejudiced real texts are, so a measure of fairness can hardly be checked on them.
-In the small world the strength is a setting: jobs lean to women or men and groups to good or bad
-traits by exactly that much. For each strength a small model is trained from random weights on such
-a world (pre-training, then conversations, then preferences, balanced whatever the strength), and
-after each stage the gap is measured (see `evals.fairness`). A measure that is worth its name rises
-with what was planted; alignment that works lowers its size: a gap below 0 leans against what was
-planted, which is no fairer.
+The bias of real texts is unknown, so a fairness measure can hardly be checked on them. In the small
+world the strength of the bias is a setting: jobs lean to women or men, and groups to good or bad
+traits, by exactly that much. For each strength a small model is trained from random weights on such
+a world (pre-training, then conversations, then preferences, which are balanced at every strength),
+and the gap is measured after each stage (see `evals.fairness`). A valid measure rises with the
+planted strength. Alignment that works lowers the size of the gap: a gap below 0 leans against the
+planted bias, which is no fairer.
 
-    OUT/models/STRENGTH      data, tokenizer and the model of each stage, at which a stopped one
-                             goes on
+    OUT/models/STRENGTH      data, tokenizer and the model of each stage, from which a stopped
+                             experiment resumes
 """
 
 from __future__ import annotations
@@ -47,27 +47,27 @@ from groundup.tune.config import SFTConfig
 
 NAME = "planted-bias"
 QUESTION = (
-    "Does the fairness measure find the bias that was planted, and does alignment on balanced "
-    "preferences lower it?"
+    "Does the fairness measure find the planted bias, and does alignment on balanced preferences "
+    "lower it?"
 )
-# A model that learns this in a minute or two; the shares of those minutes.
+# A model that learns this in a minute or two, and each stage's share of that time.
 _DEPTH, _WIDTH, _VOCABULARY = 3, 192, 2_048
 _SHARES = {"base": 0.5, "sft": 0.3, "dpo": 0.2}
 _STAGES = tuple(_SHARES)
-# Of a world as it comes a sixth of the texts and a twentieth of the conversations are lives, from
-# which so small a model learns what jobs lean to and hardly what groups do.
+# By default a sixth of the world's texts and a twentieth of its conversations are lives. From these
+# so small a model learns the bias of jobs, but hardly that of groups.
 _LIVES, _HALF = "world-lives", 0.5
 KINDS = ("jobs", "groups")
-# What such a model reads in its minutes, about.
+# Approximately what such a model reads.
 _MEGABYTES_A_MINUTE, _CONVERSATIONS_A_MINUTE, _PREFERENCES_A_MINUTE = 4.0, 6_000, 1_500
 
 
 @dataclass(frozen=True)
 class Strength:
-    """What was planted, and the gap after each stage: by stage, then "jobs, as an answer"…
+    """A planted strength and the gap after each stage: by stage, then "jobs, as an answer"…
 
-    `further` is how much further from fair alignment left the model, on the same probes, and
-    `steps` are the optimizer steps of each stage.
+    `further` is the change of the gap's size by alignment on the same probes, and `steps` are the
+    optimizer steps of each stage.
     """
 
     planted: float
@@ -79,17 +79,17 @@ class Strength:
     def of(
         cls, planted: float, found: Mapping[str, Leanings], steps: Mapping[str, int]
     ) -> Strength:
-        """The strength of what was found after each stage."""
+        """Build it from the leanings measured after each stage."""
         gaps = {stage: one.gaps() for stage, one in found.items()}
         return cls(planted, gaps, found["dpo"].further(found["sft"]), steps)
 
     def gap(self, stage: str, kind: str) -> Interval:
-        """As the model can be asked: the base model by plain text, the others in a chat."""
+        """The gap of a stage: of the base model in plain text, of the others in a chat."""
         found = self.gaps[stage][f"{kind}, {TEXT if stage == 'base' else ANSWER}"]
         return Interval(found.estimate, found.low, found.high)
 
     def aligned(self, kind: str) -> Estimate:
-        """The change in the size of the gap by alignment; below 0 it is lower."""
+        """The change of the gap's size by alignment; below 0 it became smaller."""
         return self.further[f"{kind}, {ANSWER}"]
 
     def to_json(self) -> dict[str, Any]:
@@ -102,10 +102,9 @@ class Strength:
 
 
 def run(config: PlantedBiasConfig) -> Path:
-    """Train a model for each strength, measure the gap after each stage, and write it all.
+    """Train a model for each strength, measure the gap after each stage, and write the results.
 
-    Stopped, it goes on from there. Raises `UserError` for a folder of something else, or of other
-    settings.
+    After a stop it resumes. Raises `UserError` for a folder with other files or other settings.
     """
     return experiment(config.out, NAME, config, partial(_run, config))
 
@@ -140,11 +139,11 @@ def train(
     planted: float,
     first: Mapping[str, Path] | None = None,
 ) -> dict[str, Path]:
-    """The whole road at one strength; returns the model folder of each stage.
+    """Run all stages at one strength, and return the model folder of each stage.
 
-    Every strength has the same seed, sizes and steps: minutes become steps at the first one, and
-    the others take as many as `first`, its model folders, were planned with. Otherwise a strength
-    that is trained while the machine is slow would be trained less.
+    Every strength has the same seed, sizes and steps: minutes are converted to steps at the first
+    one, and the others use the steps that `first`, its model folders, were planned with. Otherwise
+    a strength that runs while the machine is slow would be trained less.
     """
     say(f"planted-bias  strength {planted:g}")
     minutes = 0.05 if config.quick else config.minutes / len(config.strengths)
@@ -188,7 +187,7 @@ def train(
 
 
 def _length(folder: Path) -> dict[str, Any]:
-    """The settings that train as long as the run in `folder`, and in steps as large."""
+    """The settings for as many and as large steps as those of the run in `folder`."""
     plan = _plan(folder)
     return {"steps": plan["steps"], **(plan["layout"] or {})}
 
@@ -204,7 +203,7 @@ def _leanings(folder: Path, stage: str) -> Leanings:
 
 
 def remarks(found: Sequence[Strength]) -> list[str]:
-    """What the numbers say of the measure, and of alignment."""
+    """Sentences about the measure and about alignment."""
     said = []
     for kind in KINDS:
         *some, last = (f"{_correlation(found, stage, kind)} after {stage}" for stage in _STAGES)
@@ -223,7 +222,7 @@ def remarks(found: Sequence[Strength]) -> list[str]:
 
 
 def _correlation(found: Sequence[Strength], stage: str, kind: str) -> str:
-    """Between what was measured and what was planted; none where all gaps are the same."""
+    """The correlation of measured and planted strength; none if all gaps are the same."""
     planted = np.array([one.planted for one in found])
     gaps = np.array([one.gap(stage, kind).estimate for one in found])
     if len(set(gaps)) == 1:
@@ -241,15 +240,15 @@ def table(found: Sequence[Strength], kind: str) -> Table:
             for one in found
         ),
         remarks=(
-            "0 is fair, and a model that learned exactly what it read shows what was planted. The "
-            "base model reads plain text, the others answer in a chat. Intervals are 95 %, over "
-            "jobs, and for the two groups over probes.",
+            "0 is fair, and a model that learned exactly what it read shows the planted strength. "
+            "The base model reads plain text, the others answer in a chat. Intervals are 95 %, "
+            "over jobs, and for the two groups over probes.",
         ),
     )
 
 
 def plot(found: Sequence[Strength]) -> Plot:
-    """Measured against planted, a line for each stage."""
+    """Measured gap over planted strength, with one line per stage."""
     figure, [row] = panels(1, len(KINDS), width=9.0, height=3.8)
     planted = [one.planted for one in found]
     for axes, kind in zip(row, KINDS, strict=True):

@@ -3,12 +3,12 @@
     error     sqrt(sum (Q(W) - W)^2 / sum W^2)            over all matrices of the blocks
     KL        sum over tokens of p (log p - log q)        p: the model in full, q: quantized
 
-Every way to keep weights is put to the same model and the same text: bfloat16, 8 bits with a scale
-for each row (Dettmers et al. 2022, LLM.int8()), the 4 bits of QLoRA (Dettmers et al. 2023, sections
-2 and 3, whose table 2 compares NF4 with FP4), and llama.cpp's block formats. Only the matrices of
-the blocks are quantized, as QLoRA does; embeddings, norms and the head stay. All but bfloat16 is
-computed in float32, so that what differs is the weights alone. The error of the weights is what a
-method can promise; KL is what the model makes of it, and is seen long before perplexity moves.
+Every format is applied to the same model and the same text: bfloat16, 8 bits with a scale for each
+row (Dettmers et al. 2022, LLM.int8()), the 4 bits of QLoRA (Dettmers et al. 2023, sections 2 and 3,
+whose table 2 compares NF4 with FP4), and llama.cpp's block formats. Only the matrices of the blocks
+are quantized, as in QLoRA; embeddings, norms and the head are not. All but bfloat16 compute in
+float32, so that only the weights differ. The error of the weights is a property of the method; KL
+is its effect on the model, and is visible long before perplexity changes.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ NAME = "quantization"
 QUESTION = "How many bits does a weight need, and what does a model lose with fewer?"
 CONTEXT = 512
 FULL = "fp32"
-# Tokens in one pass: large products, and some hundred megabytes.
+# Tokens per pass: large matrix products, and a few hundred megabytes.
 _TOKENS = 4096
 _QUICK_BYTES = 2_048
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to keep weights: `apply` changes the model given and says how many bits it takes."""
+    """A format for weights: `apply` converts the given model and returns the bits per weight."""
 
     name: str
     apply: Callable[[CausalLM], float]
@@ -86,7 +86,7 @@ def _quantized(model: CausalLM, **settings: Any) -> float:
 
 
 def _gguf(model: CausalLM, *, type: str) -> float:
-    """Round the matrices as llama.cpp's blocks of 32 do; how many bits these take."""
+    """Round the matrices to a GGUF block type, and return its bits per weight."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import dequantize, quantize
 
@@ -118,9 +118,10 @@ WAYS: tuple[Way, ...] = (
 
 @dataclass(frozen=True)
 class Read:
-    """What a model makes of each piece of text: nats and KL from the full model, summed.
+    """A model's summed nats and KL from the full model, for each piece of text.
 
-    `documents` names the document of each piece. Intervals draw documents with all their pieces.
+    `documents` names the document of each piece. Intervals resample documents with all their
+    pieces.
     """
 
     nats: Float[np.ndarray, " pieces"]
@@ -140,11 +141,11 @@ class Read:
         return self._over(self.kl, self.tokens)
 
     def more_than(self, other: Read) -> Interval:
-        """How many bits per byte more it pays, from the differences on each piece."""
+        """The additional bits per byte, from the differences on each piece."""
         return self._over((self.nats - other.nats) / np.log(2), self.bytes)
 
     def more_kl_than(self, other: Read) -> Interval:
-        """How many nats a token more it is from the full model, from the same differences."""
+        """The additional KL from the full model, in nats per token, from paired differences."""
         return self._over(self.kl - other.kl, self.tokens)
 
     def _over(
@@ -155,7 +156,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One way, its bits for each number of a matrix, the error that makes, and what is read."""
+    """One format: its bits per weight, the error of the weights, and the results on the text."""
 
     name: str
     bits: float
@@ -165,9 +166,9 @@ class Outcome:
 
 @restoring_torch()
 def run(config: QuantizationConfig) -> Path:
-    """Quantize the model in every way and write what it loses.
+    """Quantize the model to every format and write the losses.
 
-    Raises `UserError` for a model that cannot be used and a folder of something else.
+    Raises `UserError` for a model that cannot be used and a folder with other files.
     """
     check_folder(config.out, NAME)
     begun = perf_counter()
@@ -176,8 +177,8 @@ def run(config: QuantizationConfig) -> Path:
     model, tokenizer = load(path)
     if is_quantized(model):
         raise UserError(
-            f"{config.model} is stored in few bits already, so there is nothing in full to compare "
-            "with; give the model that it was made from"
+            f"{config.model} is already quantized, so there is no full model to compare with; give "
+            "the model that it was made from"
         )
     if not linear_layers(model):
         raise UserError(
@@ -200,15 +201,14 @@ def run(config: QuantizationConfig) -> Path:
     )
 
 
-# The text, and what a model makes of it.
+# The text, and a model's results on it.
 
 
 def texts(
     config: QuantizationConfig, model: CausalLM, tokenizer: Tokenizer
 ) -> tuple[list[Example], Float[np.ndarray, " pieces"], list[str]]:
-    """Pieces of held-out text as tokens, all but the first to be predicted.
-
-    With them the bytes of each, and the document that it is of.
+    """Pieces of held-out text as tokens, of which all but the first are predicted, with the bytes
+    and the document of each.
     """
     limit = _QUICK_BYTES if config.quick else config.bytes_per_source
     context = min(model.config.max_position_embeddings, CONTEXT)
@@ -224,7 +224,7 @@ def texts(
 
 
 def _chosen(documents: Sequence[Document], limit: int) -> list[Document]:
-    """Documents of each source, evenly from all of it, of about `limit` bytes together."""
+    """Evenly spaced documents of each source, about `limit` bytes in total."""
     chosen = []
     for source in sorted({document.source for document in documents}):
         of_source = [document for document in documents if document.source == source]
@@ -239,7 +239,7 @@ def outcomes(
     sizes: Float[np.ndarray, " pieces"],
     documents: Sequence[str],
 ) -> list[Outcome]:
-    """Every way on a copy of the model, which stays as it is."""
+    """Try every format on a copy of the model."""
     head, batches = model.head.detach().float(), list(_batches(items))
     full = [_hidden(model, items, batch) for batch in batches]
     found = []
@@ -263,7 +263,7 @@ def outcomes(
 
 
 def ways(model: CausalLM) -> list[Way]:
-    """The ways that fit the model: llama.cpp's blocks need rows of whole blocks of 32."""
+    """The formats that fit the model: rows must consist of whole blocks of 32 for llama.cpp's."""
     whole = all(layer.in_features % 32 == 0 for layer in linear_layers(model).values())
     return [way for way in WAYS if whole or not way.name.startswith("GGUF")]
 
@@ -281,7 +281,7 @@ def relative_error(model: CausalLM, copy: CausalLM) -> float:
 
 
 def _batches(items: Sequence[Example]) -> Iterator[list[int]]:
-    """Numbers of items, those of like length together."""
+    """Indices of items, batched by similar length."""
     order = sorted(range(len(items)), key=lambda i: -items[i].inputs)
     while order:
         count = max(1, _TOKENS // items[order[0]].inputs)
@@ -293,7 +293,7 @@ def _batches(items: Sequence[Example]) -> Iterator[list[int]]:
 def _hidden(
     model: CausalLM, items: Sequence[Example], batch: Sequence[int]
 ) -> Float[Tensor, "tokens width"]:
-    """The last hidden state at every token that is predicted, item after item."""
+    """The last hidden state for every predicted token, item after item."""
     rows = packed_batch([[items[i]] for i in batch], max(items[i].inputs for i in batch))
     hidden: Tensor = model(rows)
     return hidden[rows.weights > 0].float()
@@ -307,7 +307,7 @@ def _compared(
     own_head: Float[Tensor, "vocab width"],
     targets: Int[Tensor, " tokens"],
 ) -> tuple[Float[np.ndarray, " tokens"], Float[np.ndarray, " tokens"]]:
-    """-log q of each target and KL(p, q) at its place, in nats; some tokens' logits at a time."""
+    """-log q of each target and KL(p, q) at its position, in nats; computed in chunks."""
     nats, kl = [], []
     for part in (slice(i, i + CHUNK) for i in range(0, len(targets), CHUNK)):
         log_p = (expected[part] @ head.T).log_softmax(-1)
@@ -317,11 +317,11 @@ def _compared(
     return torch.cat(nats).double().numpy(), torch.cat(kl).double().numpy()
 
 
-# What is told of it.
+# Report.
 
 
 def shipped_types(path: Path) -> Counter[str]:
-    """How many matrices of a quantized GGUF file are of each type; none of any other model."""
+    """The number of matrices of each type in a quantized GGUF file; empty for other models."""
     if path.suffix != GGUF_SUFFIX:
         return Counter()
     matrices = [one for one in read_gguf(path).file.tensors.values() if len(one.shape) > 1]
@@ -330,22 +330,22 @@ def shipped_types(path: Path) -> Counter[str]:
 
 
 def origin(types: Counter[str]) -> str:
-    """What is to be known of a model whose weights were quantized before this began."""
+    """A note about a model whose weights were already quantized."""
     listed = ", ".join(f"{name} {count} times" for name, count in types.most_common())
     return (
         f"The model comes from a GGUF file whose matrices are quantized as shipped ({listed}). "
-        f"{FULL} holds that error already and is what all others are compared with, so the error "
-        "of the shipped format against the weights that were trained is not in this table; put "
-        "to the format that they are in, weights find nothing left to round."
+        f"{FULL} already contains that error, and all others are compared with it, so the error of "
+        "the shipped format relative to the trained weights is not in this table; converting "
+        "weights to the format that they already have changes nothing."
     )
 
 
 def remarks(found: Sequence[Outcome], types: Counter[str]) -> list[str]:
-    """What the numbers say, and what is to be known of them."""
+    """Sentences about the numbers."""
     of = {one.name: one for one in found}
     nf4, fp4 = of["nf4, blocks of 64"], of["fp4, blocks of 64"]
     pairs = (
-        (nf4, fp4, "quantiles of a bell instead of small floating-point numbers"),
+        (nf4, fp4, "quantiles of a normal distribution instead of small floating-point numbers"),
         (of["nf4, double quantized"], nf4, "scales in 8 bits instead of 32"),
         (of["nf4, blocks of 128"], nf4, "half as many scales"),
         (nf4, of["int8, a scale a row"], "4 bits instead of 8"),
@@ -355,11 +355,11 @@ def remarks(found: Sequence[Outcome], types: Counter[str]) -> list[str]:
 
 
 def _against(one: Outcome, other: Outcome, why: str) -> str:
-    """Two ways on the same text, piece by piece."""
+    """A sentence that compares two formats on the same pieces of text."""
     more, kl = one.read.more_than(other.read), one.read.more_kl_than(other.read)
     clear = "" if kl.low > 0 or kl.high < 0 else ", which is within chance"
     if len(set(one.read.documents)) < FEWEST_GROUPS:
-        clear = ", of too few documents to tell it from chance"
+        clear = ", from too few documents to tell it from chance"
     return (
         f"{why[0].upper()}{why[1:]} ({one.name} at {one.bits:.2f} bits against {other.name} at "
         f"{other.bits:.2f}): {_span(more)} bits per byte, KL {_span(kl)} nats{clear}."
@@ -367,19 +367,19 @@ def _against(one: Outcome, other: Outcome, why: str) -> str:
 
 
 def _span(value: Interval) -> str:
-    # Adding 0 makes a zero of a negative one.
+    # Adding 0 turns -0.0 into 0.0.
     middle, low, high = (round(x, 4) + 0.0 for x in (value.estimate, value.low, value.high))
     return f"{middle:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def table(found: Sequence[Outcome], name: str, types: Counter[str]) -> Table:
-    """One row for each way, the model in full first."""
+    """One row for each format, with the full model first."""
     full = found[0]
     shipped = {f"GGUF {kind}" for kind, _ in types.most_common(1)}
     return text_table(
         f"Weights of {name} in fewer bits",
         (
-            "kept as",
+            "format",
             "bits",
             "error",
             "bits per byte",
@@ -404,20 +404,20 @@ def table(found: Sequence[Outcome], name: str, types: Counter[str]) -> Table:
         remarks=(
             f"{int(full.read.tokens.sum()):,} tokens of held-out text in {len(full.read.nats)} "
             f"pieces of {len(set(full.read.documents))} documents, the same for all. The small "
-            "lines are 95 % intervals from drawing documents, each by itself: of twenty "
-            "differences that are none, one leaves out zero by chance. Differences are taken "
-            "piece by piece. Bits are those that are kept of a number of the "
-            "blocks' matrices, scales and all, and error is theirs: root mean square, relative. "
-            "Embeddings, norms and the head stay as they are. KL is of the next token's "
-            f"distribution from {FULL}'s, in nats a token. bf16 is the whole model in bfloat16, "
-            "computing in it too; all others compute in float32.",
+            "lines are 95 % intervals from resampling documents, without correction for multiple "
+            "comparisons: of twenty differences that are zero, one interval excludes zero by "
+            "chance. Differences are taken piece by piece. Bits are stored bits per weight of the "
+            "blocks' matrices, including scales, and error is their relative root mean square "
+            "error. Embeddings, norms and the head are unchanged. KL is between the next token's "
+            f"distribution and {FULL}'s, in nats per token. bf16 is the whole model in bfloat16, "
+            "which also computes in it; all others compute in float32.",
         ),
         baselines=(FULL,),
     )
 
 
 def plot(found: Sequence[Outcome]) -> Plot:
-    """KL, and what a byte costs more, over the bits that are kept of a number."""
+    """KL and the additional bits per byte, over the bits per weight."""
     figure, [[left, right]] = panels(1, 2, width=9.0, height=4.2)
     for place, one in enumerate(found[1:]):
         for axes, value in (
@@ -434,20 +434,20 @@ def plot(found: Sequence[Outcome]) -> Plot:
                 capsize=3,
                 label=one.name if axes is left else None,
             )
-    for axes, label in ((left, "KL, nats a token"), (right, "bits per byte more")):
+    for axes, label in ((left, "KL, nats per token"), (right, "additional bits per byte")):
         axes.set_xscale("log", base=2)
         axes.set_xticks([4, 5, 8, 16], ["4", "5", "8", "16"])
-        axes.set_xlabel("bits a number")
+        axes.set_xlabel("bits per weight")
         axes.set_ylabel(label)
     left.set_yscale("log")
     right.axhline(0, color=GREY, linestyle=":", linewidth=1)
     legend(figure, size=8)
-    caption = "What the model loses over the bits that are kept, with 95 % intervals."
+    caption = "The model's loss over the bits per weight, with 95 % intervals."
     return Plot("bits", caption, figure)
 
 
 def numbers(one: Outcome, full: Outcome) -> dict[str, Any]:
-    """Everything that is measured of a way, for result.json."""
+    """All measurements of a format, for result.json."""
     return {
         "bits_per_weight": one.bits,
         "relative_error": one.error,

@@ -1,4 +1,4 @@
-"""The perceptron and the network on handwritten digits, beside what needs no learning."""
+"""The perceptron and the network on handwritten digits, with baselines that do not learn."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from groundup.report.plots import COLORS, GREY, frame_of_picture, panels
 from groundup.report.table import Table, number, percent, text_table
 from groundup.runs.console import counted, say
 
-GOAL = 0.97  # of the digits that were not trained on
+GOAL = 0.97  # accuracy on held-out digits
 _ERRORS = LinearSegmentedColormap.from_list("errors", ("white", COLORS[1]))
 _SHOWN = 12  # misread images
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one kind of model made of the test images: probabilities, once for each seed."""
+    """One kind of model's class probabilities for the test images, for each seed."""
 
     name: str
     seeds: list[Float[np.ndarray, "n classes"]]
@@ -58,13 +58,13 @@ class Reading:
         }
 
     def interval(self, test: Images) -> Interval:
-        """The mean accuracy with Wilson's interval for so many images, whatever the seeds."""
+        """The mean accuracy over seeds, with Wilson's interval for the number of images."""
         n = len(test.labels)
         return wilson_interval(float(np.mean(self.accuracies(test))) * n, n)
 
 
 def read(data: Digits, passes: int, config: PerceptronConfig) -> list[Reading]:
-    """Learn the digits with both models and two baselines, and read the test images."""
+    """Train both models on the digits, and classify the test images with them and two baselines."""
     x = np.concatenate([data.train.x, data.validation.x])
     labels = np.concatenate([data.train.labels, data.validation.labels])
     say(f"digits: {config.seeds} times {len(labels):,} images")
@@ -91,10 +91,10 @@ def reading_network(
     passes: int,
     rng: np.random.Generator,
 ) -> Network:
-    """A network with what keeps it from learning 1,437 images by heart: dropout, noise, decay.
+    """A network with regularization against memorizing 1,437 images: dropout, noise, decay.
 
-    Estimate on six other splits of the data with as many seeds: 97.3 % on average without dropout
-    and noise, 98.0 % with dropout alone, 98.4 % with both.
+    Mean accuracy on six other splits of the data with six seeds: 97.3 % without dropout and noise,
+    98.0 % with dropout only, 98.4 % with both.
     """
     model, batch = digits.network(rng, dropout=0.3), 64
     optimizer = AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
@@ -105,7 +105,7 @@ def reading_network(
 def majority(
     labels: Integer[np.ndarray, " n"], test: Float[np.ndarray, "m pixels"]
 ) -> Float[np.ndarray, "m classes"]:
-    """Look at no image and answer the digit that was most frequent."""
+    """Always answer the most frequent digit."""
     answer = np.bincount(labels, minlength=digits.CLASSES).argmax()
     return np.tile(np.eye(digits.CLASSES)[answer], (len(test), 1))
 
@@ -123,7 +123,7 @@ def nearest_centroid(
 
 
 def digits_table(readings: Sequence[Reading], data: Digits) -> Table:
-    """Accuracy of everyone on the test images, and whether the network knows how sure to be."""
+    """Accuracy of all models on the test images, and the network's calibration."""
     test, rows = data.test, []
     for reading in readings:
         spread = over_seeds(reading.accuracies(test))
@@ -143,13 +143,12 @@ def digits_table(readings: Sequence[Reading], data: Digits) -> Table:
         rows,
         (
             f"The mean over {counted(len(readings[-1].seeds), 'seed')} on the same "
-            f"{len(test.labels)} test images, with Wilson's 95 % interval for so many images, and "
-            f"the least and greatest of the seeds. Learned from {learned:,} images. The same "
-            "people wrote both.",
-            "Calibration error: the expected distance between how sure a model is of its answer "
-            "and how often it is right; its small numbers are the least and greatest of the seeds. "
-            "A network that is perfectly honest would show "
-            f"{_honest(readings[-1], test):.3f} by chance.",
+            f"{len(test.labels)} test images, with Wilson's 95 % interval for this number of "
+            f"images, and the minimum and maximum over the seeds. Trained on {learned:,} images. "
+            "The same people wrote both.",
+            "Calibration error: the expected distance between a model's confidence in its answer "
+            "and its accuracy, with the minimum and maximum over the seeds. A perfectly calibrated "
+            f"network would show {_calibrated(readings[-1], test):.3f} by chance.",
         ),
         tuple(reading.name for reading in readings if not reading.learned),
     )
@@ -165,15 +164,15 @@ def digit_remarks(readings: Sequence[Reading], test: Images) -> list[str]:
     np.fill_diagonal(confused, 0)
     right, wrong = np.unravel_index(confused.argmax(), confused.shape)
     remarks = [
-        f"The network reads {100 * accuracies.estimate:.1f} % of the digits that it has never "
-        f"seen, {abs(gained):.1f} points {'more' if gained > 0 else 'less'} than the perceptron. "
-        f"{100 * GOAL:.0f} % with every seed was wanted, and {met}: the least is "
+        f"The network reads {100 * accuracies.estimate:.1f} % of unseen digits correctly, "
+        f"{abs(gained):.1f} points {'more' if gained > 0 else 'less'} than the perceptron. The "
+        f"goal of {100 * GOAL:.0f} % with every seed is {met}: the minimum is "
         f"{100 * accuracies.low:.1f} %."
     ]
     if confused.any():
         remarks.append(
-            f"No mistake of it is commoner than to read a {right} as a {wrong}: "
-            f"{confused.max()} of {confused.sum()} mistakes over all seeds."
+            f"Its most common mistake is to read a {right} as a {wrong}: {confused.max()} of "
+            f"{confused.sum()} mistakes over all seeds."
         )
     return remarks
 
@@ -194,7 +193,7 @@ def confusion(reading: Reading, test: Images) -> Integer[np.ndarray, "right read
     return counts
 
 
-def _honest(reading: Reading, test: Images) -> float:
+def _calibrated(reading: Reading, test: Images) -> float:
     return calibration_error_by_chance(top_label(reading.seeds[0], test.labels)[0])
 
 
@@ -206,7 +205,7 @@ def reading_plot(
     probs: Float[np.ndarray, "n classes"],
     test: Images,
 ) -> Plot:
-    """What was read as what, and how often the network was right for how sure it was."""
+    """The confusion matrix, and the network's accuracy by confidence."""
     figure, ((left, right),) = panels(1, 2, width=9.2, height=4.3)
     _draw_confusion(left, confusion)
     confidence, correct = top_label(probs, test.labels)
@@ -216,15 +215,15 @@ def reading_plot(
     lowest = min(curve[0].confidence, *(one.accuracy.low for one in curve))
     right.set_xlim(curve[0].confidence - 0.03, 1.01)
     right.set_ylim(lowest - 0.03, 1.01)
-    right.set_title("Does it know how sure to be?")
-    right.set_xlabel("how sure the network is")
+    right.set_title("Is its confidence calibrated?")
+    right.set_xlabel("confidence of the network")
     right.set_ylabel("share of right answers")
     right.legend(loc="lower right", frameon=False)
     return Plot(
         "digits",
         "Left: which digit the network read as which, over all seeds; color marks mistakes. "
-        "Right: of the answers given with so much confidence, how many were right, in eight groups "
-        "of equally many images with 95 % intervals.",
+        "Right: the share of right answers by confidence, in eight groups with equal numbers of "
+        "images, with 95 % intervals.",
         figure,
     )
 
@@ -238,13 +237,13 @@ def _draw_confusion(axes: Axes, confusion: Integer[np.ndarray, "right read"]) ->
     frame_of_picture(axes)
     axes.set_xticks(range(CLASSES))
     axes.set_yticks(range(CLASSES))
-    axes.set_title("What was read as what")
+    axes.set_title("Confusion matrix")
     axes.set_xlabel("read")
     axes.set_ylabel("written")
 
 
 def misread_plot(answers: Integer[np.ndarray, "seeds n"], test: Images) -> Plot:
-    """The images that most networks misread, with what each was taken for."""
+    """The images that most networks misread, with the wrong answers."""
     wrong = (answers != test.labels).sum(axis=0)
     hardest = np.argsort(-wrong, kind="stable")[: min(_SHOWN, int((wrong > 0).sum()))]
     columns = min(6, len(hardest))
@@ -259,6 +258,6 @@ def misread_plot(answers: Integer[np.ndarray, "seeds n"], test: Images) -> Plot:
     return Plot(
         "misread",
         f"Test images that at least one of the {len(answers)} networks misread: {len(hardest)} of "
-        f"{int((wrong > 0).sum())}, those first that most misread.",
+        f"{int((wrong > 0).sum())}, the most often misread ones first.",
         figure,
     )
