@@ -13,7 +13,7 @@ from groundup.experiments.initialization import (
     BEGINNINGS,
     LAYERS,
     Depths,
-    _fate,
+    _change,
     measure,
     run,
 )
@@ -54,7 +54,8 @@ def test_each_relu_layer_multiplies_by_what_theory_says(
 def test_good_weights_let_signal_and_gradient_last(measured: dict[str, Depths]) -> None:
     for name in ("Tanh, Xavier", "ReLU, He"):
         assert (
-            "the signal lasts, and the gradient on its way back lasts." in measured[name].remark()
+            "the signal is stable, and on the way back the gradient is stable."
+            in measured[name].remark()
         )
 
 
@@ -70,10 +71,10 @@ def test_a_remark_names_the_layers_that_it_compares(measured: dict[str, Depths])
     assert f": from layer 1 to layer {LAYERS} the signal" in measured["ReLU, He"].remark()
 
 
-def test_fates() -> None:
-    assert _fate(2.0) == _fate(0.5) == "lasts"
-    assert _fate(1e4) == "grows 1.0e+04 times"
-    assert _fate(1e-4) == "shrinks 1.0e+04 times"
+def test_changes() -> None:
+    assert _change(2.0) == _change(0.5) == "is stable"
+    assert _change(1e4) == "grows by a factor of 1.0e+04"
+    assert _change(1e-4) == "shrinks by a factor of 1.0e+04"
 
 
 def test_the_miniature_is_whole(tmp_path: Path) -> None:

@@ -187,13 +187,13 @@ def reading(name: str, right: int, n: int = 100) -> Reading:
     return Reading(name, [np.eye(10)[[0] * right + [1] * (n - right)]], learned=True)
 
 
-@pytest.mark.parametrize(("right", "said"), [(97, "and reached"), (96, "and not reached")])
+@pytest.mark.parametrize(("right", "said"), [(97, "is reached"), (96, "is not reached")])
 def test_the_goal_is_judged_by_the_numbers(right: int, said: str) -> None:
     test = Images(np.zeros((100, 64), np.float32), np.zeros(100, int))
     first, *rest = digit_remarks([reading(PERCEPTRON, 98), reading(NETWORK, right)], test)
     assert said in first and f"{98 - right:.1f} points less than the perceptron" in first
     assert rest == [
-        f"No mistake of it is commoner than to read a 0 as a 1: {100 - right} of {100 - right} "
+        f"Its most common mistake is to read a 0 as a 1: {100 - right} of {100 - right} "
         "mistakes over all seeds."
     ]
 

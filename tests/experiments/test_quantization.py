@@ -136,7 +136,7 @@ def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Example])
     said = remarks(found, Counter())
     assert len(said) == 4 and "nf4, blocks of 64 at 4.50 bits against fp4" in said[0]
     first, *others = remarks(found, Counter({"Q4_1": 3, "Q8_0": 1}))
-    assert "Q4_1 3 times, Q8_0 1 times" in first and "holds that error already" in first
+    assert "Q4_1 3 times, Q8_0 1 times" in first and "already contains that error" in first
     assert others == said
     marked = table(found, "tiny", Counter({"Q4_1": 3, "Q8_0": 1}))
     assert [row[0] for row in marked.lines if "shipped" in row[0]] == ["GGUF Q4_1, as shipped"]
@@ -170,7 +170,7 @@ def test_pieces_of_one_document_are_drawn_together() -> None:
     assert "100 pieces of 20 documents" in table(again, "tiny", Counter()).remarks[0]
     for documents, few in ((5, True), (6, False)):
         said = remarks(found(documents, 3), Counter())
-        assert ["of too few documents" in one for one in said] == [few] * 4
+        assert ["from too few documents" in one for one in said] == [few] * 4
 
 
 def test_a_model_of_ggufs_blocks_is_told_to_be_one(model: CausalLM, tmp_path: Path) -> None:
@@ -196,9 +196,9 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     assert len(items) == len(sizes) == len(documents)
     assert len(set(speeches)) < len(speeches) and not any("#" in one for one in speeches)
     assert_whole((out / "report.html").read_text(encoding="utf-8"))
-    # What is kept in few bits already has nothing in full to be compared with.
+    # What is kept in already quantized has nothing in full to be compared with.
     save_model(tmp_path / "small", quantize(deepcopy(model)), tokenizer, card="")
-    with pytest.raises(UserError, match="few bits already"):
+    with pytest.raises(UserError, match="already quantized"):
         run(QuantizationConfig(out=tmp_path / "no", model=tmp_path / "small", quick=True))
     # An LSTM has none of the matrices that are quantized.
     sizes = {"width": 64, "depth": 1, "vocab_size": VOCAB, "context": 64}
