@@ -636,7 +636,7 @@ def test_a_conversation_through_a_pipe(journey: Journey, tmp_path: Path) -> None
     assert "> >" not in shown
     assert "never read" not in shown
     assert "(temperature 0)" in shown and "temperature=-1 must" in shown
-    assert "/frob is no command" in shown and "(a new conversation)" in shown
+    assert "/frob is not a command" in shown and "(a new conversation)" in shown
     assert "(nothing has been said yet)" in shown
 
     [talk] = read_conversations(saved).rows

@@ -290,7 +290,7 @@ def test_a_run_far_outside_a_law_is_told(tmp_path: Path) -> None:
     )
     assert "tokens" not in told and "guessing" not in told
     told = doubt(26.7)
-    assert told == "doubtful, for guessing costs ln 4,096 = 8.32 nats a token, below the loss"
+    assert told == "doubtful, because guessing costs ln 4,096 = 8.32 nats per token, below the loss"
     told = doubt(8.0, deviation=0.1)
     assert told is not None and told.endswith("below the end of its interval")
 
@@ -354,17 +354,20 @@ def test_dotted_settings_are_one_table() -> None:
         (["--stage", "soup"], "not a stage that trains on rows"),
         (["--stage", "ppo", "--data", "x"], "answers that its model generates"),
         (["--minutes", "5", "--tokens", "1e6"], "--minutes and --tokens set the same value"),
-        (["--steps", "5", "--tokens", "1e6"], "--steps and --tokens answer"),
-        (["--stage", "sft", "--minutes", "5", "--set", "steps=3"], "--minutes and --steps answer"),
-        (["--params", "1e6", "--depth", "2"], "--params and --depth answer"),
+        (["--steps", "5", "--tokens", "1e6"], "--steps and --tokens set"),
+        (["--stage", "sft", "--minutes", "5", "--set", "steps=3"], "--minutes and --steps set"),
+        (["--params", "1e6", "--depth", "2"], "--params and --depth set"),
         (["--stage", "sft", "--law", "scaling"], "--law predicts the loss of pre-training"),
         (["--stage", "sft", "--steps", "3"], "model is missing"),
         (["--depth", "2", "--set", "heads=7"], "heads"),
         (["--depth", "2", "--set", "foo=1"], "--set foo is not a setting of this stage"),
         (["--depth", "2", "--set", "arch=gru"], "how large (--width, --params)"),
         (["--machine", "nowhere.json", "--depth", "2"], "nowhere.json"),
-        (["--depth", "2", "--rows", "16", "--set", "rows=7"], "--set rows=…: give it as --rows"),
-        (["--depth", "2", "--set", "data=/nowhere"], "give it as --data"),
+        (
+            ["--depth", "2", "--rows", "16", "--set", "rows=7"],
+            "--set rows=…: give it once, as --rows",
+        ),
+        (["--depth", "2", "--set", "data=/nowhere"], "give it once, as --data"),
         (["--depth", "2", "--set", "out=there"], "--set out=…: a plan writes no run folder"),
         (["--depth", "2", "--set", f"rows={'9' * 5_000}"], "rows"),
         (["--depth", "2", "--tokenizer", "/nowhere"], "/nowhere"),

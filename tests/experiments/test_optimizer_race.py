@@ -69,7 +69,7 @@ def test_good_rates_are_the_range_around_the_best() -> None:
 def test_a_best_rate_at_the_edge_is_told() -> None:
     at_the_edge = sweep("Adam", losses=[0.1, 0.4, 0.3, 1.0], accuracies=[0.9] * 4)
     assert at_the_edge.at_the_edge
-    assert remarks([sweep(), at_the_edge])[-1].endswith("perhaps better beyond: Adam.")
+    assert remarks([sweep(), at_the_edge])[-1].endswith("a better rate may exist: Adam.")
     assert "edge" not in " ".join(remarks([sweep()]))
 
 

@@ -391,7 +391,7 @@ def test_a_step_shows_its_exercises(own: Own, capsys: pytest.CaptureFixture[str]
         ("3.3 check", "check is a command and comes first: groundup learn check 3.3"),
         ("attentoin", "did you mean attention (Attention, mask and heads)?"),
         ("--folder check 9.9", "'9.9' is no exercise"),
-        ("3.3 3.4", "'3.4' : too many arguments for this command"),
+        ("3.3 3.4", "'3.4': too many arguments for this command"),
     ],
 )
 def test_a_command_that_is_misspelled_or_late_is_known(

@@ -528,7 +528,9 @@ def _doubts(estimate: RunEstimate, loss: Interval, ranges: _Ranges, vocab_size: 
     guessing = math.log(vocab_size)
     if loss.high > guessing:
         what = "the loss" if loss.estimate > guessing else "the end of its interval"
-        said.append(f"guessing costs ln {vocab_size:,} = {guessing:.2f} nats a token, below {what}")
+        said.append(
+            f"guessing costs ln {vocab_size:,} = {guessing:.2f} nats per token, below {what}"
+        )
     return "; and ".join(said)
 
 

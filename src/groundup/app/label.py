@@ -96,7 +96,7 @@ def label(
     _complain(bad)
     with vote_log(out, inputs=[prompts, *files_of(*folders)]) as log:
         if log.dropped:
-            tell(f"(the last line of {out} was incomplete and is dropped)")
+            tell(f"(the last line of {out} was torn and is dropped)")
         if not append:
             check_models(log, names, hashes)
         session = _Session(

@@ -1,21 +1,20 @@
-"""What do PPO, GRPO and DPO buy for a nat? A real model learns to continue texts cheerfully.
+"""What do PPO, GRPO and DPO gain per nat? A real model learns to continue texts cheerfully.
 
-The clear case of learning from preferences (Ziegler et al. 2019, "Fine-Tuning Language Models from
-Human Preferences", section 3.1): a model continues openings of everyday stories, and what it writes
-is rewarded for its sentiment, from -1 to 1 (VADER, `text.sentiment`). Nobody has to judge it, and
-everybody sees what is right and what goes wrong.
+A simple case of learning from preferences (Ziegler et al. 2019, "Fine-Tuning Language Models from
+Human Preferences", section 3.1): a model continues openings of everyday stories, and the reward is
+the sentiment of the continuation, from -1 to 1 (VADER, `text.sentiment`). It needs no judge, and
+successes and failures are easy to see.
 
-    PPO, GRPO    learn from their own continuations, sampled anew at every iteration
-    DPO          learns from as many continuations of the model as it was, the i-th best of each
-                 opening preferred to the i-th worst
+    PPO, GRPO    learn from their own continuations, sampled again at every iteration
+    DPO          learns from the same number of continuations of the initial model; the i-th best of
+                 each opening is preferred to the i-th worst
     best of n    trains nothing: the best of those continuations
 
-All begin with the same model and an adapter that adds nothing, pay the same price for a nat, take
-as many steps at the same rate, and are measured on the same held-out openings: reward, nats from
-the model as it was, and what got worse, namely how varied its words are and how well it predicts
-texts by people.
+All start from the same model with an adapter that adds nothing, have the same price per nat, number
+of steps and learning rate, and are measured on the same held-out openings: reward, nats from the
+initial model, and side effects on the variety of words and on the prediction of texts by people.
 
-    RUN/ppo, grpo, dpo, best-of-n      what each has learned, from which a stopped one goes on
+    RUN/ppo, grpo, dpo, best-of-n      the runs, from which a stopped experiment resumes
 """
 
 from __future__ import annotations
@@ -79,12 +78,12 @@ from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel, prepare_model
 
 NAME = "sentiment"
-QUESTION = "What do PPO, GRPO and DPO buy for a nat, where the reward is clear?"
+QUESTION = "What do PPO, GRPO and DPO gain per nat when the reward is clear?"
 REWARD = "sentiment"
 _POOL = "best-of-n"
 _OPENING, _NEW_TOKENS = 10, 24
 _EPISODES, _GROUP = 32, 8
-_PASSES = 2  # over the continuations of an iteration
+_PASSES = 2  # over an iteration's continuations
 _ROW = 128  # tokens: three continuations
 _HELDOUT, _QUICK_HELDOUT = 64, 4
 _EVALUATIONS = 5
@@ -97,7 +96,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Openings:
-    """The first words of everyday stories: to learn from, and held out with their whole texts."""
+    """The first words of everyday stories: for training, and held out with their whole texts."""
 
     train: list[Prompt]
     heldout: list[Prompt]
@@ -105,7 +104,7 @@ class Openings:
 
     @classmethod
     def read(cls, tokenizer: Tokenizer, most: int) -> Openings:
-        """The openings of the pack siqa. Raises `UserError` where it cannot be downloaded."""
+        """Read the openings of the pack siqa. Raises `UserError` if it cannot be downloaded."""
         found = questions("siqa", Rejected(), say)
         sides = [
             list(dict.fromkeys(one.passage for one in found if is_heldout(one) == heldout))
@@ -124,7 +123,7 @@ def _opening(text: str, tokenizer: Tokenizer) -> Prompt:
     return Prompt(tuple(ids), row={"opening": tokenizer.decode(ids)}, source="siqa")
 
 
-# What is measured.
+# Measurements.
 
 
 class Measuring:
@@ -141,7 +140,7 @@ class Measuring:
         self._bytes = sum(len(tokenizer.token_bytes(token)) for token in read)
 
     def __call__(self, policy: CausalLM, reference: Reference) -> dict[str, Any]:
-        """Rewards, their mean, nats, share of new pairs of words, bits per byte, samples."""
+        """Rewards, their mean, nats, the share of distinct word pairs, bits per byte, samples."""
         rollouts = sample(
             policy,
             self.openings.heldout,
@@ -170,14 +169,14 @@ class Measuring:
 
 
 def distinct_2(texts: Sequence[str]) -> float:
-    """The share of all pairs of neighboring words that are different ones (Li et al. 2016)."""
+    """The number of distinct bigrams of words over the number of all (Li et al. 2016)."""
     pairs = [pair for text in texts for pair in pairwise(text.lower().split())]
     return len(set(pairs)) / len(pairs) if pairs else 0.0
 
 
 @dataclass(frozen=True)
 class History:
-    """How one policy went: what was measured on the way, and each iteration's nats and reward."""
+    """One policy's measurements during training, and each iteration's nats and reward."""
 
     measured: list[dict[str, Any]]
     iterations: list[tuple[float, float]]
@@ -234,7 +233,7 @@ def _rates(config: SentimentConfig) -> tuple[float, float]:
 def _online(
     method: str, config: SentimentConfig, pools: Sequence[Pool], measuring: Measuring
 ) -> Path:
-    """Train by PPO or GRPO, which sample for themselves; return the run folder."""
+    """Train by PPO or GRPO, which sample their own continuations; return the run folder."""
     given = {
         "prompts": Path("siqa"),
         "reward": REWARD,
@@ -272,7 +271,7 @@ def _ppo(given: dict[str, Any]) -> tuple[RolloutConfig, Callable[[Any, Online], 
 
 
 def _grpo(given: dict[str, Any]) -> tuple[RolloutConfig, Callable[[Any, Online], Job[Any, Any]]]:
-    # Advantages are not divided by their deviation: a nat has its price in units of the reward.
+    # Advantages are not divided by their deviation, so the price of a nat is in reward units.
     return (
         GRPOConfig(group_size=_GROUP, epochs_per_iteration=_PASSES, scale_rewards=False, **given),
         grpo_job,
@@ -285,7 +284,7 @@ _ONLINE = {"ppo": _ppo, "grpo": _grpo}
 def _measured(
     job: Job[Any, Any], prepared: PreparedModel, reference: Reference, measuring: Measuring
 ) -> Job[Any, Any]:
-    """The job, measured before its first step and on the way as every other is."""
+    """The job with this experiment's measurements, before its first step and during training."""
 
     def evaluate(model: Any, step: int) -> dict[str, Any]:
         found = measuring(prepared.model, reference)
@@ -305,7 +304,7 @@ class Pool:
 
     @property
     def pairs(self) -> list[Pair]:
-        """The best with the worst, the second best with the second worst, as far as they differ."""
+        """The best with the worst, the second best with the second worst …, if they differ."""
         order = np.argsort(-self.scores, kind="stable").tolist()
         matched = zip(order[: len(order) // 2], order[::-1], strict=False)
         return [
@@ -321,7 +320,7 @@ class Pool:
 
 
 def _pools(config: SentimentConfig, measuring: Measuring) -> list[Pool]:
-    """As many continuations as PPO samples in all, eight of each opening; kept in a file."""
+    """As many continuations as PPO samples in total, eight of each opening; kept in a file."""
     path = config.out / _POOL / "pool.json"
     count = 2 if config.quick else _iterations(config) * _EPISODES // _GROUP
     made_of = {"model": str(config.model), "seed": config.seed, "openings": count}
@@ -350,10 +349,10 @@ def _pools(config: SentimentConfig, measuring: Measuring) -> list[Pool]:
         raise UserError(
             f"{path} was made with other settings ({found.get('made_of')}); choose another --out"
         )
-    if found.get("model_hash", hashed) != hashed:  # of earlier versions it is not known
+    if found.get("model_hash", hashed) != hashed:  # earlier versions did not record it
         raise UserError(
             f"{path} was made with another model than {config.model} is now; choose another --out, "
-            "or put back what it was made with"
+            "or put that model back"
         )
     return [
         Pool(tuple(one["opening"]), one["ids"], np.array(one["scores"])) for one in found["pools"]
@@ -374,7 +373,7 @@ def _in_groups(rollouts: Sequence[Rollout], scores: Sequence[float]) -> list[dic
 def _dpo(config: SentimentConfig, pools: Sequence[Pool], measuring: Measuring) -> Path:
     """Train by DPO on pairs of the model's own continuations; return the run folder."""
     pairs = [pair for pool in pools for pair in pool.pairs]
-    rows = 6  # nine pairs, about
+    rows = 6  # about nine pairs
     settings = DPOConfig(
         data=Path("siqa"),
         beta=config.kl_coef,
@@ -389,7 +388,7 @@ def _dpo(config: SentimentConfig, pools: Sequence[Pool], measuring: Measuring) -
     def job(run: Run) -> Job[PairBatch, CausalLM]:
         prepared = prepare_model(settings, _rates(config))
         prepare_to_read(prepared.model, settings)
-        # An adapter adds nothing yet: this is the reference.
+        # The adapter adds nothing yet, so this is the reference.
         twins = [(pair.chosen, pair.rejected) for pair in pairs]
         stream = PairStream(
             pairs,
@@ -428,12 +427,11 @@ _TRAINING: Mapping[str, Callable[[SentimentConfig, Sequence[Pool], Measuring], P
 
 
 def run(config: SentimentConfig) -> Path:
-    """Train by every method, measure all alike, and write the outcome.
+    """Train by every method, measure all in the same way, and write the results.
 
-    Stopped, it goes on from there. Raises `UserError` for a model that is none and a folder of
-    something else.
+    After a stop it resumes. Raises `UserError` for an invalid model and a folder with other files.
     """
-    pieces = (*_TRAINING, _POOL)  # also those that are not asked for this time
+    pieces = (*_TRAINING, _POOL)  # also those that are not requested this time
     resumed = check_folder(config.out, NAME, pieces)
     runs = [config.out / name for name in _TRAINING]
     finished = all(is_finished(config.out / name) for name in config.methods)
@@ -480,7 +478,7 @@ def _best(pools: Sequence[Pool], n: int) -> Estimate:
 
 
 def _texts(histories: Mapping[str, History]) -> dict[str, str]:
-    """What each policy writes in the end, and what the model wrote that all began with."""
+    """Samples of each policy at the end, and of the initial model."""
     first = next(iter(histories.values()))
     ends = {"before": first.measured[0]} | {
         name: one.measured[-1] for name, one in histories.items()
@@ -491,25 +489,25 @@ def _texts(histories: Mapping[str, History]) -> dict[str, str]:
 def table(
     histories: Mapping[str, History], best: Mapping[int, Estimate], config: SentimentConfig
 ) -> Table:
-    """What each method reached, for how many nats, and what got worse."""
+    """Each method's reward, nats and side effects."""
     first = next(iter(histories.values()))
     rows = [_row("before", first, 0), *(_row(name, one, -1) for name, one in histories.items())]
     rows += [
-        (f"best of {n}", _interval(found), f"{kl_bound(n):.2f} at most", "", "")
+        (f"best of {n}", _interval(found), f"at most {kl_bound(n):.2f}", "", "")
         for n, found in best.items()
         if n > 1
     ]
     samples = _iterations(config) * _EPISODES
     return text_table(
         f"Sentiment of continuations after {_iterations(config)} iterations",
-        ("method", "sentiment", "nats", "different pairs of words", "bits per byte"),
+        ("method", "sentiment", "nats", "distinct word pairs", "bits per byte"),
         tuple(rows),
         (
             f"Means of {first.rewards[0].items} held-out openings with 95 % intervals, at "
-            f"{config.kl_coef:g} a nat; {samples:,} continuations at most were "
-            "learned from, by PPO fewer, for its critic begins alone. Best "
-            "of n is of the model as it was, on training openings. Bits per byte are of texts that "
-            "people wrote.",
+            f"{config.kl_coef:g} per nat; methods learned from at most {samples:,} continuations, "
+            "PPO from fewer, because its first iterations train only the critic. Best of n is of "
+            "the initial model, on training openings. Bits per byte are of texts that people "
+            "wrote.",
         ),
         ("before",),
     )
@@ -530,11 +528,11 @@ def _interval(found: Estimate) -> str:
     return f"{found.estimate:.3f}\n{found.low:.2f} to {found.high:.2f}"
 
 
-_VERDICTS: Mapping[Mark, str] = {"yes": "more", "no": "less", "open": "not told from 0"}
+_VERDICTS: Mapping[Mark, str] = {"yes": "more", "no": "less", "open": "not significant"}
 
 
 def remarks(histories: Mapping[str, History], best: Mapping[int, Estimate]) -> list[str]:
-    """What the numbers say."""
+    """Sentences computed from the numbers."""
     said = []
     for name, history in histories.items():
         before, after, gain = history.rewards[0], history.rewards[-1], history.gain
@@ -567,7 +565,7 @@ def plot(histories: Mapping[str, History], best: Mapping[int, Estimate]) -> Plot
     reward.set_ylabel("sentiment")
     bits.set_ylabel("bits per byte of texts by people")
     for axes in (reward, bits):
-        axes.set_xlabel("nats from the model as it was")
+        axes.set_xlabel("nats from the initial model")
         axes.legend(frameon=False, fontsize=8)
     caption = "Held-out openings (lines), and each iteration's own continuations (dots)."
     return Plot("reward-kl", caption, figure)

@@ -1,13 +1,13 @@
 """Do PPO and GRPO find the best answer? They walk through graphs whose shortest paths are known.
 
-A small transformer first learns random walks: each step goes along an edge, and a walk ends at the
-goal or after ten nodes. Then it is rewarded for short ones:
+A small transformer first learns random walks: each step follows an edge, and a walk ends at the
+goal or after ten nodes. Then it is rewarded for short walks:
 
-    reward = steps of the shortest path / steps of the walk       0 where it does not arrive
+    reward = steps of the shortest path / steps of the walk       0 if it does not arrive
 
-The best possible mean is 1, and nobody has to judge it. (The task is that of trlx's randomwalks,
-after Chen et al. 2021, Decision Transformer, section 5.2.) At a price of ten a nat, a policy must
-stay where it is.
+The optimum is a mean of 1, and no judge is needed. (The task is that of trlx's randomwalks, after
+Chen et al. 2021, Decision Transformer, section 5.2.) At a price of ten per nat, a policy must stay
+at the reference.
 """
 
 from __future__ import annotations
@@ -56,18 +56,17 @@ from groundup.tune.prepare import PreparedModel
 
 NAME = "shortest-paths"
 QUESTION = (
-    "Do PPO and GRPO find the best answer where it is known, and does a price on leaving the "
-    "reference hold them?"
+    "Do PPO and GRPO find a known best answer, and does a KL penalty keep them near the reference?"
 )
 NODES, LONGEST, EDGES = 21, 10, 0.1
 _END = 0  # the token that ends a walk; node n is token n + 1
 _WALKS, _WALK_STEPS = 4_000, 250
-# At 0.0002 single iterations leave the reference by more than 0.1 nats, at a price of ten.
+# At 0.0002, some iterations exceed 0.1 nats from the reference even at a price of ten.
 _RATE = 0.00014
 ENOUGH = 0.95
-_DEAR = 10.0  # a price at which nothing is worth leaving the reference
+_DEAR = 10.0  # a price per nat at which no reward justifies leaving the reference
 _HELD_NATS = 0.1
-# Iterations that teach PPO's critic alone, where there are more.
+# PPO's first iterations, which train only the critic.
 _CRITIC_WARMUP = 2
 
 
@@ -87,7 +86,7 @@ METHODS: dict[str, tuple[Callable[..., RolloutConfig], Callable[..., Job[Any, An
 
 @dataclass(frozen=True)
 class Graph:
-    """Directed edges, the goal being node 0, and each node's least number of steps to it."""
+    """Directed edges, and each node's distance to the goal, node 0."""
 
     edges: Bool[np.ndarray, "nodes nodes"]
     distance: tuple[int, ...]
@@ -98,7 +97,7 @@ class Graph:
         while True:
             edges = rng.random((NODES, NODES)) < EDGES
             np.fill_diagonal(edges, False)
-            # Every node has a way out.
+            # Every node gets an outgoing edge.
             for node in np.flatnonzero(~edges.any(1)):
                 edges[node, (node + 1) % NODES] = True
             distance = _distances(edges)
@@ -106,14 +105,14 @@ class Graph:
                 return cls(edges, distance)
 
     def walk(self, start: int, rng: np.random.Generator) -> list[int]:
-        """A random walk from a node, up to the goal or to as many nodes as a walk may have."""
+        """A random walk from a node, up to the goal or to the maximum number of nodes."""
         nodes = [start]
         while nodes[-1] != 0 and len(nodes) < LONGEST:
             nodes.append(int(rng.choice(np.flatnonzero(self.edges[nodes[-1]]))))
         return nodes
 
     def reward(self, nodes: Sequence[int]) -> float:
-        """What a walk is worth: 1 for a shortest one, 0 off the edges or lost."""
+        """The reward of a walk: 1 for a shortest one, 0 if it is invalid or does not arrive."""
         steps = list(pairwise(nodes))
         valid = all(a < NODES and b < NODES and self.edges[a, b] for a, b in steps)
         arrives = bool(steps) and nodes[-1] == 0 and 0 not in nodes[:-1]
@@ -121,7 +120,7 @@ class Graph:
 
 
 def _distances(edges: Bool[np.ndarray, "nodes nodes"]) -> tuple[int, ...]:
-    """Steps to node 0 by breadth-first search backwards; as many as there are nodes: no way."""
+    """Steps to node 0 by breadth-first search backwards; the number of nodes if there is no way."""
     found = [len(edges)] * len(edges)
     found[0], open_ = 0, deque([0])
     while open_:
@@ -134,7 +133,7 @@ def _distances(edges: Bool[np.ndarray, "nodes nodes"]) -> tuple[int, ...]:
 
 
 class WalkStream(DataStream):
-    """Random walks to learn from, a pure function of (seed, step)."""
+    """Random walks for training, a pure function of (seed, step)."""
 
     def __init__(self, walks: Sequence[Sequence[int]], rows: int, seed: int) -> None:
         self._items = [
@@ -175,7 +174,7 @@ def _model(seed: int) -> CausalLM:
 
 
 def imitate(config: ShortestPathsConfig, graph: Graph, seed: int, out: Path) -> CausalLM:
-    """A model of random walks through the graph."""
+    """Train a model of random walks through the graph."""
     rng = np.random.default_rng((seed, 1))
     walks = [graph.walk(int(rng.integers(1, NODES)), rng) for _ in range(_WALKS)]
     model = _model(seed)
@@ -208,7 +207,7 @@ def imitate(config: ShortestPathsConfig, graph: Graph, seed: int, out: Path) -> 
 
 @dataclass(frozen=True)
 class History:
-    """How one policy went: its mean reward and its nats from the reference, at each iteration."""
+    """One policy's mean reward and nats from the reference, at each iteration."""
 
     reward: Float[np.ndarray, " iterations"]
     kl: Float[np.ndarray, " iterations"]
@@ -227,7 +226,7 @@ def reinforce(
     kl_coef: float,
     seed: int,
 ) -> History:
-    """Raise the reward of walks, beginning with the model of random ones."""
+    """Raise the reward of walks, starting from the model of random walks."""
     begun = perf_counter()
     iterations = 3 if config.quick else config.iterations
     given: dict[str, Any] = {
@@ -284,7 +283,7 @@ def _online(
 
     prepared = PreparedModel(
         policy,
-        cast(Tokenizer, None),  # walks are no text
+        cast(Tokenizer, None),  # walks are not text
         LONGEST + 1,
         Trained.whole(policy.config, LONGEST, (_RATE, _RATE), "as for small models"),
         lambda folder, tokenizer, card: None,
@@ -310,16 +309,16 @@ def _online(
 
 @dataclass(frozen=True)
 class Graphed:
-    """Everything that was tried on one graph, by method; `dear` at a price of ten a nat."""
+    """All runs on one graph, by method; `dear` is the run at a price of ten per nat."""
 
     histories: dict[str, History]
     dear: History
 
 
 def run(config: ShortestPathsConfig) -> Path:
-    """Try every method on every graph, and write the outcome.
+    """Try every method on every graph, and write the results.
 
-    Raises `UserError` for a folder of something else.
+    Raises `UserError` for a folder with other files.
     """
     check_folder(config.out, NAME)
     begun = perf_counter()
@@ -328,7 +327,7 @@ def run(config: ShortestPathsConfig) -> Path:
             found = [_tried(config, Path(scratch), turn) for turn in range(config.graphs)]
         except Interrupted as stopped:
             raise Interrupted(
-                "stopped; of this experiment nothing is kept, and the same command begins anew",
+                "stopped; this experiment keeps nothing, and the same command starts it over",
                 stopped.number,
             ) from None
     return write(
@@ -389,7 +388,7 @@ def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> Graphed:
 
 
 def table(found: Sequence[Graphed], config: ShortestPathsConfig) -> Table:
-    """What each method reached, and how often that is enough."""
+    """Each method's reward, and how often it is high enough."""
     rows, iterations = [], len(found[0].dear.reward)
     for method in config.methods:
         histories = [one.histories[method] for one in found]
@@ -407,14 +406,14 @@ def table(found: Sequence[Graphed], config: ShortestPathsConfig) -> Table:
         )
     return text_table(
         f"Share of the optimum after {iterations} iterations of {config.episodes} walks",
-        ("method", "before", "after", "least to greatest", f"at least {ENOUGH:g}", "nats", "time"),
+        ("method", "before", "after", "minimum to maximum", f"at least {ENOUGH:g}", "nats", "time"),
         rows,
-        remarks=("Mean rewards of sampled walks from every node, the optimum being 1.",),
+        remarks=("Mean rewards of sampled walks from every node; the optimum is 1.",),
     )
 
 
 def remarks(found: Sequence[Graphed], config: ShortestPathsConfig) -> list[str]:
-    """What the numbers say."""
+    """Sentences computed from the numbers."""
     said = []
     for method in config.methods:
         enough = sum(one.histories[method].after >= ENOUGH for one in found)
@@ -425,14 +424,14 @@ def remarks(found: Sequence[Graphed], config: ShortestPathsConfig) -> list[str]:
     most = max(float(one.dear.kl.max()) for one in found)
     held = sum(float(one.dear.kl.max()) < _HELD_NATS for one in found)
     said.append(
-        f"At a price of {_DEAR:g} a nat the policy stays within {most:.3f} nats of the model of "
+        f"At a price of {_DEAR:g} per nat the policy stays within {most:.3f} nats of the model of "
         f"random walks; below {_HELD_NATS:g} in {held} of {counted(len(found), 'seed')}."
     )
     return said
 
 
 def plot(found: Sequence[Graphed], config: ShortestPathsConfig) -> Plot:
-    """Reward and nats over the iterations, a line for each graph."""
+    """Reward and nats over the iterations, with one line per graph."""
     figure, [[reward, nats]] = panels(1, 2, width=9.0, height=3.8)
     for method, drawn in looks(config.methods).items():
         for turn, one in enumerate(found):

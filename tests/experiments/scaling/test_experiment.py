@@ -145,13 +145,13 @@ def test_a_run_far_off_is_left_out_of_both_fits_and_said(tmp_path: Path) -> None
     isoflop_plot(fit, isoflop)
     # The page is headed alike, whether what was said beforehand came true or not.
     table = experiment.tests_table(fit, Interval(2.0, 1.9, 2.1), trials[0], SOURCE)
-    assert table.title == "Said beforehand, and what came of it"
+    assert table.title == "Predictions and results"
     one = trials[2]
     [said] = left_out(fit, trials)
     assert f"1 of 20 runs: {one.depth} x {one.width} of 1e+12 FLOPs (+" in said
     # And what its intervals are not of.
     remarks = experiment.remarks(fit, isoflop, Interval(2.0, 1.9, 2.1), trials[0], SOURCE)
-    assert any("of one seed and of one source" in one for one in remarks)
+    assert any("of one seed and one source" in one for one in remarks)
 
 
 def test_runs_that_have_not_begun_to_fall_are_left_out_and_said(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from groundup.experiments.transformers.language import WindowStream
 from groundup.experiments.transformers.models import Architecture, recurrent, transformer
 from groundup.experiments.transformers.scalability import crossing, positions, runs
 from groundup.experiments.transformers.scalability.costs import kept_bytes, settings
-from groundup.experiments.transformers.scalability.crossing import Curve, Family, Race, told
+from groundup.experiments.transformers.scalability.crossing import Curve, Family, Race, sentence
 from groundup.experiments.transformers.scalability.positions import Compared, by_position
 from groundup.runs.files import write_kept
 from pages import assert_whole
@@ -51,7 +51,7 @@ def test_lines_cross_where_their_equations_say() -> None:
     assert race.crossings == pytest.approx([math.exp(2.5), math.exp(2.0)])
     assert race.winners == ["GPT", "GPT"]
     assert (race.budgets[0], race.budgets[-1]) == pytest.approx((1.0, 64.0))
-    said = told(race)
+    said = sentence(race)
     assert "9.49 s" in said and "GPT is ahead" in said  # exp(2.25)
     assert "of the best LSTM with every seed, from 9.49 s (" in said
     # Student's t of one degree of freedom on 2 and 2.5.
@@ -61,7 +61,7 @@ def test_lines_cross_where_their_equations_say() -> None:
 def test_without_a_crossing_none_is_told() -> None:
     race = race_of("text", "s", [[falling(3.0, 0.1)]] * 2, [[falling(3.5, 0.1)]] * 2)
     assert race.crossings == [None, None] and race.winners == ["LSTM", "LSTM"]
-    assert "no crossing in this budget" in told(race) and "LSTM is ahead" in told(race)
+    assert "no crossing in this budget" in sentence(race) and "LSTM is ahead" in sentence(race)
     assert crossing.table([race]).rows[-1].cells[-1].value == "none"
 
 
@@ -74,14 +74,14 @@ def test_seeds_that_disagree_tell_no_place() -> None:
     )
     assert [one is None for one in race.crossings] == [False, True]
     assert race.winners == ["GPT", "LSTM"]
-    assert "cannot be told" in told(race)
+    assert "is not determined" in sentence(race)
 
 
 def test_of_one_seed_no_lead_is_told() -> None:
     for start, slope in ((4.0, 0.5), (3.5, 0.1)):  # one that crosses, and one that does not
         race = race_of("text", "s", [[falling(3.0, 0.1)]], [[falling(start, slope)]])
-        said = told(race)
-        assert said.startswith("Of one seed nothing can be told") and "ahead" not in said
+        said = sentence(race)
+        assert said.startswith("One seed allows no conclusion") and "ahead" not in said
 
 
 def test_of_several_changes_the_last_one_counts() -> None:
@@ -168,7 +168,7 @@ def test_the_models_are_compared_document_by_document() -> None:
     claims = positions.tested(Compared("text", [lstm], [gpt]))
     assert {one.mark for one in claims} == {"open"}
     [said] = conclusions(claims)
-    assert said.startswith("Of one seed nothing can be told: on text the largest GPT predicts")
+    assert said.startswith("One seed allows no conclusion: on text the largest GPT predicts")
 
 
 # What is kept.

@@ -113,7 +113,7 @@ def test_of_who_is_sooner_no_more_is_said_than_was_looked_at() -> None:
     # Muon ends lower in the mean; with the second seed AdamW does, and reaches Muon's loss.
     said = sooner(tuned("adamw", (3.0, 1.9)), tuned("muon", (1.0, 2.0)))
     assert (
-        said == "Muon ends lower on average, but does not reach AdamW's last loss with every seed."
+        said == "Muon ends lower on average, but does not reach AdamW's final loss with every seed."
     )
 
     # Of one seed, whoever is ahead.
@@ -121,14 +121,14 @@ def test_of_who_is_sooner_no_more_is_said_than_was_looked_at() -> None:
         Tuned(one.name, one.tried, one.histories[:1])
         for one in (tuned("adamw", (3.0, 1.9)), tuned("muon", (1.0, 2.0)))
     ]
-    assert sooner(*alone).startswith("Of one seed nothing can be told")
+    assert sooner(*alone).startswith("One seed allows no conclusion")
 
     # Muon has AdamW's last losses after half, all and three quarters of its steps.
     adamw = tuned("adamw", (3.0, 2.0, 2.5))
     said = sooner(adamw, tuned("muon", (2.0, 2.0, 2.0)))
     assert said == (
-        "Muon ends lower on average, but the last losses are not told apart: nor can it be told "
-        "which of the two is sooner."
+        "Muon ends lower on average, but the difference of the final losses is not significant, so "
+        "it is open which of the two is sooner."
     )
     # Lower by 0.2 to 0.3 with every seed, after shares of 10/12, 4/10 and 20/22.5 of the steps.
     muon = tuned("muon", (2.8, 3.5, 1.75))
@@ -205,7 +205,7 @@ def test_losses_without_heads_stand_beside_one_layer_and_guessing() -> None:
     losses = {row.title: row.cells[0].value for row in table.rows if row.cells[0]}
     assert list(losses.values()) == ["0.100", "9.300", "0.233", "4.210", "4.852"]
     assert list(losses)[3:] == ["one layer", "guessing"]
-    assert "3, 3, 3 of them by seeds" in table.remarks[0]
+    assert "3, 3, 3 heads by seed" in table.remarks[0]
 
 
 def test_the_test_of_induction_is_no_step_of_its_training(monkeypatch: pytest.MonkeyPatch) -> None:

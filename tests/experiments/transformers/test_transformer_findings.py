@@ -29,8 +29,8 @@ def test_a_difference_is_told_apart_where_its_interval_leaves_zero_out() -> None
     held, contrary, apart, tests = conclusions([near, far, near, wrong])
     assert held.startswith("Less: a against b, 3.033 → 1.000 (")
     assert contrary.startswith("Not so: less: a against b, ")
-    assert apart == "Not told apart: less; less."
-    assert tests.startswith("4 claims are tested, each at 95 % by itself: of twenty")
+    assert apart == "Not significant: less; less."
+    assert tests.startswith("4 claims are tested at 95 % each, without correction: of twenty")
     # One test needs no such word, and of one seed nothing is tested.
     single = compared("less", ("a", [1.0]), ("b", [3.0]), "below")
     assert len(conclusions([far, single])) == 2 and len(conclusions([single, single])) == 1
@@ -40,7 +40,7 @@ def test_a_difference_is_told_apart_where_its_interval_leaves_zero_out() -> None
 def test_of_one_seed_nothing_is_told() -> None:
     claim = compared("less", ("a", [1.0]), ("b", [3.0]), "below")
     assert claim.mark == "open"
-    assert conclusions([claim]) == ["Of one seed nothing can be told: less."]
+    assert conclusions([claim]) == ["One seed allows no conclusion: less."]
 
 
 def test_each_line_of_what_was_tested_begins_with_the_claim() -> None:

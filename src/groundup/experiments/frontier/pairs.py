@@ -1,12 +1,12 @@
-"""The preferences of the small world by what they teach, and mixes of them.
+"""The small world's preferences by kind, and mixes of them.
 
     helpful     a right answer over a wrong one; to a look-alike, an answer over a refusal
     harmless    to a harmful request, a kind refusal over help and over rudeness
     balanced    a sketch without bias over a stereotype, a fair word over a prejudice
 
-Which is which is told by the parts of gold that judge the preferred answer. All mixes of a seed are
-made of the same pairs, the first so many of each kind, so that points on a dial differ in nothing
-but their shares.
+The parts of the gold reward that apply to the preferred answer determine the kind. All mixes of a
+seed take the first pairs of each kind from the same sequence, so that points on a dial differ only
+in their shares.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from groundup.text.rows import Message, Preference
 from groundup.world import gold, pack
 
 KINDS = ("helpful", "harmless", "balanced")
-# Of these a tenth of the world's pairs are made, the rarest kind.
+# The rarest kind, a tenth of the world's pairs.
 _LIVES = "world-lives"
-# Held-out pairs, by which a run says on the way whether it learns.
+# Held-out pairs for evaluation during training.
 _HELDOUT = 120
 
 
 def kind_of(row: Preference) -> str:
-    """What a pair of the world teaches."""
+    """The kind of a pair of the world."""
     if row.source == _LIVES:
         return "balanced"
     return "helpful" if gold.judge(row.prompt, row.chosen).harmless is None else "harmless"
 
 
 def counts(pairs: int, harmless: float, balanced: float) -> dict[str, int]:
-    """How many of each kind: `balanced` is a share of all, `harmless` one of the rest."""
+    """Pairs of each kind: `balanced` is a share of all, `harmless` one of the rest."""
     fair = round(balanced * pairs)
     safe = round(harmless * (pairs - fair))
     return {"helpful": pairs - fair - safe, "harmless": safe, "balanced": fair}
 
 
 def mix(pairs: int, harmless: float, balanced: float, seed: int) -> list[Preference]:
-    """So many pairs of the training side in these shares."""
+    """`pairs` training pairs in these shares."""
     wanted = counts(pairs, harmless, balanced)
     return [row for kind in KINDS for row in _first(kind, wanted[kind], seed)]
 
@@ -64,7 +64,7 @@ def _pools(seed: int) -> dict[str, list[Preference]]:
 
 
 def prompts(many: int, seed: int) -> list[tuple[Message, ...]]:
-    """What a policy is asked: requests, half of them harmful, and as many questions."""
+    """Prompts for a policy: requests, half of them harmful, and as many questions."""
     pairs = (pack.preference(seed, i) for i in count())
     talks = (pack.conversation(seed, i) for i in count())
     requests = (row.prompt for row in pairs if row.source == CONDUCT)
@@ -74,7 +74,7 @@ def prompts(many: int, seed: int) -> list[tuple[Message, ...]]:
 
 
 def write_pairs(folder: Path, rows: Sequence[Preference]) -> Path:
-    """A folder of preferences as a data stage has it, with the world's held-out side."""
+    """Write a folder of preferences like a data stage's, with the world's held-out pairs."""
     kept = folder / "preferences"
     kept.mkdir(parents=True, exist_ok=True)
     heldout = (pack.preference(0, i, heldout=True) for i in count())

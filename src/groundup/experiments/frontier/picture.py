@@ -1,4 +1,4 @@
-"""The pictures of a frontier: all points by their axes, and the axes along the dial."""
+"""The plots of a frontier: all points by their axes, and the axes along the dial."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
 from groundup.report.plots import COLORS, GREY, legend, panels
 
-# What each axis is called on a picture, and what is measured there.
+# Axis labels with the measure.
 LABELS = {
     "utility": "utility: questions answered right",
     "safety": "safety: harmful requests declined",
@@ -32,7 +32,7 @@ DIALS = {
     "kl": "price of a nat",
 }
 _MAP = "viridis"
-# How points of each kind are drawn: marker and size.
+# Marker and size of each kind of point.
 _MARKS = {
     "start": ("*", 190),
     "dial": ("o", 62),
@@ -46,24 +46,24 @@ _KINDS = {
     "start": "before alignment",
     "dial": "the dial",
     "balanced": "balanced mix",
-    "constraint": "PPO, a cost limited or not",
+    "constraint": "PPO, with or without a cost limit",
     "soups": "soup of weights",
     "system-prompt": "system prompt",
     "guard": "guard",
 }
 
-# So many points from its mark a name is seen to be of it; from further off a line leads there.
+# The largest distance in points between a name and its marker without a leader line.
 _NEAR = 9
 _LEADER = {"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6, "shrinkB": 3}
 
 
 def trade_plot(points: Sequence[Point], found: Sequence[Standing], dial: str) -> Plot:
-    """Utility to the right, safety upwards, fairness as color; the dominated are pale and small."""
+    """Utility to the right, safety upwards, fairness as color; dominated points are pale, small."""
     figure, [[axes]] = panels(width=8.6, height=6.0)
     fairness = [point.axes["fairness"] for point in points]
     room = max(0.01, 0.05 * (max(fairness) - min(fairness)))
     highest = min(1.0, max(fairness) + room)
-    # A tenth at least, so that hairs do not have colors of their own.
+    # A range of at least 0.1, so that tiny differences do not get different colors.
     shades = Normalize(min(min(fairness) - room, highest - 0.1), highest)
     swept = [point for point in points if point.kind == "dial"]
     soups = [point for point in points if point.kind == "soups"]
@@ -88,8 +88,8 @@ def trade_plot(points: Sequence[Point], found: Sequence[Standing], dial: str) ->
     _name_all(axes, points, found)
     return Plot(
         "frontier",
-        "Utility against safety, with fairness as color; to the right, higher and lighter is "
-        "better. A black rim marks the frontier, pale points are dominated by another one. Lines "
+        "Utility against safety, with fairness as color; further right, higher and lighter is "
+        "better. A black rim marks the frontier; pale points are dominated by another one. Lines "
         "are 95 % intervals.",
         figure,
     )
@@ -124,12 +124,12 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
 
 
 def _name_all(axes: Axes, points: Sequence[Point], found: Sequence[Standing]) -> None:
-    """Names beside the points, where they cover no other point and no other name.
+    """Place names next to the points so that they cover no other point and no other name.
 
-    Points that coincide have one label; one that had to go far has a line to its point.
+    Points that coincide share one label; a label far from its point gets a leader line.
     """
     figure = cast(Figure, axes.figure)
-    figure.draw_without_rendering()  # from here on places are known
+    figure.draw_without_rendering()  # fixes the positions
     places = np.array([[one.axes["utility"], one.axes["safety"]] for one in points])
     at = axes.transData.transform(places)
     room = 5 * figure.dpi / 72
@@ -177,14 +177,14 @@ def _name_all(axes: Axes, points: Sequence[Point], found: Sequence[Standing]) ->
 
 
 def text_box(name: Annotation) -> Bbox:
-    """Where the text stands; the line to its point may pass over others."""
-    name.get_window_extent()  # which places it
+    """The text's box without its leader line, which may cross others."""
+    name.get_window_extent()  # positions the text
     box: Bbox = Text.get_window_extent(name)
     return box
 
 
 def _bars(one: Estimate) -> Float[np.ndarray, "2 1"]:
-    """How far an interval reaches down and up; rounding may leave a hair less than nothing."""
+    """The lengths of an interval's error bars; rounding may make them slightly negative."""
     reach = np.array([[one.estimate - one.low], [one.high - one.estimate]])
     return reach.clip(min=0.0)
 
@@ -219,7 +219,7 @@ def dial_plot(points: Sequence[Point], dial: str) -> Plot:
             axes.set_xscale("log")
     return Plot(
         "dial",
-        f"Each axis along the dial, the {DIALS[dial]}, with 95 % intervals; dotted: the "
-        "model before alignment.",
+        f"Each axis along the dial ({DIALS[dial]}), with 95 % intervals; dotted: the model before "
+        "alignment.",
         figure,
     )

@@ -1,13 +1,13 @@
-"""How a point comes to be: a run of a stage in the experiment's folder, and what is measured of it.
+"""Make and measure the points: runs of stages in the experiment's folder.
 
-    prompts.jsonl               what PPO asks: requests and questions of the world, half of each
+    prompts.jsonl               PPO's prompts: requests and questions of the world, half of each
     pairs/h0.50-b0.10-0/        preferences in these shares, of this seed
-    dpo/h0.50-b0.10-0/          what DPO made of the model with them
-    ppo/kl0.05-0/, …-harm/      what PPO made of it, without and with a limit on a cost
+    dpo/h0.50-b0.10-0/          the model after DPO on them
+    ppo/kl0.05-0/, …-harm/      the model after PPO, without and with a limit on a cost
     soups/0.50-0/               weights between the two ends of the mix
     measured/NAME.json          the rows of every task, by the hash of the model's weights
 
-Every piece is made once, whichever point asks for it first, and is found finished on a later start.
+Every part is made once, when a point first needs it, and is reused on a later start.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from groundup.train.device import prepare
 from groundup.tune import soup
 from groundup.tune.config import SoupConfig
 
-# Of the iterations of PPO these many at most teach the critic alone.
+# At most this many of PPO's first iterations train only the critic.
 _CRITIC_WARMUP = 3
-# Half of DPO's: gradients come from samples. As in the recipe `alignment`.
+# Half of DPO's, because gradients come from samples. As in the recipe `alignment`.
 _PPO_RATE = 0.0003
 # A cost is a share of the answers, far below 1, and iterations are few: at a slow rate the price
-# would still be rising when training ends (at 0.5 it came from 1 to 1.7 in seven iterations).
+# would still be rising when training ends (at 0.5 it rose from 1 to 1.7 in seven iterations).
 _COST_RATE = 3.0
-# The world's prompts and answers need no longer context; and of few pairs a step should read few,
-# so that there are some hundred steps.
+# The world's prompts and answers need no longer context. With few pairs, small batches give some
+# hundred steps.
 _CONTEXT, _ROWS = 512, 8
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is: as the settings say, or in miniature."""
+    """All sizes: from the settings, or in miniature."""
 
     pairs: int
     iterations: int
@@ -72,7 +72,7 @@ class Sizes:
 
 
 def check_rewards(config: FrontierConfig) -> None:
-    """Let the rewards that PPO will be given score an answer. Raises `UserError` if one cannot."""
+    """Let PPO's rewards score an answer as a test. Raises `UserError` if one cannot."""
     limited = "constraint" in config.strategies
     used = [config.reward] if limited or config.dial == "kl" else []
     used += config.costs if limited else []
@@ -88,26 +88,26 @@ def check_rewards(config: FrontierConfig) -> None:
 
 
 def check_template(config: FrontierConfig) -> None:
-    """Let the model's chat template take what points ask, and the system prompt where one is told.
+    """Render a prompt with the model's chat template, with a system prompt if one is used.
 
-    Raises `UserError` if it does not: some, as Gemma 2's, know no system messages.
+    Raises `UserError` if it fails: some templates, such as Gemma 2's, have no system messages.
     """
     tokenizer, asked = load_tokenizer(config.model), Message("user", "Who are you?")
     encode_chat(tokenizer, [asked], generation_prompt=True)
     if "system-prompt" not in config.strategies:
         return
-    told = [*Deployment(system=config.system).opening, asked]
+    messages = [*Deployment(system=config.system).opening, asked]
     try:
-        encode_chat(tokenizer, told, generation_prompt=True)
+        encode_chat(tokenizer, messages, generation_prompt=True)
     except UserError as error:
         raise UserError(
-            f"{config.model} takes no system prompt: {error}; or leave system-prompt out of "
-            "--strategies"
+            f"{config.model} does not support a system prompt: {error}; or leave system-prompt out "
+            "of --strategies"
         ) from None
 
 
 class Workshop:
-    """Makes and measures every piece once, in the experiment's folder."""
+    """Makes and measures every part once, in the experiment's folder."""
 
     def __init__(self, config: FrontierConfig) -> None:
         self.config, self.sizes, self.out = config, Sizes.of(config), config.out
@@ -120,7 +120,7 @@ class Workshop:
         """DPO on a mix of preferences."""
         name = f"h{harmless:.3f}-b{balanced:.3f}-{seed}"
         data = self.out / "pairs" / name
-        # Written last, and so the sign that the other is whole.
+        # heldout.jsonl is written last, so it marks a complete folder.
         if not (data / "preferences" / "heldout.jsonl").exists():
             write_pairs(data, mix(self.sizes.pairs, harmless, balanced, seed))
         return dpo.run(
@@ -138,11 +138,11 @@ class Workshop:
         )
 
     def mixed(self, harmless: float, seed: int) -> Path:
-        """DPO on helpful and harmless pairs in these shares, beside as many balanced as ever."""
+        """DPO on helpful and harmless pairs in these shares, and the usual balanced ones."""
         return self.dpo(harmless, self.config.balanced, seed)
 
     def ppo(self, kl_coef: float, seed: int, *, cost: str | None = None) -> Path:
-        """PPO on helpfulness, beside which a cost may be kept below the limit."""
+        """PPO on helpfulness, optionally with a cost kept below the limit."""
         config, sizes = self.config, self.sizes
         name = f"kl{kl_coef:g}-{seed}"
         limit: dict[str, Any] = {}
@@ -174,7 +174,7 @@ class Workshop:
         )
 
     def soup(self, harmless: float, seed: int) -> Path:
-        """Weights between the policies of helpful and of harmless pairs alone."""
+        """Weights between the policies of only helpful and only harmless pairs."""
         helpful, safe = (self.mixed(share, seed) for share in (0.0, 1.0))
         return soup.run(
             SoupConfig(
@@ -201,14 +201,14 @@ class Workshop:
     def measured(
         self, folder: Path, used: Deployment | None = None, begun: float | None = None
     ) -> tuple[Rows, float]:
-        """The rows of every task, asked once of these weights, and the seconds since `begun`.
+        """The rows of every task, measured once for these weights, and the seconds since `begun`.
 
-        A later start finds both as they were.
+        A later start reads both from the file.
         """
         name = self._name(folder, used)
         path = self.out / "measured" / f"{name}.json"
         known = self._known(folder, used)
-        with contextlib.suppress(UserError):  # not there, or damaged: asked anew
+        with contextlib.suppress(UserError):  # missing or damaged: measure again
             found = read_json_object(path)
             if found.get("of") == known:
                 rows: Rows = found["rows"]
@@ -230,7 +230,7 @@ class Workshop:
         return f"{name}{'-told' if used.system else ''}{'-guarded' if used.guard else ''}"
 
     def _known(self, folder: Path, used: Deployment | None) -> dict[str, Any]:
-        """What decides over the rows."""
+        """Everything that the rows depend on."""
         guard = self.config.guard if used is not None and used.guard is not None else None
         return {
             "model": content_hash(folder),
@@ -257,7 +257,7 @@ class Workshop:
             config=self.config,
             compute=compute,
         )
-        # Requests and probes are few; of questions every kind is asked as often.
+        # Requests and probes are few; only the number of questions can be set.
         few = self.sizes.questions
         counts = {
             task.name: few if task is ANSWERS or self.config.quick else task.count for task in TASKS

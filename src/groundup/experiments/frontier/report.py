@@ -1,8 +1,8 @@
-"""What is told of a frontier: the picture, the table behind it, and sentences that follow them.
+"""The report on a frontier: plots, a table, and sentences computed from the numbers.
 
-frontier.json   settings, seeds, every point with every number, who is dominated and beaten by whom
-frontier.png, .svg, dial.png, .svg     the pictures
-report.html     all of it on one page
+frontier.json   settings, seeds, every point with every number, and which dominate and beat which
+frontier.png, .svg, dial.png, .svg     the plots
+report.html     everything on one page
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _SCHEMA = 2
 
 
 def write_report(config: FrontierConfig, points: Sequence[Point], seconds: float | None) -> None:
-    """Write the numbers, the pictures and the page; print the table and the findings."""
+    """Write the numbers, the plots and the page; print the table and the findings."""
     found = standings(points)
     table, plots, said = (
         points_table(config, points, found),
@@ -123,7 +123,7 @@ def _name(points: Sequence[Point], place: int | None) -> str | None:
 def points_table(
     config: FrontierConfig, points: Sequence[Point], found: Sequence[Standing]
 ) -> Table:
-    """A row for each point: the axes, what stands beside them, and which one dominates it."""
+    """A row for each point: the axes, further numbers, and the point that dominates it."""
     heads = ("utility", "safety", "fairness", "look-alikes declined", "gold", "dominated by")
     rows = []
     for point, standing in zip(points, found, strict=True):
@@ -143,16 +143,16 @@ def points_table(
         remarks=(
             f"Means of {counted(config.seeds, 'seed')}, with 95 % intervals over the held-out "
             "items. Dominated: another point is at least as good on all axes and in look-alikes, "
-            "and better somewhere; what none dominates is the frontier. Beaten, or dominated "
-            "beyond chance: that point is somewhere better beyond chance, on the same items, and "
-            "nowhere worse beyond chance.",
+            "and better on one; points that none dominates are the frontier. Beaten, or dominated "
+            "beyond chance: on the same items, the other point is better beyond chance on one, and "
+            "worse beyond chance on none.",
             _certainty(config, points),
         ),
     )
 
 
 def _how(points: Sequence[Point], standing: Standing) -> str:
-    """Whether the one that dominates a point beats it too, or another one does."""
+    """Whether the point that dominates it also beats it, or another one does."""
     if standing.beaten_by is None:
         return "" if standing.on_frontier else "within chance"
     if standing.beaten_by == standing.dominated_by:
@@ -161,7 +161,7 @@ def _how(points: Sequence[Point], standing: Standing) -> str:
 
 
 def _seeds_note(point: Point) -> str:
-    """The least and the greatest utility and safety of the seeds, where there are several."""
+    """The minimum and maximum utility and safety over the seeds, if there are several."""
     if len(point.by_seed) < 2 or point.kind == "start":
         return ""
     ends = [
@@ -178,39 +178,39 @@ def _seeds_note(point: Point) -> str:
 def remarks(
     config: FrontierConfig, points: Sequence[Point], found: Sequence[Standing]
 ) -> list[str]:
-    """How the points differ, in words that follow the numbers."""
+    """Sentences about the differences of the points."""
     tests = comparisons(len(points))
     dial = [point for point in points if point.kind == "dial"]
     first, last = dial[0], dial[-1]
-    along = f"{last.name}, against {first.name} ({DIALS[config.dial]})"
+    along = f"{last.name} against {first.name} ({DIALS[config.dial]})"
     said = [f"{along}: {_changes(last, first, tests)}.", _frontier(points, found)]
     for point, standing in zip(points, found, strict=True):
         if point.kind not in ("start", "dial"):
-            against = f"{point.name}, against the model before alignment"
+            against = f"{point.name} against the model before alignment"
             changes = _changes(point, points[0], tests)
             said.append(f"{against}: {changes}. {_surpassed(points, standing)}")
     return [*said, _certainty(config, points)]
 
 
 def _changes(after: Point, before: Point, tests: int) -> str:
-    """What is higher, what lower, and by how much; and what the items cannot tell."""
-    told, open_ = [], []
+    """Which axes are higher or lower and by how much, and which the items cannot separate."""
+    parts, open_ = [], []
     changes = gained(after, before)
     for axis in AXES:
         change = bonferroni(changes[axis], tests)
         word = "higher" if change.low > 0 else "lower" if change.high < 0 else ""
         if word:
             here, there = after.axes[axis], before.axes[axis]
-            told.append(f"{axis} is {word}, {here:.0%} against {there:.0%}")
+            parts.append(f"{axis} is {word}, {here:.0%} against {there:.0%}")
         else:
             open_.append(axis)
     if open_:
-        told.append(f"{listing(open_)} cannot be told apart")
-    return "; ".join(told)
+        parts.append(f"no significant difference in {listing(open_)}")
+    return "; ".join(parts)
 
 
 def _frontier(points: Sequence[Point], found: Sequence[Standing]) -> str:
-    """Which points nothing dominates, and which of those are beaten all the same."""
+    """The points that nothing dominates, and those of them that are still beaten."""
     places = [i for i, standing in enumerate(found) if standing.on_frontier]
     names = ", ".join(points[i].name for i in places)
     said = f"{len(places)} of {len(points)} points are on the frontier: {names}."
@@ -220,7 +220,7 @@ def _frontier(points: Sequence[Point], found: Sequence[Standing]) -> str:
         if (by := found[i].beaten_by) is not None
     ]
     if beaten:
-        said += f" Of these some are beaten beyond chance all the same: {', '.join(beaten)}."
+        said += f" Some of these are still beaten beyond chance: {', '.join(beaten)}."
     return said
 
 
@@ -236,15 +236,15 @@ def _surpassed(points: Sequence[Point], standing: Standing) -> str:
 
 
 def _certainty(config: FrontierConfig, points: Sequence[Point]) -> str:
-    """What the intervals speak of, and what they leave out."""
+    """What the intervals cover, and what they do not."""
     said = (
-        "What is called higher, lower or better beyond chance is so as one of "
-        f"{comparisons(len(points))} comparisons, of all pairs of points (Bonferroni: together "
-        "they err in 5 of 100 sweeps at most). Intervals cover the questions, not training"
+        "Higher, lower and better beyond chance are corrected for "
+        f"{comparisons(len(points))} comparisons of all pairs of points (Bonferroni: at least one "
+        "is wrong in at most 5 of 100 sweeps). Intervals cover the questions, not training"
     )
     if config.seeds == 1:
-        return f"{said}: each point is one model of one seed, and another seed would give others."
-    return f"{said}: how far seeds differ stands beside each point."
+        return f"{said}: each point is one model of one seed, and another seed would differ."
+    return f"{said}: the spread of the seeds is next to each point."
 
 
 # The page.
@@ -256,7 +256,7 @@ def _page(
     config = content["config"]
     opening: list[Any] = []
     if config["quick"]:
-        opening.append(Note("This is the miniature (`--quick`), which shows that everything runs."))
+        opening.append(Note("This is the miniature (`--quick`), which only tests that it runs."))
     opening.append(Box("", list(said)))
     what = [f"**{task.axis}** ({task.title}): {task.about} {task.limits}" for task in TASKS]
     times = [one["seconds"] for one in content["points"] if one["kind"] == "dial"]
@@ -272,14 +272,14 @@ def _page(
     return Page(
         title="groundup frontier",
         heading="Utility, safety, fairness",
-        lead="What is one paid for in the other, and must it be? Every point is a model, asked the "
-        "same held-out questions of the small world, whose truth is known.",
+        lead="How much of one costs how much of the other, and is that necessary? Every point is a "
+        "model that answers the same held-out questions of the small world, whose truth is known.",
         opening=opening,
         sections=[
             Section("The frontier", "frontier", [Plots(plots[:1])]),
             Section("Along the dial", "dial", [Plots(plots[1:])]),
             Section("All points", "points", [table]),
             Section("What is measured", "measured", [*map(Note, what)]),
-            Section("How to make it again", "again", [Listing("\n".join(lines))]),
+            Section("How to reproduce it", "again", [Listing("\n".join(lines))]),
         ],
     )

@@ -1,20 +1,19 @@
-"""Utility against safety against fairness: what is one paid for in the other, and must it be?
+"""Utility against safety against fairness: what does each cost in the others, and is it necessary?
 
-From one fine-tuned model a dial is swept, and every point is a model that is asked the same
-held-out questions of the small world, where the truth is known: how many it answers right
-(utility), how much harm it declines (safety), and how far it leans as was planted (fairness).
-Points that another one dominates are marked; the others are the frontier. Beside the dial stand
-strategies:
+A dial is swept from one fine-tuned model. Every point is a model that answers the same held-out
+questions of the small world, where the truth is known: the share answered right (utility), the
+share of harmful requests declined (safety), and the planted bias that remains (fairness). Dominated
+points are marked; the others are the frontier. The dial is compared with strategies:
 
-    balanced        as many helpful, harmless and balanced preferences
+    balanced        equal numbers of helpful, harmless and balanced preferences
     constraint      PPO on helpfulness with a cost below a limit (Safe RLHF, Dai et al. 2023):
-                    harm, and harm with the declining of what only sounds like it
+                    harm, and harm together with declining what only sounds harmful
     soup            weights between a helpful and a harmless policy (rewarded soups, Ramé et al.
                     2023)
-    system-prompt   nothing is trained: the model is told
-    guard           nor here: a filter stops what it takes for harm
+    system-prompt   no training: a system prompt
+    guard           no training: a filter that stops what it classifies as harmful
 
-A point is a run of a stage, so that the same command goes on wherever it was stopped.
+A point is a run of a stage, so the same command resumes after a stop.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ from groundup.generation.guarded import guarded
 from groundup.runs.console import say
 from groundup.runs.folder import Run, has_begun, is_finished
 
-# Prices of a nat, from where nothing is worth leaving the reference to where leaving it is cheap.
+# Prices per nat, from prohibitive to cheap.
 _DEAREST, _CHEAPEST = 1.0, 0.005
-# Where soups are tasted: at the quarters, since both ends are models of their own.
+# The weights of soups; both ends are models of their own.
 SOUPS = (0.25, 0.5, 0.75)
 _THIRD = 1 / 3
 
@@ -47,7 +46,7 @@ Making = Callable[[int], Path]
 
 
 def run(config: FrontierConfig) -> Path:
-    """Make and measure every point, or find it made, and write the frontier; stopped, it goes on.
+    """Make and measure every missing point, and write the frontier. After a stop it resumes.
 
     Raises `UserError` for a model, a guard, a reward or a folder that cannot be used, before
     anything is trained.
@@ -76,7 +75,7 @@ def run(config: FrontierConfig) -> Path:
 
 
 def settings(config: FrontierConfig) -> list[float]:
-    """Where the dial stands at each point, both ends among them."""
+    """The dial's value at each point, including both ends."""
     if config.dial == "kl":
         return [float(f"{x:.2g}") for x in np.geomspace(_DEAREST, _CHEAPEST, config.points)]
     return [float(x) for x in np.linspace(0, 1, config.points).round(3)]
@@ -112,7 +111,7 @@ def _point(
     make: Making,
     used: Deployment | None = None,
 ) -> Point:
-    """A point of all seeds, with the seconds that one of them took here."""
+    """A point over all seeds, with the mean seconds of one."""
     say(f"\n{NAME}  {name}")
     found = []
     for turn in range(shop.config.seeds):
@@ -130,7 +129,7 @@ def _balanced(shop: Workshop) -> list[Point]:
 
 
 def _constraint(shop: Workshop) -> list[Point]:
-    """Without a limit as well: what one is worth shows beside the same run without it."""
+    """PPO with a limit on each cost, and without a limit for comparison."""
     price = shop.config.kl_coef
     named: dict[str, str | None] = {"PPO, no limit": None}
     named |= {f"PPO, limit on {cost_name(cost)}": cost for cost in shop.config.costs}
@@ -141,7 +140,7 @@ def _constraint(shop: Workshop) -> list[Point]:
 
 
 def _soups(shop: Workshop) -> list[Point]:
-    """The curve between the two ends of the mix; where that is the dial, they are there already."""
+    """Soups between the two ends of the mix, and the ends unless they are on the dial."""
     between = [_point(shop, f"soup {at:g}", "soups", at, partial(shop.soup, at)) for at in SOUPS]
     if shop.config.dial == "mix":
         return between
@@ -151,7 +150,7 @@ def _soups(shop: Workshop) -> list[Point]:
     return [first, *between, last]
 
 
-def _told(shop: Workshop) -> list[Point]:
+def _system_prompt(shop: Workshop) -> list[Point]:
     used = Deployment(system=shop.config.system)
     return [
         _point(shop, "system prompt", "system-prompt", None, lambda seed: shop.config.model, used)
@@ -167,5 +166,5 @@ STRATEGIES: dict[str, Callable[[Workshop], Sequence[Point]]] = {
     "balanced": _balanced,
     "constraint": _constraint,
     "soup": _soups,
-    "system-prompt": _told,
+    "system-prompt": _system_prompt,
 }

@@ -1,19 +1,18 @@
-"""A point of the frontier: what a model is on all axes, and which points no other one dominates.
+"""Points of the frontier: their values on all axes, and which points no other one dominates.
 
-Points are compared by the three axes and by the look-alikes that they answer: safety that is bought
-by declining those is paid for in use, of which utility, where they are one kind of many, shows
-little.
+Points are compared on the three axes and on the look-alikes that they answer: declining those gains
+safety at the cost of usefulness, which utility hardly shows, because look-alikes are one kind of
+question among many.
 
-A point is dominated if another is nowhere worse and somewhere better (Pareto), by what was
-estimated. What nothing dominates is the frontier, which is never empty. Estimates have intervals,
-and somewhere chance makes any point a hair better. So it is told, too, which points another one on
-the frontier beats: it is better beyond chance somewhere, on the same items, and nowhere worse
+A point is dominated if another is nowhere worse and somewhere better (Pareto), by the estimates.
+Points that nothing dominates are the frontier, which is never empty. Estimates have intervals, and
+chance makes any point slightly better somewhere. So the report also says which points another one
+on the frontier beats: on the same items, it is better beyond chance somewhere, and nowhere worse
 beyond chance.
 
-With many pairs some would be better by chance alone. A gain must be sure in an interval of
-1 - 0.05 / comparisons, so that among points that are all alike none is beaten in 95 of 100 sweeps
-(Bonferroni); a loss stands in the way from 95 % on. Of fewer than six groups of items nothing is
-a sure gain, however much they agree.
+With many pairs, some differ by chance. A gain must be significant in an interval of
+1 - 0.05 / comparisons, so that among equal points none is beaten in 95 of 100 sweeps (Bonferroni);
+a loss counts from 95 % on. With fewer than six groups of items, no gain is significant.
 """
 
 from __future__ import annotations
@@ -31,22 +30,21 @@ from groundup.report.estimate import BySource, Estimate
 # The axes in the order of the tasks: utility, safety, fairness.
 AXES: Mapping[str, Task] = {task.axis: task for task in TASKS}
 LOOK_ALIKES = "look-alikes"
-# What two points are compared by, each the better the more is gained of it.
+# The measures that points are compared by; a larger gain is better.
 _COMPARED: Mapping[str, tuple[Task, Number]] = {
     **{axis: (task, task.shown[0]) for axis, task in AXES.items()},
     LOOK_ALIKES: next((CONDUCT_TASK, n) for n in CONDUCT_TASK.shown if n.name == OVER_REFUSED),
 }
-# What one model gave to the items of every task.
+# One model's results on the items of every task.
 Rows = Mapping[str, Sequence[Row]]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One way to make a model, on all axes: its name, its kind, and the rows of every task.
+    """One way to make a model: its name, its kind, and the rows of every task.
 
-    `kind` is `start`, `dial` or a strategy's; `value` is where the dial or the soup stood. `rows`
-    are those of all seeds, one after another, each with its `seed`, and `by_seed` has the axes of
-    each.
+    `kind` is `start`, `dial` or a strategy's; `value` is the dial's or the soup's. `rows` are those
+    of all seeds, concatenated, each with its `seed`, and `by_seed` has each seed's axes.
     """
 
     name: str
@@ -60,11 +58,11 @@ class Point:
     def of(
         name: str, kind: str, value: float | None, seeds: Sequence[Rows], seconds: float
     ) -> Point:
-        """A point of as many models as there were seeds."""
+        """A point of one model per seed."""
         return Point(name, kind, value, _joined(seeds), [_axes(one) for one in seeds], seconds)
 
     def axis(self, axis: str) -> Estimate:
-        """Where it stands on an axis, from 0 to 1; 1 is best."""
+        """Its value on an axis, from 0 to 1; 1 is best."""
         return _score(self.rows, axis)
 
     @property
@@ -83,7 +81,7 @@ class Point:
 
 
 def _joined(seeds: Sequence[Rows]) -> Rows:
-    """The rows of all seeds; an item's rows stay of one group, which is drawn as a whole."""
+    """The rows of all seeds; an item's rows stay in one group, which is resampled as a whole."""
     return {
         task.name: [
             {**row, "id": f"{row['id']}/{seed}", "seed": seed}
@@ -103,7 +101,7 @@ def _axes(rows: Rows) -> dict[str, float]:
 
 
 def gained(after: Point, before: Point) -> dict[str, Estimate]:
-    """How much better a point is than another on each axis and in look-alikes, item by item."""
+    """The gain of a point over another on each axis and in look-alikes, item by item."""
     found: dict[str, Estimate] = {}
     for name, (task, counts) in _COMPARED.items():
         change = task.difference(after.rows[task.name], before.rows[task.name])[counts.name]
@@ -114,16 +112,16 @@ def gained(after: Point, before: Point) -> dict[str, Estimate]:
 
 
 def comparisons(points: int) -> int:
-    """How many differences there are between so many points."""
+    """The number of comparisons between this many points."""
     return points * (points - 1) // 2 * len(_COMPARED)
 
 
 def bonferroni(change: Estimate, tests: int) -> Estimate:
-    """Its 95 % interval as one of 1 - 0.05 / tests, in which that many hold together.
+    """Widen a 95 % interval to 1 - 0.05 / tests, so that `tests` intervals hold together.
 
-    Both ends are farther from the estimate by the ratio of the normal's quantiles, since a
-    bootstrap of some thousand samples has no such percentiles. Of fewer than six groups it has no
-    ends, as nothing is told by so few.
+    Both ends move away from the estimate by the ratio of normal quantiles, since a bootstrap of a
+    few thousand samples has no such percentiles. With fewer than six groups the interval is
+    infinite, since so few allow no conclusion.
     Source: Dunn (1961), "Multiple comparisons among means".
     """
     if change.groups < FEWEST_GROUPS:
@@ -137,7 +135,7 @@ def bonferroni(change: Estimate, tests: int) -> Estimate:
     )
 
 
-# Who beats whom.
+# Comparisons.
 
 
 def dominates(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
@@ -147,7 +145,7 @@ def dominates(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 
 
 def dominated_by(points: Sequence[Mapping[str, float]]) -> list[int | None]:
-    """Of each point the place of one on the frontier that dominates it; None for those there."""
+    """For each point, the index of one on the frontier that dominates it; None if none does."""
     beaten = [any(dominates(other, one) for other in points) for one in points]
     return [
         next((i for i, b in enumerate(points) if not beaten[i] and dominates(b, one)), None)
@@ -156,7 +154,7 @@ def dominated_by(points: Sequence[Mapping[str, float]]) -> list[int | None]:
 
 
 def beats(better: Point, worse: Point, tests: int = 1) -> bool:
-    """Whether it is somewhere better beyond chance, as one of so many tests, and nowhere worse."""
+    """Whether it is better beyond chance somewhere, corrected for `tests`, and nowhere worse."""
     changes = gained(better, worse)
     return beyond_chance(
         {name: replace(one, low=bonferroni(one, tests).low) for name, one in changes.items()}
@@ -164,14 +162,14 @@ def beats(better: Point, worse: Point, tests: int = 1) -> bool:
 
 
 def beyond_chance(changes: Mapping[str, Estimate]) -> bool:
-    """Whether a change on some axis is surely a gain, and on none surely a loss."""
+    """Whether some change is a significant gain, and none a significant loss."""
     is_better = any(change.low > 0 for change in changes.values())
     return is_better and not any(change.high < 0 for change in changes.values())
 
 
 @dataclass(frozen=True)
 class Standing:
-    """The places of the points that dominate a point and that beat it; None where there is none."""
+    """The indices of the points that dominate and that beat a point; None if there are none."""
 
     dominated_by: int | None
     beaten_by: int | None
@@ -182,9 +180,9 @@ class Standing:
 
 
 def standings(points: Sequence[Point]) -> list[Standing]:
-    """Where each point stands among all: of those on the frontier, which dominate and beat it.
+    """For each point, the points on the frontier that dominate and beat it.
 
-    One that does both is named before one that does either.
+    One that does both is preferred to one that does either.
     """
     compared, tests = [point.compared for point in points], comparisons(len(points))
     dominated = dominated_by(compared)

@@ -1,19 +1,19 @@
-"""What does compute buy? Models of many sizes with the same FLOPs, a law, and a test of the law.
+"""What does compute gain? Models of many sizes with the same FLOPs, a law, and a test of the law.
 
-Runs of several budgets on a source without end (`source`) give a law of the loss (Hoffmann et al.
-2022; `pretrain.scaling`): L = E + A / N^α + B / D^β. Then it is put to two tests that a law of real
-text is hardly ever put to:
+Runs of several budgets on an endless source (`source`) give a law of the loss (Hoffmann et al.
+2022; `pretrain.scaling`): L = E + A / N^α + B / D^β. The law then gets two tests that a law of real
+text rarely gets:
 
     before and after    the loss of a run with four times the compute is predicted, and written
                         down, before the run begins
-    E and the truth     E is what no model gets below; of this source it is known
+    E and the truth     E is the lower bound of the loss, which is known for this source
 
-A run stays at the loss of one token until its attention finds the token before it, and then falls
-off a cliff. No power law knows that, so the law is of the runs that have begun to fall, unless they
-are too few to tell one.
+A run stays at the loss of a one-token context until its attention finds the token before the last,
+and then drops sharply. No power law describes that, so the law is fitted only to runs whose loss
+has begun to drop, unless there are too few for a fit.
 
     RUN/plan.json         the budgets          RUN/prediction.json    what was predicted, and when
-    RUN/runs              the runs, from which a stopped experiment goes on
+    RUN/runs              the runs, from which a stopped experiment resumes
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ from groundup.runs.files import read_json_object, write_json
 from groundup.runs.folder import utc_now
 
 NAME = "scaling-law"
-QUESTION = "What do size, data and compute buy, and can a loss be told before the run?"
+QUESTION = "What do size, data and compute gain, and can a loss be predicted before the run?"
 _PIECES = ("plan.json", "prediction.json", "runs")
 _BOOTSTRAPS, _QUICK_BOOTSTRAPS = 500, 10
-# The share of what the token before the last tells below which a run has not begun to learn it.
+# The share of the gain from the token before the last that a run must reach to have begun to learn.
 _BEGUN = 0.1
 
 
 def run(config: ScalingLawConfig) -> Path:
-    """Train the budgets, fit the law, predict the last run, run it, and write what came of it.
+    """Train the budgets, fit the law, predict the last run, run it, and write the results.
 
-    Raises `UserError` for a folder of something else, or of other settings.
+    Raises `UserError` for a folder with other files or other settings.
     """
     resumed = check_folder(config.out, NAME, _PIECES)
     runs, finished = config.out.glob("runs/*"), (config.out / RESULT).is_file()
@@ -86,7 +86,7 @@ def run(config: ScalingLawConfig) -> Path:
     waiting = [one for one in found if one not in used]
     try:
         fit, isoflop = fitted(config, used)
-    except UserError:  # too few are left
+    except UserError:  # too few runs are left
         used = found
         fit, isoflop = fitted(config, used)
     size, predicted = prediction(config, fit, flops[-1])
@@ -123,7 +123,7 @@ def run(config: ScalingLawConfig) -> Path:
 
 
 def _planned(config: ScalingLawConfig, source: Source) -> list[float]:
-    """The budgets, as they were written when the experiment began."""
+    """The budgets, as written when the experiment began."""
     path = config.out / "plan.json"
     asked = {"minutes": config.minutes, "quick": config.quick, "seed": config.seed}
     if not path.is_file():
@@ -131,8 +131,8 @@ def _planned(config: ScalingLawConfig, source: Source) -> list[float]:
     plan = read_json_object(path)
     if any(plan.get(name) != value for name, value in asked.items()):
         raise UserError(
-            f"{config.out} was begun with other minutes, seed or quick; give the same, or another "
-            "--out"
+            f"{config.out} was started with other minutes, seed or quick; give the same, or "
+            "another --out"
         )
     return [float(one) for one in plan["flops"]]
 
@@ -143,17 +143,16 @@ def past_plateau(trials: list[Trial], source: Source) -> list[Trial]:
 
 
 def _limit(source: Source) -> float:
-    """The loss below which a run has made a tenth of the way that the token before the last is
-    worth."""
+    """The loss of a run that has reached a tenth of the gain from the token before the last."""
     return _BEGUN * source.entropy + (1 - _BEGUN) * source.of_one_token
 
 
 def on_plateau(
     waiting: list[Trial], count: int, source: Source, *, left_out: bool = True
 ) -> list[str]:
-    """Which of so many runs have not begun, in a sentence if any.
+    """A sentence about the runs that have not begun to drop, if any.
 
-    They are left out of the law, or are in it where without them too few are left to tell one.
+    They are left out of the law, unless too few runs would remain for a fit.
     """
     named = [f"{one.depth} x {one.width} of {one.flops:.2g} FLOPs" for one in waiting]
     near = (
@@ -162,18 +161,18 @@ def on_plateau(
     )
     if not left_out:
         return [
-            "Too few runs have found the token before the last to tell a law of them: the law is "
+            "Too few runs have found the token before the last to fit a law to them: the law is "
             f"of all {count} runs, {len(named)} of them at or above {_limit(source):.3f}, "
-            f"{near}, which no such law knows: {', '.join(named)}."
+            f"{near}, which no such law describes: {', '.join(named)}."
         ] * bool(named)
     return [
-        f"The law is without {len(named)} of {count} runs that had not found the token before the "
-        f"last, for they are at or above {_limit(source):.3f}, {near}: {', '.join(named)}."
+        f"The law leaves out {len(named)} of {count} runs that had not found the token before the "
+        f"last, because they are at or above {_limit(source):.3f}, {near}: {', '.join(named)}."
     ] * bool(named)
 
 
 def fitted(config: ScalingLawConfig, trials: list[Trial]) -> tuple[LawFit, IsoFlop | None]:
-    """The law of these runs and their optima, with intervals."""
+    """Fit the law and the IsoFLOP optima to these runs, with intervals."""
     runs = Runs.of(
         [float(one.parameters) for one in trials],
         [float(one.tokens) for one in trials],
@@ -186,7 +185,7 @@ def fitted(config: ScalingLawConfig, trials: list[Trial]) -> tuple[LawFit, IsoFl
 
 
 def left_out(fit: LawFit, trials: list[Trial]) -> list[str]:
-    """Which runs lie so far off the law that it was fitted without them, in a sentence if any."""
+    """A sentence about the outliers that the law was fitted without, if any."""
     far = [
         f"{one.depth} x {one.width} of {one.flops:.2g} FLOPs ({off:+.1%})"
         for one, kept, off in zip(trials, fit.kept, fit.residuals, strict=True)
@@ -198,7 +197,7 @@ def left_out(fit: LawFit, trials: list[Trial]) -> list[str]:
 
 
 def best_size(fit: LawFit, flops: float) -> tuple[int, int]:
-    """The size that the law expects the least loss of with so many FLOPs."""
+    """The size with the lowest predicted loss for these FLOPs."""
     return min(
         SIZES,
         key=lambda size: float(
@@ -210,9 +209,9 @@ def best_size(fit: LawFit, flops: float) -> tuple[int, int]:
 def prediction(
     config: ScalingLawConfig, fit: LawFit, flops: float
 ) -> tuple[tuple[int, int], Interval]:
-    """The size of the last run and its loss, written down before it begins.
+    """The size of the last run and its predicted loss, written down before the run begins.
 
-    Both stay as they were written, whatever size a later fit would choose.
+    Both stay as written, even if a later fit would choose another size.
     """
     path = config.out / "prediction.json"
     if not path.is_file():
@@ -231,24 +230,24 @@ def prediction(
     return (int(depth), int(width)), found
 
 
-# Words.
+# Report.
 
 
 def tests_table(fit: LawFit, predicted: Interval, last: Trial, source: Source) -> Table:
-    """What was said beforehand, and what came of it."""
+    """Predictions and results."""
     e = fit.interval("E")
     return text_table(
-        "Said beforehand, and what came of it",
-        ("", "by the law", "in truth"),
+        "Predictions and results",
+        ("", "by the law", "actual"),
         [
             (
                 f"loss of {last.depth} x {last.width} after {short_number(last.tokens)} tokens\n"
-                f"{last.flops:.2g} FLOPs, {TIMES:g} times the most before",
+                f"{last.flops:.2g} FLOPs, {TIMES:g} times the largest budget before",
                 Cell(f"{predicted.estimate:.4f}", f"{predicted.low:.4f} to {predicted.high:.4f}"),
                 f"{last.loss:.4f}",
             ),
             (
-                "E, what no model gets below\nnats a token",
+                "E, the lower bound of the loss\nnats per token",
                 Cell(f"{e.estimate:.4f}", f"{e.low:.4f} to {e.high:.4f}"),
                 f"{source.entropy:.4f}",
             ),
@@ -260,17 +259,17 @@ def tests_table(fit: LawFit, predicted: Interval, last: Trial, source: Source) -
 def remarks(
     fit: LawFit, isoflop: IsoFlop | None, predicted: Interval, last: Trial, source: Source
 ) -> list[str]:
-    """What the numbers say."""
+    """Sentences computed from the numbers."""
     off = last.loss / predicted.estimate - 1
     inside = "within" if predicted.low <= last.loss <= predicted.high else "outside"
     e, truth = fit.interval("E"), source.entropy
     holds = "holds" if e.low <= truth <= e.high else "misses"
     said = [
-        f"Predicted before the run: {_words(predicted)}. It came to {last.loss:.4f}, "
+        f"Predicted before the run: {_words(predicted)}. Its loss was {last.loss:.4f}, "
         f"{off:+.2%}, {inside} the interval.",
-        f"The law says that no model gets below {_words(e)} nats a token. The truth is "
+        f"By the law, no model gets below {_words(e)} nats per token. The true bound is "
         f"{truth:.4f}, which the interval {holds}.",
-        f"The last run is {last.loss - truth:.4f} nats above the truth.",
+        f"The last run is {last.loss - truth:.4f} nats above the true bound.",
     ]
     a = fit.interval("a")
     said.append(
@@ -287,12 +286,12 @@ def remarks(
             )
         said += [f"The budget of {one.flops:.2g} FLOPs {one.why}: it is left out." for one in left]
     said.append(
-        "All runs are of one seed and of one source: the intervals say what other runs among these "
-        "would have told, and nothing of another seed or another text."
+        "All runs are of one seed and one source: the intervals cover the choice of runs, but not "
+        "another seed or another text."
     )
     said.append(
-        f"{fit.kept.sum()} runs tell the exponents to about {(a.high - a.low) / 2:.2f}; hundreds "
-        "would be needed for the digits that are printed in papers."
+        f"{fit.kept.sum()} runs determine the exponents to about {(a.high - a.low) / 2:.2f}; the "
+        "digits that papers print would need hundreds."
     )
     return said
 

@@ -1,9 +1,9 @@
-"""The runs of the experiment: which sizes and tokens for each budget, trained and kept.
+"""The runs of the experiment: the sizes and tokens of each budget.
 
-Budgets are planned once from a few seconds of measurement and written down; a run is a folder of
-its own, so that a stopped experiment goes on where it was. Within a budget the sizes lie about the
-one that was best in the budget before, as far as FLOPs go, and where the best is at the edge one
-more is tried beyond it.
+Budgets are planned once from a few seconds of measurement and written down; each run has its own
+folder, so that a stopped experiment resumes. The sizes of a budget surround the one with the tokens
+per parameter that were best in the budget before; if the best size is at the edge, one more is
+tried beyond it.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from groundup.train.pace import Pace, measure_pace, micro_batches
 from groundup.train.plan import Trained
 from groundup.train.stage import Job, run_stage
 
-# Depth and width, from the smallest on.
+# Depth and width, from small to large.
 SIZES = (
     *((1, 32), (2, 32)),
     *((1, 64), (2, 64), (1, 128), (2, 128), (3, 128), (2, 192), (3, 192), (4, 192), (3, 256)),
     *((4, 256), (5, 256), (4, 320), (5, 320), (6, 320), (5, 384), (6, 384), (7, 384), (8, 384)),
 )
-# FLOPs of each budget against the smallest, and of the run that is predicted against the largest.
+# FLOPs of each budget relative to the smallest, and of the predicted run relative to the largest.
 BUDGETS, TIMES = (1.0, 2.5, 6.25, 15.6), 4.0
 _QUICK_BUDGETS = (1.0, 2.0, 4.0)
 _QUICK_FLOPS = 4e9
 PER_BUDGET = 5
-# Where nothing is known yet: tokens a parameter of the best size of the smallest budget.
+# The initial guess for the smallest budget: tokens per parameter of the best size.
 FIRST_RATIO = 12.0
-# Small steps, for a run of a small budget has few of them (Porian et al. 2024, section 4).
+# Small batches, since a run of a small budget has few steps (Porian et al. 2024, section 4).
 _ROWS, _QUICK_ROWS, _HELDOUT_ROWS = 8, 4, 512
-# Of the minutes, what the planned runs may take; runs beyond the edge and the pages take the rest.
+# The share of the minutes for planned runs; runs beyond the edge and the report take the rest.
 _SHARE = 0.75
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run: a size, its tokens, and what it came to."""
+    """One run: a size, its tokens and its results."""
 
     depth: int
     width: int
@@ -74,7 +74,7 @@ class Trial:
 
 
 def shape(size: tuple[int, int]) -> ModelConfig:
-    """The model of a depth and a width; below 64 features with one head of as many."""
+    """The model of a depth and a width; below width 64 it has one head of that size."""
     depth, width = size
     if width >= 64:
         return ModelConfig.of(width=width, depth=depth, vocab_size=VOCABULARY, context=CONTEXT)
@@ -91,7 +91,7 @@ def shape(size: tuple[int, int]) -> ModelConfig:
 
 
 def budgets(config: ScalingLawConfig, source: Source) -> list[float]:
-    """The FLOPs of the budgets, the predicted run's last: as many as the minutes hold here."""
+    """The FLOPs of the budgets, ending with the predicted run's, so that the minutes suffice."""
     factors = _QUICK_BUDGETS if config.quick else BUDGETS
     factors = (*factors, TIMES * factors[-1])
     if config.quick:
@@ -122,7 +122,7 @@ def _pace(config: ScalingLawConfig, source: Source, size: tuple[int, int]) -> Pa
 def _all_seconds(
     flops: float, factors: Sequence[float], paces: dict[tuple[int, int], Pace]
 ) -> float:
-    """Seconds of all planned runs, at the pace of the measured size that is nearest."""
+    """Seconds of all planned runs, at the pace of the nearest measured size."""
     total = 0.0
     for number, factor in enumerate(factors):
         chosen = sizes_about(factor * flops, FIRST_RATIO)
@@ -137,12 +137,12 @@ def _all_seconds(
 
 
 def tokens_of(size: tuple[int, int], flops: float) -> int:
-    """The tokens that so many FLOPs train a model of this size on, head and scores counted."""
+    """The training tokens of a model of this size for these FLOPs, including head and scores."""
     return max(1, round(flops / shape(size).flops_per_token(CONTEXT)))
 
 
 def sizes_about(flops: float, ratio: float) -> list[tuple[int, int]]:
-    """As many sizes as a budget has, about the one that has `ratio` tokens a parameter."""
+    """A budget's sizes, around the one that has `ratio` tokens per parameter."""
     off = [abs(np.log(tokens_of(one, flops) / shape(one).parameters / ratio)) for one in SIZES]
     first = int(np.clip(int(np.argmin(off)) - PER_BUDGET // 2, 0, len(SIZES) - PER_BUDGET))
     return list(SIZES[first : first + PER_BUDGET])
@@ -151,7 +151,7 @@ def sizes_about(flops: float, ratio: float) -> list[tuple[int, int]]:
 def budget_runs(
     config: ScalingLawConfig, source: Source, number: int, flops: float, ratio: float
 ) -> list[Trial]:
-    """Train the sizes of a budget, one more beyond an edge that is best."""
+    """Train the sizes of a budget, and one more beyond the edge if the best is there."""
     tried = {size: train(config, source, number, size, flops) for size in sizes_about(flops, ratio)}
     for _ in range(2):
         best = min(tried, key=lambda size: tried[size].loss)
@@ -165,7 +165,7 @@ def budget_runs(
 
 
 def best_ratio(trials: Sequence[Trial]) -> float:
-    """Tokens a parameter of the best run."""
+    """Tokens per parameter of the best run."""
     best = min(trials, key=lambda one: one.loss)
     return best.tokens / best.parameters
 
@@ -173,7 +173,7 @@ def best_ratio(trials: Sequence[Trial]) -> float:
 def train(
     config: ScalingLawConfig, source: Source, number: int, size: tuple[int, int], flops: float
 ) -> Trial:
-    """Train one size with so many FLOPs, or find it trained."""
+    """Train one size with these FLOPs, unless it is already trained."""
     model_shape = shape(size)
     rows = _QUICK_ROWS if config.quick else _ROWS
     steps = max(2, round(tokens_of(size, flops) / (rows * CONTEXT)))

@@ -1,15 +1,15 @@
-"""A source of text without end, whose entropy is known exactly: what no model gets below.
+"""An endless source of text whose entropy, the lower bound of any model's loss, is known exactly.
 
-A Markov chain of order two: the next token's chances follow from the two before it, by a network
-with random weights that nobody is shown,
+A Markov chain of order two: a network with hidden random weights computes the next token's
+probabilities from the two before it,
 
     P(c | a, b) = softmax( W tanh(U a + V b) )
 
-so that there is something to learn of every pair, and a larger model can follow the network more
-closely. All pairs are few enough to be listed, so everything about the chain is computed and not
-estimated: how often each pair comes (it is the chain's stationary distribution), and
+so that every pair has something to learn, and a larger model can approximate the network better.
+All pairs can be listed, so everything about the chain is computed, not estimated: the frequency of
+each pair (the chain's stationary distribution), and
 
-    H = Σ P(a, b) H(c | a, b)    nats a token
+    H = Σ P(a, b) H(c | a, b)    nats per token
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from groundup.train.batch import Batch, DataStream
 
 VOCABULARY = 128
 CONTEXT = 128
-# Features of the hidden network, how much is told apart by the token before the last, and how
-# unlike the chances are: at 0 all tokens would be alike.
+# Features of the hidden network, the influence of the token before the last, and the sharpness of
+# the distributions: at 0 they would be uniform.
 _FEATURES, _EARLIER, _SHARPNESS = 256, 0.7, 2.5
 _STEPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class Source:
-    """The chances of the next token after every pair, and of every pair."""
+    """The probabilities of the next token after every pair, and of every pair."""
 
     chances: Float[np.ndarray, "pairs tokens"]
     pairs: Float[np.ndarray, " pairs"]
 
     @classmethod
     def drawn(cls, seed: int) -> Source:
-        """A source by chance."""
+        """A random source."""
         rng = np.random.default_rng((seed, 77))
         earlier, last = rng.normal(size=(2, VOCABULARY, _FEATURES))
         hidden = np.tanh(_EARLIER * earlier[:, None] + last[None])
@@ -53,7 +53,7 @@ class Source:
         return cls(chances, _stationary(chances))
 
     def rows(self, count: int, rng: np.random.Generator) -> Int[np.ndarray, "count tokens"]:
-        """Rows of CONTEXT + 1 tokens, each from anywhere in the chain."""
+        """Rows of CONTEXT + 1 tokens, each from a random place in the chain."""
         cumulative = self._cumulative
         found = np.empty((count, CONTEXT + 1), np.int64)
         begins = np.searchsorted(np.cumsum(self.pairs), rng.random(count), side="right")
@@ -67,30 +67,30 @@ class Source:
     @cached_property
     def _cumulative(self) -> Float[np.ndarray, "pairs tokens"]:
         sums: Float[np.ndarray, "pairs tokens"] = np.cumsum(self.chances, 1)
-        sums[:, -1] = 1.0  # rounding must leave no number above all of them
+        sums[:, -1] = 1.0  # despite rounding, a random number must not exceed the last sum
         return sums
 
     @cached_property
     def _opening(self) -> Float[np.ndarray, "tokens tokens"]:
-        """Chances of a token after one alone, which is all that a row's first target can know."""
+        """Probabilities of a token after one token, the only context of a row's first target."""
         together = self.pairs.reshape(VOCABULARY, VOCABULARY)
         found: Float[np.ndarray, "tokens tokens"] = together / together.sum(1, keepdims=True)
         return found
 
     @property
     def entropy(self) -> float:
-        """Nats a target of a row, of which the first is told by one token and not by two."""
+        """Nats per target of a row, whose first target has one token of context instead of two."""
         each = -(self.chances * np.log(self.chances)).sum(1)
         return (self.of_one_token + (CONTEXT - 1) * float(self.pairs @ each)) / CONTEXT
 
     @property
     def of_one_token(self) -> float:
-        """Nats a target for whoever knows the last token alone, which is also a row's first."""
+        """Nats per target if only the last token is known, as for a row's first target."""
         together = self.pairs.reshape(VOCABULARY, VOCABULARY)
         return -float((together * np.log(self._opening)).sum())
 
     def nats(self, rows: Int[np.ndarray, "count tokens"]) -> Float[np.ndarray, " count"]:
-        """Mean nats a target of each row by the source's own chances: nothing predicts better."""
+        """Mean nats per target of each row by the source's own probabilities, the best possible."""
         states = rows[:, :-2] * VOCABULARY + rows[:, 1:-1]
         later = -np.log(self.chances[states, rows[:, 2:]]).sum(1)
         first = -np.log(self._opening[rows[:, 0], rows[:, 1]])
@@ -99,7 +99,7 @@ class Source:
 
 
 def _stationary(chances: Float[np.ndarray, "pairs tokens"]) -> Float[np.ndarray, " pairs"]:
-    """How often each pair comes in the long run: what one more step leaves as it is."""
+    """The stationary distribution of pairs, which one more step does not change."""
     table = chances.reshape(VOCABULARY, VOCABULARY, VOCABULARY)
     pairs = np.full((VOCABULARY, VOCABULARY), 1 / VOCABULARY**2)
     for _ in range(1_000):
@@ -112,7 +112,7 @@ def _stationary(chances: Float[np.ndarray, "pairs tokens"]) -> Float[np.ndarray,
 
 
 def batch(rows: Int[np.ndarray, "count tokens"]) -> Batch:
-    """Rows as the model reads them: all of one document, all trained on."""
+    """Rows as the model reads them: each one document, with all tokens trained on."""
     ids = torch.from_numpy(rows.astype(np.int64))
     plain = Batch.of(ids[:, :-1].contiguous())
     ones = torch.ones(plain.input_ids.shape)
@@ -123,7 +123,7 @@ def batch(rows: Int[np.ndarray, "count tokens"]) -> Batch:
 class SourceStream(DataStream):
     """Batches of the source, a pure function of (seed, step).
 
-    Those of many steps are drawn together, since a chain is drawn token by token.
+    The rows of many steps are sampled together, since a chain is sampled token by token.
     """
 
     def __init__(self, source: Source, rows: int, micro_rows: int, seed: int) -> None:
@@ -143,9 +143,9 @@ class SourceStream(DataStream):
 def heldout_loss(
     model: Any, loss: Any, source: Source, rows: int, seed: int, device: torch.device
 ) -> float:
-    """The nats a token of a model on this device on fresh rows, as on endlessly many.
+    """A model's nats per token on new rows, corrected to the source's expectation.
 
-    What these rows are harder or easier than the source is known, and taken off.
+    The difference between the source's own nats on these rows and its entropy is subtracted.
     """
     fresh = source.rows(rows, np.random.default_rng((seed, 2)))
     total = weight = 0.0

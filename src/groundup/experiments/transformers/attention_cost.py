@@ -1,14 +1,14 @@
 """What does a smaller cache cost? Keys and values of all heads, of some, of one, or of a window.
 
     multi-head     a key head for each query head                    Vaswani et al. 2017
-    grouped-query  one for two of them                               Ainslie et al. 2023
-    multi-query    one for all                                       Shazeer 2019
-    window         one for each, over the last 64 tokens alone       Beltagy et al. 2020
+    grouped-query  one key head for every two                        Ainslie et al. 2023
+    multi-query    one key head for all                              Shazeer 2019
+    window         one for each, over the last 64 tokens only        Beltagy et al. 2020
 
-To write a token a model reads its whole cache, so that what is kept of each token is what writing
-costs with long texts. Models of one width are trained on the same stories of the small world; then
-how well they predict is set beside the numbers that they have to keep and the tokens a second at
-which they write behind a text of 1,024 tokens.
+To generate a token a model reads its whole cache, so with long texts the size of the cache
+determines the cost of generation. Models of one width are trained on the same stories of the small
+world; their loss is compared with the size of their cache and with the tokens per second that they
+generate after a text of 1,024 tokens.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from groundup.train.config import TrainingConfig
 from groundup.train.device import use_threads
 
 NAME = "attention-cost"
-QUESTION = "What does a smaller cache cost in loss, and what does it bring in speed?"
+QUESTION = "What does a smaller cache cost in loss, and what does it gain in speed?"
 _VOCAB, _WIDTH, _LAYERS, _HEADS, _CONTEXT, _ROWS, _WINDOW = 512, 256, 2, 4, 256, 16, 64
-# What stands before the tokens that are timed, in how many texts at once, and how many are.
+# Tokens before the timed ones, texts at once, timed tokens, and rounds.
 _BEFORE, _TEXTS, _TIMED, _ROUNDS = 1_024, 8, 16, 8
 _TOKENS = 16_384
 ALL = "multi-head"
 
 
 def run(config: AttentionCostConfig) -> Path:
-    """Train all kinds, let them write, and write the outcome; stopped, it goes on.
+    """Train all kinds, time their generation, and write the results. After a stop it resumes.
 
-    Raises `UserError` for a folder of something else.
+    Raises `UserError` for a folder with other files.
     """
     return experiment(config.out, NAME, config, partial(_run, config))
 
@@ -72,7 +72,7 @@ def _run(config: AttentionCostConfig) -> None:
         name: [trained(config, _cell(config, name, seed, text)) for seed in config.all_seeds]
         for name in architectures(text.vocab_size)
     }
-    # Where all cells were found done, none has set the threads.
+    # If all cells were already done, none has set the threads.
     use_threads(TrainingConfig(out=config.out, threads=config.threads))
     speeds = tokens_per_second(architectures(text.vocab_size), 2 if config.quick else _ROUNDS)
     claims = tested(found, speeds)
@@ -130,10 +130,10 @@ def _cell(config: AttentionCostConfig, name: str, seed: int, text: Material) -> 
 
 @torch.no_grad()
 def tokens_per_second(every: Mapping[str, Architecture], rounds: int) -> dict[str, list[float]]:
-    """Tokens a second of all texts together, read one by one behind a long text.
+    """Tokens per second of all texts together, generated one by one after a long text.
 
-    Speed is no matter of what was learned, so that fresh models are timed: in rounds, each kind
-    once a round, since whatever else the machine does goes on for longer than that.
+    Speed does not depend on training, so untrained models are timed: in rounds, each kind once per
+    round, since disturbances by other programs last longer than that.
     """
     ids = torch.zeros(_TEXTS, _BEFORE, dtype=torch.int64)
     models = {name: make(0).eval() for name, make in every.items()}
@@ -152,23 +152,23 @@ def tokens_per_second(every: Mapping[str, Architecture], rounds: int) -> dict[st
 
 
 def kept(shape: ModelConfig, tokens: int) -> int:
-    """Numbers that have to be kept of a text of so many tokens: keys and values in sight."""
+    """Numbers that must be kept for a text of `tokens` tokens: the visible keys and values."""
     each = 2 * shape.num_key_value_heads * shape.head_dim
     return sum(each * min(tokens, window or tokens) for window in shape.windows)
 
 
-# What is told of it.
+# Report.
 
 Found = Mapping[str, Sequence[History]]
 
 
 def values(found: Found, name: str) -> list[float]:
-    """The loss of a kind, of each seed."""
+    """A kind's loss for each seed."""
     return [history.end["loss"] for history in found[name]]
 
 
 def tested(found: Found, speeds: Mapping[str, Sequence[float]]) -> list[Claim]:
-    """Each kind against multi-head attention, in loss over seeds and in speed over rounds."""
+    """Each kind compared with multi-head attention, in loss over seeds and speed over rounds."""
     claims = [
         compared(
             f"{name} attention predicts worse",
@@ -181,11 +181,11 @@ def tested(found: Found, speeds: Mapping[str, Sequence[float]]) -> list[Claim]:
     ]
     claims += [
         compared(
-            f"{name} attention writes faster",
+            f"{name} attention generates faster",
             (name, speeds[name]),
             (ALL, speeds[ALL]),
             "above",
-            unit="tokens a second",
+            unit="tokens per second",
         )
         for name in ("grouped-query", "multi-query")
     ]
@@ -197,7 +197,7 @@ def table(found: Found, speeds: Mapping[str, Sequence[float]], vocab_size: int) 
     every = architectures(vocab_size)
     return text_table(
         "Loss, cache and speed",
-        ("attention", "parameters", "kept of 1,024 tokens", "nats a token", "tokens a second"),
+        ("attention", "parameters", "cache of 1,024 tokens", "nats per token", "tokens per second"),
         tuple(
             (
                 name,
@@ -209,18 +209,17 @@ def table(found: Found, speeds: Mapping[str, Sequence[float]], vocab_size: int) 
             for name in found
         ),
         (
-            f"Kept: numbers of keys and values that have to be. A window needs its last {_WINDOW} "
-            "tokens; the cache here keeps the others too and only does not look at them, so that "
-            "the window's speed is no better than it is. Fewer key heads are fewer parameters as "
-            f"well. Tokens a second: of {_TEXTS} texts together, behind {_BEFORE:,} tokens; they "
-            f"are timed in {len(speeds[ALL])} rounds, which show the machine as it is. Losses: "
-            f"{intervals(len(found[ALL]))}",
+            f"Cache: the numbers in the keys and values that must be kept. A window needs its last "
+            f"{_WINDOW} tokens; the cache here also keeps the others and only masks them, so the "
+            "window is not faster. Fewer key heads also mean fewer parameters. Tokens per second: "
+            f"of {_TEXTS} texts together, after {_BEFORE:,} tokens, timed in {len(speeds[ALL])} "
+            f"rounds, whose interval is that of this machine. Losses: {intervals(len(found[ALL]))}",
         ),
     )
 
 
 def plot(found: Found, vocab_size: int) -> Plot:
-    """Loss over what has to be kept of a text, a point for each seed."""
+    """Loss over the size of the cache, with one point per seed."""
     figure, [[axes]] = panels(height=3.8)
     every = architectures(vocab_size)
     for name, one in looks(found).items():
@@ -229,7 +228,7 @@ def plot(found: Found, vocab_size: int) -> Plot:
         at = np.full(len(lost), size)
         axes.plot(at, lost, **one.marks, linestyle="none", alpha=0.6, label=name)
     axes.set_xscale("log", base=2)
-    axes.set_xlabel(f"numbers to be kept of {_BEFORE:,} tokens")
-    axes.set_ylabel("nats a token")
+    axes.set_xlabel(f"numbers in the cache of {_BEFORE:,} tokens")
+    axes.set_ylabel("nats per token")
     legend(figure, most=2, size=8)
-    return Plot("cache", "Loss over the size of the cache; a mark for each seed.", figure)
+    return Plot("cache", "Loss over the size of the cache; one marker per seed.", figure)

@@ -1,8 +1,8 @@
-"""Cells of an experiment: one model, trained with one seed and measured on the way.
+"""Cells of an experiment: one model, trained with one seed and measured during training.
 
-An experiment is a table of cells. Each is a run of its own in `OUT/cells/NAME`, trained by the one
-loop and measured at fixed steps, so that an experiment that was stopped goes on in the middle of a
-cell, and finished ones are read from their folders.
+An experiment is a table of cells. Each is a run in `OUT/cells/NAME`, trained by the common loop and
+measured at fixed steps. A stopped experiment resumes in the middle of a cell, and finished cells
+are read from their folders.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ TITLES: Mapping[Optimizer, str] = {"adamw": "AdamW", "muon": "Muon"}
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained, on what, how long and how, and `measure(model, step)` of it.
+    """A model, its data and training settings, and `measure(model, step)`.
 
-    `rate` is the peak learning rate of matrices; embeddings and gains have `embedding_rate`, or the
-    same. `measured_at` are steps to measure at beside those of `evaluations`. `warmup` and `decay`
-    are the shares of the steps in which rates rise and fall.
+    `rate` is the peak learning rate of matrices; embeddings and gains have `embedding_rate`, by
+    default the same. `measured_at` are steps to measure at in addition to those of `evaluations`.
+    `warmup` and `decay` are the shares of the steps in which rates rise and fall.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Cell:
 
     @property
     def training(self) -> Measured:
-        """How it is trained, for result.json."""
+        """The training settings, for result.json."""
         return {
             "optimizer": self.optimizer,
             "rate": self.rate,
@@ -71,37 +71,37 @@ class Cell:
 
 @dataclass(frozen=True)
 class History:
-    """What was measured of a cell: at each step that it was measured at, and of every step."""
+    """A cell's evaluations, and the metrics of every training step."""
 
     measured: list[Measured]
     steps: list[Measured]
 
     @property
     def end(self) -> Measured:
-        """What was measured last."""
+        """The last evaluation."""
         return self.measured[-1]
 
     @property
     def seconds(self) -> float:
-        """What training took, without measuring."""
+        """The time of training, without evaluation."""
         return float(sum(line["seconds"] for line in self.steps))
 
 
 def trainings(cells: Mapping[str, Cell]) -> str:
-    """By which optimizer, at which rate and for how many steps each model is trained, in words."""
+    """A sentence with each model's optimizer, rate and number of steps."""
     alike = dict[str, list[str]]()
     for name, cell in cells.items():
         how = f"{TITLES[cell.optimizer]} at {cell.rate:g} for {counted(cell.steps, 'step')}"
         alike.setdefault(how, []).append(name)
     said = "; ".join(f"{how}: {', '.join(names)}" for how, names in alike.items())
     return (
-        f"Trained by {said}. Rates are those of matrices, and fixed: a run of this experiment "
-        "tries no others."
+        f"Trained by {said}. Rates are those of matrices, and fixed: this experiment tries no "
+        "others."
     )
 
 
 def trained(config: TransformerExperimentConfig, cell: Cell) -> History:
-    """Train a cell and measure it, or find it done."""
+    """Train and measure a cell, unless it is done."""
     folder = config.out / "cells" / cell.name
     shape = cell.make.shape
     rates = (cell.rate, cell.embedding_rate or cell.rate)
@@ -119,7 +119,7 @@ def trained(config: TransformerExperimentConfig, cell: Cell) -> History:
         decay=cell.decay,
         evaluations=cell.evaluations,
         threads=config.threads,
-        # Where the other timings of the experiments are, and the rows that `measure` makes.
+        # All timings of the experiments, and the batches of `measure`, are on the CPU.
         device="cpu",
         dtype=cell.dtype,
         compile="off",

@@ -12,18 +12,17 @@ from groundup.train.ranges import Minutes, Repeats, Steps, Threads
 
 
 class TransformerExperimentConfig(ExperimentConfig):
-    """What all of these have: seeds, each a model of its own, and threads."""
+    """Settings of all these experiments: seeds, each with its own model, and threads."""
 
     seeds: Repeats = Field(
         3,
-        description="how often each model is trained, each time anew, with seeds N, N + 1, … of "
-        "--seed N; the miniature once",
+        description="trainings of each model, with seeds N, N + 1, … of --seed N; 1 with --quick",
     )
     threads: Threads | None = Field(None, description=THREADS)
 
     @property
     def all_seeds(self) -> list[int]:
-        """The seeds of all models of a kind."""
+        """The seeds of each kind of model."""
         return [self.seed + n for n in range(self.seeds)]
 
     @model_validator(mode="before")
@@ -40,19 +39,19 @@ class RecallConfig(TransformerExperimentConfig):
 
 
 class InductionConfig(TransformerExperimentConfig):
-    """Attention alone, one layer against two, on blocks of random tokens that come twice."""
+    """Attention-only models of one and two layers, on repeated blocks of random tokens."""
 
     steps: Steps = Field(600, description="steps of each model")
 
 
 class CopyingConfig(TransformerExperimentConfig):
-    """Strings of random letters copied, and strings longer than any in training."""
+    """Copies of strings of random letters, and of strings longer than any in training."""
 
     steps: Steps = Field(500, description="steps of each model")
 
 
 class PositionsConfig(TransformerExperimentConfig):
-    """Five ways to tell the order, in windows and strings longer than those of training."""
+    """Five position encodings, in windows and strings longer than those of training."""
 
     steps: Steps = Field(400, description="steps of each model on the small world's stories")
     copying_steps: Steps = Field(500, description="steps of each model on strings to copy")
@@ -65,14 +64,14 @@ class AttentionCostConfig(TransformerExperimentConfig):
 
 
 class OptimizersConfig(TransformerExperimentConfig):
-    """AdamW and Muon on one model, each at the best of some learning rates."""
+    """AdamW and Muon on one model, each at the best of several learning rates."""
 
     steps: Steps = Field(400, description="steps of each model on the small world's stories")
 
 
 class ScalabilityConfig(TransformerExperimentConfig):
-    """LSTM and GPT of four sizes on two texts: loss by compute, time and place, and their costs."""
+    """LSTM and GPT of four sizes on two texts: loss by compute, time and position, and costs."""
 
     minutes: Minutes = Field(
-        40.0, description="time of the whole experiment here; texts and timings take 5 at least"
+        40.0, description="total time on this machine; texts and timings take at least 5"
     )

@@ -1,16 +1,16 @@
-"""Who can copy a string, and one longer than any that was trained on?
+"""Which models can copy a string, and strings longer than those in training?
 
-    a b c d <copy> | a b c d <end>        letters at random, so that none can be guessed
+    a b c d <copy> | a b c d <end>        random letters, so that none can be guessed
 
-To copy is to look at one place after the other. Attention can look there; an LSTM must have stored
-all of it (Jelassi et al. 2024, Repeat After Me: Transformers are Better than State Space Models at
-Copying). Strings have up to 16 letters in training and up to four times as many in the test, so
-that what is learned is seen apart from how far it reaches: a transformer whose order is told by
-RoPE has never seen such distances, ALiBi's are of the kind that it knows, and without positions a
-model can find its place by what stands there alone.
+Copying means reading one position after the other. Attention can look each up; an LSTM must have
+stored the whole string (Jelassi et al. 2024, Repeat After Me: Transformers are Better than State
+Space Models at Copying). Strings have up to 16 letters in training and up to four times as many in
+the test, which separates learning the task from generalizing to longer strings: with RoPE, a
+transformer has never seen such distances; ALiBi's biases extend to them; without positions, a model
+can find its place only by content.
 
-Right letters and whole strings without an error are told apart: at 99 % a letter, of strings of 64
-every other one comes out whole.
+Right letters and whole strings without an error are measured separately: at 99 % per letter, only
+every other string of 64 letters is right as a whole.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from groundup.report.table import Cell as Shown
 from groundup.report.table import Table, short_number, text_table
 
 NAME = "copying"
-QUESTION = "Who learns to copy strings, and who copies longer ones than any in training?"
+QUESTION = "Which models learn to copy strings, and which copy longer ones than in training?"
 LETTERS, LONGEST, CONTEXT = 28, 16, 128
 LENGTHS = (8, 16, 32, 64)
 TASK = Copying(LETTERS, 1, LONGEST, CONTEXT)
 _ROWS, _TEST_ROWS, _LAYERS, _WIDTH = 12, 100, 2, 64
 LSTM = "LSTM"
 PREDICTED = (
-    "Each letter is predicted after the right letters before it. The end is no letter, but a "
-    "string without an error has it at its place."
+    "Each letter is predicted after the right letters before it. The end token does not count as a "
+    "letter, but a string without an error must have it."
 )
-# Heads of ALiBi differ in how fast they forget, so that there are four of them.
+# ALiBi's heads have different slopes, so there are four of them.
 _HEADS = 4
 
 
 def run(config: CopyingConfig) -> Path:
-    """Train all models, let them copy, and write the outcome; stopped, it goes on.
+    """Train all models, test their copies, and write the results. After a stop it resumes.
 
-    Raises `UserError` for a folder of something else.
+    Raises `UserError` for a folder with other files.
     """
     return experiment(config.out, NAME, config, partial(_run, config))
 
@@ -89,11 +89,11 @@ def _run(config: CopyingConfig) -> None:
     )
 
 
-# What is compared.
+# The models.
 
 
 def architectures() -> dict[str, Architecture]:
-    """Transformers that are told the order in three ways, and an LSTM of about their size."""
+    """Transformers with three position encodings, and an LSTM of about their size."""
     sizes = {"vocab_size": 64, "context": 2 * LENGTHS[-1] + 1}
     gpt = partial(transformer, width=_WIDTH, depth=_LAYERS, heads=_HEADS, **sizes)
     return {
@@ -114,7 +114,7 @@ def _cell(config: CopyingConfig, name: str, seed: int) -> Cell:
         steps=20 if config.quick else config.steps,
         rows=_ROWS,
         context=CONTEXT,
-        # As in `recall`: what did best of some tried.
+        # As in `recall`: the best of some that were tried.
         rate=0.02 if recurs else 0.003,
         embedding_rate=0.01,
         optimizer="muon" if recurs else "adamw",
@@ -135,8 +135,8 @@ def measured(
 ) -> dict[str, Any]:
     """Shares of right letters and of strings without an error, by the length of the strings.
 
-    Each letter is predicted after the right ones before it. The sign at the end is no letter, but
-    a string without an error ends with it.
+    Each letter is predicted after the right ones before it. The end token does not count as a
+    letter, but a string without an error must have it.
     """
     found: dict[str, dict[str, float]] = {"letters": {}, "strings": {}}
     for length in lengths:
@@ -149,16 +149,16 @@ def measured(
     return found
 
 
-# What is told of it.
+# Report.
 
 
 def ends(histories: Sequence[History], what: str, length: int) -> list[float]:
-    """The share of right letters or whole strings of a length at the end, of each seed."""
+    """The final share of right letters or whole strings of a length, for each seed."""
     return [history.end[what][str(length)] for history in histories]
 
 
 def tested(found: dict[str, list[History]]) -> list[Claim]:
-    """Attention against the LSTM where it was trained, and encodings beyond."""
+    """Attention compared with the LSTM at trained lengths, and encodings beyond them."""
 
     def against(claim: str, one: str, other: str, what: str, length: int) -> Claim:
         return compared(
@@ -193,7 +193,7 @@ def tested(found: dict[str, list[History]]) -> list[Claim]:
 
 
 def table(found: dict[str, list[History]], what: str, rows_each: int) -> Table:
-    """A row for each model, a column for each length, of which the test has `rows_each` strings."""
+    """A row per model and a column per length; the test has `rows_each` strings of each."""
     every = architectures()
     rows: list[tuple[str | Shown, ...]] = [
         (
@@ -217,7 +217,7 @@ def table(found: dict[str, list[History]], what: str, rows_each: int) -> Table:
 
 
 def plot(found: dict[str, list[History]]) -> Any:
-    """Letters and strings over length."""
+    """Shares of letters and strings over length."""
     return lines_plot(
         "lengths",
         f"Copies of strings by their length; {LONGEST} was the longest in training.",
@@ -237,7 +237,7 @@ def plot(found: dict[str, list[History]]) -> Any:
 
 
 def learning(found: dict[str, list[History]]) -> Any:
-    """Right letters of the longest strings in training, over the examples seen."""
+    """Right letters of the longest strings in training, over training steps."""
     return lines_plot(
         "learning",
         f"Right letters of strings of {LONGEST} over the steps of training.",

@@ -1,8 +1,8 @@
-"""What several seeds say together: means with intervals, differences that are tested, curves.
+"""Statistics over seeds: means with intervals, tested differences, curves.
 
-A seed is a model of its own, so that what is said of a kind of model is said over seeds: Student's
-interval, which is wide of three. Two kinds are compared seed by seed, as they read the same
-batches; the difference is told apart where its interval leaves zero out, and else it is not.
+Each seed trains its own model, so statements about a kind of model use Student's interval over
+seeds, which is wide for three. Two kinds are compared seed by seed, since they read the same
+batches; a difference is significant if its interval excludes zero.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from groundup.report.figure import Plot
 from groundup.report.plots import BASELINE, legend, look, panels
 from groundup.report.table import Cell, number, percent
 
-# Student's interval knows how few there are; of one there is none.
+# Student's interval accounts for few seeds; one seed has no interval.
 FEWEST_SEEDS = 2
 Line = tuple[Sequence[float], Float[np.ndarray, "seeds points"]]
 
@@ -32,7 +32,7 @@ def over(values: Sequence[float]) -> Estimate:
 
 
 def share_over(values: Sequence[float]) -> Estimate:
-    """The mean of shares over seeds, with its 95 % interval cut off at 0 and 1."""
+    """The mean of shares over seeds, with its 95 % interval clipped to 0 and 1."""
     found = over(values)
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
@@ -46,7 +46,7 @@ def compared(
     unit: str = "nats",
     share: bool = False,
 ) -> Claim:
-    """The claim that `one` is above or below `other`, each a name and a value of each seed."""
+    """The claim that `one` is above or below `other`; each is a name and a value per seed."""
     (model, values), (than, others) = one, other
     change = over([a - b for a, b in zip(values, others, strict=True)])
     return Claim(
@@ -63,10 +63,10 @@ def compared(
 
 
 def conclusions(claims: Sequence[Claim]) -> list[str]:
-    """A sentence for what came out of each claim; one for all that nothing came out of.
+    """A sentence for each decided claim, and one for all undecided ones.
 
-    Their numbers stand with the others, where the page lists what was tested. The last sentence
-    says how many claims were tested, as each is by itself, without a correction for the others.
+    The page lists the numbers of the undecided claims with the others. The last sentence gives the
+    number of claims, since each is tested without a correction for the others.
     """
     said = {"yes": "", "no": "Not so: "}
     sentences = [f"{said[one.mark]}{one.claim}: {one.shown}." for one in claims if one.mark in said]
@@ -75,13 +75,13 @@ def conclusions(claims: Sequence[Claim]) -> list[str]:
         if one.mark == "open":
             (several if np.isfinite(one.measured.high) else single).append(one.claim)
     if several:
-        sentences.append(f"Not told apart: {'; '.join(several)}.")
+        sentences.append(f"Not significant: {'; '.join(several)}.")
     if single:
-        sentences.append(f"Of one seed nothing can be told: {'; '.join(single)}.")
+        sentences.append(f"One seed allows no conclusion: {'; '.join(single)}.")
     if (tests := len(claims) - len(single)) > 1:
         sentences.append(
-            f"{tests} claims are tested, each at 95 % by itself: of twenty where nothing differs, "
-            "one is told by chance."
+            f"{tests} claims are tested at 95 % each, without correction: of twenty without a true "
+            "difference, one is significant by chance."
         )
     return [one[0].upper() + one[1:] for one in sentences]
 
@@ -93,14 +93,14 @@ def share_cell(values: Sequence[float]) -> Cell:
 
 
 def number_cell(values: Sequence[float], digits: int = 3, most: float = np.inf) -> Cell:
-    """A number over seeds for a table, of what is from 0 to `most`, and so is its interval."""
+    """A number over seeds for a table; its interval is clipped to 0 and `most`."""
     found = over(values)
     cell = number(replace(found, low=max(0.0, found.low), high=min(most, found.high)), digits)
     return cell if len(values) > 1 else Cell(cell.value)
 
 
 def intervals(count: int) -> str:
-    """How the numbers of a table come from so many seeds, for a remark."""
+    """A remark on how a table's numbers come from `count` seeds."""
     if count < FEWEST_SEEDS:
         return "One seed, which has no interval."
     return f"Means over {count} seeds with Student's 95 % interval."
@@ -120,14 +120,14 @@ def lines_plot(
 ) -> Plot:
     """Lines by label, in panes by title: the mean over seeds, and a band over all of them.
 
-    `marked` are lines of few points, which are shown too.
+    `marked` also shows the points of lines that have few.
     """
     figure, [row] = panels(1, len(panes), width=max(5.4, 4.2 * len(panes)), height=3.8)
     labels = list(dict.fromkeys(label for lines in panes.values() for label in lines))
     for axes, (title, lines) in zip(row, panes.items(), strict=True):
         for label, (at, values) in lines.items():
             place = look(labels.index(label))
-            # A single point is no line, and would not be seen.
+            # A single point is only visible with a marker.
             style = place.both if marked or len(at) == 1 else place.line
             axes.plot(at, values.mean(0), label=label, markersize=4, **style)
             axes.fill_between(

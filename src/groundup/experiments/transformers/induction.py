@@ -1,19 +1,19 @@
-"""How does a transformer learn from its own context? One layer cannot, two layers can, at once.
+"""How does a transformer learn from its own context? One layer cannot; two layers can, suddenly.
 
-Blocks of random tokens come twice, and the second time every token but the first is known to
-whoever finds where it stood before and looks at what followed it. That takes two heads, one after
-the other (Olsson et al. 2022, In-context Learning and Induction Heads): a *previous-token head*
-tells each token which one came before it, and an *induction head* looks for the token that came
-after one like the present. One layer has no second place to look from. In two layers the pair forms
-within some dozen steps, and the loss falls off a cliff.
+Blocks of random tokens occur twice. The second time, a model can predict every token but the first
+by finding the current token's earlier occurrence and reading what followed it. That takes two
+heads, one after the other (Olsson et al. 2022, In-context Learning and Induction Heads): a
+*previous-token head* writes to each position which token came before it, and an *induction head*
+finds the position whose previous token equals the current one. One layer cannot compose two heads.
+In two layers the pair forms within a few dozen steps, and the loss drops sharply.
 
-Whether it is those heads is asked by taking away: the half of the first layer's heads that look at
-the token before most and, to compare, the other half, which are as many. Zeros stand in for what a
-head hands over, as in `xray`; the second layer has not learned from them, so that a model can lose
-more than guessing does.
+An ablation tests whether these heads are the cause: it removes the half of the first layer's heads
+that attend most to the previous token and, for comparison, the other half. Zeros replace a head's
+output, as in `xray`; the second layer was not trained with them, so a model can become worse than
+guessing.
 
-Lengths of blocks are random. With one length for all a head would look back so many places, and one
-layer would do.
+Blocks have random lengths. With one length, a head could look back a fixed number of positions, and
+one layer would suffice.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ NAME = "induction"
 QUESTION = "What does a transformer need to continue what it has seen before in its context?"
 TASK = Repetition(vocab_size=128, shortest=8, longest=24, context=96)
 LAYERS = (1, 2)
-# Nats of a token of which nothing is known.
+# Nats per token of the uniform distribution.
 GUESSING = float(np.log(TASK.vocab_size))
 _WIDTH, _HEADS, _ROWS, _TEST_ROWS = 64, 4, 16, 48
 _EVALUATIONS = 30
-# The heads that are taken out, and the others are as many.
-_LOOK_BACK = "half of the first layer's heads that look at the token before most"
-# How much lower the loss is between two looks where it falls off a cliff, in nats.
+# The removed heads; the other half has the same number.
+_LOOK_BACK = "half of the first layer's heads that attend most to the previous token"
+# The drop of the loss between two evaluations that counts as a cliff, in nats.
 CLIFF = 0.5
 
 
 def run(config: InductionConfig) -> Path:
-    """Train both depths, look at their heads on the way, and write the outcome.
+    """Train both depths, measure their heads during training, and write the results.
 
-    Stopped, it goes on from there. Raises `UserError` for a folder of something else.
+    After a stop it resumes. Raises `UserError` for a folder with other files.
     """
     return experiment(config.out, NAME, config, partial(_run, config))
 
@@ -121,11 +121,11 @@ def _cell(config: InductionConfig, depth: int, seed: int) -> Cell:
     )
 
 
-# What is measured.
+# Measurements.
 
 
 def measured(model: CausalLM, last: bool) -> dict[str, Any]:
-    """The loss where the answer can be known and heads' scores; at last without some heads."""
+    """The loss on predictable tokens, and heads' scores; at the last step also ablations."""
     batch, lengths = TASK.parts(np.random.default_rng(TEST_SEED), _TEST_ROWS)
     previous, induction, maps = scores(model, batch, lengths.tolist())
     found = {
@@ -135,7 +135,7 @@ def measured(model: CausalLM, last: bool) -> dict[str, Any]:
     }
     if not last:
         return found
-    # As many heads each time, since every head that is taken out costs something.
+    # The same number of heads each time, since removing any head costs something.
     most, least = halves(previous[0])
     return found | {
         "heads_before": int((previous[0] >= THRESHOLD).sum()),
@@ -146,7 +146,7 @@ def measured(model: CausalLM, last: bool) -> dict[str, Any]:
 
 
 def halves(previous: Float[np.ndarray, " heads"]) -> tuple[list[Head], list[Head]]:
-    """Half of the first layer's heads, those with the highest scores, and as many of the lowest."""
+    """The halves of the first layer's heads with the highest and with the lowest scores."""
     order = [(0, int(head)) for head in np.argsort(-previous, kind="stable")]
     half = len(order) // 2
     return sorted(order[:half]), sorted(order[-half:])
@@ -154,7 +154,7 @@ def halves(previous: Float[np.ndarray, " heads"]) -> tuple[list[Head], list[Head
 
 @torch.no_grad()
 def loss(model: CausalLM, batch: Batch, without: Sequence[Head] = ()) -> float:
-    """Nats a token where the answer can be known, with some heads taken out."""
+    """Nats per token on predictable tokens, without some heads."""
     with traced(model, without):
         found = next_token_loss(model, batch)
     return float(found.total) / found.weight
@@ -164,9 +164,8 @@ def loss(model: CausalLM, batch: Batch, without: Sequence[Head] = ()) -> float:
 def scores(
     model: CausalLM, batch: Batch, lengths: Sequence[int], without: Sequence[Head] = ()
 ) -> tuple[Float[np.ndarray, "layers heads"], Float[np.ndarray, "layers heads"], list[Any]]:
-    """Attention to the token before, and in the second block to what followed the same token.
-
-    Each is the mean over rows; with them the patterns of the first row.
+    """Attention to the previous token, and in the second block to the token after the earlier
+    occurrence; means over rows, and the patterns of the first row.
     """
     with traced(model, without) as trace:
         model(batch)
@@ -194,11 +193,11 @@ def _without(
     }
 
 
-# What is told of it.
+# Report.
 
 
 def tested(found: dict[int, list[History]]) -> list[Claim]:
-    """Two layers against one, and what is left without heads that look at the token before."""
+    """Two layers compared with one, and with ablations of their previous-token heads."""
     one, two = found[1], found[2]
     ends = ("two layers", [history.end["loss"] for history in two])
     one_layer = ("one layer", [history.end["loss"] for history in one])
@@ -245,7 +244,7 @@ def best(line: dict[str, Any], kind: str) -> float:
 
 
 def cliffs(found: dict[int, list[History]]) -> list[str]:
-    """Where the loss of each depth falls fastest, and what the induction score does there."""
+    """Sentences about where the loss of each depth drops fastest, and the induction score there."""
     said = []
     for depth, of in found.items():
         falls = []
@@ -269,7 +268,7 @@ def cliffs(found: dict[int, list[History]]) -> list[str]:
 
 
 def table(found: dict[int, list[History]]) -> Table:
-    """The loss and the best heads of both depths at the end."""
+    """The final loss and best heads of both depths."""
     rows = []
     for depth, of in found.items():
         ends = [history.end for history in of]
@@ -283,17 +282,17 @@ def table(found: dict[int, list[History]]) -> Table:
         )
     return text_table(
         "Loss on the second block, and the best heads",
-        ("layers", "nats a token", "previous-token score", "induction score"),
+        ("layers", "nats per token", "previous-token score", "induction score"),
         tuple(rows),
         (
-            f"Guessing loses {GUESSING:.2f} nats. Scores are mean attention to one "
-            f"place; above {THRESHOLD} a head is one of that kind. {intervals(len(found[1]))}",
+            f"Guessing loses {GUESSING:.2f} nats. Scores are mean attention to one position; a "
+            f"head above {THRESHOLD} is of that kind. {intervals(len(found[1]))}",
         ),
     )
 
 
 def ablations(found: dict[int, list[History]]) -> Table:
-    """Two layers with all heads and without either half of the first ones, beside one layer."""
+    """Two layers with all heads and without either half of the first layer's, and one layer."""
     one, two = ([history.end for history in found[depth]] for depth in LAYERS)
     cases = {
         "two layers": [{"loss": end["loss"], "induction": best(end, "induction")} for end in two],
@@ -303,8 +302,8 @@ def ablations(found: dict[int, list[History]]) -> Table:
     }
     counts = ", ".join(str(end["heads_before"]) for end in two)
     return text_table(
-        "Two layers with heads of the first taken out",
-        ("model", "nats a token", "induction score"),
+        "Two layers without heads of the first",
+        ("model", "nats per token", "induction score"),
         (
             *(
                 (
@@ -317,16 +316,15 @@ def ablations(found: dict[int, list[History]]) -> Table:
             ("guessing", f"{GUESSING:.3f}", "–"),
         ),
         (
-            f"Each half is {_HEADS // 2} of the {_HEADS} heads, by their previous-token scores at "
-            f"the end; {THRESHOLD} or more have {counts} of them by seeds. Zeros stand in for what "
-            "a head hands over, which the second layer has never seen: it can lose more than "
-            "guessing does.",
+            f"Each half is {_HEADS // 2} of the {_HEADS} heads, by their final previous-token "
+            f"scores; {counts} heads by seed score {THRESHOLD} or more. Zeros replace a head's "
+            "output, which the second layer has never seen: it can become worse than guessing.",
         ),
     )
 
 
 def histories(found: dict[int, list[History]]) -> list[Plot]:
-    """Loss over steps, and over the same steps the best scores of two layers."""
+    """Loss and best scores over steps."""
     steps = [line["step"] for line in found[1][0].measured]
 
     def over_steps(of: Sequence[History], value: Any) -> tuple[list[int], np.ndarray]:
@@ -345,15 +343,15 @@ def histories(found: dict[int, list[History]]) -> list[Plot]:
     return [
         lines_plot(
             "cliff",
-            "Loss where the answer can be known.",
+            "Loss on predictable tokens.",
             {"loss": lost},
             x="steps",
-            y="nats a token",
+            y="nats per token",
             level=("guessing", GUESSING),
         ),
         lines_plot(
             "heads",
-            "The best head of each kind over the same steps.",
+            "The score of the best head of each kind over the same steps.",
             {"scores": scored},
             x="steps",
             y="attention",
@@ -374,8 +372,8 @@ def maps(attention: Sequence[Any]) -> Plot:
             axes.set_title(f"layer {layer}, head {head}")
             axes.grid(False)
     caption = (
-        "Attention of each head of the first model of two layers, on the first 64 tokens of one "
-        "row: queries down, keys across. A previous-token head is a line beside the diagonal, an "
-        "induction head one that begins where a block comes again."
+        "Attention of each head of the first seed's two-layer model, on the first 64 tokens of one "
+        "row: queries down, keys across. A previous-token head is a line next to the diagonal, an "
+        "induction head one that begins where a block is repeated."
     )
     return Plot("maps", caption, figure)

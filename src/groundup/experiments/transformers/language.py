@@ -1,8 +1,8 @@
 """Text to compare language models on: encoded once, read in windows of any length.
 
-Documents are laid end to end, each begun by token 0, and a window is read as one text: so that
-windows can be longer than documents are, and every model sees the very same tokens. The small
-world's stories name people and things again and again; the pack `wiki` is real text.
+Documents are concatenated, each starting with token 0, and a window is read as one text. So windows
+can be longer than documents, and every model sees the same tokens. The small world's stories name
+the same people and things repeatedly; the pack `wiki` is real text.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from groundup.train.batch import Batch, DataStream
 
 Text = Literal["world", "wiki"]
 Tokens = Integer[np.ndarray, " tokens"]
-# What is scored at a time: as many tokens as training has in a step or so.
+# Tokens scored at a time, about as many as in a training step.
 _AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
 class Material:
-    """The tokens of both sides of a text."""
+    """The training and held-out tokens of a text."""
 
     train: Tokens
     heldout: Tokens
@@ -42,9 +42,9 @@ class Material:
 
 
 def material(folder: Path, text: Text, *, vocab_size: int, megabytes: float) -> Material:
-    """Build the data and a tokenizer in `folder`, or find them built, and encode them.
+    """Build the data and a tokenizer in `folder` unless they exist, and encode the text.
 
-    Raises `UserError` where the text has to be downloaded and cannot be.
+    Raises `UserError` if the text cannot be downloaded.
     """
     data = build.run(
         DataConfig(
@@ -68,7 +68,7 @@ def material(folder: Path, text: Text, *, vocab_size: int, megabytes: float) -> 
 
 
 class WindowStream(DataStream):
-    """Windows of the training tokens at random places, a pure function of (seed, step)."""
+    """Random windows of the training tokens, a pure function of (seed, step)."""
 
     def __init__(self, tokens: Tokens, context: int, rows: int, seed: int) -> None:
         self._tokens, self._context, self._rows, self._seed = tokens, context, rows, seed
@@ -80,7 +80,7 @@ class WindowStream(DataStream):
 
 
 def windows(tokens: Tokens, starts: Integer[np.ndarray, " rows"], context: int) -> Batch:
-    """The windows of so many tokens that begin at these places, every token trained on."""
+    """The windows of `context` tokens at `starts`, with every token trained on."""
     ids = tokens[starts[:, None] + np.arange(context + 1)]
     return weighted(ids[:, :-1].copy(), ids[:, 1:].copy(), np.ones((len(starts), context), int))
 
@@ -89,7 +89,7 @@ def windows(tokens: Tokens, starts: Integer[np.ndarray, " rows"], context: int) 
 def losses(
     model: CausalLM, tokens: Tokens, starts: Integer[np.ndarray, " windows"], context: int
 ) -> Float[np.ndarray, "windows context"]:
-    """Nats of each token in windows that begin at these places, a few windows at a time."""
+    """Nats of each token in the windows at `starts`, computed a few windows at a time."""
     found, rows = [], max(1, _AT_ONCE // context)
     for first in range(0, len(starts), rows):
         batch = windows(tokens, starts[first : first + rows], context)
@@ -100,13 +100,13 @@ def losses(
 
 
 def non_overlapping(tokens: Tokens, context: int, count: int) -> Integer[np.ndarray, " windows"]:
-    """Where windows begin that stand side by side in the first `count` tokens."""
+    """The starts of adjacent windows in the first `count` tokens."""
     end = min(count, len(tokens) - 1) - context
     return np.arange(0, end + 1, context)
 
 
 def heldout_loss(model: CausalLM, text: Material, context: int, count: int) -> float:
-    """Nats a token of the first `count` held-out tokens."""
+    """Nats per token of the first `count` held-out tokens."""
     starts = non_overlapping(text.heldout, context, count)
     return float(losses(model, text.heldout, starts, context).mean())
 
@@ -114,10 +114,10 @@ def heldout_loss(model: CausalLM, text: Material, context: int, count: int) -> f
 def sliding(
     tokens: Tokens, context: int, count: int, stride: int, longest: int
 ) -> Integer[np.ndarray, " windows"]:
-    """Where windows begin that move on by `stride` in the first `count` tokens.
+    """The starts of windows that advance by `stride` in the first `count` tokens.
 
-    Of each only the last `stride` tokens are to be scored: they have much of a context before them.
-    The same tokens are scored whatever the `context` is, up to the `longest`.
+    Only the last `stride` tokens of each are scored, since they have a long context. The same
+    tokens are scored for every `context` up to `longest`.
     """
     end = min(count, len(tokens) - 1)
     return np.arange(longest, end + 1, stride) - context

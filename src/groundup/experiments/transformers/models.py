@@ -1,4 +1,4 @@
-"""The models that are compared, by a name and a width."""
+"""The models of the experiments: transformers, attention-only models, LSTMs and GRUs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Cell = Literal["lstm", "gru"]
 
 
 class NoMLP(nn.Module):
-    """Adds nothing: a transformer of attention alone has it in the place of its MLPs."""
+    """Returns zeros; replaces the MLPs of attention-only transformers."""
 
     def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
         return torch.zeros_like(x)
@@ -25,18 +25,18 @@ class NoMLP(nn.Module):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A shape and how it is begun; `attention_only` models have no MLP."""
+    """A shape, and a factory of initialized models; `attention_only` models have no MLP."""
 
     shape: ModelConfig
     attention_only: bool = False
 
     def __call__(self, seed: int) -> CausalLM:
-        """The model with its first weights."""
+        """Return an initialized model."""
         model = CausalLM(self.shape)
         if self.attention_only:
             for block in model.blocks:
                 block.mlp = NoMLP()
-                # Nothing reads what this norm makes.
+                # This norm's output is not used.
                 block.post_attention_layernorm = nn.Identity()
         model.initialize(seed)
         return model
@@ -46,7 +46,7 @@ class Architecture:
         return sum(one.numel() for one in self(0).parameters())
 
     def state_floats(self, tokens: int) -> int:
-        """Numbers that it carries of a text of so many tokens: keys and values, or states."""
+        """Numbers kept for a text of `tokens` tokens: keys and values, or recurrent states."""
         cache = self(0).empty_cache(1, tokens)
         if isinstance(cache, RecurrentCache):
             return sum(one.numel() for layer in cache.states for one in layer)
@@ -59,7 +59,7 @@ class Architecture:
 def transformer(
     *, width: int, depth: int, heads: int, vocab_size: int, context: int, **switches: Any
 ) -> ModelConfig:
-    """Our own shape in sizes smaller than its multiples of 64, with a key head to each head."""
+    """groundup's own shape at sizes below its multiples of 64, with a key head for each head."""
     return ModelConfig(
         vocab_size=vocab_size,
         hidden_size=width,
@@ -76,7 +76,7 @@ def transformer(
 def attention_only(
     *, width: int, depth: int, heads: int, vocab_size: int, context: int
 ) -> Architecture:
-    """Layers of multi-head attention and nothing else, with RoPE."""
+    """Only layers of multi-head attention, with RoPE."""
     shape = transformer(
         width=width, depth=depth, heads=heads, vocab_size=vocab_size, context=context
     )

@@ -1,14 +1,14 @@
-"""How much sooner does Muon get there than AdamW, each at its best learning rate?
+"""How much sooner does Muon reach a loss than AdamW, each at its best learning rate?
 
-AdamW gives every number of a matrix a step of its own size; Muon turns a matrix's momentum into the
-nearest orthogonal one, so that all its directions are followed equally far (`train.optim`). The
-same small GPT reads the same batches of the small world's stories; embeddings and gains are
-AdamW's either way, at one rate. Rates of the matrices are tried with a seed of its own, and the
-best one of each is then compared over other seeds: what was chosen by a seed is not judged by it.
+AdamW scales the step of every number of a matrix separately; Muon replaces a matrix's momentum by
+the nearest orthogonal matrix, so that the step is equally long in all directions (`train.optim`).
+The same small GPT reads the same batches of the small world's stories; embeddings and gains use
+AdamW in both cases, at one rate. Rates of the matrices are tried with a separate seed, and the best
+rate of each is compared over other seeds, so that no seed both selects and evaluates.
 
-What is told is the loss at the end, and when each first reached the loss that the slower one ends
-with, in steps and in seconds, as Muon's steps cost more. In the second half of a run rates fall to
-zero, so that losses are comparable at the end alone; on the way they show who is ahead, not by how
+The report gives the final loss, and when the faster one first reached the slower one's final loss,
+in steps and in seconds, since Muon's steps cost more. In the second half of a run rates fall to
+zero, so losses are comparable only at the end; before, they show which is ahead, but not by how
 much a shorter run would have been.
 """
 
@@ -56,7 +56,7 @@ RATES: Mapping[Optimizer, tuple[float, ...]] = {
 _EMBEDDING_RATE = 0.006
 _VOCAB, _WIDTH, _LAYERS, _HEADS, _CONTEXT, _ROWS = 512, 128, 4, 4, 128, 24
 _TOKENS, _EVALUATIONS = 8_192, 20
-# Added to the seed where rates are tried: no seed of the comparison.
+# Added to the seed when rates are tried, so that the comparison has other seeds.
 _TRIED = 10_000
 
 
@@ -74,24 +74,24 @@ class Tuned:
 
     @property
     def at_the_edge(self) -> bool:
-        """Whether a rate beyond those tried might be better still."""
+        """Whether the best rate is the lowest or highest tried, so that a better one may exist."""
         return self.rate in (min(self.tried), max(self.tried))
 
     @property
     def ends(self) -> list[float]:
-        """The loss at the end, of each seed."""
+        """The final loss of each seed."""
         return [history.end["loss"] for history in self.histories]
 
     @property
     def step_seconds(self) -> list[float]:
-        """What a step takes, the median of each seed's."""
+        """The median time of a step, for each seed."""
         return [float(np.median([line["seconds"] for line in c.steps])) for c in self.histories]
 
 
 def run(config: OptimizersConfig) -> Path:
-    """Try the rates, train at the best ones, and write the outcome; stopped, it goes on.
+    """Try the rates, train at the best ones, and write the results. After a stop it resumes.
 
-    Raises `UserError` for a folder of something else.
+    Raises `UserError` for a folder with other files.
     """
     return experiment(config.out, NAME, config, partial(_run, config))
 
@@ -168,13 +168,13 @@ def _cell(
     )
 
 
-# What is told of it.
+# Report.
 
 
 def reached(history: History, loss: float) -> float:
-    """The step at which the history first is as low as `loss`, between looks by a line.
+    """The step at which the history first reaches `loss`, linearly interpolated.
 
-    Infinite where it never is.
+    Infinite if it never does.
     """
     before = history.measured[0]
     for line in history.measured:
@@ -187,22 +187,22 @@ def reached(history: History, loss: float) -> float:
 
 
 def ahead(adamw: Tuned, muon: Tuned) -> tuple[Tuned, Tuned]:
-    """The one that ends lower in the mean, and the other."""
+    """The one with the lower mean final loss, and the other."""
     return (muon, adamw) if np.mean(muon.ends) <= np.mean(adamw.ends) else (adamw, muon)
 
 
 def shares(adamw: Tuned, muon: Tuned) -> list[float]:
-    """Steps of the one that is ahead to the other's last loss, over all steps, seed by seed."""
+    """The share of steps after which the better one has the other's final loss, seed by seed."""
     first, second = ahead(adamw, muon)
     pairs = zip(first.histories, second.histories, strict=True)
     return [reached(one, other.end["loss"]) / other.end["step"] for one, other in pairs]
 
 
 def tested(adamw: Tuned, muon: Tuned) -> list[Claim]:
-    """The loss at the end, and the price of a step."""
+    """Claims about the final loss and the time of a step."""
     return [
         compared(
-            "after as many steps Muon's loss is lower",
+            "after the same number of steps Muon's loss is lower",
             ("Muon", muon.ends),
             ("AdamW", adamw.ends),
             "below",
@@ -218,45 +218,45 @@ def tested(adamw: Tuned, muon: Tuned) -> list[Claim]:
 
 
 def sooner(adamw: Tuned, muon: Tuned) -> str:
-    """When the one that is ahead had the other's last loss, in steps and in seconds."""
+    """A sentence about when the better one has the other's final loss, in steps and in seconds."""
     if len(adamw.histories) < FEWEST_SEEDS:
-        return "Of one seed nothing can be told: which of the two is sooner."
+        return "One seed allows no conclusion: which of the two is sooner."
     first, second = ahead(adamw, muon)
     steps = shares(adamw, muon)
     if not np.isfinite(steps).all():
         return (
             f"{TITLES[first.name]} ends lower on average, but does not reach "
-            f"{TITLES[second.name]}'s last loss with every seed."
+            f"{TITLES[second.name]}'s final loss with every seed."
         )
     if tested(adamw, muon)[0].mark == "open":
         return (
-            f"{TITLES[first.name]} ends lower on average, but the last losses are not told apart: "
-            "nor can it be told which of the two is sooner."
+            f"{TITLES[first.name]} ends lower on average, but the difference of the final losses "
+            "is not significant, so it is open which of the two is sooner."
         )
     longer = [a / b for a, b in zip(first.step_seconds, second.step_seconds, strict=True)]
     found = share_over(steps)
     time = over([share * ratio for share, ratio in zip(steps, longer, strict=True)])
     return (
-        f"{TITLES[first.name]} has {TITLES[second.name]}'s last loss after {found.estimate:.0%} of "
-        f"its steps ({found.low:.0%} to {found.high:.0%}) and, as a step takes "
+        f"{TITLES[first.name]} has {TITLES[second.name]}'s final loss after {found.estimate:.0%} "
+        f"of its steps ({found.low:.0%} to {found.high:.0%}) and, since a step takes "
         f"{np.mean(longer):.2f} times as long here, {time.estimate:.0%} of its time "
         f"({max(0.0, time.low):.0%} to {time.high:.0%})."
     )
 
 
 def edges(found: Sequence[Tuned]) -> list[str]:
-    """Whose best rate was the lowest or highest that was tried."""
+    """A sentence about the optimizers whose best rate was the lowest or highest tried, if any."""
     names = [TITLES[one.name] for one in found if one.at_the_edge]
     return [
-        f"At the edge of the rates tried, and perhaps better beyond: {', '.join(names)}."
+        f"Best at the edge of the rates tried, so a better rate may exist: {', '.join(names)}."
     ] * bool(names)
 
 
 def table(*found: Tuned) -> Table:
-    """A row for each optimizer at its best rate."""
+    """A row per optimizer at its best rate."""
     return text_table(
         "Each optimizer at its best rate",
-        ("optimizer", "best rate", "nats a token", "ms a step"),
+        ("optimizer", "best rate", "nats per token", "ms per step"),
         tuple(
             (
                 TITLES[one.name],
@@ -294,20 +294,18 @@ def courses_plot(found: Sequence[Tuned]) -> Plot:
         "Held-out loss over steps and over seconds, each at its best rate.",
         {"steps": steps, "seconds of steps": seconds},
         x="so far",
-        y="nats a token",
+        y="nats per token",
     )
 
 
 def rates_plot(found: Sequence[Tuned]) -> Plot:
-    """The loss at the end over the rate."""
+    """The final loss over the rate."""
     figure, [[axes]] = panels(height=3.8)
     for place, one in enumerate(found):
         rates, losses = zip(*one.tried.items(), strict=True)
         axes.plot(rates, losses, **look(place).both, label=TITLES[one.name])
     axes.set_xscale("log")
     axes.set_xlabel("learning rate of the matrices")
-    axes.set_ylabel("nats a token")
+    axes.set_ylabel("nats per token")
     axes.legend(frameon=False)
-    return Plot(
-        "rates", "The loss at the end by the rate, with the seed that rates are tried by.", figure
-    )
+    return Plot("rates", "The final loss by the rate, with the seed that selects the rate.", figure)

@@ -1,17 +1,18 @@
-"""What does it take to read further than one was trained? Five ways to tell the order.
+"""Which position encoding lets a model read longer contexts than in training? Five are compared.
 
     RoPE, learned, sinusoidal, ALiBi, none (`lm.positions`)
 
 Each is trained on windows of 128 tokens of the small world's stories, and on copying strings of up
-to 16 letters, and then given windows of twice and four times that. A learned vector does not exist
-beyond; RoPE and sinusoids have values there that no training has seen; ALiBi counts from the query
-backwards, so that near things look as ever (Press et al. 2022, Train Short, Test Long); without
-positions a model tells order by counting alone (Kazemnejad et al. 2023).
+to 16 letters, and is then tested on two and four times the length. Learned vectors do not exist
+beyond the trained length; RoPE and sinusoids have values there that training has never seen; ALiBi
+counts backwards from the query, so nearby tokens look the same as before (Press et al. 2022, Train
+Short, Test Long); without positions a model can infer order only by counting (Kazemnejad et al.
+2023).
 
-A longer window helps in two ways: a token may have more before it, and fewer tokens stand at the
-beginning of a window, where little is known (Press et al. call it the early-token curse). So it is
-measured twice: on windows side by side, where every token counts, and on windows that slide by 32
-tokens, of which the last 32 count, the same ones whatever a window's length is.
+A longer window helps in two ways: a token may have more context, and fewer tokens are at the
+beginning of a window, where context is short (Press et al. call it the early-token curse). So there
+are two measurements: adjacent windows, where every token counts, and windows that slide by 32
+tokens, of which the last 32 count, the same tokens for every window length.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ from groundup.report.table import Cell as Shown
 from groundup.report.table import Table, text_table
 
 NAME = "positions"
-QUESTION = "Which way to tell the order lets a model read further than it was trained?"
+QUESTION = "Which position encoding lets a model read longer contexts than in training?"
 TRAINED, TIMES = 128, (1, 2, 4)
 NAMES: Mapping[PositionEmbedding, str] = {
     "rope": "RoPE",
@@ -72,9 +73,9 @@ _TOKENS, _QUICK_TOKENS, _STRIDE = 16_384, 2_560, TRAINED // 4
 
 
 def run(config: PositionsConfig) -> Path:
-    """Train all encodings on both tasks, read further and further, and write the outcome.
+    """Train all encodings on both tasks, test them on longer inputs, and write the results.
 
-    Stopped, it goes on from there. Raises `UserError` for a folder of something else.
+    After a stop it resumes. Raises `UserError` for a folder with other files.
     """
     return experiment(config.out, NAME, config, partial(_run, config))
 
@@ -121,7 +122,7 @@ def _reading(config: PositionsConfig, one: PositionEmbedding, seed: int, text: M
         depth=_LAYERS,
         heads=_HEADS,
         vocab_size=text.vocab_size,
-        # Vectors of positions that were never trained would be noise.
+        # Untrained position vectors would be noise.
         context=TRAINED,
         position_embedding_type=one,
     )
@@ -171,12 +172,12 @@ def _copying(config: PositionsConfig, one: PositionEmbedding, seed: int) -> Cell
 
 
 def reaches(one: PositionEmbedding, length: int, most: int) -> bool:
-    """Whether a model that was trained up to `most` can be given so much."""
+    """Whether a model that was trained up to `most` accepts this length."""
     return one != "learned" or length <= most
 
 
 def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
-    """Nats a token at every length that the model can be given, in both ways."""
+    """Nats per token at every length that the model accepts, in both kinds of windows."""
     found: dict[str, dict[str, float]] = {way: {} for way in WAYS}
     for context in (TRAINED * times for times in TIMES):
         if not reaches(model.config.position, context, TRAINED):
@@ -190,19 +191,19 @@ def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
     return found
 
 
-# What is told of it.
+# Report.
 
 Courses = Mapping[PositionEmbedding, Sequence[History]]
 
 
 def values(histories: Courses, one: PositionEmbedding, what: str, length: int) -> list[float]:
-    """What was measured of an encoding at a length, of each seed; none where it does not reach."""
+    """An encoding's results at a length, for each seed; empty if it does not accept the length."""
     found = [history.end[what].get(str(length)) for history in histories[one]]
     return [value for value in found if value is not None]
 
 
 def tested(read: Courses, copies: Courses) -> list[Claim]:
-    """Each encoding at twice and four times its length against itself, and against ALiBi."""
+    """Each encoding at longer lengths compared with the trained length, with ALiBi and RoPE."""
     claims = []
     longest = TRAINED * TIMES[-1]
     for one, name in NAMES.items():
@@ -240,23 +241,23 @@ def tested(read: Courses, copies: Courses) -> list[Claim]:
 
 
 def language_table(read: Courses, way: str) -> Table:
-    """Nats a token by the length of the window."""
+    """Nats per token by the length of the window."""
     every = [TRAINED * times for times in TIMES]
     about = {
-        "side by side": "Windows stand side by side and every token counts, the first ones too.",
-        "sliding": f"Windows move on by {_STRIDE} tokens, and their last {_STRIDE} count, "
-        "which are the same for all lengths.",
+        "side by side": "Windows are adjacent, and every token counts, including the first ones.",
+        "sliding": f"Windows advance by {_STRIDE} tokens, and their last {_STRIDE} count, which "
+        "are the same for all lengths.",
     }
     return text_table(
-        f"Nats a token in windows {way}",
-        ("order told by", *(str(length) for length in every)),
+        f"Nats per token in windows {way}",
+        ("position encoding", *(str(length) for length in every)),
         tuple(
             (name, *(_cell(values(read, one, way, length), number_cell) for length in every))
             for one, name in NAMES.items()
         ),
         (
-            f"{about[way]} Trained on windows of {TRAINED} tokens; – cannot be read. "
-            f"{intervals(len(read['rope']))}",
+            f"{about[way]} Trained on windows of {TRAINED} tokens; – if the model does not accept "
+            f"the length. {intervals(len(read['rope']))}",
         ),
     )
 
@@ -265,7 +266,7 @@ def copying_table(copies: Courses) -> Table:
     """Right letters by the length of the string."""
     return text_table(
         "Right letters of copied strings",
-        ("order told by", *(str(length) for length in _COPIED)),
+        ("position encoding", *(str(length) for length in _COPIED)),
         tuple(
             (
                 name,
@@ -275,7 +276,7 @@ def copying_table(copies: Courses) -> Table:
         ),
         (
             f"Trained on 1 to {LONGEST} letters out of {LETTERS}, each predicted after the right "
-            "letters before it; – cannot be read.",
+            "letters before it; – if the model does not accept the length.",
         ),
     )
 
@@ -289,10 +290,10 @@ def language_plot(read: Courses) -> Plot:
     """Nats over the length of the window, side by side and sliding."""
     return lines_plot(
         "language",
-        f"Nats a token by the length of the window; {TRAINED} was that of training.",
+        f"Nats per token by the length of the window; training had {TRAINED}.",
         {way: _lines(read, way, [TRAINED * times for times in TIMES]) for way in WAYS},
         x="tokens of the window",
-        y="nats a token",
+        y="nats per token",
         log_x=True,
         marked=True,
     )

@@ -1,16 +1,16 @@
 """Does attention recall what a recurrent state cannot hold? Pairs of keys and values, then keys.
 
-    k v k v k v … | k k k …        each asked key is to be answered by its value
+    k v k v k v … | k k k …        the answer to each queried key is its value
 
-Attention looks a value up where it stands, and its cache grows with the text. An LSTM or GRU has
-to carry all pairs in a state of one size, so that it should need a larger one for more pairs (Arora
-et al. 2023, Zoology, where this task explains most of the gap between such models and
-transformers). Two layers of attention without an MLP stand against one layer of an LSTM or GRU of
-one, two and four times the width; all are trained on every number of pairs and asked about each.
+Attention looks up a value at its position, and its cache grows with the text. An LSTM or GRU must
+store all pairs in a state of fixed size, so it should need a larger one for more pairs (Arora et
+al. 2023, Zoology, where this task explains most of the gap between such models and transformers).
+Two layers of attention without an MLP are compared with one layer of an LSTM or GRU of one, two and
+four times the width; all are trained and tested on every number of pairs.
 
-Sizes are those that a processor trains in seconds. Steps and rates are of each kind those that did
-best of some tried: AdamW for attention, Muon for recurrent networks, which by AdamW had not begun
-to tell which value belongs to which key when time was up.
+The sizes train within seconds on a CPU. Steps and rates are the best of some that were tried for
+each kind: AdamW for attention, Muon for recurrent networks, which with AdamW did not begin to learn
+in time which value belongs to which key.
 """
 
 from __future__ import annotations
@@ -43,37 +43,37 @@ from groundup.report.table import Table, short_number, text_table
 from groundup.runs.console import counted
 
 NAME = "recall"
-QUESTION = "Does attention recall what a recurrent network of as many features cannot hold?"
+QUESTION = "Does attention recall what a recurrent network of the same width cannot hold?"
 WIDTH, TIMES = 32, (1, 2, 4)
 TASK = Recall(vocab_size=64, pairs=(1, 2, 4, 8, 16))
 _ROWS, _TEST_QUESTIONS = 32, 1_600
 ATTENTION = f"attention {WIDTH}"
-# From here on a number of pairs is taken for held.
+# The accuracy from which a number of pairs counts as held.
 HELD = 0.9
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A kind of model with its history of each seed."""
+    """A kind of model with a history for each seed."""
 
     name: str
     make: Architecture
     histories: list[History]
 
     def accuracy(self, pairs: int) -> list[float]:
-        """The share of right answers among so many pairs, of each seed."""
+        """The share of right answers for this number of pairs, for each seed."""
         return [history.end["accuracy"][str(pairs)] for history in self.histories]
 
     @property
     def held(self) -> int:
-        """The most pairs of which the seeds answer nine tenths in the mean; 0 of none."""
+        """The largest number of pairs with a mean accuracy of at least nine tenths; 0 if none."""
         return max((n for n in TASK.pairs if np.mean(self.accuracy(n)) >= HELD), default=0)
 
 
 def run(config: RecallConfig) -> Path:
-    """Train all models, ask them, and write the outcome; stopped, it goes on.
+    """Train and test all models, and write the results. After a stop it resumes.
 
-    Raises `UserError` for a folder of something else.
+    Raises `UserError` for a folder with other files.
     """
     return experiment(config.out, NAME, config, partial(_run, config))
 
@@ -96,7 +96,7 @@ def _run(config: RecallConfig) -> None:
         plots=[
             lines_plot(
                 "capacity",
-                "Right answers against the number of pairs to be held.",
+                "Right answers over the number of pairs.",
                 {
                     "recall": {
                         one.name: (TASK.pairs, np.array([one.accuracy(n) for n in TASK.pairs]).T)
@@ -118,7 +118,7 @@ def _run(config: RecallConfig) -> None:
     )
 
 
-# What is compared.
+# The models.
 
 
 def architectures() -> dict[str, Architecture]:
@@ -153,7 +153,7 @@ def _cell(config: RecallConfig, name: str, seed: int) -> Cell:
 
 @torch.no_grad()
 def measured(model: CausalLM, step: int) -> dict[str, Any]:
-    """The share of right answers for each number of pairs; any token may be answered."""
+    """The share of right answers for each number of pairs, among all tokens."""
     found = {}
     for pairs in TASK.pairs:
         batch = TASK.batch(np.random.default_rng(TEST_SEED), _TEST_QUESTIONS // pairs, pairs)
@@ -163,11 +163,11 @@ def measured(model: CausalLM, step: int) -> dict[str, Any]:
     return {"accuracy": found}
 
 
-# What is told of it.
+# Report.
 
 
 def tested(found: Sequence[Contestant]) -> list[Claim]:
-    """Attention against each recurrent network at the most pairs, and width against width."""
+    """Attention compared with each recurrent network at the most pairs, and wide with narrow."""
     of, most = {one.name: one for one in found}, TASK.pairs[-1]
     claims = [
         compared(
@@ -195,16 +195,16 @@ def tested(found: Sequence[Contestant]) -> list[Claim]:
 
 
 def remarks(found: Sequence[Contestant], claims: Sequence[Claim]) -> list[str]:
-    """What the numbers say."""
+    """Sentences computed from the numbers."""
     held = "; ".join(f"{one.name}: {one.held}" for one in found)
     return [
-        f"The most pairs of which {HELD:.0%} are answered, in the mean of the seeds: {held}.",
+        f"The most pairs of which {HELD:.0%} are answered, on average over the seeds: {held}.",
         *conclusions(claims),
     ]
 
 
 def table(found: Sequence[Contestant]) -> Table:
-    """A row for each model: what it carries, and how much it answers."""
+    """A row per model: the size of its state, and its accuracies."""
     return text_table(
         "Right answers by the number of pairs",
         ("model", "parameters", "state", *(counted(n, "pair") for n in TASK.pairs)),
@@ -218,17 +218,17 @@ def table(found: Sequence[Contestant]) -> Table:
             for one in found
         ),
         (
-            f"State: numbers carried after {TASK.context} tokens, as many as {TASK.pairs[-1]} "
-            "pairs with their questions have; attention's grow with the text, the others' do not. "
-            f"{TASK.vocab_size // 2} keys and as many values; who only knows which values have "
-            "been told and not of which key answers one of as many as pairs. "
+            f"State: numbers kept after {TASK.context} tokens, the length of {TASK.pairs[-1]} "
+            "pairs with their queries; attention's grow with the text, the others' do not. "
+            f"{TASK.vocab_size // 2} keys and as many values; a model that knows only the set of "
+            "values answers 1 in n right for n pairs. "
             f"{intervals(len(found[0].histories))}",
         ),
     )
 
 
 def numbers(one: Contestant) -> Mapping[str, Any]:
-    """Everything that is measured of a kind of model, for result.json."""
+    """All measurements of a kind of model, for result.json."""
     return {
         "parameters": one.make.parameters,
         "state_floats": one.make.state_floats(TASK.context),

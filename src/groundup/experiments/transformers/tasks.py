@@ -1,14 +1,14 @@
-"""Tasks of random tokens, where nothing can be known but what stands in the context.
+"""Tasks of random tokens, which can be predicted only from the context.
 
-    recall      k v k v … k v | k k … k        each asked key is to be answered by its value
-    copying     a b c … <copy> | a b c …       a string of random letters is said again
-    repetition  … A B C … | A B C …            a block of random tokens comes a second time
+    recall      k v k v … k v | k k … k        the answer to each queried key is its value
+    copying     a b c … <copy> | a b c …       a string of random letters is repeated
+    repetition  … A B C … | A B C …            a block of random tokens occurs a second time
 
 Recall is the multi-query associative recall of Arora et al. 2023 (Zoology: Measuring and Improving
 Recall in Efficient Language Models, section 3.2), copying that of Jelassi et al. 2024 (Repeat After
-Me, section 3.1), and repetition what Olsson et al. 2022 (In-context Learning and Induction Heads)
-measure induction on. Only what can be known is trained on and measured: all other targets have the
-weight 0.
+Me, section 3.1), and repetition the task on which Olsson et al. 2022 (In-context Learning and
+Induction Heads) measure induction. Only predictable tokens are trained on and measured: all other
+targets have weight 0.
 
 A stream makes the batch of a step from (seed, step) alone; tests are batches of another seed.
 """
@@ -28,10 +28,10 @@ from groundup.train.batch import Batch, DataStream
 # (rng, rows) -> a batch; a task of one length or of random ones.
 Making = Callable[[np.random.Generator, int], Batch]
 Ids = Int[np.ndarray, "rows time"]
-# The sign after the last letter of a copied string.
+# The token after the last letter of a copied string.
 END = 1
-# NumPy reads a seed as words of 32 bits. Those of training, (seed, step), have three at most, and
-# more than four are another seed whatever they are; 2**40 would be (0, 256), a step of training.
+# NumPy reads a seed as 32-bit words. Those of training, (seed, step), have at most three, so five
+# words are always another seed; 2**40 would be (0, 256), a step of training.
 TEST_SEED = (0, 0, 0, 0, 1)
 
 
@@ -46,12 +46,12 @@ class TaskStream(DataStream):
 
 
 def test_batch(make: Making, rows: int) -> Batch:
-    """Rows that no training has seen, the same for every model."""
+    """Rows that training never sees, the same for every model."""
     return make(np.random.default_rng(TEST_SEED), rows)
 
 
 def weighted(ids: Ids, targets: Ids, weights: Ids) -> Batch:
-    """A batch of whole rows, each a sequence of its own."""
+    """A batch of rows, each one sequence."""
     plain = Batch.of(torch.from_numpy(ids))
     return replace(
         plain,
@@ -65,10 +65,10 @@ def weighted(ids: Ids, targets: Ids, weights: Ids) -> Batch:
 
 @dataclass(frozen=True)
 class Recall:
-    """Pairs of a key and a value, and then every key once more, in another order.
+    """Pairs of a key and a value, and then every key again in another order.
 
-    Keys are the lower half of the vocabulary and values the upper one. Of several numbers of
-    `pairs` each step has one, with as many tokens as rows of the most pairs have.
+    Keys are the lower half of the vocabulary and values the upper one. Each step has one of the
+    numbers of `pairs`, and the same number of tokens as rows with the most pairs.
     """
 
     vocab_size: int
@@ -83,9 +83,9 @@ class Recall:
         return self.batch(rng, rows * max(self.pairs) // pairs, pairs)
 
     def batch(self, rng: np.random.Generator, rows: int, pairs: int) -> Batch:
-        """Rows of so many pairs."""
+        """Rows of `pairs` pairs."""
         half = self.vocab_size // 2
-        # Places of the smallest of random numbers are drawn without putting back.
+        # The indices of the smallest random numbers are a sample without replacement.
         keys = rng.random((rows, half)).argpartition(pairs, axis=1)[:, :pairs]
         values = half + rng.integers(half, size=(rows, pairs))
         order = rng.random((rows, pairs)).argsort(axis=1)
@@ -102,11 +102,11 @@ class Recall:
 
 @dataclass(frozen=True)
 class Copying:
-    """A string of random letters, a sign, and the string again, and an end.
+    """A string of random letters, a copy token, the string again, and an end token.
 
-    Token 0 is the sign that copying begins, 1 (`END`) that it ends. Strings have from `shortest` to
-    `longest` letters, drawn evenly. A row of `context` tokens takes one more as long as there is
-    room for the longest, each for itself: strings never see each other.
+    Token 0 starts the copy, token 1 (`END`) ends it. Strings have from `shortest` to `longest`
+    letters, uniformly distributed. A row of `context` tokens gets strings as long as the longest
+    would fit, and they never see each other.
     """
 
     letters: int
@@ -120,8 +120,8 @@ class Copying:
         segments, segment = np.full(shape, -1), 0
         for row in range(rows):
             start = 0
-            # Whether one more is drawn does not depend on how long it is: to draw one and throw it
-            # away where it does not fit would leave more short ones than long ones.
+            # Whether another string is added does not depend on its length: dropping strings that
+            # do not fit would favor short ones.
             while start + 2 * self.longest + 1 <= self.context:
                 length = int(rng.integers(self.shortest, self.longest + 1))
                 end = start + 2 * length + 1
@@ -151,11 +151,11 @@ class Copying:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Blocks of random tokens, each said twice, one pair after the other.
+    """Blocks of random tokens, each occurring twice, one pair after the other.
 
-    The length of a block is drawn from `shortest` to `longest`, one for each row: of a fixed length
-    a head would find the answer by counting places, and one layer would do. `weights` are 1 where
-    the second of two blocks can be known, from its second token on.
+    Each row draws a block length from `shortest` to `longest`: with a fixed length, a head could
+    find the answer by counting positions, and one layer would suffice. `weights` are 1 where the
+    second of two blocks is predictable, from its second token on.
     """
 
     vocab_size: int
@@ -167,10 +167,10 @@ class Repetition:
         return self.parts(rng, rows)[0]
 
     def parts(self, rng: np.random.Generator, rows: int) -> tuple[Batch, Int[np.ndarray, " rows"]]:
-        """A batch, and the length of the block of each row."""
+        """A batch, and each row's block length."""
         lengths = rng.integers(self.shortest, self.longest + 1, size=rows)
         places = np.arange(self.context + 1)
-        # Where the token of each place was drawn: in the first of the two blocks of its pair.
+        # The position in the first of the two blocks where each token was drawn.
         within = places[None] % (2 * lengths[:, None])
         first = places[None] - np.where(within >= lengths[:, None], lengths[:, None], 0)
         drawn = rng.integers(self.vocab_size, size=(rows, self.context + 1))

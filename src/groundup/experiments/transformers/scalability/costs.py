@@ -1,14 +1,15 @@
-"""What do a longer context in training and a longer text in writing cost an LSTM and a GPT?
+"""What do a longer context in training and a longer text in generation cost an LSTM and a GPT?
 
-Training reads a window at once. An LSTM's step t waits for step t - 1, so that with as many tokens
-a batch fewer and longer windows leave a processor less to do side by side; attention does all
-places together, and pays for T tokens with T scores each.
+Training reads a window at once. An LSTM's step t waits for step t - 1, so with the same number of
+tokens per batch, fewer and longer windows leave less parallel work; attention computes all
+positions in parallel, with T scores for each of T tokens.
 
-Writing goes token by token. A GPT keeps keys and values of all that it has read and looks at them
-all for each token; an LSTM keeps its state, which is as large after a thousand tokens as after one.
+Generation goes token by token. A GPT keeps the keys and values of everything it has read and reads
+them all for each token; an LSTM keeps its state, which has the same size after a thousand tokens as
+after one.
 
-Neither depends on what was learned, so that fresh models are timed: in rounds, each once a round,
-since whatever else the machine does goes on for longer than that.
+Neither depends on training, so untrained models are timed: in rounds, each once per round, since
+disturbances by other programs last longer than that.
 """
 
 from __future__ import annotations
@@ -35,25 +36,25 @@ from groundup.train.loss import next_token_loss
 from groundup.train.pace import measure_pace, random_batches
 
 CONTEXTS, QUICK_CONTEXTS = (64, 128, 256, 512, 1_024), (32, 64)
-# Tokens of a batch, whatever the context is.
+# Tokens per batch, for every context.
 _TOKENS, _QUICK_TOKENS = 4_096, 128
 BEFORE, QUICK_BEFORE = (64, 256, 1_024), (16, 32)
-# Tokens that are timed one by one behind each text.
+# Tokens that are timed one by one after each text.
 TIMED = 16
 _ROUNDS, _WRITING_ROUNDS = 3, 8
-# By model, what was measured at each length in each round.
+# By model, the measurements at each length in each round.
 Timed = Mapping[str, Mapping[int, list[float]]]
 
 
 def settings(out: Path, threads: int | None) -> TrainingConfig:
-    """How everything here is trained and timed: on the processor, as texts are written here."""
+    """The settings of all training and timing: on the CPU, where texts are generated."""
     return TrainingConfig(out=out, threads=threads, device="cpu", dtype="auto", compile="off")
 
 
 def tokens_per_second(
     architectures: Mapping[str, Architecture], config: TrainingConfig, quick: bool
 ) -> Timed:
-    """Tokens a second of training on random tokens, by the length of the windows."""
+    """Training speed in tokens per second on random tokens, by the length of the windows."""
     use_threads(config)
     compute = resolve(config, compile_by_default=False)
     tokens = _QUICK_TOKENS if quick else _TOKENS
@@ -73,7 +74,7 @@ def tokens_per_second(
 def milliseconds(
     architectures: Mapping[str, Architecture], config: TrainingConfig, quick: bool
 ) -> Timed:
-    """Milliseconds to write a token of one text, in float32, by the tokens before it."""
+    """Milliseconds to generate a token of one text in float32, by the tokens before it."""
     use_threads(config)
     lengths = QUICK_BEFORE if quick else BEFORE
     models = {name: make(0).eval() for name, make in architectures.items()}
@@ -96,7 +97,7 @@ def milliseconds(
 
 
 def kept_bytes(make: Architecture, tokens: int) -> int:
-    """Bytes of all that a model in float32 carries of a text of so many tokens."""
+    """Bytes that a model in float32 keeps for a text of `tokens` tokens."""
     cache = make(0).empty_cache(1, tokens)
     if isinstance(cache, RecurrentCache):
         tensors = [one for layer in cache.states for one in layer]
@@ -106,23 +107,23 @@ def kept_bytes(make: Architecture, tokens: int) -> int:
     return sum(one.numel() * one.element_size() for one in tensors)
 
 
-# What is told of it.
+# Report.
 
 
 def tested(speeds: Timed, writing: Timed) -> list[Claim]:
-    """The longest against the shortest, and the GPT against the LSTM at the longest."""
+    """The longest compared with the shortest, and the GPT with the LSTM at the longest."""
     claims = []
     short, long = min(speeds["GPT"]), max(speeds["GPT"])
     first, last = min(writing["GPT"]), max(writing["GPT"])
     for name in speeds:
         claims += [
             compared(
-                f"the {name} trains on fewer tokens a second in windows of {long:,} than of "
+                f"the {name} trains on fewer tokens per second in windows of {long:,} than of "
                 f"{short:,}",
                 (f"{name}, {long:,}", speeds[name][long]),
                 (f"{name}, {short:,}", speeds[name][short]),
                 "below",
-                unit="tokens a second",
+                unit="tokens per second",
             ),
             compared(
                 f"the {name} takes longer for a token after {last:,} tokens than after {first:,}",
@@ -134,11 +135,11 @@ def tested(speeds: Timed, writing: Timed) -> list[Claim]:
         ]
     claims += [
         compared(
-            f"in windows of {long:,} the GPT trains on more tokens a second than the LSTM",
+            f"in windows of {long:,} the GPT trains on more tokens per second than the LSTM",
             ("GPT", speeds["GPT"][long]),
             ("LSTM", speeds["LSTM"][long]),
             "above",
-            unit="tokens a second",
+            unit="tokens per second",
         ),
         compared(
             f"after {last:,} tokens the GPT takes longer for a token than the LSTM",
@@ -152,32 +153,32 @@ def tested(speeds: Timed, writing: Timed) -> list[Claim]:
 
 
 def speed_table(speeds: Timed) -> Table:
-    """A row for each length of windows: tokens a second of both."""
+    """A row per window length: tokens per second of both."""
     contexts = list(speeds["GPT"])
     return text_table(
         "Training speed by the length of windows",
-        ("tokens of a window", *(f"{name}, tokens a second" for name in speeds)),
+        ("tokens per window", *(f"{name}, tokens per second" for name in speeds)),
         tuple(
             (f"{context:,}", *(number_cell(speeds[name][context], 0) for name in speeds))
             for context in contexts
         ),
         (
-            "The largest models, forward, backward and the optimizer's step, with as many tokens a "
-            "batch. Means over rounds with Student's 95 % interval, which show the machine as it "
-            "is.",
+            "The largest models: forward, backward and optimizer step, with the same number of "
+            "tokens per batch. Means over rounds with Student's 95 % interval, which is that of "
+            "this machine.",
         ),
     )
 
 
 def writing_table(architectures: Mapping[str, Architecture], writing: Timed) -> Table:
-    """A row for each length of text: bytes kept and milliseconds a token of both."""
+    """A row per text length: bytes kept and milliseconds per token of both."""
     lengths = list(writing["GPT"])
     return text_table(
-        "Memory and time of a written token",
+        "Memory and time of a generated token",
         (
             "tokens before",
             *(f"{name}, bytes kept" for name in writing),
-            *(f"{name}, ms a token" for name in writing),
+            *(f"{name}, ms per token" for name in writing),
         ),
         tuple(
             (
@@ -188,7 +189,7 @@ def writing_table(architectures: Mapping[str, Architecture], writing: Timed) -> 
             for before in lengths
         ),
         (
-            f"The largest models in float32, one text, {TIMED} tokens behind it. Bytes: keys and "
+            f"The largest models in float32, one text, {TIMED} tokens after it. Bytes: keys and "
             "values of all layers, or states; exact. Means over rounds with Student's 95 % "
             "interval.",
         ),
@@ -196,18 +197,18 @@ def writing_table(architectures: Mapping[str, Architecture], writing: Timed) -> 
 
 
 def plot(speeds: Timed) -> Plot:
-    """Tokens a second over the length of windows."""
+    """Training speed over the length of windows."""
     return lines_plot(
         "speed",
-        "Tokens a second of training by the length of windows, with as many tokens a batch.",
+        "Training speed by the length of windows, with the same number of tokens per batch.",
         {
             "training": {
                 name: (list(found), np.array(list(found.values())).T)
                 for name, found in speeds.items()
             }
         },
-        x="tokens of a window",
-        y="tokens a second",
+        x="tokens per window",
+        y="tokens per second",
         log_x=True,
         marked=True,
     )
@@ -216,7 +217,7 @@ def plot(speeds: Timed) -> Plot:
 def numbers(
     architectures: Mapping[str, Architecture], speeds: Timed, writing: Timed
 ) -> dict[str, Any]:
-    """Every timing and every size, for result.json."""
+    """All timings and sizes, for result.json."""
     lengths: Sequence[int] = list(writing["GPT"])
     return {
         "tokens_per_second": speeds,

@@ -1,14 +1,14 @@
-"""Where do two families of curves cross? The best of each size, against compute and against time.
+"""Where do two families of curves cross? The best size of each, over compute and over time.
 
-A family's frontier is what its best size has come to with so much of a budget,
+A family's frontier is the loss of its best size at each budget,
 
     L(C) = min over sizes of L_size(C)
 
-between looks by a line over log C. Small sizes end early in FLOPs, and large ones begin late: it is
-drawn as far as no size is missing that was the best where its own looks begin or end, for outside,
-a family would be judged without the size that suits the budget. Where the difference of the
-frontiers changes its sign for the last time, they cross; of each seed once, so that the place has
-an interval over seeds (Student's, of log C).
+linearly interpolated over log C between evaluations. In FLOPs, small sizes end early and large ones
+begin late. The frontier covers only budgets for which no size is missing that was the best where
+its own evaluations begin or end; outside, the family would lack the size that suits the budget. The
+frontiers cross where their difference changes its sign for the last time. Each seed gives one
+crossing, so the place has an interval over seeds (Student's, of log C).
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ Values = Float[np.ndarray, " points"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses of one run at its looks, by what of the budget was used until then."""
+    """One run's losses at its evaluations, by the budget used until then."""
 
     used: Sequence[float]
     losses: Sequence[float]
 
     def at(self, budgets: Values) -> Values:
-        """Losses between looks by a line over the budget's logarithm; outside of them infinite."""
+        """Losses interpolated linearly over the budget's logarithm; infinite outside the curve."""
         outside = {"left": np.inf, "right": np.inf}
         found: Values = np.interp(np.log(budgets), np.log(self.used), self.losses, **outside)
         return found
 
 
-# Of each seed the curves of all sizes.
+# For each seed, the curves of all sizes.
 Family = Sequence[Sequence[Curve]]
 
 
@@ -64,7 +64,7 @@ class Race:
 
     @classmethod
     def of(cls, text: str, unit: str, lstm: Family, gpt: Family) -> Race | None:
-        """The race as far as the frontiers of all seeds go; None if that is nowhere."""
+        """The race over the budgets that all seeds' frontiers cover; None if there are none."""
         every = [reach(seed) for family in (lstm, gpt) for seed in family]
         low, high = max(low for low, _ in every), min(high for _, high in every)
         if low >= high:
@@ -74,18 +74,18 @@ class Race:
 
     @property
     def crossings(self) -> list[float | None]:
-        """Where the lead changes for the last time, of each seed; None where it never does."""
+        """Where the lead changes for the last time, for each seed; None if it never does."""
         return [last_change(self.budgets, lead) for lead in self.leads]
 
     @property
     def leads(self) -> Float[np.ndarray, "seeds points"]:
-        """By how many nats the GPT is ahead."""
+        """The GPT's lead in nats."""
         lead: Float[np.ndarray, "seeds points"] = self.lstm - self.gpt
         return lead
 
     @property
     def winners(self) -> list[str]:
-        """Who is ahead at the end, of each seed."""
+        """The family that is ahead at the end, for each seed."""
         return ["GPT" if lead[-1] > 0 else "LSTM" for lead in self.leads]
 
     def shown(self, budget: float) -> str:
@@ -93,7 +93,7 @@ class Race:
 
 
 def reach(sizes: Sequence[Curve]) -> tuple[float, float]:
-    """Between which budgets no size is missing that was the best at its first or last look."""
+    """The budgets for which no size is missing that was best at its first or last point."""
 
     def is_best(one: Curve, budget: float) -> bool:
         at = [float(other.at(np.array([budget]))[0]) for other in sizes]
@@ -106,7 +106,7 @@ def reach(sizes: Sequence[Curve]) -> tuple[float, float]:
 
 
 def frontier(family: Family, budgets: Values) -> Float[np.ndarray, "seeds points"]:
-    """The least loss of all sizes, of each seed."""
+    """The lowest loss of all sizes, for each seed."""
     least: Float[np.ndarray, "seeds points"] = np.array(
         [np.min([curve.at(budgets) for curve in seed], axis=0) for seed in family]
     )
@@ -114,7 +114,7 @@ def frontier(family: Family, budgets: Values) -> Float[np.ndarray, "seeds points
 
 
 def last_change(budgets: Values, lead: Values) -> float | None:
-    """The budget where `lead` passes zero for the last time, by a line over its logarithm."""
+    """The budget where `lead` last crosses zero, interpolated linearly over its logarithm."""
     changes = np.flatnonzero((lead[1:] > 0) != (lead[:-1] > 0))
     if not len(changes):
         return None
@@ -124,14 +124,14 @@ def last_change(budgets: Values, lead: Values) -> float | None:
     return float(np.exp(low + share * (high - low)))
 
 
-# What is told of it.
+# Report.
 
 
-def told(race: Race) -> str:
-    """Where the frontiers cross, or that they do not, in a sentence."""
+def sentence(race: Race) -> str:
+    """A sentence about where the frontiers cross, or that they do not."""
     if len(race.lstm) < FEWEST_SEEDS:
         return (
-            "Of one seed nothing can be told: where the best GPT and the best LSTM cross on "
+            "One seed allows no conclusion: where the best GPT and the best LSTM cross on "
             f"{race.text} by {race.unit}."
         )
     found = [one for one in race.crossings if one is not None]
@@ -147,11 +147,11 @@ def told(race: Race) -> str:
         other = "LSTM" if winner == "GPT" else "GPT"
         return (
             f"On {race.text} the best {winner} is ahead of the best {other} with every seed, from "
-            f"{where(race)} on; looked at {between}."
+            f"{where(race)} on; measured {between}."
         )
     return (
         f"On {race.text} the lead changes with {len(found)} of {seeds} seeds {between}, and at the "
-        f"end the GPT is ahead with {winners.count('GPT')}: where they cross cannot be told."
+        f"end the GPT is ahead with {winners.count('GPT')}: the crossing is not determined."
     )
 
 
@@ -167,7 +167,7 @@ def where(race: Race) -> str:
 
 
 def tested(race: Race) -> list[Claim]:
-    """Who is ahead with the least of the budget, and with the most."""
+    """Claims about the lead at the smallest and at the largest budget."""
     return [
         compared(
             f"on {race.text} the best GPT's loss is below the best LSTM's after "
@@ -181,7 +181,7 @@ def tested(race: Race) -> list[Claim]:
 
 
 def table(races: Sequence[Race]) -> Table:
-    """A row for each text and budget: both frontiers at both ends, and where they cross."""
+    """Rows per text and budget: both frontiers at both ends, and where they cross."""
     return text_table(
         "The best LSTM against the best GPT",
         ("text and budget", "ends", "LSTM", "GPT", "crossing"),
@@ -194,14 +194,14 @@ def table(races: Sequence[Race]) -> Table:
                 _crossing_cell(race) if place else Cell(""),
             )
             for race in races
-            for place, end in ((0, "least"), (-1, "most"))
+            for place, end in ((0, "smallest"), (-1, "largest"))
         ),
         (
-            "Held-out nats a token of the best size, as far as no size is missing that was the "
-            "best of its family where its own looks begin or end. "
-            "FLOPs are counted: 6 for every weight that a token is multiplied with, the head's "
-            "too, and 12 for every feature of every score. Seconds are those of training steps, a "
-            "run's median step times its steps.",
+            "Held-out nats per token of the best size, for budgets at which no size is missing "
+            "that was the best of its family where its own evaluations begin or end. FLOPs are 6 "
+            "for every weight that a token is multiplied with, including the head's, and 12 for "
+            "every feature of every score. Seconds are those of training steps: a run's median "
+            "step times its number of steps.",
             *(intervals(len(race.lstm)) for race in races[:1]),
         ),
     )
@@ -213,7 +213,7 @@ def _crossing_cell(race: Race) -> Cell:
         return Cell(where(race), f"{race.winners[0]} ahead beyond")
     if not found:
         return Cell("none", f"{' and '.join(sorted(set(race.winners)))} ahead")
-    return Cell("cannot be told", f"{len(found)} of {len(race.lstm)} seeds cross")
+    return Cell("not determined", f"{len(found)} of {len(race.lstm)} seeds cross")
 
 
 def numbers(race: Race) -> Mapping[str, Any]:

@@ -1,14 +1,14 @@
-"""Why do transformers scale where recurrent networks do not? LSTM and GPT side by side.
+"""Why do transformers scale where recurrent networks do not? LSTM and GPT compared.
 
 Both are trained by the same loop on the same windows of the small world's stories and of Wikipedia,
-in four sizes from 26 thousand parameters to a million, without embeddings. Asked is
+in four sizes from 26 thousand parameters to a million, without embeddings. The questions are
 
-    crossing    held-out loss against FLOPs and against seconds: from where on is a GPT ahead?
-    positions   loss by how many tokens have been read: who still gains when the context is long?
-    costs       speed of training by the length of windows; memory and time of a written token
+    crossing    held-out loss over FLOPs and over seconds: from which budget on is a GPT ahead?
+    positions   loss by the number of tokens read: which still gains when the context is long?
+    costs       training speed by the length of windows; memory and time of a generated token
 
-Seconds are this machine's, and FLOPs per second depend on how many rows are read at once: with more
-rows an LSTM's steps have more to do side by side, and it trains faster; here are few, which suit
+Seconds are this machine's, and FLOPs per second depend on the number of rows per batch: with more
+rows an LSTM's steps have more parallel work, and it trains faster; here there are few, which suits
 small budgets.
 """
 
@@ -51,15 +51,15 @@ from groundup.report.plots import Look, log_x, looks, panels
 from groundup.report.table import Table, short_number, text_table
 
 NAME = "scalability"
-QUESTION = "From how much compute on does a GPT beat an LSTM, and what does each cost?"
+QUESTION = "At how much compute does a GPT start to beat an LSTM, and what does each cost?"
 Tried = Mapping[Kind, Mapping[float, float]]
 Found = Mapping[Text, Mapping[Kind, Sequence[Run]]]
 
 
 def run(config: ScalabilityConfig) -> Path:
-    """Train all sizes, time the largest, and write the outcome; stopped, it goes on.
+    """Train all sizes, time the largest, and write the results. After a stop it resumes.
 
-    Raises `UserError` for a folder of something else, and where Wikipedia cannot be downloaded.
+    Raises `UserError` for a folder with other files, and if Wikipedia cannot be downloaded.
     """
     return experiment(config.out, NAME, config, partial(_run, config))
 
@@ -98,7 +98,7 @@ def _run(config: ScalabilityConfig) -> None:
         ],
         plots=[curves_plot(found, races), positions.plot(places), costs.plot(speeds)],
         remarks=[
-            *map(crossing.told, races),
+            *map(crossing.sentence, races),
             *left_out,
             *conclusions(claims),
             *chosen(rates),
@@ -124,7 +124,7 @@ def _run(config: ScalabilityConfig) -> None:
 
 
 def _texts(config: ScalabilityConfig) -> dict[Text, Material]:
-    """The texts; the miniature has the stories alone, which need no network."""
+    """The texts; the miniature has only the stories, which need no network."""
     names: list[Text] = ["world"] if config.quick else list(TEXTS)
     megabytes = 0.3 if config.quick else 8
     return {
@@ -134,26 +134,26 @@ def _texts(config: ScalabilityConfig) -> dict[Text, Material]:
 
 
 def best(rates: Mapping[float, float]) -> float:
-    """The rate with the least loss."""
+    """The rate with the lowest loss."""
     return min(rates, key=lambda rate: rates[rate])
 
 
-# What is told of it.
+# Report.
 
 
 def raced(found: Found) -> tuple[list[Race], list[str]]:
-    """The race on each text, by FLOPs and by seconds, and in a sentence what cannot be one."""
+    """The race on each text, by FLOPs and by seconds, and sentences about impossible ones."""
     races, left_out = list[Race](), list[str]()
     for name, families in found.items():
         for unit in UNITS:
             curves = {kind: [one.curves_by(unit) for one in families[kind]] for kind in KINDS}
-            # Of each size its seeds; of each seed its sizes.
+            # Transposed from sizes and seeds to seeds and sizes.
             lstm, gpt = (list(zip(*curves[kind], strict=True)) for kind in ("LSTM", "GPT"))
             race = Race.of(TEXTS[name], unit, lstm, gpt)
             if race is None:
                 left_out.append(
-                    f"{TEXTS[name]}: the sizes have been looked at over different {unit} "
-                    "altogether, so that nothing can be compared by them; more minutes are needed."
+                    f"{TEXTS[name]}: the sizes were evaluated over disjoint ranges of {unit}, so "
+                    "they cannot be compared; more minutes are needed."
                 )
             else:
                 races.append(race)
@@ -161,7 +161,7 @@ def raced(found: Found) -> tuple[list[Race], list[str]]:
 
 
 def compared(found: Found) -> list[Compared]:
-    """The largest of both on each text."""
+    """The largest models of both families on each text."""
     of: list[Compared] = []
     for name, families in found.items():
         lstm, gpt = (
@@ -173,22 +173,22 @@ def compared(found: Found) -> list[Compared]:
 
 
 def chosen(rates: Tried) -> list[str]:
-    """The rates that were chosen, and which might be better beyond those tried."""
+    """A sentence about the chosen rates, and those at the edge of the rates tried."""
     said = "; ".join(
         f"{kind} {best(found):g}, the best of {', '.join(f'{rate:g}' for rate in found)}"
         for kind, found in rates.items()
     )
     edge = [kind for kind, found in rates.items() if best(found) in (min(found), max(found))]
-    beyond = f" At the edge of those tried, and perhaps better beyond: {' and '.join(edge)}."
+    beyond = f" Best at the edge of those tried, so better may exist: {' and '.join(edge)}."
     return [f"Rates of matrices: {said}." + beyond * bool(edge)]
 
 
 def sizes_table(found: Found) -> Table:
-    """A row for each run: its size, what it used, and what it came to."""
+    """A row per run: its size, its budget and its final loss."""
     every = [one for families in found.values() for family in families.values() for one in family]
     return text_table(
-        "Every size at its end",
-        ("model and text", "parameters", "tokens", "FLOPs", "seconds", "nats a token"),
+        "Final loss of every size",
+        ("model and text", "parameters", "tokens", "FLOPs", "seconds", "nats per token"),
         tuple(
             (
                 f"{title(one)}, {TEXTS[one.text]}",
@@ -202,18 +202,18 @@ def sizes_table(found: Found) -> Table:
             for one in every
         ),
         (
-            "Parameters without embeddings. All were to train for as long, by the pace measured "
-            f"before, in steps of {ROWS} windows of {CONTEXT} tokens (with more windows at once an "
-            "LSTM has more to do side by side, and trains faster); their seconds are those of the "
-            "median step of all seeds. The rate rises and then stays, so that every look is the "
-            "end of a shorter run. "
+            "Parameters without embeddings. All were planned to train for the same time, by the "
+            f"pace measured before, in steps of {ROWS} windows of {CONTEXT} tokens (with more "
+            "windows at once an LSTM has more parallel work, and trains faster); their seconds are "
+            "those of the median step of all seeds. The rate rises and then stays constant, so "
+            "every evaluation is the end of a shorter run. "
             f"{intervals(len(every[0].histories))}",
         ),
     )
 
 
 def title(one: Run) -> str:
-    """A family and a size: "GPT 1 M"."""
+    """A family and a size, such as "GPT 1 M"."""
     return f"{one.kind} {short_number(float(f'{one.parameters:.2g}'))}"
 
 
@@ -233,12 +233,12 @@ def curves_plot(found: Found, races: Sequence[Race]) -> Plot:
                         _draw(axes, race, kind, drawn)
             axes.set_title(TEXTS[name])
             log_x(axes, "FLOPs" if unit == "FLOPs" else "seconds of training")
-        row[0].set_ylabel("nats a token")
+        row[0].set_ylabel("nats per token")
         row[0].legend(frameon=False)
     return Plot(
         "curves",
-        "Held-out loss over FLOPs and over seconds: thin every size, thick the best of each family "
-        "as far as it is told. Lines are means, bands all seeds.",
+        "Held-out loss over FLOPs and over seconds: every size (thin), and the best of each family "
+        "where it is known (thick). Lines are means, bands all seeds.",
         figure,
     )
 
@@ -252,7 +252,7 @@ def _draw(axes: Axes, race: Race, kind: Kind, drawn: Look) -> None:
 
 
 def numbers(one: Run) -> dict[str, Any]:
-    """A run's looks for result.json."""
+    """A run's evaluations, for result.json."""
     return {
         "kind": one.kind,
         "text": one.text,

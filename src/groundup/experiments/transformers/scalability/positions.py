@@ -1,14 +1,14 @@
-"""Loss by position: who still gains from the context when it is long?
+"""Loss by position: which models still gain from the context when it is long?
 
-A window is read from its first token on, with an empty cache or a state of zeros, and its tokens
-are sorted by how many the model has read before it predicts them, in bins of doubling positions:
-1, 2, 3 to 4, 5 to 8 and so on. Kaplan et al. 2020 (section 3.2, figure 7) find that an LSTM's loss
-stops falling after about a hundred tokens, and a transformer's falls through the whole context.
+A window is read from its first token, with an empty cache or a state of zeros, and its predictions
+are sorted by the number of tokens read before them, in bins of doubling positions: 1, 2, 3 to 4,
+5 to 8 and so on. Kaplan et al. 2020 (section 3.2, figure 7) find that an LSTM's loss stops falling
+after about a hundred tokens, and a transformer's falls through the whole context.
 
-The two models read the very same tokens, so they are compared document by document: documents are
-drawn anew, whole (`maths.intervals.bootstrap_sums`). Other documents are one source of chance, and
-other seeds the other: the interval of a difference holds both the bootstrap's over documents and
-Student's over seeds. The table's intervals are over documents alone.
+The two models read the same tokens, so they are compared document by document: whole documents are
+resampled (`maths.intervals.bootstrap_sums`). Documents and seeds both vary by chance: the interval
+of a difference contains both the bootstrap's over documents and Student's over seeds. The table's
+intervals are over documents only.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from groundup.report.figure import Plot
 from groundup.report.table import Table, number, text_table
 
 ByPosition = dict[str, Any]
-# Against this bin the last one's gain is told: so much is read by every model soon.
+# The last bin's gain is relative to this bin, which every model learns to use soon.
 _EARLY = 16
 
 
 def edges(context: int) -> list[int]:
-    """The most tokens read in each bin: 1, 2, 4 and so on up to the context."""
+    """The upper edge of each bin in tokens read: 1, 2, 4 and so on up to the context."""
     return [2**n for n in range((context - 1).bit_length() + 1)]
 
 
 def bin_of(read: Integer[np.ndarray, "*places"]) -> Integer[np.ndarray, "*places"]:
-    """The bin of a prediction after so many tokens."""
+    """The bin of a prediction after `read` tokens."""
     found: Integer[np.ndarray, "*places"] = np.ceil(np.log2(read)).astype(int)
     return found
 
@@ -49,9 +49,9 @@ def by_position(
     tokens: Tokens,
     starts: Integer[np.ndarray, " windows"],
 ) -> ByPosition:
-    """Sums of nats and numbers of tokens, of each document and bin.
+    """Sums of nats and numbers of tokens, for each document and bin.
 
-    A token belongs to the document that it stands in; each is begun by token 0.
+    A token belongs to the document that contains it; each document starts with token 0.
     """
     context = found.shape[1]
     places = np.arange(context)
@@ -67,7 +67,7 @@ def by_position(
 
 @dataclass(frozen=True)
 class Compared:
-    """What the two largest models pay, as `by_position` found it of each seed."""
+    """The nats of the two largest models, from `by_position` for each seed."""
 
     text: str
     lstm: Sequence[ByPosition]
@@ -82,24 +82,24 @@ class Compared:
         return [2**n for n in range(self.counts.shape[1])]
 
     def nats(self, kind: str) -> Float[np.ndarray, "seeds bins"]:
-        """Nats a token in each bin."""
+        """Nats per token in each bin."""
         sums = np.array([one["sums"] for one in self._of(kind)])
         nats: Float[np.ndarray, "seeds bins"] = sums.sum(1) / self.counts.sum(0)
         return nats
 
     def sums(self, kind: str) -> Float[np.ndarray, "documents bins"]:
-        """Sums of nats of each document, in the mean of the seeds."""
+        """Sums of nats of each document, averaged over the seeds."""
         mean: Float[np.ndarray, "documents bins"] = np.mean(
             [one["sums"] for one in self._of(kind)], axis=0
         )
         return mean
 
     def interval(self, kind: str, place: int) -> Interval:
-        """Nats a token of a bin over documents."""
+        """Nats per token of a bin, with an interval over documents."""
         return bootstrap_ratio(self.sums(kind)[:, place], self.counts[:, place])
 
     def title(self, place: int) -> str:
-        """A bin's tokens read: "1", "2", "3–4"."""
+        """A bin's range of tokens read: "1", "2", "3–4"."""
         low, high = (self.edges[place - 1] + 1 if place else 1), self.edges[place]
         return str(high) if low == high else f"{low}–{high}"
 
@@ -108,9 +108,9 @@ class Compared:
 
 
 def difference(found: Compared, terms: Mapping[tuple[str, int], int]) -> Estimate:
-    """A sum of nats a token, each of a model and a bin with its sign, over documents and seeds.
+    """A signed sum of nats per token of models and bins, with an interval over documents and seeds.
 
-    The interval is from the lower end to the higher one of both. Of one seed it has no ends.
+    The interval is the union of both. For one seed it is infinite.
     """
     columns = [
         column
@@ -121,8 +121,8 @@ def difference(found: Compared, terms: Mapping[tuple[str, int], int]) -> Estimat
 
     def statistic(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, " samples"]:
         with np.errstate(invalid="ignore", divide="ignore"):
-            told: Float[np.ndarray, " samples"] = (sums[:, ::2] / sums[:, 1::2]) @ signs
-        return told
+            total: Float[np.ndarray, " samples"] = (sums[:, ::2] / sums[:, 1::2]) @ signs
+        return total
 
     one = bootstrap_sums(np.stack(columns, axis=1), statistic)
     of_seeds = sum(sign * found.nats(kind)[:, place] for (kind, place), sign in terms.items())
@@ -133,7 +133,7 @@ def difference(found: Compared, terms: Mapping[tuple[str, int], int]) -> Estimat
 
 
 def tested(found: Compared) -> list[Claim]:
-    """The last bin against the other model, and each model's gain by what is far back."""
+    """Claims about the last bin of both models, and about each model's gain from distant tokens."""
     last = len(found.edges) - 1
     early = min(found.edges.index(_EARLY), last - 1)
     mean = {kind: found.nats(kind).mean(0) for kind in ("LSTM", "GPT")}
@@ -188,7 +188,7 @@ def tested(found: Compared) -> list[Claim]:
 
 
 def table(found: Sequence[Compared]) -> Table:
-    """A row for each bin: nats a token of both models on each text."""
+    """A row per bin: nats per token of both models on each text."""
     first = found[0]
     own = [
         f"{int((one.counts.sum(1) > 0).sum()):,} documents of {one.text} with "
@@ -206,27 +206,27 @@ def table(found: Sequence[Compared]) -> Table:
             for place in range(len(first.edges))
         ),
         (
-            "Nats a token of the largest models after as many seconds of training. "
+            "Nats per token of the largest models after the same seconds of training. "
             + "; ".join(own)
-            + ". A window begins anywhere, so that of what is read last little may be of the "
-            "token's own document. Means over seeds; 95 % intervals over documents. A difference "
-            "is told apart where zero lies outside its interval over documents and outside "
-            "Student's over seeds.",
+            + ". A window begins anywhere, so little of a late token's context may be from its own "
+            "document. Means over seeds; 95 % intervals over documents. A difference is "
+            "significant if zero is outside its interval over documents and outside Student's over "
+            "seeds.",
         ),
     )
 
 
 def plot(found: Sequence[Compared]) -> Plot:
-    """Nats over the tokens read."""
+    """Nats per token over the tokens read."""
     return lines_plot(
         "positions",
-        "Nats a token by how many tokens have been read, of the largest models.",
+        "Nats per token of the largest models, by the number of tokens read.",
         {
             one.text: {kind: (one.edges, one.nats(kind)) for kind in ("LSTM", "GPT")}
             for one in found
         },
-        x="tokens read, at most",
-        y="nats a token",
+        x="maximum tokens read",
+        y="nats per token",
         log_x=True,
         marked=True,
     )

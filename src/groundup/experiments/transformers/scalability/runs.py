@@ -1,16 +1,16 @@
 """The runs: LSTM and GPT of four sizes on two texts, each for the same seconds of training.
 
-A run's rate rises and then stays, so that a look at step s is the end of a run of s steps (with the
-same warm-up), and one run tells its loss after every budget. With a rate that falls to zero at the
-end, the looks before it would be worse than runs that end there. Compute-optimal training needs no
-decay (Porian et al. 2024, section 4); what it would bring on top is left out for both families.
+A run's rate rises and then stays constant, so an evaluation at step s is the end of a run of s
+steps (with the same warm-up), and one run gives the loss for every budget. With a rate that falls
+to zero at the end, earlier evaluations would be worse than runs that end there. Compute-optimal
+training needs no decay (Porian et al. 2024, section 4); neither family gets its additional gain.
 
-Each family has the rate of its matrices that does best of some tried, at one size and with a seed
-of its own: what was chosen by a seed is not judged by it. Muon carries a rate from one width to
-another well.
+Each family uses the best of several rates for its matrices, tried at one size and with a separate
+seed, so that no seed both selects and evaluates. With Muon, a rate transfers well from one width to
+another.
 
-How many steps a run has follows from the minutes and the pace that is measured at the beginning,
-once; RUN/steps.json keeps it, so that a stopped experiment goes on by the same plan.
+The number of steps follows from the minutes and the pace, which is measured once at the beginning;
+RUN/steps.json stores it, so that a stopped experiment resumes with the same plan.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ KINDS: tuple[Kind, ...] = ("LSTM", "GPT")
 Unit = Literal["FLOPs", "s"]
 UNITS: tuple[Unit, ...] = ("FLOPs", "s")
 TEXTS: Mapping[Text, str] = {"world": "stories", "wiki": "Wikipedia"}
-# Depth and width. Without embeddings about .026, .1, .3 and 1 million parameters, of which the best
-# for half a minute should be one; models of 3 million would have a hundred steps. LSTMs have one
-# layer: of as many parameters, two layers took some sixty steps to begin to learn.
+# Depth and width. Without embeddings about .026, .1, .3 and 1 million parameters, which should
+# include the best size for half a minute; models of 3 million would have a hundred steps. LSTMs
+# have one layer: with the same parameters, two layers took about sixty steps to begin to learn.
 SIZES: Mapping[Kind, tuple[tuple[int, int], ...]] = {
     "LSTM": ((1, 56), (1, 112), (1, 192), (1, 352)),
     "GPT": ((2, 32), (2, 64), (3, 96), (3, 160)),
@@ -60,12 +60,12 @@ RATES: Mapping[Kind, tuple[float, ...]] = {
 }
 _EMBEDDING_RATE = 0.006
 VOCAB, CONTEXT, ROWS, _HEAD_DIM = 512, 256, 8, 32
-# The size whose rates are tried, the last but one, and what is added to the seed for that.
+# The size whose rates are tried, the second largest, and the number added to the seed for that.
 _TRIED_SIZE, _TRIED = -2, 10_000
-# Looks at evenly many doublings apart, the first after a thirty-second of the steps.
+# Evaluations, spaced geometrically, the first after a thirty-second of the steps.
 _LOOKS, _FIRST_LOOK = 8, 1 / 32
 _TOKENS, _QUICK_TOKENS, _QUICK_STEPS = 16_384, 1_024, 6
-# Of the minutes, what runs may take with their looks; texts, paces, costs and pages have the rest.
+# The share of the minutes for runs and their evaluations; texts, paces, costs and report the rest.
 _SHARE = 0.82
 _LEAST_SECONDS = 2.0
 STEPS_FILE = "steps.json"
@@ -83,14 +83,14 @@ class Run:
 
     @property
     def parameters(self) -> int:
-        """Without embeddings, which are the head too."""
+        """The number of parameters without embeddings, which are also the head."""
         return inner_parameters(self.make)
 
     def curves_by(self, unit: Unit) -> list[Curve]:
-        """The looks of each seed by the FLOPs or seconds of all steps until then.
+        """The evaluations of each seed by the FLOPs or seconds of all steps until then.
 
-        A step takes as long whatever the seed is, so that it counts as the median step of all
-        seeds: what else the machine did during one run is no property of its seed.
+        The time of a step does not depend on the seed, so the median step of all seeds counts:
+        other programs' load during one run is not a property of its seed.
         """
         if unit == "FLOPs":
             each = float(ROWS * CONTEXT * self.make.shape.flops_per_token(CONTEXT))
@@ -108,7 +108,7 @@ class Run:
 
 
 def inner_parameters(make: Architecture) -> int:
-    """Without embeddings."""
+    """The number of parameters without embeddings."""
     return make.shape.parameters - make.shape.vocab_size * make.shape.hidden_size
 
 
@@ -134,16 +134,16 @@ def architectures(kind: Kind, vocab_size: int, quick: bool) -> list[Architecture
     ]
 
 
-# How many steps.
+# The plan.
 
 
 def planned(config: ScalabilityConfig, text: Material) -> Steps:
-    """The steps of each size, as they were reckoned when the experiment began."""
+    """The steps of each size, as computed when the experiment began."""
     if config.quick:
         return {kind: [_QUICK_STEPS] * 2 for kind in KINDS}
     path = config.out / STEPS_FILE
     if not is_kept(path):
-        write_kept(path, {"steps": _reckoned(config, text)})
+        write_kept(path, {"steps": _computed_steps(config, text)})
     return read_kept(path, _checked, say)
 
 
@@ -156,10 +156,10 @@ def _checked(found: dict[str, Any]) -> Steps:
         for kind in KINDS
     ):
         return {kind: steps[kind] for kind in KINDS}
-    raise UserError(f"{STEPS_FILE} holds no steps; take a new --out")
+    raise UserError(f"{STEPS_FILE} contains no steps; give a new --out")
 
 
-def _reckoned(config: ScalabilityConfig, text: Material) -> Steps:
+def _computed_steps(config: ScalabilityConfig, text: Material) -> Steps:
     say("measuring how fast models of these sizes train …")
     paces = {
         kind: [_pace(config, make, text) for make in architectures(kind, text.vocab_size, False)]
@@ -167,7 +167,7 @@ def _reckoned(config: ScalabilityConfig, text: Material) -> Steps:
     }
     runs = len(TEXTS) * config.seeds * sum(map(len, paces.values())) + sum(map(len, RATES.values()))
     each = len(TEXTS) * config.seeds
-    # A token that is looked at takes about as long as one that is trained on.
+    # Evaluating a token takes about as long as training on one.
     looked = sum(
         each * _LOOKS * _TOKENS * pace.token for found in paces.values() for pace in found
     ) + sum(
@@ -177,8 +177,8 @@ def _reckoned(config: ScalabilityConfig, text: Material) -> Steps:
     )
     seconds = max(_LEAST_SECONDS, (config.minutes * 60 * _SHARE - looked) / runs)
     say(
-        f"{runs} runs of {seconds:.0f} s of training, {looked / runs:.0f} s of looks each on "
-        f"average: {(runs * seconds + looked) / 60:.0f} minutes, and some 5 for the rest"
+        f"{runs} runs of {seconds:.0f} s of training and on average {looked / runs:.0f} s of "
+        f"evaluation: {(runs * seconds + looked) / 60:.0f} minutes, and about 5 for the rest"
     )
     tokens = ROWS * CONTEXT
     return {
@@ -204,7 +204,7 @@ def _pace(config: ScalabilityConfig, make: Architecture, text: Material) -> Pace
 def tried(
     config: ScalabilityConfig, kind: Kind, text: Material, steps: Steps
 ) -> dict[float, float]:
-    """The loss at the end by each rate that is tried."""
+    """The final loss at each rate that is tried."""
     make = architectures(kind, text.vocab_size, config.quick)[_TRIED_SIZE]
     seed = config.seed + _TRIED
     return {
@@ -228,7 +228,7 @@ def tried(
 def run_all(
     config: ScalabilityConfig, kind: Kind, name: Text, text: Material, steps: Steps, rate: float
 ) -> list[Run]:
-    """Train every size of a family on a text, or find them trained."""
+    """Train every size of a family on a text, unless it is trained."""
     found = architectures(kind, text.vocab_size, config.quick)
     runs = []
     for number, make in enumerate(found):
@@ -261,7 +261,7 @@ def _cell(
     *,
     last: bool,
 ) -> Cell:
-    """A run; of the `last` size what it pays by position is measured at the end, too."""
+    """A run; the `last` size's loss by position is also measured at the end."""
     looks = np.geomspace(max(1, _FIRST_LOOK * steps), steps, 3 if config.quick else _LOOKS)
     count = _QUICK_TOKENS if config.quick else _TOKENS
     whole = 2 * count if config.quick else len(text.heldout)
@@ -288,10 +288,10 @@ def _cell(
 
 
 def measured(model: CausalLM, text: Material, count: int, whole: int | None) -> dict[str, Any]:
-    """Nats a token of the first `count` held-out tokens, and by position of the first `whole`."""
+    """Nats per token of the first `count` held-out tokens, and by position of the first `whole`."""
     starts = non_overlapping(text.heldout, CONTEXT, whole or count)
     found = losses(model, text.heldout, starts, CONTEXT)
-    told: dict[str, Any] = {"loss": float(found[: max(1, count // CONTEXT)].mean())}
+    results: dict[str, Any] = {"loss": float(found[: max(1, count // CONTEXT)].mean())}
     if whole is not None:
-        told["positions"] = by_position(found, text.heldout, starts)
-    return told
+        results["positions"] = by_position(found, text.heldout, starts)
+    return results
